@@ -1,0 +1,1 @@
+"""What do we call things? Words that every room shares."""

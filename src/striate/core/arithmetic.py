@@ -1,0 +1,183 @@
+"""The arithmetic of convolution and pooling, on whole numbers, without torch.
+
+`n` input side, `f` kernel side, `p` padding (before, after), `s` stride,
+`d` dilation, `g` groups; 1 MAC is one multiply-add, 2 FLOPs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from striate.core.errors import GeometryError
+
+Padding = int | str | tuple[int, int]
+
+
+def extent(kernel: int, dilation: int = 1) -> int:
+    """Return how many input positions a kernel spans: d·(f − 1) + 1.
+
+    Example:
+        >>> extent(3), extent(3, dilation=2)
+        (3, 5)
+    """
+    return dilation * (kernel - 1) + 1
+
+
+def output_side(
+    side: int,
+    kernel: int,
+    stride: int = 1,
+    padding: Padding = 0,
+    dilation: int = 1,
+) -> int:
+    """Return one side of a convolution's or pooling's output.
+
+    ⌊(n + p_before + p_after − d·(f − 1) − 1)/s⌋ + 1; with d = 1 and p on both sides
+    the familiar ⌊(n + 2p − f)/s⌋ + 1.
+
+    Args:
+        side: Input positions along this side.
+        kernel: Kernel positions along this side.
+        stride: Step between windows.
+        padding: An amount on both ends, a (before, after) pair, `valid` (none) or
+            `same` (as many outputs as ⌈n/s⌉).
+        dilation: Step between kernel positions.
+
+    Raises:
+        GeometryError: The window does not fit even once.
+
+    Example:
+        >>> output_side(224, 7, stride=2, padding=3)
+        112
+        >>> output_side(28, 3, padding="same"), output_side(28, 3, padding="valid")
+        (28, 26)
+    """
+    before, after = padding_amounts(padding, side, kernel, stride, dilation)
+    span = extent(kernel, dilation)
+    padded = side + before + after
+    if padded < span:
+        what = f"a window of {span} does not fit a side of {side}"
+        raise GeometryError(f"{what} with padding {before}+{after}")
+    return (padded - span) // stride + 1
+
+
+def padding_amounts(
+    padding: Padding, side: int, kernel: int, stride: int = 1, dilation: int = 1
+) -> tuple[int, int]:
+    """Resolve any spelling of padding to (before, after).
+
+    `same` at stride 1 pads d·(f − 1) in all, the odd one after, so an odd kernel
+    gets p = (f − 1)/2 on each end.
+
+    Example:
+        >>> padding_amounts("same", 28, 3), padding_amounts("same", 28, 5)
+        ((1, 1), (2, 2))
+    """
+    if isinstance(padding, int):
+        return padding, padding
+    if isinstance(padding, tuple):
+        return padding
+    if padding == "valid":
+        return 0, 0
+    if padding == "same":
+        outputs = -(-side // stride)
+        total = max((outputs - 1) * stride + extent(kernel, dilation) - side, 0)
+        return total // 2, total - total // 2
+    fix = "use 'valid', 'same', a number, or a (before, after) pair"
+    raise GeometryError(f"padding cannot be '{padding}'", fix=fix)
+
+
+def conv_parameters(
+    kernel: tuple[int, int],
+    channels_in: int,
+    channels_out: int,
+    groups: int = 1,
+    bias: bool = True,
+) -> int:
+    """Return a convolution's parameters: (f·f·C_in/g + 1)·C_out.
+
+    They do not depend on the picture's size.
+
+    Example:
+        >>> conv_parameters((3, 3), 3, 2), conv_parameters((3, 3), 1, 10)
+        (56, 100)
+    """
+    weights = kernel[0] * kernel[1] * (channels_in // groups)
+    return (weights + bias) * channels_out
+
+
+def dense_parameters(inputs: int, outputs: int, bias: bool = True) -> int:
+    """Return a dense layer's parameters: (inputs + 1)·outputs.
+
+    Example:
+        >>> dense_parameters(1000 * 1000, 100, bias=False)
+        100000000
+    """
+    return (inputs + bias) * outputs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Window:
+    """A sliding window of a network, by the name errors will call it.
+
+    Example:
+        >>> Window(name="conv1", kernel=5).output(28)
+        24
+    """
+
+    name: str
+    kernel: int
+    stride: int = 1
+    padding: Padding = 0
+    dilation: int = 1
+
+    def output(self, side: int) -> int:
+        """Return this window's output side for an input side."""
+        return output_side(side, self.kernel, self.stride, self.padding, self.dilation)
+
+
+def walk(side: int, windows: Sequence[Window]) -> int:
+    """Return the side left after every window in turn.
+
+    Raises:
+        GeometryError: A window does not fit; names the layer, the size it got, the
+            size it needs, and the smallest picture that goes through.
+
+    Example:
+        >>> walk(28, [Window(name="conv", kernel=5), Window(name="pool", kernel=2, stride=2)])
+        12
+    """
+    got = side
+    for window in windows:
+        try:
+            got = window.output(got)
+        except GeometryError as error:
+            needed = smallest_side(windows)
+            what = f"{window.name} got a side of {got}: {error.what}"
+            fix = f"use pictures of at least {needed}×{needed} (--image-size {needed})"
+            got_text = f"a picture side of {side}"
+            raise GeometryError(f"{what}; from {got_text}", fix=fix) from error
+    return got
+
+
+def smallest_side(windows: Sequence[Window]) -> int:
+    """Return the smallest input side that passes every window.
+
+    Example:
+        >>> smallest_side([Window(name="conv", kernel=5), Window(name="pool", kernel=2)])
+        6
+    """
+    side = 1
+    while not _fits(side, windows):
+        side += 1
+    return side
+
+
+def _fits(side: int, windows: Sequence[Window]) -> bool:
+    try:
+        for window in windows:
+            side = window.output(side)
+    except GeometryError:
+        return False
+    return side >= 1

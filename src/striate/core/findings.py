@@ -1,0 +1,145 @@
+"""Neutral blocks that analyses return and renderers show: no formatting, no torch.
+
+An analysis says *what* it found in these words; `report` decides how a page or a
+terminal shows them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+Cell = str | int | float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prose:
+    """A paragraph. Blank lines part paragraphs; there is no other markup."""
+
+    text: str
+    tone: str = "plain"  # plain | good | warning | bad
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """One headline number: `98.9 %` under `test accuracy`, with its small print."""
+
+    label: str
+    value: str
+    detail: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figures:
+    """A row of headline numbers."""
+
+    figures: tuple[Figure, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """A table's column. `kind` fixes alignment and format.
+
+    Kinds: text, integer (1,792), number (0.0312), share (0–1 shown as percent with
+    a bar), code (names and formulas).
+    """
+
+    title: str
+    kind: str = "text"
+    hint: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """Rows under columns; `totals` is an extra last row; None is an empty cell."""
+
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    totals: tuple[Cell, ...] | None = None
+    title: str = ""
+    note: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Series:
+    """One line of a chart; `low` and `high` draw a band where given."""
+
+    name: str
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+    low: tuple[float, ...] | None = None
+    high: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curve:
+    """A chart of lines over one axis; `mark` is a labelled vertical line."""
+
+    title: str
+    x_label: str
+    y_label: str
+    series: tuple[Series, ...]
+    log_y: bool = False
+    percent_y: bool = False
+    mark: tuple[float, str] | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """An encoded picture: PNG bytes, its size in pixels, and what it shows."""
+
+    png: bytes = field(repr=False)
+    width: int
+    height: int
+    caption: str = ""
+    detail: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Images:
+    """A gallery. `scale` enlarges small pictures by whole pixels (28×28 at 3)."""
+
+    pictures: tuple[Picture, ...]
+    title: str = ""
+    note: str = ""
+    scale: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Matrix:
+    """A confusion matrix: rows are the truth, columns the prediction.
+
+    `pictures[(row, column)]` are examples of that cell; `counts` stay exact where
+    fewer pictures than counted are held.
+    """
+
+    labels: tuple[str, ...]
+    counts: tuple[tuple[int, ...], ...]
+    pictures: Mapping[tuple[int, int], tuple[Picture, ...]] = field(
+        default_factory=dict
+    )
+    title: str = ""
+    note: str = ""
+
+
+Block = Prose | Figures | Table | Curve | Images | Matrix
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """A heading and the blocks beneath it."""
+
+    title: str
+    blocks: tuple[Block, ...]
+    lead: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Page:
+    """A whole report: what it is about, and its sections in order."""
+
+    title: str
+    sections: tuple[Section, ...]
+    subtitle: str = ""
+    footer: str = ""
