@@ -145,7 +145,8 @@ def walk(side: int, windows: Sequence[Window]) -> int:
             size it needs, and the smallest picture that goes through.
 
     Example:
-        >>> walk(28, [Window(name="conv", kernel=5), Window(name="pool", kernel=2, stride=2)])
+        >>> pool = Window(name="pool", kernel=2, stride=2)
+        >>> walk(28, [Window(name="conv", kernel=5), pool])
         12
     """
     got = side
@@ -165,7 +166,8 @@ def smallest_side(windows: Sequence[Window]) -> int:
     """Return the smallest input side that passes every window.
 
     Example:
-        >>> smallest_side([Window(name="conv", kernel=5), Window(name="pool", kernel=2)])
+        >>> pool = Window(name="pool", kernel=2)
+        >>> smallest_side([Window(name="conv", kernel=5), pool])
         6
     """
     side = 1

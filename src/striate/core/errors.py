@@ -76,7 +76,7 @@ class NonFiniteError(StriateError):
     exit_code = 1
 
 
-class Interrupted(StriateError):
+class InterruptedRunError(StriateError):
     """The user stopped the work; what was done so far is saved."""
 
     exit_code = 130

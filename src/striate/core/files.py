@@ -60,7 +60,7 @@ def write_bytes(path: Path, payload: bytes) -> None:
                 file.write(payload)
                 file.flush()
                 os.fsync(file.fileno())
-            os.chmod(name, 0o644)  # mkstemp's 0600 would hide reports from others
+            Path(name).chmod(0o644)  # mkstemp's 0600 would hide reports from others
             os.replace(name, path)
         except BaseException:
             with suppress(OSError):
@@ -88,7 +88,9 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
-def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+def write_csv(
+    path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]
+) -> None:
     """Write a CSV with a header row atomically."""
     sheet = io.StringIO(newline="")
     writer = csv.writer(sheet, lineterminator="\n")
@@ -110,7 +112,9 @@ def read_json(path: Path) -> Any:
         raise RunError(f"{path.name} is missing", where=path, fix=fix) from error
     except ValueError as error:
         fix = "restore it from a copy, or train again"
-        raise RunError(f"{path.name} is not JSON: {error}", where=path, fix=fix) from error
+        raise RunError(
+            f"{path.name} is not JSON: {error}", where=path, fix=fix
+        ) from error
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:

@@ -1,0 +1,1 @@
+"""striate: the workbench for convolutional networks."""

@@ -1,0 +1,1 @@
+"""Which block? Layers that torch lacks, one paper's idea a file."""

@@ -1,0 +1,80 @@
+"""Euclidean radial-basis output units of LeNet-5 (1998, II.B, eq. 7)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+# Stylised 7×12 drawings of the ten digits. The paper's figure 3 uses such drawings as
+# target codes, so that look-alike characters get look-alike codes.
+_DIGITS = """
+..###.. ...#... ..###.. .#####. ....##. .#####. ...###. .#####. ..###.. ..###..
+.#...#. ..##... .#...#. .....#. ...#.#. .#..... ..#.... .....#. .#...#. .#...#.
+#.....# .#.#... #.....# ....#.. ...#.#. #...... .#..... .....#. #.....# #.....#
+#.....# ...#... ......# ....#.. ..#..#. #...... .#..... ....#.. #.....# #.....#
+#.....# ...#... .....#. ...#... ..#..#. #.###.. #.###.. ....#.. .#...#. #....##
+#.....# ...#... .....#. ..###.. .#...#. ##...#. ##...#. ...#... ..###.. .####.#
+#.....# ...#... ....#.. .....#. .#...#. ......# #.....# ...#... .#...#. ......#
+#.....# ...#... ...#... ......# ####### ......# #.....# ...#... #.....# ......#
+#.....# ...#... ..#.... ......# .....#. ......# #.....# ..#.... #.....# .....#.
+#.....# ...#... .#..... ......# .....#. #.....# #.....# ..#.... #.....# .....#.
+.#...#. ...#... #...... #....#. .....#. .#...#. .#...#. ..#.... .#...#. ....#..
+..###.. .#####. ####### .####.. .....#. ..###.. ..###.. ..#.... ..###.. .###...
+"""
+
+
+def digit_codes() -> Tensor:
+    """Return the ten 7×12 drawings as rows of ±1, shape (10, 84).
+
+    Example:
+        >>> digit_codes().shape
+        torch.Size([10, 84])
+    """
+    lines = [line.split() for line in _DIGITS.split("\n") if line]
+    drawings = ["".join(line[digit] for line in lines) for digit in range(10)]
+    return torch.tensor([[1.0 if c == "#" else -1.0 for c in d] for d in drawings])
+
+
+def random_codes(classes: int, features: int, seed: int = 0) -> Tensor:
+    """Return ±1 codes drawn with equal chances: the paper's other choice."""
+    draw = torch.Generator().manual_seed(seed)
+    bits = torch.randint(0, 2, (classes, features), generator=draw)
+    return bits.float() * 2 - 1
+
+
+class RBFOutput(nn.Module):
+    """Minus the squared distance to each class's fixed code, as logits.
+
+    y_i = Σ_j (x_j − w_ij)² is the paper's penalty, smallest for the right class. As
+    logits −y, softmax cross-entropy is y_right + log Σ exp(−y_i): the paper's
+    discriminative criterion (eq. 9) without its constant rubbish class.
+
+    Args:
+        codes: One row of ±1 a class; a buffer, not trained (as in the paper).
+
+    Shapes:
+        (N, features) → (N, classes)
+
+    Example:
+        >>> output = RBFOutput(digit_codes())
+        >>> output(digit_codes()).argmax(1).tolist()
+        [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
+    """
+
+    codes: Tensor
+
+    def __init__(self, codes: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("codes", codes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return −‖x − code‖² for every class."""
+        # Expanded, so that the (N, classes, features) difference is never stored.
+        cross = x @ self.codes.T
+        squares = x.square().sum(1, keepdim=True) + self.codes.square().sum(1)
+        return 2 * cross - squares
+
+    def extra_repr(self) -> str:
+        """Describe the layer in a printed model."""
+        classes, features = self.codes.shape
+        return f"{features}, {classes}"

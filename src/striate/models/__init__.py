@@ -1,0 +1,1 @@
+"""Which paper? One network family a file; `catalogue` builds them by name."""

@@ -1,0 +1,130 @@
+"""Networks by name: what exists, on which picture each was published, how to build it."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from striate.core.errors import SettingError
+from striate.core.registry import Registry
+from striate.core.seeds import derive
+from striate.core.spec import ImageSpec
+
+Builder = Callable[[ImageSpec, int], nn.Module]
+
+# Each file registers its networks when it is imported; the order is history's.
+_FAMILIES = ("lenet", "notes")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Network:
+    """An entry of the catalogue: a builder and the paper's own input and classes."""
+
+    name: str
+    build: Builder
+    image: ImageSpec
+    classes: int
+
+    @property
+    def summary(self) -> str:
+        """Return the first line of the builder's docstring."""
+        return (self.build.__doc__ or "").strip().splitlines()[0]
+
+
+_NETWORKS: Registry[Network] = Registry("network")
+
+
+def network(
+    name: str, *, image: ImageSpec, classes: int
+) -> Callable[[Builder], Builder]:
+    """Return a decorator that enters a builder into the catalogue.
+
+    Args:
+        name: What users type.
+        image: The paper's input, used where the caller gives none.
+        classes: The paper's class count, likewise.
+    """
+
+    def enter(build: Builder) -> Builder:
+        entry = Network(name=name, build=build, image=image, classes=classes)
+        _NETWORKS.add(name)(entry)
+        return build
+
+    return enter
+
+
+def networks() -> Iterator[Network]:
+    """Return every network, oldest first."""
+    _load()
+    return (_NETWORKS[name] for name in _NETWORKS)
+
+
+def find(name: str) -> Network:
+    """Return the entry of a name.
+
+    Raises:
+        UnknownNameError: No network has this name; lists the nearest.
+    """
+    _load()
+    return _NETWORKS[name]
+
+
+def create_model(
+    name: str,
+    *,
+    num_classes: int | None = None,
+    in_chans: int | None = None,
+    image_size: int | tuple[int, int] | None = None,
+    seed: int | None = None,
+) -> nn.Module:
+    """Build a network as a plain `nn.Module`.
+
+    Args:
+        name: A name of `striate models`.
+        num_classes: Outputs; the paper's where not given.
+        in_chans: Input channels; the paper's where not given.
+        image_size: A side, or (height, width), in pixels; the paper's where not given.
+        seed: Makes the initial weights a function of it, and leaves torch's random
+            state untouched; without one, torch's own state is used.
+
+    Raises:
+        UnknownNameError: No network has this name.
+        GeometryError: The picture does not fit; names the layer and both sizes.
+
+    Example:
+        >>> create_model("notes_grey", num_classes=3, image_size=8).head
+        Linear(in_features=200, out_features=3, bias=True)
+    """
+    entry = find(name)
+    classes = entry.classes if num_classes is None else num_classes
+    if classes < 1:
+        raise SettingError(
+            f"a network needs a class, got {classes}", where="num_classes"
+        )
+    image = _image(entry.image, in_chans, image_size)
+    with torch.random.fork_rng(devices=[], enabled=seed is not None):
+        if seed is not None:
+            torch.manual_seed(derive(seed, "initialise"))
+        return entry.build(image, classes)
+
+
+def _image(
+    paper: ImageSpec, in_chans: int | None, image_size: int | tuple[int, int] | None
+) -> ImageSpec:
+    if isinstance(image_size, int):
+        image_size = (image_size, image_size)
+    height, width = image_size or (paper.height, paper.width)
+    channels = paper.channels if in_chans is None else in_chans
+    if min(channels, height, width) < 1:
+        what = f"channels and sides must be at least 1, got {height}×{width}×{channels}"
+        raise SettingError(what, where="image_size and in_chans")
+    return ImageSpec(channels=channels, height=height, width=width)
+
+
+def _load() -> None:
+    for family in _FAMILIES:
+        importlib.import_module(f"striate.models.{family}")
