@@ -112,9 +112,8 @@ def read_json(path: Path) -> Any:
         raise RunError(f"{path.name} is missing", where=path, fix=fix) from error
     except ValueError as error:
         fix = "restore it from a copy, or train again"
-        raise RunError(
-            f"{path.name} is not JSON: {error}", where=path, fix=fix
-        ) from error
+        what = f"{path.name} is not JSON: {error}"
+        raise RunError(what, where=path, fix=fix) from error
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:

@@ -1,4 +1,4 @@
-"""Trainable subsampling: LeNet-5's pooling with a gain and a bias a map (1998, II.B)."""
+"""Trainable subsampling: LeNet-5's pooling, a gain and a bias a map (1998, II.B)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Networks by name: what exists, on which picture each was published, how to build it."""
+"""Networks by name: what exists, its paper's input and classes, how to build it."""
 
 from __future__ import annotations
 
