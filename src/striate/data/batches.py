@@ -25,7 +25,8 @@ class Batches:
     into the one before, because batch norm has no variance over one.
 
     Example:
-        >>> part = Part.of(torch.zeros(5, 2, 2, 1).byte(), [0, 1, 0, 1, 0], list("abcde"))
+        >>> pixels = torch.zeros(5, 2, 2, 1, dtype=torch.uint8)
+        >>> part = Part.of(pixels, [0, 1, 0, 1, 0], list("abcde"))
         >>> p = Preprocess(channels=1, height=2, width=2, mean=(0.0,), std=(1.0,))
         >>> batches = Batches(part=part, preprocess=p, batch_size=2)
         >>> [len(y) for _, y in batches(0)], len(batches)
@@ -37,7 +38,7 @@ class Batches:
     batch_size: int
     shuffle: bool = True
     seed: int = 0
-    device: torch.device = torch.device("cpu")
+    device: torch.device | str = "cpu"
 
     def __call__(self, epoch: int = 0) -> Iterator[Batch]:
         """Yield (input, label) batches: (N, C, H, W) float32 and (N,) int64."""

@@ -23,7 +23,6 @@ from striate.data.decode import Header
 from striate.data.part import Part
 from striate.data.preprocess import statistics
 from striate.data.scan import (
-    Scanned,
     Tick,
     common_channels,
     common_shape,
@@ -223,3 +222,45 @@ def _with_split(source: Source, given: Mapping[str, str]) -> Source:
         arrays=None if source.arrays is None else source.arrays[kept],
         ignored=(*source.ignored, *skips),
     )
+
+
+def load_labelled(
+    data: str | Path | Source,
+    preprocess: Preprocess,
+    labels: Labels,
+    part: str | None = None,
+) -> tuple[Part, tuple[Skipped, ...]]:
+    """Read labelled pictures for judging a trained network; classes match by name.
+
+    Args:
+        data: As for `load_data`.
+        preprocess: The network's own.
+        labels: The network's own.
+        part: Only pictures of this given part; all where None.
+
+    Returns:
+        The pictures, and the files that could not be used.
+
+    Raises:
+        DataError: Nothing usable, or a class that the network does not know.
+    """
+    source = data if isinstance(data, Source) else find_source(data)
+    wanted = [r for r in source.records if part is None or r.part == part]
+    if not wanted:
+        raise DataError(f"'{source.name}' has no {part} part", where=source.root)
+    strange = sorted({r.label for r in wanted} - set(labels.names))
+    if strange:
+        what = f"classes that the network does not know: {', '.join(strange[:5])}"
+        fix = f"it knows: {', '.join(labels.names[:20])}"
+        raise DataError(what, where=source.root, fix=fix)
+    source = _with_split(source, {r.path: part or "test" for r in wanted})
+    headers = read_headers(source)
+    sound = [i for i, header in enumerate(headers) if isinstance(header, Header)]
+    skipped = [header for header in headers if isinstance(header, Skipped)]
+    scanned = read_pixels(source, sound, preprocess)
+    skipped += scanned.skipped
+    _check_any(scanned.index, skipped, source)
+    records = [source.records[i] for i in scanned.index]
+    numbers = [labels.index(record.label) for record in records]
+    paths = [record.path for record in records]
+    return Part.of(scanned.pixels, numbers, paths), (*source.quarantined, *skipped)

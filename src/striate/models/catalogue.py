@@ -112,6 +112,32 @@ def create_model(
         return entry.build(image, classes)
 
 
+def catalogue_rows() -> list[dict[str, str | int]]:
+    """Return name, input, classes, parameters and summary of every network.
+
+    Networks are built on torch's meta device: counting needs no weights.
+
+    Example:
+        >>> rows = {row["name"]: row for row in catalogue_rows()}
+        >>> rows["lenet5_modern"]["parameters"]
+        61706
+    """
+    rows: list[dict[str, str | int]] = []
+    for entry in networks():
+        with torch.device("meta"):
+            model = entry.build(entry.image, entry.classes)
+        rows.append(
+            {
+                "name": entry.name,
+                "input": str(entry.image),
+                "classes": entry.classes,
+                "parameters": sum(p.numel() for p in model.parameters()),
+                "what": entry.summary,
+            }
+        )
+    return rows
+
+
 def _image(
     paper: ImageSpec, in_chans: int | None, image_size: int | tuple[int, int] | None
 ) -> ImageSpec:

@@ -1,0 +1,37 @@
+"""List the networks, with their paper's input and parameters."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the filter."""
+    parser.add_argument(
+        "pattern", nargs="?", default="", help="only names that hold this"
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print one line a network."""
+    from striate.cli.show import console
+    from striate.models.catalogue import catalogue_rows
+    from striate.report.terminal import show
+
+    rows = [row for row in catalogue_rows() if options.pattern in row["name"]]
+    if options.json:
+        print(json.dumps(rows))
+    else:
+        from striate.core.findings import Column, Table
+
+        columns = (
+            Column(title="name", kind="code"),
+            Column(title="input", kind="code", hint="height×width×channels"),
+            Column(title="classes", kind="integer"),
+            Column(title="parameters", kind="integer"),
+            Column(title="what"),
+        )
+        cells = tuple(tuple(row.values()) for row in rows)
+        show([Table(columns=columns, rows=cells)], console())
+    return 0
