@@ -10,7 +10,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the run, and what to judge it on."""
     parser.add_argument("run_folder", metavar="RUN", help="a run folder, or its name")
     parser.add_argument(
-        "--part", choices=("train", "val", "test"), help="test, else val"
+        "--part", choices=("train", "val", "test"), help="test where there is one"
     )
     parser.add_argument("--data", metavar="DATA", help="other pictures, laid out alike")
 

@@ -8,9 +8,7 @@ import json
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the filter."""
-    parser.add_argument(
-        "pattern", nargs="?", default="", help="only names that hold this"
-    )
+    parser.add_argument("pattern", nargs="?", default="", help="part of a name")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -19,7 +17,7 @@ def run(options: argparse.Namespace) -> int:
     from striate.models.catalogue import catalogue_rows
     from striate.report.terminal import show
 
-    rows = [row for row in catalogue_rows() if options.pattern in row["name"]]
+    rows = [row for row in catalogue_rows() if options.pattern in str(row["name"])]
     if options.json:
         print(json.dumps(rows))
     else:

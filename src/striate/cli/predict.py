@@ -13,9 +13,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "pictures", nargs="+", metavar="PICTURE", help="file, folder or 'pattern'"
     )
-    parser.add_argument(
-        "--out", type=Path, metavar="FILE", help="keep as .csv or .json"
-    )
+    parser.add_argument("--out", type=Path, metavar="FILE", help="a .csv or .json")
 
 
 def run(options: argparse.Namespace) -> int:

@@ -69,7 +69,7 @@ def print_end(run: Run) -> None:
     for command in (
         f"open {run.path / names.REPORT}",
         f"striate predict {run.path} PICTURE_OR_FOLDER",
-        f"striate train {run.manifest['data']['name']} --model lenet5_modern",
+        f"striate evaluate {run.path} --data OTHER_PICTURES",
     ):
         out.print(f"  {command}", markup=False)
 

@@ -20,7 +20,6 @@ _AMOUNTS = (
     (222, 178, 96),
     (255, 247, 220),
 )
-GAP = 235  # grey between tiles
 
 
 def signed(values: np.ndarray, limit: float) -> np.ndarray:
@@ -50,29 +49,31 @@ def _ramp(share: np.ndarray, stops: Sequence[tuple[int, int, int]]) -> np.ndarra
 
 
 def tile(pictures: Sequence[np.ndarray], columns: int, gap: int = 1) -> np.ndarray:
-    """Lay equal pictures (H, W, 3) out in rows, a thin line between them.
+    """Lay equal pictures (H, W, 3) out in rows; what lies between is transparent.
 
     Example:
         >>> tile([np.zeros((2, 2, 3), np.uint8)] * 3, columns=2).shape
-        (5, 5, 3)
+        (5, 5, 4)
     """
     columns = min(columns, len(pictures))
     rows = -(-len(pictures) // columns)
     height, width = pictures[0].shape[:2]
-    size = (rows * (height + gap) - gap, columns * (width + gap) - gap, 3)
-    sheet = np.full(size, GAP, np.uint8)
+    size = (rows * (height + gap) - gap, columns * (width + gap) - gap, 4)
+    sheet = np.zeros(size, np.uint8)
     for i, picture in enumerate(pictures):
         top, left = (i // columns) * (height + gap), (i % columns) * (width + gap)
-        sheet[top : top + height, left : left + width] = picture
+        place = sheet[top : top + height, left : left + width]
+        place[..., :3], place[..., 3] = picture[..., :3], 255
     return sheet
 
 
 def picture(pixels: np.ndarray, caption: str = "", detail: str = "") -> Picture:
     """Encode 8-bit pixels, (H, W, channels), as a PNG with its words.
 
-    Any channel count can be shown: 1 is grey, 3 is RGB, of others the mean is shown.
+    Any channel count can be shown: 1 is grey, 3 RGB, 4 RGB with transparency; of
+    others the mean is shown.
     """
-    if pixels.shape[-1] not in (1, 3):
+    if pixels.shape[-1] not in (1, 3, 4):
         pixels = pixels.mean(-1, keepdims=True).round().astype(np.uint8)
     height, width, channels = pixels.shape
     image = Image.fromarray(pixels[..., 0] if channels == 1 else pixels)
