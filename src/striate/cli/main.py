@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import sys
@@ -57,6 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0 is fine, 1 findings, 2 a usage error, 130 stopped by Ctrl-C.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
+    _speak_anyhow()
     parser = build_parser()
     _check_verb(parser, given)
     options = parser.parse_args(given)
@@ -77,6 +79,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The reader has gone (`| head`); nothing is left to say to it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def _speak_anyhow() -> None:
+    """Let a terminal without UTF-8 show `?` for `×` rather than stop the work."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def _check_verb(parser: argparse.ArgumentParser, given: Sequence[str]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import sys
 from typing import TYPE_CHECKING
 
@@ -66,12 +68,18 @@ def print_end(run: Run) -> None:
     out.print(f"run     {run.path}", markup=False)
     out.print(f"report  {run.path / names.REPORT}", markup=False)
     out.print("\nnext:", style="bold")
+    me = _program()
     for command in (
         f"open {run.path / names.REPORT}",
-        f"striate predict {run.path} PICTURE_OR_FOLDER",
-        f"striate evaluate {run.path} --data OTHER_PICTURES",
+        f"{me} predict {run.path} PICTURE_OR_FOLDER",
+        f"{me} train FOLDER_OF_CLASS_FOLDERS",
     ):
         out.print(f"  {command}", markup=False)
+
+
+def _program() -> str:
+    """Return what to type: the bare name only where the shell would find it."""
+    return "striate" if shutil.which("striate") else os.path.relpath(sys.argv[0])
 
 
 def print_answers(answers: Answers) -> None:

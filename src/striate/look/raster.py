@@ -63,7 +63,8 @@ def tile(pictures: Sequence[np.ndarray], columns: int, gap: int = 1) -> np.ndarr
     for i, picture in enumerate(pictures):
         top, left = (i // columns) * (height + gap), (i % columns) * (width + gap)
         place = sheet[top : top + height, left : left + width]
-        place[..., :3], place[..., 3] = picture[..., :3], 255
+        place[..., 3] = 255
+        place[..., : picture.shape[-1]] = picture
     return sheet
 
 

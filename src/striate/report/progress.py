@@ -5,7 +5,6 @@ It writes to stderr, so that what a command prints as its result stays clean.
 
 from __future__ import annotations
 
-import math
 import os
 import sys
 import time
@@ -38,10 +37,10 @@ class Progress:
     Example:
         >>> with Progress(stream=sys.stdout) as progress:
         ...     progress.start(epochs=2, steps=10, pictures=320)
-        ...     progress.epoch({"epoch": 1, "train_loss": 0.5, "val_accuracy": 0.9})
-        ...     progress.epoch({"epoch": 2, "train_loss": 0.4, "val_accuracy": 0.8})
-        epoch 1/2  train loss 0.5000  val accuracy 90.00 %  best
-        epoch 2/2  train loss 0.4000  val accuracy 80.00 %
+        ...     progress.epoch({"epoch": 1, "val_accuracy": 0.9, "best": True})
+        ...     progress.epoch({"epoch": 2, "val_accuracy": 0.8})
+        epoch 1/2  val accuracy 90.00 %  best
+        epoch 2/2  val accuracy 80.00 %
     """
 
     def __init__(
@@ -57,7 +56,6 @@ class Progress:
         self._bar: Bar | None = None
         self._task = TaskID(0)
         self._epochs = self._steps = self._epoch = 0
-        self._best: float | None = None
         self._drawn = float("-inf")
         self._rate = Rate()
 
@@ -75,11 +73,11 @@ class Progress:
     def start(self, epochs: int, steps: int, pictures: int) -> None:
         """Begin a training of so many epochs, each of so many steps and pictures.
 
-        Called again, it begins another training: bar, speed and best are fresh.
+        Called again, it begins another training: bar and speed are fresh.
         """
         self.close()
         self._epochs, self._steps, self._epoch = epochs, steps, 0
-        self._best, self._rate = None, Rate()
+        self._rate = Rate()
         self._drawn = float("-inf")
         if not self._quiet and _interactive(self._stream):
             self._bar = _bar(self._stream)
@@ -116,29 +114,16 @@ class Progress:
         return " · ".join(parts)
 
     def epoch(self, row: Mapping[str, float]) -> None:
-        """Print the line of an epoch that has ended, and mark the best so far.
+        """Print the line of an epoch that has ended, marked where `row["best"]`.
 
-        The best has the highest `val_accuracy`; without one the lowest `val_loss`,
-        without that the lowest `train_loss`. Its number is `row["epoch"]`.
+        Its number is `row["epoch"]`, counted from 1.
         """
         self._epoch = int(row.get("epoch", self._epoch + 1))
-        best = self._is_best(row)
         if self._quiet:
             return
         parts = [f"epoch {self._epoch:>{len(str(self._epochs))}}/{self._epochs}"]
         parts += [_said(key, row[key]) for key in SHOWN if key in row]
-        self._print("  ".join([*parts, "best"] if best else parts))
-
-    def _is_best(self, row: Mapping[str, float]) -> bool:
-        signs = {"val_accuracy": 1.0, "val_loss": -1.0, "train_loss": -1.0}
-        key = next((key for key in signs if key in row), None)
-        if key is None or math.isnan(row[key]):  # NaN is never the best
-            return False
-        score = signs[key] * row[key]
-        if self._best is not None and score <= self._best:
-            return False
-        self._best = score
-        return True
+        self._print("  ".join([*parts, "best"] if row.get("best") else parts))
 
     def _print(self, line: str) -> None:
         if self._bar is None:

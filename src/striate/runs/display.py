@@ -22,7 +22,8 @@ class Display:
     def on_step(self, done: StepDone) -> None:
         """Move the bar."""
         self._shown += done.pictures
-        self._progress.step(done.epoch, done.step, done.loss, self._shown)
+        step = done.step % self._size["steps"] + 1
+        self._progress.step(done.epoch + 1, step, done.loss, self._shown)
 
     def on_epoch(self, done: EpochDone) -> None:
         """Print the epoch's line."""
@@ -32,6 +33,7 @@ class Display:
                 "train_loss": done.train_loss,
                 "val_loss": done.val_loss,
                 "val_accuracy": done.val_accuracy,
+                "best": done.best,
             }
         )
 
