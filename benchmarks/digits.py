@@ -34,7 +34,8 @@ def main() -> None:
             )
             rows.append("| " + " | ".join(map(str, cells)) + " |")
             print(rows[-1], flush=True)
-    head = "| seed | test accuracy | 95 % interval | n | training |\n|---|---|---|---|---|\n"
+    head = "| seed | test accuracy | 95 % interval | n | training |\n"
+    head += "|---|---|---|---|---|\n"
     result = (
         f"Mean {mean_deviation(accuracies)} (n = {len(accuracies)} seeds; goal 98.8 %)."
     )

@@ -1,8 +1,8 @@
 """The bundled Fashion-MNIST recipes, over three seeds.
 
-Claims: `fashion-grey` ≥ 91.6 % (the published figure for two convolutions with pooling),
-`fashion-best` ≥ 93.4 %. The validation part is dealt from the 60,000 training pictures;
-the 10,000 test pictures are judged once a seed.
+Claims: `fashion-grey` ≥ 91.6 % (published for two convolutions with pooling),
+`fashion-best` ≥ 93.4 %. The validation part is dealt from the 60,000 training
+pictures; the 10,000 test pictures are judged once a seed.
 """
 
 from __future__ import annotations

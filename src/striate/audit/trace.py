@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from striate.core.errors import GeometryError
-from striate.core.taps import leaves, tapped, untouched
+from striate.core.taps import tapped, untouched
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +33,9 @@ class Layer:
 
 
 def trace(model: nn.Module, shape: tuple[int, int, int]) -> tuple[Layer, ...]:
-    """Return a network's innermost layers in the order they run.
+    """Return a network's layers in the order they run.
+
+    A layer is a module without modules inside, or one with parameters of its own.
 
     A copy on torch's meta device runs, so no arithmetic is done and the model is
     neither changed nor moved.
@@ -58,7 +60,8 @@ def trace(model: nn.Module, shape: tuple[int, int, int]) -> tuple[Layer, ...]:
     def note(name: str, output: Tensor) -> None:
         rows.append(_layer(name, modules[name], output, counted))
 
-    with untouched(ghost), tapped(ghost, leaves(ghost), note), torch.no_grad():
+    holders = [name for name, module in modules.items() if _holds(module)]
+    with untouched(ghost), tapped(ghost, holders, note), torch.no_grad():
         try:
             ghost(torch.empty(1, *shape, device="meta"))
         except (RuntimeError, ValueError) as error:
@@ -70,10 +73,16 @@ def trace(model: nn.Module, shape: tuple[int, int, int]) -> tuple[Layer, ...]:
     return tuple(rows)
 
 
+def _holds(module: nn.Module) -> bool:
+    """Tell a layer from a mere container: no modules inside, or numbers of its own."""
+    own = next(module.parameters(recurse=False), None)
+    return own is not None or not any(module.children())
+
+
 def _layer(name: str, module: nn.Module, output: Tensor, counted: set[int]) -> Layer:
     own = list(_uncounted(module, counted))
     return Layer(
-        name=name,
+        name=name or "(model)",
         kind=type(module).__name__,
         output=tuple(output.shape[1:]),
         parameters=sum(p.numel() for p in own),

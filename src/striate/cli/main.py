@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from striate.cli import evaluate, models, predict, report, train
-from striate.core.errors import StriateError
+from striate.core.errors import SettingError, StriateError
 from striate.core.registry import nearest
 
 VERBS = {
@@ -30,8 +30,8 @@ class _Parser(argparse.ArgumentParser):
         known = [flag for action in self._actions for flag in action.option_strings]
         wrong = [word for word in message.split() if word.startswith("--")]
         close = nearest(wrong[0], known) if "unrecognized" in message and wrong else []
-        hint = f"\n  did you mean {' or '.join(close)}?" if close else ""
-        self.exit(2, f"{self.prog}: {message}{hint}\n  help: {self.prog} --help\n")
+        hint = f"did you mean {' or '.join(close)}? " if close else ""
+        raise SettingError(message, fix=f"{hint}see {self.prog} --help")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -59,18 +59,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     _speak_anyhow()
-    parser = build_parser()
-    _check_verb(parser, given)
-    options = parser.parse_args(given)
-    if options.version:
-        return _print_version()
-    if options.verb is None:
-        parser.print_help()
-        return 2
     try:
-        return int(VERBS[options.verb].run(options))
+        return _run(build_parser(), given)
     except StriateError as error:
-        _print_error(error, options.json)
+        _print_error(error, "--json" in given)
         return error.exit_code
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
@@ -86,6 +78,17 @@ def _speak_anyhow() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
+
+
+def _run(parser: argparse.ArgumentParser, given: Sequence[str]) -> int:
+    _check_verb(parser, given)
+    options = parser.parse_args(given)
+    if options.version:
+        return _print_version()
+    if options.verb is None:
+        parser.print_help()
+        return 2
+    return int(VERBS[options.verb].run(options))
 
 
 def _check_verb(parser: argparse.ArgumentParser, given: Sequence[str]) -> None:

@@ -14,10 +14,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Print one line a network."""
     from striate.cli.show import console
+    from striate.core.registry import unknown
     from striate.models.catalogue import catalogue_rows
     from striate.report.terminal import show
 
-    rows = [row for row in catalogue_rows() if options.pattern in str(row["name"])]
+    every = catalogue_rows()
+    rows = [row for row in every if options.pattern in str(row["name"])]
+    if not rows:
+        raise unknown("network", options.pattern, [str(row["name"]) for row in every])
     if options.json:
         print(json.dumps(rows))
     else:

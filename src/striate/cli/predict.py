@@ -26,7 +26,7 @@ def run(options: argparse.Namespace) -> int:
     if options.out:
         save_answers(answers, options.out)
     if options.json:
-        print(json.dumps(answers_dict(answers), ensure_ascii=False))
+        print(json.dumps(answers_dict(answers)))
     else:
         print_answers(answers)
     return 1 if answers.skipped else 0

@@ -54,13 +54,14 @@ class Batches:
         if self.shuffle:
             order = torch.from_numpy(permutation(count, self.seed, "order", epoch))
         batches = list(torch.split(order, self.batch_size))
-        if len(batches) > 1 and len(batches[-1]) == 1:
+        if self.batch_size > 1 and len(batches) > 1 and len(batches[-1]) == 1:
             batches[-2:] = [torch.cat(batches[-2:])]
         return batches
 
     def __len__(self) -> int:
         full, rest = divmod(len(self.part), self.batch_size)
-        return full + (rest > 1 or (rest == 1 and full == 0))
+        merged = rest == 1 and full > 0
+        return full + (rest > 0 and not merged)
 
     @property
     def pictures(self) -> int:

@@ -10,8 +10,11 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import stat
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +38,10 @@ _KNOWN_OTHERS = {
     b"{\\rtf": "an RTF document",
 }
 
+# JPEG markers; in coded data 0xFF is followed by 0 or a restart.
+_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")
+_PROGRESSIVE, _END, _SCAN = 0xC2, 0xD9, 0xDA
+
 Image.MAX_IMAGE_PIXELS = None  # our own limit is stricter and refuses, not warns
 
 
@@ -45,6 +52,18 @@ class UndecodableError(Exception):
         super().__init__(f"{reason}: {detail}")
         self.reason = reason
         self.detail = detail
+
+
+@contextmanager
+def unwarned() -> Iterator[None]:
+    """Silence Pillow's remarks on odd metadata, which stop no picture.
+
+    Enter it once around all decoding threads: filters belong to the process, and
+    threads that each set and reset them undo one another.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="PIL")
+        yield
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +105,8 @@ def read_header(payload: bytes) -> Header:
         UndecodableError: Not a picture, or larger than the limits.
     """
     image = _open(payload)
-    turned = image.getexif().get(0x0112, 1) >= 5 if _has_exif(image) else False
     width, height = image.size
-    if turned:
+    if image.format != "TIFF" and _orientation(image) >= 5:  # Pillow turns TIFF itself
         width, height = height, width
     channels = 1 if image.mode in _GREY_MODES else 3
     return Header(height=height, width=width, channels=channels)
@@ -112,30 +130,26 @@ def decode(payload: bytes, background: int = 255) -> np.ndarray:
         (3, 4, 3)
     """
     image = _open(payload)
-    if image.format in ("JPEG", "MPO"):
-        _check_jpeg(payload, image.mode)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a bad EXIF block must not stop a picture
-            image.load()
-            image = ImageOps.exif_transpose(image) if _has_exif(image) else image
-            return _to_array(image, background)
+        _check_whole(payload, image)
+        image.load()
+        if _orientation(image) > 1:
+            image = ImageOps.exif_transpose(image)
+        return _to_array(image, background)
     except UndecodableError:
         raise
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError) as error:
+    except (MemoryError, OverflowError) as error:
+        raise UndecodableError("too-large", type(error).__name__) from None
+    except Exception as error:  # Pillow's plugins raise many kinds on hostile bytes
         text = str(error).lower()
         cut = any(word in text for word in ("truncated", "eof", "broken", "not enough"))
         reason = "truncated" if cut else "damaged"
         raise UndecodableError(reason, str(error) or type(error).__name__) from None
-    except (MemoryError, OverflowError) as error:
-        raise UndecodableError("too-large", type(error).__name__) from None
 
 
 def _open(payload: bytes) -> Image.Image:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            image = Image.open(io.BytesIO(payload), formats=FORMATS)
+        image = Image.open(io.BytesIO(payload), formats=FORMATS)
     except UnidentifiedImageError:
         raise UndecodableError("not-an-image", _describe(payload)) from None
     except Exception as error:  # Pillow's plugins raise many kinds on hostile headers
@@ -147,6 +161,9 @@ def _open(payload: bytes) -> Image.Image:
         raise UndecodableError("too-large", f"{width}×{height}; {limit}")
     if min(width, height) < 1:
         raise UndecodableError("damaged", f"{width}×{height} pixels")
+    if image.mode in ("F", "I"):
+        detail = "32-bit values have no declared range; save as 8 or 16 bits"
+        raise UndecodableError("unsupported", detail)
     return image
 
 
@@ -164,6 +181,13 @@ def _describe(payload: bytes) -> str:
     return "this is a text file"
 
 
+def _check_whole(payload: bytes, image: Image.Image) -> None:
+    if image.format in ("JPEG", "MPO"):
+        _check_jpeg(payload, image.mode)
+    if image.format == "PNG" and b"IEND" not in payload:
+        raise UndecodableError("truncated", "the PNG has no end")
+
+
 def _check_jpeg(payload: bytes, mode: str) -> None:
     # Pillow fills what is missing with grey and reports nothing.
     space = {"L": "GRAY", "CMYK": "CMYK"}.get(mode, "RGB")
@@ -173,19 +197,48 @@ def _check_jpeg(payload: bytes, mode: str) -> None:
         text = str(error)
         cut = any(word in text.lower() for word in ("premature", "truncated", "end"))
         raise UndecodableError("truncated" if cut else "damaged", text) from None
+    if _lacks_scans(payload):
+        raise UndecodableError("truncated", "the progressive JPEG lacks scans")
 
 
-def _has_exif(image: Image.Image) -> bool:
-    return "exif" in image.info or image.format in ("TIFF", "WEBP", "MPO")
+def _lacks_scans(payload: bytes) -> bool:
+    """Tell whether a progressive JPEG ends before its last refinement.
+
+    Every scan (ITU-T T.81, G.1) sends coefficients Ss–Se down to bit Al. A file cut
+    between scans decodes without complaint to a blurred picture.
+    """
+    missing: dict[tuple[int, int], int] = {}
+    position = 2
+    while match := _MARKER.search(payload, position):
+        start, kind = match.end(), payload[match.end() - 1]
+        if kind == _END:
+            break
+        position = start + int.from_bytes(payload[start : start + 2])
+        segment = payload[start + 2 : position]
+        if kind == _PROGRESSIVE:
+            components = segment[6::3]
+            missing = {(c, k): 1 for c in components for k in range(64)}
+        elif kind == _SCAN and missing:
+            low, high, bits = segment[-3:]
+            for component in segment[1:-3:2]:
+                missing |= {(component, k): bits & 15 for k in range(low, high + 1)}
+    return any(missing.values())
+
+
+def _orientation(image: Image.Image) -> int:
+    """Return the EXIF orientation, 1 where there is none or it is unreadable."""
+    if "exif" not in image.info and image.format not in ("TIFF", "WEBP", "MPO"):
+        return 1
+    try:
+        return int(image.getexif().get(0x0112, 1))
+    except Exception:  # a bad EXIF block must not stop a picture
+        return 1
 
 
 def _to_array(image: Image.Image, background: int) -> np.ndarray:
     if image.mode.startswith("I;16"):
         wide = np.asarray(image).astype(np.uint32)
         return ((wide * 255 + 32_767) // 65_535).astype(np.uint8)[..., None]
-    if image.mode in ("F", "I"):
-        detail = "32-bit values have no declared range; save as 8 or 16 bits"
-        raise UndecodableError("unsupported", detail)
     if image.mode in ("LA", "PA", "La", "RGBA", "RGBa") or "transparency" in image.info:
         return _flatten(image, background)
     mode = "L" if image.mode in ("1", "L") else "RGB"

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from striate.core.errors import DataError
 from striate.core.spec import Preprocess
-from striate.data.decode import Header, UndecodableError, decode, read_header
+from striate.data.decode import Header, UndecodableError, decode, read_header, unwarned
 from striate.data.preprocess import batch_to_input, to_input
 from striate.data.sources.source import Skipped, Source
 
@@ -147,7 +148,7 @@ def _stream(
     # Decoders release the interpreter lock, so threads are enough. Chunks bound how
     # many decoded pictures wait.
     workers = os.cpu_count() or 1
-    with ThreadPoolExecutor(workers) as pool:
+    with unwarned(), ThreadPoolExecutor(workers) as pool:
         for start in range(0, len(index), chunk := 32 * workers):
             yield from pool.map(attempt, index[start : start + chunk])
 
@@ -162,6 +163,13 @@ def _check_memory(shape: tuple[int, ...]) -> None:
 
 
 def _available_bytes() -> int | None:
+    try:
+        # Free pages alone would not count what caches give back when asked.
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    except (OSError, ValueError):
+        pass
     try:
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (ValueError, OSError, AttributeError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
@@ -59,7 +60,8 @@ def split(
 
 
 def _lack(need: Mapping[str, float], classes: Mapping[str, int]) -> float:
-    return sum(need[label] * count for label, count in classes.items())
+    # fsum: a plain sum would depend on the order of the classes in its last bit.
+    return math.fsum(need[label] * count for label, count in classes.items())
 
 
 def _dealing_order(

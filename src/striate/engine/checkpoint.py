@@ -39,7 +39,10 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         return load_tensors(path.read_bytes())
     except FileNotFoundError as error:
         raise WeightsError("the weights are missing", where=path) from error
-    except (SafetensorError, ValueError) as error:
+    except OSError as error:
+        what = f"the weights cannot be read: {error.strerror}"
+        raise WeightsError(what, where=path) from error
+    except (SafetensorError, ValueError, KeyError) as error:
         what = f"not a sound safetensors file: {error}"
         raise WeightsError(what, where=path, fix="restore it from a copy") from error
 

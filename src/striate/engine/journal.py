@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import asdict, fields
 from pathlib import Path
 from types import TracebackType
@@ -58,9 +59,10 @@ class Journal:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        with storage_errors(self.results, 0):
-            self._rows.close()
-            self._lines.close()
+        # What stopped the run is the message, not its echo on closing.
+        echo = suppress(OSError) if error else storage_errors(self.results, 0)
+        with echo, self._lines, self._rows:
+            pass
 
 
 def _cell(value: float | bool) -> str:

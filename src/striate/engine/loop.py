@@ -7,6 +7,7 @@ and nothing but it decides which weights are best and when to stop.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -16,10 +17,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from striate.core.errors import NonFiniteError
-from striate.engine.evaluate import evaluate
+from striate.engine.evaluate import Outputs, evaluate
 from striate.engine.optim import set_rate
 from striate.engine.schedule import Schedule
-from striate.engine.step import train_step
+from striate.engine.step import LOWER_LR, train_step
 
 
 class Epochs(Protocol):
@@ -131,7 +132,7 @@ def fit(
             done = StepDone(epoch, step, loss, rate, len(y), seconds)
             for observer in observers:
                 observer.on_step(done)
-        judged = evaluate(model, val(0))
+        judged = _judge(model, val(0), f"epoch {epoch + 1}, after step {i + 1}")
         history.append(
             EpochDone(
                 epoch=epoch,
@@ -148,6 +149,16 @@ def fit(
         if plan.patience and _waited(history) >= plan.patience:
             break
     return history
+
+
+def _judge(
+    model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], where: str
+) -> Outputs:
+    judged = evaluate(model, batches)
+    if not math.isfinite(judged.loss):
+        what = f"the validation loss became {judged.loss}"
+        raise NonFiniteError(what, where=where, fix=LOWER_LR)
+    return judged
 
 
 def _is_best(accuracy: float, loss: float, history: Sequence[EpochDone]) -> bool:

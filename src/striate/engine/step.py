@@ -10,6 +10,8 @@ from torch.optim import Optimizer
 
 from striate.core.errors import NonFiniteError
 
+LOWER_LR = "lower --lr; the last good weights are kept"
+
 
 def train_step(
     model: nn.Module,
@@ -33,8 +35,7 @@ def train_step(
     cost = F.cross_entropy(model(x), y, label_smoothing=label_smoothing)
     value = cost.item()
     if not math.isfinite(value):
-        fix = "lower --lr; the last good weights are kept"
-        raise NonFiniteError(f"the training loss became {value}", fix=fix)
+        raise NonFiniteError(f"the training loss became {value}", fix=LOWER_LR)
     optimizer.zero_grad()
     cost.backward()  # type: ignore[no-untyped-call]
     optimizer.step()

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from striate.core.taps import leaves, tapped, untouched
-from striate.look.raster import amounts, tile
+from striate.look.raster import amounts, enlarge, tile
 
 SHOWN = 32  # channels drawn of a layer
+DRAWN = 48  # pixels a map is drawn high, at least
 
 
 def feature_maps(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
@@ -39,6 +40,7 @@ def feature_maps(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
     return maps
 
 
-def map_sheet(maps: Tensor, columns: int = 8) -> np.ndarray:
+def map_sheet(maps: Tensor, columns: int = 16) -> np.ndarray:
     """Draw a layer's first channels side by side, each from its least to its most."""
-    return tile([amounts(plane) for plane in maps[:SHOWN].numpy()], columns)
+    planes = [enlarge(amounts(plane), DRAWN) for plane in maps[:SHOWN].numpy()]
+    return tile(planes, columns)

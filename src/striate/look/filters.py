@@ -6,7 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from striate.look.raster import signed, tile
+from striate.look.raster import enlarge, signed, tile
+
+DRAWN = 24  # pixels a filter is drawn high, at least
 
 
 def first_convolution(model: nn.Module) -> tuple[str, nn.Conv2d] | None:
@@ -30,7 +32,7 @@ def filter_tiles(weight: Tensor, limits: Tensor | None = None) -> list[np.ndarra
         limits: Largest magnitude of each filter's scale; its own where not given.
 
     Returns:
-        One (h, w, 3) uint8 picture a filter.
+        One uint8 picture a filter, at least `DRAWN` pixels high.
     """
     weight = weight.detach().float().cpu()
     limits = filter_limits(weight) if limits is None else limits
@@ -49,5 +51,6 @@ def filter_limits(*weights: Tensor) -> Tensor:
 def _draw(kernel: np.ndarray, limit: float) -> np.ndarray:
     if len(kernel) == 3:
         levels = 127.5 * (1 + kernel.transpose(1, 2, 0) / (limit or 1.0))
-        return np.clip(levels, 0, 255).round().astype(np.uint8)
-    return tile([signed(plane, limit) for plane in kernel], columns=8)
+        return enlarge(np.clip(levels, 0, 255).round().astype(np.uint8), DRAWN)
+    planes = [enlarge(signed(plane, limit), DRAWN) for plane in kernel]
+    return tile(planes, columns=8, gap=1)

@@ -10,8 +10,8 @@ from PIL import Image
 
 from striate.core.findings import Picture
 
-# Ends and middle of the map for signed values: negative blue, zero white, positive red.
-_NEGATIVE, _ZERO, _POSITIVE = (33, 86, 165), (250, 250, 248), (190, 45, 40)
+# Ends and middle of the map for signed values: negative blue, zero pale, positive red.
+_NEGATIVE, _ZERO, _POSITIVE = (33, 86, 165), (238, 238, 234), (190, 45, 40)
 # Stops of the map for amounts: nothing dark, much light, through blue and amber.
 _AMOUNTS = (
     (12, 14, 28),
@@ -23,14 +23,14 @@ _AMOUNTS = (
 
 
 def signed(values: np.ndarray, limit: float) -> np.ndarray:
-    """Colour signed numbers: −limit blue, 0 white, +limit red.
+    """Colour signed numbers: −limit blue, 0 pale, +limit red.
 
     Shapes:
         (H, W) → (H, W, 3) uint8
 
     Example:
         >>> signed(np.array([[0.0]]), 1.0).tolist()
-        [[[250, 250, 248]]]
+        [[[238, 238, 234]]]
     """
     share = np.clip(values / (limit or 1.0), -1, 1)
     return _ramp((share + 1) / 2, (_NEGATIVE, _ZERO, _POSITIVE))
@@ -48,12 +48,23 @@ def _ramp(share: np.ndarray, stops: Sequence[tuple[int, int, int]]) -> np.ndarra
     return np.stack(channels, -1).round().astype(np.uint8)
 
 
-def tile(pictures: Sequence[np.ndarray], columns: int, gap: int = 1) -> np.ndarray:
+def enlarge(pixels: np.ndarray, side: int) -> np.ndarray:
+    """Repeat pixels until the picture is at least `side` high, if it is smaller.
+
+    Example:
+        >>> enlarge(np.zeros((3, 2, 3), np.uint8), 6).shape
+        (6, 4, 3)
+    """
+    times = -(-side // pixels.shape[0])
+    return pixels.repeat(times, 0).repeat(times, 1)
+
+
+def tile(pictures: Sequence[np.ndarray], columns: int, gap: int = 4) -> np.ndarray:
     """Lay equal pictures (H, W, 3) out in rows; what lies between is transparent.
 
     Example:
         >>> tile([np.zeros((2, 2, 3), np.uint8)] * 3, columns=2).shape
-        (5, 5, 4)
+        (8, 8, 4)
     """
     columns = min(columns, len(pictures))
     rows = -(-len(pictures) // columns)

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 from striate.core.errors import RunError
-from striate.core.files import storage_errors
+from striate.core.files import read_json, storage_errors
 from striate.core.registry import nearest
 
 MANIFEST = "manifest.json"
@@ -46,9 +46,9 @@ def new_folder(verb: str, name: str, out: Path | None, overwrite: bool) -> Path:
     """
     if out is None:
         return _next_free(Path("runs") / verb / _plain(name))
-    if out.exists():
-        _clear(out, overwrite)
     with storage_errors(out, 0):
+        if out.exists():
+            _clear(out, overwrite)
         out.mkdir(parents=True)
     return out
 
@@ -57,24 +57,33 @@ def _next_free(path: Path) -> Path:
     number = 1
     while True:
         candidate = path if number == 1 else path.with_name(f"{path.name}-{number}")
-        try:
-            with storage_errors(candidate, 0):
-                candidate.parent.mkdir(parents=True, exist_ok=True)
-            candidate.mkdir()
-        except FileExistsError:
-            number += 1
-        else:
-            return candidate
+        with storage_errors(candidate, 0):
+            candidate.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                candidate.mkdir()
+            except FileExistsError:
+                number += 1
+            else:
+                return candidate
 
 
 def _clear(out: Path, overwrite: bool) -> None:
     if not overwrite:
         fix = "choose another --out, or add --overwrite"
         raise RunError("the run folder exists already", where=out, fix=fix)
-    if not (out / MANIFEST).is_file():
+    if not _is_run(out):
         fix = "choose another --out; only run folders are ever overwritten"
         raise RunError("this exists and is no run folder", where=out, fix=fix)
     shutil.rmtree(out)
+
+
+def _is_run(folder: Path) -> bool:
+    # Web projects have a manifest.json too, and theirs must not be deleted.
+    try:
+        manifest = read_json(folder / MANIFEST)
+        return "striate" in manifest["versions"]
+    except (OSError, RunError, KeyError, TypeError):
+        return False
 
 
 def _plain(name: str) -> str:

@@ -104,26 +104,25 @@ def _filters(run: Run) -> list[Block]:
         picture(tile(filter_tiles(weight, limits), columns), caption)
         for weight, caption in ((before, "before training"), (after, "after training"))
     ]
-    scale = _scale(before.shape[-1], 24)
     count, _, rows, width = before.shape
     title = f"{name}: {count} filters of {rows}×{width}"
     note = "Blue is negative, red positive; both versions of a filter share one scale."
     note = note if before.shape[1] != 3 else "Grey is zero; a pair shares one scale."
-    return [Images(title=title, note=note, pictures=tuple(sheets), scale=scale)]
+    return [Images(title=title, note=note, pictures=tuple(sheets))]
 
 
 def _example(predictions: Predictions) -> int:
-    """Choose the rightly answered picture that was hardest, else the first."""
+    """Choose the picture answered rightly with least doubt, else any."""
     right = predictions.truth == predictions.predicted
     order = predictions.most_wrong(len(predictions.paths))
-    return next((i for i in order if right[i]), order[0])
+    return next((i for i in reversed(order) if right[i]), order[0])
 
 
 def _maps(run: Run, pixels: Tensor, preprocess: Preprocess) -> list[Block]:
     device = next(run.model.parameters()).device
     x = normalise(pixels[None].to(device), preprocess)
     maps = feature_maps(run.model, x)
-    shown = []
+    shown: list[Picture] = []
     for name, stack in maps.items():
         if min(stack.shape[1:]) < 2:
             continue
@@ -132,8 +131,5 @@ def _maps(run: Run, pixels: Tensor, preprocess: Preprocess) -> list[Block]:
             f"{drawn} of {count} channels" if drawn < count else f"{count} channels"
         )
         text = f"{name} · {shape_text(tuple(stack.shape))}"
-        shown.append((map_sheet(stack), text, detail, stack.shape[1]))
-    return [
-        Images(pictures=(picture(sheet, text, detail),), scale=_scale(side, 48))
-        for sheet, text, detail, side in shown
-    ]
+        shown.append(picture(map_sheet(stack), text, detail))
+    return [Images(pictures=tuple(shown))] if shown else []

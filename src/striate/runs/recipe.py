@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 import types
 import typing
 from collections.abc import Mapping
@@ -139,18 +140,24 @@ def coerce(name: str, value: Any) -> Any:
         (0.001, (64, 48), 5)
     """
     kind = setting_types()[name]
-    if value is None:
+    if value is None and Recipe.__dataclass_fields__[name].default is None:
         return None
     try:
         if name == "image_size":
             return _size(value)
-        if kind is int and not isinstance(value, str | int):
-            raise ValueError  # int() would cut 2.5 to 2 in silence
-        return kind(value)
+        return _exactly(kind, value)
     except (TypeError, ValueError) as error:
         expected = "a side or HEIGHTxWIDTH" if name == "image_size" else kind.__name__
-        what = f"{name} must be {expected}, got {value!r}"
+        what = f"{name} must be {expected}, got {reprlib.repr(value)}"
         raise SettingError(what, where=f"--{name.replace('_', '-')}") from error
+
+
+def _exactly(kind: Any, value: Any) -> Any:
+    """Convert without loss: int() would cut 2.5 to 2 and take yes for 1 in silence."""
+    allowed = (str, int) if kind is int else (str, int, float)
+    if isinstance(value, bool) or not isinstance(value, allowed):
+        raise ValueError
+    return kind(value)
 
 
 def _size(value: Any) -> int | tuple[int, int]:
@@ -158,8 +165,8 @@ def _size(value: Any) -> int | tuple[int, int]:
         value = value.lower().split("x")
     if isinstance(value, list | tuple):
         height, width = value
-        return int(height), int(width)
-    return int(value)
+        return _exactly(int, height), _exactly(int, width)
+    return int(_exactly(int, value))
 
 
 def make_recipe(*layers: Mapping[str, Any]) -> Recipe:
@@ -187,14 +194,22 @@ def make_recipe(*layers: Mapping[str, Any]) -> Recipe:
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """Safe YAML that refuses a key given twice, where the last would win unseen."""
+    """Safe YAML that refuses what would surprise."""
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        twice = {key for key in keys if keys.count(key) > 1}
+        """Refuse a key given twice, where the last would win unseen."""
+        keys = [str(key.value).replace("-", "_") for key, _ in node.value]
+        twice = [key for key in keys if keys.count(key) > 1]
         if twice:
-            raise SettingError(f"'{twice.pop()}' is set twice", where=node.start_mark)
+            raise SettingError(f"'{twice[0]}' is set twice", where=node.start_mark)
         return super().construct_mapping(node, deep)
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """Refuse aliases: a few lines of them can unfold to gigabytes."""
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+            raise SettingError("aliases (*name) are not read", where=mark)
+        return super().compose_node(parent, index)
 
 
 def read_settings(path: Path) -> dict[str, Any]:
@@ -209,7 +224,7 @@ def read_settings(path: Path) -> dict[str, Any]:
     except OSError as error:
         what = f"cannot read the settings: {error.strerror}"
         raise SettingError(what, where=path) from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise SettingError(f"not plain YAML: {error}", where=path) from error
     if not isinstance(loaded, dict):
         raise SettingError("the file holds no `name: value` lines", where=path)

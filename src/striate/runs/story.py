@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -75,10 +76,14 @@ def _page(run: Run, predictions: Predictions, score: Score) -> Page:
     made = f"striate {versions['striate']} · torch {versions['torch']}"
     return Page(
         title=f"{run.manifest['data']['name']} · {run.recipe.model}",
-        subtitle=f"{run.path.name}, finished {run.manifest['finished']}",
+        subtitle=f"{run.path.name} · {_when(run.manifest['finished'])}",
         sections=tuple(sections),
         footer=f"{made} · seed {run.recipe.seed}",
     )
+
+
+def _when(iso: str) -> str:
+    return datetime.fromisoformat(iso).strftime("%Y-%m-%d %H:%M UTC")
 
 
 def _pixels(run: Run) -> Tensor | None:
@@ -95,7 +100,8 @@ def _result(run: Run, score: Score) -> Section:
     low, high = score.interval
     part = run.judged_part
     manifest = run.manifest
-    interval = f"95 % interval {100 * low:.1f}–{100 * high:.1f} %, n = {score.count:,}"
+    interval = f"95\u00a0% interval {100 * low:.1f}–{100 * high:.1f}\u00a0%"
+    interval += f", n\u00a0=\u00a0{score.count:,}"
     wrong = score.count - round(score.accuracy * score.count)
     figures = Figures(
         figures=(

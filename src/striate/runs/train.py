@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,14 @@ from striate.core.errors import (
     GeometryError,
     InterruptedRunError,
     SettingError,
+    StorageError,
     StriateError,
 )
 from striate.core.files import hash_file, write_csv, write_json, write_text
 from striate.core.seeds import derive
 from striate.data.batches import Batches
 from striate.data.load import ImageData, load_data
+from striate.data.sources.named import NAMED
 from striate.data.sources.source import Skipped
 from striate.engine.checkpoint import Keeper, load_weights, save_weights
 from striate.engine.interrupt import polite_interrupt
@@ -144,8 +147,10 @@ def _run(
         history = _learn(model, data, recipe, folder, device, quiet)
         run = Run(folder, model=model, data=data)
         _conclude(run, model, history)
-    except StriateError as error:
-        update_manifest(folder, status="stopped", reason=error.what, finished=now())
+    except BaseException as error:
+        reason = error.what if isinstance(error, StriateError) else repr(error)
+        with suppress(StorageError):  # on a full disk the first error is the message
+            update_manifest(folder, status="stopped", reason=reason, finished=now())
         raise
     return run
 
@@ -193,8 +198,10 @@ def _write_inputs(
 
 
 def _source(data: str) -> str:
-    # A path is kept absolute, so that the report can be made again from anywhere.
-    return str(Path(data).resolve()) if Path(data).exists() else data
+    # A path is kept absolute, so that the report can be made again from anywhere; as
+    # in `find_source`, a name wins over a folder that is called so.
+    named = data in NAMED or not Path(data).exists()
+    return data if named else str(Path(data).resolve())
 
 
 def _write_skipped(

@@ -22,7 +22,12 @@ def find_source(data: str | Path) -> Source:
     if str(data) in NAMED:
         return NAMED[str(data)]()
     path = Path(data)
-    if not path.exists():
+    try:
+        found = path.exists()
+    except OSError as error:  # a name too long, a folder that may not be entered
+        what = f"cannot look there: {error.strerror}"
+        raise DataError(what, where=path) from error
+    if not found:
         raise _missing(path)
     if path.is_dir():
         return read_idx(path) if has_idx(path) else read_folder(path)

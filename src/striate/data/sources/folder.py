@@ -27,7 +27,7 @@ def read_folder(root: Path) -> Source:
     folders = _subfolders(root, root, ignored)
     if not folders:
         raise _no_classes(root, ignored)
-    if _is_split(folders):
+    if _is_split(folders, root):
         records = _split_records(root, folders, ignored)
     else:
         records = _class_records(root, folders, None, ignored)
@@ -44,10 +44,15 @@ def read_folder(root: Path) -> Source:
     )
 
 
-def _is_split(folders: list[Path]) -> bool:
+def _is_split(folders: list[Path], root: Path) -> bool:
     names = {folder.name.lower() for folder in folders}
     parts = {PART_ALIASES[name] for name in names if name in PART_ALIASES}
-    return "train" in parts and names <= PART_ALIASES.keys()
+    others = sorted(names - PART_ALIASES.keys())
+    if "train" in parts and len(parts) > 1 and others:
+        # Read as classes, `train` and `test` would be learnt as two kinds of thing.
+        what = f"beside train, val or test stand other folders: {', '.join(others)}"
+        raise DataError(what, where=root, fix="move them out of this folder")
+    return "train" in parts and not others
 
 
 def _split_records(
@@ -66,7 +71,8 @@ def _class_records(
 ) -> list[Record]:
     records = []
     for folder in folders:
-        names = [str(p.relative_to(root)) for p in _files(folder, root, ignored, set())]
+        above = {_identity(root), _identity(folder.parent)}
+        names = [str(p.relative_to(root)) for p in _files(folder, root, ignored, above)]
         records += [Record(path=n, label=folder.name, part=part) for n in names]
         if not names:
             ignored.append(_skip(folder, root, "empty-class-folder"))
@@ -88,8 +94,7 @@ def _files(
     folder: Path, root: Path, ignored: list[Skipped], above: set[tuple[int, int]]
 ) -> Iterator[Path]:
     """Yield the files at any depth; `above` breaks loops of symbolic links."""
-    status = folder.stat()
-    if (key := (status.st_dev, status.st_ino)) in above:
+    if (key := _identity(folder)) in above:
         ignored.append(_skip(folder, root, "link-loop"))
         return
     for path in _entries(folder, root, ignored):
@@ -97,6 +102,11 @@ def _files(
             yield from _files(path, root, ignored, above | {key})
         else:
             yield path
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    status = folder.stat()
+    return status.st_dev, status.st_ino
 
 
 def _entries(folder: Path, root: Path, ignored: list[Skipped]) -> list[Path]:

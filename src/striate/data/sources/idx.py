@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import math
+import struct
 import zlib
 from pathlib import Path
 
@@ -32,7 +33,9 @@ def read_idx(folder: Path, names: tuple[str, ...] | None = None) -> Source:
     Raises:
         DataError: A file is missing, damaged, or disagrees with its labels.
     """
-    images, labels, parts = [], [], []
+    images: list[np.ndarray] = []
+    labels: list[np.ndarray] = []
+    parts: list[str] = []
     for prefix, part in _PREFIXES.items():
         if _locate(folder, prefix, "images") is None:
             continue
@@ -41,11 +44,19 @@ def read_idx(folder: Path, names: tuple[str, ...] | None = None) -> Source:
         if len(pixels) != len(numbers):
             what = f"{len(pixels)} pictures but {len(numbers)} labels in '{prefix}'"
             raise DataError(what, where=folder)
+        if images and pixels.shape[1:] != images[0].shape[1:]:
+            what = f"pictures of '{prefix}' are {pixels.shape[1:]}, not as in training"
+            raise DataError(what, where=folder)
         images.append(pixels)
         labels.append(numbers)
         parts += [part] * len(pixels)
     numbers = np.concatenate(labels)
+    if not len(numbers):
+        raise DataError("the IDX files hold no pictures", where=folder)
     classes = names or tuple(str(n) for n in range(int(numbers.max()) + 1))
+    if numbers.max() >= len(classes):
+        what = f"label {numbers.max()} where there are {len(classes)} classes"
+        raise DataError(what, where=folder, fix="copy the files again")
     return from_arrays(
         folder.resolve().name,
         np.concatenate(images),
@@ -78,7 +89,7 @@ def _read(path: Path, dimensions: int) -> np.ndarray:
         what = f"not an IDX file of unsigned bytes in {dimensions} dimensions"
         raise DataError(what, where=path)
     head = 4 + 4 * dimensions
-    sides = tuple(np.frombuffer(raw[4:head], ">u4").tolist())
+    sides = struct.unpack(f">{dimensions}I", raw[4:head].ljust(head - 4, b"\xff"))
     if len(raw) - head != math.prod(sides):
         what = (
             f"the header says {math.prod(sides):,} bytes, there are {len(raw) - head:,}"

@@ -28,7 +28,7 @@ def read_table(path: Path) -> Source:
     records: dict[str, Record] = {}
     ignored: list[Skipped] = []
     conflicts: dict[str, Skipped] = {}
-    for number, row in enumerate(rows, start=2):
+    for number, row in rows:
         record = _record(row, number, path)
         first = records.setdefault(record.path, record)
         if first is record:
@@ -55,16 +55,20 @@ def read_table(path: Path) -> Source:
     )
 
 
-def _read(path: Path) -> tuple[list[str], list[dict[str, str]]]:
+def _read(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
-            return list(reader.fieldnames or ()), list(reader)
+            rows = [(reader.line_num, row) for row in reader]
+            return list(reader.fieldnames or ()), rows
     except UnicodeDecodeError as error:
         what = f"the CSV is not UTF-8: {error.reason} at byte {error.start}"
         raise DataError(what, where=path, fix="save it as UTF-8") from error
     except csv.Error as error:
         raise DataError(f"not a CSV: {error}", where=path) from error
+    except OSError as error:
+        what = f"cannot read the CSV: {error.strerror}"
+        raise DataError(what, where=path) from error
 
 
 def _check_columns(header: list[str], path: Path) -> tuple[str, ...]:
