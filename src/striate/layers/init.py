@@ -10,7 +10,7 @@ DENSE_DEVIATION = 0.01  # VGG, section 3.1; ResNet's and MobileNetV2's authors t
 def he(model: nn.Module) -> None:
     """Draw every convolution from N(0, 2/fan_out), every dense layer from N(0, 10⁻⁴).
 
-    fan_out = f·f·C_out/g keeps the gradients' size from layer to layer, which is the
+    fan_out = f·f·C_out keeps the gradients' size from layer to layer, which is the
     choice of ResNet's own code. Biases become zero; batch norms keep gain 1, shift 0.
 
     Example:

@@ -81,8 +81,8 @@ def vgg(
 def _windows(counts: tuple[int, ...]) -> list[Window]:
     made = []
     for i, count in enumerate(counts, start=1):
-        for j in range(1, count + 1):
-            made.append(Window(name=f"conv{i}_{j}", kernel=3, padding=1))
+        names = [f"conv{i}_{j}" for j in range(1, count + 1)]
+        made += [Window(name=name, kernel=3, padding=1) for name in names]
         made.append(Window(name=f"pool{i}", kernel=2, stride=2))
     return made
 
