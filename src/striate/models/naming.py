@@ -38,7 +38,7 @@ def by_rules(*rules: tuple[str, str]) -> Rename:
     """Return a renaming by regular expressions, applied in order.
 
     Example:
-        >>> by_rules((r"^fc\\.", "head."))("fc.weight", nn.Identity())
+        >>> by_rules(("^fc", "head"))("fc.weight", nn.Identity())
         'head.weight'
     """
 
@@ -58,8 +58,9 @@ def by_position(name: str, model: nn.Module) -> str:
 
     Example:
         >>> from collections import OrderedDict
-        >>> ours = OrderedDict(conv1=nn.Identity(), flatten=nn.Flatten(), head=nn.ReLU())
-        >>> [by_position(f"{n}.0.bias", nn.Sequential(ours)) for n in _LISTS]
+        >>> layers = OrderedDict(conv1=nn.ReLU(), flatten=nn.Flatten(), head=nn.ReLU())
+        >>> ours = nn.Sequential(layers)
+        >>> [by_position(f"{part}.0.bias", ours) for part in _LISTS]
         ['conv1.bias', 'head.bias']
     """
     layers = [layer for layer, _ in model.named_children()]

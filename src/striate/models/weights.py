@@ -124,7 +124,8 @@ def _compare(state: State, wanted: State, path: Path, naming: Naming) -> None:
     differences = [
         line for name in wanted if (line := _difference(name, state, wanted[name]))
     ]
-    differences += [f"{name} is not in the network" for name in state.keys() - wanted]
+    extra = [name for name in state if name not in wanted]
+    differences += [f"{name} is not in the network" for name in extra]
     if not differences:
         return
     listed = "\n    ".join(differences[:LISTED])
