@@ -30,6 +30,7 @@ def output_side(
     stride: int = 1,
     padding: Padding = 0,
     dilation: int = 1,
+    ceil: bool = False,
 ) -> int:
     """Return one side of a convolution's or pooling's output.
 
@@ -43,6 +44,8 @@ def output_side(
         padding: An amount on both ends, a (before, after) pair, `valid` (none) or
             `same` (as many outputs as ⌈n/s⌉).
         dilation: Step between kernel positions.
+        ceil: Round up, as some poolings do: a last window may hang over the end,
+            if it begins inside.
 
     Raises:
         GeometryError: The window does not fit even once.
@@ -52,14 +55,19 @@ def output_side(
         112
         >>> output_side(28, 3, padding="same"), output_side(28, 3, padding="valid")
         (28, 26)
+        >>> output_side(112, 3, stride=2), output_side(112, 3, stride=2, ceil=True)
+        (55, 56)
     """
     before, after = padding_amounts(padding, side, kernel, stride, dilation)
     span = extent(kernel, dilation)
     padded = side + before + after
-    if padded < span:
+    outputs = (padded - span) // stride + 1
+    if ceil and (padded - span) % stride and outputs * stride < side + before:
+        outputs += 1
+    if outputs < 1:
         what = f"a window of {span} does not fit a side of {side}"
         raise GeometryError(f"{what} with padding {before}+{after}")
-    return (padded - span) // stride + 1
+    return outputs
 
 
 def padding_amounts(
@@ -131,10 +139,13 @@ class Window:
     stride: int = 1
     padding: Padding = 0
     dilation: int = 1
+    ceil: bool = False
 
     def output(self, side: int) -> int:
         """Return this window's output side for an input side."""
-        return output_side(side, self.kernel, self.stride, self.padding, self.dilation)
+        return output_side(
+            side, self.kernel, self.stride, self.padding, self.dilation, self.ceil
+        )
 
 
 def walk(side: int, windows: Sequence[Window]) -> int:

@@ -17,7 +17,7 @@ from striate.core.spec import ImageSpec
 Builder = Callable[[ImageSpec, int], nn.Module]
 
 # Each file registers its networks when it is imported; the order is history's.
-_FAMILIES = ("lenet", "notes")
+_FAMILIES = ("lenet", "alexnet", "vgg", "googlenet", "resnet", "mobilenet", "notes")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,18 +28,14 @@ class Network:
     build: Builder
     image: ImageSpec
     classes: int
-
-    @property
-    def summary(self) -> str:
-        """Return the first line of the builder's docstring."""
-        return (self.build.__doc__ or "").strip().splitlines()[0]
+    summary: str
 
 
 _NETWORKS: Registry[Network] = Registry("network")
 
 
 def network(
-    name: str, *, image: ImageSpec, classes: int
+    name: str, *, image: ImageSpec, classes: int, summary: str = ""
 ) -> Callable[[Builder], Builder]:
     """Return a decorator that enters a builder into the catalogue.
 
@@ -47,11 +43,14 @@ def network(
         name: What users type.
         image: The paper's input, used where the caller gives none.
         classes: The paper's class count, likewise.
+        summary: One line about it; by default the first of the builder's docstring.
     """
 
     def enter(build: Builder) -> Builder:
-        entry = Network(name=name, build=build, image=image, classes=classes)
-        _NETWORKS.add(name)(entry)
+        line = summary or (build.__doc__ or "").strip().splitlines()[0]
+        _NETWORKS.add(name)(
+            Network(name=name, build=build, image=image, classes=classes, summary=line)
+        )
         return build
 
     return enter

@@ -1,0 +1,68 @@
+"""BlurPool: low-pass before subsampling, against aliasing (Zhang 2019, section 3)."""
+
+from __future__ import annotations
+
+from math import comb
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from striate.core.errors import GeometryError, SettingError
+
+
+class BlurPool(nn.Module):
+    """Filter with binomial weights, keep every `stride`-th position; nothing trained.
+
+    Max pooling with stride 2 becomes `MaxPool2d(2, stride=1)` then `BlurPool`, a
+    convolution with stride 2 one with stride 1, its ReLU, then `BlurPool`.
+
+    Args:
+        channels: Channels; each is filtered by itself.
+        kernel_size: Side f of the filter, row f − 1 of Pascal's triangle.
+        stride: Step between positions kept.
+
+    Shapes:
+        (N, C, H, W) → (N, C, ⌈H/s⌉, ⌈W/s⌉), borders mirrored
+
+    Raises:
+        GeometryError: The picture is too small to mirror its border, or has other
+            channels.
+
+    Example:
+        >>> blur = BlurPool(1, 3)
+        >>> blur(torch.ones(1, 1, 5, 5)).flatten().tolist()
+        [1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0]
+    """
+
+    weight: Tensor
+
+    def __init__(self, channels: int, kernel_size: int = 3, stride: int = 2) -> None:
+        super().__init__()
+        if kernel_size < 1 or stride < 1:
+            what = f"needs a kernel and a stride of 1, got {kernel_size} and {stride}"
+            raise SettingError(what, where="BlurPool")
+        row = [comb(kernel_size - 1, i) for i in range(kernel_size)]
+        line = torch.tensor(row, dtype=torch.float32) / sum(row)
+        filters = torch.outer(line, line).expand(channels, 1, -1, -1).contiguous()
+        self.register_buffer("weight", filters, persistent=False)
+        self.stride = stride
+        before = (kernel_size - 1) // 2
+        self.padding = (before, kernel_size - 1 - before) * 2
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Blur and subsample."""
+        channels, margin = self.weight.shape[0], max(self.padding)
+        if x.shape[1] != channels:
+            raise GeometryError(f"blur got {x.shape[1]} channels, needs {channels}")
+        if min(x.shape[-2:]) <= margin:
+            got = f"{x.shape[-2]}×{x.shape[-1]}"
+            what = f"blur got {got}, needs sides of at least {margin + 1}"
+            raise GeometryError(what)
+        padded = F.pad(x, self.padding, mode="reflect")
+        return F.conv2d(padded, self.weight, stride=self.stride, groups=channels)
+
+    def extra_repr(self) -> str:
+        """Describe the layer in a printed model."""
+        channels, _, side, _ = self.weight.shape
+        return f"{channels}, kernel_size={side}, stride={self.stride}"

@@ -1,0 +1,62 @@
+"""Depth-wise max pooling: the window runs over channels, not over the picture.
+
+What a TensorFlow `ksize=(1, 1, 1, 3)` means: of each group of maps the strongest
+answer, so that maps which detect one thing in several poses become invariant to it.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from striate.core.arithmetic import output_side
+from striate.core.errors import GeometryError
+
+
+class DepthMaxPool(nn.Module):
+    """Return the maximum over windows of channels; `valid`, so a rest is dropped.
+
+    Args:
+        window: Channels in a window.
+        stride: Channels between windows; the window where not given.
+
+    Shapes:
+        (N, C, H, W) → (N, ⌊(C − window)/stride⌋ + 1, H, W)
+
+    Raises:
+        GeometryError: The input has fewer channels than the window.
+
+    Example:
+        >>> import torch
+        >>> x = torch.tensor([1.0, 5.0, 2.0, 4.0, 3.0, 0.0, 9.0]).view(1, 7, 1, 1)
+        >>> DepthMaxPool(3)(x).flatten().tolist()
+        [5.0, 4.0]
+    """
+
+    def __init__(self, window: int, stride: int | None = None) -> None:
+        super().__init__()
+        self.window = window
+        self.stride = stride or window
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Pool over channels."""
+        channels = x.shape[1]
+        if channels < self.window:
+            what = f"depth-wise pool got {channels} channels, needs {self.window}"
+            raise GeometryError(what)
+        # The first maximum of a window takes the whole gradient, as in max pooling.
+        pooled = F.max_pool3d(x.unsqueeze(1), (self.window, 1, 1), (self.stride, 1, 1))
+        return pooled.squeeze(1)
+
+    def out_channels(self, channels: int) -> int:
+        """Return how many channels come out of how many.
+
+        Example:
+            >>> DepthMaxPool(3).out_channels(7)
+            2
+        """
+        return output_side(channels, self.window, self.stride)
+
+    def extra_repr(self) -> str:
+        """Describe the layer in a printed model."""
+        return f"{self.window}, stride={self.stride}"

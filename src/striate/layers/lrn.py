@@ -1,0 +1,237 @@
+"""Local response normalisation (Krizhevsky, Sutskever, Hinton 2012, section 3.3).
+
+    y_i = x_i · d_i^−β,   d_i = k + α · Σ x_j²  over the n channels around i
+
+The sum is the paper's; torch's own layer divides α by n. Backward, with the window
+turned round: dx_j = g_j · d_j^−β − 2αβ · x_j · Σ_i g_i x_i d_i^(−β−1). Nothing but x
+is kept for it, d is computed again: cheaper than reading it back from memory.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import Function
+from torch.nn import functional as F
+
+from striate.core.errors import SettingError
+
+# Work goes through in pieces this large, so that the some twenty elementwise steps
+# meet their operands in the processor's cache; found by trial (benchmarks/lrn.py).
+PIECE = 1 << 19
+
+
+class LRN(nn.Module):
+    """Divide each value by a power of the squares in the channels around it.
+
+    Args:
+        size: n, the channels summed: ⌊n/2⌋ before, the rest from i on.
+        alpha: α, not divided by n.
+        beta: β.
+        k: k.
+
+    Shapes:
+        (N, C, *) → the same
+
+    Raises:
+        SettingError: A value for which the quotient is not defined.
+
+    Example:
+        >>> layer = LRN()
+        >>> round(layer(torch.ones(1, 1, 1, 1)).item(), 6)
+        0.594581
+    """
+
+    def __init__(
+        self, size: int = 5, alpha: float = 1e-4, beta: float = 0.75, k: float = 2.0
+    ) -> None:
+        super().__init__()
+        if size < 1 or alpha < 0 or k <= 0:
+            what = f"needs size ≥ 1, alpha ≥ 0, k > 0; got {size}, {alpha}, {k}"
+            raise SettingError(what, where="LRN")
+        self.size = size
+        self.alpha = alpha
+        self.beta = beta
+        self.k = k
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise across channels."""
+        return lrn(x, self.size, self.alpha, self.beta, self.k)
+
+    def extra_repr(self) -> str:
+        """Describe the layer in a printed model."""
+        return f"{self.size}, alpha={self.alpha}, beta={self.beta}, k={self.k}"
+
+
+def lrn(
+    x: Tensor, size: int = 5, alpha: float = 1e-4, beta: float = 0.75, k: float = 2.0
+) -> Tensor:
+    """Return `LRN` of x; see there."""
+    # Compilers and exporters fuse the plain formula by themselves.
+    if torch.compiler.is_compiling():
+        return plain(x, size, alpha, beta, k)
+    y: Tensor = _LRN.apply(x, size, alpha, beta, k)  # type: ignore[no-untyped-call]
+    return y
+
+
+def plain(x: Tensor, size: int, alpha: float, beta: float, k: float) -> Tensor:
+    """Return the formula in torch's words: any device, any order of derivative.
+
+    Example:
+        >>> x = torch.rand(2, 7, 3, 3)
+        >>> torch.allclose(plain(x, 5, 0.1, 0.75, 2.0), lrn(x, 5, 0.1, 0.75, 2.0))
+        True
+    """
+    margin = (0, 0) * (x.dim() - 2) + (size // 2, size - 1 - size // 2)
+    squares = F.pad(x.square(), margin)
+    total = squares.narrow(1, 0, x.shape[1])
+    for i in range(1, size):
+        total = total + squares.narrow(1, i, x.shape[1])
+    return x * _power(k + alpha * total, beta)
+
+
+def _power(d: Tensor, beta: float) -> Tensor:
+    """Return d^−β; the paper's ¾ by two roots, many times faster than a power."""
+    if beta == 0.75:
+        root = d.rsqrt()
+        return root * root.sqrt()
+    return d.pow(-beta)
+
+
+class _LRN(Function):
+    """The formula with its backward pass; in pieces where there is a cache to fit."""
+
+    @staticmethod
+    def forward(x: Tensor, *settings: Any) -> Tensor:
+        if x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64):
+            return plain(x, *settings)
+        return _forward(_dense(x), *settings)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        x, *ctx.settings = inputs
+        ctx.save_for_backward(x)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        (x,), (g,) = ctx.saved_tensors, gradients
+        on_cpu = x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
+        again = torch.is_grad_enabled()  # a derivative of the derivative is wanted
+        if on_cpu and not again:
+            return _backward(_dense(x), g, *ctx.settings), *(None,) * 4
+        with torch.enable_grad():
+            x = x if again else x.detach().requires_grad_()
+            y = plain(x, *ctx.settings)
+            (dx,) = torch.autograd.grad(y, x, g, create_graph=again)
+        return dx, *(None,) * 4
+
+
+def _forward(x: Tensor, size: int, alpha: float, beta: float, k: float) -> Tensor:
+    y = torch.empty_like(x)
+    squares = _Around(size, size // 2)
+    offset = x.new_tensor(k)
+    for part, out in zip(_pieces(x), _pieces(y), strict=True):
+        torch.mul(part, part, out=squares.inside(part))
+        d = squares.total()
+        torch.add(offset, d, alpha=alpha, out=d)
+        torch.mul(part, squares.cut(squares.power(beta)), out=out)
+    return y
+
+
+def _backward(
+    x: Tensor, g: Tensor, size: int, alpha: float, beta: float, k: float
+) -> Tensor:
+    g = g.contiguous(memory_format=_layout(x))
+    dx = torch.empty_like(x)
+    squares, products = _Around(size, size // 2), _Around(size, (size - 1) // 2)
+    offset = x.new_tensor(k)
+    for part, push, out in zip(_pieces(x), _pieces(g), _pieces(dx), strict=True):
+        torch.mul(part, part, out=squares.inside(part))
+        d = squares.total()
+        torch.add(offset, d, alpha=alpha, out=d)
+        torch.mul(push, squares.cut(squares.power(beta)), out=out)
+        inside = products.inside(part)
+        torch.mul(out, part, out=inside).div_(squares.cut(d))
+        total = products.cut(products.total())
+        out.addcmul_(part, total, value=-2 * alpha * beta)
+    return dx
+
+
+def _layout(x: Tensor) -> torch.memory_format:
+    if x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last):
+        return torch.channels_last
+    return torch.contiguous_format
+
+
+def _dense(x: Tensor) -> Tensor:
+    return x.contiguous(memory_format=_layout(x))
+
+
+def _pieces(x: Tensor) -> Iterator[Tensor]:
+    """Yield views (outer, C, inner) of x, in memory's order, each about PIECE large.
+
+    Channels-last memory is (N·H·W, C, 1) in this view, channels-first (N, C, H·W).
+    """
+    channels = x.shape[1]
+    if _layout(x) is torch.channels_last:
+        x = x.permute(0, 2, 3, 1).view(-1, channels, 1)
+    else:
+        x = x.view(x.shape[0], channels, math.prod(x.shape[2:]))
+    outer = max(PIECE // max(x[:1].numel(), 1), 1)
+    cuts = max(-(-x[:1].numel() // PIECE), 1)
+    for samples in torch.split(x, outer):
+        yield from samples.chunk(cuts, dim=2)
+
+
+class _Around:
+    """Sums over the channels around each one: shifted additions on flat memory.
+
+    The buffer holds `size` − 1 channels of zeros beside those of a piece. With them a
+    shift by one channel is one offset for the whole buffer; what falls into the
+    margin is cut off at the end.
+    """
+
+    def __init__(self, size: int, before: int) -> None:
+        self.size = size
+        self.before = before
+        self.buffer = torch.empty(0)
+        self.sums = self.powers = self.roots = self.buffer
+        self.channels = 0
+
+    def inside(self, part: Tensor) -> Tensor:
+        """Return the place for values shaped like `part`, zeros around it."""
+        outer, self.channels, inner = part.shape
+        shape = (outer, self.channels + self.size - 1, inner)
+        if self.buffer.shape != shape:
+            self.buffer = part.new_zeros(shape)
+            self.sums = part.new_zeros(shape)
+            self.powers, self.roots = part.new_empty(2, *shape).unbind()
+        return self.buffer.narrow(1, self.before, self.channels)
+
+    def total(self) -> Tensor:
+        """Return the sums with their margin, which is finite but has no meaning."""
+        flat, sums = self.buffer.view(-1), self.sums.view(-1)
+        step = self.buffer.shape[2]
+        length = flat.numel() - (self.size - 1) * step
+        out = sums[:length]
+        if self.size == 1:
+            return self.sums.copy_(self.buffer)
+        torch.add(flat[:length], flat[step : step + length], out=out)
+        for i in range(2, self.size):
+            out.add_(flat[i * step : i * step + length])
+        return self.sums
+
+    def power(self, beta: float) -> Tensor:
+        """Return the sums to the −β, the sums themselves kept."""
+        if beta != 0.75:
+            return torch.pow(self.sums, -beta, out=self.powers)
+        torch.rsqrt(self.sums, out=self.powers)
+        return self.powers.mul_(torch.sqrt(self.powers, out=self.roots))
+
+    def cut(self, sums: Tensor) -> Tensor:
+        """Return `sums` without the margin."""
+        return sums.narrow(1, 0, self.channels)

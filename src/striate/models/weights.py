@@ -1,0 +1,160 @@
+"""Outside weights into the networks of the catalogue: all of a file or nothing."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from striate.core.errors import WeightsError
+from striate.core.files import hash_file
+from striate.models.naming import Naming, choose
+
+# Pickles that were looked at; all others need the caller's trust. Publishers give only
+# eight digits of their files' hashes, too few to stand in this table.
+KNOWN = {
+    "b03531047ffacf1e2488318dcd2aba1126cde36e3bfe1aa5cb07700aeeee9889": "mobilenet_v2",
+}
+LISTED = 5
+LARGEST = 1e18  # beyond it a square leaves float32: no trained weight is there
+
+State = dict[str, Tensor]
+
+
+def load_pretrained(
+    model: nn.Module, path: Path, *, trust: bool = False, head: bool = True
+) -> None:
+    """Copy a file of weights into a network, all of it or nothing.
+
+    Our own names and torchvision's are understood.
+
+    Args:
+        model: A network of the catalogue.
+        path: A `.safetensors` file, or a pickle (`.pth`); see `read`.
+        trust: Read a pickle whose hash is not known.
+        head: Without it the last dense layers keep their first weights, so that
+            another number of classes fits.
+
+    Raises:
+        WeightsError: The file is not readable or not trusted; tensors are missing,
+            left over, misshapen (the first five are listed) or not finite.
+    """
+    found = read(path, trust=trust)
+    naming = choose(found, model)
+    if objection := naming.objection(model):
+        what = f"these weights are not this network's: {objection}"
+        raise WeightsError(what, where=path)
+    state = {naming.rename(name, model): value for name, value in found.items()}
+    wanted = model.state_dict()
+    state = _completed(state, wanted, naming, head)
+    _compare(state, wanted, path, naming)
+    _check_values(state, path)
+    model.load_state_dict(state)
+
+
+def read(path: Path, *, trust: bool = False) -> State:
+    """Return the tensors of a weights file, by the names it has.
+
+    The content decides what a file is, not its name. A pickle is opened only if its
+    hash is in `KNOWN` or the caller trusts it, and then for tensors alone.
+
+    Raises:
+        WeightsError: The file is missing, damaged, of another kind, or a pickle that
+            is neither known nor trusted.
+    """
+    if not path.is_file():
+        raise WeightsError("there is no such file", where=path, fix="check the path")
+    with path.open("rb") as file:
+        start = file.read(9)
+    if start[8:] == b"{":
+        return _read_safetensors(path)
+    if start.startswith((b"PK", b"\x80")):
+        return _read_pickle(path, trust)
+    fix = "give a .safetensors file, or a .pth of a state_dict"
+    raise WeightsError("this is not a file of weights", where=path, fix=fix)
+
+
+def _read_safetensors(path: Path) -> State:
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, RuntimeError, ValueError, KeyError) as error:
+        what = f"the file is damaged: {error}"
+        raise WeightsError(what, where=path, fix="get it again") from error
+
+
+def _read_pickle(path: Path, trust: bool) -> State:
+    if not trust and (digest := hash_file(path)) not in KNOWN:
+        what = f"a pickle can run code, and this one is not known (sha256 {digest})"
+        fix = "use .safetensors, or say --trust if you know where the file is from"
+        raise WeightsError(what, where=path, fix=fix)
+    try:
+        # The one pickle that striate reads: known or trusted, and tensors only.
+        state = torch.load(path, map_location="cpu", weights_only=True)  # noqa: TID251
+    except Exception as error:  # whatever the file's author arranged for
+        what = f"the pickle does not hold tensors alone, or is damaged: {error}"
+        raise WeightsError(what.splitlines()[0], where=path) from error
+    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
+        state = state["state_dict"]
+    if not isinstance(state, dict) or not all(map(torch.is_tensor, state.values())):
+        what = "the pickle is not a state_dict, which maps names to tensors"
+        raise WeightsError(what, where=path)
+    return {str(name): value for name, value in state.items()}
+
+
+def _completed(state: State, wanted: State, naming: Naming, head: bool) -> State:
+    """Drop what the network may lack, add what the file may: counters, the head."""
+    kept = {
+        name: value
+        for name, value in state.items()
+        if name in wanted or not re.match(naming.spare, name)
+    }
+    for name, value in wanted.items():
+        if name.endswith("num_batches_tracked"):  # absent from old public files
+            kept.setdefault(name, value)
+        if not head and re.match(r"head\.|aux\.\w+\.fc2\.", name):
+            kept[name] = value
+    return kept
+
+
+def _compare(state: State, wanted: State, path: Path, naming: Naming) -> None:
+    differences = [
+        line for name in wanted if (line := _difference(name, state, wanted[name]))
+    ]
+    extra = [name for name in state if name not in wanted]
+    differences += [f"{name} is not in the network" for name in extra]
+    if not differences:
+        return
+    listed = "\n    ".join(differences[:LISTED])
+    rest = len(differences) - LISTED
+    more = f"\n    and {rest} more" if rest > 0 else ""
+    what = f"the weights (named by {naming.source}) do not fit:\n    {listed}{more}"
+    fix = "build the network they were made for, with its classes, channels and size"
+    if all(line.startswith(("head.", "aux.")) for line in differences):
+        fix = "build it with their number of classes, or load with head=False"
+    raise WeightsError(f"{what}\n    nothing was loaded", where=path, fix=fix)
+
+
+def _difference(name: str, state: State, wanted: Tensor) -> str:
+    if name not in state:
+        return f"{name} is missing"
+    found = state[name]
+    if found.shape != wanted.shape:
+        return f"{name} is {_sides(found)}, the network's is {_sides(wanted)}"
+    if found.dtype.is_floating_point != wanted.dtype.is_floating_point:
+        return f"{name} holds {found.dtype}, the network {wanted.dtype}"
+    return ""
+
+
+def _sides(value: Tensor) -> str:
+    return "×".join(map(str, value.shape)) or "one number"
+
+
+def _check_values(state: State, path: Path) -> None:
+    for name, value in state.items():
+        if not bool((value.abs() <= LARGEST).all()):
+            what = f"{name} holds NaN, infinite or absurdly large numbers"
+            raise WeightsError(f"{what}; nothing was loaded", where=path)
