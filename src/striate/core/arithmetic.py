@@ -58,6 +58,7 @@ def output_side(
         >>> output_side(112, 3, stride=2), output_side(112, 3, stride=2, ceil=True)
         (55, 56)
     """
+    _check(kernel, stride, dilation)
     before, after = padding_amounts(padding, side, kernel, stride, dilation)
     span = extent(kernel, dilation)
     padded = side + before + after
@@ -68,6 +69,41 @@ def output_side(
         what = f"a window of {span} does not fit a side of {side}"
         raise GeometryError(f"{what} with padding {before}+{after}")
     return outputs
+
+
+def transposed_side(
+    side: int,
+    kernel: int,
+    stride: int = 1,
+    padding: int = 0,
+    dilation: int = 1,
+    extra: int = 0,
+) -> int:
+    """Return one side of a transposed convolution's output.
+
+    (n − 1)·s − 2p + d·(f − 1) + 1 + extra: the side whose convolution gives n.
+
+    Raises:
+        GeometryError: Nothing is left, or `extra` reaches the stride or dilation.
+
+    Example:
+        >>> transposed_side(14, 2, stride=2), transposed_side(7, 3, 2, 1, extra=1)
+        (28, 14)
+    """
+    _check(kernel, stride, dilation)
+    if extra and extra >= max(stride, dilation):
+        what = f"output padding {extra} must be below stride {stride}"
+        raise GeometryError(f"{what} or dilation {dilation}")
+    outputs = (side - 1) * stride - 2 * padding + extent(kernel, dilation) + extra
+    if outputs < 1:
+        raise GeometryError(f"padding {padding} leaves nothing of a side of {side}")
+    return outputs
+
+
+def _check(kernel: int, stride: int, dilation: int) -> None:
+    if min(kernel, stride, dilation) < 1:
+        what = f"kernel {kernel}, stride {stride} and dilation {dilation}"
+        raise GeometryError(f"{what} must each be at least 1")
 
 
 def padding_amounts(

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import (
+    register_module_forward_hook,
+    register_module_forward_pre_hook,
+)
 
 from striate.core.errors import UnknownNameError
 from striate.core.registry import unknown
 
 Sink = Callable[[str, Tensor], None]
+Enter = Callable[[str, nn.Module, object], None]
+Leave = Callable[[str, nn.Module, object], None]
 
 
 @contextmanager
@@ -79,3 +87,106 @@ def leaves(model: nn.Module) -> list[str]:
         ['0', '1.0']
     """
     return [name for name, m in model.named_modules() if name and not any(m.children())]
+
+
+@contextmanager
+def followed(model: nn.Module, enter: Enter, leave: Leave) -> Iterator[None]:
+    """Tell when each module of a model begins, with its inputs, and ends.
+
+    The model itself is given no hooks; torch's global ones are used and taken away.
+
+    Example:
+        >>> model = nn.Sequential(nn.ReLU())
+        >>> began = lambda name, module, inputs: print("begins", name or "(model)")
+        >>> ended = lambda name, module, output: print("ends", name or "(model)")
+        >>> with followed(model, began, ended):
+        ...     _ = model(torch.zeros(1))
+        begins (model)
+        begins 0
+        ends 0
+        ends (model)
+    """
+    names = {module: name for name, module in model.named_modules()}
+
+    def before(module: nn.Module, inputs: object) -> None:
+        if module in names:
+            enter(names[module], module, inputs)
+
+    def after(module: nn.Module, inputs: object, output: object) -> None:
+        if module in names:
+            leave(names[module], module, output)
+
+    first = register_module_forward_pre_hook(before)
+    last = register_module_forward_hook(after)
+    try:
+        yield
+    finally:
+        first.remove()
+        last.remove()
+
+
+@contextmanager
+def lent(
+    model: nn.Module, stand_in: Callable[[Tensor], Tensor] | None = None
+) -> Iterator[nn.Module]:
+    """Lend a model whole; whatever is done to its modules is undone afterwards.
+
+    Modes, attributes, tensors, children and every random state come back as found.
+    The numbers inside tensors are safe only behind stand-ins.
+
+    Args:
+        model: Any network.
+        stand_in: Makes what takes each parameter's and buffer's place meanwhile; one
+            that several modules share is made once.
+
+    Example:
+        >>> model = nn.Linear(2, 2)
+        >>> with lent(model, lambda weight: torch.empty(9)) as ghost:
+        ...     ghost.bias.shape, setattr(ghost, "note", 1)
+        (torch.Size([9]), None)
+        >>> model.bias.shape, hasattr(model, "note")
+        (torch.Size([2]), False)
+    """
+    kept = [(module, _contents(module)) for module in model.modules()]
+    state = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=[]):
+        try:
+            if stand_in is not None:
+                _stand_in([module for module, _ in kept], stand_in)
+            yield model
+        finally:
+            for module, contents in kept:
+                _restore(module, contents)
+            random.setstate(state[0])
+            np.random.set_state(state[1])
+
+
+_TABLES = ("_parameters", "_buffers", "_modules")
+Contents = tuple[dict[str, object], list[dict[str, object]]]
+
+
+def _contents(module: nn.Module) -> Contents:
+    return dict(module.__dict__), [dict(getattr(module, name)) for name in _TABLES]
+
+
+def _restore(module: nn.Module, contents: Contents) -> None:
+    attributes, tables = contents
+    module.__dict__.clear()
+    module.__dict__.update(attributes)
+    for name, table in zip(_TABLES, tables, strict=True):
+        own = getattr(module, name)
+        own.clear()
+        own.update(table)
+
+
+def _stand_in(
+    modules: Sequence[nn.Module], stand_in: Callable[[Tensor], Tensor]
+) -> None:
+    made: dict[Tensor, Tensor] = {}
+    for module in modules:
+        for table in (module._parameters, module._buffers):
+            for name, tensor in table.items():
+                if tensor is not None:
+                    if tensor not in made:
+                        made[tensor] = stand_in(tensor)
+                    table[name] = made[tensor]  # type: ignore[assignment]

@@ -1,0 +1,106 @@
+"""A layer as it ran, and the operations it is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from striate.audit.sight import Sight
+from striate.audit.windows import Windows
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Operation:
+    """One thing that was computed.
+
+    Args:
+        name: torch's name for it.
+        inputs: Shapes of every tensor it was given.
+        output: Shape of its first result.
+        macs: Multiply-adds; None where no rule counts them.
+        windows: Its kernel, stride, padding and dilation, if it slides one.
+        given: What the units of its first input see.
+        sight: What its own units see.
+    """
+
+    name: str
+    inputs: tuple[Shape, ...]
+    output: Shape
+    macs: int | None
+    windows: Windows | None = None
+    given: Sight | None = None
+    sight: Sight | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layer:
+    """A module's call, or what a container computed itself between two of them.
+
+    Args:
+        name: Dotted name in the model; in parentheses what no module did; ` #2` marks
+            a second call.
+        kind: The module's class, or the operations.
+        output: Shape of one picture's output, without the batch.
+        parameters: Numbers first used here, trainable or not.
+        trainable: Those of them that learn.
+        operations: What was computed, in order.
+        activation: Bytes of the output, where it takes memory of its own.
+        saved: Bytes a picture that training keeps for the way back.
+        sight: What the output's units see.
+    """
+
+    name: str
+    kind: str
+    output: Shape | None
+    parameters: int
+    trainable: int
+    operations: tuple[Operation, ...] = ()
+    activation: int = 0
+    saved: int | None = None
+    sight: Sight | None = None
+    key: tuple[object, ...] = ()
+
+    @property
+    def macs(self) -> int:
+        """Multiply-adds of one picture, of those operations that have a rule."""
+        return sum(operation.macs or 0 for operation in self.operations)
+
+    @property
+    def windows(self) -> Windows | None:
+        """The first sliding window."""
+        found = [o.windows for o in self.operations if o.windows is not None]
+        return found[0] if found else None
+
+
+_SPELT = {
+    "max_pool2d_with_indices": "max_pool2d",
+    "_adaptive_avg_pool2d": "adaptive_avg_pool2d",
+    "native_batch_norm": "batch_norm",
+    "native_layer_norm": "layer_norm",
+    "native_group_norm": "group_norm",
+    "convolution": "conv",
+    "addmm": "linear",
+    "_softmax": "softmax",
+    "_log_softmax": "log_softmax",
+    "_unsafe_view": "view",
+    "constant_pad_nd": "pad",
+}
+_MOVES = {"t", "transpose", "expand", "clone", "unsqueeze", "squeeze", "slice", "view"}
+
+
+def functional_kind(operations: Sequence[Operation]) -> str:
+    """Name what a container computed itself: `add, relu`.
+
+    Example:
+        >>> shapes = {"inputs": (), "output": (1, 8), "macs": 0}
+        >>> functional_kind([Operation(name=n, **shapes) for n in ("add", "relu_")])
+        'add, relu'
+    """
+    names = [o.name.strip("_") if o.name not in _SPELT else o.name for o in operations]
+    spelt = list(dict.fromkeys(_SPELT.get(name, name) for name in names))
+    doing = [name for name in spelt if name not in _MOVES]
+    if not doing and len(operations[-1].output) == 2:
+        return "flatten"
+    return ", ".join((doing or spelt)[:3])

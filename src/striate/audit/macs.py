@@ -1,0 +1,110 @@
+"""Multiply-adds: a table from operation to a function of shapes. 1 MAC = 2 FLOPs.
+
+Convolutions and matrix products count. Element-wise arithmetic, pooling, normalisation,
+resampling and moving data count as none: that is the convention of the field. What has
+arithmetic and no rule is listed as not counted, never taken for zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor
+
+aten = torch.ops.aten
+Rule = Callable[[tuple[Any, ...], tuple[int, ...]], int]
+
+
+def count(func: Any, args: tuple[Any, ...], shape: tuple[int, ...]) -> int | None:
+    """Return the multiply-adds of one operation; None where no rule exists.
+
+    Args:
+        func: The operation.
+        args: Its arguments.
+        shape: Of its first output.
+
+    Example:
+        >>> a, b = torch.empty(2, 3), torch.empty(3, 5)
+        >>> count(aten.mm.default, (a, b), (2, 5)), count(aten.relu.default, (a,), ())
+        (30, 0)
+    """
+    rule = _RULES.get(func)
+    if rule is not None:
+        return rule(args, shape)
+    return 0 if _free(func) else None
+
+
+def _convolution(args: tuple[Any, ...], shape: tuple[int, ...]) -> int:
+    """Each output sums f·f·C_in/g products; transposed, each input spreads as many."""
+    x, weight, transposed = args[0], args[1], args[6]
+    positions = x.numel() if transposed else prod(shape)
+    return int(positions * prod(weight.shape[1:]))
+
+
+def _product(args: tuple[Any, ...], shape: tuple[int, ...]) -> int:
+    """(n×k)·(k×m): n·k·m, whatever stands before them in the arguments."""
+    left = [arg for arg in args if isinstance(arg, Tensor)][-2]
+    return int(prod(shape) * left.shape[-1])
+
+
+def _vector(args: tuple[Any, ...], shape: tuple[int, ...]) -> int:
+    return int([arg for arg in args if isinstance(arg, Tensor)][-2].numel())
+
+
+def _attention(args: tuple[Any, ...], shape: tuple[int, ...]) -> int:
+    """Queries by keys, and those weights by values."""
+    query, key, value = args[:3]
+    pairs = prod(query.shape[:-1]) * key.shape[-2]
+    return int(pairs * (query.shape[-1] + value.shape[-1]))
+
+
+def _distances(args: tuple[Any, ...], shape: tuple[int, ...]) -> int:
+    """Each distance sums as many squared differences as the vectors are long."""
+    return int(prod(shape) * args[0].shape[-1])
+
+
+_RULES: dict[Any, Rule] = {
+    aten.convolution.default: _convolution,
+    aten.mm.default: _product,
+    aten.addmm.default: _product,
+    aten.bmm.default: _product,
+    aten.baddbmm.default: _product,
+    aten.mv.default: _vector,
+    aten.addmv.default: _vector,
+    aten.dot.default: _vector,
+    aten._cdist_forward.default: _distances,
+    aten._euclidean_dist.default: _distances,
+    aten._scaled_dot_product_flash_attention_for_cpu.default: _attention,
+    aten._scaled_dot_product_fused_attention_overrideable.default: _attention,
+}
+
+
+@cache
+def _free(func: Any) -> bool:
+    name = str(func.overloadpacket.__name__)
+    plain = name.rstrip("_") or name
+    if torch.Tag.pointwise in func.tags or func.is_view or plain in _FREE:
+        return True
+    return plain.startswith(("new_", "adaptive_", "_adaptive_", "upsample_", "random"))
+
+
+_FREE = frozenset(
+    # making, moving and choosing
+    "empty empty_strided empty_like zeros zeros_like ones ones_like full full_like rand "
+    "rand_like randn randn_like arange linspace eye scalar_tensor lift_fresh clone copy "
+    "_to_copy contiguous detach _unsafe_view reshape cat stack split split_with_sizes "
+    "unbind repeat roll flip index index_select index_put gather scatter embedding where "
+    "constant_pad_nd reflection_pad1d reflection_pad2d replication_pad1d "
+    "replication_pad2d pixel_shuffle pixel_unshuffle channel_shuffle masked_fill fill "
+    "zero tril triu topk sort argsort argmax argmin max min one_hot bernoulli normal "
+    "uniform native_dropout im2col col2im resize set "
+    # pooling, sums and normalisation
+    "max_pool2d_with_indices max_pool3d_with_indices avg_pool1d avg_pool2d avg_pool3d "
+    "mean sum amax amin var std var_mean prod any all cumsum logsumexp "
+    "linalg_vector_norm norm native_batch_norm native_layer_norm native_group_norm "
+    "_softmax _log_softmax".split()
+)

@@ -1,0 +1,114 @@
+"""What a training step holds in memory, from a step that runs on shapes alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from striate.audit.ghost import Ghost, tensors_in
+from striate.audit.recorder import Recorder
+from striate.core.taps import followed
+
+# Numbers an optimiser keeps for each that learns, and the temporaries of one update,
+# in multiples of the largest tensor (torch.optim, one tensor at a time, as on a CPU).
+OPTIMISERS = {"sgd": (1, 1), "adam": (2, 2), "adamw": (2, 2)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Memory:
+    """Bytes of one training step from its second on, when optimiser state exists.
+
+    Args:
+        batch_size: Pictures a step.
+        optimiser: Whose state is counted.
+        weights: Parameters and buffers.
+        gradients: One number for each that learns.
+        state: What the optimiser keeps.
+        pictures: The batch itself.
+        saved: What autograd keeps of the forward pass for the way back.
+        peak: The most that lives at once, of all these and what comes and goes.
+    """
+
+    batch_size: int
+    optimiser: str
+    weights: int
+    gradients: int
+    state: int
+    pictures: int
+    saved: int
+    peak: int
+
+
+def size_of(tensor: Tensor) -> int:
+    """Return a tensor's bytes."""
+    return tensor.numel() * tensor.element_size()
+
+
+def training_step(
+    model: nn.Module, batch: Tensor, optimiser: str = "adamw"
+) -> tuple[Memory, dict[Any, int]]:
+    """Run a step on shapes; return its memory, and bytes saved by row.
+
+    The loss is the sum of the outputs: a real one adds a few numbers a class.
+
+    Args:
+        model: The network, with ghosts for weights, in training mode.
+        batch: Ghost of a batch of pictures.
+        optimiser: `sgd`, `adam` or `adamw`.
+    """
+    weights = list(model.parameters())
+    recorder = Recorder(model)
+    recorder.ledger.enter(batch)
+    saved: dict[Any, int] = {}
+    out = _forward(model, batch, recorder, saved)
+    if out is not None:
+        with Ghost(lambda func, args, out: _enter(recorder, out)):
+            out.backward()  # type: ignore[no-untyped-call]
+    learning = [size_of(w) for w in weights if w.requires_grad]
+    held = sum(size_of(t) for t in (*weights, *model.buffers()))
+    states, temporaries = OPTIMISERS[optimiser]
+    gradients, state = sum(learning), states * sum(learning)
+    update = gradients + size_of(batch) + temporaries * max(learning, default=0)
+    memory = Memory(
+        batch_size=batch.shape[0],
+        optimiser=optimiser,
+        weights=held,
+        gradients=gradients,
+        state=state,
+        pictures=size_of(batch),
+        saved=sum(saved.values()),
+        peak=held + state + max(recorder.ledger.peak, update),
+    )
+    for weight in weights:
+        weight.grad = None
+    return memory, saved
+
+
+def _enter(recorder: Recorder, out: Any) -> None:
+    for tensor in tensors_in(out):
+        recorder.ledger.enter(tensor)
+
+
+def _forward(
+    model: nn.Module, batch: Tensor, recorder: Recorder, saved: dict[Any, int]
+) -> Tensor | None:
+    """Return the sum of all outputs that gradients reach, having seen what is saved."""
+    known = {w.untyped_storage()._cdata for w in (*model.parameters(), *model.buffers())}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in known:
+            known.add(storage._cdata)
+            key = recorder.current().key
+            saved[key] = saved.get(key, 0) + storage.nbytes()
+        return tensor
+
+    hooks = torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor)
+    watched = followed(model, recorder.enter, recorder.leave)
+    with torch.enable_grad(), hooks, watched, Ghost(recorder.see):
+        outputs = [t for t in tensors_in(model(batch)) if t.requires_grad]
+        sums = [t.sum() for t in outputs]
+        return sum(sums[1:], sums[0]) if sums else None

@@ -1,0 +1,234 @@
+"""What a network is: layers, totals, memory, found without running it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from striate.audit.ghost import META, Ghost, ghost_of
+from striate.audit.layer import Layer
+from striate.audit.memory import Memory, size_of, training_step
+from striate.audit.recorder import Recorder, Row, layers_of, show
+from striate.audit.sight import of_pictures
+from striate.core.errors import GeometryError
+from striate.core.taps import followed, lent
+
+Shape = tuple[int, int, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Audit:
+    """A network's layers in the order they run, and its totals.
+
+    Args:
+        shape: (channels, height, width) of one picture.
+        layers: Everything that runs in evaluation.
+        idle: Layers with weights that evaluation does not touch.
+        parameters: All numbers of the network, trainable or not.
+        trainable: Those of them that learn.
+        weights: Bytes of parameters and buffers.
+        peak: Bytes of one picture's activations alive at once in evaluation.
+        memory: A training step's; None where it could not run on shapes.
+        untrained: Why not.
+        real: One picture was computed for real.
+    """
+
+    shape: Shape
+    layers: tuple[Layer, ...]
+    idle: tuple[Layer, ...] = ()
+    parameters: int
+    trainable: int
+    weights: int
+    peak: int
+    memory: Memory | None = None
+    untrained: str = ""
+    real: bool = False
+    ends: dict[str, Row]
+
+    @property
+    def macs(self) -> int:
+        """Multiply-adds of one picture."""
+        return sum(layer.macs for layer in self.layers)
+
+    @property
+    def uncounted(self) -> dict[str, int]:
+        """Operations without a rule for multiply-adds, and how often they ran."""
+        found: dict[str, int] = {}
+        for layer in self.layers:
+            for operation in layer.operations:
+                if operation.macs is None:
+                    found[operation.name] = found.get(operation.name, 0) + 1
+        return found
+
+
+class UnfinishedError(GeometryError):
+    """A forward pass that stopped; holds what had run until then.
+
+    Args:
+        what: What happened, and in which layer.
+        where: The layer.
+        fix: A way out.
+        audit: The layers that ran.
+    """
+
+    def __init__(self, what: str, *, where: str, fix: str, audit: Audit) -> None:
+        super().__init__(what, where=where, fix=fix)
+        self.audit = audit
+
+
+def audit(
+    model: nn.Module,
+    shape: Shape,
+    *,
+    batch_size: int = 32,
+    optimiser: str = "adamw",
+    real: bool = False,
+) -> Audit:
+    """Return what a network is, for pictures of one shape.
+
+    The network runs on shapes, its weights represented by ghosts: nothing is computed
+    or allocated, and nothing of it changes, its random state included.
+
+    Args:
+        model: Any network.
+        shape: (channels, height, width) of one picture.
+        batch_size: Pictures in the training step whose memory is wanted.
+        optimiser: Whose state that step keeps: `sgd`, `adam` or `adamw`.
+        real: Compute one picture of zeros for real, where the network's way depends
+            on values; the training step is then left out.
+
+    Raises:
+        UnfinishedError: The network refuses a picture of this shape, or looks at
+            values; holds the layers that ran.
+
+    Example:
+        >>> found = audit(nn.Sequential(nn.Conv2d(3, 2, 3)), (3, 8, 8))
+        >>> found.parameters, found.macs, found.layers[0].output
+        (56, 1944, (2, 6, 6))
+    """
+    _refuse_lazy(model)
+    stand_in = torch.clone if real else ghost_of
+    with lent(model, _detached if real else stand_in):
+        found = _evaluate(model, shape, real)
+    if real:
+        return replace(found, untrained="one picture was computed for real, no step")
+    with lent(model, ghost_of):
+        try:
+            memory, saved = _train(model, shape, batch_size, optimiser)
+        except Exception as error:  # a foreign forward may raise anything
+            return replace(found, untrained=reason_of(error))
+    layers = [
+        replace(layer, saved=saved.get(layer.key, 0) // batch_size)
+        for layer in found.layers
+    ]
+    return replace(found, layers=tuple(layers), memory=memory)
+
+
+def _detached(tensor: Tensor) -> Tensor:
+    copy = tensor.detach().clone()
+    return nn.Parameter(copy, tensor.requires_grad) if _is_weight(tensor) else copy
+
+
+def _is_weight(tensor: Tensor) -> bool:
+    return isinstance(tensor, nn.Parameter)
+
+
+def _refuse_lazy(model: nn.Module) -> None:
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if is_lazy(tensor):
+            what = f"{name} has no shape yet: the layer is lazy"
+            fix = "run the network once on a picture, then summarise it"
+            raise GeometryError(what, where=name, fix=fix)
+
+
+def _evaluate(model: nn.Module, shape: Shape, real: bool) -> Audit:
+    model.eval()
+    recorder = Recorder(model)
+    picture = torch.zeros(1, *shape, device="cpu" if real else META)
+    recorder.ledger.enter(picture)
+    show(picture, of_pictures(picture.shape))
+    watched = followed(model, recorder.enter, recorder.leave)
+    stopped: Exception | None = None
+    with torch.no_grad(), watched, Ghost(recorder.see, real=real):
+        try:
+            model(picture)
+        except Exception as error:  # a foreign forward may raise anything
+            stopped = error
+    found = _found(model, shape, recorder, real)
+    if stopped is not None:
+        raise _unfinished(stopped, recorder.place, found) from stopped
+    return found
+
+
+def _found(model: nn.Module, shape: Shape, recorder: Recorder, real: bool) -> Audit:
+    weights = list(model.parameters())
+    return Audit(
+        shape=shape,
+        layers=layers_of(recorder.rows),
+        idle=_idle(model, recorder),
+        parameters=sum(w.numel() for w in weights),
+        trainable=sum(w.numel() for w in weights if w.requires_grad),
+        weights=sum(size_of(t) for t in (*weights, *model.buffers())),
+        peak=recorder.ledger.peak,
+        ends=recorder.ends,
+        real=real,
+    )
+
+
+def _idle(model: nn.Module, recorder: Recorder) -> tuple[Layer, ...]:
+    unused = {id(w) for w in recorder.unused}
+    layers = []
+    for name, module in model.named_modules():
+        own = [w for w in module.parameters(recurse=False) if id(w) in unused]
+        unused -= {id(w) for w in own}
+        if own:
+            layers.append(
+                Layer(
+                    name=name or "(model)",
+                    kind=type(module).__name__,
+                    output=None,
+                    parameters=sum(w.numel() for w in own),
+                    trainable=sum(w.numel() for w in own if w.requires_grad),
+                )
+            )
+    return tuple(layers)
+
+
+def _train(
+    model: nn.Module, shape: Shape, batch_size: int, optimiser: str
+) -> tuple[Memory, dict[Any, int]]:
+    if not model.training:
+        model.train()
+    batch = torch.empty(batch_size, *shape, device=META)
+    return training_step(model, batch, optimiser)
+
+
+def reason_of(error: Exception) -> str:
+    """Return the first line of what an error says, or its kind.
+
+    Example:
+        >>> reason_of(ValueError("too small\\nby far")), reason_of(KeyError())
+        ('too small', 'KeyError')
+    """
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+_LOOKS = ("meta tensor", "_local_scalar_dense", "data-dependent", "'Meta'", "nonzero")
+
+
+def _unfinished(error: Exception, place: str, found: Audit) -> UnfinishedError:
+    channels, height, width = found.shape
+    size = f"{height}×{width}×{channels}"
+    where = place or "the network's own forward"
+    if not found.real and any(word in str(error) for word in _LOOKS):
+        what = f"the way on depends on values, and shapes have none: {reason_of(error)}"
+        fix = "add --real (real=True): one picture of zeros is then computed for real"
+    else:
+        what = f"the network cannot take pictures of {size}: {reason_of(error)}"
+        fix = "give a size or channels that fit"
+    return UnfinishedError(what, where=where, fix=fix, audit=found)

@@ -1,0 +1,231 @@
+"""Writes down a forward pass: every operation, under the layer it belongs to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from striate.audit.ghost import tensors_in
+from striate.audit.layer import Layer, Operation, Shape, functional_kind
+from striate.audit.ledger import Ledger
+from striate.audit.macs import count
+from striate.audit.receptive_field import follow
+from striate.audit.sight import Sight, blur_all
+from striate.audit.windows import read_windows
+
+_SIGHT = "_striate_sight"
+_SILENT = {"detach", "lift_fresh", "alias"}
+
+
+class Row:
+    """A layer while it runs."""
+
+    def __init__(self, place: str, module: nn.Module | None, key: tuple[Any, ...]):
+        self.place = place
+        self.module = module
+        self.key = key
+        self.operations: list[Operation] = []
+        self.weights: list[Tensor] = []
+        self.output: Shape | None = None
+        self.sight: Sight | None = None
+        self.activation = 0
+
+
+class Frame:
+    """A module's call: the layer it writes to, and how many it has written."""
+
+    def __init__(self, name: str, module: nn.Module, call: int) -> None:
+        own = next(module.parameters(recurse=False), None)
+        self.name = name
+        self.module = module
+        self.call = call
+        self.whole = own is not None or not any(module.children())
+        self.row: Row | None = None
+        self.groups = 0
+
+
+class Recorder:
+    """Writes down a pass: which rows, in order, did what.
+
+    A module without modules inside, or with weights of its own, is one row. What a
+    container computes itself between its children's calls is a row too, so that every
+    operation stands in exactly one.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.rows: list[Row] = []
+        self.ledger = Ledger()
+        self.ends: dict[str, Row] = {}  # what each container gave out last
+        self._stack = [Frame("", model, 0)]
+        self._calls: dict[str, int] = {}
+        self._unused = {id(p): p for p in model.parameters()}
+        self._tainted: dict[int, Tensor] = {}
+        for tensor in (*model.parameters(), *model.buffers()):
+            self.ledger.ignore(tensor)
+
+    @property
+    def place(self) -> str:
+        """Return the innermost module that is running."""
+        return self._stack[-1].name
+
+    @property
+    def unused(self) -> list[Tensor]:
+        """Return the weights that no operation has touched."""
+        return list(self._unused.values())
+
+    def enter(self, name: str, module: nn.Module, inputs: object) -> None:
+        """Begin a module."""
+        self._calls[name] = self._calls.get(name, 0) + 1
+        frame = Frame(name, module, self._calls[name])
+        self._stack.append(frame)
+        if frame.whole:
+            self._begin(frame)
+
+    def leave(self, name: str, module: nn.Module, output: object) -> None:
+        """End a module, and those inside it that never ended."""
+        while len(self._stack) > 1 and self._stack.pop().name != name:
+            pass
+        tensors = tensors_in(output)
+        if not tensors:
+            return
+        row = self._last_row(name, module)
+        row.output = tuple(tensors[0].shape)
+        row.sight = sight_of(tensors[0], self._tainted)
+
+    def _last_row(self, name: str, module: nn.Module) -> Row:
+        """Return the row of a whole layer, or the place of a container's output."""
+        for row in reversed(self.rows):
+            if row.module is module:
+                return row
+        return self.ends.setdefault(name, Row(name, module, ()))
+
+    def _begin(self, frame: Frame) -> Row:
+        frame.groups += 1
+        module = frame.module if frame.whole else None
+        key = (frame.name, frame.call, frame.groups)
+        row = frame.row = Row(frame.name, module, key)
+        self.rows.append(row)
+        return row
+
+    def current(self) -> Row:
+        """Return the row that an operation belongs to now."""
+        frame = self._stack[-1]
+        if frame.row is None or not (frame.whole or frame.row is self.rows[-1]):
+            return self._begin(frame)
+        return frame.row
+
+    def see(self, func: Any, args: tuple[Any, ...], out: Any) -> None:
+        """Write down one operation."""
+        name = func.overloadpacket.__name__
+        given, made = tensors_in(args), tensors_in(out)
+        if name in _SILENT or not made:
+            return
+        row = self.current()
+        sources = []
+        for place, tensor in enumerate(given):
+            if id(tensor) in self._unused:
+                row.weights.append(self._unused.pop(id(tensor)))
+            sight = sight_of(tensor, self._tainted)
+            if sight is not None:
+                sources.append((place, sight))
+        sights = self._follow(func, args, sources, made) if sources else []
+        self._account(row, made)
+        shape = tuple(made[0].shape)
+        row.operations.append(
+            Operation(
+                name=name,
+                inputs=tuple(tuple(t.shape) for t in given),
+                output=shape,
+                macs=count(func, args, shape),
+                windows=read_windows(func, args),
+                given=sources[0][1] if sources else None,
+                sight=sights[0] if sights else None,
+            )
+        )
+
+    def _follow(
+        self,
+        func: Any,
+        args: tuple[Any, ...],
+        sources: Sequence[tuple[int, Sight]],
+        made: Sequence[Tensor],
+    ) -> list[Sight]:
+        sights: list[Sight] = []
+        for part, tensor in enumerate(made):
+            if tensor.dim() != made[0].dim():  # batch norm's statistics, and such
+                sight = blur_all([sight for _, sight in sources], tensor.shape)
+            else:
+                sight = follow(func, args, sources, tensor.shape, part)
+            before = getattr(tensor, _SIGHT, None)
+            setattr(tensor, _SIGHT, sight)
+            if before is not sight and _part_of_another(tensor, args):
+                self._tainted[tensor.untyped_storage()._cdata] = tensor
+            sights.append(sight)
+        return sights
+
+    def _account(self, row: Row, made: Sequence[Tensor]) -> None:
+        added = [self.ledger.enter(tensor) for tensor in made]
+        if added[0] or not row.operations:  # else a view, or written in place
+            row.activation = added[0]
+        if row.module is None:
+            row.output = tuple(made[0].shape)
+            row.sight = getattr(made[0], _SIGHT, None)
+
+
+def _part_of_another(tensor: Tensor, args: tuple[Any, ...]) -> bool:
+    """Tell a write into a view: what it is a view of has changed unseen."""
+    return bool(args) and tensor is args[0] and tensor._base is not None
+
+
+def show(tensor: Tensor, sight: Sight) -> None:
+    """Say what a tensor's units see, as of the input."""
+    setattr(tensor, _SIGHT, sight)
+
+
+def sight_of(tensor: Tensor, tainted: dict[int, Tensor]) -> Sight | None:
+    """Return what a tensor's units see; None if it does not depend on the picture."""
+    sight: Sight | None = getattr(tensor, _SIGHT, None)
+    if tainted:
+        writer = tainted.get(tensor.untyped_storage()._cdata)
+        if writer is not None and writer is not tensor:
+            both = [s for s in (sight, getattr(writer, _SIGHT)) if s is not None]
+            return blur_all(both, tensor.shape)
+    return sight
+
+
+def layers_of(rows: Sequence[Row]) -> tuple[Layer, ...]:
+    """Return finished rows as layers; those that touch nothing are left out."""
+    layers = []
+    seen: dict[str, int] = {}
+    for row in rows:
+        if row.module is None and not _matters(row):
+            continue
+        kind = type(row.module).__name__ if row.module else _kind(row)
+        name = row.place if row.module else f"{row.place}.({kind})".lstrip(".")
+        seen[name] = seen.get(name, 0) + 1
+        if seen[name] > 1:
+            name = f"{name} #{seen[name]}"
+        layers.append(
+            Layer(
+                name=name or "(model)",
+                kind=kind,
+                output=None if row.output is None else row.output[1:],
+                parameters=sum(w.numel() for w in row.weights),
+                trainable=sum(w.numel() for w in row.weights if w.requires_grad),
+                operations=tuple(row.operations),
+                activation=row.activation,
+                sight=row.sight,
+                key=row.key,
+            )
+        )
+    return tuple(layers)
+
+
+def _kind(row: Row) -> str:
+    return functional_kind(row.operations)
+
+
+def _matters(row: Row) -> bool:
+    return bool(row.operations) and (row.sight is not None or bool(row.weights))

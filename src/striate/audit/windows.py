@@ -1,0 +1,114 @@
+"""Kernel, stride, padding and dilation, read from an operation's arguments."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+aten = torch.ops.aten
+Sides = tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Windows:
+    """The sliding window of a convolution or pooling, one number an axis."""
+
+    kernel: Sides
+    stride: Sides
+    padding: Sides
+    dilation: Sides
+    groups: int = 1
+    transposed: bool = False
+    pooling: bool = False
+
+    def __str__(self) -> str:
+        """Write 11×11/4, 3×3 d2, 5×5 g2.
+
+        Example:
+            >>> one = (1, 1)
+            >>> str(Windows(kernel=(3, 3), stride=(2, 2), padding=one, dilation=one))
+            '3×3/2'
+        """
+        text = "×".join(map(str, self.kernel))
+        if set(self.stride) != {1}:
+            text += f"/{brief(self.stride)}"
+        if set(self.dilation) != {1}:
+            text += f" d{brief(self.dilation)}"
+        return text + (f" g{self.groups}" if self.groups > 1 else "")
+
+
+def brief(sides: tuple[object, ...]) -> str:
+    """Write one number where both axes agree.
+
+    Example:
+        >>> brief((2, 2)), brief((2, 1))
+        ('2', '2×1')
+    """
+    return str(sides[0]) if len(set(sides)) == 1 else "×".join(map(str, sides))
+
+
+def read_windows(func: Any, args: tuple[Any, ...]) -> Windows | None:
+    """Return an operation's window; None where it has none."""
+    reader = _READERS.get(func)
+    return None if reader is None else reader(*args)
+
+
+def _convolution(
+    x: Any, w: Any, _bias: Any, s: Any, p: Any, d: Any, turned: bool, _: Any, groups: int
+) -> Windows:
+    count = w.dim() - 2
+    return Windows(
+        kernel=tuple(w.shape[2:]),
+        stride=spread(s, count),
+        padding=spread(p, count),
+        dilation=spread(d, count),
+        groups=groups,
+        transposed=turned,
+    )
+
+
+def spread(value: Any, count: int) -> Sides:
+    """Spell a setting out for every axis.
+
+    Example:
+        >>> spread([3], 2), spread((3, 5), 2), spread(2, 3)
+        ((3, 3), (3, 5), (2, 2, 2))
+    """
+    if isinstance(value, int):
+        return (value,) * count
+    return tuple(value) * count if len(value) == 1 else tuple(value)
+
+
+def _max_pool(
+    x: Any, f: Any, s: Any = (), p: Any = 0, d: Any = 1, ceil: bool = False
+) -> Windows:
+    return _pool(2, f, s, p, d)
+
+
+def _pool(count: int, f: Any, s: Any, p: Any, d: Any) -> Windows:
+    kernel = spread(f, count)
+    return Windows(
+        kernel=kernel,
+        stride=spread(s, count) if s else kernel,
+        padding=spread(p, count),
+        dilation=spread(d, count),
+        pooling=True,
+    )
+
+
+def _average_pool(x: Any, f: Any, s: Any = (), p: Any = 0, *rest: Any) -> Windows:
+    return _pool(2, f, s, p, 1)
+
+
+def _average_pool_3d(x: Any, f: Any, s: Any = (), p: Any = 0, *rest: Any) -> Windows:
+    return _pool(3, f, s, p, 1)
+
+
+_READERS: dict[Any, Any] = {
+    aten.convolution.default: _convolution,
+    aten.max_pool2d_with_indices.default: _max_pool,
+    aten.avg_pool2d.default: _average_pool,
+    aten.avg_pool3d.default: _average_pool_3d,
+}
