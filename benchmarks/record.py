@@ -48,6 +48,7 @@ def save(theme: str, title: str, body: str) -> Path:
     path = RESULTS / f"{theme}_{label}_{today}.md"
     command = " ".join(["python", *sys.argv])
     head = f"# {title}\n\n{today} · `{command}` · {machine()}\n\n"
+    path.parent.mkdir(exist_ok=True)
     path.write_text(head + body.rstrip() + "\n", encoding="utf-8")
     print(f"\n{path}")
     return path

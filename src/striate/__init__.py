@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from striate.runs.recipe import Recipe as Recipe
     from striate.runs.run import Run as Run
     from striate.runs.run import load_run as load_run
+    from striate.runs.summary import summary as summary
     from striate.runs.train import train as train
     from striate.runs.train import train_recipe as train_recipe
 
@@ -39,6 +40,7 @@ _HOMES = {
     "load_run": "striate.runs.run",
     "networks": "striate.models.catalogue",
     "predict": "striate.runs.predict",
+    "summary": "striate.runs.summary",
     "train": "striate.runs.train",
     "train_recipe": "striate.runs.train",
 }

@@ -7,7 +7,8 @@ there too, and a constant that meets such a tensor becomes one.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -78,6 +79,20 @@ class Ghost(TorchDispatchMode):
         out = func(*args, **kwargs) if self._real else _haunt(func, args, kwargs)
         self._see(func, args, out)
         return out
+
+
+@contextmanager
+def blueprint() -> Iterator[None]:
+    """Build a network as ghosts: its weights have shapes and are never drawn.
+
+    Example:
+        >>> with blueprint():
+        ...     layer = nn.Linear(10**6, 10**6)
+        >>> layer.weight.device.type
+        'meta'
+    """
+    with Ghost(lambda func, args, out: None):
+        yield
 
 
 def _haunt(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

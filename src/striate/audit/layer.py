@@ -69,9 +69,9 @@ class Layer:
 
     @property
     def windows(self) -> Windows | None:
-        """The first sliding window."""
+        """The sliding window, if there is one and no other."""
         found = [o.windows for o in self.operations if o.windows is not None]
-        return found[0] if found else None
+        return found[0] if len(found) == 1 else None
 
 
 _SPELT = {

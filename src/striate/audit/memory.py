@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from striate.audit.ghost import Ghost, tensors_in
 from striate.audit.recorder import Recorder
-from striate.core.taps import followed
+from striate.core.taps import followed, own_tensors
 
-# Numbers an optimiser keeps for each that learns, and the temporaries of one update,
-# in multiples of the largest tensor (torch.optim, one tensor at a time, as on a CPU).
-OPTIMISERS = {"sgd": (1, 1), "adam": (2, 2), "adamw": (2, 2)}
+# Numbers an optimiser keeps for each that learns (SGD with momentum). Fused, as in
+# our engine, its update needs nothing more.
+OPTIMISERS = {"sgd": 1, "adam": 2, "adamw": 2}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,19 +59,18 @@ def training_step(
         batch: Ghost of a batch of pictures.
         optimiser: `sgd`, `adam` or `adamw`.
     """
-    weights = list(model.parameters())
-    recorder = Recorder(model)
+    weights, buffers = own_tensors(model)
+    recorder = Recorder(model, weights, buffers)
     recorder.ledger.enter(batch)
     saved: dict[Any, int] = {}
-    out = _forward(model, batch, recorder, saved)
+    known = {t.untyped_storage()._cdata for t in (*weights, *buffers)}
+    out = _forward(model, batch, recorder, saved, known)
     if out is not None:
         with Ghost(lambda func, args, out: _enter(recorder, out)):
             out.backward()  # type: ignore[no-untyped-call]
     learning = [size_of(w) for w in weights if w.requires_grad]
-    held = sum(size_of(t) for t in (*weights, *model.buffers()))
-    states, temporaries = OPTIMISERS[optimiser]
-    gradients, state = sum(learning), states * sum(learning)
-    update = gradients + size_of(batch) + temporaries * max(learning, default=0)
+    held = sum(size_of(t) for t in (*weights, *buffers))
+    gradients, state = sum(learning), OPTIMISERS[optimiser] * sum(learning)
     memory = Memory(
         batch_size=batch.shape[0],
         optimiser=optimiser,
@@ -80,7 +79,7 @@ def training_step(
         state=state,
         pictures=size_of(batch),
         saved=sum(saved.values()),
-        peak=held + state + max(recorder.ledger.peak, update),
+        peak=held + state + recorder.ledger.peak,
     )
     for weight in weights:
         weight.grad = None
@@ -93,10 +92,13 @@ def _enter(recorder: Recorder, out: Any) -> None:
 
 
 def _forward(
-    model: nn.Module, batch: Tensor, recorder: Recorder, saved: dict[Any, int]
+    model: nn.Module,
+    batch: Tensor,
+    recorder: Recorder,
+    saved: dict[Any, int],
+    known: set[int],
 ) -> Tensor | None:
     """Return the sum of all outputs that gradients reach, having seen what is saved."""
-    known = {w.untyped_storage()._cdata for w in (*model.parameters(), *model.buffers())}
 
     def pack(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()

@@ -15,7 +15,7 @@ from striate.audit.memory import Memory, size_of, training_step
 from striate.audit.recorder import Recorder, Row, layers_of, show
 from striate.audit.sight import of_pictures
 from striate.core.errors import GeometryError
-from striate.core.taps import followed, lent
+from striate.core.taps import followed, lent, own_tensors
 
 Shape = tuple[int, int, int]
 
@@ -73,11 +73,15 @@ class UnfinishedError(GeometryError):
         where: The layer.
         fix: A way out.
         audit: The layers that ran.
+        looks: It stopped because it looks at values, not for its size.
     """
 
-    def __init__(self, what: str, *, where: str, fix: str, audit: Audit) -> None:
+    def __init__(
+        self, what: str, *, where: str, fix: str, audit: Audit, looks: bool = False
+    ) -> None:
         super().__init__(what, where=where, fix=fix)
         self.audit = audit
+        self.looks = looks
 
 
 def audit(
@@ -111,8 +115,7 @@ def audit(
         (56, 1944, (2, 6, 6))
     """
     _refuse_lazy(model)
-    stand_in = torch.clone if real else ghost_of
-    with lent(model, _detached if real else stand_in):
+    with lent(model, _copy if real else ghost_of):
         found = _evaluate(model, shape, real)
     if real:
         return replace(found, untrained="one picture was computed for real, no step")
@@ -128,26 +131,28 @@ def audit(
     return replace(found, layers=tuple(layers), memory=memory)
 
 
-def _detached(tensor: Tensor) -> Tensor:
+def _copy(tensor: Tensor) -> Tensor:
     copy = tensor.detach().clone()
-    return nn.Parameter(copy, tensor.requires_grad) if _is_weight(tensor) else copy
-
-
-def _is_weight(tensor: Tensor) -> bool:
-    return isinstance(tensor, nn.Parameter)
+    if isinstance(tensor, nn.Parameter):
+        return nn.Parameter(copy, tensor.requires_grad)
+    return copy
 
 
 def _refuse_lazy(model: nn.Module) -> None:
-    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
-        if is_lazy(tensor):
-            what = f"{name} has no shape yet: the layer is lazy"
-            fix = "run the network once on a picture, then summarise it"
-            raise GeometryError(what, where=name, fix=fix)
+    parameters, buffers = own_tensors(model)
+    if not any(is_lazy(tensor) for tensor in (*parameters, *buffers)):
+        return
+    named = (*model.named_parameters(), *model.named_buffers())
+    name = next(name for name, tensor in named if is_lazy(tensor))
+    what = f"{name} has no shape yet: the layer is lazy"
+    fix = "run the network once on a picture, then summarise it"
+    raise GeometryError(what, where=name, fix=fix)
 
 
 def _evaluate(model: nn.Module, shape: Shape, real: bool) -> Audit:
     model.eval()
-    recorder = Recorder(model)
+    weights, buffers = own_tensors(model)
+    recorder = Recorder(model, weights, buffers)
     picture = torch.zeros(1, *shape, device="cpu" if real else META)
     recorder.ledger.enter(picture)
     show(picture, of_pictures(picture.shape))
@@ -165,14 +170,14 @@ def _evaluate(model: nn.Module, shape: Shape, real: bool) -> Audit:
 
 
 def _found(model: nn.Module, shape: Shape, recorder: Recorder, real: bool) -> Audit:
-    weights = list(model.parameters())
+    weights, buffers = own_tensors(model)
     return Audit(
         shape=shape,
         layers=layers_of(recorder.rows),
         idle=_idle(model, recorder),
         parameters=sum(w.numel() for w in weights),
         trainable=sum(w.numel() for w in weights if w.requires_grad),
-        weights=sum(size_of(t) for t in (*weights, *model.buffers())),
+        weights=sum(size_of(t) for t in (*weights, *buffers)),
         peak=recorder.ledger.peak,
         ends=recorder.ends,
         real=real,
@@ -181,7 +186,9 @@ def _found(model: nn.Module, shape: Shape, recorder: Recorder, real: bool) -> Au
 
 def _idle(model: nn.Module, recorder: Recorder) -> tuple[Layer, ...]:
     unused = {id(w) for w in recorder.unused}
-    layers = []
+    layers: list[Layer] = []
+    if not unused:
+        return ()
     for name, module in model.named_modules():
         own = [w for w in module.parameters(recurse=False) if id(w) in unused]
         unused -= {id(w) for w in own}
@@ -225,10 +232,11 @@ def _unfinished(error: Exception, place: str, found: Audit) -> UnfinishedError:
     channels, height, width = found.shape
     size = f"{height}×{width}×{channels}"
     where = place or "the network's own forward"
-    if not found.real and any(word in str(error) for word in _LOOKS):
+    looks = not found.real and any(word in str(error) for word in _LOOKS)
+    if looks:
         what = f"the way on depends on values, and shapes have none: {reason_of(error)}"
         fix = "add --real (real=True): one picture of zeros is then computed for real"
     else:
         what = f"the network cannot take pictures of {size}: {reason_of(error)}"
         fix = "give a size or channels that fit"
-    return UnfinishedError(what, where=where, fix=fix, audit=found)
+    return UnfinishedError(what, where=where, fix=fix, audit=found, looks=looks)

@@ -37,11 +37,10 @@ class Frame:
     """A module's call: the layer it writes to, and how many it has written."""
 
     def __init__(self, name: str, module: nn.Module, call: int) -> None:
-        own = next(module.parameters(recurse=False), None)
         self.name = name
         self.module = module
         self.call = call
-        self.whole = own is not None or not any(module.children())
+        self.whole = any(own is not None for own in module._parameters.values()) or not module._modules
         self.row: Row | None = None
         self.groups = 0
 
@@ -54,15 +53,17 @@ class Recorder:
     operation stands in exactly one.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(
+        self, model: nn.Module, weights: Sequence[Tensor], buffers: Sequence[Tensor]
+    ) -> None:
         self.rows: list[Row] = []
         self.ledger = Ledger()
         self.ends: dict[str, Row] = {}  # what each container gave out last
         self._stack = [Frame("", model, 0)]
         self._calls: dict[str, int] = {}
-        self._unused = {id(p): p for p in model.parameters()}
+        self._unused = {id(weight): weight for weight in weights}
         self._tainted: dict[int, Tensor] = {}
-        for tensor in (*model.parameters(), *model.buffers()):
+        for tensor in (*weights, *buffers):
             self.ledger.ignore(tensor)
 
     @property
@@ -85,21 +86,18 @@ class Recorder:
 
     def leave(self, name: str, module: nn.Module, output: object) -> None:
         """End a module, and those inside it that never ended."""
-        while len(self._stack) > 1 and self._stack.pop().name != name:
-            pass
+        frame = self._stack.pop()
+        while frame.module is not module:
+            frame = self._stack.pop()
         tensors = tensors_in(output)
         if not tensors:
             return
-        row = self._last_row(name, module)
+        if frame.whole and frame.row is not None:
+            row = frame.row
+        else:
+            row = self.ends.setdefault(name, Row(name, module, ()))
         row.output = tuple(tensors[0].shape)
         row.sight = sight_of(tensors[0], self._tainted)
-
-    def _last_row(self, name: str, module: nn.Module) -> Row:
-        """Return the row of a whole layer, or the place of a container's output."""
-        for row in reversed(self.rows):
-            if row.module is module:
-                return row
-        return self.ends.setdefault(name, Row(name, module, ()))
 
     def _begin(self, frame: Frame) -> Row:
         frame.groups += 1

@@ -66,6 +66,11 @@ def _plain(*tensors: Any) -> bool:
     return all(t is None or (t.is_meta and t.is_contiguous()) for t in tensors)
 
 
+def _simple(tensor: Tensor) -> bool:
+    """Gradients of sums are one number repeated; what is made of them is plain."""
+    return tensor.is_meta and (tensor.is_contiguous() or 0 in tensor.stride())
+
+
 _POINTWISE = frozenset(
     "relu add sub mul div sigmoid tanh neg abs exp sqrt rsqrt pow gelu silu hardtanh "
     "hardswish hardsigmoid leaky_relu elu softplus mish clamp clamp_min threshold "
@@ -84,7 +89,7 @@ def _pointwise(*args: Any, **kwargs: Any) -> Any:
         torch.preserve_format,
     ):
         return None
-    if not first.is_floating_point() or not _plain(*tensors):
+    if not first.is_floating_point() or not all(_simple(t) for t in tensors):
         return None
     if all(t.shape == first.shape and t.dtype == first.dtype for t in tensors):
         return _new(first, first.shape)
@@ -190,7 +195,7 @@ def _adaptive(x: Tensor, sides: list[int]) -> Any:
 def _mean(
     x: Tensor, dims: list[int] | None, keep: bool = False, *, dtype: Any = None
 ) -> Any:
-    if dtype or not dims or not _plain(x) or not x.is_floating_point():
+    if dtype or not dims or not x.is_meta or not x.is_floating_point():
         return None
     gone = {d % x.dim() for d in dims}
     if keep:

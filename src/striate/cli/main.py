@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from striate.cli import evaluate, models, predict, report, train
+from striate.cli import evaluate, models, predict, report, summary, train
 from striate.core.errors import SettingError, StriateError
 from striate.core.registry import nearest
 
@@ -18,6 +18,7 @@ VERBS = {
     "train": train,
     "evaluate": evaluate,
     "predict": predict,
+    "summary": summary,
     "models": models,
     "report": report,
 }

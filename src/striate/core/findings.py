@@ -40,13 +40,23 @@ class Figures:
 class Column:
     """A table's column. `kind` fixes alignment and format.
 
-    Kinds: text, integer (1,792), number (0.0312), share (0–1 shown as percent with
-    a bar), code (names and formulas).
+    Kinds: text, integer (1,792), number (0.0312), bytes (1.2 MB), ratio (10.33 %),
+    share (0–1 shown as percent with a bar), code (names and formulas).
+
+    Args:
+        title: What people read.
+        kind: As above.
+        hint: What the column means.
+        key: What programs read, in JSON and CSV.
+        rank: 0 is always shown; of the others the highest go first where a screen is
+            narrow.
     """
 
     title: str
     kind: str = "text"
     hint: str = ""
+    key: str = ""
+    rank: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

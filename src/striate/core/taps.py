@@ -147,12 +147,13 @@ def lent(
         >>> model.bias.shape, hasattr(model, "note")
         (torch.Size([2]), False)
     """
-    kept = [(module, _contents(module)) for module in model.modules()]
+    modules = list(model.modules())
+    kept = [(module, _contents(module)) for module in modules]
     state = random.getstate(), np.random.get_state()
     with torch.random.fork_rng(devices=[]):
         try:
             if stand_in is not None:
-                _stand_in([module for module, _ in kept], stand_in)
+                _stand_in(modules, stand_in)
             yield model
         finally:
             for module, contents in kept:
@@ -182,11 +183,27 @@ def _restore(module: nn.Module, contents: Contents) -> None:
 def _stand_in(
     modules: Sequence[nn.Module], stand_in: Callable[[Tensor], Tensor]
 ) -> None:
-    made: dict[Tensor, Tensor] = {}
+    made: dict[int, Tensor] = {}
     for module in modules:
         for table in (module._parameters, module._buffers):
             for name, tensor in table.items():
                 if tensor is not None:
-                    if tensor not in made:
-                        made[tensor] = stand_in(tensor)
-                    table[name] = made[tensor]  # type: ignore[assignment]
+                    if id(tensor) not in made:
+                        made[id(tensor)] = stand_in(tensor)
+                    table[name] = made[id(tensor)]  # type: ignore[assignment]
+
+
+def own_tensors(model: nn.Module) -> tuple[list[nn.Parameter], list[Tensor]]:
+    """Return the parameters and the buffers of a model, each once, in one walk.
+
+    Example:
+        >>> parameters, buffers = own_tensors(nn.BatchNorm2d(3))
+        >>> len(parameters), len(buffers)
+        (2, 3)
+    """
+    parameters: dict[int, nn.Parameter] = {}
+    buffers: dict[int, Tensor] = {}
+    for module in model.modules():
+        parameters |= {id(p): p for p in module._parameters.values() if p is not None}
+        buffers |= {id(b): b for b in module._buffers.values() if b is not None}
+    return list(parameters.values()), list(buffers.values())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from rich.cells import cell_len
 from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table as Grid
@@ -12,6 +13,7 @@ from rich.text import Text
 from striate.core.findings import (
     Block,
     Cell,
+    Column,
     Curve,
     Figures,
     Images,
@@ -61,7 +63,7 @@ def _block(block: Block, width: int) -> RenderableType:
         case Figures():
             return _figures(block)
         case Table():
-            return _table(block)
+            return _table(block, width)
         case Curve():
             return _curve(block, width)
         case Images():
@@ -93,27 +95,55 @@ def _figures(figures: Figures) -> Grid:
 def _framed(title: str, body: RenderableType, note: str) -> Group:
     parts: list[RenderableType] = [Text(one_line(title), "bold")] if title else []
     parts.append(body)
-    if note:
-        parts.append(Text(clean(note), "dim"))
+    if note.strip():
+        parts.append(Text(clean(note.strip()), "dim"))
     return Group(*parts)
 
 
-def _table(table: Table) -> Group:
+def _table(table: Table, width: int) -> Group:
+    kept = _fitting(table, width)
     grid = Grid(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for column in table.columns:
-        numeric = column.kind in NUMERIC
-        title = Text(one_line(column.title))
+    for i in kept:
+        numeric = table.columns[i].kind in NUMERIC
+        title = Text(one_line(table.columns[i].title))
         grid.add_column(title, justify="right" if numeric else "left")
     kinds = [column.kind for column in table.columns]
     for row in table.rows:
-        grid.add_row(*_cells(row, kinds))
+        grid.add_row(*_cells(row, kinds, kept))
     if table.totals is not None:
-        grid.add_row(*_cells(table.totals, kinds), style="bold")
-    return _framed(table.title, grid, table.note)
+        grid.add_row(*_cells(table.totals, kinds, kept), style="bold")
+    return _framed(table.title, grid, "\n".join([*_left_out(table, kept), table.note]))
 
 
-def _cells(row: Sequence[Cell], kinds: Sequence[str]) -> list[Text]:
-    return [_cell(cell, kind) for cell, kind in zip(row, kinds, strict=False)]
+def _fitting(table: Table, width: int) -> list[int]:
+    """Return the columns that fit side by side; the highest ranks go first."""
+    rows = [*table.rows, *([table.totals] if table.totals else [])]
+    widths = [_natural_width(i, column, rows) for i, column in enumerate(table.columns)]
+    kept = list(range(len(widths)))
+    while sum(widths[i] for i in kept) > width:
+        last = max(kept, key=lambda i: table.columns[i].rank)
+        if not table.columns[last].rank:
+            break
+        kept.remove(last)
+    return kept
+
+
+def _natural_width(i: int, column: Column, rows: Sequence[Sequence[Cell]]) -> int:
+    texts = [one_line(cell_text(row[i], column.kind)) for row in rows if i < len(row)]
+    bar = BAR + 1 if column.kind == "share" else 0
+    widest = max((cell_len(text) + bar * bool(text) for text in texts), default=0)
+    return max(widest, cell_len(column.title)) + 2
+
+
+def _left_out(table: Table, kept: Sequence[int]) -> list[str]:
+    missing = [c.title for i, c in enumerate(table.columns) if i not in kept]
+    return [f"No room for: {', '.join(missing)}."] if missing else []
+
+
+def _cells(
+    row: Sequence[Cell], kinds: Sequence[str], kept: Sequence[int]
+) -> list[Text]:
+    return [_cell(row[i], kinds[i]) for i in kept if i < len(row)]
 
 
 def _cell(cell: Cell, kind: str) -> Text:

@@ -7,9 +7,10 @@ import re
 import unicodedata
 
 from striate.core.findings import Cell
+from striate.core.units import size_text
 
 MINUS = "−"
-NUMERIC = ("integer", "number", "share")
+NUMERIC = ("integer", "number", "share", "ratio", "bytes")
 
 # Half a surrogate pair cannot be written as UTF-8, and a control character can move
 # a terminal's cursor or end an HTML token; both stand visibly as a replacement mark.
@@ -110,8 +111,10 @@ def cell_text(cell: Cell, kind: str) -> str:
         return ""
     if isinstance(cell, str):
         return clean(cell)
-    if kind == "share":
-        return percent(cell)
+    if kind in ("share", "ratio"):
+        return percent(cell, 1 if kind == "share" else 2)
+    if kind == "bytes":
+        return size_text(int(cell))
     if isinstance(cell, int):
         return f"{cell:,}".replace("-", MINUS)
     return number(cell)

@@ -97,11 +97,16 @@ class Run:
     @cached_property
     def model(self) -> nn.Module:
         """Return the network with the run's best weights, in evaluation mode."""
-        model = self._given_model or self._named_model()
+        model = self._given_model or self.fresh_model()
         load_weights(model, self.path / names.BEST)
         return model.eval()
 
-    def _named_model(self) -> nn.Module:
+    def fresh_model(self) -> nn.Module:
+        """Return the network as it was before training.
+
+        Raises:
+            RunError: It was handed in as an object, and has no name.
+        """
         name = self.recipe.model
         if name.startswith(CUSTOM):
             what = f"the run's model was the object {name.removeprefix(CUSTOM)}"

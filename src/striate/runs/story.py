@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from striate.audit.table import layer_table
-from striate.audit.trace import trace
+from striate.audit.network import audit
+from striate.audit.table import figures, layer_table, remarks
 from striate.core.errors import StriateError
 from striate.core.files import read_csv, write_text
 from striate.core.findings import (
@@ -230,9 +230,11 @@ def class_table(score: Score) -> Table:
 
 
 def _layers(run: Run) -> Section:
-    layers = trace(run.model, run.preprocess.spec.shape)
+    size = run.recipe.batch_size
+    found = audit(run.model, run.preprocess.spec.shape, batch_size=size)
     lead = f"For a picture of {run.preprocess.spec}."
-    return Section(title="Layers", lead=lead, blocks=(layer_table(layers),))
+    blocks = (figures(found), layer_table(found), *remarks(found))
+    return Section(title="Layers", lead=lead, blocks=blocks)
 
 
 def _data(run: Run) -> Section:

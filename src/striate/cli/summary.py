@@ -1,0 +1,147 @@
+"""Show what a network is, without running it: shapes, cost, memory, receptive fields."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from striate.audit.network import UnfinishedError
+    from striate.runs.summary import Summary
+
+WIDE = 180  # columns of a file or pipe, which need not scroll
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the network, its picture, and what to make of it."""
+    parser.add_argument(
+        "target",
+        metavar="TARGET",
+        help="a name of `striate models`; FILE.py:CLASS, which runs your file; a run "
+        "folder; or a sketch: '28x28x1 > conv 5x5 8 same > pool 2 > dense 10'",
+    )
+    parser.add_argument(
+        "--against", metavar="OTHER", help="a second TARGET, side by side"
+    )
+    parser.add_argument(
+        "--explain", metavar="LAYER", help="write a layer's arithmetic out"
+    )
+    parser.add_argument("--depth", type=int, metavar="N", help="unite deeper modules")
+    parser.add_argument("--image-size", metavar="SIZE", help="side, or HEIGHTxWIDTH")
+    parser.add_argument("--in-chans", type=int, metavar="N", help="picture channels")
+    parser.add_argument("--num-classes", type=int, metavar="N", help="outputs")
+    parser.add_argument(
+        "--batch-size", type=int, default=32, metavar="N", help="of a training step (32)"
+    )
+    parser.add_argument(
+        "--real",
+        action="store_true",
+        help="compute one picture, where a network looks at values",
+    )
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="keep the layers")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="keep a report")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Summarise and print; of a network that stops half way, what ran is shown."""
+    from striate.audit.network import UnfinishedError
+    from striate.runs.summary import page_of, save_csv, save_html
+
+    try:
+        first = _summary(options, options.target)
+        second = _summary(options, options.against) if options.against else None
+    except UnfinishedError as error:
+        if not options.json:
+            _print_partial(error, options.depth)
+        raise
+    page = page_of(first, second, options.explain)
+    if options.csv:
+        save_csv(first.table, options.csv)
+    if options.html:
+        save_html(page, options.html)
+    if options.json:
+        print(json.dumps(_data(first, second, options.explain)))
+    else:
+        _print(first, second, options.explain)
+    return 0
+
+
+def _summary(options: argparse.Namespace, target: str) -> Summary:
+    from striate.runs.summary import summary
+
+    return summary(
+        target,
+        batch_size=options.batch_size,
+        depth=options.depth,
+        real=options.real,
+        image_size=_size(options.image_size),
+        in_chans=options.in_chans,
+        num_classes=options.num_classes,
+    )
+
+
+def _size(text: str | None) -> int | tuple[int, int] | None:
+    from striate.core.errors import SettingError
+
+    if text is None:
+        return None
+    parts = text.replace("×", "x").split("x")
+    if len(parts) > 2 or not all(part.isdecimal() for part in parts):
+        what = f"'{text}' is no picture size"
+        raise SettingError(what, where="--image-size", fix="write 224 or 224x320")
+    return int(parts[0]) if len(parts) == 1 else (int(parts[0]), int(parts[1]))
+
+
+def _data(
+    first: Summary, second: Summary | None, layer: str | None
+) -> dict[str, object]:
+    from striate.report.plain import records
+    from striate.runs.summary import compared
+
+    data = first.as_dict()
+    if second is not None:
+        data["against"] = second.as_dict()
+        data["side_by_side"] = records(compared(first, second))
+    if layer is not None:
+        data["explain"] = records(first.explain(layer))
+    return data
+
+
+def _print(first: Summary, second: Summary | None, layer: str | None) -> None:
+    from striate.report.terminal import show
+    from striate.runs.summary import compared
+
+    out = _console()
+    if layer is not None:
+        show([first.explain(layer)], out)
+        return
+    if second is not None:
+        show([compared(first, second)], out)
+        for one in (first, second):
+            out.print(f"{one.name}  {one.picture}\n", style="bold", markup=False)
+            show([one.table], out)
+        return
+    out.print(f"{first.name}  {first.picture}\n", style="bold", markup=False)
+    show(first.blocks, out)
+
+
+def _print_partial(error: UnfinishedError, depth: int | None) -> None:
+    from striate.audit.table import layer_table
+    from striate.report.terminal import show
+
+    if error.audit.layers:
+        title = "What ran before it stopped"
+        show([layer_table(error.audit, depth, title)], _console())
+
+
+def _console() -> Console:
+    from striate.cli.show import console
+
+    out = console()
+    if not out.is_terminal:
+        out.width = WIDE
+    return out
