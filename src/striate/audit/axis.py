@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +34,11 @@ class Line:
     low: Number
     high: Number
     even: bool = True
+
+    @cached_property
+    def full(self) -> bool:
+        """Tell whether every unit sees something; in padding alone it does not."""
+        return bool((self.low <= self.high).all())
 
     @property
     def size(self) -> Number:
@@ -72,6 +78,11 @@ class Axis:
 
     def __len__(self) -> int:
         return len(self.low)
+
+    @cached_property
+    def full(self) -> bool:
+        """Tell whether every unit sees something; in padding alone it does not."""
+        return bool((self.low <= self.high).all())
 
     @property
     def size(self) -> Number:
@@ -230,6 +241,18 @@ def _hull(axes: Sequence[Axis]) -> Line | None:
         return None
     low, high = min(x.low for x in kept), max(x.high for x in kept)
     return Line(kept[0].jump, low, high, all(x.even for x in kept))
+
+
+def spread_out(axis: Axis, count: int) -> Axis:
+    """Let `count` units see what one saw.
+
+    Example:
+        >>> spread_out(whole(picture(3)), 2).high.tolist()
+        [2, 2]
+    """
+    if len(axis) == count:
+        return axis
+    return Axis(np.repeat(axis.low, count), np.repeat(axis.high, count))
 
 
 def chain(axes: Sequence[Axis]) -> Axis:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -153,7 +154,8 @@ def _evaluate(model: nn.Module, shape: Shape, real: bool) -> Audit:
     model.eval()
     weights, buffers = own_tensors(model)
     recorder = Recorder(model, weights, buffers)
-    picture = torch.zeros(1, *shape, device="cpu" if real else META)
+    device = "cpu" if real else META
+    picture = torch.zeros(1, *shape, dtype=_number_type(weights), device=device)
     recorder.ledger.enter(picture)
     show(picture, of_pictures(picture.shape))
     watched = followed(model, recorder.enter, recorder.leave)
@@ -167,6 +169,12 @@ def _evaluate(model: nn.Module, shape: Shape, real: bool) -> Audit:
     if stopped is not None:
         raise _unfinished(stopped, recorder.place, found) from stopped
     return found
+
+
+def _number_type(weights: Sequence[Tensor]) -> torch.dtype:
+    """Return the type of number that the network computes in."""
+    types = (w.dtype for w in weights if w.is_floating_point())
+    return next(types, torch.float32)
 
 
 def _found(model: nn.Module, shape: Shape, recorder: Recorder, real: bool) -> Audit:
@@ -210,7 +218,10 @@ def _train(
 ) -> tuple[Memory, dict[Any, int]]:
     if not model.training:
         model.train()
-    batch = torch.empty(batch_size, *shape, device=META)
+    weights, _ = own_tensors(model)
+    batch = torch.empty(
+        batch_size, *shape, dtype=_number_type(weights), device=META
+    )
     return training_step(model, batch, optimiser)
 
 

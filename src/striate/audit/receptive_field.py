@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -15,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from striate.audit.axis import Axis, gather, pick, unfold, window
+from striate.audit.axis import Axis, fold, gather, pick, stretch, unfold, window
 from striate.audit.sight import (
     PLAIN,
     Sight,
@@ -102,7 +103,7 @@ def _marked(sight: Sight, dim: int) -> bool:
 
 
 def _slide(sight: Sight, windows: Any, shape: Shape, step: Any) -> Sight:
-    made: dict[tuple[Any, ...], Axis] = {}
+    known: dict[tuple[Any, ...], Axis] = {}
     first = len(shape) - len(windows.kernel)
     geometry = zip(
         windows.kernel, windows.stride, windows.padding, windows.dilation, strict=True
@@ -112,14 +113,24 @@ def _slide(sight: Sight, windows: Any, shape: Shape, step: Any) -> Sight:
         if mark is None:
             sight = set_dim(sight, dim, plain(shape[dim]))
             continue
-        axis = sight.axes[mark]
-        key = (id(axis), kernel, stride, padding, dilation)
-        if key not in made:  # rows and columns are mostly alike
-            made[key] = step(
-                axis, kernel, stride, padding, dilation, outputs=shape[dim]
-            )
-        sight = along(sight, dim, mark, made[key])
+        settings = (kernel, stride, padding, dilation)
+        slide = partial(_slid, known, step, settings, shape[dim])
+        sight = along(sight, dim, mark, slide)
     return sight
+
+
+def _slid(
+    known: dict[tuple[Any, ...], Axis],
+    step: Any,
+    settings: tuple[int, ...],
+    outputs: int,
+    axis: Axis,
+) -> Axis:
+    """Slide over an axis once: rows and columns are mostly alike."""
+    key = (id(axis), settings)
+    if key not in known:
+        known[key] = step(axis, *settings, outputs=outputs)
+    return known[key]
 
 
 def _axis(sight: Sight, dim: int) -> tuple[Sight, int | None]:
@@ -149,9 +160,8 @@ def _resample(table: Callable[..., Any]) -> Rule:
             if mark is None:
                 sight = set_dim(sight, dim, plain(shape[dim]))
                 continue
-            axis = sight.axes[mark]
-            read = table(len(axis), shape[dim], *args[2:3])
-            sight = along(sight, dim, mark, gather(axis, read))
+            read = table(sight.sides[mark], shape[dim], *args[2:3])
+            sight = along(sight, dim, mark, partial(gather, table=read))
         return sight
 
     return rule
@@ -235,7 +245,8 @@ def _cut(sight: Sight, dim: int, start: int, step: int, shape: Shape) -> Sight:
     sight, mark = _axis(sight, dim)
     if mark is None:
         return set_dim(sight, dim, plain(shape[dim]))
-    return along(sight, dim, mark, pick(sight.axes[mark], start, step, shape[dim]))
+    count = shape[dim]
+    return along(sight, dim, mark, lambda axis: pick(axis, start, step, count))
 
 
 def _select(sight: Sight, args: tuple[Any, ...], shape: Shape) -> Sight:
@@ -257,6 +268,32 @@ def _split(sight: Sight, args: tuple[Any, ...], shape: Shape, part: int) -> Sigh
 def _unbind(sight: Sight, args: tuple[Any, ...], shape: Shape, part: int) -> Sight:
     dim = args[1] if len(args) > 1 else 0
     return _select(sight, (args[0], dim, part), shape)
+
+
+def _pixel_shuffle(sight: Sight, args: tuple[Any, ...], shape: Shape) -> Sight:
+    """Deal r·r channels into space: rows and columns each show every unit r times."""
+    times = args[1]
+    sight = mix(sight, [1])
+    for dim in (2, 3):
+        sight, mark = _axis(sight, dim)
+        if mark is not None:
+            grow = partial(stretch, before=1, after=times)
+            sight = along(sight, dim, mark, grow)
+        else:
+            sight = set_dim(sight, dim, plain(shape[dim]))
+    return set_dim(sight, 1, plain(shape[1]))
+
+
+def _pixel_unshuffle(sight: Sight, args: tuple[Any, ...], shape: Shape) -> Sight:
+    """Deal r×r cells into channels: each unit unites r rows and columns."""
+    times = args[1]
+    for dim in (2, 3):
+        sight, mark = _axis(sight, dim)
+        if mark is not None and times > 1:
+            sight = along(sight, dim, mark, partial(fold, parts=times))
+        elif mark is None:
+            sight = set_dim(sight, dim, plain(shape[dim]))
+    return set_dim(sight, 1, plain(shape[1]))
 
 
 def _pad(sight: Sight, args: tuple[Any, ...], shape: Shape) -> Sight:
@@ -352,4 +389,6 @@ _RULES: dict[str, Rule] = {
     "slice": _slice,
     "select": _select,
     "constant_pad_nd": _pad,
+    "pixel_shuffle": _pixel_shuffle,
+    "pixel_unshuffle": _pixel_unshuffle,
 }

@@ -118,7 +118,12 @@ class Recorder:
         """Write down one operation."""
         name = func.overloadpacket.__name__
         given, made = tensors_in(args), tensors_in(out)
-        if name in _SILENT or not made:
+        if name in _SILENT and given:
+            same = sight_of(given[0], self._tainted)
+            if same is not None:
+                show(made[0], same)
+            return
+        if not made:
             return
         row = self.current()
         sources = []
@@ -200,8 +205,8 @@ def layers_of(rows: Sequence[Row]) -> tuple[Layer, ...]:
     for row in rows:
         if row.module is None and not _matters(row):
             continue
-        kind = type(row.module).__name__ if row.module else _kind(row)
-        name = row.place if row.module else f"{row.place}.({kind})".lstrip(".")
+        kind = type(row.module).__name__ if row.module is not None else _kind(row)
+        name = row.place if row.module is not None else f"{row.place}.({kind})".lstrip(".")
         seen[name] = seen.get(name, 0) + 1
         if seen[name] > 1:
             name = f"{name} #{seen[name]}"

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from striate.core.arithmetic import output_side, transposed_side
+from striate.core.arithmetic import output_side, pooled_side, transposed_side
 from striate.core.errors import GeometryError
 
 aten = torch.ops.aten
@@ -152,7 +152,7 @@ def _pool(
     pairs = [both(v) for v in (kernel, stride or kernel, padding, dilation)]
     try:
         out = [
-            output_side(x.shape[2 + i], *(pair[i] for pair in pairs), ceil=ceil)
+            pooled_side(x.shape[2 + i], *(pair[i] for pair in pairs), ceil=ceil)
             for i in range(2)
         ]
     except GeometryError:

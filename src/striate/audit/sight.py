@@ -7,15 +7,28 @@ dimension, so a later operation still knows who stands where.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from math import prod
 
-from striate.audit.axis import Axis, chain, fold, picture, stretch, unite, whole
+from striate.audit.axis import (
+    Axis,
+    chain,
+    fold,
+    picture,
+    spread_out,
+    stretch,
+    unite,
+    whole,
+)
 
 Atom = tuple[int, int]  # (axis of the picture or PLAIN, size)
 Dim = tuple[Atom, ...]
+Path = tuple[Axis, ...]  # rows, columns
+Box = tuple[tuple[int, int], ...]
 PLAIN = -1
+MOST = 16  # paths kept apart
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,14 +36,23 @@ class Sight:
     """What each unit sees.
 
     Args:
-        axes: Rows, then columns; an axis that no dimension holds has one unit.
+        paths: Rows and columns, once for each way from the picture that must be kept
+            apart: where a branch sees padding alone along one axis, it sees nothing,
+            whatever its other axis says. An axis that no dimension holds has one unit.
         dims: What each dimension of the tensor is made of.
         loose: The boxes are bounds: some operation on the way was not followed.
     """
 
-    axes: tuple[Axis, ...]
+    paths: tuple[Path, ...]
     dims: tuple[Dim, ...]
     loose: bool = False
+
+    @property
+    def axes(self) -> Path:
+        """Rows and columns with all paths united."""
+        if len(self.paths) == 1:
+            return self.paths[0]
+        return tuple(unite(axes) for axes in zip(*self.paths, strict=True))
 
     def axis_of(self, dim: int) -> int | None:
         """Return the picture's axis that a dimension runs along, if one and alone."""
@@ -40,7 +62,30 @@ class Sight:
     @property
     def sides(self) -> tuple[int, ...]:
         """Units along each axis of the picture."""
-        return tuple(len(axis) for axis in self.axes)
+        return tuple(len(axis) for axis in self.paths[0])
+
+    def box(self, *unit: int) -> Box | None:
+        """Return first and last row, and column, that reach a unit; None for nothing.
+
+        Example:
+            >>> of_pictures((1, 3, 8, 6)).box(2, 5)
+            ((2, 2), (5, 5))
+        """
+        boxes = [box for path in self.paths if (box := _box(path, unit))]
+        if not boxes:
+            return None
+        return tuple(
+            (min(low for low, _ in side), max(high for _, high in side))
+            for side in zip(*boxes, strict=True)
+        )
+
+
+def _box(path: Path, unit: tuple[int, ...]) -> Box | None:
+    found = []
+    for axis, at in zip(path, unit, strict=True):
+        i = at if len(axis) > 1 else 0
+        found.append((int(axis.low[i]), int(axis.high[i])))
+    return None if any(low > high for low, high in found) else tuple(found)
 
 
 def of_pictures(shape: Sequence[int]) -> Sight:
@@ -53,7 +98,7 @@ def of_pictures(shape: Sequence[int]) -> Sight:
     rows = picture(shape[2])
     columns = rows if shape[3] == shape[2] else picture(shape[3])
     dims = (plain(shape[0]), plain(shape[1]), ((0, shape[2]),), ((1, shape[3]),))
-    return Sight((rows, columns), dims)
+    return Sight(((rows, columns),), dims)
 
 
 def plain(size: int) -> Dim:
@@ -61,10 +106,14 @@ def plain(size: int) -> Dim:
     return ((PLAIN, size),)
 
 
-def _set_axis(sight: Sight, mark: int, axis: Axis) -> Sight:
-    axes = list(sight.axes)
-    axes[mark] = axis
-    return replace(sight, axes=tuple(axes))
+def change(sight: Sight, mark: int, how: Callable[[Axis], Axis]) -> Sight:
+    """Return the sight with one axis changed, on every path."""
+    paths = []
+    for path in sight.paths:
+        axes = list(path)
+        axes[mark] = how(path[mark])
+        paths.append(tuple(axes))
+    return replace(sight, paths=tuple(paths))
 
 
 def set_dim(sight: Sight, dim: int, atoms: Dim) -> Sight:
@@ -73,9 +122,12 @@ def set_dim(sight: Sight, dim: int, atoms: Dim) -> Sight:
     return replace(sight, dims=dims)
 
 
-def along(sight: Sight, dim: int, mark: int, axis: Axis) -> Sight:
+def along(
+    sight: Sight, dim: int, mark: int, how: Callable[[Axis], Axis]
+) -> Sight:
     """Return the sight with a dimension that runs along a changed axis."""
-    return set_dim(_set_axis(sight, mark, axis), dim, ((mark, len(axis)),))
+    changed = change(sight, mark, how)
+    return set_dim(changed, dim, ((mark, len(changed.paths[0][mark])),))
 
 
 def straighten(sight: Sight, dim: int) -> Sight:
@@ -90,7 +142,7 @@ def straighten(sight: Sight, dim: int) -> Sight:
     i, mark = marked[0], atoms[marked[0]][0]
     before = prod(size for _, size in atoms[:i])
     after = prod(size for _, size in atoms[i + 1 :])
-    return along(sight, dim, mark, stretch(sight.axes[mark], before, after))
+    return along(sight, dim, mark, lambda axis: stretch(axis, before, after))
 
 
 def mix(sight: Sight, dims: Sequence[int]) -> Sight:
@@ -98,7 +150,7 @@ def mix(sight: Sight, dims: Sequence[int]) -> Sight:
     for dim in dims:
         for mark, _ in sight.dims[dim]:
             if mark != PLAIN:
-                sight = _set_axis(sight, mark, whole(sight.axes[mark]))
+                sight = change(sight, mark, whole)
         size = prod(size for _, size in sight.dims[dim])
         sight = set_dim(sight, dim, plain(size))
     return sight
@@ -122,12 +174,9 @@ def reduce_dims(sight: Sight, dims: Sequence[int], keep: bool) -> Sight:
 
 def blur_all(sights: Sequence[Sight], shape: Sequence[int]) -> Sight:
     """Bound what is not followed: every unit sees at most what any input saw."""
-    first = sights[0]
-    axes = tuple(
-        unite([whole(sight.axes[i]) for sight in sights])
-        for i in range(len(first.axes))
-    )
-    return Sight(axes, tuple(plain(n) for n in shape), loose=True)
+    every = [[whole(axis) for axis in path] for s in sights for path in s.paths]
+    path = tuple(unite(axes) for axes in zip(*every, strict=True))
+    return Sight((path,), tuple(plain(n) for n in shape), loose=True)
 
 
 def regroup(sight: Sight, shape: Sequence[int]) -> Sight:
@@ -147,8 +196,8 @@ def regroup(sight: Sight, shape: Sequence[int]) -> Sight:
             if size > need and size % need == 0:
                 trail = size // need
                 if mark != PLAIN:
-                    folded = fold(sight.axes[mark], trail)
-                    sight = replace(_set_axis(sight, mark, folded), loose=True)
+                    sight = change(sight, mark, partial(fold, parts=trail))
+                    sight = replace(sight, loose=True)
                 rest.insert(0, (PLAIN, trail))
                 size = need
             elif need % size:
@@ -172,11 +221,23 @@ def overlay(sights: Sequence[Sight], shape: Sequence[int]) -> Sight:
     dims = _agreed([sight.dims for sight in spread])
     if dims is None:
         return blur_all(sights, shape)
-    return Sight(_united(sights), dims, any(sight.loose for sight in sights))
+    return _joined(sights, dims)
 
 
-def _united(sights: Sequence[Sight]) -> tuple[Axis, ...]:
-    return tuple(unite(axes) for axes in zip(*(s.axes for s in sights), strict=True))
+def _joined(sights: Sequence[Sight], dims: tuple[Dim, ...]) -> Sight:
+    """Unite paths, those apart that see nothing somewhere."""
+    loose = any(sight.loose for sight in sights)
+    paths = list(dict.fromkeys(path for sight in sights for path in sight.paths))
+    full = [path for path in paths if all(axis.full for axis in path)]
+    if len(full) == len(paths) or len(paths) > MOST:
+        united = tuple(unite(axes) for axes in zip(*paths, strict=True))
+        return Sight((united,), dims, loose or len(full) < len(paths))
+    sides = [max(map(len, axes)) for axes in zip(*paths, strict=True)]
+    return Sight(tuple(_spread_path(path, sides) for path in paths), dims, loose)
+
+
+def _spread_path(path: Path, sides: Sequence[int]) -> Path:
+    return tuple(spread_out(axis, n) for axis, n in zip(path, sides, strict=True))
 
 
 def _size(dims: Sequence[Dim]) -> tuple[int, ...]:
@@ -220,12 +281,11 @@ def concatenate(sights: Sequence[Sight], dim: int, shape: Sequence[int]) -> Sigh
     if len(ends) > 1 or others is None or (held and ends == {None}):
         return blur_all(sights, shape)
     mark = ends.pop()
-    loose = any(sight.loose for sight in sights)
     if mark is None:
-        return set_dim(Sight(_united(sights), others, loose), dim, plain(shape[dim]))
-    joined = chain([sight.axes[mark] for sight in sights])
-    axes = [
-        joined if i == mark else unite([sight.axes[i] for sight in sights])
-        for i in range(len(sights[0].axes))
-    ]
-    return set_dim(Sight(tuple(axes), others, loose), dim, ((mark, shape[dim]),))
+        return set_dim(_joined(sights, others), dim, plain(shape[dim]))
+    loose = any(sight.loose or len(sight.paths) > 1 for sight in sights)
+    path = tuple(
+        (chain if i == mark else unite)(axes)
+        for i, axes in enumerate(zip(*(s.axes for s in sights), strict=True))
+    )
+    return set_dim(Sight((path,), others, loose), dim, ((mark, shape[dim]),))

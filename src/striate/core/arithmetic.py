@@ -71,6 +71,30 @@ def output_side(
     return outputs
 
 
+def pooled_side(
+    side: int,
+    kernel: int,
+    stride: int = 1,
+    padding: int = 0,
+    dilation: int = 1,
+    ceil: bool = False,
+) -> int:
+    """Return one side of a pooling's output: `output_side`, and no empty windows.
+
+    Raises:
+        GeometryError: The window does not fit, or the padding is over half of the
+            kernel, so that a window could lie in the padding alone.
+
+    Example:
+        >>> pooled_side(112, 3, stride=2, ceil=True)
+        56
+    """
+    _check(kernel, stride, dilation)
+    if padding > kernel // 2:
+        raise GeometryError(f"padding {padding} is over half of a window of {kernel}")
+    return output_side(side, kernel, stride, padding, dilation, ceil)
+
+
 def transposed_side(
     side: int,
     kernel: int,
@@ -95,7 +119,7 @@ def transposed_side(
         what = f"output padding {extra} must be below stride {stride}"
         raise GeometryError(f"{what} or dilation {dilation}")
     outputs = (side - 1) * stride - 2 * padding + extent(kernel, dilation) + extra
-    if outputs < 1:
+    if min(side, outputs) < 1:
         raise GeometryError(f"padding {padding} leaves nothing of a side of {side}")
     return outputs
 
