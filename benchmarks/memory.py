@@ -77,7 +77,11 @@ def main() -> None:
         print(rows[-1], flush=True)
     rule = "|---|---|---|---|---|---|---|\n"
     note = "Measured: torch's allocator record, second AdamW step, weights included."
-    save("memory", "Predicted training memory", head + rule + "\n".join(rows) + f"\n\n{note}")
+    save(
+        "memory",
+        "Predicted training memory",
+        head + rule + "\n".join(rows) + f"\n\n{note}",
+    )
 
 
 if __name__ == "__main__":

@@ -40,9 +40,7 @@ def convolution(side, kernel, stride, before, after, dilation):
 
 
 def check_convolution(side, kernel, stride, before, after, dilation):
-    got = torch_side(
-        lambda: convolution(side, kernel, stride, before, after, dilation)
-    )
+    got = torch_side(lambda: convolution(side, kernel, stride, before, after, dilation))
     said = ours(lambda: output_side(side, kernel, stride, (before, after), dilation))
     assert said == got
 
@@ -64,9 +62,7 @@ def check_pool(side, kernel, stride, pad, dilation, ceil):
     got = torch_side(
         lambda: F.max_pool2d(picture, *geometry, (0, pad), (1, dilation), ceil)
     )
-    said = ours(
-        lambda: pooled_side(side, kernel, stride, pad, dilation, ceil)
-    )
+    said = ours(lambda: pooled_side(side, kernel, stride, pad, dilation, ceil))
     assert said == got
 
 
@@ -84,7 +80,10 @@ def check_transposed(side, kernel, stride, pad, dilation, extra):
 CASES = [
     (check_convolution, (SIDES, KERNELS, STRIDES, PADS, PADS, DILATIONS)),
     (check_same, (SIDES, KERNELS, DILATIONS)),
-    (check_pool, (SIDES.filter(bool), KERNELS, STRIDES, PADS, DILATIONS, st.booleans())),
+    (
+        check_pool,
+        (SIDES.filter(bool), KERNELS, STRIDES, PADS, DILATIONS, st.booleans()),
+    ),
     (check_transposed, (SIDES, KERNELS, STRIDES, PADS, DILATIONS, PADS)),
 ]
 NAMES = ["convolution", "same", "pool", "transposed"]

@@ -17,7 +17,10 @@ from striate.core.errors import GeometryError
 
 
 import collections
-REASONS=collections.Counter()
+
+REASONS = collections.Counter()
+
+
 def contains(outer, inner):
     pairs = zip(outer, inner or outer, strict=True)
     return all(a[0] <= b[0] and b[1] <= a[1] for a, b in pairs)
@@ -31,9 +34,12 @@ def check(seed: int) -> str:
     try:
         found = audit(model, shape)
     except GeometryError as error:
-        if REASONS is not None: REASONS[str(error)[:60]]+=1
+        if REASONS is not None:
+            REASONS[str(error)[:60]] += 1
         return "refused"
     out = model(torch.zeros(1, *shape, dtype=torch.double))
+    if not out.numel():
+        return "empty"
     sight = found.ends[""].sight
     sides = out.shape[2:]
     assert found.layers[-1].output == tuple(out.shape[1:])
@@ -41,7 +47,12 @@ def check(seed: int) -> str:
         unit = draw.randrange(sides[0]), draw.randrange(sides[1])
         said, real = sight.box(*unit), boxes(model, shape, unit)
         assert said == real or (sight.loose and contains(said, real)), (
-            model, shape, unit, said, real)
+            model,
+            shape,
+            unit,
+            said,
+            real,
+        )
     return "bound" if sight.loose else "exact"
 
 

@@ -38,7 +38,7 @@ class Line:
     @cached_property
     def full(self) -> bool:
         """Tell whether every unit sees something; in padding alone it does not."""
-        return bool((self.low <= self.high).all())
+        return bool(np.all(self.low <= self.high))
 
     @property
     def size(self) -> Number:
@@ -82,7 +82,7 @@ class Axis:
     @cached_property
     def full(self) -> bool:
         """Tell whether every unit sees something; in padding alone it does not."""
-        return bool((self.low <= self.high).all())
+        return bool(np.all(self.low <= self.high))
 
     @property
     def size(self) -> Number:

@@ -92,7 +92,9 @@ def _side(windows: Windows, i: int, side: int, out: int) -> str:
     return f"{left}({side}{padding} − {span})/{s}{right} + 1"
 
 
-def _convolution(operation: Operation, windows: Windows, layer: Layer) -> Iterator[Line]:
+def _convolution(
+    operation: Operation, windows: Windows, layer: Layer
+) -> Iterator[Line]:
     weight = operation.inputs[1]
     kernel = "·".join(map(str, windows.kernel))
     channels = operation.inputs[0][1]

@@ -42,7 +42,7 @@ _MAKERS = {
 }
 
 
-class Ghost(TorchDispatchMode):
+class Ghost(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """While active, operations have shapes and no values; each is shown to `see`.
 
     Args:
@@ -59,7 +59,7 @@ class Ghost(TorchDispatchMode):
     """
 
     def __init__(self, see: See, *, real: bool = False) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._see = see
         self._real = real
 

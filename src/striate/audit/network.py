@@ -219,9 +219,7 @@ def _train(
     if not model.training:
         model.train()
     weights, _ = own_tensors(model)
-    batch = torch.empty(
-        batch_size, *shape, dtype=_number_type(weights), device=META
-    )
+    batch = torch.empty(batch_size, *shape, dtype=_number_type(weights), device=META)
     return training_step(model, batch, optimiser)
 
 

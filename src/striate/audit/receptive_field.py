@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from striate.audit.axis import Axis, fold, gather, pick, stretch, unfold, window
+from striate.audit.axis import Axis, fold, gather, pick, spread_out, stretch, unfold, window
 from striate.audit.sight import (
     PLAIN,
     Sight,
@@ -136,12 +136,28 @@ def _slid(
 def _axis(sight: Sight, dim: int) -> tuple[Sight, int | None]:
     """Return the picture's axis along a dimension, made straight; None if plain."""
     if not _marked(sight, dim):
-        return sight, None
+        return _lone_axis(sight, dim)
     sight = straighten(sight, dim)
     mark = sight.axis_of(dim)
     if mark is None:
         raise _LostError
     return sight, mark
+
+
+def _lone_axis(sight: Sight, dim: int) -> tuple[Sight, int | None]:
+    """Give a map of one row or column its axis back, which reshapes had dropped.
+
+    Padding matters to it too: windows that miss it see nothing.
+    """
+    mark, count = dim - 2, len(sight.dims)
+    if count != 4 or any(_holds(sight, at, mark) for at in range(count)):
+        return sight, None
+    size = prod(size for _, size in sight.dims[dim])
+    return along(sight, dim, mark, partial(spread_out, count=size)), mark
+
+
+def _holds(sight: Sight, dim: int, mark: int) -> bool:
+    return any(held == mark for held, _ in sight.dims[dim])
 
 
 def _pool(func: Any) -> Rule:
@@ -339,7 +355,7 @@ def _both(sights: Sequence[Sight], shape: Shape) -> Sight:
     return overlay(mixed, shape)
 
 
-_MANY: dict[str, Any] = {
+_MANY: dict[str, Callable[..., Sight]] = {
     "cat": _cat,
     "mm": _product,
     "addmm": _product,
@@ -347,7 +363,7 @@ _MANY: dict[str, Any] = {
     "baddbmm": _product,
 }
 
-_SPLITS: dict[str, Any] = {
+_SPLITS: dict[str, Callable[..., Sight]] = {
     "split": _split,
     "split_with_sizes": _split,
     "unbind": _unbind,

@@ -40,7 +40,10 @@ class Frame:
         self.name = name
         self.module = module
         self.call = call
-        self.whole = any(own is not None for own in module._parameters.values()) or not module._modules
+        self.whole = (
+            any(own is not None for own in module._parameters.values())
+            or not module._modules
+        )
         self.row: Row | None = None
         self.groups = 0
 
@@ -157,7 +160,9 @@ class Recorder:
     ) -> list[Sight]:
         sights: list[Sight] = []
         for part, tensor in enumerate(made):
-            if tensor.dim() != made[0].dim():  # batch norm's statistics, and such
+            if not tensor.numel():  # batch norm's statistics, and such
+                continue
+            if tensor.dim() != made[0].dim():
                 sight = blur_all([sight for _, sight in sources], tensor.shape)
             else:
                 sight = follow(func, args, sources, tensor.shape, part)
@@ -206,7 +211,9 @@ def layers_of(rows: Sequence[Row]) -> tuple[Layer, ...]:
         if row.module is None and not _matters(row):
             continue
         kind = type(row.module).__name__ if row.module is not None else _kind(row)
-        name = row.place if row.module is not None else f"{row.place}.({kind})".lstrip(".")
+        name = (
+            row.place if row.module is not None else f"{row.place}.({kind})".lstrip(".")
+        )
         seen[name] = seen.get(name, 0) + 1
         if seen[name] > 1:
             name = f"{name} #{seen[name]}"

@@ -149,15 +149,16 @@ def _pool(
 ) -> Tensor | None:
     if not _plain(x) or x.dim() != 4:
         return None
-    pairs = [both(v) for v in (kernel, stride or kernel, padding, dilation)]
+    sides = []
+    geometry = zip(
+        x.shape[2:], *map(both, (kernel, stride or kernel, padding, dilation)), strict=True
+    )
     try:
-        out = [
-            pooled_side(x.shape[2 + i], *(pair[i] for pair in pairs), ceil=ceil)
-            for i in range(2)
-        ]
+        for n, f, s, p, d in geometry:
+            sides.append(pooled_side(n, f, s, p, d, ceil))
     except GeometryError:
         return None
-    return _new(x, (*x.shape[:2], *out))
+    return _new(x, (*x.shape[:2], *sides))
 
 
 def both(value: Any) -> tuple[int, int]:

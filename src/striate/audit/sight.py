@@ -122,9 +122,7 @@ def set_dim(sight: Sight, dim: int, atoms: Dim) -> Sight:
     return replace(sight, dims=dims)
 
 
-def along(
-    sight: Sight, dim: int, mark: int, how: Callable[[Axis], Axis]
-) -> Sight:
+def along(sight: Sight, dim: int, mark: int, how: Callable[[Axis], Axis]) -> Sight:
     """Return the sight with a dimension that runs along a changed axis."""
     changed = change(sight, mark, how)
     return set_dim(changed, dim, ((mark, len(changed.paths[0][mark])),))

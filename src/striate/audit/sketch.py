@@ -99,7 +99,7 @@ class _Reader:
 
     def _repeat(self, times: int, shape: Shape) -> Made:
         inside = list(self.signs[2:])
-        found = []
+        found: Made = []
         for _ in range(times):
             self.signs = list(inside)
             layer, shape = self.chain(shape)
@@ -157,7 +157,5 @@ class Add(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the sum of all branches."""
-        first, *rest = [branch(x) for branch in self.children()]
-        for other in rest:
-            first = first + other
-        return first
+        total: Tensor = sum(branch(x) for branch in self.children())
+        return total

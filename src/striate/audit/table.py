@@ -308,7 +308,9 @@ def memory_table(audit: Audit) -> Table | None:
     totals = ("peak of a step", memory.peak, "the most that lives at once")
     title = f"Memory of a training step, batch size {memory.batch_size}"
     note = "The parts do not live all at once, and others come and go between them."
-    return Table(columns=columns, rows=tuple(rows), totals=totals, title=title, note=note)
+    return Table(
+        columns=columns, rows=tuple(rows), totals=totals, title=title, note=note
+    )
 
 
 def remarks(audit: Audit) -> list[Prose]:

@@ -56,7 +56,15 @@ def read_windows(func: Any, args: tuple[Any, ...]) -> Windows | None:
 
 
 def _convolution(
-    x: Any, w: Any, _bias: Any, s: Any, p: Any, d: Any, turned: bool, _: Any, groups: int
+    x: Any,
+    w: Any,
+    _bias: Any,
+    s: Any,
+    p: Any,
+    d: Any,
+    turned: bool,
+    _: Any,
+    groups: int,
 ) -> Windows:
     count = w.dim() - 2
     return Windows(

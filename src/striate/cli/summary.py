@@ -35,7 +35,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--in-chans", type=int, metavar="N", help="picture channels")
     parser.add_argument("--num-classes", type=int, metavar="N", help="outputs")
     parser.add_argument(
-        "--batch-size", type=int, default=32, metavar="N", help="of a training step (32)"
+        "--batch-size",
+        type=int,
+        default=32,
+        metavar="N",
+        help="of a training step (32)",
     )
     parser.add_argument(
         "--real",

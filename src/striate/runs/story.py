@@ -233,8 +233,8 @@ def _layers(run: Run) -> Section:
     size = run.recipe.batch_size
     found = audit(run.model, run.preprocess.spec.shape, batch_size=size)
     lead = f"For a picture of {run.preprocess.spec}."
-    blocks = (figures(found), layer_table(found), *remarks(found))
-    return Section(title="Layers", lead=lead, blocks=blocks)
+    blocks: list[Block] = [figures(found), layer_table(found), *remarks(found)]
+    return Section(title="Layers", lead=lead, blocks=tuple(blocks))
 
 
 def _data(run: Run) -> Section:

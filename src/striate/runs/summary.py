@@ -132,7 +132,9 @@ def summary(
         56
     """
     if batch_size < 1:
-        raise SettingError(f"a batch has a picture, got {batch_size}", where="batch_size")
+        raise SettingError(
+            f"a batch has a picture, got {batch_size}", where="batch_size"
+        )
     if isinstance(network, str):
         wanted = Wanted(
             image_size=image_size, in_chans=in_chans, num_classes=num_classes
@@ -161,7 +163,9 @@ def page_of(
     """Return a summary, or two side by side, as a report."""
     sections = []
     if second is not None:
-        sections.append(Section(title="Side by side", blocks=(compared(first, second),)))
+        sections.append(
+            Section(title="Side by side", blocks=(compared(first, second),))
+        )
     if layer is not None:
         sections.append(Section(title=layer, blocks=(first.explain(layer),)))
     for one in (first, second):

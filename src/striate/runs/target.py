@@ -109,7 +109,9 @@ def _nothing(target: str) -> SettingError:
     hint = f"did you mean {' or '.join(close)}? " if close else ""
     forms = "a name of `striate models`, file.py:Class, a run folder, or a sketch"
     sketched = "such as '28x28x1 > conv 3x3 8'"
-    return SettingError(f"no network is '{target}'", fix=f"{hint}give {forms} {sketched}")
+    return SettingError(
+        f"no network is '{target}'", fix=f"{hint}give {forms} {sketched}"
+    )
 
 
 def _sides(
@@ -141,7 +143,9 @@ def _from_file(target: str, wanted: Wanted, real: bool) -> Target:
         raise _foreign(path, error) from error
     if not isinstance(model, nn.Module):
         what = f"{expression} gave a {type(model).__name__}, not an nn.Module"
-        raise SettingError(what, where=path, fix="name a class or function of a network")
+        raise SettingError(
+            what, where=path, fix="name a class or function of a network"
+        )
     height, width = _sides(wanted.image_size, (SIDE, SIDE))
     channels = wanted.in_chans or first_channels(model)
     return Target(name=target, model=model, shape=(channels, height, width))
