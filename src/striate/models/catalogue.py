@@ -31,8 +31,9 @@ class Network:
 
     @property
     def summary(self) -> str:
-        """Return the first line of the builder's docstring."""
-        return (self.build.__doc__ or "").strip().splitlines()[0]
+        """Return what it is, from the first line of the builder's docstring."""
+        line = (self.build.__doc__ or "").strip().splitlines()[0]
+        return line.removeprefix("Build ").rstrip(".")
 
 
 _NETWORKS: Registry[Network] = Registry("network")

@@ -33,13 +33,16 @@ from striate.engine.loop import EpochDone, Observer, Plan, fit
 from striate.engine.optim import make_optimizer
 from striate.engine.schedule import SCHEDULES
 from striate.look.filters import first_convolution
-from striate.models.catalogue import create_model
+from striate.models.catalogue import create_model, find
 from striate.runs import folder as names
 from striate.runs.display import Display
 from striate.runs.manifest import first_manifest, now, update_manifest
 from striate.runs.recipe import Recipe, make_recipe, settings_text
 from striate.runs.run import CUSTOM, EVALUATION_BATCH, Run, score_dict
 from striate.runs.story import write_report
+
+
+AUTO = "auto"
 
 
 def train_recipe(
@@ -62,6 +65,8 @@ def train_recipe(
     Raises:
         StriateError: The data, the settings or the disk do not admit it.
     """
+    if recipe.model != AUTO:
+        find(recipe.model)  # a misspelt name is told before any picture is read
     data = load_data(
         recipe.data,
         image_size=recipe.image_size,
@@ -116,7 +121,7 @@ def train(
 def _resolve(recipe: Recipe, data: ImageData) -> Recipe:
     """Decide what was left automatic, so that `args.yaml` holds what was used."""
     model = recipe.model
-    if model == "auto":
+    if model == AUTO:
         model = "notes_grey" if data.in_chans == 1 else "notes_colour"
     return replace(
         recipe.resolved(),
