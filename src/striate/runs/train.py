@@ -41,7 +41,6 @@ from striate.runs.recipe import Recipe, make_recipe, settings_text
 from striate.runs.run import CUSTOM, EVALUATION_BATCH, Run, score_dict
 from striate.runs.story import write_report
 
-
 AUTO = "auto"
 
 
