@@ -62,15 +62,15 @@ def run(options: argparse.Namespace) -> int:
 
     quiet = options.quiet or options.json
 
-    def loaded(data: ImageData) -> None:
+    def begun(data: ImageData, folder: Path) -> None:
         if not options.json:
-            print_data(data)
+            print_data(data, folder)
 
     finished: Run = train_recipe(
         recipe,
         out=options.out,
         overwrite=options.overwrite,
-        loaded=loaded,
+        begun=begun,
         quiet=quiet,
     )
     if options.json:

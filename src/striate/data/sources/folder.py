@@ -74,7 +74,9 @@ def _class_records(
         above = {_identity(root), _identity(folder.parent)}
         names = [str(p.relative_to(root)) for p in _files(folder, root, ignored, above)]
         records += [Record(path=n, label=folder.name, part=part) for n in names]
-        if not names:
+        if not names and not any(
+            s.path == str(folder.relative_to(root)) for s in ignored
+        ):
             ignored.append(_skip(folder, root, "empty-class-folder"))
     return records
 
