@@ -145,7 +145,6 @@ def _prepare(
     overwrite: bool,
 ) -> Path:
     """Put the model where it learns, try it, and make the run folder."""
-    devices.prepare()
     device = devices.choose(recipe.device)
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     _check_output(model, data, device)
@@ -256,6 +255,7 @@ def _learn(
     with (
         Journal(folder) as journal,
         Display(plan.epochs, train_part, quiet) as display,
+        devices.flushed_denormals(),
         polite_interrupt() as asked,
     ):
         observers: tuple[Observer, ...] = (journal, keeper, display)
