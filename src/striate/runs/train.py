@@ -244,6 +244,7 @@ def _learn(
             preprocess=data.preprocess,
             batch_size=recipe.batch_size if part == "train" else EVALUATION_BATCH,
             shuffle=part == "train",
+            augment=recipe.augment if part == "train" else "none",
             seed=recipe.seed,
             device=device,
         )
