@@ -10,8 +10,6 @@ from torch import Tensor
 
 from striate.core.seeds import generator
 
-AUGMENTATIONS = ("none", "mirror")
-
 
 def mirrored(count: int, epoch: int, seed: int) -> Tensor:
     """Tell which of `count` pictures are mirrored in an epoch.

@@ -44,10 +44,12 @@ class Batches:
 
     def __call__(self, epoch: int = 0) -> Iterator[Batch]:
         """Yield (input, label) batches: (N, C, H, W) float32 and (N,) int64."""
-        flips = mirrored(len(self.part), epoch, self.seed)
+        flips = None
+        if self.augment == "mirror":
+            flips = mirrored(len(self.part), epoch, self.seed)
         for index in self.indices(epoch):
             pixels = self.part.pixels[index].to(self.device, non_blocking=True)
-            if self.augment == "mirror":
+            if flips is not None:
                 pixels = mirror(pixels, flips[index].to(self.device))
             labels = self.part.labels[index].to(self.device, non_blocking=True)
             yield normalise(pixels, self.preprocess), labels
