@@ -24,9 +24,9 @@ PRESETS.add("fashion-best")(
         settings={
             "data": "fashion-mnist",
             "model": "notes_colour",
-            "epochs": 20,
-            "batch_size": 128,
-            "lr": 2e-3,
+            "epochs": 22,
+            "batch_size": 64,
+            "lr": 1.5e-3,
             "weight_decay": 0.05,
             "augment": "mirror",
             "val_fraction": 0.05,
