@@ -15,6 +15,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import torch
+
 from record import mean_deviation, save
 from striate.runs.presets import PRESETS
 from striate.runs.recipe import make_recipe
