@@ -1,1 +1,56 @@
-"""striate: the workbench for convolutional networks."""
+"""striate: the workbench for convolutional networks.
+
+```python
+import striate as st
+
+data = st.load_data("digits")
+model = st.create_model("notes_grey", num_classes=10, in_chans=1, image_size=8)
+run = st.train(model, data, epochs=10)
+```
+
+Importing this imports no torch; each name brings what it needs when first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from striate.data.load import ImageData as ImageData
+    from striate.data.load import load_data as load_data
+    from striate.data.sources.source import from_arrays as from_arrays
+    from striate.models.catalogue import create_model as create_model
+    from striate.models.catalogue import networks as networks
+    from striate.runs.predict import predict as predict
+    from striate.runs.recipe import Recipe as Recipe
+    from striate.runs.run import Run as Run
+    from striate.runs.run import load_run as load_run
+    from striate.runs.train import train as train
+    from striate.runs.train import train_recipe as train_recipe
+
+_HOMES = {
+    "ImageData": "striate.data.load",
+    "Recipe": "striate.runs.recipe",
+    "Run": "striate.runs.run",
+    "create_model": "striate.models.catalogue",
+    "from_arrays": "striate.data.sources.source",
+    "load_data": "striate.data.load",
+    "load_run": "striate.runs.run",
+    "networks": "striate.models.catalogue",
+    "predict": "striate.runs.predict",
+    "train": "striate.runs.train",
+    "train_recipe": "striate.runs.train",
+}
+
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"striate has no '{name}'; it has: {', '.join(__all__)}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -85,7 +85,9 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write JSON atomically, indented, with keys in the order given."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+    # Bytes of undecodable names become JSON's own \udcff, which reads back the same.
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
 def write_csv(
@@ -94,8 +96,12 @@ def write_csv(
     """Write a CSV with a header row atomically."""
     sheet = io.StringIO(newline="")
     writer = csv.writer(sheet, lineterminator="\n")
+    quoting = csv.writer(sheet, lineterminator="\n", quoting=csv.QUOTE_ALL)
     writer.writerow(columns)
-    writer.writerows(rows)
+    for row in rows:
+        # Python's writer leaves a carriage return bare, and its reader breaks on it.
+        bare = any(isinstance(cell, str) and "\r" in cell for cell in row)
+        (quoting if bare else writer).writerow(row)
     write_text(path, sheet.getvalue())
 
 
@@ -117,9 +123,17 @@ def read_json(path: Path) -> Any:
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
-    """Read a CSV that has a header row into one mapping a row."""
-    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-        return list(csv.DictReader(file))
+    """Read a CSV that has a header row into one mapping a row.
+
+    Raises:
+        RunError: The file is missing.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+            return list(csv.DictReader(file))
+    except FileNotFoundError as error:
+        fix = "give the folder that `striate train` printed"
+        raise RunError(f"{path.name} is missing", where=path, fix=fix) from error
 
 
 def hash_file(path: Path) -> str:

@@ -123,7 +123,8 @@ class Labels:
         """
         names = set(labels)
         numeric = all(name.isdecimal() for name in names)
-        return cls(tuple(sorted(names, key=int if numeric else None)))
+        # The name second: '1' and '01' are one number, and sets have no order.
+        return cls(tuple(sorted(names, key=lambda n: (int(n) if numeric else 0, n))))
 
     def index(self, name: str | int) -> int:
         """Return the output position of a class; an index passes through.

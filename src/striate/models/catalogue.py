@@ -48,6 +48,7 @@ def network(
 
     def enter(build: Builder) -> Builder:
         line = summary or (build.__doc__ or "").strip().splitlines()[0]
+        line = line.removeprefix("Build ").rstrip(".")
         _NETWORKS.add(name)(
             Network(name=name, build=build, image=image, classes=classes, summary=line)
         )
@@ -109,6 +110,32 @@ def create_model(
         if seed is not None:
             torch.manual_seed(derive(seed, "initialise"))
         return entry.build(image, classes)
+
+
+def catalogue_rows() -> list[dict[str, str | int]]:
+    """Return name, input, classes, parameters and summary of every network.
+
+    Networks are built on torch's meta device: counting needs no weights.
+
+    Example:
+        >>> rows = {row["name"]: row for row in catalogue_rows()}
+        >>> rows["lenet5_modern"]["parameters"]
+        61706
+    """
+    rows: list[dict[str, str | int]] = []
+    for entry in networks():
+        with torch.device("meta"):
+            model = entry.build(entry.image, entry.classes)
+        rows.append(
+            {
+                "name": entry.name,
+                "input": str(entry.image),
+                "classes": entry.classes,
+                "parameters": sum(p.numel() for p in model.parameters()),
+                "what": entry.summary,
+            }
+        )
+    return rows
 
 
 def _image(

@@ -1,0 +1,48 @@
+# Every target sets up what it needs; nothing outside .venv is touched.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: setup demo test test-all lint bench docs clean
+
+setup: $(READY)
+
+# The lock pins the CPU build of torch by its local version (+cpu), so a machine that
+# could only get the CUDA build stops here instead of downloading gigabytes.
+$(READY): requirements.lock pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: $(READY)
+	$(BIN)/striate train digits
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: lint
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest -m "not slow"
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report --fail-under=95
+	$(BIN)/coverage report --fail-under=100 --include="*/core/*,*/audit/*,*/engine/checkpoint.py"
+
+test-all: lint
+	$(BIN)/pytest
+
+bench: $(READY)
+	$(BIN)/python benchmarks/digits.py
+	$(BIN)/python benchmarks/fashion.py
+	$(BIN)/python benchmarks/elpv.py
+
+docs: $(READY)
+	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
+	@echo docs/_build/html/index.html
+
+clean:
+	rm -rf $(VENV) docs/_build .coverage* .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,1 @@
+"""What is this network, without running it?"""

@@ -1,0 +1,1 @@
+"""Verbs only: parse, call, print. One verb a file; torch is imported when it runs."""

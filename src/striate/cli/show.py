@@ -1,0 +1,98 @@
+"""What the verbs say on a terminal."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from striate.report.words import percent
+from striate.runs import folder as names
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from striate.core.spec import Labels
+    from striate.data.load import ImageData
+    from striate.engine.metrics import Score
+    from striate.runs.predict import Answers
+    from striate.runs.run import Run
+
+CLASSES_SHOWN = 12
+ANSWERS_SHOWN = 40
+
+
+def console() -> Console:
+    """Return the console of results: stdout, colours only in a terminal."""
+    return Console(file=sys.stdout, highlight=False, soft_wrap=True)
+
+
+def print_data(data: ImageData, folder: Path) -> None:
+    """Say what the pictures are, and everything a user should be warned of."""
+    out = console()
+    out.print(f"run     {folder}", markup=False)
+    parts = " · ".join(f"{name} {len(part):,}" for name, part in data.parts.items())
+    out.print(f"[bold]{data.name}[/]  {data.preprocess.spec}  {parts}")
+    out.print(f"{data.num_classes} classes: {_listed(data.labels)}", style="dim")
+    if data.quarantined:
+        count = len(data.quarantined)
+        text = f"{count:,} of {data.seen:,} files cannot be used, first:"
+        out.print(text, style="yellow")
+        for skip in data.quarantined[:3]:
+            out.print(f"  {skip.path}: {skip.reason} ({skip.detail})", markup=False)
+    for warning in data.warnings:
+        out.print(f"note: {warning}", style="yellow", markup=False)
+
+
+def _listed(labels: Labels) -> str:
+    shown = ", ".join(labels.names[:CLASSES_SHOWN])
+    return shown + (" …" if len(labels) > CLASSES_SHOWN else "")
+
+
+def print_score(part: str, score: Score) -> None:
+    """Say how good the answers are, with the interval."""
+    low, high = score.interval
+    out = console()
+    out.print(
+        f"[bold]{part} accuracy {percent(score.accuracy)}[/]  "
+        f"95 % interval {100 * low:.1f}–{100 * high:.1f} %, n = {score.count:,}"
+    )
+    balanced = percent(score.balanced_accuracy)
+    out.print(f"balanced {balanced}, cross-entropy {score.loss:.4f} nats", style="dim")
+
+
+def print_end(run: Run) -> None:
+    """Say how the run went, where it lies, and what to try next."""
+    out = console()
+    print_score(run.judged_part, run.predictions(run.judged_part).score())
+    out.print(f"run     {run.path}", markup=False)
+    out.print(f"report  {run.path / names.REPORT}", markup=False)
+    out.print("\nnext:", style="bold")
+    me = _program()
+    for command in (
+        f"open {run.path / names.REPORT}",
+        f"{me} predict {run.path} PICTURE_OR_FOLDER",
+        f"{me} train FOLDER_OF_CLASS_FOLDERS",
+    ):
+        out.print(f"  {command}", markup=False)
+
+
+def _program() -> str:
+    """Return what to type: the bare name only where the shell would find it."""
+    return "striate" if shutil.which("striate") else os.path.relpath(sys.argv[0])
+
+
+def print_answers(answers: Answers) -> None:
+    """List predictions, and every file that could not be asked about."""
+    out = console()
+    for one in answers.predictions[:ANSWERS_SHOWN]:
+        out.print(f"{percent(one.score):>8}  {one.label:<20} {one.path}", markup=False)
+    rest = len(answers.predictions) - ANSWERS_SHOWN
+    if rest > 0:
+        out.print(f"… and {rest:,} more; --out FILE.csv keeps all", style="dim")
+    for skip in answers.skipped:
+        text = f"not used: {skip.path}: {skip.reason} ({skip.detail})"
+        out.print(text, style="yellow", markup=False)

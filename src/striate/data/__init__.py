@@ -1,0 +1,1 @@
+"""What are the pictures? From files on disk to batches of tensors."""

@@ -1,0 +1,140 @@
+"""From 8-bit pixels of any size to a network's input: one path for every use."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from striate.core.errors import DataError
+from striate.core.spec import Preprocess
+
+# ITU-R 601 luma in 1/65536, the weights and rounding of every imaging library.
+_LUMA = (19_595, 38_470, 7_471)
+_CHUNK = 1 << 24
+
+
+def to_input(pixels: np.ndarray, preprocess: Preprocess) -> Tensor:
+    """Bring one picture to the input's channels and size, still 8-bit.
+
+    Args:
+        pixels: (height, width, channels), uint8.
+        preprocess: What to do.
+
+    Shapes:
+        (H, W, C) → (preprocess.height, preprocess.width, preprocess.channels), uint8
+
+    Example:
+        >>> p = Preprocess(channels=1, height=2, width=2)
+        >>> to_input(np.full((4, 4, 3), 200, np.uint8), p).flatten().tolist()
+        [200, 200, 200, 200]
+    """
+    return batch_to_input(pixels[None], preprocess)[0]
+
+
+def batch_to_input(pixels: np.ndarray, preprocess: Preprocess) -> Tensor:
+    """Do the same for pictures of one common size, (N, H, W, C)."""
+    tensor = torch.from_numpy(np.ascontiguousarray(to_channels(pixels, preprocess)))
+    if tensor.shape[1:3] == (preprocess.height, preprocess.width):
+        return tensor
+    return _resize(tensor, preprocess)
+
+
+def to_channels(pixels: np.ndarray, preprocess: Preprocess) -> np.ndarray:
+    """Turn grey into RGB or RGB into grey where the network asks for it.
+
+    Raises:
+        DataError: No rule turns these channels into those.
+    """
+    have, want = pixels.shape[-1], preprocess.channels
+    if have == want:
+        return pixels
+    if have == 1:
+        return np.repeat(pixels, want, axis=-1)
+    if (have, want) == (3, 1):
+        luma = pixels.astype(np.uint32) @ np.array(_LUMA, np.uint32)
+        return ((luma + 32_768) >> 16).astype(np.uint8)[..., None]
+    what = f"pictures have {have} channels, the network takes {want}"
+    raise DataError(what, fix=f"use --in-chans {have}")
+
+
+def _resize(pixels: Tensor, preprocess: Preprocess) -> Tensor:
+    rows, columns = preprocess.height, preprocess.width
+    height, width = pixels.shape[1:3]
+    if preprocess.resize == "squash":
+        return _interpolate(pixels, rows, columns)
+    ratios = rows / height, columns / width
+    ratio = max(ratios) if preprocess.resize == "crop" else min(ratios)
+    scaled = max(1, round(height * ratio)), max(1, round(width * ratio))
+    return _centre(_interpolate(pixels, *scaled), rows, columns, preprocess.background)
+
+
+def _interpolate(pixels: Tensor, rows: int, columns: int) -> Tensor:
+    # Antialiased: shrinking must average pixels, not skip them.
+    planes = pixels.permute(0, 3, 1, 2)
+    size = (rows, columns)
+    scaled = F.interpolate(planes, size, mode="bilinear", antialias=True)
+    return scaled.permute(0, 2, 3, 1)
+
+
+def _centre(pixels: Tensor, rows: int, columns: int, background: int) -> Tensor:
+    """Cut or fill both sides to (rows, columns) around the middle."""
+    height, width = pixels.shape[1:3]
+    top, left = (rows - height) // 2, (columns - width) // 2
+    # Negative padding cuts; the odd pixel goes to the bottom right.
+    amounts = (0, 0, left, columns - width - left, top, rows - height - top)
+    return F.pad(pixels, amounts, value=background)
+
+
+def normalise(batch: Tensor, preprocess: Preprocess) -> Tensor:
+    """Turn an 8-bit batch into the network's floating-point input.
+
+    (v/255 − mean)/std for each channel, as a channels-last tensor.
+
+    Shapes:
+        (N, H, W, C) uint8 → (N, C, H, W) float32
+
+    Example:
+        >>> p = Preprocess(channels=1, height=1, width=1, mean=(0.5,), std=(0.5,))
+        >>> normalise(torch.tensor([[[[255]]], [[[0]]]]).byte(), p).flatten().tolist()
+        [1.0, -1.0]
+    """
+    mean = torch.tensor(preprocess.mean, device=batch.device)
+    std = torch.tensor(preprocess.std, device=batch.device)
+    return (
+        batch.permute(0, 3, 1, 2)
+        .float()
+        .sub_(_plane(255 * mean))
+        .div_(_plane(255 * std))
+    )
+
+
+def _plane(values: Tensor) -> Tensor:
+    return values.view(1, -1, 1, 1)
+
+
+def statistics(pixels: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return mean and deviation of v/255 for each channel, exactly.
+
+    Args:
+        pixels: (N, H, W, C), uint8: the training part only.
+
+    Example:
+        >>> statistics(torch.tensor([0, 255]).byte().view(2, 1, 1, 1))
+        ((0.5,), (0.5,))
+    """
+    levels = torch.arange(256, dtype=torch.float64) / 255
+    means, deviations = [], []
+    for channel in range(pixels.shape[-1]):
+        # A histogram: exact, and no float copy of the whole set is made.
+        values = pixels[..., channel].reshape(-1)
+        chunks = torch.chunk(values, 1 + len(values) // _CHUNK)
+        counts = torch.stack([torch.bincount(c, minlength=256) for c in chunks]).sum(0)
+        share = counts.double() / len(values)
+        mean = float(share @ levels)
+        variance = float(share @ (levels - mean) ** 2)
+        means.append(round(mean, 6))
+        # Constant pictures carry nothing; 1/255 keeps the division finite.
+        deviations.append(round(max(variance**0.5, 1 / 255), 6))
+    return tuple(means), tuple(deviations)

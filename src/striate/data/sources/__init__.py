@@ -1,0 +1,1 @@
+"""Where pictures come from; each file reads one layout, `find` recognises which."""

@@ -1,0 +1,48 @@
+"""Recognise what the user means by DATA: a name, a folder, a CSV, or IDX files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from striate.core.errors import DataError
+from striate.core.registry import nearest
+from striate.data.sources.folder import read_folder
+from striate.data.sources.idx import has_idx, read_idx
+from striate.data.sources.named import NAMED
+from striate.data.sources.source import Source
+from striate.data.sources.table import read_table
+
+
+def find_source(data: str | Path) -> Source:
+    """Return the source behind a name or a path; a name wins over a folder.
+
+    Raises:
+        DataError: Nothing is there, or its layout is not one that is read.
+    """
+    if str(data) in NAMED:
+        return NAMED[str(data)]()
+    path = Path(data)
+    try:
+        found = path.exists()
+    except OSError as error:  # a name too long, a folder that may not be entered
+        what = f"cannot look there: {error.strerror}"
+        raise DataError(what, where=path) from error
+    if not found:
+        raise _missing(path)
+    if path.is_dir():
+        return read_idx(path) if has_idx(path) else read_folder(path)
+    if path.suffix.lower() == ".csv":
+        return read_table(path)
+    if "idx" in path.name and has_idx(path.parent):
+        return read_idx(path.parent)
+    fix = "give a folder of class folders, a .csv, IDX files, or a name: "
+    what = f"'{path.name}' is no layout that is read here"
+    raise DataError(what, where=path, fix=fix + ", ".join(NAMED))
+
+
+def _missing(path: Path) -> DataError:
+    beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+    close = nearest(path.name, [*NAMED, *beside])
+    hint = f"did you mean {' or '.join(close)}? " if close else ""
+    fix = f"{hint}data sets known by name: {', '.join(NAMED)}"
+    return DataError(f"no such file, folder or data set: {path}", fix=fix)

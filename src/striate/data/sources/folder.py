@@ -1,0 +1,148 @@
+"""A folder of class folders, or of train/val/test folders of class folders."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from striate.core.errors import DataError
+from striate.core.spec import Labels
+from striate.data.sources.source import PART_ALIASES, Record, Skipped, Source
+
+# Litter that systems and tools leave behind; never a class, never a picture.
+_LITTER = {"thumbs.db", "desktop.ini", "__macosx"}
+
+LAYOUT = "lay pictures out as FOLDER/<class>/*.jpg, or FOLDER/train/<class>/*.jpg"
+
+
+def read_folder(root: Path) -> Source:
+    """List every file below `root`, each as a record or as ignored with a reason.
+
+    Raises:
+        DataError: No class folders, or nothing in them.
+    """
+    ignored: list[Skipped] = []
+    folders = _subfolders(root, root, ignored)
+    if not folders:
+        raise _no_classes(root, ignored)
+    if _is_split(folders, root):
+        records = _split_records(root, folders, ignored)
+    else:
+        records = _class_records(root, folders, None, ignored)
+    if not records:
+        what = "the class folders hold no files"
+        raise DataError(what, where=root, fix="put pictures into them")
+    labels = Labels.of([record.label for record in records])
+    return Source(
+        name=root.resolve().name or "data",
+        root=root,
+        records=tuple(records),
+        labels=labels,
+        ignored=tuple(ignored),
+    )
+
+
+def _is_split(folders: list[Path], root: Path) -> bool:
+    names = {folder.name.lower() for folder in folders}
+    parts = {PART_ALIASES[name] for name in names if name in PART_ALIASES}
+    others = sorted(names - PART_ALIASES.keys())
+    if "train" in parts and len(parts) > 1 and others:
+        # Read as classes, `train` and `test` would be learnt as two kinds of thing.
+        what = f"beside train, val or test stand other folders: {', '.join(others)}"
+        raise DataError(what, where=root, fix="move them out of this folder")
+    return "train" in parts and not others
+
+
+def _split_records(
+    root: Path, folders: list[Path], ignored: list[Skipped]
+) -> list[Record]:
+    records: list[Record] = []
+    for folder in folders:
+        part = PART_ALIASES[folder.name.lower()]
+        classes = _subfolders(folder, root, ignored)
+        records += _class_records(root, classes, part, ignored)
+    return records
+
+
+def _class_records(
+    root: Path, folders: list[Path], part: str | None, ignored: list[Skipped]
+) -> list[Record]:
+    records = []
+    for folder in folders:
+        above = {_identity(root), _identity(folder.parent)}
+        names = [str(p.relative_to(root)) for p in _files(folder, root, ignored, above)]
+        records += [Record(path=n, label=folder.name, part=part) for n in names]
+        told = {skip.path for skip in ignored}
+        if not names and str(folder.relative_to(root)) not in told:
+            ignored.append(_skip(folder, root, "empty-class-folder"))
+    return records
+
+
+def _subfolders(folder: Path, root: Path, ignored: list[Skipped]) -> list[Path]:
+    """Return the class folders of a folder; files beside them are ignored."""
+    found = []
+    for path in _entries(folder, root, ignored):
+        if path.is_dir():
+            found.append(path)
+        else:
+            ignored.append(_skip(path, root, "not-in-a-class-folder"))
+    return found
+
+
+def _files(
+    folder: Path, root: Path, ignored: list[Skipped], above: set[tuple[int, int]]
+) -> Iterator[Path]:
+    """Yield the files at any depth; `above` breaks loops of symbolic links."""
+    if (key := _identity(folder)) in above:
+        ignored.append(_skip(folder, root, "link-loop"))
+        return
+    for path in _entries(folder, root, ignored):
+        if path.is_dir():
+            yield from _files(path, root, ignored, above | {key})
+        else:
+            yield path
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    status = folder.stat()
+    return status.st_dev, status.st_ino
+
+
+def _entries(folder: Path, root: Path, ignored: list[Skipped]) -> list[Path]:
+    """Return a folder's entries by name, without hidden ones and litter."""
+    try:
+        names = sorted(os.listdir(folder))  # noqa: PTH208 - keeps undecodable bytes
+    except OSError as error:
+        ignored.append(_skip(folder, root, "unreadable-folder", error.strerror or ""))
+        return []
+    kept = []
+    for name in names:
+        path = folder / name
+        if name.startswith("."):
+            ignored.append(_skip(path, root, "hidden"))
+        elif name.lower() in _LITTER:
+            ignored.append(_skip(path, root, "system-file"))
+        elif _is_dangling(path):
+            ignored.append(_skip(path, root, "dangling-link"))
+        else:
+            kept.append(path)
+    return kept
+
+
+def _is_dangling(path: Path) -> bool:
+    return stat.S_ISLNK(path.lstat().st_mode) and not path.exists()
+
+
+def _skip(path: Path, root: Path, reason: str, detail: str = "") -> Skipped:
+    return Skipped(path=str(path.relative_to(root)), reason=reason, detail=detail)
+
+
+def _no_classes(root: Path, ignored: list[Skipped]) -> DataError:
+    loose = sum(skip.reason == "not-in-a-class-folder" for skip in ignored)
+    if loose:
+        what = f"no class folders: {loose} files lie directly in the folder"
+    else:
+        what = "the folder is empty"
+    return DataError(what, where=root, fix=LAYOUT)

@@ -1,0 +1,98 @@
+"""IDX files: the layout of MNIST and its successors (LeCun's page, 1998)."""
+
+from __future__ import annotations
+
+import gzip
+import math
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from striate.core.errors import DataError
+from striate.core.spec import Labels
+from striate.data.sources.source import Source, from_arrays
+
+_PREFIXES = {"train": "train", "t10k": "test", "test": "test", "val": "val"}
+_UNSIGNED_BYTE = 0x08
+
+
+def has_idx(folder: Path) -> bool:
+    """Tell whether a folder holds IDX pictures."""
+    return _locate(folder, "train", "images") is not None
+
+
+def read_idx(folder: Path, names: tuple[str, ...] | None = None) -> Source:
+    """Read train (and t10k, test, val) pictures and labels, gzipped or not.
+
+    Args:
+        folder: Where `train-images-idx3-ubyte[.gz]` and the rest lie.
+        names: Class names by number; the numbers themselves where not given.
+
+    Raises:
+        DataError: A file is missing, damaged, or disagrees with its labels.
+    """
+    images: list[np.ndarray] = []
+    labels: list[np.ndarray] = []
+    parts: list[str] = []
+    for prefix, part in _PREFIXES.items():
+        if _locate(folder, prefix, "images") is None:
+            continue
+        pixels = _read(_require(folder, prefix, "images"), dimensions=3)
+        numbers = _read(_require(folder, prefix, "labels"), dimensions=1)
+        if len(pixels) != len(numbers):
+            what = f"{len(pixels)} pictures but {len(numbers)} labels in '{prefix}'"
+            raise DataError(what, where=folder)
+        if images and pixels.shape[1:] != images[0].shape[1:]:
+            what = f"pictures of '{prefix}' are {pixels.shape[1:]}, not as in training"
+            raise DataError(what, where=folder)
+        images.append(pixels)
+        labels.append(numbers)
+        parts += [part] * len(pixels)
+    numbers = np.concatenate(labels)
+    if not len(numbers):
+        raise DataError("the IDX files hold no pictures", where=folder)
+    classes = names or tuple(str(n) for n in range(int(numbers.max()) + 1))
+    if numbers.max() >= len(classes):
+        what = f"label {numbers.max()} where there are {len(classes)} classes"
+        raise DataError(what, where=folder, fix="copy the files again")
+    return from_arrays(
+        folder.resolve().name,
+        np.concatenate(images),
+        [classes[n] for n in numbers],
+        classes=Labels(classes),
+        parts=parts,
+    )
+
+
+def _locate(folder: Path, prefix: str, kind: str) -> Path | None:
+    found = sorted(folder.glob(f"{prefix}-{kind}*idx*"))
+    return found[0] if found else None
+
+
+def _require(folder: Path, prefix: str, kind: str) -> Path:
+    path = _locate(folder, prefix, kind)
+    if path is None:
+        raise DataError(f"no {prefix}-{kind} IDX file beside its pair", where=folder)
+    return path
+
+
+def _read(path: Path, dimensions: int) -> np.ndarray:
+    try:
+        raw = path.read_bytes()
+        if raw[:2] == b"\x1f\x8b":
+            raw = gzip.decompress(raw)
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"the file is damaged: {error}", where=path) from error
+    if len(raw) < 4 or raw[:3] != bytes((0, 0, _UNSIGNED_BYTE)) or raw[3] != dimensions:
+        what = f"not an IDX file of unsigned bytes in {dimensions} dimensions"
+        raise DataError(what, where=path)
+    head = 4 + 4 * dimensions
+    sides = struct.unpack(f">{dimensions}I", raw[4:head].ljust(head - 4, b"\xff"))
+    if len(raw) - head != math.prod(sides):
+        what = (
+            f"the header says {math.prod(sides):,} bytes, there are {len(raw) - head:,}"
+        )
+        raise DataError(what, where=path, fix="copy the file again")
+    return np.frombuffer(raw, np.uint8, offset=head).reshape(sides)

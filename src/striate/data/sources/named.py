@@ -1,0 +1,64 @@
+"""Sets known by name: bundled with a library, or installed by the system."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from striate.core.errors import DataError
+from striate.core.registry import Registry
+from striate.data.sources.idx import has_idx, read_idx
+from striate.data.sources.source import Source, from_arrays
+
+FASHION_CLASSES = (
+    "T-shirt/top",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
+)
+
+NAMED: Registry[Callable[[], Source]] = Registry("data set")
+
+
+@NAMED.add("digits")
+def digits() -> Source:
+    """Return scikit-learn's 1,797 handwritten digits, 8×8 grey, levels 0–16."""
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    pixels = np.rint(bunch.images * (255 / 16)).astype(np.uint8)
+    return from_arrays("digits", pixels, [str(n) for n in bunch.target])
+
+
+@NAMED.add("fashion-mnist")
+def fashion_mnist() -> Source:
+    """Return Fashion-MNIST (Xiao et al. 2017): 60,000 + 10,000 grey 28×28.
+
+    Raises:
+        DataError: It is not installed; says how to get it or where to point.
+    """
+    places = [folder / "fashion-mnist" for folder in _data_folders()]
+    for place in places:
+        if has_idx(place):
+            return read_idx(place, FASHION_CLASSES)
+    looked = ", ".join(map(str, places))
+    fix = (
+        "install the system's package dataset-fashion-mnist (Debian, Ubuntu), or give "
+        "the folder of the four IDX files in place of the name"
+    )
+    raise DataError("fashion-mnist is not on this machine", where=looked, fix=fix)
+
+
+def _data_folders() -> list[Path]:
+    home = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share")
+    shared = os.environ.get("XDG_DATA_DIRS") or "/usr/local/share:/usr/share"
+    return [home / "datasets", *(Path(p) / "datasets" for p in shared.split(":") if p)]

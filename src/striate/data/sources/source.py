@@ -1,0 +1,121 @@
+"""A source: records of pictures in a fixed order, and what was passed over, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from striate.core.spec import Labels
+from striate.data.decode import read_file
+
+PARTS = ("train", "val", "test")
+PART_ALIASES = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+    "testing": "test",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """One picture: where it is, its class, and its part and group where given.
+
+    `path` is relative to the source's root, or `set/number` for sets held as arrays.
+    """
+
+    path: str
+    label: str
+    part: str | None = None
+    group: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Skipped:
+    """A file that is not used: the path, a short reason, and a detail."""
+
+    path: str
+    reason: str
+    detail: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Records in a fixed order.
+
+    Args:
+        name: What the user called it, short enough for a run's name.
+        records: One a picture.
+        labels: Class names in output order.
+        root: Folder that the records' paths start from; None for arrays.
+        arrays: Pixels (N, height, width, channels), row i for records[i], or None.
+        ignored: Files that by rule are no pictures of the set.
+        quarantined: Files that should have been usable and are not.
+        warnings: Sentences a user should read.
+    """
+
+    name: str
+    records: tuple[Record, ...]
+    labels: Labels
+    root: Path | None = None
+    arrays: np.ndarray | None = field(default=None, repr=False)
+    ignored: tuple[Skipped, ...] = ()
+    quarantined: tuple[Skipped, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    def payload(self, index: int) -> bytes:
+        """Return the bytes of a record's file.
+
+        Raises:
+            UndecodableError: The file cannot be read.
+        """
+        if self.root is None:
+            raise TypeError("a source of arrays has no files")
+        return read_file(self.root / self.records[index].path)
+
+
+def from_arrays(
+    name: str,
+    images: np.ndarray,
+    labels: Sequence[str],
+    *,
+    classes: Labels | None = None,
+    parts: Sequence[str] | None = None,
+) -> Source:
+    """Make a source of pictures that are already in memory.
+
+    Args:
+        name: Prefix of the records' paths.
+        images: 8-bit pixels, (N, height, width) or (N, height, width, channels).
+        labels: A class name for each picture.
+        classes: Output order of the classes; sorted names where not given.
+        parts: `train`, `val` or `test` for each picture, where the set is split.
+
+    Example:
+        >>> grey = np.zeros((2, 4, 4), np.uint8)
+        >>> from_arrays("toy", grey, ["a", "b"]).arrays.shape
+        (2, 4, 4, 1)
+    """
+    if images.dtype != np.uint8 or images.ndim not in (3, 4):
+        shape = f"{images.dtype} of {images.ndim} dimensions"
+        raise ValueError(f"pictures must be uint8 (N, H, W[, C]), got {shape}")
+    if len(images) != len(labels):
+        raise ValueError(f"{len(images)} pictures but {len(labels)} labels")
+    width = len(str(len(images) - 1))
+    given: Sequence[str | None] = parts or [None] * len(labels)
+    records = tuple(
+        Record(path=f"{name}/{i:0{width}d}", label=label, part=part)
+        for i, (label, part) in enumerate(zip(labels, given, strict=True))
+    )
+    return Source(
+        name=name,
+        records=records,
+        labels=classes or Labels.of(list(labels)),
+        arrays=images if images.ndim == 4 else images[..., None],
+    )

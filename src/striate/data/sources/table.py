@@ -1,0 +1,103 @@
+"""A CSV with the columns image_path,label[,split,group]."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+from striate.core.errors import DataError
+from striate.core.registry import nearest
+from striate.core.spec import Labels
+from striate.data.sources.source import PART_ALIASES, Record, Skipped, Source
+
+REQUIRED = ("image_path", "label")
+OPTIONAL = ("split", "group")
+
+
+def read_table(path: Path) -> Source:
+    """Read records from a CSV; paths in it are relative to its own folder.
+
+    A repeated row is ignored and listed; a picture given two labels is quarantined,
+    because nobody can know which is right. Unknown columns are named in a warning.
+
+    Raises:
+        DataError: Not UTF-8, a required column is missing, an unknown split, no rows.
+    """
+    header, rows = _read(path)
+    warnings = _check_columns(header, path)
+    records: dict[str, Record] = {}
+    ignored: list[Skipped] = []
+    conflicts: dict[str, Skipped] = {}
+    for number, row in rows:
+        record = _record(row, number, path)
+        first = records.setdefault(record.path, record)
+        if first is record:
+            continue
+        if first.label == record.label:
+            skip = Skipped(path=record.path, reason="duplicate-row", detail=f"{number}")
+            ignored.append(skip)
+        else:
+            detail = f"labelled '{first.label}' and '{record.label}' (line {number})"
+            skip = Skipped(path=record.path, reason="two-labels", detail=detail)
+            conflicts[record.path] = skip
+            ignored.append(Skipped(path=record.path, reason="duplicate-row"))
+    kept = tuple(r for r in records.values() if r.path not in conflicts)
+    if not kept:
+        raise DataError("the CSV has no usable rows", where=path)
+    return Source(
+        name=path.stem,
+        root=path.parent,
+        records=kept,
+        labels=Labels.of([record.label for record in kept]),
+        ignored=tuple(ignored),
+        quarantined=tuple(conflicts.values()),
+        warnings=warnings,
+    )
+
+
+def _read(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            rows = [(reader.line_num, row) for row in reader]
+            return list(reader.fieldnames or ()), rows
+    except UnicodeDecodeError as error:
+        what = f"the CSV is not UTF-8: {error.reason} at byte {error.start}"
+        raise DataError(what, where=path, fix="save it as UTF-8") from error
+    except csv.Error as error:
+        raise DataError(f"not a CSV: {error}", where=path) from error
+    except OSError as error:
+        what = f"cannot read the CSV: {error.strerror}"
+        raise DataError(what, where=path) from error
+
+
+def _check_columns(header: list[str], path: Path) -> tuple[str, ...]:
+    known = (*REQUIRED, *OPTIONAL)
+    extra = [name for name in header if name not in known]
+    missing = [name for name in REQUIRED if name not in header]
+    if missing:
+        close = [n for name in missing for n in nearest(name, extra, 1)]
+        rename = f"rename '{close[0]}'; " if close else ""
+        what = f"column {' and '.join(missing)} is missing; got: {', '.join(header)}"
+        fix = f"{rename}the columns are image_path,label[,split,group]"
+        raise DataError(what, where=path, fix=fix)
+    if not extra:
+        return ()
+    return (f"unknown columns of {path.name} are not used: {', '.join(extra)}",)
+
+
+def _record(row: dict[str, str], number: int, path: Path) -> Record:
+    name, label = (row.get(key) or "" for key in REQUIRED)
+    if not name or not label:
+        what = f"line {number} lacks a path or a label"
+        raise DataError(what, where=path, fix="complete or delete the line")
+    part = (row.get("split") or "").strip().lower()
+    if part and part not in PART_ALIASES:
+        what = f"line {number}: split cannot be '{part}'"
+        raise DataError(what, where=path, fix="use train, val, test or nothing")
+    return Record(
+        path=name,
+        label=label,
+        part=PART_ALIASES.get(part),
+        group=row.get("group") or None,
+    )

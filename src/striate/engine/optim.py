@@ -1,0 +1,68 @@
+"""Optimisers by name, with decay on weights only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from striate.core.errors import SettingError
+from striate.core.registry import Registry
+
+Groups = list[dict[str, Any]]
+OPTIMIZERS: Registry[Callable[[Groups, float, float], Optimizer]] = Registry(
+    "optimizer"
+)
+
+
+@OPTIMIZERS.add("sgd")
+def sgd(groups: Groups, lr: float, momentum: float) -> Optimizer:
+    """Stochastic gradient descent with Nesterov momentum."""
+    nesterov = momentum > 0
+    return torch.optim.SGD(groups, lr, momentum, nesterov=nesterov, fused=True)
+
+
+@OPTIMIZERS.add("adam")
+def adam(groups: Groups, lr: float, momentum: float) -> Optimizer:
+    """Adam (Kingma & Ba 2014); decay enters the gradient."""
+    return torch.optim.Adam(groups, lr, betas=(momentum, 0.999), fused=True)
+
+
+@OPTIMIZERS.add("adamw")
+def adamw(groups: Groups, lr: float, momentum: float) -> Optimizer:
+    """Adam with decoupled weight decay (Loshchilov & Hutter 2017)."""
+    return torch.optim.AdamW(groups, lr, betas=(momentum, 0.999), fused=True)
+
+
+def make_optimizer(
+    model: nn.Module, name: str, lr: float, momentum: float, weight_decay: float
+) -> Optimizer:
+    """Build an optimiser over the parameters that are trainable.
+
+    Biases, gains and other vectors are not decayed: shrinking them does not
+    regularise what the network computes.
+
+    Raises:
+        UnknownNameError: No optimiser has this name.
+        SettingError: Nothing is trainable.
+    """
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    if not trainable:
+        fix = "set requires_grad on at least one parameter"
+        raise SettingError("the network has no trainable parameter", fix=fix)
+    kernels = [p for p in trainable if p.ndim > 1]
+    vectors = [p for p in trainable if p.ndim <= 1]
+    groups: Groups = [
+        {"params": kernels, "weight_decay": weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
+    return OPTIMIZERS[name]([g for g in groups if g["params"]], lr, momentum)
+
+
+def set_rate(optimizer: Optimizer, rate: float) -> None:
+    """Set the learning rate of every group."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate

@@ -1,0 +1,54 @@
+"""Learning-rate schedules: each a function from progress (0–1) to a factor (0–1)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from striate.core.registry import Registry
+
+Schedule = Callable[[float], float]
+
+SCHEDULES: Registry[Schedule] = Registry("schedule")
+
+WARM_SHARE = 0.25  # of a one-cycle run spent rising (Smith & Topin 2017, fig. 1)
+START = 1 / 25
+END = 1e-4
+
+
+@SCHEDULES.add("one_cycle")
+def one_cycle(progress: float) -> float:
+    """Rise from 1/25 to 1 over the first quarter, then fall to almost nothing.
+
+    Smith & Topin 2017, with cosine in place of straight lines.
+
+    Example:
+        >>> [round(one_cycle(t), 3) for t in (0, 0.25, 1)]
+        [0.04, 1.0, 0.0]
+    """
+    if progress < WARM_SHARE:
+        return _ease(START, 1.0, progress / WARM_SHARE)
+    return _ease(1.0, END, (progress - WARM_SHARE) / (1 - WARM_SHARE))
+
+
+@SCHEDULES.add("cosine")
+def cosine(progress: float) -> float:
+    """Fall from 1 to almost nothing along half a cosine (Loshchilov & Hutter 2016)."""
+    return _ease(1.0, END, progress)
+
+
+@SCHEDULES.add("step")
+def step(progress: float) -> float:
+    """Divide by ten at one half and at three quarters (ResNet's CIFAR recipe)."""
+    return 1.0 if progress < 0.5 else 0.1 if progress < 0.75 else 0.01
+
+
+@SCHEDULES.add("constant")
+def constant(progress: float) -> float:
+    """Stay at 1."""
+    return 1.0
+
+
+def _ease(start: float, end: float, progress: float) -> float:
+    share = (1 - math.cos(math.pi * min(max(progress, 0.0), 1.0))) / 2
+    return start + (end - start) * share

@@ -1,0 +1,42 @@
+"""One step of learning: forward, cost, back-propagation, update."""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim import Optimizer
+
+from striate.core.errors import NonFiniteError
+
+LOWER_LR = "lower --lr; the last good weights are kept"
+
+
+def train_step(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    optimizer: Optimizer,
+    label_smoothing: float = 0.0,
+) -> float:
+    """Learn from one mini-batch and return its mean cost in nats.
+
+    Args:
+        model: Any network from (N, C, H, W) to (N, classes).
+        x: A batch of inputs.
+        y: Class numbers, (N,).
+        optimizer: Over the model's parameters.
+        label_smoothing: Share of the target spread over all classes (Szegedy 2015).
+
+    Raises:
+        NonFiniteError: The cost is NaN or infinite; the weights are as before.
+    """
+    cost = F.cross_entropy(model(x), y, label_smoothing=label_smoothing)
+    value = cost.item()
+    if not math.isfinite(value):
+        raise NonFiniteError(f"the training loss became {value}", fix=LOWER_LR)
+    optimizer.zero_grad()
+    cost.backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
+    return value

@@ -1,0 +1,95 @@
+"""From numbers to pictures: colour maps, tiles, PNG."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image
+
+from striate.core.findings import Picture
+
+# Ends and middle of the map for signed values: negative blue, zero pale, positive red.
+_NEGATIVE, _ZERO, _POSITIVE = (33, 86, 165), (238, 238, 234), (190, 45, 40)
+# Stops of the map for amounts: nothing dark, much light, through blue and amber.
+_AMOUNTS = (
+    (12, 14, 28),
+    (38, 64, 120),
+    (96, 130, 150),
+    (222, 178, 96),
+    (255, 247, 220),
+)
+
+
+def signed(values: np.ndarray, limit: float) -> np.ndarray:
+    """Colour signed numbers: −limit blue, 0 pale, +limit red.
+
+    Shapes:
+        (H, W) → (H, W, 3) uint8
+
+    Example:
+        >>> signed(np.array([[0.0]]), 1.0).tolist()
+        [[[238, 238, 234]]]
+    """
+    share = np.clip(values / (limit or 1.0), -1, 1)
+    return _ramp((share + 1) / 2, (_NEGATIVE, _ZERO, _POSITIVE))
+
+
+def amounts(values: np.ndarray) -> np.ndarray:
+    """Colour numbers from the map's own least (dark) to its most (light)."""
+    low, high = float(values.min()), float(values.max())
+    return _ramp((values - low) / ((high - low) or 1.0), _AMOUNTS)
+
+
+def _ramp(share: np.ndarray, stops: Sequence[tuple[int, int, int]]) -> np.ndarray:
+    places = np.linspace(0, 1, len(stops))
+    channels = [np.interp(share, places, [s[c] for s in stops]) for c in range(3)]
+    return np.stack(channels, -1).round().astype(np.uint8)
+
+
+def enlarge(pixels: np.ndarray, side: int) -> np.ndarray:
+    """Repeat pixels until the picture is at least `side` high, if it is smaller.
+
+    Example:
+        >>> enlarge(np.zeros((3, 2, 3), np.uint8), 6).shape
+        (6, 4, 3)
+    """
+    times = -(-side // pixels.shape[0])
+    return pixels.repeat(times, 0).repeat(times, 1)
+
+
+def tile(pictures: Sequence[np.ndarray], columns: int, gap: int = 4) -> np.ndarray:
+    """Lay equal pictures (H, W, 3) out in rows; what lies between is transparent.
+
+    Example:
+        >>> tile([np.zeros((2, 2, 3), np.uint8)] * 3, columns=2).shape
+        (8, 8, 4)
+    """
+    columns = min(columns, len(pictures))
+    rows = -(-len(pictures) // columns)
+    height, width = pictures[0].shape[:2]
+    size = (rows * (height + gap) - gap, columns * (width + gap) - gap, 4)
+    sheet = np.zeros(size, np.uint8)
+    for i, picture in enumerate(pictures):
+        top, left = (i // columns) * (height + gap), (i % columns) * (width + gap)
+        place = sheet[top : top + height, left : left + width]
+        place[..., 3] = 255
+        place[..., : picture.shape[-1]] = picture
+    return sheet
+
+
+def picture(pixels: np.ndarray, caption: str = "", detail: str = "") -> Picture:
+    """Encode 8-bit pixels, (H, W, channels), as a PNG with its words.
+
+    Any channel count can be shown: 1 is grey, 3 RGB, 4 RGB with transparency; of
+    others the mean is shown.
+    """
+    if pixels.shape[-1] not in (1, 3, 4):
+        pixels = pixels.mean(-1, keepdims=True).round().astype(np.uint8)
+    height, width, channels = pixels.shape
+    image = Image.fromarray(pixels[..., 0] if channels == 1 else pixels)
+    file = io.BytesIO()
+    image.save(file, "PNG", optimize=True)
+    png = file.getvalue()
+    return Picture(png=png, width=width, height=height, caption=caption, detail=detail)

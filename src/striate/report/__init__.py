@@ -1,0 +1,1 @@
+"""How is it shown? Renderers of `core.findings`; they know nothing else."""

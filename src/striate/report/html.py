@@ -1,0 +1,169 @@
+"""One page, one file: a report that opens anywhere, offline, for good.
+
+Nothing is fetched: the policy in the head forbids it, style and script are inline,
+pictures are data. The script is allowed by its hash, so even markup that slipped
+through could not run; without it everything but old browsers' dialogs still works.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from collections.abc import Iterator, Sequence
+from importlib.resources import files
+from itertools import groupby
+
+from striate.core.findings import (
+    Block,
+    Curve,
+    Figure,
+    Figures,
+    Images,
+    Matrix,
+    Page,
+    Prose,
+    Section,
+    Table,
+)
+from striate.report import svg
+from striate.report.album import Album
+from striate.report.grid import grid
+from striate.report.markup import Html, join, paragraphs, say, tag
+from striate.report.sheet import sheet
+from striate.report.words import one_line
+
+TONES = {"good": "Good", "warning": "Warning", "bad": "Problem"}
+
+
+def render(page: Page) -> str:
+    """Return a whole report as one self-contained HTML file.
+
+    Example:
+        >>> section = Section(title="A", blocks=(Prose(text="All <well>."),))
+        >>> made = render(Page(title="Run 1", sections=(section,)))
+        >>> made[:15], "All &lt;well&gt;." in made, "://" in made
+        ('<!doctype html>', True, False)
+    """
+    album = Album()
+    # The body comes first: it fills the album, whose rules stand in the head.
+    body = _body(page, album)
+    return f"<!doctype html>\n{tag('html', _head(page, album), body, lang='en')}\n"
+
+
+def _head(page: Page, album: Album) -> Html:
+    script = _asset("page.js")
+    return tag(
+        "head",
+        tag("meta", charset="utf-8"),
+        tag("meta", http_equiv="Content-Security-Policy", content=_policy(script)),
+        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        tag("meta", name="color-scheme", content="light dark"),
+        tag("meta", name="generator", content="striate"),
+        tag("title", say(one_line(page.title))),
+        tag("style", _asset("page.css"), Html(album.css())),
+        tag("script", script, type="module"),
+    )
+
+
+def _asset(file: str) -> Html:
+    return Html(files("striate.report").joinpath(file).read_text("utf-8"))
+
+
+def _policy(script: str) -> str:
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    nothing = "default-src 'none'; base-uri 'none'; form-action 'none'"
+    own = f"img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
+    return f"{nothing}; {own}"
+
+
+def _body(page: Page, album: Album) -> Html:
+    anchors = _anchors(page.sections)
+    pairs = list(zip(page.sections, anchors, strict=True))
+    title = tag("h1", say(one_line(page.title)))
+    subtitle = paragraphs(page.subtitle)
+    sections = [_section(section, anchor, album) for section, anchor in pairs]
+    return tag(
+        "body",
+        tag("a", say("Skip to the report"), href="#report", class_="skip"),
+        tag("header", title, subtitle),
+        _contents(pairs) if len(pairs) > 1 else Html(""),
+        tag("main", *sections, id="report", tabindex=-1),
+        tag("footer", paragraphs(page.footer)),
+    )
+
+
+def _anchors(sections: Sequence[Section]) -> list[str]:
+    """Ids that read like the titles; the number keeps equal titles apart."""
+    slugs = [re.sub(r"[^a-z0-9]+", "-", s.title.lower()).strip("-") for s in sections]
+    return [f"{number}-{slug}".strip("-") for number, slug in enumerate(slugs, 1)]
+
+
+def _contents(pairs: Sequence[tuple[Section, str]]) -> Html:
+    links = [
+        tag("li", tag("a", say(one_line(section.title)), href=f"#{anchor}"))
+        for section, anchor in pairs
+    ]
+    return tag("nav", tag("ol", *links), aria_label="Contents")
+
+
+def _section(section: Section, anchor: str, album: Album) -> Html:
+    head = tag("h2", say(one_line(section.title)), id=f"{anchor}-title")
+    lead = tag("div", paragraphs(section.lead), class_="lead") if section.lead else ""
+    blocks = join(_blocks(section.blocks, album, anchor))
+    labelled = f"{anchor}-title"
+    return tag("section", head, Html(lead), blocks, id=anchor, aria_labelledby=labelled)
+
+
+def _blocks(blocks: Sequence[Block], album: Album, anchor: str) -> Iterator[Html]:
+    """Neighbouring charts share a row where the page is wide enough."""
+    numbered = enumerate(blocks, 1)
+    for charts, group in groupby(numbered, key=lambda pair: isinstance(pair[1], Curve)):
+        made = [_block(block, album, f"{anchor}-{number}") for number, block in group]
+        yield tag("div", *made, class_="charts") if charts else join(made)
+
+
+def _block(block: Block, album: Album, key: str) -> Html:
+    match block:
+        case Prose():
+            return _prose(block)
+        case Figures():
+            return tag("dl", *[_figure(f) for f in block.figures], class_="figures")
+        case Table():
+            return sheet(block)
+        case Curve():
+            return _chart(block)
+        case Images():
+            return _gallery(block, album)
+        case Matrix():
+            return grid(block, album, key)
+
+
+def _prose(prose: Prose) -> Html:
+    if prose.tone not in TONES:
+        return tag("div", paragraphs(prose.text), class_="prose")
+    # Colour alone must not carry the tone.
+    word = tag("b", say(TONES[prose.tone]), class_="tone")
+    text = paragraphs(prose.text)
+    return tag("div", word, text, class_=f"prose {prose.tone}", role="note")
+
+
+def _figure(figure: Figure) -> Html:
+    parts = [tag("dt", say(figure.label)), tag("dd", say(figure.value))]
+    if figure.detail:
+        parts.append(tag("dd", say(figure.detail), class_="detail"))
+    return tag("div", *parts)
+
+
+def _chart(curve: Curve) -> Html:
+    title = tag("h3", say(one_line(curve.title)))
+    note = tag("p", say(curve.note), class_="note") if curve.note else Html("")
+    drawing = [Html(svg.legend(curve)), Html(svg.curve(curve))]
+    return tag("figure", title, *drawing, note, class_="block")
+
+
+def _gallery(images: Images, album: Album) -> Html:
+    title = tag("h3", say(images.title)) if images.title else Html("")
+    note = tag("p", say(images.note), class_="note") if images.note else Html("")
+    pictures = album.gallery(images.pictures, images.scale)
+    return tag("div", title, pictures, note, class_="block")

@@ -1,0 +1,105 @@
+// Conveniences only: the page reads fully without them.
+
+// Older browsers do not know `command="show-modal"` yet.
+if (!("commandForElement" in HTMLButtonElement.prototype)) {
+  document.addEventListener("click", (event) => {
+    const button = event.target.closest("button[commandfor]");
+    if (button) document.getElementById(button.getAttribute("commandfor")).showModal();
+  });
+}
+if (!("closedBy" in HTMLDialogElement.prototype)) {
+  document.addEventListener("click", ({ target }) => {
+    if (target instanceof HTMLDialogElement) target.close();
+  });
+}
+
+// A matrix says in words what the pointer or the focus is on, and lights its names.
+for (const matrix of document.querySelectorAll(".matrix")) {
+  const readout = matrix.querySelector(".readout");
+  const idle = readout.textContent;
+  const heads = matrix.querySelectorAll("thead th");
+  const point = ({ target }) => {
+    const button = target.closest("td button");
+    for (const head of matrix.querySelectorAll(".here")) head.classList.remove("here");
+    readout.textContent = button ? button.getAttribute("aria-label") : idle;
+    if (!button) return;
+    const cell = button.parentElement;
+    cell.parentElement.cells[0].classList.add("here");
+    heads[cell.cellIndex - 1].classList.add("here");
+  };
+  matrix.addEventListener("pointerover", point);
+  matrix.addEventListener("focusin", point);
+}
+
+// Arrow keys walk a matrix from cell to cell that counted something.
+document.addEventListener("keydown", (event) => {
+  const step = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
+  const cell = event.target.closest(".matrix td");
+  if (!step || !cell) return;
+  const rows = cell.closest("table").rows;
+  let [x, y] = [cell.cellIndex, cell.parentElement.rowIndex];
+  for (;;) {
+    [x, y] = [x + step[0], y + step[1]];
+    const next = rows[y]?.cells[x];
+    if (!next) return;
+    const button = next.querySelector("button");
+    if (button) {
+      event.preventDefault();
+      button.focus();
+      return;
+    }
+  }
+});
+
+// A chart's key shows the values nearest to the pointer.
+const spell = (value, percent) => {
+  const text = percent ? (100 * value).toFixed(2) + " %" : String(+value.toPrecision(4));
+  return text.replace("-", "−");
+};
+for (const chart of document.querySelectorAll("svg.chart")) {
+  const series = JSON.parse(chart.dataset.points);
+  const outputs = [...chart.parentElement.querySelectorAll(".legend output")];
+  const last = outputs.map((output) => output.textContent);
+  const axis = chart.querySelector("text.end");
+  const label = axis.textContent;
+  const cursor = chart.querySelector(".cursor");
+  const percent = "percent" in chart.dataset;
+  const nearest = (points, place) =>
+    points.reduce((best, p) => (Math.abs(p[0] - place) < Math.abs(best[0] - place) ? p : best));
+  chart.addEventListener("pointermove", (event) => {
+    const style = getComputedStyle(chart);
+    const box = chart.getBoundingClientRect();
+    const left = parseFloat(style.paddingLeft);
+    const width = box.width - left - parseFloat(style.paddingRight);
+    const all = series.flat();
+    if (!all.length) return;
+    const [place, x] = nearest(all, (event.clientX - box.left - left) / width);
+    cursor.setAttribute("x1", 100 * place + "%");
+    cursor.setAttribute("x2", 100 * place + "%");
+    chart.classList.add("read");
+    axis.textContent = `${label} ${spell(x, false)}`.trim();
+    series.forEach((points, i) => {
+      if (points.length) outputs[i].textContent = spell(nearest(points, place)[2], percent);
+    });
+  });
+  chart.addEventListener("pointerleave", () => {
+    chart.classList.remove("read");
+    axis.textContent = label;
+    outputs.forEach((output, i) => (output.textContent = last[i]));
+  });
+}
+
+// The contents mark the section that is being read.
+const links = new Map([...document.querySelectorAll("nav a")].map((a) => [a.hash.slice(1), a]));
+const mark = () => {
+  const sections = [...document.querySelectorAll("main > section")];
+  const line = innerHeight / 3;
+  const end = innerHeight + scrollY >= document.documentElement.scrollHeight - 4;
+  const read = end && scrollY > 0 ? sections.at(-1) : sections.findLast((s) => s.getBoundingClientRect().top < line);
+  for (const [id, link] of links) {
+    if (read?.id === id) link.setAttribute("aria-current", "true");
+    else link.removeAttribute("aria-current");
+  }
+};
+addEventListener("scroll", mark, { passive: true });
+mark();

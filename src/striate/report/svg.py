@@ -1,0 +1,201 @@
+"""A chart as inline SVG that follows the page's theme and width.
+
+The drawing is stretched to its box while lines keep their thickness and words their
+size: paths live in an inner viewport of 1000×1000, words are placed in percent.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from striate.core.findings import Curve, Series
+from striate.report.markup import Html, join, say, tag
+from striate.report.points import Point, points, runs, thin
+from striate.report.scales import Scale, fit, shown, tick_text
+from striate.report.words import isolate, number, one_line, reading
+
+COLOURS = 6  # as many as page.css names; further series repeat them, dashed
+
+
+def curve(chart: Curve) -> str:
+    """Return a chart as one `<svg>` element; page.css gives it colours.
+
+    Values that have no place on the axis (NaN, infinity, zero on a logarithm) are
+    gaps in the line, and the description counts them.
+
+    Example:
+        >>> loss = Series(name="train", x=(1, 2, 3), y=(0.9, 0.4, 0.3))
+        >>> made = curve(Curve(title="L", x_label="epoch", y_label="", series=(loss,)))
+        >>> made[:4], "M0,0 500,833.3 1000,1000" in made
+        ('<svg', True)
+    """
+    across, up = _axes(chart)
+    paths = join(_paths(i, s, across, up) for i, s in enumerate(chart.series))
+    dots = join(_dots(i, s, across, up) for i, s in enumerate(chart.series))
+    inner = {"viewBox": "0 0 1000 1000", "preserveAspectRatio": "none"}
+    return tag(
+        "svg",
+        tag("title", say(one_line(chart.title))),
+        tag("desc", say(_description(chart))),
+        _grid(chart, across, up),
+        _mark(chart, across),
+        tag("svg", paths, class_="plot", **inner),
+        dots,
+        tag("line", class_="cursor", y1="0", y2="100%"),
+        role="img",
+        aria_label=f"{one_line(chart.title)}. {_description(chart)}",
+        class_="chart",
+        data_points=_readings(chart, across),
+        data_percent=chart.percent_y,
+    )
+
+
+def legend(curve: Curve) -> str:
+    """Return the chart's key: a swatch, the name and the last value of each series.
+
+    Example:
+        >>> flat = Series(name="a<b", x=(1,), y=(0.5,))
+        >>> key = legend(Curve(title="", x_label="", y_label="", series=(flat,)))
+        >>> "a&lt;b" in key, "0.5" in key
+        (True, True)
+    """
+    items = [_key(i, series, curve) for i, series in enumerate(curve.series)]
+    return tag("ul", *items, class_="legend")
+
+
+def _key(index: int, series: Series, curve: Curve) -> Html:
+    finite = [y for _, y in zip(series.x, series.y, strict=False) if shown(y)]
+    value = reading(finite[-1], curve.percent_y) if finite else "no values"
+    return tag(
+        "li",
+        tag("i", class_=_hue(index)),
+        tag("bdi", say(one_line(series.name))),
+        tag("output", say(value)),
+    )
+
+
+def _axes(curve: Curve) -> tuple[Scale, Scale]:
+    spots = [p for series in curve.series for p in points(series, curve.log_y)]
+    bands = [band for s in curve.series for band in (s.low, s.high) if band]
+    heights = [y for _, y in spots] + [y for band in bands for y in band]
+    return fit((x for x, _ in spots), tight=True), fit(heights, log=curve.log_y)
+
+
+def _paths(index: int, series: Series, across: Scale, up: Scale) -> Html:
+    lines = [run for run in runs(series.x, series.y, up.log) if len(run) > 1]
+    steps = " ".join(f"M{_trail(thin(run), across, up)}" for run in lines)
+    line = tag("path", class_=f"line {_hue(index)}", d=steps) if steps else Html("")
+    return join([_band(index, series, across, up), line])
+
+
+def _band(index: int, series: Series, across: Scale, up: Scale) -> Html:
+    if series.low is None or series.high is None:
+        return Html("")
+    edges = zip(series.x, series.low, series.high, strict=False)
+    kept = [e for e in edges if shown(e[0]) and all(shown(y, up.log) for y in e[1:])]
+    if len(kept) < 2:
+        return Html("")
+    floor = _trail(thin([(x, low) for x, low, _ in kept]), across, up)
+    roof = _trail(thin([(x, high) for x, _, high in kept])[::-1], across, up)
+    return tag("path", class_=f"band {_hue(index)}", d=f"M{floor} L{roof}Z")
+
+
+def _trail(spots: Sequence[Point], across: Scale, up: Scale) -> str:
+    pairs = [(_thousand(across, x), _thousand(up, y, flip=True)) for x, y in spots]
+    return " ".join(f"{x},{y}" for x, y in pairs)
+
+
+def _thousand(scale: Scale, value: float, flip: bool = False) -> str:
+    place = scale.place(value)
+    return f"{1000 * (1 - place if flip else place):.1f}".removesuffix(".0")
+
+
+def _hundred(scale: Scale, value: float, flip: bool = False) -> str:
+    place = scale.place(value)
+    return f"{100 * (1 - place if flip else place):.2f}%"
+
+
+def _dots(index: int, series: Series, across: Scale, up: Scale) -> Html:
+    """A lone value draws no line, so it is a dot."""
+    alone = [run[0] for run in runs(series.x, series.y, up.log) if len(run) == 1]
+    return join(
+        tag(
+            "circle",
+            class_=f"dot {_hue(index)}",
+            cx=_hundred(across, x),
+            cy=_hundred(up, y, flip=True),
+            r=3.5,
+        )
+        for x, y in thin(alone)
+    )
+
+
+def _hue(index: int) -> str:
+    dash = f" d{index // COLOURS % 3}" if index >= COLOURS else ""
+    return f"c{index % COLOURS}{dash}"
+
+
+def _grid(curve: Curve, across: Scale, up: Scale) -> Html:
+    rows = [_row(value, up, curve.percent_y) for value in up.ticks]
+    columns = [_column(value, across) for value in across.ticks]
+    x_label = tag("text", say(curve.x_label), class_="axis end", x="100%", y="100%")
+    y_label = tag("text", say(curve.y_label), class_="axis top", x="0", y="0")
+    return tag("g", *rows, *columns, x_label, y_label, aria_hidden="true")
+
+
+def _row(value: float, up: Scale, share: bool) -> Html:
+    y = _hundred(up, value, flip=True)
+    words = tag("text", say(_height(value, up, share)), class_="y", x="0", y=y)
+    return join([tag("line", class_="rule", x2="100%", y1=y, y2=y), words])
+
+
+def _height(value: float, up: Scale, share: bool) -> str:
+    # Decades differ too much to share their number of digits.
+    return reading(value, share) if up.log else tick_text(value, up.ticks, share)
+
+
+def _column(value: float, across: Scale) -> Html:
+    x = _hundred(across, value)
+    return tag("text", say(tick_text(value, across.ticks)), class_="x", x=x, y="100%")
+
+
+def _mark(curve: Curve, across: Scale) -> Html:
+    if curve.mark is None or not across.low <= curve.mark[0] <= across.high:
+        return Html("")
+    x = _hundred(across, curve.mark[0])
+    # Past the middle the words go to the line's left, or they would leave the box.
+    side = "mark left" if across.place(curve.mark[0]) > 0.5 else "mark"
+    line = tag("line", class_="mark", x1=x, x2=x, y1="0", y2="100%")
+    words = tag("text", say(one_line(curve.mark[1])), class_=side, x=x, y="0")
+    return join([line, words])
+
+
+def _description(curve: Curve) -> str:
+    said = [_sentence(series, curve) for series in curve.series]
+    return " ".join(said) or "There are no values."
+
+
+def _sentence(series: Series, curve: Curve) -> str:
+    spots, who = points(series, curve.log_y), isolate(one_line(series.name))
+    left_out = len(series.x) - len(spots)
+    gap = f" {left_out:,} values have no place on the axis." if left_out else ""
+    if not spots:
+        return f"{who}: no values.{gap}"
+    (x0, y0), (x1, y1) = spots[0], spots[-1]
+    first, last = reading(y0, curve.percent_y), reading(y1, curve.percent_y)
+    return f"{who}: {first} at {number(x0)}, {last} at {number(x1)}.{gap}"
+
+
+def _readings(curve: Curve, across: Scale) -> str:
+    """What the pointer reads: for each series, place, x and y of every kept point."""
+    kept = [thin(points(s, curve.log_y), 300) for s in curve.series]
+    table = [
+        [[round(across.place(x), 4), _short(x), _short(y)] for x, y in spots]
+        for spots in kept
+    ]
+    return json.dumps(table, separators=(",", ":"), allow_nan=False)
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.5g}")

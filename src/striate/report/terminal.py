@@ -1,0 +1,226 @@
+"""Findings in a terminal, by rich; names are never read as markup."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table as Grid
+from rich.text import Text
+
+from striate.core.findings import (
+    Block,
+    Cell,
+    Curve,
+    Figures,
+    Images,
+    Matrix,
+    Prose,
+    Series,
+    Table,
+)
+from striate.report.scales import fit, shown
+from striate.report.words import (
+    NUMERIC,
+    cell_text,
+    clean,
+    counted,
+    one_line,
+    percent,
+    reading,
+    shorten,
+)
+
+TONES = {"good": "green", "warning": "yellow", "bad": "red"}
+MARKS = {"good": "✓", "warning": "!", "bad": "✗"}
+LEVELS = "▁▂▃▄▅▆▇█"
+SPARKS = 40  # signs in a sparkline: half of the narrowest common terminal
+NAMED = 12  # captions or errors listed before "and more"
+BAR = 8  # signs in the bar of a whole share
+
+
+def show(blocks: Iterable[Block], console: Console) -> None:
+    """Print blocks one below another.
+
+    Example:
+        >>> console = Console(width=60)
+        >>> show([Prose(text="[bold]12[/bold] pictures")], console)
+        [bold]12[/bold] pictures
+        <BLANKLINE>
+    """
+    for block in blocks:
+        console.print(_block(block, console.width))
+        console.print()
+
+
+def _block(block: Block, width: int) -> RenderableType:
+    match block:
+        case Prose():
+            return _prose(block)
+        case Figures():
+            return _figures(block)
+        case Table():
+            return _table(block)
+        case Curve():
+            return _curve(block, width)
+        case Images():
+            return _images(block)
+        case Matrix():
+            return _matrix(block, width)
+
+
+def _prose(prose: Prose) -> RenderableType:
+    if prose.tone not in TONES:
+        return Text(clean(prose.text))
+    style = TONES[prose.tone]
+    grid = Grid.grid(padding=(0, 1))
+    grid.add_row(
+        Text(MARKS[prose.tone], f"bold {style}"), Text(clean(prose.text), style)
+    )
+    return grid
+
+
+def _figures(figures: Figures) -> Grid:
+    grid = Grid.grid(padding=(0, 2))
+    for figure in figures.figures:
+        label = Text(one_line(figure.label), "dim")
+        value = Text(one_line(figure.value), "bold")
+        grid.add_row(label, value, Text(one_line(figure.detail), "dim"))
+    return grid
+
+
+def _framed(title: str, body: RenderableType, note: str) -> Group:
+    parts: list[RenderableType] = [Text(one_line(title), "bold")] if title else []
+    parts.append(body)
+    if note:
+        parts.append(Text(clean(note), "dim"))
+    return Group(*parts)
+
+
+def _table(table: Table) -> Group:
+    grid = Grid(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for column in table.columns:
+        numeric = column.kind in NUMERIC
+        title = Text(one_line(column.title))
+        grid.add_column(title, justify="right" if numeric else "left")
+    kinds = [column.kind for column in table.columns]
+    for row in table.rows:
+        grid.add_row(*_cells(row, kinds))
+    if table.totals is not None:
+        grid.add_row(*_cells(table.totals, kinds), style="bold")
+    return _framed(table.title, grid, table.note)
+
+
+def _cells(row: Sequence[Cell], kinds: Sequence[str]) -> list[Text]:
+    return [_cell(cell, kind) for cell, kind in zip(row, kinds, strict=False)]
+
+
+def _cell(cell: Cell, kind: str) -> Text:
+    words = Text(one_line(cell_text(cell, kind)))
+    if kind == "share" and isinstance(cell, int | float):
+        filled = round(BAR * min(1.0, max(0.0, cell))) if shown(cell) else 0
+        return Text.assemble((f"{'█' * filled:<{BAR}} ", "cyan"), words)
+    return words
+
+
+def _curve(curve: Curve, width: int) -> Group:
+    grid = Grid.grid(padding=(0, 2))
+    room = max(8, min(SPARKS, width - 40))
+    for series in curve.series:
+        name = Text(shorten(one_line(series.name), 16))
+        line = Text(sparkline(series, room, log=curve.log_y), "cyan")
+        grid.add_row(name, line, Text(_ends(series, curve.percent_y), "dim"))
+    axes = f"{one_line(curve.y_label)} over {one_line(curve.x_label)}"
+    title = curve.title or axes
+    return _framed(title, grid, curve.note)
+
+
+def _ends(series: Series, share: bool) -> str:
+    finite = [y for y in series.y if shown(y)]
+    if not finite:
+        return "no values"
+    return f"{reading(finite[0], share)} → {reading(finite[-1], share)}"
+
+
+def sparkline(series: Series, room: int = SPARKS, *, log: bool = False) -> str:
+    """Draw a line in block characters; a space is a value without a place.
+
+    Example:
+        >>> sparkline(Series(name="", x=(1, 2, 3), y=(0.0, 0.5, 1.0)))
+        '▁▅█'
+    """
+    heights = list(series.y)
+    if len(heights) > room:  # the last value of each stretch, so that the end is true
+        heights = [heights[(i + 1) * len(heights) // room - 1] for i in range(room)]
+    kept = [y for y in heights if shown(y, log)]
+    if not kept:
+        return ""
+    if min(kept) == max(kept):
+        return "".join(LEVELS[3] if shown(y, log) else " " for y in heights)
+    scale = fit(kept, log=log)
+    low, high = scale.place(min(kept)), scale.place(max(kept))
+    places = [scale.place(y) if shown(y, log) else None for y in heights]
+    return "".join(_level(place, low, high) for place in places)
+
+
+def _level(place: float | None, low: float, high: float) -> str:
+    if place is None:
+        return " "
+    share = (place - low) / (high - low) if high > low else 0.5
+    return LEVELS[min(len(LEVELS) - 1, int(share * len(LEVELS)))]
+
+
+def _images(images: Images) -> Group:
+    named = [one_line(p.caption) for p in images.pictures if p.caption][:NAMED]
+    more = len(images.pictures) - len(named)
+    if named and more:
+        named.append(f"and {more:,} more")
+    said = counted(len(images.pictures), "picture")
+    line = Text(f"{said}: {', '.join(named)}" if named else said)
+    return _framed(images.title, line, images.note)
+
+
+def _matrix(matrix: Matrix, width: int) -> Group:
+    labels = [shorten(one_line(label), 12) for label in matrix.labels]
+    widest = max((len(f"{n:,}") for row in matrix.counts for n in row), default=1)
+    column = max(widest, max(map(len, labels), default=1)) + 2
+    fits = column * (len(labels) + 1) <= width
+    body = _heat(matrix, labels) if fits else _errors(matrix)
+    return _framed(matrix.title, body, matrix.note)
+
+
+def _heat(matrix: Matrix, labels: Sequence[str]) -> Grid:
+    grid = Grid(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    grid.add_column(Text("true ↓"), style="dim", justify="right")
+    for label in labels:
+        grid.add_column(Text(label), justify="right")
+    for index, (label, row) in enumerate(zip(labels, matrix.counts, strict=False)):
+        cells = [_count(count, index == column) for column, count in enumerate(row)]
+        grid.add_row(Text(label), *cells)
+    return grid
+
+
+def _count(count: int, right: bool) -> Text:
+    if not count:
+        return Text("·", "dim")
+    return Text(f"{count:,}", "bold cyan" if right else "red")
+
+
+def _errors(matrix: Matrix) -> RenderableType:
+    """A matrix wider than the terminal is told by its totals and worst cells."""
+    total = sum(map(sum, matrix.counts))
+    right = sum(row[i] for i, row in enumerate(matrix.counts))
+    share = percent(right / total) if total else "none"
+    head = Text(f"{right:,} of {total:,} right ({share}); most frequent errors:")
+    wrong = [
+        (count, row, column)
+        for row, counts in enumerate(matrix.counts)
+        for column, count in enumerate(counts)
+        if count and row != column
+    ]
+    grid = Grid.grid(padding=(0, 2))
+    for count, row, column in sorted(wrong, key=lambda cell: -cell[0])[:NAMED]:
+        true, guess = one_line(matrix.labels[row]), one_line(matrix.labels[column])
+        grid.add_row(Text(f"{count:,}", "red"), Text(f"{true} taken for {guess}"))
+    return Group(head, Padding(grid, (0, 0, 0, 2)))

@@ -1,0 +1,1 @@
+"""What was done? The one room where models, data and engine meet."""

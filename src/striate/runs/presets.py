@@ -1,0 +1,48 @@
+"""Bundled recipes, each opening with its claim."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from striate.core.registry import Registry
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preset:
+    """Settings under a name, and what was measured with them."""
+
+    claim: str
+    settings: dict[str, Any]
+
+
+PRESETS: Registry[Preset] = Registry("preset")
+
+PRESETS.add("fashion-best")(
+    Preset(
+        claim="PENDING",
+        settings={
+            "data": "fashion-mnist",
+            "model": "notes_colour",
+            "epochs": 22,
+            "batch_size": 64,
+            "lr": 1.5e-3,
+            "weight_decay": 0.05,
+            "augment": "mirror",
+            "val_fraction": 0.05,
+        },
+    )
+)
+
+PRESETS.add("fashion-grey")(
+    Preset(
+        claim="PENDING",
+        settings={
+            "data": "fashion-mnist",
+            "model": "notes_grey",
+            "epochs": 12,
+            "batch_size": 128,
+            "val_fraction": 0.1,
+        },
+    )
+)

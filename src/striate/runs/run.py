@@ -1,0 +1,238 @@
+"""A finished run, read back from its folder."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from striate.core import device as devices
+from striate.core.errors import RunError
+from striate.core.files import read_csv, read_json
+from striate.core.spec import Labels, Preprocess
+from striate.data.batches import Batches
+from striate.data.load import ImageData, load_data, load_labelled
+from striate.data.part import Part
+from striate.data.sources.source import Skipped
+from striate.engine.checkpoint import load_weights
+from striate.engine.evaluate import evaluate
+from striate.engine.metrics import Score
+from striate.models.catalogue import create_model
+from striate.runs import folder as names
+from striate.runs.folder import find_run
+from striate.runs.predictions import Predictions
+from striate.runs.recipe import Recipe, make_recipe, read_settings
+
+CUSTOM = "custom:"  # prefix of a model that was handed in, not named
+EVALUATION_BATCH = 256
+
+
+class Run:
+    """A run folder as an object; nothing is read before it is asked for.
+
+    Args:
+        path: The folder, or its name below `runs/train`.
+        model: The network, for runs whose model was handed in as an object.
+        data: The data, where it is at hand; else it is read again when needed.
+
+    Raises:
+        RunError: There is no run folder.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        model: nn.Module | None = None,
+        data: ImageData | None = None,
+    ) -> None:
+        self.path = find_run(path)
+        self._given_model = model
+        self._given_data = data
+
+    def __repr__(self) -> str:
+        return f"Run('{self.path}')"
+
+    @cached_property
+    def manifest(self) -> dict[str, Any]:
+        """Return versions, data and status."""
+        manifest: dict[str, Any] = read_json(self.path / names.MANIFEST)
+        return manifest
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        """Return every setting of the run."""
+        return make_recipe(read_settings(self.path / names.ARGS))
+
+    @cached_property
+    def labels(self) -> Labels:
+        """Return the class names in output order."""
+        return Labels(tuple(read_json(self.path / names.CLASSES)))
+
+    @cached_property
+    def preprocess(self) -> Preprocess:
+        """Return what is done to every picture."""
+        return Preprocess.from_dict(read_json(self.path / names.PREPROCESS))
+
+    @cached_property
+    def history(self) -> list[dict[str, float]]:
+        """Return one row an epoch, as in `results.csv`."""
+        return [
+            {
+                key: float(value == "true" if key == "best" else value)
+                for key, value in row.items()
+            }
+            for row in read_csv(self.path / names.RESULTS)
+        ]
+
+    @cached_property
+    def scores(self) -> dict[str, dict[str, Any]]:
+        """Return the figures of each judged part, as in `scores.json`."""
+        scores: dict[str, dict[str, Any]] = read_json(self.path / names.SCORES)
+        return scores
+
+    @cached_property
+    def model(self) -> nn.Module:
+        """Return the network with the run's best weights, in evaluation mode."""
+        model = self._given_model or self._named_model()
+        load_weights(model, self.path / names.BEST)
+        return model.eval()
+
+    def _named_model(self) -> nn.Module:
+        name = self.recipe.model
+        if name.startswith(CUSTOM):
+            what = f"the run's model was the object {name.removeprefix(CUSTOM)}"
+            fix = "pass it: striate.load_run(path, model=...)"
+            raise RunError(what, where=self.path, fix=fix)
+        return create_model(
+            name,
+            num_classes=len(self.labels),
+            in_chans=self.preprocess.channels,
+            image_size=(self.preprocess.height, self.preprocess.width),
+            seed=self.recipe.seed,
+        )
+
+    @cached_property
+    def data(self) -> ImageData:
+        """Return the run's pictures in the run's split, read again if need be."""
+        if self._given_data is not None:
+            return self._given_data
+        origin = self.manifest["data"]["source"]
+        if not origin:
+            fix = "pass them: striate.load_run(path, data=...)"
+            raise RunError(
+                "the run's pictures came from memory", where=self.path, fix=fix
+            )
+        rows = read_csv(self.path / names.SPLIT)
+        return load_data(
+            origin,
+            preprocess=self.preprocess,
+            given_split={row["path"]: row["split"] for row in rows},
+        )
+
+    def predictions(self, part: str) -> Predictions:
+        """Return what the run said about a part, from its CSV.
+
+        Raises:
+            RunError: That part was not judged.
+        """
+        path = self.path / names.predictions_file(part)
+        if not path.is_file():
+            have = sorted(p.stem for p in self.path.glob("predictions_*.csv"))
+            what = (
+                f"the {part} part was not judged; there is {', '.join(have) or 'none'}"
+            )
+            fix = f"run: striate evaluate {self.path} --part {part}"
+            raise RunError(what, where=path, fix=fix)
+        return Predictions.read(path, self.labels)
+
+    def judge(self, part: Part) -> Predictions:
+        """Ask the best weights about every picture of a part."""
+        device = devices.choose(self.recipe.device)
+        batches = Batches(
+            part=part,
+            preprocess=self.preprocess,
+            batch_size=EVALUATION_BATCH,
+            shuffle=False,
+            device=device,
+        )
+        outputs = evaluate(self.model.to(device), batches(0))
+        return Predictions.of(part.paths, outputs, self.labels)
+
+    def part_for(
+        self, data: str | None = None, part: str | None = None
+    ) -> tuple[Part, str, tuple[Skipped, ...]]:
+        """Return pictures to judge, what to call them, and files left out.
+
+        The run's own test part (else val) where nothing is asked; of other `data`, all
+        pictures or the part named.
+        """
+        if data is not None:
+            found, skipped = load_labelled(data, self.preprocess, self.labels, part)
+            return found, part or data, skipped
+        chosen = part or ("test" if "test" in self.data.parts else "val")
+        return self.data.part(chosen), chosen, ()
+
+    def evaluate(self, part: str | None = None, data: str | None = None) -> Score:
+        """Judge a part of the run's own data (test where there is one), or others."""
+        return self.judge(self.part_for(data, part)[0]).score()
+
+    @property
+    def judged_part(self) -> str:
+        """Return the part that the report is about: test where it was judged."""
+        test = self.path / names.predictions_file("test")
+        return "test" if test.is_file() else "val"
+
+    def most_confused(self, count: int = 10) -> list[tuple[str, str, int]]:
+        """Return (true, predicted, pictures) of the most frequent confusions."""
+        predictions = self.predictions(self.judged_part)
+        counts = predictions.score().confusion
+        pairs = [
+            (self.labels[i], self.labels[j], number)
+            for i, row in enumerate(counts)
+            for j, number in enumerate(row)
+            if i != j and number
+        ]
+        return sorted(pairs, key=lambda pair: -pair[2])[:count]
+
+    def top_losses(self, count: int = 9) -> list[dict[str, Any]]:
+        """Return the pictures that cost most, worst first."""
+        predictions = self.predictions(self.judged_part)
+        said = predictions.predicted
+        return [
+            {
+                "path": predictions.paths[i],
+                "label": self.labels[int(predictions.truth[i])],
+                "pred": self.labels[int(said[i])],
+                "probability": float(predictions.probabilities[i].max()),
+                "loss": float(predictions.losses[i]),
+            }
+            for i in predictions.most_wrong(count)
+        ]
+
+
+def score_dict(score: Score) -> dict[str, Any]:
+    """Return a score as JSON values."""
+    return asdict(score)
+
+
+def load_run(
+    path: str | Path,
+    *,
+    model: nn.Module | None = None,
+    data: ImageData | None = None,
+) -> Run:
+    """Open a run folder.
+
+    Args:
+        path: The folder, or its name below `runs/train`.
+        model: The network, where it was handed to `train` as an object.
+        data: The pictures, where they came from memory; else they are read again.
+
+    Raises:
+        RunError: There is no run folder.
+    """
+    return Run(path, model=model, data=data)

@@ -1,0 +1,298 @@
+"""What a run's report says, in findings; `report` decides how it looks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from striate.audit.table import layer_table
+from striate.audit.trace import trace
+from striate.core.errors import StriateError
+from striate.core.files import read_csv, write_text
+from striate.core.findings import (
+    Block,
+    Cell,
+    Column,
+    Curve,
+    Figure,
+    Figures,
+    Matrix,
+    Page,
+    Picture,
+    Prose,
+    Section,
+    Series,
+    Table,
+)
+from striate.engine.metrics import Score
+from striate.report.html import render
+from striate.report.plots import save_curve, save_matrix
+from striate.report.words import percent
+from striate.runs import folder as names
+from striate.runs.gallery import cell_pictures, inside, most_wrong
+from striate.runs.predictions import Predictions
+
+if TYPE_CHECKING:
+    from striate.runs.run import Run
+
+SKIPPED_SHOWN = 50
+
+
+def write_report(run: Run) -> Path:
+    """Write `report.html` and `plots/` into a run folder, from what lies in it.
+
+    The pictures are read again where they are not at hand; if they are gone, the
+    report says so and shows the rest.
+    """
+    predictions = run.predictions(run.judged_part)
+    score = predictions.score()
+    page = _page(run, predictions, score)
+    for curve in learning_curves(run.history):
+        save_curve(curve, run.path / names.PLOTS / f"{curve.title.lower()}.png")
+    plain = confusion(score, run.judged_part, {})
+    save_matrix(plain, run.path / names.PLOTS / "confusion.png")
+    path = run.path / names.REPORT
+    write_text(path, render(page))
+    return path
+
+
+def _page(run: Run, predictions: Predictions, score: Score) -> Page:
+    pixels = _pixels(run)
+    sections = [
+        _result(run, score),
+        Section(title="Learning", blocks=learning_curves(run.history)),
+        _answers(run, predictions, score, pixels),
+        most_wrong(predictions, pixels),
+        *inside(run, predictions, pixels),
+        _layers(run),
+        _data(run),
+        _settings(run),
+    ]
+    versions = run.manifest["versions"]
+    made = f"striate {versions['striate']} · torch {versions['torch']}"
+    return Page(
+        title=f"{run.manifest['data']['name']} · {run.recipe.model}",
+        subtitle=f"{run.path.name} · {_when(run.manifest['finished'])}",
+        sections=tuple(sections),
+        footer=f"{made} · seed {run.recipe.seed}",
+    )
+
+
+def _when(iso: str) -> str:
+    return datetime.fromisoformat(iso).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def _pixels(run: Run) -> Tensor | None:
+    """Return the judged part's pictures, or None where the data is gone."""
+    try:
+        part = run.data.part(run.judged_part)
+    except StriateError:
+        return None
+    same = part.paths == run.predictions(run.judged_part).paths
+    return part.pixels if same else None
+
+
+def _result(run: Run, score: Score) -> Section:
+    low, high = score.interval
+    part = run.judged_part
+    manifest = run.manifest
+    interval = f"95\u00a0% interval {100 * low:.1f}–{100 * high:.1f}\u00a0%"
+    interval += f", n\u00a0=\u00a0{score.count:,}"
+    wrong = score.count - round(score.accuracy * score.count)
+    figures = Figures(
+        figures=(
+            Figure(
+                label=f"{part} accuracy", value=percent(score.accuracy), detail=interval
+            ),
+            Figure(
+                label="balanced accuracy",
+                value=percent(score.balanced_accuracy),
+                detail="mean recall over the classes",
+            ),
+            Figure(
+                label="wrong", value=f"{wrong:,}", detail=f"of {score.count:,} pictures"
+            ),
+            Figure(
+                label="parameters",
+                value=f"{manifest['parameters']:,}",
+                detail=run.recipe.model,
+            ),
+            Figure(
+                label="training time",
+                value=duration(manifest["seconds"]),
+                detail=f"{manifest['images_per_second']:,.0f} images/s",
+            ),
+        )
+    )
+    return Section(title="Result", blocks=(figures, *_remarks(run, score)))
+
+
+def _remarks(run: Run, score: Score) -> list[Block]:
+    manifest = run.manifest
+    once = (
+        "The test part was judged once, with the weights that were best on validation"
+        if run.judged_part == "test"
+        else "There is no test part; validation chose the weights: this is optimistic"
+    )
+    best = f"{once} (epoch {manifest['best_epoch']} of {manifest['epochs']})."
+    gap = f" Expected calibration error: {percent(score.calibration_error)}."
+    remarks: list[Block] = [Prose(text=best + gap)]
+    remarks += [Prose(text=w, tone="warning") for w in manifest["data"]["warnings"]]
+    return remarks
+
+
+def duration(seconds: float) -> str:
+    """Write seconds for people.
+
+    Example:
+        >>> duration(7.3), duration(90), duration(4000)
+        ('7.3 s', '1 min 30 s', '1 h 6 min')
+    """
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def learning_curves(history: Sequence[dict[str, float]]) -> tuple[Curve, ...]:
+    """Return loss and accuracy by epoch, the best epoch marked."""
+    epochs = tuple(row["epoch"] + 1 for row in history)
+    best = max(row["epoch"] + 1 for row in history if row["best"])
+    mark = (best, f"best: {best:.0f}")
+
+    def series(name: str, key: str) -> Series:
+        return Series(name=name, x=epochs, y=tuple(row[key] for row in history))
+
+    return (
+        Curve(
+            title="Loss",
+            x_label="epoch",
+            y_label="cross-entropy, nats",
+            series=(series("training", "train_loss"), series("validation", "val_loss")),
+            mark=mark,
+            note="The training loss includes label smoothing; validation's does not.",
+        ),
+        Curve(
+            title="Accuracy",
+            x_label="epoch",
+            y_label="accuracy",
+            series=(series("validation", "val_accuracy"),),
+            percent_y=True,
+            mark=mark,
+        ),
+    )
+
+
+def _answers(
+    run: Run, predictions: Predictions, score: Score, pixels: Tensor | None
+) -> Section:
+    held = cell_pictures(predictions, pixels) if pixels is not None else {}
+    matrix = confusion(score, run.judged_part, held)
+    blocks: list[Block] = [matrix, class_table(score)]
+    if pixels is None:
+        text = "The pictures could not be read again, so the cells open nothing."
+        blocks.insert(0, Prose(text=text, tone="warning"))
+    lead = "Rows are the truth, columns the answer. A cell opens its pictures."
+    return Section(title="Answers", lead=lead, blocks=tuple(blocks))
+
+
+def confusion(
+    score: Score, part: str, held: dict[tuple[int, int], tuple[Picture, ...]]
+) -> Matrix:
+    """Return the confusion matrix as a finding."""
+    return Matrix(
+        labels=tuple(c.name for c in score.classes),
+        counts=score.confusion,
+        pictures=held,
+        title=f"Confusion on the {part} part",
+    )
+
+
+def class_table(score: Score) -> Table:
+    """Return precision, recall and F1 of each class."""
+    columns = (
+        Column(title="class"),
+        Column(title="pictures", kind="integer"),
+        Column(title="recall", kind="share", hint="found, of those that are"),
+        Column(title="precision", kind="share", hint="right, of those so called"),
+        Column(title="F1", kind="share", hint="harmonic mean of the two"),
+    )
+    rows = tuple(
+        (c.name, c.support, c.recall, c.precision, c.f1) for c in score.classes
+    )
+    return Table(title="By class", columns=columns, rows=rows)
+
+
+def _layers(run: Run) -> Section:
+    layers = trace(run.model, run.preprocess.spec.shape)
+    lead = f"For a picture of {run.preprocess.spec}."
+    return Section(title="Layers", lead=lead, blocks=(layer_table(layers),))
+
+
+def _data(run: Run) -> Section:
+    facts = run.manifest["data"]
+    parts = _part_counts(run)
+    rows = tuple((part, count) for part, count in parts.items())
+    table = Table(
+        columns=(Column(title="part"), Column(title="pictures", kind="integer")),
+        rows=rows,
+        totals=("used", facts["used"]),
+    )
+    account = (
+        f"{facts['seen']:,} files were seen: {facts['used']:,} used, "
+        f"{facts['quarantined']:,} quarantined, {facts['ignored']:,} ignored."
+    )
+    blocks: list[Block] = [Prose(text=account), table]
+    skipped = read_csv(run.path / names.QUARANTINE)
+    if skipped:
+        blocks.append(_skipped_table(skipped))
+    return Section(title="Data", blocks=tuple(blocks))
+
+
+def _part_counts(run: Run) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for row in read_csv(run.path / names.SPLIT):
+        counts[row["split"]] = counts.get(row["split"], 0) + 1
+    return {part: counts[part] for part in ("train", "val", "test") if part in counts}
+
+
+def _skipped_table(skipped: Sequence[dict[str, str]]) -> Table:
+    keys = ("status", "path", "reason", "detail")
+    rows = tuple(tuple(row[key] for key in keys) for row in skipped[:SKIPPED_SHOWN])
+    rest = len(skipped) - len(rows)
+    note = f"{rest:,} more stand in {names.QUARANTINE}." if rest else ""
+    columns = tuple(Column(title=key) for key in keys)
+    return Table(title="Not used", columns=columns, rows=rows, note=note)
+
+
+def _settings(run: Run) -> Section:
+    settings: list[tuple[Cell, ...]] = [
+        (name, _plain(value)) for name, value in run.recipe.as_dict().items()
+    ]
+    origin: list[tuple[Cell, ...]] = [
+        *((f"version of {k}", v) for k, v in run.manifest["versions"].items()),
+        *((k, _plain(v)) for k, v in run.manifest["machine"].items()),
+        ("git", run.manifest["git"]),
+        ("data hash", run.manifest["data"]["hash"][:16]),
+        ("weights", run.manifest["weights"][:16]),
+    ]
+    columns = (Column(title="setting", kind="code"), Column(title="value"))
+    return Section(
+        title="Settings",
+        blocks=(
+            Table(columns=columns, rows=tuple(settings)),
+            Table(title="Origin", columns=columns, rows=tuple(origin)),
+        ),
+    )
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, list | tuple):
+        return "×".join(map(str, value))
+    return "" if value is None else str(value)

@@ -1,0 +1,50 @@
+"""Every command and every Python block of the README and the manual runs."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from striate.cli.main import main
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"^```(console|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_what_the_manual_shows_works(page, tmp_path, monkeypatch, capfd):
+    """Blocks run top to bottom in one empty folder, as a reader would run them."""
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    for kind, body in BLOCK.findall(page.read_text(encoding="utf-8")):
+        if kind == "python":
+            exec(compile(body, str(page), "exec"), names)  # noqa: S102 - our own manual
+            continue
+        for line in body.splitlines():
+            program, *words = shlex.split(line.removeprefix("$ "))
+            run_command(program, words)
+
+
+def run_command(program: str, words: list[str]) -> None:
+    if program == "make":
+        makefile = (ROOT / "Makefile").read_text()
+        assert re.search(rf"^{words[0]}:", makefile, re.MULTILINE), words
+        return
+    assert program == "striate", f"the manual shows an unknown program: {program}"
+    assert main(words) == 0, words
+
+
+def test_the_flag_table_names_real_flags():
+    from dataclasses import fields
+
+    from striate.runs.recipe import Recipe
+
+    text = (ROOT / "docs" / "training.md").read_text()
+    shown = set(re.findall(r"^\| `--([a-z-]+)` \|", text, re.MULTILINE))
+    real = {field.name.replace("_", "-") for field in fields(Recipe)}
+    assert shown
+    assert shown <= real
