@@ -92,6 +92,8 @@ def test_exports_to_the_plain_formula(draw):
 
 
 @pytest.mark.slow
+# torch's own compiler uses what torch has deprecated.
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
 def test_compiles(draw):
     x = torch.randn(2, 8, 3, 3, generator=draw, requires_grad=True)
     torch.compile(LRN())(x).sum().backward()
