@@ -61,6 +61,15 @@ def test_gradients(draw, shape, size):
     assert gradgradcheck(lambda x: lrn(x, size, 0.5, 0.75, 1.0), x)
 
 
+def test_other_powers_and_their_second_derivative(draw):
+    x = torch.randn(1, 5, 2, 2, dtype=torch.float64, generator=draw, requires_grad=True)
+    assert gradgradcheck(lambda x: lrn(x, 3, 0.5, 0.4, 1.0), x)
+
+
+def test_prints_its_constants():
+    assert repr(LRN()) == "LRN(5, alpha=0.0001, beta=0.75, k=2.0)"
+
+
 def test_gradients_of_slices_and_expanded_ones(draw):
     x = torch.randn(4, 6, 4, 4, dtype=torch.float64, generator=draw, requires_grad=True)
     assert gradcheck(lambda x: lrn(x[:, ::2, :, 1:], 3, 0.5, 0.75, 1.0), x)
