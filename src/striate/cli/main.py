@@ -8,7 +8,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from striate.cli import evaluate, models, predict, report, summary, train
 from striate.core.errors import SettingError, StriateError
@@ -35,6 +35,18 @@ class _Parser(argparse.ArgumentParser):
         raise SettingError(message, fix=f"{hint}see {self.prog} --help")
 
 
+class _VerbParser(_Parser):
+    """A verb's own parser: it, not the program's, answers for its unknown flags."""
+
+    def parse_known_args(  # type: ignore[override]
+        self, args: Any = None, namespace: Any = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        options, rest = super().parse_known_args(args, namespace)
+        if rest:
+            self.error(f"unrecognized arguments: {' '.join(rest)}")
+        return options, rest
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of all verbs."""
     # Prefixes of flags would be frozen by use: --ep must not quietly mean --epochs.
@@ -44,7 +56,7 @@ def build_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="store_true", help="print the version")
-    verbs = parser.add_subparsers(dest="verb", metavar="VERB", parser_class=_Parser)
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", parser_class=_VerbParser)
     for name, module in VERBS.items():
         words = (module.__doc__ or "").splitlines()[0]
         verb = verbs.add_parser(name, help=words, description=words, allow_abbrev=False)

@@ -13,6 +13,8 @@ from striate.report.words import percent
 from striate.runs import folder as names
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from striate.core.spec import Labels
     from striate.data.load import ImageData
     from striate.engine.metrics import Score
@@ -28,9 +30,10 @@ def console() -> Console:
     return Console(file=sys.stdout, highlight=False, soft_wrap=True)
 
 
-def print_data(data: ImageData) -> None:
+def print_data(data: ImageData, folder: Path) -> None:
     """Say what the pictures are, and everything a user should be warned of."""
     out = console()
+    out.print(f"run     {folder}", markup=False)
     parts = " · ".join(f"{name} {len(part):,}" for name, part in data.parts.items())
     out.print(f"[bold]{data.name}[/]  {data.preprocess.spec}  {parts}")
     out.print(f"{data.num_classes} classes: {_listed(data.labels)}", style="dim")

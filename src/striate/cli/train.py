@@ -14,9 +14,12 @@ if TYPE_CHECKING:
     from striate.data.load import ImageData
     from striate.runs.run import Run
 
+METAVARS = {str(int): "N", str(float): "F", str(str): "NAME"}
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add a flag for every setting of a recipe, and the run folder's own."""
+    parser.usage = "striate train [DATA] [settings]"
     parser.add_argument(
         "data",
         nargs="?",
@@ -45,9 +48,9 @@ def _add(
     choices = field.metadata.get("choices")
     default = "" if field.default is None else f" ({field.default})"
     listed = f": {', '.join(choices)}" if choices else ""
-    name = "SIZE" if field.name == "image_size" else str(kind.__name__).upper()
+    metavar = METAVARS.get(str(kind), "SIZE")
     words = f"{field.metadata['help']}{listed}{default}"
-    parser.add_argument(flag, metavar=name, help=words, default=argparse.SUPPRESS)
+    parser.add_argument(flag, metavar=metavar, help=words, default=argparse.SUPPRESS)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -59,15 +62,15 @@ def run(options: argparse.Namespace) -> int:
 
     quiet = options.quiet or options.json
 
-    def loaded(data: ImageData) -> None:
+    def begun(data: ImageData, folder: Path) -> None:
         if not options.json:
-            print_data(data)
+            print_data(data, folder)
 
     finished: Run = train_recipe(
         recipe,
         out=options.out,
         overwrite=options.overwrite,
-        loaded=loaded,
+        begun=begun,
         quiet=quiet,
     )
     if options.json:

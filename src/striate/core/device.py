@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 
 from striate.core.errors import SettingError
@@ -35,6 +38,25 @@ def _first_accelerator() -> torch.device | None:
     return torch.accelerator.current_accelerator()
 
 
-def prepare() -> None:
-    """Flush denormals: they slow a CPU five to ten times and carry nothing."""
+@contextmanager
+def flushed_denormals() -> Iterator[None]:
+    """Count denormal numbers as zero meanwhile: they slow a CPU five to ten times.
+
+    The setting is the thread's; it is put back as it was.
+
+    Example:
+        >>> with flushed_denormals():
+        ...     float(torch.tensor(1e-310, dtype=torch.float64) * 1)
+        0.0
+    """
+    before = _flushes()
     torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(before)
+
+
+def _flushes() -> bool:
+    tiny = torch.tensor(1e-310, dtype=torch.float64)
+    return not (tiny * 1).item()

@@ -20,7 +20,7 @@ def nearest(name: str, known: Iterable[str], count: int = 3) -> list[str]:
     """
     folded = {k.lower().replace("-", "_"): k for k in known}
     asked = name.lower().replace("-", "_")
-    close = difflib.get_close_matches(asked, folded, n=count, cutoff=0.5)
+    close = difflib.get_close_matches(asked, folded, n=count, cutoff=0.6)
     within = [k for k in folded if asked in k or k in asked] if asked else []
     return [folded[k] for k in dict.fromkeys(close + within)][:count]
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from striate.core.seeds import permutation
 from striate.core.spec import Preprocess
+from striate.data.augment import mirror, mirrored
 from striate.data.part import Part
 from striate.data.preprocess import normalise
 
@@ -37,13 +38,19 @@ class Batches:
     preprocess: Preprocess
     batch_size: int
     shuffle: bool = True
+    augment: str = "none"
     seed: int = 0
     device: torch.device | str = "cpu"
 
     def __call__(self, epoch: int = 0) -> Iterator[Batch]:
         """Yield (input, label) batches: (N, C, H, W) float32 and (N,) int64."""
+        flips = None
+        if self.augment == "mirror":
+            flips = mirrored(len(self.part), epoch, self.seed)
         for index in self.indices(epoch):
             pixels = self.part.pixels[index].to(self.device, non_blocking=True)
+            if flips is not None:
+                pixels = mirror(pixels, flips[index].to(self.device))
             labels = self.part.labels[index].to(self.device, non_blocking=True)
             yield normalise(pixels, self.preprocess), labels
 

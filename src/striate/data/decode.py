@@ -91,7 +91,7 @@ def read_file(path: Path) -> bytes:
             size = f"{status.st_size:,} bytes, at most {MAX_BYTES:,}"
             raise UndecodableError("too-large", size)
         return path.read_bytes()
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError):  # a name with a zero byte is no name
         raise UndecodableError("missing", "no such file") from None
     except OSError as error:
         detail = os.strerror(error.errno) if error.errno else str(error)

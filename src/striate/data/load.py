@@ -31,6 +31,7 @@ from striate.data.scan import (
     two_labels,
 )
 from striate.data.sources.find import find_source
+from striate.data.sources.named import NAMED
 from striate.data.sources.source import Skipped, Source
 
 # Where pictures differ in size and the user names none: small enough for the bundled
@@ -44,10 +45,12 @@ class ImageData:
     """Pictures in parts, with everything needed to treat new ones alike.
 
     `seen` files are used, quarantined (should have worked and did not) or ignored
-    (by rule no pictures of the set); the three always add up.
+    (by rule no pictures of the set); the three always add up. `origin` is where they
+    can be read again: a name or an absolute path, empty for pictures from memory.
     """
 
     name: str
+    origin: str
     labels: Labels
     preprocess: Preprocess
     parts: Mapping[str, Part] = field(repr=False)
@@ -153,6 +156,7 @@ def load_data(
         preprocess = replace(preprocess, mean=mean, std=std)
     return ImageData(
         name=source.name,
+        origin=_origin(data),
         labels=labels,
         preprocess=preprocess,
         parts=parts,
@@ -161,6 +165,14 @@ def load_data(
         ignored=source.ignored,
         warnings=(*source.warnings, *warnings_of(rows)),
     )
+
+
+def _origin(data: str | Path | Source) -> str:
+    """Return where the data can be read again: a name or an absolute path, or ''."""
+    if isinstance(data, Source):
+        return ""
+    found = str(data) not in NAMED and Path(data).exists()
+    return str(Path(data).resolve()) if found else str(data)
 
 
 def _choose(

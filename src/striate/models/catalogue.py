@@ -48,6 +48,7 @@ def network(
 
     def enter(build: Builder) -> Builder:
         line = summary or (build.__doc__ or "").strip().splitlines()[0]
+        line = line.removeprefix("Build ").rstrip(".")
         _NETWORKS.add(name)(
             Network(name=name, build=build, image=image, classes=classes, summary=line)
         )

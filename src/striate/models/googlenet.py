@@ -215,7 +215,7 @@ def _enter(name: str, summary: str, design: Design) -> None:
 
 
 _BN = partial(Design, norm=True, five=3, last_pool=2, dropout=0.2)
-_enter("googlenet", "Nine Inception modules, LRN, two auxiliary heads.", Design())
-_enter("googlenet_no_aux", "GoogLeNet without auxiliary heads.", Design(aux=False))
-_enter("googlenet_bn", "GoogLeNet with batch norm, its weights public.", _BN())
-_enter("googlenet_bn_no_aux", "GoogLeNet with batch norm, one head.", _BN(aux=False))
+_enter("googlenet", "nine Inception modules, LRN, two auxiliary heads", Design())
+_enter("googlenet_no_aux", "GoogLeNet without auxiliary heads", Design(aux=False))
+_enter("googlenet_bn", "GoogLeNet with batch norm, its weights public", _BN())
+_enter("googlenet_bn_no_aux", "GoogLeNet with batch norm, one head", _BN(aux=False))

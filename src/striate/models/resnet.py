@@ -156,15 +156,16 @@ def _enter_imagenet() -> None:
     enter = partial(network, image=IMAGENET, classes=1000)
     for depth, blocks in BLOCKS.items():
         if depth < 50:
-            line = f"{depth} layers of 3×3 convolutions, with shortcuts."
+            line = f"{depth} layers of 3×3 convolutions, with shortcuts"
             design = Design(blocks=blocks)
             enter(f"resnet{depth}", summary=line)(partial(resnet, design=design))
-            line = f"ResNet-{depth} without its shortcuts."
+            line = f"ResNet-{depth} without its shortcuts"
             design = Design(blocks=blocks, shortcut="")
             enter(f"plain{depth}", summary=line)(partial(resnet, design=design))
             continue
         for place, suffix in (("1x1", ""), ("3x3", "_v1_5")):
-            line = f"{depth} layers in bottlenecks, the stride in the {place}."
+            shown = place.replace("x", "×")
+            line = f"{depth} layers in bottlenecks, the stride in the {shown}"
             design = Design(blocks=blocks, stride_in=place)
             name = f"resnet{depth}{suffix}"
             enter(name, summary=line)(partial(resnet, design=design))
@@ -175,7 +176,7 @@ def _enter_cifar() -> None:
     for depth in CIFAR_DEPTHS:
         blocks = ((depth - 2) // 6,) * 3
         for option, kind, how in (("A", "resnet", "with"), ("", "plain", "without")):
-            line = f"{depth} layers for 32×32 pictures, {how} shortcuts."
+            line = f"{depth} layers for 32×32 pictures, {how} shortcuts"
             design = Design(blocks=blocks, width=16, shortcut=option)
             build = partial(cifar_resnet, design=design)
             enter(f"cifar_{kind}{depth}", summary=line)(build)

@@ -108,5 +108,5 @@ for _depth in CONVOLUTIONS:
             f"vgg{_depth}{_suffix}",
             image=IMAGE,
             classes=1000,
-            summary=f"{_depth} layers of 3×3 convolutions and dense layers{_line}.",
+            summary=f"{_depth} layers of 3×3 convolutions and dense layers{_line}",
         )(partial(vgg, depth=_depth, norm=_norm))

@@ -28,6 +28,7 @@ def first_manifest(name: str, data: ImageData, seed: int) -> dict[str, Any]:
         "seed": seed,
         "data": {
             "name": data.name,
+            "source": data.origin,
             "hash": hash_rows(rows),
             "seen": data.seen,
             "used": len(data.rows),

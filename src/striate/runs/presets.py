@@ -18,6 +18,22 @@ class Preset:
 
 PRESETS: Registry[Preset] = Registry("preset")
 
+PRESETS.add("fashion-best")(
+    Preset(
+        claim="PENDING",
+        settings={
+            "data": "fashion-mnist",
+            "model": "notes_colour",
+            "epochs": 22,
+            "batch_size": 64,
+            "lr": 1.5e-3,
+            "weight_decay": 0.05,
+            "augment": "mirror",
+            "val_fraction": 0.05,
+        },
+    )
+)
+
 PRESETS.add("fashion-grey")(
     Preset(
         claim="PENDING",

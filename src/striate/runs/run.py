@@ -125,9 +125,15 @@ class Run:
         """Return the run's pictures in the run's split, read again if need be."""
         if self._given_data is not None:
             return self._given_data
+        origin = self.manifest["data"]["source"]
+        if not origin:
+            fix = "pass them: striate.load_run(path, data=...)"
+            raise RunError(
+                "the run's pictures came from memory", where=self.path, fix=fix
+            )
         rows = read_csv(self.path / names.SPLIT)
         return load_data(
-            self.manifest["data"]["source"],
+            origin,
             preprocess=self.preprocess,
             given_split={row["path"]: row["split"] for row in rows},
         )
@@ -218,14 +224,20 @@ def score_dict(score: Score) -> dict[str, Any]:
     return asdict(score)
 
 
-def load_run(path: str | Path, *, model: nn.Module | None = None) -> Run:
+def load_run(
+    path: str | Path,
+    *,
+    model: nn.Module | None = None,
+    data: ImageData | None = None,
+) -> Run:
     """Open a run folder.
 
     Args:
         path: The folder, or its name below `runs/train`.
         model: The network, where it was handed to `train` as an object.
+        data: The pictures, where they came from memory; else they are read again.
 
     Raises:
         RunError: There is no run folder.
     """
-    return Run(path, model=model)
+    return Run(path, model=model, data=data)

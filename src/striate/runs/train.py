@@ -24,7 +24,6 @@ from striate.core.files import hash_file, write_csv, write_json, write_text
 from striate.core.seeds import derive
 from striate.data.batches import Batches
 from striate.data.load import ImageData, load_data
-from striate.data.sources.named import NAMED
 from striate.data.sources.source import Skipped
 from striate.engine.checkpoint import Keeper, load_weights, save_weights
 from striate.engine.interrupt import polite_interrupt
@@ -33,7 +32,7 @@ from striate.engine.loop import EpochDone, Observer, Plan, fit
 from striate.engine.optim import make_optimizer
 from striate.engine.schedule import SCHEDULES
 from striate.look.filters import first_convolution
-from striate.models.catalogue import create_model
+from striate.models.catalogue import create_model, find
 from striate.runs import folder as names
 from striate.runs.display import Display
 from striate.runs.manifest import first_manifest, now, update_manifest
@@ -41,13 +40,20 @@ from striate.runs.recipe import Recipe, make_recipe, settings_text
 from striate.runs.run import CUSTOM, EVALUATION_BATCH, Run, score_dict
 from striate.runs.story import write_report
 
+AUTO = "auto"
+Begun = Callable[[ImageData, Path], None]
+
+
+def _nobody(data: ImageData, folder: Path) -> None:
+    """Tell nobody that a run has begun."""
+
 
 def train_recipe(
     recipe: Recipe,
     *,
     out: Path | None = None,
     overwrite: bool = False,
-    loaded: Callable[[ImageData], None] = lambda data: None,
+    begun: Begun = _nobody,
     quiet: bool = False,
 ) -> Run:
     """Do everything a recipe says: read the data, build the network, train, judge.
@@ -56,12 +62,14 @@ def train_recipe(
         recipe: All settings.
         out: The run folder; `runs/train/<data>-<model>` where not given.
         overwrite: Replace a run folder that is there.
-        loaded: Told the data once it is read.
+        begun: Told the data and the run folder before learning begins.
         quiet: Show no progress.
 
     Raises:
         StriateError: The data, the settings or the disk do not admit it.
     """
+    if recipe.model != AUTO:
+        find(recipe.model)  # a misspelt name is told before any picture is read
     data = load_data(
         recipe.data,
         image_size=recipe.image_size,
@@ -71,7 +79,6 @@ def train_recipe(
         test_fraction=recipe.test_fraction,
         seed=recipe.seed,
     )
-    loaded(data)
     recipe = _resolve(recipe, data)
     model = create_model(
         recipe.model,
@@ -80,7 +87,9 @@ def train_recipe(
         image_size=data.image_size,
         seed=recipe.seed,
     )
-    return _run(model, data, recipe, out=out, overwrite=overwrite, quiet=quiet)
+    folder = _prepare(model, data, recipe, out, overwrite)
+    begun(data, folder)
+    return _run(model, data, recipe, folder, quiet)
 
 
 def train(
@@ -107,16 +116,17 @@ def train(
         StriateError: The settings, the network or the disk do not admit it.
     """
     name = f"{CUSTOM}{type(model).__module__}.{type(model).__qualname__}"
-    fixed = {"data": str(data.name), "model": name}
+    fixed = {"data": data.origin or data.name, "model": name}
     recipe = _resolve(make_recipe(settings, fixed), data)
     place = Path(out) if out is not None else None
-    return _run(model, data, recipe, out=place, overwrite=overwrite, quiet=quiet)
+    folder = _prepare(model, data, recipe, place, overwrite)
+    return _run(model, data, recipe, folder, quiet)
 
 
 def _resolve(recipe: Recipe, data: ImageData) -> Recipe:
     """Decide what was left automatic, so that `args.yaml` holds what was used."""
     model = recipe.model
-    if model == "auto":
+    if model == AUTO:
         model = "notes_grey" if data.in_chans == 1 else "notes_colour"
     return replace(
         recipe.resolved(),
@@ -127,24 +137,28 @@ def _resolve(recipe: Recipe, data: ImageData) -> Recipe:
     )
 
 
-def _run(
+def _prepare(
     model: nn.Module,
     data: ImageData,
     recipe: Recipe,
-    *,
     out: Path | None,
     overwrite: bool,
-    quiet: bool,
-) -> Run:
-    devices.prepare()
+) -> Path:
+    """Put the model where it learns, try it, and make the run folder."""
     device = devices.choose(recipe.device)
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     _check_output(model, data, device)
     short = recipe.model.removeprefix(CUSTOM).rpartition(".")[2]
     folder = names.new_folder("train", f"{data.name}-{short}", out, overwrite)
     _write_inputs(folder, model, data, recipe)
+    return folder
+
+
+def _run(
+    model: nn.Module, data: ImageData, recipe: Recipe, folder: Path, quiet: bool
+) -> Run:
     try:
-        history = _learn(model, data, recipe, folder, device, quiet)
+        history = _learn(model, data, recipe, folder, quiet)
         run = Run(folder, model=model, data=data)
         _conclude(run, model, history)
     except BaseException as error:
@@ -182,7 +196,6 @@ def _write_inputs(
 ) -> None:
     """Write down everything the run starts from, before it starts."""
     manifest = first_manifest(folder.name, data, recipe.seed)
-    manifest["data"]["source"] = _source(recipe.data)
     manifest["parameters"] = sum(p.numel() for p in model.parameters())
     write_json(folder / names.MANIFEST, manifest)
     write_text(folder / names.ARGS, settings_text(recipe))
@@ -195,13 +208,6 @@ def _write_inputs(
     first = first_convolution(model)
     if first is not None:
         save_weights(folder / names.FIRST_LAYER, {first[0]: first[1].weight})
-
-
-def _source(data: str) -> str:
-    # A path is kept absolute, so that the report can be made again from anywhere; as
-    # in `find_source`, a name wins over a folder that is called so.
-    named = data in NAMED or not Path(data).exists()
-    return data if named else str(Path(data).resolve())
 
 
 def _write_skipped(
@@ -217,10 +223,10 @@ def _learn(
     data: ImageData,
     recipe: Recipe,
     folder: Path,
-    device: torch.device,
     quiet: bool,
 ) -> list[EpochDone]:
     """Run the loop with its journal, its keeper and whoever else watches."""
+    device = devices.choose(recipe.device)
     lr = recipe.lr or 0.0
     optimizer = make_optimizer(
         model, recipe.optimizer, lr, recipe.momentum, recipe.weight_decay
@@ -238,6 +244,7 @@ def _learn(
             preprocess=data.preprocess,
             batch_size=recipe.batch_size if part == "train" else EVALUATION_BATCH,
             shuffle=part == "train",
+            augment=recipe.augment if part == "train" else "none",
             seed=recipe.seed,
             device=device,
         )
@@ -249,6 +256,7 @@ def _learn(
     with (
         Journal(folder) as journal,
         Display(plan.epochs, train_part, quiet) as display,
+        devices.flushed_denormals(),
         polite_interrupt() as asked,
     ):
         observers: tuple[Observer, ...] = (journal, keeper, display)

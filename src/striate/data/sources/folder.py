@@ -74,7 +74,8 @@ def _class_records(
         above = {_identity(root), _identity(folder.parent)}
         names = [str(p.relative_to(root)) for p in _files(folder, root, ignored, above)]
         records += [Record(path=n, label=folder.name, part=part) for n in names]
-        if not names:
+        told = {skip.path for skip in ignored}
+        if not names and str(folder.relative_to(root)) not in told:
             ignored.append(_skip(folder, root, "empty-class-folder"))
     return records
 
