@@ -117,7 +117,7 @@ def googlenet(image: ImageSpec, num_classes: int, *, design: Design) -> GoogLeNe
     """Build a GoogLeNet of a design.
 
     Shapes:
-        (N, C, H, W) → (N, num_classes), or `HeadOutputs` in training with auxiliary heads
+        (N, C, H, W) → (N, num_classes); in training with heads, `HeadOutputs`
 
     Raises:
         GeometryError: The picture is smaller than the windows need.
