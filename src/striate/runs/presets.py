@@ -41,7 +41,7 @@ PRESETS.add("fashion-grey")(
         settings={
             "data": "fashion-mnist",
             "model": "notes_grey",
-            "epochs": 12,
+            "epochs": 10,
             "batch_size": 128,
             "val_fraction": 0.1,
         },
