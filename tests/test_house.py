@@ -128,8 +128,8 @@ def test_exported_names_are_frozen_and_real():
 FLAGS = {
     "train": "--augment --batch-size --config --device --epochs --image-size "
     "--in-chans --json --label-smoothing --lr --model --momentum --optimizer --out "
-    "--overwrite --patience --preset --quiet --resize --schedule --seed --test-fraction "
-    "--val-fraction --weight-decay",
+    "--overwrite --patience --preset --quiet --resize --schedule --seed "
+    "--test-fraction --val-fraction --weight-decay",
     "evaluate": "--data --json --part",
     "predict": "--json --out",
     "models": "--json",
