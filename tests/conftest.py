@@ -11,6 +11,7 @@ os.environ["OMP_NUM_THREADS"] = "1"  # before torch: two busy cores gain nothing
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 from pictures import snapshot, write_folder
 from striate.cli.main import main
@@ -19,6 +20,11 @@ from striate.runs.run import Run
 from striate.runs.train import train_recipe
 
 torch.set_num_threads(1)
+# No deadlines: what is slow here is another process on the same cores.
+settings.register_profile(
+    "striate", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("striate")
 
 
 @pytest.fixture(autouse=True)

@@ -216,3 +216,20 @@ def test_device(monkeypatch):
     assert device.choose("auto") is fake
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
     assert device.choose("auto").type == "cpu"
+
+
+def test_denormals_are_flushed_and_given_back():
+    before = device._flushes()
+    with device.flushed_denormals():
+        assert device._flushes()
+    assert device._flushes() == before
+
+
+def test_keeping_memory_where_the_c_library_has_no_such_setting(monkeypatch):
+    device.keep_freed_memory()
+
+    def nothing(name):
+        raise OSError("no such library")
+
+    monkeypatch.setattr(device.ctypes, "CDLL", nothing)
+    device.keep_freed_memory()

@@ -444,7 +444,7 @@ def test_a_pipe_is_never_opened(tmp_path):
 
     asker = threading.Thread(target=ask, daemon=True)
     asker.start()
-    asker.join(5)
+    asker.join(30)
     assert answers == ["not-a-file"]
 
 

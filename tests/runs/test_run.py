@@ -393,53 +393,56 @@ def test_an_unforeseen_error_leaves_a_stopped_run(shared_folder, tmp_path, monke
 
 
 CHILD = """
-import sys, time
+import pathlib, sys, time
 import striate.runs.train as room
 from striate.cli.main import main
-real = room.Batches.__call__
+real, wait = room.Batches.__call__, float(sys.argv[1])
 def slow(self, epoch=0):
     for i, batch in enumerate(real(self, epoch)):
-        time.sleep(1 if epoch and i else 0)
+        if epoch and i:
+            pathlib.Path(sys.argv[-1], "second-step").touch()
+            time.sleep(wait)
         yield batch
 room.Batches.__call__ = slow
-sys.exit(main(sys.argv[1:]))
+sys.exit(main(sys.argv[2:]))
 """
 
 
-def start(folder, out):
-    words = ["train", str(folder), "--epochs", "1000", "--batch-size", "8"]
-    command = [sys.executable, "-c", CHILD, *words, "--out", out]
+def start(folder, out, wait):
+    """Train in a process that waits in the second step of its second epoch."""
+    words = ["train", str(folder), "--epochs", "9999", "--batch-size", "8"]
+    command = [sys.executable, "-c", CHILD, str(wait), *words, "--out", out]
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
 
 
-def wait_for_an_epoch(child, out):
-    """Wait until the first epoch is saved and the next is in its second step."""
-    state = Path(out) / "weights/last/state.json"
-    until = time.monotonic() + 60
-    while not state.is_file():
+def reach_the_second_epoch(child, out):
+    until = time.monotonic() + 120
+    while not Path(out, "second-step").exists():
         assert child.poll() is None
         assert time.monotonic() < until
         time.sleep(0.05)
-    time.sleep(0.3)
 
 
 def test_ctrl_c(shared_folder):
     """Once saves and exits 130; twice stops at once: two real processes."""
     before = snapshot(shared_folder)
-    once, twice = start(shared_folder, "once"), start(shared_folder, "twice")
-    wait_for_an_epoch(once, "once")
+    once, twice = start(shared_folder, "once", 0.1), start(shared_folder, "twice", 600)
+    reach_the_second_epoch(once, "once")
     once.send_signal(signal.SIGINT)
-    wait_for_an_epoch(twice, "twice")
-    began = time.monotonic()
+    reach_the_second_epoch(twice, "twice")
     twice.send_signal(signal.SIGINT)
-    time.sleep(0.02)
+    time.sleep(0.1)  # two signals at the same moment would be one
     twice.send_signal(signal.SIGINT)
-    said_twice = twice.communicate(timeout=30)[1]
-    assert time.monotonic() - began < 10
-    _check_stopped_once(once.communicate(timeout=30)[1], once.returncode)
+    said_twice = twice.communicate(timeout=60)[1]
+    _check_stopped_once(once.communicate(timeout=60)[1], once.returncode)
     assert twice.returncode == 130
+    assert said_twice.endswith("stopped\n")
     assert "Traceback" not in said_twice
-    assert read_json(Path("twice/manifest.json"))["status"] == "stopped"
+    manifest = read_json(Path("twice/manifest.json"))
+    assert (manifest["status"], manifest["reason"]) == (
+        "stopped",
+        "KeyboardInterrupt()",
+    )
     assert snapshot(shared_folder) == before
 
 
