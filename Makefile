@@ -4,7 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup demo test test-all lint bench docs clean
+TWINS := .venv-twins
+
+.PHONY: setup demo test test-all twins lint bench docs clean
 
 setup: $(READY)
 
@@ -32,17 +34,34 @@ test: lint
 	$(BIN)/coverage report --fail-under=95
 	$(BIN)/coverage report --fail-under=100 --include="*/core/*,*/audit/*,*/engine/checkpoint.py"
 
-test-all: lint
+test-all: lint twins
 	$(BIN)/pytest
+
+# torchvision wants a torch of its own choosing, so it gets an environment beside ours
+# that sees our packages; its compiled operators are not needed and not loaded.
+SITE := -c "import sysconfig; print(sysconfig.get_path('purelib'))"
+
+$(TWINS)/.ready: $(READY)
+	$(PYTHON) -m venv $(TWINS)
+	$(BIN)/python $(SITE) > $$($(TWINS)/bin/python $(SITE))/outer.pth
+	echo "$(CURDIR)/src" >> $$($(TWINS)/bin/python $(SITE))/outer.pth
+	$(TWINS)/bin/python -m pip install --quiet --no-deps torchvision==0.28.0
+	$(TWINS)/bin/python -m pip install --quiet scikit-image==0.26.0
+	@touch $@
+
+twins: $(TWINS)/.ready
+	OMP_NUM_THREADS=1 $(TWINS)/bin/python -m pytest tests/models/test_twins.py \
+		tests/models/test_weights.py
 
 bench: $(READY)
 	$(BIN)/python benchmarks/digits.py
 	$(BIN)/python benchmarks/fashion.py
 	$(BIN)/python benchmarks/elpv.py
+	$(BIN)/python benchmarks/lrn.py
 
 docs: $(READY)
 	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
 	@echo docs/_build/html/index.html
 
 clean:
-	rm -rf $(VENV) docs/_build .coverage* .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(TWINS) docs/_build .coverage* .mypy_cache .ruff_cache .pytest_cache

@@ -111,6 +111,7 @@ def test_exported_names_are_frozen_and_real():
         "create_model",
         "from_arrays",
         "load_data",
+        "load_pretrained",
         "load_run",
         "networks",
         "predict",
@@ -125,10 +126,10 @@ def test_exported_names_are_frozen_and_real():
 
 
 FLAGS = {
-    "train": "--augment --batch-size --config --device --epochs --image-size --in-chans "
-    "--json --label-smoothing --lr --model --momentum --optimizer --out --overwrite "
-    "--patience --preset --quiet --resize --schedule --seed --test-fraction "
-    "--val-fraction --weight-decay",
+    "train": "--augment --batch-size --config --device --epochs --image-size "
+    "--in-chans --json --label-smoothing --lr --model --momentum --optimizer --out "
+    "--overwrite --patience --preset --quiet --resize --schedule --seed "
+    "--test-fraction --val-fraction --weight-decay",
     "evaluate": "--data --json --part",
     "predict": "--json --out",
     "models": "--json",

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from striate.data.sources.source import from_arrays as from_arrays
     from striate.models.catalogue import create_model as create_model
     from striate.models.catalogue import networks as networks
+    from striate.models.weights import load_pretrained as load_pretrained
     from striate.runs.predict import predict as predict
     from striate.runs.recipe import Recipe as Recipe
     from striate.runs.run import Run as Run
@@ -37,6 +38,7 @@ _HOMES = {
     "create_model": "striate.models.catalogue",
     "from_arrays": "striate.data.sources.source",
     "load_data": "striate.data.load",
+    "load_pretrained": "striate.models.weights",
     "load_run": "striate.runs.run",
     "networks": "striate.models.catalogue",
     "predict": "striate.runs.predict",

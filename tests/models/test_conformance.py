@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from striate.core.outputs import Outputs, total_loss
+from striate.core.outputs import HeadOutputs, total_loss
 from striate.models.catalogue import create_model, find, networks
 
 NAMES = [n.name for n in networks()]
@@ -74,7 +74,7 @@ def test_any_size_channels_and_classes(name, size):
     x = torch.zeros(2, channels, height, width, device="meta")
     assert model.eval()(x).shape == (2, classes)
     y = model.train()(x)
-    answers = [y.logits, *y.auxiliary] if isinstance(y, Outputs) else [y]
+    answers = [y.logits, *y.auxiliary] if isinstance(y, HeadOutputs) else [y]
     assert {tuple(a.shape) for a in answers} == {(2, classes)}
 
 

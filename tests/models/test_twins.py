@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch.nn import functional as F
 
 from striate.core.errors import WeightsError
-from striate.core.outputs import Outputs, total_loss
+from striate.core.outputs import HeadOutputs, total_loss
 from striate.models.catalogue import create_model
 from striate.models.naming import choose
 from striate.models.weights import load_pretrained
@@ -93,7 +93,7 @@ def batch(name, dtype):
 
 def loss_of(out, y):
     """Return a loss of either's outputs, with auxiliary heads where there are some."""
-    if isinstance(out, torch.Tensor | Outputs):
+    if isinstance(out, torch.Tensor | HeadOutputs):
         return total_loss(F.cross_entropy, out, y)
     heads = [h for h in (out.aux_logits1, out.aux_logits2) if h is not None]
     return F.cross_entropy(out.logits, y) + 0.3 * sum(

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 
 from striate.core.errors import SettingError
+
+# M_MMAP_THRESHOLD and M_TRIM_THRESHOLD of malloc.h: from what size on a block is
+# mapped by itself, and how much free memory at the heap's end is given back.
+_MALLOC_OPTIONS = ((-3, 1 << 30), (-1, (1 << 31) - 1))
 
 
 def choose(name: str = "auto") -> torch.device:
@@ -60,3 +65,19 @@ def flushed_denormals() -> Iterator[None]:
 def _flushes() -> bool:
     tiny = torch.tensor(1e-310, dtype=torch.float64)
     return not (tiny * 1).item()
+
+
+def keep_freed_memory() -> None:
+    """Ask the C library to keep memory that tensors free, for the next tensors.
+
+    By default glibc returns every large block to the system, which hands it back
+    zeroed, page by page, a moment later: a fifth of a training step on small
+    networks (NOTEBOOK.md, 2026-11-22). The setting lasts as long as the process. On
+    other C libraries nothing happens.
+    """
+    try:
+        tune = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError, TypeError):
+        return
+    for option, value in _MALLOC_OPTIONS:
+        tune(option, value)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     Loss = Callable[[Tensor, Tensor], Tensor]
 
 
-class Outputs(NamedTuple):
+class HeadOutputs(NamedTuple):
     """Logits of the last head, and of those on the way.
 
     Args:
@@ -25,7 +25,7 @@ class Outputs(NamedTuple):
     weight: float
 
 
-def total_loss(loss: Loss, output: Tensor | Outputs, target: Tensor) -> Tensor:
+def total_loss(loss: Loss, output: Tensor | HeadOutputs, target: Tensor) -> Tensor:
     """Return the loss of any network's training output.
 
     A plain tensor gives `loss(output, target)`; heads on the way add their weighted
@@ -33,11 +33,11 @@ def total_loss(loss: Loss, output: Tensor | Outputs, target: Tensor) -> Tensor:
 
     Example:
         >>> import torch
-        >>> pair = Outputs(torch.tensor(1.0), (torch.tensor(2.0),), 0.5)
+        >>> pair = HeadOutputs(torch.tensor(1.0), (torch.tensor(2.0),), 0.5)
         >>> total_loss(torch.sub, pair, torch.tensor(0.0))
         tensor(2.)
     """
-    if not isinstance(output, Outputs):
+    if not isinstance(output, HeadOutputs):
         return loss(output, target)
     total = loss(output.logits, target)
     for logits in output.auxiliary:

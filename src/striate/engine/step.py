@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
 from striate.core.errors import NonFiniteError
+from striate.core.outputs import total_loss
 
 LOWER_LR = "lower --lr; the last good weights are kept"
 
@@ -23,7 +25,8 @@ def train_step(
     """Learn from one mini-batch and return its mean cost in nats.
 
     Args:
-        model: Any network from (N, C, H, W) to (N, classes).
+        model: Any network from (N, C, H, W) to (N, classes); auxiliary heads add
+            their share of the cost, see `core.outputs`.
         x: A batch of inputs.
         y: Class numbers, (N,).
         optimizer: Over the model's parameters.
@@ -32,7 +35,8 @@ def train_step(
     Raises:
         NonFiniteError: The cost is NaN or infinite; the weights are as before.
     """
-    cost = F.cross_entropy(model(x), y, label_smoothing=label_smoothing)
+    softmax_cost = partial(F.cross_entropy, label_smoothing=label_smoothing)
+    cost = total_loss(softmax_cost, model(x), y)
     value = cost.item()
     if not math.isfinite(value):
         raise NonFiniteError(f"the training loss became {value}", fix=LOWER_LR)

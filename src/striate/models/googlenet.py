@@ -22,7 +22,7 @@ then the global mean, dropout, dense. Pools are 3×3/2, rounded up. LRN (figure 
 constants are AlexNet's, the paper gives none) after pool1 and before pool2. The
 auxiliary heads read 4a and 4d: mean 5×5/3, 1×1 to 128, dense 1024, dropout 0.7, dense.
 
-In training the network with heads returns `core.outputs.Outputs`, whose loss is
+In training the network with heads returns `core.outputs.HeadOutputs`, whose loss is
 `core.outputs.total_loss(loss, output, target)`; in evaluation, as every network,
 logits alone, without computing the heads. `…_no_aux` always returns logits.
 
@@ -41,7 +41,7 @@ from torch import Tensor, nn
 
 from striate.core.arithmetic import Window, walk
 from striate.core.errors import GeometryError
-from striate.core.outputs import Outputs
+from striate.core.outputs import HeadOutputs
 from striate.core.spec import ImageSpec
 from striate.layers.inception import Inception, Widths, unit
 from striate.layers.lrn import LRN
@@ -86,7 +86,7 @@ class GoogLeNet(nn.Module):
     """Features, a head, and auxiliary heads by the name of the layer they read.
 
     Shapes:
-        (N, C, H, W) → (N, classes), or `Outputs` in training with auxiliary heads
+        (N, C, H, W) → (N, classes), or `HeadOutputs` in training with auxiliary heads
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class GoogLeNet(nn.Module):
         self.head = nn.Linear(ROWS["5b"].total, classes)
         self.aux = aux
 
-    def forward(self, x: Tensor) -> Tensor | Outputs:
+    def forward(self, x: Tensor) -> Tensor | HeadOutputs:
         """Return logits; in training those of auxiliary heads too."""
         auxiliary = []
         for name, layer in self.features.named_children():
@@ -109,7 +109,7 @@ class GoogLeNet(nn.Module):
                 auxiliary.append(self.aux[name](x))
         logits: Tensor = self.head(self.dropout(self.flatten(self.pool(x))))
         if auxiliary:
-            return Outputs(logits, tuple(auxiliary), HEADS_WEIGHT)
+            return HeadOutputs(logits, tuple(auxiliary), HEADS_WEIGHT)
         return logits
 
 
@@ -117,7 +117,7 @@ def googlenet(image: ImageSpec, num_classes: int, *, design: Design) -> GoogLeNe
     """Build a GoogLeNet of a design.
 
     Shapes:
-        (N, C, H, W) → (N, num_classes), or `Outputs` in training with auxiliary heads
+        (N, C, H, W) → (N, num_classes); in training with heads, `HeadOutputs`
 
     Raises:
         GeometryError: The picture is smaller than the windows need.

@@ -227,6 +227,7 @@ def _learn(
 ) -> list[EpochDone]:
     """Run the loop with its journal, its keeper and whoever else watches."""
     device = devices.choose(recipe.device)
+    devices.keep_freed_memory()
     lr = recipe.lr or 0.0
     optimizer = make_optimizer(
         model, recipe.optimizer, lr, recipe.momentum, recipe.weight_decay

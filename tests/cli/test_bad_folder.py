@@ -1,0 +1,208 @@
+"""`striate train` on folders that do not admit it: a message, exit 2, files untouched.
+
+`refused` asserts all of that but the message. Each guard was taken out once to see
+its test go red (a traceback, another message, or a trained run).
+"""
+
+import os
+import shutil
+
+import pytest
+
+from pictures import write_folder
+from striate.models.catalogue import create_model
+
+
+def test_path_missing_offers_the_nearest(refused, tmp_path):
+    write_folder(tmp_path / "photos")
+    said = refused("photso")
+    assert "no such file, folder or data set: photso" in said
+    assert "did you mean photos?" in said
+    assert "known by name: digits, fashion-mnist" in said
+
+
+def test_misspelt_name_of_a_set(refused):
+    assert "did you mean digits?" in refused("digit")
+
+
+def test_path_too_long_for_the_system(refused):
+    assert "cannot look there: File name too long" in refused("x" * 5000)
+
+
+def test_file_that_is_no_layout(refused, tmp_path):
+    (tmp_path / "list.txt").write_text("a.png")
+    said = refused("list.txt")
+    assert "'list.txt' is no layout that is read here" in said
+    assert "give a folder of class folders, a .csv, IDX files" in said
+
+
+def test_empty_folder(refused, tmp_path):
+    (tmp_path / "photos").mkdir()
+    said = refused("photos")
+    assert "the folder is empty" in said
+    assert "FOLDER/<class>/*.jpg, or FOLDER/train/<class>/*.jpg" in said
+
+
+def test_class_folders_without_files(refused, tmp_path):
+    (tmp_path / "photos/cats").mkdir(parents=True)
+    assert "the class folders hold no files" in refused("photos")
+
+
+def test_no_class_folders(refused, tmp_path):
+    shutil.copytree(write_folder(tmp_path / "photos") / "across", tmp_path / "loose")
+    said = refused("loose")
+    assert "no class folders: 12 files lie directly in the folder" in said
+
+
+def test_one_class(refused, tmp_path):
+    write_folder(tmp_path / "photos", classes=["cats"])
+    said = refused("photos")
+    assert "one class only ('cats'): there is nothing to tell apart" in said
+    assert "add pictures of at least a second class" in said
+
+
+def test_a_class_with_one_picture(refused, tmp_path):
+    write_folder(tmp_path / "photos", classes=["cats", "dogs"])
+    write_folder(tmp_path / "photos", classes=["newt"], count=1, seed=5)
+    said = refused("photos")
+    assert "1 of 3 classes have one picture: 'newt'" in said
+    assert "one picture cannot train and validate" in said
+
+
+def test_a_class_with_two_pictures_is_warned_of_not_refused(striate, tmp_path):
+    write_folder(tmp_path / "photos", count=30)
+    write_folder(tmp_path / "photos", classes=["newt"], count=2, seed=5)
+    said = striate("train", "photos", "--epochs", "1")
+    assert said.code == 0
+    assert "1 classes have under 10 training pictures: newt (1)" in said.out
+
+
+def test_nothing_usable_says_why(refused, tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for i in range(3):
+            (tmp_path / "photos" / name / f"{i}.jpg").write_bytes(b"")
+    said = refused("photos")
+    assert "no usable pictures among 6 files: 6 not-an-image" in said
+    assert f"the first: a{os.sep}0.jpg (the file is empty)" in said
+
+
+def test_classes_in_test_that_training_has_not(refused, tmp_path):
+    write_folder(tmp_path / "photos/train", classes=["cats", "dogs"])
+    write_folder(tmp_path / "photos/test", classes=["cats", "newts"], seed=1)
+    said = refused("photos")
+    assert "the test part has classes that training has not: 'newts'" in said
+    assert "add training pictures of them, rename them, or remove them" in said
+
+
+def test_a_split_folder_with_another_folder_beside(refused, tmp_path):
+    """Without the guard `train` and `test` would be learnt as classes."""
+    write_folder(tmp_path / "photos/train")
+    write_folder(tmp_path / "photos/test", seed=1)
+    write_folder(tmp_path / "photos/unsorted", seed=2)
+    said = refused("photos")
+    assert "beside train, val or test stand other folders: unsorted" in said
+
+
+def test_train_as_a_class_beside_others_is_a_class(striate, tmp_path):
+    write_folder(tmp_path / "vehicles", classes=["bus", "train"])
+    said = striate("train", "vehicles", "--epochs", "1")
+    assert said.code == 0
+    assert "2 classes: bus, train" in said.out
+
+
+SMALLEST = {"lenet5": 16, "lenet5_modern": 12, "notes_grey": 4, "notes_colour": 8}
+
+
+@pytest.mark.parametrize("model", SMALLEST)
+@pytest.mark.parametrize("narrow", ["height", "width"])
+def test_picture_smaller_than_the_network_needs(refused, tmp_path, model, narrow):
+    least = SMALLEST[model]
+    write_folder(tmp_path / "photos")
+    short = (least - 1, 32) if narrow == "height" else (32, least - 1)
+    size = f"{short[0]}x{short[1]}"
+    said = refused("photos", "--model", model, "--image-size", size)
+    assert "a window of" in said
+    assert "got a side of" in said
+    assert f"from a picture side of {least - 1}" in said
+    assert f"use pictures of at least {least}×{least}" in said
+    assert f"--image-size {least}" in said
+
+
+@pytest.mark.parametrize("model", SMALLEST)
+def test_the_smallest_picture_does_fit(model):
+    create_model(model, image_size=SMALLEST[model], num_classes=2, in_chans=1)
+
+
+def test_the_layer_and_both_sizes_are_named(refused, tmp_path):
+    write_folder(tmp_path / "photos", size=(8, 8))
+    said = refused("photos", "--model", "lenet5")
+    assert "c3 got a side of 2: a window of 5 does not fit a side of 2" in said
+
+
+def test_run_folder_that_exists(refused, shared_folder, tmp_path):
+    """The folder's files are the user's, whether or not it is a run."""
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept/diary.txt").write_text("mine")
+    said = refused(shared_folder, "--out", "kept")
+    assert "the run folder exists already" in said
+    assert "choose another --out, or add --overwrite" in said
+
+
+def test_overwrite_spares_what_is_no_run_folder(refused, shared_folder, tmp_path):
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site/manifest.json").write_text('{"name": "a web app"}')
+    said = refused(shared_folder, "--out", "site", "--overwrite")
+    assert "this exists and is no run folder" in said
+    assert "only run folders are ever overwritten" in said
+
+
+@pytest.mark.parametrize("text", ["", "[1]", '{"versions": 3}', "\xff"])
+def test_overwrite_spares_any_other_manifest(refused, shared_folder, tmp_path, text):
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site/manifest.json").write_text(text, encoding="latin-1")
+    said = refused(shared_folder, "--out", "site", "--overwrite")
+    assert "this exists and is no run folder" in said
+
+
+def test_out_is_a_file(refused, shared_folder, tmp_path):
+    (tmp_path / "notes").write_text("mine")
+    assert "exists already" in refused(shared_folder, "--out", "notes")
+    assert "no run folder" in refused(shared_folder, "--out", "notes", "--overwrite")
+    below = refused(shared_folder, "--out", "notes/run")
+    assert "Not a directory" in below
+
+
+def test_runs_is_a_file(refused, shared_folder, tmp_path):
+    (tmp_path / "runs").write_text("mine")
+    assert "could not save" in refused(shared_folder)
+
+
+def test_overwrite_replaces_a_run_folder(striate, shared_folder, tmp_path):
+    words = ("train", shared_folder, "--epochs", "1", "--out", "run")
+    assert striate(*words).code == 0
+    (tmp_path / "run/old.txt").write_text("of the first run")
+    assert striate(*words, "--overwrite").code == 0
+    assert not (tmp_path / "run/old.txt").exists()
+
+
+def test_without_out_the_next_free_name_is_taken(striate, shared_folder, tmp_path):
+    for _ in range(2):
+        assert striate("train", shared_folder, "--epochs", "1").code == 0
+    made = {path.name for path in (tmp_path / "runs/train").iterdir()}
+    assert made == {"stripes-notes_grey", "stripes-notes_grey-2"}
+
+
+def test_odd_channels(refused, tmp_path):
+    write_folder(tmp_path / "photos", channels=3)
+    said = refused("photos", "--in-chans", "2")
+    assert "pictures have 3 channels, the network takes 2" in said
+    assert "use --in-chans 3" in said
+
+
+def test_more_pictures_than_memory(refused, tmp_path):
+    write_folder(tmp_path / "photos")
+    said = refused("photos", "--image-size", "1000000")
+    assert "24 pictures of 1000000×1000000 do not fit" in said
+    assert "GiB needed" in said
+    assert "choose a smaller --image-size" in said

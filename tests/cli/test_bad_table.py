@@ -1,0 +1,239 @@
+"""`striate train TABLE.csv` with a CSV that is wrong: a message, files untouched."""
+
+import os
+
+import pytest
+
+from pictures import image, stripes, write_table
+from striate.data.load import load_data
+
+
+@pytest.fixture
+def table(tmp_path):
+    return write_table(tmp_path)
+
+
+def add(table, *lines):
+    with open(table, "a", encoding="utf-8") as file:
+        file.write("".join(line + "\n" for line in lines))
+
+
+def accounted(data):
+    """Every row is used, quarantined or ignored."""
+    return data.seen == len(data.rows) + len(data.quarantined) + len(data.ignored)
+
+
+def test_missing_files_are_quarantined(table):
+    add(table, "pictures/across/gone.png,across", "elsewhere/x.png,down")
+    data = load_data(table)
+    assert data.seen == 26
+    assert accounted(data)
+    assert [(s.path, s.reason, s.detail) for s in data.quarantined] == [
+        ("pictures/across/gone.png", "missing", "no such file"),
+        ("elsewhere/x.png", "missing", "no such file"),
+    ]
+
+
+def test_all_files_missing(refused, tmp_path):
+    (tmp_path / "t.csv").write_text("image_path,label\na.png,x\nb.png,y\n")
+    said = refused("t.csv")
+    assert "no usable pictures among 2 files: 2 missing" in said
+    assert "the first: a.png (no such file)" in said
+
+
+def test_duplicate_rows_count_once(table):
+    add(table, "pictures/across/00.png,across", "pictures/across/00.png,across")
+    data = load_data(table)
+    assert (data.seen, len(data.rows)) == (26, 24)
+    assert [(s.reason, s.detail) for s in data.ignored] == [
+        ("duplicate-row", "26"),
+        ("duplicate-row", "27"),
+    ]
+
+
+def test_unknown_columns_are_named(striate, table):
+    text = table.read_text().splitlines()
+    rows = [f"{line},7" for line in text[1:]]
+    table.write_text("\n".join([text[0] + ",wieght", *rows]))
+    said = striate("train", table, "--epochs", "1")
+    assert said.code == 0
+    assert "unknown columns of table.csv are not used: wieght" in said.out
+
+
+def test_missing_column_offers_the_nearest(refused, table):
+    table.write_text(table.read_text().replace("image_path,label", "path,lable", 1))
+    said = refused(table)
+    assert "column image_path and label is missing; got: path, lable" in said
+    assert "rename 'path'" in said
+    assert "the columns are image_path,label[,split,group]" in said
+
+
+@pytest.mark.parametrize("text", ["", "\n", "image_path;label\na.png;x\n"])
+def test_no_header_to_speak_of(refused, tmp_path, text):
+    (tmp_path / "t.csv").write_text(text)
+    assert "column image_path and label is missing" in refused("t.csv")
+
+
+def test_no_rows(refused, tmp_path):
+    (tmp_path / "t.csv").write_text("image_path,label\n")
+    assert "the CSV has no usable rows" in refused("t.csv")
+
+
+def test_two_labels_for_one_path(table):
+    """Nobody can know which is right, so neither is learnt."""
+    add(table, "pictures/across/00.png,down")
+    data = load_data(table)
+    assert data.seen == 25
+    assert accounted(data)
+    assert [(s.path, s.reason, s.detail) for s in data.quarantined] == [
+        (
+            "pictures/across/00.png",
+            "two-labels",
+            "labelled 'across' and 'down' (line 26)",
+        )
+    ]
+    assert "pictures/across/00.png" not in {row.path for row in data.rows}
+
+
+def test_three_rows_of_one_path_are_all_accounted_for(table):
+    add(table, "pictures/across/00.png,down", "pictures/across/00.png,across")
+    data = load_data(table)
+    assert data.seen == 26
+    assert accounted(data)
+
+
+@pytest.mark.parametrize("line", [",across", "pictures/across/00.png,", "x.png"])
+def test_empty_path_or_label(refused, table, line):
+    add(table, line)
+    said = refused(table)
+    assert "line 26 lacks a path or a label" in said
+    assert "complete or delete the line" in said
+
+
+def test_the_line_named_is_the_editors(refused, table):
+    """Blank lines and line breaks in quotes count, as in any editor."""
+    add(table, "", "", "pictures/across/00.png,")
+    assert "line 28 lacks" in refused(table)
+
+
+def test_not_utf8(refused, table):
+    table.write_bytes(table.read_bytes() + "pictures/é.png,across\n".encode("latin-1"))
+    said = refused(table)
+    assert "the CSV is not UTF-8: invalid continuation byte at byte" in said
+    assert "save it as UTF-8" in said
+
+
+def test_a_byte_order_mark_is_no_part_of_the_header(table):
+    table.write_bytes(b"\xef\xbb\xbf" + table.read_bytes())
+    assert len(load_data(table).rows) == 24
+
+
+def test_a_field_without_end(refused, tmp_path):
+    (tmp_path / "t.csv").write_text('image_path,label\n"' + "x" * 200_000)
+    assert "not a CSV: field larger than field limit" in refused("t.csv")
+
+
+def test_a_zero_byte_in_a_name(table):
+    add(table, "a\0.png,across")
+    assert [s.reason for s in load_data(table).quarantined] == ["missing"]
+
+
+def test_unreadable(refused, table, monkeypatch):
+    """Root reads everything, so the system's answer is put in its mouth."""
+    import pathlib
+
+    real = pathlib.Path.open
+
+    def deny(path, *words, **options):
+        if path.suffix == ".csv":
+            raise PermissionError(13, "Permission denied")
+        return real(path, *words, **options)
+
+    monkeypatch.setattr(pathlib.Path, "open", deny)
+    assert "cannot read the CSV: Permission denied" in refused(table)
+
+
+def with_split(table, split):
+    lines = table.read_text().splitlines()
+    rows = [f"{line},{split(i)}" for i, line in enumerate(lines[1:])]
+    table.write_text("\n".join([lines[0] + ",split", *rows, ""]))
+
+
+def test_bad_split_name(refused, table):
+    with_split(table, lambda i: "holdout" if i == 3 else "train")
+    said = refused(table)
+    assert "line 5: split cannot be 'holdout'" in said
+    assert "use train, val, test or nothing" in said
+
+
+@pytest.mark.parametrize("part", ["train", "val"])
+def test_a_part_without_pictures(refused, table, part):
+    other = "val" if part == "train" else "test"
+    with_split(table, lambda i: other)
+    assert "the train part has no pictures" in refused(table)
+
+
+def test_given_split_and_spellings(table):
+    names = ["Train", "valid", " TEST "]
+    with_split(table, lambda i: names[i % 3])
+    data = load_data(table)
+    assert {n: len(p) for n, p in data.parts.items()} == dict.fromkeys(
+        ("train", "val", "test"), 8
+    )
+
+
+def test_classes_in_test_that_training_has_not(refused, table):
+    with_split(table, lambda i: "test" if i >= 12 else ("train", "val")[i % 2])
+    said = refused(table)
+    assert "the test part has classes that training has not: 'down'" in said
+
+
+def test_two_files_of_one_picture_under_two_labels(table, tmp_path):
+    """Found by what the files show: other format, other name, same pixels."""
+    picture = image(stripes(0, 99))
+    picture.save(tmp_path / "pictures/across/twin.png")
+    picture.save(tmp_path / "pictures/down/twin.bmp")
+    add(table, "pictures/across/twin.png,across", "pictures/down/twin.bmp,down")
+    data = load_data(table)
+    assert accounted(data)
+    assert [(s.path, s.reason, s.detail) for s in data.quarantined] == [
+        (
+            "pictures/across/twin.png",
+            "two-labels",
+            "'across' here, 'down' in pictures/down/twin.bmp",
+        ),
+        (
+            "pictures/down/twin.bmp",
+            "two-labels",
+            "'down' here, 'across' in pictures/across/twin.png",
+        ),
+    ]
+
+
+def test_a_given_test_part_is_never_changed(table, tmp_path):
+    with_split(table, lambda i: ("train", "val")[i % 2])
+    for name in ("across/t.png", "down/t.png"):
+        image(stripes(0, 99)).save(tmp_path / "pictures" / name)
+    add(table, "pictures/across/t.png,across,train", "pictures/down/t.png,down,test")
+    data = load_data(table)
+    assert data.quarantined == ()
+    leak = "1 pictures of test are also in train, as given: "
+    pair = "pictures/across/t.png = pictures/down/t.png"
+    assert leak + pair in data.warnings
+
+
+def test_absolute_paths(table, tmp_path):
+    text = table.read_text().replace("\npictures", f"\n{tmp_path}{os.sep}pictures")
+    table.write_text(text)
+    assert len(load_data(table).rows) == 24
+
+
+def test_groups_stay_together(table):
+    lines = table.read_text().splitlines()
+    rows = [f"{line},g{i % 8}" for i, line in enumerate(lines[1:])]
+    table.write_text("\n".join([lines[0] + ",group", *rows, ""]))
+    where = {}
+    for row in load_data(table).rows:
+        where.setdefault(row.group, set()).add(row.part)
+    assert all(len(parts) == 1 for parts in where.values())
+    assert set().union(*where.values()) == {"train", "val", "test"}

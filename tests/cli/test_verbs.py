@@ -1,0 +1,344 @@
+"""The verbs: exit codes, pure JSON, nearest names, help without torch."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from pictures import snapshot, write_folder, write_table
+from striate.cli.main import VERBS
+from striate.core.files import read_csv, read_json
+
+# --- help
+
+
+def test_help_of_every_verb_needs_no_torch():
+    """One process for all of them; `--help` answers in a blink because of this."""
+    code = (
+        "import sys\n"
+        "from striate.cli.main import VERBS, main\n"
+        "for words in [['--help'], ['--version'], *([v, '--help'] for v in VERBS)]:\n"
+        "    try:\n"
+        "        main(words)\n"
+        "    except SystemExit as end:\n"
+        "        assert end.code in (0, None), words\n"
+        "heavy = {'torch', 'sklearn', 'matplotlib', 'PIL'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    for verb in VERBS:
+        assert f"usage: striate {verb}" in done.stdout
+
+
+def test_without_a_verb_the_help_is_shown(striate):
+    said = striate()
+    assert said.code == 2
+    assert "VERB" in said.out
+
+
+def test_version(striate):
+    assert striate("--version").out.startswith("striate 0.")
+
+
+# --- wrong words
+
+
+@pytest.mark.parametrize(
+    ("words", "messages"),
+    [
+        (["trian"], ["no verb is called 'trian'", "did you mean train?"]),
+        (["train", "digits", "--epohcs", "3"], ["--epohcs", "did you mean --epochs"]),
+        (["train", "digits", "--ep", "3"], ["unrecognized arguments: --ep"]),
+        (["train", "digits", "--epochs", "x"], ["epochs must be int, got 'x'"]),
+        (["train", "digits", "--model", "lenet"], ["did you mean lenet5"]),
+        (["train", "digits", "--optimizer", "adamz"], ["did you mean adam"]),
+        (["train", "digits", "--preset", "fashion"], ["no preset is called 'fashion'"]),
+        (["train", "digits", "--config", "no.yaml"], ["cannot read the settings"]),
+        (["train", "digits", "--device", "tpu"], ["device 'tpu' cannot be used"]),
+        (["train"], ["no data was given", "striate train digits"]),
+        (["train", "digits", "--val-fraction", "0.9"], ["must leave some to train on"]),
+        (["evaluate", "nowhere"], ["no run folder is there"]),
+        (["evaluate"], ["RUN"]),
+        (["predict", "nowhere", "x.png"], ["no run folder is there"]),
+        (["report", "nowhere"], ["no run folder is there"]),
+        (
+            ["models", "lenett"],
+            ["no network is called 'lenett'", "did you mean lenet5"],
+        ),
+        (["evaluate", "x", "--part", "tset"], ["tset"]),
+    ],
+)
+def test_wrong_words(striate, tmp_path, words, messages):
+    said = striate(*words)
+    assert (said.code, said.out) == (2, "")
+    for message in messages:
+        assert message in said.err
+    as_json = striate(*words, "--json")
+    assert (as_json.code, as_json.err) == (2, "")
+    assert set(as_json.json) == {"error", "what", "where", "do"}
+    assert not list(tmp_path.iterdir())
+
+
+# --- train
+
+
+def test_train_says_where_first_and_last(striate, shared_folder):
+    said = striate("train", shared_folder, "--epochs", "2", "--out", "run")
+    assert said.code == 0
+    lines = said.out.splitlines()
+    assert "run" in lines[0]
+    assert "stripes" in said.out
+    for word in ("test accuracy", "95 % interval", "n = 10", "report.html", "next:"):
+        assert word in said.out.replace("\u00a0", " ")
+    assert "epoch 2/2" in said.err
+    assert " predict run " in said.out
+
+
+def test_train_json_is_pure(striate, shared_folder, tmp_path):
+    said = striate("train", shared_folder, "--epochs", "1", "--out", "run", "--json")
+    assert (said.code, said.err) == (0, "")
+    assert said.json["run"] == "run"
+    assert said.json["part"] == "test"
+    assert 0 <= said.json["accuracy"] <= 1
+    assert said.json["parameters"] == 11_952
+    scores = read_json(tmp_path / "run/scores.json")
+    assert scores["test"]["accuracy"] == said.json["accuracy"]
+
+
+def test_quiet_shows_no_progress(striate, shared_folder):
+    said = striate("train", shared_folder, "--epochs", "1", "--out", "run", "--quiet")
+    assert (said.code, said.err) == (0, "")
+
+
+def test_flags_lie_over_config_over_preset(striate, shared_folder, tmp_path):
+    (tmp_path / "my.yaml").write_text(f"data: {shared_folder}\nepochs: 3\nlr: 0.01\n")
+    words = ("--config", "my.yaml", "--epochs", "1", "--preset", "fashion-grey")
+    assert striate("train", *words, "--out", "run").code == 0
+    args = (tmp_path / "run/args.yaml").read_text()
+    assert "epochs: 1\n" in args
+    assert "lr: 0.01\n" in args
+    assert "batch_size: 128\n" in args
+
+
+def test_args_yaml_trains_the_same_again(striate, shared_folder, tmp_path):
+    assert striate("train", shared_folder, "--epochs", "1", "--out", "a").code == 0
+    assert striate("train", "--config", "a/args.yaml", "--out", "b").code == 0
+    best = [(tmp_path / r / "weights/best.safetensors").read_bytes() for r in "ab"]
+    assert best[0] == best[1]
+
+
+def test_a_csv_trains(striate, tmp_path):
+    said = striate("train", write_table(tmp_path), "--epochs", "1", "--json")
+    assert said.code == 0
+
+
+# --- evaluate
+
+
+def test_evaluate(striate, shared_run):
+    said = striate("evaluate", shared_run.path)
+    assert said.code == 0
+    assert "test accuracy" in said.out
+    assert "across" in said.out
+    found = striate("evaluate", shared_run.path, "--part", "val", "--json").json
+    assert found["accuracy"] == shared_run.scores["val"]["accuracy"]
+    assert found["skipped"] == 0
+
+
+def test_other_pictures_are_matched_by_name(striate, shared_run, tmp_path):
+    """Class folders in another order, one class missing, one file unusable."""
+    write_folder(tmp_path / "other", classes=("aaa", "down"), seed=3)
+    shutil.rmtree(tmp_path / "other/aaa")
+    before = snapshot(tmp_path)
+    clean = striate("evaluate", shared_run.path, "--data", "other", "--json")
+    assert clean.code == 0
+    assert (clean.json["count"], clean.json["part"]) == (12, "other")
+    assert clean.json["accuracy"] > 0.9
+    assert snapshot(tmp_path) == before
+    (tmp_path / "other/down/zero.png").touch()
+    said = striate("evaluate", shared_run.path, "--data", "other")
+    assert said.code == 1
+    assert "not used: down/zero.png: not-an-image (the file is empty)" in said.out
+    found = striate("evaluate", shared_run.path, "--data", "other", "--json")
+    assert (found.code, found.json["skipped"]) == (1, 1)
+
+
+def test_a_class_the_network_does_not_know(striate, shared_run, tmp_path):
+    write_folder(tmp_path / "other", classes=("across", "aslant"))
+    said = striate("evaluate", shared_run.path, "--data", "other")
+    assert said.code == 2
+    assert "classes that the network does not know: aslant" in said.err
+    assert "it knows: across, down" in said.err
+
+
+def test_a_part_of_other_pictures(striate, shared_run, tmp_path):
+    write_folder(tmp_path / "other/train", seed=4)
+    write_folder(tmp_path / "other/test", count=3, seed=5)
+    words = ("evaluate", shared_run.path, "--data", "other", "--part", "test", "--json")
+    assert striate(*words).json["count"] == 6
+
+
+# --- predict
+
+
+@pytest.fixture
+def fresh(tmp_path):
+    return write_folder(tmp_path / "fresh", count=3, seed=9)
+
+
+def test_predict_file_folder_glob(striate, shared_run, fresh):
+    one = striate("predict", shared_run.path, fresh / "down/00.png", "--json").json
+    assert [p["label"] for p in one["predictions"]] == ["down"]
+    assert one["predictions"][0]["score"] > 0.5
+    folder = striate("predict", shared_run.path, fresh, "--json").json["predictions"]
+    assert [p["label"] for p in folder] == ["across"] * 3 + ["down"] * 3
+    pattern = f"{fresh}/*/0[01].png"
+    assert (
+        len(striate("predict", shared_run.path, pattern, "--json").json["predictions"])
+        == 4
+    )
+    both = striate("predict", shared_run.path, pattern, fresh / "down", "--json").json
+    assert len(both["predictions"]) == 7
+
+
+def test_predict_out(striate, shared_run, fresh, tmp_path):
+    said = striate("predict", shared_run.path, fresh, "--out", "a/answers.csv")
+    assert said.code == 0
+    assert "down" in said.out
+    rows = read_csv(tmp_path / "a/answers.csv")
+    assert list(rows[0]) == ["path", "pred", "p_across", "p_down"]
+    for row in rows:
+        assert float(row["p_across"]) + float(row["p_down"]) == pytest.approx(
+            1, abs=1e-5
+        )
+    striate("predict", shared_run.path, fresh, "--out", "answers.json")
+    written = json.loads((tmp_path / "answers.json").read_text())
+    assert [p["label"] for p in written["predictions"]] == [r["pred"] for r in rows]
+
+
+def test_predict_with_files_left_out_exits_1(striate, shared_run, fresh):
+    (fresh / "down/page.jpg").write_text("<html>")
+    (fresh / ".hidden.png").touch()
+    before = snapshot(fresh)
+    said = striate("predict", shared_run.path, fresh)
+    assert said.code == 1
+    assert "page.jpg: not-an-image (this is an HTML page)" in said.out
+    found = striate("predict", shared_run.path, fresh, "--json")
+    assert found.code == 1
+    assert [s["reason"] for s in found.json["skipped"]] == ["not-an-image"]
+    assert len(found.json["predictions"]) == 6
+    assert snapshot(fresh) == before
+
+
+def test_predict_nothing(striate, shared_run, tmp_path):
+    (tmp_path / "zero.png").touch()
+    (tmp_path / "empty").mkdir()
+    for item in ("gone.png", "*.jpg", "empty"):
+        said = striate("predict", shared_run.path, item)
+        assert said.code == 2
+        assert "no file is there" in said.err
+    said = striate("predict", shared_run.path, "zero.png")
+    assert said.code == 2
+    assert "none of 1 files is a usable picture" in said.err
+
+
+def test_long_lists_are_cut_on_screen_only(striate, shared_run, tmp_path):
+    write_folder(tmp_path / "many", classes=["x"], count=45)
+    said = striate("predict", shared_run.path, "many")
+    assert "and 5 more; --out FILE.csv keeps all" in said.out
+
+
+def test_predictions_come_in_batches(striate, shared_run, fresh, monkeypatch):
+    from striate.runs import predict
+
+    whole = striate("predict", shared_run.path, fresh, "--json").json
+    (fresh / "across/00.png").write_bytes(b"")
+    (fresh / "across/01.png").write_bytes(b"")
+    monkeypatch.setattr(predict, "BATCH", 2)
+    parts = striate("predict", shared_run.path, fresh, "--json").json
+    for mine, theirs in zip(
+        parts["predictions"], whole["predictions"][2:], strict=True
+    ):
+        assert (mine["path"], mine["label"]) == (theirs["path"], theirs["label"])
+        assert mine["score"] == pytest.approx(theirs["score"], abs=1e-6)
+
+
+# --- the rest
+
+
+def test_models(striate):
+    rows = {row["name"]: row for row in striate("models", "--json").json}
+    assert rows["lenet5"]["parameters"] == 60_000
+    assert rows["notes_colour"]["parameters"] == 1_451_314
+    said = striate("models", "lenet")
+    assert said.code == 0
+    assert "61,706" in said.out
+    assert "notes" not in said.out.split("what")[-1].split("LeNet")[0]
+
+
+def test_report_is_written_again(striate, shared_folder, tmp_path):
+    striate("train", shared_folder, "--epochs", "1", "--out", "run")
+    (tmp_path / "run/report.html").unlink()
+    assert striate("report", "run").out.strip() == "run/report.html"
+    assert (tmp_path / "run/report.html").is_file()
+    assert striate("report", "run", "--json").json == {"report": "run/report.html"}
+
+
+def test_a_damaged_run_is_named(striate, shared_folder, tmp_path):
+    striate("train", shared_folder, "--epochs", "1", "--out", "run")
+    weights = tmp_path / "run/weights/best.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-9])
+    said = striate("evaluate", "run")
+    assert said.code == 2
+    assert "not a sound safetensors file" in said.err
+    for name in ("split.csv", "results.csv", "classes.json", "args.yaml"):
+        path = tmp_path / "run" / name
+        kept = path.read_bytes()
+        path.unlink()
+        said = striate("report", "run")
+        assert said.code == 2 or name == "split.csv"
+        path.write_bytes(kept)
+
+
+def test_keyboard_interrupt_outside_the_loop(striate, monkeypatch):
+    from striate.cli import models
+
+    def interrupt(options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(models, "run", interrupt)
+    said = striate("models")
+    assert (said.code, said.out, said.err) == (130, "", "stopped\n")
+
+
+def test_a_reader_that_has_gone():
+    """`striate --help | true` must end quietly: the pipe closes before it writes."""
+    command = [sys.executable, "-m", "striate", "--help"]
+    child = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    child.stdout.close()
+    child.stdin.close()
+    said = child.stderr.read()
+    child.stderr.close()
+    child.wait(30)
+    assert said == b""
+
+
+def test_a_broken_pipe_is_no_error(striate, monkeypatch):
+    from striate.cli import main as room
+    from striate.cli import models
+
+    def broken(options):
+        raise BrokenPipeError
+
+    replaced = []
+    monkeypatch.setattr(models, "run", broken)
+    monkeypatch.setattr(room.os, "dup2", lambda *pair: replaced.append(pair))
+    monkeypatch.setattr(room.sys.stdout, "fileno", lambda: 1, raising=False)
+    assert striate("models").code == 0
+    room.os.close(replaced[0][0])

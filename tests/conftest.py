@@ -1,0 +1,88 @@
+"""What every test shares: one thread, a folder of its own, the command line."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+os.environ["OMP_NUM_THREADS"] = "1"  # before torch: two busy cores gain nothing
+
+import pytest
+import torch
+from hypothesis import HealthCheck, settings
+
+from pictures import snapshot, write_folder
+from striate.cli.main import main
+from striate.runs.recipe import Recipe
+from striate.runs.run import Run
+from striate.runs.train import train_recipe
+
+torch.set_num_threads(1)
+# No deadlines: what is slow here is another process on the same cores.
+settings.register_profile(
+    "striate", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("striate")
+
+
+@pytest.fixture(autouse=True)
+def _own_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a command answered."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self):
+        return json.loads(self.out)
+
+
+@pytest.fixture
+def striate(capsys):
+    """Run a command line in this process; a traceback fails the test by itself."""
+
+    def call(*words) -> Said:
+        capsys.readouterr()
+        code = main([os.fspath(word) for word in words])
+        out, err = capsys.readouterr()
+        assert "Traceback" not in out + err
+        return Said(code, out, err)
+
+    return call
+
+
+@pytest.fixture
+def refused(striate, tmp_path):
+    """Run `striate train DATA …`, which must refuse and leave everything as it was."""
+
+    def call(data, *words) -> str:
+        before = snapshot(tmp_path)
+        said = striate("train", data, *words)
+        assert said.code == 2
+        assert snapshot(tmp_path) == before
+        return said.err
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def shared_folder(tmp_path_factory) -> Path:
+    """Two classes of 20 grey 8×8 pictures; look, do not touch."""
+    return write_folder(tmp_path_factory.mktemp("shared") / "stripes", count=20)
+
+
+@pytest.fixture(scope="session")
+def shared_run(shared_folder, tmp_path_factory) -> Run:
+    """A finished run on them; look, do not touch."""
+    out = tmp_path_factory.mktemp("shared-run") / "run"
+    recipe = Recipe(data=str(shared_folder), epochs=4, batch_size=8)
+    train_recipe(recipe, out=out, quiet=True)
+    return Run(out)

@@ -1,0 +1,482 @@
+"""Strict decoding: whole pictures or a reason; one meaning for every colour mode.
+
+The guards were each taken out once: without libjpeg-turbo's strictness half JPEGs with
+an end marker pass (Pillow alone takes all of them), without `_lacks_scans` progressive
+ones cut between scans do, without `IEND` a cut PNG does.
+"""
+
+import io
+import os
+import threading
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from pictures import encoded, image, stripes
+from striate.data import decode as decoding
+from striate.data.decode import (
+    Header,
+    UndecodableError,
+    decode,
+    read_file,
+    read_header,
+    unwarned,
+)
+
+NOISE = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+
+
+@pytest.fixture(autouse=True)
+def _quiet():
+    with unwarned():
+        yield
+
+
+def refusal(payload: bytes, read=decode) -> str:
+    """Why the bytes are refused, or nothing."""
+    try:
+        read(payload)
+    except UndecodableError as error:
+        return error.reason
+    return ""
+
+
+def reason(payload: bytes) -> str:
+    with pytest.raises(UndecodableError) as caught:
+        decode(payload)
+    return caught.value.reason
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A PNG that promises more than it holds."""
+    import struct
+    import zlib
+
+    def chunk(kind, body):
+        check = zlib.crc32(kind + body)
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", check)
+
+    head = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    body = chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(b"\0" * 100))
+    return b"\x89PNG\r\n\x1a\n" + body + chunk(b"IEND", b"")
+
+
+# --- what is no picture
+
+
+@pytest.mark.parametrize(
+    ("payload", "detail"),
+    [
+        (b"\xff", "of no picture format"),
+        (b"just words", "this is a text file"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "this is an SVG drawing"),
+        (b"\n <?xml version='1.0'?><svg/>", "this is an XML or SVG file"),
+        (b"<!DOCTYPE html><title>404</title>", "this is an HTML page"),
+        (b"<html><body>Not found</body></html>", "this is an HTML page"),
+        (b"%PDF-1.7\n", "this is a PDF document"),
+        (b"PK\x03\x04rest", "this is a ZIP archive"),
+        (b"{\\rtf1}", "this is an RTF document"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0", "HEIC/AVIF or a video"),
+        (os.urandom(4096), "of no picture format"),
+    ],
+)
+def test_not_an_image_and_what_it_is(payload, detail):
+    with pytest.raises(UndecodableError, match=detail) as caught:
+        read_header(payload)
+    assert caught.value.reason == "not-an-image"
+    assert reason(payload) == "not-an-image"
+
+
+# --- damage
+
+
+@pytest.mark.parametrize("tail", [b"", b"\xff\xd9"], ids=["cut", "cut and ended"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"progressive": True},
+        {"quality": 95, "subsampling": 0},
+        {"optimize": True},
+        {"restart_marker_blocks": 1},
+    ],
+    ids=str,
+)
+def test_cut_jpeg(options, tail):
+    """Every place but the last bytes of the last scan, where all pixels are there."""
+    whole = encoded(image(stripes(0, 0, 64, 64, 3)), "JPEG", **options)
+    decode(whole)
+    cuts = range(1, len(whole) - 2, 7)
+    accepted = [cut for cut in cuts if not refusal(whole[:cut] + tail)]
+    assert all(cut > len(whole) - 8 for cut in accepted)
+    assert not accepted or options.get("progressive")
+
+
+def test_cut_grey_and_cmyk_jpeg():
+    for mode in ("L", "CMYK"):
+        whole = encoded(image(NOISE).convert(mode), "JPEG")
+        decode(whole)
+        assert reason(whole[: len(whole) * 2 // 3] + b"\xff\xd9") == "truncated"
+
+
+@pytest.mark.parametrize("kind", ["PNG", "GIF", "WEBP", "TIFF", "BMP"])
+def test_cut_others(kind):
+    whole = encoded(image(NOISE), kind)
+    decode(whole)
+    for cut in range(1, len(whole) - 12, 13):
+        found = reason(whole[:cut])
+        assert found in ("truncated", "damaged", "not-an-image")
+
+
+def test_png_without_its_end_alone():
+    whole = encoded(image(NOISE))
+    assert reason(whole[:-12]) == "truncated"
+    assert decode(whole + b"trailing").shape == (20, 30, 3)
+
+
+KINDS = {
+    kind: encoded(image(NOISE), kind) for kind in ("PNG", "GIF", "WEBP", "TIFF", "BMP")
+} | {
+    "JPEG": encoded(image(NOISE), "JPEG"),
+    "progressive": encoded(image(NOISE), "JPEG", progressive=True),
+    "exif": encoded(image(NOISE), "PNG", exif=b"Exif\0\0II*\0\x08\0\0\0\x01\0"),
+}
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.sampled_from(sorted(KINDS)),
+    st.lists(
+        st.tuples(st.integers(0, 2000), st.integers(0, 255)), min_size=1, max_size=6
+    ),
+    st.integers(0, 3000),
+)
+def test_changed_bytes_never_crash(kind, changes, cut):
+    payload = bytearray(KINDS[kind])
+    for place, value in changes:
+        payload[place % len(payload)] = value
+    payload = bytes(payload[: cut or None])
+    for read in (read_header, decode):
+        refusal(payload, read)
+
+
+def test_memory_errors_are_too_large(monkeypatch):
+    def burst(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(decoding, "_to_array", burst)
+    assert reason(encoded(image(NOISE))) == "too-large"
+
+
+def test_jpeg_with_a_scan_marker_and_nothing_in_it(monkeypatch):
+    """A marker parser must not run off the end, whatever libjpeg thought."""
+    monkeypatch.setattr(decoding.simplejpeg, "decode_jpeg", lambda *a, **k: None)
+    whole = encoded(image(NOISE), "JPEG", progressive=True)
+    scan = whole.index(b"\xff\xda")
+    assert reason(whole[: scan + 2] + b"\0\x02" + whole[scan + 2 :]) == "truncated"
+
+
+# --- size
+
+
+@pytest.mark.parametrize(
+    ("width", "height"), [(60_000, 60_000), (14_000, 14_000), (1, 65_500), (65_500, 1)]
+)
+def test_huge_is_refused_before_decoding(width, height, monkeypatch):
+    """Without the limit Pillow only warns at 144 MP and decodes."""
+    monkeypatch.setattr(Image.Image, "load", lambda *_: pytest.fail("decoded"))
+    payload = png_header(width, height)
+    with pytest.raises(UndecodableError, match=f"{width}×{height}") as caught:
+        read_header(payload)
+    assert caught.value.reason == "too-large"
+    assert "at most 100,000,000 pixels and 32,768 a side" in caught.value.detail
+    assert reason(payload) == "too-large"
+
+
+def test_a_real_bomb_stays_small():
+    """14000×14000 of one colour is a small file; it is not unpacked."""
+    import resource
+
+    payload = encoded(Image.new("1", (14_000, 14_000)))
+    assert len(payload) < 600_000
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert reason(payload) == "too-large"
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 << 10
+
+
+def test_zero_sides():
+    assert reason(png_header(0, 5)) in ("damaged", "not-an-image")
+
+
+def test_text_bomb_in_a_png():
+    import struct
+    import zlib
+
+    body = b"key\0\1\0\0\0" + zlib.compress(b"\0" * (80 << 20), 9)
+    chunk = struct.pack(">I", len(body)) + b"iTXt" + body
+    chunk += struct.pack(">I", zlib.crc32(b"iTXt" + body))
+    whole = encoded(image(NOISE))
+    assert refusal(whole[:33] + chunk + whole[33:]) in ("", "damaged")
+
+
+# --- depth
+
+
+def test_16_bit_grey_keeps_its_levels():
+    """Through Pillow's own `convert` 99.6 % of the values would be one level."""
+    ramp = np.arange(65_536, dtype=np.uint16).reshape(256, 256)
+    for kind in ("PNG", "TIFF"):
+        payload = encoded(Image.fromarray(ramp), kind)
+        pixels = decode(payload)
+        assert read_header(payload).channels == 1
+        assert pixels.shape == (256, 256, 1)
+        assert len(np.unique(pixels)) == 256
+        expected = np.rint(ramp.astype(np.float64) * 255 / 65_535)
+        assert np.abs(pixels[..., 0] - expected).max() <= 1
+        assert (pixels[0, 0, 0], pixels[-1, -1, 0]) == (0, 255)
+
+
+def test_16_bit_big_endian_tiff():
+    ramp = np.arange(0, 65_536, 64, dtype=">u2").reshape(32, 32)
+    payload = encoded(Image.frombytes("I;16B", (32, 32), ramp.tobytes()), "TIFF")
+    assert len(np.unique(decode(payload))) >= 250
+
+
+def test_16_bit_colour_is_not_clipped():
+    ramp = np.linspace(0, 65_535, 256, dtype=">u2")
+    rows = b"".join(b"\0" + np.repeat(ramp[i : i + 1], 3).tobytes() for i in range(256))
+    payload = _png16(1, 256, rows)
+    pixels = decode(payload)
+    assert pixels.shape == (256, 1, 3)
+    assert len(np.unique(pixels)) >= 250
+
+
+def _png16(width, height, rows):
+    import struct
+    import zlib
+
+    def chunk(kind, body):
+        check = zlib.crc32(kind + body)
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", check)
+
+    head = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
+    body = chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows))
+    return b"\x89PNG\r\n\x1a\n" + body + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.int32])
+def test_32_bit_is_refused_at_the_header(dtype):
+    """At the header, so that a refused file decides neither size nor channels."""
+    payload = encoded(Image.fromarray(np.zeros((4, 4), dtype)), "TIFF")
+    for read in (read_header, decode):
+        with pytest.raises(UndecodableError, match="no declared range") as caught:
+            read(payload)
+        assert caught.value.reason == "unsupported"
+
+
+def test_1_bit():
+    dots = np.eye(8, dtype=bool)
+    pixels = decode(encoded(Image.fromarray(dots)))
+    assert (pixels[..., 0] == 255 * np.eye(8)).all()
+
+
+# --- colour modes
+
+
+def one_colour(mode, colour):
+    return encoded(Image.new(mode, (2, 2), colour), "PNG")
+
+
+@pytest.mark.parametrize(
+    ("payload", "expected"),
+    [
+        (one_colour("L", 7), [7]),
+        (one_colour("RGB", (1, 2, 3)), [1, 2, 3]),
+        (one_colour("RGBA", (10, 20, 30, 255)), [10, 20, 30]),
+        (one_colour("RGBA", (10, 20, 30, 0)), [255, 255, 255]),
+        (one_colour("RGBA", (0, 0, 0, 128)), [127, 127, 127]),
+        (one_colour("LA", (90, 255)), [90]),
+        (one_colour("LA", (90, 0)), [255]),
+    ],
+)
+def test_modes(payload, expected):
+    pixels = decode(payload)
+    assert np.abs(pixels[0, 0].astype(int) - expected).max() <= 1
+    assert read_header(payload).channels == len(expected)
+
+
+def test_background_lies_under_transparency():
+    payload = one_colour("RGBA", (10, 20, 30, 0))
+    assert decode(payload, background=0)[0, 0].tolist() == [0, 0, 0]
+
+
+def test_palette_with_and_without_transparency():
+    paletted = Image.new("P", (2, 1))
+    paletted.putpalette([10, 20, 30, 200, 100, 50])
+    paletted.putdata([0, 1])
+    assert decode(encoded(paletted)).tolist() == [[[10, 20, 30], [200, 100, 50]]]
+    clear = decode(encoded(paletted, transparency=1))
+    assert clear.tolist() == [[[10, 20, 30], [255, 255, 255]]]
+    grey = Image.new("L", (1, 1), 9)
+    assert decode(encoded(grey, transparency=9)).tolist() == [[[255]]]
+
+
+def test_cmyk_adobe_inverted():
+    """Red in CMYK stays red; an inverted reading would make it cyan."""
+    red = Image.new("CMYK", (16, 16), (0, 255, 255, 0))
+    pixels = decode(encoded(red, "JPEG", quality=100))
+    assert pixels.shape == (16, 16, 3)
+    assert np.abs(pixels[8, 8].astype(int) - [255, 0, 0]).max() <= 3
+
+
+def test_lab_becomes_the_colour_it_means():
+    crimson = Image.new("LAB", (4, 4), (128, 200, 128))
+    red, green, blue = decode(encoded(crimson, "TIFF"))[0, 0].tolist()
+    assert red > 200 > 150 > blue > 100 > 50 > green
+
+
+# --- orientation
+
+
+def _oriented(kind, tag):
+    """A file whose stored pixels, read with `tag`, show NOISE upright."""
+    inverse = {
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_90,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_270,
+    }
+    stored = image(NOISE)
+    stored = stored.transpose(inverse[tag]) if tag in inverse else stored
+    exif = Image.Exif()
+    exif[0x0112] = tag
+    options = {"lossless": True} if kind == "WEBP" else {}
+    return encoded(stored, kind, exif=exif, **options)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP"])
+@pytest.mark.parametrize("tag", range(1, 9))
+def test_orientations_are_pixel_identical(kind, tag):
+    payload = _oriented(kind, tag)
+    assert (decode(payload) == NOISE).all()
+    assert read_header(payload) == Header(height=20, width=30, channels=3)
+
+
+@pytest.mark.parametrize("tag", range(1, 9))
+def test_orientations_of_jpeg(tag):
+    payload = _oriented("JPEG", tag)
+    assert decode(payload).shape == (20, 30, 3)
+    assert read_header(payload) == Header(height=20, width=30, channels=3)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize(
+    "exif", [b"Exif\0\0garbage!", b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0" * 2]
+)
+def test_bad_exif_stops_no_picture(kind, exif):
+    payload = encoded(image(NOISE), kind, exif=exif)
+    assert decode(payload).shape == (20, 30, 3)
+    assert read_header(payload) == Header(height=20, width=30, channels=3)
+
+
+def test_orientation_out_of_range():
+    exif = Image.Exif()
+    exif[0x0112] = 77
+    payload = encoded(image(NOISE), exif=exif)
+    assert (decode(payload) == NOISE).all()
+
+
+# --- several pictures in one file
+
+
+@pytest.mark.parametrize("kind", ["GIF", "TIFF", "WEBP", "PNG"])
+def test_the_first_picture_of_many_counts(kind):
+    frames = [Image.new("L", (8, 8), value) for value in (40, 200, 90)]
+    options = {"lossless": True} if kind == "WEBP" else {}
+    payload = encoded(
+        frames[0], kind, save_all=True, append_images=frames[1:], **options
+    )
+    assert set(decode(payload).ravel().tolist()) == {40}
+
+
+def test_mpo_counts_as_a_jpeg():
+    frames = [image(stripes(kind, 0, 32, 32, 3)) for kind in (0, 1)]
+    payload = encoded(frames[0], "MPO", save_all=True, append_images=frames[1:])
+    assert decode(payload).shape == (32, 32, 3)
+
+
+# --- files
+
+
+def test_read_file_refusals(tmp_path, monkeypatch):
+    def said(path):
+        with pytest.raises(UndecodableError) as caught:
+            read_file(path)
+        return caught.value.reason, caught.value.detail
+
+    (tmp_path / "empty.jpg").touch()
+    assert said(tmp_path / "empty.jpg") == ("not-an-image", "the file is empty")
+    assert said(tmp_path / "none.jpg") == ("missing", "no such file")
+    assert said(tmp_path) == ("not-a-file", "a pipe, socket or device")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    assert said(tmp_path / "loop")[0] == "unreadable"
+    (tmp_path / "big.jpg").write_bytes(b"12345")
+    monkeypatch.setattr(decoding, "MAX_BYTES", 4)
+    assert said(tmp_path / "big.jpg") == ("too-large", "5 bytes, at most 4")
+
+
+def test_a_pipe_is_never_opened(tmp_path):
+    """Opening one would wait for a writer for ever."""
+    os.mkfifo(tmp_path / "pipe.jpg")
+    answers = []
+
+    def ask():
+        try:
+            read_file(tmp_path / "pipe.jpg")
+        except UndecodableError as error:
+            answers.append(error.reason)
+
+    asker = threading.Thread(target=ask, daemon=True)
+    asker.start()
+    asker.join(30)
+    assert answers == ["not-a-file"]
+
+
+def test_unreadable_file(tmp_path, monkeypatch):
+    """Root may read mode 000, so the system's answer is put in its mouth."""
+    from pathlib import Path
+
+    (tmp_path / "a.jpg").write_bytes(b"x")
+
+    def deny(path):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_bytes", deny)
+    with pytest.raises(UndecodableError, match="unreadable: Permission denied"):
+        read_file(tmp_path / "a.jpg")
+
+
+def test_an_error_without_a_number(tmp_path, monkeypatch):
+    from pathlib import Path
+
+    (tmp_path / "a.jpg").write_bytes(b"x")
+
+    def deny(path):
+        raise OSError("odd")
+
+    monkeypatch.setattr(Path, "read_bytes", deny)
+    with pytest.raises(UndecodableError, match="unreadable: odd"):
+        read_file(tmp_path / "a.jpg")
+
+
+def test_reading_leaves_the_stream_of_bytes_alone():
+    payload = encoded(image(NOISE))
+    copy = io.BytesIO(payload).getvalue()
+    decode(payload)
+    assert payload == copy

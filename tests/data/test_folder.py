@@ -1,0 +1,358 @@
+"""Folders as they are found in the wild: nothing silently absent, nothing touched.
+
+Every test ends in the account: seen = used + quarantined + ignored.
+"""
+
+import os
+import shutil
+import socket
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pictures import encoded, image, snapshot, stripes, write_folder
+from striate.core.files import read_csv
+from striate.data.load import load_data
+from striate.data.sources.folder import read_folder
+
+
+@pytest.fixture
+def photos(tmp_path):
+    return write_folder(tmp_path / "photos")
+
+
+@pytest.fixture
+def loaded(photos, tmp_path):
+    """Load the folder, check the account, and return (data, {path: reason})."""
+
+    def load(**options):
+        before = snapshot(photos)
+        data = load_data(photos, **options)
+        assert snapshot(photos) == before
+        skipped = [*data.quarantined, *data.ignored]
+        assert data.seen == len(data.rows) + len(skipped)
+        used = {row.path for row in data.rows}
+        assert used.isdisjoint(skip.path for skip in skipped)
+        return data, {skip.path: skip.reason for skip in skipped}
+
+    return load
+
+
+def test_plain(loaded):
+    data, skipped = loaded()
+    assert (data.seen, len(data.rows), skipped) == (24, 24, {})
+    assert data.labels.names == ("across", "down")
+    assert str(data.preprocess.spec) == "8×8×1"
+
+
+def test_broken_files_are_quarantined_with_their_reason(loaded, photos):
+    jpeg = encoded(image(stripes(0, 1, 64, 64)), "JPEG")
+    png = encoded(image(stripes(0, 2, 64, 64)))
+    broken = {
+        "zero.jpg": (b"", "not-an-image"),
+        "page.jpg": (b"<!doctype html>", "not-an-image"),
+        "drawing.svg": (b"<svg/>", "not-an-image"),
+        "notes.txt": (b"remember the milk", "not-an-image"),
+        "cut.jpg": (jpeg[: len(jpeg) // 2], "truncated"),
+        "cut-ended.jpg": (jpeg[: len(jpeg) // 2] + b"\xff\xd9", "truncated"),
+        "cut.png": (png[: len(png) // 2], "truncated"),
+        "float.tif": (
+            encoded(Image.fromarray(np.zeros((8, 8), np.float32)), "TIFF"),
+            "unsupported",
+        ),
+        "bomb.png": (encoded(Image.new("1", (14_000, 14_000))), "too-large"),
+    }
+    for name, (payload, _) in broken.items():
+        (photos / "across" / name).write_bytes(payload)
+    data, skipped = loaded(image_size=8)
+    assert skipped == {f"across/{n}": reason for n, (_, reason) in broken.items()}
+    assert len(data.rows) == 24
+    assert data.in_chans == 1
+
+
+def test_everything_skipped_stands_in_quarantine_csv(striate, photos, tmp_path):
+    (photos / "across/zero.jpg").touch()
+    (photos / "across/.hidden.png").touch()
+    (photos / "readme.md").write_text("about")
+    said = striate("train", photos, "--epochs", "1", "--out", "run")
+    assert said.code == 0
+    assert "1 of 27 files cannot be used" in said.out
+    rows = read_csv(tmp_path / "run/quarantine.csv")
+    assert sorted((r["status"], r["path"], r["reason"]) for r in rows) == [
+        ("ignored", "across/.hidden.png", "hidden"),
+        ("ignored", "readme.md", "not-in-a-class-folder"),
+        ("quarantined", "across/zero.jpg", "not-an-image"),
+    ]
+
+
+def test_litter_is_never_a_class_nor_a_picture(loaded, photos):
+    for folder in (".ipynb_checkpoints", "__MACOSX", ".git"):
+        shutil.copytree(photos / "across", photos / folder)
+    for name in ("Thumbs.db", "desktop.ini", ".DS_Store", "._a.png"):
+        (photos / "down" / name).write_bytes(b"x")
+    shutil.copytree(photos / "across", photos / "down/.ipynb_checkpoints")
+    data, skipped = loaded()
+    assert data.labels.names == ("across", "down")
+    assert skipped == {
+        ".git": "hidden",
+        ".ipynb_checkpoints": "hidden",
+        "__MACOSX": "system-file",
+        "down/._a.png": "hidden",
+        "down/.DS_Store": "hidden",
+        "down/.ipynb_checkpoints": "hidden",
+        "down/Thumbs.db": "system-file",
+        "down/desktop.ini": "system-file",
+    }
+
+
+def test_an_empty_class_folder_is_listed(loaded, photos):
+    (photos / "nothing").mkdir()
+    data, skipped = loaded()
+    assert skipped == {"nothing": "empty-class-folder"}
+    assert data.num_classes == 2
+
+
+def test_links(loaded, photos, tmp_path):
+    """Loops end; a link to a file outside is a file; a dangling one is named."""
+    outside = tmp_path / "outside.png"
+    image(stripes(0, 50)).save(outside)
+    (photos / "across/outside.png").symlink_to(outside)
+    (photos / "across/gone.png").symlink_to(tmp_path / "gone.png")
+    (photos / "across/self.png").symlink_to("self.png")
+    (photos / "across/here").symlink_to(".")
+    (photos / "across/up").symlink_to("..")
+    (photos / "top").symlink_to(".")
+    data, skipped = loaded()
+    assert len(data.rows) == 25
+    assert data.num_classes == 2
+    assert skipped == {
+        "across/gone.png": "dangling-link",
+        "across/self.png": "dangling-link",
+        "across/here": "link-loop",
+        "across/up": "link-loop",
+        "top": "link-loop",
+    }
+
+
+def test_a_loop_through_a_split_folder(tmp_path):
+    root = tmp_path / "split"
+    write_folder(root / "train")
+    (root / "train/across/up").symlink_to("..")
+    data = load_data(root)
+    assert [skip.reason for skip in data.ignored] == ["link-loop"]
+    assert len(data.rows) == 24
+
+
+def test_pipes_and_sockets_are_never_opened(loaded, photos, monkeypatch):
+    """Opening a pipe waits for a writer; this test would never end."""
+    os.mkfifo(photos / "across/pipe.png")
+    monkeypatch.chdir(photos / "down")
+    with socket.socket(socket.AF_UNIX) as plug:
+        plug.bind("socket.png")
+        _, skipped = loaded()
+    assert skipped == {
+        "across/pipe.png": "not-a-file",
+        "down/socket.png": "not-a-file",
+    }
+
+
+def test_unreadable_file_and_folder(loaded, photos, monkeypatch):
+    """Root reads mode 000 all the same, so the system's answer is put in its mouth."""
+    (photos / "locked").mkdir()
+    (photos / "across/00.png").chmod(0)
+    listdir, read_bytes = os.listdir, type(photos).read_bytes
+
+    def deny_folder(path):
+        if str(path).endswith("locked"):
+            raise PermissionError(13, "Permission denied")
+        return listdir(path)
+
+    def deny_file(path):
+        if not path.stat().st_mode & 0o400:
+            raise PermissionError(13, "Permission denied")
+        return read_bytes(path)
+
+    monkeypatch.setattr(os, "listdir", deny_folder)
+    monkeypatch.setattr(type(photos), "read_bytes", deny_file)
+    source = read_folder(photos)
+    assert ("locked", "unreadable-folder", "Permission denied") in [
+        (skip.path, skip.reason, skip.detail) for skip in source.ignored
+    ]
+    data = load_data(photos)
+    assert [(s.path, s.reason) for s in data.quarantined] == [
+        ("across/00.png", "unreadable")
+    ]
+
+
+NAMES = [
+    "🐈.png",
+    "שלום.png",
+    "line\nbreak.png",
+    "carriage\rreturn.png",
+    "tab\there.png",
+    'comma, quote ".png',
+    "-leading.png",
+    "CON.png",
+    "a" * 251 + ".png",
+    "[bold]x[red].png",
+    "<b>.png",
+    os.fsdecode(b"caf\xe9.png"),
+    "e\u0301.png",
+    "\u00e9.png",
+]
+
+
+def test_names_of_every_kind(striate, photos, tmp_path):
+    """They go through split.csv, predictions, report and terminal, and come back."""
+    for number, name in enumerate(NAMES):
+        image(stripes(0, 500 + number)).save(photos / "across" / name)
+    (photos / "across" / os.fsdecode(b"bad\xff.png")).touch()
+    before = snapshot(photos)
+    said = striate("train", photos, "--epochs", "1", "--out", "run")
+    assert said.code == 0
+    rows = read_csv(tmp_path / "run/split.csv")
+    assert {r["path"] for r in rows} >= {f"across/{name}" for name in NAMES}
+    judged = striate("evaluate", "run", "--part", "train", "--json")
+    assert judged.json["count"] > 0
+    answers = striate("predict", "run", photos / "across", "--json", "--out", "a.json")
+    assert answers.code == 1
+    paths = {os.path.basename(one["path"]) for one in answers.json["predictions"]}
+    assert paths >= set(NAMES)
+    assert striate("predict", "run", photos / "across", "--out", "a.csv").code == 1
+    written = {os.path.basename(row["path"]) for row in read_csv(tmp_path / "a.csv")}
+    assert written == paths
+    assert snapshot(photos) == before
+
+
+def test_class_names_of_every_kind(striate, tmp_path):
+    classes = ["🐈", "[red]", 'a, "b"', os.fsdecode(b"caf\xe9"), "line\nbreak"]
+    write_folder(tmp_path / "photos", classes=classes, count=8)
+    said = striate("train", "photos", "--epochs", "1", "--out", "run")
+    assert said.code == 0
+    assert set(striate("evaluate", "run").out) & set("🐈")
+    answer = striate("predict", "run", tmp_path / "photos/🐈/00.png", "--json").json
+    assert set(answer["predictions"][0]["probabilities"]) == set(classes)
+
+
+def test_extensions_do_not_matter_content_does(loaded, photos):
+    picture = image(stripes(1, 77))
+    for name in ("A.JPG", "b.jfif", "none", "wrong.png", "x.docx"):
+        (photos / "down" / name).write_bytes(
+            encoded(image(stripes(1, len(name) * 7)), "JPEG")
+        )
+    (photos / "down/really-png.jpg").write_bytes(encoded(picture))
+    (photos / "down/photo.heic").write_bytes(b"\0\0\0\x18ftypheic" + b"\0" * 20)
+    data, skipped = loaded()
+    assert skipped == {"down/photo.heic": "not-an-image"}
+    assert len(data.rows) == 30
+
+
+def test_modes_together_make_a_colour_set(loaded, photos):
+    colour = image(stripes(0, 9, channels=3))
+    for mode in ("CMYK", "P", "LA", "RGBA", "1", "L"):
+        kind = "TIFF" if mode == "CMYK" else "PNG"
+        picture = colour.convert(mode)
+        (photos / "across" / f"mode-{mode}").write_bytes(encoded(picture, kind))
+    data, skipped = loaded()
+    assert (data.in_chans, skipped) == (3, {})
+
+
+def test_grey_forced_on_colour(loaded, photos):
+    write_folder(photos, classes=["across"], channels=3, seed=4)
+    data, _ = loaded(in_chans=1)
+    assert data.part("train").pixels.shape[-1] == 1
+
+
+def test_sizes_mixed_or_shared_or_large(tmp_path):
+    mixed = write_folder(tmp_path / "mixed")
+    image(stripes(0, 1, 9, 8)).save(mixed / "across/odd.png")
+    assert load_data(mixed).image_size == (64, 64)
+    oblong = write_folder(tmp_path / "oblong", size=(6, 10))
+    assert load_data(oblong).image_size == (6, 10)
+    assert load_data(oblong, image_size=12).image_size == (12, 12)
+    large = write_folder(tmp_path / "large", size=(600, 8), count=2)
+    write_folder(large, size=(600, 8), count=6, seed=1)
+    assert load_data(large).image_size == (64, 64)
+
+
+def test_nested_folders_belong_to_their_class(loaded, photos):
+    shutil.move(photos / "across/00.png", photos / "across/deep-00.png")
+    (photos / "across/a/b").mkdir(parents=True)
+    shutil.move(photos / "across/deep-00.png", photos / "across/a/b/00.png")
+    data, skipped = loaded()
+    assert skipped == {}
+    assert {r.label for r in data.rows if r.path == "across/a/b/00.png"} == {"across"}
+
+
+@pytest.mark.parametrize(
+    ("train", "val", "test"),
+    [("train", "val", "test"), ("Training", "VALID", "testing")],
+)
+def test_a_folder_already_split(tmp_path, train, val, test):
+    root = tmp_path / "split"
+    for seed, name in enumerate((train, val, test)):
+        write_folder(root / name, count=4 + seed, seed=seed)
+    data = load_data(root)
+    assert {n: len(p) for n, p in data.parts.items()} == {
+        "train": 8,
+        "val": 10,
+        "test": 12,
+    }
+    parts = {row.path.split("/")[0]: row.part for row in data.rows}
+    assert parts == {train: "train", val: "val", test: "test"}
+
+
+def test_missing_parts_are_dealt_from_training(tmp_path):
+    root = tmp_path / "split"
+    write_folder(root / "train", count=20)
+    write_folder(root / "test", count=5, seed=1)
+    data = load_data(root, val_fraction=0.25)
+    assert {n: len(p) for n, p in data.parts.items()} == {
+        "train": 30,
+        "val": 10,
+        "test": 10,
+    }
+    only = tmp_path / "only"
+    write_folder(only / "train", count=20)
+    parts = load_data(only).parts
+    assert {n: len(p) for n, p in parts.items()} == {"train": 24, "val": 6, "test": 10}
+    given = tmp_path / "given"
+    write_folder(given / "train", count=20)
+    write_folder(given / "val", count=5, seed=1)
+    assert list(load_data(given).parts) == ["train", "val"]
+
+
+def test_same_picture_in_two_parts_is_told(tmp_path):
+    root = write_folder(tmp_path / "split/train", count=12).parent
+    write_folder(root / "test", count=3)
+    data = load_data(root)
+    leaks = [w for w in data.warnings if "pictures of test are also in" in w]
+    assert sum(int(w.split()[0]) for w in leaks) == 6
+
+
+def test_duplicates_never_straddle(loaded, photos):
+    for i in range(12):
+        shutil.copy(photos / f"across/{i:02d}.png", photos / f"across/copy{i}.png")
+    data, _ = loaded()
+    where = {}
+    for row in data.rows:
+        where.setdefault(row.content, set()).add(row.part)
+    assert all(len(parts) == 1 for parts in where.values())
+
+
+def test_a_file_that_vanishes_between_the_two_passes(photos, monkeypatch):
+    from striate.data import load, scan
+
+    real = scan.read_pixels
+
+    def late(source, *words, **options):
+        (photos / "across/00.png").unlink()
+        return real(source, *words, **options)
+
+    monkeypatch.setattr(load, "read_pixels", late)
+    data = load_data(photos)
+    assert [(s.path, s.reason) for s in data.quarantined] == [
+        ("across/00.png", "missing")
+    ]
+    assert data.seen == 24

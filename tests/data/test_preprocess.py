@@ -1,0 +1,113 @@
+"""One path from pixels to input, the same to the bit for one picture and for many."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from striate.core.errors import DataError
+from striate.core.spec import Preprocess
+from striate.data import preprocess as room
+from striate.data.preprocess import batch_to_input, normalise, statistics, to_input
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(1, 3),
+    st.integers(1, 40),
+    st.integers(1, 40),
+    st.sampled_from([1, 3]),
+    st.sampled_from([1, 3]),
+    st.integers(1, 33),
+    st.integers(1, 33),
+    st.sampled_from(["squash", "crop", "pad"]),
+)
+def test_one_and_many_agree_to_the_bit(n, h, w, have, want, height, width, resize):
+    """Batches come from arrays, single pictures from files; torch picks its routine
+    by the layout of memory, and both must give the same numbers."""
+    pixels = np.random.default_rng(h * w).integers(0, 256, (n, h, w, have), np.uint8)
+    p = Preprocess(channels=want, height=height, width=width, resize=resize)
+    many = batch_to_input(pixels, p)
+    assert many.shape == (n, height, width, want)
+    assert many.dtype == torch.uint8
+    for i in range(n):
+        assert torch.equal(to_input(pixels[i], p), many[i])
+
+
+def ramp(height, width):
+    return np.linspace(0, 255, width).astype(np.uint8)[None, :, None].repeat(height, 0)
+
+
+def make(resize, height=8, width=8, **options):
+    return Preprocess(channels=1, height=height, width=width, resize=resize, **options)
+
+
+def test_squash_keeps_all_of_the_picture():
+    out = to_input(ramp(4, 32), make("squash"))
+    assert out[0, 0] < 20
+    assert out[0, -1] > 235
+
+
+def test_crop_keeps_the_middle():
+    out = to_input(ramp(8, 32), make("crop"))
+    assert torch.equal(out[..., 0], torch.from_numpy(ramp(8, 32)[:, 12:20, 0]))
+
+
+def test_pad_adds_background_around():
+    out = to_input(np.zeros((4, 8, 1), np.uint8), make("pad", background=77))
+    assert out[:2].eq(77).all()
+    assert out[2:6].eq(0).all()
+    assert out[6:].eq(77).all()
+    odd = to_input(np.zeros((3, 8, 1), np.uint8), make("pad", background=77))
+    assert odd[..., 0].eq(77).all(1).tolist() == [True] * 2 + [False] * 3 + [True] * 3
+
+
+def test_shrinking_averages():
+    """Without antialiasing fine stripes come out dark or light by chance."""
+    lines = (np.arange(66) % 3 == 0) * np.uint8(255)
+    fine = lines[None, :, None].repeat(66, 0)
+    out = to_input(fine, make("squash"))
+    assert out[:, 1:-1].float().sub(85).abs().max() < 15
+
+
+def test_grey_of_colour_is_the_luma_of_every_imaging_library():
+    pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
+    ours = to_input(pixels, make("squash", 32, 32))[..., 0].numpy()
+    assert (ours == np.asarray(Image.fromarray(pixels).convert("L"))).all()
+
+
+def test_channels_without_a_rule():
+    with pytest.raises(
+        DataError, match="pictures have 4 channels, the network takes 1"
+    ):
+        to_input(np.zeros((2, 2, 4), np.uint8), make("squash", 2, 2))
+
+
+@pytest.mark.parametrize("chunk", [7, 1 << 24])
+def test_statistics_are_exact(monkeypatch, chunk):
+    monkeypatch.setattr(room, "_CHUNK", chunk)
+    pixels = torch.randint(0, 256, (5, 4, 3, 3), dtype=torch.uint8)
+    mean, std = statistics(pixels)
+    flat = pixels.double().div(255).flatten(0, 2)
+    assert mean == pytest.approx(flat.mean(0).tolist(), abs=1e-6)
+    assert std == pytest.approx(flat.std(0, correction=0).tolist(), abs=1e-6)
+
+
+def test_constant_pictures_stay_finite():
+    mean, std = statistics(torch.full((2, 2, 2, 1), 51, dtype=torch.uint8))
+    assert (mean, std) == ((0.2,), (round(1 / 255, 6),))
+    p = make("squash", 2, 2, mean=mean, std=std)
+    assert normalise(torch.full((1, 2, 2, 1), 51).byte(), p).abs().max() < 1e-3
+
+
+def test_normalise_leaves_its_input_alone():
+    pixels = torch.full((2, 2, 2, 3), 100, dtype=torch.uint8)
+    p = Preprocess(channels=3, height=2, width=2, mean=(0, 0.5, 1), std=(1, 1, 1))
+    x = normalise(pixels, p)
+    assert pixels.eq(100).all()
+    assert x.shape == (2, 3, 2, 2)
+    assert x[0, :, 0, 0].tolist() == pytest.approx(
+        [100 / 255, 100 / 255 - 0.5, 100 / 255 - 1]
+    )

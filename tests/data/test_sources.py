@@ -1,0 +1,221 @@
+"""Sources held as arrays: IDX files, named sets, arrays of the user's."""
+
+import gzip
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from striate.core.errors import DataError
+from striate.core.spec import Labels
+from striate.data import scan
+from striate.data.load import load_data, load_labelled
+from striate.data.sources.find import find_source
+from striate.data.sources.idx import read_idx
+from striate.data.sources.named import FASHION_CLASSES, fashion_mnist
+from striate.data.sources.source import from_arrays
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (40, 6, 5), np.uint8)
+NUMBERS = (np.arange(40) % 3).astype(np.uint8)
+
+
+def idx(array):
+    sides = struct.pack(f">{array.ndim}I", *array.shape)
+    return bytes((0, 0, 8, array.ndim)) + sides + array.tobytes()
+
+
+def write(folder, prefix="train", pixels=PIXELS, numbers=NUMBERS, zipped=False):
+    folder.mkdir(exist_ok=True)
+    for kind, array in (("images-idx3", pixels), ("labels-idx1", numbers)):
+        payload = idx(array)
+        name = f"{prefix}-{kind}-ubyte" + ".gz" * zipped
+        (folder / name).write_bytes(gzip.compress(payload) if zipped else payload)
+    return folder
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_idx(tmp_path, zipped):
+    folder = write(tmp_path / "set", zipped=zipped)
+    write(folder, "t10k", PIXELS[:9], NUMBERS[:9], zipped)
+    for data in (folder, next(folder.glob("train-images*"))):
+        source = find_source(data)
+        assert (source.arrays[:40, ..., 0] == PIXELS).all()
+        assert source.labels.names == ("0", "1", "2")
+        assert [r.part for r in source.records] == ["train"] * 40 + ["test"] * 9
+    data = load_data(folder)
+    assert {n: len(p) for n, p in data.parts.items()} == {
+        "train": 34,
+        "val": 6,
+        "test": 9,
+    }
+    assert data.seen == len(data.rows) + len(data.quarantined)
+
+
+def damage(folder, name, change):
+    path = next(folder.glob(name))
+    path.write_bytes(change(path.read_bytes()))
+
+
+@pytest.mark.parametrize(
+    ("zipped", "change", "message"),
+    [
+        (False, lambda b: b[:-7], "the header says 1,200 bytes, there are 1,193"),
+        (False, lambda b: b + b"x", "the header says 1,200 bytes, there are 1,201"),
+        (False, lambda b: b[:10], "the header says"),
+        (False, lambda b: b[:3], "not an IDX file of unsigned bytes in 3 dimensions"),
+        (False, lambda b: b"", "not an IDX file"),
+        (False, lambda b: b"\0\0\x0d" + b[3:], "not an IDX file"),
+        (True, lambda b: b[: len(b) // 2], "the file is damaged"),
+        (True, lambda b: b[:20] + b"\xff" * 9 + b[29:], "the file is damaged"),
+        (True, lambda b: b[:-8] + bytes(8), "the file is damaged"),
+    ],
+)
+def test_damaged_idx(refused, tmp_path, zipped, change, message):
+    folder = write(tmp_path / "set", zipped=zipped)
+    damage(folder, "*images*", change)
+    said = refused(folder)
+    assert message in said
+    assert "train-images-idx3-ubyte" in said
+
+
+def test_idx_that_disagrees(tmp_path):
+    with pytest.raises(DataError, match="40 pictures but 39 labels in 'train'"):
+        read_idx(write(tmp_path / "a", numbers=NUMBERS[:39]))
+    folder = write(tmp_path / "b")
+    (folder / "train-labels-idx1-ubyte").unlink()
+    with pytest.raises(DataError, match="no train-labels IDX file beside its pair"):
+        read_idx(folder)
+    folder = write(tmp_path / "c")
+    write(folder, "t10k", PIXELS[:, :4], NUMBERS)
+    with pytest.raises(DataError, match=r"pictures of 'test' are \(4, 5\)|of 't10k'"):
+        read_idx(folder)
+    with pytest.raises(DataError, match="label 2 where there are 2 classes"):
+        read_idx(write(tmp_path / "d"), names=("a", "b"))
+    with pytest.raises(DataError, match="the IDX files hold no pictures"):
+        read_idx(write(tmp_path / "e", pixels=PIXELS[:0], numbers=NUMBERS[:0]))
+
+
+def test_digits():
+    source = find_source("digits")
+    assert source.arrays.shape == (1797, 8, 8, 1)
+    assert (source.arrays.min(), source.arrays.max()) == (0, 255)
+    assert source.labels.names == tuple("0123456789")
+    with pytest.raises(TypeError, match="has no files"):
+        source.payload(0)
+
+
+def test_a_name_wins_over_a_folder_of_that_name(tmp_path):
+    (tmp_path / "digits").mkdir()
+    assert find_source("digits").name == "digits"
+    with pytest.raises(DataError, match="the folder is empty"):
+        find_source("./digits/.")
+
+
+INSTALLED = Path("/usr/share/datasets/fashion-mnist")
+
+
+@pytest.mark.skipif(not INSTALLED.is_dir(), reason=f"{INSTALLED} is not installed")
+def test_fashion_mnist():
+    source = fashion_mnist()
+    assert source.arrays.shape == (70_000, 28, 28, 1)
+    assert source.labels.names == FASHION_CLASSES
+    labels = [record.label for record in source.records]
+    for part, each in ((slice(60_000), 6_000), (slice(60_000, None), 1_000)):
+        assert {labels[part].count(name) for name in FASHION_CLASSES} == {each}
+
+
+def test_fashion_mnist_elsewhere_or_nowhere(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("XDG_DATA_DIRS", f"{tmp_path}/one:{tmp_path}/two:")
+    with pytest.raises(DataError, match="fashion-mnist is not on this machine") as c:
+        fashion_mnist()
+    assert "install the system's package dataset-fashion-mnist" in str(c.value)
+    assert f"{tmp_path}/two/datasets/fashion-mnist" in str(c.value)
+    place = tmp_path / "two/datasets"
+    place.mkdir(parents=True)
+    write(place / "fashion-mnist")
+    assert fashion_mnist().records[0].label == "T-shirt/top"
+
+
+def test_from_arrays():
+    for wrong in (PIXELS.astype(np.float32), PIXELS[0]):
+        with pytest.raises(ValueError, match=r"must be uint8 \(N, H, W\[, C\]\)"):
+            from_arrays("toy", wrong, ["a"] * len(wrong))
+    with pytest.raises(ValueError, match="40 pictures but 1 labels"):
+        from_arrays("toy", PIXELS, ["a"])
+    source = from_arrays("toy", PIXELS, [f"{n}" for n in NUMBERS])
+    assert [r.path for r in source.records[:2]] == ["toy/00", "toy/01"]
+    data = load_data(source, image_size=(9, 7))
+    assert (data.image_size, data.in_chans, data.num_classes) == ((9, 7), 1, 3)
+    with pytest.raises(
+        DataError, match="'toy' has no extra part, only train, val, test"
+    ):
+        data.part("extra")
+
+
+def test_arrays_of_many_channels():
+    pixels = np.random.default_rng(0).integers(0, 256, (30, 4, 4, 5), np.uint8)
+    source = from_arrays("sat", pixels, ["ab"[i % 2] for i in range(30)])
+    data = load_data(source)
+    assert data.in_chans == 5
+    assert len(data.preprocess.mean) == 5
+
+
+def test_two_labels_in_arrays_drop_the_right_rows():
+    pixels = PIXELS.copy()
+    pixels[1] = pixels[0]
+    source = from_arrays("toy", pixels, [f"{n}" for n in NUMBERS])
+    data = load_data(source)
+    assert [s.path for s in data.quarantined] == ["toy/00", "toy/01"]
+    assert data.seen == 40
+    for part in data.parts.values():
+        for row, path in zip(part.pixels, part.paths, strict=True):
+            assert (row[..., 0].numpy() == pixels[int(path.split("/")[1])]).all()
+
+
+def test_an_earlier_split_is_taken_up_again():
+    source = from_arrays("toy", PIXELS, [f"{n}" for n in NUMBERS])
+    first = load_data(source, seed=3)
+    given = {row.path: row.part for row in first.rows[5:]}
+    again = load_data(source, preprocess=first.preprocess, given_split=given)
+    assert {r.path: r.part for r in again.rows} == given
+    assert [s.reason for s in again.ignored] == ["not-in-split"] * 5
+
+
+def test_load_labelled():
+    source = from_arrays("toy", PIXELS, [f"{n}" for n in NUMBERS])
+    data = load_data(source)
+    shuffled = Labels(("2", "0", "1"))
+    part, skipped = load_labelled(source, data.preprocess, shuffled)
+    assert [shuffled[i] for i in part.labels.tolist()] == [f"{n}" for n in NUMBERS]
+    assert skipped == ()
+    with pytest.raises(DataError, match="'toy' has no val part"):
+        load_labelled(source, data.preprocess, shuffled, "val")
+    with pytest.raises(DataError, match="classes that the network does not know: 2"):
+        load_labelled(source, data.preprocess, Labels(("0", "1")))
+
+
+def test_memory_is_what_can_be_had_not_what_is_idle(monkeypatch, tmp_path):
+    """Free pages leave out the caches, which reading the pictures has just filled."""
+    known = scan._available_bytes()
+    assert known > 1 << 24
+
+    def nowhere(self, *words, **options):
+        raise OSError
+
+    monkeypatch.setattr(Path, "read_text", nowhere)
+    assert scan._available_bytes() > 0
+
+    def unknown(name):
+        raise ValueError
+
+    monkeypatch.setattr(scan.os, "sysconf", unknown)
+    assert scan._available_bytes() is None
+    scan._check_memory((10**9, 10**3, 10**3, 3))
+
+
+def test_progress_of_reading(shared_folder):
+    ticks = []
+    load_data(shared_folder, tick=lambda done, count: ticks.append((done, count)))
+    assert ticks[0] == (0, 40)

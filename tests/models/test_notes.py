@@ -1,0 +1,80 @@
+"""The notes' networks: mission rows A12, B2 and B3."""
+
+import pytest
+import torch
+
+from striate.audit.trace import trace
+from striate.core.errors import SettingError, UnknownNameError
+from striate.models.catalogue import catalogue_rows, create_model, networks
+
+
+def test_grey_shapes_and_counts():
+    """4×28×28×1 → 4×28×28×25 → 4×14×14×25 → 4×14×14×50 → 4×7×7×50 → 4×2450."""
+    model = create_model("notes_grey")
+    layers = {layer.name: layer for layer in trace(model, (1, 28, 28))}
+    assert [
+        layers[n].output for n in ("conv1", "pool1", "conv2", "pool2", "flatten")
+    ] == [
+        (25, 28, 28),
+        (25, 14, 14),
+        (50, 14, 14),
+        (50, 7, 7),
+        (2450,),
+    ]
+    assert layers["conv1"].parameters == 250
+    assert layers["conv2"].parameters == 11_300
+    assert model(torch.zeros(4, 1, 28, 28)).shape == (4, 10)
+
+
+def test_colour_shapes_and_counts():
+    model = create_model("notes_colour")
+    layers = {layer.name: layer for layer in trace(model, (3, 32, 32))}
+    assert [layers[f"conv{i}"].output for i in (1, 2, 3)] == [
+        (36, 32, 32),
+        (72, 16, 16),
+        (144, 8, 8),
+    ]
+    assert layers["pool3"].output == (144, 4, 4)
+    assert layers["flatten"].output == (2_304,)
+    assert layers["fc"].output == (576,)
+    assert sum(layer.parameters for layer in layers.values()) == 1_451_314
+    rates = {
+        n: m.p for n, m in model.named_modules() if isinstance(m, torch.nn.Dropout)
+    }
+    assert rates == {
+        "dropout1": 0.25,
+        "dropout2": 0.25,
+        "dropout3": 0.25,
+        "dropout_fc": 0.5,
+    }
+
+
+def test_the_catalogue():
+    names = [entry.name for entry in networks()]
+    assert names[:2] == ["lenet5", "lenet5_modern"]
+    assert names.index("notes_grey") + 1 == names.index("notes_colour")
+    rows = {row["name"]: row for row in catalogue_rows()}
+    assert rows["notes_grey"]["input"] == "28×28×1"
+    assert rows["notes_colour"]["parameters"] == 1_451_314
+    assert all(row["what"] for row in rows.values())
+
+
+def test_wrong_requests():
+    with pytest.raises(UnknownNameError, match="did you mean notes_grey"):
+        create_model("notes_gray")
+    with pytest.raises(SettingError, match="a network needs a class, got 0"):
+        create_model("lenet5", num_classes=0)
+    for wrong in ({"image_size": 0}, {"in_chans": 0}, {"image_size": (8, -1)}):
+        with pytest.raises(SettingError, match="must be at least 1"):
+            create_model("notes_grey", **wrong)
+
+
+def test_seeds():
+    state = torch.get_rng_state()
+    one, two, three = (create_model("notes_grey", seed=s) for s in (0, 0, 1))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(one.conv1.weight, two.conv1.weight)
+    assert not torch.equal(one.conv1.weight, three.conv1.weight)
+    torch.manual_seed(5)
+    first = create_model("notes_grey").conv1.weight
+    assert not torch.equal(first, create_model("notes_grey").conv1.weight)

@@ -1,0 +1,175 @@
+"""Settings: one value, three spellings, strict in each."""
+
+import dataclasses
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from striate.core.errors import SettingError, UnknownNameError
+from striate.engine.optim import OPTIMIZERS
+from striate.engine.schedule import SCHEDULES
+from striate.runs.recipe import (
+    DEFAULT_LR,
+    SCHEDULE_NAMES,
+    Recipe,
+    coerce,
+    make_recipe,
+    read_settings,
+    settings_text,
+)
+
+
+def test_the_names_are_those_of_the_registries():
+    """They stand twice so that --help needs no torch."""
+    assert tuple(SCHEDULES) == SCHEDULE_NAMES
+    assert tuple(OPTIMIZERS) == tuple(DEFAULT_LR)
+
+
+POSITIVE = st.floats(1e-9, 1e3)
+SHARE = st.floats(0, 0.99)
+RECIPES = st.builds(
+    Recipe,
+    data=st.text(st.characters(exclude_categories=["Cc"]), min_size=1),
+    epochs=st.integers(1, 999),
+    batch_size=st.integers(1, 999),
+    lr=st.none() | POSITIVE,
+    optimizer=st.sampled_from(list(DEFAULT_LR)),
+    momentum=SHARE,
+    weight_decay=st.floats(0, 10),
+    schedule=st.sampled_from(SCHEDULE_NAMES),
+    label_smoothing=SHARE,
+    patience=st.integers(0, 99),
+    image_size=st.none()
+    | st.integers(1, 999)
+    | st.tuples(st.integers(1, 9), st.integers(1, 9)),
+    in_chans=st.none() | st.integers(1, 9),
+    seed=st.integers(0, 2**40),
+)
+
+
+@given(RECIPES)
+def test_yaml_round_trip(tmp_path_factory, recipe):
+    path = tmp_path_factory.mktemp("yaml") / "args.yaml"
+    path.write_text(settings_text(recipe), encoding="utf-8")
+    assert make_recipe(read_settings(path)) == recipe
+
+
+@given(RECIPES)
+def test_flag_round_trip(recipe):
+    words = {
+        name: "x".join(map(str, value)) if isinstance(value, tuple) else str(value)
+        for name, value in dataclasses.asdict(recipe).items()
+        if value is not None
+    }
+    assert make_recipe(words) == recipe
+
+
+def test_a_recipe_of_odd_bytes(tmp_path):
+    recipe = Recipe(data="caf\udce9/")
+    (tmp_path / "a.yaml").write_text(settings_text(recipe), encoding="utf-8")
+    assert make_recipe(read_settings(tmp_path / "a.yaml")) == recipe
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"epochs": 0}, "epochs must be at least 1, got 0"),
+        ({"epochs": "many"}, "epochs must be int, got 'many'"),
+        ({"epochs": 2.5}, "epochs must be int, got 2.5"),
+        ({"epochs": True}, "epochs must be int, got True"),
+        ({"epochs": None}, "epochs must be int, got None"),
+        ({"epochs": [3]}, r"epochs must be int, got \[3\]"),
+        ({"lr": "fast"}, "lr must be float, got 'fast'"),
+        ({"lr": 0}, "lr must be above 0"),
+        ({"lr": "nan"}, "lr must be above 0"),
+        ({"lr": True}, "lr must be float"),
+        ({"model": None}, "model must be str, got None"),
+        ({"model": ["a"]}, "model must be str"),
+        ({"momentum": 1}, "momentum must be below 1, got 1"),
+        ({"label_smoothing": -0.1}, "label_smoothing must be at least 0, got -0.1"),
+        ({"val_fraction": 0}, "val_fraction must be above 0"),
+        ({"seed": -1}, "seed must be at least 0, got -1"),
+        ({"in_chans": 0}, "in_chans must be at least 1, got 0"),
+        ({"image_size": "64x"}, "image_size must be a side or HEIGHTxWIDTH"),
+        ({"image_size": 64.5}, "image_size must be a side or HEIGHTxWIDTH, got 64.5"),
+        ({"image_size": [1, 2, 3]}, "image_size must be a side or HEIGHTxWIDTH"),
+        ({"optimizer": "adamm"}, "no optimizer is called 'adamm'"),
+        ({"schedule": "cosin"}, "no schedule is called 'cosin'"),
+        ({"resize": "strech"}, "no resize is called 'strech'"),
+        ({"epoch": 3}, "no setting is called 'epoch'"),
+        ({"__class__": 3}, "no setting is called '__class__'"),
+        ({"data": ""}, "no data was given"),
+    ],
+)
+def test_wrong_settings(settings, message):
+    with pytest.raises(SettingError, match=message):
+        make_recipe({"data": "digits"}, settings)
+
+
+def test_wrong_names_are_answered_with_the_nearest():
+    with pytest.raises(UnknownNameError, match="did you mean epochs"):
+        make_recipe({"data": "digits", "epoch": 3})
+    with pytest.raises(UnknownNameError, match="did you mean adamw or adam"):
+        Recipe(data="digits", optimizer="adamW2")
+    with pytest.raises(SettingError, match="--label-smoothing"):
+        Recipe(data="digits", label_smoothing=1)
+
+
+def test_spellings():
+    assert coerce("image_size", "48X64") == (48, 64)
+    assert coerce("image_size", [48, 64]) == (48, 64)
+    assert coerce("image_size", "48") == 48
+    assert coerce("lr", 1) == 1.0
+    assert coerce("lr", None) is None
+    assert coerce("epochs", "07") == 7
+
+
+def test_defaults_that_depend():
+    assert Recipe(data="x").resolved().lr == 0.003
+    assert Recipe(data="x", optimizer="sgd").resolved().lr == 0.05
+    assert Recipe(data="x", lr=1).resolved().lr == 1
+
+
+LAUGHS = "a: &a [x, x]\n" + "".join(
+    f"{name}: &{name} [*{before}, *{before}]\n"
+    for before, name in pairwise("abcdefghijklmnopqrstuvwxyz")
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("epochs: 3\nlr: 1\nepochs: 4\n", "'epochs' is set twice"),
+        ("batch-size: 3\nbatch_size: 4\n", "'batch_size' is set twice"),
+        ("data: !!python/object/apply:os.mkdir [exploded]\n", "not plain YAML"),
+        ("data: !!python/name:os.mkdir\n", "not plain YAML"),
+        ("data: !mine 3\n", "not plain YAML"),
+        ("a: [1, 2\n", "not plain YAML"),
+        ("[" * 700, "not plain YAML"),
+        ("- digits\n", "the file holds no `name: value` lines"),
+        ("", "the file holds no `name: value` lines"),
+        ("? [a, b]\n: 1\n", "not plain YAML"),
+        ("x: &x {a: 1}\n<<: *x\n", "aliases"),
+        (LAUGHS, "aliases"),
+        ("data: caf\xe9", "not plain YAML"),
+    ],
+)
+def test_strict_yaml(tmp_path, text, message):
+    """Without the strict loader the last of two keys wins unseen, and a few lines of
+    aliases unfold to gigabytes in an error message."""
+    (tmp_path / "a.yaml").write_bytes(text.encode("latin-1"))
+    with pytest.raises(SettingError, match=message):
+        read_settings(tmp_path / "a.yaml")
+    assert not (tmp_path / "exploded").exists()
+
+
+def test_missing_settings(tmp_path):
+    with pytest.raises(SettingError, match="cannot read the settings: No such file"):
+        read_settings(tmp_path / "none.yaml")
+
+
+def test_hyphens_are_underscores(tmp_path):
+    (tmp_path / "a.yaml").write_text("batch-size: 3\n")
+    assert read_settings(tmp_path / "a.yaml") == {"batch_size": 3}
