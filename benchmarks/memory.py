@@ -12,12 +12,11 @@ import json
 import resource
 import subprocess
 import sys
-from pathlib import Path
 
 import torch
-from record import save
 from torch.profiler import ProfilerActivity, profile
 
+from record import save
 from striate.core.taps import own_tensors
 from striate.engine.optim import make_optimizer
 from striate.models.catalogue import create_model

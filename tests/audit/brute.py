@@ -1,4 +1,4 @@
-"""Receptive fields by brute force: which inputs have a gradient, on positive networks."""
+"""Receptive fields by brute force: which inputs have a gradient, all positive."""
 
 from __future__ import annotations
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import collections
 import random
 
-import pytest
 import torch
 from brute import boxes, positive
 from hypothesis import given, settings
@@ -14,9 +14,6 @@ from torch import nn
 
 from striate.audit.network import audit
 from striate.core.errors import GeometryError
-
-
-import collections
 
 REASONS = collections.Counter()
 

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
+from striate.audit.trace import trace
 from torch import nn
 
 from striate.audit.table import layer_table, shape_text
-from striate.audit.trace import trace
 from striate.core.errors import GeometryError
 from striate.models.catalogue import create_model, find
 

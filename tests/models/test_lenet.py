@@ -2,9 +2,9 @@
 
 import pytest
 import torch
+from striate.audit.trace import trace
 
 import striate as st
-from striate.audit.trace import trace
 from striate.models.catalogue import create_model
 
 PAPER = {"c1": 156, "s2": 12, "c3": 1_516, "s4": 32, "c5": 48_120, "f6": 10_164}

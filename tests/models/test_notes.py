@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-
 from striate.audit.trace import trace
+
 from striate.core.errors import SettingError, UnknownNameError
 from striate.models.catalogue import catalogue_rows, create_model, networks
 

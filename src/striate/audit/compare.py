@@ -1,4 +1,4 @@
-"""Two networks side by side: the same question to both, and the second over the first."""
+"""Two networks side by side: one question to both, and the second over the first."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 from torch import nn
@@ -25,36 +26,30 @@ def way_out(model: nn.Module, shape: Shape) -> str:
         >>> way_out(flat, (3, 9, 9))
         'use a side of 8 (--image-size 8)'
     """
-    channels, height, width = shape
+    channels, near, _ = shape
     until = time.monotonic() + PATIENCE
     with lent(model, ghost_of):
         model.eval()
-
-        def takes(count: int, side: int) -> bool:
-            return time.monotonic() < until and _takes(model, (count, side, side))
-
         for count in (channels, *CHANNELS):
-            found = _a_side(lambda side, count=count: takes(count, side), height)
+            takes = partial(_takes, model, count, until)
+            found = next((side for side in _candidates(near) if takes(side)), None)
             if found is None:
                 continue
-            if count != channels:
-                return f"give it {count} channels (--in-chans {count})"
-            return _sides(found, lambda side: takes(channels, side))
+            if count == channels:
+                return _sides(found, takes)
+            return f"give it {count} channels (--in-chans {count})"
     return "no square picture of 1, 3 or 4 channels up to 512 goes through either"
 
 
-def _takes(model: nn.Module, shape: Shape) -> bool:
+def _takes(model: nn.Module, channels: int, until: float, side: int) -> bool:
+    if time.monotonic() > until:
+        return False
     try:
         with torch.no_grad(), Ghost(lambda func, args, out: None):
-            model(torch.empty(1, *shape, device=META))
+            model(torch.empty(1, channels, side, side, device=META))
     except Exception:  # a foreign forward may raise anything
         return False
     return True
-
-
-def _a_side(takes: Callable[[int], bool], near: int) -> int | None:
-    """Return a side that goes through: the nearest, a common one, or none."""
-    return next((side for side in _candidates(near) if takes(side)), None)
 
 
 def _candidates(near: int) -> Iterator[int]:

@@ -92,19 +92,20 @@ def _free(func: Any) -> bool:
     return plain.startswith(("new_", "adaptive_", "_adaptive_", "upsample_", "random"))
 
 
-_FREE = frozenset(
-    # making, moving and choosing
-    "empty empty_strided empty_like zeros zeros_like ones ones_like full full_like rand "
-    "rand_like randn randn_like arange linspace eye scalar_tensor lift_fresh clone copy "
-    "_to_copy contiguous detach _unsafe_view reshape cat stack split split_with_sizes "
-    "unbind repeat roll flip index index_select index_put gather scatter embedding where "
-    "constant_pad_nd reflection_pad1d reflection_pad2d replication_pad1d "
-    "replication_pad2d pixel_shuffle pixel_unshuffle channel_shuffle masked_fill fill "
-    "zero tril triu topk sort argsort argmax argmin max min one_hot bernoulli normal "
-    "uniform native_dropout im2col col2im resize set "
-    # pooling, sums and normalisation
-    "max_pool2d_with_indices max_pool3d_with_indices avg_pool1d avg_pool2d avg_pool3d "
-    "mean sum amax amin var std var_mean prod any all cumsum logsumexp "
-    "linalg_vector_norm norm native_batch_norm native_layer_norm native_group_norm "
-    "_softmax _log_softmax".split()
-)
+_MOVING = """
+    empty empty_strided empty_like zeros zeros_like ones ones_like full full_like
+    rand rand_like randn randn_like arange linspace eye scalar_tensor lift_fresh
+    clone copy _to_copy contiguous detach _unsafe_view reshape cat stack split
+    split_with_sizes unbind repeat roll flip index index_select index_put gather
+    scatter embedding where constant_pad_nd reflection_pad1d reflection_pad2d
+    replication_pad1d replication_pad2d pixel_shuffle pixel_unshuffle
+    channel_shuffle masked_fill fill zero tril triu topk sort argsort argmax argmin
+    max min one_hot bernoulli normal uniform native_dropout im2col col2im resize set
+"""
+_POOLING_AND_NORMS = """
+    max_pool2d_with_indices max_pool3d_with_indices avg_pool1d avg_pool2d avg_pool3d
+    mean sum amax amin var std var_mean prod any all cumsum logsumexp
+    linalg_vector_norm norm native_batch_norm native_layer_norm native_group_norm
+    _softmax _log_softmax
+"""
+_FREE = frozenset((_MOVING + _POOLING_AND_NORMS).split())

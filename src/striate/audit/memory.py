@@ -60,7 +60,7 @@ def training_step(
         optimiser: `sgd`, `adam` or `adamw`.
     """
     weights, buffers = own_tensors(model)
-    recorder = Recorder(model, weights, buffers)
+    recorder = Recorder(model, weights, buffers, places_only=True)
     recorder.ledger.enter(batch)
     saved: dict[Any, int] = {}
     known = {t.untyped_storage()._cdata for t in (*weights, *buffers)}

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from striate.audit.ghost import META, Ghost, ghost_of
+from striate.audit.ghost import Ghost, ghost_of
 from striate.audit.layer import Layer
 from striate.audit.memory import Memory, size_of, training_step
 from striate.audit.recorder import Recorder, Row, layers_of, show
@@ -116,20 +116,40 @@ def audit(
         (56, 1944, (2, 6, 6))
     """
     _refuse_lazy(model)
+    modes = [(module, module.training) for module in model.modules()]
     with lent(model, _copy if real else ghost_of):
-        found = _evaluate(model, shape, real)
-    if real:
-        return replace(found, untrained="one picture was computed for real, no step")
-    with lent(model, ghost_of):
+        weights, buffers = own_tensors(model)
+        recorder = Recorder(model, weights, buffers)
+        picture = _picture(1, shape, weights, "cpu" if real else "meta")
+        stopped = _evaluate(model, picture, recorder, real)
+        known = _Known(model=model, shape=shape, recorder=recorder, real=real)
+        if stopped is not None:
+            raise _unfinished(stopped, recorder.place, known.audit()) from stopped
+        if real:
+            return known.audit(untrained="one picture was computed for real, no step")
+        _set_training(model, modes)
+        batch = _picture(batch_size, shape, weights, "meta")
         try:
-            memory, saved = _train(model, shape, batch_size, optimiser)
+            memory, saved = training_step(model, batch, optimiser)
         except Exception as error:  # a foreign forward may raise anything
-            return replace(found, untrained=reason_of(error))
-    layers = [
-        replace(layer, saved=saved.get(layer.key, 0) // batch_size)
-        for layer in found.layers
-    ]
-    return replace(found, layers=tuple(layers), memory=memory)
+            return known.audit(untrained=reason_of(error))
+        return known.audit(memory=memory, saved=saved)
+
+
+def _set_training(model: nn.Module, modes: Sequence[tuple[nn.Module, bool]]) -> None:
+    """Train as the user would: frozen parts of a training network stay frozen."""
+    for module, mode in modes:
+        module.training = mode
+    if not model.training:
+        model.train()
+
+
+def _picture(
+    count: int, shape: Shape, weights: Sequence[Tensor], device: str
+) -> Tensor:
+    """Return zeros of the type of number that the network computes in."""
+    types = (w.dtype for w in weights if w.is_floating_point())
+    return torch.zeros(count, *shape, dtype=next(types, torch.float32), device=device)
 
 
 def _copy(tensor: Tensor) -> Tensor:
@@ -150,46 +170,56 @@ def _refuse_lazy(model: nn.Module) -> None:
     raise GeometryError(what, where=name, fix=fix)
 
 
-def _evaluate(model: nn.Module, shape: Shape, real: bool) -> Audit:
+def _evaluate(
+    model: nn.Module, picture: Tensor, recorder: Recorder, real: bool
+) -> Exception | None:
+    """Run one picture in evaluation mode; return what stopped it, if anything did."""
     model.eval()
-    weights, buffers = own_tensors(model)
-    recorder = Recorder(model, weights, buffers)
-    device = "cpu" if real else META
-    picture = torch.zeros(1, *shape, dtype=_number_type(weights), device=device)
     recorder.ledger.enter(picture)
     show(picture, of_pictures(picture.shape))
     watched = followed(model, recorder.enter, recorder.leave)
-    stopped: Exception | None = None
     with torch.no_grad(), watched, Ghost(recorder.see, real=real):
         try:
             model(picture)
         except Exception as error:  # a foreign forward may raise anything
-            stopped = error
-    found = _found(model, shape, recorder, real)
-    if stopped is not None:
-        raise _unfinished(stopped, recorder.place, found) from stopped
-    return found
+            return error
+    return None
 
 
-def _number_type(weights: Sequence[Tensor]) -> torch.dtype:
-    """Return the type of number that the network computes in."""
-    types = (w.dtype for w in weights if w.is_floating_point())
-    return next(types, torch.float32)
+@dataclass(frozen=True, kw_only=True)
+class _Known:
+    """What an evaluation has shown, to be told with or without a training step."""
 
+    model: nn.Module
+    shape: Shape
+    recorder: Recorder
+    real: bool
 
-def _found(model: nn.Module, shape: Shape, recorder: Recorder, real: bool) -> Audit:
-    weights, buffers = own_tensors(model)
-    return Audit(
-        shape=shape,
-        layers=layers_of(recorder.rows),
-        idle=_idle(model, recorder),
-        parameters=sum(w.numel() for w in weights),
-        trainable=sum(w.numel() for w in weights if w.requires_grad),
-        weights=sum(size_of(t) for t in (*weights, *buffers)),
-        peak=recorder.ledger.peak,
-        ends=recorder.ends,
-        real=real,
-    )
+    def audit(
+        self,
+        memory: Memory | None = None,
+        saved: Mapping[Any, int] | None = None,
+        untrained: str = "",
+    ) -> Audit:
+        weights, buffers = own_tensors(self.model)
+        per_picture = (
+            None
+            if memory is None or saved is None
+            else {key: size // memory.batch_size for key, size in saved.items()}
+        )
+        return Audit(
+            shape=self.shape,
+            layers=layers_of(self.recorder.rows, per_picture),
+            idle=_idle(self.model, self.recorder),
+            parameters=sum(w.numel() for w in weights),
+            trainable=sum(w.numel() for w in weights if w.requires_grad),
+            weights=sum(size_of(t) for t in (*weights, *buffers)),
+            peak=self.recorder.ledger.peak,
+            memory=memory,
+            untrained=untrained,
+            real=self.real,
+            ends=self.recorder.ends,
+        )
 
 
 def _idle(model: nn.Module, recorder: Recorder) -> tuple[Layer, ...]:
@@ -213,21 +243,11 @@ def _idle(model: nn.Module, recorder: Recorder) -> tuple[Layer, ...]:
     return tuple(layers)
 
 
-def _train(
-    model: nn.Module, shape: Shape, batch_size: int, optimiser: str
-) -> tuple[Memory, dict[Any, int]]:
-    if not model.training:
-        model.train()
-    weights, _ = own_tensors(model)
-    batch = torch.empty(batch_size, *shape, dtype=_number_type(weights), device=META)
-    return training_step(model, batch, optimiser)
-
-
 def reason_of(error: Exception) -> str:
-    """Return the first line of what an error says, or its kind.
+    r"""Return the first line of what an error says, or its kind.
 
     Example:
-        >>> reason_of(ValueError("too small\\nby far")), reason_of(KeyError())
+        >>> reason_of(ValueError("too small\nby far")), reason_of(KeyError())
         ('too small', 'KeyError')
     """
     lines = str(error).strip().splitlines()

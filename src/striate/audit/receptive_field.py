@@ -16,7 +16,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from striate.audit.axis import Axis, fold, gather, pick, spread_out, stretch, unfold, window
+from striate.audit.axis import (
+    Axis,
+    fold,
+    gather,
+    pick,
+    spread_out,
+    stretch,
+    unfold,
+    window,
+)
 from striate.audit.sight import (
     PLAIN,
     Sight,
@@ -82,20 +91,30 @@ def _element_wise(func: Any, name: str) -> bool:
     return name.endswith("_") and name.rstrip("_") in _KEEPING
 
 
-_KEEPING = frozenset(
-    "clone copy detach alias contiguous _to_copy to dropout native_dropout lift_fresh "
-    "bernoulli masked_fill where empty_like zeros_like ones_like".split()
-)
+_KEEPING_NAMES = """
+    clone copy detach alias contiguous _to_copy to dropout native_dropout lift_fresh
+    bernoulli masked_fill where empty_like zeros_like ones_like
+"""
+_KEEPING = frozenset(_KEEPING_NAMES.split())
 
 
 def _convolution(sight: Sight, args: tuple[Any, ...], shape: Shape) -> Sight:
     """Slide over the last dimensions and mix all channels."""
     windows: Any = read_windows(aten.convolution.default, args)
+    if windows.pointwise and _upright(sight):
+        return set_dim(sight, 1, plain(shape[1]))
     loose = sight.loose or (windows.groups > 1 and _marked(sight, 1))
     sight = mix(sight, [1])
     step = unfold if windows.transposed else window
     sight = _slide(sight, windows, shape, step)
     return replace(set_dim(sight, 1, plain(shape[1])), loose=loose)
+
+
+def _upright(sight: Sight) -> bool:
+    """Tell a map that stands as pictures do: batch, channels, rows, columns."""
+    rows, columns = sight.dims[-2:]
+    held = len(rows) == len(columns) == 1 and not _marked(sight, 1)
+    return held and (rows[0][0], columns[0][0]) == (0, 1)
 
 
 def _marked(sight: Sight, dim: int) -> bool:
@@ -211,7 +230,7 @@ def _bilinear(inputs: int, outputs: int, corners: bool = False, *_: Any) -> Any:
 def _reduction(sight: Sight, args: tuple[Any, ...], shape: Shape) -> Sight:
     dims = args[1] if len(args) > 1 and args[1] is not None else []
     dims = [dims] if isinstance(dims, int) else dims
-    keep = len(args) > 2 and args[2] is True or len(shape) == len(sight.dims)
+    keep = (len(args) > 2 and args[2] is True) or len(shape) == len(sight.dims)
     return reduce_dims(sight, dims or range(len(sight.dims)), keep)
 
 
@@ -248,10 +267,10 @@ def _transpose(sight: Sight, args: tuple[Any, ...], shape: Shape) -> Sight:
 
 
 def _slice(sight: Sight, args: tuple[Any, ...], shape: Shape) -> Sight:
-    dim, start, end, step = (*args[1:], *(0, None, None, 1)[len(args) - 1 :])
-    dim %= len(shape)
+    given = dict(enumerate(args))
+    dim, step = given.get(1, 0) % len(shape), given.get(4, 1)
     count = prod(size for _, size in sight.dims[dim])
-    start = range(count)[slice(start, end, step)].start
+    start = range(count)[slice(given.get(2), given.get(3), step)].start
     return _cut(sight, dim, start, step, shape)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -54,11 +54,23 @@ class Recorder:
     A module without modules inside, or with weights of its own, is one row. What a
     container computes itself between its children's calls is a row too, so that every
     operation stands in exactly one.
+
+    Args:
+        model: The network.
+        weights: Its parameters.
+        buffers: Its buffers.
+        places_only: Count live bytes and know the row that is running; no more.
     """
 
     def __init__(
-        self, model: nn.Module, weights: Sequence[Tensor], buffers: Sequence[Tensor]
+        self,
+        model: nn.Module,
+        weights: Sequence[Tensor],
+        buffers: Sequence[Tensor],
+        *,
+        places_only: bool = False,
     ) -> None:
+        self._places_only = places_only
         self.rows: list[Row] = []
         self.ledger = Ledger()
         self.ends: dict[str, Row] = {}  # what each container gave out last
@@ -97,6 +109,9 @@ class Recorder:
             return
         if frame.whole and frame.row is not None:
             row = frame.row
+            if module._modules:  # it ends after what is inside it
+                self.rows.remove(row)
+                self.rows.append(row)
         else:
             row = self.ends.setdefault(name, Row(name, module, ()))
         row.output = tuple(tensors[0].shape)
@@ -129,6 +144,10 @@ class Recorder:
         if not made:
             return
         row = self.current()
+        if self._places_only:
+            for tensor in made:
+                self.ledger.enter(tensor)
+            return
         sources = []
         for place, tensor in enumerate(given):
             if id(tensor) in self._unused:
@@ -203,8 +222,15 @@ def sight_of(tensor: Tensor, tainted: dict[int, Tensor]) -> Sight | None:
     return sight
 
 
-def layers_of(rows: Sequence[Row]) -> tuple[Layer, ...]:
-    """Return finished rows as layers; those that touch nothing are left out."""
+def layers_of(
+    rows: Sequence[Row], saved: Mapping[Any, int] | None = None
+) -> tuple[Layer, ...]:
+    """Return finished rows as layers; those that touch nothing are left out.
+
+    Args:
+        rows: In the order they ran.
+        saved: Bytes a picture that training keeps, by row.
+    """
     layers = []
     seen: dict[str, int] = {}
     for row in rows:
@@ -226,6 +252,7 @@ def layers_of(rows: Sequence[Row]) -> tuple[Layer, ...]:
                 trainable=sum(w.numel() for w in row.weights if w.requires_grad),
                 operations=tuple(row.operations),
                 activation=row.activation,
+                saved=None if saved is None else saved.get(row.key, 0),
                 sight=row.sight,
                 key=row.key,
             )

@@ -71,13 +71,14 @@ def _simple(tensor: Tensor) -> bool:
     return tensor.is_meta and (tensor.is_contiguous() or 0 in tensor.stride())
 
 
-_POINTWISE = frozenset(
-    "relu add sub mul div sigmoid tanh neg abs exp sqrt rsqrt pow gelu silu hardtanh "
-    "hardswish hardsigmoid leaky_relu elu softplus mish clamp clamp_min threshold "
-    "clone softmax _softmax _log_softmax empty_like zeros_like ones_like rand_like "
-    "threshold_backward hardtanh_backward sigmoid_backward tanh_backward "
-    "gelu_backward silu_backward hardswish_backward leaky_relu_backward".split()
-)
+_POINTWISE_NAMES = """
+    relu add sub mul div sigmoid tanh neg abs exp sqrt rsqrt pow gelu silu hardtanh
+    hardswish hardsigmoid leaky_relu elu softplus mish clamp clamp_min threshold
+    clone softmax _softmax _log_softmax empty_like zeros_like ones_like rand_like
+    threshold_backward hardtanh_backward sigmoid_backward tanh_backward
+    gelu_backward silu_backward hardswish_backward leaky_relu_backward
+"""
+_POINTWISE = frozenset(_POINTWISE_NAMES.split())
 
 
 def _pointwise(*args: Any, **kwargs: Any) -> Any:
@@ -125,6 +126,8 @@ def _convolution(
             else:
                 out.append(output_side(n, f, s, p, d))
     except GeometryError:
+        if transposed:  # here torch's rule lets pass what its kernels refuse
+            raise
         return None
     made = weight.shape[1] * groups if transposed else weight.shape[0]
     return _new(x, (x.shape[0], made, *out))
@@ -151,7 +154,9 @@ def _pool(
         return None
     sides = []
     geometry = zip(
-        x.shape[2:], *map(both, (kernel, stride or kernel, padding, dilation)), strict=True
+        x.shape[2:],
+        *map(both, (kernel, stride or kernel, padding, dilation)),
+        strict=True,
     )
     try:
         for n, f, s, p, d in geometry:

@@ -43,7 +43,7 @@ def sketch(text: str) -> tuple[nn.Module, tuple[int, int, int]]:
         >>> shape, [type(layer).__name__ for layer in model]
         ((3, 8, 8), ['Conv2d', 'Flatten', 'Linear'])
     """
-    size, separator, rest = re.split(r"([>|→])", text, maxsplit=1)
+    size, _, rest = re.split(r"([>|→])", text, maxsplit=1)
     height, width, channels = map(int, re.findall(r"\d+", size))
     signs = [s.replace("→", ">").replace("|", ">") for s in SIGNS.findall(rest)]
     reader = _Reader(signs)

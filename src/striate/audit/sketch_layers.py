@@ -125,7 +125,10 @@ def _convolution(options: Options, shape: Shape) -> Made:
     layer = ("conv", conv, (made, *out))
     if even:
         return [layer]
-    padded = (channels, *(side + sum(pad) for side, pad in zip(sides, pads)))
+    padded = (
+        channels,
+        *(side + sum(pad) for side, pad in zip(sides, pads, strict=True)),
+    )
     return [("pad", nn.ZeroPad2d((*pads[1], *pads[0])), padded), layer]
 
 

@@ -7,13 +7,12 @@ from dataclasses import replace
 from fractions import Fraction
 from itertools import groupby
 
-from striate.audit.axis import Axis
 from striate.audit.layer import Layer
 from striate.audit.network import Audit
 from striate.audit.sight import Sight
 from striate.audit.windows import brief
-from striate.core.units import size_text
 from striate.core.findings import Block, Cell, Column, Figure, Figures, Prose, Table
+from striate.core.units import size_text
 
 # Titles are torchinfo's where it has the column; ranks say what a narrow screen drops.
 COLUMNS = (
@@ -336,8 +335,9 @@ def remarks(audit: Audit) -> list[Prose]:
 
 
 CONVENTIONS = (
-    "Multiply-adds are those of convolutions and matrix products, biases not counted; "
-    "1 MAC = 2 FLOPs. Element-wise arithmetic, pooling and normalisation count as none. "
+    "Multiply-adds are those of convolutions and matrix products, biases not "
+    "counted; 1 MAC = 2 FLOPs. Element-wise arithmetic, pooling and normalisation "
+    "count as none. "
     "Receptive fields are those of a picture without border. 1 MB is 10⁶ bytes."
 )
 

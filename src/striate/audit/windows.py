@@ -23,6 +23,12 @@ class Windows:
     transposed: bool = False
     pooling: bool = False
 
+    @property
+    def pointwise(self) -> bool:
+        """Tell a window that reads each position alone and in place."""
+        ones = {*self.kernel, *self.stride}
+        return ones == {1} and not any(self.padding)
+
     def __str__(self) -> str:
         """Write 11×11/4, 3×3 d2, 5×5 g2.
 

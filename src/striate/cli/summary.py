@@ -1,4 +1,4 @@
-"""Show what a network is, without running it: shapes, cost, memory, receptive fields."""
+"""Show a network without running it: shapes, cost, memory, receptive fields."""
 
 from __future__ import annotations
 
