@@ -61,6 +61,8 @@ def _operation(operation: Operation, layer: Layer) -> Iterator[Line]:
         yield from _field(operation, windows)
     elif operation.macs:
         yield from _product(operation, layer)
+    else:
+        yield from _movement(operation)
 
 
 def _sides(operation: Operation, windows: Windows) -> Iterator[Line]:
@@ -124,6 +126,24 @@ def _product(operation: Operation, layer: Layer) -> Iterator[Line]:
     batch = [left[0]] if len(left) == 3 and left[0] > 1 else []
     factors = [*batch, *([rows] if rows > 1 else []), inner, columns]
     yield "multiply-adds", "·".join(map(str, factors)), f"{operation.macs:,}"
+
+
+def _movement(operation: Operation) -> Iterator[Line]:
+    """Explain what computes no products: how its numbers come together."""
+    if not operation.inputs:
+        return
+    given = operation.inputs[0]
+    name, made = operation.name, operation.output
+    if name == "cat":
+        parts = " + ".join(str(shape[1]) for shape in operation.inputs)
+        yield "channels", parts, f"{made[1]:,}"
+    elif name == "native_batch_norm" and len(operation.inputs) > 3:
+        yield "parameters", f"2·{given[1]}", f"{2 * given[1]:,}"
+    elif name == "view" and len(made) == 2 and len(given) > 2:
+        yield "numbers", "·".join(map(str, given[1:])), f"{made[1]:,}"
+    elif name in ("mean", "_adaptive_avg_pool2d") and len(given) == 4:
+        sides = "·".join(map(str, given[2:]))
+        yield "each output", f"the mean of {sides}", shape_text(made[1:])
 
 
 def _field(operation: Operation, windows: Windows) -> Iterator[Line]:

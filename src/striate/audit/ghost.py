@@ -133,6 +133,9 @@ def ghost_of(tensor: Tensor) -> Tensor:
     return ghost
 
 
+_PLAIN = (int, float, bool, str)
+
+
 def tensors_in(values: Any) -> list[Tensor]:
     """Return the tensors among arguments or results, lists looked into.
 
@@ -148,6 +151,8 @@ def tensors_in(values: Any) -> list[Tensor]:
         return []
     found: list[Tensor] = []
     for value in values:
+        if value is None or value.__class__ in _PLAIN:
+            continue
         if isinstance(value, Tensor):
             found.append(value)
         elif isinstance(value, list | tuple | dict):

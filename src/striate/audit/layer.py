@@ -83,11 +83,13 @@ _SPELT = {
     "convolution": "conv",
     "addmm": "linear",
     "_softmax": "softmax",
+    "_safe_softmax": "softmax",
     "_log_softmax": "log_softmax",
     "_unsafe_view": "view",
     "constant_pad_nd": "pad",
 }
-_MOVES = {"t", "transpose", "expand", "clone", "unsqueeze", "squeeze", "slice", "view"}
+_MOVES = {"t", "transpose", "permute", "expand", "clone", "copy", "select", "slice"}
+_MOVES |= {"view", "unsqueeze", "squeeze", "split", "fill", "to"}
 
 
 def functional_kind(operations: Sequence[Operation]) -> str:
@@ -98,7 +100,8 @@ def functional_kind(operations: Sequence[Operation]) -> str:
         >>> functional_kind([Operation(name=n, **shapes) for n in ("add", "relu_")])
         'add, relu'
     """
-    names = [o.name.strip("_") if o.name not in _SPELT else o.name for o in operations]
+    seeing = [o for o in operations if o.sight is not None] or operations
+    names = [o.name if o.name in _SPELT else o.name.strip("_") for o in seeing]
     spelt = list(dict.fromkeys(_SPELT.get(name, name) for name in names))
     doing = [name for name in spelt if name not in _MOVES]
     if not doing and len(operations[-1].output) == 2:

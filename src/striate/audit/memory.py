@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from striate.audit.ghost import Ghost, tensors_in
 from striate.audit.recorder import Recorder
-from striate.core.taps import followed, own_tensors
+from striate.core.taps import followed
 
 # Numbers an optimiser keeps for each that learns (SGD with momentum). Fused, as in
 # our engine, its update needs nothing more.
@@ -48,7 +49,11 @@ def size_of(tensor: Tensor) -> int:
 
 
 def training_step(
-    model: nn.Module, batch: Tensor, optimiser: str = "adamw"
+    model: nn.Module,
+    weights: Sequence[Tensor],
+    buffers: Sequence[Tensor],
+    batch: Tensor,
+    optimiser: str = "adamw",
 ) -> tuple[Memory, dict[Any, int]]:
     """Run a step on shapes; return its memory, and bytes saved by row.
 
@@ -56,10 +61,11 @@ def training_step(
 
     Args:
         model: The network, with ghosts for weights, in training mode.
+        weights: Its parameters.
+        buffers: Its buffers.
         batch: Ghost of a batch of pictures.
         optimiser: `sgd`, `adam` or `adamw`.
     """
-    weights, buffers = own_tensors(model)
     recorder = Recorder(model, weights, buffers, places_only=True)
     recorder.ledger.enter(batch)
     saved: dict[Any, int] = {}

@@ -115,14 +115,23 @@ def audit(
         >>> found.parameters, found.macs, found.layers[0].output
         (56, 1944, (2, 6, 6))
     """
-    _refuse_lazy(model)
+    tensors = own_tensors(model)
+    if any(is_lazy(tensor) for group in tensors for tensor in group):
+        raise _lazy(model)
     modes = [(module, module.training) for module in model.modules()]
     with lent(model, _copy if real else ghost_of):
         weights, buffers = own_tensors(model)
         recorder = Recorder(model, weights, buffers)
         picture = _picture(1, shape, weights, "cpu" if real else "meta")
         stopped = _evaluate(model, picture, recorder, real)
-        known = _Known(model=model, shape=shape, recorder=recorder, real=real)
+        known = _Known(
+            model=model,
+            weights=weights,
+            buffers=buffers,
+            shape=shape,
+            recorder=recorder,
+            real=real,
+        )
         if stopped is not None:
             raise _unfinished(stopped, recorder.place, known.audit()) from stopped
         if real:
@@ -130,7 +139,7 @@ def audit(
         _set_training(model, modes)
         batch = _picture(batch_size, shape, weights, "meta")
         try:
-            memory, saved = training_step(model, batch, optimiser)
+            memory, saved = training_step(model, weights, buffers, batch, optimiser)
         except Exception as error:  # a foreign forward may raise anything
             return known.audit(untrained=reason_of(error))
         return known.audit(memory=memory, saved=saved)
@@ -159,15 +168,12 @@ def _copy(tensor: Tensor) -> Tensor:
     return copy
 
 
-def _refuse_lazy(model: nn.Module) -> None:
-    parameters, buffers = own_tensors(model)
-    if not any(is_lazy(tensor) for tensor in (*parameters, *buffers)):
-        return
+def _lazy(model: nn.Module) -> GeometryError:
     named = (*model.named_parameters(), *model.named_buffers())
     name = next(name for name, tensor in named if is_lazy(tensor))
     what = f"{name} has no shape yet: the layer is lazy"
     fix = "run the network once on a picture, then summarise it"
-    raise GeometryError(what, where=name, fix=fix)
+    return GeometryError(what, where=name, fix=fix)
 
 
 def _evaluate(
@@ -191,6 +197,8 @@ class _Known:
     """What an evaluation has shown, to be told with or without a training step."""
 
     model: nn.Module
+    weights: Sequence[Tensor]
+    buffers: Sequence[Tensor]
     shape: Shape
     recorder: Recorder
     real: bool
@@ -201,7 +209,7 @@ class _Known:
         saved: Mapping[Any, int] | None = None,
         untrained: str = "",
     ) -> Audit:
-        weights, buffers = own_tensors(self.model)
+        weights, buffers = self.weights, self.buffers
         per_picture = (
             None
             if memory is None or saved is None

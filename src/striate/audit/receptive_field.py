@@ -169,7 +169,9 @@ def _lone_axis(sight: Sight, dim: int) -> tuple[Sight, int | None]:
     Padding matters to it too: windows that miss it see nothing.
     """
     mark, count = dim - 2, len(sight.dims)
-    if count != 4 or any(_holds(sight, at, mark) for at in range(count)):
+    if mark < 0 or count != 4 or sight.sides[mark] > 1:
+        return sight, None
+    if any(_holds(sight, at, mark) for at in range(count)):
         return sight, None
     size = prod(size for _, size in sight.dims[dim])
     return along(sight, dim, mark, partial(spread_out, count=size)), mark
@@ -407,6 +409,7 @@ _RULES: dict[str, Rule] = {
     "std": _reduction,
     "linalg_vector_norm": _reduction,
     "_softmax": _mixing,
+    "_safe_softmax": _mixing,
     "_log_softmax": _mixing,
     "cumsum": _mixing,
     "native_layer_norm": _layer_norm,

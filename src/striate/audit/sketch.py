@@ -18,7 +18,7 @@ from striate.audit.sketch_layers import LAYERS, Made, Shape, read_options
 from striate.core.errors import GeometryError, SettingError
 from striate.core.registry import unknown
 
-SIGNS = re.compile(r"\s*([>|,()\[\]*]|[^\s>|,()\[\]*]+)")
+SIGNS = re.compile(r"\s*([>|→,()\[\]*]|[^\s>|→,()\[\]*]+)")
 
 
 def is_sketch(text: str) -> bool:
@@ -47,9 +47,15 @@ def sketch(text: str) -> tuple[nn.Module, tuple[int, int, int]]:
     height, width, channels = map(int, re.findall(r"\d+", size))
     signs = [s.replace("→", ">").replace("|", ">") for s in SIGNS.findall(rest)]
     reader = _Reader(signs)
+    if min(height, width, channels) < 1:
+        what = f"sides and channels must be at least 1, got {size.strip()}"
+        raise SettingError(what, where="sketch")
     model, _ = reader.chain((channels, height, width))
     if reader.signs:
         raise _puzzled(reader.signs[0], "the end, or > and a layer")
+    if not len(model):
+        what = "the sketch has no layer"
+        raise SettingError(what, where="sketch", fix="write one: > conv 3x3 8")
     return model, (channels, height, width)
 
 
@@ -82,8 +88,8 @@ class _Reader:
         if word == "sum":
             self._expect("[")
             return [self._branches(shape, Add)]
-        if word.isdecimal() and self.signs[:2] == ["*", "("]:
-            return self._repeat(int(word), shape)
+        if self.signs[:2] == ["*", "("]:
+            return self._repeat(word, shape)
         if word not in LAYERS:
             raise unknown("layer of a sketch", word, [*LAYERS, "sum"])
         words = []
@@ -97,10 +103,12 @@ class _Reader:
             raise _puzzled(got, f"'{sign}' must stand here")
         self.signs.pop(0)
 
-    def _repeat(self, times: int, shape: Shape) -> Made:
+    def _repeat(self, word: str, shape: Shape) -> Made:
+        if not word.isdecimal() or int(word) < 1:
+            raise _puzzled(word, "a repetition is a number, at least 1: 3 * ( … )")
         inside = list(self.signs[2:])
         found: Made = []
-        for _ in range(times):
+        for _ in range(int(word)):
             self.signs = list(inside)
             layer, shape = self.chain(shape)
             self._expect(")")

@@ -83,6 +83,11 @@ def read_options(words: Sequence[str]) -> Options:
             known = ", ".join(["5x5", "32", *_FLAGS, *dict.fromkeys(_NAMED.values())])
             what = f"'{word}' is no setting of a layer"
             raise SettingError(what, where="sketch", fix=f"choose of: {known}")
+    counts = [*options.named.items(), ("count", options.count)]
+    for name, number in counts:
+        if number is not None and number < 1 and name != "pad":
+            what = f"{name} must be at least 1, got {number}"
+            raise SettingError(what, where="sketch")
     return options
 
 

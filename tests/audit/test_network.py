@@ -1,0 +1,226 @@
+"""An audit: shapes and counts of a real run, on any network, left as it was."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from striate.audit.network import UnfinishedError, audit
+from striate.audit.table import layer_table
+from striate.core.errors import GeometryError
+from striate.models.catalogue import create_model, find
+
+
+@pytest.mark.parametrize("name", ["lenet5", "notes_grey", "notes_colour"])
+def test_shapes_and_counts_are_those_of_a_real_run(name):
+    model = create_model(name)
+    image = find(name).image
+    found = audit(model, image.shape)
+    x, shapes = torch.zeros(1, *image.shape), {}
+    with torch.no_grad():
+        for key, module in model.named_children():
+            x = module(x)
+            shapes[key] = tuple(x.shape[1:])
+    assert {layer.name: layer.output for layer in found.layers} == shapes
+    total = sum(p.numel() for p in model.parameters())
+    assert sum(layer.parameters for layer in found.layers) == total == found.parameters
+
+
+class Odd(nn.Module):
+    """One layer twice, functions, a branch, a parameter and a constant of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.twice = nn.Conv2d(2, 2, 3, padding=1)
+        self.norm = nn.BatchNorm2d(2)
+        self.frozen = nn.Linear(2, 2, bias=False).requires_grad_(False)
+        self.scale = torch.tensor([[2.0, 3.0]])
+        self.calls = 0
+        self.kept = None
+
+    def forward(self, x):
+        self.calls += 1
+        x = F.relu(self.twice(self.twice(x)), inplace=True)
+        self.kept = x
+        x = self.norm(x) + x
+        x[:, 0] = 0
+        random.random()
+        np.random.rand()
+        x = F.max_pool2d(F.dropout(x + torch.rand(1), training=self.training), 2)
+        x = x.mean((2, 3)) + torch.zeros(2)
+        return self.frozen(x) * self.scale
+
+
+def test_reuse_functions_and_frozen_layers():
+    found = audit(Odd(), (2, 6, 6))
+    rows = [(x.name, x.parameters, x.trainable, x.macs) for x in found.layers]
+    conv = 6 * 6 * 2 * 9 * 2
+    assert rows == [
+        ("twice", 38, 38, conv),
+        ("twice #2", 0, 0, conv),
+        ("(relu)", 0, 0, 0),
+        ("norm", 4, 4, 0),
+        ("(add, max_pool2d, mean)", 0, 0, 0),
+        ("frozen", 4, 0, 4),
+        ("(mul)", 0, 0, 0),
+    ]
+    assert (found.parameters, found.trainable, found.macs) == (46, 42, 2 * conv + 4)
+    assert layer_table(found).rows[0][-1] == "yes"
+    assert layer_table(found).rows[5][-1] == "no"
+    assert layer_table(found).totals[-1] == "partly"
+
+
+def state_of(model):
+    modules = [(m, m.training, dict(m.__dict__)) for m in model.modules()]
+    tensors = {k: (id(v), v.clone(), v.grad) for k, v in model.named_parameters()}
+    buffers = {k: (id(v), v.clone()) for k, v in model.named_buffers()}
+    chance = torch.get_rng_state(), random.getstate(), np.random.get_state()[1]
+    return modules, tensors, buffers, chance
+
+
+def assert_same(before, after):
+    assert [m[:2] for m in before[0]] == [m[:2] for m in after[0]]
+    assert [m[2].keys() for m in before[0]] == [m[2].keys() for m in after[0]]
+    for key, (place, value, gradient) in before[1].items():
+        assert after[1][key][0] == place
+        assert torch.equal(after[1][key][1], value)
+        assert after[1][key][2] is gradient is None
+    for key, (place, value) in before[2].items():
+        assert after[2][key][0] == place
+        assert torch.equal(after[2][key][1], value)
+    assert torch.equal(before[3][0], after[3][0])
+    assert before[3][1] == after[3][1]
+    assert (before[3][2] == after[3][2]).all()
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("channels", [2, 3])
+@pytest.mark.parametrize("real", [True, False])
+def test_nothing_of_the_model_changes(training, channels, real):
+    """Not even on errors: three channels do not fit."""
+    model = Odd().train(training)
+    model.norm.eval()
+    before = state_of(model)
+    try:
+        audit(model, (channels, 6, 6), real=real)
+    except UnfinishedError:
+        assert channels == 3
+    assert_same(before, state_of(model))
+    assert (model.calls, model.kept) == (0, None)
+    model(torch.zeros(1, 2, 6, 6))
+
+
+class Looks(nn.Module):
+    """A network whose way depends on values."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Conv2d(1, 2, 3)
+        self.last = nn.Conv2d(2, 2, 3)
+
+    def forward(self, x):
+        x = self.first(x)
+        return self.last(x) if x.sum() > -1e9 else x
+
+
+def test_looking_at_values_stops_with_a_way_out():
+    with pytest.raises(UnfinishedError, match="depends on values") as caught:
+        audit(Looks(), (1, 8, 8))
+    assert [layer.name for layer in caught.value.audit.layers[:1]] == ["first"]
+    assert "--real" in caught.value.fix
+    found = audit(Looks(), (1, 8, 8), real=True)
+    assert [layer.output for layer in found.layers if layer.name == "last"] == [
+        (2, 4, 4)
+    ]
+    assert found.memory is None
+    assert "for real" in found.untrained
+
+
+def test_a_misfit_names_the_layer_and_keeps_what_ran():
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(7, 2))
+    with pytest.raises(GeometryError, match="cannot take pictures of 5×5×1") as caught:
+        audit(model, (1, 5, 5))
+    assert caught.value.where == "2"
+    assert [x.output for x in caught.value.audit.layers] == [(2, 3, 3), (18,), None]
+
+
+def test_a_lazy_network_says_what_to_do():
+    with pytest.raises(GeometryError, match="lazy") as caught:
+        audit(nn.Sequential(nn.LazyConv2d(2, 3)), (1, 5, 5))
+    assert "run the network once" in caught.value.fix
+
+
+class Aside(nn.Module):
+    """Weights that only training uses, and a module that holds some and others."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(4, 2)
+        self.aside = nn.Linear(4, 2)
+        self.gain = nn.Parameter(torch.ones(2))
+
+    def forward(self, x):
+        x = x.flatten(1)
+        out = self.head(x) * self.gain
+        return (out, {"aside": self.aside(x)}) if self.training else out
+
+
+def test_what_does_not_run_is_told():
+    found = audit(Aside(), (1, 2, 2))
+    assert [(x.name, x.parameters) for x in found.idle] == [("aside", 10)]
+    assert [(x.name, x.parameters) for x in found.layers] == [
+        ("head", 10),
+        ("(model)", 2),
+    ]
+    assert sum(x.parameters for x in (*found.layers, *found.idle)) == found.parameters
+    assert found.memory.gradients == 4 * found.parameters
+
+
+class NoTraining(nn.Module):
+    def forward(self, x):
+        if self.training:
+            raise RuntimeError("only for answers")
+        return None
+
+
+def test_networks_without_weights_outputs_or_training():
+    assert audit(nn.ReLU(), (1, 2, 2)).memory.peak == 2 * 128 * 4
+    found = audit(NoTraining(), (1, 2, 2))
+    assert found.untrained == "only for answers"
+    assert found.layers[0].output is None
+
+
+def test_shared_weights_are_counted_once():
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    model[1].weight = model[0].weight
+    found = audit(nn.Sequential(nn.Flatten(), model), (1, 2, 2))
+    assert [x.parameters for x in found.layers] == [0, 20, 4]
+
+
+def test_another_number_type():
+    model = nn.Sequential(nn.Conv2d(1, 1, 1)).double()
+    assert audit(model, (1, 4, 4)).layers[0].activation == 16 * 8
+
+
+class Catches(nn.Module):
+    """Tries one way, and takes another when it fails."""
+
+    def __init__(self):
+        super().__init__()
+        self.bad = nn.Sequential(nn.Linear(3, 3))
+        self.good = nn.Conv2d(1, 1, 1)
+
+    def forward(self, x):
+        try:
+            return self.bad(x)
+        except RuntimeError:
+            return self.good(x)
+
+
+def test_a_forward_that_catches_its_own_error():
+    found = audit(Catches(), (1, 4, 4))
+    assert found.layers[-1].name == "good"
+    assert found.layers[-1].output == (1, 4, 4)

@@ -1,0 +1,90 @@
+"""A network in one line."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from striate.audit.network import audit
+from striate.audit.sketch import is_sketch, sketch
+from striate.core.errors import GeometryError, StriateError
+
+GOOD = {
+    "28x28x1 > conv 5x5 8 same > relu > pool 2 > dense 10": (10,),
+    "28×28×1 → conv 5×5 8 same | bn | tanh | sigmoid | avgpool 2": (8, 14, 14),
+    "9x8x3 > conv 3x3 4 /2 pad 1": (4, 5, 4),
+    "9x8x3 > conv 2x2 4 same": (4, 9, 8),
+    "9x8x3 > conv 4x4 4 s2 same nobias": (4, 5, 4),
+    "9x8x4 > conv 3x3 depthwise > conv 1x1 8": (8, 7, 6),
+    "9x8x4 > conv 3x3 8 depthwise g2": (8, 7, 6),
+    "9x8x4 > conv 8 groups 2 dilation 2": (8, 5, 4),
+    "8x8x4 > deconv 2x2 6 > deconv 3x3 2 stride 1 pad 1 nobias": (2, 16, 16),
+    "8x8x4 > upsample > upsample 3": (4, 48, 48),
+    "9x9x4 > maxpool 3 /2 ceil > pool 3 /1 same > pool 2x1 s1": (4, 3, 4),
+    "9x9x4 > lrn > dropout > id > gap > flatten > softmax": (4,),
+    "9x9x4 > gap 3 > dense 5 nobias > bn": (5,),
+    "9x9x4 > [conv 1x1 2, conv 3x3 3 same > relu, ] > conv 1x1 1": (1, 9, 9),
+    "9x9x4 > sum [conv 3x3 4 same, ]": (4, 9, 9),
+    "9x9x4 > 3 * (conv 3x3 4 > relu) > [[conv 1x1 1, conv 1x1 2], id]": (7, 3, 3),
+}
+
+
+@pytest.mark.parametrize(("line", "shape"), GOOD.items())
+def test_gives_the_network_it_says(line, shape):
+    """The shape it predicts while reading is the shape of a real run."""
+    assert is_sketch(line)
+    model, picture = sketch(line)
+    assert tuple(model.eval()(torch.zeros(1, *picture)).shape[1:]) == shape
+    assert audit(model, picture).layers[-1].output == shape
+
+
+BAD = {
+    "8x8x3 > konv 3x3 2": "no layer of a sketch is called 'konv'",
+    "8x8x3 > conv 3x3": "conv needs a number of outputs",
+    "8x8x3 > conv 3x3 2 4": "'4' is no setting",
+    "8x8x3 > conv 3x3 2 sane": "'sane' is no setting",
+    "8x8x3 > conv 9x9 2": "does not fit",
+    "8x8x3 > conv 3x3 4 g2": "2 groups do not divide 3 → 4",
+    "8x8x3 > conv 3x3 4 s0": "at least 1",
+    "8x8x3 > conv 3x3 4 g0": "at least 1",
+    "8x8x3 > dense 3 > conv 3x3 4": "conv needs a map",
+    "8x8x3 > pool 2 same": "has no middle",
+    "8x8x3 > [conv 3x3 2, conv 1x1 2]": "cannot be joined",
+    "8x8x3 > [conv 1x1 2, conv 1x1 2": "must stand here",
+    "8x8x3 > sum conv 1x1 2": "must stand here",
+    "8x8x3 > conv 1x1 2 ] > relu": "is not understood",
+    "8x8x3 > 2 * (relu": "must stand here",
+    "8x8x3 > dense 0": "at least 1",
+    "0x8x3 > dense 1": "at least 1",
+    "8x8x3 >": "has no layer",
+    "8x8x3 > gap 0": "at least 1",
+    "8x8x3 > upsample 0": "at least 1",
+    "8x8x3 > 0 * (relu)": "at least 1",
+}
+
+
+@pytest.mark.parametrize(("line", "message"), BAD.items())
+def test_says_what_it_does_not_understand(line, message):
+    with pytest.raises(StriateError) as caught:
+        sketch(line)
+    assert message in str(caught.value)
+
+
+def test_a_misfit_is_a_geometry_error():
+    with pytest.raises(GeometryError):
+        sketch("8x8x3 > conv 9x9 2")
+
+
+WORDS = st.sampled_from(
+    "conv pool dense [ ] , > | ( ) * sum 3x3 2 0 16 same /2 d2 g2 gap relu id".split()
+)
+
+
+@given(st.lists(WORDS, max_size=10))
+def test_any_line_gives_a_network_or_a_message(words):
+    """What a person may type never ends in a traceback."""
+    try:
+        model, shape = sketch("8x8x3 > " + " ".join(words))
+    except StriateError:
+        return
+    assert audit(model, shape).layers
