@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -104,7 +103,6 @@ def test_two_groups_halve_the_weights_and_dilation_sees_more():
     assert two.macs * 2 == one.macs
     wide = audit(*sketch("9x9x1 > conv 3x3 1 d2 nobias")).layers[0]
     assert (wide.sight.axes[0].size, wide.parameters) == (5, 9)
-
 
 
 def test_what_has_no_rule_is_listed():

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import collections
 import random
+from itertools import product
 
+import pytest
 import torch
+import torch.nn.functional as F
 from brute import boxes, positive
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from networks import chain
+from random_networks import Apply, chain
 from torch import nn
 
+from striate.audit.ghost import blueprint
 from striate.audit.network import audit
 from striate.core.errors import GeometryError
-
-REASONS = collections.Counter()
+from striate.models.catalogue import create_model
 
 
 def contains(outer, inner):
@@ -23,41 +25,208 @@ def contains(outer, inner):
     return all(a[0] <= b[0] and b[1] <= a[1] for a, b in pairs)
 
 
-def check(seed: int) -> str:
+def agree(model, shape, units):
+    """Check units of a positive network; return the sight of its output."""
+    found = audit(model, shape)
+    end = found.ends.get("") or found.layers[-1]
+    out = model(torch.zeros(1, *shape, dtype=torch.double))
+    for row, column in units(out.shape[2:]):
+        said, real = end.sight.box(row, column), boxes(model, shape, (row, column))
+        bound = end.sight.loose and contains(said, real)
+        assert said == real or bound, (model, shape, (row, column), said, real)
+    return end.sight
+
+
+def check(seed: int) -> None:
     draw = random.Random(seed)
     torch.manual_seed(seed)
     model = positive(chain(draw, draw.randint(1, 6)))
     shape = 4, draw.randint(7, 24), draw.randint(7, 24)
     try:
-        found = audit(model, shape)
-    except GeometryError as error:
-        if REASONS is not None:
-            REASONS[str(error)[:60]] += 1
-        return "refused"
-    out = model(torch.zeros(1, *shape, dtype=torch.double))
-    if not out.numel():
-        return "empty"
-    sight = found.ends[""].sight
-    sides = out.shape[2:]
-    assert found.layers[-1].output == tuple(out.shape[1:])
-    for _ in range(4):
-        unit = draw.randrange(sides[0]), draw.randrange(sides[1])
-        said, real = sight.box(*unit), boxes(model, shape, unit)
-        assert said == real or (sight.loose and contains(said, real)), (
-            model,
-            shape,
-            unit,
-            said,
-            real,
-        )
-    return "bound" if sight.loose else "exact"
+        sides = audit(model, shape).ends[""].output[2:]
+    except GeometryError:
+        return
+    if min(sides):
+        unit = [tuple(draw.randrange(side) for side in sides) for _ in range(4)]
+        assert not agree(model, shape, lambda sides: unit).loose
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+# torch warns that it copies the picture for an even kernel.
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even")
+@settings(max_examples=200, derandomize=True)
 @given(st.integers(0, 2**32))
 def test_boxes_are_those_of_gradients(seed):
+    """On 200 networks of windows, branches, reshapes, enlargements and gates."""
     check(seed)
 
 
-def stem(*layers):
-    return audit(nn.Sequential(*layers), (3, 224, 224)).layers[-1].sight.axes[0].line
+def stem(stride_first: bool) -> nn.Sequential:
+    """ResNet-50's windows (He et al. 2015, table 1), the stride in either place."""
+    layers = [nn.Conv2d(3, 1, 7, 2, 3), nn.MaxPool2d(3, 2, 1)]
+    for blocks, stride in ((3, 1), (4, 2), (6, 2), (3, 2)):
+        for i in range(blocks):
+            s = stride if i == 0 else 1
+            one, three = (s, 1) if stride_first else (1, s)
+            channels = 3 if len(layers) == 0 else 1
+            layers.append(nn.Conv2d(channels, 1, 1, one))
+            layers.append(nn.Conv2d(1, 1, 3, three, 1))
+    return nn.Sequential(*layers)
+
+
+@pytest.mark.parametrize(("first", "size"), [(True, 483), (False, 427)])
+def test_resnet50_with_its_stride_in_either_place(first, size):
+    line = audit(stem(first), (3, 224, 224)).layers[-1].sight.axes[0].line
+    assert (line.size, line.jump) == (size, 32)
+
+
+@pytest.mark.parametrize(
+    ("name", "side", "size"), [("alexnet", 227, 195), ("vgg16", 224, 212)]
+)
+def test_published_fields_at_the_last_pool(name, side, size):
+    with blueprint():
+        model = create_model(name)
+    layers = audit(model, (3, side, side)).layers
+    pool = [layer for layer in layers if layer.kind == "MaxPool2d"][-1]
+    assert pool.sight.axes[0].line.size == size
+
+
+def test_dilation_sees_five_by_five_with_nine_weights():
+    (layer,) = audit(nn.Conv2d(1, 1, 3, dilation=2, bias=False), (1, 9, 9)).layers
+    assert layer.sight.axes[0].line.size == 5
+    assert layer.parameters == 9
+
+
+def windows(x):
+    """Attention in windows of 2×2, as Swin's."""
+    n, c, h, w = x.shape
+    parts = x.view(n, c, h // 2, 2, w // 2, 2).permute(0, 2, 4, 3, 5, 1)
+    parts = parts.reshape(-1, 4, c)
+    mixed = torch.bmm(torch.softmax(torch.bmm(parts, parts.transpose(1, 2)), 2), parts)
+    back = mixed.view(n, h // 2, w // 2, 2, 2, c).permute(0, 5, 1, 3, 2, 4)
+    return back.reshape(n, c, h, w)
+
+
+def write_part(x):
+    y = x.clone()
+    y[:, :, 1:] += x[:, :, :-1]
+    return y
+
+
+ODD = {
+    "windows of attention": windows,
+    "softmax over rows": lambda x: x.softmax(2),
+    "layer norm over channels": lambda x: F.layer_norm(
+        x.permute(0, 2, 3, 1), (4,)
+    ).permute(0, 3, 1, 2),
+    "layer norm over all": lambda x: F.layer_norm(x, x.shape[1:]),
+    "group norm": lambda x: F.group_norm(x, 2),
+    "instance norm": F.instance_norm,
+    "turned": lambda x: x.transpose(2, 3),
+    "flat and back": lambda x: x.flatten(2).unflatten(2, (6, 8)),
+    "flat, wrongly back": lambda x: x.flatten(2).unflatten(2, (8, 6)),
+    "stacked rows": lambda x: torch.cat([x, x.flip(2)], 2),
+    "end to end": lambda x: torch.cat([x, x * 2], 2),
+    "with a constant": lambda x: torch.cat([x, torch.ones(1, 1, 6, 8).to(x)], 1),
+    "constant rows": lambda x: torch.cat([x, torch.ones(1, 4, 1, 8).to(x)], 2),
+    "one row": lambda x: x.select(2, 3).unsqueeze(2),
+    "unbound": lambda x: torch.stack(x.unbind(2), 2),
+    "split rows": lambda x: x.split(4, 2)[1],
+    "split unevenly": lambda x: x.split([1, 5], 2)[1],
+    "biggest": lambda x: x.amax((2, 3), keepdim=True) * x,
+    "biggest row": lambda x: x.amax(2, keepdim=True),
+    "reflected": lambda x: F.pad(x, (1, 1, 1, 1), mode="reflect"),
+    "cropped by padding": lambda x: F.pad(x, (-1, 1, 0, -2)),
+    "rolled": lambda x: x.roll(1, 2),
+    "written in part": write_part,
+    "broadcast": lambda x: x * x.mean(3, keepdim=True),
+    "outer": lambda x: x.mean(3, keepdim=True) * x.mean(2, keepdim=True),
+    "turned and added": lambda x: x[:, :, :, :6] + x[:, :, :, :6].transpose(2, 3),
+    "rows times columns": lambda x: x @ x.transpose(2, 3),
+    "weights first": lambda x: torch.ones(3, 6).to(x) @ x,
+    "made a filter": lambda x: F.conv2d(x, x[:, :, :3, :3]),
+    "grouped in space": lambda x: F.conv2d(
+        x.transpose(1, 2), torch.ones(6, 3, 1, 1).to(x), groups=2
+    ).transpose(1, 2),
+    "windows over flat": lambda x: F.avg_pool2d(x.flatten(2).unsqueeze(2), (1, 3)),
+    "unshuffled": lambda x: F.pixel_unshuffle(x, 2),
+    "gated, then padded": lambda x: F.avg_pool2d(x.mean((2, 3), keepdim=True), 3, 1, 1),
+    "gated, then shuffled": lambda x: F.pixel_shuffle(x.mean((2, 3), True), 2),
+    "gated, then enlarged": lambda x: F.interpolate(x.mean((2, 3), True), (3, 3)),
+    "lrn": lambda x: F.local_response_norm(x, 3),
+    "largest": lambda x: F.adaptive_avg_pool2d(x, (1, 1)),
+    "squeezed": lambda x: x[:, :, :1].squeeze(2).unsqueeze(2),
+    "whole softmax": lambda x: x * x.sum(),
+    "cumulated": lambda x: x.cumsum(3),
+    "half": lambda x: x.half().double(),
+    "max, dim": lambda x: x.max(2, keepdim=True).values + x,
+}
+
+
+CHANCE = {"biggest", "biggest row", "max, dim"}
+
+
+@pytest.mark.parametrize(("name", "function"), ODD.items(), ids=ODD)
+def test_functions_are_followed_or_bounded(name, function):
+    """Every unit, exactly where it is followed; never too small a box."""
+    torch.manual_seed(0)
+    model = positive(
+        nn.Sequential(nn.Conv2d(4, 4, 1), Apply(function), Apply(lambda x: x * 1))
+    )
+    every = lambda sides: product(*({0, side // 2, side - 1} for side in sides))  # noqa: E731
+    found = audit(model, (4, 6, 8)).ends[""].sight
+    agree_inside(model, (4, 6, 8), every, chance=name in CHANCE)
+    assert len(found.dims) == 4
+
+
+def agree_inside(model, shape, units, chance):
+    """Check units; where the largest alone has a gradient, it lies within the box."""
+    end = audit(model, shape).ends[""]
+    out = model(torch.rand(1, *shape, dtype=torch.double))
+    for unit in units(out.shape[2:]):
+        said, real = end.sight.box(*unit), varied(model, shape, unit)
+        assert contains(said, real) if said else real is None, (unit, said, real)
+        if not (end.sight.loose or chance):
+            assert said == real
+
+
+def varied(model, shape, unit):
+    """Unite the boxes of random pictures, so that chance zeros do not count."""
+    found = []
+    for _ in range(3):
+        picture = torch.rand(1, *shape, dtype=torch.double, requires_grad=True)
+        out = model(picture)[0, :, unit[0], unit[1]]
+        total = (out * torch.rand(out.shape, dtype=out.dtype)).sum()
+        if total.requires_grad:
+            (gradient,) = torch.autograd.grad(total, picture)
+            found.append(gradient[0].abs().sum(0) > 0)
+    reached = torch.stack(found).any(0) if found else torch.zeros(1, 1, dtype=bool)
+    if not reached.any():
+        return None
+    return tuple(
+        (int(at.nonzero()[0]), int(at.nonzero()[-1]))
+        for at in (reached.any(1), reached.any(0))
+    )
+
+
+def test_a_unit_of_padding_alone_sees_nothing():
+    sight = audit(nn.Conv2d(1, 1, 1, padding=1), (1, 3, 3)).layers[0].sight
+    assert sight.box(0, 1) is None
+    assert sight.box(1, 1) == ((0, 0), (0, 0))
+
+
+def test_very_many_ways_are_united():
+    """Branches that see padding alone are kept apart up to a limit, then bounded."""
+    line = nn.Conv2d(1, 1, 1, padding=1)
+
+    class Many(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.line = line
+
+        def forward(self, x):
+            shifted = [F.pad(x, (i, 20 - i, i % 3, 2 - i % 3)) for i in range(20)]
+            return torch.cat(shifted, 1)
+
+    sight = audit(Many(), (1, 4, 4)).ends[""].sight
+    assert sight.loose
+    assert len(sight.paths) == 1

@@ -107,7 +107,9 @@ def test_leaves_to_torch_what_it_does_not_know(func, args):
 
 
 def test_other_layouts_and_types_are_left_to_torch():
-    assert answer(aten.clone.default, (X,), {"memory_format": torch.channels_last}) is None
+    assert (
+        answer(aten.clone.default, (X,), {"memory_format": torch.channels_last}) is None
+    )
     assert answer(aten.mean.dim, (X, [1]), {"dtype": torch.float64}) is None
 
 

@@ -76,7 +76,31 @@ def test_a_misfit_is_a_geometry_error():
 
 
 WORDS = st.sampled_from(
-    "conv pool dense [ ] , > | ( ) * sum 3x3 2 0 16 same /2 d2 g2 gap relu id".split()
+    [
+        "conv",
+        "pool",
+        "dense",
+        "[",
+        "]",
+        ",",
+        ">",
+        "|",
+        "(",
+        ")",
+        "*",
+        "sum",
+        "3x3",
+        "2",
+        "0",
+        "16",
+        "same",
+        "/2",
+        "d2",
+        "g2",
+        "gap",
+        "relu",
+        "id",
+    ]
 )
 
 

@@ -88,7 +88,11 @@ def test_an_unknown_layer_lists_the_nearest():
 def test_after_an_enlargement_the_field_is_told_exactly():
     found = audit(*sketch("8x8x1 > conv 3x3 2 > deconv 2x2 2 > conv 3x3 1"))
     row = layer_table(found).rows
-    assert [cell[10:12] for cell in row] == [("3×3", "1"), ("3×3", "0.5"), ("4×4", "0.5")]
+    assert [cell[10:12] for cell in row] == [
+        ("3×3", "1"),
+        ("3×3", "0.5"),
+        ("4×4", "0.5"),
+    ]
     assert "receptive field" not in paper("8x8x1 > deconv 2x2 2", "deconv1")
 
 

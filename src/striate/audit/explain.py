@@ -6,9 +6,8 @@ from collections.abc import Iterator
 from fractions import Fraction
 from math import prod
 
-from striate.audit.layer import Layer, Operation
+from striate.audit.layer import Layer, Operation, shape_text
 from striate.audit.network import Audit
-from striate.audit.table import shape_text
 from striate.audit.windows import Windows
 from striate.core.findings import Column, Table
 from striate.core.registry import unknown

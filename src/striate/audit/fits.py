@@ -53,6 +53,7 @@ def _takes(model: nn.Module, channels: int, until: float, side: int) -> bool:
 
 
 def _candidates(near: int) -> Iterator[int]:
+    yield near
     yield from sorted(COMMON, key=lambda side: abs(side - near))
     for step in range(1, 17):
         yield near + step

@@ -74,6 +74,17 @@ class Layer:
         return found[0] if len(found) == 1 else None
 
 
+def shape_text(shape: tuple[int, ...]) -> str:
+    """Write a (channels, height, width) shape as height×width×channels.
+
+    Example:
+        >>> shape_text((25, 28, 14)), shape_text((2450,))
+        ('28×14×25', '2450')
+    """
+    ordered = (*shape[1:], shape[0]) if len(shape) == 3 else shape
+    return "×".join(map(str, ordered))
+
+
 _SPELT = {
     "max_pool2d_with_indices": "max_pool2d",
     "_adaptive_avg_pool2d": "adaptive_avg_pool2d",

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from striate.audit.ghost import Ghost, ghost_of
-from striate.audit.layer import Layer
+from striate.audit.layer import Layer, shape_text
 from striate.audit.memory import Memory, size_of, training_step
 from striate.audit.recorder import Recorder, Row, layers_of, show
 from striate.audit.sight import of_pictures
@@ -265,15 +265,19 @@ def reason_of(error: Exception) -> str:
 _LOOKS = ("meta tensor", "_local_scalar_dense", "data-dependent", "'Meta'", "nonzero")
 
 
-def _unfinished(error: Exception, place: str, found: Audit) -> UnfinishedError:
-    channels, height, width = found.shape
-    size = f"{height}×{width}×{channels}"
-    where = place or "the network's own forward"
+def _unfinished(
+    error: Exception, place: tuple[str, str, tuple[int, ...] | None], found: Audit
+) -> UnfinishedError:
+    name, kind, given = place
+    where = name or "the network's own forward"
+    got = f" {kind} got {shape_text(given)}:" if name and given else ""
     looks = not found.real and any(word in str(error) for word in _LOOKS)
     if looks:
         what = f"the way on depends on values, and shapes have none: {reason_of(error)}"
         fix = "add --real (real=True): one picture of zeros is then computed for real"
     else:
-        what = f"the network cannot take pictures of {size}: {reason_of(error)}"
+        size = shape_text(found.shape)
+        reason = f"{got} {reason_of(error)}"
+        what = f"the network cannot take pictures of {size}:{reason}"
         fix = "give a size or channels that fit"
     return UnfinishedError(what, where=where, fix=fix, audit=found, looks=looks)

@@ -366,9 +366,11 @@ def _product(sources: Any, args: tuple[Any, ...], shape: Shape) -> Sight:
 def _both(sights: Sequence[Sight], shape: Shape) -> Sight:
     """Follow attention: only equal batch dimensions keep their places."""
     count = len(shape)
-    mixed = [mix(sight, range(count - 2, count)) for sight in sights]
     if any(len(sight.dims) != count for sight in sights):
         return blur_all(sights, shape)
+    mixed = [
+        replace(mix(sight, range(count - 2, count)), loose=True) for sight in sights
+    ]
     mixed = [
         set_dim(set_dim(m, count - 2, plain(shape[-2])), count - 1, plain(shape[-1]))
         for m in mixed
@@ -411,7 +413,6 @@ _RULES: dict[str, Rule] = {
     "_softmax": _mixing,
     "_safe_softmax": _mixing,
     "_log_softmax": _mixing,
-    "cumsum": _mixing,
     "native_layer_norm": _layer_norm,
     "native_group_norm": _group_norm,
     "native_batch_norm": _batch_norm,

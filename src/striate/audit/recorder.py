@@ -36,7 +36,11 @@ class Row:
 class Frame:
     """A module's call: the layer it writes to, and how many it has written."""
 
-    def __init__(self, name: str, module: nn.Module, call: int) -> None:
+    def __init__(
+        self, name: str, module: nn.Module, call: int, inputs: object = ()
+    ) -> None:
+        first = inputs[0] if isinstance(inputs, tuple) and inputs else None
+        self.given = tuple(first.shape[1:]) if isinstance(first, Tensor) else None
         self.name = name
         self.module = module
         self.call = call
@@ -82,9 +86,10 @@ class Recorder:
             self.ledger.ignore(tensor)
 
     @property
-    def place(self) -> str:
-        """Return the innermost module that is running."""
-        return self._stack[-1].name
+    def place(self) -> tuple[str, str, Shape | None]:
+        """Return name, kind and input shape of the innermost module that runs."""
+        frame = self._stack[-1]
+        return frame.name, type(frame.module).__name__, frame.given
 
     @property
     def unused(self) -> list[Tensor]:
@@ -94,7 +99,7 @@ class Recorder:
     def enter(self, name: str, module: nn.Module, inputs: object) -> None:
         """Begin a module."""
         self._calls[name] = self._calls.get(name, 0) + 1
-        frame = Frame(name, module, self._calls[name])
+        frame = Frame(name, module, self._calls[name], inputs)
         self._stack.append(frame)
         if frame.whole:
             self._begin(frame)

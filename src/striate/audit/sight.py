@@ -67,11 +67,15 @@ class Sight:
     def box(self, *unit: int) -> Box | None:
         """Return first and last row, and column, that reach a unit; None for nothing.
 
+        Args:
+            unit: Place along the tensor's last dimensions, such as row and column.
+
         Example:
             >>> of_pictures((1, 3, 8, 6)).box(2, 5)
             ((2, 2), (5, 5))
         """
-        boxes = [box for path in self.paths if (box := _box(path, unit))]
+        places = self._places(unit)
+        boxes = [box for path in self.paths if (box := _box(path, places))]
         if not boxes:
             return None
         return tuple(
@@ -79,11 +83,19 @@ class Sight:
             for side in zip(*boxes, strict=True)
         )
 
+    def _places(self, unit: tuple[int, ...]) -> dict[int, int]:
+        """Return where on each axis of the picture a place in the tensor stands."""
+        places = {}
+        for dim, at in zip(self.dims[-len(unit) :], unit, strict=True):
+            for mark, size in reversed(dim):
+                at, places[mark] = divmod(at, size)
+        return places
 
-def _box(path: Path, unit: tuple[int, ...]) -> Box | None:
+
+def _box(path: Path, places: dict[int, int]) -> Box | None:
     found = []
-    for axis, at in zip(path, unit, strict=True):
-        i = at if len(axis) > 1 else 0
+    for mark, axis in enumerate(path):
+        i = places.get(mark, 0) if len(axis) > 1 else 0
         found.append((int(axis.low[i]), int(axis.high[i])))
     return None if any(low > high for low, high in found) else tuple(found)
 

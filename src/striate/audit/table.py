@@ -7,7 +7,7 @@ from dataclasses import replace
 from fractions import Fraction
 from itertools import groupby
 
-from striate.audit.layer import Layer
+from striate.audit.layer import Layer, shape_text
 from striate.audit.network import Audit
 from striate.audit.sight import Sight
 from striate.audit.windows import brief
@@ -186,17 +186,6 @@ def collapse(audit: Audit, layers: Sequence[Layer], depth: int) -> list[Layer]:
 def _prefix(name: str, depth: int) -> str:
     path = name.partition("(")[0].split(".")
     return ".".join(path[:depth]) if len(path) > depth else name
-
-
-def shape_text(shape: tuple[int, ...]) -> str:
-    """Write a (channels, height, width) shape as height×width×channels.
-
-    Example:
-        >>> shape_text((25, 28, 14)), shape_text((2450,))
-        ('28×14×25', '2450')
-    """
-    ordered = (*shape[1:], shape[0]) if len(shape) == 3 else shape
-    return "×".join(map(str, ordered))
 
 
 def field_texts(sight: Sight | None) -> tuple[str, str, str]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from striate.audit.table import shape_text
+from striate.audit.layer import shape_text
 from striate.core.findings import Block, Images, Picture, Prose, Section
 from striate.core.spec import Preprocess
 from striate.data.preprocess import normalise

@@ -12,8 +12,9 @@ from torch import nn
 from striate.audit.compare import comparison
 from striate.audit.explain import explain
 from striate.audit.fits import way_out
+from striate.audit.layer import shape_text
 from striate.audit.network import Audit, UnfinishedError, audit
-from striate.audit.table import blocks, layer_table, memory_table, shape_text
+from striate.audit.table import blocks, layer_table, memory_table
 from striate.core.errors import SettingError
 from striate.core.files import write_csv, write_text
 from striate.core.findings import Block, Page, Section, Table
@@ -129,10 +130,9 @@ def summary(
         >>> summary(nn.Sequential(nn.Conv2d(3, 2, 3)), (3, 8, 8)).audit.parameters
         56
     """
-    if batch_size < 1:
-        raise SettingError(
-            f"a batch has a picture, got {batch_size}", where="batch_size"
-        )
+    for name, number in (("batch_size", batch_size), ("depth", depth)):
+        if number is not None and number < 1:
+            raise SettingError(f"{name} must be at least 1, got {number}", where=name)
     if isinstance(network, str):
         wanted = Wanted(
             image_size=image_size, in_chans=in_chans, num_classes=num_classes

@@ -174,6 +174,9 @@ def _builder(path: Path, expression: str, wanted: Wanted) -> Callable[[], Any]:
         fix = "write file.py:Class or file.py:Class(depth=3), with plain values"
         raise SettingError(what, where=path, fix=fix) from error
     make = _load(path, name.id)
+    if not callable(make):
+        what = f"'{expression}' is a {type(make).__name__}, which is not callable"
+        raise SettingError(what, where=path, fix="name a class or a function")
     settings = {k: v for k, v in vars(wanted).items() if v is not None}
     taken = inspect.signature(make).parameters
     known = {k: v for k, v in settings.items() if k in taken}

@@ -1,0 +1,252 @@
+"""`striate summary`: every kind of target, every kind of answer, every mistake."""
+
+import csv
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import striate as st
+from striate.audit.network import UnfinishedError
+from striate.core.errors import StriateError
+
+FILE = """
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, depth=2, num_classes=10):
+        super().__init__()
+        print("built")
+        self.body = nn.Sequential(*(nn.Conv2d(1, 1, 3, padding=1) for _ in range(depth)))
+        self.head = nn.Linear(64, num_classes)
+
+    def forward(self, x):
+        return self.head(self.body(x).flatten(1))
+
+class Peeks(Net):
+    def __init__(self):
+        super().__init__()
+        self.rates = [rate.item() for rate in torch.ones(2) * torch.randn(2)]
+
+class Looks(Net):
+    def forward(self, x):
+        return self.head(self.body(x).flatten(1)) if x.sum() >= 0 else x
+
+class Broken(nn.Module):
+    def __init__(self):
+        raise KeyError("my own mistake")
+
+def make(side=8):
+    return nn.Sequential(nn.Flatten(), nn.Linear(side * side, 2))
+
+number = 7
+
+def refuse():
+    from striate.core.errors import DataError
+    raise DataError("not today")
+"""
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "net.py"
+    path.write_text(FILE)
+    return path
+
+
+def test_a_name(striate):
+    said = striate("summary", "vgg16")
+    assert said.code == 0
+    for text in (
+        "138,357,544",
+        "15,470,264,320",
+        "212×212",
+        "pool5",
+        "1 MAC = 2 FLOPs",
+    ):
+        assert text in said.out
+
+
+def test_no_weights_are_made(striate, monkeypatch):
+    """ResNet-152 would fill 240 MB; nothing above a megabyte is allocated."""
+    made = []
+    real = torch.empty
+    monkeypatch.setattr(
+        torch, "empty", lambda *a, **k: made.append(out := real(*a, **k)) or out
+    )
+    state = torch.get_rng_state()
+    assert striate("summary", "resnet152", "--json").json["totals"]["parameters"] == (
+        60_192_808
+    )
+    assert all(t.is_meta for t in made if t.numel() > 10)
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_two_sketches_side_by_side(striate):
+    """The notes' bottleneck: 120,422,400 against 12,443,648, in one command."""
+    start = "28x28x192 > "
+    words = (start + "conv 5x5 32 same", "--against")
+    thin = start + "conv 1x1 16 > conv 5x5 32 same"
+    said = striate("summary", *words, thin)
+    assert re.search(r"120,422,400 +12,443,648 +10\.33 %", said.out)
+    data = striate("summary", *words, thin, "--json").json
+    assert data["totals"]["macs"] == 120_422_400
+    assert data["against"]["totals"]["macs"] == 12_443_648
+    assert [row["macs"] for row in data["against"]["layers"]] == [2_408_448, 10_035_200]
+
+
+def test_explain_writes_the_arithmetic(striate):
+    said = striate("summary", "resnet50", "--explain", "conv1")
+    assert "⌊(224 + 2·3 − 7)/2⌋ + 1" in said.out
+    data = striate("summary", "resnet50", "--explain", "conv1", "--json").json
+    assert data["explain"][0]["result"] == "112"
+    said = striate("summary", "resnet50", "--explain", "conv")
+    assert said.code == 2
+    assert "no layer is called 'conv'" in said.err
+
+
+def test_csv_html_and_depth(striate, tmp_path):
+    table, page = tmp_path / "layers.csv", tmp_path / "page.html"
+    words = ("--depth", "1", "--csv", table, "--html", page, "--against", "lenet5")
+    assert striate("summary", "cifar_resnet20", *words).code == 0
+    rows = list(csv.DictReader(table.open(encoding="utf-8")))
+    assert sum(int(row["parameters"] or 0) for row in rows) > 200_000
+    assert len(rows) < 12
+    html = page.read_text(encoding="utf-8")
+    assert "cifar_resnet20 against lenet5" in html
+    assert "Side by side" in html
+    assert "://" not in html.replace("http://www.w3.org", "")
+    alone = tmp_path / "alone.html"
+    striate("summary", "lenet5", "--html", alone, "--explain", "c1")
+    assert "28×28×6" in alone.read_text(encoding="utf-8")
+
+
+def test_sizes_channels_classes_and_batch(striate):
+    words = ("--image-size", "64x32", "--in-chans", "1", "--num-classes", "3")
+    data = striate("summary", "vgg11", *words, "--batch-size", "4", "--json").json
+    assert data["picture"] == "64×32×1"
+    assert data["layers"][-1]["output"] == "3"
+    assert "batch size 4" in data["training"]["title"]
+    assert striate("summary", "vgg11", "--image-size", "64", "--json").json[
+        "picture"
+    ] == ("64×64×3")
+
+
+def test_a_file_is_run(striate, file):
+    said = striate("summary", f"{file}:Net", "--image-size", "8", "--num-classes", "3")
+    assert said.code == 0
+    assert "8×8×1" in said.out
+    words = (f"{file}:Net(depth=3)", "--image-size", "8", "--json")
+    data = json.loads(striate("summary", *words).out.removeprefix("built\n"))
+    assert len(data["layers"]) == 5
+    said = striate("summary", f"{file}:make(8)", "--image-size", "8", "--in-chans", "1")
+    assert "130" in said.out
+    assert "runs your file" in _help()
+
+
+def _help():
+    command = [sys.executable, "-m", "striate", "summary", "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return " ".join(done.stdout.split())
+
+
+def test_a_constructor_that_looks_at_values_is_built_for_real(striate, file):
+    assert striate("summary", f"{file}:Peeks", "--image-size", "8").code == 0
+
+
+def test_a_forward_that_looks_at_values(striate, file):
+    said = striate("summary", f"{file}:Looks", "--image-size", "8")
+    assert said.code == 2
+    assert "add --real" in said.err
+    said = striate("summary", f"{file}:Looks", "--image-size", "8", "--real")
+    assert said.code == 0
+    assert "No training memory" in said.out
+
+
+def test_a_misfit_shows_what_ran_and_the_sizes_that_fit(striate, file):
+    said = striate("summary", f"{file}:Net", "--image-size", "9")
+    assert said.code == 2
+    assert "What ran before it stopped" in said.out
+    assert "body.1" in said.out
+    assert "cannot take pictures of 9×9×1" in said.err
+    assert "where: head" in said.err
+    assert "use a side of 8" in said.err
+    said = striate("summary", f"{file}:Net", "--in-chans", "3", "--image-size", "8")
+    assert "give it 1 channels" in said.err
+    said = striate("summary", f"{file}:Net", "--image-size", "9", "--json")
+    assert (said.json["error"], said.json["where"]) == ("UnfinishedError", "head")
+
+
+MISTAKES = {
+    "vgg61": "did you mean vgg16",
+    "nowhere": "no network is 'nowhere'",
+    "absent.py:Net": "no such file",
+    "net.py:Absent": "it has: Broken, Looks, Net, Peeks",
+    "net.py:Net(": "is no class",
+    "net.py:Net(open('x'))": "is no class",
+    "net.py:a.b": "is no class",
+    "net.py:Broken": "KeyError: 'my own mistake'",
+    "net.py:Net(9, 9, 9)": "TypeError",
+    "net.py:number": "not callable",
+    "net.py:str('x')": "the file has no 'str'",
+    "net.py:refuse": "not today",
+    "bad.py:Net": "line 2",
+    "net.py:torch.nn.ReLU": "is no class",
+    "net.py:dict": "the file has no 'dict'",
+    "8x8x3 > conv": "needs a number",
+}
+
+
+@pytest.mark.parametrize(("target", "message"), MISTAKES.items())
+def test_mistakes_are_told(striate, file, target, message):
+    Path("bad.py").write_text("import os\nraise RuntimeError('no')\n")
+    said = striate("summary", target)
+    assert said.code == 2
+    assert message in said.err
+
+
+def test_a_thing_that_is_no_network(striate, file):
+    file.write_text("def make():\n    return 3\n")
+    said = striate("summary", f"{file}:make")
+    assert "gave a int, not an nn.Module" in said.err
+
+
+def test_settings_that_do_not_go_with_the_target(striate, shared_run):
+    said = striate("summary", "8x8x3 > conv 3x3 2", "--image-size", "9")
+    assert "a sketch holds its picture" in said.err
+    said = striate("summary", shared_run.path, "--num-classes", "9")
+    assert "a run has its picture" in said.err
+    assert "no picture size" in striate("summary", "vgg11", "--image-size", "x").err
+    assert "got 0" in striate("summary", "vgg11", "--batch-size", "0").err
+    assert "at least 1" in striate("summary", "vgg11", "--depth", "0").err
+
+
+def test_a_run_folder(striate, shared_run):
+    data = striate("summary", shared_run.path, "--json").json
+    assert data["network"] == "run"
+    assert data["picture"] == "8×8×1"
+    real = striate("summary", shared_run.path, "--real", "--json").json
+    assert real["totals"]["macs"] == data["totals"]["macs"]
+
+
+def test_in_python_any_module():
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten())
+    found = st.summary(model, (3, 8, 8))
+    text = str(found)
+    assert text.startswith("Sequential  8×8×3")
+    assert all(len(line) <= 100 for line in text.splitlines())
+    assert found.table.rows[0][0] == "0"
+    assert found.explain("0").rows[0][2] == "6"
+    assert st.summary(model).audit.shape == (3, 224, 224)
+    assert st.summary("lenet5", real=True).audit.memory is None
+    with pytest.raises(UnfinishedError) as caught:
+        st.summary(model, (1, 8, 8))
+    assert "3 channels" in caught.value.fix
+    with pytest.raises(StriateError):
+        st.summary(model, (3, 8, 8), batch_size=0)
