@@ -19,7 +19,8 @@ X, W, B = ghost(2, 4, 9, 8), ghost(6, 4, 3, 3), ghost(4)
 CONV = (None, [2, 1], [1, 0], [1, 2], False, [0, 0], 1)
 TURNED = (None, [2, 2], [1, 1], [1, 1], True, [1, 1], 2)
 NORM = (B, B, B, B)
-POOLED = ghost(2, 4, 4, 4)
+POOLED, INDICES = ghost(2, 4, 4, 4), ghost(2, 4, 4, 4, dtype=torch.int64)
+BACK = ([0, 0], [1, 1], False, [0, 0], 1)
 CASES = {
     "convolution": (aten.convolution.default, (X, W, *CONV)),
     "transposed": (aten.convolution.default, (X, ghost(4, 3, 3, 3), *TURNED)),
@@ -49,8 +50,7 @@ CASES = {
     "in_place": (aten.relu_.default, (X,)),
     "convolution_backward": (
         aten.convolution_backward.default,
-        (ghost(2, 6, 7, 6), X, W, [6], [1, 1], [0, 0], [1, 1], False, [0, 0], 1)
-        + ([True, True, True],),
+        (ghost(2, 6, 7, 6), X, W, [6], [1, 1], *BACK, [True, True, True]),
     ),
     "batch_norm_backward": (
         aten.native_batch_norm_backward.default,
@@ -58,8 +58,7 @@ CASES = {
     ),
     "max_pool_backward": (
         aten.max_pool2d_with_indices_backward.default,
-        (POOLED, X, [2, 2], [2, 2], [0, 0], [1, 1], False)
-        + (ghost(2, 4, 4, 4, dtype=torch.int64),),
+        (POOLED, X, [2, 2], [2, 2], [0, 0], [1, 1], False, INDICES),
     ),
 }
 

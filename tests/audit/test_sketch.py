@@ -75,33 +75,8 @@ def test_a_misfit_is_a_geometry_error():
         sketch("8x8x3 > conv 9x9 2")
 
 
-WORDS = st.sampled_from(
-    [
-        "conv",
-        "pool",
-        "dense",
-        "[",
-        "]",
-        ",",
-        ">",
-        "|",
-        "(",
-        ")",
-        "*",
-        "sum",
-        "3x3",
-        "2",
-        "0",
-        "16",
-        "same",
-        "/2",
-        "d2",
-        "g2",
-        "gap",
-        "relu",
-        "id",
-    ]
-)
+TEXT = "conv pool dense [ ] , > | ( ) * sum 3x3 2 0 16 same /2 d2 g2 gap relu id"
+WORDS = st.sampled_from(TEXT.split())
 
 
 @given(st.lists(WORDS, max_size=10))

@@ -1,7 +1,6 @@
 """`striate summary`: every kind of target, every kind of answer, every mistake."""
 
 import csv
-import json
 import re
 import subprocess
 import sys
@@ -23,7 +22,8 @@ class Net(nn.Module):
     def __init__(self, depth=2, num_classes=10):
         super().__init__()
         print("built")
-        self.body = nn.Sequential(*(nn.Conv2d(1, 1, 3, padding=1) for _ in range(depth)))
+        layers = [nn.Conv2d(1, 1, 3, padding=1) for _ in range(depth)]
+        self.body = nn.Sequential(*layers)
         self.head = nn.Linear(64, num_classes)
 
     def forward(self, x):
@@ -115,7 +115,7 @@ def test_csv_html_and_depth(striate, tmp_path):
     table, page = tmp_path / "layers.csv", tmp_path / "page.html"
     words = ("--depth", "1", "--csv", table, "--html", page, "--against", "lenet5")
     assert striate("summary", "cifar_resnet20", *words).code == 0
-    rows = list(csv.DictReader(table.open(encoding="utf-8")))
+    rows = list(csv.DictReader(table.read_text(encoding="utf-8").splitlines()))
     assert sum(int(row["parameters"] or 0) for row in rows) > 200_000
     assert len(rows) < 12
     html = page.read_text(encoding="utf-8")
@@ -143,7 +143,7 @@ def test_a_file_is_run(striate, file):
     assert said.code == 0
     assert "8×8×1" in said.out
     words = (f"{file}:Net(depth=3)", "--image-size", "8", "--json")
-    data = json.loads(striate("summary", *words).out.removeprefix("built\n"))
+    data = striate("summary", *words).json
     assert len(data["layers"]) == 5
     said = striate("summary", f"{file}:make(8)", "--image-size", "8", "--in-chans", "1")
     assert "130" in said.out
@@ -176,15 +176,16 @@ def test_a_misfit_shows_what_ran_and_the_sizes_that_fit(striate, file):
     assert "body.1" in said.out
     assert "cannot take pictures of 9×9×1" in said.err
     assert "where: head" in said.err
+    assert "Linear got 81" in said.err
     assert "use a side of 8" in said.err
     said = striate("summary", f"{file}:Net", "--in-chans", "3", "--image-size", "8")
-    assert "give it 1 channels" in said.err
+    assert "give it 1 channel (" in said.err
     said = striate("summary", f"{file}:Net", "--image-size", "9", "--json")
     assert (said.json["error"], said.json["where"]) == ("UnfinishedError", "head")
 
 
 MISTAKES = {
-    "vgg61": "did you mean vgg16",
+    "vgg61": "did you mean vgg19 or vgg16",
     "nowhere": "no network is 'nowhere'",
     "absent.py:Net": "no such file",
     "net.py:Absent": "it has: Broken, Looks, Net, Peeks",

@@ -37,7 +37,7 @@ def way_out(model: nn.Module, shape: Shape) -> str:
                 continue
             if count == channels:
                 return _sides(found, takes)
-            return f"give it {count} channels (--in-chans {count})"
+            return f"give it {counted(count)} (--in-chans {count})"
     return "no square picture of 1, 3 or 4 channels up to 512 goes through either"
 
 
@@ -50,6 +50,16 @@ def _takes(model: nn.Module, channels: int, until: float, side: int) -> bool:
     except Exception:  # a foreign forward may raise anything
         return False
     return True
+
+
+def counted(channels: int) -> str:
+    """Write a number of channels.
+
+    Example:
+        >>> counted(1), counted(3)
+        ('1 channel', '3 channels')
+    """
+    return f"{channels} channel{'' if channels == 1 else 's'}"
 
 
 def _candidates(near: int) -> Iterator[int]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -77,15 +79,17 @@ def run(options: argparse.Namespace) -> int:
 def _summary(options: argparse.Namespace, target: str) -> Summary:
     from striate.runs.summary import summary
 
-    return summary(
-        target,
-        batch_size=options.batch_size,
-        depth=options.depth,
-        real=options.real,
-        image_size=_size(options.image_size),
-        in_chans=options.in_chans,
-        num_classes=options.num_classes,
-    )
+    # What a user's file prints must not end up inside JSON.
+    with redirect_stdout(sys.stderr):
+        return summary(
+            target,
+            batch_size=options.batch_size,
+            depth=options.depth,
+            real=options.real,
+            image_size=_size(options.image_size),
+            in_chans=options.in_chans,
+            num_classes=options.num_classes,
+        )
 
 
 def _size(text: str | None) -> int | tuple[int, int] | None:
