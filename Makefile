@@ -58,6 +58,8 @@ bench: $(READY)
 	$(BIN)/python benchmarks/fashion.py
 	$(BIN)/python benchmarks/elpv.py
 	$(BIN)/python benchmarks/lrn.py
+	$(BIN)/python benchmarks/memory.py
+	$(BIN)/python benchmarks/summary.py
 
 docs: $(READY)
 	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html

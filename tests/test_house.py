@@ -115,6 +115,7 @@ def test_exported_names_are_frozen_and_real():
         "load_run",
         "networks",
         "predict",
+        "summary",
         "train",
         "train_recipe",
     ]
@@ -132,6 +133,8 @@ FLAGS = {
     "--test-fraction --val-fraction --weight-decay",
     "evaluate": "--data --json --part",
     "predict": "--json --out",
+    "summary": "--against --batch-size --csv --depth --explain --html --image-size "
+    "--in-chans --json --num-classes --real",
     "models": "--json",
     "report": "--json",
 }

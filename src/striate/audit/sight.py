@@ -299,3 +299,41 @@ def concatenate(sights: Sequence[Sight], dim: int, shape: Sequence[int]) -> Sigh
         for i, axes in enumerate(zip(*(s.axes for s in sights), strict=True))
     )
     return set_dim(Sight((path,), others, loose), dim, ((mark, shape[dim]),))
+
+
+class LostError(Exception):
+    """The units' places cannot be followed through an operation."""
+
+
+def picture_axis(sight: Sight, dim: int) -> tuple[Sight, int | None]:
+    """Return the picture's axis along a dimension, made straight; None if plain."""
+    if not marked(sight, dim):
+        return _lone_axis(sight, dim)
+    sight = straighten(sight, dim)
+    mark = sight.axis_of(dim)
+    if mark is None:
+        raise LostError
+    return sight, mark
+
+
+def _lone_axis(sight: Sight, dim: int) -> tuple[Sight, int | None]:
+    """Give a map of one row or column its axis back, which reshapes had dropped.
+
+    Padding matters to it too: windows that miss it see nothing.
+    """
+    mark, count = dim - 2, len(sight.dims)
+    if mark < 0 or count != 4 or sight.sides[mark] > 1:
+        return sight, None
+    if any(_holds(sight, at, mark) for at in range(count)):
+        return sight, None
+    size = prod(size for _, size in sight.dims[dim])
+    return along(sight, dim, mark, partial(spread_out, count=size)), mark
+
+
+def _holds(sight: Sight, dim: int, mark: int) -> bool:
+    return any(held == mark for held, _ in sight.dims[dim])
+
+
+def marked(sight: Sight, dim: int) -> bool:
+    """Tell a dimension that holds an axis of the picture."""
+    return any(mark != PLAIN for mark, _ in sight.dims[dim])
