@@ -6,6 +6,7 @@ from torch import nn
 
 from striate.audit.ghost import Ghost, blueprint
 from striate.audit.shapes import answer
+from striate.core.errors import GeometryError
 from striate.models.catalogue import create_model, find
 
 aten = torch.ops.aten
@@ -103,6 +104,13 @@ LEFT = {
 @pytest.mark.parametrize(("func", "args"), LEFT.values(), ids=LEFT)
 def test_leaves_to_torch_what_it_does_not_know(func, args):
     assert answer(func, args, {}) is None
+
+
+def test_a_transposed_convolution_that_leaves_nothing_is_refused():
+    """torch's kernels refuse it; its rule for the meta device does not."""
+    settings = (None, [1, 1], [2, 2], [1, 1], True, [0, 0], 1)
+    with pytest.raises(GeometryError, match="leaves nothing"):
+        answer(aten.convolution.default, (ghost(1, 4, 2, 2), W[:4], *settings), {})
 
 
 def test_other_layouts_and_types_are_left_to_torch():

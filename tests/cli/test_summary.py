@@ -228,6 +228,35 @@ def test_settings_that_do_not_go_with_the_target(striate, shared_run):
     assert "at least 1" in striate("summary", "vgg11", "--depth", "0").err
 
 
+STOPS = """
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.child = nn.ReLU()
+
+    def forward(self, x):
+        raise ValueError
+"""
+
+
+def test_a_network_that_fails_at_once_shows_no_table(striate, file):
+    file.write_text(STOPS)
+    said = striate("summary", f"{file}:Net")
+    assert (said.code, said.out) == (2, "")
+    assert "ValueError" in said.err
+
+
+def test_a_terminal_gets_what_fits(striate, monkeypatch):
+    from rich.console import Console
+
+    monkeypatch.setattr(Console, "is_terminal", True)
+    monkeypatch.setenv("COLUMNS", "80")
+    said = striate("summary", "lenet5")
+    assert "No room for: " in said.out
+
+
 def test_a_run_folder(striate, shared_run):
     data = striate("summary", shared_run.path, "--json").json
     assert data["network"] == "run"
@@ -245,6 +274,7 @@ def test_in_python_any_module():
     assert found.table.rows[0][0] == "0"
     assert found.explain("0").rows[0][2] == "6"
     assert st.summary(model).audit.shape == (3, 224, 224)
+    assert st.summary(nn.Flatten()).audit.shape == (3, 224, 224)
     assert st.summary("lenet5", real=True).audit.memory is None
     with pytest.raises(UnfinishedError) as caught:
         st.summary(model, (1, 8, 8))

@@ -35,11 +35,6 @@ class Line:
     high: Number
     even: bool = True
 
-    @cached_property
-    def full(self) -> bool:
-        """Tell whether every unit sees something; in padding alone it does not."""
-        return bool(np.all(self.low <= self.high))
-
     @property
     def size(self) -> Number:
         """How many positions one unit sees."""
@@ -134,7 +129,7 @@ def window(
 
     Example:
         >>> made = window(picture(224), 7, stride=2, before=3, outputs=112)
-        >>> made.line.jump, made.line.low, made.line.high, made.low[0]
+        >>> made.line.jump, made.line.low, made.line.high, int(made.low[0])
         (2, -3, 3, 0)
     """
     if kernel == stride == 1 and not before and outputs == len(axis):

@@ -54,15 +54,14 @@ def _product(sources: Any, args: tuple[Any, ...], shape: Shape) -> Sight:
         return _both(sights, shape)
     left = sources[0][0] == matrices[0]
     count = len(shape)
-    summed, kept = (count - 1, count - 2) if left else (count - 2, count - 1)
-    made = mix(sights[0], [summed])
-    return set_dim(made, summed, plain(shape[summed])) if kept >= 0 else made
+    summed = count - 1 if left else count - 2
+    return set_dim(mix(sights[0], [summed]), summed, plain(shape[summed]))
 
 
 def _both(sights: Sequence[Sight], shape: Shape) -> Sight:
     """Follow attention: only equal batch dimensions keep their places."""
     count = len(shape)
-    if any(len(sight.dims) != count for sight in sights):
+    if any(len(sight.dims) != count for sight in sights):  # a bias that looks
         return blur_all(sights, shape)
     mixed = [
         replace(mix(sight, range(count - 2, count)), loose=True) for sight in sights

@@ -100,9 +100,9 @@ def _pixel_unshuffle(sight: Sight, args: tuple[Any, ...], shape: Shape) -> Sight
     times = args[1]
     for dim in (2, 3):
         sight, mark = picture_axis(sight, dim)
-        if mark is not None and times > 1:
+        if mark is not None:
             sight = along(sight, dim, mark, partial(fold, parts=times))
-        elif mark is None:
+        else:
             sight = set_dim(sight, dim, plain(shape[dim]))
     return set_dim(sight, 1, plain(shape[1]))
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from striate.core.findings import Block, Cell, Column, Figures, Prose, Table
+from striate.core.findings import Cell, Column, Table
 
 
 def records(table: Table) -> list[dict[str, Cell]]:
@@ -35,26 +35,13 @@ def _key(column: Column) -> str:
     return column.key or spelt or "column"
 
 
-def as_data(blocks: Iterable[Block]) -> list[dict[str, Any]]:
-    """Return figures, tables and prose as JSON values, in order.
+def as_data(table: Table) -> dict[str, Any]:
+    """Return a table as JSON values: title, rows, and totals where it has them.
 
     Example:
-        >>> as_data([Prose(text="All well.", tone="good")])
-        [{'text': 'All well.', 'tone': 'good'}]
+        >>> as_data(Table(columns=(Column(title="Output"),), rows=(("a",),)))
+        {'title': '', 'rows': [{'output': 'a'}]}
     """
-    found: list[dict[str, Any]] = []
-    for block in blocks:
-        match block:
-            case Prose():
-                found.append({"text": block.text, "tone": block.tone})
-            case Figures():
-                found += [{f.label: f.value, "detail": f.detail} for f in block.figures]
-            case Table():
-                found.append(_table(block))
-    return found
-
-
-def _table(table: Table) -> dict[str, Any]:
     made: dict[str, Any] = {"title": table.title, "rows": records(table)}
     if table.totals is not None:
         made["totals"] = record(table, table.totals)

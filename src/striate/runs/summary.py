@@ -76,7 +76,7 @@ class Summary:
                 "weight_bytes": self.audit.weights,
                 "inference_peak_bytes": self.audit.weights + self.audit.peak,
             },
-            "training": as_data([memory])[0] if memory else self.audit.untrained,
+            "training": as_data(memory) if memory else self.audit.untrained,
             "not_counted": self.audit.uncounted,
             "not_run": [layer.name for layer in self.audit.idle],
         }

@@ -187,8 +187,8 @@ def _load(path: Path, name: str) -> Any:
     if not path.is_file():
         raise SettingError("no such file", where=path, fix="give its path, then :Class")
     spec = importlib.util.spec_from_file_location(path.stem, path)
-    if spec is None or spec.loader is None:
-        raise SettingError("this is no Python file", where=path)
+    assert spec is not None  # noqa: S101 - the name ends in .py
+    assert spec.loader is not None  # noqa: S101
     module = importlib.util.module_from_spec(spec)
     sys.path.insert(0, str(path.parent.resolve()))
     try:
