@@ -28,9 +28,7 @@ lint: $(READY)
 	$(BIN)/lint-imports
 
 test: lint
-	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest -m "not slow"
-	$(BIN)/coverage combine --quiet
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not slow" -n 2 -q --cov --cov-report=
 	$(BIN)/coverage report --fail-under=95
 	$(BIN)/coverage report --fail-under=100 --include="*/core/*,*/audit/*,*/engine/checkpoint.py"
 
