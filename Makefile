@@ -11,10 +11,11 @@ TWINS := .venv-twins
 setup: $(READY)
 
 # The lock pins the CPU build of torch by its local version (+cpu), so a machine that
-# could only get the CUDA build stops here instead of downloading gigabytes.
+# could only get the CUDA build stops here instead of downloading gigabytes. The lock is
+# complete, so nothing is resolved: --no-deps.
 $(READY): requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --requirement requirements.lock
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
