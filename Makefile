@@ -11,10 +11,11 @@ TWINS := .venv-twins
 setup: $(READY)
 
 # The lock pins the CPU build of torch by its local version (+cpu), so a machine that
-# could only get the CUDA build stops here instead of downloading gigabytes.
+# could only get the CUDA build stops here instead of downloading gigabytes. The lock is
+# complete, so nothing is resolved: --no-deps.
 $(READY): requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --requirement requirements.lock
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
@@ -28,9 +29,7 @@ lint: $(READY)
 	$(BIN)/lint-imports
 
 test: lint
-	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest -m "not slow"
-	$(BIN)/coverage combine --quiet
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not slow" -n 2 -q --cov --cov-report=
 	$(BIN)/coverage report --fail-under=95
 	$(BIN)/coverage report --fail-under=100 --include="*/core/*,*/audit/*,*/engine/checkpoint.py"
 

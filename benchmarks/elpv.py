@@ -56,7 +56,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         table = Path(folder) / "cells.csv"
         write_csv(table)
-        recipe = Recipe(data=str(table), epochs=4, batch_size=32, lr=1e-3)
+        recipe = Recipe(data=str(table), epochs=2, batch_size=32, lr=1e-3)
         run = train_recipe(recipe, out=Path(folder) / "run")
         body = describe(run)
     print(body)

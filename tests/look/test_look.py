@@ -98,3 +98,8 @@ def test_pictures_decode_to_what_went_in(channels, mode):
     assert (made.width, made.height, made.caption) == (6, 4, "words")
     if channels in (3, 4):
         assert (np.asarray(opened) == pixels).all()
+
+
+def test_large_maps_are_drawn_small():
+    sheet = map_sheet(torch.rand(3, 200, 100))
+    assert sheet.shape[:2] == (64, 3 * (32 + 4) - 4)

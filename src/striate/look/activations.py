@@ -5,12 +5,14 @@ from __future__ import annotations
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from striate.core.taps import leaves, tapped, untouched
 from striate.look.raster import amounts, enlarge, tile
 
 SHOWN = 32  # channels drawn of a layer
 DRAWN = 48  # pixels a map is drawn high, at least
+LARGEST = 64  # and at most: sixteen of them fill a laptop's page
 
 
 def feature_maps(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
@@ -42,5 +44,9 @@ def feature_maps(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
 
 def map_sheet(maps: Tensor, columns: int = 16) -> np.ndarray:
     """Draw a layer's first channels side by side, each from its least to its most."""
+    if max(maps.shape[1:]) > LARGEST:
+        ratio = LARGEST / max(maps.shape[1:])
+        rows, columns = (max(1, round(side * ratio)) for side in maps.shape[1:])
+        maps = F.adaptive_avg_pool2d(maps, (rows, columns))
     planes = [enlarge(amounts(plane), DRAWN) for plane in maps[:SHOWN].numpy()]
     return tile(planes, columns)

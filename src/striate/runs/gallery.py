@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, TypeVar
 
 from torch import Tensor
 
@@ -22,7 +22,10 @@ from striate.runs.predictions import Predictions
 if TYPE_CHECKING:
     from striate.runs.run import Run
 
+T = TypeVar("T")
+
 WRONG_SHOWN = 18
+LAYERS_SHOWN = 12
 PER_CELL = 24  # pictures held for a cell of wrong answers
 PER_RIGHT_CELL = 6
 
@@ -121,15 +124,28 @@ def _example(predictions: Predictions) -> int:
 def _maps(run: Run, pixels: Tensor, preprocess: Preprocess) -> list[Block]:
     device = next(run.model.parameters()).device
     x = normalise(pixels[None].to(device), preprocess)
-    maps = feature_maps(run.model, x)
+    found = feature_maps(run.model, x)
+    maps = [(name, stack) for name, stack in found.items() if min(stack.shape[1:]) > 1]
     shown: list[Picture] = []
-    for name, stack in maps.items():
-        if min(stack.shape[1:]) < 2:
-            continue
+    for name, stack in evenly(maps, LAYERS_SHOWN):
         count, drawn = len(stack), min(len(stack), SHOWN)
         detail = (
             f"{drawn} of {count} channels" if drawn < count else f"{count} channels"
         )
         text = f"{name} · {shape_text(tuple(stack.shape))}"
         shown.append(picture(map_sheet(stack), text, detail))
-    return [Images(pictures=tuple(shown))] if shown else []
+    note = f"{len(shown)} of {len(maps)} layers." if len(shown) < len(maps) else ""
+    return [Images(pictures=tuple(shown), note=note)] if shown else []
+
+
+def evenly(items: Sequence[T], count: int) -> list[T]:
+    """Return at most `count` items, the first and the last among them.
+
+    Example:
+        >>> evenly("abcdefg", 3)
+        ['a', 'd', 'g']
+    """
+    if len(items) <= count:
+        return list(items)
+    step = (len(items) - 1) / (count - 1)
+    return [items[round(i * step)] for i in range(count)]

@@ -20,7 +20,7 @@ PRESETS: Registry[Preset] = Registry("preset")
 
 PRESETS.add("fashion-best")(
     Preset(
-        claim="PENDING",
+        claim="test accuracy 93.69 ± 0.16 % over 3 seeds",
         settings={
             "data": "fashion-mnist",
             "model": "cifar_resnet20",
@@ -37,7 +37,7 @@ PRESETS.add("fashion-best")(
 
 PRESETS.add("fashion-grey")(
     Preset(
-        claim="PENDING",
+        claim="test accuracy 91.97 ± 0.23 % over 3 seeds",
         settings={
             "data": "fashion-mnist",
             "model": "notes_grey",
