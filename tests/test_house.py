@@ -109,6 +109,7 @@ def test_exported_names_are_frozen_and_real():
         "Recipe",
         "Run",
         "create_model",
+        "features",
         "from_arrays",
         "load_data",
         "load_pretrained",

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from striate.models.catalogue import create_model as create_model
     from striate.models.catalogue import networks as networks
     from striate.models.weights import load_pretrained as load_pretrained
+    from striate.runs.features import features as features
     from striate.runs.predict import predict as predict
     from striate.runs.recipe import Recipe as Recipe
     from striate.runs.run import Run as Run
@@ -36,6 +37,7 @@ _HOMES = {
     "Recipe": "striate.runs.recipe",
     "Run": "striate.runs.run",
     "create_model": "striate.models.catalogue",
+    "features": "striate.runs.features",
     "from_arrays": "striate.data.sources.source",
     "load_data": "striate.data.load",
     "load_pretrained": "striate.models.weights",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from torch.nn.modules.module import (
     register_module_forward_hook,
     register_module_forward_pre_hook,
 )
+from torch.nn.parameter import is_lazy
 
 from striate.core.errors import UnknownNameError
 from striate.core.registry import unknown
@@ -20,11 +22,12 @@ from striate.core.registry import unknown
 Sink = Callable[[str, Tensor], None]
 Enter = Callable[[str, nn.Module, object], None]
 Leave = Callable[[str, nn.Module, object], None]
+Visit = Callable[[str, object], Tensor | None]
 
 
 @contextmanager
 def untouched(model: nn.Module) -> Iterator[nn.Module]:
-    """Lend a model in evaluation mode; give back modes and random state as found.
+    """Lend a model in evaluation mode; give back modes, buffers, random states.
 
     Example:
         >>> model = nn.Dropout()
@@ -35,13 +38,36 @@ def untouched(model: nn.Module) -> Iterator[nn.Module]:
         True
     """
     modes = {module: module.training for module in model.modules()}
-    with torch.random.fork_rng(devices=[]):
+    kept = [buffer for buffer in model.buffers() if not is_lazy(buffer)]
+    buffers = [(buffer, buffer.detach().clone()) for buffer in kept]
+    with _same_chance():
         try:
             model.eval()
             yield model
         finally:
             for module, mode in modes.items():
                 module.training = mode
+            _put_back(buffers)
+
+
+@contextmanager
+def _same_chance() -> Iterator[None]:
+    """Give back the random states of torch, NumPy and Python as found."""
+    state = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=[]):
+        try:
+            yield
+        finally:
+            random.setstate(state[0])
+            np.random.set_state(state[1])
+
+
+def _put_back(buffers: Sequence[tuple[Tensor, Tensor]]) -> None:
+    """Undo what a network wrote into its buffers even in evaluation mode."""
+    with torch.no_grad():
+        for buffer, before in buffers:
+            if not torch.equal(buffer, before):
+                buffer.copy_(before)
 
 
 @contextmanager
@@ -75,6 +101,59 @@ def _hand_over(name: str, sink: Sink) -> Callable[..., None]:
     def hook(module: nn.Module, inputs: object, output: object) -> None:
         if isinstance(output, Tensor):
             sink(name, output)
+
+    return hook
+
+
+class Enough(BaseException):
+    """Raised by a visitor to end a forward pass; no `except Exception` swallows it."""
+
+
+@contextmanager
+def visited(model: nn.Module, names: Sequence[str], visit: Visit) -> Iterator[None]:
+    """Hand every output of the named modules to `visit`, one call at a time.
+
+    A module's first call goes by its name, later ones by `name #2`, `name #3` …;
+    a tensor that `visit` returns takes the output's place.
+
+    Raises:
+        UnknownNameError: The model has no module of that name; lists the nearest.
+
+    Example:
+        >>> relu = nn.ReLU()
+        >>> model = nn.Sequential(relu, nn.Linear(1, 1), relu)
+        >>> with visited(model, ["0"], lambda call, out: print(call)):
+        ...     _ = model(torch.zeros(1, 1))
+        0
+        0 #2
+    """
+    modules = dict(model.named_modules())
+    with ExitStack() as stack:
+        for name in names:
+            if name not in modules:
+                raise _no_layer(name, modules)
+            handle = modules[name].register_forward_hook(_numbered(name, visit))
+            stack.callback(handle.remove)
+        yield
+
+
+def call_name(name: str, number: int) -> str:
+    """Name a module's n-th call.
+
+    Example:
+        >>> call_name("relu", 1), call_name("relu", 2)
+        ('relu', 'relu #2')
+    """
+    return name if number == 1 else f"{name} #{number}"
+
+
+def _numbered(name: str, visit: Visit) -> Callable[..., Any]:
+    count = 0
+
+    def hook(module: nn.Module, inputs: object, output: object) -> object:
+        nonlocal count
+        count += 1
+        return visit(call_name(name, count), output)
 
     return hook
 
@@ -149,8 +228,7 @@ def lent(
     """
     modules = list(model.modules())
     kept = [(module, _contents(module)) for module in modules]
-    state = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(devices=[]):
+    with _same_chance():
         try:
             if stand_in is not None:
                 _stand_in(modules, stand_in)
@@ -158,8 +236,6 @@ def lent(
         finally:
             for module, contents in kept:
                 _restore(module, contents)
-            random.setstate(state[0])
-            np.random.set_state(state[1])
 
 
 _TABLES = ("_parameters", "_buffers", "_modules")

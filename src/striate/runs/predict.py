@@ -60,7 +60,7 @@ def predict(run: Run, inputs: Sequence[str | Path]) -> Answers:
     Raises:
         DataError: An input matches nothing, or none is a usable picture.
     """
-    paths = [path for item in inputs for path in _expand(item)]
+    paths = [path for item in inputs for path in expand(item)]
     device = devices.choose(run.recipe.device)
     model = run.model.to(device)
     predictions: list[Prediction] = []
@@ -80,7 +80,12 @@ def predict(run: Run, inputs: Sequence[str | Path]) -> Answers:
     return Answers(predictions=tuple(predictions), skipped=tuple(skipped))
 
 
-def _expand(item: str | Path) -> list[Path]:
+def expand(item: str | Path) -> list[Path]:
+    """Return the files that a path, folder or pattern means.
+
+    Raises:
+        DataError: It matches nothing.
+    """
     path = Path(item)
     if path.is_dir():
         found = [p for p in sorted(path.rglob("*")) if _is_visible_file(p, path)]

@@ -1,0 +1,60 @@
+"""Statistics of every activation against one forward pass, side by side (P9).
+
+Claim: at most 1.15 times one forward pass of ResNet-18, keeping no tensor.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import torch
+
+from record import save
+from rounds import interleaved, speeds, table
+from striate.core.device import keep_freed_memory
+from striate.core.taps import leaves, tapped
+from striate.look.capture import features
+from striate.look.statistics import activation_statistics
+from striate.models.catalogue import create_model
+
+
+def main() -> None:
+    """Measure and save."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--batch", type=int, default=8)
+    options = parser.parse_args()
+    keep_freed_memory()
+    torch.manual_seed(0)
+    model = create_model("resnet18").eval()
+    x = torch.randn(options.batch, 3, 224, 224)
+    names = leaves(model)
+
+    def plain() -> None:
+        with torch.no_grad():
+            model(x)
+
+    def keeping() -> None:
+        kept: list[torch.Tensor] = []
+        with torch.no_grad(), tapped(model, names, lambda _, out: kept.append(out)):
+            model(x)
+
+    times = interleaved(
+        {
+            "one forward pass": plain,
+            "hooks that keep references": keeping,
+            "striate: statistics of all 60-odd layers": lambda: activation_statistics(
+                model, x
+            ),
+            "striate: features('conv3.*'), stops there": lambda: features(
+                model, x, "conv3.*.relu"
+            ),
+        },
+        options.rounds,
+    )
+    title = f"Activations of ResNet-18, batch {options.batch} at 224×224"
+    save("capture", title, table(times, "one forward pass") + "\n\n" + speeds())
+
+
+if __name__ == "__main__":
+    main()
