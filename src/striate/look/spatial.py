@@ -1,0 +1,98 @@
+"""Which layers still have height and width, and which of them to ask by default."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from striate.core.errors import GeometryError
+from striate.core.taps import leaves, untouched, visited
+from striate.look.capture import check_batch, chosen, forward, module_of
+
+AUTO = "auto"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """A layer's call, the shape of its output, and why it was taken.
+
+    Args:
+        call: Such as `conv5.1.relu`, or `relu #2`.
+        shape: (channels, height, width).
+        why: In words.
+    """
+
+    call: str
+    shape: tuple[int, ...]
+    why: str
+
+
+def calls_of(model: nn.Module, x: Tensor) -> dict[str, tuple[int, ...]]:
+    """Return every call of every module and its output's shape, as they end.
+
+    Example:
+        >>> model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten())
+        >>> calls_of(model, torch.zeros(1, 1, 5, 5))
+        {'0': (2, 3, 3), '1': (18,)}
+    """
+    check_batch(x)
+    shapes: dict[str, tuple[int, ...]] = {}
+
+    def note(call: str, output: object) -> None:
+        if isinstance(output, Tensor):
+            shapes[call] = tuple(output.shape[1:])
+
+    names = [name for name, _ in model.named_modules() if name]
+    with untouched(model), visited(model, names, note), torch.no_grad():
+        forward(model, x[:1])
+    return shapes
+
+
+def place(model: nn.Module, x: Tensor, layer: str = AUTO) -> Place:
+    """Return the layer to look at: the one named, or the last with height and width.
+
+    Raises:
+        UnknownNameError: No layer has this name; lists the right ones.
+        GeometryError: Its output has no height and width, or no layer's has.
+
+    Example:
+        >>> model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten())
+        >>> place(model, torch.zeros(1, 1, 5, 5)).call
+        '1'
+    """
+    shapes = calls_of(model, x)
+    spatial = {call: s for call, s in shapes.items() if len(s) == 3 and s[1] * s[2] > 1}
+    if layer != AUTO:
+        return _named(layer, shapes, spatial, model)
+    inner = set(leaves(model))
+    last = [call for call in spatial if module_of(call) in inner] or list(spatial)
+    if not last:
+        what = "no layer's output has height and width"
+        raise GeometryError(what, fix="occlusion and integrated gradients need none")
+    call = last[-1]
+    why = f"the last layer with height and width, {_text(spatial[call])}"
+    return Place(call=call, shape=spatial[call], why=why)
+
+
+def _named(
+    layer: str,
+    shapes: Mapping[str, tuple[int, ...]],
+    spatial: Mapping[str, tuple[int, ...]],
+    model: nn.Module,
+) -> Place:
+    if layer in spatial:
+        return Place(call=layer, shape=spatial[layer], why="as asked")
+    chosen(model, layer)  # refuses a name that no module has
+    fix = f"these have: {', '.join(spatial)}"
+    if layer in shapes:
+        what = f"{layer} gives {_text(shapes[layer])}, which is no map"
+        raise GeometryError(what, where=layer, fix=fix)
+    raise GeometryError(f"{layer} gave no tensor here", where=layer, fix=fix)
+
+
+def _text(shape: tuple[int, ...]) -> str:
+    ordered = (*shape[1:], shape[0]) if len(shape) == 3 else shape
+    return "×".join(map(str, ordered)) or "a single number"
