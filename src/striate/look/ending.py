@@ -93,7 +93,9 @@ class _Listener:
             return
         module = self._modules[module_of(call)]
         if output.ndim == 4 and output.shape[2] * output.shape[3] > 1:
-            if not any(module.children()):
+            # A container that hands its last layer's maps on gives them no new name.
+            leaf = not any(module.children())
+            if leaf or self._maps is None or self._maps[1] is not output:
                 self._maps = call, output, output._version
         elif isinstance(module, nn.Linear):
             self._dense = module, output

@@ -38,17 +38,35 @@ def calls_of(model: nn.Module, x: Tensor) -> dict[str, tuple[int, ...]]:
         >>> calls_of(model, torch.zeros(1, 1, 5, 5))
         {'0': (2, 3, 3), '1': (18,)}
     """
+    return _heard(model, x)[0]
+
+
+def _heard(
+    model: nn.Module, x: Tensor
+) -> tuple[dict[str, tuple[int, ...]], str | None]:
+    """Return all calls and shapes, and the last call that made a map."""
     check_batch(x)
     shapes: dict[str, tuple[int, ...]] = {}
+    last: list[tuple[str, Tensor]] = []
+    inner = set(leaves(model))
 
     def note(call: str, output: object) -> None:
-        if isinstance(output, Tensor):
-            shapes[call] = tuple(output.shape[1:])
+        if not isinstance(output, Tensor):
+            return
+        shapes[call] = tuple(output.shape[1:])
+        # A container that hands its last layer's map on has made none.
+        own = module_of(call) in inner or not last or last[0][1] is not output
+        if _is_map(shapes[call]) and own:
+            last[:] = [(call, output)]
 
     names = [name for name, _ in model.named_modules() if name]
     with untouched(model), visited(model, names, note), torch.no_grad():
         forward(model, x[:1])
-    return shapes
+    return shapes, last[0][0] if last else None
+
+
+def _is_map(shape: tuple[int, ...]) -> bool:
+    return len(shape) == 3 and shape[1] * shape[2] > 1
 
 
 def place(model: nn.Module, x: Tensor, layer: str = AUTO) -> Place:
@@ -63,16 +81,13 @@ def place(model: nn.Module, x: Tensor, layer: str = AUTO) -> Place:
         >>> place(model, torch.zeros(1, 1, 5, 5)).call
         '1'
     """
-    shapes = calls_of(model, x)
-    spatial = {call: s for call, s in shapes.items() if len(s) == 3 and s[1] * s[2] > 1}
+    shapes, call = _heard(model, x)
+    spatial = {name: shape for name, shape in shapes.items() if _is_map(shape)}
     if layer != AUTO:
         return _named(layer, shapes, spatial, model)
-    inner = set(leaves(model))
-    last = [call for call in spatial if module_of(call) in inner] or list(spatial)
-    if not last:
+    if call is None:
         what = "no layer's output has height and width"
         raise GeometryError(what, fix="occlusion and integrated gradients need none")
-    call = last[-1]
     why = f"the last layer with height and width, {_text(spatial[call])}"
     return Place(call=call, shape=spatial[call], why=why)
 
