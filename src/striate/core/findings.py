@@ -133,7 +133,35 @@ class Matrix:
     note: str = ""
 
 
-Block = Prose | Figures | Table | Curve | Images | Matrix
+@dataclass(frozen=True, kw_only=True)
+class Node:
+    """A line of a tree that can be opened.
+
+    Args:
+        title: What it is.
+        value: Its number, as it is to be read.
+        detail: How it came about.
+        children: What it is made of.
+        opened: Whether it is shown open at first.
+    """
+
+    title: str
+    value: str = ""
+    detail: str = ""
+    children: tuple[Node, ...] = ()
+    opened: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tree:
+    """Lines that open into the lines they are made of."""
+
+    nodes: tuple[Node, ...]
+    title: str = ""
+    note: str = ""
+
+
+Block = Prose | Figures | Table | Curve | Images | Matrix | Tree
 
 
 @dataclass(frozen=True, kw_only=True)

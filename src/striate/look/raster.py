@@ -12,6 +12,7 @@ from striate.core.findings import Picture
 
 # Ends and middle of the map for signed values: negative blue, zero pale, positive red.
 _NEGATIVE, _ZERO, _POSITIVE = (33, 86, 165), (238, 238, 234), (190, 45, 40)
+_FOR = (230, 120, 20)  # amber: what speaks for, and borders
 # Stops of the map for amounts: nothing dark, much light, through blue and amber.
 _AMOUNTS = (
     (12, 14, 28),
@@ -46,6 +47,45 @@ def _ramp(share: np.ndarray, stops: Sequence[tuple[int, int, int]]) -> np.ndarra
     places = np.linspace(0, 1, len(stops))
     channels = [np.interp(share, places, [s[c] for s in stops]) for c in range(3)]
     return np.stack(channels, -1).round().astype(np.uint8)
+
+
+def overlay(pixels: np.ndarray, heat: np.ndarray, signed_map: bool) -> np.ndarray:
+    """Lay a map over a picture: the picture in grey, the map as colour upon it.
+
+    Args:
+        pixels: (H, W, C), uint8.
+        heat: (H, W); of an unsigned map zero is nothing.
+        signed_map: Blue speaks against, red for; else amber for.
+
+    Shapes:
+        (H, W, C) and (H, W) → (H, W, 3) uint8
+
+    Example:
+        >>> overlay(np.full((1, 1, 1), 80, np.uint8), np.zeros((1, 1)), True).tolist()
+        [[[80, 80, 80]]]
+    """
+    grey = pixels.astype(float).mean(-1, keepdims=True).repeat(3, -1)
+    share = heat / (float(np.abs(heat).max()) or 1.0)
+    against = _NEGATIVE if signed_map else _FOR
+    colour = np.where(share[..., None] < 0, against, _POSITIVE if signed_map else _FOR)
+    # The square root lets weak evidence show; opacity stops short of hiding anything.
+    strength = 0.75 * np.sqrt(np.abs(share))[..., None]
+    mixed = (1 - strength) * grey + strength * colour
+    return np.asarray(mixed.round().astype(np.uint8))
+
+
+def framed(pixels: np.ndarray, box: tuple[tuple[int, int], ...]) -> np.ndarray:
+    """Draw a box's border into a picture: first and last row, first and last column.
+
+    Example:
+        >>> framed(np.zeros((3, 3, 3), np.uint8), ((0, 2), (0, 2)))[1].tolist()
+        [[230, 120, 20], [0, 0, 0], [230, 120, 20]]
+    """
+    (top, bottom), (left, right) = box
+    drawn = pixels.copy()
+    drawn[[top, bottom], left : right + 1] = _FOR
+    drawn[top : bottom + 1, [left, right]] = _FOR
+    return drawn
 
 
 def enlarge(pixels: np.ndarray, side: int) -> np.ndarray:

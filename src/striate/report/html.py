@@ -25,12 +25,14 @@ from striate.core.findings import (
     Prose,
     Section,
     Table,
+    Tree,
 )
 from striate.report import svg
 from striate.report.album import Album
 from striate.report.grid import grid
 from striate.report.markup import Html, join, paragraphs, say, tag
 from striate.report.sheet import sheet
+from striate.report.tree import branches
 from striate.report.words import one_line
 
 TONES = {"good": "Good", "warning": "Warning", "bad": "Problem"}
@@ -137,6 +139,8 @@ def _block(block: Block, album: Album, key: str) -> Html:
             return _gallery(block, album)
         case Matrix():
             return grid(block, album, key)
+        case Tree():
+            return branches(block)
 
 
 def _prose(prose: Prose) -> Html:

@@ -21,8 +21,10 @@ from striate.core.findings import (
     Prose,
     Series,
     Table,
+    Tree,
 )
 from striate.report.scales import fit, shown
+from striate.report.tree import outline
 from striate.report.words import (
     NUMERIC,
     cell_text,
@@ -70,6 +72,8 @@ def _block(block: Block, width: int) -> RenderableType:
             return _images(block)
         case Matrix():
             return _matrix(block, width)
+        case Tree():
+            return _framed(block.title, outline(block), block.note)
 
 
 def _prose(prose: Prose) -> RenderableType:
