@@ -58,6 +58,8 @@ bench: $(READY)
 	$(BIN)/python benchmarks/elpv.py
 	$(BIN)/python benchmarks/lrn.py
 	$(BIN)/python benchmarks/memory.py
+	$(BIN)/python benchmarks/capture.py
+	$(BIN)/python benchmarks/evidence.py
 	$(BIN)/python benchmarks/summary.py
 
 docs: $(READY)

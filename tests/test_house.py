@@ -109,6 +109,7 @@ def test_exported_names_are_frozen_and_real():
         "Recipe",
         "Run",
         "create_model",
+        "explain",
         "features",
         "from_arrays",
         "load_data",
@@ -136,6 +137,8 @@ FLAGS = {
     "predict": "--json --out",
     "summary": "--against --batch-size --csv --depth --explain --html --image-size "
     "--in-chans --json --num-classes --real",
+    "explain": "--against --image-size --in-chans --json --layer --method "
+    "--num-classes --open --out --overwrite --seed --target --weights",
     "models": "--json",
     "report": "--json",
 }

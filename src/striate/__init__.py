@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from striate.models.catalogue import create_model as create_model
     from striate.models.catalogue import networks as networks
     from striate.models.weights import load_pretrained as load_pretrained
+    from striate.runs.explain import explain as explain
     from striate.runs.features import features as features
     from striate.runs.predict import predict as predict
     from striate.runs.recipe import Recipe as Recipe
@@ -37,6 +38,7 @@ _HOMES = {
     "Recipe": "striate.runs.recipe",
     "Run": "striate.runs.run",
     "create_model": "striate.models.catalogue",
+    "explain": "striate.runs.explain",
     "features": "striate.runs.features",
     "from_arrays": "striate.data.sources.source",
     "load_data": "striate.data.load",

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from striate.core.spec import Labels
     from striate.data.load import ImageData
     from striate.engine.metrics import Score
+    from striate.runs.explain import Explanation
     from striate.runs.predict import Answers
     from striate.runs.run import Run
 
@@ -96,3 +97,18 @@ def print_answers(answers: Answers) -> None:
     for skip in answers.skipped:
         text = f"not used: {skip.path}: {skip.reason} ({skip.detail})"
         out.print(text, style="yellow", markup=False)
+
+
+def print_explanation(done: Explanation, remarks: tuple[str, ...]) -> None:
+    """Say for every picture what was answered, and what its evidence is worth."""
+    from striate.core.findings import Figures, Prose, Table
+    from striate.report.terminal import show
+
+    out = console()
+    for remark in remarks:
+        out.print(f"note: {remark}", style="yellow", markup=False)
+    for section in done.page.sections[: len(done.data["pictures"])]:
+        out.print(f"\n{section.title}", style="bold", markup=False)
+        out.print(section.lead, style="dim", markup=False)
+        show([b for b in section.blocks if isinstance(b, Figures | Table | Prose)], out)
+    out.print(f"report  {done.folder / 'report.html'}", markup=False)

@@ -86,13 +86,14 @@ def _summary(options: argparse.Namespace, target: str) -> Summary:
             batch_size=options.batch_size,
             depth=options.depth,
             real=options.real,
-            image_size=_size(options.image_size),
+            image_size=size_of(options.image_size),
             in_chans=options.in_chans,
             num_classes=options.num_classes,
         )
 
 
-def _size(text: str | None) -> int | tuple[int, int] | None:
+def size_of(text: str | None) -> int | tuple[int, int] | None:
+    """Read a side, or HEIGHTxWIDTH, from the command line."""
     from striate.core.errors import SettingError
 
     if text is None:

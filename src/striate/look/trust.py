@@ -118,14 +118,12 @@ def removal(
 
 
 def _blurred(x: Tensor) -> Tensor:
-    """Return the picture with a few cells' worth of detail left."""
+    """Return the picture with a few cells' worth of detail left, 4×4 pixels or more."""
     height, width = x.shape[2:]
-    longer = max(height, width)
-    cells = [max(1, round(_BLUR * side / longer)) for side in (height, width)]
-    size = (min(cells[0], height), min(cells[1], width))
-    return F.interpolate(
-        F.adaptive_avg_pool2d(x, size), (height, width), mode="bilinear"
-    )
+    cells = min(_BLUR, max(height, width) // 4) / max(height, width)
+    size = (max(1, round(cells * height)), max(1, round(cells * width)))
+    coarse = F.adaptive_avg_pool2d(x, size)
+    return F.interpolate(coarse, (height, width), mode="bilinear")
 
 
 def _area(model: nn.Module, pictures: Tensor, question: Question) -> float:

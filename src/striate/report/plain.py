@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from striate.core.findings import Cell, Column, Table
+from striate.core.findings import Cell, Column, Node, Table, Tree
 
 
 def records(table: Table) -> list[dict[str, Cell]]:
@@ -46,3 +46,18 @@ def as_data(table: Table) -> dict[str, Any]:
     if table.totals is not None:
         made["totals"] = record(table, table.totals)
     return made
+
+
+def nodes(tree: Tree) -> list[dict[str, Any]]:
+    """Return a tree's lines as nested mappings.
+
+    Example:
+        >>> nodes(Tree(nodes=(Node(title="a", value="2"),)))
+        [{'title': 'a', 'value': '2', 'detail': '', 'of': []}]
+    """
+    return [_node(one) for one in tree.nodes]
+
+
+def _node(one: Node) -> dict[str, Any]:
+    inner = [_node(child) for child in one.children]
+    return {"title": one.title, "value": one.value, "detail": one.detail, "of": inner}

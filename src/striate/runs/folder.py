@@ -22,6 +22,7 @@ WEIGHTS = "weights"
 BEST = "weights/best.safetensors"
 FIRST_LAYER = "weights/first_layer_initial.safetensors"
 PLOTS = "plots"
+EXPLAINED = "explain.json"
 
 
 def predictions_file(part: str) -> str:
@@ -79,11 +80,13 @@ def _clear(out: Path, overwrite: bool) -> None:
 
 def _is_run(folder: Path) -> bool:
     # Web projects have a manifest.json too, and theirs must not be deleted.
-    try:
-        manifest = read_json(folder / MANIFEST)
-        return "striate" in manifest["versions"]
-    except (OSError, RunError, KeyError, TypeError):
-        return False
+    for name, key in ((MANIFEST, "versions"), (EXPLAINED, "made_by")):
+        try:
+            if "striate" in read_json(folder / name)[key]:
+                return True
+        except (OSError, RunError, KeyError, TypeError):
+            continue
+    return False
 
 
 def _plain(name: str) -> str:

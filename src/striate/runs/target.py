@@ -61,12 +61,13 @@ def resolve(target: str, wanted: Wanted, *, real: bool = False) -> Target:
         return _sketched(target, wanted, real)
     if FILE in target:
         return _from_file(target, wanted, real)
-    if _is_run(target):
+    if is_run(target):
         return _from_run(target, wanted, real)
     return _named(target, wanted, real)
 
 
-def _is_run(target: str) -> bool:
+def is_run(target: str) -> bool:
+    """Tell a run folder, or the name of one below `runs/train`."""
     places = (Path(target), Path("runs/train") / target)
     return any((place / MANIFEST).is_file() for place in places)
 

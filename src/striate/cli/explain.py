@@ -1,0 +1,147 @@
+"""Look inside a network: evidence, arithmetic, fields, maps and patches."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from striate.runs.shown import Wish
+    from striate.runs.subject import Subject
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the network, the pictures, and what is asked."""
+    parser.add_argument(
+        "network",
+        metavar="TARGET",
+        help="a run folder or its name; a name of `striate models` with --weights; or "
+        "FILE.py:CLASS, which runs your file",
+    )
+    parser.add_argument(
+        "pictures",
+        nargs="*",
+        metavar="IMAGE",
+        help="files, folders or patterns; a run's surest and worst where none",
+    )
+    parser.add_argument("--target", metavar="CLASS", help="a class (the answer)")
+    parser.add_argument(
+        "--against", metavar="CLASS", help="why TARGET rather than this one?"
+    )
+    parser.add_argument(
+        "--method",
+        default="auto,occlusion,integrated",
+        metavar="NAMES",
+        help="of cam gradcam gradcam++ layercam scorecam occlusion integrated, with "
+        "commas (auto,occlusion,integrated)",
+    )
+    parser.add_argument("--layer", default="auto", metavar="NAME", help="of the maps")
+    parser.add_argument(
+        "--open",
+        metavar="UNIT",
+        help="print one number's arithmetic and stop: 'conv2 3,10,12' or 'output 7'",
+    )
+    parser.add_argument("--weights", type=Path, metavar="FILE", help="for a name")
+    parser.add_argument("--image-size", metavar="SIZE", help="side, or HEIGHTxWIDTH")
+    parser.add_argument("--in-chans", type=int, metavar="N", help="picture channels")
+    parser.add_argument("--num-classes", type=int, metavar="N", help="outputs")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the marks")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="where to write")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace what --out holds"
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Explain, write, and say where; or open one number in the terminal."""
+    from striate.runs.explain import explain_pictures
+
+    # What a user's file prints must not end up inside JSON.
+    with redirect_stdout(sys.stderr):
+        subject = _subject(options)
+    if options.open:
+        return _open(options, subject)
+    wish = _wish(options)
+    done = explain_pictures(
+        subject, options.pictures, wish, options.out, options.overwrite
+    )
+    if options.json:
+        print(json.dumps({"folder": str(done.folder), **done.data}))
+        return 0
+    from striate.cli.show import print_explanation
+
+    print_explanation(done, subject.remarks)
+    return 0
+
+
+def _subject(options: argparse.Namespace) -> Subject:
+    from striate.cli.summary import size_of
+    from striate.runs.subject import subject
+    from striate.runs.target import Wanted
+
+    wanted = Wanted(
+        image_size=size_of(options.image_size),
+        in_chans=options.in_chans,
+        num_classes=options.num_classes,
+    )
+    return subject(options.network, wanted, options.weights)
+
+
+def _wish(options: argparse.Namespace) -> Wish:
+    from striate.runs.shown import Wish
+
+    return Wish(
+        target=_class(options.target),
+        against=_class(options.against),
+        methods=tuple(options.method.split(",")),
+        layer=options.layer,
+        seed=options.seed,
+    )
+
+
+def _class(word: str | None) -> str | int | None:
+    """Return a class as it was named; `#3` is the fourth output."""
+    if word is not None and word.startswith("#") and word[1:].isdecimal():
+        return int(word[1:])
+    return word
+
+
+def _open(options: argparse.Namespace, subject: Subject) -> int:
+    from striate.cli.show import console
+    from striate.look.ledger import Ledger
+    from striate.look.opening import opened
+    from striate.report.terminal import show
+    from striate.runs.shown import own_pictures, read
+
+    name, unit = _unit(options.open)
+    given = (
+        read(subject, options.pictures) if options.pictures else own_pictures(subject)
+    )
+    book = Ledger(subject.model, given[0].x)
+    names = subject.labels.names if subject.labels else ()
+    tree = opened(book, name, unit, names, lines=24)
+    if options.json:
+        from striate.report.plain import nodes
+
+        print(json.dumps({"picture": given[0].name, "opened": nodes(tree)}))
+        return 0
+    out = console()
+    out.print(given[0].name, style="bold", markup=False)
+    show([tree], out)
+    return 0
+
+
+def _unit(text: str) -> tuple[str, tuple[int, ...]]:
+    from striate.core.errors import SettingError
+
+    name, _, place = text.rpartition(" ")
+    parts = place.split(",")
+    if not name or not all(part.isdecimal() for part in parts):
+        what = f"'{text}' names no unit"
+        fix = "write a layer and channel,row,column: 'conv2 3,10,12', or 'output 7'"
+        raise SettingError(what, where="--open", fix=fix)
+    return name, tuple(int(part) for part in parts)

@@ -1,0 +1,207 @@
+"""`striate explain`: folders of every kind of target, and every mistake."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import striate as st
+from pictures import image as as_image
+from pictures import snapshot, stripes
+from striate.core.errors import DataError, SettingError
+from striate.runs.explain import explain_pictures
+from striate.runs.subject import subject
+
+FILE = """
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+class Net(nn.Module):
+    def __init__(self, in_chans=3, num_classes=3):
+        super().__init__()
+        print("built")
+        torch.manual_seed(0)
+        self.first = nn.Conv2d(in_chans, 6, 3, padding=1)
+        self.act = nn.ReLU(inplace=True)
+        self.second = nn.Conv2d(6, 8, 3, stride=2)
+        self.head = nn.Linear(8, num_classes)
+
+    def forward(self, x):
+        return self.head(F.relu(self.second(self.act(self.first(x)))).mean((2, 3)))
+"""
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "net.py"
+    path.write_text(FILE)
+    return path
+
+
+@pytest.fixture
+def photo(tmp_path):
+    path = tmp_path / "photo.png"
+    as_image(stripes(2, 7, 40, 50, 3)).save(path)
+    return path
+
+
+def test_a_run_explains_its_surest_and_its_worst(striate, shared_run):
+    before = snapshot(shared_run.path)
+    said = striate("explain", shared_run.path)
+    assert said.code == 0, said.err
+    assert "Trust marks" in said.out
+    folder = (
+        said.out.strip().splitlines()[-1].split(None, 1)[1].removesuffix("/report.html")
+    )
+    assert folder == f"runs/explain/{shared_run.path.name}"
+    data = json.loads(Path(folder, "explain.json").read_text())
+    assert data["made_by"] == "striate explain"
+    first = data["pictures"][0]
+    assert first["truth"] == first["answers"][0]["class"]
+    methods = [row["method"] for row in first["evidence"]]
+    assert methods[1:3] == ["Occlusion", "Integrated gradients"]
+    page = Path(folder, "report.html").read_text()
+    for words in (
+        "The ledger",
+        "What one unit sees",
+        "Filters and maps",
+        "What channels look for",
+        "Class selectivity by depth",
+        "<details",
+    ):
+        assert words in page
+    assert not re.search(r"(src|href)=.?https?:", page)
+    assert snapshot(shared_run.path) == before
+    again = striate("explain", shared_run.path, "--json")
+    assert again.json["folder"] == f"{folder}-2"
+
+
+def test_a_file_of_your_own_with_pictures(striate, file, photo, tmp_path):
+    words = ("--image-size", "24x32", "--target", "#1", "--against", "#0")
+    method = ("--method", "gradcam,layercam,scorecam", "--out", tmp_path / "mine")
+    said = striate("explain", f"{file}:Net", photo, *words, *method)
+    assert said.code == 0, said.err
+    assert "class 1 rather than class 0" in said.out
+    assert "random ones it began with" in said.out
+    assert "mean 0.485, 0.456, 0.406" in said.out
+    drawn = sorted(path.name for path in (tmp_path / "mine" / "pictures").iterdir())
+    assert any("layercam" in name for name in drawn)
+    assert striate("explain", f"{file}:Net", photo, *method).code == 2
+    words = (*method, "--overwrite", "--json")
+    assert striate("explain", f"{file}:Net", photo, *words).code == 0
+    keep = tmp_path / "keep"
+    keep.mkdir()
+    (keep / "explain.json").write_text("{}")
+    said = striate("explain", f"{file}:Net", photo, "--out", keep, "--overwrite")
+    assert said.code == 2
+    assert "no run folder" in said.err
+    assert (keep / "explain.json").read_text() == "{}"
+
+
+def test_one_number_in_the_terminal(striate, file, photo):
+    said = striate("explain", f"{file}:Net", photo, "--open", "second 3,2,2")
+    assert said.code == 0, said.err
+    assert "second [3, 2, 2]" in said.out
+    assert "convolution: 54 terms" in said.out
+    assert "bias" in said.out
+    found = striate(
+        "explain", f"{file}:Net", photo, "--open", "output 2", "--json"
+    ).json
+    top = found["opened"][0]
+    assert top["title"] == "output [2]" or top["title"] == "head [2]"
+    assert len(top["of"]) >= 4
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--open", "second"], "'second' names no unit"),
+        (["--open", "secnd 1,2,3"], "no layer is called 'secnd'"),
+        (["--open", "second 9,0,0"], "no unit (9, 0, 0)"),
+        (["--layer", "seco"], "no layer is called 'seco'"),
+        (["--layer", "head"], "head gives 3, which is no map"),
+        (["--method", "gradcan"], "no method is called 'gradcan'"),
+        (["--target", "cat"], "no class is called 'cat'"),
+        (["--in-chans", "4"], "pictures have 3 channels, the network takes 4"),
+        (["--image-size", "1"], "refuses a batch"),
+    ],
+)
+def test_mistakes_are_named(striate, file, photo, tmp_path, words, message):
+    before = snapshot(tmp_path)
+    said = striate("explain", f"{file}:Net", photo, *words)
+    assert said.code == 2
+    assert message in said.err
+    after = snapshot(tmp_path)
+    changed = {path for path in after if after[path] != before.get(path)}
+    assert not [path for path in changed if b"__pycache__" not in path]
+
+
+def test_pictures_are_needed_and_must_be_pictures(
+    striate, file, photo, tmp_path, shared_run
+):
+    assert "no picture to explain" in striate("explain", f"{file}:Net").err
+    text = tmp_path / "text.png"
+    text.write_text("text")
+    assert "no usable picture" in striate("explain", f"{file}:Net", text).err
+    many = ["explain", f"{file}:Net", *[photo] * 7]
+    assert "7 pictures; a page explains at most 6" in striate(*many).err
+    said = striate("explain", shared_run.path, photo, "--image-size", "9")
+    assert "a run has its weights" in said.err
+
+
+# --- in Python -----------------------------------------------------------------------
+
+
+def test_st_explain(shared_run, shared_folder):
+    path = next((shared_folder / "across").iterdir())
+    found = st.explain(shared_run, path, target="across", against="down")
+    assert found.question.words == "across rather than down"
+    assert found.heat.shape == (8, 8)
+    x = torch.randn(1, 8, 8)
+    plain = st.explain(shared_run.model, x, target=1, method="layercam", trust=False)
+    assert plain.trust is None
+    with pytest.raises(SettingError, match="brought to the network's size"):
+        st.explain(shared_run.model, path)
+
+
+def test_five_channels_and_no_weights(tmp_path):
+    """Five-channel pictures come from arrays; the page draws their mean."""
+    import numpy as np
+
+    pixels = np.stack([stripes(i % 2, i, 12, 12, 5) for i in range(60)])
+    names = ["across", "down"] * 30
+    data = st.load_data(st.from_arrays("five", pixels, names))
+    model = nn.Sequential(
+        nn.Conv2d(5, 4, 3),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(4, 2),
+    )
+    run = st.train(model, data, epochs=2, out=tmp_path / "run")
+    from striate.runs.subject import Subject
+
+    about = Subject(
+        name="five",
+        model=run.model,
+        preprocess=run.preprocess,
+        labels=run.labels,
+        run=run,
+    )
+    done = explain_pictures(about, out=tmp_path / "five")
+    assert (tmp_path / "five" / "report.html").is_file()
+    assert done.data["pictures"][0]["evidence"][0]["method"] == "CAM"
+
+
+def test_weights_are_for_named_networks(tmp_path):
+    with pytest.raises(DataError):
+        explain_pictures(subject("notes_grey"), [tmp_path / "nothing.png"])
+    about = subject("28x28x1 > conv 3x3 4 > relu > dense 3")
+    assert about.preprocess.mean == (0.5,)
+    assert "mean nothing" in " ".join(about.remarks) or "means nothing" in " ".join(
+        about.remarks
+    )
