@@ -133,8 +133,8 @@ FLAGS = {
     "--test-fraction --val-fraction --weight-decay",
     "evaluate": "--data --json --part",
     "predict": "--json --out",
-    "summary": "--against --batch-size --csv --depth --explain --html --image-size "
-    "--in-chans --json --num-classes --real",
+    "summary": "--against --batch-size --csv --depth --effective --explain --html "
+    "--image-size --in-chans --json --num-classes --real",
     "models": "--json",
     "report": "--json",
 }

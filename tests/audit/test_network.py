@@ -144,7 +144,7 @@ def test_a_misfit_names_the_layer_and_keeps_what_ran():
     with pytest.raises(GeometryError, match="cannot take pictures of 5×5×1") as caught:
         audit(model, (1, 5, 5))
     assert caught.value.where == "2"
-    assert [x.output for x in caught.value.audit.layers] == [(2, 3, 3), (18,), None]
+    assert [x.output for x in caught.value.audit.layers] == [(2, 3, 3), (18,)]
 
 
 def test_a_lazy_network_says_what_to_do():

@@ -23,6 +23,10 @@ class Operation:
         windows: Its kernel, stride, padding and dilation, if it slides one.
         given: What the units of its first input see.
         sight: What its own units see.
+        number: Its place in the order of all operations.
+        makers: Which of its inputs come of the picture, and the operations that made
+            them; −1 is the picture itself.
+        local: Each position of its output comes from the same position alone.
     """
 
     name: str
@@ -32,6 +36,9 @@ class Operation:
     windows: Windows | None = None
     given: Sight | None = None
     sight: Sight | None = None
+    number: int = 0
+    makers: tuple[tuple[int, int], ...] = ()
+    local: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

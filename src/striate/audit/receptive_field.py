@@ -61,6 +61,24 @@ def follow(
     return blur_all(sights, shape)
 
 
+_PER_CHANNEL_NAMES = """
+    cat native_batch_norm cudnn_batch_norm _native_batch_norm_legit_no_training
+    _native_batch_norm_legit_functional
+"""
+_PER_CHANNEL = frozenset(_PER_CHANNEL_NAMES.split())
+
+
+def is_local(func: Any) -> bool:
+    """Tell an operation that keeps positions apart, as ReLU and batch norm do.
+
+    Example:
+        >>> is_local(torch.ops.aten.relu.default), is_local(torch.ops.aten.mm.default)
+        (True, False)
+    """
+    name = func.overloadpacket.__name__
+    return name in _PER_CHANNEL or _element_wise(func, name)
+
+
 def _element_wise(func: Any, name: str) -> bool:
     if name in _KEEPING or torch.Tag.pointwise in func.tags:
         return True

@@ -11,11 +11,13 @@ from striate.audit.ghost import tensors_in
 from striate.audit.layer import Layer, Operation, Shape, functional_kind
 from striate.audit.ledger import Ledger
 from striate.audit.macs import count
-from striate.audit.receptive_field import follow
+from striate.audit.receptive_field import follow, is_local
 from striate.audit.sight import Sight, blur_all
 from striate.audit.windows import read_windows
 
 _SIGHT = "_striate_sight"
+_MAKER = "_striate_maker"
+PICTURE = -1  # the maker of what no operation made
 _SILENT = {"detach", "lift_fresh", "alias"}
 
 
@@ -80,6 +82,7 @@ class Recorder:
         self.ends: dict[str, Row] = {}  # what each container gave out last
         self._stack = [Frame("", model, 0)]
         self._calls: dict[str, int] = {}
+        self._count = 0
         self._unused = {id(weight): weight for weight in weights}
         self._tainted: dict[int, Tensor] = {}
         for tensor in (*weights, *buffers):
@@ -130,6 +133,12 @@ class Recorder:
         self.rows.append(row)
         return row
 
+    def abandon(self) -> None:
+        """Strike out the layers that a failure left unfinished; they did not run."""
+        for row in [r for r in self.rows if r.module is not None and r.output is None]:
+            self.rows.remove(row)
+            self._unused.update((id(weight), weight) for weight in row.weights)
+
     def current(self) -> Row:
         """Return the row that an operation belongs to now."""
         frame = self._stack[-1]
@@ -144,7 +153,7 @@ class Recorder:
         if name in _SILENT and given:
             same = sight_of(given[0], self._tainted)
             if same is not None:
-                show(made[0], same)
+                show(made[0], same, maker_of(given[0]))
             return
         if not made:
             return
@@ -160,6 +169,7 @@ class Recorder:
             sight = sight_of(tensor, self._tainted)
             if sight is not None:
                 sources.append((place, sight))
+        makers = tuple((place, maker_of(given[place])) for place, _ in sources)
         sights = self._follow(func, args, sources, made) if sources else []
         self._account(row, made)
         shape = tuple(made[0].shape)
@@ -172,8 +182,14 @@ class Recorder:
                 windows=read_windows(func, args),
                 given=sources[0][1] if sources else None,
                 sight=sights[0] if sights else None,
+                number=self._count,
+                makers=makers,
+                local=is_local(func),
             )
         )
+        for tensor in made if sources else ():
+            setattr(tensor, _MAKER, self._count)
+        self._count += 1
 
     def _follow(
         self,
@@ -211,9 +227,15 @@ def _part_of_another(tensor: Tensor, args: tuple[Any, ...]) -> bool:
     return bool(args) and tensor is args[0] and tensor._base is not None
 
 
-def show(tensor: Tensor, sight: Sight) -> None:
+def show(tensor: Tensor, sight: Sight, maker: int = PICTURE) -> None:
     """Say what a tensor's units see, as of the input."""
     setattr(tensor, _SIGHT, sight)
+    setattr(tensor, _MAKER, maker)
+
+
+def maker_of(tensor: Tensor) -> int:
+    """Return the number of the operation that made a tensor of the picture."""
+    return int(getattr(tensor, _MAKER))
 
 
 def sight_of(tensor: Tensor, tainted: dict[int, Tensor]) -> Sight | None:

@@ -233,7 +233,7 @@ def figures(audit: Audit) -> Figures:
             detail="weights and one picture's activations at their most",
         ),
     ]
-    last = _last_map(audit)
+    last = last_map(audit)
     if last is not None:
         found.append(
             Figure(
@@ -259,11 +259,11 @@ def _sides(audit: Audit) -> str:
 
 def last_field(audit: Audit) -> str:
     """Return the receptive field of the last map that still has places."""
-    last = _last_map(audit)
+    last = last_map(audit)
     return field_texts(last.sight)[0] if last else ""
 
 
-def _last_map(audit: Audit) -> Layer | None:
+def last_map(audit: Audit) -> Layer | None:
     """Return the last layer whose units still have places on the picture."""
     kept = [
         layer

@@ -48,6 +48,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="compute one picture, where a network looks at values",
     )
+    parser.add_argument(
+        "--effective",
+        metavar="DATA",
+        help="measure effective receptive fields on some of these pictures",
+    )
     parser.add_argument("--csv", type=Path, metavar="FILE", help="keep the layers")
     parser.add_argument("--html", type=Path, metavar="FILE", help="keep a report")
 
@@ -89,6 +94,7 @@ def _summary(options: argparse.Namespace, target: str) -> Summary:
             image_size=_size(options.image_size),
             in_chans=options.in_chans,
             num_classes=options.num_classes,
+            effective=options.effective,
         )
 
 

@@ -17,7 +17,7 @@ class Prose:
     """A paragraph. Blank lines part paragraphs; there is no other markup."""
 
     text: str
-    tone: str = "plain"  # plain | good | warning | bad
+    tone: str = "plain"  # plain | good | warning | bad | advice
 
 
 @dataclass(frozen=True, kw_only=True)

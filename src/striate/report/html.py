@@ -33,7 +33,7 @@ from striate.report.markup import Html, join, paragraphs, say, tag
 from striate.report.sheet import sheet
 from striate.report.words import one_line
 
-TONES = {"good": "Good", "warning": "Warning", "bad": "Problem"}
+TONES = {"good": "Good", "warning": "Warning", "bad": "Problem", "advice": "Advice"}
 
 
 def render(page: Page) -> str:

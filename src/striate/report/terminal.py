@@ -34,8 +34,8 @@ from striate.report.words import (
     shorten,
 )
 
-TONES = {"good": "green", "warning": "yellow", "bad": "red"}
-MARKS = {"good": "✓", "warning": "!", "bad": "✗"}
+TONES = {"good": "green", "warning": "yellow", "bad": "red", "advice": "cyan"}
+MARKS = {"good": "✓", "warning": "!", "bad": "✗", "advice": "→"}
 LEVELS = "▁▂▃▄▅▆▇█"
 SPARKS = 40  # signs in a sparkline: half of the narrowest common terminal
 NAMED = 12  # captions or errors listed before "and more"
