@@ -214,7 +214,8 @@ def page_of(
     for one in (first, second):
         if one is not None:
             lead = f"For a picture of {one.picture}."
-            section = Section(title=one.name, lead=lead, blocks=tuple(one.blocks))
+            title = "Layers" if second is None else one.name
+            section = Section(title=title, lead=lead, blocks=tuple(one.blocks))
             sections.append(section)
     return Page(
         title=first.name if second is None else f"{first.name} against {second.name}",
