@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from striate.audit.sight import Sight
 from striate.audit.windows import Windows
@@ -69,7 +70,7 @@ class Layer:
     sight: Sight | None = None
     key: tuple[object, ...] = ()
 
-    @property
+    @cached_property
     def macs(self) -> int:
         """Multiply-adds of one picture, of those operations that have a rule."""
         return sum(operation.macs or 0 for operation in self.operations)

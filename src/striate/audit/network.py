@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -51,7 +52,7 @@ class Audit:
     real: bool = False
     ends: dict[str, Row]
 
-    @property
+    @cached_property
     def macs(self) -> int:
         """Multiply-adds of one picture."""
         return sum(layer.macs for layer in self.layers)

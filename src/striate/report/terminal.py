@@ -101,24 +101,68 @@ def _framed(title: str, body: RenderableType, note: str) -> Group:
 
 
 def _table(table: Table, width: int) -> Group:
-    kept = _fitting(table, width)
+    widths = _natural_widths(table)
+    kept = _fitting(table, widths, width)
+    fits = sum(widths[i] for i in kept) <= width
+    body = _lines(table, kept, widths) if fits else _grid(table, kept)
+    return _framed(table.title, body, "\n".join([*_left_out(table, kept), table.note]))
+
+
+def _grid(table: Table, kept: Sequence[int]) -> Grid:
+    """Let rich wrap the cells of a table that is wider than the terminal."""
     grid = Grid(box=None, padding=(0, 2, 0, 0), header_style="dim")
     for i in kept:
-        numeric = table.columns[i].kind in NUMERIC
         title = Text(one_line(table.columns[i].title))
-        grid.add_column(title, justify="right" if numeric else "left")
+        grid.add_column(title, justify="right" if _numeric(table, i) else "left")
     kinds = [column.kind for column in table.columns]
     for row in table.rows:
         grid.add_row(*_cells(row, kinds, kept))
     if table.totals is not None:
         grid.add_row(*_cells(table.totals, kinds, kept), style="bold")
-    return _framed(table.title, grid, "\n".join([*_left_out(table, kept), table.note]))
+    return grid
 
 
-def _fitting(table: Table, width: int) -> list[int]:
-    """Return the columns that fit side by side; the highest ranks go first."""
+def _lines(table: Table, kept: Sequence[int], widths: Sequence[int]) -> Text:
+    """Set a table that fits line by line: hundreds of rows, ten times sooner."""
+    titles = [Text(one_line(column.title)) for column in table.columns]
+    kinds = [column.kind for column in table.columns]
+    rows = [_cells(row, kinds, kept) for row in table.rows]
+    lines = [_line([titles[i] for i in kept], table, kept, widths, "dim")]
+    lines += [_line(cells, table, kept, widths) for cells in rows]
+    if table.totals is not None:
+        totals = _cells(table.totals, kinds, kept)
+        lines.append(_line(totals, table, kept, widths, "bold"))
+    return Text("\n", no_wrap=True).join(lines)
+
+
+def _line(
+    cells: Sequence[Text],
+    table: Table,
+    kept: Sequence[int],
+    widths: Sequence[int],
+    style: str = "",
+) -> Text:
+    line = Text(style=style)
+    for cell, i in zip(cells, kept, strict=False):
+        blank = " " * (widths[i] - 2 - cell.cell_len)
+        if _numeric(table, i):
+            line.append(blank)
+        line.append_text(cell)
+        line.append("  " if _numeric(table, i) else blank + "  ")
+    return line
+
+
+def _numeric(table: Table, i: int) -> bool:
+    return table.columns[i].kind in NUMERIC
+
+
+def _natural_widths(table: Table) -> list[int]:
     rows = [*table.rows, *([table.totals] if table.totals else [])]
-    widths = [_natural_width(i, column, rows) for i, column in enumerate(table.columns)]
+    return [_natural_width(i, column, rows) for i, column in enumerate(table.columns)]
+
+
+def _fitting(table: Table, widths: Sequence[int], width: int) -> list[int]:
+    """Return the columns that fit side by side; the highest ranks go first."""
     kept = list(range(len(widths)))
     while sum(widths[i] for i in kept) > width:
         last = max(kept, key=lambda i: table.columns[i].rank)

@@ -17,6 +17,7 @@ from striate.audit.fits import way_out
 from striate.audit.layer import shape_text
 from striate.audit.network import Audit, UnfinishedError, audit
 from striate.audit.table import blocks, layer_table, memory_table
+from striate.core.device import paused_collection
 from striate.core.errors import SettingError
 from striate.core.files import write_csv, write_text
 from striate.core.findings import Block, Page, Section, Table
@@ -103,6 +104,7 @@ class Summary:
             **measured,
         }
 
+    @paused_collection()
     def __str__(self) -> str:
         from rich.console import Console
 
@@ -115,6 +117,7 @@ class Summary:
         return "\n".join(line.rstrip() for line in paper.getvalue().splitlines())
 
 
+@paused_collection()
 def summary(
     network: nn.Module | str,
     shape: tuple[int, int, int] | None = None,
