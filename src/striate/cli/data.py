@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 from types import ModuleType
 
+from striate.cli import data_augment
+
 # One module a subverb, as in `cli.main`: a docstring, `configure` and `run`.
-SUBVERBS: dict[str, ModuleType] = {}
+SUBVERBS: dict[str, ModuleType] = {"augment": data_augment}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
