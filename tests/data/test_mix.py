@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
+from striate.core.errors import SettingError
 from striate.core.spec import ImageSpec, Preprocess
 from striate.data.augment import Augment
 from striate.data.batches import Batches
@@ -214,6 +217,12 @@ def test_pixels_and_targets_hold_the_same_shares(augment):
         assert np.allclose(y[i].numpy(), target, atol=1e-6)
     if augment.cutmix:
         assert set(np.unique(x.numpy())) <= set(range(24))
+
+
+def test_mixing_needs_the_number_of_classes():
+    made = mixing_batches(Augment(mixup=1.0))
+    with pytest.raises(SettingError, match="number is unknown"):
+        next(iter(replace(made, classes=0)(0)))
 
 
 def test_a_partner_is_seen_as_it_looks_itself():

@@ -12,10 +12,11 @@ from striate.core.files import read_csv
 from striate.core.spec import ImageSpec
 from striate.data.augment import Augment
 from striate.data.trial import CHANGES, Trial, at, coins, furthest
+from striate.engine.significance import holm, no_loss
 from striate.report.terminal import Console, show
 from striate.runs.augmenting import preview_augment
 from striate.runs.recipe import Recipe
-from striate.runs.safety import Measured, holm, measure, no_loss
+from striate.runs.safety import Measured, measure
 from striate.runs.safety_findings import danger_dict, ends, sections, summary
 from striate.runs.train import train_recipe
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import copy
 import dataclasses
 import json
 from collections.abc import Callable, Iterator
@@ -41,9 +42,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def _here(field: dataclasses.Field[Any]) -> dataclasses.Field[Any]:
     """Return a setting as it is here: `six` by default, or nothing would be shown."""
     if field.name == "augment":
-        here: Any = dataclasses.field(default="six", metadata=field.metadata)
-        here.name = field.name
-        return here
+        field = copy.copy(field)
+        field.default = "six"
     return field
 
 

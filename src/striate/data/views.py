@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from striate.core.errors import SettingError
 from striate.core.spec import Preprocess
 from striate.data.augment import Augment
 from striate.data.colour import ColourMap
@@ -27,6 +28,9 @@ class Views:
 
     A view is a function of (seed, epoch, number of the picture in the part).
 
+    Raises:
+        SettingError: Pictures are mixed and `classes` is not given.
+
     Example:
         >>> pixels = torch.zeros(5, 2, 2, 1, dtype=torch.uint8)
         >>> part = Part.of(pixels, [0, 1, 0, 1, 0], list("abcde"))
@@ -44,6 +48,11 @@ class Views:
     seed: int = 0
     classes: int = 0
     device: torch.device | str = "cpu"
+
+    def __post_init__(self) -> None:
+        if self.augment.mixes and self.classes < 1:
+            what = "mixed pictures have shares of classes, and their number is unknown"
+            raise SettingError(what, where="classes", fix="give classes=…")
 
     def __call__(
         self, pixels: Tensor, index: Tensor, epoch: int

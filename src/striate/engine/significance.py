@@ -1,4 +1,4 @@
-"""Is a difference more than chance? Exact tests, and their adjustment for being many."""
+"""Is a difference more than chance? Exact tests, adjusted for being many."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ DPI = 200  # twice the usual 100: sharp on dense screens and in print
 INK, SOFT, RULE = "#1d2125", "#596068", "#e3e3de"
 HUES = ("#1f5f8b", "#c4582a", "#3a7d55", "#84509c", "#8f6b0a", "#b03a67")  # page.css
 # Of galleries, in inches: a picture's pixel, a row, space between, two lines of words.
-_INCH, _PAGE, _GAP, _WORDS = 1 / 144, 7.0, 0.2, 0.36
+_INCH, _PAGE, _GAP, _WORDS = 1 / 144, 10.0, 0.2, 0.36
 DIGITS = 30  # up to so many classes the cells have room for their counts
 
 

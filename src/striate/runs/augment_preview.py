@@ -69,7 +69,8 @@ def together(data: ImageData, augment: Augment, chosen: Tensor, seed: int) -> Im
             levels(views(pixels, chosen, epoch)[0], p) for epoch in range(EPOCHS)
         ]
     labels = ", ".join(data.labels[int(part.labels[i])] for i in chosen)
-    sheet = _sheet(columns, f"the picture, epochs 1–{EPOCHS}", f"classes {labels}")
+    caption = f"The picture, and epochs 1–{EPOCHS}"
+    sheet = _sheet(columns, caption, f"classes {labels}")
     return Images(pictures=(sheet,))
 
 

@@ -122,7 +122,7 @@ def _of_run(run: Run, settings: Mapping[str, Any]) -> Recipe:
 
 def _pictures(found: list[Section]) -> Images:
     """Return single changes first: their sheets are small and share rows."""
-    sheets = sorted(augment_preview.sheets(found), key=lambda sheet: sheet.height)
+    sheets = augment_preview.sheets(list(reversed(found)))
     return Images(title="Augmentation", pictures=tuple(sheets))
 
 

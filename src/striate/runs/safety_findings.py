@@ -6,6 +6,8 @@ import math
 from collections.abc import Iterator
 from dataclasses import asdict
 
+import numpy as np
+
 from striate.core.findings import (
     Block,
     Cell,
@@ -47,8 +49,9 @@ AXES = {
 
 def sections(safety: Safety) -> list[Section]:
     """Return the warnings, and accuracy against amount."""
+    part = "validation" if safety.part == "val" else safety.part
     lead = (
-        f"The network judged {safety.pictures:,} pictures of the {safety.part} part, "
+        f"The network judged {safety.pictures:,} pictures of the {part} part, "
         "each change alone. A loss is named if it is beyond chance among all classes "
         f"and changes ({percent(LEVEL, 0)}) and above {percent(LEAST_LOSS, 0)}."
     )
@@ -60,8 +63,8 @@ def sections(safety: Safety) -> list[Section]:
         ),
         Section(
             title="Accuracy against amount",
-            lead=f"All classes, and the {WORST} that lose most at the end of the range; "
-            "bands are 95 % intervals (Wilson).",
+            lead=f"All classes, and the {WORST} that lose most at the end of the "
+            "range; bands are 95 % intervals (Wilson).",
             blocks=tuple(_curves(safety)),
         ),
     ]
@@ -85,7 +88,8 @@ def _warning(safety: Safety, change: str) -> Prose:
     classes = "class suffers" if len(found) == 1 else "classes suffer"
     text = (
         f"{_named(worst.trial)}: {len(found)} of {len(safety.labels)} {classes}, most "
-        f"'{worst.label}', from {percent(worst.before, 0)} to {percent(worst.after, 0)}."
+        f"'{worst.label}', from {percent(worst.before, 0)} to "
+        f"{percent(worst.after, 0)}."
     )
     alike = [d for d in found if d.mistaken]
     if alike:
@@ -199,7 +203,7 @@ def ends(safety: Safety) -> Table:
         Column(title="Its unchanged", kind="ratio", key="worst_unchanged", rank=1),
         Column(title="Its changed", kind="ratio", key="worst_changed"),
     )
-    return Table(columns=columns, rows=tuple(rows))
+    return Table(columns=columns, rows=tuple(rows), title="At the end of each range")
 
 
 def _end(safety: Safety, change: str) -> Measured:
@@ -211,12 +215,8 @@ def _end(safety: Safety, change: str) -> Measured:
 
 def _falling(before: Measured, after: Measured) -> list[int]:
     """Return classes that occur, those that lose most first."""
-    counts = before.counts.sum(1)
-    loss = [
-        (before.right[k] - after.right[k]) / max(counts[k], 1) for k in _classes(before)
-    ]
-    order = sorted(zip(loss, _classes(before), strict=True), reverse=True)
-    return [k for _, k in order]
+    loss = (before.right - after.right) / np.maximum(before.counts.sum(1), 1)
+    return sorted(_classes(before), key=lambda k: -loss[k])
 
 
 def _classes(measured: Measured) -> list[int]:
