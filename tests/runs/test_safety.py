@@ -16,7 +16,7 @@ from striate.engine.significance import holm, no_loss
 from striate.report.terminal import Console, show
 from striate.runs.augmenting import preview_augment
 from striate.runs.recipe import Recipe
-from striate.runs.safety import Measured, measure
+from striate.runs.safety import Measured, dangers_of, measure
 from striate.runs.safety_findings import danger_dict, ends, sections, summary
 from striate.runs.train import train_recipe
 
@@ -196,6 +196,27 @@ def test_holm_is_monotone_and_bounded():
     assert holm([]) == []
     assert holm([0.03, 0.02, 0.01, 0.9]) == pytest.approx([0.06, 0.06, 0.04, 0.9])
     assert holm([0.7, 0.8]) == [1.0, 1.0]
+
+
+def test_many_classes_are_not_named_for_what_two_would_be():
+    """Six losses and no win have a chance of 1/64: enough for two classes, not ten."""
+
+    def curve(classes):
+        own = 6 * np.eye(classes, dtype=int)
+        lost, counts = own.sum(1), own + np.roll(own, 1, axis=1)
+        end = Measured(
+            trial=Trial("rotate", 15.0),
+            counts=counts,
+            lost=lost,
+            won=0 * lost,
+            names=counts - own,
+        )
+        return {"rotate": (end,)}, (end.trial,), [str(k) for k in range(classes)]
+
+    assert dangers_of(*curve(10)) == ()
+    first, second = dangers_of(*curve(2))
+    assert (first.before, first.after, first.chance) == (1.0, 0.5, 2 / 64)
+    assert (first.taken_for, second.taken_for) == (second.label, first.label)
 
 
 def measured(counts):

@@ -186,7 +186,7 @@ def measure(
             done += 1
             tick(done, total)
         curves[change] = tuple(found)
-    dangers = _dangers(curves, ends, run.labels.names)
+    dangers = dangers_of(curves, ends, run.labels.names)
     return Safety(
         part=part,
         labels=run.labels.names,
@@ -234,7 +234,7 @@ def _measured(
     )
 
 
-def _dangers(
+def dangers_of(
     curves: dict[str, tuple[Measured, ...]],
     ends: Iterable[Trial],
     labels: Sequence[str],
