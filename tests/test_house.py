@@ -127,14 +127,16 @@ def test_exported_names_are_frozen_and_real():
 
 
 FLAGS = {
-    "train": "--augment --batch-size --config --device --epochs --image-size "
-    "--in-chans --json --label-smoothing --lr --model --momentum --optimizer --out "
-    "--overwrite --patience --preset --quiet --resize --schedule --seed "
-    "--test-fraction --val-fraction --weight-decay",
+    "train": "--augment --batch-size --border --colour --config --crop --cutmix "
+    "--device --epochs --erase --image-size --in-chans --json --label-smoothing --lr "
+    "--mirror --mixup --model --momentum --optimizer --out --overwrite --patience "
+    "--preset --quiet --resize --rotate --scale --schedule --seed --shear --shift "
+    "--test-fraction --val-fraction --warp --weight-decay",
     "evaluate": "--data --json --part",
     "predict": "--json --out",
     "summary": "--against --batch-size --csv --depth --effective --explain --html "
     "--image-size --in-chans --json --num-classes --real",
+    "data": "--json",
     "models": "--json",
     "report": "--json",
 }

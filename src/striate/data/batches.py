@@ -10,9 +10,10 @@ from torch import Tensor
 
 from striate.core.seeds import permutation
 from striate.core.spec import Preprocess
-from striate.data.augment import mirror, mirrored
+from striate.data.augment import Augment, augmentation
 from striate.data.part import Part
 from striate.data.preprocess import normalise
+from striate.data.views import Views
 
 Batch = tuple[Tensor, Tensor]
 
@@ -38,21 +39,40 @@ class Batches:
     preprocess: Preprocess
     batch_size: int
     shuffle: bool = True
-    augment: str = "none"
+    augment: Augment | str = "none"
+    classes: int = 0
     seed: int = 0
     device: torch.device | str = "cpu"
 
     def __call__(self, epoch: int = 0) -> Iterator[Batch]:
-        """Yield (input, label) batches: (N, C, H, W) float32 and (N,) int64."""
-        flips = None
-        if self.augment == "mirror":
-            flips = mirrored(len(self.part), epoch, self.seed)
+        """Yield (input, label) batches: (N, C, H, W) float32 and (N,) int64.
+
+        Where `augment` mixes pictures, targets are (N, classes) float32.
+        """
+        views = self._views()
         for index in self.indices(epoch):
-            pixels = self.part.pixels[index].to(self.device, non_blocking=True)
-            if flips is not None:
-                pixels = mirror(pixels, flips[index].to(self.device))
+            pixels = self.part.take(index)
+            if views is not None:
+                yield views(pixels, index, epoch)
+                continue
             labels = self.part.labels[index].to(self.device, non_blocking=True)
-            yield normalise(pixels, self.preprocess), labels
+            sent = pixels.to(self.device, non_blocking=True)
+            yield normalise(sent, self.preprocess), labels
+
+    def _views(self) -> Views | None:
+        augment = self.augment
+        if isinstance(augment, str):
+            augment = augmentation(augment)
+        if not augment.acts:
+            return None
+        return Views(
+            part=self.part,
+            preprocess=self.preprocess,
+            augment=augment,
+            classes=self.classes,
+            seed=self.seed,
+            device=self.device,
+        )
 
     def indices(self, epoch: int = 0) -> list[Tensor]:
         """Return the picture numbers of each batch of an epoch."""

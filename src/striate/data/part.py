@@ -31,3 +31,10 @@ class Part:
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    def take(self, index: Tensor) -> Tensor:
+        """Return the pixels of some pictures, (n, H, W, C).
+
+        Whole pictures are copied at once, where `pixels[index]` goes byte by byte.
+        """
+        return self.pixels.index_select(0, index)

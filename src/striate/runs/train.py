@@ -245,7 +245,8 @@ def _learn(
             preprocess=data.preprocess,
             batch_size=recipe.batch_size if part == "train" else EVALUATION_BATCH,
             shuffle=part == "train",
-            augment=recipe.augment if part == "train" else "none",
+            augment=recipe.augmentation if part == "train" else "none",
+            classes=data.num_classes,
             seed=recipe.seed,
             device=device,
         )
