@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 from types import ModuleType
 
+from striate.cli import data_check
+
 # One module a subverb, as in `cli.main`: a docstring, `configure` and `run`.
-SUBVERBS: dict[str, ModuleType] = {}
+SUBVERBS: dict[str, ModuleType] = {"check": data_check}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
