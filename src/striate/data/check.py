@@ -14,14 +14,14 @@ from typing import Any
 from striate.data.classes import class_counts, class_findings
 from striate.data.copies import Copies, copy_findings, find_equal
 from striate.data.descriptor import points_of
-from striate.data.duplicates import NearPair, near_pairs, searchable
+from striate.data.duplicates import SMALLEST, NearPair, near_pairs, searchable
 from striate.data.finding import TONES, Finding, Group
 from striate.data.leaks import given_parts, leak_findings
 from striate.data.oddities import oddities
 from striate.data.since import changes
 from striate.data.sources.find import find_source
 from striate.data.sources.source import Skipped, Source
-from striate.data.survey import Item, Survey, Tick, survey
+from striate.data.survey import Item, Survey, Tick, Views, survey
 
 WARNED = "the EXIF data is unreadable"
 
@@ -106,10 +106,11 @@ def check(
         (1797, True)
     """
     source = data if isinstance(data, Source) else find_source(data)
-    seen = survey(source, tick=tick, workers=workers)
+    with Views() as views:
+        seen = survey(source, views, tick=tick, workers=workers)
+        copies, unsearched = _copies(seen, views, near)
     records = [item.record for item in seen.items]
     parts = given_parts(records)
-    copies, unsearched = _copies(seen, near)
     labels = [record.label for record in records]
     counts = class_counts(labels, parts, source.labels.names)
     quarantined = (*source.quarantined, *seen.refused)
@@ -121,6 +122,7 @@ def check(
         *oddities([item.facts for item in seen.items]),
         *_natures(seen.items),
         *_source_warnings(source),
+        *_unsearched(unsearched),
     ]
     hashes = {item.record.path: _hash(item) for item in seen.items}
     hashes |= seen.refused_hashes
@@ -141,7 +143,7 @@ def check(
     )
 
 
-def _copies(seen: Survey, near: bool) -> tuple[Copies, int]:
+def _copies(seen: Survey, views: Views, near: bool) -> tuple[Copies, int]:
     """Find equal pictures, and near ones among one of each."""
     equal = find_equal([item.facts.content for item in seen.items])
     found = Copies(count=len(seen.items), equal=equal)
@@ -150,7 +152,7 @@ def _copies(seen: Survey, near: bool) -> tuple[Copies, int]:
     sides = [min(item.facts.height, item.facts.width) for item in seen.items]
     chosen = searchable(seen.thumbs, sides, set(found.stand_in))
     distinct = len(set(found.stand_in))
-    pairs = near_pairs(seen.thumbs[chosen], lambda k: seen.views(int(chosen[k])))
+    pairs = near_pairs(seen.thumbs[chosen], lambda k: views(int(chosen[k])))
     told = tuple(
         NearPair(int(chosen[p.first]), int(chosen[p.second]), p.mirror, p.score)
         for p in pairs
@@ -216,6 +218,14 @@ def _own(item: Item, note: str) -> str:
         else []
     )
     return mine[0] if mine else note
+
+
+def _unsearched(count: int) -> list[Finding]:
+    if not count:
+        return []
+    what = f"{count:,} pictures were not searched for near-duplicates"
+    why = f"Under {SMALLEST} pixels a side, or without contrast, too much looks alike."
+    return [Finding(kind="unsearched", tone="note", what=what, why=why)]
 
 
 def _source_warnings(source: Source) -> list[Finding]:

@@ -20,6 +20,7 @@ _KNOWN_OTHERS = {
 # JPEG markers; in coded data 0xFF is followed by 0 or a restart.
 _MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")
 _PROGRESSIVE, _END, _SCAN = 0xC2, 0xD9, 0xDA
+_JPEG_START = b"\xff\xd8"
 
 _PNG_START = 8
 _PNG_NEEDED = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
@@ -43,6 +44,25 @@ def kind_of(payload: bytes) -> str:
     except UnicodeDecodeError:
         return "the content is of no picture format that is read here"
     return "this is a text file"
+
+
+def is_cut_jpeg(payload: bytes) -> bool:
+    r"""Tell whether a JPEG breaks off, with or without an end marker put behind.
+
+    Example:
+        >>> is_cut_jpeg(b"\xff\xd8\xff\xe0\0\x10JFIF"), is_cut_jpeg(b"BM")
+        (True, False)
+    """
+    if not payload.startswith(_JPEG_START):
+        return False
+    position, scans = 2, 0
+    while match := _MARKER.search(payload, position):
+        start, kind = match.end(), payload[match.end() - 1]
+        if kind == _END:
+            return scans == 0
+        scans += kind == _SCAN
+        position = start + int.from_bytes(payload[start : start + 2])
+    return True
 
 
 def lacks_scans(payload: bytes) -> bool:

@@ -10,7 +10,7 @@ from striate.data.duplicates import NearPair, equal_groups, linked_groups
 from striate.data.finding import Finding, Group
 from striate.data.sources.source import Record
 
-KEEP = "striate keeps equal pictures on one side of a split that it deals itself"
+KEEP = "A split that `striate train` deals keeps them on one side."
 TABLE = "write a table that keeps each group on one side: --csv FILE, then train on it"
 
 
@@ -116,7 +116,7 @@ def _equal(
         kind="equal",
         tone="warning",
         what=f"{surplus:,} {pictures} {s} of others of the same class",
-        why=f"Each counts twice in training. {KEEP[0].upper()}{KEEP[1:]}.",
+        why=f"Each counts twice in training. {KEEP}",
         fix="remove the copies, unless you want the weight",
         groups=tuple(Group(members=tuple(group)) for group in held),
     )

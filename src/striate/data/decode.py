@@ -24,6 +24,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from striate.data.containers import (
     MAX_FRAMES,
     gif_frames,
+    is_cut_jpeg,
     kind_of,
     lacks_scans,
     png_fault,
@@ -168,21 +169,30 @@ def _pixels(payload: bytes, image: Image.Image, background: int) -> np.ndarray:
     except (MemoryError, OverflowError) as error:
         raise UndecodableError("too-large", type(error).__name__) from None
     except Exception as error:  # Pillow's plugins raise many kinds on hostile bytes
-        text = str(error).lower()
-        cut = any(word in text for word in ("truncated", "eof", "broken", "not enough"))
-        reason = "truncated" if cut else "damaged"
-        raise UndecodableError(reason, str(error) or type(error).__name__) from None
+        text = str(error) or type(error).__name__
+        raise UndecodableError(_reason(payload, text), text) from None
+
+
+def _reason(payload: bytes, text: str) -> str:
+    """Tell from a decoder's words, and from the file, what is wrong with it."""
+    said = text.lower()
+    if "too large" in said:
+        return "too-large"
+    words = ("truncated", "premature", "eof", "broken", "not enough", "end of")
+    cut = any(word in said for word in words) or is_cut_jpeg(payload)
+    return "truncated" if cut else "damaged"
 
 
 def _open(payload: bytes) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(payload), formats=FORMATS)
     except UnidentifiedImageError:
+        if is_cut_jpeg(payload):
+            raise UndecodableError("truncated", "a JPEG's beginning only") from None
         raise UndecodableError("not-an-image", kind_of(payload)) from None
     except Exception as error:  # Pillow's plugins raise many kinds on hostile headers
         detail = f"{type(error).__name__}: {error}"
-        reason = "too-large" if "too large" in str(error).lower() else "damaged"
-        raise UndecodableError(reason, detail) from None
+        raise UndecodableError(_reason(payload, str(error)), detail) from None
     _check_size(payload, image)
     if image.mode in ("F", "I"):
         detail = "32-bit values have no declared range; save as 8 or 16 bits"
@@ -219,8 +229,7 @@ def _check_jpeg(payload: bytes, mode: str) -> None:
         simplejpeg.decode_jpeg(payload, colorspace=space, strict=True)
     except ValueError as error:
         text = str(error)
-        cut = any(word in text.lower() for word in ("premature", "truncated", "end"))
-        raise UndecodableError("truncated" if cut else "damaged", text) from None
+        raise UndecodableError(_reason(payload, text), text) from None
     if lacks_scans(payload):
         raise UndecodableError("truncated", "the progressive JPEG lacks scans")
 

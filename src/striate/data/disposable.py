@@ -35,6 +35,7 @@ PATIENCE = 120.0  # seconds without an answer: a disk that never answers, a dead
 RECYCLED = 5_000  # pictures after which a worker is replaced, so that no leak grows
 AHEAD = 6  # requests a worker holds; all of them fit its pipe, so none blocks
 WINDOW = 256  # answers that may wait for an earlier one
+FEW = 200  # pictures for which another worker is not worth starting
 START = 60.0  # seconds in which a worker must say that it is ready
 
 Answer = Examined | Refused
@@ -60,7 +61,8 @@ def examine_files(
     Raises:
         StriateError: A worker process cannot be started at all.
     """
-    count = min(workers or os.cpu_count() or 1, max(1, len(paths)))
+    # A worker takes as long to start as a few hundred small pictures take to decode.
+    count = min(workers or os.cpu_count() or 1, 1 + len(paths) // FEW)
     crew = _Crew(paths, program, patience, recycled)
     try:
         yield from crew.work(count)

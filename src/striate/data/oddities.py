@@ -14,8 +14,9 @@ BLANK = 2.0  # levels of deviation: an empty picture keeps that much sensor nois
 DARK, PALE = 40.0, 215.0  # level that 99 % of a picture is below, or above
 RARE = 0.05  # share below which a size or a colouring is the exception
 TIMES = 4.0  # longer or shorter than the usual side
-FAR = 6.0  # robust deviations from the median
-SOFT = 0.6  # of the set's usual sharpness
+RAMP = 0.25  # sharpness of an even slope: nothing finer than four pixels
+SOFT = 0.01  # sharpness over that of a slope, below which there is no detail
+USUAL = 0.15  # of the set's own: a set that is soft as a rule is not at fault
 
 _LOOK = "look at them; leave out those that do not belong"
 
@@ -38,13 +39,14 @@ def oddities(facts: Sequence[Facts]) -> list[Finding]:
     dark = [i for i in _dark(facts) if i not in taken]
     pale = [i for i in _pale(facts) if i not in taken]
     blurred = [i for i in _blurred(facts) if i not in taken | {*dark, *pale}]
+    colour = [i for i in _other_colour(facts) if i not in taken]
     found = [
         _finding("blank", blank, "shows nothing: one even tone", facts, _tone),
         _finding("dark", dark, "is almost black", facts, _tone),
         _finding("pale", pale, "is almost white", facts, _tone),
         _finding("blurred", blurred, "is blurred beside the others", facts, _sharp),
         _finding("size", _other_size(facts), "has an unusual size", facts, _size),
-        _finding("colour", _other_colour(facts), _colour_words(facts), facts, _size),
+        _finding("colour", colour, _colour_words(facts), facts, _size),
     ]
     return [finding for finding in found if finding]
 
@@ -65,12 +67,10 @@ def _pale(facts: Sequence[Facts]) -> list[int]:
 
 
 def _blurred(facts: Sequence[Facts]) -> list[int]:
-    """Return pictures far softer than the set's own spread of sharpness."""
-    values = np.log([max(one.sharpness, 1e-3) for one in facts])
-    middle = float(np.median(values))
-    spread = 1.4826 * float(np.median(np.abs(values - middle))) + 1e-3
-    limit = min(middle - FAR * spread, middle + np.log(SOFT))
-    return np.flatnonzero(values < limit).tolist()
+    """Return pictures without any fine detail, in a set that has some."""
+    fine = np.array([one.sharpness for one in facts]) - RAMP
+    limit = min(SOFT, USUAL * float(np.median(fine)))
+    return np.flatnonzero(fine < limit).tolist()
 
 
 def _other_size(facts: Sequence[Facts]) -> list[int]:
@@ -128,7 +128,7 @@ _WHY = {
     "nothing.",
     "dark": "Nearly all of each lies in the darkest sixth of the levels.",
     "pale": "Nearly all of each lies in the lightest sixth of the levels.",
-    "blurred": "They change far less from pixel to pixel than the set does as a rule.",
+    "blurred": "They hold nothing finer than four pixels, as the others do.",
     "size": "Resizing treats them unlike the others: they are bent, cut or enlarged.",
     "colour": "A network can tell them by their colours alone.",
 }

@@ -7,6 +7,8 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 import numpy as np
 
@@ -38,25 +40,34 @@ class Survey:
         source: What was looked at.
         items: The usable pictures, in the source's order.
         thumbs: (N, 32, 32) grey thumbnails.
-        views: Grey close-ups by position.
         refused: Files that are no usable pictures, with their hashes by path.
     """
 
     source: Source
     items: tuple[Item, ...]
     thumbs: np.ndarray = field(repr=False)
-    views: Views = field(repr=False)
     refused: tuple[Skipped, ...] = ()
     refused_hashes: dict[str, str] = field(default_factory=dict, repr=False)
 
 
 class Views:
-    """Close-ups on disk, in a file without a name that is gone when this is."""
+    """Close-ups on disk, in a file without a name; used as a context manager."""
 
     def __init__(self) -> None:
         self._file = tempfile.TemporaryFile(prefix="striate-")  # noqa: SIM115
         self._places: list[tuple[int, tuple[int, int]]] = []
         self._end = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._file.close()
 
     def add(self, view: np.ndarray) -> None:
         """Keep the next picture's close-up."""
@@ -78,6 +89,7 @@ class Views:
 
 def survey(
     source: Source,
+    views: Views,
     *,
     tick: Tick | None = None,
     workers: int | None = None,
@@ -87,6 +99,7 @@ def survey(
 
     Args:
         source: What to look at.
+        views: Takes the close-ups in; closing it is the caller's.
         tick: Called with (done, all) now and then.
         workers: Decoding processes.
         program: Their command.
@@ -94,12 +107,12 @@ def survey(
     Example:
         >>> from striate.data.sources.source import from_arrays
         >>> grey = np.zeros((2, 20, 20), np.uint8)
-        >>> len(survey(from_arrays("toy", grey, ["a", "b"])).items)
+        >>> with Views() as views:
+        ...     len(survey(from_arrays("toy", grey, ["a", "b"]), views).items)
         2
     """
     items: list[Item] = []
     thumbs = np.empty((len(source.records), THUMB, THUMB), np.uint8)
-    views = Views()
     refused: list[Skipped] = []
     hashes: dict[str, str] = {}
     answers = _answers(source, workers, program)
@@ -119,7 +132,6 @@ def survey(
         source=source,
         items=tuple(items),
         thumbs=thumbs[: len(items)],
-        views=views,
         refused=tuple(refused),
         refused_hashes=hashes,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,7 @@ TITLES = {
     "colour": "Unusual colour",
     "exif": "EXIF",
     "rule": "By rule",
+    "unsearched": "Not searched",
     "layout": "Layout",
     "changed": "Changed",
     "gone": "Gone",
@@ -96,21 +98,44 @@ def _account(found: Checked) -> str:
 
 def _summary(found: Checked) -> Section:
     open_ = [finding for finding in found.findings if finding.tone != "note"]
-    sizes = {(i.facts.height, i.facts.width) for i in found.items}
-    size = "×".join(map(str, next(iter(sizes)))) if len(sizes) == 1 else "mixed"
-    coloured = sum(item.facts.coloured for item in found.items)
     figures = Figures(
         figures=(
             Figure(label="used", value=f"{len(found.items):,}", detail=_parts(found)),
             Figure(label="quarantined", value=f"{len(found.quarantined):,}"),
             Figure(label="ignored", value=f"{len(found.ignored):,}"),
             Figure(label="classes", value=f"{len(found.classes):,}"),
-            Figure(label="size", value=size, detail=f"{coloured:,} in colour"),
             Figure(label="findings", value=f"{len(open_):,}"),
         )
     )
     blocks: list[Block] = [figures, *brief(found)]
-    return Section(title="Result", blocks=tuple(blocks))
+    return Section(title="Result", lead=_kinds(found), blocks=tuple(blocks))
+
+
+def _kinds(found: Checked) -> str:
+    """Say of what sizes, colours and formats the pictures are."""
+    items = found.items
+    sizes = Counter(f"{i.facts.height}×{i.facts.width}" for i in items)
+    formats = Counter(i.nature.format for i in items if i.nature)
+    coloured = sum(item.facts.coloured for item in items)
+    told = [_most(sizes, "sizes")]
+    if items:
+        told.append("all grey" if not coloured else f"{coloured:,} in colour")
+    told += [_most(formats, "formats")] if formats else []
+    return "; ".join(part for part in told if part) + "."
+
+
+def _most(counts: Counter[str], several: str) -> str:
+    """Name the only value, or the commonest of several.
+
+    Example:
+        >>> _most(Counter({"PNG": 9, "JPEG": 1}), "formats")
+        '2 formats, PNG (9), JPEG (1)'
+    """
+    first = counts.most_common(3)
+    if len(counts) < 2:
+        return first[0][0] if first else ""
+    named = ", ".join(f"{name} ({n:,})" for name, n in first)
+    return f"{len(counts):,} {several}, {named}"
 
 
 def _parts(found: Checked) -> str:
@@ -122,13 +147,14 @@ def _parts(found: Checked) -> str:
 
 
 def brief(found: Checked) -> list[Block]:
-    """Return the findings in one sentence each, as a terminal shows them."""
+    """Return the findings in one sentence each."""
+    good = [Prose(text="Nothing to mend.", tone="good")] if found.good else []
     if not found.findings:
-        return [Prose(text="Nothing to mend.", tone="good")]
-    good: list[Block] = []
-    if found.good:
-        good = [Prose(text="Nothing to mend. To know:", tone="good")]
-    return [*good, *(Prose(text=f.what, tone=_tone(f)) for f in found.findings)]
+        return [*good]
+    words = {"bad": "problem", "warning": "warning", "note": "to know"}
+    rows = tuple((words[f.tone], TITLES[f.kind], f.what) for f in found.findings)
+    columns = tuple(Column(title=title) for title in ("", "finding", "what"))
+    return [*good, Table(columns=columns, rows=rows)]
 
 
 def _tone(finding: Finding) -> str:
