@@ -61,6 +61,8 @@ def close_pairs(
     """
     theirs = points if others is None else others
     best = _Best(len(points), radius, keep)
+    if not len(points):
+        return best.result()
     limit = (radius if reach is None else reach) ** 2
     ours, mine = _widened(points, theirs)
     for rows, columns in _blocks(points, theirs, limit**0.5):
