@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 from types import ModuleType
 
-from striate.cli import data_augment
+from striate.cli import data_augment, data_check
 
 # One module a subverb, as in `cli.main`: a docstring, `configure` and `run`.
-SUBVERBS: dict[str, ModuleType] = {"augment": data_augment}
+SUBVERBS: dict[str, ModuleType] = {"check": data_check, "augment": data_augment}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

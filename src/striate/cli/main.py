@@ -22,6 +22,7 @@ VERBS = {
     "data": data,
     "models": models,
     "report": report,
+    "data": data,
 }
 
 

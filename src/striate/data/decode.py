@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import io
 import os
-import re
 import stat
 import warnings
 from collections.abc import Iterator
@@ -22,25 +21,24 @@ import numpy as np
 import simplejpeg
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from striate.data.containers import (
+    MAX_FRAMES,
+    gif_frames,
+    is_cut_jpeg,
+    kind_of,
+    lacks_scans,
+    png_fault,
+)
+
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 MAX_PIXELS = 100_000_000  # a 100-megapixel camera; decoded that is 300 MB
 MAX_SIDE = 32_768
 MAX_BYTES = 1 << 30
+# No real picture is both large and this empty; a header's promise may be.
+UNSEEN_PIXELS = 1 << 24
+PIXELS_A_BYTE = 1000
 
 _GREY_MODES = ("1", "L", "LA", "I;16", "I;16L", "I;16B", "I;16N")
-_KNOWN_OTHERS = {
-    b"<svg": "an SVG drawing",
-    b"<?xml": "an XML or SVG file",
-    b"<!doc": "an HTML page",
-    b"<html": "an HTML page",
-    b"%pdf": "a PDF document",
-    b"pk\x03\x04": "a ZIP archive",
-    b"{\\rtf": "an RTF document",
-}
-
-# JPEG markers; in coded data 0xFF is followed by 0 or a restart.
-_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")
-_PROGRESSIVE, _END, _SCAN = 0xC2, 0xD9, 0xDA
 
 Image.MAX_IMAGE_PIXELS = None  # our own limit is stricter and refuses, not warns
 
@@ -73,6 +71,21 @@ class Header:
     height: int
     width: int
     channels: int
+
+
+@dataclass(frozen=True, slots=True)
+class Nature:
+    """What kind of file a picture came from.
+
+    Args:
+        format: JPEG, PNG, …
+        mode: How it holds colours: L, RGB, P, CMYK, I;16, …
+        notes: What was done to it by rule, and what was odd about it.
+    """
+
+    format: str
+    mode: str
+    notes: tuple[str, ...] = ()
 
 
 def read_file(path: Path) -> bytes:
@@ -129,7 +142,22 @@ def decode(payload: bytes, background: int = 255) -> np.ndarray:
         >>> decode(file.getvalue()).shape
         (3, 4, 3)
     """
+    return _pixels(payload, _open(payload), background)
+
+
+def inspect(payload: bytes, background: int = 255) -> tuple[np.ndarray, Nature]:
+    """Decode, and say what kind of file it is and what became of its pixels.
+
+    Raises:
+        UndecodableError: As `decode`.
+    """
     image = _open(payload)
+    frames = _frames(payload, image)
+    pixels = _pixels(payload, image, background)
+    return pixels, _nature(image, frames)
+
+
+def _pixels(payload: bytes, image: Image.Image, background: int) -> np.ndarray:
     try:
         _check_whole(payload, image)
         image.load()
@@ -141,51 +169,57 @@ def decode(payload: bytes, background: int = 255) -> np.ndarray:
     except (MemoryError, OverflowError) as error:
         raise UndecodableError("too-large", type(error).__name__) from None
     except Exception as error:  # Pillow's plugins raise many kinds on hostile bytes
-        text = str(error).lower()
-        cut = any(word in text for word in ("truncated", "eof", "broken", "not enough"))
-        reason = "truncated" if cut else "damaged"
-        raise UndecodableError(reason, str(error) or type(error).__name__) from None
+        text = str(error) or type(error).__name__
+        raise UndecodableError(_reason(payload, text), text) from None
+
+
+def _reason(payload: bytes, text: str) -> str:
+    """Tell from a decoder's words, and from the file, what is wrong with it."""
+    said = text.lower()
+    if "too large" in said:
+        return "too-large"
+    words = ("truncated", "premature", "eof", "broken", "not enough", "end of")
+    cut = any(word in said for word in words) or is_cut_jpeg(payload)
+    return "truncated" if cut else "damaged"
 
 
 def _open(payload: bytes) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(payload), formats=FORMATS)
     except UnidentifiedImageError:
-        raise UndecodableError("not-an-image", _describe(payload)) from None
+        if is_cut_jpeg(payload):
+            raise UndecodableError("truncated", "a JPEG's beginning only") from None
+        raise UndecodableError("not-an-image", kind_of(payload)) from None
     except Exception as error:  # Pillow's plugins raise many kinds on hostile headers
         detail = f"{type(error).__name__}: {error}"
-        raise UndecodableError("damaged", detail) from None
-    width, height = image.size
-    if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
-        limit = f"at most {MAX_PIXELS:,} pixels and {MAX_SIDE:,} a side"
-        raise UndecodableError("too-large", f"{width}×{height}; {limit}")
-    if min(width, height) < 1:
-        raise UndecodableError("damaged", f"{width}×{height} pixels")
+        raise UndecodableError(_reason(payload, str(error)), detail) from None
+    _check_size(payload, image)
     if image.mode in ("F", "I"):
         detail = "32-bit values have no declared range; save as 8 or 16 bits"
         raise UndecodableError("unsupported", detail)
     return image
 
 
-def _describe(payload: bytes) -> str:
-    start = payload[:64].lstrip().lower()
-    for magic, kind in _KNOWN_OTHERS.items():
-        if start.startswith(magic):
-            return f"this is {kind}"
-    if payload[4:8] == b"ftyp":
-        return "HEIC/AVIF or a video, which is not supported; save it as PNG or JPEG"
-    try:
-        payload[:512].decode("utf-8")
-    except UnicodeDecodeError:
-        return "the content is of no picture format that is read here"
-    return "this is a text file"
+def _check_size(payload: bytes, image: Image.Image) -> None:
+    width, height = image.size
+    if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
+        limit = f"at most {MAX_PIXELS:,} pixels and {MAX_SIDE:,} a side"
+        raise UndecodableError("too-large", f"{width}×{height}; {limit}")
+    if min(width, height) < 1:
+        raise UndecodableError("damaged", f"{width}×{height} pixels")
+    if width * height > max(UNSEEN_PIXELS, PIXELS_A_BYTE * len(payload)):
+        detail = f"{width}×{height} promised by {len(payload):,} bytes"
+        raise UndecodableError("too-large", detail)
+    if image.format == "GIF" and gif_frames(payload) > MAX_FRAMES:
+        detail = f"an animation of more than {MAX_FRAMES:,} pictures"
+        raise UndecodableError("too-large", detail)
 
 
 def _check_whole(payload: bytes, image: Image.Image) -> None:
     if image.format in ("JPEG", "MPO"):
         _check_jpeg(payload, image.mode)
-    if image.format == "PNG" and b"IEND" not in payload:
-        raise UndecodableError("truncated", "the PNG has no end")
+    if image.format == "PNG" and (fault := png_fault(payload)):
+        raise UndecodableError(*fault)
 
 
 def _check_jpeg(payload: bytes, mode: str) -> None:
@@ -195,55 +229,62 @@ def _check_jpeg(payload: bytes, mode: str) -> None:
         simplejpeg.decode_jpeg(payload, colorspace=space, strict=True)
     except ValueError as error:
         text = str(error)
-        cut = any(word in text.lower() for word in ("premature", "truncated", "end"))
-        raise UndecodableError("truncated" if cut else "damaged", text) from None
-    if _lacks_scans(payload):
+        raise UndecodableError(_reason(payload, text), text) from None
+    if lacks_scans(payload):
         raise UndecodableError("truncated", "the progressive JPEG lacks scans")
 
 
-def _lacks_scans(payload: bytes) -> bool:
-    """Tell whether a progressive JPEG ends before its last refinement.
+def _frames(payload: bytes, image: Image.Image) -> int:
+    """Return how many pictures the file holds, 1 where that cannot be told."""
+    if image.format == "GIF":
+        return gif_frames(payload)
+    try:
+        return int(getattr(image, "n_frames", 1))
+    except Exception:  # a broken second page is no fault of the first
+        return 1
 
-    Every scan (ITU-T T.81, G.1) sends coefficients Ss–Se down to bit Al. A file cut
-    between scans decodes without complaint to a blurred picture.
-    """
-    missing: dict[tuple[int, int], int] = {}
-    position = 2
-    while match := _MARKER.search(payload, position):
-        start, kind = match.end(), payload[match.end() - 1]
-        if kind == _END:
-            break
-        position = start + int.from_bytes(payload[start : start + 2])
-        segment = payload[start + 2 : position]
-        if kind == _PROGRESSIVE:
-            components = segment[6::3]
-            missing = {(c, k): 1 for c in components for k in range(64)}
-        elif kind == _SCAN and missing:
-            low, high, bits = segment[-3:]
-            for component in segment[1:-3:2]:
-                missing |= {(component, k): bits & 15 for k in range(low, high + 1)}
-    return any(missing.values())
+
+def _nature(image: Image.Image, frames: int) -> Nature:
+    turned = _orientation(image)
+    said = {
+        f"the first of {frames} pictures": frames > 1,
+        "the EXIF data is unreadable": turned == 0,
+        "turned upright by EXIF": 1 < turned < 9,
+        "transparency laid on white": _is_transparent(image),
+        "16 bits scaled to 8": image.mode.startswith("I;16"),
+        "CMYK turned into RGB": image.mode == "CMYK",
+    }
+    notes = tuple(note for note, holds in said.items() if holds)
+    return Nature(format=image.format or "", mode=image.mode, notes=notes)
 
 
 def _orientation(image: Image.Image) -> int:
-    """Return the EXIF orientation, 1 where there is none or it is unreadable."""
+    """Return the EXIF orientation: 1 where there is none, 0 if it is unreadable."""
     if "exif" not in image.info and image.format not in ("TIFF", "WEBP", "MPO"):
         return 1
     try:
-        return int(image.getexif().get(0x0112, 1))
+        found = image.getexif()
+        turned = int(found.get(0x0112, 1))
     except Exception:  # a bad EXIF block must not stop a picture
-        return 1
+        return 0
+    empty = len(image.info.get("exif", b"")) > 6 and not found
+    return turned if 1 <= turned <= 8 and not empty else 0
 
 
 def _to_array(image: Image.Image, background: int) -> np.ndarray:
     if image.mode.startswith("I;16"):
         wide = np.asarray(image).astype(np.uint32)
         return ((wide * 255 + 32_767) // 65_535).astype(np.uint8)[..., None]
-    if image.mode in ("LA", "PA", "La", "RGBA", "RGBa") or "transparency" in image.info:
+    if _is_transparent(image):
         return _flatten(image, background)
     mode = "L" if image.mode in ("1", "L") else "RGB"
     pixels = np.array(image.convert(mode))
     return pixels[..., None] if mode == "L" else pixels
+
+
+def _is_transparent(image: Image.Image) -> bool:
+    alpha = image.mode in ("LA", "PA", "La", "RGBA", "RGBa")
+    return alpha or "transparency" in image.info
 
 
 def _flatten(image: Image.Image, background: int) -> np.ndarray:

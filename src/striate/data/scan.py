@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +17,7 @@ from torch import Tensor
 from striate.core.errors import DataError
 from striate.core.spec import Preprocess
 from striate.data.decode import Header, UndecodableError, decode, read_header, unwarned
+from striate.data.fingerprint import content_hash
 from striate.data.preprocess import batch_to_input, to_input
 from striate.data.sources.source import Skipped, Source
 
@@ -112,19 +112,6 @@ def _from_arrays(
         pixels=batch_to_input(chosen, preprocess),
         contents=tuple(content_hash(picture) for picture in chosen),
     )
-
-
-def content_hash(pixels: np.ndarray) -> str:
-    """Hash a picture by what it shows, whatever its file format or metadata.
-
-    Example:
-        >>> a, b = np.zeros((2, 3, 1), np.uint8), np.zeros((3, 2, 1), np.uint8)
-        >>> content_hash(a) == content_hash(b)
-        False
-    """
-    digest = hashlib.blake2b(repr(pixels.shape).encode(), digest_size=12)
-    digest.update(np.ascontiguousarray(pixels).data)
-    return digest.hexdigest()
 
 
 def _attempt(
