@@ -22,7 +22,6 @@ VERBS = {
     "data": data,
     "models": models,
     "report": report,
-    "data": data,
 }
 
 
