@@ -97,7 +97,7 @@ def test_the_weights_and_the_mode_are_left_alone(striped):
 def test_findings_say_it_in_words_and_numbers(striped):
     safety = measure(striped, Augment(mirror="both", shift=0.2))
     warning = summary(safety)[0]
-    assert warning.tone == "bad"
+    assert warning.tone == "warning"
     assert "'rising' for 'falling'" in warning.text
     first, second = sections(safety)
     assert first.title == "Does the label hold?"

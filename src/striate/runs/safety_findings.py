@@ -30,11 +30,13 @@ from striate.runs.safety import (
 )
 
 WORST = 3  # classes drawn beside the mean
+LISTED = 12  # classes that suffer in the table; the CSV has all
 READING = (
     "Taken for one other class: if you would say so too, the label does not survive, "
-    "and a smaller range is right. Taken for many: the network has not met such "
-    "pictures, and training with the change may teach it. A run that was trained with "
-    "it decides: where a class loses on unchanged pictures, the change was wrong."
+    "and a smaller range is right. If you would not, or where they are taken for many, "
+    "the network has not met such pictures, and training with the change may teach it. "
+    "A run that was trained with it decides: where a class loses on unchanged "
+    "pictures, the change was wrong."
 )
 AXES = {
     "rotate": "degrees, either way",
@@ -95,7 +97,7 @@ def _warning(safety: Safety, change: str) -> Prose:
     if alike:
         pairs = ", ".join(f"'{d.label}' for '{d.taken_for}'" for d in alike)
         text += f" Taken for one other class: {pairs}."
-    return Prose(text=text, tone="bad" if alike else "warning")
+    return Prose(text=text, tone="warning")
 
 
 def _named(trial: Trial) -> str:
@@ -116,8 +118,10 @@ def _suffering(safety: Safety) -> Table:
             d.taken_for,
             d.share,
         )
-        for d in safety.dangers
+        for d in safety.dangers[:LISTED]
     )
+    more = len(safety.dangers) - len(rows)
+    note = f"And {more} that lose less." if more else ""
     columns = (
         Column(title="Change"),
         Column(title="Class"),
@@ -128,7 +132,7 @@ def _suffering(safety: Safety) -> Table:
         Column(title="Taken for"),
         Column(title="Of the lost", kind="ratio"),
     )
-    return Table(columns=columns, rows=rows, title="Classes that suffer")
+    return Table(columns=columns, rows=rows, title="Classes that suffer", note=note)
 
 
 def turned_into(safety: Safety) -> Table:
