@@ -2,7 +2,7 @@
 
 JPEG goes through a strict libjpeg-turbo, because Pillow accepts every half JPEG that
 carries an end marker; everything else goes through Pillow. Rules: EXIF orientation
-is applied; 16-bit grey becomes v·255/65535 (never clipped); transparency is laid on
+is applied; 16-bit grey becomes v·255/white (never clipped); transparency is laid on
 `background`; of animations and multi-page files the first picture counts.
 """
 
@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import io
 import os
-import re
 import stat
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,10 +21,17 @@ import numpy as np
 import simplejpeg
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from striate.core.spec import WHITE
+from striate.data.identity import coded_hash, content_hash
+from striate.data.jpeg import lacks_scans
+
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 MAX_PIXELS = 100_000_000  # a 100-megapixel camera; decoded that is 300 MB
 MAX_SIDE = 32_768
 MAX_BYTES = 1 << 30
+# From this size on a JPEG may be decoded at a fraction of it, and is known by its coded
+# bytes rather than by pixels that need not all be made.
+LARGE_JPEG = 1_500_000
 
 _GREY_MODES = ("1", "L", "LA", "I;16", "I;16L", "I;16B", "I;16N")
 _KNOWN_OTHERS = {
@@ -37,10 +43,6 @@ _KNOWN_OTHERS = {
     b"pk\x03\x04": "a ZIP archive",
     b"{\\rtf": "an RTF document",
 }
-
-# JPEG markers; in coded data 0xFF is followed by 0 or a restart.
-_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")
-_PROGRESSIVE, _END, _SCAN = 0xC2, 0xD9, 0xDA
 
 Image.MAX_IMAGE_PIXELS = None  # our own limit is stricter and refuses, not warns
 
@@ -112,12 +114,24 @@ def read_header(payload: bytes) -> Header:
     return Header(height=height, width=width, channels=channels)
 
 
-def decode(payload: bytes, background: int = 255) -> np.ndarray:
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """8-bit pixels, (height, width, 1 or 3), and a hash of what the picture shows."""
+
+    pixels: np.ndarray
+    content: str
+
+
+Least = Callable[[int, int], tuple[float, float]]
+
+
+def decode(payload: bytes, background: int = 255, white: int = WHITE) -> np.ndarray:
     """Return 8-bit pixels, (height, width, 1) for grey or (height, width, 3) for RGB.
 
     Args:
         payload: The whole file.
         background: Grey level laid under transparent pixels, 0–255.
+        white: The 16-bit grey value that becomes 255.
 
     Raises:
         UndecodableError: The file is damaged, cut short, too large or no picture.
@@ -129,13 +143,38 @@ def decode(payload: bytes, background: int = 255) -> np.ndarray:
         >>> decode(file.getvalue()).shape
         (3, 4, 3)
     """
+    return examine(payload, background, white).pixels
+
+
+def examine(
+    payload: bytes,
+    background: int = 255,
+    white: int = WHITE,
+    least: Least | None = None,
+) -> Decoded:
+    """Decode a picture and say what identifies it.
+
+    Args:
+        payload: The whole file.
+        background: Grey level laid under transparent pixels, 0–255.
+        white: The 16-bit grey value that becomes 255.
+        least: Given the displayed (height, width), the least sides that will do: a
+            large JPEG may then be decoded at a half, a quarter or an eighth.
+
+    Raises:
+        UndecodableError: As `decode`.
+    """
     image = _open(payload)
     try:
-        _check_whole(payload, image)
+        if image.format in ("JPEG", "MPO"):
+            return _examine_jpeg(payload, image, background, least)
+        if image.format == "PNG" and b"IEND" not in payload:
+            raise UndecodableError("truncated", "the PNG has no end")
         image.load()
         if _orientation(image) > 1:
             image = ImageOps.exif_transpose(image)
-        return _to_array(image, background)
+        pixels = _to_array(image, background, white)
+        return Decoded(pixels, content_hash(pixels))
     except UndecodableError:
         raise
     except (MemoryError, OverflowError) as error:
@@ -145,6 +184,11 @@ def decode(payload: bytes, background: int = 255) -> np.ndarray:
         cut = any(word in text for word in ("truncated", "eof", "broken", "not enough"))
         reason = "truncated" if cut else "damaged"
         raise UndecodableError(reason, str(error) or type(error).__name__) from None
+
+
+def pixel_content(payload: bytes, background: int = 255, white: int = WHITE) -> str:
+    """Return the hash of a picture's pixels, however large: all of them are made."""
+    return content_hash(decode(payload, background, white))
 
 
 def _open(payload: bytes) -> Image.Image:
@@ -181,48 +225,58 @@ def _describe(payload: bytes) -> str:
     return "this is a text file"
 
 
-def _check_whole(payload: bytes, image: Image.Image) -> None:
-    if image.format in ("JPEG", "MPO"):
-        _check_jpeg(payload, image.mode)
-    if image.format == "PNG" and b"IEND" not in payload:
-        raise UndecodableError("truncated", "the PNG has no end")
+def _examine_jpeg(
+    payload: bytes, image: Image.Image, background: int, least: Least | None
+) -> Decoded:
+    turn = _orientation(image)
+    width, height = image.size
+    large = width * height >= LARGE_JPEG
+    factor = _factor(height, width, turn, least) if large and least else 1
+    coded = _decode_jpeg(payload, image.mode, -(-height // factor), -(-width // factor))
+    if image.mode == "CMYK":  # Pillow knows Adobe's inverted inks
+        image.load()
+        coded = _to_array(image, background, WHITE)
+    pixels = np.ascontiguousarray(_turned(coded, turn))
+    content = coded_hash(payload, turn) if large else content_hash(pixels)
+    return Decoded(pixels, content)
 
 
-def _check_jpeg(payload: bytes, mode: str) -> None:
+def _factor(height: int, width: int, turn: int, least: Least) -> int:
+    """Return the largest of 8, 4, 2, 1 that leaves the sides asked for."""
+    rows, columns = least(width, height)[::-1] if turn >= 5 else least(height, width)
+    fits = (f for f in (8, 4, 2) if height >= f * rows and width >= f * columns)
+    return next(fits, 1)
+
+
+def _decode_jpeg(payload: bytes, mode: str, height: int, width: int) -> np.ndarray:
     # Pillow fills what is missing with grey and reports nothing.
     space = {"L": "GRAY", "CMYK": "CMYK"}.get(mode, "RGB")
     try:
-        simplejpeg.decode_jpeg(payload, colorspace=space, strict=True)
+        pixels: np.ndarray = simplejpeg.decode_jpeg(
+            payload,
+            colorspace=space,
+            min_height=height,
+            min_width=width,
+            min_factor=1,
+            strict=True,
+        )
     except ValueError as error:
         text = str(error)
         cut = any(word in text.lower() for word in ("premature", "truncated", "end"))
         raise UndecodableError("truncated" if cut else "damaged", text) from None
-    if _lacks_scans(payload):
+    if lacks_scans(payload):
         raise UndecodableError("truncated", "the progressive JPEG lacks scans")
+    return pixels
 
 
-def _lacks_scans(payload: bytes) -> bool:
-    """Tell whether a progressive JPEG ends before its last refinement.
-
-    Every scan (ITU-T T.81, G.1) sends coefficients Ss–Se down to bit Al. A file cut
-    between scans decodes without complaint to a blurred picture.
-    """
-    missing: dict[tuple[int, int], int] = {}
-    position = 2
-    while match := _MARKER.search(payload, position):
-        start, kind = match.end(), payload[match.end() - 1]
-        if kind == _END:
-            break
-        position = start + int.from_bytes(payload[start : start + 2])
-        segment = payload[start + 2 : position]
-        if kind == _PROGRESSIVE:
-            components = segment[6::3]
-            missing = {(c, k): 1 for c in components for k in range(64)}
-        elif kind == _SCAN and missing:
-            low, high, bits = segment[-3:]
-            for component in segment[1:-3:2]:
-                missing |= {(component, k): bits & 15 for k in range(low, high + 1)}
-    return any(missing.values())
+def _turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """Apply an EXIF orientation (Exif 2.3, tag 0x0112) as views of the rows."""
+    across = pixels.transpose(1, 0, 2) if orientation >= 5 else pixels
+    if orientation in (3, 4, 7, 8):
+        across = across[::-1]
+    if orientation in (2, 3, 6, 7):
+        across = across[:, ::-1]
+    return across
 
 
 def _orientation(image: Image.Image) -> int:
@@ -230,20 +284,27 @@ def _orientation(image: Image.Image) -> int:
     if "exif" not in image.info and image.format not in ("TIFF", "WEBP", "MPO"):
         return 1
     try:
-        return int(image.getexif().get(0x0112, 1))
+        turn = int(image.getexif().get(0x0112, 1))
+        return turn if 1 <= turn <= 8 else 1
     except Exception:  # a bad EXIF block must not stop a picture
         return 1
 
 
-def _to_array(image: Image.Image, background: int) -> np.ndarray:
+def _to_array(image: Image.Image, background: int, white: int) -> np.ndarray:
     if image.mode.startswith("I;16"):
-        wide = np.asarray(image).astype(np.uint32)
-        return ((wide * 255 + 32_767) // 65_535).astype(np.uint8)[..., None]
+        return _narrowed(np.asarray(image).astype(np.uint32), white)
     if image.mode in ("LA", "PA", "La", "RGBA", "RGBa") or "transparency" in image.info:
         return _flatten(image, background)
     mode = "L" if image.mode in ("1", "L") else "RGB"
     pixels = np.array(image.convert(mode))
     return pixels[..., None] if mode == "L" else pixels
+
+
+def _narrowed(wide: np.ndarray, white: int) -> np.ndarray:
+    if (most := int(wide.max())) > white:
+        detail = f"a value of {most:,} where white is {white:,}"
+        raise UndecodableError("above-white", detail)
+    return ((wide * 255 + white // 2) // white).astype(np.uint8)[..., None]
 
 
 def _flatten(image: Image.Image, background: int) -> np.ndarray:

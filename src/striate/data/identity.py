@@ -1,0 +1,40 @@
+"""What makes two pictures the same picture, and two files the same file."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import xxhash
+
+from striate.data.jpeg import coded_bytes
+
+# Duplicates must be found, not forged: a fast 128-bit hash is enough. blake2 over the
+# pixels of a photograph takes as long as decoding it (NOTEBOOK.md, 2026-11-22).
+_DIGITS = 24
+
+
+def content_hash(pixels: np.ndarray) -> str:
+    """Hash a picture by what it shows, whatever its file format or metadata.
+
+    Example:
+        >>> a, b = np.zeros((2, 3, 1), np.uint8), np.zeros((3, 2, 1), np.uint8)
+        >>> content_hash(a) == content_hash(b)
+        False
+    """
+    digest = xxhash.xxh3_128(repr(pixels.shape).encode())
+    digest.update(np.ascontiguousarray(pixels).data)
+    return digest.hexdigest()[:_DIGITS]
+
+
+def coded_hash(payload: bytes, orientation: int) -> str:
+    """Hash a JPEG by its coded picture and the way up it is shown, without metadata."""
+    digest = xxhash.xxh3_128(f"jpeg {orientation}".encode())
+    for piece in coded_bytes(payload):
+        digest.update(piece)
+    return digest.hexdigest()[:_DIGITS]
+
+
+def file_hash(payload: bytes) -> str:
+    """Return the SHA-256 of a file's bytes, in hexadecimal."""
+    return hashlib.sha256(payload).hexdigest()
