@@ -112,6 +112,20 @@ class Preprocess:
         fields = self.as_dict()
         return {key: fields[key] for key in fields if key not in ("mean", "std")}
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Height, width, channels: the order of 8-bit pixels."""
+        return self.height, self.width, self.channels
+
+    @property
+    def weight(self) -> int:
+        """Bytes of one 8-bit picture."""
+        return self.height * self.width * self.channels
+
+    def at(self, height: int, width: int) -> Preprocess:
+        """Return the same for another input size."""
+        return replace(self, height=height, width=width)
+
     def enlarged(self, margin: float) -> Preprocess:
         """Return the same at `margin` times the sides, to leave crops room.
 
@@ -119,8 +133,7 @@ class Preprocess:
             >>> Preprocess(channels=3, height=160, width=120).enlarged(1.25).spec
             ImageSpec(channels=3, height=200, width=150)
         """
-        sides = {"height": self.height, "width": self.width}
-        return replace(self, **{key: round(side * margin) for key, side in sides.items()})
+        return self.at(round(self.height * margin), round(self.width * margin))
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields as JSON values, in order."""

@@ -116,10 +116,19 @@ def read_header(payload: bytes) -> Header:
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """8-bit pixels, (height, width, 1 or 3), and a hash of what the picture shows."""
+    """A picture's pixels and what identifies it.
+
+    Args:
+        pixels: (height, width, 1 or 3) uint8.
+        content: A hash of what the picture shows.
+        factor: 2, 4 or 8 where a large JPEG was decoded at that fraction.
+        sides: Height and width of the whole picture as displayed.
+    """
 
     pixels: np.ndarray
     content: str
+    factor: int
+    sides: tuple[int, int]
 
 
 Least = Callable[[int, int], tuple[float, float]]
@@ -174,7 +183,7 @@ def examine(
         if _orientation(image) > 1:
             image = ImageOps.exif_transpose(image)
         pixels = _to_array(image, background, white)
-        return Decoded(pixels, content_hash(pixels))
+        return Decoded(pixels, content_hash(pixels), 1, pixels.shape[:2])
     except UndecodableError:
         raise
     except (MemoryError, OverflowError) as error:
@@ -231,20 +240,26 @@ def _examine_jpeg(
     turn = _orientation(image)
     width, height = image.size
     large = width * height >= LARGE_JPEG
-    factor = _factor(height, width, turn, least) if large and least else 1
+    sides = (width, height) if turn >= 5 else (height, width)
+    factor = fraction(sides, least) if large and least else 1
     coded = _decode_jpeg(payload, image.mode, -(-height // factor), -(-width // factor))
     if image.mode == "CMYK":  # Pillow knows Adobe's inverted inks
         image.load()
         coded = _to_array(image, background, WHITE)
     pixels = np.ascontiguousarray(_turned(coded, turn))
     content = coded_hash(payload, turn) if large else content_hash(pixels)
-    return Decoded(pixels, content)
+    return Decoded(pixels, content, factor, sides)
 
 
-def _factor(height: int, width: int, turn: int, least: Least) -> int:
-    """Return the largest of 8, 4, 2, 1 that leaves the sides asked for."""
-    rows, columns = least(width, height)[::-1] if turn >= 5 else least(height, width)
-    fits = (f for f in (8, 4, 2) if height >= f * rows and width >= f * columns)
+def fraction(sides: tuple[int, int], least: Least) -> int:
+    """Return the largest of 8, 4, 2, 1 by which sides can be divided and still do.
+
+    Example:
+        >>> fraction((3000, 4000), lambda height, width: (600, 800))
+        4
+    """
+    rows, columns = least(*sides)
+    fits = (f for f in (8, 4, 2) if sides[0] >= f * rows and sides[1] >= f * columns)
     return next(fits, 1)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache, partial
 
 import numpy as np
@@ -11,7 +12,7 @@ from torch.nn import functional as F
 
 from striate.core.errors import DataError
 from striate.core.spec import Preprocess
-from striate.data.decode import Decoded, examine
+from striate.data.decode import Decoded, examine, fraction
 
 # ITU-R 601 luma in 1/65536, the weights and rounding of every imaging library.
 _LUMA = (19_595, 38_470, 7_471)
@@ -30,6 +31,26 @@ def look(payload: bytes, preprocess: Preprocess) -> Decoded:
     """
     least = partial(_least, preprocess) if preprocess.jpeg == "reduced" else None
     return examine(payload, preprocess.background, preprocess.white, least)
+
+
+def look_at_sizes(
+    payload: bytes, sizes: Sequence[Preprocess]
+) -> tuple[tuple[Tensor, ...], str]:
+    """Return a file as 8-bit input of several sizes, and what identifies it.
+
+    Each is the same to the bit as `file_to_input` alone would make it; the file is
+    decoded again only where one of them takes a smaller fraction of a large JPEG.
+
+    Raises:
+        UndecodableError: The file is no usable picture.
+    """
+    seen = look(payload, sizes[0])
+    made = [to_input(seen.pixels, sizes[0])]
+    for size in sizes[1:]:
+        if seen.factor > 1 and fraction(seen.sides, partial(_least, size)) < seen.factor:
+            seen = look(payload, size)
+        made.append(to_input(seen.pixels, size))
+    return tuple(made), seen.content
 
 
 def file_to_input(payload: bytes, preprocess: Preprocess) -> Tensor:
