@@ -10,6 +10,8 @@ import hashlib
 
 import numpy as np
 
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+
 
 def derive(*parts: object) -> int:
     """Hash the parts into a 63-bit seed.
@@ -37,3 +39,24 @@ def permutation(count: int, *parts: object) -> np.ndarray:
         [0, 1, 2, 3]
     """
     return generator(*parts).permutation(count)
+
+
+def uniforms(index: np.ndarray, *parts: object) -> np.ndarray:
+    """Return a draw in [0, 1) for each number, a function of it and the parts alone.
+
+    The finaliser of SplitMix64 (Steele, Lea, Flood 2014) over counter and key: no draw
+    depends on how many others are made, or in which order.
+
+    Example:
+        >>> both = uniforms(np.array([7, 8]), 0, "shift", 3)
+        >>> bool(uniforms(np.array([8]), 0, "shift", 3)[0] == both[1])
+        True
+    """
+    with np.errstate(over="ignore"):
+        x = (index.astype(np.uint64) + np.uint64(1)) * _GOLDEN + np.uint64(
+            derive(*parts)
+        )
+        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        x ^= x >> np.uint64(31)
+    return (x >> np.uint64(11)).astype(np.float64) * 2.0**-53

@@ -92,12 +92,12 @@ class Preprocess:
         if min(self.channels, self.height, self.width) < 1:
             what = f"channels and sides must be at least 1, got {self.spec}"
             raise SettingError(what, where="preprocess")
-        for name, value, low, high in (
+        for name, level, low, high in (
             ("background", self.background, 0, 255),
             ("white", self.white, 255, WHITE),
         ):
-            if not low <= value <= high:
-                what = f"{name} must be {low}–{high}, got {value}"
+            if not low <= level <= high:
+                what = f"{name} must be {low}–{high}, got {level}"
                 raise SettingError(what, where="preprocess")
         _check_normalisation(self.mean, self.std, self.channels)
 

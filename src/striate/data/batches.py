@@ -1,4 +1,4 @@
-"""Batches of tensors from a part held in memory, in an order that is a function."""
+"""Batches of tensors from a part, in an order that is a function of seed and epoch."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ from torch import Tensor
 from striate.core.seeds import permutation
 from striate.core.spec import Preprocess
 from striate.data.augment import mirror, mirrored
+from striate.data.lazy import Gathered
+from striate.data.moves import cropped, shifted
 from striate.data.part import Part
 from striate.data.preprocess import normalise
+from striate.data.rows import gathered
 
 Batch = tuple[Tensor, Tensor]
 
@@ -45,14 +48,25 @@ class Batches:
     def __call__(self, epoch: int = 0) -> Iterator[Batch]:
         """Yield (input, label) batches: (N, C, H, W) float32 and (N,) int64."""
         flips = None
-        if self.augment == "mirror":
+        if "mirror" in self.augment:
             flips = mirrored(len(self.part), epoch, self.seed)
-        for index in self.indices(epoch):
-            pixels = self.part.pixels[index].to(self.device, non_blocking=True)
+        pixels_held = self.part.pixels
+        if "crop" in self.augment and self.part.larger is not None:
+            pixels_held = self.part.larger
+        for batch in gathered(pixels_held, self.indices(epoch)):
+            pixels = self._moved(batch, epoch).to(self.device, non_blocking=True)
             if flips is not None:
-                pixels = mirror(pixels, flips[index].to(self.device))
-            labels = self.part.labels[index].to(self.device, non_blocking=True)
+                pixels = mirror(pixels, flips[batch.index].to(self.device))
+            labels = self.part.labels[batch.index].to(self.device, non_blocking=True)
             yield normalise(pixels, self.preprocess), labels
+
+    def _moved(self, batch: Gathered, epoch: int) -> Tensor:
+        if "crop" in self.augment:
+            size = self.preprocess.height, self.preprocess.width
+            return cropped(batch.pixels, batch.index, self.seed, epoch, size)
+        if "shift" in self.augment:
+            return shifted(batch.pixels, batch.index, self.seed, epoch)
+        return batch.pixels
 
     def indices(self, epoch: int = 0) -> list[Tensor]:
         """Return the picture numbers of each batch of an epoch."""

@@ -14,15 +14,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from striate.core.errors import DataError
 from striate.core.spec import Preprocess
 from striate.data import memory
 from striate.data.cache import Cache
 from striate.data.identity import content_hash
-from striate.data.lazy import FileOriginals, LazyPixels, Rows
+from striate.data.lazy import FileOriginals, LazyPixels
 from striate.data.packing import Packed, pack
 from striate.data.preprocess import batch_to_input, look_at_sizes
+from striate.data.rows import Rows
 from striate.data.scan import Census, Tick, stream, ticked
 from striate.data.sources.source import Skipped, Source
+
+
+BATCH = 32  # pictures that must fit memory at once, or nothing can be learnt
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,6 +143,7 @@ def _lazy(
     tick: Tick | None,
 ) -> Developed:
     """Look at every picture and keep none: one point of each says it can be decoded."""
+    _check_batch(sizes[-1])
     points = [sizes[0].at(1, 1)]
     found = develop(source, census, points, cache, tick)
     originals = FileOriginals(
@@ -151,3 +157,11 @@ def _lazy(
         contents=found.contents,
         skipped=found.skipped,
     )
+
+
+def _check_batch(size: Preprocess) -> None:
+    if not memory.fits(BATCH * size.weight):
+        free = memory.available_bytes() or 0
+        each = f"{size.weight / 2**30:.1f} GiB each, {free / 2**30:.1f} GiB free"
+        what = f"not even {BATCH} pictures of {size.spec} fit into memory: {each}"
+        raise DataError(what, fix="choose a smaller --image-size")

@@ -50,14 +50,15 @@ def lacks_scans(payload: bytes) -> bool:
 
 
 def coded_bytes(payload: bytes) -> Iterator[bytes]:
-    """Yield the bytes that decide the pixels: all but metadata and what follows the end.
+    """Yield the bytes that decide the pixels: no metadata, nothing behind the end.
 
     Comments and application segments are left out, but for Adobe's, which tells how
     colours are coded. Files that differ only in EXIF, profiles or thumbnails agree.
 
     Example:
-        >>> plain, told = bytes.fromhex("ffd8 ffd9"), bytes.fromhex("ffd8 fffe 0003 41 ffd9")
-        >>> list(coded_bytes(plain)) == list(coded_bytes(told))
+        >>> plain = bytes.fromhex("ffd8 ffd9")
+        >>> commented = bytes.fromhex("ffd8 fffe 0003 41 ffd9")
+        >>> list(coded_bytes(plain)) == list(coded_bytes(commented))
         True
     """
     found = list(segments(payload))

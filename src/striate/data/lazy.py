@@ -127,7 +127,7 @@ class LazyPixels:
         rows = self.rows[torch.as_tensor(index, dtype=torch.int64)]
         return LazyPixels(self.originals, self.preprocess, rows, workers, forgiving)
 
-    def __getitem__(self, index: int | Tensor) -> Tensor:
+    def __getitem__(self, index: int | slice | Tensor) -> Tensor:
         """Return one picture (H, W, C), or those of an index (n, H, W, C).
 
         Raises:
@@ -135,6 +135,8 @@ class LazyPixels:
         """
         if isinstance(index, int):
             return self[torch.tensor([index])][0]
+        if isinstance(index, slice):
+            index = torch.arange(len(self))[index]
         return self._sound(self.attempt(index), forgiving=False).pixels
 
     def attempt(self, index: Tensor) -> Gathered:
@@ -201,9 +203,6 @@ class LazyPixels:
         self.lost += [skip for skip in lost if skip.path not in known]
         if len(self.lost) > max(LOST_LEAST, LOST_SHARE * len(self)):
             raise _gone(self.lost, len(self))
-
-
-Rows = Tensor | LazyPixels
 
 
 def _replaced(count: int, kept: Sequence[int]) -> Tensor:

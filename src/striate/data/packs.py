@@ -1,8 +1,8 @@
 """Pictures decoded once: a file of 8-bit rows in the cache, mapped into memory.
 
-A pack is a folder, keyed by what was decoded (the files' SHA-256, in order) and how (the
-preprocessing's geometry), so that a changed file or setting is another pack and runs
-that share pictures share the pack. It is written beside and renamed, its marker last.
+A pack is a folder, keyed by what was decoded (the files' SHA-256, in order) and how
+(the preprocessing's geometry), so that a changed file or setting is another pack, and
+runs that share pictures share it. It is written beside and renamed, its marker last.
 What an interrupted or an older pack holds is taken over instead of decoded again.
 """
 
@@ -159,9 +159,7 @@ class Builder:
         self._known.flush()
         self._waiting.clear()
 
-    def finish(
-        self, hashes: Sequence[str], refused: Refusals
-    ) -> Path:
+    def finish(self, hashes: Sequence[str], refused: Refusals) -> Path:
         """Write the marker and give the pack its name; another's is as good.
 
         Args:
@@ -252,7 +250,7 @@ class Donors:
         return pixels[i], content
 
     def clear(self) -> None:
-        """Remove what abandoned builds left; their rows stand in a finished pack now."""
+        """Remove what abandoned builds left; their rows stand in a whole pack now."""
         for folder in self._leftovers:
             shutil.rmtree(folder, ignore_errors=True)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache, partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -14,9 +15,13 @@ from striate.core.errors import DataError
 from striate.core.spec import Preprocess
 from striate.data.decode import Decoded, examine, fraction
 
+if TYPE_CHECKING:
+    from striate.data.rows import Rows
+
 # ITU-R 601 luma in 1/65536, the weights and rounding of every imaging library.
 _LUMA = (19_595, 38_470, 7_471)
-_CHUNK = 1 << 24
+_CHUNK = 1 << 22
+_COUNTED = 1 << 28
 # A JPEG decoded at a fraction must leave this many times the sides it is scaled to:
 # what is left for the antialiased resize hides how the fraction was made.
 REDUCED_MARGIN = 2.0
@@ -47,7 +52,10 @@ def look_at_sizes(
     seen = look(payload, sizes[0])
     made = [to_input(seen.pixels, sizes[0])]
     for size in sizes[1:]:
-        if seen.factor > 1 and fraction(seen.sides, partial(_least, size)) < seen.factor:
+        if (
+            seen.factor > 1
+            and fraction(seen.sides, partial(_least, size)) < seen.factor
+        ):
             seen = look(payload, size)
         made.append(to_input(seen.pixels, size))
     return tuple(made), seen.content
@@ -189,8 +197,10 @@ def _rows(
     )
 
 
-def statistics(pixels: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return mean and deviation of v/255 for each channel, exactly.
+def statistics(pixels: Rows) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return mean and deviation of v/255 for each channel.
+
+    Exactly, up to 268 million values; of more, over evenly spaced pictures.
 
     Args:
         pixels: (N, H, W, C), uint8: the training part only.
@@ -199,17 +209,24 @@ def statistics(pixels: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
         >>> statistics(torch.tensor([0, 255]).byte().view(2, 1, 1, 1))
         ((0.5,), (0.5,))
     """
-    levels = torch.arange(256, dtype=torch.float64) / 255
-    means, deviations = [], []
-    for channel in range(pixels.shape[-1]):
+    count, height, width, channels = pixels.shape
+    each = height * width * channels
+    step = max(1, -(-count * each // _COUNTED))
+    span = step * max(1, _CHUNK // each)
+    counts = torch.zeros(channels, 256, dtype=torch.int64)
+    for start in range(0, count, span):
+        chunk = pixels[start : start + span : step].reshape(-1, channels)
         # A histogram: exact, and no float copy of the whole set is made.
-        values = pixels[..., channel].reshape(-1)
-        chunks = torch.chunk(values, 1 + len(values) // _CHUNK)
-        counts = torch.stack([torch.bincount(c, minlength=256) for c in chunks]).sum(0)
-        share = counts.double() / len(values)
-        mean = float(share @ levels)
-        variance = float(share @ (levels - mean) ** 2)
-        means.append(round(mean, 6))
-        # Constant pictures carry nothing; 1/255 keeps the division finite.
-        deviations.append(round(max(variance**0.5, 1 / 255), 6))
-    return tuple(means), tuple(deviations)
+        for channel, values in enumerate(chunk.unbind(1)):
+            counts[channel] += torch.bincount(values, minlength=256)
+    levels = torch.arange(256, dtype=torch.float64) / 255
+    share = counts.double() / counts.sum(1, keepdim=True)
+    means = share @ levels
+    variances = (share * (levels - means[:, None]) ** 2).sum(1)
+    # Constant pictures carry nothing; 1/255 keeps the division finite.
+    deviations = variances.sqrt().clamp_min(1 / 255)
+    return _rounded(means), _rounded(deviations)
+
+
+def _rounded(values: Tensor) -> tuple[float, ...]:
+    return tuple(round(value, 6) for value in values.tolist())

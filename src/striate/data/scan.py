@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -42,7 +42,9 @@ class Census:
     @property
     def sound(self) -> list[int]:
         """Return the positions of files whose headers are sound."""
-        return [i for i, header in enumerate(self.headers) if isinstance(header, Header)]
+        return [
+            i for i, header in enumerate(self.headers) if isinstance(header, Header)
+        ]
 
     @property
     def skipped(self) -> list[Skipped]:
@@ -53,6 +55,17 @@ class Census:
         """Return the census with some files lost since."""
         headers = (lost.get(i, header) for i, header in enumerate(self.headers))
         return replace(self, headers=tuple(headers))
+
+    def compared(self, source: Source, given: Mapping[str, str]) -> Census:
+        """Return the census with files left out whose hash is not the one given."""
+        changed: dict[int, Skipped] = {}
+        for i in self.sound:
+            path = source.records[i].path
+            before, now = given.get(path, ""), self.hashes[i]
+            if before and now and before != now:
+                detail = _difference(before, now)
+                changed[i] = Skipped(path=path, reason=CHANGED, detail=detail)
+        return self.without(changed)
 
     def payload(self, source: Source, i: int) -> bytes:
         """Return the bytes of a file, which must be those that were scanned.
@@ -103,9 +116,12 @@ def unchanged(payload: bytes, sha256: str) -> bytes:
     """
     now = file_hash(payload)
     if now != sha256:
-        detail = f"its SHA-256 was {sha256[:12]}… and is {now[:12]}…"
-        raise UndecodableError(CHANGED, detail)
+        raise UndecodableError(CHANGED, _difference(sha256, now))
     return payload
+
+
+def _difference(before: str, now: str) -> str:
+    return f"its SHA-256 was {before[:12]}… and is {now[:12]}…"
 
 
 def ticked(
@@ -206,14 +222,3 @@ def two_labels(
             detail = f"'{labels[k]}' here, '{labels[other]}' in {twin}"
             conflicts[k] = Skipped(path=path, reason="two-labels", detail=detail)
     return conflicts
-
-
-def common_shape(headers: Sequence[Header]) -> tuple[int, int] | None:
-    """Return the (height, width) that all pictures share, if they do."""
-    sizes = {(h.height, h.width) for h in headers}
-    return sizes.pop() if len(sizes) == 1 else None
-
-
-def common_channels(headers: Sequence[Header]) -> int:
-    """Return 1 where every picture is grey, else the largest channel count."""
-    return max(Counter(h.channels for h in headers))

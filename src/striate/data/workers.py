@@ -71,6 +71,7 @@ def decoded_by_workers(
         rows, index, lost = _result(waiting.popleft(), timeout)
         return Gathered(torch.from_numpy(rows), torch.from_numpy(index), lost)
 
+    whole = False
     try:
         for index in indices:
             waiting.append(pool.submit(_decode, index.numpy()))
@@ -78,10 +79,11 @@ def decoded_by_workers(
                 yield take()
         while waiting:
             yield take()
+        whole = True
     finally:
         for future in waiting:
             future.cancel()
-        _end(pool, numbers, at_once=bool(waiting))
+        _end(pool, numbers, at_once=not whole)
 
 
 def _begin(pixels: LazyPixels, parent: int, numbers: SimpleQueue[int]) -> None:
@@ -119,14 +121,14 @@ def _result(future: Future[Sent], timeout: float) -> Sent:
         )
         raise WorkerError(what, where="--workers", fix=fix) from error
     except TimeoutError as error:
-        what = f"no batch was decoded within {timeout:.0f} s: a picture hangs its decoder"
+        what = (
+            f"no batch was decoded within {timeout:.0f} s: a picture hangs its decoder"
+        )
         fix = "run `striate data check` on the pictures, or leave the newest out"
         raise WorkerError(what, where="--workers", fix=fix) from error
 
 
-def _end(
-    pool: ProcessPoolExecutor, numbers: SimpleQueue[int], at_once: bool
-) -> None:
+def _end(pool: ProcessPoolExecutor, numbers: SimpleQueue[int], at_once: bool) -> None:
     """Stop the processes: when their work is done, or in the middle of it."""
     while at_once and not numbers.empty():
         with suppress(ProcessLookupError):

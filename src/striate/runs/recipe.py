@@ -14,10 +14,18 @@ import yaml
 
 from striate.core.errors import SettingError
 from striate.core.registry import unknown
-from striate.core.spec import RESIZES
+from striate.core.spec import JPEGS, NORMALISATIONS, RESIZES, WHITE
 
 # What works for small networks from scratch; measured in NOTEBOOK.md.
 DEFAULT_LR = {"sgd": 0.05, "adam": 3e-3, "adamw": 3e-3}
+# Changes of place that cost next to nothing; `crop` is a random resized crop.
+AUGMENTS = ("none", "mirror", "shift", "shift+mirror", "crop", "crop+mirror")
+PER_CHANNEL = ("mean", "std")
+SHAPES = {
+    "image_size": "a side or HEIGHTxWIDTH",
+    "mean": "numbers parted by commas",
+    "std": "numbers parted by commas",
+}
 SCHEDULE_NAMES = ("one_cycle", "cosine", "step", "constant")
 
 
@@ -63,7 +71,7 @@ class Recipe:
         0.1, "share of the target spread over all classes", low=0, below=1
     )
     augment: str = _setting(
-        "none", "changes to training pictures", choices=("none", "mirror")
+        "none", "changes to training pictures", choices=AUGMENTS
     )
     patience: int = _setting(
         0, "stop after so many epochs without a better validation; 0: never", low=0
@@ -76,6 +84,22 @@ class Recipe:
         None, "1 grey, 3 colour; grey if every picture is", low=1
     )
     resize: str = _setting("squash", "how pictures meet that size", choices=RESIZES)
+    background: int = _setting(
+        255, "grey level under transparency and padding", low=0, below=256
+    )
+    white: int = _setting(
+        WHITE, "16-bit grey value that becomes 255", low=255, below=WHITE + 1
+    )
+    jpeg: str = _setting(
+        "reduced", "large JPEGs decoded at a fraction, or full", choices=JPEGS
+    )
+    normalise: str = _setting(
+        "data", "mean and deviation", choices=tuple(NORMALISATIONS)
+    )
+    mean: tuple[float, ...] | None = _setting(
+        None, "mean of v/255, one number or one a channel: 0.5,0.5,0.5; with --std"
+    )
+    std: tuple[float, ...] | None = _setting(None, "deviation, likewise")
     val_fraction: float = _setting(
         0.15, "validation share where none is given", above=0
     )
@@ -84,6 +108,11 @@ class Recipe:
         0, "split, initial weights and order are functions of it", low=0
     )
     device: str = _setting("auto", "auto, cpu, cuda, …")
+    cache: str = _setting("auto", "keeps decoded pictures: auto, off or a folder")
+    cache_gb: float = _setting(20.0, "the most the cache may hold, in GB", low=0)
+    workers: int = _setting(
+        0, "processes that decode sets too large to hold; 0: threads", low=0
+    )
 
     def __post_init__(self) -> None:
         for spec in fields(self):
@@ -97,9 +126,8 @@ class Recipe:
     def as_dict(self) -> dict[str, Any]:
         """Return plain values in the order of definition."""
         plain = asdict(self)
-        if isinstance(self.image_size, tuple):
-            plain["image_size"] = list(self.image_size)
-        return plain
+        lists = (name for name, value in plain.items() if isinstance(value, tuple))
+        return plain | {name: list(plain[name]) for name in lists}
 
 
 def _check(name: str, value: Any, rules: Mapping[str, Any]) -> None:
@@ -148,9 +176,11 @@ def coerce(name: str, value: Any) -> Any:
     try:
         if name == "image_size":
             return _size(value)
+        if name in PER_CHANNEL:
+            return _per_channel(value)
         return _exactly(kind, value)
     except (TypeError, ValueError) as error:
-        expected = "a side or HEIGHTxWIDTH" if name == "image_size" else kind.__name__
+        expected = SHAPES.get(name) or kind.__name__
         what = f"{name} must be {expected}, got {reprlib.repr(value)}"
         raise SettingError(what, where=f"--{name.replace('_', '-')}") from error
 
@@ -161,6 +191,15 @@ def _exactly(kind: Any, value: Any) -> Any:
     if isinstance(value, bool) or not isinstance(value, allowed):
         raise ValueError
     return kind(value)
+
+
+def _per_channel(value: Any) -> tuple[float, ...]:
+    if isinstance(value, str):
+        value = value.split(",")
+    values = value if isinstance(value, list | tuple) else [value]
+    if not values:
+        raise ValueError
+    return tuple(_exactly(float, number) for number in values)
 
 
 def _size(value: Any) -> int | tuple[int, int]:

@@ -136,6 +136,10 @@ class Run:
             origin,
             preprocess=self.preprocess,
             given_split={row["path"]: row["split"] for row in rows},
+            given_hashes={row["path"]: row.get("sha256", "") for row in rows},
+            cache=self.recipe.cache,
+            cache_gb=self.recipe.cache_gb,
+            workers=self.recipe.workers,
         )
 
     def predictions(self, part: str) -> Predictions:
