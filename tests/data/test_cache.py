@@ -12,6 +12,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -292,6 +293,7 @@ def test_a_build_that_still_runs_is_left_alone(store):
     builder = Builder(packs_folder, size)
     builder.add(torch.ones(1, 1, 1).byte(), "a" * 64, "c" * 24)
     builder._settle()
+    builder._close()
     (mine,) = packs_folder.iterdir()
     # As if another process, which is alive, were building.
     other = mine.with_name(mine.name.rpartition("-")[0] + f"-{os.getppid()}")
@@ -321,7 +323,7 @@ def test_the_longest_unused_goes_first(photos, store, tmp_path):
     sides = set()
     for marker in (store / "packs").glob("*/pack.json"):
         sides.add(json.loads(marker.read_text())["shape"][1])
-    assert sides == {16, 13}  # 16 was used again, 15 and 14 were not
+    assert sides == {16, 14, 13}  # 16 was used again after 15
     assert sum(weight for _, weight, _ in weigh(store / "packs")) < 2.9 * size + 9000
 
 
@@ -390,7 +392,7 @@ def test_rows_of_large_parts_are_mapped_not_copied(photos, store, monkeypatch):
     train = mapped.part("train").pixels
     assert isinstance(train, rows.SomeRows)
     (folder,) = (store / "packs").iterdir()
-    maps = open("/proc/self/maps").read()
+    maps = Path("/proc/self/maps").read_text()
     assert str(folder) in maps
     same(plain, mapped)
     again = rows.some(train, [2, 0])
