@@ -137,6 +137,7 @@ FLAGS = {
     "predict": "--json --out",
     "summary": "--against --batch-size --csv --depth --explain --html --image-size "
     "--in-chans --json --num-classes --real",
+    "data": "--json",
     "models": "--json",
     "report": "--json",
 }

@@ -105,8 +105,9 @@ def test_a_second_run_neither_reads_nor_decodes(photos, store, decoded, read, la
 
 
 def test_other_settings_are_other_pictures(photos, store, decoded, later):
-    for options in ({"resize": "pad"}, {"background": 7}, {"in_chans": 1}, {"white": 9999}):
-        load_data(photos, image_size=16, cache=store, **options)
+    rules = {"resize": "pad", "background": 7, "in_chans": 1, "white": 9999}
+    for rule, value in rules.items():
+        load_data(photos, image_size=16, cache=store, **{rule: value})
     assert len(decoded) == 4 * 24
     load_data(photos, image_size=16, cache=store, resize="pad", normalise="imagenet")
     assert len(decoded) == 4 * 24  # mean and deviation are not in the pixels
@@ -222,7 +223,8 @@ def test_a_book_that_grew_too_large_is_begun_anew(tmp_path, monkeypatch, later):
     assert book.known({b"two": Stamp("1 2 3 5", 1)}) == {}
     monkeypatch.setattr(facts, "LARGEST", 10)
     book.note([(b"three", stamp, refused)])
-    assert set(book.known({b"one": stamp, b"two": stamp, b"three": stamp})) == {b"three"}
+    asked = {b"one": stamp, b"two": stamp, b"three": stamp}
+    assert set(book.known(asked)) == {b"three"}
 
 
 CHILD = """
@@ -425,7 +427,7 @@ def test_when_nothing_fits_pictures_are_decoded_when_wanted(photos, store, monke
 
 
 def test_the_pixels_of_preprocessing_rules(monkeypatch):
-    """The key of a pack must change with the rules, or old pixels would pass for new."""
+    """Without the rules in a pack's key old pixels would pass for new ones."""
     size = Preprocess(channels=1, height=2, width=2)
     before = packs.geometry_key(size)
     monkeypatch.setattr(packs, "RULES", 2)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 from types import ModuleType
 
+from striate.cli import data_preview
+
 # One module a subverb, as in `cli.main`: a docstring, `configure` and `run`.
-SUBVERBS: dict[str, ModuleType] = {}
+SUBVERBS: dict[str, ModuleType] = {"preview": data_preview}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

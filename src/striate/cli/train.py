@@ -29,7 +29,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     kinds = setting_types()
     for field in dataclasses.fields(Recipe):
         if field.name != "data":
-            _add(parser, field, kinds[field.name])
+            add_setting(parser, field, kinds[field.name])
     parser.add_argument(
         "--preset", metavar="NAME", help=f"one of: {', '.join(PRESETS)}"
     )
@@ -41,9 +41,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quiet", action="store_true", help="show no progress")
 
 
-def _add(
+def add_setting(
     parser: argparse.ArgumentParser, field: dataclasses.Field[Any], kind: Any
 ) -> None:
+    """Add the flag of a recipe's setting; not given, it stays unset."""
     flag = f"--{field.name.replace('_', '-')}"
     choices = field.metadata.get("choices")
     default = "" if field.default is None else f" ({field.default})"

@@ -26,7 +26,6 @@ from striate.data.rows import Rows
 from striate.data.scan import Census, Tick, stream, ticked
 from striate.data.sources.source import Skipped, Source
 
-
 BATCH = 32  # pictures that must fit memory at once, or nothing can be learnt
 
 

@@ -70,9 +70,7 @@ class Recipe:
     label_smoothing: float = _setting(
         0.1, "share of the target spread over all classes", low=0, below=1
     )
-    augment: str = _setting(
-        "none", "changes to training pictures", choices=AUGMENTS
-    )
+    augment: str = _setting("none", "changes to training pictures", choices=AUGMENTS)
     patience: int = _setting(
         0, "stop after so many epochs without a better validation; 0: never", low=0
     )

@@ -209,9 +209,7 @@ def _write_inputs(
     write_text(folder / names.ARGS, settings_text(recipe))
     write_json(folder / names.CLASSES, list(data.labels.names))
     write_json(folder / names.PREPROCESS, data.preprocess.as_dict())
-    rows = (
-        (r.path, r.label, r.part, r.group, r.content, r.sha256) for r in data.rows
-    )
+    rows = ((r.path, r.label, r.part, r.group, r.content, r.sha256) for r in data.rows)
     columns = ("path", "label", "split", "group", "content", "sha256")
     write_csv(folder / names.SPLIT, columns, rows)
     _write_skipped(folder / names.QUARANTINE, data.quarantined, data.ignored)
