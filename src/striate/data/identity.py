@@ -12,6 +12,7 @@ from striate.data.jpeg import coded_bytes
 # Duplicates must be found, not forged: a fast 128-bit hash is enough. blake2 over the
 # pixels of a photograph takes as long as decoding it (NOTEBOOK.md, 2026-11-22).
 _DIGITS = 24
+_CODED = "j"  # begins what was hashed as coded, which no hexadecimal number does
 
 
 def content_hash(pixels: np.ndarray) -> str:
@@ -32,7 +33,12 @@ def coded_hash(payload: bytes, orientation: int) -> str:
     digest = xxhash.xxh3_128(f"jpeg {orientation}".encode())
     for piece in coded_bytes(payload):
         digest.update(piece)
-    return digest.hexdigest()[:_DIGITS]
+    return (_CODED + digest.hexdigest())[:_DIGITS]
+
+
+def is_coded(content: str) -> bool:
+    """Tell whether a picture is known by its coded bytes rather than by its pixels."""
+    return content.startswith(_CODED)
 
 
 def file_hash(payload: bytes) -> str:

@@ -24,10 +24,11 @@ from striate.data.lazy import LazyPixels
 from striate.data.part import Part
 from striate.data.preprocess import statistics
 from striate.data.rows import Rows, some
-from striate.data.scan import Census, Tick, take_census, two_labels
+from striate.data.scan import MISSING, Census, Tick, take_census, two_labels
 from striate.data.sources.find import find_source
 from striate.data.sources.named import NAMED
 from striate.data.sources.source import Skipped, Source
+from striate.data.twins import united
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,6 +165,8 @@ def load_data(
     found = develop(source, census, sizes, store, tick)
     skipped += found.skipped
     _check_any(found.index, skipped, source)
+    contents = united(source, census, found.index, found.contents, preprocess)
+    found = replace(found, contents=tuple(contents))
     given = [source.records[i].part for i in found.index]
     conflicts = two_labels(source, found.index, found.contents, given)
     skipped += conflicts.values()
@@ -267,7 +270,7 @@ def _missing(source: Source, given: Mapping[str, str]) -> list[Skipped]:
     there = {record.path for record in source.records}
     detail = "it was there when the split was made"
     return [
-        Skipped(path=path, reason="missing", detail=detail)
+        Skipped(path=path, reason=MISSING, detail=detail)
         for path in given
         if path not in there
     ]

@@ -21,7 +21,7 @@ Tick = Callable[[int, int], None]
 
 # A set of so few bytes is decoded sooner than a cache is opened.
 SMALL = 4 << 20
-CHANGED = "changed-since-scan"
+CHANGED, MISSING = "changed-since-scan", "missing"
 SPAN = 16  # files a thread takes at a time
 
 

@@ -10,7 +10,6 @@ import multiprocessing
 import os
 import signal
 import threading
-import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -31,7 +30,12 @@ if TYPE_CHECKING:
     from striate.data.lazy import Gathered, LazyPixels
 
 TIMEOUT = 120.0  # seconds; no batch takes so long unless a picture hangs its decoder
-WATCH = 0.5  # seconds between two looks at whether the parent is still there
+_DIED = "a process that decodes pictures died or was killed"
+_DIED_FIX = (
+    "if memory ran out use fewer --workers; --workers 0 decodes without processes; the "
+    "system's log says who was killed"
+)
+_HUNG_FIX = "run `striate data check` on the pictures, or leave the newest out"
 
 # As plain arrays: tensors would travel through shared memory, which a killed process
 # leaves behind.
@@ -63,12 +67,10 @@ def decoded_by_workers(
     context = multiprocessing.get_context(start)
     numbers: SimpleQueue[int] = context.SimpleQueue()
     waiting: deque[Future[Sent]] = deque()
-    pool = ProcessPoolExecutor(
-        pixels.workers, context, _begin, (pixels, os.getpid(), numbers)
-    )
+    pool = ProcessPoolExecutor(pixels.workers, context, _begin, (pixels, numbers))
 
     def take() -> Gathered:
-        rows, index, lost = _result(waiting.popleft(), timeout)
+        rows, index, lost = waiting.popleft().result(timeout)
         return Gathered(torch.from_numpy(rows), torch.from_numpy(index), lost)
 
     whole = False
@@ -80,27 +82,33 @@ def decoded_by_workers(
         while waiting:
             yield take()
         whole = True
+    except BrokenProcessPool as error:
+        raise WorkerError(_DIED, where="--workers", fix=_DIED_FIX) from error
+    except TimeoutError as error:
+        what = f"no batch was decoded within {timeout:.0f} s: a decoder hangs"
+        raise WorkerError(what, where="--workers", fix=_HUNG_FIX) from error
     finally:
         for future in waiting:
             future.cancel()
         _end(pool, numbers, at_once=not whole)
 
 
-def _begin(pixels: LazyPixels, parent: int, numbers: SimpleQueue[int]) -> None:
+def _begin(pixels: LazyPixels, numbers: SimpleQueue[int]) -> None:
     global _mine
     _mine = pixels
     # Ctrl-C in a terminal reaches the whole group; the parent decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)  # the processes are the parallelism
     numbers.put(os.getpid())
-    threading.Thread(target=_follow, args=(parent,), daemon=True).start()
+    threading.Thread(target=_follow, daemon=True).start()
 
 
-def _follow(parent: int) -> None:
+def _follow() -> None:
     """End with the parent, even where it was killed and could not say so."""
-    while os.getppid() == parent:
-        time.sleep(WATCH)
-    os._exit(1)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _decode(index: np.ndarray) -> Sent:
@@ -108,24 +116,6 @@ def _decode(index: np.ndarray) -> Sent:
     with unwarned():
         gathered = _mine.attempt(torch.from_numpy(index))
     return gathered.pixels.numpy(), gathered.index.numpy(), gathered.lost
-
-
-def _result(future: Future[Sent], timeout: float) -> Sent:
-    try:
-        return future.result(timeout)
-    except BrokenProcessPool as error:
-        what = "a process that decodes pictures died or was killed"
-        fix = (
-            "if memory ran out use fewer --workers; --workers 0 decodes without "
-            "processes; the system's log says who was killed"
-        )
-        raise WorkerError(what, where="--workers", fix=fix) from error
-    except TimeoutError as error:
-        what = (
-            f"no batch was decoded within {timeout:.0f} s: a picture hangs its decoder"
-        )
-        fix = "run `striate data check` on the pictures, or leave the newest out"
-        raise WorkerError(what, where="--workers", fix=fix) from error
 
 
 def _end(pool: ProcessPoolExecutor, numbers: SimpleQueue[int], at_once: bool) -> None:

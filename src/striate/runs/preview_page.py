@@ -9,6 +9,7 @@ from torch import Tensor
 
 from striate.core.findings import (
     Block,
+    Cell,
     Column,
     Figure,
     Figures,
@@ -28,6 +29,7 @@ from striate.report.words import percent
 from striate.runs.preview import Preview, Seen, unnormalised
 
 SIDE = 176  # pixels that a small picture is enlarged to, by whole factors
+FRAME = 160  # grey level around every picture
 SPREAD = 2.5  # deviations either way that the view of the numbers shows
 
 
@@ -102,7 +104,7 @@ def _costs(found: Preview) -> Table:
         Column(title="border", kind="ratio", hint="mean share of the input"),
         Column(title="enlarged", kind="ratio", hint="pictures below the input's size"),
     )
-    rows = []
+    rows: list[tuple[Cell, ...]] = []
     for mode, cost in found.costs.items():
         chosen = f"{mode} ←" if mode == found.preprocess.resize else mode
         numbers = *cost.kept, *(round(b, 2) for b in cost.bent), cost.border[0]
@@ -124,6 +126,11 @@ def _advice(found: Preview) -> list[Block]:
         said.append(
             f"Of some pictures only {percent(cost.kept[1], 0)} is seen. If what "
             "matters may lie at an edge, use squash or pad."
+        )
+    if cost.border[0] > 0.25:
+        said.append(
+            f"{percent(cost.border[0], 0)} of what the network computes is border. An "
+            "--image-size HEIGHTxWIDTH near the pictures' own aspect wastes less."
         )
     if cost.enlarged > 0.5:
         said.append(
@@ -166,8 +173,12 @@ def _drawn(pixels: np.ndarray, caption: str, detail: str = "") -> Picture:
     if most > SIDE:
         rows, columns = (max(1, round(side * SIDE / most)) for side in (height, width))
         small = Preprocess(channels=channels, height=rows, width=columns)
-        return picture(to_input(pixels, small).numpy(), caption, detail)
-    return picture(enlarge(pixels, height * (SIDE // most)), caption, detail)
+        pixels = to_input(pixels, small).numpy()
+    else:
+        pixels = enlarge(pixels, height * (SIDE // most))
+    # A frame: background on a white page would not be seen to end.
+    framed = np.pad(pixels, ((1, 1), (1, 1), (0, 0)), constant_values=FRAME)
+    return picture(framed, caption, detail)
 
 
 def _numbers(found: Preview) -> Table:
