@@ -21,7 +21,7 @@ import torch
 from pictures import encoded, image, snapshot, stripes, write_folder
 from striate.core.spec import Preprocess
 from striate.data import cache as cache_room
-from striate.data import develop, facts, memory, packing, packs, preprocess, scan
+from striate.data import decode, develop, facts, memory, packing, packs, scan
 from striate.data.cache import Cache, open_cache
 from striate.data.load import load_data
 from striate.data.packs import Builder, Donors, open_pack, pack_key, weigh
@@ -432,5 +432,7 @@ def test_the_pixels_of_preprocessing_rules(monkeypatch):
     before = packs.geometry_key(size)
     monkeypatch.setattr(packs, "RULES", 2)
     assert packs.geometry_key(size) != before
-    assert preprocess.REDUCED_MARGIN == 2.0  # likewise: another value is another RULES
+    # Likewise: other values are another RULES.
+    assert decode.REDUCED == ((4, 4), (2, 3))
+    assert decode.LARGE_JPEG == 1_500_000
     assert np.dtype(packs._ROW).itemsize == 88

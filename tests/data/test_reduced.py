@@ -1,11 +1,11 @@
 """Large JPEGs at a fraction: within the tolerance, as strict, known by the same hash.
 
-Guards taken out once, each test then red: the margin of 2, the rule that small JPEGs
+Guards taken out once, each test then red: the margins, the rule that small JPEGs
 are decoded whole, the orientation in the hash, the comparison across formats.
 """
 
 import io
-from functools import partial
+from itertools import product
 
 import numpy as np
 import pytest
@@ -15,16 +15,25 @@ from PIL import Image
 from pictures import encoded
 from striate.core.spec import Preprocess
 from striate.data import decode as decoding
-from striate.data import preprocess as room
-from striate.data.decode import UndecodableError, examine, fraction, unwarned
+from striate.data.decode import UndecodableError, examine, unwarned
 from striate.data.identity import coded_hash, content_hash, is_coded
 from striate.data.load import load_data
-from striate.data.preprocess import file_to_input, look, look_at_sizes, to_input
+from striate.data.preprocess import file_to_input, look, look_at_sizes
+
+
+@pytest.fixture(scope="module", params=["china.jpg", "flower.jpg"])
+def sharp(request):
+    """2.5 megapixels of a photograph that is sharp to the pixel: the hardest case."""
+    from sklearn.datasets import load_sample_image
+
+    one = load_sample_image(request.param)
+    row = np.concatenate([one, one[:, ::-1], one], 1)
+    return encoded(Image.fromarray(np.concatenate([row, row[::-1], row])), "JPEG")
 
 
 @pytest.fixture(scope="module")
 def photo():
-    """A real photograph at 1.9 megapixels, and as a JPEG of camera quality."""
+    """A photograph at 1.9 megapixels, and as a JPEG of camera quality."""
     from sklearn.datasets import load_sample_image
 
     small = Image.fromarray(load_sample_image("china.jpg"))
@@ -39,21 +48,21 @@ def make(side, resize="squash", jpeg="reduced", **options):
 
 
 @pytest.mark.parametrize("resize", ["squash", "crop", "pad"])
-@pytest.mark.parametrize("side", [32, 64, 96, 160, 224])
-def test_the_tolerance(photo, side, resize):
-    """Stated in docs/preprocessing.md: mean below 1 level, none off by more than 12."""
-    full = file_to_input(photo[1], make(side, resize, "full")).float()
-    reduced = file_to_input(photo[1], make(side, resize)).float()
+@pytest.mark.parametrize("side", [32, 64, 80, 96, 128, 160, 213])
+def test_the_tolerance(sharp, side, resize):
+    """As docs/preprocessing.md states it."""
+    assert look(sharp, make(side)).factor > 1
+    full = file_to_input(sharp, make(side, resize, "full")).float()
+    reduced = file_to_input(sharp, make(side, resize)).float()
     gap = (full - reduced).abs()
-    assert gap.mean() < 1
-    assert gap.max() <= 12
+    assert gap.mean() < 1.5
+    assert gap.flatten().quantile(0.999) <= 20
 
 
 @pytest.mark.parametrize(
-    ("side", "factor"),
-    [(50, 8), (75, 8), (76, 4), (150, 4), (151, 2), (300, 2), (301, 1)],
+    ("side", "factor"), [(9, 4), (75, 4), (76, 2), (200, 2), (201, 1), (999, 1)]
 )
-def test_twice_the_input_is_always_left(photo, side, factor):
+def test_enough_is_always_left(photo, side, factor):
     seen = look(photo[1], make(side))
     assert (seen.factor, seen.sides) == (factor, (1200, 1600))
     assert seen.pixels.shape == (-(-1200 // factor), -(-1600 // factor), 3)
@@ -62,9 +71,8 @@ def test_twice_the_input_is_always_left(photo, side, factor):
 def test_sides_that_a_fraction_does_not_divide():
     noise = np.random.default_rng(0).integers(0, 256, (1237, 1301, 1), np.uint8)
     grey = encoded(Image.fromarray(noise[..., 0]), "JPEG")
-    for factor in (2, 4, 8):
-        least = (1237 / factor, 1301 / factor)
-        seen = examine(grey, least=lambda height, width, least=least: least)
+    for factor, rows in ((2, 200), (4, 70)):
+        seen = examine(grey, scaled=lambda height, width, rows=rows: (rows, rows))
         assert seen.factor == factor
         assert seen.pixels.shape == (-(-1237 // factor), -(-1301 // factor), 1)
 
@@ -78,15 +86,11 @@ def test_small_jpegs_and_other_formats_are_decoded_whole(photo):
 
 def test_what_it_is_known_by_depends_on_the_file_alone(photo):
     """Else another image size would deal another split."""
-    known = {
-        look(photo[1], make(s, jpeg=j)).content for s in (8, 99) for j in room_jpegs
-    }
+    settings = product((8, 99), ("full", "reduced"))
+    known = {look(photo[1], make(side, jpeg=j)).content for side, j in settings}
     assert len(known) == 1
     assert is_coded(known.pop())
     assert not is_coded(content_hash(photo[0]))
-
-
-room_jpegs = ("full", "reduced")
 
 
 @pytest.mark.parametrize("turn", range(1, 9))
@@ -98,8 +102,8 @@ def test_each_way_up(photo, turn):
     turned = encoded(wide, "JPEG", quality=92, exif=exif)
     full = file_to_input(turned, make(64, "pad", "full"))
     reduced = file_to_input(turned, make(64, "pad"))
-    assert (full.float() - reduced.float()).abs().max() <= 12
-    assert look(turned, make(64)).factor == 8
+    assert (full.float() - reduced.float()).abs().mean() < 1.5
+    assert look(turned, make(64)).factor == 4
     same = look(turned, make(64)).content == look(photo[1], make(64)).content
     assert same == (turn == 1)
 
@@ -185,13 +189,6 @@ def test_a_lossless_copy_of_a_large_jpeg_is_found(photo, tmp_path):
     assert len(set(contents.values())) == 8
 
 
-def test_fraction_is_the_largest_that_does():
-    for height, width, rows in ((1000, 3000, 100), (900, 801, 100), (799, 9000, 100)):
-        factor = fraction((height, width), lambda h, w, rows=rows: (rows, rows))
-        assert min(height, width) >= factor * rows
-        assert factor == 8 or min(height, width) < 2 * factor * rows
-
-
 def test_sixteen_bits_by_their_own_white():
     wide = np.array([[0, 1000, 4095]], np.uint16)
     file = io.BytesIO()
@@ -201,11 +198,3 @@ def test_sixteen_bits_by_their_own_white():
     assert decoding.decode(file.getvalue())[..., 0].tolist() == [[0, 4, 16]]
     with pytest.raises(UndecodableError, match="above-white: a value of 4,095"):
         decoding.decode(file.getvalue(), white=4000)
-
-
-def test_the_least_sides_follow_the_resize():
-    p = make(100, "crop")
-    assert partial(room._least, p)(1000, 3000) == (200, 600)
-    assert torch.equal(
-        to_input(np.zeros((50, 60, 3), np.uint8), p), torch.zeros(100, 100, 3).byte()
-    )

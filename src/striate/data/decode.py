@@ -32,6 +32,10 @@ MAX_BYTES = 1 << 30
 # From this size on a JPEG may be decoded at a fraction of it, and is known by its coded
 # bytes rather than by pixels that need not all be made.
 LARGE_JPEG = 1_500_000
+# (fraction, how many times the scaled sides it must leave): the antialiased resize
+# that follows hides how the fraction was made. Eighths never come within the tolerance
+# of docs/preprocessing.md (NOTEBOOK.md, 2026-11-22).
+REDUCED = ((4, 4), (2, 3))
 
 _GREY_MODES = ("1", "L", "LA", "I;16", "I;16L", "I;16B", "I;16N")
 _KNOWN_OTHERS = {
@@ -121,7 +125,7 @@ class Decoded:
     Args:
         pixels: (height, width, 1 or 3) uint8.
         content: A hash of what the picture shows.
-        factor: 2, 4 or 8 where a large JPEG was decoded at that fraction.
+        factor: 2 or 4 where a large JPEG was decoded at that fraction.
         sides: Height and width of the whole picture as displayed.
     """
 
@@ -131,7 +135,7 @@ class Decoded:
     sides: tuple[int, int]
 
 
-Least = Callable[[int, int], tuple[float, float]]
+Scaled = Callable[[int, int], tuple[int, int]]
 
 
 def decode(payload: bytes, background: int = 255, white: int = WHITE) -> np.ndarray:
@@ -159,7 +163,7 @@ def examine(
     payload: bytes,
     background: int = 255,
     white: int = WHITE,
-    least: Least | None = None,
+    scaled: Scaled | None = None,
 ) -> Decoded:
     """Decode a picture and say what identifies it.
 
@@ -167,8 +171,8 @@ def examine(
         payload: The whole file.
         background: Grey level laid under transparent pixels, 0–255.
         white: The 16-bit grey value that becomes 255.
-        least: Given the displayed (height, width), the least sides that will do: a
-            large JPEG may then be decoded at a half, a quarter or an eighth.
+        scaled: Given the displayed (height, width), the sides that the picture will
+            be scaled to: a large JPEG may then be decoded at a half or a quarter.
 
     Raises:
         UndecodableError: As `decode`.
@@ -176,7 +180,7 @@ def examine(
     image = _open(payload)
     try:
         if image.format in ("JPEG", "MPO"):
-            return _examine_jpeg(payload, image, background, least)
+            return _examine_jpeg(payload, image, background, scaled)
         if image.format == "PNG" and b"IEND" not in payload:
             raise UndecodableError("truncated", "the PNG has no end")
         image.load()
@@ -235,13 +239,13 @@ def _describe(payload: bytes) -> str:
 
 
 def _examine_jpeg(
-    payload: bytes, image: Image.Image, background: int, least: Least | None
+    payload: bytes, image: Image.Image, background: int, scaled: Scaled | None
 ) -> Decoded:
     turn = _orientation(image)
     width, height = image.size
     large = width * height >= LARGE_JPEG
     sides = (width, height) if turn >= 5 else (height, width)
-    factor = fraction(sides, least) if large and least else 1
+    factor = fraction(sides, scaled) if large and scaled else 1
     coded = _decode_jpeg(payload, image.mode, -(-height // factor), -(-width // factor))
     if image.mode == "CMYK":  # Pillow knows Adobe's inverted inks
         image.load()
@@ -251,16 +255,18 @@ def _examine_jpeg(
     return Decoded(pixels, content, factor, sides)
 
 
-def fraction(sides: tuple[int, int], least: Least) -> int:
-    """Return the largest of 8, 4, 2, 1 by which sides can be divided and still do.
+def fraction(sides: tuple[int, int], scaled: Scaled) -> int:
+    """Return 4, 2 or 1: how much smaller a large JPEG may be decoded.
 
     Example:
-        >>> fraction((3000, 4000), lambda height, width: (600, 800))
+        >>> fraction((3000, 4000), lambda height, width: (160, 160))
         4
     """
-    rows, columns = least(*sides)
-    fits = (f for f in (8, 4, 2) if sides[0] >= f * rows and sides[1] >= f * columns)
-    return next(fits, 1)
+    rows, columns = scaled(*sides)
+    for factor, margin in REDUCED:
+        if sides[0] >= factor * margin * rows and sides[1] >= factor * margin * columns:
+            return factor
+    return 1
 
 
 def _decode_jpeg(payload: bytes, mode: str, height: int, width: int) -> np.ndarray:

@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 _LUMA = (19_595, 38_470, 7_471)
 _CHUNK = 1 << 22
 _COUNTED = 1 << 28
-# A JPEG decoded at a fraction must leave this many times the sides it is scaled to:
-# what is left for the antialiased resize hides how the fraction was made.
-REDUCED_MARGIN = 2.0
 _CACHED = 1 << 18  # values that stay in a core's cache as float32: 1 MiB
 
 
@@ -34,8 +31,9 @@ def look(payload: bytes, preprocess: Preprocess) -> Decoded:
     Raises:
         UndecodableError: The file is no usable picture.
     """
-    least = partial(_least, preprocess) if preprocess.jpeg == "reduced" else None
-    return examine(payload, preprocess.background, preprocess.white, least)
+    p = preprocess
+    scaled = partial(scaled_sides, p) if p.jpeg == "reduced" else None
+    return examine(payload, p.background, p.white, scaled)
 
 
 def look_at_sizes(
@@ -54,7 +52,7 @@ def look_at_sizes(
     for size in sizes[1:]:
         if (
             seen.factor > 1
-            and fraction(seen.sides, partial(_least, size)) < seen.factor
+            and fraction(seen.sides, partial(scaled_sides, size)) < seen.factor
         ):
             seen = look(payload, size)
         made.append(to_input(seen.pixels, size))
@@ -68,11 +66,6 @@ def file_to_input(payload: bytes, preprocess: Preprocess) -> Tensor:
         UndecodableError: The file is no usable picture.
     """
     return to_input(look(payload, preprocess).pixels, preprocess)
-
-
-def _least(preprocess: Preprocess, height: int, width: int) -> tuple[float, float]:
-    rows, columns = scaled_sides(preprocess, height, width)
-    return REDUCED_MARGIN * rows, REDUCED_MARGIN * columns
 
 
 def to_input(pixels: np.ndarray, preprocess: Preprocess) -> Tensor:

@@ -9,8 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from striate.core.spec import Preprocess
-from striate.data.decode import FORMATS, LARGE_JPEG, MAX_PIXELS, MAX_SIDE
-from striate.data.preprocess import REDUCED_MARGIN
+from striate.data.decode import FORMATS, LARGE_JPEG, MAX_PIXELS, MAX_SIDE, REDUCED
 
 _RESIZES = {
     "squash": "all of the picture; its aspect is bent to the input's",
@@ -45,10 +44,11 @@ def _file_rules(p: Preprocess) -> tuple[Rule, ...]:
     limit = f"over {MAX_PIXELS // 10**6} megapixels or {MAX_SIDE:,} a side is refused"
     jpeg = "every pixel is decoded"
     if p.jpeg == "reduced":
-        jpeg = (
-            f"from {LARGE_JPEG / 1e6:.1f} megapixels on decoded at a half, quarter or "
-            f"eighth, as long as that leaves {REDUCED_MARGIN:g} times the sides below"
+        parts = " or ".join(
+            f"1/{factor} where that leaves {margin} times the sides below"
+            for factor, margin in reversed(REDUCED)
         )
+        jpeg = f"from {LARGE_JPEG / 1e6:.1f} megapixels on decoded at {parts}"
     return (
         Rule(step="format", does=f"told from the content: {', '.join(FORMATS)}"),
         Rule(step="limits", does=limit),
