@@ -55,8 +55,8 @@ def test_the_tolerance(sharp, side, resize):
     full = file_to_input(sharp, make(side, resize, "full")).float()
     reduced = file_to_input(sharp, make(side, resize)).float()
     gap = (full - reduced).abs()
-    assert gap.mean() < 1.5
-    assert gap.flatten().quantile(0.999) <= 20
+    assert gap.mean() < 1.7
+    assert gap.flatten().quantile(0.999) <= 24
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_each_way_up(photo, turn):
     turned = encoded(wide, "JPEG", quality=92, exif=exif)
     full = file_to_input(turned, make(64, "pad", "full"))
     reduced = file_to_input(turned, make(64, "pad"))
-    assert (full.float() - reduced.float()).abs().mean() < 1.5
+    assert (full.float() - reduced.float()).abs().mean() < 1.7
     assert look(turned, make(64)).factor == 4
     same = look(turned, make(64)).content == look(photo[1], make(64)).content
     assert same == (turn == 1)

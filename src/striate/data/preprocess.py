@@ -48,14 +48,14 @@ def look_at_sizes(
         UndecodableError: The file is no usable picture.
     """
     seen = look(payload, sizes[0])
-    made = [to_input(seen.pixels, sizes[0])]
+    made = [seen_to_input(seen, sizes[0])]
     for size in sizes[1:]:
         if (
             seen.factor > 1
             and fraction(seen.sides, partial(scaled_sides, size)) < seen.factor
         ):
             seen = look(payload, size)
-        made.append(to_input(seen.pixels, size))
+        made.append(seen_to_input(seen, size))
     return tuple(made), seen.content
 
 
@@ -65,7 +65,15 @@ def file_to_input(payload: bytes, preprocess: Preprocess) -> Tensor:
     Raises:
         UndecodableError: The file is no usable picture.
     """
-    return to_input(look(payload, preprocess).pixels, preprocess)
+    return seen_to_input(look(payload, preprocess), preprocess)
+
+
+def seen_to_input(seen: Decoded, preprocess: Preprocess) -> Tensor:
+    """Bring a decoded picture to the input, by the sides of the whole of it.
+
+    Those of a reduced decoding are rounded, and could be scaled to a pixel more.
+    """
+    return _to_input(seen.pixels[None], preprocess, seen.sides)[0]
 
 
 def to_input(pixels: np.ndarray, preprocess: Preprocess) -> Tensor:
@@ -88,10 +96,16 @@ def to_input(pixels: np.ndarray, preprocess: Preprocess) -> Tensor:
 
 def batch_to_input(pixels: np.ndarray, preprocess: Preprocess) -> Tensor:
     """Do the same for pictures of one common size, (N, H, W, C)."""
+    return _to_input(pixels, preprocess, (pixels.shape[1], pixels.shape[2]))
+
+
+def _to_input(
+    pixels: np.ndarray, preprocess: Preprocess, sides: tuple[int, int]
+) -> Tensor:
     tensor = torch.from_numpy(np.ascontiguousarray(to_channels(pixels, preprocess)))
     if tensor.shape[1:3] == (preprocess.height, preprocess.width):
         return tensor
-    return _resize(tensor, preprocess)
+    return _resize(tensor, preprocess, sides)
 
 
 def to_channels(pixels: np.ndarray, preprocess: Preprocess) -> np.ndarray:
@@ -112,9 +126,9 @@ def to_channels(pixels: np.ndarray, preprocess: Preprocess) -> np.ndarray:
     raise DataError(what, fix=f"use --in-chans {have}")
 
 
-def _resize(pixels: Tensor, preprocess: Preprocess) -> Tensor:
+def _resize(pixels: Tensor, preprocess: Preprocess, sides: tuple[int, int]) -> Tensor:
     rows, columns = preprocess.height, preprocess.width
-    scaled = _interpolate(pixels, *scaled_sides(preprocess, *pixels.shape[1:3]))
+    scaled = _interpolate(pixels, *scaled_sides(preprocess, *sides))
     return _centre(scaled, rows, columns, preprocess.background)
 
 

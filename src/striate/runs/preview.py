@@ -18,7 +18,7 @@ from striate.data.cache import open_cache
 from striate.data.decode import Header, UndecodableError
 from striate.data.fitting import fit
 from striate.data.load import ImageData, load_data
-from striate.data.preprocess import look, normalise, to_input
+from striate.data.preprocess import file_to_input, look, normalise, to_input
 from striate.data.scan import Census, take_census
 from striate.data.sources.find import find_source
 from striate.data.sources.source import Source
@@ -177,7 +177,7 @@ def _look(source: Source, i: int, modes: Mapping[str, Preprocess]) -> Seen | Non
         else:
             payload = source.payload(i)
             original = look(payload, full).pixels
-            inputs = {m: to_input(look(payload, p).pixels, p) for m, p in modes.items()}
+            inputs = {mode: file_to_input(payload, p) for mode, p in modes.items()}
     except UndecodableError:  # gone since it was loaded
         return None
     return Seen(
