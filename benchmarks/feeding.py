@@ -1,0 +1,146 @@
+"""Feeding small pictures (P3): shift and mirror, normalised float batches.
+
+Claim: ≥ 50 times the pictures a second of torch's DataLoader with torchvision's
+per-picture transforms (RandomCrop with padding, RandomHorizontalFlip, ToTensor,
+Normalize) and as many workers as cores, at 28×28×1 and 32×32×3, batch 128, the same
+threads. Both run in turn in one process; run it in the environment of `make twins`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from peers_vision import torchvision
+from record import save
+from speeds import speeds
+from striate.core.device import keep_freed_memory
+from striate.core.spec import Preprocess
+from striate.data.batches import Batches
+from striate.data.part import Part
+
+BATCH = 128
+SHAPES = {"28×28×1": (28, 1), "32×32×3": (32, 3)}
+
+
+class Pictures(Dataset):
+    """What every tutorial writes: a picture a call, transformed one by one."""
+
+    def __init__(self, pixels: Tensor, labels: Tensor, transform: Callable) -> None:
+        self.pixels, self.labels, self.transform = pixels.numpy(), labels, transform
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, i: int) -> tuple[Tensor, Tensor]:
+        pixels = self.pixels[i]
+        image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+        return self.transform(image), self.labels[i]
+
+
+def peer(pixels: Tensor, labels: Tensor, p: Preprocess, workers: int) -> DataLoader:
+    """Return the DataLoader over per-picture transforms."""
+    t = torchvision().transforms
+    transform = t.Compose(
+        [
+            t.RandomCrop(p.height, padding=p.height // 8),
+            t.RandomHorizontalFlip(),
+            t.ToTensor(),
+            t.Normalize(p.mean, p.std),
+        ]
+    )
+    pictures = Pictures(pixels, labels, transform)
+    return DataLoader(
+        pictures,
+        BATCH,
+        shuffle=True,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+    )
+
+
+def seconds(batches: Callable[[], object], count: int) -> float:
+    """Return microseconds a picture of going through an epoch once."""
+    start = time.perf_counter()
+    seen = 0
+    for x, y in batches():
+        assert x.dtype == torch.float32
+        seen += len(y)
+    assert seen == count
+    return 1e6 * (time.perf_counter() - start) / count
+
+
+def main() -> None:
+    """Race, print, save."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--count", type=int, default=20_000)
+    options = parser.parse_args()
+    keep_freed_memory()
+    cores = os.cpu_count() or 1
+    rows = []
+    for name, (side, channels) in SHAPES.items():
+        draw = np.random.default_rng(0)
+        shape = (options.count, side, side, channels)
+        pixels = torch.from_numpy(draw.integers(0, 256, shape, np.uint8))
+        labels = torch.zeros(options.count, dtype=torch.int64)
+        p = Preprocess(
+            channels=channels,
+            height=side,
+            width=side,
+            mean=(0.5,) * channels,
+            std=(0.25,) * channels,
+        )
+        part = Part(pixels=pixels, labels=labels, paths=("",) * options.count)
+        ours = Batches(
+            part=part, preprocess=p, batch_size=BATCH, augment="shift+mirror"
+        )
+        rivals = {
+            "striate": lambda ours=ours: ours(0),
+            f"DataLoader, {cores} workers": lambda q=peer(
+                pixels, labels, p, cores
+            ): q,
+            "DataLoader, 0 workers": lambda q=peer(pixels, labels, p, 0): q,
+        }
+        times: dict[str, list[float]] = {key: [] for key in rivals}
+        for turn in range(options.rounds + 1):
+            for key in sorted(rivals, reverse=turn % 2 == 1):
+                taken = seconds(rivals[key], options.count)
+                if turn:  # the first is to warm up, and starts the workers
+                    times[key].append(taken)
+        best = min(
+            statistics.median(v) for k, v in times.items() if k != "striate"
+        )
+        own = statistics.median(times["striate"])
+        for key, taken in times.items():
+            median = statistics.median(taken)
+            cells = (
+                f"{name}, {key}",
+                f"{median:.2f} µs",
+                f"{max(taken):.2f} µs",
+                f"{1e6 / median:,.0f}",
+                f"{median / own:.1f}×",
+            )
+            rows.append("| " + " | ".join(cells) + " |")
+            print(rows[-1], flush=True)
+        print(f"{name}: {best / own:.1f}× the faster of the two peers")
+    head = "| feeding | median a picture | worst | pictures/s | striate is faster by |\n"
+    facts = (
+        f"{options.count:,} pictures, batch {BATCH}, {options.rounds} rounds turn about, "
+        f"{torch.get_num_threads()} threads here, workers as said. {speeds()}"
+    )
+    body = head + "|---|---|---|---|---|\n" + "\n".join(rows) + f"\n\n{facts}"
+    save("feeding", "Feeding small pictures, shifted and mirrored (P3)", body)
+
+
+if __name__ == "__main__":
+    main()
