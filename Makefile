@@ -5,8 +5,9 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 TWINS := .venv-twins
+PEERS := .venv-peers
 
-.PHONY: setup demo test test-all twins lint bench docs clean
+.PHONY: setup demo test test-all twins lint bench bench-augment docs clean
 
 setup: $(READY)
 
@@ -60,9 +61,21 @@ bench: $(READY)
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/summary.py
 
+# The libraries that augmentation is raced against, in an environment like the twins'.
+$(PEERS)/.ready: $(READY)
+	$(PYTHON) -m venv $(PEERS)
+	$(BIN)/python $(SITE) > $$($(PEERS)/bin/python $(SITE))/outer.pth
+	echo "$(CURDIR)/src" >> $$($(PEERS)/bin/python $(SITE))/outer.pth
+	$(PEERS)/bin/python -m pip install --quiet --no-deps --requirement \
+		benchmarks/peers.txt
+	@touch $@
+
+bench-augment: $(PEERS)/.ready
+	$(PEERS)/bin/python benchmarks/augment.py
+
 docs: $(READY)
 	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
 	@echo docs/_build/html/index.html
 
 clean:
-	rm -rf $(VENV) $(TWINS) docs/_build .coverage* .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(TWINS) $(PEERS) docs/_build .coverage* .mypy_cache .ruff_cache .pytest_cache

@@ -128,11 +128,12 @@ def test_exported_names_are_frozen_and_real():
 
 
 FLAGS = {
-    "train": "--augment --background --batch-size --cache --cache-gb --config "
-    "--device --epochs --image-size --in-chans --jpeg --json --label-smoothing --lr "
-    "--mean --model --momentum --normalise --optimizer --out --overwrite --patience "
-    "--preset --quiet --resize --schedule --seed --std --test-fraction --val-fraction "
-    "--weight-decay --white --workers",
+    "train": "--augment --background --batch-size --border --cache --cache-gb --colour "
+    "--config --crop --cutmix --device --epochs --erase --image-size --in-chans --jpeg "
+    "--json --label-smoothing --lr --mean --mirror --mixup --model --momentum "
+    "--normalise --optimizer --out --overwrite --patience --preset --quiet --resize "
+    "--rotate --scale --schedule --seed --shear --shift --std --test-fraction "
+    "--val-fraction --warp --weight-decay --white --workers",
     "evaluate": "--data --json --part",
     "predict": "--json --out",
     "summary": "--against --batch-size --csv --depth --explain --html --image-size "

@@ -20,6 +20,7 @@ from pictures import encoded, image, stripes, write_folder
 from striate.core.errors import DataError, WorkerError
 from striate.core.spec import Preprocess
 from striate.data import develop, lazy, memory, workers
+from striate.data.augment import Augment, augmentation
 from striate.data.batches import Batches
 from striate.data.lazy import FileOriginals, LazyPixels
 from striate.data.load import load_data
@@ -65,14 +66,22 @@ def test_rows_look_like_a_tensor(photos):
     assert torch.equal(pixels.part([7, 1])[:], whole[[7, 1]])
 
 
-@pytest.mark.parametrize("augment", ["none", "shift+mirror", "crop"])
+AUGMENTS = {
+    "none": Augment(),
+    "moved": Augment(shift=0.25, mirror="horizontal"),
+    "six": augmentation("six"),
+    "cropped": Augment(crop=0.3, mirror="both"),
+}
+
+
+@pytest.mark.parametrize("name", AUGMENTS)
 @pytest.mark.parametrize("count", [0, 1, 2])
-def test_draws_are_equal_between_worker_counts(photos, augment, count):
+def test_draws_are_equal_between_worker_counts(photos, name, count):
     """D7: they differ between epochs and samples, never between ways of loading."""
     pixels = lazily(photos)
     held = Part.of(pixels[:], list(range(24)), [str(i) for i in range(24)])
-    resident = Batches(part=held, preprocess=SIZE, batch_size=5, augment=augment)
-    lazy_ones = batches(lazily(photos, workers=count), augment=augment)
+    resident = Batches(part=held, preprocess=SIZE, batch_size=5, augment=AUGMENTS[name])
+    lazy_ones = batches(lazily(photos, workers=count), augment=AUGMENTS[name])
     for epoch in (0, 1):
         for (x, y), (u, v) in zip(resident(epoch), lazy_ones(epoch), strict=True):
             assert torch.equal(y, v)

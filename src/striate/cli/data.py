@@ -5,10 +5,13 @@ from __future__ import annotations
 import argparse
 from types import ModuleType
 
-from striate.cli import data_preview
+from striate.cli import data_augment, data_preview
 
 # One module a subverb, as in `cli.main`: a docstring, `configure` and `run`.
-SUBVERBS: dict[str, ModuleType] = {"preview": data_preview}
+SUBVERBS: dict[str, ModuleType] = {
+    "augment": data_augment,
+    "preview": data_preview,
+}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -44,7 +44,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def add_setting(
     parser: argparse.ArgumentParser, field: dataclasses.Field[Any], kind: Any
 ) -> None:
-    """Add the flag of a recipe's setting; not given, it stays unset."""
+    """Add a setting's flag, with its help, choices and default."""
     flag = f"--{field.name.replace('_', '-')}"
     choices = field.metadata.get("choices")
     default = "" if field.default is None else f" ({field.default})"

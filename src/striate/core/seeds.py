@@ -10,7 +10,14 @@ import hashlib
 
 import numpy as np
 
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+# SplitMix64's step and multipliers (Steele, Lea & Flood 2014, "Fast splittable
+# pseudorandom number generators"; the constants are those of Java 8).
+_STEP = np.uint64(0x9E3779B97F4A7C15)
+_MIX = (
+    (np.uint64(30), np.uint64(0xBF58476D1CE4E5B9)),
+    (np.uint64(27), np.uint64(0x94D049BB133111EB)),
+)
+COLUMNS = 1024  # draws that a sample may have; they stand side by side
 
 
 def derive(*parts: object) -> int:
@@ -41,22 +48,33 @@ def permutation(count: int, *parts: object) -> np.ndarray:
     return generator(*parts).permutation(count)
 
 
-def uniforms(index: np.ndarray, *parts: object) -> np.ndarray:
-    """Return a draw in [0, 1) for each number, a function of it and the parts alone.
+def uniform(samples: np.ndarray, columns: range, *parts: object) -> np.ndarray:
+    """Return numbers in [0, 1), each a function of parts, sample and column alone.
 
-    The finaliser of SplitMix64 (Steele, Lea, Flood 2014) over counter and key: no draw
-    depends on how many others are made, or in which order.
+    Entry (i, k) is the number at place `samples[i] * COLUMNS + columns[k]` of the
+    SplitMix64 sequence that starts at `derive(*parts)`; nothing is stepped through, so
+    a sample's draws do not depend on who else is in its batch.
+
+    Args:
+        samples: (N,) numbers of the samples, from 0.
+        columns: Which of a sample's draws, below `COLUMNS`.
+        parts: What they are for: seed, purpose, epoch.
+
+    Shapes:
+        (N,) → (N, len(columns)), float64
 
     Example:
-        >>> both = uniforms(np.array([7, 8]), 0, "shift", 3)
-        >>> bool(uniforms(np.array([8]), 0, "shift", 3)[0] == both[1])
+        >>> both = uniform(np.array([3, 8]), range(2), 0, "rotate", 1)
+        >>> bool((both[1:] == uniform(np.array([8]), range(2), 0, "rotate", 1)).all())
         True
     """
-    with np.errstate(over="ignore"):
-        x = (index.astype(np.uint64) + np.uint64(1)) * _GOLDEN + np.uint64(
-            derive(*parts)
-        )
-        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        x ^= x >> np.uint64(31)
-    return (x >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    if columns and not 0 <= min(columns) <= max(columns) < COLUMNS:
+        raise ValueError(f"columns {columns} are not within 0–{COLUMNS - 1}")
+    first = samples.astype(np.uint64)[:, None] * np.uint64(COLUMNS)
+    places = first + np.array(columns, np.uint64)
+    bits = np.uint64(derive(*parts)) + (places + np.uint64(1)) * _STEP
+    for shift, factor in _MIX:
+        bits = (bits ^ (bits >> shift)) * factor
+    bits ^= bits >> np.uint64(31)
+    # 53 bits are what a float64 in [0, 1) holds evenly.
+    return (bits >> np.uint64(11)) * 2.0**-53

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from striate.core.seeds import permutation
 from striate.core.spec import Preprocess
-from striate.data.augment import mirror, mirrored
-from striate.data.lazy import Gathered
-from striate.data.moves import cropped, shifted
+from striate.data.augment import Augment, augmentation
 from striate.data.part import Part
 from striate.data.preprocess import normalise
 from striate.data.rows import gathered
-
-Batch = tuple[Tensor, Tensor]
+from striate.data.views import Batch, Views
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,32 +39,44 @@ class Batches:
     preprocess: Preprocess
     batch_size: int
     shuffle: bool = True
-    augment: str = "none"
+    augment: Augment | str = "none"
+    classes: int = 0
     seed: int = 0
     device: torch.device | str = "cpu"
 
     def __call__(self, epoch: int = 0) -> Iterator[Batch]:
-        """Yield (input, label) batches: (N, C, H, W) float32 and (N,) int64."""
-        flips = None
-        if "mirror" in self.augment:
-            flips = mirrored(len(self.part), epoch, self.seed)
-        pixels_held = self.part.pixels
-        if "crop" in self.augment and self.part.larger is not None:
-            pixels_held = self.part.larger
-        for batch in gathered(pixels_held, self.indices(epoch)):
-            pixels = self._moved(batch, epoch).to(self.device, non_blocking=True)
-            if flips is not None:
-                pixels = mirror(pixels, flips[batch.index].to(self.device))
-            labels = self.part.labels[batch.index].to(self.device, non_blocking=True)
-            yield normalise(pixels, self.preprocess), labels
+        """Yield (input, label) batches: (N, C, H, W) float32 and (N,) int64.
 
-    def _moved(self, batch: Gathered, epoch: int) -> Tensor:
-        if "crop" in self.augment:
-            size = self.preprocess.height, self.preprocess.width
-            return cropped(batch.pixels, batch.index, self.seed, epoch, size)
-        if "shift" in self.augment:
-            return shifted(batch.pixels, batch.index, self.seed, epoch)
-        return batch.pixels
+        Where `augment` mixes pictures, targets are (N, classes) float32.
+        """
+        views = self._views
+        if views is not None and views.tape is not None:
+            yield from map(views.moved(epoch), self.indices(epoch))
+            return
+        held = self.part.pixels if views is None else views.held
+        for batch in gathered(held, self.indices(epoch)):
+            if views is not None:
+                yield views(batch.pixels, batch.index, epoch)
+                continue
+            labels = self.part.labels[batch.index].to(self.device, non_blocking=True)
+            sent = batch.pixels.to(self.device, non_blocking=True)
+            yield normalise(sent, self.preprocess), labels
+
+    @cached_property
+    def _views(self) -> Views | None:
+        augment = self.augment
+        if isinstance(augment, str):
+            augment = augmentation(augment)
+        if not augment.acts:
+            return None
+        return Views(
+            part=self.part,
+            preprocess=self.preprocess,
+            augment=augment,
+            classes=self.classes,
+            seed=self.seed,
+            device=self.device,
+        )
 
     def indices(self, epoch: int = 0) -> list[Tensor]:
         """Return the picture numbers of each batch of an epoch."""

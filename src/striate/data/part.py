@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from striate.data.rows import Rows
+from striate.data.rows import Rows, taken
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,3 +41,10 @@ class Part:
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    def take(self, index: Tensor) -> Tensor:
+        """Return the pixels of some pictures, (n, H, W, C).
+
+        Whole pictures are copied at once, where `pixels[index]` goes byte by byte.
+        """
+        return taken(self.pixels, index)

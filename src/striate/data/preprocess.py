@@ -181,14 +181,16 @@ def normalise(batch: Tensor, preprocess: Preprocess) -> Tensor:
         [1.0, -1.0]
     """
     count, height, width, channels = batch.shape
-    flat = batch.reshape(count, -1)
-    times = height * width if channels > 1 else 1
+    # Pictures in one piece, or with longer rows than are wanted (cut from wider ones).
+    shape = (count, 1, -1) if batch.is_contiguous() else (count, height, -1)
+    rows = batch.reshape(shape)
+    times = rows.shape[2] // channels if channels > 1 else 1
     mean, std = _rows(preprocess.mean, preprocess.std, times, batch.device)
-    ready = torch.empty(flat.shape, device=batch.device)
-    step = count if batch.is_cuda else max(1, _CACHED // flat.shape[1])
+    ready = torch.empty(rows.shape, device=batch.device)
+    step = count if batch.is_cuda else max(1, _CACHED // max(1, rows[0].numel()))
     for start in range(0, count, max(step, 1)):
         chunk = slice(start, start + step)
-        ready[chunk].copy_(flat[chunk]).sub_(mean).div_(std)
+        ready[chunk].copy_(rows[chunk]).sub_(mean).div_(std)
     return ready.view(count, height, width, channels).permute(0, 3, 1, 2)
 
 
@@ -196,8 +198,8 @@ def normalise(batch: Tensor, preprocess: Preprocess) -> Tensor:
 def _rows(
     mean: tuple[float, ...], std: tuple[float, ...], times: int, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    # One long row for a whole picture: subtracting three numbers at a time, as
-    # broadcasting over channels would, takes ten times as long.
+    # One long row for many pixels: subtracting three numbers at a time, as broadcasting
+    # over channels would, takes ten times as long.
     return tuple(  # type: ignore[return-value]
         (255 * torch.tensor(values, device=device)).repeat(times)
         for values in (mean, std)

@@ -67,10 +67,11 @@ def gathered(pixels: Rows, indices: Iterable[Tensor]) -> Iterator[Gathered]:
         yield from pixels.batches(indices)
         return
     for index in indices:
-        yield Gathered(_taken(pixels, index), index)
+        yield Gathered(taken(pixels, index), index)
 
 
-def _taken(pixels: Tensor | SomeRows, index: Tensor) -> Tensor:
-    if isinstance(pixels, SomeRows):
-        return pixels[index]
-    return pixels.index_select(0, index)
+def taken(pixels: Rows, index: Tensor) -> Tensor:
+    """Return the pictures of an index; whole ones are copied, not byte by byte."""
+    if isinstance(pixels, Tensor):
+        return pixels.index_select(0, index)
+    return pixels[index]

@@ -28,7 +28,7 @@ def train_step(
         model: Any network from (N, C, H, W) to (N, classes); auxiliary heads add
             their share of the cost, see `core.outputs`.
         x: A batch of inputs.
-        y: Class numbers, (N,).
+        y: Class numbers (N,), or shares of classes (N, classes) of mixed pictures.
         optimizer: Over the model's parameters.
         label_smoothing: Share of the target spread over all classes (Szegedy 2015).
 

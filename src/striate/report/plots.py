@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from striate.core.files import write_bytes
-from striate.core.findings import Curve, Matrix, Series
+from striate.core.findings import Curve, Images, Matrix, Series
 from striate.report.scales import Scale, fit, heat, shown, tick_text
 from striate.report.words import one_line, reading, shorten
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 DPI = 200  # twice the usual 100: sharp on dense screens and in print
 INK, SOFT, RULE = "#1d2125", "#596068", "#e3e3de"
 HUES = ("#1f5f8b", "#c4582a", "#3a7d55", "#84509c", "#8f6b0a", "#b03a67")  # page.css
+# Of galleries, in inches: a picture's pixel, a row, space between, two lines of words.
+_INCH, _PAGE, _GAP, _WORDS = 1 / 144, 10.0, 0.2, 0.36
 DIGITS = 30  # up to so many classes the cells have room for their counts
 
 
@@ -70,6 +72,52 @@ def save_matrix(matrix: Matrix, path: Path) -> None:
         _digits(axes, matrix)
     axes.set_title(_plain(matrix.title), fontsize=11, color=INK, loc="left", pad=12)
     _save(figure, path)
+
+
+def save_images(images: Images, path: Path) -> None:
+    """Draw a gallery into a PNG file, side by side with their words above.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_images(Images(pictures=()), Path(folder) / "none.png")
+        ...     (Path(folder) / "none.png").read_bytes()[1:4]
+        b'PNG'
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.image import imread
+
+    places, wide, tall = _flow(images)
+    figure = Figure(figsize=(wide, tall), dpi=DPI)
+    title = _plain(images.title)
+    figure.text(_GAP / wide, 1 - _GAP / tall, title, color=INK, fontsize=11, va="top")
+    for one, (left, top) in zip(images.pictures, places, strict=True):
+        words = (_plain(one.caption), 8, INK), (_plain(one.detail), 6, SOFT)
+        for line, (text, font, hue) in enumerate(words):
+            height = 1 - (top + 0.16 * line) / tall
+            figure.text(left / wide, height, text, fontsize=font, color=hue, va="top")
+        size = one.width * _INCH / wide, one.height * _INCH / tall
+        below = 1 - (top + _WORDS) / tall - size[1]
+        axes = figure.add_axes((left / wide, below, *size))
+        axes.imshow(imread(io.BytesIO(one.png)), interpolation="nearest", cmap="gray")
+        axes.set_axis_off()
+    _save(figure, path)
+
+
+def _flow(images: Images) -> tuple[list[tuple[float, float]], float, float]:
+    """Place pictures in rows; return left and top of each, and the sides, in inches."""
+    most = max([_PAGE, *(p.width * _INCH for p in images.pictures)])
+    left, top, row = _GAP, 3 * _GAP, 0.0
+    places, widest = [], 3.0
+    for one in images.pictures:
+        width, height = one.width * _INCH, one.height * _INCH + _WORDS
+        if left + width > most + _GAP and left > _GAP:
+            left, top, row = _GAP, top + row + _GAP, 0.0
+        places.append((left, top))
+        row = max(row, height)
+        left += max(width, 1.5) + 2 * _GAP
+        widest = max(widest, left - _GAP)
+    return places, widest, top + row + _GAP
 
 
 def _canvas(width: float, height: float) -> tuple[Figure, Axes]:

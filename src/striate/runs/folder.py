@@ -71,13 +71,14 @@ def _clear(out: Path, overwrite: bool) -> None:
     if not overwrite:
         fix = "choose another --out, or add --overwrite"
         raise RunError("the run folder exists already", where=out, fix=fix)
-    if not _is_run(out):
+    if not is_run(out):
         fix = "choose another --out; only run folders are ever overwritten"
         raise RunError("this exists and is no run folder", where=out, fix=fix)
     shutil.rmtree(out)
 
 
-def _is_run(folder: Path) -> bool:
+def is_run(folder: Path) -> bool:
+    """Tell whether a folder is one that this program made."""
     # Web projects have a manifest.json too, and theirs must not be deleted.
     try:
         manifest = read_json(folder / MANIFEST)

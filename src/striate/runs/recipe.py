@@ -14,12 +14,14 @@ import yaml
 
 from striate.core.errors import SettingError
 from striate.core.registry import unknown
+from striate.core.settings import check, flag
+from striate.core.settings import setting as _setting
 from striate.core.spec import JPEGS, NORMALISATIONS, RESIZES, WHITE
+from striate.data.augment import PRESETS as AUGMENTS
+from striate.data.augment import RANGES, Augment, augmentation
 
 # What works for small networks from scratch; measured in NOTEBOOK.md.
 DEFAULT_LR = {"sgd": 0.05, "adam": 3e-3, "adamw": 3e-3}
-# Changes of place that cost next to nothing; `crop` is a random resized crop.
-AUGMENTS = ("none", "mirror", "shift", "shift+mirror", "crop", "crop+mirror")
 PER_CHANNEL = ("mean", "std")
 SHAPES = {
     "image_size": "a side or HEIGHTxWIDTH",
@@ -29,8 +31,10 @@ SHAPES = {
 SCHEDULE_NAMES = ("one_cycle", "cosine", "step", "constant")
 
 
-def _setting(default: Any, words: str, **extra: Any) -> Any:
-    return field(default=default, metadata={"help": words, **extra})
+def _augment(name: str) -> Any:
+    """Return a range of `Augment` as a setting; None leaves what --augment says."""
+    (own,) = [spec for spec in fields(Augment) if spec.name == name]
+    return field(default=None, metadata=own.metadata)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +74,21 @@ class Recipe:
     label_smoothing: float = _setting(
         0.1, "share of the target spread over all classes", low=0, below=1
     )
-    augment: str = _setting("none", "changes to training pictures", choices=AUGMENTS)
+    augment: str = _setting(
+        "none", "changes to training pictures", choices=tuple(AUGMENTS)
+    )
+    rotate: float | None = _augment("rotate")
+    shear: float | None = _augment("shear")
+    warp: float | None = _augment("warp")
+    mirror: str | None = _augment("mirror")
+    crop: float | None = _augment("crop")
+    colour: float | None = _augment("colour")
+    scale: float | None = _augment("scale")
+    shift: float | None = _augment("shift")
+    erase: float | None = _augment("erase")
+    mixup: float | None = _augment("mixup")
+    cutmix: float | None = _augment("cutmix")
+    border: str | None = _augment("border")
     patience: int = _setting(
         0, "stop after so many epochs without a better validation; 0: never", low=0
     )
@@ -113,36 +131,24 @@ class Recipe:
     )
 
     def __post_init__(self) -> None:
-        for spec in fields(self):
-            _check(spec.name, getattr(self, spec.name), spec.metadata)
+        check(self)
+
+    @property
+    def augmentation(self) -> Augment:
+        """Return what is done to training pictures: the preset, and ranges given."""
+        ranges = {name: getattr(self, name) for name in RANGES}
+        return augmentation(self.augment, **ranges)
 
     def resolved(self) -> Recipe:
         """Return the recipe with every automatic value that needs no data decided."""
         lr = DEFAULT_LR[self.optimizer] if self.lr is None else self.lr
-        return replace(self, lr=lr)
+        return replace(self, lr=lr, **asdict(self.augmentation))
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values in the order of definition."""
         plain = asdict(self)
         lists = (name for name, value in plain.items() if isinstance(value, tuple))
         return plain | {name: list(plain[name]) for name in lists}
-
-
-def _check(name: str, value: Any, rules: Mapping[str, Any]) -> None:
-    flag = f"--{name.replace('_', '-')}"
-    choices = rules.get("choices")
-    if choices and value not in choices:
-        raise unknown(name.replace("_", " "), str(value), choices)
-    if value is None or not isinstance(value, int | float):
-        return
-    if "low" in rules and not value >= rules["low"]:
-        what = f"{name} must be at least {rules['low']}, got {value}"
-        raise SettingError(what, where=flag)
-    if "above" in rules and not value > rules["above"]:
-        raise SettingError(f"{name} must be above {rules['above']}", where=flag)
-    if "below" in rules and not value < rules["below"]:
-        what = f"{name} must be below {rules['below']}, got {value}"
-        raise SettingError(what, where=flag)
 
 
 def setting_types() -> dict[str, Any]:
@@ -180,7 +186,7 @@ def coerce(name: str, value: Any) -> Any:
     except (TypeError, ValueError) as error:
         expected = SHAPES.get(name) or kind.__name__
         what = f"{name} must be {expected}, got {reprlib.repr(value)}"
-        raise SettingError(what, where=f"--{name.replace('_', '-')}") from error
+        raise SettingError(what, where=flag(name)) from error
 
 
 def _exactly(kind: Any, value: Any) -> Any:
@@ -223,6 +229,8 @@ def make_recipe(*layers: Mapping[str, Any]) -> Recipe:
     known = setting_types()
     merged: dict[str, Any] = {}
     for layer in layers:
+        if "augment" in layer:  # a preset starts afresh: no range below it stays
+            merged = {key: merged[key] for key in merged if key not in RANGES}
         for name, value in layer.items():
             if name not in known:
                 raise unknown("setting", name, known)

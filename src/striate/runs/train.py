@@ -24,8 +24,8 @@ from striate.core.files import hash_file, write_csv, write_json, write_text
 from striate.core.seeds import derive
 from striate.data.batches import Batches
 from striate.data.load import ImageData, load_data
-from striate.data.moves import MARGIN
 from striate.data.sources.source import Skipped
+from striate.data.windows import margin_for
 from striate.engine.checkpoint import Keeper, load_weights, save_weights
 from striate.engine.interrupt import polite_interrupt
 from striate.engine.journal import Journal
@@ -81,7 +81,7 @@ def train_recipe(
         image_size=recipe.image_size,
         in_chans=recipe.in_chans,
         **{name: getattr(recipe, name) for name in READING},
-        margin=MARGIN if "crop" in recipe.augment else 1.0,
+        margin=margin_for(recipe.augmentation),
     )
     recipe = _resolve(recipe, data)
     model = create_model(
@@ -253,7 +253,8 @@ def _learn(
             preprocess=data.preprocess,
             batch_size=recipe.batch_size if part == "train" else EVALUATION_BATCH,
             shuffle=part == "train",
-            augment=recipe.augment if part == "train" else "none",
+            augment=recipe.augmentation if part == "train" else "none",
+            classes=data.num_classes,
             seed=recipe.seed,
             device=device,
         )
