@@ -1,7 +1,7 @@
 """Strict decoding: whole pictures or a reason; one meaning for every colour mode.
 
 The guards were each taken out once: without libjpeg-turbo's strictness half JPEGs with
-an end marker pass (Pillow alone takes all of them), without `_lacks_scans` progressive
+an end marker pass (Pillow alone takes all of them), without `lacks_scans` progressive
 ones cut between scans do, without `IEND` a cut PNG does.
 """
 

@@ -342,15 +342,15 @@ def test_duplicates_never_straddle(loaded, photos):
 
 
 def test_a_file_that_vanishes_between_the_two_passes(photos, monkeypatch):
-    from striate.data import load, scan
+    from striate.data import develop, load
 
-    real = scan.read_pixels
+    real = develop.develop
 
     def late(source, *words, **options):
         (photos / "across/00.png").unlink()
         return real(source, *words, **options)
 
-    monkeypatch.setattr(load, "read_pixels", late)
+    monkeypatch.setattr(load, "develop", late)
     data = load_data(photos)
     assert [(s.path, s.reason) for s in data.quarantined] == [
         ("across/00.png", "missing")

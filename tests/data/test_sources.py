@@ -9,7 +9,7 @@ import pytest
 
 from striate.core.errors import DataError
 from striate.core.spec import Labels
-from striate.data import scan
+from striate.data import memory
 from striate.data.load import load_data, load_labelled
 from striate.data.sources.find import find_source
 from striate.data.sources.idx import read_idx
@@ -198,21 +198,23 @@ def test_load_labelled():
 
 def test_memory_is_what_can_be_had_not_what_is_idle(monkeypatch, tmp_path):
     """Free pages leave out the caches, which reading the pictures has just filled."""
-    known = scan._available_bytes()
+    known = memory.available_bytes()
     assert known > 1 << 24
+    assert memory.fits(0.5 * known)
+    assert not memory.fits(2 * known)
 
     def nowhere(self, *words, **options):
         raise OSError
 
     monkeypatch.setattr(Path, "read_text", nowhere)
-    assert scan._available_bytes() > 0
+    assert memory.available_bytes() > 0
 
     def unknown(name):
         raise ValueError
 
-    monkeypatch.setattr(scan.os, "sysconf", unknown)
-    assert scan._available_bytes() is None
-    scan._check_memory((10**9, 10**3, 10**3, 3))
+    monkeypatch.setattr(memory.os, "sysconf", unknown)
+    assert memory.available_bytes() is None
+    assert memory.fits(10**18)
 
 
 def test_progress_of_reading(shared_folder):

@@ -5,10 +5,14 @@ from __future__ import annotations
 import argparse
 from types import ModuleType
 
-from striate.cli import data_augment, data_check
+from striate.cli import data_augment, data_check, data_preview
 
 # One module a subverb, as in `cli.main`: a docstring, `configure` and `run`.
-SUBVERBS: dict[str, ModuleType] = {"check": data_check, "augment": data_augment}
+SUBVERBS: dict[str, ModuleType] = {
+    "check": data_check,
+    "preview": data_preview,
+    "augment": data_augment,
+}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -32,8 +32,13 @@ def console() -> Console:
 
 def print_data(data: ImageData, folder: Path) -> None:
     """Say what the pictures are, and everything a user should be warned of."""
+    console().print(f"run     {folder}", markup=False)
+    print_set(data)
+
+
+def print_set(data: ImageData) -> None:
+    """Say what the pictures are, their parts and classes, and every warning."""
     out = console()
-    out.print(f"run     {folder}", markup=False)
     parts = " · ".join(f"{name} {len(part):,}" for name, part in data.parts.items())
     out.print(f"[bold]{data.name}[/]  {data.preprocess.spec}  {parts}")
     out.print(f"{data.num_classes} classes: {_listed(data.labels)}", style="dim")

@@ -80,3 +80,9 @@ class InterruptedRunError(StriateError):
     """The user stopped the work; what was done so far is saved."""
 
     exit_code = 130
+
+
+class WorkerError(StriateError):
+    """A helper process died or hung; what it was doing can be started again."""
+
+    exit_code = 1

@@ -16,13 +16,17 @@ FEW = 10  # below this many training pictures a class's figures mean little
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SplitRow:
-    """A line of `split.csv`: a used picture, its part, and the hash of its content."""
+    """A line of `split.csv`: a used picture, its part, and what identifies it.
+
+    `content` is a hash of what it shows, `sha256` of its file (empty without one).
+    """
 
     path: str
     label: str
     part: str
     group: str
     content: str
+    sha256: str = ""
 
 
 def assign(

@@ -97,6 +97,12 @@ class Augment:
         return self.bends or self.shift > 0 or self.mirror != "none"
 
     @property
+    def only_crops(self) -> bool:
+        """Tell whether windows along the axes are all that bends: those are resized."""
+        others = (self.rotate, self.shear, self.warp, self.scale)
+        return self.crop > 0 and not any(others)
+
+    @property
     def mixes(self) -> bool:
         """Tell whether targets are shared between two classes."""
         return self.mixup > 0 or self.cutmix > 0

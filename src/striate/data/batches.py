@@ -1,9 +1,10 @@
-"""Batches of tensors from a part held in memory, in an order that is a function."""
+"""Batches of tensors from a part, in an order that is a function of seed and epoch."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -13,9 +14,8 @@ from striate.core.spec import Preprocess
 from striate.data.augment import Augment, augmentation
 from striate.data.part import Part
 from striate.data.preprocess import normalise
-from striate.data.views import Views
-
-Batch = tuple[Tensor, Tensor]
+from striate.data.rows import gathered
+from striate.data.views import Batch, Views
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,16 +49,20 @@ class Batches:
 
         Where `augment` mixes pictures, targets are (N, classes) float32.
         """
-        views = self._views()
-        for index in self.indices(epoch):
-            pixels = self.part.take(index)
+        views = self._views
+        if views is not None and views.tape is not None:
+            yield from map(views.moved(epoch), self.indices(epoch))
+            return
+        held = self.part.pixels if views is None else views.held
+        for batch in gathered(held, self.indices(epoch)):
             if views is not None:
-                yield views(pixels, index, epoch)
+                yield views(batch.pixels, batch.index, epoch)
                 continue
-            labels = self.part.labels[index].to(self.device, non_blocking=True)
-            sent = pixels.to(self.device, non_blocking=True)
+            labels = self.part.labels[batch.index].to(self.device, non_blocking=True)
+            sent = batch.pixels.to(self.device, non_blocking=True)
             yield normalise(sent, self.preprocess), labels
 
+    @cached_property
     def _views(self) -> Views | None:
         augment = self.augment
         if isinstance(augment, str):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import zlib
 
 MAX_FRAMES = 10_000  # an animation of five minutes; more is a bomb or no photograph
@@ -16,11 +15,6 @@ _KNOWN_OTHERS = {
     b"pk\x03\x04": "a ZIP archive",
     b"{\\rtf": "an RTF document",
 }
-
-# JPEG markers; in coded data 0xFF is followed by 0 or a restart.
-_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")
-_PROGRESSIVE, _END, _SCAN = 0xC2, 0xD9, 0xDA
-_JPEG_START = b"\xff\xd8"
 
 _PNG_START = 8
 _PNG_NEEDED = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
@@ -44,49 +38,6 @@ def kind_of(payload: bytes) -> str:
     except UnicodeDecodeError:
         return "the content is of no picture format that is read here"
     return "this is a text file"
-
-
-def is_cut_jpeg(payload: bytes) -> bool:
-    r"""Tell whether a JPEG breaks off, with or without an end marker put behind.
-
-    Example:
-        >>> is_cut_jpeg(b"\xff\xd8\xff\xe0\0\x10JFIF"), is_cut_jpeg(b"BM")
-        (True, False)
-    """
-    if not payload.startswith(_JPEG_START):
-        return False
-    position, scans = 2, 0
-    while match := _MARKER.search(payload, position):
-        start, kind = match.end(), payload[match.end() - 1]
-        if kind == _END:
-            return scans == 0
-        scans += kind == _SCAN
-        position = start + int.from_bytes(payload[start : start + 2])
-    return True
-
-
-def lacks_scans(payload: bytes) -> bool:
-    """Tell whether a progressive JPEG ends before its last refinement.
-
-    Every scan (ITU-T T.81, G.1) sends coefficients Ss–Se down to bit Al. A file cut
-    between scans decodes without complaint to a blurred picture.
-    """
-    missing: dict[tuple[int, int], int] = {}
-    position = 2
-    while match := _MARKER.search(payload, position):
-        start, kind = match.end(), payload[match.end() - 1]
-        if kind == _END:
-            break
-        position = start + int.from_bytes(payload[start : start + 2])
-        segment = payload[start + 2 : position]
-        if kind == _PROGRESSIVE:
-            components = segment[6::3]
-            missing = {(c, k): 1 for c in components for k in range(64)}
-        elif kind == _SCAN and missing:
-            low, high, bits = segment[-3:]
-            for component in segment[1:-3:2]:
-                missing |= {(component, k): bits & 15 for k in range(low, high + 1)}
-    return any(missing.values())
 
 
 def png_fault(payload: bytes) -> tuple[str, str] | None:

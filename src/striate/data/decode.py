@@ -2,7 +2,7 @@
 
 JPEG goes through a strict libjpeg-turbo, because Pillow accepts every half JPEG that
 carries an end marker; everything else goes through Pillow. Rules: EXIF orientation
-is applied; 16-bit grey becomes v·255/65535 (never clipped); transparency is laid on
+is applied; 16-bit grey becomes v·255/white (never clipped); transparency is laid on
 `background`; of animations and multi-page files the first picture counts.
 """
 
@@ -12,7 +12,7 @@ import io
 import os
 import stat
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,14 +21,10 @@ import numpy as np
 import simplejpeg
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from striate.data.containers import (
-    MAX_FRAMES,
-    gif_frames,
-    is_cut_jpeg,
-    kind_of,
-    lacks_scans,
-    png_fault,
-)
+from striate.core.spec import WHITE
+from striate.data.containers import MAX_FRAMES, gif_frames, kind_of, png_fault
+from striate.data.identity import coded_hash, content_hash
+from striate.data.jpeg import is_cut, lacks_scans
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 MAX_PIXELS = 100_000_000  # a 100-megapixel camera; decoded that is 300 MB
@@ -37,6 +33,13 @@ MAX_BYTES = 1 << 30
 # No real picture is both large and this empty; a header's promise may be.
 UNSEEN_PIXELS = 1 << 24
 PIXELS_A_BYTE = 1000
+# From this size on a JPEG may be decoded at a fraction of it, and is known by its coded
+# bytes rather than by pixels that need not all be made.
+LARGE_JPEG = 1_500_000
+# (fraction, how many times the scaled sides it must leave): the antialiased resize
+# that follows hides how the fraction was made. Eighths never come within the tolerance
+# of docs/preprocessing.md (NOTEBOOK.md, 2026-11-22).
+REDUCED = ((4, 4), (2, 3))
 
 _GREY_MODES = ("1", "L", "LA", "I;16", "I;16L", "I;16B", "I;16N")
 
@@ -125,12 +128,33 @@ def read_header(payload: bytes) -> Header:
     return Header(height=height, width=width, channels=channels)
 
 
-def decode(payload: bytes, background: int = 255) -> np.ndarray:
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """A picture's pixels and what identifies it.
+
+    Args:
+        pixels: (height, width, 1 or 3) uint8.
+        content: A hash of what the picture shows.
+        factor: 2 or 4 where a large JPEG was decoded at that fraction.
+        sides: Height and width of the whole picture as displayed.
+    """
+
+    pixels: np.ndarray
+    content: str
+    factor: int
+    sides: tuple[int, int]
+
+
+Scaled = Callable[[int, int], tuple[int, int]]
+
+
+def decode(payload: bytes, background: int = 255, white: int = WHITE) -> np.ndarray:
     """Return 8-bit pixels, (height, width, 1) for grey or (height, width, 3) for RGB.
 
     Args:
         payload: The whole file.
         background: Grey level laid under transparent pixels, 0–255.
+        white: The 16-bit grey value that becomes 255.
 
     Raises:
         UndecodableError: The file is damaged, cut short, too large or no picture.
@@ -142,10 +166,33 @@ def decode(payload: bytes, background: int = 255) -> np.ndarray:
         >>> decode(file.getvalue()).shape
         (3, 4, 3)
     """
-    return _pixels(payload, _open(payload), background)
+    return examine(payload, background, white).pixels
 
 
-def inspect(payload: bytes, background: int = 255) -> tuple[np.ndarray, Nature]:
+def examine(
+    payload: bytes,
+    background: int = 255,
+    white: int = WHITE,
+    scaled: Scaled | None = None,
+) -> Decoded:
+    """Decode a picture and say what identifies it.
+
+    Args:
+        payload: The whole file.
+        background: Grey level laid under transparent pixels, 0–255.
+        white: The 16-bit grey value that becomes 255.
+        scaled: Given the displayed (height, width), the sides that the picture will
+            be scaled to: a large JPEG may then be decoded at a half or a quarter.
+
+    Raises:
+        UndecodableError: As `decode`.
+    """
+    return _examine(payload, _open(payload), background, white, scaled)
+
+
+def inspect(
+    payload: bytes, background: int = 255, white: int = WHITE
+) -> tuple[np.ndarray, Nature]:
     """Decode, and say what kind of file it is and what became of its pixels.
 
     Raises:
@@ -153,17 +200,27 @@ def inspect(payload: bytes, background: int = 255) -> tuple[np.ndarray, Nature]:
     """
     image = _open(payload)
     frames = _frames(payload, image)
-    pixels = _pixels(payload, image, background)
-    return pixels, _nature(image, frames)
+    decoded = _examine(payload, image, background, white, None)
+    return decoded.pixels, _nature(image, frames)
 
 
-def _pixels(payload: bytes, image: Image.Image, background: int) -> np.ndarray:
+def _examine(
+    payload: bytes,
+    image: Image.Image,
+    background: int,
+    white: int,
+    scaled: Scaled | None,
+) -> Decoded:
     try:
-        _check_whole(payload, image)
+        if image.format in ("JPEG", "MPO"):
+            return _examine_jpeg(payload, image, background, scaled)
+        if image.format == "PNG" and (fault := png_fault(payload)):
+            raise UndecodableError(*fault)
         image.load()
         if _orientation(image) > 1:
             image = ImageOps.exif_transpose(image)
-        return _to_array(image, background)
+        pixels = _to_array(image, background, white)
+        return Decoded(pixels, content_hash(pixels), 1, pixels.shape[:2])
     except UndecodableError:
         raise
     except (MemoryError, OverflowError) as error:
@@ -179,15 +236,20 @@ def _reason(payload: bytes, text: str) -> str:
     if "too large" in said:
         return "too-large"
     words = ("truncated", "premature", "eof", "broken", "not enough", "end of")
-    cut = any(word in said for word in words) or is_cut_jpeg(payload)
+    cut = any(word in said for word in words) or is_cut(payload)
     return "truncated" if cut else "damaged"
+
+
+def pixel_content(payload: bytes, background: int = 255, white: int = WHITE) -> str:
+    """Return the hash of a picture's pixels, however large: all of them are made."""
+    return content_hash(decode(payload, background, white))
 
 
 def _open(payload: bytes) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(payload), formats=FORMATS)
     except UnidentifiedImageError:
-        if is_cut_jpeg(payload):
+        if is_cut(payload):
             raise UndecodableError("truncated", "a JPEG's beginning only") from None
         raise UndecodableError("not-an-image", kind_of(payload)) from None
     except Exception as error:  # Pillow's plugins raise many kinds on hostile headers
@@ -215,23 +277,65 @@ def _check_size(payload: bytes, image: Image.Image) -> None:
         raise UndecodableError("too-large", detail)
 
 
-def _check_whole(payload: bytes, image: Image.Image) -> None:
-    if image.format in ("JPEG", "MPO"):
-        _check_jpeg(payload, image.mode)
-    if image.format == "PNG" and (fault := png_fault(payload)):
-        raise UndecodableError(*fault)
+def _examine_jpeg(
+    payload: bytes, image: Image.Image, background: int, scaled: Scaled | None
+) -> Decoded:
+    turn = _orientation(image)
+    width, height = image.size
+    large = width * height >= LARGE_JPEG
+    sides = (width, height) if turn >= 5 else (height, width)
+    factor = fraction(sides, scaled) if large and scaled else 1
+    coded = _decode_jpeg(payload, image.mode, -(-height // factor), -(-width // factor))
+    if image.mode == "CMYK":  # Pillow knows Adobe's inverted inks
+        image.load()
+        coded = _to_array(image, background, WHITE)
+    pixels = np.ascontiguousarray(_turned(coded, turn))
+    content = coded_hash(payload, max(turn, 1)) if large else content_hash(pixels)
+    return Decoded(pixels, content, factor, sides)
 
 
-def _check_jpeg(payload: bytes, mode: str) -> None:
+def fraction(sides: tuple[int, int], scaled: Scaled) -> int:
+    """Return 4, 2 or 1: how much smaller a large JPEG may be decoded.
+
+    Example:
+        >>> fraction((3000, 4000), lambda height, width: (160, 160))
+        4
+    """
+    rows, columns = scaled(*sides)
+    for factor, margin in REDUCED:
+        if sides[0] >= factor * margin * rows and sides[1] >= factor * margin * columns:
+            return factor
+    return 1
+
+
+def _decode_jpeg(payload: bytes, mode: str, height: int, width: int) -> np.ndarray:
     # Pillow fills what is missing with grey and reports nothing.
     space = {"L": "GRAY", "CMYK": "CMYK"}.get(mode, "RGB")
     try:
-        simplejpeg.decode_jpeg(payload, colorspace=space, strict=True)
+        pixels: np.ndarray = simplejpeg.decode_jpeg(
+            payload,
+            colorspace=space,
+            min_height=height,
+            min_width=width,
+            min_factor=1,
+            strict=True,
+        )
     except ValueError as error:
         text = str(error)
         raise UndecodableError(_reason(payload, text), text) from None
     if lacks_scans(payload):
         raise UndecodableError("truncated", "the progressive JPEG lacks scans")
+    return pixels
+
+
+def _turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """Apply an EXIF orientation (Exif 2.3, tag 0x0112) as views of the rows."""
+    across = pixels.transpose(1, 0, 2) if orientation >= 5 else pixels
+    if orientation in (3, 4, 7, 8):
+        across = across[::-1]
+    if orientation in (2, 3, 6, 7):
+        across = across[:, ::-1]
+    return across
 
 
 def _frames(payload: bytes, image: Image.Image) -> int:
@@ -271,10 +375,9 @@ def _orientation(image: Image.Image) -> int:
     return turned if 1 <= turned <= 8 and not empty else 0
 
 
-def _to_array(image: Image.Image, background: int) -> np.ndarray:
+def _to_array(image: Image.Image, background: int, white: int) -> np.ndarray:
     if image.mode.startswith("I;16"):
-        wide = np.asarray(image).astype(np.uint32)
-        return ((wide * 255 + 32_767) // 65_535).astype(np.uint8)[..., None]
+        return _narrowed(np.asarray(image).astype(np.uint32), white)
     if _is_transparent(image):
         return _flatten(image, background)
     mode = "L" if image.mode in ("1", "L") else "RGB"
@@ -285,6 +388,13 @@ def _to_array(image: Image.Image, background: int) -> np.ndarray:
 def _is_transparent(image: Image.Image) -> bool:
     alpha = image.mode in ("LA", "PA", "La", "RGBA", "RGBa")
     return alpha or "transparency" in image.info
+
+
+def _narrowed(wide: np.ndarray, white: int) -> np.ndarray:
+    if (most := int(wide.max())) > white:
+        detail = f"a value of {most:,} where white is {white:,}"
+        raise UndecodableError("above-white", detail)
+    return ((wide * 255 + white // 2) // white).astype(np.uint8)[..., None]
 
 
 def _flatten(image: Image.Image, background: int) -> np.ndarray:

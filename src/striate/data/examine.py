@@ -9,13 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from striate.data.decode import Nature, UndecodableError, inspect, read_file
-from striate.data.fingerprint import (
-    closeup,
-    content_hash,
-    grey_levels,
-    is_grey,
-    thumbnail,
-)
+from striate.data.fingerprint import closeup, grey_levels, thumbnail
+from striate.data.identity import content_hash, is_grey
 
 WINDOW = 1024  # side of the middle that sharpness is measured in
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from functools import lru_cache
 
 import numpy as np
@@ -10,34 +9,6 @@ import numpy as np
 THUMB = 32  # side of the thumbnail that all pictures are searched by
 CLOSEUP = 128  # longest side of the view that pairs are compared by
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R 601
-
-
-def content_hash(pixels: np.ndarray) -> str:
-    """Hash a picture by what it shows, whatever its file format or metadata.
-
-    Grey stored as three equal channels is the same grey.
-
-    Example:
-        >>> a, b = np.zeros((2, 3, 1), np.uint8), np.zeros((3, 2, 1), np.uint8)
-        >>> content_hash(a) == content_hash(b)
-        False
-        >>> content_hash(a) == content_hash(a.repeat(3, 2))
-        True
-    """
-    if pixels.shape[-1] == 3 and is_grey(pixels):
-        pixels = pixels[..., :1]
-    digest = hashlib.blake2b(repr(pixels.shape).encode(), digest_size=12)
-    digest.update(np.ascontiguousarray(pixels).data)
-    return digest.hexdigest()
-
-
-def is_grey(pixels: np.ndarray) -> bool:
-    """Tell whether all channels are equal; a first row that differs ends the search."""
-    for rows in (pixels[:1], pixels):
-        first = rows[..., :1]
-        if not np.array_equal(np.broadcast_to(first, rows.shape), rows):
-            return False
-    return True
 
 
 def grey_levels(pixels: np.ndarray) -> np.ndarray:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from torch import Tensor
-
 from striate.core.errors import DataError
-from striate.core.spec import Labels, Preprocess
+from striate.core.spec import WHITE, Labels, Preprocess
 from striate.data.assign import (
     SplitRow,
     assign,
@@ -19,25 +17,18 @@ from striate.data.assign import (
     part_order,
     warnings_of,
 )
-from striate.data.decode import Header
+from striate.data.cache import AUTO, DEFAULT_GB, open_cache
+from striate.data.choose import choose_preprocess
+from striate.data.develop import Developed, develop
+from striate.data.lazy import LazyPixels
 from striate.data.part import Part
 from striate.data.preprocess import statistics
-from striate.data.scan import (
-    Tick,
-    common_channels,
-    common_shape,
-    read_headers,
-    read_pixels,
-    two_labels,
-)
+from striate.data.rows import Rows, some
+from striate.data.scan import MISSING, Census, Tick, take_census, two_labels
 from striate.data.sources.find import find_source
 from striate.data.sources.named import NAMED
 from striate.data.sources.source import Skipped, Source
-
-# Where pictures differ in size and the user names none: small enough for the bundled
-# networks to train on a CPU, large enough to recognise things.
-DEFAULT_SIDE = 64
-LARGEST_NATIVE_SIDE = 512
+from striate.data.twins import united
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,14 +88,25 @@ def load_data(
     image_size: int | tuple[int, int] | None = None,
     in_chans: int | None = None,
     resize: str = "squash",
+    background: int = 255,
+    white: int = WHITE,
+    jpeg: str = "reduced",
+    normalise: str = "data",
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
     val_fraction: float = 0.15,
     test_fraction: float = 0.25,
     seed: int = 0,
+    margin: float = 1.0,
+    workers: int = 0,
+    cache: str = AUTO,
+    cache_gb: float = DEFAULT_GB,
     preprocess: Preprocess | None = None,
     given_split: Mapping[str, str] | None = None,
+    given_hashes: Mapping[str, str] | None = None,
     tick: Tick | None = None,
 ) -> ImageData:
-    """Read pictures into memory, check them, and split them where they are not.
+    """Read pictures, check them, and split them where they are not.
 
     Args:
         data: A named set, a folder, a CSV, IDX files, or a source of arrays.
@@ -112,11 +114,24 @@ def load_data(
             where they all share one, else 64.
         in_chans: 1 or 3; grey where every picture is grey.
         resize: `squash`, `crop` or `pad`, see `Preprocess`.
+        background: Grey level under transparency and padding.
+        white: The 16-bit grey value that becomes 255.
+        jpeg: `reduced` or `full`, see `Preprocess`.
+        normalise: `data` measures mean and deviation on the training part, `imagenet`
+            takes those of public weights, `none` gives v/255.
+        mean: Use these instead, one a channel or one for all; with `std`.
+        std: Likewise.
         val_fraction: Share for validation of all pictures that have no part.
         test_fraction: Share for the test, where no test part is given.
         seed: Deals the split.
-        preprocess: Use this, whole, in place of the four settings above.
+        margin: Also hold training pictures at so many times the input's sides, for
+            crops to be cut from.
+        workers: Processes that decode, for sets that neither cache nor memory hold.
+        cache: `auto`, `off`, or a folder to keep decoded pictures in.
+        cache_gb: The most it may hold, in 10⁹ bytes.
+        preprocess: Use this, whole, in place of the settings above.
         given_split: Parts by path, as an earlier `split.csv` had them.
+        given_hashes: SHA-256 by path, likewise; changed files are quarantined.
         tick: Called with (done, all) while decoding.
 
     Raises:
@@ -128,32 +143,45 @@ def load_data(
         {'train': 1078, 'val': 269, 'test': 450}
     """
     source = data if isinstance(data, Source) else find_source(data)
+    skipped: list[Skipped] = []
     if given_split is not None:
+        skipped += _missing(source, given_split)
         source = _with_split(source, given_split)
-    headers = read_headers(source)
-    sound = [i for i, header in enumerate(headers) if isinstance(header, Header)]
-    skipped = [header for header in headers if isinstance(header, Skipped)]
-    _check_any(sound, skipped, source)
-    if preprocess is None:
-        found = [header for header in headers if isinstance(header, Header)]
-        preprocess = _choose(found, image_size, in_chans, resize)
-    scanned = read_pixels(source, sound, preprocess, tick)
-    skipped += scanned.skipped
-    _check_any(scanned.index, skipped, source)
-    given = [source.records[i].part for i in scanned.index]
-    conflicts = two_labels(source, scanned, given)
+    store = open_cache(cache, cache_gb)
+    census = take_census(source, store).compared(source, given_hashes or {})
+    skipped += census.skipped
+    _check_any(census.sound, skipped, source)
+    preprocess = preprocess or choose_preprocess(
+        census,
+        image_size=image_size,
+        in_chans=in_chans,
+        normalise=(normalise, mean, std),
+        resize=resize,
+        background=background,
+        white=white,
+        jpeg=jpeg,
+    )
+    sizes = [preprocess, *([preprocess.enlarged(margin)] if margin > 1 else [])]
+    found = develop(source, census, sizes, store, tick)
+    skipped += found.skipped
+    _check_any(found.index, skipped, source)
+    contents = united(source, census, found.index, found.contents, preprocess)
+    found = replace(found, contents=tuple(contents))
+    given = [source.records[i].part for i in found.index]
+    conflicts = two_labels(source, found.index, found.contents, given)
     skipped += conflicts.values()
-    kept = [k for k in range(len(scanned.index)) if k not in conflicts]
+    kept = [k for k in range(len(found.index)) if k not in conflicts]
     _check_any(kept, skipped, source)
-    records = [source.records[scanned.index[k]] for k in kept]
-    contents = [scanned.contents[k] for k in kept]
     fractions = check_fractions(val_fraction, test_fraction)
-    rows = assign(records, contents, fractions, seed)
+    rows = _rows(source, census, found, kept, fractions, seed)
     labels = check_classes(rows, source.labels)
-    parts = _parts(scanned.pixels, kept, rows, labels)
+    parts = {
+        name: _part(found, kept, rows, labels, name, workers)
+        for name in part_order({row.part for row in rows})
+    }
     if not preprocess.mean:
-        mean, std = statistics(parts["train"].pixels)
-        preprocess = replace(preprocess, mean=mean, std=std)
+        means, stds = statistics(parts["train"].pixels)
+        preprocess = replace(preprocess, mean=means, std=stds)
     return ImageData(
         name=source.name,
         origin=_origin(data),
@@ -175,22 +203,6 @@ def _origin(data: str | Path | Source) -> str:
     return str(Path(data).resolve()) if found else str(data)
 
 
-def _choose(
-    headers: Sequence[Header],
-    image_size: int | tuple[int, int] | None,
-    in_chans: int | None,
-    resize: str,
-) -> Preprocess:
-    if isinstance(image_size, int):
-        image_size = (image_size, image_size)
-    own = common_shape(headers)
-    if own is not None and max(own) > LARGEST_NATIVE_SIDE:
-        own = None
-    height, width = image_size or own or (DEFAULT_SIDE, DEFAULT_SIDE)
-    channels = in_chans or common_channels(headers)
-    return Preprocess(channels=channels, height=height, width=width, resize=resize)
-
-
 def _check_any(
     usable: Sequence[int], skipped: Sequence[Skipped], source: Source
 ) -> None:
@@ -203,21 +215,65 @@ def _check_any(
     raise DataError(what, where=source.root, fix="give PNG, JPEG or other pictures")
 
 
-def _parts(
-    pixels: Tensor, kept: Sequence[int], rows: Sequence[SplitRow], labels: Labels
-) -> dict[str, Part]:
-    number = {name: i for i, name in enumerate(labels.names)}
-    members: dict[str, list[int]] = defaultdict(list)
-    for position, row in enumerate(rows):
-        members[row.part].append(position)
-    return {
-        part: Part.of(
-            pixels[[kept[i] for i in members[part]]],
-            [number[rows[i].label] for i in members[part]],
-            [rows[i].path for i in members[part]],
-        )
-        for part in part_order(set(members))
-    }
+def _rows(
+    source: Source,
+    census: Census,
+    found: Developed,
+    kept: Sequence[int],
+    fractions: Mapping[str, float],
+    seed: int,
+) -> list[SplitRow]:
+    records = [source.records[found.index[k]] for k in kept]
+    contents = [found.contents[k] for k in kept]
+    hashes = [census.hashes[found.index[k]] for k in kept]
+    rows = assign(records, contents, fractions, seed)
+    return [replace(r, sha256=h) for r, h in zip(rows, hashes, strict=True)]
+
+
+def _part(
+    found: Developed,
+    kept: Sequence[int],
+    rows: Sequence[SplitRow],
+    labels: Labels,
+    name: str,
+    workers: int,
+) -> Part:
+    number = {label: i for i, label in enumerate(labels.names)}
+    members = [row for row in rows if row.part == name]
+    sizes = [
+        _pixels(found, kept, rows, name, size) for size in range(len(found.pixels))
+    ]
+    for pixels in sizes:
+        if isinstance(pixels, LazyPixels):
+            pixels.workers, pixels.forgiving = workers, name == "train"
+    return Part.of(
+        sizes[0],
+        [number[row.label] for row in members],
+        [row.path for row in members],
+        sizes[1] if len(sizes) > 1 and name == "train" else None,
+    )
+
+
+def _pixels(
+    found: Developed,
+    kept: Sequence[int],
+    rows: Sequence[SplitRow],
+    name: str,
+    size: int,
+) -> Rows:
+    chosen = [k for k, row in zip(kept, rows, strict=True) if row.part == name]
+    return some(found.pixels[size], chosen)
+
+
+def _missing(source: Source, given: Mapping[str, str]) -> list[Skipped]:
+    """Return the files that an earlier split names and that are not there now."""
+    there = {record.path for record in source.records}
+    detail = "it was there when the split was made"
+    return [
+        Skipped(path=path, reason=MISSING, detail=detail)
+        for path in given
+        if path not in there
+    ]
 
 
 def _with_split(source: Source, given: Mapping[str, str]) -> Source:
@@ -241,6 +297,9 @@ def load_labelled(
     preprocess: Preprocess,
     labels: Labels,
     part: str | None = None,
+    *,
+    cache: str = AUTO,
+    cache_gb: float = DEFAULT_GB,
 ) -> tuple[Part, tuple[Skipped, ...]]:
     """Read labelled pictures for judging a trained network; classes match by name.
 
@@ -249,6 +308,8 @@ def load_labelled(
         preprocess: The network's own.
         labels: The network's own.
         part: Only pictures of this given part; all where None.
+        cache: As for `load_data`.
+        cache_gb: Likewise.
 
     Returns:
         The pictures, and the files that could not be used.
@@ -266,13 +327,11 @@ def load_labelled(
         fix = f"it knows: {', '.join(labels.names[:20])}"
         raise DataError(what, where=source.root, fix=fix)
     source = _with_split(source, {r.path: part or "test" for r in wanted})
-    headers = read_headers(source)
-    sound = [i for i, header in enumerate(headers) if isinstance(header, Header)]
-    skipped = [header for header in headers if isinstance(header, Skipped)]
-    scanned = read_pixels(source, sound, preprocess)
-    skipped += scanned.skipped
-    _check_any(scanned.index, skipped, source)
-    records = [source.records[i] for i in scanned.index]
+    census = take_census(source, store := open_cache(cache, cache_gb))
+    found = develop(source, census, [preprocess], store)
+    skipped = (*source.quarantined, *census.skipped, *found.skipped)
+    _check_any(found.index, skipped, source)
+    records = [source.records[i] for i in found.index]
     numbers = [labels.index(record.label) for record in records]
     paths = [record.path for record in records]
-    return Part.of(scanned.pixels, numbers, paths), (*source.quarantined, *skipped)
+    return Part.of(found.pixels[0], numbers, paths), skipped

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from striate.data.rows import Rows, taken
+
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
@@ -17,17 +19,25 @@ class Part:
         pixels: (N, H, W, C) uint8 at the input size.
         labels: (N,) int64 class numbers.
         paths: Where each picture came from, as `split.csv` writes it.
+        larger: The same pictures with room for crops, where they are held so.
     """
 
-    pixels: Tensor = field(repr=False)
+    pixels: Rows = field(repr=False)
     labels: Tensor = field(repr=False)
     paths: tuple[str, ...] = field(repr=False)
+    larger: Rows | None = field(default=None, repr=False)
 
     @classmethod
-    def of(cls, pixels: Tensor, labels: Sequence[int], paths: Sequence[str]) -> Part:
+    def of(
+        cls,
+        pixels: Rows,
+        labels: Sequence[int],
+        paths: Sequence[str],
+        larger: Rows | None = None,
+    ) -> Part:
         """Make a part from class numbers and paths in plain sequences."""
         numbers = torch.tensor(labels, dtype=torch.int64)
-        return cls(pixels=pixels, labels=numbers, paths=tuple(paths))
+        return cls(pixels=pixels, labels=numbers, paths=tuple(paths), larger=larger)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -37,4 +47,4 @@ class Part:
 
         Whole pictures are copied at once, where `pixels[index]` goes byte by byte.
         """
-        return self.pixels.index_select(0, index)
+        return taken(self.pixels, index)

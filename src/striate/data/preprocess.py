@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -9,10 +13,67 @@ from torch.nn import functional as F
 
 from striate.core.errors import DataError
 from striate.core.spec import Preprocess
+from striate.data.decode import Decoded, examine, fraction
+
+if TYPE_CHECKING:
+    from striate.data.rows import Rows
 
 # ITU-R 601 luma in 1/65536, the weights and rounding of every imaging library.
 _LUMA = (19_595, 38_470, 7_471)
-_CHUNK = 1 << 24
+_CHUNK = 1 << 22
+_COUNTED = 1 << 28
+_CACHED = 1 << 18  # values that stay in a core's cache as float32: 1 MiB
+
+
+def look(payload: bytes, preprocess: Preprocess) -> Decoded:
+    """Decode a file as far as this preprocessing needs, and say what identifies it.
+
+    Raises:
+        UndecodableError: The file is no usable picture.
+    """
+    p = preprocess
+    scaled = partial(scaled_sides, p) if p.jpeg == "reduced" else None
+    return examine(payload, p.background, p.white, scaled)
+
+
+def look_at_sizes(
+    payload: bytes, sizes: Sequence[Preprocess]
+) -> tuple[tuple[Tensor, ...], str]:
+    """Return a file as 8-bit input of several sizes, and what identifies it.
+
+    Each is the same to the bit as `file_to_input` alone would make it; the file is
+    decoded again only where one of them takes a smaller fraction of a large JPEG.
+
+    Raises:
+        UndecodableError: The file is no usable picture.
+    """
+    seen = look(payload, sizes[0])
+    made = [seen_to_input(seen, sizes[0])]
+    for size in sizes[1:]:
+        if (
+            seen.factor > 1
+            and fraction(seen.sides, partial(scaled_sides, size)) < seen.factor
+        ):
+            seen = look(payload, size)
+        made.append(seen_to_input(seen, size))
+    return tuple(made), seen.content
+
+
+def file_to_input(payload: bytes, preprocess: Preprocess) -> Tensor:
+    """Return a picture file as 8-bit input, (H, W, C): the one path of every use.
+
+    Raises:
+        UndecodableError: The file is no usable picture.
+    """
+    return seen_to_input(look(payload, preprocess), preprocess)
+
+
+def seen_to_input(seen: Decoded, preprocess: Preprocess) -> Tensor:
+    """Bring a decoded picture to the input, by the sides of the whole of it.
+
+    Those of a reduced decoding are rounded, and could be scaled to a pixel more.
+    """
+    return _to_input(seen.pixels[None], preprocess, seen.sides)[0]
 
 
 def to_input(pixels: np.ndarray, preprocess: Preprocess) -> Tensor:
@@ -35,10 +96,16 @@ def to_input(pixels: np.ndarray, preprocess: Preprocess) -> Tensor:
 
 def batch_to_input(pixels: np.ndarray, preprocess: Preprocess) -> Tensor:
     """Do the same for pictures of one common size, (N, H, W, C)."""
+    return _to_input(pixels, preprocess, (pixels.shape[1], pixels.shape[2]))
+
+
+def _to_input(
+    pixels: np.ndarray, preprocess: Preprocess, sides: tuple[int, int]
+) -> Tensor:
     tensor = torch.from_numpy(np.ascontiguousarray(to_channels(pixels, preprocess)))
     if tensor.shape[1:3] == (preprocess.height, preprocess.width):
         return tensor
-    return _resize(tensor, preprocess)
+    return _resize(tensor, preprocess, sides)
 
 
 def to_channels(pixels: np.ndarray, preprocess: Preprocess) -> np.ndarray:
@@ -59,15 +126,26 @@ def to_channels(pixels: np.ndarray, preprocess: Preprocess) -> np.ndarray:
     raise DataError(what, fix=f"use --in-chans {have}")
 
 
-def _resize(pixels: Tensor, preprocess: Preprocess) -> Tensor:
+def _resize(pixels: Tensor, preprocess: Preprocess, sides: tuple[int, int]) -> Tensor:
     rows, columns = preprocess.height, preprocess.width
-    height, width = pixels.shape[1:3]
+    scaled = _interpolate(pixels, *scaled_sides(preprocess, *sides))
+    return _centre(scaled, rows, columns, preprocess.background)
+
+
+def scaled_sides(preprocess: Preprocess, height: int, width: int) -> tuple[int, int]:
+    """Return the sides a picture is scaled to, before cutting or padding.
+
+    Example:
+        >>> p = Preprocess(channels=3, height=8, width=8, resize="crop")
+        >>> scaled_sides(p, 16, 32)
+        (8, 16)
+    """
+    rows, columns = preprocess.height, preprocess.width
     if preprocess.resize == "squash":
-        return _interpolate(pixels, rows, columns)
+        return rows, columns
     ratios = rows / height, columns / width
     ratio = max(ratios) if preprocess.resize == "crop" else min(ratios)
-    scaled = max(1, round(height * ratio)), max(1, round(width * ratio))
-    return _centre(_interpolate(pixels, *scaled), rows, columns, preprocess.background)
+    return max(1, round(height * ratio)), max(1, round(width * ratio))
 
 
 def _interpolate(pixels: Tensor, rows: int, columns: int) -> Tensor:
@@ -81,6 +159,8 @@ def _interpolate(pixels: Tensor, rows: int, columns: int) -> Tensor:
 def _centre(pixels: Tensor, rows: int, columns: int, background: int) -> Tensor:
     """Cut or fill both sides to (rows, columns) around the middle."""
     height, width = pixels.shape[1:3]
+    if (height, width) == (rows, columns):
+        return pixels
     top, left = (rows - height) // 2, (columns - width) // 2
     # Negative padding cuts; the odd pixel goes to the bottom right.
     amounts = (0, 0, left, columns - width - left, top, rows - height - top)
@@ -100,22 +180,36 @@ def normalise(batch: Tensor, preprocess: Preprocess) -> Tensor:
         >>> normalise(torch.tensor([[[[255]]], [[[0]]]]).byte(), p).flatten().tolist()
         [1.0, -1.0]
     """
-    mean = torch.tensor(preprocess.mean, device=batch.device)
-    std = torch.tensor(preprocess.std, device=batch.device)
-    return (
-        batch.permute(0, 3, 1, 2)
-        .float()
-        .sub_(_plane(255 * mean))
-        .div_(_plane(255 * std))
+    count, height, width, channels = batch.shape
+    # Pictures in one piece, or with longer rows than are wanted (cut from wider ones).
+    shape = (count, 1, -1) if batch.is_contiguous() else (count, height, -1)
+    rows = batch.reshape(shape)
+    times = rows.shape[2] // channels if channels > 1 else 1
+    mean, std = _rows(preprocess.mean, preprocess.std, times, batch.device)
+    ready = torch.empty(rows.shape, device=batch.device)
+    step = count if batch.is_cuda else max(1, _CACHED // max(1, rows[0].numel()))
+    for start in range(0, count, max(step, 1)):
+        chunk = slice(start, start + step)
+        ready[chunk].copy_(rows[chunk]).sub_(mean).div_(std)
+    return ready.view(count, height, width, channels).permute(0, 3, 1, 2)
+
+
+@lru_cache(maxsize=8)
+def _rows(
+    mean: tuple[float, ...], std: tuple[float, ...], times: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    # One long row for many pixels: subtracting three numbers at a time, as broadcasting
+    # over channels would, takes ten times as long.
+    return tuple(  # type: ignore[return-value]
+        (255 * torch.tensor(values, device=device)).repeat(times)
+        for values in (mean, std)
     )
 
 
-def _plane(values: Tensor) -> Tensor:
-    return values.view(1, -1, 1, 1)
+def statistics(pixels: Rows) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return mean and deviation of v/255 for each channel.
 
-
-def statistics(pixels: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return mean and deviation of v/255 for each channel, exactly.
+    Exactly, up to 268 million values; of more, over evenly spaced pictures.
 
     Args:
         pixels: (N, H, W, C), uint8: the training part only.
@@ -124,17 +218,24 @@ def statistics(pixels: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
         >>> statistics(torch.tensor([0, 255]).byte().view(2, 1, 1, 1))
         ((0.5,), (0.5,))
     """
-    levels = torch.arange(256, dtype=torch.float64) / 255
-    means, deviations = [], []
-    for channel in range(pixels.shape[-1]):
+    count, height, width, channels = pixels.shape
+    each = height * width * channels
+    step = max(1, -(-count * each // _COUNTED))
+    span = step * max(1, _CHUNK // each)
+    counts = torch.zeros(channels, 256, dtype=torch.int64)
+    for start in range(0, count, span):
+        chunk = pixels[start : start + span : step].reshape(-1, channels)
         # A histogram: exact, and no float copy of the whole set is made.
-        values = pixels[..., channel].reshape(-1)
-        chunks = torch.chunk(values, 1 + len(values) // _CHUNK)
-        counts = torch.stack([torch.bincount(c, minlength=256) for c in chunks]).sum(0)
-        share = counts.double() / len(values)
-        mean = float(share @ levels)
-        variance = float(share @ (levels - mean) ** 2)
-        means.append(round(mean, 6))
-        # Constant pictures carry nothing; 1/255 keeps the division finite.
-        deviations.append(round(max(variance**0.5, 1 / 255), 6))
-    return tuple(means), tuple(deviations)
+        for channel, values in enumerate(chunk.unbind(1)):
+            counts[channel] += torch.bincount(values, minlength=256)
+    levels = torch.arange(256, dtype=torch.float64) / 255
+    share = counts.double() / counts.sum(1, keepdim=True)
+    means = share @ levels
+    variances = (share * (levels - means[:, None]) ** 2).sum(1)
+    # Constant pictures carry nothing; 1/255 keeps the division finite.
+    deviations = variances.sqrt().clamp_min(1 / 255)
+    return _rounded(means), _rounded(deviations)
+
+
+def _rounded(values: Tensor) -> tuple[float, ...]:
+    return tuple(round(value, 6) for value in values.tolist())

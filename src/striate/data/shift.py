@@ -34,13 +34,61 @@ def whole_pixels(
 
 
 def _moved(pixels: Tensor, shift: np.ndarray, border: str, level: int) -> Tensor:
-    """Cut each picture's window out of it and its border.
-
-    All bordered pictures lie on one tape. A window is a stretch of it, from its first
-    pixel on, in which rows are longer than they will be.
-    """
-    count, height, width, channels = pixels.shape
+    """Cut each picture's window out of it and its border."""
     right, down = (int(most) for most in np.abs(shift).max(axis=0))
+    tape = Tape(pixels, right, down, border, level)
+    return tape.cut(tape.places(np.arange(len(pixels)), shift))
+
+
+class Tape:
+    """Pictures with their borders, one after the other, to cut moved ones out of.
+
+    A window is a stretch of the tape, from its first pixel on, in which rows are
+    longer than they will be: whole pictures are copied, not rows.
+
+    Args:
+        pixels: (N, H, W, C) uint8.
+        right: The largest move in pixels, either way.
+        down: Likewise.
+        border: As for `warp`.
+        level: Of the background, 0–255.
+    """
+
+    def __init__(
+        self, pixels: Tensor, right: int, down: int, border: str, level: int
+    ) -> None:
+        _, self._height, self._width, self._channels = pixels.shape
+        self._most = right, down
+        self._rows = self._height + 2 * down
+        self._columns = self._width + 2 * right
+        self._bytes = _bordered(pixels, right, down, border, level)
+        long = self._height * self._columns * self._channels
+        count = (len(self._bytes) - long) // self._channels + 1
+        self._stretches = self._bytes.as_strided((count, long), (self._channels, 1))
+
+    @staticmethod
+    def weight(pixels: Tensor, right: int, down: int) -> int:
+        """Return the bytes that pictures and their borders take."""
+        count, height, width, channels = pixels.shape
+        return count * (height + 2 * down) * (width + 2 * right) * channels
+
+    def places(self, index: np.ndarray, shift: np.ndarray) -> Tensor:
+        """Return where the windows begin of pictures (n,) moved by (n, 2)."""
+        right, down = self._most
+        first = index * (self._rows * self._columns)
+        first = first + (down - shift[:, 1]) * self._columns + right - shift[:, 0]
+        return torch.from_numpy(first)
+
+    def cut(self, places: Tensor) -> Tensor:
+        """Return the windows that begin there, (n, H, W, C)."""
+        cut = self._stretches.index_select(0, places.to(self._bytes.device))
+        wide = cut.view(len(places), self._height, self._columns, self._channels)
+        return wide[:, :, : self._width]
+
+
+def _bordered(pixels: Tensor, right: int, down: int, border: str, level: int) -> Tensor:
+    """Lay pictures and their borders out on one tape, (bytes,)."""
+    count, height, width, channels = pixels.shape
     rows, columns = height + 2 * down, width + 2 * right
     # The last window may end a little behind the last row.
     size = count * rows * columns * channels
@@ -50,14 +98,7 @@ def _moved(pixels: Tensor, shift: np.ndarray, border: str, level: int) -> Tensor
     if border != "background":
         _fill(wide[:, :, right : right + width], 1, down, border)
         _fill(wide, 2, right, border)
-    long = height * columns * channels
-    stretches = torch.as_strided(
-        tape, ((len(tape) - long) // channels + 1, long), (channels, 1)
-    )
-    first = np.arange(count) * rows * columns
-    first += (down - shift[:, 1]) * columns + (right - shift[:, 0])
-    cut = stretches.index_select(0, torch.from_numpy(first).to(pixels.device))
-    return cut.view(count, height, columns, channels)[:, :, :width]
+    return tape
 
 
 def _fill(wide: Tensor, axis: int, more: int, border: str) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from striate.core.errors import SettingError
 from striate.core.spec import Preprocess
+from striate.data import memory
 from striate.data.augment import Augment
 from striate.data.colour import ColourMap
 from striate.data.draws import Draws, draw
@@ -16,8 +20,12 @@ from striate.data.geometry import course_of, warp
 from striate.data.mix import blank, blend, pairs, shared_targets
 from striate.data.part import Part
 from striate.data.preprocess import normalise
-from striate.data.shift import whole_pixels
+from striate.data.rows import Rows, taken
+from striate.data.shift import Tape, whole_pixels
+from striate.data.windows import cut, windows
 
+TAPE = 1 << 30  # bytes of a part with borders and its mirror image, at most
+Batch = tuple[Tensor, Tensor]
 # Pixels that a thread warps at a time.
 _CHUNK = 1 << 16
 
@@ -54,6 +62,55 @@ class Views:
             what = "mixed pictures have shares of classes, and their number is unknown"
             raise SettingError(what, where="classes", fix="give classes=…")
 
+    @cached_property
+    def tape(self) -> Tape | None:
+        """Return a tape of the whole part and its mirror image, made once for a run.
+
+        Gathering, moving and mirroring a batch is then one copy a picture. None where
+        something else is to be done too, or where it would take too much memory.
+        """
+        augment, pixels = self.augment, self.part.pixels
+        others = augment.bends or augment.mixes or augment.colour or augment.erase
+        if others or augment.mirror in ("vertical", "both"):
+            return None
+        if not isinstance(pixels, Tensor) or torch.device(self.device).type != "cpu":
+            return None
+        right = int(augment.shift * pixels.shape[2])
+        down = int(augment.shift * pixels.shape[1])
+        weight = 2 * Tape.weight(pixels, right, down)
+        if weight > TAPE or not memory.fits(2 * weight):
+            return None
+        both = torch.cat([pixels, pixels.flip(2)])
+        return Tape(both, right, down, augment.border, self.preprocess.background)
+
+    def moved(self, epoch: int) -> Callable[[Tensor], Batch]:
+        """Return what makes a batch of an index from the tape, in an epoch."""
+        tape = self.tape
+        assert tape is not None  # noqa: S101 - asked only where there is one
+        count = len(self.part)
+        every = np.arange(count)
+        draws = draw(
+            self.augment,
+            self.preprocess.spec,
+            every,
+            count=count,
+            seed=self.seed,
+            epoch=epoch,
+        )
+        places = tape.places(every + count * draws.mirror[:, 0], draws.shift)
+
+        def batch(index: Tensor) -> Batch:
+            pixels = tape.cut(places[index])
+            return normalise(pixels, self.preprocess), self.part.labels[index]
+
+        return batch
+
+    @property
+    def held(self) -> Rows:
+        """Return the pictures that views are made of: with room for crops, if any."""
+        larger = self.part.larger if self.augment.only_crops else None
+        return self.part.pixels if larger is None else larger
+
     def __call__(
         self, pixels: Tensor, index: Tensor, epoch: int
     ) -> tuple[Tensor, Tensor]:
@@ -63,7 +120,7 @@ class Views:
         are mixed.
 
         Args:
-            pixels: (N, H, W, C) uint8, the part's pictures of that index.
+            pixels: (N, H, W, C) uint8, the pictures of that index, as `held`.
             index: (N,) their numbers in the part.
             epoch: From 0.
         """
@@ -81,7 +138,7 @@ class Views:
         )
         others = torch.from_numpy(mixed.partner)
         y = shared_targets(labels, self.part.labels[others], mixed.kept, self.classes)
-        other = self._changed(self.part.take(others), others, epoch)
+        other = self._changed(taken(self.held, others), others, epoch)
         return blend(x, other, mixed), y.to(self.device, non_blocking=True)
 
     def _changed(self, pixels: Tensor, index: Tensor, epoch: int) -> Tensor:
@@ -108,10 +165,18 @@ def changed(
     Shapes:
         (N, H, W, C) uint8 → (N, C, H, W) float32, channels last
     """
-    if augment.bends:
+    size = preprocess.height, preprocess.width
+    if augment.only_crops and pixels.shape[1:3] != size:
+        pixels = cut(pixels, windows(draws.crop, *pixels.shape[1:3]), size)
+        x = _straight(pixels, draws, preprocess, augment)
+    elif augment.bends:
         x = _bent(pixels, draws, preprocess, augment.border)
     else:
         x = _straight(pixels, draws, preprocess, augment)
+    return _finished(x, draws)
+
+
+def _finished(x: Tensor, draws: Draws) -> Tensor:
     return x if draws.erased is None else blank(x, draws.erased)
 
 
@@ -121,6 +186,10 @@ def _straight(
     if augment.moves:
         back = preprocess.background
         pixels = whole_pixels(pixels, draws.shift, draws.mirror, augment.border, back)
+    return _coloured(pixels, draws, preprocess)
+
+
+def _coloured(pixels: Tensor, draws: Draws, preprocess: Preprocess) -> Tensor:
     if draws.colour is None:
         return normalise(pixels, preprocess)
     return ColourMap(preprocess, draws.colour, pixels.device)(pixels)

@@ -11,6 +11,7 @@ from striate.audit.layer import shape_text
 from striate.core.findings import Block, Images, Picture, Prose, Section
 from striate.core.spec import Preprocess
 from striate.data.preprocess import normalise
+from striate.data.rows import Rows
 from striate.engine.checkpoint import read_weights
 from striate.look.activations import SHOWN, feature_maps, map_sheet
 from striate.look.filters import filter_limits, filter_tiles, first_convolution
@@ -31,7 +32,7 @@ PER_RIGHT_CELL = 6
 
 
 def cell_pictures(
-    predictions: Predictions, pixels: Tensor
+    predictions: Predictions, pixels: Rows
 ) -> dict[tuple[int, int], tuple[Picture, ...]]:
     """Hold the costliest pictures of every cell."""
     cells: dict[tuple[int, int], list[Picture]] = {}
@@ -44,7 +45,7 @@ def cell_pictures(
     return {cell: tuple(pictures) for cell, pictures in cells.items()}
 
 
-def _captioned(predictions: Predictions, pixels: Tensor, i: int) -> Picture:
+def _captioned(predictions: Predictions, pixels: Rows, i: int) -> Picture:
     true = predictions.labels[int(predictions.truth[i])]
     said = predictions.labels[int(predictions.predicted[i])]
     sure = percent(float(predictions.probabilities[i].max()))
@@ -53,7 +54,7 @@ def _captioned(predictions: Predictions, pixels: Tensor, i: int) -> Picture:
     return picture(pixels[i].numpy(), caption, predictions.paths[i])
 
 
-def most_wrong(predictions: Predictions, pixels: Tensor | None) -> Section:
+def most_wrong(predictions: Predictions, pixels: Rows | None) -> Section:
     """Return the wrong answers that cost most, worst first."""
     wrong = [
         i
@@ -77,7 +78,7 @@ def _scale(side: int, target: int = 96) -> int:
 
 
 def inside(
-    run: Run, predictions: Predictions, pixels: Tensor | None
+    run: Run, predictions: Predictions, pixels: Rows | None
 ) -> Iterable[Section]:
     """Yield the first filters before and after, and one picture's feature maps."""
     blocks: list[Block] = _filters(run)

@@ -15,8 +15,8 @@ from striate.core import device as devices
 from striate.core.errors import DataError
 from striate.core.files import write_csv, write_json
 from striate.core.taps import untouched
-from striate.data.decode import UndecodableError, decode, read_file
-from striate.data.preprocess import normalise, to_input
+from striate.data.decode import UndecodableError, read_file
+from striate.data.preprocess import file_to_input, normalise
 from striate.data.sources.source import Skipped
 from striate.runs.run import Run
 
@@ -121,8 +121,7 @@ def read_input(path: Path, run: Run) -> Tensor:
     Raises:
         UndecodableError: The file is no usable picture.
     """
-    pixels = decode(read_file(path), run.preprocess.background)
-    return to_input(pixels, run.preprocess)
+    return file_to_input(read_file(path), run.preprocess)
 
 
 def _answer(path: Path, odds: Tensor, run: Run) -> Prediction:

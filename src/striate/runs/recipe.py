@@ -16,12 +16,18 @@ from striate.core.errors import SettingError
 from striate.core.registry import unknown
 from striate.core.settings import check, flag
 from striate.core.settings import setting as _setting
-from striate.core.spec import RESIZES
+from striate.core.spec import JPEGS, NORMALISATIONS, RESIZES, WHITE
 from striate.data.augment import PRESETS as AUGMENTS
 from striate.data.augment import RANGES, Augment, augmentation
 
 # What works for small networks from scratch; measured in NOTEBOOK.md.
 DEFAULT_LR = {"sgd": 0.05, "adam": 3e-3, "adamw": 3e-3}
+PER_CHANNEL = ("mean", "std")
+SHAPES = {
+    "image_size": "a side or HEIGHTxWIDTH",
+    "mean": "numbers parted by commas",
+    "std": "numbers parted by commas",
+}
 SCHEDULE_NAMES = ("one_cycle", "cosine", "step", "constant")
 
 
@@ -94,6 +100,22 @@ class Recipe:
         None, "1 grey, 3 colour; grey if every picture is", low=1
     )
     resize: str = _setting("squash", "how pictures meet that size", choices=RESIZES)
+    background: int = _setting(
+        255, "grey level under transparency and padding", low=0, below=256
+    )
+    white: int = _setting(
+        WHITE, "16-bit grey value that becomes 255", low=255, below=WHITE + 1
+    )
+    jpeg: str = _setting(
+        "reduced", "large JPEGs decoded at a fraction, or full", choices=JPEGS
+    )
+    normalise: str = _setting(
+        "data", "mean and deviation", choices=tuple(NORMALISATIONS)
+    )
+    mean: tuple[float, ...] | None = _setting(
+        None, "mean of v/255, one number or one a channel: 0.5,0.5,0.5; with --std"
+    )
+    std: tuple[float, ...] | None = _setting(None, "deviation, likewise")
     val_fraction: float = _setting(
         0.15, "validation share where none is given", above=0
     )
@@ -102,6 +124,11 @@ class Recipe:
         0, "split, initial weights and order are functions of it", low=0
     )
     device: str = _setting("auto", "auto, cpu, cuda, …")
+    cache: str = _setting("auto", "keeps decoded pictures: auto, off or a folder")
+    cache_gb: float = _setting(20.0, "the most the cache may hold, in GB", low=0)
+    workers: int = _setting(
+        0, "processes that decode sets too large to hold; 0: threads", low=0
+    )
 
     def __post_init__(self) -> None:
         check(self)
@@ -120,9 +147,8 @@ class Recipe:
     def as_dict(self) -> dict[str, Any]:
         """Return plain values in the order of definition."""
         plain = asdict(self)
-        if isinstance(self.image_size, tuple):
-            plain["image_size"] = list(self.image_size)
-        return plain
+        lists = (name for name, value in plain.items() if isinstance(value, tuple))
+        return plain | {name: list(plain[name]) for name in lists}
 
 
 def setting_types() -> dict[str, Any]:
@@ -154,9 +180,11 @@ def coerce(name: str, value: Any) -> Any:
     try:
         if name == "image_size":
             return _size(value)
+        if name in PER_CHANNEL:
+            return _per_channel(value)
         return _exactly(kind, value)
     except (TypeError, ValueError) as error:
-        expected = "a side or HEIGHTxWIDTH" if name == "image_size" else kind.__name__
+        expected = SHAPES.get(name) or kind.__name__
         what = f"{name} must be {expected}, got {reprlib.repr(value)}"
         raise SettingError(what, where=flag(name)) from error
 
@@ -167,6 +195,15 @@ def _exactly(kind: Any, value: Any) -> Any:
     if isinstance(value, bool) or not isinstance(value, allowed):
         raise ValueError
     return kind(value)
+
+
+def _per_channel(value: Any) -> tuple[float, ...]:
+    if isinstance(value, str):
+        value = value.split(",")
+    values = value if isinstance(value, list | tuple) else [value]
+    if not values:
+        raise ValueError
+    return tuple(_exactly(float, number) for number in values)
 
 
 def _size(value: Any) -> int | tuple[int, int]:

@@ -16,6 +16,7 @@ from striate.core.spec import Labels, Preprocess
 from striate.data.batches import Batches
 from striate.data.load import ImageData, load_data, load_labelled
 from striate.data.part import Part
+from striate.data.scan import CHANGED, MISSING
 from striate.data.sources.source import Skipped
 from striate.engine.checkpoint import load_weights
 from striate.engine.evaluate import evaluate
@@ -136,6 +137,10 @@ class Run:
             origin,
             preprocess=self.preprocess,
             given_split={row["path"]: row["split"] for row in rows},
+            given_hashes={row["path"]: row.get("sha256", "") for row in rows},
+            cache=self.recipe.cache,
+            cache_gb=self.recipe.cache_gb,
+            workers=self.recipe.workers,
         )
 
     def predictions(self, part: str) -> Predictions:
@@ -179,7 +184,14 @@ class Run:
             found, skipped = load_labelled(data, self.preprocess, self.labels, part)
             return found, part or data, skipped
         chosen = part or ("test" if "test" in self.data.parts else "val")
-        return self.data.part(chosen), chosen, ()
+        return self.data.part(chosen), chosen, self._lost()
+
+    def _lost(self) -> tuple[Skipped, ...]:
+        """Return the run's pictures that are gone or have changed since it began."""
+        if self._given_data is not None:
+            return ()
+        reasons = (CHANGED, MISSING)
+        return tuple(s for s in self.data.quarantined if s.reason in reasons)
 
     def evaluate(self, part: str | None = None, data: str | None = None) -> Score:
         """Judge a part of the run's own data (test where there is one), or others."""

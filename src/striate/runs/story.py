@@ -7,8 +7,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from torch import Tensor
-
 from striate.audit.network import audit
 from striate.audit.table import figures, layer_table, remarks
 from striate.core.errors import StriateError
@@ -28,6 +26,7 @@ from striate.core.findings import (
     Series,
     Table,
 )
+from striate.data.rows import Rows
 from striate.engine.metrics import Score
 from striate.report.html import render
 from striate.report.plots import save_curve, save_matrix
@@ -86,7 +85,7 @@ def _when(iso: str) -> str:
     return datetime.fromisoformat(iso).strftime("%Y-%m-%d %H:%M UTC")
 
 
-def _pixels(run: Run) -> Tensor | None:
+def _pixels(run: Run) -> Rows | None:
     """Return the judged part's pictures, or None where the data is gone."""
     try:
         part = run.data.part(run.judged_part)
@@ -190,7 +189,7 @@ def learning_curves(history: Sequence[dict[str, float]]) -> tuple[Curve, ...]:
 
 
 def _answers(
-    run: Run, predictions: Predictions, score: Score, pixels: Tensor | None
+    run: Run, predictions: Predictions, score: Score, pixels: Rows | None
 ) -> Section:
     held = cell_pictures(predictions, pixels) if pixels is not None else {}
     matrix = confusion(score, run.judged_part, held)

@@ -25,6 +25,7 @@ from striate.core.seeds import derive
 from striate.data.batches import Batches
 from striate.data.load import ImageData, load_data
 from striate.data.sources.source import Skipped
+from striate.data.windows import margin_for
 from striate.engine.checkpoint import Keeper, load_weights, save_weights
 from striate.engine.interrupt import polite_interrupt
 from striate.engine.journal import Journal
@@ -41,6 +42,11 @@ from striate.runs.run import CUSTOM, EVALUATION_BATCH, Run, score_dict
 from striate.runs.story import write_report
 
 AUTO = "auto"
+# Settings that say how pictures are read; `load_data` takes them under these names.
+READING = (
+    *("resize", "background", "white", "jpeg", "normalise", "mean", "std"),
+    *("val_fraction", "test_fraction", "seed", "cache", "cache_gb", "workers"),
+)
 Begun = Callable[[ImageData, Path], None]
 
 
@@ -74,10 +80,8 @@ def train_recipe(
         recipe.data,
         image_size=recipe.image_size,
         in_chans=recipe.in_chans,
-        resize=recipe.resize,
-        val_fraction=recipe.val_fraction,
-        test_fraction=recipe.test_fraction,
-        seed=recipe.seed,
+        **{name: getattr(recipe, name) for name in READING},
+        margin=margin_for(recipe.augmentation),
     )
     recipe = _resolve(recipe, data)
     model = create_model(
@@ -128,12 +132,16 @@ def _resolve(recipe: Recipe, data: ImageData) -> Recipe:
     model = recipe.model
     if model == AUTO:
         model = "notes_grey" if data.in_chans == 1 else "notes_colour"
+    used = data.preprocess
     return replace(
         recipe.resolved(),
         model=model,
         image_size=data.image_size,
         in_chans=data.in_chans,
-        resize=data.preprocess.resize,
+        resize=used.resize,
+        background=used.background,
+        white=used.white,
+        jpeg=used.jpeg,
     )
 
 
@@ -201,8 +209,8 @@ def _write_inputs(
     write_text(folder / names.ARGS, settings_text(recipe))
     write_json(folder / names.CLASSES, list(data.labels.names))
     write_json(folder / names.PREPROCESS, data.preprocess.as_dict())
-    rows = ((r.path, r.label, r.part, r.group, r.content) for r in data.rows)
-    columns = ("path", "label", "split", "group", "content")
+    rows = ((r.path, r.label, r.part, r.group, r.content, r.sha256) for r in data.rows)
+    columns = ("path", "label", "split", "group", "content", "sha256")
     write_csv(folder / names.SPLIT, columns, rows)
     _write_skipped(folder / names.QUARANTINE, data.quarantined, data.ignored)
     first = first_convolution(model)
