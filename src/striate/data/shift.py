@@ -103,8 +103,12 @@ def _bordered(pixels: Tensor, right: int, down: int, border: str, level: int) ->
 
 def _fill(wide: Tensor, axis: int, more: int, border: str) -> None:
     """Fill `more` rows or columns at both ends of an axis from what lies between."""
-    inner = wide.narrow(axis, more, wide.shape[axis] - 2 * more)
-    take = more if border == "reflect" else min(more, 1)
-    for first, end in ((0, 0), (more + inner.shape[axis], inner.shape[axis] - take)):
+    side = wide.shape[axis] - 2 * more
+    inner = wide.narrow(axis, more, side)
+    for step in range(more):
         # Mirrored at the outer edge, so that the last pixel stands twice.
-        wide.narrow(axis, first, more).copy_(inner.narrow(axis, end, take).flip(axis))
+        place = step if border == "reflect" else 0
+        wide.select(axis, more - 1 - step).copy_(inner.select(axis, place))
+        wide.select(axis, more + side + step).copy_(
+            inner.select(axis, side - 1 - place)
+        )
