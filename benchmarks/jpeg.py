@@ -86,7 +86,7 @@ def ours(root: Path, cache: Path) -> Batches:
         root,
         image_size=SIDE,
         normalise="none",
-        val_fraction=0.01,
+        val_fraction=0.05,
         test_fraction=0,
         margin=margin_for(AUGMENT),
         cache=str(cache),
@@ -147,7 +147,7 @@ def main() -> None:
         SETS | (LARGE if options.large else {})
     ).items():
         root = Path(tempfile.mkdtemp(prefix="striate-bench-jpeg-"))
-        size = write_folder(root, width, height, max(8, int(options.share * count)))
+        size = write_folder(root, width, height, max(40, int(options.share * count)))
         times = race(root, options.rounds, options.later)
         shutil.rmtree(root)
         for k, when in enumerate(("first", "later")):

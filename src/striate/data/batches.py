@@ -14,7 +14,7 @@ from striate.core.spec import Preprocess
 from striate.data.augment import Augment, augmentation
 from striate.data.part import Part
 from striate.data.preprocess import normalise
-from striate.data.rows import gathered
+from striate.data.rows import ahead, gathered
 from striate.data.views import Batch, Views
 
 
@@ -53,14 +53,21 @@ class Batches:
         if views is not None and views.tape is not None:
             yield from map(views.moved(epoch), self.indices(epoch))
             return
-        held = self.part.pixels if views is None else views.held
-        for batch in gathered(held, self.indices(epoch)):
-            if views is not None:
-                yield views(batch.pixels, batch.index, epoch)
-                continue
-            labels = self.part.labels[batch.index].to(self.device, non_blocking=True)
-            sent = batch.pixels.to(self.device, non_blocking=True)
-            yield normalise(sent, self.preprocess), labels
+        if views is None:
+            for batch in gathered(self.part.pixels, self.indices(epoch)):
+                labels = self.part.labels[batch.index]
+                sent = batch.pixels.to(self.device, non_blocking=True)
+                ready = labels.to(self.device, non_blocking=True)
+                yield normalise(sent, self.preprocess), ready
+            return
+        for pixels, index in self._held(views, epoch):
+            yield views(pixels, index, epoch)
+
+    def _held(self, views: Views, epoch: int) -> Iterator[Batch]:
+        """Yield pictures to be changed and their numbers, crops cut ahead of time."""
+        batches = gathered(views.held, self.indices(epoch))
+        made = ((views.ready(b.pixels, b.index, epoch), b.index) for b in batches)
+        return ahead(made) if views.cuts else made
 
     @cached_property
     def _views(self) -> Views | None:

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from striate.data.lazy import Gathered, LazyPixels
 
+T = TypeVar("T")
+
+
+class _End:
+    """Stands behind the last item."""
+
+
+_END = _End()
 COPIED = 1 << 28  # bytes of a part that is held as a tensor of its own
 
 
@@ -75,3 +86,24 @@ def taken(pixels: Rows, index: Tensor) -> Tensor:
     if isinstance(pixels, Tensor):
         return pixels.index_select(0, index)
     return pixels[index]
+
+
+def ahead(made: Iterator[T], count: int = 2) -> Iterator[T]:
+    """Yield what an iterator yields, made on a thread before it is asked for.
+
+    Example:
+        >>> list(ahead(iter("abc")))
+        ['a', 'b', 'c']
+    """
+    waiting: deque[Future[T | _End]] = deque()
+    with ThreadPoolExecutor(1) as pool:
+        try:
+            while True:
+                while len(waiting) <= count:
+                    waiting.append(pool.submit(next, made, _END))
+                if isinstance(item := waiting.popleft().result(), _End):
+                    return
+                yield item
+        finally:
+            for future in waiting:
+                future.cancel()

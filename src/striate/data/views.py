@@ -111,6 +111,19 @@ class Views:
         larger = self.part.larger if self.augment.only_crops else None
         return self.part.pixels if larger is None else larger
 
+    @property
+    def cuts(self) -> bool:
+        """Tell whether crops are cut out of larger pictures rather than warped."""
+        size = self.preprocess.height, self.preprocess.width
+        return self.augment.only_crops and tuple(self.held.shape[1:3]) != size
+
+    def ready(self, held: Tensor, index: Tensor, epoch: int) -> Tensor:
+        """Bring pictures as they are held to the input's size, by their crops."""
+        if not self.cuts:
+            return held
+        places = windows(self._draws(index, epoch).crop, *held.shape[1:3])
+        return cut(held, places, (self.preprocess.height, self.preprocess.width))
+
     def __call__(
         self, pixels: Tensor, index: Tensor, epoch: int
     ) -> tuple[Tensor, Tensor]:
@@ -120,7 +133,7 @@ class Views:
         are mixed.
 
         Args:
-            pixels: (N, H, W, C) uint8, the pictures of that index, as `held`.
+            pixels: (N, H, W, C) uint8, the pictures of that index, as `ready` made.
             index: (N,) their numbers in the part.
             epoch: From 0.
         """
@@ -138,11 +151,20 @@ class Views:
         )
         others = torch.from_numpy(mixed.partner)
         y = shared_targets(labels, self.part.labels[others], mixed.kept, self.classes)
-        other = self._changed(taken(self.held, others), others, epoch)
+        partners = self.ready(taken(self.held, others), others, epoch)
+        other = self._changed(partners, others, epoch)
         return blend(x, other, mixed), y.to(self.device, non_blocking=True)
 
     def _changed(self, pixels: Tensor, index: Tensor, epoch: int) -> Tensor:
-        draws = draw(
+        draws = self._draws(index, epoch)
+        sent = pixels.to(self.device, non_blocking=True)
+        if self.cuts:
+            straight = _straight(sent, draws, self.preprocess, self.augment)
+            return _finished(straight, draws)
+        return changed(sent, draws, self.preprocess, self.augment)
+
+    def _draws(self, index: Tensor, epoch: int) -> Draws:
+        return draw(
             self.augment,
             self.preprocess.spec,
             index.numpy(),
@@ -150,8 +172,6 @@ class Views:
             seed=self.seed,
             epoch=epoch,
         )
-        sent = pixels.to(self.device, non_blocking=True)
-        return changed(sent, draws, self.preprocess, self.augment)
 
 
 def changed(
@@ -165,11 +185,7 @@ def changed(
     Shapes:
         (N, H, W, C) uint8 → (N, C, H, W) float32, channels last
     """
-    size = preprocess.height, preprocess.width
-    if augment.only_crops and pixels.shape[1:3] != size:
-        pixels = cut(pixels, windows(draws.crop, *pixels.shape[1:3]), size)
-        x = _straight(pixels, draws, preprocess, augment)
-    elif augment.bends:
+    if augment.bends:
         x = _bent(pixels, draws, preprocess, augment.border)
     else:
         x = _straight(pixels, draws, preprocess, augment)
