@@ -127,10 +127,10 @@ def test_exported_names_are_frozen_and_real():
 
 
 FLAGS = {
-    "train": "--augment --batch-size --config --device --epochs --image-size "
-    "--in-chans --json --label-smoothing --lr --model --momentum --optimizer --out "
-    "--overwrite --patience --preset --quiet --resize --schedule --seed "
-    "--test-fraction --val-fraction --weight-decay",
+    "train": "--augment --batch-size --class-weights --config --device --epochs "
+    "--fold --folds --fraction --image-size --in-chans --json --label-smoothing --lr "
+    "--model --momentum --optimizer --out --overwrite --patience --preset --quiet "
+    "--resize --schedule --seed --split --test-fraction --val-fraction --weight-decay",
     "evaluate": "--data --json --part",
     "predict": "--json --out",
     "summary": "--against --batch-size --csv --depth --explain --html --image-size "

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from striate.core.files import read_json
 from striate.report.words import percent
 from striate.runs import folder as names
 
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
     from striate.runs.predict import Answers
     from striate.runs.run import Run
 
-CLASSES_SHOWN = 12
+CLASSES_NAMED = 12
+CLASSES_SHOWN = 20
 ANSWERS_SHOWN = 40
 
 
@@ -35,6 +37,7 @@ def print_data(data: ImageData, folder: Path) -> None:
     out = console()
     out.print(f"run     {folder}", markup=False)
     parts = " · ".join(f"{name} {len(part):,}" for name, part in data.parts.items())
+    parts += f" · spare {data.spare:,}" if data.spare else ""
     out.print(f"[bold]{data.name}[/]  {data.preprocess.spec}  {parts}")
     out.print(f"{data.num_classes} classes: {_listed(data.labels)}", style="dim")
     if data.quarantined:
@@ -45,23 +48,27 @@ def print_data(data: ImageData, folder: Path) -> None:
             out.print(f"  {skip.path}: {skip.reason} ({skip.detail})", markup=False)
     for warning in data.warnings:
         out.print(f"note: {warning}", style="yellow", markup=False)
+    for note in read_json(folder / names.MANIFEST)["notes"]:
+        out.print(f"note: {note}", style="dim", markup=False)
 
 
 def _listed(labels: Labels) -> str:
-    shown = ", ".join(labels.names[:CLASSES_SHOWN])
-    return shown + (" …" if len(labels) > CLASSES_SHOWN else "")
+    shown = ", ".join(labels.names[:CLASSES_NAMED])
+    return shown + (" …" if len(labels) > CLASSES_NAMED else "")
 
 
 def print_score(part: str, score: Score) -> None:
-    """Say how good the answers are, with the interval."""
-    low, high = score.interval
+    """Say how good the answers are, in all and by class, with the intervals."""
+    from striate.report.terminal import show
+    from striate.runs.scorecard import class_table, headlines
+
     out = console()
-    out.print(
-        f"[bold]{part} accuracy {percent(score.accuracy)}[/]  "
-        f"95 % interval {100 * low:.1f}–{100 * high:.1f} %, n = {score.count:,}"
-    )
-    balanced = percent(score.balanced_accuracy)
-    out.print(f"balanced {balanced}, cross-entropy {score.loss:.4f} nats", style="dim")
+    for figure, style in zip(headlines(part, score), ("bold", ""), strict=True):
+        out.print(f"{figure.label} {figure.value}", style=style, end="  ")
+        out.print(figure.detail, markup=False)
+    odd = f"calibration error {percent(score.calibration_error)}"
+    out.print(f"cross-entropy {score.loss:.4f} nats, {odd}\n", style="dim")
+    show([class_table(score, CLASSES_SHOWN)], out)
 
 
 def print_end(run: Run) -> None:

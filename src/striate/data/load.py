@@ -9,20 +9,22 @@ from pathlib import Path
 
 from torch import Tensor
 
-from striate.core.errors import DataError
+from striate.core.errors import DataError, SettingError
 from striate.core.spec import Labels, Preprocess
-from striate.data.assign import (
-    SplitRow,
-    assign,
+from striate.data.assign import SplitRow, assign
+from striate.data.coverage import (
     check_classes,
-    check_fractions,
+    check_counts,
     part_order,
     warnings_of,
 )
 from striate.data.decode import Header
+from striate.data.earlier import SPARE, Earlier, read_earlier
+from striate.data.fraction import spared
 from striate.data.part import Part
 from striate.data.preprocess import statistics
 from striate.data.scan import (
+    Scanned,
     Tick,
     common_channels,
     common_shape,
@@ -33,6 +35,7 @@ from striate.data.scan import (
 from striate.data.sources.find import find_source
 from striate.data.sources.named import NAMED
 from striate.data.sources.source import Skipped, Source
+from striate.data.split import Deal
 
 # Where pictures differ in size and the user names none: small enough for the bundled
 # networks to train on a CPU, large enough to recognise things.
@@ -44,9 +47,10 @@ LARGEST_NATIVE_SIDE = 512
 class ImageData:
     """Pictures in parts, with everything needed to treat new ones alike.
 
-    `seen` files are used, quarantined (should have worked and did not) or ignored
-    (by rule no pictures of the set); the three always add up. `origin` is where they
-    can be read again: a name or an absolute path, empty for pictures from memory.
+    `seen` files are used, spare (training pictures beyond the fraction), quarantined
+    (should have worked and did not) or ignored (by rule no pictures of the set); the
+    four always add up. `origin` is where they can be read again: a name or an absolute
+    path, empty for pictures from memory. `deal` says how they were split.
     """
 
     name: str
@@ -58,6 +62,9 @@ class ImageData:
     quarantined: tuple[Skipped, ...] = field(default=(), repr=False)
     ignored: tuple[Skipped, ...] = field(default=(), repr=False)
     warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    deal: Deal = field(default_factory=Deal, repr=False)
+    earlier: str = ""
 
     @property
     def num_classes(self) -> int:
@@ -79,6 +86,34 @@ class ImageData:
         """Return how many files were met."""
         return len(self.rows) + len(self.quarantined) + len(self.ignored)
 
+    @property
+    def spare(self) -> int:
+        """Return how many training pictures lie beyond the fraction."""
+        return sum(row.part == SPARE for row in self.rows)
+
+    def cut(self, fraction: float) -> ImageData:
+        """Return the data as it would have been loaded at a smaller fraction.
+
+        Raises:
+            SettingError: The fraction is none, or more than there is.
+        """
+        if not 0 < fraction <= self.deal.fraction:
+            have = f"have {self.deal.fraction:g} of the training part"
+            raise SettingError(f"fraction {fraction:g} cannot be cut: {have}")
+        deal = replace(self.deal, fraction=fraction)
+        rows = spared(self.rows, deal)
+        had = [i for i, row in enumerate(self.rows) if row.part == "train"]
+        stays = [n for n, i in enumerate(had) if rows[i].part == "train"]
+        train = self.part("train").take(stays)
+        mean, std = statistics(train.pixels)
+        return replace(
+            self,
+            preprocess=replace(self.preprocess, mean=mean, std=std),
+            parts={**self.parts, "train": train},
+            rows=tuple(rows),
+            deal=deal,
+        )
+
     def part(self, name: str) -> Part:
         """Return a part.
 
@@ -99,6 +134,11 @@ def load_data(
     resize: str = "squash",
     val_fraction: float = 0.15,
     test_fraction: float = 0.25,
+    fraction: float = 1.0,
+    folds: int | None = None,
+    fold: int | None = None,
+    split: str | Path | None = None,
+    exact: bool = False,
     seed: int = 0,
     preprocess: Preprocess | None = None,
     given_split: Mapping[str, str] | None = None,
@@ -114,19 +154,38 @@ def load_data(
         resize: `squash`, `crop` or `pad`, see `Preprocess`.
         val_fraction: Share for validation of all pictures that have no part.
         test_fraction: Share for the test, where no test part is given.
+        fraction: Train on this share of the training part, alike in every class.
+        folds: Deal so many folds for cross-validation.
+        fold: The one to judge, counted from 0: it is the test part, or validation
+            where a test is given.
+        split: A run folder, or a CSV of paths and parts, whose pictures stay where
+            they are; only new ones are dealt.
+        exact: Hold each class's shares to the picture; then adding pictures can move
+            old ones.
         seed: Deals the split.
-        preprocess: Use this, whole, in place of the four settings above.
-        given_split: Parts by path, as an earlier `split.csv` had them.
+        preprocess: Use this, whole, in place of the input's settings above.
+        given_split: Parts by path; other pictures are not used.
         tick: Called with (done, all) while decoding.
 
     Raises:
         DataError: The data does not admit training; says why and what to do.
+        SettingError: The shares or folds cannot be.
 
     Example:
-        >>> digits = load_data("digits")
+        >>> digits = load_data("digits", exact=True)
         >>> {name: len(part) for name, part in digits.parts.items()}
         {'train': 1078, 'val': 269, 'test': 450}
     """
+    deal = Deal(
+        val=val_fraction,
+        test=test_fraction,
+        fraction=fraction,
+        folds=folds,
+        fold=fold,
+        exact=exact,
+        seed=seed,
+    )
+    earlier = _earlier(split, deal)
     source = data if isinstance(data, Source) else find_source(data)
     if given_split is not None:
         source = _with_split(source, given_split)
@@ -145,26 +204,56 @@ def load_data(
     skipped += conflicts.values()
     kept = [k for k in range(len(scanned.index)) if k not in conflicts]
     _check_any(kept, skipped, source)
+    split_up = _split_up(source, scanned, kept, skipped, preprocess, deal, earlier)
+    return replace(split_up, origin=_origin(data))
+
+
+def _split_up(
+    source: Source,
+    scanned: Scanned,
+    kept: Sequence[int],
+    skipped: Sequence[Skipped],
+    preprocess: Preprocess,
+    deal: Deal,
+    earlier: Earlier | None,
+) -> ImageData:
+    """Give the pictures at `kept` in `scanned` their parts, and say what came of it."""
     records = [source.records[scanned.index[k]] for k in kept]
     contents = [scanned.contents[k] for k in kept]
-    fractions = check_fractions(val_fraction, test_fraction)
-    rows = assign(records, contents, fractions, seed)
-    labels = check_classes(rows, source.labels)
+    check_counts(record.label for record in records)
+    assigned = assign(records, contents, deal, earlier)
+    left_out = assigned.left_out
+    labels = check_classes(assigned.rows, source.labels, assigned.dealt)
+    kept = [kept[i] for i in assigned.stays]
+    rows = spared(assigned.rows, deal)
     parts = _parts(scanned.pixels, kept, rows, labels)
     if not preprocess.mean:
         mean, std = statistics(parts["train"].pixels)
         preprocess = replace(preprocess, mean=mean, std=std)
     return ImageData(
         name=source.name,
-        origin=_origin(data),
+        origin="",
         labels=labels,
         preprocess=preprocess,
         parts=parts,
         rows=tuple(rows),
         quarantined=(*source.quarantined, *skipped),
-        ignored=source.ignored,
-        warnings=(*source.warnings, *warnings_of(rows)),
+        ignored=(*source.ignored, *left_out),
+        warnings=(*source.warnings, *warnings_of(rows, left_out)),
+        notes=assigned.notes,
+        deal=deal,
+        earlier=str(earlier.origin.resolve()) if earlier else "",
     )
+
+
+def _earlier(split: str | Path | None, deal: Deal) -> Earlier | None:
+    if split is None:
+        return None
+    if deal.folds:
+        fix = "leave out --folds and --fold, or --split"
+        what = "an earlier split has its parts; it cannot be dealt into folds"
+        raise SettingError(what, where="--split", fix=fix)
+    return read_earlier(split)
 
 
 def _origin(data: str | Path | Source) -> str:

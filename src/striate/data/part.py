@@ -29,5 +29,13 @@ class Part:
         numbers = torch.tensor(labels, dtype=torch.int64)
         return cls(pixels=pixels, labels=numbers, paths=tuple(paths))
 
+    def take(self, index: Sequence[int]) -> Part:
+        """Return a part of the pictures at these positions."""
+        return Part(
+            pixels=self.pixels[list(index)],
+            labels=self.labels[list(index)],
+            paths=tuple(self.paths[i] for i in index),
+        )
+
     def __len__(self) -> int:
         return len(self.paths)

@@ -90,6 +90,18 @@ def _plain(name: str) -> str:
     return "".join(c if c.isalnum() or c in "-_." else "-" for c in name).strip(".-")
 
 
+def find_split(place: str | Path) -> Path:
+    """Return the CSV of an earlier split: that of a run, or a file as it is given.
+
+    Raises:
+        RunError: It is neither a file nor a run.
+    """
+    path = Path(place)
+    if path.suffix.lower() == ".csv" or (path / SPLIT).is_file():
+        return path
+    return find_run(place) / SPLIT
+
+
 def find_run(path: str | Path) -> Path:
     """Return a run folder from its path, or from its name below `runs/`.
 

@@ -15,6 +15,7 @@ import yaml
 from striate.core.errors import SettingError
 from striate.core.registry import unknown
 from striate.core.spec import RESIZES
+from striate.data.split import Deal
 
 # What works for small networks from scratch; measured in NOTEBOOK.md.
 DEFAULT_LR = {"sgd": 0.05, "adam": 3e-3, "adamw": 3e-3}
@@ -80,6 +81,19 @@ class Recipe:
         0.15, "validation share where none is given", above=0
     )
     test_fraction: float = _setting(0.25, "test share where none is given", low=0)
+    fraction: float = _setting(
+        1.0, "train on this share of the training part, alike in every class", above=0
+    )
+    folds: int | None = _setting(None, "deal so many folds for cross-validation", low=2)
+    fold: int | None = _setting(None, "the fold to judge, counted from 0", low=0)
+    split: str | None = _setting(
+        None, "a run, or a CSV path,split, whose pictures stay where they are"
+    )
+    class_weights: str = _setting(
+        "none",
+        "even out the classes: auto weighs the loss, sampling shows them equally often",
+        choices=("none", "auto", "sampling"),
+    )
     seed: int = _setting(
         0, "split, initial weights and order are functions of it", low=0
     )
@@ -88,6 +102,19 @@ class Recipe:
     def __post_init__(self) -> None:
         for spec in fields(self):
             _check(spec.name, getattr(self, spec.name), spec.metadata)
+        _ = self.deal
+
+    @property
+    def deal(self) -> Deal:
+        """Return how pictures without a part are dealt; wrong shares are refused."""
+        return Deal(
+            val=self.val_fraction,
+            test=self.test_fraction,
+            fraction=self.fraction,
+            folds=self.folds,
+            fold=self.fold,
+            seed=self.seed,
+        )
 
     def resolved(self) -> Recipe:
         """Return the recipe with every automatic value that needs no data decided."""

@@ -38,9 +38,13 @@ from striate.runs.display import Display
 from striate.runs.manifest import first_manifest, now, update_manifest
 from striate.runs.recipe import Recipe, make_recipe, settings_text
 from striate.runs.run import CUSTOM, EVALUATION_BATCH, Run, score_dict
+from striate.runs.steps import batch_notes, check_batch, weights_of_classes
 from striate.runs.story import write_report
 
 AUTO = "auto"
+# Settings of `load_data`; `train` gets loaded data, where they would do nothing.
+LOADED = {"image_size", "in_chans", "resize", "val_fraction", "test_fraction"}
+LOADED |= {"fraction", "folds", "fold", "split"}
 Begun = Callable[[ImageData, Path], None]
 
 
@@ -51,6 +55,7 @@ def _nobody(data: ImageData, folder: Path) -> None:
 def train_recipe(
     recipe: Recipe,
     *,
+    data: ImageData | None = None,
     out: Path | None = None,
     overwrite: bool = False,
     begun: Begun = _nobody,
@@ -60,6 +65,7 @@ def train_recipe(
 
     Args:
         recipe: All settings.
+        data: Its pictures, where they are read already (`load_recipe`).
         out: The run folder; `runs/train/<data>-<model>` where not given.
         overwrite: Replace a run folder that is there.
         begun: Told the data and the run folder before learning begins.
@@ -70,15 +76,7 @@ def train_recipe(
     """
     if recipe.model != AUTO:
         find(recipe.model)  # a misspelt name is told before any picture is read
-    data = load_data(
-        recipe.data,
-        image_size=recipe.image_size,
-        in_chans=recipe.in_chans,
-        resize=recipe.resize,
-        val_fraction=recipe.val_fraction,
-        test_fraction=recipe.test_fraction,
-        seed=recipe.seed,
-    )
+    data = load_recipe(recipe) if data is None else data
     recipe = _resolve(recipe, data)
     model = create_model(
         recipe.model,
@@ -90,6 +88,27 @@ def train_recipe(
     folder = _prepare(model, data, recipe, out, overwrite)
     begun(data, folder)
     return _run(model, data, recipe, folder, quiet)
+
+
+def load_recipe(recipe: Recipe) -> ImageData:
+    """Read the pictures that a recipe is about, split as it says.
+
+    Raises:
+        StriateError: The data or the settings do not admit it.
+    """
+    return load_data(
+        recipe.data,
+        image_size=recipe.image_size,
+        in_chans=recipe.in_chans,
+        resize=recipe.resize,
+        val_fraction=recipe.val_fraction,
+        test_fraction=recipe.test_fraction,
+        fraction=recipe.fraction,
+        folds=recipe.folds,
+        fold=recipe.fold,
+        split=names.find_split(recipe.split) if recipe.split else None,
+        seed=recipe.seed,
+    )
 
 
 def train(
@@ -115,6 +134,9 @@ def train(
     Raises:
         StriateError: The settings, the network or the disk do not admit it.
     """
+    if decided := LOADED & settings.keys():
+        what = f"{', '.join(sorted(decided))} is decided when pictures are loaded"
+        raise SettingError(what, where="train", fix="give it to load_data instead")
     name = f"{CUSTOM}{type(model).__module__}.{type(model).__qualname__}"
     fixed = {"data": data.origin or data.name, "model": name}
     recipe = _resolve(make_recipe(settings, fixed), data)
@@ -134,6 +156,12 @@ def _resolve(recipe: Recipe, data: ImageData) -> Recipe:
         image_size=data.image_size,
         in_chans=data.in_chans,
         resize=data.preprocess.resize,
+        val_fraction=data.deal.val,
+        test_fraction=data.deal.test,
+        fraction=data.deal.fraction,
+        folds=data.deal.folds,
+        fold=data.deal.fold,
+        split=data.earlier or None,
     )
 
 
@@ -146,6 +174,7 @@ def _prepare(
 ) -> Path:
     """Put the model where it learns, try it, and make the run folder."""
     device = devices.choose(recipe.device)
+    check_batch(model, data, recipe)
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     _check_output(model, data, device)
     short = recipe.model.removeprefix(CUSTOM).rpartition(".")[2]
@@ -196,6 +225,7 @@ def _write_inputs(
 ) -> None:
     """Write down everything the run starts from, before it starts."""
     manifest = first_manifest(folder.name, data, recipe.seed)
+    manifest["notes"] = [*data.notes, *batch_notes(data, recipe)]
     manifest["parameters"] = sum(p.numel() for p in model.parameters())
     write_json(folder / names.MANIFEST, manifest)
     write_text(folder / names.ARGS, settings_text(recipe))
@@ -232,12 +262,15 @@ def _learn(
     optimizer = make_optimizer(
         model, recipe.optimizer, lr, recipe.momentum, recipe.weight_decay
     )
+    weights = weights_of_classes(data, recipe)
     plan = Plan(
         epochs=recipe.epochs,
         lr=lr,
         schedule=SCHEDULES[recipe.schedule],
         label_smoothing=recipe.label_smoothing,
         patience=recipe.patience,
+        class_weights=None if weights is None else weights.to(device),
+        balanced=recipe.class_weights != "none",
     )
     batches = {
         part: Batches(
@@ -245,6 +278,7 @@ def _learn(
             preprocess=data.preprocess,
             batch_size=recipe.batch_size if part == "train" else EVALUATION_BATCH,
             shuffle=part == "train",
+            balanced=part == "train" and recipe.class_weights == "sampling",
             augment=recipe.augment if part == "train" else "none",
             seed=recipe.seed,
             device=device,
@@ -256,7 +290,7 @@ def _learn(
     train_part, val_part = batches["train"], batches["val"]
     with (
         Journal(folder) as journal,
-        Display(plan.epochs, train_part, quiet) as display,
+        Display(plan.epochs, train_part, quiet, plan.balanced) as display,
         devices.flushed_denormals(),
         polite_interrupt() as asked,
     ):
