@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 
 Z95 = 1.959963984540054  # two-sided 95 % point of the normal distribution
-SQUARE = 1000  # classes up to which the whole confusion matrix is kept
+SQUARE = 200  # classes up to which the whole confusion matrix is kept
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClassScore:
-    """How one class fares, in shares; support counts its pictures.
+    """How one class fares, in shares; support counts its pictures, claimed the answers.
 
     Both intervals are Wilson's at 95 %; a share of no pictures is 0, and its interval
     says that nothing is known.
@@ -27,6 +27,7 @@ class ClassScore:
     recall_interval: tuple[float, float]
     f1: float
     support: int
+    claimed: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,6 +148,7 @@ def class_scores(
             recall_interval=wilson(int(right[i]), int(support[i])),
             f1=float(f1[i]),
             support=int(support[i]),
+            claimed=int(claimed[i]),
         )
         for i, name in enumerate(names)
     )

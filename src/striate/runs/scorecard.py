@@ -16,7 +16,6 @@ from striate.core.findings import (
 from striate.engine.metrics import Score
 from striate.report.words import percent
 
-GRID = 200  # classes up to which a matrix can still be looked at
 ERRORS = 30  # kinds of errors listed where it cannot
 ROWS = 200  # classes listed in a report; of more, those found least
 GAP = "\u00a0"
@@ -62,7 +61,7 @@ def confusion(score: Score, part: str, held: Held) -> Block:
         held: Pictures of the matrix's cells.
     """
     names = tuple(c.name for c in score.classes)
-    if len(names) <= GRID:
+    if score.confusion:
         title = f"Confusion on the {part} part"
         return Matrix(labels=names, counts=score.confusion, pictures=held, title=title)
     errors = score.confusions[:ERRORS]
@@ -105,8 +104,8 @@ def class_table(score: Score, most: int = ROWS) -> Table:
             c.support,
             c.recall if c.support else None,
             span(c.recall_interval) if c.support else "not judged",
-            c.precision,
-            span(c.precision_interval),
+            c.precision if c.claimed else None,
+            span(c.precision_interval) if c.claimed else "never said",
             c.f1,
         )
         for c in shown

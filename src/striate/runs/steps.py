@@ -11,23 +11,18 @@ from striate.engine.cost import even_weights
 from striate.runs.recipe import Recipe
 
 
-def check_batch(model: nn.Module, data: ImageData, recipe: Recipe) -> None:
+def check_batch(model: nn.Module, recipe: Recipe) -> None:
     """Refuse steps of one picture where a layer needs more.
 
-    A last batch of one joins the batch before it, so only batches of one by wish, or a
-    training part of one picture, come to this.
+    A last batch of one joins the batch before it, so it comes to this by wish only.
 
     Raises:
         SettingError: A batch norm would have one picture; names the layer.
     """
-    count = len(data.part("train"))
-    if min(recipe.batch_size, count) > 1:
-        return
     norms = [name for name, m in model.named_modules() if isinstance(m, _BatchNorm)]
-    if not norms:
+    if recipe.batch_size > 1 or not norms:
         return
-    pictures = "one training picture" if count == 1 else "steps of one picture"
-    what = f"batch norm needs two pictures a step to have a variance; got {pictures}"
+    what = "batch norm needs two pictures a step to have a variance, got one"
     fix = "use --batch-size 2 or more, or a network without batch norm"
     raise SettingError(what, where=f"layer {norms[0]}", fix=fix)
 
@@ -35,7 +30,7 @@ def check_batch(model: nn.Module, data: ImageData, recipe: Recipe) -> None:
 def batch_notes(data: ImageData, recipe: Recipe) -> tuple[str, ...]:
     """Say what becomes of a picture left over by the batch size."""
     count, size = len(data.part("train")), recipe.batch_size
-    if size == 1 or count % size != 1 or count == 1:
+    if size == 1 or count % size != 1:
         return ()
     over = f"{count:,} pictures in steps of {size} leave one over"
     return (f"{over}; it joins the last step, which takes {size + 1}",)

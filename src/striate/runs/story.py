@@ -34,7 +34,7 @@ from striate.report.words import percent
 from striate.runs import folder as names
 from striate.runs.gallery import cell_pictures, inside, most_wrong
 from striate.runs.predictions import Predictions
-from striate.runs.scorecard import GRID, class_table, confusion, headlines
+from striate.runs.scorecard import class_table, confusion, headlines
 
 if TYPE_CHECKING:
     from striate.runs.run import Run
@@ -184,7 +184,7 @@ def _answers(
     run: Run, predictions: Predictions, score: Score, pixels: Tensor | None
 ) -> Section:
     held = {}
-    if pixels is not None and len(run.labels) <= GRID:
+    if pixels is not None and score.confusion:
         held = cell_pictures(predictions, pixels)
     matrix = confusion(score, run.judged_part, held)
     blocks: list[Block] = [matrix, class_table(score)]

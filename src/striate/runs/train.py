@@ -174,7 +174,7 @@ def _prepare(
 ) -> Path:
     """Put the model where it learns, try it, and make the run folder."""
     device = devices.choose(recipe.device)
-    check_batch(model, data, recipe)
+    check_batch(model, recipe)
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     _check_output(model, data, device)
     short = recipe.model.removeprefix(CUSTOM).rpartition(".")[2]
