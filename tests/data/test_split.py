@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 
 from striate.core.errors import SettingError
 from striate.data import assign as room
-from striate.data.assign import SplitRow, assign, beside_train
+from striate.data.assign import assign, beside_train
 from striate.data.sources.source import PARTS, Record
 from striate.data.split import SPAN, Deal, draw, place
+from striate.data.split_file import SplitRow
 
 DEALS = [
     Deal(),

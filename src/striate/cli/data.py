@@ -5,8 +5,13 @@ from __future__ import annotations
 import argparse
 from types import ModuleType
 
+from striate.cli import data_curve, data_split
+
 # One module a subverb, as in `cli.main`: a docstring, `configure` and `run`.
-SUBVERBS: dict[str, ModuleType] = {}
+SUBVERBS: dict[str, ModuleType] = {
+    "split": data_split,
+    "curve": data_curve,
+}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -91,6 +91,7 @@ class Curve:
     y_label: str
     series: tuple[Series, ...]
     log_y: bool = False
+    log_x: bool = False
     percent_y: bool = False
     mark: tuple[float, str] | None = None
     note: str = ""

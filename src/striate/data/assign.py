@@ -6,21 +6,10 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from striate.data.earlier import Earlier
 from striate.data.exact import deal_exactly
 from striate.data.sources.source import PARTS, Record, Skipped
 from striate.data.split import Deal, draw, place
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SplitRow:
-    """A line of `split.csv`: a used picture, its part, and the hash of its content."""
-
-    path: str
-    label: str
-    part: str
-    group: str
-    content: str
+from striate.data.split_file import Earlier, SplitRow
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,9 +7,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 
-from striate.data.assign import SplitRow
-from striate.data.earlier import SPARE
 from striate.data.split import Deal, draw
+from striate.data.split_file import SPARE, SplitRow
 
 
 def spared(rows: Sequence[SplitRow], deal: Deal) -> list[SplitRow]:

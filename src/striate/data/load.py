@@ -11,7 +11,7 @@ from torch import Tensor
 
 from striate.core.errors import DataError, SettingError
 from striate.core.spec import Labels, Preprocess
-from striate.data.assign import SplitRow, assign
+from striate.data.assign import assign
 from striate.data.coverage import (
     check_classes,
     check_counts,
@@ -19,7 +19,6 @@ from striate.data.coverage import (
     warnings_of,
 )
 from striate.data.decode import Header
-from striate.data.earlier import SPARE, Earlier, read_earlier
 from striate.data.fraction import spared
 from striate.data.part import Part
 from striate.data.preprocess import statistics
@@ -36,6 +35,7 @@ from striate.data.sources.find import find_source
 from striate.data.sources.named import NAMED
 from striate.data.sources.source import Skipped, Source
 from striate.data.split import Deal
+from striate.data.split_file import SPARE, Earlier, SplitRow, read_earlier
 
 # Where pictures differ in size and the user names none: small enough for the bundled
 # networks to train on a CPU, large enough to recognise things.

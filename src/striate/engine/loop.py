@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from striate.core.errors import NonFiniteError
+from striate.engine.cost import ClassCost
 from striate.engine.evaluate import Outputs, evaluate
 from striate.engine.optim import set_rate
 from striate.engine.schedule import Schedule
@@ -43,7 +44,7 @@ class Plan:
         schedule: Progress (0–1) to a factor of `lr`.
         label_smoothing: Share of the target spread over all classes.
         patience: Epochs without improvement before stopping; 0 never stops early.
-        class_weights: (classes,) What a picture of each class counts, or None.
+        classes: Makes up in the cost for uneven classes.
         balanced: Judge epochs by the balanced accuracy, so that weights which forget
             a rare class are not the best.
     """
@@ -53,7 +54,7 @@ class Plan:
     schedule: Schedule
     label_smoothing: float = 0.0
     patience: int = 0
-    class_weights: Tensor | None = None
+    classes: ClassCost | None = None
     balanced: bool = False
 
 
@@ -130,7 +131,7 @@ def fit(
             set_rate(optimizer, rate)
             try:
                 loss = train_step(
-                    model, x, y, optimizer, plan.label_smoothing, plan.class_weights
+                    model, x, y, optimizer, plan.label_smoothing, plan.classes
                 )
             except NonFiniteError as error:
                 where = f"epoch {epoch + 1}, step {i + 1}"

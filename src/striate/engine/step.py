@@ -9,7 +9,7 @@ from torch.optim import Optimizer
 
 from striate.core.errors import NonFiniteError
 from striate.core.outputs import total_loss
-from striate.engine.cost import softmax_cost
+from striate.engine.cost import ClassCost, softmax_cost
 
 LOWER_LR = "lower --lr; the last good weights are kept"
 
@@ -20,7 +20,7 @@ def train_step(
     y: Tensor,
     optimizer: Optimizer,
     label_smoothing: float = 0.0,
-    class_weights: Tensor | None = None,
+    classes: ClassCost | None = None,
 ) -> float:
     """Learn from one mini-batch and return its mean cost in nats.
 
@@ -31,12 +31,12 @@ def train_step(
         y: Class numbers, (N,).
         optimizer: Over the model's parameters.
         label_smoothing: Share of the target spread over all classes (Szegedy 2015).
-        class_weights: (classes,) What a picture of each class counts; None for one.
+        classes: Makes up for uneven classes.
 
     Raises:
         NonFiniteError: The cost is NaN or infinite; the weights are as before.
     """
-    cost_of = softmax_cost(label_smoothing, class_weights)
+    cost_of = softmax_cost(label_smoothing, classes)
     cost = total_loss(cost_of, model(x), y)
     value = cost.item()
     if not math.isfinite(value):

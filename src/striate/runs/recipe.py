@@ -91,8 +91,9 @@ class Recipe:
     )
     class_weights: str = _setting(
         "none",
-        "even out the classes: auto weighs the loss, sampling shows them equally often",
-        choices=("none", "auto", "sampling"),
+        "make up for uneven classes: auto adjusts for how frequent each is, loss "
+        "weighs pictures, sampling shows classes equally often",
+        choices=("none", "auto", "loss", "sampling"),
     )
     seed: int = _setting(
         0, "split, initial weights and order are functions of it", low=0

@@ -14,10 +14,10 @@ from striate.core.errors import RunError
 from striate.core.files import read_csv, read_json
 from striate.core.spec import Labels, Preprocess
 from striate.data.batches import Batches
-from striate.data.earlier import SPARE
 from striate.data.load import ImageData, load_data, load_labelled
 from striate.data.part import Part
 from striate.data.sources.source import Skipped
+from striate.data.split_file import SPARE
 from striate.engine.checkpoint import load_weights
 from striate.engine.evaluate import evaluate
 from striate.engine.metrics import Score

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+import torch
+from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from striate.core.errors import SettingError
 from striate.data.load import ImageData
-from striate.engine.cost import even_weights
+from striate.engine.cost import ClassCost, even_weights, shares
 from striate.runs.recipe import Recipe
 
 
@@ -36,9 +37,13 @@ def batch_notes(data: ImageData, recipe: Recipe) -> tuple[str, ...]:
     return (f"{over}; it joins the last step, which takes {size + 1}",)
 
 
-def weights_of_classes(data: ImageData, recipe: Recipe) -> Tensor | None:
-    """Return what a picture of each class counts in the cost, or None for one."""
-    if recipe.class_weights != "auto":
-        return None
-    labels = data.part("train").labels
-    return even_weights(labels.bincount(minlength=data.num_classes))
+def cost_of_classes(
+    data: ImageData, recipe: Recipe, device: torch.device
+) -> ClassCost | None:
+    """Return how the cost makes up for uneven classes, where it is to do so."""
+    counts = data.part("train").labels.bincount(minlength=data.num_classes)
+    if recipe.class_weights == "auto":
+        return ClassCost(prior=shares(counts).to(device))
+    if recipe.class_weights == "loss":
+        return ClassCost(weights=even_weights(counts).to(device))
+    return None

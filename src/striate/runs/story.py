@@ -243,11 +243,11 @@ def _skipped_table(skipped: Sequence[dict[str, str]]) -> Table:
 
 def _settings(run: Run) -> Section:
     settings: list[tuple[Cell, ...]] = [
-        (name, _plain(value)) for name, value in run.recipe.as_dict().items()
+        (name, plain(value)) for name, value in run.recipe.as_dict().items()
     ]
     origin: list[tuple[Cell, ...]] = [
         *((f"version of {k}", v) for k, v in run.manifest["versions"].items()),
-        *((k, _plain(v)) for k, v in run.manifest["machine"].items()),
+        *((k, plain(v)) for k, v in run.manifest["machine"].items()),
         ("git", run.manifest["git"]),
         ("data hash", run.manifest["data"]["hash"][:16]),
         ("weights", run.manifest["weights"][:16]),
@@ -262,7 +262,8 @@ def _settings(run: Run) -> Section:
     )
 
 
-def _plain(value: object) -> str:
+def plain(value: object) -> str:
+    """Write a setting's value; nothing for None, 28×28 for a size."""
     if isinstance(value, list | tuple):
         return "×".join(map(str, value))
     return "" if value is None else str(value)

@@ -25,6 +25,7 @@ from striate.core.seeds import derive
 from striate.data.batches import Batches
 from striate.data.load import ImageData, load_data
 from striate.data.sources.source import Skipped
+from striate.data.split_file import write_split
 from striate.engine.checkpoint import Keeper, load_weights, save_weights
 from striate.engine.interrupt import polite_interrupt
 from striate.engine.journal import Journal
@@ -38,7 +39,7 @@ from striate.runs.display import Display
 from striate.runs.manifest import first_manifest, now, update_manifest
 from striate.runs.recipe import Recipe, make_recipe, settings_text
 from striate.runs.run import CUSTOM, EVALUATION_BATCH, Run, score_dict
-from striate.runs.steps import batch_notes, check_batch, weights_of_classes
+from striate.runs.steps import batch_notes, check_batch, cost_of_classes
 from striate.runs.story import write_report
 
 AUTO = "auto"
@@ -231,9 +232,7 @@ def _write_inputs(
     write_text(folder / names.ARGS, settings_text(recipe))
     write_json(folder / names.CLASSES, list(data.labels.names))
     write_json(folder / names.PREPROCESS, data.preprocess.as_dict())
-    rows = ((r.path, r.label, r.part, r.group, r.content) for r in data.rows)
-    columns = ("path", "label", "split", "group", "content")
-    write_csv(folder / names.SPLIT, columns, rows)
+    write_split(folder / names.SPLIT, data.rows)
     _write_skipped(folder / names.QUARANTINE, data.quarantined, data.ignored)
     first = first_convolution(model)
     if first is not None:
@@ -262,14 +261,13 @@ def _learn(
     optimizer = make_optimizer(
         model, recipe.optimizer, lr, recipe.momentum, recipe.weight_decay
     )
-    weights = weights_of_classes(data, recipe)
     plan = Plan(
         epochs=recipe.epochs,
         lr=lr,
         schedule=SCHEDULES[recipe.schedule],
         label_smoothing=recipe.label_smoothing,
         patience=recipe.patience,
-        class_weights=None if weights is None else weights.to(device),
+        classes=cost_of_classes(data, recipe, device),
         balanced=recipe.class_weights != "none",
     )
     batches = {

@@ -12,10 +12,10 @@ from pictures import image, stripes, write_folder
 from striate.core.errors import DataError, SettingError
 from striate.core.files import read_csv, write_csv
 from striate.data.assign import assign
-from striate.data.earlier import read_earlier
 from striate.data.load import load_data
 from striate.data.sources.source import Record, from_arrays
 from striate.data.split import Deal
+from striate.data.split_file import read_earlier
 
 
 def save(rows, path=Path("split.csv")):

@@ -1,4 +1,4 @@
-"""An earlier split, read from its CSV and taken up again: old pictures stay put."""
+"""A split as a CSV: written once, read again, and old pictures stay put."""
 
 from __future__ import annotations
 
@@ -9,11 +9,36 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from striate.core.errors import DataError
-from striate.core.files import read_csv
+from striate.core.files import read_csv, write_csv
 from striate.data.sources.source import PART_ALIASES, PARTS, Record
 
 SPARE = "spare"  # training pictures that a fraction leaves out
 FILE = "split.csv"
+COLUMNS = ("path", "label", "split", "group", "content")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SplitRow:
+    """A line of `split.csv`: a usable picture, its part, and the hash of its content.
+
+    The part is train, val, test, or spare for a training picture beyond the fraction.
+    """
+
+    path: str
+    label: str
+    part: str
+    group: str
+    content: str
+
+
+def write_split(path: Path, rows: Sequence[SplitRow]) -> None:
+    """Write a split whole or not at all; `read_earlier` reads it.
+
+    Raises:
+        StorageError: The disk refused.
+    """
+    lines = ((r.path, r.label, r.part, r.group, r.content) for r in rows)
+    write_csv(path, COLUMNS, lines)
 
 
 @dataclass(frozen=True, kw_only=True)
