@@ -17,7 +17,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from striate.data.load import ImageData as ImageData
+    from striate.data.image_data import ImageData as ImageData
     from striate.data.load import load_data as load_data
     from striate.data.sources.source import from_arrays as from_arrays
     from striate.models.catalogue import create_model as create_model
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from striate.runs.train import train_recipe as train_recipe
 
 _HOMES = {
-    "ImageData": "striate.data.load",
+    "ImageData": "striate.data.image_data",
     "Recipe": "striate.runs.recipe",
     "Run": "striate.runs.run",
     "create_model": "striate.models.catalogue",

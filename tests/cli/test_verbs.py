@@ -92,7 +92,14 @@ def test_train_says_where_first_and_last(striate, shared_folder):
     lines = said.out.splitlines()
     assert "run" in lines[0]
     assert "stripes" in said.out
-    for word in ("test accuracy", "95 % interval", "n = 10", "report.html", "next:"):
+    for word in (
+        "test accuracy",
+        "95 % interval",
+        "balanced accuracy",
+        "By class",
+        "report.html",
+        "next:",
+    ):
         assert word in said.out.replace("\u00a0", " ")
     assert "epoch 2/2" in said.err
     assert " predict run " in said.out

@@ -17,14 +17,8 @@ from PIL import Image
 
 from pictures import encoded, image, stripes
 from striate.data import decode as decoding
-from striate.data.decode import (
-    Header,
-    UndecodableError,
-    decode,
-    read_file,
-    read_header,
-    unwarned,
-)
+from striate.data.decode import Header, decode, read_header, unwarned
+from striate.data.reading import UndecodableError, read_file
 
 NOISE = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
 

@@ -307,15 +307,14 @@ def test_missing_parts_are_dealt_from_training(tmp_path):
     root = tmp_path / "split"
     write_folder(root / "train", count=20)
     write_folder(root / "test", count=5, seed=1)
-    data = load_data(root, val_fraction=0.25)
-    assert {n: len(p) for n, p in data.parts.items()} == {
-        "train": 30,
-        "val": 10,
-        "test": 10,
-    }
+    for exact in (True, False):
+        parts = load_data(root, val_fraction=0.25, exact=exact).parts
+        assert len(parts["train"]) + len(parts["val"]) == 40
+        assert len(parts["test"]) == 10
+        assert len(parts["val"]) == 10 if exact else 4 < len(parts["val"]) < 18
     only = tmp_path / "only"
     write_folder(only / "train", count=20)
-    parts = load_data(only).parts
+    parts = load_data(only, exact=True).parts
     assert {n: len(p) for n, p in parts.items()} == {"train": 24, "val": 6, "test": 10}
     given = tmp_path / "given"
     write_folder(given / "train", count=20)

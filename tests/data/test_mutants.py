@@ -11,9 +11,10 @@ import pytest
 
 from mutate import mutants
 from pictures import image, snapshot, stripes, write_folder
-from striate.data.decode import UndecodableError, inspect, unwarned
+from striate.data.decode import inspect, unwarned
 from striate.data.disposable import examine_files
 from striate.data.examine import Examined
+from striate.data.reading import UndecodableError
 
 
 def check_folder(striate, root, files) -> collections.Counter:

@@ -43,7 +43,7 @@ def test_idx(tmp_path, zipped):
         assert (source.arrays[:40, ..., 0] == PIXELS).all()
         assert source.labels.names == ("0", "1", "2")
         assert [r.part for r in source.records] == ["train"] * 40 + ["test"] * 9
-    data = load_data(folder)
+    data = load_data(folder, exact=True)
     assert {n: len(p) for n, p in data.parts.items()} == {
         "train": 34,
         "val": 6,

@@ -158,7 +158,7 @@ def test_every_truncation_is_refused(tmp_path):
 
 def epoch(number, best):
     zeros = dict.fromkeys(
-        ("train_loss", "val_loss", "val_accuracy", "lr", "seconds"), 0.0
+        ("train_loss", "val_loss", "val_accuracy", "val_balanced", "lr", "seconds"), 0.0
     )
     return EpochDone(epoch=number, best=best, **zeros)
 

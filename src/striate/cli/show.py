@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from striate.core.files import read_json
 from striate.report.words import percent
 from striate.runs import folder as names
 
@@ -16,12 +17,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from striate.core.spec import Labels
-    from striate.data.load import ImageData
+    from striate.data.image_data import ImageData
     from striate.engine.metrics import Score
     from striate.runs.predict import Answers
     from striate.runs.run import Run
 
-CLASSES_SHOWN = 12
+CLASSES_NAMED = 12
+CLASSES_SHOWN = 20
 ANSWERS_SHOWN = 40
 
 
@@ -34,12 +36,15 @@ def print_data(data: ImageData, folder: Path) -> None:
     """Say what the pictures are, and everything a user should be warned of."""
     console().print(f"run     {folder}", markup=False)
     print_set(data)
+    for note in read_json(folder / names.MANIFEST)["notes"]:
+        console().print(f"note: {note}", style="dim", markup=False)
 
 
 def print_set(data: ImageData) -> None:
     """Say what the pictures are, their parts and classes, and every warning."""
     out = console()
     parts = " · ".join(f"{name} {len(part):,}" for name, part in data.parts.items())
+    parts += f" · spare {data.spare:,}" if data.spare else ""
     out.print(f"[bold]{data.name}[/]  {data.preprocess.spec}  {parts}")
     out.print(f"{data.num_classes} classes: {_listed(data.labels)}", style="dim")
     if data.quarantined:
@@ -53,20 +58,22 @@ def print_set(data: ImageData) -> None:
 
 
 def _listed(labels: Labels) -> str:
-    shown = ", ".join(labels.names[:CLASSES_SHOWN])
-    return shown + (" …" if len(labels) > CLASSES_SHOWN else "")
+    shown = ", ".join(labels.names[:CLASSES_NAMED])
+    return shown + (" …" if len(labels) > CLASSES_NAMED else "")
 
 
 def print_score(part: str, score: Score) -> None:
-    """Say how good the answers are, with the interval."""
-    low, high = score.interval
+    """Say how good the answers are, in all and by class, with the intervals."""
+    from striate.report.terminal import show
+    from striate.runs.scorecard import class_table, headlines
+
     out = console()
-    out.print(
-        f"[bold]{part} accuracy {percent(score.accuracy)}[/]  "
-        f"95 % interval {100 * low:.1f}–{100 * high:.1f} %, n = {score.count:,}"
-    )
-    balanced = percent(score.balanced_accuracy)
-    out.print(f"balanced {balanced}, cross-entropy {score.loss:.4f} nats", style="dim")
+    for figure, style in zip(headlines(part, score), ("bold", ""), strict=True):
+        out.print(f"{figure.label} {figure.value}", style=style, end="  ")
+        out.print(figure.detail, markup=False)
+    odd = f"calibration error {percent(score.calibration_error)}"
+    out.print(f"cross-entropy {score.loss:.4f} nats, {odd}\n", style="dim")
+    show([class_table(score, CLASSES_SHOWN)], out)
 
 
 def print_end(run: Run) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,15 +12,27 @@ from striate.runs.presets import PRESETS
 from striate.runs.recipe import Recipe, make_recipe, read_settings, setting_types
 
 if TYPE_CHECKING:
-    from striate.data.load import ImageData
+    from striate.data.image_data import ImageData
     from striate.runs.run import Run
 
 METAVARS = {str(int): "N", str(float): "F", str(str): "NAME"}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Add a flag for every setting of a recipe, and the run folder's own."""
+    """Add the settings, and the run folder's own flags."""
     parser.usage = "striate train [DATA] [settings]"
+    add_settings(parser)
+    parser.add_argument("--out", type=Path, metavar="DIR", help="the run folder")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace the run folder in --out"
+    )
+    parser.add_argument("--quiet", action="store_true", help="show no progress")
+
+
+def add_settings(
+    parser: argparse.ArgumentParser, without: Collection[str] = ()
+) -> None:
+    """Add the data and a flag for every setting of a recipe, but for some."""
     parser.add_argument(
         "data",
         nargs="?",
@@ -28,17 +41,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     kinds = setting_types()
     for field in dataclasses.fields(Recipe):
-        if field.name != "data":
+        if field.name not in ("data", *without):
             add_setting(parser, field, kinds[field.name])
     parser.add_argument(
         "--preset", metavar="NAME", help=f"one of: {', '.join(PRESETS)}"
     )
     parser.add_argument("--config", type=Path, metavar="FILE", help="settings in YAML")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="the run folder")
-    parser.add_argument(
-        "--overwrite", action="store_true", help="replace the run folder in --out"
-    )
-    parser.add_argument("--quiet", action="store_true", help="show no progress")
 
 
 def add_setting(
@@ -56,7 +64,7 @@ def add_setting(
 
 def run(options: argparse.Namespace) -> int:
     """Train; print the run folder first and last."""
-    recipe = _recipe(options)
+    recipe = read_recipe(options)
 
     from striate.cli.show import print_data, print_end
     from striate.runs.train import summary_json, train_recipe
@@ -81,7 +89,7 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _recipe(options: argparse.Namespace) -> Recipe:
+def read_recipe(options: argparse.Namespace) -> Recipe:
     """Lay flags over the config file over the preset over the defaults."""
     preset = PRESETS[options.preset].settings if options.preset else {}
     config = read_settings(options.config) if options.config else {}

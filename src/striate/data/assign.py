@@ -1,164 +1,178 @@
-"""Every used picture gets a part: the one it was given, or one dealt by `split`."""
+"""Every used picture gets a part: the one it was given, had earlier, or is dealt."""
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from striate.core.errors import DataError, SettingError
-from striate.core.spec import Labels
-from striate.data.sources.source import PARTS, Record
-from striate.data.split import split
-
-FEW = 10  # below this many training pictures a class's figures mean little
+from striate.data.exact import deal_exactly
+from striate.data.sources.source import PARTS, Record, Skipped
+from striate.data.split import Deal, draw, place
+from striate.data.split_file import Earlier, SplitRow
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SplitRow:
-    """A line of `split.csv`: a used picture, its part, and what identifies it.
+@dataclass(frozen=True, kw_only=True)
+class Assigned:
+    """What became of each picture: a row, or left out because an equal one stays.
 
-    `content` is a hash of what it shows, `sha256` of its file (empty without one).
+    Args:
+        results: In the order of the records.
+        dealt: The parts that were dealt out of the training pictures.
+        notes: Sentences on an earlier split that was taken up.
     """
 
-    path: str
-    label: str
-    part: str
-    group: str
-    content: str
-    sha256: str = ""
+    results: tuple[SplitRow | Skipped, ...]
+    dealt: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def stays(self) -> list[int]:
+        """Return the positions of the pictures that have a part."""
+        return [i for i, r in enumerate(self.results) if isinstance(r, SplitRow)]
+
+    @property
+    def rows(self) -> list[SplitRow]:
+        """Return their rows."""
+        return [r for r in self.results if isinstance(r, SplitRow)]
+
+    @property
+    def left_out(self) -> list[Skipped]:
+        """Return the others."""
+        return [r for r in self.results if isinstance(r, Skipped)]
 
 
 def assign(
     records: Sequence[Record],
     contents: Sequence[str],
-    fractions: Mapping[str, float],
-    seed: int,
-) -> list[SplitRow]:
-    """Keep given parts and deal out those that are missing.
+    deal: Deal,
+    earlier: Earlier | None = None,
+) -> Assigned:
+    """Keep given parts, take up earlier ones, and deal out those that are missing.
 
     With no part given, all pictures are dealt. Where some are given, `val` is dealt
     from the training pictures if there is none, and `test` too if neither is given.
     A picture without a part beside pictures with one counts as training.
     """
-    labels = [record.label for record in records]
-    _check_counts(Counter(labels))
     parts = [record.part for record in records]
-    if any(parts):
-        parts = [part or "train" for part in parts]
-    wanted = _missing_parts(set(parts) - {None}, fractions)
-    if wanted:
-        pool = [i for i, part in enumerate(parts) if part in (None, "train")]
-        dealt = split(
-            [labels[i] for i in pool],
-            [contents[i] for i in pool],
-            [records[i].group for i in pool],
-            wanted,
-            seed,
-        )
+    beside = beside_train({part for part in parts if part})
+    pool = [i for i, part in enumerate(parts) if part in (None, "train")]
+    notes: tuple[str, ...] = ()
+    if not beside:
+        for i in pool:
+            parts[i] = "train"
+    elif earlier is None:
+        _deal(pool, parts, records, contents, deal, beside)
+    else:
+        notes = _take_up(earlier, pool, parts, records, contents, deal, beside)
+    twins = _twins(pool, parts, records, contents)
+    return Assigned(
+        results=tuple(
+            twins.get(i)
+            or SplitRow(
+                path=record.path,
+                label=record.label,
+                part=parts[i] or "train",
+                group=record.group or "",
+                content=contents[i],
+            )
+            for i, record in enumerate(records)
+        ),
+        dealt=beside,
+        notes=notes,
+    )
+
+
+def beside_train(given: set[str]) -> tuple[str, ...]:
+    """Return the parts to deal out of the training pictures.
+
+    Example:
+        >>> beside_train(set()), beside_train({"train", "test"})
+        (('val', 'test'), ('val',))
+        >>> beside_train({"train", "val"})
+        ()
+    """
+    if "val" in given:
+        return ()
+    return ("val",) if "test" in given else ("val", "test")
+
+
+def _deal(
+    pool: Sequence[int],
+    parts: list[str | None],
+    records: Sequence[Record],
+    contents: Sequence[str],
+    deal: Deal,
+    beside: Sequence[str],
+) -> None:
+    """Fill in the parts of the pictures in `pool`."""
+    groups = [records[i].group for i in pool]
+    if deal.exact:
+        labels = [records[i].label for i in pool]
+        hashes = [contents[i] for i in pool]
+        dealt = deal_exactly(labels, hashes, groups, deal, beside)
         for i, part in zip(pool, dealt, strict=True):
             parts[i] = part
-    return [
-        SplitRow(
-            path=r.path, label=r.label, part=p or "", group=r.group or "", content=c
-        )
-        for r, p, c in zip(records, parts, contents, strict=True)
+        return
+    for i, group in zip(pool, groups, strict=True):
+        parts[i] = place(draw(deal.seed, "split", contents[i], group), deal, beside)
+
+
+def _take_up(
+    earlier: Earlier,
+    pool: Sequence[int],
+    parts: list[str | None],
+    records: Sequence[Record],
+    contents: Sequence[str],
+    deal: Deal,
+    beside: Sequence[str],
+) -> tuple[str, ...]:
+    """Give old pictures their earlier part and deal the new ones; return notes."""
+    allowed = {"train", *beside}
+    old = {i: earlier.place(records[i], contents[i]) for i in pool}
+    moved = [i for i, part in old.items() if part and part not in allowed]
+    new = [i for i, part in old.items() if part not in allowed]
+    for i in pool:
+        parts[i] = old[i]
+    # A part the earlier split did without is not begun for its newcomers. Only
+    # validation must be: weights are chosen by it.
+    have = [part for part in beside if part in earlier.parts or part == "val"]
+    _deal(new, parts, records, contents, deal, have)
+    if "val" not in earlier.parts:
+        rest = [i for i in pool if parts[i] == "train" and i not in set(new)]
+        _deal(rest, parts, records, contents, deal, ("val",))
+    kept, gone = len(pool) - len(new), earlier.gone(records, contents)
+    notes = [
+        f"split of {earlier.origin}: {kept:,} pictures stay where they were, "
+        f"{len(new):,} new ones are dealt, {gone:,} are gone"
     ]
+    if moved:
+        notes.append(f"{len(moved):,} test pictures stand in train now; dealt anew")
+    return tuple(notes)
 
 
-def _missing_parts(
-    given: set[str | None], fractions: Mapping[str, float]
-) -> dict[str, float]:
-    """Return the shares to deal, or nothing where every part is there."""
-    if not given:
-        return dict(fractions)
-    missing = {"train"}
-    if "val" not in given:
-        missing |= {"val"} if "test" in given else {"val", "test"}
-    if missing == {"train"}:
-        return {}
-    rest = {part: fractions[part] for part in missing - {"train"}}
-    return {"train": 1 - sum(rest.values()), **rest}
+def _twins(
+    pool: Sequence[int],
+    parts: Sequence[str | None],
+    records: Sequence[Record],
+    contents: Sequence[str],
+) -> dict[int, Skipped]:
+    """Return the pictures to leave out because an equal one is in a later part.
 
-
-def check_fractions(val: float, test: float) -> dict[str, float]:
-    """Return the three shares.
-
-    Raises:
-        SettingError: Nothing would be left to validate or to train on.
+    Equal pictures of one group, or of none, lie together. Of two groups they need
+    not: moving a whole group for one picture would move old ones, so the copy in
+    the less protected part goes, and no test picture ever does.
     """
-    if not (0 < val < 1 and 0 <= test < 1 and val + test < 1):
-        what = f"validation and test shares must leave some to train on: {val} + {test}"
-        fix = "use for example --val-fraction 0.15 --test-fraction 0.25"
-        raise SettingError(what, where="--val-fraction, --test-fraction", fix=fix)
-    return {"train": 1 - val - test, "val": val, "test": test}
-
-
-def _check_counts(counts: Mapping[str, int]) -> None:
-    if len(counts) < 2:
-        only = next(iter(counts))
-        what = f"one class only ('{only}'): there is nothing to tell apart"
-        raise DataError(what, fix="add pictures of at least a second class")
-    single = [label for label, count in counts.items() if count == 1]
-    if single:
-        names = ", ".join(repr(label) for label in single[:5])
-        what = f"{len(single)} of {len(counts)} classes have one picture: {names}"
-        fix = "add pictures, or remove the class: one picture cannot train and validate"
-        raise DataError(what, fix=fix)
-
-
-def check_classes(rows: Sequence[SplitRow], labels: Labels) -> Labels:
-    """Return the classes that have pictures, in output order.
-
-    Raises:
-        DataError: A part is empty, or shows classes that training has not.
-    """
-    classes: dict[str, set[str]] = defaultdict(set)
-    for row in rows:
-        classes[row.part].add(row.label)
-    for part in ("train", "val"):
-        if not classes[part]:
-            fix = "add pictures, or another split"
-            raise DataError(f"the {part} part has no pictures", fix=fix)
-    for part in ("val", "test"):
-        strange = sorted(classes[part] - classes["train"])
-        if strange:
-            names = ", ".join(repr(label) for label in strange[:5])
-            what = f"the {part} part has classes that training has not: {names}"
-            fix = "add training pictures of them, rename them, or remove them"
-            raise DataError(what, fix=fix)
-    return Labels(tuple(name for name in labels.names if name in classes["train"]))
-
-
-def warnings_of(rows: Sequence[SplitRow]) -> tuple[str, ...]:
-    """Return sentences about leaks between parts and classes too small to judge."""
-    return (*_leaks(rows), *_small(rows))
-
-
-def _leaks(rows: Sequence[SplitRow]) -> list[str]:
-    where: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
-    for row in rows:
-        where[row.content][row.part].append(row.path)
-    sentences = []
-    for a, b in (("train", "val"), ("train", "test"), ("val", "test")):
-        shared = [parts for parts in where.values() if a in parts and b in parts]
-        if not shared:
-            continue
-        count = sum(len(parts[b]) for parts in shared)
-        pair = f"{shared[0][a][0]} = {shared[0][b][0]}"
-        sentences.append(f"{count} pictures of {b} are also in {a}, as given: {pair}")
-    return sentences
-
-
-def _small(rows: Sequence[SplitRow]) -> list[str]:
-    train = Counter(row.label for row in rows if row.part == "train")
-    small = sorted(label for label, count in train.items() if count < FEW)
-    if not small:
-        return []
-    names = ", ".join(f"{label} ({train[label]})" for label in small[:5])
-    return [f"{len(small)} classes have under {FEW} training pictures: {names}"]
-
-
-def part_order(parts: set[str]) -> list[str]:
-    """Return the parts that exist, in the order train, val, test."""
-    return [part for part in PARTS if part in parts]
+    copies: dict[str, list[int]] = defaultdict(list)
+    for i in pool:
+        copies[contents[i]].append(i)
+    left_out = {}
+    for same in copies.values():
+        ranks = {i: PARTS.index(parts[i] or "train") for i in same}
+        stays = max(same, key=ranks.__getitem__)
+        for i in same:
+            if ranks[i] < ranks[stays]:
+                reason, detail = f"twin-in-{parts[stays]}", records[stays].path
+                path = records[i].path
+                left_out[i] = Skipped(path=path, reason=reason, detail=detail)
+    return left_out

@@ -12,6 +12,7 @@ from torch import Tensor
 from striate.core.seeds import permutation
 from striate.core.spec import Preprocess
 from striate.data.augment import Augment, augmentation
+from striate.data.balance import balanced_order
 from striate.data.part import Part
 from striate.data.preprocess import normalise
 from striate.data.rows import ahead, gathered
@@ -23,8 +24,9 @@ class Batches:
     """Whole batches gathered at once; no per-picture Python, no worker processes.
 
     Calling it with an epoch gives that epoch's batches: the order is f(seed, epoch),
-    or the part's own where `shuffle` is off. A last batch of one picture is merged
-    into the one before, because batch norm has no variance over one.
+    or the part's own where `shuffle` is off; `balanced` shows every class equally
+    often. A last batch of one picture is merged into the one before, because batch
+    norm has no variance over one.
 
     Example:
         >>> pixels = torch.zeros(5, 2, 2, 1, dtype=torch.uint8)
@@ -39,6 +41,7 @@ class Batches:
     preprocess: Preprocess
     batch_size: int
     shuffle: bool = True
+    balanced: bool = False
     augment: Augment | str = "none"
     classes: int = 0
     seed: int = 0
@@ -91,6 +94,9 @@ class Batches:
         order = torch.arange(count)
         if self.shuffle:
             order = torch.from_numpy(permutation(count, self.seed, "order", epoch))
+        if self.balanced:
+            labels = self.part.labels.numpy()
+            order = torch.from_numpy(balanced_order(labels, self.seed, epoch))
         batches = list(torch.split(order, self.batch_size))
         if self.batch_size > 1 and len(batches) > 1 and len(batches[-1]) == 1:
             batches[-2:] = [torch.cat(batches[-2:])]

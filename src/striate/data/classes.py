@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from striate.data.assign import FEW
+from striate.data.coverage import FEW
 from striate.data.finding import Finding, Group
 from striate.data.sources.source import PARTS, Skipped
 

@@ -9,13 +9,10 @@ is applied; 16-bit grey becomes v·255/white (never clipped); transparency is la
 from __future__ import annotations
 
 import io
-import os
-import stat
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import simplejpeg
@@ -25,11 +22,11 @@ from striate.core.spec import WHITE
 from striate.data.containers import MAX_FRAMES, gif_frames, kind_of, png_fault
 from striate.data.identity import coded_hash, content_hash
 from striate.data.jpeg import is_cut, lacks_scans
+from striate.data.reading import UndecodableError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 MAX_PIXELS = 100_000_000  # a 100-megapixel camera; decoded that is 300 MB
 MAX_SIDE = 32_768
-MAX_BYTES = 1 << 30
 # No real picture is both large and this empty; a header's promise may be.
 UNSEEN_PIXELS = 1 << 24
 PIXELS_A_BYTE = 1000
@@ -44,15 +41,6 @@ REDUCED = ((4, 4), (2, 3))
 _GREY_MODES = ("1", "L", "LA", "I;16", "I;16L", "I;16B", "I;16N")
 
 Image.MAX_IMAGE_PIXELS = None  # our own limit is stricter and refuses, not warns
-
-
-class UndecodableError(Exception):
-    """Why a file is not a usable picture: a short reason and a detail."""
-
-    def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(f"{reason}: {detail}")
-        self.reason = reason
-        self.detail = detail
 
 
 @contextmanager
@@ -89,29 +77,6 @@ class Nature:
     format: str
     mode: str
     notes: tuple[str, ...] = ()
-
-
-def read_file(path: Path) -> bytes:
-    """Read a regular file; a pipe, socket or device is never opened.
-
-    Raises:
-        UndecodableError: Missing, not a regular file, unreadable, empty or enormous.
-    """
-    try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):
-            raise UndecodableError("not-a-file", "a pipe, socket or device")
-        if status.st_size == 0:
-            raise UndecodableError("not-an-image", "the file is empty")
-        if status.st_size > MAX_BYTES:
-            size = f"{status.st_size:,} bytes, at most {MAX_BYTES:,}"
-            raise UndecodableError("too-large", size)
-        return path.read_bytes()
-    except (FileNotFoundError, ValueError):  # a name with a zero byte is no name
-        raise UndecodableError("missing", "no such file") from None
-    except OSError as error:
-        detail = os.strerror(error.errno) if error.errno else str(error)
-        raise UndecodableError("unreadable", detail) from None
 
 
 def read_header(payload: bytes) -> Header:

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from striate.data.decode import Nature, UndecodableError, inspect, read_file
+from striate.data.decode import Nature, inspect
 from striate.data.fingerprint import closeup, grey_levels, thumbnail
 from striate.data.identity import content_hash, is_grey
+from striate.data.reading import UndecodableError, read_file
 
 WINDOW = 1024  # side of the middle that sharpness is measured in
 

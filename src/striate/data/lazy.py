@@ -20,8 +20,9 @@ from torch import Tensor
 
 from striate.core.errors import DataError
 from striate.core.spec import Preprocess
-from striate.data.decode import UndecodableError, unwarned
+from striate.data.decode import unwarned
 from striate.data.preprocess import file_to_input
+from striate.data.reading import UndecodableError
 from striate.data.scan import unchanged
 from striate.data.sources.files import Files
 from striate.data.sources.source import Skipped

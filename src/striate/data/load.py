@@ -4,22 +4,23 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
-from striate.core.errors import DataError
+from striate.core.errors import DataError, SettingError
 from striate.core.spec import WHITE, Labels, Preprocess
-from striate.data.assign import (
-    SplitRow,
-    assign,
+from striate.data.assign import assign
+from striate.data.cache import AUTO, DEFAULT_GB, open_cache
+from striate.data.choose import choose_preprocess
+from striate.data.coverage import (
     check_classes,
-    check_fractions,
+    check_counts,
     part_order,
     warnings_of,
 )
-from striate.data.cache import AUTO, DEFAULT_GB, open_cache
-from striate.data.choose import choose_preprocess
 from striate.data.develop import Developed, develop
+from striate.data.fraction import spared
+from striate.data.image_data import ImageData
 from striate.data.lazy import LazyPixels
 from striate.data.part import Part
 from striate.data.preprocess import statistics
@@ -28,58 +29,9 @@ from striate.data.scan import MISSING, Census, Tick, take_census, two_labels
 from striate.data.sources.find import find_source
 from striate.data.sources.named import NAMED
 from striate.data.sources.source import Skipped, Source
+from striate.data.split import Deal
+from striate.data.split_file import Earlier, SplitRow, read_earlier
 from striate.data.twins import united
-
-
-@dataclass(frozen=True, kw_only=True)
-class ImageData:
-    """Pictures in parts, with everything needed to treat new ones alike.
-
-    `seen` files are used, quarantined (should have worked and did not) or ignored
-    (by rule no pictures of the set); the three always add up. `origin` is where they
-    can be read again: a name or an absolute path, empty for pictures from memory.
-    """
-
-    name: str
-    origin: str
-    labels: Labels
-    preprocess: Preprocess
-    parts: Mapping[str, Part] = field(repr=False)
-    rows: tuple[SplitRow, ...] = field(repr=False)
-    quarantined: tuple[Skipped, ...] = field(default=(), repr=False)
-    ignored: tuple[Skipped, ...] = field(default=(), repr=False)
-    warnings: tuple[str, ...] = ()
-
-    @property
-    def num_classes(self) -> int:
-        """Return how many classes there are."""
-        return len(self.labels)
-
-    @property
-    def in_chans(self) -> int:
-        """Return the channels of the network's input."""
-        return self.preprocess.channels
-
-    @property
-    def image_size(self) -> tuple[int, int]:
-        """Return the (height, width) of the network's input."""
-        return self.preprocess.height, self.preprocess.width
-
-    @property
-    def seen(self) -> int:
-        """Return how many files were met."""
-        return len(self.rows) + len(self.quarantined) + len(self.ignored)
-
-    def part(self, name: str) -> Part:
-        """Return a part.
-
-        Raises:
-            DataError: The data has no such part; lists those it has.
-        """
-        if name not in self.parts:
-            have = ", ".join(self.parts)
-            raise DataError(f"'{self.name}' has no {name} part, only {have}")
-        return self.parts[name]
 
 
 def load_data(
@@ -96,6 +48,11 @@ def load_data(
     std: Sequence[float] | None = None,
     val_fraction: float = 0.15,
     test_fraction: float = 0.25,
+    fraction: float = 1.0,
+    folds: int | None = None,
+    fold: int | None = None,
+    split: str | Path | None = None,
+    exact: bool = False,
     seed: int = 0,
     margin: float = 1.0,
     workers: int = 0,
@@ -123,6 +80,14 @@ def load_data(
         std: Likewise.
         val_fraction: Share for validation of all pictures that have no part.
         test_fraction: Share for the test, where no test part is given.
+        fraction: Train on this share of the training part, alike in every class.
+        folds: Deal so many folds for cross-validation.
+        fold: The one to judge, counted from 0: it is the test part, or validation
+            where a test is given.
+        split: A run folder, or a CSV of paths and parts, whose pictures stay where
+            they are; only new ones are dealt.
+        exact: Hold each class's shares to the picture; then adding pictures can move
+            old ones.
         seed: Deals the split.
         margin: Also hold training pictures at so many times the input's sides, for
             crops to be cut from.
@@ -136,12 +101,23 @@ def load_data(
 
     Raises:
         DataError: The data does not admit training; says why and what to do.
+        SettingError: The shares or folds cannot be.
 
     Example:
-        >>> digits = load_data("digits")
+        >>> digits = load_data("digits", exact=True)
         >>> {name: len(part) for name, part in digits.parts.items()}
         {'train': 1078, 'val': 269, 'test': 450}
     """
+    deal = Deal(
+        val=val_fraction,
+        test=test_fraction,
+        fraction=fraction,
+        folds=folds,
+        fold=fold,
+        exact=exact,
+        seed=seed,
+    )
+    earlier = _earlier(split, deal)
     source = data if isinstance(data, Source) else find_source(data)
     skipped: list[Skipped] = []
     if given_split is not None:
@@ -164,6 +140,24 @@ def load_data(
     sizes = [preprocess, *([preprocess.enlarged(margin)] if margin > 1 else [])]
     found = develop(source, census, sizes, store, tick)
     skipped += found.skipped
+    found, kept = _sound(source, census, found, preprocess, skipped)
+    split_up = _split_up(
+        source, census, found, kept, skipped, preprocess, deal, earlier, workers
+    )
+    return replace(split_up, origin=_origin(data))
+
+
+def _sound(
+    source: Source,
+    census: Census,
+    found: Developed,
+    preprocess: Preprocess,
+    skipped: list[Skipped],
+) -> tuple[Developed, list[int]]:
+    """Return what was developed, and which of it stands under one label only.
+
+    The others join `skipped`.
+    """
     _check_any(found.index, skipped, source)
     contents = united(source, census, found.index, found.contents, preprocess)
     found = replace(found, contents=tuple(contents))
@@ -172,9 +166,33 @@ def load_data(
     skipped += conflicts.values()
     kept = [k for k in range(len(found.index)) if k not in conflicts]
     _check_any(kept, skipped, source)
-    fractions = check_fractions(val_fraction, test_fraction)
-    rows = _rows(source, census, found, kept, fractions, seed)
-    labels = check_classes(rows, source.labels)
+    return found, kept
+
+
+def _split_up(
+    source: Source,
+    census: Census,
+    found: Developed,
+    kept: Sequence[int],
+    skipped: Sequence[Skipped],
+    preprocess: Preprocess,
+    deal: Deal,
+    earlier: Earlier | None,
+    workers: int,
+) -> ImageData:
+    """Give the pictures at `kept` in `found` their parts, and say what came of it."""
+    records = [source.records[found.index[k]] for k in kept]
+    contents = [found.contents[k] for k in kept]
+    check_counts(record.label for record in records)
+    assigned = assign(records, contents, deal, earlier)
+    left_out = assigned.left_out
+    labels = check_classes(assigned.rows, source.labels, assigned.dealt)
+    kept = [kept[i] for i in assigned.stays]
+    hashes = [census.hashes[found.index[k]] for k in kept]
+    rows = [
+        replace(row, sha256=sha256)
+        for row, sha256 in zip(spared(assigned.rows, deal), hashes, strict=True)
+    ]
     parts = {
         name: _part(found, kept, rows, labels, name, workers)
         for name in part_order({row.part for row in rows})
@@ -184,15 +202,28 @@ def load_data(
         preprocess = replace(preprocess, mean=means, std=stds)
     return ImageData(
         name=source.name,
-        origin=_origin(data),
+        origin="",
         labels=labels,
         preprocess=preprocess,
         parts=parts,
         rows=tuple(rows),
         quarantined=(*source.quarantined, *skipped),
-        ignored=source.ignored,
-        warnings=(*source.warnings, *warnings_of(rows)),
+        ignored=(*source.ignored, *left_out),
+        warnings=(*source.warnings, *warnings_of(rows, left_out)),
+        notes=assigned.notes,
+        deal=deal,
+        earlier=str(earlier.origin.resolve()) if earlier else "",
     )
+
+
+def _earlier(split: str | Path | None, deal: Deal) -> Earlier | None:
+    if split is None:
+        return None
+    if deal.folds:
+        fix = "leave out --folds and --fold, or --split"
+        what = "an earlier split has its parts; it cannot be dealt into folds"
+        raise SettingError(what, where="--split", fix=fix)
+    return read_earlier(split)
 
 
 def _origin(data: str | Path | Source) -> str:
@@ -213,21 +244,6 @@ def _check_any(
     first = f"; the first: {skipped[0].path} ({skipped[0].detail})" if skipped else ""
     what = f"no usable pictures among {len(source.records)} files: {counts}{first}"
     raise DataError(what, where=source.root, fix="give PNG, JPEG or other pictures")
-
-
-def _rows(
-    source: Source,
-    census: Census,
-    found: Developed,
-    kept: Sequence[int],
-    fractions: Mapping[str, float],
-    seed: int,
-) -> list[SplitRow]:
-    records = [source.records[found.index[k]] for k in kept]
-    contents = [found.contents[k] for k in kept]
-    hashes = [census.hashes[found.index[k]] for k in kept]
-    rows = assign(records, contents, fractions, seed)
-    return [replace(r, sha256=h) for r, h in zip(rows, hashes, strict=True)]
 
 
 def _part(

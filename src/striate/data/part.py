@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from striate.data.rows import Rows, taken
+from striate.data.rows import Rows, some, taken
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,10 +39,20 @@ class Part:
         numbers = torch.tensor(labels, dtype=torch.int64)
         return cls(pixels=pixels, labels=numbers, paths=tuple(paths), larger=larger)
 
+    def take(self, index: Sequence[int]) -> Part:
+        """Return a part of the pictures at these positions."""
+        larger = None if self.larger is None else some(self.larger, index)
+        return Part(
+            pixels=some(self.pixels, index),
+            labels=self.labels[list(index)],
+            paths=tuple(self.paths[i] for i in index),
+            larger=larger,
+        )
+
     def __len__(self) -> int:
         return len(self.paths)
 
-    def take(self, index: Tensor) -> Tensor:
+    def gather(self, index: Tensor) -> Tensor:
         """Return the pixels of some pictures, (n, H, W, C).
 
         Whole pictures are copied at once, where `pixels[index]` goes byte by byte.

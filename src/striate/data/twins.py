@@ -6,8 +6,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from striate.core.spec import Preprocess
-from striate.data.decode import Header, UndecodableError, pixel_content
+from striate.data.decode import Header, pixel_content
 from striate.data.identity import is_coded
+from striate.data.reading import UndecodableError
 from striate.data.scan import Census
 from striate.data.sources.source import Source
 

@@ -45,7 +45,7 @@ class Views:
         >>> p = Preprocess(channels=1, height=2, width=2, mean=(0.0,), std=(1.0,))
         >>> views = Views(part=part, preprocess=p, augment=Augment(colour=0.2))
         >>> index = torch.tensor([4, 1])
-        >>> x, y = views(part.take(index), index, epoch=0)
+        >>> x, y = views(part.gather(index), index, epoch=0)
         >>> x.shape, y
         (torch.Size([2, 1, 2, 2]), tensor([0, 1]))
     """

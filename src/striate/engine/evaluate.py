@@ -37,6 +37,14 @@ class Outputs:
         return float((self.logits.argmax(1) == self.labels).float().mean())
 
     @property
+    def balanced_accuracy(self) -> float:
+        """Return the mean of the classes' shares of right answers."""
+        right = (self.logits.argmax(1) == self.labels).float()
+        shown = self.labels.bincount()
+        shares = self.labels.bincount(right) / shown.clamp(min=1)
+        return float(shares[shown > 0].mean())
+
+    @property
     def loss(self) -> float:
         """Return the mean cross-entropy."""
         return float(self.losses.mean())

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from striate.core.errors import NonFiniteError
+from striate.engine.cost import ClassCost
 from striate.engine.evaluate import Outputs, evaluate
 from striate.engine.optim import set_rate
 from striate.engine.schedule import Schedule
@@ -43,6 +44,9 @@ class Plan:
         schedule: Progress (0–1) to a factor of `lr`.
         label_smoothing: Share of the target spread over all classes.
         patience: Epochs without improvement before stopping; 0 never stops early.
+        classes: Makes up in the cost for uneven classes.
+        balanced: Judge epochs by the balanced accuracy, so that weights which forget
+            a rare class are not the best.
     """
 
     epochs: int
@@ -50,6 +54,8 @@ class Plan:
     schedule: Schedule
     label_smoothing: float = 0.0
     patience: int = 0
+    classes: ClassCost | None = None
+    balanced: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +78,7 @@ class EpochDone:
     train_loss: float
     val_loss: float
     val_accuracy: float
+    val_balanced: float
     lr: float
     seconds: float
     best: bool
@@ -123,7 +130,9 @@ def fit(
             rate = plan.lr * plan.schedule(step / max(total - 1, 1))
             set_rate(optimizer, rate)
             try:
-                loss = train_step(model, x, y, optimizer, plan.label_smoothing)
+                loss = train_step(
+                    model, x, y, optimizer, plan.label_smoothing, plan.classes
+                )
             except NonFiniteError as error:
                 where = f"epoch {epoch + 1}, step {i + 1}"
                 raise NonFiniteError(error.what, where=where, fix=error.fix) from error
@@ -139,9 +148,10 @@ def fit(
                 train_loss=losses / pictures,
                 val_loss=judged.loss,
                 val_accuracy=judged.accuracy,
+                val_balanced=judged.balanced_accuracy,
                 lr=rate,
                 seconds=time.perf_counter() - began,
-                best=_is_best(judged.accuracy, judged.loss, history),
+                best=_is_best(judged, history, plan.balanced),
             )
         )
         for observer in observers:
@@ -161,10 +171,14 @@ def _judge(
     return judged
 
 
-def _is_best(accuracy: float, loss: float, history: Sequence[EpochDone]) -> bool:
+def _is_best(judged: Outputs, history: Sequence[EpochDone], balanced: bool) -> bool:
     # Small validation parts tie often; the lower loss then decides.
-    merit = (accuracy, -loss)
-    return all(merit > (done.val_accuracy, -done.val_loss) for done in history)
+    accuracy = judged.balanced_accuracy if balanced else judged.accuracy
+    merit = (accuracy, -judged.loss)
+    return all(
+        merit > (done.val_balanced if balanced else done.val_accuracy, -done.val_loss)
+        for done in history
+    )
 
 
 def _waited(history: Sequence[EpochDone]) -> int:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from functools import partial
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.optim import Optimizer
 
 from striate.core.errors import NonFiniteError
 from striate.core.outputs import total_loss
+from striate.engine.cost import ClassCost, softmax_cost
 
 LOWER_LR = "lower --lr; the last good weights are kept"
 
@@ -21,6 +20,7 @@ def train_step(
     y: Tensor,
     optimizer: Optimizer,
     label_smoothing: float = 0.0,
+    classes: ClassCost | None = None,
 ) -> float:
     """Learn from one mini-batch and return its mean cost in nats.
 
@@ -31,12 +31,13 @@ def train_step(
         y: Class numbers (N,), or shares of classes (N, classes) of mixed pictures.
         optimizer: Over the model's parameters.
         label_smoothing: Share of the target spread over all classes (Szegedy 2015).
+        classes: Makes up for uneven classes.
 
     Raises:
         NonFiniteError: The cost is NaN or infinite; the weights are as before.
     """
-    softmax_cost = partial(F.cross_entropy, label_smoothing=label_smoothing)
-    cost = total_loss(softmax_cost, model(x), y)
+    cost_of = softmax_cost(label_smoothing, classes)
+    cost = total_loss(cost_of, model(x), y)
     value = cost.item()
     if not math.isfinite(value):
         raise NonFiniteError(f"the training loss became {value}", fix=LOWER_LR)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from striate.core.files import write_bytes
 from striate.core.findings import Curve, Images, Matrix, Series
 from striate.report.scales import Scale, fit, heat, shown, tick_text
-from striate.report.words import one_line, reading, shorten
+from striate.report.words import number, one_line, reading, shorten
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -42,7 +42,7 @@ def save_curve(curve: Curve, path: Path) -> None:
     """
     figure, axes = _canvas(6.4, 3.8)
     for index, series in enumerate(curve.series):
-        _line(axes, series, index, curve.log_y)
+        _line(axes, series, index, curve)
     _frame(axes, curve)
     if curve.mark is not None:
         _mark(axes, *curve.mark)
@@ -130,11 +130,11 @@ def _canvas(width: float, height: float) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _line(axes: Axes, series: Series, index: int, log: bool) -> None:
+def _line(axes: Axes, series: Series, index: int, curve: Curve) -> None:
     hue, style = HUES[index % len(HUES)], "--" if index >= len(HUES) else "-"
     gap = float("nan")  # matplotlib breaks a line there
-    y = [value if shown(value, log) else gap for value in series.y]
-    x = [value if shown(value) else gap for value in series.x]
+    y = [value if shown(value, curve.log_y) else gap for value in series.y]
+    x = [value if shown(value, curve.log_x) else gap for value in series.x]
     both = list(zip(x, y, strict=False))
     lone = sum(math.isfinite(a) and math.isfinite(b) for a, b in both) == 1
     xs, ys = [a for a, _ in both], [b for _, b in both]
@@ -142,12 +142,16 @@ def _line(axes: Axes, series: Series, index: int, log: bool) -> None:
     label = _plain(series.name)
     axes.plot(xs, ys, style, color=hue, label=label, marker=marker, linewidth=1.6)
     if series.low is not None and series.high is not None:
-        _band(axes, series, hue, log)
+        _band(axes, series, hue, curve)
 
 
-def _band(axes: Axes, series: Series, hue: str, log: bool) -> None:
+def _band(axes: Axes, series: Series, hue: str, curve: Curve) -> None:
     edges = zip(series.x, series.low or (), series.high or (), strict=False)
-    kept = [e for e in edges if shown(e[0]) and all(shown(y, log) for y in e[1:])]
+    kept = [
+        (x, *ys)
+        for x, *ys in edges
+        if shown(x, curve.log_x) and all(shown(y, curve.log_y) for y in ys)
+    ]
     x, low, high = (
         (list(side) for side in zip(*kept, strict=True)) if kept else ([],) * 3
     )
@@ -158,14 +162,17 @@ def _frame(axes: Axes, curve: Curve) -> None:
     """Set the same axes as the page's chart, so that both tell one story."""
     bands = [band for s in curve.series for band in (s.low, s.high) if band]
     heights = [y for s in curve.series for y in s.y] + [y for b in bands for y in b]
-    across = fit((x for s in curve.series for x in s.x), tight=True)
+    across = fit((x for s in curve.series for x in s.x), log=curve.log_x, tight=True)
     up = fit(heights, log=curve.log_y)
     if curve.log_y:
         axes.set_yscale("log")
         axes.minorticks_off()
+    if curve.log_x:
+        axes.set_xscale("log")
+        axes.minorticks_off()
     axes.set_xlim(across.low, across.high)
     axes.set_ylim(up.low, up.high)
-    axes.set_xticks(across.ticks, [tick_text(t, across.ticks) for t in across.ticks])
+    axes.set_xticks(across.ticks, [_width(t, across) for t in across.ticks])
     axes.set_yticks(up.ticks, [_height(t, up, curve.percent_y) for t in up.ticks])
     axes.grid(axis="y", color=RULE, linewidth=0.8)
     axes.set_axisbelow(True)
@@ -176,6 +183,10 @@ def _frame(axes: Axes, curve: Curve) -> None:
 
 def _height(value: float, up: Scale, share: bool) -> str:
     return reading(value, share) if up.log else tick_text(value, up.ticks, share)
+
+
+def _width(value: float, across: Scale) -> str:
+    return number(value) if across.log else tick_text(value, across.ticks)
 
 
 def _mark(axes: Axes, x: float, words: str) -> None:

@@ -23,7 +23,9 @@ SHOWN = {  # what an epoch's line says, if the row has it
     "train_loss": "train loss",
     "val_loss": "val loss",
     "val_accuracy": "val accuracy",
+    "val_balanced": "balanced",
 }
+SHARES = ("val_accuracy", "val_balanced")
 
 
 class Progress:
@@ -185,7 +187,7 @@ def duration(seconds: float) -> str:
 
 
 def _said(key: str, value: float) -> str:
-    if "accuracy" in key:
+    if key in SHARES:
         return f"{SHOWN[key]} {percent(value, 2)}"
     small = 1e-4 <= abs(value) < 1e3
     return f"{SHOWN[key]} {f'{value:.4f}' if small else number(value)}"

@@ -14,7 +14,7 @@ from striate.core.findings import Column, Images, Picture, Section, Table
 from striate.core.seeds import derive
 from striate.core.spec import Preprocess
 from striate.data.augment import Augment
-from striate.data.load import ImageData
+from striate.data.image_data import ImageData
 from striate.data.part import Part
 from striate.data.trial import DIRECTED, WORDS, Trial, at, coins, furthest
 from striate.data.views import Views, changed
@@ -59,7 +59,7 @@ def _one_of_each(part: Part) -> Tensor:
 def together(data: ImageData, augment: Augment, chosen: Tensor, seed: int) -> Images:
     """Return a sheet: a row for each picture, the first epochs from left to right."""
     part, p = data.part("train"), data.preprocess
-    pixels = part.take(chosen)
+    pixels = part.gather(chosen)
     views = Views(
         part=part, preprocess=p, augment=augment, seed=seed, classes=data.num_classes
     )
@@ -76,7 +76,7 @@ def together(data: ImageData, augment: Augment, chosen: Tensor, seed: int) -> Im
 
 def alone(data: ImageData, augment: Augment, chosen: Tensor) -> Images:
     """Return a sheet for each change that is on."""
-    pixels = data.part("train").take(chosen)
+    pixels = data.part("train").gather(chosen)
     made = [
         _stages(end, pixels, data.preprocess, augment.border)
         for end in furthest(augment)

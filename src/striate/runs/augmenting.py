@@ -10,7 +10,8 @@ from typing import Any
 from striate.core.files import write_csv, write_json, write_text
 from striate.core.findings import Images, Page, Section
 from striate.data.augment import Augment
-from striate.data.load import ImageData, load_data
+from striate.data.image_data import ImageData
+from striate.data.load import load_data
 from striate.report.html import render
 from striate.report.plots import save_images
 from striate.runs import augment_preview, safety_findings

@@ -11,12 +11,22 @@ from striate.report.progress import Progress
 
 
 class Display:
-    """An observer of the loop that draws progress on stderr."""
+    """An observer of the loop that draws progress on stderr.
 
-    def __init__(self, epochs: int, batches: Batches, quiet: bool) -> None:
+    Args:
+        epochs: How many there will be at most.
+        batches: Of the training part.
+        quiet: Show nothing.
+        balanced: Show the balanced accuracy too, which then decides what is best.
+    """
+
+    def __init__(
+        self, epochs: int, batches: Batches, quiet: bool, balanced: bool = False
+    ) -> None:
         self._progress = Progress(quiet=quiet)
         self._size = {"steps": len(batches), "pictures": batches.pictures}
         self._epochs = epochs
+        self._balanced = {"val_balanced"} if balanced else set()
         self._shown = 0
 
     def on_step(self, done: StepDone) -> None:
@@ -27,15 +37,9 @@ class Display:
 
     def on_epoch(self, done: EpochDone) -> None:
         """Print the epoch's line."""
-        self._progress.epoch(
-            {
-                "epoch": done.epoch + 1,
-                "train_loss": done.train_loss,
-                "val_loss": done.val_loss,
-                "val_accuracy": done.val_accuracy,
-                "best": done.best,
-            }
-        )
+        shown = ("train_loss", "val_loss", "val_accuracy", *self._balanced, "best")
+        row = {name: getattr(done, name) for name in shown}
+        self._progress.epoch({"epoch": done.epoch + 1, **row})
 
     def __enter__(self) -> Self:
         self._progress.start(self._epochs, **self._size)

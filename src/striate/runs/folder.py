@@ -45,7 +45,7 @@ def new_folder(verb: str, name: str, out: Path | None, overwrite: bool) -> Path:
         StorageError: The disk refused.
     """
     if out is None:
-        return _next_free(Path("runs") / verb / _plain(name))
+        return _next_free(Path("runs") / verb / plain_name(name))
     with storage_errors(out, 0):
         if out.exists():
             _clear(out, overwrite)
@@ -87,8 +87,26 @@ def is_run(folder: Path) -> bool:
         return False
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
+    """Return a name that every file system takes.
+
+    Example:
+        >>> plain_name("my photos/2024")
+        'my-photos-2024'
+    """
     return "".join(c if c.isalnum() or c in "-_." else "-" for c in name).strip(".-")
+
+
+def find_split(place: str | Path) -> Path:
+    """Return the CSV of an earlier split: that of a run, or a file as it is given.
+
+    Raises:
+        RunError: It is neither a file nor a run.
+    """
+    path = Path(place)
+    if path.suffix.lower() == ".csv" or (path / SPLIT).is_file():
+        return path
+    return find_run(place) / SPLIT
 
 
 def find_run(path: str | Path) -> Path:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from striate.core.files import hash_rows, read_json, write_json
-from striate.data.load import ImageData
+from striate.data.image_data import ImageData
 from striate.runs.folder import MANIFEST
 
 PACKAGES = ("striate", "torch", "numpy", "pillow", "simplejpeg", "safetensors")
@@ -20,7 +20,6 @@ PACKAGES = ("striate", "torch", "numpy", "pillow", "simplejpeg", "safetensors")
 
 def first_manifest(name: str, data: ImageData, seed: int) -> dict[str, Any]:
     """Describe a run that is about to start."""
-    rows = [(r.path, r.label, r.part, r.content) for r in data.rows]
     return {
         "name": name,
         "status": "running",
@@ -29,9 +28,11 @@ def first_manifest(name: str, data: ImageData, seed: int) -> dict[str, Any]:
         "data": {
             "name": data.name,
             "source": data.origin,
-            "hash": hash_rows(rows),
+            "hash": data_hash(data),
             "seen": data.seen,
-            "used": len(data.rows),
+            "used": len(data.rows) - data.spare,
+            "spare": data.spare,
+            "parts": {name: len(part) for name, part in data.parts.items()},
             "quarantined": len(data.quarantined),
             "ignored": len(data.ignored),
             "warnings": list(data.warnings),
@@ -46,6 +47,11 @@ def first_manifest(name: str, data: ImageData, seed: int) -> dict[str, Any]:
         },
         "git": git_commit(),
     }
+
+
+def data_hash(data: ImageData) -> str:
+    """Return one hash of all pictures, their labels and their parts."""
+    return hash_rows([(r.path, r.label, r.part, r.content) for r in data.rows])
 
 
 def update_manifest(folder: Path, **changes: Any) -> None:

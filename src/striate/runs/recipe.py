@@ -19,6 +19,7 @@ from striate.core.settings import setting as _setting
 from striate.core.spec import JPEGS, NORMALISATIONS, RESIZES, WHITE
 from striate.data.augment import PRESETS as AUGMENTS
 from striate.data.augment import RANGES, Augment, augmentation
+from striate.data.split import Deal
 
 # What works for small networks from scratch; measured in NOTEBOOK.md.
 DEFAULT_LR = {"sgd": 0.05, "adam": 3e-3, "adamw": 3e-3}
@@ -120,6 +121,20 @@ class Recipe:
         0.15, "validation share where none is given", above=0
     )
     test_fraction: float = _setting(0.25, "test share where none is given", low=0)
+    fraction: float = _setting(
+        1.0, "train on this share of the training part, alike in every class", above=0
+    )
+    folds: int | None = _setting(None, "deal so many folds for cross-validation", low=2)
+    fold: int | None = _setting(None, "the fold to judge, counted from 0", low=0)
+    split: str | None = _setting(
+        None, "a run, or a CSV path,split, whose pictures stay where they are"
+    )
+    class_weights: str = _setting(
+        "none",
+        "make up for uneven classes: auto adjusts for how frequent each is, loss "
+        "weighs pictures, sampling shows classes equally often",
+        choices=("none", "auto", "loss", "sampling"),
+    )
     seed: int = _setting(
         0, "split, initial weights and order are functions of it", low=0
     )
@@ -132,12 +147,25 @@ class Recipe:
 
     def __post_init__(self) -> None:
         check(self)
+        _ = self.deal
 
     @property
     def augmentation(self) -> Augment:
         """Return what is done to training pictures: the preset, and ranges given."""
         ranges = {name: getattr(self, name) for name in RANGES}
         return augmentation(self.augment, **ranges)
+
+    @property
+    def deal(self) -> Deal:
+        """Return how pictures without a part are dealt; wrong shares are refused."""
+        return Deal(
+            val=self.val_fraction,
+            test=self.test_fraction,
+            fraction=self.fraction,
+            folds=self.folds,
+            fold=self.fold,
+            seed=self.seed,
+        )
 
     def resolved(self) -> Recipe:
         """Return the recipe with every automatic value that needs no data decided."""

@@ -14,10 +14,12 @@ from striate.core.errors import RunError
 from striate.core.files import read_csv, read_json
 from striate.core.spec import Labels, Preprocess
 from striate.data.batches import Batches
-from striate.data.load import ImageData, load_data, load_labelled
+from striate.data.image_data import ImageData
+from striate.data.load import load_data, load_labelled
 from striate.data.part import Part
 from striate.data.scan import CHANGED, MISSING
 from striate.data.sources.source import Skipped
+from striate.data.split_file import SPARE
 from striate.engine.checkpoint import load_weights
 from striate.engine.evaluate import evaluate
 from striate.engine.metrics import Score
@@ -136,7 +138,9 @@ class Run:
         return load_data(
             origin,
             preprocess=self.preprocess,
-            given_split={row["path"]: row["split"] for row in rows},
+            given_split={
+                row["path"]: row["split"] for row in rows if row["split"] != SPARE
+            },
             given_hashes={row["path"]: row.get("sha256", "") for row in rows},
             cache=self.recipe.cache,
             cache_gb=self.recipe.cache_gb,
@@ -206,14 +210,10 @@ class Run:
     def most_confused(self, count: int = 10) -> list[tuple[str, str, int]]:
         """Return (true, predicted, pictures) of the most frequent confusions."""
         predictions = self.predictions(self.judged_part)
-        counts = predictions.score().confusion
-        pairs = [
-            (self.labels[i], self.labels[j], number)
-            for i, row in enumerate(counts)
-            for j, number in enumerate(row)
-            if i != j and number
+        return [
+            (self.labels[true], self.labels[said], number)
+            for true, said, number in predictions.score().confusions[:count]
         ]
-        return sorted(pairs, key=lambda pair: -pair[2])[:count]
 
     def top_losses(self, count: int = 9) -> list[dict[str, Any]]:
         """Return the pictures that cost most, worst first."""

@@ -215,7 +215,7 @@ def _batches(
     signs = coins(len(part), trial, run.recipe.seed)
     for index in torch.split(torch.arange(len(part)), EVALUATION_BATCH):
         draws = at(trial, run.preprocess.spec, signs[index])
-        pixels = part.take(index).to(device)
+        pixels = part.gather(index).to(device)
         yield changed(pixels, draws, run.preprocess, augment), part.labels[index]
 
 

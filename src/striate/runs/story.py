@@ -20,7 +20,6 @@ from striate.core.findings import (
     Figures,
     Matrix,
     Page,
-    Picture,
     Prose,
     Section,
     Series,
@@ -34,6 +33,7 @@ from striate.report.words import percent
 from striate.runs import folder as names
 from striate.runs.gallery import cell_pictures, inside, most_wrong
 from striate.runs.predictions import Predictions
+from striate.runs.scorecard import class_table, confusion, headlines
 
 if TYPE_CHECKING:
     from striate.runs.run import Run
@@ -53,7 +53,8 @@ def write_report(run: Run) -> Path:
     for curve in learning_curves(run.history):
         save_curve(curve, run.path / names.PLOTS / f"{curve.title.lower()}.png")
     plain = confusion(score, run.judged_part, {})
-    save_matrix(plain, run.path / names.PLOTS / "confusion.png")
+    if isinstance(plain, Matrix):
+        save_matrix(plain, run.path / names.PLOTS / "confusion.png")
     path = run.path / names.REPORT
     write_text(path, render(page))
     return path
@@ -96,22 +97,11 @@ def _pixels(run: Run) -> Rows | None:
 
 
 def _result(run: Run, score: Score) -> Section:
-    low, high = score.interval
-    part = run.judged_part
     manifest = run.manifest
-    interval = f"95\u00a0% interval {100 * low:.1f}–{100 * high:.1f}\u00a0%"
-    interval += f", n\u00a0=\u00a0{score.count:,}"
     wrong = score.count - round(score.accuracy * score.count)
     figures = Figures(
         figures=(
-            Figure(
-                label=f"{part} accuracy", value=percent(score.accuracy), detail=interval
-            ),
-            Figure(
-                label="balanced accuracy",
-                value=percent(score.balanced_accuracy),
-                detail="mean recall over the classes",
-            ),
+            *headlines(run.judged_part, score),
             Figure(
                 label="wrong", value=f"{wrong:,}", detail=f"of {score.count:,} pictures"
             ),
@@ -141,6 +131,7 @@ def _remarks(run: Run, score: Score) -> list[Block]:
     gap = f" Expected calibration error: {percent(score.calibration_error)}."
     remarks: list[Block] = [Prose(text=best + gap)]
     remarks += [Prose(text=w, tone="warning") for w in manifest["data"]["warnings"]]
+    remarks += [Prose(text=note) for note in manifest.get("notes", ())]
     return remarks
 
 
@@ -191,7 +182,9 @@ def learning_curves(history: Sequence[dict[str, float]]) -> tuple[Curve, ...]:
 def _answers(
     run: Run, predictions: Predictions, score: Score, pixels: Rows | None
 ) -> Section:
-    held = cell_pictures(predictions, pixels) if pixels is not None else {}
+    held = {}
+    if pixels is not None and score.confusion:
+        held = cell_pictures(predictions, pixels)
     matrix = confusion(score, run.judged_part, held)
     blocks: list[Block] = [matrix, class_table(score)]
     if pixels is None:
@@ -199,33 +192,6 @@ def _answers(
         blocks.insert(0, Prose(text=text, tone="warning"))
     lead = "Rows are the truth, columns the answer. A cell opens its pictures."
     return Section(title="Answers", lead=lead, blocks=tuple(blocks))
-
-
-def confusion(
-    score: Score, part: str, held: dict[tuple[int, int], tuple[Picture, ...]]
-) -> Matrix:
-    """Return the confusion matrix as a finding."""
-    return Matrix(
-        labels=tuple(c.name for c in score.classes),
-        counts=score.confusion,
-        pictures=held,
-        title=f"Confusion on the {part} part",
-    )
-
-
-def class_table(score: Score) -> Table:
-    """Return precision, recall and F1 of each class."""
-    columns = (
-        Column(title="class"),
-        Column(title="pictures", kind="integer"),
-        Column(title="recall", kind="share", hint="found, of those that are"),
-        Column(title="precision", kind="share", hint="right, of those so called"),
-        Column(title="F1", kind="share", hint="harmonic mean of the two"),
-    )
-    rows = tuple(
-        (c.name, c.support, c.recall, c.precision, c.f1) for c in score.classes
-    )
-    return Table(title="By class", columns=columns, rows=rows)
 
 
 def _layers(run: Run) -> Section:
@@ -245,8 +211,10 @@ def _data(run: Run) -> Section:
         rows=rows,
         totals=("used", facts["used"]),
     )
+    spare = facts.get("spare", 0)
+    beyond = f"{spare:,} beyond the fraction, " if spare else ""
     account = (
-        f"{facts['seen']:,} files were seen: {facts['used']:,} used, "
+        f"{facts['seen']:,} files were seen: {facts['used']:,} used, {beyond}"
         f"{facts['quarantined']:,} quarantined, {facts['ignored']:,} ignored."
     )
     blocks: list[Block] = [Prose(text=account), table]
@@ -274,11 +242,11 @@ def _skipped_table(skipped: Sequence[dict[str, str]]) -> Table:
 
 def _settings(run: Run) -> Section:
     settings: list[tuple[Cell, ...]] = [
-        (name, _plain(value)) for name, value in run.recipe.as_dict().items()
+        (name, plain(value)) for name, value in run.recipe.as_dict().items()
     ]
     origin: list[tuple[Cell, ...]] = [
         *((f"version of {k}", v) for k, v in run.manifest["versions"].items()),
-        *((k, _plain(v)) for k, v in run.manifest["machine"].items()),
+        *((k, plain(v)) for k, v in run.manifest["machine"].items()),
         ("git", run.manifest["git"]),
         ("data hash", run.manifest["data"]["hash"][:16]),
         ("weights", run.manifest["weights"][:16]),
@@ -293,7 +261,8 @@ def _settings(run: Run) -> Section:
     )
 
 
-def _plain(value: object) -> str:
+def plain(value: object) -> str:
+    """Write a setting's value; nothing for None, 28×28 for a size."""
     if isinstance(value, list | tuple):
         return "×".join(map(str, value))
     return "" if value is None else str(value)

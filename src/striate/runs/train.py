@@ -23,8 +23,10 @@ from striate.core.errors import (
 from striate.core.files import hash_file, write_csv, write_json, write_text
 from striate.core.seeds import derive
 from striate.data.batches import Batches
-from striate.data.load import ImageData, load_data
+from striate.data.image_data import ImageData
+from striate.data.load import load_data
 from striate.data.sources.source import Skipped
+from striate.data.split_file import write_split
 from striate.data.windows import margin_for
 from striate.engine.checkpoint import Keeper, load_weights, save_weights
 from striate.engine.interrupt import polite_interrupt
@@ -39,14 +41,18 @@ from striate.runs.display import Display
 from striate.runs.manifest import first_manifest, now, update_manifest
 from striate.runs.recipe import Recipe, make_recipe, settings_text
 from striate.runs.run import CUSTOM, EVALUATION_BATCH, Run, score_dict
+from striate.runs.steps import batch_notes, check_batch, cost_of_classes
 from striate.runs.story import write_report
 
 AUTO = "auto"
 # Settings that say how pictures are read; `load_data` takes them under these names.
 READING = (
-    *("resize", "background", "white", "jpeg", "normalise", "mean", "std"),
-    *("val_fraction", "test_fraction", "seed", "cache", "cache_gb", "workers"),
+    *("image_size", "in_chans", "resize", "background", "white", "jpeg"),
+    *("normalise", "mean", "std", "val_fraction", "test_fraction", "fraction"),
+    *("folds", "fold", "seed", "cache", "cache_gb", "workers"),
 )
+# `train` gets loaded data, where settings of the split and the input would do nothing.
+LOADED = {*READING, "split"} - {"seed", "cache", "cache_gb", "workers"}
 Begun = Callable[[ImageData, Path], None]
 
 
@@ -57,6 +63,7 @@ def _nobody(data: ImageData, folder: Path) -> None:
 def train_recipe(
     recipe: Recipe,
     *,
+    data: ImageData | None = None,
     out: Path | None = None,
     overwrite: bool = False,
     begun: Begun = _nobody,
@@ -66,6 +73,7 @@ def train_recipe(
 
     Args:
         recipe: All settings.
+        data: Its pictures, where they are read already (`load_recipe`).
         out: The run folder; `runs/train/<data>-<model>` where not given.
         overwrite: Replace a run folder that is there.
         begun: Told the data and the run folder before learning begins.
@@ -76,13 +84,7 @@ def train_recipe(
     """
     if recipe.model != AUTO:
         find(recipe.model)  # a misspelt name is told before any picture is read
-    data = load_data(
-        recipe.data,
-        image_size=recipe.image_size,
-        in_chans=recipe.in_chans,
-        **{name: getattr(recipe, name) for name in READING},
-        margin=margin_for(recipe.augmentation),
-    )
+    data = load_recipe(recipe) if data is None else data
     recipe = _resolve(recipe, data)
     model = create_model(
         recipe.model,
@@ -94,6 +96,20 @@ def train_recipe(
     folder = _prepare(model, data, recipe, out, overwrite)
     begun(data, folder)
     return _run(model, data, recipe, folder, quiet)
+
+
+def load_recipe(recipe: Recipe) -> ImageData:
+    """Read the pictures that a recipe is about, split as it says.
+
+    Raises:
+        StriateError: The data or the settings do not admit it.
+    """
+    return load_data(
+        recipe.data,
+        **{name: getattr(recipe, name) for name in READING},
+        split=names.find_split(recipe.split) if recipe.split else None,
+        margin=margin_for(recipe.augmentation),
+    )
 
 
 def train(
@@ -119,6 +135,9 @@ def train(
     Raises:
         StriateError: The settings, the network or the disk do not admit it.
     """
+    if decided := LOADED & settings.keys():
+        what = f"{', '.join(sorted(decided))} is decided when pictures are loaded"
+        raise SettingError(what, where="train", fix="give it to load_data instead")
     name = f"{CUSTOM}{type(model).__module__}.{type(model).__qualname__}"
     fixed = {"data": data.origin or data.name, "model": name}
     recipe = _resolve(make_recipe(settings, fixed), data)
@@ -142,6 +161,12 @@ def _resolve(recipe: Recipe, data: ImageData) -> Recipe:
         background=used.background,
         white=used.white,
         jpeg=used.jpeg,
+        val_fraction=data.deal.val,
+        test_fraction=data.deal.test,
+        fraction=data.deal.fraction,
+        folds=data.deal.folds,
+        fold=data.deal.fold,
+        split=data.earlier or None,
     )
 
 
@@ -154,6 +179,7 @@ def _prepare(
 ) -> Path:
     """Put the model where it learns, try it, and make the run folder."""
     device = devices.choose(recipe.device)
+    check_batch(model, recipe)
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     _check_output(model, data, device)
     short = recipe.model.removeprefix(CUSTOM).rpartition(".")[2]
@@ -204,14 +230,13 @@ def _write_inputs(
 ) -> None:
     """Write down everything the run starts from, before it starts."""
     manifest = first_manifest(folder.name, data, recipe.seed)
+    manifest["notes"] = [*data.notes, *batch_notes(data, recipe)]
     manifest["parameters"] = sum(p.numel() for p in model.parameters())
     write_json(folder / names.MANIFEST, manifest)
     write_text(folder / names.ARGS, settings_text(recipe))
     write_json(folder / names.CLASSES, list(data.labels.names))
     write_json(folder / names.PREPROCESS, data.preprocess.as_dict())
-    rows = ((r.path, r.label, r.part, r.group, r.content, r.sha256) for r in data.rows)
-    columns = ("path", "label", "split", "group", "content", "sha256")
-    write_csv(folder / names.SPLIT, columns, rows)
+    write_split(folder / names.SPLIT, data.rows)
     _write_skipped(folder / names.QUARANTINE, data.quarantined, data.ignored)
     first = first_convolution(model)
     if first is not None:
@@ -246,6 +271,8 @@ def _learn(
         schedule=SCHEDULES[recipe.schedule],
         label_smoothing=recipe.label_smoothing,
         patience=recipe.patience,
+        classes=cost_of_classes(data, recipe, device),
+        balanced=recipe.class_weights != "none",
     )
     batches = {
         part: Batches(
@@ -253,6 +280,7 @@ def _learn(
             preprocess=data.preprocess,
             batch_size=recipe.batch_size if part == "train" else EVALUATION_BATCH,
             shuffle=part == "train",
+            balanced=part == "train" and recipe.class_weights == "sampling",
             augment=recipe.augmentation if part == "train" else "none",
             classes=data.num_classes,
             seed=recipe.seed,
@@ -265,7 +293,7 @@ def _learn(
     train_part, val_part = batches["train"], batches["val"]
     with (
         Journal(folder) as journal,
-        Display(plan.epochs, train_part, quiet) as display,
+        Display(plan.epochs, train_part, quiet, plan.balanced) as display,
         devices.flushed_denormals(),
         polite_interrupt() as asked,
     ):
