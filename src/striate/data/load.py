@@ -108,21 +108,11 @@ def load_data(
         >>> {name: len(part) for name, part in digits.parts.items()}
         {'train': 1078, 'val': 269, 'test': 450}
     """
-    deal = Deal(
-        val=val_fraction,
-        test=test_fraction,
-        fraction=fraction,
-        folds=folds,
-        fold=fold,
-        exact=exact,
-        seed=seed,
-    )
+    shares = {"val": val_fraction, "test": test_fraction, "fraction": fraction}
+    deal = Deal(**shares, folds=folds, fold=fold, exact=exact, seed=seed)
     earlier = _earlier(split, deal)
     source = data if isinstance(data, Source) else find_source(data)
-    skipped: list[Skipped] = []
-    if given_split is not None:
-        skipped += _missing(source, given_split)
-        source = _with_split(source, given_split)
+    source, skipped = _as_given(source, given_split)
     store = open_cache(cache, cache_gb)
     census = take_census(source, store).compared(source, given_hashes or {})
     skipped += census.skipped
@@ -279,6 +269,15 @@ def _pixels(
 ) -> Rows:
     chosen = [k for k, row in zip(kept, rows, strict=True) if row.part == name]
     return some(found.pixels[size], chosen)
+
+
+def _as_given(
+    source: Source, given: Mapping[str, str] | None
+) -> tuple[Source, list[Skipped]]:
+    """Return the source with the parts it was given, and the files that are gone."""
+    if given is None:
+        return source, []
+    return _with_split(source, given), _missing(source, given)
 
 
 def _missing(source: Source, given: Mapping[str, str]) -> list[Skipped]:
