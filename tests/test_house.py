@@ -137,6 +137,7 @@ FLAGS = {
     "--in-chans --json --num-classes --real",
     "models": "--json",
     "report": "--json",
+    "data": "--json",
 }
 
 
