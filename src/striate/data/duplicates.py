@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from striate.data.align import PATIENT, Difference, compare
-from striate.data.lookalikes import MIRRORS, RADIUS, Lookalikes, lookalikes
+from striate.data.lookalikes import MIRRORS, RADIUS, SAME, Lookalikes, lookalikes
 
 SMALLEST = 16  # side below which two pictures cannot be told from two alike ones
 CONTRAST = 4.0  # levels of deviation below which a thumbnail shows nothing
@@ -22,7 +22,8 @@ SURE = 0.026  # score that only copies reach, whatever stands around them
 LIKELY = 0.08  # enough where nothing else looks alike
 ALONE = 0.3  # of the distance of the nearest other: then nothing else looks alike
 DETAIL = 0.3  # most of the detail that may differ
-WORTH = 0.12  # score above which a more patient look is not worth it
+WORTH = 0.06  # score above which a more patient look is not worth it
+WORTH_SAME = 0.12  # the same, where the thumbnails are as close as copies
 _CHUNK = 512
 
 Tick = Callable[[int, int], None]
@@ -154,7 +155,11 @@ def _differences(alike: Lookalikes, closeup: Closeup, tick: Tick | None) -> Diff
     for start in range(0, len(worthy), _CHUNK):
         part = worthy[start : start + _CHUNK]
         found = _difference(
-            closeup, alike.first[part], alike.second[part], alike.mirror[part]
+            closeup,
+            alike.first[part],
+            alike.second[part],
+            alike.mirror[part],
+            np.where(alike.distance[part] <= SAME, WORTH_SAME, WORTH),
         )
         residual[part], detail[part] = found.residual, found.detail
         if tick:
@@ -163,7 +168,11 @@ def _differences(alike: Lookalikes, closeup: Closeup, tick: Tick | None) -> Diff
 
 
 def _difference(
-    closeup: Closeup, first: np.ndarray, second: np.ndarray, mirror: np.ndarray
+    closeup: Closeup,
+    first: np.ndarray,
+    second: np.ndarray,
+    mirror: np.ndarray,
+    limit: np.ndarray,
 ) -> Difference:
     """Compare pairs of pictures, those of equal sizes at once."""
     stacks: dict[tuple[tuple[int, ...], ...], list[int]] = defaultdict(list)
@@ -181,16 +190,16 @@ def _difference(
     for members in stacks.values():
         a = np.stack([ours[k] for k in members])
         b = np.stack([theirs[k] for k in members])
-        found = _closest_look(a, b)
+        found = _closest_look(a, b, limit[members])
         residual[members], detail[members] = found.residual, found.detail
     return Difference(residual=residual, detail=detail)
 
 
-def _closest_look(a: np.ndarray, b: np.ndarray) -> Difference:
+def _closest_look(a: np.ndarray, b: np.ndarray, limit: np.ndarray) -> Difference:
     """Look quickly; where a copy is possible but not sure, patiently, both ways."""
     quick = compare(a, b)
     residual, detail = quick.residual, quick.detail
-    unsure = np.flatnonzero((quick.score > SURE) & (quick.score < WORTH))
+    unsure = np.flatnonzero((quick.score > SURE) & (quick.score < limit))
     for one, other in ((a, b), (b, a)):
         if not len(unsure):
             break

@@ -153,13 +153,12 @@ def _sharpness(grey: np.ndarray) -> float:
     middle = grey[top : top + WINDOW, left : left + WINDOW]
     if min(middle.shape) < 8:
         return 1.0
-    near = _change(middle, 1)
-    far = _change(middle, 4)
-    return float(min(1.0, near / far)) if far > 0 else 1.0
+    near, far = _change(middle, 1), _change(middle, 4)
+    return min(1.0, near / far) if far > 0 else 1.0
 
 
 def _change(grey: np.ndarray, step: int) -> float:
     """Return the mean change across so many pixels, along rows and columns."""
     across = np.abs(grey[:, step:] - grey[:, :-step])
     down = np.abs(grey[step:] - grey[:-step])
-    return float(across.sum()) / across.size + float(down.sum()) / down.size
+    return float(across.sum() / across.size + down.sum() / down.size)

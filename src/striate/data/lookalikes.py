@@ -24,7 +24,7 @@ from striate.data.neighbours import close_pairs, closest
 RADIUS = 0.25  # of the first sieve
 REACH = 0.36  # plain distance that a crop may cause
 HALF_RADIUS = 0.03  # what is not under the watermark has hardly changed
-CLOSEST = 6  # kept for each picture by the first sieve
+CLOSEST = 4  # kept for each picture by the first sieve
 SAME = 0.04  # distance with the crop fitted that nearly only copies have
 CLOSE = 0.1  # that nearly every copy has
 FAR = 0.2  # that of a copy under a faint mark all over
