@@ -143,6 +143,7 @@ FLAGS = {
     "data": "--json",
     "models": "--json",
     "report": "--json",
+    "data": "--json",
 }
 
 

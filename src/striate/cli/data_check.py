@@ -50,7 +50,8 @@ def run(options: argparse.Namespace) -> int:
     from striate.data.check import check
     from striate.data.since import read_hashes
     from striate.report.counting import counting
-    from striate.runs.data_check import as_dict, save_page, save_table
+    from striate.runs.data_check import save_page
+    from striate.runs.data_record import as_dict, save_table
 
     if options.workers is not None and options.workers < 1:
         what = f"at least one process is needed, got {options.workers}"

@@ -96,7 +96,7 @@ def _tiny(
         kind="tiny-class",
         tone="bad" if single else "warning",
         what=f"{_classes(len(tiny))} with under {FEW} training pictures: {names}",
-        why="One picture cannot both train and validate; `striate train` refuses it."
+        why="One picture cannot both train and validate: training refuses it."
         if single
         else "Their recall will be a matter of single pictures.",
         fix="add pictures, or join or remove the classes",

@@ -10,7 +10,7 @@ from striate.data.duplicates import NearPair, equal_groups, linked_groups
 from striate.data.finding import Finding, Group
 from striate.data.sources.source import Record
 
-KEEP = "A split that `striate train` deals keeps them on one side."
+KEEP = "A split that striate deals keeps them on one side."
 TABLE = "write a table that keeps each group on one side: --csv FILE, then train on it"
 
 
@@ -85,20 +85,16 @@ def _two_labels(
         return None
     pictures = sum(map(len, torn))
     how = "the same picture" if exact else "nearly the same picture"
-    notes = (", ".join(sorted({labels[i] for i in group})) for group in torn)
     return Finding(
         kind="two-labels" if exact else "near-two-labels",
         tone="bad" if exact else "warning",
         what=f"{pictures:,} pictures show {how} under different labels",
         why="At most one label is right; training on both teaches a contradiction. "
-        "`striate train` leaves all equal ones out."
+        "Training leaves all of them out."
         if exact
         else "Either a label is wrong, or the classes differ in what is hardly seen.",
         fix="correct the labels, or remove the pictures",
-        groups=tuple(
-            Group(members=tuple(group), note=note)
-            for group, note in zip(torn, notes, strict=True)
-        ),
+        groups=tuple(Group(members=tuple(group)) for group in torn),
     )
 
 

@@ -8,21 +8,22 @@ details; where nothing else does, one that was compressed or shrunk as well.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from striate.data.align import PATIENT, Difference, compare
-from striate.data.lookalikes import MIRRORS, Lookalikes, lookalikes
+from striate.data.lookalikes import MIRRORS, RADIUS, SAME, Lookalikes, lookalikes
 
 SMALLEST = 16  # side below which two pictures cannot be told from two alike ones
 CONTRAST = 4.0  # levels of deviation below which a thumbnail shows nothing
 SURE = 0.026  # score that only copies reach, whatever stands around them
 LIKELY = 0.08  # enough where nothing else looks alike
-ALONE = 0.3  # of the distance of the others around: then nothing else looks alike
+ALONE = 0.3  # of the distance of the nearest other: then nothing else looks alike
 DETAIL = 0.3  # most of the detail that may differ
-WORTH = 2.5  # times the limit: above, a more patient look is not worth it
+WORTH = 0.06  # score above which a more patient look is not worth it
+WORTH_SAME = 0.12  # the same, where the thumbnails are as close as copies
 _CHUNK = 512
 
 Tick = Callable[[int, int], None]
@@ -98,11 +99,31 @@ def near_pairs(
     if len(thumbs) < 2:
         return []
     alike = lookalikes(thumbs)
+    found = _differences(alike, closeup, tick)
+    crowd = _crowd(alike, found, len(thumbs))
+    lonely = alike.distance <= ALONE * crowd
+    limit = np.where(lonely, LIKELY, SURE)
+    copies = alike.worthy & (found.detail <= DETAIL) & (found.score <= limit)
     best: dict[tuple[int, int], NearPair] = {}
-    for pair in _judged(alike, closeup, tick):
+    for k in np.flatnonzero(copies):
+        pair = NearPair(
+            first=int(alike.first[k]),
+            second=int(alike.second[k]),
+            mirror=MIRRORS[alike.mirror[k]],
+            score=round(float(found.score[k]), 4),
+        )
         held = best.setdefault((pair.first, pair.second), pair)
         best[pair.first, pair.second] = min(held, pair, key=lambda one: one.score)
     return sorted(best.values())
+
+
+def _crowd(alike: Lookalikes, found: Difference, count: int) -> np.ndarray:
+    """Return for each pair how close the next picture is that is no copy of either."""
+    other = ~alike.worthy | (found.score > LIKELY) | (found.detail > DETAIL)
+    nearest = np.full(count, RADIUS)
+    for ends in (alike.first, alike.second):
+        np.minimum.at(nearest, ends[other], alike.distance[other])
+    return np.asarray(np.minimum(nearest[alike.first], nearest[alike.second]))
 
 
 def searchable(
@@ -127,27 +148,23 @@ def _contrast(thumbs: np.ndarray) -> np.ndarray:
     return np.concatenate(found) if found else np.empty(0)
 
 
-def _judged(
-    alike: Lookalikes, closeup: Closeup, tick: Tick | None
-) -> Iterator[NearPair]:
-    first, second = alike.first, alike.second
-    lonely = alike.distance <= ALONE * alike.crowd
-    for start in range(0, len(alike), _CHUNK):
-        part = slice(start, start + _CHUNK)
-        limit = np.where(lonely[part], LIKELY, SURE)
+def _differences(alike: Lookalikes, closeup: Closeup, tick: Tick | None) -> Difference:
+    """Compare the pairs that are worth it; the others stay at 9, which is unlike."""
+    residual, detail = np.full(len(alike), 9.0), np.full(len(alike), 9.0)
+    worthy = np.flatnonzero(alike.worthy)
+    for start in range(0, len(worthy), _CHUNK):
+        part = worthy[start : start + _CHUNK]
         found = _difference(
-            closeup, first[part], second[part], alike.mirror[part], limit
+            closeup,
+            alike.first[part],
+            alike.second[part],
+            alike.mirror[part],
+            np.where(alike.distance[part] <= SAME, WORTH_SAME, WORTH),
         )
-        copies = (found.detail <= DETAIL) & (found.score <= limit)
-        for k in np.flatnonzero(copies):
-            yield NearPair(
-                first=int(first[start + k]),
-                second=int(second[start + k]),
-                mirror=MIRRORS[alike.mirror[start + k]],
-                score=round(float(found.score[k]), 4),
-            )
+        residual[part], detail[part] = found.residual, found.detail
         if tick:
-            tick(min(start + _CHUNK, len(alike)), len(alike))
+            tick(min(start + _CHUNK, len(worthy)), len(worthy))
+    return Difference(residual=residual, detail=detail)
 
 
 def _difference(
@@ -182,7 +199,7 @@ def _closest_look(a: np.ndarray, b: np.ndarray, limit: np.ndarray) -> Difference
     """Look quickly; where a copy is possible but not sure, patiently, both ways."""
     quick = compare(a, b)
     residual, detail = quick.residual, quick.detail
-    unsure = np.flatnonzero((quick.score > SURE) & (quick.score < WORTH * limit))
+    unsure = np.flatnonzero((quick.score > SURE) & (quick.score < limit))
     for one, other in ((a, b), (b, a)):
         if not len(unsure):
             break

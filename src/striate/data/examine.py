@@ -13,6 +13,7 @@ from striate.data.fingerprint import closeup, grey_levels, thumbnail
 from striate.data.identity import content_hash, is_grey
 from striate.data.reading import UndecodableError, read_file
 
+_LEVELS = np.arange(256.0)
 WINDOW = 1024  # side of the middle that sharpness is measured in
 
 
@@ -125,14 +126,16 @@ def measure(pixels: np.ndarray) -> tuple[Facts, np.ndarray, np.ndarray]:
     grey = grey_levels(pixels)
     levels = np.bincount(np.rint(grey).astype(np.uint8).ravel(), minlength=256)
     share = np.cumsum(levels) / grey.size
+    mean = float(levels @ _LEVELS) / grey.size
+    variance = float(levels @ (_LEVELS - mean) ** 2) / grey.size
     view = closeup(grey)
     facts = Facts(
         height=pixels.shape[0],
         width=pixels.shape[1],
         coloured=pixels.shape[-1] > 1 and not is_grey(pixels),
         content=content_hash(pixels),
-        brightness=round(float(grey.mean()), 2),
-        contrast=round(float(grey.std()), 2),
+        brightness=round(mean, 2),
+        contrast=round(variance**0.5, 2),
         lightest=float(np.searchsorted(share, 0.99)),
         darkest=float(np.searchsorted(share, 0.01)),
         sharpness=round(_sharpness(grey), 4),
@@ -146,9 +149,12 @@ def _sharpness(grey: np.ndarray) -> float:
     middle = grey[top : top + WINDOW, left : left + WINDOW]
     if min(middle.shape) < 8:
         return 1.0
-    near = (
-        np.abs(np.diff(middle, axis=1)).mean() + np.abs(np.diff(middle, axis=0)).mean()
-    )
-    far = np.abs(middle[:, 4:] - middle[:, :-4]).mean()
-    far += np.abs(middle[4:] - middle[:-4]).mean()
-    return float(min(1.0, near / far)) if far > 0 else 1.0
+    near, far = _change(middle, 1), _change(middle, 4)
+    return min(1.0, near / far) if far > 0 else 1.0
+
+
+def _change(grey: np.ndarray, step: int) -> float:
+    """Return the mean change across so many pixels, along rows and columns."""
+    across = np.abs(grey[:, step:] - grey[:, :-step])
+    down = np.abs(grey[step:] - grey[:-step])
+    return float(across.sum() / across.size + down.sum() / down.size)

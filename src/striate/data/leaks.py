@@ -89,10 +89,7 @@ def _leak(
         what=what,
         why=_reasoning(judged, gain),
         fix=FIX,
-        groups=tuple(
-            Group(members=(i, *ts[:3]), note=f"{judged} and {known}")
-            for i, ts in sorted(twins.items())
-        ),
+        groups=tuple(Group(members=(i, *ts[:3])) for i, ts in sorted(twins.items())),
     )
 
 

@@ -24,12 +24,12 @@ from striate.data.neighbours import close_pairs, closest
 RADIUS = 0.25  # of the first sieve
 REACH = 0.36  # plain distance that a crop may cause
 HALF_RADIUS = 0.03  # what is not under the watermark has hardly changed
-HALVES_AGREE = 0.125  # distance written for such a pair: not close, yet kept
-CLOSEST = 6  # kept for each picture by the first sieve
-CLOSE = 0.1  # settled distance of nearly every copy
-FAR = 0.2  # that of one under a faint mark all over, if nothing else is as close
-APART = 0.8  # of the distance of the others around: then nothing else is as close
-FINALISTS = 2  # kept for each picture by the second sieve
+CLOSEST = 4  # kept for each picture by the first sieve
+SAME = 0.04  # distance with the crop fitted that nearly only copies have
+CLOSE = 0.1  # that nearly every copy has
+FAR = 0.2  # that of a copy under a faint mark all over
+FINALISTS = 2  # of each picture's close ones, compared
+APART = 0.8  # of the next one's distance: then nothing else is as close
 DIMENSIONS = 32  # of 64, the principal ones
 MIRRORS = ("", "left-right", "top-bottom")
 _AXES = (0, 2, 1)
@@ -45,15 +45,15 @@ class Lookalikes:
         second: Position of the other.
         mirror: Number in MIRRORS: how the second is mirrored.
         distance: How unlike the thumbnails are once the crop is fitted.
-        crowd: How far the last of the closest pictures around either is: small where
-            many pictures look alike.
+        worthy: Whether the pictures themselves are worth comparing; the others only
+            tell how crowded it is.
     """
 
     first: np.ndarray
     second: np.ndarray
     mirror: np.ndarray
     distance: np.ndarray
-    crowd: np.ndarray
+    worthy: np.ndarray
 
     def __len__(self) -> int:
         return len(self.first)
@@ -69,22 +69,17 @@ def lookalikes(thumbs: np.ndarray) -> Lookalikes:
         return whitened(describe(thumbs[rows]).slopes @ axes)
 
     found = []
-    crowd = np.full(len(thumbs), RADIUS, np.float32)
     for number, axis in enumerate(_AXES):
         others = mirrored(points, axis) @ axes if axis else None
         rough = close_pairs(
             flat, RADIUS, CLOSEST, others=others, tangents=tangents, reach=REACH
         )
         distance = _settled(thumbs, rough.first, rough.second, axis)
-        if not axis:
-            crowd = _crowd(rough.first, rough.second, distance, len(thumbs))
-        near = distance <= FAR
-        found.append(_columns(rough.first, rough.second, number, distance)[:, near])
+        found.append(_columns(rough.first, rough.second, number, distance))
     for half in halves(thumbs):
         rough = close_pairs(half, HALF_RADIUS, 2)
-        distance = np.full(len(rough), HALVES_AGREE, np.float32)
-        found.append(_columns(rough.first, rough.second, 0, distance))
-    return _finalists(np.concatenate(found, 1), crowd)
+        found.append(_columns(rough.first, rough.second, 0, None))
+    return _united(np.concatenate(found, 1), len(thumbs))
 
 
 def _principal(points: np.ndarray) -> np.ndarray:
@@ -109,43 +104,43 @@ def _settled(
     return np.concatenate(distances)
 
 
-def _crowd(
-    first: np.ndarray, second: np.ndarray, distance: np.ndarray, count: int
-) -> np.ndarray:
-    """Return how far each picture's CLOSEST-th neighbour is, at most RADIUS."""
-    crowd = np.full(count, RADIUS, np.float32)
-    ends = np.concatenate([first, second])
-    twice = np.concatenate([distance, distance])
-    rank = closest(ends, twice)
-    last = rank == CLOSEST - 1
-    crowd[ends[last]] = np.minimum(RADIUS, twice[last])
-    return crowd
-
-
 def _columns(
-    first: np.ndarray, second: np.ndarray, number: int, distance: np.ndarray
+    first: np.ndarray, second: np.ndarray, number: int, distance: np.ndarray | None
 ) -> np.ndarray:
-    low, high = np.minimum(first, second), np.maximum(first, second)
+    """Stack pairs as (low, high, mirror, distance, half); halves have no distance."""
+    half = distance is None
+    if distance is None:
+        distance = np.full(len(first), RADIUS)
     # A mirrored pair reads the same from both ends: mirroring undoes itself.
-    return np.stack([low, high, np.full_like(low, number), distance]).astype(np.float64)
+    low, high = np.minimum(first, second), np.maximum(first, second)
+    same = np.full(len(low), number), distance, np.full(len(low), half)
+    return np.stack([low, high, *same]).astype(np.float64)
 
 
-def _finalists(rows: np.ndarray, crowd: np.ndarray) -> Lookalikes:
-    """Keep each pair once, and of those the closest of either end."""
-    rows = rows[:, np.argsort(rows[3], kind="stable")]
+def _united(rows: np.ndarray, count: int) -> Lookalikes:
+    """Keep each pair once, and tell which of them are worth comparing."""
+    order = np.lexsort((rows[3], rows[2], rows[1], rows[0]))
+    rows = rows[:, order]
+    new = np.ones(rows.shape[1], bool)
+    new[1:] = (np.diff(rows[:3], axis=1) != 0).any(0)
+    half = np.zeros(0)
     if rows.size:
-        rows = rows[:, np.unique(rows[:3], axis=1, return_index=True)[1]]
+        half = np.maximum.reduceat(rows[4], np.flatnonzero(new))
+    rows = rows[:, new]
     first, second = rows[0].astype(np.int64), rows[1].astype(np.int64)
-    around = np.minimum(crowd[first], crowd[second])
-    rank = closest(np.concatenate([first, second]), np.tile(rows[3], 2))
+    distance = rows[3]
+    ends = np.concatenate([first, second])
+    rank = closest(ends, np.tile(distance, 2))
+    following = np.full(count, RADIUS)
+    following[ends[rank == 1]] = np.tile(distance, 2)[rank == 1]
     rank = np.minimum(rank[: len(first)], rank[len(first) :])
-    near = (rows[3] <= CLOSE) & (rank < FINALISTS)
-    apart = (rank < 1) & (rows[3] <= APART * around)
-    kept = near | apart | (rows[3] == HALVES_AGREE)
+    limit = APART * np.maximum(following[first], following[second])
+    close = (distance <= CLOSE) & (rank < FINALISTS)
+    lonely = (distance <= FAR) & (rank < 1) & (distance <= limit)
     return Lookalikes(
-        first=first[kept],
-        second=second[kept],
-        mirror=rows[2, kept].astype(np.int64),
-        distance=rows[3, kept],
-        crowd=around[kept],
+        first=first,
+        second=second,
+        mirror=rows[2].astype(np.int64),
+        distance=distance,
+        worthy=(distance <= SAME) | close | lonely | (half > 0),
     )

@@ -17,15 +17,17 @@ def read_hashes(path: Path) -> dict[str, str]:
     Raises:
         DataError: The file is missing, or is not such JSON.
     """
+    hashes: dict[str, str]
     fix = "give what `striate data check PATH --json > FILE` wrote"
     try:
         files = json.loads(path.read_bytes())["files"]
-        return {one["path"]: one["hash"] for one in files if one.get("hash")}
+        hashes = {one["path"]: one["hash"] for one in files}
     except OSError as error:
         what = f"cannot read the earlier check: {error.strerror}"
         raise DataError(what, where=path, fix=fix) from error
     except (ValueError, KeyError, TypeError) as error:
         raise DataError("not an earlier check", where=path, fix=fix) from error
+    return {name: value for name, value in hashes.items() if value}
 
 
 def changes(

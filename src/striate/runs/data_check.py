@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from striate.core.errors import SettingError
-from striate.core.files import write_csv, write_text
+from striate.core.files import write_text
 from striate.core.findings import (
     Block,
     Cell,
@@ -18,24 +15,27 @@ from striate.core.findings import (
     Figures,
     Images,
     Page,
-    Picture,
     Prose,
     Section,
     Table,
 )
 from striate.data.check import Checked
-from striate.data.duplicates import linked_groups
 from striate.data.finding import Finding, Group
 from striate.data.sources.source import PARTS, Skipped
-from striate.data.survey import file_of
 from striate.report.html import render
 from striate.report.words import counted
-from striate.runs.data_pictures import previews
+from striate.runs.data_pictures import (
+    SIDE_BY_SIDE,
+    Previews,
+    class_pictures,
+    group_pictures,
+    previews,
+)
 
 GROUPS_SHOWN = 36  # of a finding on the page; JSON has all
-MEMBERS_SHOWN = 8
 FILES_SHOWN = 100
-CLASSES_SHOWN = 40
+ROWS_SHOWN = 200  # of the classes
+CLASSES_SHOWN = 40  # with pictures
 EXAMPLES = 6
 NAMED = 3  # files or groups of a finding in a terminal
 
@@ -72,10 +72,10 @@ def page_of(found: Checked) -> Page:
     shown = _examples(found)
     for finding in found.findings:
         for group in finding.groups[:GROUPS_SHOWN]:
-            shown |= set(group.members[:MEMBERS_SHOWN])
-    pictures = previews(found, sorted(shown))
-    findings = [_section(found, finding, pictures) for finding in found.findings]
-    sections = [_summary(found), *findings, _classes(found, pictures), *_files(found)]
+            shown |= set(group.members[:SIDE_BY_SIDE])
+    held = previews(found, sorted(shown))
+    findings = [_section(found, finding, held) for finding in found.findings]
+    sections = [_summary(found), *findings, _classes(found, held), *_files(found)]
     return Page(
         title=f"{found.source.name} · data check",
         subtitle=_account(found),
@@ -190,7 +190,9 @@ def _line(found: Checked, group: Group) -> str:
     paths = [found.items[i].record.path for i in group.members[:NAMED]]
     more = len(group.members) - len(paths)
     names = " = ".join(paths) + (f" = {more:,} more" if more else "")
-    return f"  {names}" + (f"  ({group.note})" if group.note else "")
+    labels = list(dict.fromkeys(found.items[i].record.label for i in group.members))
+    note = group.note or (" | ".join(labels[:NAMED]) if len(labels) > 1 else "")
+    return f"  {names}" + (f"  ({note})" if note else "")
 
 
 def _skip_line(skip: Skipped) -> str:
@@ -198,12 +200,11 @@ def _skip_line(skip: Skipped) -> str:
     return f"  {skip.path}: {skip.reason}{detail}"
 
 
-def _section(
-    found: Checked, finding: Finding, pictures: Mapping[int, Picture]
-) -> Section:
+def _section(found: Checked, finding: Finding, held: Previews) -> Section:
     said = "\n\n".join(part for part in (finding.why, _advice(finding)) if part)
     blocks: list[Block] = [Prose(text=said, tone=_tone(finding))] if said else []
-    blocks += _galleries(found, finding, pictures)
+    gallery = _gallery(found, finding, held)
+    blocks += [gallery] if gallery else []
     if finding.files:
         blocks.append(skipped_table(finding.files))
     return Section(
@@ -215,52 +216,11 @@ def _advice(finding: Finding) -> str:
     return f"What to do: {finding.fix}." if finding.fix else ""
 
 
-def _galleries(
-    found: Checked, finding: Finding, pictures: Mapping[int, Picture]
-) -> list[Block]:
-    """Return single pictures side by side, and each group of several by itself."""
+def _gallery(found: Checked, finding: Finding, held: Previews) -> Images | None:
     groups = finding.groups[:GROUPS_SHOWN]
     rest = len(finding.groups) - len(groups)
     note = f"{rest:,} more stand in --json." if rest else ""
-    if all(len(group.members) == 1 for group in groups):
-        tiles = [_tile(found, g.members[0], pictures, g.note) for g in groups]
-        held = tuple(tile for tile in tiles if tile)
-        return [Images(pictures=held, scale=_scale(held), note=note)] if held else []
-    blocks: list[Block] = []
-    for group in groups:
-        members = group.members[:MEMBERS_SHOWN]
-        held = tuple(t for i in members if (t := _tile(found, i, pictures, "")))
-        more = len(group.members) - len(members)
-        words = f"{more:,} more" if more else ""
-        blocks.append(
-            Images(pictures=held, title=group.note, scale=_scale(held), note=words)
-        )
-    if note:
-        blocks.append(Prose(text=note))
-    return blocks
-
-
-def _tile(
-    found: Checked, position: int, pictures: Mapping[int, Picture], note: str
-) -> Picture | None:
-    held = pictures.get(position)
-    if held is None:
-        return None
-    record = found.items[position].record
-    words = [record.label, *([record.part] if record.part else [])]
-    detail = " · ".join([*words, *([note] if note else [])])
-    return Picture(
-        png=held.png,
-        width=held.width,
-        height=held.height,
-        caption=record.path,
-        detail=detail,
-    )
-
-
-def _scale(pictures: Sequence[Picture]) -> int:
-    side = max((max(p.width, p.height) for p in pictures), default=96)
-    return max(1, 96 // side)
+    return group_pictures(found, groups, held, note)
 
 
 def _examples(found: Checked) -> set[int]:
@@ -280,12 +240,10 @@ def _spread(found: Checked) -> dict[str, list[int]]:
     return spread
 
 
-def _classes(found: Checked, pictures: Mapping[int, Picture]) -> Section:
-    blocks: list[Block] = [class_table(found)]
-    for name, places in _spread(found).items():
-        held = tuple(pictures[i] for i in places if i in pictures)
-        if held:
-            blocks.append(Images(pictures=held, title=name, scale=_scale(held)))
+def _classes(found: Checked, held: Previews) -> Section:
+    spread = _spread(found).items()
+    galleries = [class_pictures(held, places, name) for name, places in spread]
+    blocks: list[Block] = [class_table(found), *(g for g in galleries if g)]
     return Section(title="Classes", blocks=tuple(blocks))
 
 
@@ -300,11 +258,14 @@ def class_table(found: Checked) -> Table:
         Column(title="share", kind="share"),
     )
     rows: list[tuple[Cell, ...]] = []
-    for name, by_part in found.classes:
+    shown = found.classes[:ROWS_SHOWN]
+    rest = len(found.classes) - len(shown)
+    for name, by_part in shown:
         count = sum(by_part.values())
         split = [by_part.get(part, 0) for part in parts]
         rows.append((name, *split, count, count / total))
-    return Table(columns=columns, rows=tuple(rows))
+    note = f"{rest:,} more stand in --json." if rest else ""
+    return Table(columns=columns, rows=tuple(rows), note=note)
 
 
 def _files(found: Checked) -> list[Section]:
@@ -324,66 +285,3 @@ def skipped_table(skips: Sequence[Skipped]) -> Table:
         rows=tuple((skip.path, skip.reason, skip.detail) for skip in shown),
         note=f"{rest:,} more stand in --json." if rest else "",
     )
-
-
-def as_dict(found: Checked) -> dict[str, Any]:
-    """Return everything as JSON values, every file included."""
-    return {
-        "data": found.source.name,
-        "seen": found.seen,
-        "used": len(found.items),
-        "quarantined": len(found.quarantined),
-        "ignored": len(found.ignored),
-        "classes": dict(found.classes),
-        "unsearched_for_near_duplicates": found.unsearched,
-        "findings": [_finding_dict(found, finding) for finding in found.findings],
-        "files": list(found.files()),
-    }
-
-
-def _finding_dict(found: Checked, finding: Finding) -> dict[str, Any]:
-    def paths(group: Group) -> list[str]:
-        return [found.items[i].record.path for i in group.members]
-
-    return {
-        "kind": finding.kind,
-        "tone": finding.tone,
-        "what": finding.what,
-        "why": finding.why,
-        "do": finding.fix,
-        "groups": [{"paths": paths(g), "note": g.note} for g in finding.groups],
-        "files": [
-            {"path": s.path, "reason": s.reason, "detail": s.detail}
-            for s in finding.files
-        ],
-    }
-
-
-def save_table(found: Checked, path: Path) -> None:
-    """Write a CSV to train on, in which copies share a group.
-
-    Raises:
-        SettingError: The pictures have no files of their own.
-    """
-    if found.source.root is None:
-        what = f"'{found.source.name}' holds its pictures in arrays, not files"
-        raise SettingError(what, where="--csv", fix="leave --csv out")
-    family = {i: f"copies-{k}" for k, g in enumerate(_joined(found)) for i in g}
-    columns = ("image_path", "label", "split", "group")
-    rows = []
-    for position, item in enumerate(found.items):
-        record = item.record
-        place = os.path.relpath(file_of(found.source, record), path.parent)
-        group = family.get(position, record.group or "")
-        rows.append((place, record.label, record.part or "", group))
-    write_csv(path, columns, rows)
-
-
-def _joined(found: Checked) -> list[list[int]]:
-    """Return what must stay together: copies, and the groups that were given."""
-    links = [(f[0], other) for f in found.copies.families for other in f[1:]]
-    first: dict[str, int] = {}
-    for position, item in enumerate(found.items):
-        if item.record.group:
-            links.append((first.setdefault(item.record.group, position), position))
-    return linked_groups(len(found.items), links)
