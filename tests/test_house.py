@@ -143,7 +143,6 @@ FLAGS = {
     "data": "--json",
     "models": "--json",
     "report": "--json",
-    "data": "--json",
 }
 
 
