@@ -17,6 +17,7 @@ from PIL import Image
 
 from pictures import encoded, image, stripes
 from striate.data import decode as decoding
+from striate.data import reading
 from striate.data.decode import Header, decode, read_header, unwarned
 from striate.data.reading import UndecodableError, read_file
 
@@ -421,7 +422,7 @@ def test_read_file_refusals(tmp_path, monkeypatch):
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     assert said(tmp_path / "loop")[0] == "unreadable"
     (tmp_path / "big.jpg").write_bytes(b"12345")
-    monkeypatch.setattr(decoding, "MAX_BYTES", 4)
+    monkeypatch.setattr(reading, "MAX_BYTES", 4)
     assert said(tmp_path / "big.jpg") == ("too-large", "5 bytes, at most 4")
 
 

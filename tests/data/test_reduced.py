@@ -179,7 +179,9 @@ def test_a_lossless_copy_of_a_large_jpeg_is_found(photo, tmp_path):
             dot.save(file, quality=90)
             if i < 2:
                 Image.open(file).save(file.with_suffix(".png"), compress_level=1)
-    data = load_data(tmp_path / "set", image_size=16, test_fraction=0.3)
+    data = load_data(
+        tmp_path / "set", image_size=16, test_fraction=0.3, val_fraction=0.3
+    )
     contents = {row.path: row.content for row in data.rows}
     parts = {row.path: row.part for row in data.rows}
     for label in "ab":

@@ -181,7 +181,10 @@ def seconds_apart(path):
 
 
 def test_one_seed_one_result(shared_folder):
-    runs = [quick(shared_folder, f"run{i}", seed=s) for i, s in enumerate((7, 7, 8))]
+    runs = [
+        quick(shared_folder, f"run{i}", seed=s, val_fraction=0.3)
+        for i, s in enumerate((7, 7, 8))
+    ]
     best = [(run.path / names.BEST).read_bytes() for run in runs]
     assert best[0] == best[1] != best[2]
     rows = [seconds_apart(run.path / names.RESULTS) for run in runs]

@@ -38,7 +38,7 @@ def area_matrix(size: int, parts: int) -> np.ndarray:
     """Return the (parts, size) matrix that averages `size` pixels to `parts`.
 
     Example:
-        >>> area_matrix(3, 2).round(2).tolist()
+        >>> area_matrix(3, 2).astype(float).round(2).tolist()
         [[0.67, 0.33, 0.0], [0.0, 0.33, 0.67]]
     """
     edges = np.arange(parts + 1) * (size / parts)
