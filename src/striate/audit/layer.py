@@ -12,7 +12,7 @@ from striate.audit.windows import Windows
 Shape = tuple[int, ...]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Operation:
     """One thing that was computed.
 

@@ -46,54 +46,87 @@ def read(operations: Iterable[Operation]) -> Reading:
         >>> [mask.tolist() for mask in reading.needed[-1]]
         [[True, False, True, False, True], [True, False, True, False]]
     """
-    reading = Reading()
+    reading, stock = Reading(), _Stock()
     for operation in reversed(list(operations)):
         wanted = reading.needed.get(operation.number)
         for place, maker in operation.makers:
-            _note(reading.taken, maker, _uses(operation, place, None))
-            _note(reading.needed, maker, _uses(operation, place, wanted))
+            _note(reading.taken, maker, _uses(operation, place, None, stock), stock)
+            _note(reading.needed, maker, _uses(operation, place, wanted, stock), stock)
             reading.users.setdefault(maker, []).append(operation)
     return reading
 
 
-def _note(known: dict[int, Masks], maker: int, masks: Masks) -> None:
-    before = known.get(maker)
-    if before is not None and _same_sides(before, masks):
-        masks = (before[0] | masks[0], before[1] | masks[1])
-    elif before is not None:  # a view: the same numbers under other sides
-        masks = (np.ones_like(before[0]), np.ones_like(before[1]))
-    known[maker] = masks
+class _Stock:
+    """Every mask once: most maps of a network are read alike, most of them whole.
+
+    Equal masks are then the same object, and what was made of one is found again.
+    """
+
+    def __init__(self) -> None:
+        self._masks: dict[bytes, Mask] = {}
+        self._whole: dict[int, Mask] = {}
+        self._slid: dict[tuple[int, ...], Mask] = {}
+
+    def keep(self, mask: Mask) -> Mask:
+        return self._masks.setdefault(mask.tobytes(), mask)
+
+    def whole(self, side: int) -> Mask:
+        if side not in self._whole:
+            self._whole[side] = self.keep(np.ones(side, bool))
+        return self._whole[side]
+
+    def slid(self, windows: Windows, axis: int, side: int, wanted: Mask) -> Mask:
+        sides = windows.kernel, windows.stride, windows.padding, windows.dilation
+        key = (*(numbers[axis] for numbers in sides), side, id(wanted))
+        if key not in self._slid:
+            self._slid[key] = self.keep(positions(windows, axis, side, wanted))
+        return self._slid[key]
+
+
+def _note(known: dict[int, Masks], maker: int, masks: Masks, stock: _Stock) -> None:
+    before = known.setdefault(maker, masks)
+    if before[0] is masks[0] and before[1] is masks[1]:
+        return
+    if _same_sides(before, masks):
+        known[maker] = (
+            stock.keep(before[0] | masks[0]),
+            stock.keep(before[1] | masks[1]),
+        )
+    else:  # a view: the same numbers under other sides
+        known[maker] = (stock.whole(len(before[0])), stock.whole(len(before[1])))
 
 
 def _same_sides(one: Masks, other: Masks) -> bool:
     return all(len(a) == len(b) for a, b in zip(one, other, strict=True))
 
 
-def _everything(shape: tuple[int, ...]) -> Masks:
+def _everything(shape: tuple[int, ...], stock: _Stock) -> Masks:
     height, width = shape[-2:] if len(shape) == 4 else (1, 1)
-    return np.ones(height, bool), np.ones(width, bool)
+    return stock.whole(height), stock.whole(width)
 
 
-def _uses(operation: Operation, place: int, wanted: Masks | None) -> Masks:
+def _uses(
+    operation: Operation, place: int, wanted: Masks | None, stock: _Stock
+) -> Masks:
     """Return what an operation reads of an input for the units wanted of it."""
     shape, output = operation.inputs[place], operation.output
     if len(shape) != 4 or len(output) != 4:
-        return _everything(shape)
+        return _everything(shape, stock)
     if wanted is None or not _fits(wanted, output):
-        wanted = _everything(output)
+        wanted = _everything(output, stock)
     windows = operation.windows
     if place == 0 and windows is not None and not windows.transposed:
-        rows, columns = (
-            positions(windows, axis, shape[2 + axis], wanted[axis]) for axis in (0, 1)
+        return (
+            stock.slid(windows, 0, shape[2], wanted[0]),
+            stock.slid(windows, 1, shape[3], wanted[1]),
         )
-        return rows, columns
     if operation.local and shape[2:] == output[2:]:
         return wanted
-    return _everything(shape)
+    return _everything(shape, stock)
 
 
 def _fits(masks: Masks, output: tuple[int, ...]) -> bool:
-    return tuple(map(len, masks)) == output[2:]
+    return (len(masks[0]), len(masks[1])) == output[2:]
 
 
 def positions(windows: Windows, axis: int, side: int, wanted: Mask) -> Mask:

@@ -7,6 +7,7 @@ everything its inputs saw, and the result is marked as a bound.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -68,6 +69,7 @@ _PER_CHANNEL_NAMES = """
 _PER_CHANNEL = frozenset(_PER_CHANNEL_NAMES.split())
 
 
+@cache
 def is_local(func: Any) -> bool:
     """Tell an operation that keeps positions apart, as ReLU and batch norm do.
 
@@ -79,6 +81,7 @@ def is_local(func: Any) -> bool:
     return name in _PER_CHANNEL or _element_wise(func, name)
 
 
+@cache
 def _element_wise(func: Any, name: str) -> bool:
     if name in _KEEPING or torch.Tag.pointwise in func.tags:
         return True

@@ -24,6 +24,17 @@ _SILENT = {"detach", "lift_fresh", "alias"}
 class Row:
     """A layer while it runs."""
 
+    __slots__ = (
+        "activation",
+        "key",
+        "module",
+        "operations",
+        "output",
+        "place",
+        "sight",
+        "weights",
+    )
+
     def __init__(self, place: str, module: nn.Module | None, key: tuple[Any, ...]):
         self.place = place
         self.module = module
@@ -38,20 +49,26 @@ class Row:
 class Frame:
     """A module's call: the layer it writes to, and how many it has written."""
 
+    __slots__ = ("_shape", "call", "groups", "module", "name", "row", "whole")
+
     def __init__(
         self, name: str, module: nn.Module, call: int, inputs: object = ()
     ) -> None:
         first = inputs[0] if isinstance(inputs, tuple) and inputs else None
-        self.given = tuple(first.shape[1:]) if isinstance(first, Tensor) else None
+        self._shape = first.shape if isinstance(first, Tensor) else None
         self.name = name
         self.module = module
         self.call = call
-        self.whole = (
-            any(own is not None for own in module._parameters.values())
-            or not module._modules
+        self.whole = not module._modules or any(
+            own is not None for own in module._parameters.values()
         )
         self.row: Row | None = None
         self.groups = 0
+
+    @property
+    def given(self) -> Shape | None:
+        """Return the shape of one picture of its first input."""
+        return None if self._shape is None else tuple(self._shape[1:])
 
 
 class Recorder:
@@ -148,6 +165,9 @@ class Recorder:
 
     def see(self, func: Any, args: tuple[Any, ...], out: Any) -> None:
         """Write down one operation."""
+        if self._places_only:
+            self._see_place(func, args, out)
+            return
         name = func.overloadpacket.__name__
         given, made = tensors_in(args), tensors_in(out)
         if name in _SILENT and given:
@@ -158,14 +178,11 @@ class Recorder:
         if not made:
             return
         row = self.current()
-        if self._places_only:
-            for tensor in made:
-                self.ledger.enter(tensor)
-            return
         sources = []
         for place, tensor in enumerate(given):
-            if id(tensor) in self._unused:
-                row.weights.append(self._unused.pop(id(tensor)))
+            weight = self._unused.pop(id(tensor), None)
+            if weight is not None:
+                row.weights.append(weight)
             sight = sight_of(tensor, self._tainted)
             if sight is not None:
                 sources.append((place, sight))
@@ -176,7 +193,7 @@ class Recorder:
         row.operations.append(
             Operation(
                 name=name,
-                inputs=tuple(tuple(t.shape) for t in given),
+                inputs=tuple([tuple(t.shape) for t in given]),
                 output=shape,
                 macs=count(func, args, shape),
                 windows=read_windows(func, args),
@@ -190,6 +207,15 @@ class Recorder:
         for tensor in made if sources else ():
             setattr(tensor, _MAKER, self._count)
         self._count += 1
+
+    def _see_place(self, func: Any, args: tuple[Any, ...], out: Any) -> None:
+        if func.overloadpacket.__name__ in _SILENT and tensors_in(args):
+            return
+        made = tensors_in(out)
+        if made:
+            self.current()
+        for tensor in made:
+            self.ledger.enter(tensor)
 
     def _follow(
         self,

@@ -25,7 +25,7 @@ def clean(text: str) -> str:
         >>> clean("caf\udce9 \x1b[31m")
         'caf� �[31m'
     """
-    return _UNPRINTABLE.sub("\ufffd", text)
+    return text if text.isprintable() else _UNPRINTABLE.sub("\ufffd", text)
 
 
 def one_line(text: str) -> str:
