@@ -110,6 +110,7 @@ def test_exported_names_are_frozen_and_real():
         "ImageData",
         "Recipe",
         "Run",
+        "check_data",
         "create_model",
         "from_arrays",
         "load_data",

@@ -17,6 +17,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from striate.data.check import check_data as check_data
     from striate.data.image_data import ImageData as ImageData
     from striate.data.load import load_data as load_data
     from striate.data.sources.source import from_arrays as from_arrays
@@ -35,6 +36,7 @@ _HOMES = {
     "ImageData": "striate.data.image_data",
     "Recipe": "striate.runs.recipe",
     "Run": "striate.runs.run",
+    "check_data": "striate.data.check",
     "create_model": "striate.models.catalogue",
     "from_arrays": "striate.data.sources.source",
     "load_data": "striate.data.load",

@@ -11,7 +11,7 @@ from PIL import Image, ImageFilter
 from pictures import encoded, image, snapshot, write_folder, write_table
 from plant import clouds
 from striate.cli import data_check
-from striate.data.check import check
+from striate.data.check import check_data
 from striate.data.load import load_data
 from striate.data.worth import Worth, worth
 
@@ -318,7 +318,7 @@ def test_ten_thousand_classes():
 
     pixels = np.random.default_rng(0).integers(0, 256, (10_000, 16, 16), np.uint8)
     source = from_arrays("things", pixels, [f"thing {k}" for k in range(10_000)])
-    found = check(source, near=False)
+    found = check_data(source, near=False)
     tiny = next(f for f in found.findings if f.kind == "tiny-class")
     assert tiny.what.startswith("10,000 classes with under 10 training pictures")
     assert tiny.what.endswith("and 9,995 more")
@@ -418,7 +418,7 @@ def test_a_picture_gone_before_the_page_is_made(photos, monkeypatch):
     from striate.runs.data_check import page_of
 
     shutil.copy(photos / "bark/03.png", photos / "cloth/twin.png")
-    found = check(photos, near=False)
+    found = check_data(photos, near=False)
     shutil.rmtree(photos)
     titles = [section.title for section in page_of(found).sections]
     assert titles == ["Result", "Two labels", "Classes"]

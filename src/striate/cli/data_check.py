@@ -47,7 +47,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Check and print; with findings the exit code is 1."""
     from striate.core.errors import SettingError
-    from striate.data.check import check
+    from striate.data.check import check_data
     from striate.data.since import read_hashes
     from striate.report.counting import counting
     from striate.runs.data_check import save_page
@@ -58,7 +58,7 @@ def run(options: argparse.Namespace) -> int:
         raise SettingError(what, where="--workers")
     before = read_hashes(options.since) if options.since else None
     with counting("looking", quiet=options.quiet or options.json) as tick:
-        found = check(
+        found = check_data(
             options.data,
             near=options.near == "on",
             since=before,

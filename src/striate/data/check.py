@@ -80,7 +80,7 @@ class Checked:
                 }
 
 
-def check(
+def check_data(
     data: str | Path | Source,
     *,
     near: bool = True,
@@ -101,7 +101,7 @@ def check(
         DataError: Nothing is there, or its layout is not one that is read.
 
     Example:
-        >>> found = check("digits", near=False)
+        >>> found = check_data("digits", near=False)
         >>> found.seen, found.good
         (1797, True)
     """

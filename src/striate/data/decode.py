@@ -214,9 +214,7 @@ def _open(payload: bytes) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(payload), formats=FORMATS)
     except UnidentifiedImageError:
-        if is_cut(payload):
-            raise UndecodableError("truncated", "a JPEG's beginning only") from None
-        raise UndecodableError("not-an-image", kind_of(payload)) from None
+        raise UndecodableError(*_unidentified(payload)) from None
     except Exception as error:  # Pillow's plugins raise many kinds on hostile headers
         detail = f"{type(error).__name__}: {error}"
         raise UndecodableError(_reason(payload, str(error)), detail) from None
@@ -225,6 +223,15 @@ def _open(payload: bytes) -> Image.Image:
         detail = "32-bit values have no declared range; save as 8 or 16 bits"
         raise UndecodableError("unsupported", detail)
     return image
+
+
+def _unidentified(payload: bytes) -> tuple[str, str]:
+    """Say why Pillow recognises nothing, as (reason, detail)."""
+    if is_cut(payload):
+        return "truncated", "a JPEG's beginning only"
+    if payload[12:16] == b"IHDR":
+        return png_fault(payload) or ("damaged", "wrong checksum of a PNG chunk")
+    return "not-an-image", kind_of(payload)
 
 
 def _check_size(payload: bytes, image: Image.Image) -> None:
