@@ -46,7 +46,7 @@ def assign(
     parts = [record.part for record in records]
     if any(parts):
         parts = [part or "train" for part in parts]
-    wanted = _missing_parts(set(parts) - {None}, fractions)
+    wanted = missing_parts(set(parts) - {None}, fractions)
     if wanted:
         pool = [i for i, part in enumerate(parts) if part in (None, "train")]
         dealt = split(
@@ -66,7 +66,7 @@ def assign(
     ]
 
 
-def _missing_parts(
+def missing_parts(
     given: set[str | None], fractions: Mapping[str, float]
 ) -> dict[str, float]:
     """Return the shares to deal, or nothing where every part is there."""

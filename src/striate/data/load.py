@@ -27,7 +27,9 @@ from striate.data.rows import Rows, some
 from striate.data.scan import MISSING, Census, Tick, take_census, two_labels
 from striate.data.sources.find import find_source
 from striate.data.sources.named import NAMED
+from striate.data.sources.remote import is_remote
 from striate.data.sources.source import Skipped, Source
+from striate.data.sources.tars import is_shards
 from striate.data.twins import united
 
 
@@ -45,7 +47,7 @@ class ImageData:
     labels: Labels
     preprocess: Preprocess
     parts: Mapping[str, Part] = field(repr=False)
-    rows: tuple[SplitRow, ...] = field(repr=False)
+    rows: Sequence[SplitRow] = field(repr=False)
     quarantined: tuple[Skipped, ...] = field(default=(), repr=False)
     ignored: tuple[Skipped, ...] = field(default=(), repr=False)
     warnings: tuple[str, ...] = ()
@@ -142,6 +144,11 @@ def load_data(
         >>> {name: len(part) for name, part in digits.parts.items()}
         {'train': 1078, 'val': 269, 'test': 450}
     """
+    settings = dict(locals())  # as they were given
+    if not isinstance(data, Source) and is_shards(data):
+        from striate.data.load_shards import load_shards  # which calls this again
+
+        return load_shards(data, preprocess=preprocess, settings=settings)
     source = data if isinstance(data, Source) else find_source(data)
     skipped: list[Skipped] = []
     if given_split is not None:
@@ -199,6 +206,8 @@ def _origin(data: str | Path | Source) -> str:
     """Return where the data can be read again: a name or an absolute path, or ''."""
     if isinstance(data, Source):
         return ""
+    if is_remote(str(data)):
+        return str(data)
     found = str(data) not in NAMED and Path(data).exists()
     return str(Path(data).resolve()) if found else str(data)
 

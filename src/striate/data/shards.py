@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -70,11 +69,13 @@ class Nearby:
     Args:
         folder: Where copies lie.
         limit: Bytes of copies to keep; the longest unused go first.
+        owner: What removes the folder when it is collected; held, not used.
     """
 
-    def __init__(self, folder: Path, limit: int) -> None:
+    def __init__(self, folder: Path, limit: int, owner: object = None) -> None:
         self._folder = folder
         self._limit = limit
+        self._owner = owner
         self._lock = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -224,11 +225,17 @@ class ShardOriginals:
         index: Rows of one part, on the disk.
         shards: Names, by the number in a row.
         nearby: Gives their bytes.
+        owner: The folder of the index, which goes when nobody holds it; not used.
     """
 
     index: Path
     shards: tuple[str, ...] = field(repr=False)
     nearby: Nearby = field(repr=False)
+    owner: object = field(default=None, repr=False, compare=False)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # The process that began with this holds the owner; its helpers need not.
+        return type(self), (self.index, self.shards, self.nearby)
 
     def __len__(self) -> int:
         return self.index.stat().st_size // ROW.itemsize
@@ -262,5 +269,3 @@ class ShardOriginals:
         """Return `shard#offset`, which names a picture for good."""
         row = self.row(i)
         return f"{self.shards[int(row['shard'])]}#{int(row['offset'])}"
-
-

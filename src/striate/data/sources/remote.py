@@ -28,7 +28,10 @@ from striate.data.sources.table import read_table
 # Reading is all that is needed of a place; those that start programs or open others'
 # references have no business in a path.
 _REFUSED = {"reference", "jupyter", "simplecache", "filecache", "blockcache", "git"}
-_TELLS = ("ETag", "etag", "mtime", "LastModified", "last_modified", "created", "md5")
+_TELLS = (
+    *("ETag", "etag", "Last-Modified", "Content-MD5", "LastModified"),
+    *("last_modified", "mtime", "created", "md5"),
+)
 
 
 def is_remote(data: str | Path) -> bool:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from striate.core.errors import DataError
-from striate.data.sources.remote import is_remote, list_files
+from striate.data.sources.remote import is_remote
 from striate.data.sources.source import PART_ALIASES, Skipped
 
 IMAGES = {"jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "ppm", "pgm"}
@@ -135,6 +135,8 @@ def _members(tar: tarfile.TarFile, skipped: list[Skipped]) -> Iterator[Member]:
         # A sample's files follow one another: what came before the last is complete.
         for done in [key for key in waiting if key != stem]:
             yield from _complete(done, waiting, labels, skipped)
+        for old in [key for key in labels if key != stem]:
+            del labels[old]
     for done in list(waiting):
         yield from _complete(done, waiting, labels, skipped)
 
@@ -148,7 +150,6 @@ def _complete(
     info = waiting.pop(stem)
     folder = stem.rpartition("/")[0].rpartition("/")[2]
     label = labels.pop(stem, "") or folder
-    labels.clear()
     if not label:
         detail = "no .cls or .json beside it, and no class folder"
         skipped.append(Skipped(path=info.name, reason="no-label", detail=detail))
