@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,6 +14,7 @@ from striate.core.seeds import permutation
 from striate.core.spec import Preprocess
 from striate.data.augment import Augment, augmentation
 from striate.data.balance import balanced_order
+from striate.data.order import batches, mixed
 from striate.data.part import Part
 from striate.data.preprocess import normalise
 from striate.data.rows import ahead, gathered
@@ -88,19 +90,25 @@ class Batches:
             device=self.device,
         )
 
-    def indices(self, epoch: int = 0) -> list[Tensor]:
+    def indices(self, epoch: int = 0) -> Iterable[Tensor]:
         """Return the picture numbers of each batch of an epoch."""
         count = len(self.part)
+        if self.shuffle and self.part.blocks:
+            runs = mixed(self.part.blocks, self.seed, epoch)
+            return batches(runs, self.batch_size)
+        if self.part.blocks:
+            runs = (np.arange(*block) for block in self.part.blocks)
+            return batches(runs, self.batch_size)
         order = torch.arange(count)
         if self.shuffle:
             order = torch.from_numpy(permutation(count, self.seed, "order", epoch))
         if self.balanced:
             labels = self.part.labels.numpy()
             order = torch.from_numpy(balanced_order(labels, self.seed, epoch))
-        batches = list(torch.split(order, self.batch_size))
-        if self.batch_size > 1 and len(batches) > 1 and len(batches[-1]) == 1:
-            batches[-2:] = [torch.cat(batches[-2:])]
-        return batches
+        found = list(torch.split(order, self.batch_size))
+        if self.batch_size > 1 and len(found) > 1 and len(found[-1]) == 1:
+            found[-2:] = [torch.cat(found[-2:])]
+        return found
 
     def __len__(self) -> int:
         full, rest = divmod(len(self.part), self.batch_size)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
+import weakref
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,3 +82,21 @@ def open_cache(where: str = AUTO, gigabytes: float = DEFAULT_GB) -> Cache | None
 def _own_folder() -> Path:
     home = os.environ.get("XDG_CACHE_HOME")
     return (Path(home) if home else Path.home() / ".cache") / "striate"
+
+
+class PassingFolder:
+    """A folder that is removed when nobody holds this any more, or the program ends.
+
+    Example:
+        >>> folder = PassingFolder()
+        >>> path = folder.path
+        >>> path.is_dir()
+        True
+        >>> del folder
+        >>> path.exists()
+        False
+    """
+
+    def __init__(self) -> None:
+        self.path = Path(tempfile.mkdtemp(prefix="striate-"))
+        weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)

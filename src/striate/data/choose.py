@@ -37,13 +37,32 @@ def choose_preprocess(
         rules: Further fields of `Preprocess`.
     """
     headers = [header for header in census.headers if isinstance(header, Header)]
+    return choose_for(
+        common_shape(headers),
+        common_channels(headers),
+        image_size=image_size,
+        in_chans=in_chans,
+        normalise=normalise,
+        **rules,
+    )
+
+
+def choose_for(
+    own: tuple[int, int] | None,
+    own_channels: int,
+    *,
+    image_size: int | tuple[int, int] | None,
+    in_chans: int | None,
+    normalise: Normalise,
+    **rules: Any,
+) -> Preprocess:
+    """Return it for pictures that share a size `own`, or None where they differ."""
     if isinstance(image_size, int):
         image_size = (image_size, image_size)
-    own = common_shape(headers)
     if own is not None and max(own) > LARGEST_NATIVE_SIDE:
         own = None
     height, width = image_size or own or (DEFAULT_SIDE, DEFAULT_SIDE)
-    channels = in_chans or common_channels(headers)
+    channels = in_chans or own_channels
     chosen = Preprocess(channels=channels, height=height, width=width, **rules)
     mean, std = normalisation(*normalise, channels)
     return replace(chosen, mean=mean, std=std)

@@ -59,3 +59,8 @@ def is_coded(content: str) -> bool:
 def file_hash(payload: bytes) -> str:
     """Return the SHA-256 of a file's bytes, in hexadecimal."""
     return hashlib.sha256(payload).hexdigest()
+
+
+def check_hash(payload: bytes) -> int:
+    """Return a 64-bit checksum of bytes that nobody would forge."""
+    return xxhash.xxh3_64_intdigest(payload)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from striate.core.errors import DataError, SettingError
@@ -30,7 +30,7 @@ class ImageData:
     labels: Labels
     preprocess: Preprocess
     parts: Mapping[str, Part] = field(repr=False)
-    rows: tuple[SplitRow, ...] = field(repr=False)
+    rows: Sequence[SplitRow] = field(repr=False)
     quarantined: tuple[Skipped, ...] = field(default=(), repr=False)
     ignored: tuple[Skipped, ...] = field(default=(), repr=False)
     warnings: tuple[str, ...] = ()

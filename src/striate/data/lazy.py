@@ -108,13 +108,13 @@ class LazyPixels:
     ) -> None:
         self.originals = originals
         self.preprocess = preprocess
-        self.rows = torch.arange(len(originals)) if rows is None else rows
+        self.rows = rows
         self.workers = workers
         self.forgiving = forgiving
         self.lost: list[Skipped] = []
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.originals) if self.rows is None else len(self.rows)
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -125,7 +125,7 @@ class LazyPixels:
         self, index: Sequence[int], *, workers: int = 0, forgiving: bool = False
     ) -> LazyPixels:
         """Return some of the pictures, in another order."""
-        rows = self.rows[torch.as_tensor(index, dtype=torch.int64)]
+        rows = self._rows(torch.as_tensor(index, dtype=torch.int64))
         return LazyPixels(self.originals, self.preprocess, rows, workers, forgiving)
 
     def __getitem__(self, index: int | slice | Tensor) -> Tensor:
@@ -137,14 +137,14 @@ class LazyPixels:
         if isinstance(index, int):
             return self[torch.tensor([index])][0]
         if isinstance(index, slice):
-            index = torch.arange(len(self))[index]
+            index = torch.tensor(range(*index.indices(len(self))), dtype=torch.int64)
         return self._sound(self.attempt(index), forgiving=False).pixels
 
     def attempt(self, index: Tensor) -> Gathered:
         """Decode the pictures of a batch one after the other, as far as they can be."""
         pixels = torch.empty(len(index), *self.preprocess.shape, dtype=torch.uint8)
         kept, lost = [], []
-        for place, row in enumerate(self.rows[index].tolist()):
+        for place, row in enumerate(self._rows(index).tolist()):
             try:
                 payload = self.originals.payload(row)
                 pixels[place] = file_to_input(payload, self.preprocess)
@@ -157,6 +157,9 @@ class LazyPixels:
             return Gathered(pixels, index)
         places = _replaced(len(index), kept)
         return Gathered(pixels[places], index[places], tuple(lost))
+
+    def _rows(self, index: Tensor) -> Tensor:
+        return index if self.rows is None else self.rows[index]
 
     def _sound(self, gathered: Gathered, forgiving: bool) -> Gathered:
         if gathered.lost and not (forgiving and len(gathered.index)):

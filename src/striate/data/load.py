@@ -28,7 +28,9 @@ from striate.data.rows import Rows, some
 from striate.data.scan import MISSING, Census, Tick, take_census, two_labels
 from striate.data.sources.find import find_source
 from striate.data.sources.named import NAMED
+from striate.data.sources.remote import is_remote
 from striate.data.sources.source import Skipped, Source
+from striate.data.sources.tars import is_shards
 from striate.data.split import Deal
 from striate.data.split_file import Earlier, SplitRow, read_earlier
 from striate.data.twins import united
@@ -108,9 +110,14 @@ def load_data(
         >>> {name: len(part) for name, part in digits.parts.items()}
         {'train': 1078, 'val': 269, 'test': 450}
     """
+    settings = dict(locals())  # as they were given
     shares = {"val": val_fraction, "test": test_fraction, "fraction": fraction}
     deal = Deal(**shares, folds=folds, fold=fold, exact=exact, seed=seed)
     earlier = _earlier(split, deal)
+    if not isinstance(data, Source) and is_shards(data):
+        from striate.data.load_shards import load_shards  # which calls this again
+
+        return load_shards(data, preprocess=preprocess, deal=deal, settings=settings)
     source = data if isinstance(data, Source) else find_source(data)
     source, skipped = _as_given(source, given_split)
     store = open_cache(cache, cache_gb)
@@ -220,6 +227,8 @@ def _origin(data: str | Path | Source) -> str:
     """Return where the data can be read again: a name or an absolute path, or ''."""
     if isinstance(data, Source):
         return ""
+    if is_remote(str(data)):
+        return str(data)
     found = str(data) not in NAMED and Path(data).exists()
     return str(Path(data).resolve()) if found else str(data)
 

@@ -20,12 +20,15 @@ class Part:
         labels: (N,) int64 class numbers.
         paths: Where each picture came from, as `split.csv` writes it.
         larger: The same pictures with room for crops, where they are held so.
+        blocks: Where runs of pictures begin and end that lie together and are shown
+            in mixed runs, not one by one; empty where any order is as good.
     """
 
     pixels: Rows = field(repr=False)
     labels: Tensor = field(repr=False)
-    paths: tuple[str, ...] = field(repr=False)
+    paths: Sequence[str] = field(repr=False)
     larger: Rows | None = field(default=None, repr=False)
+    blocks: tuple[tuple[int, int], ...] = field(default=(), repr=False)
 
     @classmethod
     def of(

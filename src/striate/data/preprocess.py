@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _LUMA = (19_595, 38_470, 7_471)
 _CHUNK = 1 << 22
 _COUNTED = 1 << 28
+_DECODED = 1 << 25  # of pictures that would be decoded for it
 
 
 def look(payload: bytes, preprocess: Preprocess) -> Decoded:
@@ -208,7 +209,8 @@ def _rows(
 def statistics(pixels: Rows) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return mean and deviation of v/255 for each channel.
 
-    Exactly, up to 268 million values; of more, over evenly spaced pictures.
+    Exactly, up to 268 million values (34 of pictures that are not in memory); of more,
+    over evenly spaced pictures.
 
     Args:
         pixels: (N, H, W, C), uint8: the training part only.
@@ -219,7 +221,8 @@ def statistics(pixels: Rows) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """
     count, height, width, channels = pixels.shape
     each = height * width * channels
-    step = max(1, -(-count * each // _COUNTED))
+    most = _COUNTED if isinstance(pixels, Tensor) else min(_COUNTED, _DECODED)
+    step = max(1, -(-count * each // most))
     span = step * max(1, _CHUNK // each)
     counts = torch.zeros(channels, 256, dtype=torch.int64)
     for start in range(0, count, span):
