@@ -17,7 +17,6 @@ from striate.data.assign import (
     part_order,
     warnings_of,
 )
-from striate.data.cache import AUTO, DEFAULT_GB, open_cache
 from striate.data.choose import choose_preprocess
 from striate.data.develop import Developed, develop
 from striate.data.lazy import LazyPixels
@@ -25,11 +24,12 @@ from striate.data.part import Part
 from striate.data.preprocess import statistics
 from striate.data.rows import Rows, some
 from striate.data.scan import MISSING, Census, Tick, take_census, two_labels
+from striate.data.shards.tars import is_shards
 from striate.data.sources.find import find_source
 from striate.data.sources.named import NAMED
 from striate.data.sources.remote import is_remote
 from striate.data.sources.source import Skipped, Source
-from striate.data.sources.tars import is_shards
+from striate.data.store.cache import AUTO, DEFAULT_GB, open_cache
 from striate.data.twins import united
 
 
@@ -146,7 +146,7 @@ def load_data(
     """
     settings = dict(locals())  # as they were given
     if not isinstance(data, Source) and is_shards(data):
-        from striate.data.load_shards import load_shards  # which calls this again
+        from striate.data.shards.load import load_shards  # which calls this again
 
         return load_shards(data, preprocess=preprocess, settings=settings)
     source = data if isinstance(data, Source) else find_source(data)

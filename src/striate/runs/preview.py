@@ -14,7 +14,6 @@ from torch import Tensor
 
 from striate.core.seeds import permutation
 from striate.core.spec import RESIZES, Preprocess
-from striate.data.cache import open_cache
 from striate.data.decode import Header, UndecodableError
 from striate.data.fitting import fit
 from striate.data.load import ImageData, load_data
@@ -22,6 +21,7 @@ from striate.data.preprocess import file_to_input, look, normalise, to_input
 from striate.data.scan import Census, take_census
 from striate.data.sources.find import find_source
 from striate.data.sources.source import Source
+from striate.data.store.cache import open_cache
 
 SHOWN = 6
 
