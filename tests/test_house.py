@@ -72,8 +72,9 @@ def test_one_foreign_library_one_file():
         "yaml": {"runs/recipe.py"},
         "safetensors": {"engine/checkpoint.py", "models/weights.py"},
         "sklearn": {"data/sources/named.py"},
+        "fsspec": {"data/sources/remote.py"},
         "scipy": {"runs/power_law.py"},
-        "xxhash": {"data/identity.py", "data/packs.py"},
+        "xxhash": {"data/identity.py", "data/store/packs.py"},
     }
     found: dict[str, set[str]] = {name: set() for name in homes}
     for path in FILES:

@@ -20,11 +20,12 @@ import torch
 
 from pictures import encoded, image, snapshot, stripes, write_folder
 from striate.core.spec import Preprocess
-from striate.data import cache as cache_room
-from striate.data import decode, develop, facts, memory, packing, packs, scan
-from striate.data.cache import Cache, open_cache
+from striate.data import decode, develop, scan
 from striate.data.load import load_data
-from striate.data.packs import Builder, Donors, open_pack, pack_key, weigh
+from striate.data.store import cache as cache_room
+from striate.data.store import facts, memory, packing, packs
+from striate.data.store.cache import Cache, open_cache
+from striate.data.store.packs import Builder, Donors, open_pack, pack_key, weigh
 
 
 @pytest.fixture
@@ -211,8 +212,8 @@ def test_a_damaged_book_of_facts(photos, store, later):
 
 
 def test_a_book_that_grew_too_large_is_begun_anew(tmp_path, monkeypatch, later):
-    from striate.data.facts import Fact, Facts
     from striate.data.sources.files import Stamp
+    from striate.data.store.facts import Fact, Facts
 
     book = Facts(tmp_path / "facts.sqlite")
     stamp = Stamp("1 2 3 4", 1)
@@ -229,7 +230,8 @@ def test_a_book_that_grew_too_large_is_begun_anew(tmp_path, monkeypatch, later):
 
 CHILD = """
 import sys, time
-from striate.data import packs, scan
+from striate.data import scan
+from striate.data.store import packs
 from striate.data.load import load_data
 scan.SMALL = 0
 packs._TOGETHER = 4

@@ -19,7 +19,7 @@ import torch
 from pictures import encoded, image, stripes, write_folder
 from striate.core.errors import DataError, WorkerError
 from striate.core.spec import Preprocess
-from striate.data import develop, lazy, memory, workers
+from striate.data import develop, lazy, workers
 from striate.data.augment import Augment, augmentation
 from striate.data.batches import Batches
 from striate.data.lazy import FileOriginals, LazyPixels
@@ -28,6 +28,7 @@ from striate.data.part import Part
 from striate.data.preprocess import file_to_input
 from striate.data.scan import take_census
 from striate.data.sources.folder import read_folder
+from striate.data.store import memory
 
 SIZE = Preprocess(channels=3, height=8, width=8, mean=(0.5,) * 3, std=(0.2,) * 3)
 

@@ -16,15 +16,15 @@ from torch import Tensor
 
 from striate.core.errors import DataError
 from striate.core.spec import Preprocess
-from striate.data import memory
-from striate.data.cache import Cache
 from striate.data.identity import content_hash
 from striate.data.lazy import FileOriginals, LazyPixels
-from striate.data.packing import Packed, pack
 from striate.data.preprocess import batch_to_input, look_at_sizes
 from striate.data.rows import Rows
 from striate.data.scan import Census, Tick, stream, ticked
 from striate.data.sources.source import Skipped, Source
+from striate.data.store import memory
+from striate.data.store.cache import Cache
+from striate.data.store.packing import Packed, pack
 
 BATCH = 32  # pictures that must fit memory at once, or nothing can be learnt
 

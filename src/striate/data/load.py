@@ -10,7 +10,6 @@ from pathlib import Path
 from striate.core.errors import DataError, SettingError
 from striate.core.spec import WHITE, Labels, Preprocess
 from striate.data.assign import assign
-from striate.data.cache import AUTO, DEFAULT_GB, open_cache
 from striate.data.choose import choose_preprocess
 from striate.data.coverage import (
     check_classes,
@@ -26,13 +25,14 @@ from striate.data.part import Part
 from striate.data.preprocess import statistics
 from striate.data.rows import Rows, some
 from striate.data.scan import MISSING, Census, Tick, take_census, two_labels
+from striate.data.shards.tars import is_shards
 from striate.data.sources.find import find_source
 from striate.data.sources.named import NAMED
 from striate.data.sources.remote import is_remote
 from striate.data.sources.source import Skipped, Source
-from striate.data.sources.tars import is_shards
 from striate.data.split import Deal
 from striate.data.split_file import Earlier, SplitRow, read_earlier
+from striate.data.store.cache import AUTO, DEFAULT_GB, open_cache
 from striate.data.twins import united
 
 
@@ -115,7 +115,7 @@ def load_data(
     deal = Deal(**shares, folds=folds, fold=fold, exact=exact, seed=seed)
     earlier = _earlier(split, deal)
     if not isinstance(data, Source) and is_shards(data):
-        from striate.data.load_shards import load_shards  # which calls this again
+        from striate.data.shards.load import load_shards  # which calls this again
 
         return load_shards(data, preprocess=preprocess, deal=deal, settings=settings)
     source = data if isinstance(data, Source) else find_source(data)

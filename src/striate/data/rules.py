@@ -1,7 +1,7 @@
 """Every rule between a picture file and the network's input, said in words.
 
 A `Preprocess` fixes all of it: what can be set stands in its fields, what cannot is the
-same for every run and is numbered (`data.packs.RULES`).
+same for every run and is numbered (`data.store.packs.RULES`).
 """
 
 from __future__ import annotations

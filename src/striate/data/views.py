@@ -12,7 +12,6 @@ from torch import Tensor
 
 from striate.core.errors import SettingError
 from striate.core.spec import Preprocess
-from striate.data import memory
 from striate.data.augment import Augment
 from striate.data.colour import ColourMap
 from striate.data.draws import Draws, draw
@@ -22,6 +21,7 @@ from striate.data.part import Part
 from striate.data.preprocess import normalise
 from striate.data.rows import Rows, taken
 from striate.data.shift import Tape, whole_pixels
+from striate.data.store import memory
 from striate.data.windows import cut, windows
 
 TAPE = 1 << 30  # bytes of a part with borders and its mirror image, at most

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from striate.core.seeds import permutation
 from striate.core.spec import RESIZES, Preprocess
-from striate.data.cache import open_cache
 from striate.data.decode import Header
 from striate.data.fitting import fit
 from striate.data.image_data import ImageData
@@ -24,6 +23,7 @@ from striate.data.reading import UndecodableError
 from striate.data.scan import Census, take_census
 from striate.data.sources.find import find_source
 from striate.data.sources.source import Source
+from striate.data.store.cache import open_cache
 
 SHOWN = 6
 

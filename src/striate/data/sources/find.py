@@ -6,13 +6,13 @@ from pathlib import Path
 
 from striate.core.errors import DataError
 from striate.core.registry import nearest
+from striate.data.shards.tars import is_shards
 from striate.data.sources.folder import read_folder
 from striate.data.sources.idx import has_idx, read_idx
 from striate.data.sources.named import NAMED
 from striate.data.sources.remote import is_remote, read_remote
 from striate.data.sources.source import Source
 from striate.data.sources.table import read_table
-from striate.data.sources.tars import is_shards
 
 
 def find_source(data: str | Path) -> Source:
@@ -24,7 +24,7 @@ def find_source(data: str | Path) -> Source:
     if str(data) in NAMED:
         return NAMED[str(data)]()
     if is_shards(data):
-        from striate.data.load_shards import shard_source  # above this room
+        from striate.data.shards.load import shard_source  # above this room
 
         return shard_source(data)
     if is_remote(data):

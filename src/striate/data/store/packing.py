@@ -9,12 +9,19 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from striate.core.spec import Preprocess
-from striate.data.cache import Cache
-from striate.data.packs import Builder, Donors, Pack, Refusals, open_pack, pack_key
 from striate.data.preprocess import look_at_sizes
 from striate.data.reading import UndecodableError
 from striate.data.scan import Census, Tick, stream, ticked
 from striate.data.sources.source import Skipped, Source
+from striate.data.store.cache import Cache
+from striate.data.store.packs import (
+    Builder,
+    Donors,
+    Pack,
+    Refusals,
+    open_pack,
+    pack_key,
+)
 
 _TRIES = 3  # files that change while they are decoded, again and again
 

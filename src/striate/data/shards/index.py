@@ -24,10 +24,10 @@ from striate.core.files import write_bytes, write_json
 from striate.data.decode import examine, unwarned
 from striate.data.identity import check_hash
 from striate.data.reading import UndecodableError
+from striate.data.shards.tars import Member, members
 from striate.data.sources.files import LocalFiles, Stamp
 from striate.data.sources.remote import RemoteFiles, fetch, is_remote, short_key
 from striate.data.sources.source import Skipped
-from striate.data.sources.tars import Member, members
 
 # Of a picture: shard, bytes from–to, class, checksum of the bytes, what it shows.
 ROW = np.dtype(

@@ -9,8 +9,8 @@ import weakref
 from dataclasses import dataclass
 from pathlib import Path
 
-from striate.data.facts import Facts
-from striate.data.packs import remove, weigh
+from striate.data.store.facts import Facts
+from striate.data.store.packs import remove, weigh
 
 AUTO, OFF = "auto", "off"
 DEFAULT_GB = 20.0
