@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from striate.core.errors import DataError
 from striate.core.spec import WHITE, Labels, Preprocess
@@ -150,40 +151,39 @@ def load_data(
 
         return load_shards(data, preprocess=preprocess, settings=settings)
     source = data if isinstance(data, Source) else find_source(data)
+    return _load(source, _origin(data), settings)
+
+
+def _load(source: Source, origin: str, settings: Mapping[str, Any]) -> ImageData:
+    """Scan, decode, leave out, split: the steps of `load_data` in order."""
     skipped: list[Skipped] = []
-    if given_split is not None:
-        skipped += _missing(source, given_split)
-        source = _with_split(source, given_split)
-    store = open_cache(cache, cache_gb)
-    census = take_census(source, store).compared(source, given_hashes or {})
+    if (given := settings["given_split"]) is not None:
+        skipped += _missing(source, given)
+        source = _with_split(source, given)
+    store = open_cache(settings["cache"], settings["cache_gb"])
+    before = settings["given_hashes"] or {}
+    census = take_census(source, store).compared(source, before)
     skipped += census.skipped
     _check_any(census.sound, skipped, source)
-    preprocess = preprocess or choose_preprocess(
-        census,
-        image_size=image_size,
-        in_chans=in_chans,
-        normalise=(normalise, mean, std),
-        resize=resize,
-        background=background,
-        white=white,
-        jpeg=jpeg,
-    )
-    sizes = [preprocess, *([preprocess.enlarged(margin)] if margin > 1 else [])]
-    found = develop(source, census, sizes, store, tick)
+    preprocess = settings["preprocess"] or _chosen(census, settings)
+    sizes = [preprocess]
+    if settings["margin"] > 1:
+        sizes.append(preprocess.enlarged(settings["margin"]))
+    found = develop(source, census, sizes, store, settings["tick"])
     skipped += found.skipped
     _check_any(found.index, skipped, source)
     contents = united(source, census, found.index, found.contents, preprocess)
     found = replace(found, contents=tuple(contents))
-    given = [source.records[i].part for i in found.index]
-    conflicts = two_labels(source, found.index, found.contents, given)
+    parts_given = [source.records[i].part for i in found.index]
+    conflicts = two_labels(source, found.index, found.contents, parts_given)
     skipped += conflicts.values()
     kept = [k for k in range(len(found.index)) if k not in conflicts]
     _check_any(kept, skipped, source)
-    fractions = check_fractions(val_fraction, test_fraction)
-    rows = _rows(source, census, found, kept, fractions, seed)
+    shares = check_fractions(settings["val_fraction"], settings["test_fraction"])
+    rows = _rows(source, census, found, kept, shares, settings["seed"])
     labels = check_classes(rows, source.labels)
     parts = {
-        name: _part(found, kept, rows, labels, name, workers)
+        name: _part(found, kept, rows, labels, name, settings["workers"])
         for name in part_order({row.part for row in rows})
     }
     if not preprocess.mean:
@@ -191,7 +191,7 @@ def load_data(
         preprocess = replace(preprocess, mean=means, std=stds)
     return ImageData(
         name=source.name,
-        origin=_origin(data),
+        origin=origin,
         labels=labels,
         preprocess=preprocess,
         parts=parts,
@@ -199,6 +199,15 @@ def load_data(
         quarantined=(*source.quarantined, *skipped),
         ignored=source.ignored,
         warnings=(*source.warnings, *warnings_of(rows)),
+    )
+
+
+def _chosen(census: Census, settings: Mapping[str, Any]) -> Preprocess:
+    keys = ("image_size", "in_chans", "resize", "background", "white", "jpeg")
+    return choose_preprocess(
+        census,
+        normalise=(settings["normalise"], settings["mean"], settings["std"]),
+        **{key: settings[key] for key in keys},
     )
 
 
