@@ -224,3 +224,17 @@ def test_a_forward_that_catches_its_own_error():
     found = audit(Catches(), (1, 4, 4))
     assert found.layers[-1].name == "good"
     assert found.layers[-1].output == (1, 4, 4)
+
+
+class Asserting(nn.Module):
+    """Runs an operation that gives out no tensor."""
+
+    def forward(self, x):
+        torch.ops.aten._assert_tensor_metadata(x, dtype=torch.float32)
+        return torch.relu(x)
+
+
+def test_operations_without_a_result_are_passed_over():
+    found = audit(Asserting(), (1, 4, 4))
+    assert [o.name for layer in found.layers for o in layer.operations] == ["relu"]
+    assert found.memory is not None

@@ -50,7 +50,7 @@ def lazily(photos, **options):
 
 
 def batches(pixels, seed=0, **options):
-    paths = [pixels.originals.path(int(row)) for row in pixels.rows]
+    paths = [pixels.originals.path(row) for row in range(len(pixels))]
     part = Part.of(pixels, list(range(len(pixels))), paths)
     return Batches(part=part, preprocess=SIZE, batch_size=5, seed=seed, **options)
 

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from striate.core.errors import DataError, SettingError
 from striate.core.spec import WHITE, Labels, Preprocess
@@ -119,29 +120,42 @@ def load_data(
 
         return load_shards(data, preprocess=preprocess, deal=deal, settings=settings)
     source = data if isinstance(data, Source) else find_source(data)
-    source, skipped = _as_given(source, given_split)
-    store = open_cache(cache, cache_gb)
-    census = take_census(source, store).compared(source, given_hashes or {})
+    return _load(source, _origin(data), deal, earlier, settings)
+
+
+def _load(
+    source: Source,
+    origin: str,
+    deal: Deal,
+    earlier: Earlier | None,
+    settings: Mapping[str, Any],
+) -> ImageData:
+    """Scan, decode, leave out, split: the steps of `load_data` in order."""
+    source, skipped = _as_given(source, settings["given_split"])
+    store = open_cache(settings["cache"], settings["cache_gb"])
+    before = settings["given_hashes"] or {}
+    census = take_census(source, store).compared(source, before)
     skipped += census.skipped
     _check_any(census.sound, skipped, source)
-    preprocess = preprocess or choose_preprocess(
-        census,
-        image_size=image_size,
-        in_chans=in_chans,
-        normalise=(normalise, mean, std),
-        resize=resize,
-        background=background,
-        white=white,
-        jpeg=jpeg,
-    )
-    sizes = [preprocess, *([preprocess.enlarged(margin)] if margin > 1 else [])]
-    found = develop(source, census, sizes, store, tick)
+    preprocess = settings["preprocess"] or _chosen(census, settings)
+    sizes = [preprocess]
+    if settings["margin"] > 1:
+        sizes.append(preprocess.enlarged(settings["margin"]))
+    found = develop(source, census, sizes, store, settings["tick"])
     skipped += found.skipped
     found, kept = _sound(source, census, found, preprocess, skipped)
     split_up = _split_up(
-        source, census, found, kept, skipped, preprocess, deal, earlier, workers
+        source,
+        census,
+        found,
+        kept,
+        skipped,
+        preprocess,
+        deal,
+        earlier,
+        settings["workers"],
     )
-    return replace(split_up, origin=_origin(data))
+    return replace(split_up, origin=origin)
 
 
 def _sound(
@@ -158,8 +172,8 @@ def _sound(
     _check_any(found.index, skipped, source)
     contents = united(source, census, found.index, found.contents, preprocess)
     found = replace(found, contents=tuple(contents))
-    given = [source.records[i].part for i in found.index]
-    conflicts = two_labels(source, found.index, found.contents, given)
+    parts_given = [source.records[i].part for i in found.index]
+    conflicts = two_labels(source, found.index, found.contents, parts_given)
     skipped += conflicts.values()
     kept = [k for k in range(len(found.index)) if k not in conflicts]
     _check_any(kept, skipped, source)
@@ -221,6 +235,15 @@ def _earlier(split: str | Path | None, deal: Deal) -> Earlier | None:
         what = "an earlier split has its parts; it cannot be dealt into folds"
         raise SettingError(what, where="--split", fix=fix)
     return read_earlier(split)
+
+
+def _chosen(census: Census, settings: Mapping[str, Any]) -> Preprocess:
+    keys = ("image_size", "in_chans", "resize", "background", "white", "jpeg")
+    return choose_preprocess(
+        census,
+        normalise=(settings["normalise"], settings["mean"], settings["std"]),
+        **{key: settings[key] for key in keys},
+    )
 
 
 def _origin(data: str | Path | Source) -> str:

@@ -8,6 +8,7 @@ nothing is unpacked.
 from __future__ import annotations
 
 import json
+import os
 import re
 import tarfile
 from collections.abc import Iterator
@@ -46,7 +47,8 @@ def is_shards(data: str | Path) -> bool:
     if text.lower().endswith(".tar"):
         return True
     folder = Path(text)
-    if is_remote(text) or not folder.is_dir():
+    # os.path: Path.is_dir raises on a name that is too long for the system.
+    if is_remote(text) or not os.path.isdir(text):  # noqa: PTH112
         return False
     names = [path.name.lower() for path in folder.iterdir()]
     seen = [name for name in names if not name.startswith(".")]
