@@ -60,6 +60,7 @@ bench: $(READY)
 	$(BIN)/python benchmarks/lrn.py
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/summary.py
+	$(BIN)/python benchmarks/data_check.py
 
 # The libraries that augmentation is raced against, in an environment like the twins'.
 $(PEERS)/.ready: $(READY)

@@ -133,23 +133,39 @@ def test_exported_names_are_frozen_and_real():
 
 
 FLAGS = {
-    "train": "--augment --background --batch-size --border --cache --cache-gb "
-    "--class-weights --colour --config --crop --cutmix --device --epochs --erase "
-    "--fold --folds --fraction --image-size --in-chans --jpeg --json "
-    "--label-smoothing --lr --mean --mirror --mixup --model --momentum --normalise "
-    "--optimizer --out --overwrite --patience --preset --quiet --resize --rotate "
-    "--scale --schedule --seed --shear --shift --split --std --test-fraction "
-    "--val-fraction --warp --weight-decay --white --workers",
+    "train": "--augment --background --batch-size --border --cache "
+    "--cache-gb --class-weights --colour --config --crop --cutmix "
+    "--device --epochs --erase --fold --folds --fraction "
+    "--image-size --in-chans --jpeg --json --label-smoothing --lr "
+    "--mean --mirror --mixup --model --momentum --normalise "
+    "--optimizer --out --overwrite --patience --preset --quiet "
+    "--resize --rotate --scale --schedule --seed --shear --shift "
+    "--split --std --test-fraction --val-fraction --warp "
+    "--weight-decay --white --workers",
     "evaluate": "--data --json --part",
     "predict": "--json --out",
-    "summary": "--against --batch-size --csv --depth --effective --explain --html "
-    "--image-size --in-chans --json --num-classes --real",
+    "summary": "--against --batch-size --csv --depth --effective --explain "
+    "--html --image-size --in-chans --json --num-classes --real",
     "data": "--json",
-    "data check": "",
-    "data preview": "",
-    "data augment": "",
-    "data split": "",
-    "data curve": "",
+    "data check": "--csv --html --json --near --quiet --since --workers",
+    "data split": "--exact --fold --folds --json --out --overwrite --seed --split "
+    "--test-fraction --val-fraction",
+    "data preview": "--background --cache --cache-gb --count --image-size "
+    "--in-chans --jpeg --json --mean --normalise --out --resize "
+    "--seed --std --white",
+    "data augment": "--augment --border --colour --crop --cutmix --erase "
+    "--image-size --in-chans --json --mirror --mixup --out "
+    "--overwrite --resize --rotate --scale --seed --shear --shift "
+    "--warp",
+    "data curve": "--augment --background --batch-size --border --cache "
+    "--cache-gb --class-weights --colour --config --crop --cutmix "
+    "--device --epochs --erase --fractions --goal --image-size "
+    "--in-chans --jpeg --json --label-smoothing --lr --mean "
+    "--mirror --mixup --model --momentum --normalise --optimizer "
+    "--out --overwrite --patience --preset --quiet --resize "
+    "--rotate --scale --schedule --seed --seeds --shear --shift "
+    "--split --std --test-fraction --val-fraction --warp "
+    "--weight-decay --white --workers",
     "models": "--json",
     "report": "--json",
 }

@@ -28,10 +28,12 @@ CLOSEST = 4  # kept for each picture by the first sieve
 SAME = 0.04  # distance with the crop fitted that nearly only copies have
 CLOSE = 0.1  # that nearly every copy has
 FAR = 0.2  # that of a copy under a faint mark all over
-FINALISTS = 2  # of each picture's close ones, compared
+FINALISTS = 1  # of each picture's close ones, compared
 APART = 0.8  # of the next one's distance: then nothing else is as close
 DIMENSIONS = 32  # of 64, the principal ones
 MIRRORS = ("", "left-right", "top-bottom")
+UNCROPPED = ("top-bottom",)  # rare: only whole copies are looked for, which is cheap
+UNCROPPED_RADIUS = 0.12
 _AXES = (0, 2, 1)
 _CHUNK = 2048
 
@@ -71,9 +73,12 @@ def lookalikes(thumbs: np.ndarray) -> Lookalikes:
     found = []
     for number, axis in enumerate(_AXES):
         others = mirrored(points, axis) @ axes if axis else None
-        rough = close_pairs(
-            flat, RADIUS, CLOSEST, others=others, tangents=tangents, reach=REACH
-        )
+        if MIRRORS[number] in UNCROPPED:
+            rough = close_pairs(flat, UNCROPPED_RADIUS, CLOSEST, others=others)
+        else:
+            rough = close_pairs(
+                flat, RADIUS, CLOSEST, others=others, tangents=tangents, reach=REACH
+            )
         distance = _settled(thumbs, rough.first, rough.second, axis)
         found.append(_columns(rough.first, rough.second, number, distance))
     for half in halves(thumbs):

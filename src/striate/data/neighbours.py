@@ -65,12 +65,14 @@ def close_pairs(
         return best.result()
     limit = (radius if reach is None else reach) ** 2
     ours, mine = _widened(points, theirs)
+    at_hand: np.ndarray | None = None  # blocks of one leaf follow each other
     for rows, columns in _blocks(points, theirs, limit**0.5):
         at, to, square = _within(ours[rows], mine[columns], limit)
         first, second = rows[at], columns[to]
         if tangents is not None and len(at):
-            free = tangents(rows)
-            own = np.einsum("pkd,pd->pk", free, points[rows])
+            if at_hand is not rows:
+                free, at_hand = tangents(rows), rows
+                own = np.einsum("pkd,pd->pk", free, points[rows])
             along = np.einsum("pkd,pd->pk", free[at], theirs[second])
             along -= own[at]
             square -= np.einsum("pk,pk->p", along, along)

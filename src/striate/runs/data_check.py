@@ -27,6 +27,7 @@ from striate.report.words import counted
 from striate.runs.data_pictures import (
     SIDE_BY_SIDE,
     Previews,
+    base_of,
     class_pictures,
     group_pictures,
     previews,
@@ -78,7 +79,7 @@ def page_of(found: Checked) -> Page:
     sections = [_summary(found), *findings, _classes(found, held), *_files(found)]
     return Page(
         title=f"{found.source.name} · data check",
-        subtitle=_account(found),
+        subtitle=_account(found) + _base(found),
         sections=tuple(sections),
         footer="Nothing was written but this page.",
     )
@@ -94,6 +95,11 @@ def _account(found: Checked) -> str:
         f"{counted(found.seen, 'file')} seen = {len(found.items):,} used + "
         f"{len(found.quarantined):,} quarantined + {len(found.ignored):,} ignored."
     )
+
+
+def _base(found: Checked) -> str:
+    base = base_of(found)
+    return f"\n\nNames start at {base}" if base else ""
 
 
 def _summary(found: Checked) -> Section:
@@ -152,8 +158,8 @@ def brief(found: Checked) -> list[Block]:
     if not found.findings:
         return [*good]
     words = {"bad": "problem", "warning": "warning", "note": "to know"}
-    rows = tuple((words[f.tone], TITLES[f.kind], f.what) for f in found.findings)
-    columns = tuple(Column(title=title) for title in ("", "finding", "what"))
+    rows = tuple((words[finding.tone], finding.what) for finding in found.findings)
+    columns = (Column(title=""), Column(title="finding"))
     return [*good, Table(columns=columns, rows=rows)]
 
 
@@ -165,9 +171,10 @@ def told(found: Checked) -> list[Block]:
     """Return the findings for a terminal: what, why, what to do, the first files."""
     if not found.findings:
         return brief(found)
-    blocks: list[Block] = []
+    base = base_of(found)
+    blocks: list[Block] = [Prose(text=f"Names start at {base}")] if base else []
     for finding in found.findings:
-        lines = [finding.what, *_names(found, finding)]
+        lines = [finding.what, *_names(found, finding, base)]
         if finding.why:
             lines.append(f"  why: {finding.why}")
         if finding.fix:
@@ -176,18 +183,19 @@ def told(found: Checked) -> list[Block]:
     return blocks
 
 
-def _names(found: Checked, finding: Finding) -> list[str]:
+def _names(found: Checked, finding: Finding, base: str) -> list[str]:
     """Return the first groups' or files' names, a line each."""
-    groups = [_line(found, group) for group in finding.groups[:NAMED]]
-    lines = groups or [_skip_line(skip) for skip in finding.files[:NAMED]]
+    groups = [_line(found, group, base) for group in finding.groups[:NAMED]]
+    lines = groups or [_skip_line(skip, base) for skip in finding.files[:NAMED]]
     rest = max(len(finding.groups), len(finding.files)) - len(lines)
     if rest > 0:
         lines.append(f"  … and {rest:,} more")
     return lines
 
 
-def _line(found: Checked, group: Group) -> str:
-    paths = [found.items[i].record.path for i in group.members[:NAMED]]
+def _line(found: Checked, group: Group, base: str) -> str:
+    records = [found.items[i].record for i in group.members[:NAMED]]
+    paths = [record.path.removeprefix(base) for record in records]
     more = len(group.members) - len(paths)
     names = " = ".join(paths) + (f" = {more:,} more" if more else "")
     labels = list(dict.fromkeys(found.items[i].record.label for i in group.members))
@@ -195,9 +203,9 @@ def _line(found: Checked, group: Group) -> str:
     return f"  {names}" + (f"  ({note})" if note else "")
 
 
-def _skip_line(skip: Skipped) -> str:
+def _skip_line(skip: Skipped, base: str) -> str:
     detail = f" ({skip.detail})" if skip.detail else ""
-    return f"  {skip.path}: {skip.reason}{detail}"
+    return f"  {skip.path.removeprefix(base)}: {skip.reason}{detail}"
 
 
 def _section(found: Checked, finding: Finding, held: Previews) -> Section:
@@ -220,7 +228,7 @@ def _gallery(found: Checked, finding: Finding, held: Previews) -> Images | None:
     groups = finding.groups[:GROUPS_SHOWN]
     rest = len(finding.groups) - len(groups)
     note = f"{rest:,} more stand in --json." if rest else ""
-    return group_pictures(found, groups, held, note)
+    return group_pictures(found, groups, held, note, base_of(found))
 
 
 def _examples(found: Checked) -> set[int]:

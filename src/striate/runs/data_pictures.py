@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 import numpy as np
 
@@ -47,13 +49,27 @@ def _coloured(pixels: np.ndarray) -> np.ndarray:
     return np.asarray(grey.repeat(3, -1))
 
 
+def base_of(found: Checked) -> str:
+    """Return what all pictures' paths begin with, as folders; it need not be shown.
+
+    Empty where they share no folder.
+    """
+    folders = {item.record.path.rpartition("/")[0] for item in found.items}
+    if not folders or "" in folders:
+        return ""
+    with suppress(ValueError):  # absolute and relative ones share nothing
+        shared = os.path.commonpath(folders)
+        return f"{shared}/" if shared else ""
+    return ""
+
+
 def group_pictures(
-    found: Checked, groups: Sequence[Group], held: Previews, note: str
+    found: Checked, groups: Sequence[Group], held: Previews, note: str, base: str
 ) -> Images | None:
     """Return a gallery with one picture a group, its members side by side."""
     shown = [[i for i in g.members if i in held][:SIDE_BY_SIDE] for g in groups]
     tiles = tuple(
-        _joined(found, group, members, held)
+        _joined(found, group, members, held, base)
         for group, members in zip(groups, shown, strict=True)
         if members
     )
@@ -68,13 +84,13 @@ def _scale(shown: Sequence[Sequence[int]], held: Previews) -> int:
 
 
 def _joined(
-    found: Checked, group: Group, members: Sequence[int], held: Previews
+    found: Checked, group: Group, members: Sequence[int], held: Previews, base: str
 ) -> Picture:
     height = max(held[i].shape[0] for i in members)
     width = max(held[i].shape[1] for i in members)
     cells = [_padded(held[i], height, width) for i in members]
     pixels = tile(cells, len(cells), GAP) if len(cells) > 1 else held[members[0]]
-    paths = [found.items[i].record.path for i in members]
+    paths = [found.items[i].record.path.removeprefix(base) for i in members]
     more = len(group.members) - len(members)
     caption = " = ".join(paths) + (f" = {more:,} more" if more else "")
     return picture(pixels, caption, _detail(found, group, members))
