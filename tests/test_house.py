@@ -13,7 +13,7 @@ from statistics import median
 import pytest
 
 import striate
-from striate.cli.main import VERBS, build_parser
+from striate.cli.main import build_parser
 
 ROOT = Path(__file__).parents[1]
 HOUSE = ROOT / "src" / "striate"
@@ -107,10 +107,12 @@ def test_the_readme_tree_is_the_disk():
 def test_exported_names_are_frozen_and_real():
     assert striate.__all__ == [
         "ImageData",
+        "LearningCurve",
         "Recipe",
         "Run",
         "create_model",
         "from_arrays",
+        "learning_curve",
         "load_data",
         "load_pretrained",
         "load_run",
@@ -136,19 +138,34 @@ FLAGS = {
     "predict": "--json --out",
     "summary": "--against --batch-size --csv --depth --explain --html --image-size "
     "--in-chans --json --num-classes --real",
+    "data": "--json",
+    "data split": "--exact --fold --folds --json --out --overwrite --seed --split "
+    "--test-fraction --val-fraction",
+    "data curve": "--augment --batch-size --class-weights --config --device --epochs "
+    "--fractions --goal --image-size --in-chans --json --label-smoothing --lr --model "
+    "--momentum --optimizer --out --overwrite --patience --preset --quiet --resize "
+    "--schedule --seed --seeds --split --test-fraction --val-fraction --weight-decay",
     "models": "--json",
     "report": "--json",
 }
 
 
-@pytest.mark.parametrize("verb", VERBS)
+def verbs_of(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    """Every verb, and every subverb as `verb subverb`."""
+    found: dict[str, argparse.ArgumentParser] = {}
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for name, child in action.choices.items():
+                found[name] = child
+                inner = verbs_of(child).items()
+                found |= {f"{name} {below}": leaf for below, leaf in inner}
+    return found
+
+
+@pytest.mark.parametrize("verb", verbs_of(build_parser()))
 def test_flags_are_frozen(verb):
     """A flag that a user's script may hold changes only on purpose."""
-    parser = build_parser()
-    subparsers = next(
-        a for a in parser._actions if isinstance(a, argparse._SubParsersAction)
-    )
-    actions = subparsers.choices[verb]._actions
+    actions = verbs_of(build_parser())[verb]._actions
     flags = {flag for action in actions for flag in action.option_strings}
     expected = {flag for flag in FLAGS[verb].split() if not flag.endswith("?")}
     assert flags - {"-h", "--help"} == expected

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from striate.models.catalogue import create_model as create_model
     from striate.models.catalogue import networks as networks
     from striate.models.weights import load_pretrained as load_pretrained
+    from striate.runs.curve import LearningCurve as LearningCurve
+    from striate.runs.curve import learning_curve as learning_curve
     from striate.runs.predict import predict as predict
     from striate.runs.recipe import Recipe as Recipe
     from striate.runs.run import Run as Run
@@ -33,10 +35,12 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "ImageData": "striate.data.load",
+    "LearningCurve": "striate.runs.curve",
     "Recipe": "striate.runs.recipe",
     "Run": "striate.runs.run",
     "create_model": "striate.models.catalogue",
     "from_arrays": "striate.data.sources.source",
+    "learning_curve": "striate.runs.curve",
     "load_data": "striate.data.load",
     "load_pretrained": "striate.models.weights",
     "load_run": "striate.runs.run",

@@ -167,13 +167,17 @@ def learning_curves(history: Sequence[dict[str, float]]) -> tuple[Curve, ...]:
             y_label="cross-entropy, nats",
             series=(series("training", "train_loss"), series("validation", "val_loss")),
             mark=mark,
-            note="The training loss includes label smoothing; validation's does not.",
+            note="The training loss includes label smoothing, and class weights where "
+            "there are any; validation's does not.",
         ),
         Curve(
             title="Accuracy",
             x_label="epoch",
             y_label="accuracy",
-            series=(series("validation", "val_accuracy"),),
+            series=(
+                series("validation", "val_accuracy"),
+                series("validation, balanced", "val_balanced"),
+            ),
             percent_y=True,
             mark=mark,
         ),
@@ -191,7 +195,9 @@ def _answers(
     if pixels is None:
         text = "The pictures could not be read again, so the cells open nothing."
         blocks.insert(0, Prose(text=text, tone="warning"))
-    lead = "Rows are the truth, columns the answer. A cell opens its pictures."
+    lead = ""
+    if score.confusion:
+        lead = "Rows are the truth, columns the answer. A cell opens its pictures."
     return Section(title="Answers", lead=lead, blocks=tuple(blocks))
 
 
