@@ -59,6 +59,7 @@ bench: $(READY)
 	$(BIN)/python benchmarks/lrn.py
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/summary.py
+	$(BIN)/python benchmarks/data_check.py
 
 docs: $(READY)
 	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
