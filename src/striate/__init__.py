@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from striate.models.catalogue import networks as networks
     from striate.models.weights import load_pretrained as load_pretrained
     from striate.runs.predict import predict as predict
+    from striate.runs.preview import preview as preview
     from striate.runs.recipe import Recipe as Recipe
     from striate.runs.run import Run as Run
     from striate.runs.run import load_run as load_run
@@ -42,6 +43,7 @@ _HOMES = {
     "load_run": "striate.runs.run",
     "networks": "striate.models.catalogue",
     "predict": "striate.runs.predict",
+    "preview": "striate.runs.preview",
     "summary": "striate.runs.summary",
     "train": "striate.runs.train",
     "train_recipe": "striate.runs.train",

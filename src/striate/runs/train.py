@@ -35,7 +35,7 @@ from striate.engine.schedule import SCHEDULES
 from striate.look.filters import first_convolution
 from striate.models.catalogue import create_model, find
 from striate.runs import folder as names
-from striate.runs.display import Display
+from striate.runs.display import Display, reading
 from striate.runs.manifest import first_manifest, now, update_manifest
 from striate.runs.recipe import Recipe, make_recipe, settings_text
 from striate.runs.run import CUSTOM, EVALUATION_BATCH, Run, score_dict
@@ -82,6 +82,7 @@ def train_recipe(
         in_chans=recipe.in_chans,
         **{name: getattr(recipe, name) for name in READING},
         margin=margin_for(recipe.augmentation),
+        tick=reading(quiet),
     )
     recipe = _resolve(recipe, data)
     model = create_model(
