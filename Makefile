@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 TWINS := .venv-twins
 PEERS := .venv-peers
 
-.PHONY: setup demo test test-all twins lint bench bench-augment docs clean
+.PHONY: setup demo test test-all twins lint bench bench-feeding bench-augment docs clean
 
 setup: $(READY)
 
@@ -61,6 +61,12 @@ bench: $(READY)
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/summary.py
 	$(BIN)/python benchmarks/data_check.py
+
+# Feeding is raced against torchvision's data sets and transforms (P3, P5); P16 alone.
+bench-feeding: $(TWINS)/.ready
+	cd benchmarks && ../$(TWINS)/bin/python feeding.py
+	cd benchmarks && ../$(TWINS)/bin/python jpeg.py --large
+	cd benchmarks && ../$(BIN)/python scale.py
 
 # The libraries that augmentation is raced against, in an environment like the twins'.
 $(PEERS)/.ready: $(READY)

@@ -121,6 +121,7 @@ def test_exported_names_are_frozen_and_real():
         "load_run",
         "networks",
         "predict",
+        "preview",
         "summary",
         "train",
         "train_recipe",

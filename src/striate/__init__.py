@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from striate.runs.curve import LearningCurve as LearningCurve
     from striate.runs.curve import learning_curve as learning_curve
     from striate.runs.predict import predict as predict
+    from striate.runs.preview import preview as preview
     from striate.runs.recipe import Recipe as Recipe
     from striate.runs.run import Run as Run
     from striate.runs.run import load_run as load_run
@@ -48,6 +49,7 @@ _HOMES = {
     "load_run": "striate.runs.run",
     "networks": "striate.models.catalogue",
     "predict": "striate.runs.predict",
+    "preview": "striate.runs.preview",
     "summary": "striate.runs.summary",
     "train": "striate.runs.train",
     "train_recipe": "striate.runs.train",

@@ -2,12 +2,39 @@
 
 from __future__ import annotations
 
+import sys
+import time
 from types import TracebackType
-from typing import Self
+from typing import Self, TextIO
 
 from striate.data.batches import Batches
+from striate.data.scan import Tick
 from striate.engine.loop import EpochDone, StepDone
 from striate.report.progress import Progress
+
+PATIENCE = 1.0  # seconds before reading says how far it is
+
+
+def reading(quiet: bool, stream: TextIO | None = None) -> Tick | None:
+    """Return what tells on a terminal how far reading the pictures is, if it takes long.
+
+    The line is drawn over itself, and gone when the last picture is read.
+    """
+    out = sys.stderr if stream is None else stream
+    if quiet or not out.isatty():
+        return None
+    began = time.monotonic()
+
+    def tick(done: int, count: int) -> None:
+        if time.monotonic() - began < PATIENCE:
+            return
+        line = f"reading pictures: {done:,} of {count:,}, kept for the next run"
+        # The last call comes up to 63 pictures before the end.
+        print(f"\r{line}\x1b[K", end="", file=out, flush=True)
+        if done + 64 > count:
+            print("\r\x1b[K", end="", file=out, flush=True)
+
+    return tick
 
 
 class Display:

@@ -145,6 +145,10 @@ class Run:
             cache=self.recipe.cache,
             cache_gb=self.recipe.cache_gb,
             workers=self.recipe.workers,
+            # Shards are split anew, by content: with the same settings to the same.
+            seed=self.recipe.seed,
+            val_fraction=self.recipe.val_fraction,
+            test_fraction=self.recipe.test_fraction,
         )
 
     def predictions(self, part: str) -> Predictions:

@@ -37,7 +37,7 @@ from striate.engine.schedule import SCHEDULES
 from striate.look.filters import first_convolution
 from striate.models.catalogue import create_model, find
 from striate.runs import folder as names
-from striate.runs.display import Display
+from striate.runs.display import Display, reading
 from striate.runs.manifest import first_manifest, now, update_manifest
 from striate.runs.recipe import Recipe, make_recipe, settings_text
 from striate.runs.run import CUSTOM, EVALUATION_BATCH, Run, score_dict
@@ -84,7 +84,7 @@ def train_recipe(
     """
     if recipe.model != AUTO:
         find(recipe.model)  # a misspelt name is told before any picture is read
-    data = load_recipe(recipe) if data is None else data
+    data = load_recipe(recipe, quiet=quiet) if data is None else data
     recipe = _resolve(recipe, data)
     model = create_model(
         recipe.model,
@@ -98,8 +98,8 @@ def train_recipe(
     return _run(model, data, recipe, folder, quiet)
 
 
-def load_recipe(recipe: Recipe) -> ImageData:
-    """Read the pictures that a recipe is about, split as it says.
+def load_recipe(recipe: Recipe, *, quiet: bool = True) -> ImageData:
+    """Read the pictures that a recipe is about, split as it says; unless quiet, say how far.
 
     Raises:
         StriateError: The data or the settings do not admit it.
@@ -109,6 +109,7 @@ def load_recipe(recipe: Recipe) -> ImageData:
         **{name: getattr(recipe, name) for name in READING},
         split=names.find_split(recipe.split) if recipe.split else None,
         margin=margin_for(recipe.augmentation),
+        tick=reading(quiet),
     )
 
 
