@@ -29,7 +29,7 @@ from lrn import limits
 from record import save
 from striate.core.device import keep_freed_memory
 from striate.core.spec import Preprocess
-from striate.data.augment import augmentation
+from striate.data.augment.augment import augmentation
 from striate.data.batches import Batches
 from striate.data.part import Part
 

@@ -14,8 +14,8 @@ import tempfile
 from pathlib import Path
 
 from record import save
-from striate.runs.curve import LearningCurve, learning_curve
-from striate.runs.power_law import fit_law
+from striate.runs.curve.curve import LearningCurve, learning_curve
+from striate.runs.curve.power_law import fit_law
 from striate.runs.recipe import Recipe
 
 FRACTIONS = tuple(2.0**-power for power in range(6, -1, -1))

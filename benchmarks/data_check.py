@@ -27,9 +27,9 @@ from scipy.fft import dctn
 
 from elpv import write_csv
 from record import save
-from striate.data.check import check_data
-from striate.data.duplicates import linked_groups, near_pairs, searchable
-from striate.data.examine import examine_pixels
+from striate.data.check.check import check_data
+from striate.data.check.duplicates import linked_groups, near_pairs, searchable
+from striate.data.check.examine import examine_pixels
 from striate.data.sources.named import fashion_mnist
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))

@@ -25,7 +25,7 @@ from record import save
 from speeds import speeds
 from striate.core.device import keep_freed_memory
 from striate.core.spec import Preprocess
-from striate.data.augment import Augment
+from striate.data.augment.augment import Augment
 from striate.data.batches import Batches
 from striate.data.part import Part
 

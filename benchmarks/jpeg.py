@@ -28,10 +28,10 @@ from peers_vision import torchvision
 from record import save
 from speeds import speeds
 from striate.core.device import keep_freed_memory
-from striate.data.augment import Augment
+from striate.data.augment.augment import Augment
+from striate.data.augment.windows import margin_for
 from striate.data.batches import Batches
 from striate.data.load import load_data
-from striate.data.windows import margin_for
 
 SIDE, BATCH, WORKERS = 160, 64, 2
 # Sides of the pictures, and how many: 500×375 is ImageNet's habit, 1600×1200 what

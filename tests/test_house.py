@@ -66,15 +66,15 @@ def test_every_file_says_what_it_is():
 def test_one_foreign_library_one_file():
     """Pillow, simplejpeg, matplotlib and yaml each have one home (Pillow two)."""
     homes = {
-        "PIL": {"data/decode.py", "look/raster.py"},
-        "simplejpeg": {"data/decode.py"},
+        "PIL": {"data/picture/decode.py", "look/raster.py"},
+        "simplejpeg": {"data/picture/decode.py"},
         "matplotlib": {"report/plots.py"},
         "yaml": {"runs/recipe.py"},
         "safetensors": {"engine/checkpoint.py", "models/weights.py"},
         "sklearn": {"data/sources/named.py"},
         "fsspec": {"data/sources/remote.py"},
-        "scipy": {"runs/power_law.py"},
-        "xxhash": {"data/identity.py", "data/store/packs.py"},
+        "scipy": {"runs/curve/power_law.py"},
+        "xxhash": {"data/picture/identity.py", "data/store/packs.py"},
     }
     found: dict[str, set[str]] = {name: set() for name in homes}
     for path in FILES:

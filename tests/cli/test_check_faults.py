@@ -183,7 +183,7 @@ def grown_by(paths) -> int:
     code = (
         "import sys\n"
         "from pathlib import Path\n"
-        "from striate.data.examine import Refused, examine_file\n"
+        "from striate.data.check.examine import Refused, examine_file\n"
         "def peak():\n"
         "    for line in Path('/proc/self/status').read_text().splitlines():\n"
         "        if line.startswith('VmHWM'): return int(line.split()[1]) * 1024\n"
@@ -330,7 +330,7 @@ def test_c13_a_file_that_may_not_be_read(looked, photos, monkeypatch):
 
 
 def test_c13_files_that_vanish_while_it_looks(striate, photos, monkeypatch):
-    from striate.data import survey as looking
+    from striate.data.check import survey as looking
 
     real = looking.examine_files
 

@@ -11,9 +11,9 @@ from PIL import Image, ImageFilter
 from pictures import encoded, image, snapshot, write_folder, write_table
 from plant import clouds
 from striate.cli import data_check
-from striate.data.check import check_data
+from striate.data.check.check import check_data
+from striate.data.check.worth import Worth, worth
 from striate.data.load import load_data
-from striate.data.worth import Worth, worth
 
 
 @pytest.fixture
@@ -314,7 +314,7 @@ def test_ten_thousand_classes():
     """A catalogue: one picture a thing; told in words, not in ten thousand lines."""
     from striate.data.sources.source import from_arrays
     from striate.report.html import render
-    from striate.runs.data_check import page_of, told
+    from striate.runs.check.page import page_of, told
 
     pixels = np.random.default_rng(0).integers(0, 256, (10_000, 16, 16), np.uint8)
     source = from_arrays("things", pixels, [f"thing {k}" for k in range(10_000)])
@@ -415,7 +415,7 @@ def test_the_page_shows_each_finding_with_its_pictures(striate, photos, tmp_path
 
 
 def test_a_picture_gone_before_the_page_is_made(photos, monkeypatch):
-    from striate.runs.data_check import page_of
+    from striate.runs.check.page import page_of
 
     shutil.copy(photos / "bark/03.png", photos / "cloth/twin.png")
     found = check_data(photos, near=False)

@@ -20,10 +20,11 @@ import torch
 
 from pictures import encoded, image, snapshot, stripes, write_folder
 from striate.core.spec import Preprocess
-from striate.data import decode, develop, scan
+from striate.data import scan
 from striate.data.load import load_data
+from striate.data.picture import decode
 from striate.data.store import cache as cache_room
-from striate.data.store import facts, memory, packing, packs
+from striate.data.store import develop, facts, memory, packing, packs
 from striate.data.store.cache import Cache, open_cache
 from striate.data.store.packs import Builder, Donors, open_pack, pack_key, weigh
 

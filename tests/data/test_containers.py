@@ -9,10 +9,10 @@ from PIL import Image
 
 from mutate import png
 from pictures import encoded, image, stripes
-from striate.data.containers import MAX_FRAMES, gif_frames, kind_of, png_fault
-from striate.data.decode import decode, inspect
-from striate.data.jpeg import is_cut
-from striate.data.reading import UndecodableError
+from striate.data.picture.containers import MAX_FRAMES, gif_frames, kind_of, png_fault
+from striate.data.picture.decode import decode, inspect
+from striate.data.picture.jpeg import is_cut
+from striate.data.picture.reading import UndecodableError
 
 NOISE = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
 PNG = encoded(image(NOISE))

@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pictures import encoded, image, stripes
-from striate.data import decode as decoding
-from striate.data import reading
-from striate.data.decode import Header, decode, read_header, unwarned
-from striate.data.reading import UndecodableError, read_file
+from striate.data.picture import decode as decoding
+from striate.data.picture import reading
+from striate.data.picture.decode import Header, decode, read_header, unwarned
+from striate.data.picture.reading import UndecodableError, read_file
 
 NOISE = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
 

@@ -14,15 +14,15 @@ import pytest
 
 from pictures import encoded, image, stripes
 from striate.core.errors import StriateError
-from striate.data import disposable, worker
-from striate.data.disposable import examine_files
-from striate.data.examine import Examined, Refused, examine_file
+from striate.data.check import disposable, worker
+from striate.data.check.disposable import examine_files
+from striate.data.check.examine import Examined, Refused, examine_file
 
 # A worker that does what a file tells it to.
 WILD = """
 import ctypes, os, sys, time
-import striate.data.worker as worker
-from striate.data.examine import examine_file
+import striate.data.check.worker as worker
+from striate.data.check.examine import examine_file
 
 worker.SECONDS = 1
 worker.MEMORY = 1 << 30
@@ -171,7 +171,7 @@ def test_a_worker_that_cannot_start_is_an_error(files):
 def test_a_worker_without_a_parent_ends(files):
     """Its input ends with the parent, whatever killed that."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "striate.data.worker"],
+        [sys.executable, "-m", "striate.data.check.worker"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )
@@ -185,7 +185,7 @@ def test_limits_are_set_where_the_system_has_them():
     """In a process of its own: limits cannot be taken back."""
     code = (
         "import resource\n"
-        "from striate.data.worker import MEMORY, confine\n"
+        "from striate.data.check.worker import MEMORY, confine\n"
         "confine()\n"
         "assert resource.getrlimit(resource.RLIMIT_AS)[0] <= MEMORY\n"
         "assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == 0\n"

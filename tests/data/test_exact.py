@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from striate.data.exact import deal_exactly, hold, quotas, units
-from striate.data.split import Deal
+from striate.data.split.exact import deal_exactly, hold, quotas, units
+from striate.data.split.place import Deal
 
 SHARES = [
     {"train": 0.6, "val": 0.15, "test": 0.25},

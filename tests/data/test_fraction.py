@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import striate
 from striate.core.errors import SettingError
-from striate.data.fraction import within_fraction
+from striate.data.split.fraction import within_fraction
 
 LABELS = st.lists(st.sampled_from("abc"), min_size=1, max_size=60)
 FRACTION = st.floats(0.01, 1)

@@ -11,9 +11,15 @@ from hypothesis import strategies as st
 from scipy.interpolate import BSpline
 from scipy.ndimage import map_coordinates
 
-from striate.data.draws import neutral
-from striate.data.geometry import PADDING, course_of, matrices, sampling_grid, warp
-from striate.data.spline import CELLS, CONTROLS, basis, rows_of
+from striate.data.augment.draws import neutral
+from striate.data.augment.geometry import (
+    PADDING,
+    course_of,
+    matrices,
+    sampling_grid,
+    warp,
+)
+from striate.data.augment.spline import CELLS, CONTROLS, basis, rows_of
 
 HEIGHT, WIDTH = 40, 52
 CENTRE = ((WIDTH - 1) / 2, (HEIGHT - 1) / 2)

@@ -20,16 +20,15 @@ import torch
 from pictures import encoded, image, stripes, write_folder
 from striate.core.errors import DataError, WorkerError
 from striate.core.spec import Preprocess
-from striate.data import develop, lazy, workers
-from striate.data.augment import Augment, augmentation
+from striate.data.augment.augment import Augment, augmentation
 from striate.data.batches import Batches
-from striate.data.lazy import FileOriginals, LazyPixels
 from striate.data.load import load_data
 from striate.data.part import Part
-from striate.data.preprocess import file_to_input
+from striate.data.picture.preprocess import file_to_input
 from striate.data.scan import take_census
 from striate.data.sources.folder import read_folder
-from striate.data.store import memory
+from striate.data.store import develop, lazy, memory, workers
+from striate.data.store.lazy import FileOriginals, LazyPixels
 
 SIZE = Preprocess(channels=3, height=8, width=8, mean=(0.5,) * 3, std=(0.2,) * 3)
 

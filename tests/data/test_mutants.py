@@ -11,10 +11,10 @@ import pytest
 
 from mutate import mutants
 from pictures import image, snapshot, stripes, write_folder
-from striate.data.decode import inspect, unwarned
-from striate.data.disposable import examine_files
-from striate.data.examine import Examined
-from striate.data.reading import UndecodableError
+from striate.data.check.disposable import examine_files
+from striate.data.check.examine import Examined
+from striate.data.picture.decode import inspect, unwarned
+from striate.data.picture.reading import UndecodableError
 
 
 def check_folder(striate, root, files) -> collections.Counter:
@@ -77,7 +77,7 @@ def test_mutants_stay_within_512_mebibytes(tmp_path):
         sys.executable,
         "-c",
         "from pathlib import Path\n"
-        "import striate.data.worker as worker\n"
+        "import striate.data.check.worker as worker\n"
         "text = Path('/proc/self/status').read_text()\n"
         "bare = int(text.split('VmSize:')[1].split()[0]) << 10\n"
         "worker.MEMORY = bare + (512 << 20)\n"

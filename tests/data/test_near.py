@@ -15,9 +15,9 @@ from PIL import Image
 
 from pictures import image
 from plant import CHANGES, cells, clouds, photographs
-from striate.data import duplicates
-from striate.data.duplicates import linked_groups, near_pairs, searchable
-from striate.data.examine import examine_pixels
+from striate.data.check import duplicates
+from striate.data.check.duplicates import linked_groups, near_pairs, searchable
+from striate.data.check.examine import examine_pixels
 
 
 def plant(originals, each, seed=0):

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from striate.data import neighbours
-from striate.data.neighbours import close_pairs, closest
+from striate.data.check import neighbours
+from striate.data.check.neighbours import close_pairs, closest
 
 
 def brute(points, radius, others=None, tangents=None, reach=None):

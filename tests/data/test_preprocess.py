@@ -9,8 +9,13 @@ from PIL import Image
 
 from striate.core.errors import DataError
 from striate.core.spec import Preprocess
-from striate.data import preprocess as room
-from striate.data.preprocess import batch_to_input, normalise, statistics, to_input
+from striate.data.picture import preprocess as room
+from striate.data.picture.preprocess import (
+    batch_to_input,
+    normalise,
+    statistics,
+    to_input,
+)
 
 
 @settings(max_examples=60, deadline=None)

@@ -14,12 +14,12 @@ from PIL import Image
 
 from pictures import encoded
 from striate.core.spec import Preprocess
-from striate.data import decode as decoding
-from striate.data.decode import examine, unwarned
-from striate.data.identity import coded_hash, content_hash, is_coded
 from striate.data.load import load_data
-from striate.data.preprocess import file_to_input, look, look_at_sizes
-from striate.data.reading import UndecodableError
+from striate.data.picture import decode as decoding
+from striate.data.picture.decode import examine, unwarned
+from striate.data.picture.identity import coded_hash, content_hash, is_coded
+from striate.data.picture.preprocess import file_to_input, look, look_at_sizes
+from striate.data.picture.reading import UndecodableError
 
 
 @pytest.fixture(scope="module", params=["china.jpg", "flower.jpg"])

@@ -14,8 +14,8 @@ from test_shards import write_shards
 from pictures import encoded, image, stripes, write_folder, write_table
 from striate.core.errors import DataError
 from striate.data.batches import Batches
-from striate.data.decode import UndecodableError
 from striate.data.load import load_data
+from striate.data.picture.decode import UndecodableError
 from striate.data.shards.index import Nearby
 from striate.data.shards.index import load as room
 from striate.data.sources import remote

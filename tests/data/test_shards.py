@@ -23,13 +23,13 @@ from pictures import encoded, image, snapshot, stripes
 from striate.core.errors import DataError
 from striate.data import order
 from striate.data.batches import Batches
-from striate.data.lazy import LazyPixels
 from striate.data.load import load_data
-from striate.data.preprocess import file_to_input
+from striate.data.picture.preprocess import file_to_input
 from striate.data.shards.index import index as shards
 from striate.data.shards.index import load as room
 from striate.data.shards.tars import is_shards, members, part_of, shard_names
 from striate.data.sources.source import Skipped
+from striate.data.store.lazy import LazyPixels
 
 KINDS = ("across", "down")
 

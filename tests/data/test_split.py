@@ -15,11 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from striate.core.errors import SettingError
-from striate.data import assign as room
-from striate.data.assign import assign, beside_train
 from striate.data.sources.source import PARTS, Record
-from striate.data.split import SPAN, Deal, draw, place
-from striate.data.split_file import SplitRow
+from striate.data.split import assign as room
+from striate.data.split.assign import assign, beside_train
+from striate.data.split.file import SplitRow
+from striate.data.split.place import SPAN, Deal, draw, place
 
 DEALS = [
     Deal(),

@@ -11,11 +11,11 @@ import striate as api
 from pictures import image, stripes, write_folder
 from striate.core.errors import DataError, SettingError
 from striate.core.files import read_csv, write_csv
-from striate.data.assign import assign
 from striate.data.load import load_data
 from striate.data.sources.source import Record, from_arrays
-from striate.data.split import Deal
-from striate.data.split_file import read_earlier
+from striate.data.split.assign import assign
+from striate.data.split.file import read_earlier
+from striate.data.split.place import Deal
 
 
 def save(rows, path=Path("split.csv")):

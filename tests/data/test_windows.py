@@ -6,13 +6,13 @@ import torch
 from torch.nn import functional as F
 
 from striate.core.spec import ImageSpec, Preprocess
-from striate.data import views as room
-from striate.data.augment import Augment, augmentation
+from striate.data.augment import views as room
+from striate.data.augment.augment import Augment, augmentation
+from striate.data.augment.draws import draw
+from striate.data.augment.windows import MARGIN, cut, margin_for, windows
 from striate.data.batches import Batches
-from striate.data.draws import draw
 from striate.data.part import Part
-from striate.data.preprocess import normalise
-from striate.data.windows import MARGIN, cut, margin_for, windows
+from striate.data.picture.preprocess import normalise
 
 DRAW = np.random.default_rng(0)
 

@@ -12,11 +12,10 @@ from torch import nn
 import striate as api
 from pictures import image, snapshot, stripes, write_folder
 from striate.core.errors import InterruptedRunError, RunError, SettingError
-from striate.runs import curve_runs
 from striate.runs import train as room
-from striate.runs.curve import LearningCurve, learning_curve
-from striate.runs.curve_runs import CurveRun, Study
-from striate.runs.curve_story import (
+from striate.runs.curve import trainings as curve_runs
+from striate.runs.curve.curve import LearningCurve, learning_curve
+from striate.runs.curve.story import (
     charts,
     facts,
     findings,
@@ -26,6 +25,7 @@ from striate.runs.curve_story import (
     verdict,
     write_curve,
 )
+from striate.runs.curve.trainings import CurveRun, Study
 from striate.runs.recipe import Recipe
 
 FAST = {"epochs": 1, "batch_size": 16, "test_fraction": 0.3, "val_fraction": 0.2}

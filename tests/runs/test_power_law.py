@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import curve_fit
 
-from striate.runs.power_law import EXPONENTS, Point, fit_law
+from striate.runs.curve.power_law import EXPONENTS, Point, fit_law
 
 SIZES = (64, 128, 256, 512, 1024)
 

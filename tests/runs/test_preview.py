@@ -11,13 +11,13 @@ from PIL import Image
 
 from pictures import image, stripes, write_folder
 from striate.core.spec import RESIZES, Preprocess
-from striate.data.fitting import fit
 from striate.data.load import load_data
-from striate.data.preprocess import file_to_input, normalise
-from striate.data.rules import rules
+from striate.data.picture.fitting import fit
+from striate.data.picture.preprocess import file_to_input, normalise
+from striate.data.picture.rules import rules
 from striate.data.sources.source import from_arrays
-from striate.runs.preview import preview, unnormalised
-from striate.runs.preview_page import page, summary
+from striate.runs.preview.page import page, summary
+from striate.runs.preview.preview import preview, unnormalised
 
 
 @pytest.fixture

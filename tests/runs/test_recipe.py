@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from striate.core.errors import SettingError, UnknownNameError
-from striate.data.augment import RANGES, Augment, augmentation
+from striate.data.augment.augment import RANGES, Augment, augmentation
 from striate.engine.optim import OPTIMIZERS
 from striate.engine.schedule import SCHEDULES
 from striate.runs.recipe import (

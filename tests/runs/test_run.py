@@ -29,7 +29,7 @@ from striate.core.errors import (
     WeightsError,
 )
 from striate.core.files import read_csv, read_json
-from striate.data.preprocess import normalise
+from striate.data.picture.preprocess import normalise
 from striate.engine.checkpoint import read_weights
 from striate.runs import folder as names
 from striate.runs import train as room

@@ -10,14 +10,14 @@ from scipy.stats import binomtest
 from pictures import write_folder
 from striate.core.files import read_csv
 from striate.core.spec import ImageSpec
-from striate.data.augment import Augment
-from striate.data.trial import CHANGES, Trial, at, coins, furthest
+from striate.data.augment.augment import Augment
+from striate.data.augment.trial import CHANGES, Trial, at, coins, furthest
 from striate.engine.significance import holm, no_loss
 from striate.report.terminal import Console, show
-from striate.runs.augmenting import preview_augment
+from striate.runs.preview.augmenting import preview_augment
+from striate.runs.preview.safety import Measured, dangers_of, measure
+from striate.runs.preview.safety_findings import danger_dict, ends, sections, summary
 from striate.runs.recipe import Recipe
-from striate.runs.safety import Measured, dangers_of, measure
-from striate.runs.safety_findings import danger_dict, ends, sections, summary
 from striate.runs.train import train_recipe
 
 SHAPE = ImageSpec(channels=3, height=20, width=30)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from striate.data.check import Checked
+    from striate.data.check.check import Checked
 
 CLASSES_SHOWN = 12
 
@@ -47,11 +47,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Check and print; with findings the exit code is 1."""
     from striate.core.errors import SettingError
-    from striate.data.check import check_data
-    from striate.data.since import read_hashes
+    from striate.data.check.check import check_data
+    from striate.data.check.since import read_hashes
     from striate.report.counting import counting
-    from striate.runs.data_check import save_page
-    from striate.runs.data_record import as_dict, save_table
+    from striate.runs.check.page import save_page
+    from striate.runs.check.record import as_dict, save_table
 
     if options.workers is not None and options.workers < 1:
         what = f"at least one process is needed, got {options.workers}"
@@ -79,7 +79,7 @@ def run(options: argparse.Namespace) -> int:
 def _print(found: Checked, options: argparse.Namespace) -> None:
     from striate.cli.show import console
     from striate.report.terminal import show
-    from striate.runs.data_check import told
+    from striate.runs.check.page import told
 
     out = console()
     out.print(f"[bold]{found.source.name}[/]  {_account(found)}")

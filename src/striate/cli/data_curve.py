@@ -46,8 +46,8 @@ def run(options: argparse.Namespace) -> int:
 
     from striate.cli.show import console
     from striate.report.terminal import show
-    from striate.runs.curve import FRACTIONS, learning_curve
-    from striate.runs.curve_story import facts, findings, write_curve
+    from striate.runs.curve.curve import FRACTIONS, learning_curve
+    from striate.runs.curve.story import facts, findings, write_curve
 
     curve = learning_curve(
         recipe,

@@ -46,8 +46,8 @@ def run(options: argparse.Namespace) -> int:
     from striate.core.files import write_text
     from striate.report.html import render
     from striate.report.terminal import show
-    from striate.runs.preview import preview
-    from striate.runs.preview_page import page, rule_table, summary
+    from striate.runs.preview.page import page, rule_table, summary
+    from striate.runs.preview.preview import preview
 
     found = preview(options.data, count=options.count, **settings)
     write_text(options.out, render(page(found)))

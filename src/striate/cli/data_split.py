@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from striate.core.errors import RunError
-from striate.data.split import Deal
+from striate.data.split.place import Deal
 
 if TYPE_CHECKING:
     from striate.data.image_data import ImageData
@@ -52,7 +52,7 @@ def run(options: argparse.Namespace) -> int:
         raise RunError("the file exists already", where=options.out, fix=fix)
 
     from striate.data.load import load_data
-    from striate.data.split_file import write_split
+    from striate.data.split.file import write_split
     from striate.runs.folder import find_split
     from striate.runs.split_table import split_counts
 

@@ -12,13 +12,13 @@ from torch import Tensor
 
 from striate.core.seeds import permutation
 from striate.core.spec import Preprocess
-from striate.data.augment import Augment, augmentation
+from striate.data.augment.augment import Augment, augmentation
+from striate.data.augment.views import Batch, Views
 from striate.data.balance import balanced_order
 from striate.data.order import batches, mixed
 from striate.data.part import Part
-from striate.data.preprocess import normalise
-from striate.data.rows import ahead, gathered
-from striate.data.views import Batch, Views
+from striate.data.picture.preprocess import normalise
+from striate.data.store.rows import ahead, gathered
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from striate.core.spec import Preprocess, normalisation
-from striate.data.decode import Header
+from striate.data.picture.decode import Header
 from striate.data.scan import Census
 
 # Where pictures differ in size and the user names none: small enough for the bundled

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field, replace
 
 from striate.core.errors import DataError, SettingError
 from striate.core.spec import Labels, Preprocess
-from striate.data.fraction import spared
 from striate.data.part import Part
-from striate.data.preprocess import statistics
+from striate.data.picture.preprocess import statistics
 from striate.data.sources.source import Skipped
-from striate.data.split import Deal
-from striate.data.split_file import SPARE, SplitRow
+from striate.data.split.file import SPARE, SplitRow
+from striate.data.split.fraction import spared
+from striate.data.split.place import Deal
 
 
 @dataclass(frozen=True, kw_only=True)

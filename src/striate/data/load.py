@@ -10,31 +10,31 @@ from typing import Any
 
 from striate.core.errors import DataError, SettingError
 from striate.core.spec import WHITE, Labels, Preprocess
-from striate.data.assign import assign
 from striate.data.choose import choose_preprocess
-from striate.data.coverage import (
-    check_classes,
-    check_counts,
-    part_order,
-    warnings_of,
-)
-from striate.data.develop import Developed, develop
-from striate.data.fraction import spared
 from striate.data.image_data import ImageData
-from striate.data.lazy import LazyPixels
 from striate.data.part import Part
-from striate.data.preprocess import statistics
-from striate.data.rows import Rows, some
+from striate.data.picture.preprocess import statistics
 from striate.data.scan import MISSING, Census, Tick, take_census, two_labels
 from striate.data.shards.tars import is_shards
 from striate.data.sources.find import find_source
 from striate.data.sources.named import NAMED
 from striate.data.sources.remote import is_remote
 from striate.data.sources.source import Skipped, Source
-from striate.data.split import Deal
-from striate.data.split_file import Earlier, SplitRow, read_earlier
+from striate.data.split.assign import assign
+from striate.data.split.coverage import (
+    check_classes,
+    check_counts,
+    part_order,
+    warnings_of,
+)
+from striate.data.split.file import Earlier, SplitRow, read_earlier
+from striate.data.split.fraction import spared
+from striate.data.split.place import Deal
+from striate.data.split.twins import united
 from striate.data.store.cache import AUTO, DEFAULT_GB, open_cache
-from striate.data.twins import united
+from striate.data.store.develop import Developed, develop
+from striate.data.store.lazy import LazyPixels
+from striate.data.store.rows import Rows, some
 
 
 def load_data(

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from striate.data.rows import Rows, some, taken
+from striate.data.store.rows import Rows, some, taken
 
 
 @dataclass(frozen=True, kw_only=True)

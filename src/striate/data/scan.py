@@ -9,9 +9,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-from striate.data.decode import Header, read_header, unwarned
-from striate.data.identity import file_hash
-from striate.data.reading import UndecodableError
+from striate.data.picture.decode import Header, read_header, unwarned
+from striate.data.picture.identity import file_hash
+from striate.data.picture.reading import UndecodableError
 from striate.data.sources.files import Stamp
 from striate.data.sources.source import Skipped, Source
 from striate.data.store.cache import Cache

@@ -16,7 +16,7 @@ PATIENCE = 1.0  # seconds before reading says how far it is
 
 
 def reading(quiet: bool, stream: TextIO | None = None) -> Tick | None:
-    """Return what tells on a terminal how far reading the pictures is, if it takes long.
+    """Return what tells on a terminal how far reading is, once that takes long.
 
     The line is drawn over itself, and gone when the last picture is read.
     """

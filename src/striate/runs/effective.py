@@ -12,7 +12,7 @@ from striate.audit.table import field_texts
 from striate.core.findings import Cell, Column, Table
 from striate.core.spec import Preprocess
 from striate.data.load import load_data
-from striate.data.preprocess import normalise
+from striate.data.picture.preprocess import normalise
 from striate.look.effective import EffectiveField, effective_fields
 
 PICTURES = 16  # the fields of more differ by a position at most

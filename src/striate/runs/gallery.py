@@ -10,8 +10,8 @@ from torch import Tensor
 from striate.audit.layer import shape_text
 from striate.core.findings import Block, Images, Picture, Prose, Section
 from striate.core.spec import Preprocess
-from striate.data.preprocess import normalise
-from striate.data.rows import Rows
+from striate.data.picture.preprocess import normalise
+from striate.data.store.rows import Rows
 from striate.engine.checkpoint import read_weights
 from striate.look.activations import SHOWN, feature_maps, map_sheet
 from striate.look.filters import filter_limits, filter_tiles, first_convolution

@@ -15,8 +15,8 @@ from striate.core import device as devices
 from striate.core.errors import DataError
 from striate.core.files import write_csv, write_json
 from striate.core.taps import untouched
-from striate.data.preprocess import file_to_input, normalise
-from striate.data.reading import UndecodableError, read_file
+from striate.data.picture.preprocess import file_to_input, normalise
+from striate.data.picture.reading import UndecodableError, read_file
 from striate.data.sources.source import Skipped
 from striate.runs.run import Run
 

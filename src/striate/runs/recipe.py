@@ -17,9 +17,9 @@ from striate.core.registry import unknown
 from striate.core.settings import check, flag
 from striate.core.settings import setting as _setting
 from striate.core.spec import JPEGS, NORMALISATIONS, RESIZES, WHITE
-from striate.data.augment import PRESETS as AUGMENTS
-from striate.data.augment import RANGES, Augment, augmentation
-from striate.data.split import Deal
+from striate.data.augment.augment import PRESETS as AUGMENTS
+from striate.data.augment.augment import RANGES, Augment, augmentation
+from striate.data.split.place import Deal
 
 # What works for small networks from scratch; measured in NOTEBOOK.md.
 DEFAULT_LR = {"sgd": 0.05, "adam": 3e-3, "adamw": 3e-3}

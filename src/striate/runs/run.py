@@ -19,7 +19,7 @@ from striate.data.load import load_data, load_labelled
 from striate.data.part import Part
 from striate.data.scan import CHANGED, MISSING
 from striate.data.sources.source import Skipped
-from striate.data.split_file import SPARE
+from striate.data.split.file import SPARE
 from striate.engine.checkpoint import load_weights
 from striate.engine.evaluate import evaluate
 from striate.engine.metrics import Score

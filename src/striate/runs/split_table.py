@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 
 from striate.core.findings import Cell, Column, Table
-from striate.data.coverage import part_order
 from striate.data.image_data import ImageData
+from striate.data.split.coverage import part_order
 
 ROWS = 20  # classes listed; of more, the smallest
 

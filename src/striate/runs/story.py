@@ -25,7 +25,7 @@ from striate.core.findings import (
     Series,
     Table,
 )
-from striate.data.rows import Rows
+from striate.data.store.rows import Rows
 from striate.engine.metrics import Score
 from striate.report.html import render
 from striate.report.plots import save_curve, save_matrix

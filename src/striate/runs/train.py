@@ -22,12 +22,12 @@ from striate.core.errors import (
 )
 from striate.core.files import hash_file, write_csv, write_json, write_text
 from striate.core.seeds import derive
+from striate.data.augment.windows import margin_for
 from striate.data.batches import Batches
 from striate.data.image_data import ImageData
 from striate.data.load import load_data
 from striate.data.sources.source import Skipped
-from striate.data.split_file import write_split
-from striate.data.windows import margin_for
+from striate.data.split.file import write_split
 from striate.engine.checkpoint import Keeper, load_weights, save_weights
 from striate.engine.interrupt import polite_interrupt
 from striate.engine.journal import Journal
@@ -99,7 +99,7 @@ def train_recipe(
 
 
 def load_recipe(recipe: Recipe, *, quiet: bool = True) -> ImageData:
-    """Read the pictures that a recipe is about, split as it says; unless quiet, say how far.
+    """Read the pictures that a recipe is about, split as it says; tell unless quiet.
 
     Raises:
         StriateError: The data or the settings do not admit it.

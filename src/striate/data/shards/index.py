@@ -21,9 +21,9 @@ import numpy as np
 
 from striate.core.errors import DataError
 from striate.core.files import write_bytes, write_json
-from striate.data.decode import examine, unwarned
-from striate.data.identity import check_hash
-from striate.data.reading import UndecodableError
+from striate.data.picture.decode import examine, unwarned
+from striate.data.picture.identity import check_hash
+from striate.data.picture.reading import UndecodableError
 from striate.data.shards.tars import Member, members
 from striate.data.sources.files import LocalFiles, Stamp
 from striate.data.sources.remote import RemoteFiles, fetch, is_remote, short_key

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from striate.core.spec import Preprocess
-from striate.data.preprocess import look_at_sizes
-from striate.data.reading import UndecodableError
+from striate.data.picture.preprocess import look_at_sizes
+from striate.data.picture.reading import UndecodableError
 from striate.data.scan import Census, Tick, stream, ticked
 from striate.data.sources.source import Skipped, Source
 from striate.data.store.cache import Cache
