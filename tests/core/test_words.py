@@ -17,7 +17,7 @@ from striate.core.errors import (
 )
 from striate.core.registry import Registry, nearest, unknown
 from striate.core.seeds import derive, generator, permutation
-from striate.core.spec import ImageSpec, Labels, Preprocess
+from striate.core.spec import ImageSpec, Labels, Preprocess, normalisation
 from striate.core.taps import tapped, untouched
 
 # --- errors
@@ -107,6 +107,28 @@ def test_preprocess_round_trip(height, width, resize, background, stats):
     assert Preprocess.from_dict(json.loads(json.dumps(made.as_dict()))) == made
     assert made.spec == ImageSpec(channels=channels, height=height, width=width)
     assert made.spec.shape == (channels, height, width)
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ({"background": 256}, "background must be 0–255, got 256"),
+        ({"white": 254}, "white must be 255–65535, got 254"),
+        ({"height": 0}, "channels and sides must be at least 1"),
+    ],
+)
+def test_preprocess_refuses_what_no_picture_has(setting, said):
+    with pytest.raises(SettingError, match=said):
+        Preprocess(**{"channels": 3, "height": 8, "width": 8, **setting})
+
+
+def test_normalisation_by_name():
+    with pytest.raises(UnknownNameError, match="did you mean imagenet"):
+        normalisation("imagnet", None, None, 3)
+    mean, std = normalisation("imagenet", None, None, 1)
+    # Grey is the mean of the three channels, in level and in spread.
+    assert mean == pytest.approx(((0.485 + 0.456 + 0.406) / 3,), abs=1e-6)
+    assert std == pytest.approx(((0.229 + 0.224 + 0.225) / 3,), abs=1e-6)
 
 
 def test_labels():

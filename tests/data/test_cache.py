@@ -391,7 +391,7 @@ def test_user_files_stay_as_they_are(photos, store):
 
 
 def test_rows_of_large_parts_are_mapped_not_copied(photos, store, monkeypatch):
-    from striate.data import rows
+    from striate.data.store import rows
 
     plain = load_data(photos, image_size=16, cache="off")
     monkeypatch.setattr(rows, "COPIED", 0)

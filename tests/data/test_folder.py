@@ -341,7 +341,8 @@ def test_duplicates_never_straddle(loaded, photos):
 
 
 def test_a_file_that_vanishes_between_the_two_passes(photos, monkeypatch):
-    from striate.data import develop, load
+    from striate.data import load
+    from striate.data.store import develop
 
     real = develop.develop
 

@@ -16,8 +16,8 @@ from striate.core.errors import DataError
 from striate.data.batches import Batches
 from striate.data.load import load_data
 from striate.data.picture.decode import UndecodableError
+from striate.data.shards import load as room
 from striate.data.shards.index import Nearby
-from striate.data.shards.index import load as room
 from striate.data.sources import remote
 from striate.data.sources.remote import RemoteFiles, fetch, open_place, read_remote
 

@@ -25,8 +25,8 @@ from striate.data import order
 from striate.data.batches import Batches
 from striate.data.load import load_data
 from striate.data.picture.preprocess import file_to_input
-from striate.data.shards.index import index as shards
-from striate.data.shards.index import load as room
+from striate.data.shards import index as shards
+from striate.data.shards import load as room
 from striate.data.shards.tars import is_shards, members, part_of, shard_names
 from striate.data.sources.source import Skipped
 from striate.data.store.lazy import LazyPixels

@@ -148,7 +148,7 @@ def test_arrays_and_channels_of_any_number():
 
 
 def test_a_picture_that_goes_meanwhile_is_left_out(photos, monkeypatch):
-    from striate.runs import preview as room
+    from striate.runs.preview import preview as room
 
     real = room.look
 
