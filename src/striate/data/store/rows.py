@@ -88,6 +88,27 @@ def taken(pixels: Rows, index: Tensor) -> Tensor:
     return pixels[index]
 
 
+def standing(pixels: Rows, index: Tensor) -> SomeRows:
+    """Return the pictures of an index where they stand; only lazy ones are made."""
+    if isinstance(pixels, LazyPixels):
+        pixels, index = pixels[index], torch.arange(len(index))
+    if isinstance(pixels, SomeRows):
+        return SomeRows(pixels.pixels, pixels.rows[index])
+    return SomeRows(pixels, index)
+
+
+def in_turn(
+    pixels: Rows, indices: Iterable[Tensor]
+) -> Iterator[tuple[SomeRows, Tensor]]:
+    """Yield the pictures of each batch where they stand, and which they are."""
+    if isinstance(pixels, LazyPixels):
+        for batch in pixels.batches(indices):
+            yield SomeRows(batch.pixels, _all(batch.pixels)), batch.index
+        return
+    for index in indices:
+        yield standing(pixels, index), index
+
+
 def ahead(made: Iterator[T], count: int = 2) -> Iterator[T]:
     """Yield what an iterator yields, made on a thread before it is asked for.
 
