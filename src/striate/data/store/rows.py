@@ -57,14 +57,20 @@ class SomeRows:
 Rows = Tensor | SomeRows | LazyPixels
 
 
-def some(pixels: Rows, index: Sequence[int]) -> Rows:
-    """Return some of the pictures, in that order; many are not copied, nor decoded."""
+def some(pixels: Rows, index: Sequence[int], most: int | None = None) -> Rows:
+    """Return some of the pictures, in that order; many are not copied, nor decoded.
+
+    Args:
+        pixels: All of them.
+        index: Which.
+        most: Bytes up to which they become a tensor of their own, `COPIED` by default.
+    """
     if isinstance(pixels, LazyPixels):
         return pixels.part(index)
     rows = torch.as_tensor(index, dtype=torch.int64)
     chosen = pixels if isinstance(pixels, SomeRows) else SomeRows(pixels, _all(pixels))
     chosen = SomeRows(chosen.pixels, chosen.rows[rows])
-    small = chosen.shape.numel() <= COPIED
+    small = chosen.shape.numel() <= (COPIED if most is None else most)
     return chosen[:] if small else chosen
 
 
