@@ -109,6 +109,8 @@ def _detail(found: Checked, group: Group, members: Sequence[int]) -> str:
     records = [found.items[i].record for i in members]
     labels = list(dict.fromkeys(record.label for record in records))
     parts = list(dict.fromkeys(record.part for record in records if record.part))
+    if group.note.startswith(f"labelled {labels[0]},"):
+        labels = []  # the note of a doubtful label begins with it
     words = [" | ".join(labels), " | ".join(parts), group.note]
     return " · ".join(word for word in dict.fromkeys(words) if word)
 
