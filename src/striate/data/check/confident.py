@@ -44,7 +44,8 @@ class Confident:
         judged: (N,) whether a network that knows the class said something.
 
     Example:
-        >>> odds = np.array([[0.9, 0.1], [0.8, 0.2], [0.1, 0.9], [0.2, 0.8], [0.1, 0.9]])
+        >>> of_first = np.array([0.9, 0.8, 0.1, 0.2, 0.1])
+        >>> odds = np.stack([of_first, 1 - of_first], 1)
         >>> found = Confident(odds=odds, given=np.array([0, 0, 1, 1, 0]))
         >>> found.order[:1].tolist(), found.wrong.tolist(), round(found.estimate, 1)
         ([4], [4], 1.0)
@@ -79,8 +80,9 @@ class Confident:
         labels = self.given[self.judged]
         totals = np.bincount(labels, self.own[self.judged], self.classes)
         counts = np.bincount(labels, minlength=self.classes)
-        never = np.full(self.classes, np.inf)
-        return np.divide(totals, counts, out=never, where=counts > 0)
+        means = np.full(self.classes, np.inf)
+        np.divide(totals, counts, out=means, where=counts > 0)
+        return means
 
     @cached_property
     def sure(self) -> np.ndarray:
@@ -89,7 +91,7 @@ class Confident:
         Where several are, the most probable (equation 1).
         """
         reached = np.where(self.odds >= self.thresholds, self.odds, NONE)
-        best = reached.argmax(1)
+        best: np.ndarray = reached.argmax(1)
         best[~self.judged | (reached.max(1) < 0)] = NONE
         return best
 
@@ -122,7 +124,8 @@ class Confident:
     def order(self) -> np.ndarray:
         """Return all positions, the most doubted first and the unjudged last."""
         doubt = np.where(self.judged, self.margin, -np.inf)
-        return np.argsort(-doubt, kind="stable")
+        places: np.ndarray = np.argsort(-doubt, kind="stable")
+        return places
 
     @cached_property
     def wrong(self) -> np.ndarray:
@@ -130,7 +133,8 @@ class Confident:
 
         Those off the diagonal of the confident joint: another class is sure of them.
         """
-        return self.order[self._torn[self.order]]
+        torn: np.ndarray = self.order[self._torn[self.order]]
+        return torn
 
     @cached_property
     def confusions(self) -> tuple[Confusion, ...]:

@@ -62,7 +62,7 @@ class Doubts:
         return int((~self.judged.judged).sum())
 
     def says(self, position: int) -> tuple[str, str, float]:
-        """Return a picture's label, what it looks like, and that class's probability."""
+        """Return a picture's label, what it looks like, and how probable that is."""
         found = self.judged
         given, other = int(found.given[position]), int(found.other[position])
         return self.names[given], self.names[other], float(found.odds[position, other])

@@ -66,9 +66,10 @@ def how(doubts: Doubts) -> Prose:
     """Say how the labels were judged, and what that cost."""
     text = (
         f"Judged by {doubts.folds} networks ({doubts.model}), each taught the other "
-        f"folds {counted(doubts.epochs, 'time')}: {doubts.seconds:,.0f} s in all. Copies, "
-        "near-duplicates and groups lie in one fold. Confident learning (Northcutt, "
-        "Jiang and Chuang 2021): a network is sure of a class from the probability on "
-        "that it gives pictures labelled so on average."
+        f"folds, gone through {counted(doubts.epochs, 'time')}; it all took "
+        f"{doubts.seconds:,.0f} s. Copies, near-duplicates and groups lie in one fold. "
+        "Sure of a class is who gives it at least the probability that pictures "
+        "labelled so are given on average (confident learning; Northcutt, Jiang and "
+        "Chuang 2021)."
     )
     return Prose(text=text)
