@@ -105,11 +105,12 @@ def _wrong(doubts: Doubts) -> Finding | None:
         what = f"no label of {count:,} is doubted"
         return Finding(kind=DOUBT, tone="note", what=what, why=f"{how}.")
     noun, verb = ("label", "is") if len(wrong) == 1 else ("labels", "are")
+    estimate = round(doubts.judged.estimate)
     return Finding(
         kind=DOUBT,
         tone="warning",
         what=f"{len(wrong):,} {noun} of {count:,} {verb} doubted; an estimated "
-        f"{doubts.judged.estimate:,.0f} are wrong",
+        f"{estimate:,} {'is' if estimate == 1 else 'are'} wrong",
         why=f"A suspicion, not a verdict: {how}. Of these they are sure of another "
         "class. Some are wrong, some are rare or hard and right.",
         fix="look at each; correct the label, or leave it",
