@@ -116,27 +116,36 @@ def table(name: str) -> str:
             row = (mask.sum(), hits / max(1, mask.sum()), hits / changed.sum())
             believed.setdefault(way, []).append(row)
         print(name, seed, tops["striate"][-1], f"{seconds[-1]:.1f} s", flush=True)
-    lines = [f"## {name}: {len(changed):,} pictures, {changed.sum()} labels changed\n"]
-    lines += ["| ranking | flips in the top 5 % | in the top 10 % | worst seed |"]
+    title = f"## {name}: {len(changed):,} pictures, {changed.sum()} labels changed\n"
+    end = (
+        f"\nn = {SEEDS} seeds. {found.doubts.folds} networks, {found.doubts.epochs} "
+        f"epochs, {statistics.median(seconds):.0f} s in the median "
+        f"({max(seconds):.0f} s at worst). They agree with {_mean(agreements)} of the\n"
+        f"labels as given; {statistics.mean(estimates):,.0f} are estimated wrong.\n"
+    )
+    return "\n".join([title, *rankings(tops), *beliefs(believed), end])
+
+
+def rankings(tops: Mapping[str, Sequence[Sequence[float]]]) -> list[str]:
+    """Return the table of how many flips stand at the top, by way."""
+    lines = ["| ranking | flips in the top 5 % | in the top 10 % | worst seed |"]
     lines += ["|---|---|---|---|"]
     for way, shares in tops.items():
         five, ten = zip(*shares, strict=True)
-        lines.append(
-            f"| {way} | {_mean(five)} | {_mean(ten)} | {100 * min(ten):.1f} % |"
-        )
-    lines += ["\n| believed wrong | labels | of them changed | of the changed ones |"]
+        worst = f"{100 * min(ten):.1f} %"
+        lines.append(f"| {way} | {_mean(five)} | {_mean(ten)} | {worst} |")
+    return lines
+
+
+def beliefs(believed: Mapping[str, Sequence[tuple[float, float, float]]]) -> list[str]:
+    """Return the table of what is believed wrong, and how much of it is, by way."""
+    lines = ["\n| believed wrong | labels | of them changed | of the changed ones |"]
     lines += ["|---|---|---|---|"]
     for way, rows in believed.items():
         count, precision, recall = zip(*rows, strict=True)
         mean = statistics.mean(count)
         lines.append(f"| {way} | {mean:,.0f} | {_mean(precision)} | {_mean(recall)} |")
-    lines.append(
-        f"\nn = {SEEDS} seeds. {found.doubts.folds} networks, {found.doubts.epochs} "
-        f"epochs, {statistics.median(seconds):.0f} s in the median "
-        f"({max(seconds):.0f} s at worst). They agree with {_mean(agreements)} of the "
-        f"labels as given; {statistics.mean(estimates):,.0f} are estimated to be wrong.\n"
-    )
-    return "\n".join(lines)
+    return lines
 
 
 def _mean(shares: Sequence[float]) -> str:

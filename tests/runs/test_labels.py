@@ -86,11 +86,12 @@ def test_the_finding_is_the_pictures_believed_wrong(judged):
     assert finding.groups[0].note.startswith("labelled ")
 
 
-def test_the_same_again(judged):
-    found, _ = judged
-    source, _ = planted(find_source("digits"), range(400))
-    again = doubt_labels(check_data(source, near=False))
-    assert (again.doubts.judged.odds == found.doubts.judged.odds).all()
+def test_the_same_again():
+    source, _ = planted(find_source("digits"), range(60))
+    first, again = (
+        doubt_labels(check_data(source, near=False)).doubts.judged for _ in range(2)
+    )
+    assert (first.odds == again.odds).all()
 
 
 def test_no_fold_is_judged_by_a_network_that_learnt_it(judged, monkeypatch):
@@ -157,7 +158,7 @@ def test_one_class_or_none_is_not_judged(tmp_path):
 
 @pytest.mark.parametrize(
     ("shape", "expected"),
-    [((3, 5, 1), "8×8×1"), ((90, 20, 3), "64×20×3"), ((30, 30, 5), "30×30×5")],
+    [((3, 5, 1), "8×8×1"), ((90, 9, 3), "64×9×3"), ((9, 12, 5), "9×12×5")],
 )
 def test_inputs_are_small_and_never_too_small(shape, expected):
     pixels = np.random.default_rng(0).integers(0, 256, (4, *shape), np.uint8)
@@ -223,11 +224,11 @@ def test_a_ranking_needs_labels(striate, photos):
 
 
 def test_progress_counts_pictures_learnt(photos):
-    told = []
+    heard = []
     found = check_data(photos, near=False)
-    doubts = doubt_labels(found, tick=lambda done, total: told.append((done, total)))
-    assert told[-1] == (4 * 61 * doubts.doubts.epochs,) * 2
-    assert told == sorted(told)
+    doubts = doubt_labels(found, tick=lambda done, total: heard.append((done, total)))
+    assert heard[-1] == (4 * 61 * doubts.doubts.epochs,) * 2
+    assert heard == sorted(heard)
 
 
 def test_in_python(photos):
