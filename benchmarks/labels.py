@@ -9,8 +9,8 @@ chosen on training pictures; the 10,000 of Fashion-MNIST here are its test part.
 
 from __future__ import annotations
 
+import argparse
 import statistics
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from importlib.util import find_spec
@@ -26,7 +26,6 @@ from striate.data.sources.source import Source, from_arrays
 from striate.runs.check.labels import doubt_labels
 
 SHARE = 0.05
-SEEDS = 3
 TOPS = (0.05, 0.10)
 
 
@@ -94,13 +93,13 @@ def sets_believed(judged: Confident) -> dict[str, np.ndarray]:
     return found
 
 
-def table(name: str) -> str:
+def table(name: str, seeds: int) -> str:
     """Judge one set over all seeds and return its tables."""
     source = SETS[name]()
     tops: dict[str, list[list[float]]] = {}
     believed: dict[str, list[tuple[float, float, float]]] = {}
     seconds, estimates, agreements = [], [], []
-    for seed in range(SEEDS):
+    for seed in range(seeds):
         planted, changed = flipped(source, seed)
         found = doubt_labels(check_data(planted, near=False))
         assert found.doubts is not None
@@ -118,7 +117,7 @@ def table(name: str) -> str:
         print(name, seed, tops["striate"][-1], f"{seconds[-1]:.1f} s", flush=True)
     title = f"## {name}: {len(changed):,} pictures, {changed.sum()} labels changed\n"
     end = (
-        f"\nn = {SEEDS} seeds. {found.doubts.folds} networks, {found.doubts.epochs} "
+        f"\nn = {seeds} seeds. {found.doubts.folds} networks, {found.doubts.epochs} "
         f"epochs, {statistics.median(seconds):.0f} s in the median "
         f"({max(seconds):.0f} s at worst). They agree with {_mean(agreements)} of the\n"
         f"labels as given; {statistics.mean(estimates):,.0f} are estimated wrong.\n"
@@ -154,9 +153,13 @@ def _mean(shares: Sequence[float]) -> str:
 
 def main() -> None:
     """Judge the sets named on the command line, else both; print, save."""
-    body = "\n".join(table(name) for name in sys.argv[1:] or SETS)
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("sets", nargs="*", metavar="SET", help=f"of {', '.join(SETS)}")
+    parser.add_argument("--seeds", type=int, default=3)
+    options = parser.parse_args()
+    body = "\n".join(table(name, options.seeds) for name in options.sets or SETS)
     print(body)
-    save("-".join(["labels", *sys.argv[1:]]), "Planted label flips", body)
+    save("-".join(["labels", *options.sets]), "Planted label flips", body)
 
 
 if __name__ == "__main__":

@@ -60,12 +60,15 @@ def test_it_is_what_the_paper_says(found):
 @given(judgements())
 def test_the_ranking_holds_every_picture_once(found):
     assert sorted(found.order.tolist()) == list(range(len(found.given)))
-    doubts = found.margin[found.order]
+    support = found.support[found.order]
     known = int(found.judged.sum())
     assert found.judged[found.order[:known]].all()
-    assert (np.diff(doubts[:known]) <= 0).all()
+    assert (np.diff(support[:known]) >= 0).all()
     assert (found.other != found.given).all()
-    assert (np.abs(found.margin) <= 1).all()
+    assert (support >= 0).all()
+    for j in set(found.given[found.judged].tolist()):  # a class bears itself out
+        mine = found.judged & (found.given == j)
+        assert found.support[mine].mean() == pytest.approx(1)
 
 
 def test_a_small_class_is_held_to_its_own_bar():
@@ -96,7 +99,7 @@ def test_nothing_judged_and_nothing_doubted_are_told_apart():
     assert note.what == "the labels of 2 pictures could not be judged"
     assert mute.agreement == mute.estimate == 0
     rows = list(doubts_of(mute).ranking())
-    assert [(row.rank, row.looks_like, row.margin) for row in rows] == [
+    assert [(row.rank, row.looks_like, row.support) for row in rows] == [
         (1, None, None),
         (2, None, None),
     ]

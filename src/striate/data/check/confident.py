@@ -107,14 +107,18 @@ class Confident:
         return np.where(self._torn, self.sure, best)
 
     @cached_property
-    def margin(self) -> np.ndarray:
-        """Return by how much each label is doubted, (N,), −1 … 1.
+    def support(self) -> np.ndarray:
+        """Return how far each label is borne out, (N,): 0 not at all, 1 as usual.
 
-        The probability of what else it looks like less that of its label, the
-        negative of the paper's normalised margin.
+        Its probability over what pictures labelled so are given on average, so that a
+        class which networks find hard is not doubted as a whole. The paper's normalised
+        margin puts pictures of two alike classes before planted errors
+        (NOTEBOOK.md, 2026-11-22).
         """
-        theirs = self.odds[np.arange(len(self.given)), self.other]
-        return np.asarray(theirs - self.own, np.float64)
+        bars = self.thresholds[self.given]
+        shares = np.zeros(len(bars))
+        np.divide(self.own, bars, out=shares, where=(bars > 0) & np.isfinite(bars))
+        return shares
 
     @property
     def _torn(self) -> np.ndarray:
@@ -123,8 +127,8 @@ class Confident:
     @cached_property
     def order(self) -> np.ndarray:
         """Return all positions, the most doubted first and the unjudged last."""
-        doubt = np.where(self.judged, self.margin, -np.inf)
-        places: np.ndarray = np.argsort(-doubt, kind="stable")
+        support = np.where(self.judged, self.support, np.inf)
+        places: np.ndarray = np.argsort(support, kind="stable")
         return places
 
     @cached_property

@@ -22,7 +22,7 @@ class Doubt:
         looks_like: Another class.
         probability: Of that one.
         of_label: Of its own class.
-        margin: The former less the latter.
+        support: The latter over the mean of its class: 0 not at all, 1 as usual.
         believed_wrong: Whether it is among those to look at.
     """
 
@@ -32,7 +32,7 @@ class Doubt:
     looks_like: str | None
     probability: float | None
     of_label: float | None
-    margin: float | None
+    support: float | None
     believed_wrong: bool
 
 
@@ -81,7 +81,7 @@ class Doubts:
                 looks_like=other if known else None,
                 probability=round(odds, 4) if known else None,
                 of_label=round(float(found.own[i]), 4) if known else None,
-                margin=round(float(found.margin[i]), 4) if known else None,
+                support=round(float(found.support[i]), 4) if known else None,
                 believed_wrong=i in believed,
             )
 

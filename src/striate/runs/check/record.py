@@ -15,7 +15,7 @@ from striate.data.check.finding import Finding, Group
 from striate.data.check.survey import file_of
 
 RANKED = (
-    *("rank", "looks_like", "probability", "of_label", "margin"),
+    *("rank", "looks_like", "probability", "of_label", "support"),
     "believed_wrong",
 )
 
