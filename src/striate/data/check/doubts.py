@@ -112,7 +112,8 @@ def _wrong(doubts: Doubts) -> Finding | None:
         what=f"{len(wrong):,} {noun} of {count:,} {verb} doubted; an estimated "
         f"{estimate:,} {'is' if estimate == 1 else 'are'} wrong",
         why=f"A suspicion, not a verdict: {how}. Of these they are sure of another "
-        "class. Some are wrong, some are rare or hard and right.",
+        "class. Some are wrong, some are rare or hard and right; where classes look "
+        "alike the estimate is too high.",
         fix="look at each; correct the label, or leave it",
         groups=_groups(doubts, wrong),
     )

@@ -27,7 +27,9 @@ from striate.report.html import render
 from striate.report.words import counted
 from striate.runs.check.doubtful import confusions, how, suspects
 from striate.runs.check.pictures import (
+    SHOWN_SIDE,
     SIDE_BY_SIDE,
+    WIDE_SIDE,
     Previews,
     base_of,
     class_pictures,
@@ -240,7 +242,8 @@ def _gallery(found: Checked, finding: Finding, held: Previews) -> Images | None:
     groups = _shown(finding)
     rest = len(finding.groups) - len(groups)
     note = f"{rest:,} more stand in --json." if rest else ""
-    return group_pictures(found, groups, held, note, base_of(found))
+    side = WIDE_SIDE if finding.kind == DOUBT else SHOWN_SIDE
+    return group_pictures(found, groups, held, note, base_of(found), side)
 
 
 def _shown(finding: Finding) -> Sequence[Group]:
