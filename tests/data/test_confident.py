@@ -35,7 +35,7 @@ def by_hand(found):
         if reached:
             best = max(reached, key=lambda j: found.odds[i, j])
             joint[found.given[i], best] += 1
-            wrong |= {int(i)} if best != found.given[i] else set()
+            wrong |= {int(i)} if found.odds[i, best] > found.own[i] else set()
     for j in classes:
         if joint[j].sum():
             joint[j] *= len(mine[j]) / joint[j].sum()
@@ -54,7 +54,7 @@ def test_it_is_what_the_paper_says(found):
     assert found.estimate == pytest.approx(joint.sum())
     sizes = [cell.estimate for cell in found.confusions]
     assert sizes == sorted(sizes, reverse=True)
-    assert sum(cell.sure for cell in found.confusions) == len(wrong)
+    assert sum(cell.doubted for cell in found.confusions) == len(wrong)
 
 
 @given(judgements())
@@ -81,6 +81,15 @@ def test_a_small_class_is_held_to_its_own_bar():
     assert found.wrong.tolist() == []
     assert found.sure[-3:].tolist() == [1, NONE, 1]
     assert found.agreement == pytest.approx(20 / 23)
+
+
+def test_a_label_that_is_more_probable_itself_is_not_doubted():
+    odds = np.array([[0.9, 0.1], [0.52, 0.48], [0.6, 0.4], [0.65, 0.35]])
+    found = Confident(odds=odds, given=np.array([0, 0, 1, 1]))
+    assert found.sure.tolist() == [0, 1, 1, NONE]
+    assert found.wrong.tolist() == []
+    [cell] = found.confusions
+    assert (cell.given, cell.other, cell.doubted, cell.estimate) == (0, 1, 0, 1.0)
 
 
 def doubts_of(found):

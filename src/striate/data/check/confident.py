@@ -24,13 +24,13 @@ class Confusion:
     Args:
         given: Number of the class that pictures are labelled as.
         other: Number of the class that they look like.
-        sure: Pictures labelled so of which the other class is sure.
+        doubted: Pictures labelled so that are believed to be of the other class.
         estimate: Pictures of which this is estimated to hold.
     """
 
     given: int
     other: int
-    sure: int
+    doubted: int
     estimate: float
 
 
@@ -136,9 +136,13 @@ class Confident:
         """Return the positions of labels believed wrong, the most doubted first.
 
         Those off the diagonal of the confident joint: another class is sure of them.
+        Where their own class is the more probable even so, they count in the joint
+        only; nobody would see what there is to doubt.
         """
-        torn: np.ndarray = self.order[self._torn[self.order]]
-        return torn
+        theirs = self.odds[np.arange(len(self.given)), self.other]
+        doubted = self._torn & (theirs > self.own)
+        places: np.ndarray = self.order[doubted[self.order]]
+        return places
 
     @cached_property
     def confusions(self) -> tuple[Confusion, ...]:
@@ -153,14 +157,16 @@ class Confident:
         rows, columns = np.divmod(cells, self.classes)
         sizes = np.bincount(self.given[self.judged], minlength=self.classes)
         clears = np.bincount(rows, counts, self.classes)
+        doubted = self.given[self.wrong] * self.classes + self.sure[self.wrong]
+        listed = dict(zip(*np.unique(doubted, return_counts=True), strict=True))
         found = [
             Confusion(
                 given=int(i),
                 other=int(j),
-                sure=int(n),
+                doubted=int(listed.get(cell, 0)),
                 estimate=float(n / clears[i] * sizes[i]),
             )
-            for i, j, n in zip(rows, columns, counts, strict=True)
+            for cell, i, j, n in zip(cells, rows, columns, counts, strict=True)
             if i != j
         ]
         found.sort(key=lambda cell: (-cell.estimate, cell.given, cell.other))

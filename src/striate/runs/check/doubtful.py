@@ -49,12 +49,12 @@ def confusions(doubts: Doubts, count: int = PAIRS) -> list[Block]:
         Column(
             title="estimated wrong",
             kind="number",
-            hint="doubted pictures, scaled to the size of the class",
+            hint="from sure pictures, scaled to the size of the class",
         ),
     )
     names = doubts.names
     rows = tuple(
-        (names[c.given], names[c.other], c.sure, round(c.estimate, 1))
+        (names[c.given], names[c.other], c.doubted, round(c.estimate, 1))
         for c in cells[:count]
     )
     rest = cells[count:]

@@ -51,7 +51,7 @@ def _with_doubts(whole: dict[str, Any], doubts: Doubts) -> dict[str, Any]:
             {
                 "label": names[cell.given],
                 "looks_like": names[cell.other],
-                "doubted": cell.sure,
+                "doubted": cell.doubted,
                 "estimated_wrong": round(cell.estimate, 2),
             }
             for cell in judged.confusions
