@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from striate.models.weights import load_pretrained as load_pretrained
     from striate.runs.predict import predict as predict
     from striate.runs.recipe import Recipe as Recipe
+    from striate.runs.resume import resume as resume
     from striate.runs.run import Run as Run
     from striate.runs.run import load_run as load_run
     from striate.runs.summary import summary as summary
@@ -42,6 +43,7 @@ _HOMES = {
     "load_run": "striate.runs.run",
     "networks": "striate.models.catalogue",
     "predict": "striate.runs.predict",
+    "resume": "striate.runs.resume",
     "summary": "striate.runs.summary",
     "train": "striate.runs.train",
     "train_recipe": "striate.runs.train",

@@ -42,12 +42,15 @@ class Batches:
     seed: int = 0
     device: torch.device | str = "cpu"
 
-    def __call__(self, epoch: int = 0) -> Iterator[Batch]:
-        """Yield (input, label) batches: (N, C, H, W) float32 and (N,) int64."""
+    def __call__(self, epoch: int = 0, start: int = 0) -> Iterator[Batch]:
+        """Yield (input, label) batches: (N, C, H, W) float32 and (N,) int64.
+
+        The first `start` are left out, and cost nothing.
+        """
         flips = None
         if self.augment == "mirror":
             flips = mirrored(len(self.part), epoch, self.seed)
-        for index in self.indices(epoch):
+        for index in self.indices(epoch)[start:]:
             pixels = self.part.pixels[index].to(self.device, non_blocking=True)
             if flips is not None:
                 pixels = mirror(pixels, flips[index].to(self.device))

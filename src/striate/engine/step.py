@@ -11,6 +11,14 @@ from torch.optim import Optimizer
 
 from striate.core.errors import NonFiniteError
 from striate.core.outputs import total_loss
+from striate.engine.chance import draw_from
+from striate.engine.nonfinite import (
+    LOSS,
+    Buffers,
+    first_bad_gradient,
+    first_bad_layer,
+    gradients_are_finite,
+)
 
 LOWER_LR = "lower --lr; the last good weights are kept"
 
@@ -33,7 +41,8 @@ def train_step(
         label_smoothing: Share of the target spread over all classes (Szegedy 2015).
 
     Raises:
-        NonFiniteError: The cost is NaN or infinite; the weights are as before.
+        NonFiniteError: The cost or a gradient is NaN or infinite; the weights are as
+            before.
     """
     softmax_cost = partial(F.cross_entropy, label_smoothing=label_smoothing)
     cost = total_loss(softmax_cost, model(x), y)
@@ -42,5 +51,55 @@ def train_step(
         raise NonFiniteError(f"the training loss became {value}", fix=LOWER_LR)
     optimizer.zero_grad()
     cost.backward()  # type: ignore[no-untyped-call]
+    if not gradients_are_finite(optimizer):
+        raise NonFiniteError("a gradient is not finite", fix=LOWER_LR)
     optimizer.step()
     return value
+
+
+class Learner:
+    """Takes steps whose chance is a function, and leaves no trace of a failed one.
+
+    Args:
+        model: Any network.
+        optimizer: Over its parameters.
+        label_smoothing: As for `train_step`.
+        seed: Of the run.
+        rank: Of this process among several; each draws its own.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: Optimizer,
+        label_smoothing: float = 0.0,
+        seed: int = 0,
+        rank: int = 0,
+    ) -> None:
+        self.model = model
+        self.optimizer = optimizer
+        self.label_smoothing = label_smoothing
+        self._of = (seed, "layers", rank)
+        self._buffers = Buffers(model)
+
+    def __call__(self, x: Tensor, y: Tensor, step: int) -> float:
+        """Learn from the batch of a step and return its mean cost in nats.
+
+        Raises:
+            NonFiniteError: As `train_step`; names the first bad layer and the bad
+                pictures' positions. Weights, buffers and optimiser are as before.
+        """
+        self._buffers.keep()
+        draw_from(x.device, *self._of, step)
+        try:
+            return train_step(self.model, x, y, self.optimizer, self.label_smoothing)
+        except NonFiniteError as error:
+            draw_from(x.device, *self._of, step)
+            layer, rows = first_bad_layer(self.model, x)
+            if not layer:
+                layer = first_bad_gradient(self.model, x) or LOSS
+            self._buffers.put_back()
+            self.model.zero_grad()
+            error.what = f"{error.what}, first in {layer}"
+            error.layer, error.rows = layer, rows
+            raise

@@ -11,16 +11,20 @@ from typing import Any
 
 import torch
 
+from striate.core import device as devices
 from striate.core.files import hash_rows, read_json, write_json
 from striate.data.load import ImageData
 from striate.runs.folder import MANIFEST
+from striate.runs.recipe import Recipe
 
+COMPUTING = ("striate", "torch", "numpy", "pillow", "simplejpeg")
+# Settings that no result depends on; where the pictures lie is told by `pictures`.
+UNBINDING = ("data", "device", "save_every", "on_nonfinite")
 PACKAGES = ("striate", "torch", "numpy", "pillow", "simplejpeg", "safetensors")
 
 
 def first_manifest(name: str, data: ImageData, seed: int) -> dict[str, Any]:
     """Describe a run that is about to start."""
-    rows = [(r.path, r.label, r.part, r.content) for r in data.rows]
     return {
         "name": name,
         "status": "running",
@@ -29,7 +33,7 @@ def first_manifest(name: str, data: ImageData, seed: int) -> dict[str, Any]:
         "data": {
             "name": data.name,
             "source": data.origin,
-            "hash": hash_rows(rows),
+            "hash": data_hash(data),
             "seen": data.seen,
             "used": len(data.rows),
             "quarantined": len(data.quarantined),
@@ -46,6 +50,28 @@ def first_manifest(name: str, data: ImageData, seed: int) -> dict[str, Any]:
         },
         "git": git_commit(),
     }
+
+
+def circumstances(
+    recipe: Recipe, data: ImageData, device: torch.device
+) -> dict[str, str]:
+    """Return everything that decides the bits of a run's results, by name.
+
+    Two runs of equal circumstances end in equal bytes; where they differ, this says
+    in what.
+    """
+    settings = {k: str(v) for k, v in recipe.as_dict().items() if k not in UNBINDING}
+    return {
+        **{name: version(name) for name in COMPUTING},
+        **devices.circumstances(device),
+        **settings,
+        "pictures": data_hash(data),
+    }
+
+
+def data_hash(data: ImageData) -> str:
+    """Return one hash over path, label, part and content of every used picture."""
+    return hash_rows((r.path, r.label, r.part, r.content) for r in data.rows)
 
 
 def update_manifest(folder: Path, **changes: Any) -> None:

@@ -19,6 +19,7 @@ from striate.core.spec import RESIZES
 # What works for small networks from scratch; measured in NOTEBOOK.md.
 DEFAULT_LR = {"sgd": 0.05, "adam": 3e-3, "adamw": 3e-3}
 SCHEDULE_NAMES = ("one_cycle", "cosine", "step", "constant")
+NONFINITE_ANSWERS = ("stop", "skip", "lower-lr")
 
 
 def _setting(default: Any, words: str, **extra: Any) -> Any:
@@ -84,6 +85,12 @@ class Recipe:
         0, "split, initial weights and order are functions of it", low=0
     )
     device: str = _setting("auto", "auto, cpu, cuda, …")
+    save_every: float = _setting(
+        60.0, "seconds between checkpoints; 0: after each step", low=0
+    )
+    on_nonfinite: str = _setting(
+        "stop", "where a number becomes NaN or infinite", choices=NONFINITE_ANSWERS
+    )
 
     def __post_init__(self) -> None:
         for spec in fields(self):

@@ -110,7 +110,7 @@ class Run:
         name = self.recipe.model
         if name.startswith(CUSTOM):
             what = f"the run's model was the object {name.removeprefix(CUSTOM)}"
-            fix = "pass it: striate.load_run(path, model=...)"
+            fix = "pass it: striate.load_run(path, model=...), or resume likewise"
             raise RunError(what, where=self.path, fix=fix)
         return create_model(
             name,
@@ -120,14 +120,19 @@ class Run:
             seed=self.recipe.seed,
         )
 
+    @property
+    def origin(self) -> str:
+        """Return where the pictures can be read again; empty if they were in memory."""
+        return str(self.manifest["data"]["source"])
+
     @cached_property
     def data(self) -> ImageData:
         """Return the run's pictures in the run's split, read again if need be."""
         if self._given_data is not None:
             return self._given_data
-        origin = self.manifest["data"]["source"]
+        origin = self.origin
         if not origin:
-            fix = "pass them: striate.load_run(path, data=...)"
+            fix = "pass them: striate.load_run(path, data=...), or resume likewise"
             raise RunError(
                 "the run's pictures came from memory", where=self.path, fix=fix
             )

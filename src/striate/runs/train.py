@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,29 +15,31 @@ from torch import nn
 from striate.core import device as devices
 from striate.core.errors import (
     GeometryError,
-    InterruptedRunError,
     SettingError,
     StorageError,
     StriateError,
 )
 from striate.core.files import hash_file, write_csv, write_json, write_text
-from striate.core.seeds import derive
 from striate.data.batches import Batches
 from striate.data.load import ImageData, load_data
 from striate.data.sources.source import Skipped
-from striate.engine.checkpoint import Keeper, load_weights, save_weights
-from striate.engine.interrupt import polite_interrupt
-from striate.engine.journal import Journal
-from striate.engine.loop import EpochDone, Observer, Plan, fit
+from striate.engine.checkpoint import load_weights, save_weights
+from striate.engine.loop import Plan
 from striate.engine.optim import make_optimizer
 from striate.engine.schedule import SCHEDULES
+from striate.engine.vault import Sealed
 from striate.look.filters import first_convolution
 from striate.models.catalogue import create_model, find
 from striate.runs import folder as names
-from striate.runs.display import Display
-from striate.runs.manifest import first_manifest, now, update_manifest
+from striate.runs.manifest import (
+    circumstances,
+    first_manifest,
+    now,
+    update_manifest,
+)
 from striate.runs.recipe import Recipe, make_recipe, settings_text
 from striate.runs.run import CUSTOM, EVALUATION_BATCH, Run, score_dict
+from striate.runs.session import Job, Learnt, learn
 from striate.runs.story import write_report
 
 AUTO = "auto"
@@ -70,26 +72,12 @@ def train_recipe(
     """
     if recipe.model != AUTO:
         find(recipe.model)  # a misspelt name is told before any picture is read
-    data = load_data(
-        recipe.data,
-        image_size=recipe.image_size,
-        in_chans=recipe.in_chans,
-        resize=recipe.resize,
-        val_fraction=recipe.val_fraction,
-        test_fraction=recipe.test_fraction,
-        seed=recipe.seed,
-    )
+    data = read_data(recipe, recipe.data)
     recipe = _resolve(recipe, data)
-    model = create_model(
-        recipe.model,
-        num_classes=data.num_classes,
-        in_chans=data.in_chans,
-        image_size=data.image_size,
-        seed=recipe.seed,
-    )
-    folder = _prepare(model, data, recipe, out, overwrite)
-    begun(data, folder)
-    return _run(model, data, recipe, folder, quiet)
+    model = build(recipe, data)
+    with _prepared(model, data, recipe, out, overwrite) as folder:
+        begun(data, folder)
+        return run_in(folder, model, data, recipe, quiet)
 
 
 def train(
@@ -119,8 +107,32 @@ def train(
     fixed = {"data": data.origin or data.name, "model": name}
     recipe = _resolve(make_recipe(settings, fixed), data)
     place = Path(out) if out is not None else None
-    folder = _prepare(model, data, recipe, place, overwrite)
-    return _run(model, data, recipe, folder, quiet)
+    with _prepared(model, data, recipe, place, overwrite) as folder:
+        return run_in(folder, model, data, recipe, quiet)
+
+
+def read_data(recipe: Recipe, source: str) -> ImageData:
+    """Read and split the pictures of a recipe."""
+    return load_data(
+        source,
+        image_size=recipe.image_size,
+        in_chans=recipe.in_chans,
+        resize=recipe.resize,
+        val_fraction=recipe.val_fraction,
+        test_fraction=recipe.test_fraction,
+        seed=recipe.seed,
+    )
+
+
+def build(recipe: Recipe, data: ImageData) -> nn.Module:
+    """Build the network of a recipe, as it is before it learns."""
+    return create_model(
+        recipe.model,
+        num_classes=data.num_classes,
+        in_chans=data.in_chans,
+        image_size=data.image_size,
+        seed=recipe.seed,
+    )
 
 
 def _resolve(recipe: Recipe, data: ImageData) -> Recipe:
@@ -137,30 +149,54 @@ def _resolve(recipe: Recipe, data: ImageData) -> Recipe:
     )
 
 
-def _prepare(
+@contextmanager
+def _prepared(
     model: nn.Module,
     data: ImageData,
     recipe: Recipe,
     out: Path | None,
     overwrite: bool,
-) -> Path:
-    """Put the model where it learns, try it, and make the run folder."""
+) -> Iterator[Path]:
+    """Put the model where it learns, try it, make the run folder and hold it."""
+    place(model, data, recipe)
+    short = recipe.model.removeprefix(CUSTOM).rpartition(".")[2]
+    name = f"{data.name}-{short}"
+    with names.new_folder("train", name, out, overwrite) as folder:
+        write_inputs(folder, model, data, recipe)
+        yield folder
+
+
+def place(model: nn.Module, data: ImageData, recipe: Recipe) -> None:
+    """Put the model where it learns, and try it.
+
+    Raises:
+        GeometryError: It cannot take the pictures.
+        SettingError: It gives another number of classes, or there is no such device.
+    """
     device = devices.choose(recipe.device)
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     _check_output(model, data, device)
-    short = recipe.model.removeprefix(CUSTOM).rpartition(".")[2]
-    folder = names.new_folder("train", f"{data.name}-{short}", out, overwrite)
-    _write_inputs(folder, model, data, recipe)
-    return folder
 
 
-def _run(
-    model: nn.Module, data: ImageData, recipe: Recipe, folder: Path, quiet: bool
+def run_in(
+    folder: Path,
+    model: nn.Module,
+    data: ImageData,
+    recipe: Recipe,
+    quiet: bool,
+    sealed: Sealed | None = None,
+    inexact: Sequence[str] = (),
 ) -> Run:
+    """Learn into a run folder that is held, from a checkpoint where given, and judge.
+
+    Raises:
+        StriateError: It was stopped, or blew up, or the disk refused.
+    """
     try:
-        history = _learn(model, data, recipe, folder, quiet)
+        job = _job(folder, model, data, recipe, quiet, list(inexact))
+        learnt = learn(job, sealed)
         run = Run(folder, model=model, data=data)
-        _conclude(run, model, history)
+        _conclude(run, model, learnt)
     except BaseException as error:
         reason = error.what if isinstance(error, StriateError) else repr(error)
         with suppress(StorageError):  # on a full disk the first error is the message
@@ -191,7 +227,7 @@ def _check_output(model: nn.Module, data: ImageData, device: torch.device) -> No
         raise SettingError(what, fix=f"build it with num_classes={data.num_classes}")
 
 
-def _write_inputs(
+def write_inputs(
     folder: Path, model: nn.Module, data: ImageData, recipe: Recipe
 ) -> None:
     """Write down everything the run starts from, before it starts."""
@@ -218,14 +254,15 @@ def _write_skipped(
     write_csv(path, ("status", "path", "reason", "detail"), rows)
 
 
-def _learn(
+def _job(
+    folder: Path,
     model: nn.Module,
     data: ImageData,
     recipe: Recipe,
-    folder: Path,
     quiet: bool,
-) -> list[EpochDone]:
-    """Run the loop with its journal, its keeper and whoever else watches."""
+    inexact: list[str],
+) -> Job:
+    """Put together everything that learns, and what it learns from."""
     device = devices.choose(recipe.device)
     devices.keep_freed_memory()
     lr = recipe.lr or 0.0
@@ -238,6 +275,7 @@ def _learn(
         schedule=SCHEDULES[recipe.schedule],
         label_smoothing=recipe.label_smoothing,
         patience=recipe.patience,
+        seed=recipe.seed,
     )
     batches = {
         part: Batches(
@@ -251,27 +289,21 @@ def _learn(
         )
         for part in ("train", "val")
     }
-    keeper = Keeper(folder / names.WEIGHTS, model, optimizer)
-    torch.manual_seed(derive(recipe.seed, "dropout"))
-    train_part, val_part = batches["train"], batches["val"]
-    with (
-        Journal(folder) as journal,
-        Display(plan.epochs, train_part, quiet) as display,
-        devices.flushed_denormals(),
-        polite_interrupt() as asked,
-    ):
-        observers: tuple[Observer, ...] = (journal, keeper, display)
-        history = fit(model, optimizer, train_part, val_part, plan, observers, asked)
-        if asked():
-            keeper.save_last()
-            done = len(history)
-            what = f"stopped on request after {done} of {recipe.epochs} epochs"
-            fix = f"the last state is saved in {folder / names.WEIGHTS / 'last'}"
-            raise InterruptedRunError(what, where=folder, fix=fix)
-    return history
+    return Job(
+        folder=folder,
+        recipe=recipe,
+        model=model,
+        optimizer=optimizer,
+        plan=plan,
+        train=batches["train"],
+        val=batches["val"],
+        facts=circumstances(recipe, data, device),
+        inexact=inexact,
+        quiet=quiet,
+    )
 
 
-def _conclude(run: Run, model: nn.Module, history: Sequence[EpochDone]) -> None:
+def _conclude(run: Run, model: nn.Module, learnt: Learnt) -> None:
     """Judge the best weights, the test part once, and write the report."""
     load_weights(model, run.path / names.BEST)
     scores = {}
@@ -281,7 +313,7 @@ def _conclude(run: Run, model: nn.Module, history: Sequence[EpochDone]) -> None:
             predictions.save(run.path / names.predictions_file(part))
             scores[part] = score_dict(predictions.score())
     write_json(run.path / names.SCORES, scores)
-    seconds = history[-1].seconds
+    history, seconds = learnt.history, learnt.seconds
     pictures = len(history) * len(run.data.part("train"))
     update_manifest(
         run.path,
@@ -296,7 +328,7 @@ def _conclude(run: Run, model: nn.Module, history: Sequence[EpochDone]) -> None:
     update_manifest(run.path, status="done")
 
 
-def summary_json(run: Run) -> str:
+def summary_json(run: Run, **more: Any) -> str:
     """Return what `striate train --json` prints."""
     test = run.scores.get("test", run.scores["val"])
     chosen = {key: test[key] for key in ("accuracy", "interval", "count", "loss")}
@@ -307,5 +339,6 @@ def summary_json(run: Run) -> str:
         **chosen,
         "seconds": run.manifest["seconds"],
         "parameters": run.manifest["parameters"],
+        **more,
     }
     return json.dumps(fields)
