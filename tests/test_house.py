@@ -115,6 +115,7 @@ def test_exported_names_are_frozen_and_real():
         "load_run",
         "networks",
         "predict",
+        "resume",
         "summary",
         "train",
         "train_recipe",
@@ -128,9 +129,9 @@ def test_exported_names_are_frozen_and_real():
 
 FLAGS = {
     "train": "--augment --batch-size --config --device --epochs --image-size "
-    "--in-chans --json --label-smoothing --lr --model --momentum --optimizer --out "
-    "--overwrite --patience --preset --quiet --resize --schedule --seed "
-    "--test-fraction --val-fraction --weight-decay",
+    "--in-chans --json --label-smoothing --lr --model --momentum --on-nonfinite "
+    "--optimizer --out --overwrite --patience --preset --quiet --resize --resume "
+    "--save-every --schedule --seed --test-fraction --val-fraction --weight-decay",
     "evaluate": "--data --json --part",
     "predict": "--json --out",
     "summary": "--against --batch-size --csv --depth --explain --html --image-size "

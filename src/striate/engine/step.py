@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from functools import partial
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
@@ -18,8 +19,10 @@ from striate.engine.nonfinite import (
     first_bad_gradient,
     first_bad_layer,
     gradients_are_finite,
+    is_finite,
 )
 
+NOT_AGAIN = "and not when the same batch was run again"
 LOWER_LR = "lower --lr; the last good weights are kept"
 
 
@@ -44,8 +47,7 @@ def train_step(
         NonFiniteError: The cost or a gradient is NaN or infinite; the weights are as
             before.
     """
-    softmax_cost = partial(F.cross_entropy, label_smoothing=label_smoothing)
-    cost = total_loss(softmax_cost, model(x), y)
+    cost = _cost(model, x, y, label_smoothing)
     value = cost.item()
     if not math.isfinite(value):
         raise NonFiniteError(f"the training loss became {value}", fix=LOWER_LR)
@@ -55,6 +57,11 @@ def train_step(
         raise NonFiniteError("a gradient is not finite", fix=LOWER_LR)
     optimizer.step()
     return value
+
+
+def _cost(model: nn.Module, x: Tensor, y: Tensor, label_smoothing: float) -> Tensor:
+    softmax_cost = partial(F.cross_entropy, label_smoothing=label_smoothing)
+    return total_loss(softmax_cost, model(x), y)
 
 
 class Learner:
@@ -94,12 +101,21 @@ class Learner:
         try:
             return train_step(self.model, x, y, self.optimizer, self.label_smoothing)
         except NonFiniteError as error:
-            draw_from(x.device, *self._of, step)
-            layer, rows = first_bad_layer(self.model, x)
-            if not layer:
-                layer = first_bad_gradient(self.model, x) or LOSS
+            error.layer, error.rows = self._trace(x, y, step)
+            seen = f"first in {error.layer}" if error.layer else NOT_AGAIN
+            error.what = f"{error.what}, {seen}"
             self._buffers.put_back()
             self.model.zero_grad()
-            error.what = f"{error.what}, first in {layer}"
-            error.layer, error.rows = layer, rows
             raise
+
+    def _trace(self, x: Tensor, y: Tensor, step: int) -> tuple[str, tuple[int, ...]]:
+        """Run the batch again, with the same chance, and see where it goes wrong."""
+        draw_from(x.device, *self._of, step)
+        layer, rows = first_bad_layer(self.model, x)
+        if layer:
+            return layer, rows
+        draw_from(x.device, *self._of, step)
+        with torch.no_grad():
+            if not is_finite(_cost(self.model, x, y, self.label_smoothing)):
+                return LOSS, ()
+        return first_bad_gradient(self.model, x), ()

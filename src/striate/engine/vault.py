@@ -56,7 +56,7 @@ class Vault:
         ...     path = vault.write(8, 1, [("a", b"new")], size=3)
         ...     _ = (path / "a").write_bytes(b"nEw")
         ...     found, passed_over = vault.newest()
-        >>> found.path.name, found.files["a"], passed_over[0][-30:]
+        >>> found.path.name, found.files["a"], passed_over[0][-28:]
         ('step-00000007-epoch-0000', b'old', 'a does not match its SHA-256')
     """
 
