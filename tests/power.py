@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import random
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -165,38 +165,42 @@ class Crash:
     tree: Tree
 
 
-def crashes(log: Log, seed: int = 0, draws: int = 3) -> Iterator[Crash]:
-    """Yield what may be left after every call, each different tree once a call."""
+def crashes(
+    log: Log, seed: int = 0, draws: int = 3, after: Iterable[int] | None = None
+) -> Iterator[Crash]:
+    """Yield what may be left after each call, or those asked for; no tree twice."""
     draw = random.Random(seed)
-    for after in range(len(log.calls) + 1):
-        calls = log.calls[:after]
-        sure = _synced(calls)
-        open_ones = [i for i in range(after) if i not in sure and _changes(calls[i])]
+    for count in range(len(log.calls) + 1) if after is None else after:
+        calls = log.calls[:count]
+        sure, open_ones = _synced(calls)
         seen = set()
         for how, kept, tear in _choices(calls, open_ones, draw, draws):
             tree = _replay(calls, sure | kept, tear)
             key = tuple(sorted(tree.items(), key=lambda item: item[0]))
             if key not in seen:
                 seen.add(key)
-                yield Crash(after, how, tree)
+                yield Crash(count, how, tree)
 
 
-def _changes(call: Call) -> bool:
-    return not call.kind.startswith("sync")
-
-
-def _synced(calls: list[Call]) -> set[int]:
-    """Return the changes that a sync has made sure of."""
+def _synced(calls: list[Call]) -> tuple[set[int], list[int]]:
+    """Return the changes that a sync has made sure of, and the others in order."""
     sure: set[int] = set()
-    for at, sync in enumerate(calls):
-        for i in range(at):
-            call = calls[i]
-            if sync.kind == "sync data" and call.kind in ("write", "truncate"):
-                sure |= {i} if call.inode == sync.inode else set()
-            if sync.kind == "sync names" and call.kind in NAMES:
-                folder = "" if sync.path == "." else sync.path
-                sure |= {i} if folder in call.folders else set()
-    return sure
+    waiting: list[int] = []
+    for i, call in enumerate(calls):
+        if call.kind.startswith("sync"):
+            done = {k for k in waiting if _covers(call, calls[k])}
+            sure |= done
+            waiting = [k for k in waiting if k not in done]
+        else:
+            waiting.append(i)
+    return sure, waiting
+
+
+def _covers(sync: Call, call: Call) -> bool:
+    if sync.kind == "sync data":
+        return call.kind in ("write", "truncate") and call.inode == sync.inode
+    folder = "" if sync.path == "." else sync.path
+    return call.kind in NAMES and folder in call.folders
 
 
 def _choices(calls, open_ones, draw, draws):
