@@ -53,9 +53,7 @@ def print_resumed(resumed: Resumed) -> None:
     out = console()
     at, recipe = resumed.at, resumed.recipe
     if resumed.data is None:
-        text = (
-            f"the run is finished: {at.epoch} of {recipe.epochs} epochs; nothing to do"
-        )
+        text = f"finished: {at.epoch} of {recipe.epochs} epochs; nothing is left to do"
         out.print(text, markup=False)
         out.print("--epochs N makes it longer, --patience N more patient", style="dim")
         return

@@ -111,7 +111,7 @@ def _resume(options: argparse.Namespace) -> int:
             raise SettingError("a run that is resumed has its own", where=flag, fix=fix)
 
     from striate.cli.show import print_end, print_resumed
-    from striate.runs.resume import Resumed, resume
+    from striate.runs.resume import Resumed, go_on
     from striate.runs.train import summary_json
 
     how: list[Resumed] = []
@@ -122,7 +122,7 @@ def _resume(options: argparse.Namespace) -> int:
             print_resumed(resumed)
 
     quiet = options.quiet or options.json
-    finished = resume(options.resume, begun=begun, quiet=quiet, **_flags(options))
+    finished = go_on(options.resume, _flags(options), begun=begun, quiet=quiet)
     if options.json:
         print(summary_json(finished, resumed_at=how[0].at.step, exact=how[0].exact))
     else:

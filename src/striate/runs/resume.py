@@ -27,7 +27,8 @@ from striate.runs.recipe import Recipe, make_recipe, read_settings, settings_tex
 from striate.runs.run import Run
 from striate.runs.train import build, place, read_data, run_in, write_inputs
 
-SUBFOLDERS = (names.WEIGHTS, names.PLOTS)  # where files are written beside others
+# Where files and folders are written beside others, and a kill leaves half ones.
+PLACES = (".", names.WEIGHTS, f"{names.WEIGHTS}/{LAST}", names.PLOTS)
 # Weights, optimiser or position would no longer belong to these.
 FIXED = (
     "data",
@@ -103,6 +104,19 @@ def resume(
         StriateError: There is nothing to go on from, or the data, the settings or the
             disk do not admit it.
     """
+    return go_on(path, settings, model=model, data=data, begun=begun, quiet=quiet)
+
+
+def go_on(
+    path: str | Path,
+    settings: Mapping[str, Any],
+    *,
+    model: nn.Module | None = None,
+    data: ImageData | None = None,
+    begun: Callable[[Resumed], None] = _nobody,
+    quiet: bool = False,
+) -> Run:
+    """Do what `resume` says; a setting may be called as one of its arguments is."""
     run = Run(path, model=model, data=data)
     with held(run.path):
         old = make_recipe(read_settings(run.path / names.ARGS))
@@ -200,8 +214,8 @@ def _survey(
 
 def _write_down(resumed: Resumed, settings_changed: bool) -> None:
     """Bring the settings and the manifest up to date; clear what a kill left."""
-    for folder in (resumed.folder, *(resumed.folder / n for n in SUBFOLDERS)):
-        sweep(folder)
+    for name in PLACES:
+        sweep(resumed.folder / name)
     if settings_changed:
         write_text(resumed.folder / names.ARGS, settings_text(resumed.recipe))
     earlier = read_json(resumed.folder / names.MANIFEST).get("resumed", [])
