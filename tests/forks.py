@@ -37,10 +37,18 @@ class Forks:
             self._server.stdin.flush()
         return self._server.stdout.readline().strip()
 
-    def start(self, *words) -> int:
-        """Start a command line; return its process."""
+    def start(self, *words, terminal: str = "", parent: bool = False) -> int:
+        """Start a command line; return its process.
+
+        Args:
+            words: What follows `striate`.
+            terminal: The device of one, for a process that is to own it.
+            parent: Put a process between, that reads what it says, and return that.
+        """
         self._flag.write_bytes(b"\0")
-        return int(self._ask(json.dumps([os.fspath(word) for word in words])))
+        typed = [os.fspath(word) for word in words]
+        order = {"words": typed, "terminal": terminal, "parent": parent}
+        return int(self._ask(json.dumps(order)))
 
     def end(self, pid: int) -> int:
         """Wait for a process; return its exit code, or minus the signal it died of."""
@@ -93,23 +101,46 @@ def serve(flag: str, said: str) -> None:
             continue
         pid = os.fork()
         if not pid:
-            _be_striate(order, said)
+            _be_child(order, said)
         print(pid, flush=True)
 
 
-def _be_striate(words: list[str], said: str) -> None:
+def _be_child(order: dict, said: str) -> None:
+    if order["terminal"]:
+        os.setsid()
+        streams = os.open(order["terminal"], os.O_RDWR)  # and it is ours to lose
+    elif order["parent"]:
+        streams = _below_a_reader()
+    else:
+        streams = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    for stream in (1, 2):
+        os.dup2(streams, stream)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    sys.stdout, sys.stderr = (os.fdopen(n, "w", 1) for n in (1, 2))
+    _be_striate(order["words"])
+
+
+def _below_a_reader() -> int:
+    """Go on as a child of this process, which reads until it is killed."""
+    out, into = os.pipe()
+    if os.fork():
+        os.close(into)
+        while os.read(out, 4096):
+            pass
+        os._exit(0)
+    os.close(out)
+    return into
+
+
+def _be_striate(words: list[str]) -> None:
+    from striate.cli.main import main
+
     code = 99
     try:
-        from striate.cli.main import main
-
-        handle = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-        for stream in (1, 2):
-            os.dup2(handle, stream)
-        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         code = main(words)
-    finally:
         sys.stdout.flush()
         sys.stderr.flush()
+    finally:
         os._exit(code)
 
 

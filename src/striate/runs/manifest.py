@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import subprocess
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -67,6 +68,16 @@ def circumstances(
         **settings,
         "pictures": data_hash(data),
     }
+
+
+def exactness(inexact: Sequence[str]) -> str:
+    """Say whether a run ends as if it had never been stopped: `yes`, or `no` and why.
+
+    Example:
+        >>> exactness([]), exactness(["threads: 1, now 2"])
+        ('yes', 'no (threads: 1, now 2)')
+    """
+    return f"no ({'; '.join(inexact)})" if inexact else "yes"
 
 
 def data_hash(data: ImageData) -> str:

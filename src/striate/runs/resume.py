@@ -22,7 +22,7 @@ from striate.runs import folder as names
 from striate.runs.changes import data_changes, differences
 from striate.runs.folder import clear
 from striate.runs.lock import held
-from striate.runs.manifest import circumstances, now, update_manifest
+from striate.runs.manifest import circumstances, exactness, now, update_manifest
 from striate.runs.recipe import Recipe, make_recipe, read_settings, settings_text
 from striate.runs.run import Run
 from striate.runs.train import build, place, read_data, run_in, write_inputs
@@ -66,14 +66,8 @@ class Resumed:
 
     @property
     def exact(self) -> str:
-        """Return `yes`, or `no` and why.
-
-        Example:
-            >>> nowhere = {"folder": Path(), "recipe": Recipe(data="d"), "data": None}
-            >>> Resumed(**nowhere, at=Position(), inexact=("threads: 1, now 2",)).exact
-            'no (threads: 1, now 2)'
-        """
-        return f"no ({'; '.join(self.inexact)})" if self.inexact else "yes"
+        """Return `yes`, or `no` and why."""
+        return exactness(self.inexact)
 
 
 def _nobody(resumed: Resumed) -> None:

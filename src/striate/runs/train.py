@@ -33,6 +33,7 @@ from striate.models.catalogue import create_model, find
 from striate.runs import folder as names
 from striate.runs.manifest import (
     circumstances,
+    exactness,
     first_manifest,
     now,
     update_manifest,
@@ -195,6 +196,8 @@ def run_in(
     try:
         job = _job(folder, model, data, recipe, quiet, list(inexact))
         learnt = learn(job, sealed)
+        if job.inexact:
+            update_manifest(folder, exact=exactness(job.inexact))
         run = Run(folder, model=model, data=data)
         _conclude(run, model, learnt)
     except BaseException as error:
