@@ -122,6 +122,7 @@ def test_exported_names_are_frozen_and_real():
         "networks",
         "predict",
         "preview",
+        "resume",
         "summary",
         "train",
         "train_recipe",
@@ -138,10 +139,10 @@ FLAGS = {
     "--cache-gb --class-weights --colour --config --crop --cutmix "
     "--device --epochs --erase --fold --folds --fraction "
     "--image-size --in-chans --jpeg --json --label-smoothing --lr "
-    "--mean --mirror --mixup --model --momentum --normalise "
+    "--mean --mirror --mixup --model --momentum --normalise --on-nonfinite "
     "--optimizer --out --overwrite --patience --preset --quiet "
-    "--resize --rotate --scale --schedule --seed --shear --shift "
-    "--split --std --test-fraction --val-fraction --warp "
+    "--resize --resume --rotate --save-every --scale --schedule --seed --shear "
+    "--shift --split --std --test-fraction --val-fraction --warp "
     "--weight-decay --white --workers",
     "evaluate": "--data --json --part",
     "predict": "--json --out",

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from striate.runs.predict import predict as predict
     from striate.runs.preview.preview import preview as preview
     from striate.runs.recipe import Recipe as Recipe
+    from striate.runs.resume import resume as resume
     from striate.runs.run import Run as Run
     from striate.runs.run import load_run as load_run
     from striate.runs.summary import summary as summary
@@ -50,6 +51,7 @@ _HOMES = {
     "networks": "striate.models.catalogue",
     "predict": "striate.runs.predict",
     "preview": "striate.runs.preview.preview",
+    "resume": "striate.runs.resume",
     "summary": "striate.runs.summary",
     "train": "striate.runs.train",
     "train_recipe": "striate.runs.train",

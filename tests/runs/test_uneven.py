@@ -287,7 +287,7 @@ def test_a_run_writes_down_how_its_data_was_dealt():
 
 def test_data_that_is_read_already(shared_folder):
     recipe = st.Recipe(data=str(shared_folder), epochs=1, seed=2)
-    from striate.runs.train import load_recipe
+    from striate.runs.prepare import load_recipe
 
     data = load_recipe(recipe)
     first = train_recipe(recipe, data=data, out=Path("a"), quiet=True)

@@ -30,6 +30,7 @@ SHAPES = {
     "std": "numbers parted by commas",
 }
 SCHEDULE_NAMES = ("one_cycle", "cosine", "step", "constant")
+NONFINITE_ANSWERS = ("stop", "skip", "lower-lr")
 
 
 def _augment(name: str) -> Any:
@@ -143,6 +144,12 @@ class Recipe:
     cache_gb: float = _setting(20.0, "the most the cache may hold, in GB", low=0)
     workers: int = _setting(
         0, "processes that decode sets too large to hold; 0: threads", low=0
+    )
+    save_every: float = _setting(
+        60.0, "seconds between checkpoints; 0: after each step", low=0
+    )
+    on_nonfinite: str = _setting(
+        "stop", "where a number becomes NaN or infinite", choices=NONFINITE_ANSWERS
     )
 
     def __post_init__(self) -> None:
