@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from striate.models.catalogue import create_model as create_model
     from striate.models.catalogue import networks as networks
     from striate.models.weights import load_pretrained as load_pretrained
+    from striate.runs.compare.result import compare as compare
     from striate.runs.predict import predict as predict
     from striate.runs.recipe import Recipe as Recipe
     from striate.runs.run import Run as Run
@@ -35,6 +36,7 @@ _HOMES = {
     "ImageData": "striate.data.load",
     "Recipe": "striate.runs.recipe",
     "Run": "striate.runs.run",
+    "compare": "striate.runs.compare.result",
     "create_model": "striate.models.catalogue",
     "from_arrays": "striate.data.sources.source",
     "load_data": "striate.data.load",

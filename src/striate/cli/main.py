@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from striate.cli import evaluate, models, predict, report, summary, train
+from striate.cli import compare, evaluate, models, predict, report, summary, train
 from striate.core.errors import SettingError, StriateError
 from striate.core.registry import nearest
 
@@ -19,6 +19,7 @@ VERBS = {
     "evaluate": evaluate,
     "predict": predict,
     "summary": summary,
+    "compare": compare,
     "models": models,
     "report": report,
 }

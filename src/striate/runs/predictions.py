@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from striate.core.errors import RunError, UnknownNameError
 from striate.core.files import read_csv, write_csv
 from striate.core.spec import Labels
 from striate.engine.evaluate import Outputs
@@ -84,8 +85,21 @@ class Predictions:
 
     @classmethod
     def read(cls, path: Path, labels: Labels) -> Predictions:
-        """Read what `save` wrote."""
+        """Read what `save` wrote.
+
+        Raises:
+            RunError: The file is missing or damaged.
+        """
         rows = read_csv(path)
+        try:
+            return cls._of_rows(rows, labels)
+        except (KeyError, TypeError, ValueError, UnknownNameError) as error:
+            what = f"{path.name} is damaged: {error}"
+            fix = "restore it from a copy, or train again"
+            raise RunError(what, where=path, fix=fix) from error
+
+    @classmethod
+    def _of_rows(cls, rows: Sequence[dict[str, str]], labels: Labels) -> Predictions:
         odds = [[float(row[_PREFIX + name]) for name in labels.names] for row in rows]
         return cls(
             paths=tuple(row["path"] for row in rows),

@@ -83,7 +83,7 @@ class Recipe:
     seed: int = _setting(
         0, "split, initial weights and order are functions of it", low=0
     )
-    device: str = _setting("auto", "auto, cpu, cuda, …")
+    device: str = _setting("auto", "auto, cpu, cuda, …", incidental=True)
 
     def __post_init__(self) -> None:
         for spec in fields(self):
