@@ -30,7 +30,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Compare and print."""
-    from striate.cli.show import console
+    from striate.cli.show import wide_console
     from striate.report.terminal import show
     from striate.runs.compare.result import compare
     from striate.runs.summary import save_html
@@ -41,7 +41,7 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(found.as_dict()))
         return 0
-    out = console()
+    out = wide_console()
     show(found.blocks, out)
     if options.html:
         out.print(f"report  {options.html}", markup=False)

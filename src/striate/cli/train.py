@@ -38,6 +38,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--overwrite", action="store_true", help="replace the run folder in --out"
     )
+    parser.add_argument(
+        "--tensorboard", action="store_true", help="write event files for TensorBoard"
+    )
     parser.add_argument("--quiet", action="store_true", help="show no progress")
 
 
@@ -72,6 +75,7 @@ def run(options: argparse.Namespace) -> int:
         overwrite=options.overwrite,
         begun=begun,
         quiet=quiet,
+        tensorboard=options.tensorboard,
     )
     if options.json:
         print(summary_json(finished))

@@ -80,7 +80,7 @@ class Paired:
         return mcnemar(self.gained, self.lost)
 
 
-def tango(gained: int, lost: int, count: int, z: float = Z95) -> Interval:
+def tango(gained: float, lost: float, count: float, z: float = Z95) -> Interval:
     """Return Tango's score interval of a paired difference of shares (Tango 1998).
 
     It holds those differences δ that a score test would not reject:
@@ -103,7 +103,7 @@ def tango(gained: int, lost: int, count: int, z: float = Z95) -> Interval:
     return _edge(middle, -1.0, beyond), _edge(middle, 1.0, beyond)
 
 
-def _score(gained: int, lost: int, count: int, delta: float) -> float:
+def _score(gained: float, lost: float, count: float, delta: float) -> float:
     """Return Tango's score statistic, formula 9 with q in closed form."""
     b = (2 * count - gained + lost) * delta - gained - lost
     c = -lost * delta * (1 - delta)
@@ -139,9 +139,10 @@ def mean_difference(values: np.ndarray) -> tuple[float, Interval | None]:
 def balanced_difference(classes: Sequence[Paired]) -> tuple[float, Interval]:
     """Return the difference in balanced accuracy, with a 95 % interval.
 
-    Balanced accuracy is the mean of the classes' recalls, which are judged on
-    different pictures and so vary independently: the distances from each class's
-    difference to its own limits add as squares (MOVER, Zou and Donner 2008).
+    Balanced accuracy weighs a picture of a rare class more than one of a frequent
+    class. It varies like an accuracy over fewer pictures: their effective number takes
+    the place of the count in Tango's interval, as Korn and Graubard (1998) do for
+    weighted samples. For classes of one size that is nearly the interval of accuracy.
 
     Args:
         classes: The counts of each class that occurs.
@@ -152,10 +153,23 @@ def balanced_difference(classes: Sequence[Paired]) -> tuple[float, Interval]:
         >>> round(difference, 3), round(low, 3), round(high, 3)
         (0.1, 0.026, 0.187)
     """
-    differences = [c.difference for c in classes]
-    edges = [c.interval for c in classes]
-    pairs = list(zip(differences, edges, strict=True))
-    below = math.sqrt(sum((d - low) ** 2 for d, (low, _) in pairs)) / len(classes)
-    above = math.sqrt(sum((high - d) ** 2 for d, (_, high) in pairs)) / len(classes)
-    middle = sum(differences) / len(classes)
-    return middle, (max(-1.0, middle - below), min(1.0, middle + above))
+    size = len(classes)
+    gained = sum(c.gained / c.count for c in classes) / size
+    lost = sum(c.lost / c.count for c in classes) / size
+    count = _effective_count(classes, gained, lost)
+    return gained - lost, tango(gained * count, lost * count, count)
+
+
+def _effective_count(classes: Sequence[Paired], gained: float, lost: float) -> float:
+    """Return how many equally weighed pictures would vary as much as these.
+
+    Were flips equally frequent in all classes it would be K²/Σ(1/n). Where the rare
+    classes flip more, the variance seen says how much less it is.
+    """
+    count = len(classes) ** 2 / sum(1 / c.count for c in classes)
+    flips = ((c.gained + c.lost) / c.count - c.difference**2 for c in classes)
+    varied = sum(f / c.count for f, c in zip(flips, classes, strict=True))
+    if varied <= 0:
+        return count
+    spread = gained + lost - (gained - lost) ** 2
+    return min(count, spread * len(classes) ** 2 / varied)

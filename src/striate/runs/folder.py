@@ -22,6 +22,7 @@ WEIGHTS = "weights"
 BEST = "weights/best.safetensors"
 FIRST_LAYER = "weights/first_layer_initial.safetensors"
 PLOTS = "plots"
+TENSORBOARD = "tensorboard"
 
 
 def predictions_file(part: str) -> str:

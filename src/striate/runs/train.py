@@ -31,6 +31,7 @@ from striate.engine.journal import Journal
 from striate.engine.loop import EpochDone, Observer, Plan, fit
 from striate.engine.optim import make_optimizer
 from striate.engine.schedule import SCHEDULES
+from striate.engine.tensorboard import boards, check_tensorboard
 from striate.look.filters import first_convolution
 from striate.models.catalogue import create_model, find
 from striate.runs import folder as names
@@ -55,6 +56,7 @@ def train_recipe(
     overwrite: bool = False,
     begun: Begun = _nobody,
     quiet: bool = False,
+    tensorboard: bool = False,
 ) -> Run:
     """Do everything a recipe says: read the data, build the network, train, judge.
 
@@ -64,10 +66,13 @@ def train_recipe(
         overwrite: Replace a run folder that is there.
         begun: Told the data and the run folder before learning begins.
         quiet: Show no progress.
+        tensorboard: Write event files too, for watching the run in TensorBoard.
 
     Raises:
         StriateError: The data, the settings or the disk do not admit it.
     """
+    if tensorboard:
+        check_tensorboard()
     if recipe.model != AUTO:
         find(recipe.model)  # a misspelt name is told before any picture is read
     data = load_data(
@@ -89,7 +94,7 @@ def train_recipe(
     )
     folder = _prepare(model, data, recipe, out, overwrite)
     begun(data, folder)
-    return _run(model, data, recipe, folder, quiet)
+    return _run(model, data, recipe, folder, quiet, tensorboard)
 
 
 def train(
@@ -99,6 +104,7 @@ def train(
     out: str | Path | None = None,
     overwrite: bool = False,
     quiet: bool = False,
+    tensorboard: bool = False,
     **settings: Any,
 ) -> Run:
     """Train any network on loaded data; the settings are those of `Recipe`.
@@ -110,17 +116,20 @@ def train(
         out: The run folder; `runs/train/<data>-<class>` where not given.
         overwrite: Replace a run folder that is there.
         quiet: Show no progress.
+        tensorboard: Write event files too, for watching the run in TensorBoard.
         settings: For example `epochs=10, lr=0.01`.
 
     Raises:
         StriateError: The settings, the network or the disk do not admit it.
     """
+    if tensorboard:
+        check_tensorboard()
     name = f"{CUSTOM}{type(model).__module__}.{type(model).__qualname__}"
     fixed = {"data": data.origin or data.name, "model": name}
     recipe = _resolve(make_recipe(settings, fixed), data)
     place = Path(out) if out is not None else None
     folder = _prepare(model, data, recipe, place, overwrite)
-    return _run(model, data, recipe, folder, quiet)
+    return _run(model, data, recipe, folder, quiet, tensorboard)
 
 
 def _resolve(recipe: Recipe, data: ImageData) -> Recipe:
@@ -155,10 +164,15 @@ def _prepare(
 
 
 def _run(
-    model: nn.Module, data: ImageData, recipe: Recipe, folder: Path, quiet: bool
+    model: nn.Module,
+    data: ImageData,
+    recipe: Recipe,
+    folder: Path,
+    quiet: bool,
+    tensorboard: bool,
 ) -> Run:
     try:
-        history = _learn(model, data, recipe, folder, quiet)
+        history = _learn(model, data, recipe, folder, quiet, tensorboard)
         run = Run(folder, model=model, data=data)
         _conclude(run, model, history)
     except BaseException as error:
@@ -224,6 +238,7 @@ def _learn(
     recipe: Recipe,
     folder: Path,
     quiet: bool,
+    tensorboard: bool,
 ) -> list[EpochDone]:
     """Run the loop with its journal, its keeper and whoever else watches."""
     device = devices.choose(recipe.device)
@@ -257,10 +272,11 @@ def _learn(
     with (
         Journal(folder) as journal,
         Display(plan.epochs, train_part, quiet) as display,
+        boards(folder / names.TENSORBOARD, tensorboard) as board,
         devices.flushed_denormals(),
         polite_interrupt() as asked,
     ):
-        observers: tuple[Observer, ...] = (journal, keeper, display)
+        observers: tuple[Observer, ...] = (journal, keeper, display, *board)
         history = fit(model, optimizer, train_part, val_part, plan, observers, asked)
         if asked():
             keeper.save_last()

@@ -119,7 +119,7 @@ def _part_of(runs: Sequence[Run], part: str | None) -> str:
     for name in (part,) if part else PARTS:
         if not lacking[name]:
             return name
-    wanted = part or "val"
+    wanted = part or min(PARTS, key=lambda name: len(lacking[name]))
     silent = lacking[wanted]
     told = "".join(f"\n  {run.path}: {_why(run)}" for run in silent[:LISTED])
     rest = len(silent) - LISTED

@@ -22,10 +22,15 @@ def differences_table(found: Sequence[Match]) -> Table:
     many = sum(match.p is not None for match in found) > 1
     columns = [
         Column(title="", key="second", kind="code"),
-        Column(title="judged by both", key="on", rank=2),
+        Column(title="on", rank=2),
         Column(title=f"accuracy {first}", key="first", kind="number", rank=3),
         Column(title="accuracy", key="own", kind="number"),
-        Column(title="difference", kind="number", hint="in points of accuracy"),
+        Column(
+            title="points",
+            key="difference",
+            kind="number",
+            hint="of accuracy",
+        ),
         Column(title="95 % interval", key="interval", kind="number"),
     ]
     if counted:

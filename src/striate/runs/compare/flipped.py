@@ -128,5 +128,8 @@ def _picture(
     held = pixels[source]
     assert held is not None  # noqa: S101 - asked before
     a, b = match.first.letter, match.second.letter
-    detail = f"{a}: {_said(flip, 0)} · {b}: {_said(flip, 1)} · {flip.path}"
-    return picture(held[row].numpy(), f"is {flip.label}", detail)
+    caption = f"{a}: {flip.said[0]} → {b}: {flip.said[1]}"
+    sure = " → ".join(percent(odds, 0) for odds in flip.sure)
+    if flip.times > 1:
+        sure += f", right {flip.right[0]} → {flip.right[1]} of {flip.times}"
+    return picture(held[row].numpy(), caption, f"{sure} · {flip.path}")

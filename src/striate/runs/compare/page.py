@@ -26,11 +26,19 @@ from striate.runs.compare.flipped import flipped_blocks, flipped_list
 from striate.runs.compare.match import Match
 from striate.runs.compare.sides import Side, mean_and_deviation
 from striate.runs.compare.tables import differing_table, results_table, runs_table
-from striate.runs.compare.verdict import remarks, verdict
+from striate.runs.compare.verdict import (
+    TOLD_SINGLY,
+    p_equals,
+    points,
+    remarks,
+    span,
+    verdicts,
+)
 
 if TYPE_CHECKING:
     from striate.runs.compare.result import Comparison
 
+ELSEWHERE = "Classes and flipped pictures: in the page (--html FILE) and in --json."
 CHARTS = (
     ("Validation accuracy", "val_accuracy", "accuracy", True),
     ("Validation loss", "val_loss", "cross-entropy, nats", False),
@@ -40,12 +48,13 @@ CHARTS = (
 
 def terminal_blocks(found: Comparison) -> list[Block]:
     """Return everything but the pictures, the answer last."""
+    few = len(found.matches) <= TOLD_SINGLY
     blocks: list[Block | None] = [
         runs_table(found.sides),
         differing_table(found.differing, found.sides),
         *curves(found.sides)[:1],
-        *map(class_table, found.matches),
-        *map(flipped_list, found.matches),
+        *(map(class_table, found.matches) if few else ()),
+        *(map(flipped_list, found.matches) if few else (Prose(text=ELSEWHERE),)),
         results_table(found.sides, found.part),
         other_measures(found.matches),
         differences_table(found.matches),
@@ -56,8 +65,7 @@ def terminal_blocks(found: Comparison) -> list[Block]:
 
 def answer(found: Comparison) -> Iterator[Prose]:
     """Yield what each match shows, and what limits it."""
-    tests = sum(match.p is not None for match in found.matches)
-    yield from (verdict(match, tests) for match in found.matches)
+    yield from verdicts(found.matches)
     yield from remarks(found.sides, found.matches, found.part)
 
 
@@ -69,7 +77,7 @@ def page_of(found: Comparison) -> Page:
         differing_table(found.differing, found.sides),
     )
     sections = [
-        Section(title="Answer", blocks=(_figures(found.sides), *answer(found))),
+        Section(title="Answer", blocks=(_figures(found), *answer(found))),
         Section(title="Runs", blocks=what),
         Section(
             title="Results",
@@ -81,20 +89,29 @@ def page_of(found: Comparison) -> Page:
     if classes:
         sections.append(Section(title="By class", blocks=classes))
     sections += [_flips(match) for match in found.matches if match.pairings]
-    letters = [side.letter for side in found.sides]
+    facts = found.sides[0].runs[0].facts
     return Page(
-        title=" against ".join(letters) if len(letters) < 4 else "Runs compared",
-        subtitle=" · ".join(f"{side.letter}: {side.name}" for side in found.sides),
+        title=_title(found.sides),
+        subtitle=f"On the {found.part} part of {facts['data']['name']}.",
         sections=tuple(sections),
     )
+
+
+def _title(compared: Sequence[Side]) -> str:
+    if len(compared) > 2:
+        return f"{len(compared)} runs compared"
+    return " and ".join(side.name for side in compared)
 
 
 def _kept(blocks: Sequence[Block | None]) -> tuple[Block, ...]:
     return tuple(block for block in blocks if block is not None)
 
 
-def _figures(compared: Sequence[Side]) -> Figures:
-    return Figures(figures=tuple(_figure(side) for side in compared))
+def _figures(found: Comparison) -> Figures:
+    figures = [_figure(side) for side in found.sides]
+    if len(found.matches) == 1:
+        figures.append(_apart(found.matches[0]))
+    return Figures(figures=tuple(figures))
 
 
 def _figure(side: Side) -> Figure:
@@ -103,10 +120,19 @@ def _figure(side: Side) -> Figure:
         score = side.runs[0].score
         low, high = score.interval
         pictures = counted(score.count, "picture")
-        detail = f"{100 * low:.1f}–{100 * high:.1f} %, {pictures}"
+        detail = f"accuracy on {pictures}, {100 * low:.1f}–{100 * high:.1f} %"
     else:
-        detail = f"± {100 * deviation:.2f} over {len(side.runs)} seeds"
-    return Figure(label=f"accuracy {side.letter}", value=percent(mean), detail=detail)
+        detail = f"accuracy ± {100 * deviation:.2f} over {len(side.runs)} seeds"
+    label = f"{side.letter} {side.name}"
+    return Figure(label=label, value=percent(mean), detail=detail)
+
+
+def _apart(match: Match) -> Figure:
+    detail = "points of accuracy"
+    if match.interval:
+        detail += f", {span(match.interval)}, p {p_equals(match.p)}"
+    value = points(match.difference)
+    return Figure(label=match.letters, value=value, detail=detail)
 
 
 def _flips(match: Match) -> Section:

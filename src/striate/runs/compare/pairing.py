@@ -155,18 +155,23 @@ def _flip(judged: Sequence[tuple[Pairing, int]]) -> Flip:
     pairing, k = judged[0]
     row = int(pairing.rows[0][k])
     answers = pairing.first.predictions
-    sides = [_said(judged, side) for side in (0, 1)]
-    costs = [float(p.costs[k]) for p, k in judged]
+    one, two = (_said(judged, side) for side in (0, 1))
     return Flip(
         path=answers.paths[row],
         label=answers.labels[int(answers.truth[row])],
-        said=(sides[0][0], sides[1][0]),
-        sure=(sides[0][1], sides[1][1]),
+        said=(one[0], two[0]),
+        sure=(one[1], two[1]),
         right=(_times_right(judged, 0), _times_right(judged, 1)),
         times=len(judged),
-        cost=sum(costs) / len(costs),
-        source=(pairing.first, row),
+        cost=sum(float(p.costs[k]) for p, k in judged) / len(judged),
+        source=_larger((pairing.first, row), (pairing.second, int(pairing.rows[1][k]))),
     )
+
+
+def _larger(*sources: tuple[Contender, int]) -> tuple[Contender, int]:
+    """Return the run that looks at the picture in more detail, the first if equal."""
+    specs = [run.run.preprocess.spec for run, _ in sources]
+    return sources[int(np.argmax([spec.height * spec.width for spec in specs]))]
 
 
 def _times_right(judged: Sequence[tuple[Pairing, int]], side: int) -> int:

@@ -50,12 +50,12 @@ def differing_table(found: Sequence[Differing], compared: Sequence[Side]) -> Tab
 
 @dataclass(frozen=True, kw_only=True)
 class Measure:
-    """A figure of a run, and how it is written, with its deviation where it has one."""
+    """A figure of a run, how it is written, and how with a deviation over seeds."""
 
     title: str
     ask: Callable[[Contender], float | None]
     write: Callable[[float], str]
-    deviate: Callable[[float], str] | None = None
+    spread: Callable[[float, float], str] = "{:,.0f} ± {:,.0f}".format
 
     def of(self, side: Side) -> str:
         """Return the figure of a side: its run's, or the mean over its seeds."""
@@ -63,52 +63,50 @@ class Measure:
         if not values:
             return "–"
         mean, deviation = mean_and_deviation(values)
-        if deviation is None or (deviation == 0 and self.deviate is None):
-            return self.write(mean)
-        return f"{self.write(mean)} ± {(self.deviate or self.write)(deviation)}"
+        return self.spread(mean, deviation) if deviation else self.write(mean)
 
 
 def _fact(name: str) -> Callable[[Contender], float | None]:
     return lambda run: run.facts.get(name)
 
 
-def _points(share: float) -> str:
-    return f"{100 * share:.2f}"
+def _share(title: str, ask: Callable[[Contender], float]) -> Measure:
+    def spread(mean: float, deviation: float) -> str:
+        return f"{100 * mean:.2f} ± {100 * deviation:.2f} %"
+
+    return Measure(title=title, ask=ask, write=percent, spread=spread)
+
+
+def _count(title: str, ask: Callable[[Contender], float | None]) -> Measure:
+    return Measure(title=title, ask=ask, write="{:,.0f}".format)
 
 
 MEASURES = (
-    Measure(
-        title="accuracy",
-        ask=lambda run: run.score.accuracy,
-        write=percent,
-        deviate=_points,
-    ),
-    Measure(
-        title="balanced accuracy",
-        ask=lambda run: run.score.balanced_accuracy,
-        write=percent,
-        deviate=_points,
-    ),
+    _share("accuracy", lambda run: run.score.accuracy),
+    _share("balanced accuracy", lambda run: run.score.balanced_accuracy),
     Measure(
         title="cross-entropy, nats",
         ask=lambda run: run.score.loss,
         write="{:.4f}".format,
+        spread="{:.4f} ± {:.4f}".format,
     ),
+    _share("calibration error", lambda run: run.score.calibration_error),
+    _count("pictures judged", lambda run: run.score.count),
+    _count("parameters", _fact("parameters")),
+    _count("multiply-adds", lambda run: run.macs),
     Measure(
-        title="calibration error",
-        ask=lambda run: run.score.calibration_error,
-        write=percent,
-        deviate=_points,
+        title="training time",
+        ask=_fact("seconds"),
+        write=duration,
+        spread="{:,.1f} ± {:,.1f} s".format,
     ),
+    _count("images/s", _fact("images_per_second")),
     Measure(
-        title="pictures judged", ask=lambda run: run.score.count, write="{:,.0f}".format
+        title="best epoch",
+        ask=_fact("best_epoch"),
+        write="{:.0f}".format,
+        spread="{:.1f} ± {:.1f}".format,
     ),
-    Measure(title="parameters", ask=_fact("parameters"), write="{:,.0f}".format),
-    Measure(title="multiply-adds", ask=lambda run: run.macs, write="{:,.0f}".format),
-    Measure(title="training time", ask=_fact("seconds"), write=duration),
-    Measure(title="images/s", ask=_fact("images_per_second"), write="{:,.0f}".format),
-    Measure(title="epochs", ask=_fact("epochs"), write="{:.4g}".format),
-    Measure(title="best epoch", ask=_fact("best_epoch"), write="{:.4g}".format),
 )
 
 
@@ -117,12 +115,12 @@ def results_table(compared: Sequence[Side], part: str) -> Table:
     lines = [(m.title, [m.of(side) for side in compared]) for m in MEASURES]
     if all(len(side.runs) == 1 for side in compared):
         lines.insert(1, ("95 % interval", [_interval(side) for side in compared]))
-    notes = {True: "Mean ± deviation over the seeds; accuracies deviate in points."}
+    several = any(len(side.runs) > 1 for side in compared)
     return _laid(
         f"On the {part} part",
         [side.letter for side in compared],
         lines,
-        notes.get(any(len(side.runs) > 1 for side in compared), ""),
+        "Mean ± deviation over the seeds." * several,
     )
 
 

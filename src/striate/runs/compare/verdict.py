@@ -11,6 +11,7 @@ from striate.runs.compare.match import Match
 from striate.runs.compare.sides import Side
 
 LEVEL = 0.05
+TOLD_SINGLY = 2  # matches; of more, the tables hold the figures
 
 
 def points(share: float) -> str:
@@ -62,6 +63,40 @@ def p_text(p: float | None) -> str:
     return f"{p:.2f}" if p >= 0.095 else f"{p:.2g}"
 
 
+def p_equals(p: float | None) -> str:
+    """Write what follows the letter p.
+
+    Example:
+        >>> p_equals(0.34), p_equals(1e-9)
+        ('= 0.34', '< 0.0001')
+    """
+    text = p_text(p)
+    return text if text.startswith("<") else f"= {text}"
+
+
+def verdicts(found: Sequence[Match]) -> Iterator[Prose]:
+    """Yield what each match shows; of many, which sides are better and which worse."""
+    tests = sum(match.p is not None for match in found)
+    if len(found) <= TOLD_SINGLY:
+        yield from (verdict(match, tests) for match in found)
+        return
+    first = found[0].first.letter
+    heaps: dict[str, list[str]] = {}
+    for match in found:
+        heaps.setdefault(_heap(match, first), []).append(match.second.letter)
+    told = [f"{heap}: {', '.join(letters)}." for heap, letters in heaps.items()]
+    corrected = f" The p-values are corrected for {tests} tests (Holm)." * bool(tests)
+    yield Prose(text=" ".join(told) + corrected)
+
+
+def _heap(match: Match, first: str) -> str:
+    if match.corrected is None:
+        return "Not tested"
+    if match.corrected >= LEVEL:
+        return f"Not told apart from {first}"
+    return f"{'Better' if match.difference > 0 else 'Worse'} than {first}"
+
+
 def verdict(match: Match, tests: int) -> Prose:
     """Return what a match shows, in a few sentences.
 
@@ -92,15 +127,11 @@ def _of_pictures(match: Match) -> Iterator[str]:
 
 def _of_seeds(match: Match) -> Iterator[str]:
     a, b = match.first, match.second
-    paired = match.how == "seeds"
     over = f"{len(match.pairings)} seeds, each against its twin"
-    if not paired:
+    if match.how == "unpaired":
         over = f"{len(a.runs)} and {len(b.runs)} seeds"
     within = f" (95 % interval {span(match.interval)})" if match.interval else ""
-    yield (
-        f"{b.letter} is {points(match.difference)} points of accuracy from {a.letter}"
-        f"{within}, over {over}."
-    )
+    yield f"{_apart(match)}{within}, in the mean over {over}."
     if match.overlap:
         yield (
             "The seeds deal the pictures anew and so share training pictures; the "
@@ -108,10 +139,16 @@ def _of_seeds(match: Match) -> Iterator[str]:
         )
 
 
+def _apart(match: Match) -> str:
+    far = points(abs(match.difference)).lstrip("+")
+    way = "above" if match.difference > 0 else "below"
+    owner = f"{match.second.letter}'s accuracy is {far} points {way}"
+    return f"{owner} {match.first.letter}'s"
+
+
 def _of_nothing(match: Match) -> Iterator[str]:
     a, b = match.first, match.second
-    apart = f"{b.letter} is {points(match.difference)} points of accuracy from "
-    yield f"{apart}{a.letter}."
+    yield f"{_apart(match)}."
     if len(a.runs) == len(b.runs) == 1:
         yield "No picture was judged by both, so nothing can be tested."
     else:
@@ -126,9 +163,7 @@ def _answer(match: Match, tests: int) -> Iterator[str]:
         return
     what = "networks" if match.how == "pictures" else "settings"
     of = f" (corrected for {tests} tests)" if tests > 1 else ""
-    p = p_text(match.corrected)
-    chance = p if p.startswith("<") else f"= {p}"
-    yield f"p {chance}{of}:"
+    yield f"p {p_equals(match.corrected)}{of}:"
     if match.corrected < LEVEL:
         better = match.second if match.difference > 0 else match.first
         yield f"{better.letter} is better."
