@@ -47,8 +47,8 @@ def made_run(
     numbers = list(range(len(right))) if pictures is None else list(pictures)
     truth = [classes[n % len(classes)] for n in numbers] if labels is None else labels
     judged = [
-        (f"{n:04}.png", t, part, "", f"c{n}")
-        for n, t in zip(numbers, truth, strict=True)
+        (f"{number:04}.png", label, part, "", f"c{number}")
+        for number, label in zip(numbers, truth, strict=True)
     ]
     rest = [(f"t{n:04}.png", "across", "train", "", f"t{n}") for n in range(train)]
     recipe = Recipe(data="stripes", model="notes_grey", **settings).resolved()

@@ -239,7 +239,7 @@ def test_a_mean_of_differences():
 def test_one_class_is_tangos_interval():
     one = Paired(both=40, gained=6, lost=1, neither=3)
     middle, interval = balanced_difference([one])
-    assert middle == one.difference
+    assert middle == pytest.approx(one.difference)
     assert interval == pytest.approx(one.interval)
 
 

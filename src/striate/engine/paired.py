@@ -151,7 +151,7 @@ def balanced_difference(classes: Sequence[Paired]) -> tuple[float, Interval]:
         >>> one = Paired(both=40, gained=6, lost=1, neither=3)
         >>> difference, (low, high) = balanced_difference([one, one])
         >>> round(difference, 3), round(low, 3), round(high, 3)
-        (0.1, 0.026, 0.187)
+        (0.1, 0.031, 0.182)
     """
     size = len(classes)
     gained = sum(c.gained / c.count for c in classes) / size

@@ -99,7 +99,8 @@ def page_of(found: Comparison) -> Page:
 
 def _title(compared: Sequence[Side]) -> str:
     if len(compared) > 2:
-        return f"{len(compared)} runs compared"
+        several = any(len(side.runs) > 1 for side in compared)
+        return f"{len(compared)} {'settings' if several else 'runs'} compared"
     return " and ".join(side.name for side in compared)
 
 

@@ -81,10 +81,11 @@ def verdicts(found: Sequence[Match]) -> Iterator[Prose]:
         yield from (verdict(match, tests) for match in found)
         return
     first = found[0].first.letter
-    heaps: dict[str, list[str]] = {}
+    order = ("Better than", "Worse than", "Not told apart from")
+    heaps: dict[str, list[str]] = {f"{words} {first}": [] for words in order}
     for match in found:
         heaps.setdefault(_heap(match, first), []).append(match.second.letter)
-    told = [f"{heap}: {', '.join(letters)}." for heap, letters in heaps.items()]
+    told = [f"{heap}: {', '.join(all_)}." for heap, all_ in heaps.items() if all_]
     corrected = f" The p-values are corrected for {tests} tests (Holm)." * bool(tests)
     yield Prose(text=" ".join(told) + corrected)
 
