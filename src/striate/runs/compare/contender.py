@@ -23,6 +23,7 @@ from striate.runs.run import Run
 
 Key = tuple[str, str, int]  # content, label, and which of its copies
 PARTS = ("test", "val")
+CURVES = {"train_loss", "val_loss", "val_accuracy"}
 LISTED = 5
 _FACTS = ("path", "label", "split", "content")
 
@@ -162,6 +163,7 @@ def _few(classes: set[str]) -> str:
 
 def _contender(run: Run, part: str, labels: Labels) -> Contender:
     predictions = _in_order(run.predictions(part), labels)
+    _check_history(run)
     path = run.path / names.SPLIT
     rows = read_csv(path)
     if not rows or any(rows[0].get(fact) is None for fact in _FACTS):
@@ -177,6 +179,19 @@ def _contender(run: Run, part: str, labels: Labels) -> Contender:
         parts=dict(Counter(row["split"] for row in rows)),
         data=hash_rows(sorted((row["content"], row["label"]) for row in rows)),
     )
+
+
+def _check_history(run: Run) -> None:
+    """Make sure that the learning curves can be drawn."""
+    try:
+        rows = run.history
+        sound = bool(rows) and all(row.keys() >= CURVES for row in rows)
+    except (TypeError, ValueError):
+        sound = False
+    if not sound:
+        what = f"{names.RESULTS} is damaged: it has no sound row an epoch"
+        fix = "restore it from a copy, or train again"
+        raise RunError(what, where=run.path / names.RESULTS, fix=fix)
 
 
 def _in_order(predictions: Predictions, labels: Labels) -> Predictions:

@@ -89,10 +89,10 @@ def page_of(found: Comparison) -> Page:
     if classes:
         sections.append(Section(title="By class", blocks=classes))
     sections += [_flips(match) for match in found.matches if match.pairings]
-    facts = found.sides[0].runs[0].facts
+    data = found.sides[0].runs[0].facts.get("data", {})
     return Page(
         title=_title(found.sides),
-        subtitle=f"On the {found.part} part of {facts['data']['name']}.",
+        subtitle=f"On the {found.part} part of {data.get('name', 'the data')}.",
         sections=tuple(sections),
     )
 
