@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from striate.models.catalogue import create_model as create_model
     from striate.models.catalogue import networks as networks
     from striate.models.weights import load_pretrained as load_pretrained
+    from striate.runs.compare.result import compare as compare
     from striate.runs.curve.curve import LearningCurve as LearningCurve
     from striate.runs.curve.curve import learning_curve as learning_curve
     from striate.runs.predict import predict as predict
@@ -42,6 +43,7 @@ _HOMES = {
     "Recipe": "striate.runs.recipe",
     "Run": "striate.runs.run",
     "check_data": "striate.data.check.check",
+    "compare": "striate.runs.compare.result",
     "create_model": "striate.models.catalogue",
     "from_arrays": "striate.data.sources.source",
     "learning_curve": "striate.runs.curve.curve",

@@ -10,7 +10,16 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from striate.cli import data, evaluate, models, predict, report, summary, train
+from striate.cli import (
+    compare,
+    data,
+    evaluate,
+    models,
+    predict,
+    report,
+    summary,
+    train,
+)
 from striate.core.errors import SettingError, StriateError
 from striate.core.registry import nearest
 
@@ -19,6 +28,7 @@ VERBS = {
     "evaluate": evaluate,
     "predict": predict,
     "summary": summary,
+    "compare": compare,
     "data": data,
     "models": models,
     "report": report,

@@ -26,11 +26,20 @@ if TYPE_CHECKING:
 CLASSES_NAMED = 12
 CLASSES_SHOWN = 20
 ANSWERS_SHOWN = 40
+WIDE = 180  # columns of a file or pipe
 
 
 def console() -> Console:
     """Return the console of results: stdout, colours only in a terminal."""
     return Console(file=sys.stdout, highlight=False, soft_wrap=True)
+
+
+def wide_console() -> Console:
+    """Return the console of tables: a file or pipe, which need not scroll, is wide."""
+    out = console()
+    if not out.is_terminal:
+        out.width = WIDE
+    return out
 
 
 def print_data(data: ImageData, folder: Path) -> None:

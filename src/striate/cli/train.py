@@ -27,6 +27,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--overwrite", action="store_true", help="replace the run folder in --out"
     )
+    parser.add_argument(
+        "--resume", metavar="RUN", help="go on with a stopped run; needs nothing else"
+    )
+    parser.add_argument(
+        "--tensorboard", action="store_true", help="write event files for TensorBoard"
+    )
     parser.add_argument("--quiet", action="store_true", help="show no progress")
 
 
@@ -84,6 +90,7 @@ def run(options: argparse.Namespace) -> int:
         overwrite=options.overwrite,
         begun=begun,
         quiet=quiet,
+        tensorboard=options.tensorboard,
     )
     if options.json:
         print(summary_json(finished))
@@ -128,7 +135,13 @@ def _resume(options: argparse.Namespace) -> int:
             print_resumed(resumed)
 
     quiet = options.quiet or options.json
-    finished = go_on(options.resume, _flags(options), begun=begun, quiet=quiet)
+    finished = go_on(
+        options.resume,
+        _flags(options),
+        begun=begun,
+        quiet=quiet,
+        tensorboard=options.tensorboard,
+    )
     if options.json:
         print(summary_json(finished, resumed_at=how[0].at.step, exact=how[0].exact))
     else:

@@ -25,6 +25,7 @@ WEIGHTS = "weights"
 BEST = "weights/best.safetensors"
 FIRST_LAYER = "weights/first_layer_initial.safetensors"
 PLOTS = "plots"
+TENSORBOARD = "tensorboard"
 LEFT_EARLY = (f".{MANIFEST}.",)  # all that a run killed at its very start may leave
 
 

@@ -16,14 +16,11 @@ from striate.core import device as devices
 from striate.core.files import hash_rows, read_json, write_json
 from striate.data.image_data import ImageData
 from striate.runs.folder import MANIFEST
-from striate.runs.recipe import Recipe
+from striate.runs.recipe import INCIDENTAL, Recipe
 
 COMPUTING = ("striate", "torch", "numpy", "pillow", "simplejpeg")
 # Settings that no result depends on; where the pictures lie is told by `pictures`.
-UNBINDING = (
-    *("data", "device", "save_every", "on_nonfinite"),
-    *("cache", "cache_gb", "workers"),
-)
+UNBINDING = {"data", *INCIDENTAL}
 PACKAGES = ("striate", "torch", "numpy", "pillow", "simplejpeg", "safetensors")
 
 

@@ -18,6 +18,7 @@ from striate.data.image_data import ImageData
 from striate.engine.journal import changed_files
 from striate.engine.keeper import LAST, state_of
 from striate.engine.position import Position
+from striate.engine.tensorboard import check_tensorboard
 from striate.engine.vault import Sealed, Vault
 from striate.runs import folder as names
 from striate.runs.changes import data_changes, differences
@@ -89,6 +90,7 @@ def resume(
     data: ImageData | None = None,
     begun: Callable[[Resumed], None] = _nobody,
     quiet: bool = False,
+    tensorboard: bool = False,
     **settings: Any,
 ) -> Run:
     """Go on with a run from its newest sound checkpoint, and finish it.
@@ -99,6 +101,7 @@ def resume(
         data: The pictures, where they came from memory.
         begun: Told how the run goes on before it does.
         quiet: Show no progress.
+        tensorboard: Write event files too, as `train` does.
         settings: Changes to the run's own, such as `epochs=20`; they are written to
             `args.yaml`, and make the run inexact if a result depends on them.
 
@@ -106,7 +109,15 @@ def resume(
         StriateError: There is nothing to go on from, or the data, the settings or the
             disk do not admit it.
     """
-    return go_on(path, settings, model=model, data=data, begun=begun, quiet=quiet)
+    return go_on(
+        path,
+        settings,
+        model=model,
+        data=data,
+        begun=begun,
+        quiet=quiet,
+        tensorboard=tensorboard,
+    )
 
 
 def go_on(
@@ -117,8 +128,11 @@ def go_on(
     data: ImageData | None = None,
     begun: Callable[[Resumed], None] = _nobody,
     quiet: bool = False,
+    tensorboard: bool = False,
 ) -> Run:
     """Do what `resume` says; a setting may be called as one of its arguments is."""
+    if tensorboard:
+        check_tensorboard()
     run = Run(path, model=model, data=data)
     with held(run.path):
         old = make_recipe(read_settings(run.path / names.ARGS))
@@ -126,7 +140,7 @@ def go_on(
         sealed, flaws = Vault(run.path / names.WEIGHTS / LAST).newest()
         if sealed is None:
             _check_unlearnt(run.path, flaws)
-            return _from_the_start(run, recipe, model, data, begun, quiet)
+            return _from_the_start(run, recipe, model, data, begun, quiet, tensorboard)
         at, marks = state_of(sealed)
         if run.manifest["status"] == "done" and _finished(at, recipe):
             begun(Resumed(folder=run.path, recipe=recipe, data=None, at=at))
@@ -140,8 +154,16 @@ def go_on(
         place(network, run.data, recipe)
         _write_down(resumed, recipe != old)
         begun(resumed)
-        inexact = resumed.inexact
-        return run_in(run.path, network, run.data, recipe, quiet, sealed, inexact)
+        return run_in(
+            run.path,
+            network,
+            run.data,
+            recipe,
+            quiet,
+            sealed,
+            resumed.inexact,
+            tensorboard,
+        )
 
 
 def _changed(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
@@ -176,6 +198,7 @@ def _from_the_start(
     data: ImageData | None,
     begun: Callable[[Resumed], None],
     quiet: bool,
+    tensorboard: bool,
 ) -> Run:
     """Begin a run that was stopped before its first checkpoint: nothing was learnt."""
     if data is None:
@@ -188,7 +211,7 @@ def _from_the_start(
     notes = ("the run was stopped before it had learnt anything; it begins",)
     at = Position()
     begun(Resumed(folder=run.path, recipe=recipe, data=data, at=at, notes=notes))
-    return run_in(run.path, network, data, recipe, quiet)
+    return run_in(run.path, network, data, recipe, quiet, tensorboard=tensorboard)
 
 
 def _survey(

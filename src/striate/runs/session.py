@@ -21,7 +21,8 @@ from striate.engine.interrupt import Asked, polite_interrupt
 from striate.engine.journal import Journal
 from striate.engine.keeper import LAST, Keeper, state_of
 from striate.engine.loop import Plan, fit
-from striate.engine.position import EpochDone, Position
+from striate.engine.position import EpochDone, Observer, Position
+from striate.engine.tensorboard import boards
 from striate.engine.timing import Timing
 from striate.engine.vault import Sealed, Vault
 from striate.runs import folder as names
@@ -49,6 +50,7 @@ class Job:
         facts: What decides the bits of the results.
         inexact: Why the run no longer equals one that was never stopped; grows.
         quiet: Show no progress.
+        tensorboard: Write event files too.
     """
 
     folder: Path
@@ -61,6 +63,7 @@ class Job:
     facts: Mapping[str, str]
     inexact: list[str]
     quiet: bool
+    tensorboard: bool = False
 
     @property
     def unread(self) -> list[str]:
@@ -115,6 +118,7 @@ def _sit(job: Job, sealed: Sealed | None, brake: float) -> Learnt:
         Journal(job.folder, job.train.indices, marks) as journal,
         Timing(job.folder, len(at.history), before) as timing,
         Display(job.plan.epochs, job.train, job.quiet, job.plan.balanced) as display,
+        boards(job.folder / names.TENSORBOARD, job.tensorboard, at.step) as board,
         chance_kept(),
         devices.flushed_denormals(),
         polite_interrupt() as asked,
@@ -124,7 +128,7 @@ def _sit(job: Job, sealed: Sealed | None, brake: float) -> Learnt:
             keeper.restore(sealed)
         keeper.at.brake = min(keeper.at.brake, brake)
         keeper.save()
-        watchers = (journal, timing, keeper, display)
+        watchers: tuple[Observer, ...] = (journal, timing, keeper, display, *board)
         blowups = Blowups(job.folder, job.recipe, job.train, job.val, display.note)
         parts = job.train, job.val, job.plan
         try:

@@ -19,6 +19,7 @@ from striate.engine.checkpoint import load_weights
 from striate.engine.loop import Plan
 from striate.engine.optim import make_optimizer
 from striate.engine.schedule import SCHEDULES
+from striate.engine.tensorboard import check_tensorboard
 from striate.engine.vault import Sealed
 from striate.models.catalogue import find
 from striate.runs import folder as names
@@ -53,6 +54,7 @@ def train_recipe(
     overwrite: bool = False,
     begun: Begun = _nobody,
     quiet: bool = False,
+    tensorboard: bool = False,
 ) -> Run:
     """Do everything a recipe says: read the data, build the network, train, judge.
 
@@ -63,10 +65,13 @@ def train_recipe(
         overwrite: Replace a run folder that is there.
         begun: Told the data and the run folder before learning begins.
         quiet: Show no progress.
+        tensorboard: Write event files too, for watching the run in TensorBoard.
 
     Raises:
         StriateError: The data, the settings or the disk do not admit it.
     """
+    if tensorboard:
+        check_tensorboard()
     if recipe.model != AUTO:
         find(recipe.model)  # a misspelt name is told before any picture is read
     data = load_recipe(recipe, quiet=quiet) if data is None else data
@@ -74,7 +79,7 @@ def train_recipe(
     model = build(recipe, data)
     with _prepared(model, data, recipe, out, overwrite) as folder:
         begun(data, folder)
-        return run_in(folder, model, data, recipe, quiet)
+        return run_in(folder, model, data, recipe, quiet, tensorboard=tensorboard)
 
 
 def train(
@@ -84,6 +89,7 @@ def train(
     out: str | Path | None = None,
     overwrite: bool = False,
     quiet: bool = False,
+    tensorboard: bool = False,
     **settings: Any,
 ) -> Run:
     """Train any network on loaded data; the settings are those of `Recipe`.
@@ -95,11 +101,14 @@ def train(
         out: The run folder; `runs/train/<data>-<class>` where not given.
         overwrite: Replace a run folder that is there.
         quiet: Show no progress.
+        tensorboard: Write event files too, for watching the run in TensorBoard.
         settings: For example `epochs=10, lr=0.01`.
 
     Raises:
         StriateError: The settings, the network or the disk do not admit it.
     """
+    if tensorboard:
+        check_tensorboard()
     if decided := LOADED & settings.keys():
         what = f"{', '.join(sorted(decided))} is decided when pictures are loaded"
         raise SettingError(what, where="train", fix="give it to load_data instead")
@@ -108,7 +117,7 @@ def train(
     recipe = resolve(make_recipe(settings, fixed), data)
     where = Path(out) if out is not None else None
     with _prepared(model, data, recipe, where, overwrite) as folder:
-        return run_in(folder, model, data, recipe, quiet)
+        return run_in(folder, model, data, recipe, quiet, tensorboard=tensorboard)
 
 
 @contextmanager
@@ -136,6 +145,7 @@ def run_in(
     quiet: bool,
     sealed: Sealed | None = None,
     inexact: Sequence[str] = (),
+    tensorboard: bool = False,
 ) -> Run:
     """Learn into a run folder that is held, from a checkpoint where given, and judge.
 
@@ -143,7 +153,7 @@ def run_in(
         StriateError: It was stopped, or blew up, or the disk refused.
     """
     try:
-        job = _job(folder, model, data, recipe, quiet, list(inexact))
+        job = _job(folder, model, data, recipe, quiet, list(inexact), tensorboard)
         learnt = learn(job, sealed)
         if job.inexact:
             update_manifest(folder, exact=exactness(job.inexact))
@@ -164,6 +174,7 @@ def _job(
     recipe: Recipe,
     quiet: bool,
     inexact: list[str],
+    tensorboard: bool,
 ) -> Job:
     """Put together everything that learns, and what it learns from."""
     device = devices.choose(recipe.device)
@@ -207,6 +218,7 @@ def _job(
         facts=circumstances(recipe, data, device),
         inexact=inexact,
         quiet=quiet,
+        tensorboard=tensorboard,
     )
 
 
