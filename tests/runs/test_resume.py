@@ -345,7 +345,7 @@ def test_removed_and_changed_pictures_are_told(striate, photos):
     assert exactness(said).endswith(", now 1 removed and 1 changed)")
     assert exactness(said).startswith("no (pictures: ")
     assert f"note: 1 picture removed or no longer usable: {gone}" in said.out
-    assert f"note: 1 picture changed: {other}" in said.out
+    assert f"note: 1 picture changed since the run began: {other}" in said.out
 
 
 def test_many_changes_are_counted(striate, photos):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from striate.core.errors import RunError
 from striate.core.files import read_csv
 from striate.data.image_data import ImageData
+from striate.data.scan import CHANGED
 from striate.data.split.file import SPARE
 from striate.runs import folder as names
 from striate.runs.manifest import data_hash
@@ -53,7 +54,7 @@ class DataChanges:
         kinds = {
             "added since the run began, not used": self.added,
             "removed or no longer usable": self.removed,
-            "changed": self.changed,
+            "changed since the run began": self.changed,
         }
         return [
             f"{len(paths):,} {_pictures(paths)} {kind}: {_listed(paths)}"
@@ -90,10 +91,13 @@ def data_changes(run: Run) -> DataChanges:
         if r["path"] not in spare
     }
     now = {r.path: (r.label, r.part, r.content) for r in data.rows}
+    changed = {skip.path for skip in data.quarantined if skip.reason == CHANGED}
+    changed |= {path for path in now if then.get(path) != now[path]}
+    gone = then.keys() - now.keys() - changed
     return DataChanges(
         added=[path for path in new if path not in spare],
-        removed=[path for path in then if path not in now],
-        changed=[path for path in now if then.get(path) != now[path]],
+        removed=[path for path in then if path in gone],
+        changed=sorted(changed),
     )
 
 
