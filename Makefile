@@ -47,11 +47,12 @@ $(TWINS)/.ready: $(READY)
 	echo "$(CURDIR)/src" >> $$($(TWINS)/bin/python $(SITE))/outer.pth
 	$(TWINS)/bin/python -m pip install --quiet --no-deps torchvision==0.28.0
 	$(TWINS)/bin/python -m pip install --quiet scikit-image==0.26.0
+	$(TWINS)/bin/python -m pip install --quiet --no-deps tensorboard==2.21.0 absl-py==2.5.1
 	@touch $@
 
 twins: $(TWINS)/.ready
 	OMP_NUM_THREADS=1 $(TWINS)/bin/python -m pytest tests/models/test_twins.py \
-		tests/models/test_weights.py
+		tests/models/test_weights.py tests/engine/test_tensorboard.py
 
 bench: $(READY)
 	$(BIN)/python benchmarks/digits.py

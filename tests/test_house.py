@@ -71,10 +71,11 @@ def test_one_foreign_library_one_file():
         "matplotlib": {"report/plots.py"},
         "yaml": {"runs/recipe.py"},
         "safetensors": {"engine/checkpoint.py", "models/weights.py"},
+        "scipy": {"engine/significance.py", "runs/curve/power_law.py"},
         "sklearn": {"data/sources/named.py"},
         "fsspec": {"data/sources/remote.py"},
-        "scipy": {"runs/curve/power_law.py"},
         "xxhash": {"data/picture/identity.py", "data/store/packs.py"},
+        "tensorboardX": {"engine/tensorboard.py"},
     }
     found: dict[str, set[str]] = {name: set() for name in homes}
     for path in FILES:
@@ -113,6 +114,7 @@ def test_exported_names_are_frozen_and_real():
         "Recipe",
         "Run",
         "check_data",
+        "compare",
         "create_model",
         "from_arrays",
         "learning_curve",
@@ -122,6 +124,7 @@ def test_exported_names_are_frozen_and_real():
         "networks",
         "predict",
         "preview",
+        "resume",
         "summary",
         "train",
         "train_recipe",
@@ -138,15 +141,16 @@ FLAGS = {
     "--cache-gb --class-weights --colour --config --crop --cutmix "
     "--device --epochs --erase --fold --folds --fraction "
     "--image-size --in-chans --jpeg --json --label-smoothing --lr "
-    "--mean --mirror --mixup --model --momentum --normalise "
+    "--mean --mirror --mixup --model --momentum --normalise --on-nonfinite "
     "--optimizer --out --overwrite --patience --preset --quiet "
-    "--resize --rotate --scale --schedule --seed --shear --shift "
-    "--split --std --test-fraction --val-fraction --warp "
+    "--resize --resume --rotate --save-every --scale --schedule --seed --shear "
+    "--shift --split --std --tensorboard --test-fraction --val-fraction --warp "
     "--weight-decay --white --workers",
     "evaluate": "--data --json --part",
     "predict": "--json --out",
     "summary": "--against --batch-size --csv --depth --effective --explain "
     "--html --image-size --in-chans --json --num-classes --real",
+    "compare": "--html --json --part",
     "data": "--json",
     "data check": "--csv --html --json --labels --near --quiet --ranking --since "
     "--workers",
@@ -163,9 +167,9 @@ FLAGS = {
     "--cache-gb --class-weights --colour --config --crop --cutmix "
     "--device --epochs --erase --fractions --goal --image-size "
     "--in-chans --jpeg --json --label-smoothing --lr --mean "
-    "--mirror --mixup --model --momentum --normalise --optimizer "
+    "--mirror --mixup --model --momentum --normalise --on-nonfinite --optimizer "
     "--out --overwrite --patience --preset --quiet --resize "
-    "--rotate --scale --schedule --seed --seeds --shear --shift "
+    "--rotate --save-every --scale --schedule --seed --seeds --shear --shift "
     "--split --std --test-fraction --val-fraction --warp "
     "--weight-decay --white --workers",
     "models": "--json",

@@ -24,11 +24,13 @@ if TYPE_CHECKING:
     from striate.models.catalogue import networks as networks
     from striate.models.weights import load_pretrained as load_pretrained
     from striate.runs.check.check import check_data as check_data
+    from striate.runs.compare.result import compare as compare
     from striate.runs.curve.curve import LearningCurve as LearningCurve
     from striate.runs.curve.curve import learning_curve as learning_curve
     from striate.runs.predict import predict as predict
     from striate.runs.preview.preview import preview as preview
     from striate.runs.recipe import Recipe as Recipe
+    from striate.runs.resume import resume as resume
     from striate.runs.run import Run as Run
     from striate.runs.run import load_run as load_run
     from striate.runs.summary import summary as summary
@@ -41,6 +43,7 @@ _HOMES = {
     "Recipe": "striate.runs.recipe",
     "Run": "striate.runs.run",
     "check_data": "striate.runs.check.check",
+    "compare": "striate.runs.compare.result",
     "create_model": "striate.models.catalogue",
     "from_arrays": "striate.data.sources.source",
     "learning_curve": "striate.runs.curve.curve",
@@ -50,6 +53,7 @@ _HOMES = {
     "networks": "striate.models.catalogue",
     "predict": "striate.runs.predict",
     "preview": "striate.runs.preview.preview",
+    "resume": "striate.runs.resume",
     "summary": "striate.runs.summary",
     "train": "striate.runs.train",
     "train_recipe": "striate.runs.train",

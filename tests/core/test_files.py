@@ -22,7 +22,7 @@ from striate.core.errors import RunError, StorageError
         (errno.EMFILE, "Too many open files"),
     ],
 )
-@pytest.mark.parametrize("call", ["fsync", "replace", "fdopen"])
+@pytest.mark.parametrize("call", ["fsync", "replace", "write", "open"])
 def test_a_refused_write_leaves_the_old_file(
     tmp_path, monkeypatch, number, words, call
 ):
@@ -52,7 +52,11 @@ def test_an_error_without_a_number():
         raise OSError("odd thing")
 
 
-def test_free_space_unknown(tmp_path):
+def test_free_space_unknown(tmp_path, monkeypatch):
+    def refuse(folder):
+        raise OSError(errno.EIO, "x")
+
+    monkeypatch.setattr(files.shutil, "disk_usage", refuse)
     told = pytest.raises(StorageError, match="free space unknown")
     with told, files.storage_errors(tmp_path / "none/file", 7):
         raise OSError(errno.EIO, "x")

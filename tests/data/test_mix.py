@@ -23,6 +23,7 @@ from striate.data.augment.views import changed
 from striate.data.batches import Batches
 from striate.data.part import Part
 from striate.data.picture.preprocess import normalise
+from striate.engine.cost import softmax_cost
 from striate.engine.step import train_step
 
 RGB = Preprocess(
@@ -247,8 +248,8 @@ def test_soft_targets_cost_what_hard_ones_do():
             model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 3))
             optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
             x = torch.rand(3, 1, 2, 2, generator=torch.Generator().manual_seed(1))
-            costs.append(train_step(model, x, y, optimizer, smoothing))
-            costs.append(train_step(model, x, y, optimizer, smoothing))
+            costs.append(train_step(model, x, y, optimizer, softmax_cost(smoothing)))
+            costs.append(train_step(model, x, y, optimizer, softmax_cost(smoothing)))
         assert costs[:2] == pytest.approx(costs[2:], rel=1e-6)
     logits = torch.randn(2, 3)
     half = torch.tensor([[0.5, 0.5, 0.0], [0.0, 0.25, 0.75]])

@@ -178,7 +178,7 @@ class Scripted:
     def __init__(self, model, batch, script):
         self.model, self.batch, self.script = model, batch, script
 
-    def __call__(self, epoch):
+    def __call__(self, epoch, start=0):
         with torch.no_grad():
             for parameter, value in zip(
                 self.model.parameters(), self.script[epoch], strict=True
@@ -214,7 +214,7 @@ class Held:
     def __init__(self, batch):
         self.batch = batch
 
-    def __call__(self, epoch):
+    def __call__(self, epoch, start=0):
         return [self.batch]
 
     def __len__(self):
@@ -287,7 +287,7 @@ def test_a_run_writes_down_how_its_data_was_dealt():
 
 def test_data_that_is_read_already(shared_folder):
     recipe = st.Recipe(data=str(shared_folder), epochs=1, seed=2)
-    from striate.runs.train import load_recipe
+    from striate.runs.prepare import load_recipe
 
     data = load_recipe(recipe)
     first = train_recipe(recipe, data=data, out=Path("a"), quiet=True)

@@ -10,7 +10,16 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from striate.cli import data, evaluate, models, predict, report, summary, train
+from striate.cli import (
+    compare,
+    data,
+    evaluate,
+    models,
+    predict,
+    report,
+    summary,
+    train,
+)
 from striate.core.errors import SettingError, StriateError
 from striate.core.registry import nearest
 
@@ -19,6 +28,7 @@ VERBS = {
     "evaluate": evaluate,
     "predict": predict,
     "summary": summary,
+    "compare": compare,
     "data": data,
     "models": models,
     "report": report,
@@ -76,15 +86,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _run(build_parser(), given)
     except StriateError as error:
-        _print_error(error, "--json" in given)
+        try:
+            _print_error(error, "--json" in given)
+        except OSError:  # the terminal has closed
+            _fall_silent()
         return error.exit_code
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return 130
     except BrokenPipeError:
         # The reader has gone (`| head`); nothing is left to say to it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _fall_silent()
         return 0
+
+
+def _fall_silent() -> None:
+    """Let what is still to be written, also on leaving, go nowhere."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for handle in (1, 2):
+        os.dup2(nowhere, handle)
 
 
 def _speak_anyhow() -> None:

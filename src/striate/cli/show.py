@@ -20,16 +20,26 @@ if TYPE_CHECKING:
     from striate.data.image_data import ImageData
     from striate.engine.metrics import Score
     from striate.runs.predict import Answers
+    from striate.runs.resume import Resumed
     from striate.runs.run import Run
 
 CLASSES_NAMED = 12
 CLASSES_SHOWN = 20
 ANSWERS_SHOWN = 40
+WIDE = 180  # columns of a file or pipe
 
 
 def console() -> Console:
     """Return the console of results: stdout, colours only in a terminal."""
     return Console(file=sys.stdout, highlight=False, soft_wrap=True)
+
+
+def wide_console() -> Console:
+    """Return the console of tables: a file or pipe, which need not scroll, is wide."""
+    out = console()
+    if not out.is_terminal:
+        out.width = WIDE
+    return out
 
 
 def print_data(data: ImageData, folder: Path) -> None:
@@ -55,6 +65,23 @@ def print_set(data: ImageData) -> None:
             out.print(f"  {skip.path}: {skip.reason} ({skip.detail})", markup=False)
     for warning in data.warnings:
         out.print(f"note: {warning}", style="yellow", markup=False)
+
+
+def print_resumed(resumed: Resumed) -> None:
+    """Say where a run goes on, whether exactly, and what was passed over."""
+    out = console()
+    at, recipe = resumed.at, resumed.recipe
+    if resumed.data is None:
+        text = f"finished: {at.epoch} of {recipe.epochs} epochs; nothing is left to do"
+        out.print(text, markup=False)
+        out.print("--epochs N makes it longer, --patience N more patient", style="dim")
+        return
+    print_data(resumed.data, resumed.folder)
+    for note in resumed.notes:
+        out.print(f"note: {note}", style="yellow", markup=False)
+    epoch = min(at.epoch + 1, recipe.epochs)
+    where = f"step {at.step:,}, epoch {epoch} of {recipe.epochs}"
+    out.print(f"resumed at {where}; exact: {resumed.exact}", markup=False)
 
 
 def _listed(labels: Labels) -> str:

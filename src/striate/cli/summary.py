@@ -10,12 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from striate.audit.network import UnfinishedError
     from striate.runs.summary import Summary
-
-WIDE = 180  # columns of a file or pipe, which need not scroll
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -126,10 +122,11 @@ def _data(
 
 
 def _print(first: Summary, second: Summary | None, layer: str | None) -> None:
+    from striate.cli.show import wide_console
     from striate.report.terminal import show
     from striate.runs.summary import compared
 
-    out = _console()
+    out = wide_console()
     if layer is not None:
         show([first.explain(layer)], out)
         return
@@ -145,17 +142,9 @@ def _print(first: Summary, second: Summary | None, layer: str | None) -> None:
 
 def _print_partial(error: UnfinishedError, depth: int | None) -> None:
     from striate.audit.table import layer_table
+    from striate.cli.show import wide_console
     from striate.report.terminal import show
 
     if error.audit.layers:
         title = "What ran before it stopped"
-        show([layer_table(error.audit, depth, title)], _console())
-
-
-def _console() -> Console:
-    from striate.cli.show import console
-
-    out = console()
-    if not out.is_terminal:
-        out.width = WIDE
-    return out
+        show([layer_table(error.audit, depth, title)], wide_console())

@@ -8,6 +8,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from striate.core.errors import SettingError
 from striate.runs.presets import PRESETS
 from striate.runs.recipe import Recipe, make_recipe, read_settings, setting_types
 
@@ -25,6 +26,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, metavar="DIR", help="the run folder")
     parser.add_argument(
         "--overwrite", action="store_true", help="replace the run folder in --out"
+    )
+    parser.add_argument(
+        "--resume", metavar="RUN", help="go on with a stopped run; needs nothing else"
+    )
+    parser.add_argument(
+        "--tensorboard", action="store_true", help="write event files for TensorBoard"
     )
     parser.add_argument("--quiet", action="store_true", help="show no progress")
 
@@ -64,6 +71,8 @@ def add_setting(
 
 def run(options: argparse.Namespace) -> int:
     """Train; print the run folder first and last."""
+    if options.resume:
+        return _resume(options)
     recipe = read_recipe(options)
 
     from striate.cli.show import print_data, print_end
@@ -81,6 +90,7 @@ def run(options: argparse.Namespace) -> int:
         overwrite=options.overwrite,
         begun=begun,
         quiet=quiet,
+        tensorboard=options.tensorboard,
     )
     if options.json:
         print(summary_json(finished))
@@ -93,10 +103,47 @@ def read_recipe(options: argparse.Namespace) -> Recipe:
     """Lay flags over the config file over the preset over the defaults."""
     preset = PRESETS[options.preset].settings if options.preset else {}
     config = read_settings(options.config) if options.config else {}
+    return make_recipe(preset, config, _flags(options))
+
+
+def _flags(options: argparse.Namespace) -> dict[str, Any]:
     known = setting_types()
-    flags = {
+    return {
         name: value
         for name, value in vars(options).items()
         if name in known and not (name == "data" and value is None)
     }
-    return make_recipe(preset, config, flags)
+
+
+def _resume(options: argparse.Namespace) -> int:
+    """Go on with a run; say first from where, and whether that is exact."""
+    for name in ("data", "preset", "config", "out", "overwrite"):
+        if getattr(options, name):
+            fix = f"striate train --resume {options.resume} needs nothing else"
+            flag = "DATA" if name == "data" else f"--{name}"
+            raise SettingError("a run that is resumed has its own", where=flag, fix=fix)
+
+    from striate.cli.show import print_end, print_resumed
+    from striate.runs.resume import Resumed, go_on
+    from striate.runs.train import summary_json
+
+    how: list[Resumed] = []
+
+    def begun(resumed: Resumed) -> None:
+        how.append(resumed)
+        if not options.json:
+            print_resumed(resumed)
+
+    quiet = options.quiet or options.json
+    finished = go_on(
+        options.resume,
+        _flags(options),
+        begun=begun,
+        quiet=quiet,
+        tensorboard=options.tensorboard,
+    )
+    if options.json:
+        print(summary_json(finished, resumed_at=how[0].at.step, exact=how[0].exact))
+    else:
+        print_end(finished)
+    return 0

@@ -71,9 +71,16 @@ class StorageError(StriateError):
 
 
 class NonFiniteError(StriateError):
-    """A loss became NaN or infinite; the weights were not touched by it."""
+    """A loss or gradient became NaN or infinite; the weights were not touched by it.
+
+    `layer` is where it was first seen; `rows` are the bad pictures, where it is known
+    which they are: their positions in the batch, or in the whole of another `part`.
+    """
 
     exit_code = 1
+    layer: str = ""
+    part: str = "train"
+    rows: tuple[int, ...] = ()
 
 
 class InterruptedRunError(StriateError):

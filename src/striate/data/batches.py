@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 
 import numpy as np
 import torch
@@ -49,28 +50,30 @@ class Batches:
     seed: int = 0
     device: torch.device | str = "cpu"
 
-    def __call__(self, epoch: int = 0) -> Iterator[Batch]:
+    def __call__(self, epoch: int = 0, start: int = 0) -> Iterator[Batch]:
         """Yield (input, label) batches: (N, C, H, W) float32 and (N,) int64.
 
-        Where `augment` mixes pictures, targets are (N, classes) float32.
+        Where `augment` mixes pictures, targets are (N, classes) float32. The first
+        `start` batches are left out: no picture of theirs is decoded or changed.
         """
-        views = self._views
+        views, indices = self._views, self.indices(epoch, start)
         if views is not None and views.tape is not None:
-            yield from map(views.moved(epoch), self.indices(epoch))
+            yield from map(views.moved(epoch), indices)
             return
         if views is None:
-            for batch in gathered(self.part.pixels, self.indices(epoch)):
+            for batch in gathered(self.part.pixels, indices):
                 labels = self.part.labels[batch.index]
                 sent = batch.pixels.to(self.device, non_blocking=True)
                 ready = labels.to(self.device, non_blocking=True)
                 yield normalise(sent, self.preprocess), ready
             return
-        for pixels, index in self._held(views, epoch):
+        for pixels, index in self._held(views, epoch, indices):
             yield views(pixels, index, epoch)
 
-    def _held(self, views: Views, epoch: int) -> Iterator[Batch]:
+    def _held(
+        self, views: Views, epoch: int, indices: Iterable[Tensor]
+    ) -> Iterator[Batch]:
         """Yield pictures to be changed and their numbers, crops cut ahead of time."""
-        indices = self.indices(epoch)
         if not views.cuts:
             return ((b.pixels, b.index) for b in gathered(views.held, indices))
         batches = in_turn(views.held, indices)
@@ -92,15 +95,20 @@ class Batches:
             device=self.device,
         )
 
-    def indices(self, epoch: int = 0) -> Iterable[Tensor]:
-        """Return the picture numbers of each batch of an epoch."""
-        count = len(self.part)
-        if self.shuffle and self.part.blocks:
-            runs = mixed(self.part.blocks, self.seed, epoch)
-            return batches(runs, self.batch_size)
+    def indices(self, epoch: int = 0, start: int = 0) -> Iterable[Tensor]:
+        """Return the picture numbers of each batch of an epoch, the first left out."""
         if self.part.blocks:
-            runs = (np.arange(*block) for block in self.part.blocks)
-            return batches(runs, self.batch_size)
+            return islice(batches(self._runs(epoch), self.batch_size), start, None)
+        return self._order(epoch)[start:]
+
+    def _runs(self, epoch: int) -> Iterator[np.ndarray]:
+        """Yield the numbers of pictures that lie in blocks, as many as are mixed."""
+        if self.shuffle:
+            return mixed(self.part.blocks, self.seed, epoch)
+        return (np.arange(*block) for block in self.part.blocks)
+
+    def _order(self, epoch: int) -> list[Tensor]:
+        count = len(self.part)
         order = torch.arange(count)
         if self.shuffle:
             order = torch.from_numpy(permutation(count, self.seed, "order", epoch))

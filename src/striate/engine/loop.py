@@ -8,8 +8,8 @@ and nothing but it decides which weights are best and when to stop.
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -17,18 +17,24 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from striate.core.errors import NonFiniteError
-from striate.engine.cost import ClassCost
+from striate.core.taps import untouched
+from striate.engine.cost import ClassCost, softmax_cost
 from striate.engine.evaluate import Outputs, evaluate
+from striate.engine.nonfinite import LOSS, first_bad_layer
 from striate.engine.optim import set_rate
+from striate.engine.position import EpochDone, Observer, Position, StepDone
 from striate.engine.schedule import Schedule
-from striate.engine.step import LOWER_LR, train_step
+from striate.engine.step import LOWER_LR, Learner
+
+Batch = tuple[Tensor, Tensor]
+Blown = Callable[[NonFiniteError, Position], None]
 
 
 class Epochs(Protocol):
-    """Batches that can be gone through once an epoch."""
+    """Batches that can be gone through once an epoch, from any of them on."""
 
-    def __call__(self, epoch: int) -> Iterable[tuple[Tensor, Tensor]]:
-        """Yield (input, label) batches of an epoch."""
+    def __call__(self, epoch: int, start: int = 0) -> Iterable[Batch]:
+        """Yield the (input, label) batches of an epoch, the first `start` left out."""
         ...
 
     def __len__(self) -> int: ...
@@ -47,6 +53,8 @@ class Plan:
         classes: Makes up in the cost for uneven classes.
         balanced: Judge epochs by the balanced accuracy, so that weights which forget
             a rare class are not the best.
+        seed: What layers draw, dropout's above all, is a function of it and the step.
+        rank: This process among several, each of which draws its own.
     """
 
     epochs: int
@@ -56,42 +64,17 @@ class Plan:
     patience: int = 0
     classes: ClassCost | None = None
     balanced: bool = False
+    seed: int = 0
+    rank: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class StepDone:
-    """A mini-batch has been learnt from."""
-
-    epoch: int
-    step: int
-    loss: float
-    lr: float
-    pictures: int
-    seconds: float
+class StoppedError(Exception):
+    """Someone asked the loop to stop."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class EpochDone:
-    """An epoch has been judged; `best` says no earlier one was better."""
-
-    epoch: int
-    train_loss: float
-    val_loss: float
-    val_accuracy: float
-    val_balanced: float
-    lr: float
-    seconds: float
-    best: bool
-
-
-class Observer(Protocol):
-    """Something that watches the loop: a journal, a progress bar, a keeper."""
-
-    def on_step(self, done: StepDone) -> None:
-        """Take note of a step."""
-
-    def on_epoch(self, done: EpochDone) -> None:
-        """Take note of an epoch."""
+def stop_there(error: NonFiniteError, at: Position) -> None:
+    """Let numbers that are none end the run; to return instead skips the batch."""
+    raise error
 
 
 def fit(
@@ -102,6 +85,8 @@ def fit(
     plan: Plan,
     observers: Sequence[Observer] = (),
     stop: Callable[[], bool] = lambda: False,
+    at: Position | None = None,
+    blown: Blown = stop_there,
 ) -> list[EpochDone]:
     """Train a network in place and return its history.
 
@@ -112,75 +97,60 @@ def fit(
         val: Batches to judge by.
         plan: Duration and rates.
         observers: Told of every step and epoch, in this order.
-        stop: Asked before each step; True ends the loop at once, between steps.
+        stop: Asked before each batch; True ends the loop at once, between steps.
+        at: Where to begin; kept up to date, so that it says how far the run is.
+        blown: Told of a step that blew up and changed nothing; raises or returns.
 
     Raises:
-        NonFiniteError: The loss blew up; names epoch and step.
+        NonFiniteError: A loss or gradient blew up; names epoch, step and layer.
     """
-    history: list[EpochDone] = []
+    at = at or Position()
     total = plan.epochs * len(train)
-    began = time.perf_counter()
-    for epoch in range(plan.epochs):
-        model.train()
-        losses, pictures = 0.0, 0
-        for i, (x, y) in enumerate(train(epoch)):
-            if stop():
-                return history
-            step = epoch * len(train) + i
-            rate = plan.lr * plan.schedule(step / max(total - 1, 1))
-            set_rate(optimizer, rate)
-            try:
-                loss = train_step(
-                    model, x, y, optimizer, plan.label_smoothing, plan.classes
-                )
-            except NonFiniteError as error:
-                where = f"epoch {epoch + 1}, step {i + 1}"
-                raise NonFiniteError(error.what, where=where, fix=error.fix) from error
-            losses, pictures = losses + loss * len(y), pictures + len(y)
-            seconds = time.perf_counter() - began
-            done = StepDone(epoch, step, loss, rate, len(y), seconds)
+    cost_of = softmax_cost(plan.label_smoothing, plan.classes)
+    learn = Learner(model, optimizer, cost_of, plan.seed, plan.rank)
+    with suppress(StoppedError):
+        while not at.finished(plan.epochs, plan.patience):
+            model.train()
+            for x, y in _until(stop, train(at.epoch, at.batch)):
+                rate = at.brake * plan.lr * plan.schedule(at.step / max(total - 1, 1))
+                set_rate(optimizer, rate)
+                try:
+                    loss = learn(x, y, at.step)
+                except NonFiniteError as error:
+                    error.where = f"epoch {at.epoch + 1}, step {at.batch + 1}"
+                    blown(error, at)
+                    loss = math.nan
+                done = StepDone(at.epoch, at.batch, at.step, loss, rate, len(y))
+                at.step_done(loss, rate, len(y))
+                for observer in observers:
+                    observer.on_step(done)
+            judged = _judge(model, val, stop, at)
+            figures = judged.loss, judged.accuracy, judged.balanced_accuracy
+            ended = at.epoch_done(*figures, by_balanced=plan.balanced)
             for observer in observers:
-                observer.on_step(done)
-        judged = _judge(model, val(0), f"epoch {epoch + 1}, after step {i + 1}")
-        history.append(
-            EpochDone(
-                epoch=epoch,
-                train_loss=losses / pictures,
-                val_loss=judged.loss,
-                val_accuracy=judged.accuracy,
-                val_balanced=judged.balanced_accuracy,
-                lr=rate,
-                seconds=time.perf_counter() - began,
-                best=_is_best(judged, history, plan.balanced),
-            )
-        )
-        for observer in observers:
-            observer.on_epoch(history[-1])
-        if plan.patience and _waited(history) >= plan.patience:
-            break
-    return history
+                observer.on_epoch(ended)
+    return at.history
+
+
+def _until(stop: Callable[[], bool], batches: Iterable[Batch]) -> Iterator[Batch]:
+    for batch in batches:
+        if stop():
+            raise StoppedError
+        yield batch
 
 
 def _judge(
-    model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], where: str
+    model: nn.Module, val: Epochs, stop: Callable[[], bool], at: Position
 ) -> Outputs:
-    judged = evaluate(model, batches)
-    if not math.isfinite(judged.loss):
-        what = f"the validation loss became {judged.loss}"
-        raise NonFiniteError(what, where=where, fix=LOWER_LR)
-    return judged
-
-
-def _is_best(judged: Outputs, history: Sequence[EpochDone], balanced: bool) -> bool:
-    # Small validation parts tie often; the lower loss then decides.
-    accuracy = judged.balanced_accuracy if balanced else judged.accuracy
-    merit = (accuracy, -judged.loss)
-    return all(
-        merit > (done.val_balanced if balanced else done.val_accuracy, -done.val_loss)
-        for done in history
-    )
-
-
-def _waited(history: Sequence[EpochDone]) -> int:
-    best = max(i for i, done in enumerate(history) if done.best)
-    return len(history) - 1 - best
+    judged = evaluate(model, _until(stop, val(0)))
+    if math.isfinite(judged.loss):
+        return judged
+    with untouched(model):
+        layers = (first_bad_layer(model, x)[0] for x, _ in val(0))
+        layer = next(filter(None, layers), LOSS)
+    what = f"the validation loss became {judged.loss}, first in {layer}"
+    where = f"epoch {at.epoch + 1}, after step {at.batch}"
+    error = NonFiniteError(what, where=where, fix=LOWER_LR)
+    error.part, error.layer = "val", layer
+    error.rows = tuple((~judged.losses.isfinite()).nonzero().flatten().tolist())
+    raise error

@@ -127,6 +127,10 @@ class Progress:
         parts += [_said(key, row[key]) for key in SHOWN if key in row]
         self._print("  ".join([*parts, "best"] if row.get("best") else parts))
 
+    def note(self, line: str) -> None:
+        """Print a line that must be seen, also where progress is not."""
+        self._print(line)
+
     def _print(self, line: str) -> None:
         if self._bar is None:
             print(line, file=self._stream, flush=True)

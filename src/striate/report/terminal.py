@@ -55,7 +55,9 @@ def show(blocks: Iterable[Block], console: Console) -> None:
         <BLANKLINE>
     """
     for block in blocks:
-        console.print(_block(block, console.width))
+        # Paths and tables must not be broken, sentences must.
+        soft = False if isinstance(block, Prose) else None
+        console.print(_block(block, console.width), soft_wrap=soft)
         console.print()
 
 

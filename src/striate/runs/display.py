@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self, TextIO
 
 from striate.data.batches import Batches
 from striate.data.scan import Tick
-from striate.engine.loop import EpochDone, StepDone
+from striate.engine.position import EpochDone, StepDone
 from striate.report.progress import Progress
 
 PATIENCE = 1.0  # seconds before reading says how far it is
@@ -40,6 +41,9 @@ def reading(quiet: bool, stream: TextIO | None = None) -> Tick | None:
 class Display:
     """An observer of the loop that draws progress on stderr.
 
+    A terminal that has gone takes the drawing with it, and not the run.
+
+
     Args:
         epochs: How many there will be at most.
         batches: Of the training part.
@@ -55,21 +59,34 @@ class Display:
         self._epochs = epochs
         self._balanced = {"val_balanced"} if balanced else set()
         self._shown = 0
+        self._heard = True
 
     def on_step(self, done: StepDone) -> None:
         """Move the bar."""
         self._shown += done.pictures
-        step = done.step % self._size["steps"] + 1
-        self._progress.step(done.epoch + 1, step, done.loss, self._shown)
+        words = done.epoch + 1, done.batch + 1, done.loss, self._shown
+        self._say(lambda: self._progress.step(*words))
 
     def on_epoch(self, done: EpochDone) -> None:
         """Print the epoch's line."""
         shown = ("train_loss", "val_loss", "val_accuracy", *self._balanced, "best")
         row = {name: getattr(done, name) for name in shown}
-        self._progress.epoch({"epoch": done.epoch + 1, **row})
+        row = {"epoch": done.epoch + 1, **row}
+        self._say(lambda: self._progress.epoch(row))
+
+    def note(self, text: str) -> None:
+        """Print what the user must know, also where no progress is wanted."""
+        self._say(lambda: self._progress.note(text))
+
+    def _say(self, speak: Callable[[], None]) -> None:
+        if self._heard:
+            try:
+                speak()
+            except OSError:
+                self._heard = False
 
     def __enter__(self) -> Self:
-        self._progress.start(self._epochs, **self._size)
+        self._say(lambda: self._progress.start(self._epochs, **self._size))
         return self
 
     def __exit__(
@@ -78,4 +95,4 @@ class Display:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._progress.close()
+        self._say(self._progress.close)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 from torch import Tensor
 
 from striate.audit.layer import shape_text
+from striate.core.errors import StriateError
 from striate.core.findings import Block, Images, Picture, Prose, Section
 from striate.core.spec import Preprocess
 from striate.data.picture.preprocess import normalise
@@ -29,6 +30,15 @@ WRONG_SHOWN = 18
 LAYERS_SHOWN = 12
 PER_CELL = 24  # pictures held for a cell of wrong answers
 PER_RIGHT_CELL = 6
+
+
+def part_pixels(run: Run, part: str, paths: Sequence[str]) -> Rows | None:
+    """Return a part's pictures, or None where they are gone or no longer these."""
+    try:
+        found = run.data.part(part)
+    except StriateError:
+        return None
+    return found.pixels if tuple(found.paths) == tuple(paths) else None
 
 
 def cell_pictures(

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from striate.core.errors import RunError
 from striate.core.files import read_csv, write_csv
 from striate.core.spec import Labels
 from striate.engine.evaluate import Outputs
@@ -89,8 +90,21 @@ class Predictions:
 
     @classmethod
     def read(cls, path: Path, labels: Labels) -> Predictions:
-        """Read what `save` wrote; probabilities that it left out are 0."""
+        """Read what `save` wrote; probabilities that it left out are 0.
+
+        Raises:
+            RunError: The file is missing or damaged.
+        """
         rows = read_csv(path)
+        try:
+            return cls._of_rows(rows, labels)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            what = f"{path.name} is damaged: {error}"
+            fix = "restore it from a copy, or train again"
+            raise RunError(what, where=path, fix=fix) from error
+
+    @classmethod
+    def _of_rows(cls, rows: Sequence[dict[str, str]], labels: Labels) -> Predictions:
         number = {name: i for i, name in enumerate(labels.names)}
         if len(labels) > WIDE:
             odds = np.zeros((len(rows), len(labels)), np.float32)
@@ -115,4 +129,4 @@ def _each(odds: np.ndarray) -> list[str]:
 
 def _top(names: Sequence[str], odds: np.ndarray) -> list[str]:
     best = np.argsort(-odds, kind="stable")[:TOP]
-    return [json.dumps({names[i]: float(f"{odds[i]:.7g}") for i in best})]
+    return [json.dumps({names[i]: float(f"{odds[i]:.9g}") for i in best})]

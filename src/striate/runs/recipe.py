@@ -30,6 +30,7 @@ SHAPES = {
     "std": "numbers parted by commas",
 }
 SCHEDULE_NAMES = ("one_cycle", "cosine", "step", "constant")
+NONFINITE_ANSWERS = ("stop", "skip", "lower-lr")
 
 
 def _augment(name: str) -> Any:
@@ -138,11 +139,27 @@ class Recipe:
     seed: int = _setting(
         0, "split, initial weights and order are functions of it", low=0
     )
-    device: str = _setting("auto", "auto, cpu, cuda, …")
-    cache: str = _setting("auto", "keeps decoded pictures: auto, off or a folder")
-    cache_gb: float = _setting(20.0, "the most the cache may hold, in GB", low=0)
+    device: str = _setting("auto", "auto, cpu, cuda, …", incidental=True)
+    cache: str = _setting(
+        "auto", "keeps decoded pictures: auto, off or a folder", incidental=True
+    )
+    cache_gb: float = _setting(
+        20.0, "the most the cache may hold, in GB", low=0, incidental=True
+    )
     workers: int = _setting(
-        0, "processes that decode sets too large to hold; 0: threads", low=0
+        0,
+        "processes that decode sets too large to hold; 0: threads",
+        low=0,
+        incidental=True,
+    )
+    save_every: float = _setting(
+        60.0, "seconds between checkpoints; 0: after each step", low=0, incidental=True
+    )
+    on_nonfinite: str = _setting(
+        "stop",
+        "where a number becomes NaN or infinite",
+        choices=NONFINITE_ANSWERS,
+        incidental=True,
     )
 
     def __post_init__(self) -> None:
@@ -177,6 +194,10 @@ class Recipe:
         plain = asdict(self)
         lists = (name for name, value in plain.items() if isinstance(value, tuple))
         return plain | {name: list(plain[name]) for name in lists}
+
+
+# Settings that no result depends on.
+INCIDENTAL = {spec.name for spec in fields(Recipe) if spec.metadata.get("incidental")}
 
 
 def setting_types() -> dict[str, Any]:

@@ -17,7 +17,7 @@ from striate.data.batches import Batches
 from striate.data.image_data import ImageData
 from striate.data.load import load_data, load_labelled
 from striate.data.part import Part
-from striate.data.scan import CHANGED, MISSING
+from striate.data.scan import CHANGED, MISSING, Tick
 from striate.data.sources.source import Skipped
 from striate.data.split.file import SPARE
 from striate.engine.checkpoint import load_weights
@@ -113,7 +113,7 @@ class Run:
         name = self.recipe.model
         if name.startswith(CUSTOM):
             what = f"the run's model was the object {name.removeprefix(CUSTOM)}"
-            fix = "pass it: striate.load_run(path, model=...)"
+            fix = "pass it: striate.load_run(path, model=...), or resume likewise"
             raise RunError(what, where=self.path, fix=fix)
         return create_model(
             name,
@@ -123,14 +123,29 @@ class Run:
             seed=self.recipe.seed,
         )
 
+    @property
+    def origin(self) -> str:
+        """Return where the pictures can be read again; empty if they were in memory."""
+        return str(self.manifest["data"]["source"])
+
     @cached_property
     def data(self) -> ImageData:
         """Return the run's pictures in the run's split, read again if need be."""
-        if self._given_data is not None:
-            return self._given_data
-        origin = self.manifest["data"]["source"]
+        return self._given_data or self.read_again()
+
+    def read_again(self, margin: float = 1.0, tick: Tick | None = None) -> ImageData:
+        """Read the run's pictures, in the run's split and as it saw them.
+
+        Args:
+            margin: As for `load_data`; training wants it where it cuts crops.
+            tick: Called with (done, all) while decoding.
+
+        Raises:
+            RunError: They came from memory.
+        """
+        origin = self.origin
         if not origin:
-            fix = "pass them: striate.load_run(path, data=...)"
+            fix = "pass them: striate.load_run(path, data=...), or resume likewise"
             raise RunError(
                 "the run's pictures came from memory", where=self.path, fix=fix
             )
@@ -145,10 +160,14 @@ class Run:
             cache=self.recipe.cache,
             cache_gb=self.recipe.cache_gb,
             workers=self.recipe.workers,
+            margin=margin,
+            tick=tick,
             # Shards are split anew, by content: with the same settings to the same.
             seed=self.recipe.seed,
             val_fraction=self.recipe.val_fraction,
             test_fraction=self.recipe.test_fraction,
+            folds=self.recipe.folds,
+            fold=self.recipe.fold,
         )
 
     def predictions(self, part: str) -> Predictions:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from striate.audit.network import audit
 from striate.audit.table import figures, layer_table, remarks
-from striate.core.errors import StriateError
 from striate.core.files import read_csv, write_text
 from striate.core.findings import (
     Block,
@@ -31,7 +30,7 @@ from striate.report.html import render
 from striate.report.plots import save_curve, save_matrix
 from striate.report.words import percent
 from striate.runs import folder as names
-from striate.runs.gallery import cell_pictures, inside, most_wrong
+from striate.runs.gallery import cell_pictures, inside, most_wrong, part_pixels
 from striate.runs.predictions import Predictions
 from striate.runs.scorecard import class_table, confusion, headlines
 
@@ -61,7 +60,7 @@ def write_report(run: Run) -> Path:
 
 
 def _page(run: Run, predictions: Predictions, score: Score) -> Page:
-    pixels = _pixels(run)
+    pixels = part_pixels(run, run.judged_part, predictions.paths)
     sections = [
         _result(run, score),
         Section(title="Learning", blocks=learning_curves(run.history)),
@@ -84,16 +83,6 @@ def _page(run: Run, predictions: Predictions, score: Score) -> Page:
 
 def _when(iso: str) -> str:
     return datetime.fromisoformat(iso).strftime("%Y-%m-%d %H:%M UTC")
-
-
-def _pixels(run: Run) -> Rows | None:
-    """Return the judged part's pictures, or None where the data is gone."""
-    try:
-        part = run.data.part(run.judged_part)
-    except StriateError:
-        return None
-    same = part.paths == run.predictions(run.judged_part).paths
-    return part.pixels if same else None
 
 
 def _result(run: Run, score: Score) -> Section:

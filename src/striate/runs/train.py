@@ -3,56 +3,42 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from contextlib import suppress
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from striate.core import device as devices
-from striate.core.errors import (
-    GeometryError,
-    InterruptedRunError,
-    SettingError,
-    StorageError,
-    StriateError,
-)
-from striate.core.files import hash_file, write_csv, write_json, write_text
-from striate.core.seeds import derive
-from striate.data.augment.windows import margin_for
+from striate.core.errors import SettingError, StorageError, StriateError
+from striate.core.files import hash_file, write_json
 from striate.data.batches import Batches
 from striate.data.image_data import ImageData
-from striate.data.load import load_data
-from striate.data.sources.source import Skipped
-from striate.data.split.file import write_split
-from striate.engine.checkpoint import Keeper, load_weights, save_weights
-from striate.engine.interrupt import polite_interrupt
-from striate.engine.journal import Journal
-from striate.engine.loop import EpochDone, Observer, Plan, fit
+from striate.engine.checkpoint import load_weights
+from striate.engine.loop import Plan
 from striate.engine.optim import make_optimizer
 from striate.engine.schedule import SCHEDULES
-from striate.look.filters import first_convolution
-from striate.models.catalogue import create_model, find
+from striate.engine.tensorboard import check_tensorboard
+from striate.engine.vault import Sealed
+from striate.models.catalogue import find
 from striate.runs import folder as names
-from striate.runs.display import Display, reading
-from striate.runs.manifest import first_manifest, now, update_manifest
-from striate.runs.recipe import Recipe, make_recipe, settings_text
+from striate.runs.manifest import circumstances, exactness, now, update_manifest
+from striate.runs.prepare import (
+    AUTO,
+    LOADED,
+    build,
+    load_recipe,
+    place,
+    resolve,
+    write_inputs,
+)
+from striate.runs.recipe import Recipe, make_recipe
 from striate.runs.run import CUSTOM, EVALUATION_BATCH, Run, score_dict
-from striate.runs.steps import batch_notes, check_batch, cost_of_classes
+from striate.runs.session import Job, Learnt, learn
+from striate.runs.steps import cost_of_classes
 from striate.runs.story import write_report
 
-AUTO = "auto"
-# Settings that say how pictures are read; `load_data` takes them under these names.
-READING = (
-    *("image_size", "in_chans", "resize", "background", "white", "jpeg"),
-    *("normalise", "mean", "std", "val_fraction", "test_fraction", "fraction"),
-    *("folds", "fold", "seed", "cache", "cache_gb", "workers"),
-)
-# `train` gets loaded data, where settings of the split and the input would do nothing.
-LOADED = {*READING, "split"} - {"seed", "cache", "cache_gb", "workers"}
 Begun = Callable[[ImageData, Path], None]
 
 
@@ -68,6 +54,7 @@ def train_recipe(
     overwrite: bool = False,
     begun: Begun = _nobody,
     quiet: bool = False,
+    tensorboard: bool = False,
 ) -> Run:
     """Do everything a recipe says: read the data, build the network, train, judge.
 
@@ -78,39 +65,21 @@ def train_recipe(
         overwrite: Replace a run folder that is there.
         begun: Told the data and the run folder before learning begins.
         quiet: Show no progress.
+        tensorboard: Write event files too, for watching the run in TensorBoard.
 
     Raises:
         StriateError: The data, the settings or the disk do not admit it.
     """
+    if tensorboard:
+        check_tensorboard()
     if recipe.model != AUTO:
         find(recipe.model)  # a misspelt name is told before any picture is read
     data = load_recipe(recipe, quiet=quiet) if data is None else data
-    recipe = _resolve(recipe, data)
-    model = create_model(
-        recipe.model,
-        num_classes=data.num_classes,
-        in_chans=data.in_chans,
-        image_size=data.image_size,
-        seed=recipe.seed,
-    )
-    folder = _prepare(model, data, recipe, out, overwrite)
-    begun(data, folder)
-    return _run(model, data, recipe, folder, quiet)
-
-
-def load_recipe(recipe: Recipe, *, quiet: bool = True) -> ImageData:
-    """Read the pictures that a recipe is about, split as it says; tell unless quiet.
-
-    Raises:
-        StriateError: The data or the settings do not admit it.
-    """
-    return load_data(
-        recipe.data,
-        **{name: getattr(recipe, name) for name in READING},
-        split=names.find_split(recipe.split) if recipe.split else None,
-        margin=margin_for(recipe.augmentation),
-        tick=reading(quiet),
-    )
+    recipe = resolve(recipe, data)
+    model = build(recipe, data)
+    with _prepared(model, data, recipe, out, overwrite) as folder:
+        begun(data, folder)
+        return run_in(folder, model, data, recipe, quiet, tensorboard=tensorboard)
 
 
 def train(
@@ -120,6 +89,7 @@ def train(
     out: str | Path | None = None,
     overwrite: bool = False,
     quiet: bool = False,
+    tensorboard: bool = False,
     **settings: Any,
 ) -> Run:
     """Train any network on loaded data; the settings are those of `Recipe`.
@@ -131,76 +101,64 @@ def train(
         out: The run folder; `runs/train/<data>-<class>` where not given.
         overwrite: Replace a run folder that is there.
         quiet: Show no progress.
+        tensorboard: Write event files too, for watching the run in TensorBoard.
         settings: For example `epochs=10, lr=0.01`.
 
     Raises:
         StriateError: The settings, the network or the disk do not admit it.
     """
+    if tensorboard:
+        check_tensorboard()
     if decided := LOADED & settings.keys():
         what = f"{', '.join(sorted(decided))} is decided when pictures are loaded"
         raise SettingError(what, where="train", fix="give it to load_data instead")
     name = f"{CUSTOM}{type(model).__module__}.{type(model).__qualname__}"
     fixed = {"data": data.origin or data.name, "model": name}
-    recipe = _resolve(make_recipe(settings, fixed), data)
-    place = Path(out) if out is not None else None
-    folder = _prepare(model, data, recipe, place, overwrite)
-    return _run(model, data, recipe, folder, quiet)
+    recipe = resolve(make_recipe(settings, fixed), data)
+    where = Path(out) if out is not None else None
+    with _prepared(model, data, recipe, where, overwrite) as folder:
+        return run_in(folder, model, data, recipe, quiet, tensorboard=tensorboard)
 
 
-def auto_model(in_chans: int) -> str:
-    """Return the network that `auto` stands for."""
-    return "notes_grey" if in_chans == 1 else "notes_colour"
-
-
-def _resolve(recipe: Recipe, data: ImageData) -> Recipe:
-    """Decide what was left automatic, so that `args.yaml` holds what was used."""
-    model = recipe.model
-    if model == AUTO:
-        model = auto_model(data.in_chans)
-    used = data.preprocess
-    return replace(
-        recipe.resolved(),
-        model=model,
-        image_size=data.image_size,
-        in_chans=data.in_chans,
-        resize=used.resize,
-        background=used.background,
-        white=used.white,
-        jpeg=used.jpeg,
-        val_fraction=data.deal.val,
-        test_fraction=data.deal.test,
-        fraction=data.deal.fraction,
-        folds=data.deal.folds,
-        fold=data.deal.fold,
-        split=data.earlier or None,
-    )
-
-
-def _prepare(
+@contextmanager
+def _prepared(
     model: nn.Module,
     data: ImageData,
     recipe: Recipe,
     out: Path | None,
     overwrite: bool,
-) -> Path:
-    """Put the model where it learns, try it, and make the run folder."""
-    device = devices.choose(recipe.device)
-    check_batch(model, recipe)
-    model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    _check_output(model, data, device)
+) -> Iterator[Path]:
+    """Put the model where it learns, try it, make the run folder and hold it."""
+    place(model, data, recipe)
     short = recipe.model.removeprefix(CUSTOM).rpartition(".")[2]
-    folder = names.new_folder("train", f"{data.name}-{short}", out, overwrite)
-    _write_inputs(folder, model, data, recipe)
-    return folder
+    name = f"{data.name}-{short}"
+    with names.new_folder("train", name, out, overwrite) as folder:
+        write_inputs(folder, model, data, recipe)
+        yield folder
 
 
-def _run(
-    model: nn.Module, data: ImageData, recipe: Recipe, folder: Path, quiet: bool
+def run_in(
+    folder: Path,
+    model: nn.Module,
+    data: ImageData,
+    recipe: Recipe,
+    quiet: bool,
+    sealed: Sealed | None = None,
+    inexact: Sequence[str] = (),
+    tensorboard: bool = False,
 ) -> Run:
+    """Learn into a run folder that is held, from a checkpoint where given, and judge.
+
+    Raises:
+        StriateError: It was stopped, or blew up, or the disk refused.
+    """
     try:
-        history = _learn(model, data, recipe, folder, quiet)
+        job = _job(folder, model, data, recipe, quiet, list(inexact), tensorboard)
+        learnt = learn(job, sealed)
+        if job.inexact:
+            update_manifest(folder, exact=exactness(job.inexact))
         run = Run(folder, model=model, data=data)
-        _conclude(run, model, history)
+        _conclude(run, model, learnt)
     except BaseException as error:
         reason = error.what if isinstance(error, StriateError) else repr(error)
         with suppress(StorageError):  # on a full disk the first error is the message
@@ -209,62 +167,16 @@ def _run(
     return run
 
 
-def _check_output(model: nn.Module, data: ImageData, device: torch.device) -> None:
-    """Try one picture, so that a misfit is told before anything is written."""
-    channels, (height, width) = data.in_chans, data.image_size
-    probe = torch.zeros(1, channels, height, width, device=device)
-    training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            shape = tuple(model(probe).shape)
-    except RuntimeError as error:
-        size = f"{height}×{width}×{channels}"
-        what = (
-            f"the network cannot take pictures of {size}: {str(error).splitlines()[0]}"
-        )
-        raise GeometryError(what, fix="change --image-size or --in-chans") from error
-    finally:
-        model.train(training)
-    if shape != (1, data.num_classes):
-        what = f"the network gives {shape[1:]}, the data has {data.num_classes} classes"
-        raise SettingError(what, fix=f"build it with num_classes={data.num_classes}")
-
-
-def _write_inputs(
-    folder: Path, model: nn.Module, data: ImageData, recipe: Recipe
-) -> None:
-    """Write down everything the run starts from, before it starts."""
-    manifest = first_manifest(folder.name, data, recipe.seed)
-    manifest["notes"] = [*data.notes, *batch_notes(data, recipe)]
-    manifest["parameters"] = sum(p.numel() for p in model.parameters())
-    write_json(folder / names.MANIFEST, manifest)
-    write_text(folder / names.ARGS, settings_text(recipe))
-    write_json(folder / names.CLASSES, list(data.labels.names))
-    write_json(folder / names.PREPROCESS, data.preprocess.as_dict())
-    write_split(folder / names.SPLIT, data.rows)
-    _write_skipped(folder / names.QUARANTINE, data.quarantined, data.ignored)
-    first = first_convolution(model)
-    if first is not None:
-        save_weights(folder / names.FIRST_LAYER, {first[0]: first[1].weight})
-
-
-def _write_skipped(
-    path: Path, quarantined: Sequence[Skipped], ignored: Sequence[Skipped]
-) -> None:
-    rows = [("quarantined", s.path, s.reason, s.detail) for s in quarantined]
-    rows += [("ignored", s.path, s.reason, s.detail) for s in ignored]
-    write_csv(path, ("status", "path", "reason", "detail"), rows)
-
-
-def _learn(
+def _job(
+    folder: Path,
     model: nn.Module,
     data: ImageData,
     recipe: Recipe,
-    folder: Path,
     quiet: bool,
-) -> list[EpochDone]:
-    """Run the loop with its journal, its keeper and whoever else watches."""
+    inexact: list[str],
+    tensorboard: bool,
+) -> Job:
+    """Put together everything that learns, and what it learns from."""
     device = devices.choose(recipe.device)
     devices.keep_freed_memory()
     lr = recipe.lr or 0.0
@@ -279,6 +191,7 @@ def _learn(
         patience=recipe.patience,
         classes=cost_of_classes(data, recipe, device),
         balanced=recipe.class_weights != "none",
+        seed=recipe.seed,
     )
     batches = {
         part: Batches(
@@ -294,27 +207,22 @@ def _learn(
         )
         for part in ("train", "val")
     }
-    keeper = Keeper(folder / names.WEIGHTS, model, optimizer)
-    torch.manual_seed(derive(recipe.seed, "dropout"))
-    train_part, val_part = batches["train"], batches["val"]
-    with (
-        Journal(folder) as journal,
-        Display(plan.epochs, train_part, quiet, plan.balanced) as display,
-        devices.flushed_denormals(),
-        polite_interrupt() as asked,
-    ):
-        observers: tuple[Observer, ...] = (journal, keeper, display)
-        history = fit(model, optimizer, train_part, val_part, plan, observers, asked)
-        if asked():
-            keeper.save_last()
-            done = len(history)
-            what = f"stopped on request after {done} of {recipe.epochs} epochs"
-            fix = f"the last state is saved in {folder / names.WEIGHTS / 'last'}"
-            raise InterruptedRunError(what, where=folder, fix=fix)
-    return history
+    return Job(
+        folder=folder,
+        recipe=recipe,
+        model=model,
+        optimizer=optimizer,
+        plan=plan,
+        train=batches["train"],
+        val=batches["val"],
+        facts=circumstances(recipe, data, device),
+        inexact=inexact,
+        quiet=quiet,
+        tensorboard=tensorboard,
+    )
 
 
-def _conclude(run: Run, model: nn.Module, history: Sequence[EpochDone]) -> None:
+def _conclude(run: Run, model: nn.Module, learnt: Learnt) -> None:
     """Judge the best weights, the test part once, and write the report."""
     load_weights(model, run.path / names.BEST)
     scores = {}
@@ -324,7 +232,7 @@ def _conclude(run: Run, model: nn.Module, history: Sequence[EpochDone]) -> None:
             predictions.save(run.path / names.predictions_file(part))
             scores[part] = score_dict(predictions.score())
     write_json(run.path / names.SCORES, scores)
-    seconds = history[-1].seconds
+    history, seconds = learnt.history, learnt.seconds
     pictures = len(history) * len(run.data.part("train"))
     update_manifest(
         run.path,
@@ -339,7 +247,7 @@ def _conclude(run: Run, model: nn.Module, history: Sequence[EpochDone]) -> None:
     update_manifest(run.path, status="done")
 
 
-def summary_json(run: Run) -> str:
+def summary_json(run: Run, **more: Any) -> str:
     """Return what `striate train --json` prints."""
     test = run.scores.get("test", run.scores["val"])
     chosen = {key: test[key] for key in ("accuracy", "interval", "count", "loss")}
@@ -350,5 +258,6 @@ def summary_json(run: Run) -> str:
         **chosen,
         "seconds": run.manifest["seconds"],
         "parameters": run.manifest["parameters"],
+        **more,
     }
     return json.dumps(fields)

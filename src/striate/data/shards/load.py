@@ -88,7 +88,8 @@ def _open(
     rules = preprocess or settings
     find = vars(rules) if isinstance(rules, Preprocess) else rules
     return open_stream(
-        shard_names(data),
+        # As `_origin` has them: read again, a picture has the same path.
+        shard_names(_origin(data)),
         index=folder / "index",
         nearby=nearby,
         deal=deal,

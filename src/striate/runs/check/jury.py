@@ -20,9 +20,9 @@ from striate.engine.loop import EpochDone, Plan, StepDone, fit
 from striate.engine.optim import make_optimizer
 from striate.engine.schedule import SCHEDULES
 from striate.models.catalogue import create_model
+from striate.runs.prepare import auto_model
 from striate.runs.recipe import Recipe
 from striate.runs.run import EVALUATION_BATCH
-from striate.runs.train import auto_model
 
 Tick = Callable[[int, int], None]
 

@@ -22,8 +22,8 @@ from striate.data.sources.source import Source
 from striate.data.split.exact import hold
 from striate.runs.check.jury import Jury
 from striate.runs.check.record import kept_together
+from striate.runs.prepare import auto_model
 from striate.runs.recipe import Recipe
-from striate.runs.train import auto_model
 
 # Measured on training pictures of digits and Fashion-MNIST (NOTEBOOK.md, 2026-11-22).
 FOLDS = 5

@@ -18,9 +18,10 @@ from striate.core.seeds import derive
 from striate.data.image_data import ImageData
 from striate.runs import folder as names
 from striate.runs.manifest import data_hash
+from striate.runs.prepare import LOADED, load_recipe
 from striate.runs.recipe import Recipe
 from striate.runs.run import Run
-from striate.runs.train import LOADED, load_recipe, train, train_recipe
+from striate.runs.train import train, train_recipe
 
 PLAN = "curve.json"
 # Small fractions take as many steps as the whole, or what they lack in pictures would

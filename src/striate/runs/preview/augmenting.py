@@ -78,8 +78,15 @@ def preview_augment(
         recipe = _of_run(run, settings)
         data = run.data
         _ = run.model  # what cannot be read is told before anything is written
+    with names.new_folder("augment", data.name, out, overwrite) as folder:
+        return _shown(folder, run, data, recipe, tick)
+
+
+def _shown(
+    folder: Path, run: Run | None, data: ImageData, recipe: Recipe, tick: Tick
+) -> Augmented:
+    """Write what augmentation shows and, of a run, what labels survive."""
     augment = recipe.augmentation
-    folder = names.new_folder("augment", data.name, out, overwrite)
     manifest = first_manifest(folder.name, data, recipe.seed)
     write_json(folder / names.MANIFEST, {**manifest, "augment": asdict(augment)})
     found = grid.sections(data, augment, recipe.seed)

@@ -1,0 +1,195 @@
+"""One sitting of a run: the loop and its watchers, until it is done or stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from torch.optim import Optimizer
+
+from striate.core import device as devices
+from striate.core.errors import InterruptedRunError, NonFiniteError, StorageError
+from striate.data.batches import Batches
+from striate.data.store.lazy import LazyPixels
+from striate.engine.chance import chance_kept
+from striate.engine.checkpoint import OptimizerState
+from striate.engine.interrupt import Asked, polite_interrupt
+from striate.engine.journal import Journal
+from striate.engine.keeper import LAST, Keeper, state_of
+from striate.engine.loop import Plan, fit
+from striate.engine.position import EpochDone, Observer, Position
+from striate.engine.tensorboard import boards
+from striate.engine.timing import Timing
+from striate.engine.vault import Sealed, Vault
+from striate.runs import folder as names
+from striate.runs.blowup import Blowups
+from striate.runs.display import Display
+from striate.runs.manifest import now
+from striate.runs.recipe import Recipe
+
+LOWER_LR = "lower-lr"
+SMALLEST_BRAKE = 2.0**-6  # of the planned rate; below that the rate is not the fault
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """Everything that learns, and what it learns from.
+
+    Args:
+        folder: The run folder.
+        recipe: All settings.
+        model: The network, where it learns.
+        optimizer: Over its parameters.
+        plan: Duration and rates.
+        train: Batches to learn from.
+        val: Batches to judge by.
+        facts: What decides the bits of the results.
+        inexact: Why the run no longer equals one that was never stopped; grows.
+        quiet: Show no progress.
+        tensorboard: Write event files too.
+    """
+
+    folder: Path
+    recipe: Recipe
+    model: nn.Module
+    optimizer: Optimizer
+    plan: Plan
+    train: Batches
+    val: Batches
+    facts: Mapping[str, str]
+    inexact: list[str]
+    quiet: bool
+    tensorboard: bool = False
+
+    @property
+    def unread(self) -> list[str]:
+        """Say which training pictures could not be read when they were wanted."""
+        held = self.train.part.pixels, self.train.part.larger
+        lazy = [pixels for pixels in held if isinstance(pixels, LazyPixels)]
+        lost = dict.fromkeys(skip.path for pixels in lazy for skip in pixels.lost)
+        if not lost:
+            return []
+        first = next(iter(lost))
+        return [f"{len(lost):,} of the pictures could not be read, first {first}"]
+
+
+@dataclass(frozen=True)
+class Learnt:
+    """What a run came to, and how long it took."""
+
+    history: list[EpochDone]
+    seconds: float
+
+
+class _SlowerError(Exception):
+    """The run is to go on from its last checkpoint with a smaller rate."""
+
+    def __init__(self, brake: float) -> None:
+        super().__init__(brake)
+        self.brake = brake
+
+
+def learn(job: Job, sealed: Sealed | None = None) -> Learnt:
+    """Train to the end, from a checkpoint where one is given.
+
+    Raises:
+        InterruptedRunError: Someone asked to stop; the state is kept.
+        NonFiniteError: A number blew up, and the recipe's answer was to stop, or did
+            not help.
+        StorageError: The disk refused.
+    """
+    brake = 1.0
+    while True:
+        try:
+            return _sit(job, sealed, brake)
+        except _SlowerError as slower:
+            brake = slower.brake
+            sealed = Vault(job.folder / names.WEIGHTS / LAST).newest()[0]
+
+
+def _sit(job: Job, sealed: Sealed | None, brake: float) -> Learnt:
+    at, marks = state_of(sealed) if sealed else (Position(), None)
+    before = float(sealed.facts["seconds"]) if sealed else 0.0
+    with (
+        Journal(job.folder, job.train.indices, marks) as journal,
+        Timing(job.folder, len(at.history), before) as timing,
+        Display(job.plan.epochs, job.train, job.quiet, job.plan.balanced) as display,
+        boards(job.folder / names.TENSORBOARD, job.tensorboard, at.step) as board,
+        chance_kept(),
+        devices.flushed_denormals(),
+        polite_interrupt() as asked,
+    ):
+        keeper = _keeper(job, journal, timing, display)
+        if sealed:
+            keeper.restore(sealed)
+        keeper.at.brake = min(keeper.at.brake, brake)
+        keeper.save()
+        watchers: tuple[Observer, ...] = (journal, timing, keeper, display, *board)
+        blowups = Blowups(job.folder, job.recipe, job.train, job.val, display.note)
+        parts = job.train, job.val, job.plan
+        try:
+            fit(job.model, job.optimizer, *parts, watchers, asked, keeper.at, blowups)
+        except NonFiniteError as error:
+            raise _answer(error, job, keeper, blowups, display) from error
+        keeper.save()
+        for text in job.unread:
+            display.note(f"{text}; others of their batches were shown instead")
+    job.inexact.extend(job.unread)
+    if asked():
+        raise _interrupted(job, keeper.at, asked)
+    return Learnt(keeper.at.history, timing.seconds)
+
+
+def _keeper(job: Job, journal: Journal, timing: Timing, display: Display) -> Keeper:
+    def facts() -> dict[str, Any]:
+        return {
+            "saved": now(),
+            "seconds": round(timing.seconds, 3),
+            "inexact": [*job.inexact, *job.unread],
+            "circumstances": dict(job.facts),
+        }
+
+    return Keeper(
+        job.folder / names.WEIGHTS,
+        job.model,
+        {"optimizer": OptimizerState(job.optimizer)},
+        marks=journal.marks,
+        facts=facts,
+        every=job.recipe.save_every,
+        tell=display.note,
+    )
+
+
+def _answer(
+    error: NonFiniteError,
+    job: Job,
+    keeper: Keeper,
+    blowups: Blowups,
+    display: Display,
+) -> Exception:
+    """Return what to raise: the way to go on slower, or the error with the choice."""
+    at = keeper.at
+    if job.recipe.on_nonfinite == LOWER_LR:
+        if at.brake > SMALLEST_BRAKE:
+            blowups.record(error, at)
+            job.inexact.append(f"the rate was halved after step {at.step}")
+            display.note(f"{error.what}; back to the last checkpoint, the rate halved")
+            return _SlowerError(at.brake / 2)
+        error.what = f"{error.what}, also at {at.brake:g} of the planned rate"
+    with suppress(NonFiniteError, StorageError):  # the first error is the message
+        keeper.save()
+    return blowups.complete(error, at)
+
+
+def _interrupted(job: Job, at: Position, asked: Asked) -> InterruptedRunError:
+    total = job.plan.epochs * len(job.train)
+    what = f"stopped on request after step {at.step:,} of {total:,}"
+    where = f"{job.folder}, epoch {at.epoch + 1} of {job.plan.epochs}"
+    fix = f"go on, exactly: striate train --resume {job.folder}"
+    error = InterruptedRunError(what, where=where, fix=fix)
+    error.exit_code = asked.exit_code
+    return error
