@@ -16,8 +16,9 @@ from striate.data.batches import Batches
 from striate.data.part import Part
 from striate.data.picture.preprocess import statistics
 from striate.engine.evaluate import evaluate
-from striate.engine.loop import EpochDone, Plan, StepDone, fit
+from striate.engine.loop import Plan, fit
 from striate.engine.optim import make_optimizer
+from striate.engine.position import EpochDone, StepDone
 from striate.engine.schedule import SCHEDULES
 from striate.models.catalogue import create_model
 from striate.runs.prepare import auto_model
