@@ -116,8 +116,16 @@ LAZILY = {
 }
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("way", LAZILY)
+# Each epoch starts its processes anew, so only what draws most runs at every commit.
+WITH_WORKERS = [
+    pytest.param(way, 2, marks=() if way == "mixed" else pytest.mark.slow)
+    for way in LAZILY
+]
+
+
+@pytest.mark.parametrize(
+    ("way", "workers"), [*((way, 0) for way in LAZILY), *WITH_WORKERS]
+)
 def test_decoded_when_wanted(lazily, shared_folder, way, workers):
     done = resumed(shared_folder, cache="off", workers=workers, **LAZILY[way])
     assert isinstance(done.data.part("train").pixels, LazyPixels)
@@ -136,8 +144,15 @@ def test_what_the_cache_held_may_be_decoded(shared_folder, monkeypatch):
     assert found == expected
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("way", ["plain", "mixed"])
+@pytest.mark.parametrize(
+    ("way", "workers"),
+    [
+        ("plain", 0),
+        ("mixed", 0),
+        pytest.param("plain", 2, marks=pytest.mark.slow),
+        ("mixed", 2),
+    ],
+)
 def test_streamed_shards(streamed, tmp_path, way, workers):
     folder = write_shards(tmp_path / "shards")
     done = resumed(folder, step=14, workers=workers, **LAZILY[way])
