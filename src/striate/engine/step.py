@@ -21,6 +21,7 @@ from striate.engine.nonfinite import (
     gradients_are_finite,
     is_finite,
 )
+from striate.engine.quick import Quick
 
 if TYPE_CHECKING:
     from striate.core.outputs import Loss
@@ -90,6 +91,7 @@ class Learner:
         self.cost_of = cost_of
         self._of = (seed, "layers", rank)
         self._buffers = Buffers(model)
+        self._quick = Quick(model)
 
     def __call__(self, x: Tensor, y: Tensor, step: int) -> float:
         """Learn from the batch of a step and return its mean cost in nats.
@@ -101,9 +103,11 @@ class Learner:
         self._buffers.keep()
         draw_from(x.device, *self._of, step)
         try:
-            return train_step(self.model, x, y, self.optimizer, self.cost_of)
+            with self._quick.lent():
+                return train_step(self.model, x, y, self.optimizer, self.cost_of)
         except NonFiniteError as error:
-            error.layer, error.rows = self._trace(x, y, step)
+            with self._quick.lent():  # dropout is to draw what it drew
+                error.layer, error.rows = self._trace(x, y, step)
             seen = f"first in {error.layer}" if error.layer else NOT_AGAIN
             error.what = f"{error.what}, {seen}"
             self._buffers.put_back()
