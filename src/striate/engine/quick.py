@@ -1,24 +1,26 @@
 """The same network, sooner: what torch computes the long way round on a processor.
 
-| in a network | what it costs | what is computed in its place |
-|---|---|---|
-| ReLU, then max pooling | every value before the pool, there and back | the pool first: max and ReLU commute, to the bit, and so do their gradients |
-| a pool's gradient in another layout than its input | two copies of the large maps and a slow kernel | one copy of the small ones |
-| dropout | a random number a value, drawn by one thread | two random bytes a value |
+- ReLU, then max pooling: the pool comes first, and ReLU sees a quarter of the values.
+  Max and ReLU commute, to the bit, and so do their gradients.
+- A pool's gradient in another layout than its input: torch takes a slow kernel and
+  copies the large maps twice; here the small ones are copied once.
+- Dropout: torch draws a random number a value, on one thread; here two random bytes.
 
 The network itself is as it was before and after a step: stand-ins act while it runs,
-by way of instance attributes, and let each layer run by itself where hooks watch it.
+as attributes of its own, and each layer runs by itself where hooks watch it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from types import MethodType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.modules import module as torch_module
 
 _BITS = 16  # of chance a value: a share dropped is off by 1/131,072 at most
@@ -30,6 +32,7 @@ class Quick:
 
     Args:
         model: Any network; layers of exactly torch's own types are looked for.
+        wanted: Lend them at all.
 
     Example:
         >>> model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.MaxPool2d(2))
@@ -40,10 +43,10 @@ class Quick:
         (True, False)
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, wanted: bool = True) -> None:
         self._ways = [
             (module, MethodType(way, module))
-            for module in model.modules()
+            for module in (model.modules() if wanted else ())
             if (way := _way(module)) and "forward" not in vars(module)
         ]
 
@@ -70,7 +73,7 @@ def _way(module: nn.Module) -> Any:
 def _pairs(layers: nn.Sequential) -> list[bool]:
     """Say of each layer whether it and the next are a ReLU and a max pool."""
     held = [*layers, None]
-    return [_is_pair(one, other) for one, other in zip(held, held[1:], strict=False)]
+    return [_is_pair(one, other) for one, other in pairwise(held)]
 
 
 def _is_pair(relu: nn.Module | None, pool: nn.Module | None) -> bool:
@@ -91,12 +94,18 @@ def _in_turn(self: nn.Sequential, x: Tensor) -> Tensor:
     """Run a sequence with each ReLU behind the pool that follows it."""
     layers, pairs = list(self), _pairs(self)
     if torch_module._global_forward_hooks:  # someone follows each layer
-        return nn.Sequential.forward(self, x)  # type: ignore[no-any-return]
+        return _plainly(self, x)
     for i, layer in enumerate(layers):
         if i and pairs[i - 1]:
             x = _pooled_then_rectified(x, layer) if _whole(x) else layer(x)
         elif not (pairs[i] and _whole(x)):
             x = layer(x)
+    return x
+
+
+def _plainly(self: nn.Sequential, x: Tensor) -> Tensor:
+    for layer in self:
+        x = layer(x)
     return x
 
 
@@ -106,7 +115,8 @@ def _whole(x: Tensor) -> bool:
 
 def _pooled_then_rectified(x: Tensor, pool: nn.Module) -> Tensor:
     settings = pool.kernel_size, pool.stride, pool.padding, pool.dilation
-    out: Tensor = _PoolThenRelu.apply(x, *settings, pool.ceil_mode)
+    apply: Any = _PoolThenRelu.apply
+    out: Tensor = apply(x, *settings, pool.ceil_mode)
     return out
 
 
@@ -143,14 +153,14 @@ def _both(side: Any) -> list[int]:
 
 def _laid_out_as(x: Tensor, gradient: Tensor) -> Tensor:
     last = x.is_contiguous(memory_format=torch.channels_last)
-    format = torch.channels_last if last else torch.contiguous_format
-    return gradient.contiguous(memory_format=format)
+    layout = torch.channels_last if last else torch.contiguous_format
+    return gradient.contiguous(memory_format=layout)
 
 
 def _dropped(self: nn.Dropout, x: Tensor) -> Tensor:
     """Drop a share of the values, and let the others make up for it."""
     if not self.training or x.device.type != "cpu":
-        return nn.Dropout.forward(self, x)
+        return F.dropout(x, self.p, self.training)
     return x * keep_or_drop(x, self.p)
 
 
