@@ -144,7 +144,8 @@ class _PoolThenRelu(torch.autograd.Function):
         # In another layout torch takes its slow kernel, and copies its result twice.
         laid = torch.ops.aten.threshold_backward(_laid_out_as(x, gradient), out, 0)
         back = torch.ops.aten.max_pool2d_with_indices_backward
-        return back(laid, x, *ctx.settings, index), *(None,) * len(ctx.settings)
+        sent: Tensor = back(laid, x, *ctx.settings, index)
+        return sent, *(None,) * len(ctx.settings)
 
 
 def _both(side: Any) -> list[int]:
