@@ -192,37 +192,64 @@ def contenders(
     return found, way, macs
 
 
-def race(name: str, options: argparse.Namespace) -> list[str]:
-    """Let all take turns; return their rows of the table."""
+def race(name: str, options: argparse.Namespace) -> Race:
+    """Let all take turns on a network."""
     found, way, macs = contenders(name, options)
     taken: dict[str, list[float]] = {label: [] for label in found}
     for turn in range(options.rounds):
+        look_at_peaks()
         for label in sorted(found, reverse=turn % 2 == 1):
             taken[label].append(found[label](options.steps) / options.steps)
     for steps in found.values():
         if isinstance(steps, Keras):
             steps.process.kill()
-    middle = {label: statistics.median(times) for label, times in taken.items()}
-    peers = {k: v for k, v in middle.items() if not k.startswith("striate")}
-    best, eager = min(peers.values()), middle["eager NCHW"]
-    peaks = {p: peak(torch.device("cpu"), kind) for p, kind in PRECISIONS.items()}
-    rows = []
-    for label, seconds in middle.items():
-        precision = way.precision if label == "striate" else "fp32"
-        mfu = Laps(macs, peaks[precision]).mfu(BATCH / seconds)
-        cells = (
-            name,
-            f"{label} ({way})" if label == "striate" else label,
-            f"{1e3 * seconds:.1f} ms",
-            f"{1e3 * max(taken[label]):.1f} ms",
-            f"{BATCH / seconds:,.0f}",
-            f"{eager / seconds:.2f}×",
-            f"{best / seconds:.2f}×",
-            f"{100 * mfu:.0f} %",
-        )
-        rows.append(f"| {' | '.join(cells)} |")
-        print(rows[-1], flush=True)
-    return rows
+    told = {label: f"{1e3 * statistics.median(t):.1f} ms" for label, t in taken.items()}
+    print(name, told, flush=True)
+    return Race(name, way, macs, taken)
+
+
+PEAKS = dict.fromkeys(PRECISIONS, 0.0)
+
+
+def look_at_peaks() -> None:
+    """Measure what the machine can, and keep the largest: others may be at work."""
+    for name, kind in PRECISIONS.items():
+        PEAKS[name] = max(PEAKS[name], peak(torch.device("cpu"), kind))
+
+
+@dataclass(frozen=True)
+class Race:
+    """Who took how long on a network, our way, and its multiply-adds."""
+
+    name: str
+    way: Way
+    macs: int
+    taken: dict[str, list[float]]
+
+    def rows(self) -> list[str]:
+        """Return the rows of the table."""
+        middle = {
+            label: statistics.median(times) for label, times in self.taken.items()
+        }
+        peers = {k: v for k, v in middle.items() if not k.startswith("striate")}
+        best, eager = min(peers.values()), middle["eager NCHW"]
+        rows = []
+        for label, seconds in middle.items():
+            ours = label == "striate"
+            precision = self.way.precision if ours else "fp32"
+            mfu = Laps(self.macs, PEAKS[precision]).mfu(BATCH / seconds)
+            cells = (
+                self.name,
+                f"{label} ({self.way})" if ours else label,
+                f"{1e3 * seconds:.1f} ms",
+                f"{1e3 * max(self.taken[label]):.1f} ms",
+                f"{BATCH / seconds:,.0f}",
+                f"{eager / seconds:.2f}×",
+                f"{best / seconds:.2f}×",
+                f"{100 * mfu:.0f} %",
+            )
+            rows.append(f"| {' | '.join(cells)} |")
+        return rows
 
 
 def main() -> None:
@@ -239,7 +266,9 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     keep_freed_memory()
-    rows = [row for name in options.networks for row in race(name, options)]
+    races = [race(name, options) for name in options.networks]
+    rows = [row for one in races for row in one.rows()]
+    print("\n".join(rows))
     head = (
         "| network | who | median step | worst | images/s | of eager NCHW "
         "| of the best peer | MFU |\n|---|---|---|---|---|---|---|---|\n"
@@ -248,7 +277,8 @@ def main() -> None:
         f"{BATCH} pictures a step, {options.steps} steps a turn, {options.rounds} "
         f"rounds turn about, {options.threads} threads, AdamW, label smoothing. "
         "MFU: 2 · 3 · multiply-adds a picture, of this machine's peak of a matrix "
-        f"product in that precision. {speeds()}"
+        f"product in that precision, "
+        f"{PEAKS['fp32'] / 1e9:.0f} and {PEAKS['bf16'] / 1e9:.0f} GFLOP/s. {speeds()}"
     )
     save("steps", "Training steps", head + "\n".join(rows) + f"\n\n{facts}")
 
