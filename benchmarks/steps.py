@@ -257,7 +257,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("networks", nargs="*", default=list(NETWORKS))
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--steps", type=int, default=3, help="a turn")
+    parser.add_argument("--steps", type=int, default=5, help="a turn")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--keras", default="", help="an interpreter that has Keras")
     parser.add_argument(

@@ -142,9 +142,9 @@ class _PoolThenRelu(torch.autograd.Function):
         """Send a gradient to the strongest of each window, where it is positive."""
         x, out, index = ctx.saved_tensors
         # In another layout torch takes its slow kernel, and copies its result twice.
-        laid = torch.ops.aten.threshold_backward(_laid_out_as(x, gradient), out, 0)
-        back = torch.ops.aten.max_pool2d_with_indices_backward
-        sent: Tensor = back(laid, x, *ctx.settings, index)
+        aten: Any = torch.ops.aten
+        laid = aten.threshold_backward(_laid_out_as(x, gradient), out, 0)
+        sent = aten.max_pool2d_with_indices_backward(laid, x, *ctx.settings, index)
         return sent, *(None,) * len(ctx.settings)
 
 
