@@ -132,6 +132,7 @@ class _PoolThenRelu(torch.autograd.Function):
         """
         kernel, stride, padding, dilation, ceil = settings
         ctx.settings = (*map(_both, (kernel, stride, padding, dilation)), ceil)
+        out: Tensor
         out, index = torch.ops.aten.max_pool2d_with_indices(x, *ctx.settings)
         out.clamp_min_(0)
         ctx.save_for_backward(x, out, index)
