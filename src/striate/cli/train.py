@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from striate.core.errors import SettingError
+from striate.engine.ranks.place import Place
 from striate.runs.presets import PRESETS
 from striate.runs.recipe import Recipe, make_recipe, read_settings, setting_types
 
@@ -61,6 +62,10 @@ def add_setting(
 ) -> None:
     """Add a setting's flag, with its help, choices and default."""
     flag = f"--{field.name.replace('_', '-')}"
+    if kind is bool:
+        words, default = field.metadata["help"], argparse.SUPPRESS
+        parser.add_argument(flag, action="store_true", help=words, default=default)
+        return
     choices = field.metadata.get("choices")
     default = "" if field.default is None else f" ({field.default})"
     listed = f": {', '.join(choices)}" if choices else ""
@@ -92,6 +97,8 @@ def run(options: argparse.Namespace) -> int:
         quiet=quiet,
         tensorboard=options.tensorboard,
     )
+    if not Place.of().first:
+        return 0
     if options.json:
         print(summary_json(finished))
     else:
@@ -142,6 +149,8 @@ def _resume(options: argparse.Namespace) -> int:
         quiet=quiet,
         tensorboard=options.tensorboard,
     )
+    if not Place.of().first:
+        return 0
     if options.json:
         print(summary_json(finished, resumed_at=how[0].at.step, exact=how[0].exact))
     else:

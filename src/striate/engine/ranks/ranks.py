@@ -1,0 +1,262 @@
+"""What ranks tell each other: sums, words, rows and bytes; every wait can be ended."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from striate.core.errors import InterruptedRunError, NonFiniteError, RankError
+from striate.engine.ranks.place import Place
+from striate.engine.ranks.pulse import WAITING, Pulse
+from striate.engine.ranks.watch import GO_ON, PATIENCE, Watch
+
+JOIN = 60.0  # seconds for all processes to have started
+_SLICE = timedelta(seconds=1)  # after which a wait looks whether there was a fault
+# The watch decides how long is too long; slow is no fault.
+_NEVER = timedelta(days=30)
+_KEPT = "striate/run"
+
+
+class Ranks:
+    """The processes of a run, as one of them sees them.
+
+    Every method but `keep` and `kept` is called by all ranks, in the same order, and
+    returns the same on all of them.
+
+    Args:
+        place: Which one this is.
+        watch: Finds out why an exchange does not end.
+        pulse: Told when this rank waits.
+        device: Where large sums are made.
+        store: Outlives the processes, where torchrun keeps it.
+    """
+
+    def __init__(
+        self,
+        place: Place,
+        watch: Watch,
+        pulse: Pulse,
+        device: torch.device,
+        store: dist.Store,
+    ) -> None:
+        self.place = place
+        self.pulse = pulse
+        self.device = device
+        self.together = True  # off while a rank traces a fault by itself
+        self.norms_shared = False  # batch norms exchange their statistics
+        self.counts_in = True  # off while its pictures stand in for none of the batch
+        self._watch = watch
+        self._store = store
+
+    @property
+    def world(self) -> int:
+        """Return how many there are."""
+        return self.place.world
+
+    @property
+    def first(self) -> bool:
+        """Say whether this one speaks and writes for all of them."""
+        return self.place.first
+
+    def total(self, numbers: Tensor, doing: str) -> None:
+        """Add up the ranks' tensors, in place.
+
+        Args:
+            numbers: Of one shape on all ranks, on `device` or the processor.
+            doing: What for, in words, for who waits in vain.
+
+        Raises:
+            RankError: A rank died, hung or failed.
+        """
+        self._wait(lambda: dist.all_reduce(numbers, async_op=True), doing)
+
+    def _wait(self, begin: Callable[[], dist.Work | None], doing: str) -> None:
+        if self.world == 1:
+            return
+        with self.pulse.at(WAITING, doing):
+            try:
+                work = begin()
+                while work is not None and not _ended(work):
+                    self._watch.check()
+            except RuntimeError as error:
+                raise self._watch.blame(error) from error
+
+    def words(self, mine: Any, doing: str) -> list[Any]:
+        """Return what every rank has to say, as JSON values, in their order."""
+        said = json.dumps(mine).encode()
+        sizes = torch.zeros(self.world, dtype=torch.int64)
+        sizes[self.place.rank] = len(said)
+        self.total(sizes, doing)
+        room = torch.zeros(self.world, int(sizes.max()), dtype=torch.uint8)
+        room[self.place.rank, : len(said)] = _as_tensor(said)
+        self.total(room, doing)
+        rows = zip(room, sizes.tolist(), strict=True)
+        return [json.loads(bytes(row[:size].numpy())) for row, size in rows]
+
+    def spread(self, payload: bytes, doing: str) -> bytes:
+        """Return rank 0's bytes."""
+        size = torch.tensor([len(payload) if self.first else 0])
+        self.total(size, doing)
+        room = torch.zeros(int(size), dtype=torch.uint8)
+        if self.first:
+            room[:] = _as_tensor(payload)
+        self._wait(lambda: dist.broadcast(room, 0, async_op=True), doing)
+        return bytes(room.numpy())
+
+    def meet(self, doing: str) -> None:
+        """Wait until every rank is here."""
+        self.total(torch.zeros(1), doing)
+
+    def largest(self, number: int, doing: str) -> int:
+        """Return the largest of the ranks' numbers."""
+        return max(self.words(number, doing))
+
+    def apart(self) -> RankError:
+        """Return the error of ranks that are not at the same place."""
+        what = f"the ranks are at different places: {self._watch.places()}"
+        return RankError(what, fix=GO_ON)
+
+    def keep(self, key: str, text: str) -> None:
+        """Keep a word for the processes that torchrun starts in place of these."""
+        self._store.set(f"{_KEPT}/{key}", text)
+
+    def kept(self, key: str) -> str:
+        """Return what `keep` kept before these processes began, or nothing."""
+        name = f"{_KEPT}/{key}"
+        if not self.place.attempt or not self._store.check([name]):
+            return ""
+        return str(self._store.get(name).decode())
+
+    @contextmanager
+    def one_by_one(self) -> Iterator[None]:
+        """Let the first rank of each machine go ahead, and the others follow."""
+        ahead = self.place.local_rank == 0
+        if not ahead:
+            self.meet("the first process of the machine to read the pictures")
+        yield
+        if ahead:
+            self.meet("the others to begin to read the pictures")
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Exchange nothing within the network meanwhile."""
+        self.together = False
+        try:
+            yield
+        finally:
+            self.together = True
+
+    @contextmanager
+    def standing_in(self) -> Iterator[None]:
+        """Go through the network with pictures that count nothing."""
+        self.counts_in = False
+        try:
+            yield
+        finally:
+            self.counts_in = True
+
+
+def _ended(work: dist.Work) -> bool:
+    """Wait a little; a wait that is over before the work is no failure of it."""
+    try:
+        work.wait(_SLICE)
+    except RuntimeError:
+        if work.is_completed():
+            raise
+        return False
+    return True
+
+
+def _as_tensor(payload: bytes) -> Tensor:
+    return torch.frombuffer(bytearray(payload), dtype=torch.uint8)
+
+
+@contextmanager
+def joined(place: Place, device: torch.device) -> Iterator[Ranks]:
+    """Meet the other processes of the run; leave them in peace, or tell them why not.
+
+    Raises:
+        RankError: Not all came, or one died, hung or failed.
+    """
+    kept = _agents_store()
+    _begin(place, kept, device)
+    pulse = Pulse(PATIENCE)
+    # The name is new at every start: an earlier one's faults are not this one's.
+    name = _name_of_this_start(place)
+    store = dist.distributed_c10d._get_default_store().clone()
+    store.set_timeout(timedelta(seconds=PATIENCE))
+    named = dist.PrefixStore(name, store)
+    watch = Watch(named, place.rank, place.world, pulse)
+    ranks = Ranks(place, watch, pulse, device, kept or named)
+    watch.start()
+    try:
+        yield ranks
+        ranks.meet("the others to be done")
+    except BaseException as error:
+        _part(watch, error)
+        raise
+    watch.stop()
+    dist.destroy_process_group()
+
+
+def _part(watch: Watch, error: BaseException) -> None:
+    # All ranks raise these two together, and each other knows.
+    if not isinstance(error, InterruptedRunError | NonFiniteError | RankError):
+        what = getattr(error, "what", None) or repr(error)
+        code = getattr(error, "exit_code", 1)
+        watch.tell(f"rank {watch._rank} stopped: {what}", exit_code=code)
+    watch.stop()
+
+
+def _agents_store() -> dist.Store | None:
+    """Return torchrun's own store, which outlives the processes it starts."""
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return None
+    host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    wait = timedelta(seconds=JOIN)
+    return dist.TCPStore(host, port, is_master=False, timeout=wait)
+
+
+def _begin(place: Place, kept: dist.Store | None, device: torch.device) -> None:
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    mine = f"striate/here/{place.attempt}/"
+    if kept is not None:
+        kept.set(f"{mine}{place.rank}", "here")
+    try:
+        dist.init_process_group(backend, timeout=timedelta(seconds=JOIN))
+    except (RuntimeError, ValueError) as error:
+        raise _incomplete(place, kept, mine, error) from error
+    for each in {torch.device("cpu"), torch.device(device.type)}:
+        group = dist.distributed_c10d._get_default_group()
+        group._get_backend(each)._set_default_timeout(_NEVER)
+
+
+def _incomplete(
+    place: Place, kept: dist.Store | None, mine: str, error: Exception
+) -> RankError:
+    missing = []
+    if kept is not None:
+        ranks = range(place.world)
+        missing = [n for n in ranks if not kept.check([f"{mine}{n}"])]
+    listed = f": rank {', '.join(map(str, missing))} did not come" if missing else ""
+    what = f"the {place.world} processes did not meet within {JOIN:.0f} s{listed}"
+    fix = "see what that process says; every machine must reach MASTER_ADDR:MASTER_PORT"
+    return RankError(what, where=str(error).splitlines()[0], fix=fix)
+
+
+def _name_of_this_start(place: Place) -> str:
+    drawn = torch.zeros(1, dtype=torch.int64)
+    if place.first:
+        drawn[0] = secrets.randbits(48)
+    if place.world > 1:
+        dist.all_reduce(drawn)
+    return f"striate/{int(drawn):x}"
