@@ -38,7 +38,7 @@ def follow(folder: Path, job: Job, ranks: Ranks) -> Run:
 
 
 def _sit(job: Job, ranks: Ranks) -> bool:
-    """Learn; return whether rank 0 begins again from its checkpoint, at a lower rate."""
+    """Learn; say whether rank 0 begins again from its checkpoint, more slowly."""
     with (
         chance_kept(),
         devices.flushed_denormals(),

@@ -151,12 +151,12 @@ def go_on(
     with meeting as met, _held_by_first(run.path, met):
         quiet = quiet or follows(met)
         begun = _nobody if follows(met) else begun
-        how = {"tensorboard": tensorboard, "ranks": met}
         sealed, flaws = Vault(run.path / names.WEIGHTS / LAST).newest()
         check_shares(recipe, met)
         if sealed is None:
             _check_unlearnt(run.path, flaws)
-            return _from_the_start(run, recipe, model, data, begun, quiet, **how)
+            how = begun, quiet, tensorboard, met
+            return _from_the_start(run, recipe, model, data, *how)
         at, marks = state_of(sealed)
         if run.manifest["status"] == "done" and _finished(at, recipe):
             begun(Resumed(folder=run.path, recipe=recipe, data=None, at=at))
@@ -176,7 +176,7 @@ def go_on(
             _write_down(resumed, recipe != old)
             begun(resumed)
         where = run.path, network, run.data, recipe, quiet
-        return run_in(*where, sealed, inexact, **how)
+        return run_in(*where, sealed, inexact, tensorboard, met)
 
 
 @contextmanager

@@ -142,8 +142,16 @@ def _sit(job: Job, sealed: Sealed | None, brake: float) -> Learnt:
         blowups = Blowups(job.folder, job.recipe, job.train, job.val, display.note)
         parts = job.train, job.val, job.plan
         try:
-            how = watchers, asked, keeper.at, blowups, job.ranks
-            fit(job.model, job.optimizer, *parts, *how)
+            fit(
+                job.model,
+                job.optimizer,
+                *parts,
+                watchers,
+                asked,
+                keeper.at,
+                blowups,
+                job.ranks,
+            )
         except NonFiniteError as error:
             raise _answer(error, job, keeper, blowups, display) from error
         keeper.save()

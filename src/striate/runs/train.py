@@ -101,8 +101,15 @@ def train_recipe(
         with new as folder:
             if not follows(ranks):
                 begun(data, folder)
-            extra = {"tensorboard": tensorboard, "ranks": ranks}
-            return run_in(folder, model, data, recipe, quiet, **extra)
+            return run_in(
+                folder,
+                model,
+                data,
+                recipe,
+                quiet,
+                tensorboard=tensorboard,
+                ranks=ranks,
+            )
 
 
 def train(
@@ -147,8 +154,15 @@ def train(
         where, overwrite = earlier or where, overwrite or earlier is not None
         new = _prepared(model, data, recipe, where, overwrite, ranks, key)
         with new as folder:
-            extra = {"tensorboard": tensorboard, "ranks": ranks}
-            return run_in(folder, model, data, recipe, quiet, **extra)
+            return run_in(
+                folder,
+                model,
+                data,
+                recipe,
+                quiet,
+                tensorboard=tensorboard,
+                ranks=ranks,
+            )
 
 
 def _gone_on(
@@ -167,8 +181,16 @@ def _gone_on(
         if resumed.data is not None:
             begun(resumed.data, folder)
 
-    how = {"model": model, "data": data, "begun": told, "ranks": ranks}
-    return go_on(folder, {}, quiet=quiet, tensorboard=tensorboard, **how)
+    return go_on(
+        folder,
+        {},
+        model=model,
+        data=data,
+        begun=told,
+        quiet=quiet,
+        tensorboard=tensorboard,
+        ranks=ranks,
+    )
 
 
 @contextmanager

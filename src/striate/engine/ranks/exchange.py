@@ -55,7 +55,8 @@ class Exchange:
         self._parameters = [p for group in groups for p in group["params"]]
         norms = [m for m in model.modules() if isinstance(m, _BatchNorm)]
         self._means = _floats(norms)
-        self._batches = [m.num_batches_tracked for m in norms if m.track_running_stats]
+        counted = [m.num_batches_tracked for m in norms]
+        self._batches = [count for count in counted if count is not None]
         self._given = [True] * len(self._parameters)
         self._lay_out()
 
@@ -192,4 +193,4 @@ def _window(flat: Tensor, tensor: Tensor, first: int) -> Tensor:
 
 def _digest(tensor: Tensor) -> str:
     plain = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-    return hashlib.blake2b(plain.numpy(), digest_size=8).hexdigest()
+    return hashlib.blake2b(plain.numpy().data, digest_size=8).hexdigest()

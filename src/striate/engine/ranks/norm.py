@@ -51,9 +51,8 @@ def _forward(norm: _BatchNorm, ranks: Ranks, x: Tensor) -> Tensor:
         _remember(norm, mean, spread / max(count - 1.0, 1.0))
     count = max(count, 1.0)
     variance = spread / count
-    out: Tensor = _Normalise.apply(
-        x, norm.weight, norm.bias, mean, variance, norm.eps, count, ranks
-    )
+    given = x, norm.weight, norm.bias, mean, variance, norm.eps, count, ranks
+    out: Tensor = _Normalise.apply(*given)  # type: ignore[no-untyped-call]
     return out
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
 
 from striate.core.errors import InterruptedRunError, NonFiniteError, RankError
 from striate.engine.ranks.place import Place
@@ -46,7 +47,7 @@ class Ranks:
         watch: Watch,
         pulse: Pulse,
         device: torch.device,
-        store: dist.Store,
+        store: Store,
     ) -> None:
         self.place = place
         self.pulse = pulse
@@ -118,7 +119,7 @@ class Ranks:
 
     def largest(self, number: int, doing: str) -> int:
         """Return the largest of the ranks' numbers."""
-        return max(self.words(number, doing))
+        return max(int(each) for each in self.words(number, doing))
 
     def apart(self) -> RankError:
         """Return the error of ranks that are not at the same place."""
@@ -192,9 +193,9 @@ def joined(place: Place, device: torch.device) -> Iterator[Ranks]:
     pulse = Pulse(PATIENCE)
     # The name is new at every start: an earlier one's faults are not this one's.
     name = _name_of_this_start(place)
-    store = dist.distributed_c10d._get_default_store().clone()
+    store = dist.distributed_c10d._get_default_store().clone()  # type: ignore[attr-defined]
     store.set_timeout(timedelta(seconds=PATIENCE))
-    named = dist.PrefixStore(name, store)
+    named = PrefixStore(name, store)
     watch = Watch(named, place.rank, place.world, pulse)
     ranks = Ranks(place, watch, pulse, device, kept or named)
     watch.start()
@@ -217,16 +218,16 @@ def _part(watch: Watch, error: BaseException) -> None:
     watch.stop()
 
 
-def _agents_store() -> dist.Store | None:
+def _agents_store() -> Store | None:
     """Return torchrun's own store, which outlives the processes it starts."""
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
         return None
     host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     wait = timedelta(seconds=JOIN)
-    return dist.TCPStore(host, port, is_master=False, timeout=wait)
+    return TCPStore(host, port, is_master=False, timeout=wait)
 
 
-def _begin(place: Place, kept: dist.Store | None, device: torch.device) -> None:
+def _begin(place: Place, kept: Store | None, device: torch.device) -> None:
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     mine = f"striate/here/{place.attempt}/"
     if kept is not None:
@@ -241,7 +242,7 @@ def _begin(place: Place, kept: dist.Store | None, device: torch.device) -> None:
 
 
 def _incomplete(
-    place: Place, kept: dist.Store | None, mine: str, error: Exception
+    place: Place, kept: Store | None, mine: str, error: Exception
 ) -> RankError:
     missing = []
     if kept is not None:

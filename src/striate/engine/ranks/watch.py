@@ -17,7 +17,8 @@ import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 
-from torch.distributed import DistError, Store
+from torch._C._distributed_c10d import Store
+from torch.distributed import DistError
 
 from striate.core.errors import RankError
 from striate.engine.ranks.process import DUMP, Process
