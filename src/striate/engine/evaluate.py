@@ -102,9 +102,7 @@ def _gathered(
     place = torch.cat(
         [
             torch.arange(end - size, end)
-            for size, end in zip(
-                sizes[ours].tolist(), ends[ours].tolist(), strict=True
-            )
+            for size, end in zip(sizes[ours].tolist(), ends[ours].tolist(), strict=True)
         ]
     )
     if logits:

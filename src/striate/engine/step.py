@@ -176,7 +176,8 @@ class Learner:
 
     def _step(self, x: Tensor, y: Tensor, step: int) -> float:
         if self._exchange is not None:
-            return self._shared_step(self._exchange, x, y, step)
+            with self._exchange.ranks.pulse.at(COMPUTING, f"step {step + 1}"):
+                return self._shared_step(self._exchange, x, y, step)
         pieces = possible_pieces(len(y), self._pieces)
         return train_step(self.model, x, y, self.optimizer, self.cost_of, pieces)
 
@@ -184,14 +185,13 @@ class Learner:
         self, exchange: Exchange, x: Tensor, y: Tensor, step: int
     ) -> float:
         self.optimizer.zero_grad()
-        with exchange.ranks.pulse.at(COMPUTING, f"step {step + 1}"):
-            mine = self._share(exchange, x, y)
-            failed = not math.isfinite(mine)
-            value, self.pictures = exchange(step, mine, len(y), failed)
-            if math.isnan(value):
-                what = f"the training loss became {mine if failed else value}"
-                raise NonFiniteError(what, fix=LOWER_LR)
-            _update(self.optimizer)
+        mine = self._share(exchange, x, y)
+        failed = not math.isfinite(mine)
+        value, self.pictures = exchange(step, mine, len(y), failed)
+        if math.isnan(value):
+            what = f"the training loss became {mine if failed else value}"
+            raise NonFiniteError(what, fix=LOWER_LR)
+        _update(self.optimizer)
         return value
 
     def _share(self, exchange: Exchange, x: Tensor, y: Tensor) -> float:

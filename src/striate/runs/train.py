@@ -316,9 +316,7 @@ def _job(
     )
 
 
-def _conclude(
-    run: Run, model: nn.Module, learnt: Learnt, ranks: Ranks | None
-) -> None:
+def _conclude(run: Run, model: nn.Module, learnt: Learnt, ranks: Ranks | None) -> None:
     """Judge the best weights, the test part once, and write the report."""
     load_weights(model, run.path / names.BEST)
     if ranks:

@@ -112,7 +112,7 @@ class Exchange:
         shares[self.ranks.place.rank] = pictures
         self._flat[: _HEAD + len(shares)] = torch.tensor([*head, *shares])
         self.ranks.total(self._flat, f"the gradients of step {step + 1}")
-        return self._unpack(place)
+        return self._unpack(step)
 
     def _pack(self, pictures: int, failed: bool) -> None:
         self._flat.zero_()
@@ -129,11 +129,11 @@ class Exchange:
         if self._batches and self.ranks.first:
             torch._foreach_copy_(self._batch_windows, self._batches)
 
-    def _unpack(self, place: int) -> tuple[float, int]:
+    def _unpack(self, step: int) -> tuple[float, int]:
         head = self._flat[: _HEAD + self.ranks.world].tolist()
         pictures, cost, failures, wishes, places = head[:_HEAD]
-        if places != place * self.ranks.world:
-            raise self.ranks.apart()
+        if places != step % _PLACES * self.ranks.world:
+            raise self.ranks.apart(f"is at step {step + 1}")
         self.counts = [int(count) for count in head[_HEAD:]]
         self._stop = self._stop or wishes > 0
         if failures:

@@ -39,7 +39,7 @@ class Pulse:
         self._patience = patience
         self._clock = clock
         self._used = used
-        self._state: tuple[str, str, float] = (BUSY, "starting", clock())
+        self._state: tuple[str, str, float] = (BUSY, "reading or writing", clock())
         self._mark = (self._state, used(), clock())
 
     def __str__(self) -> str:

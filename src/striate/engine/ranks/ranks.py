@@ -83,6 +83,7 @@ class Ranks:
     def _wait(self, begin: Callable[[], dist.Work | None], doing: str) -> None:
         if self.world == 1:
             return
+        self._watch.check()
         with self.pulse.at(WAITING, doing):
             try:
                 work = begin()
@@ -121,9 +122,9 @@ class Ranks:
         """Return the largest of the ranks' numbers."""
         return max(int(each) for each in self.words(number, doing))
 
-    def apart(self) -> RankError:
+    def apart(self, place: str) -> RankError:
         """Return the error of ranks that are not at the same place."""
-        what = f"the ranks are at different places: {self._watch.places()}"
+        what = f"the ranks are at different places: {self._watch.places(place)}"
         return RankError(what, fix=GO_ON)
 
     def keep(self, key: str, text: str) -> None:

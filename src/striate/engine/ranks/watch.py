@@ -16,6 +16,7 @@ import threading
 import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 
 from torch._C._distributed_c10d import Store
 from torch.distributed import DistError
@@ -28,10 +29,11 @@ PATIENCE = 10.0  # seconds; a fault is then found, and the rest stopped, within 
 BEAT = 1.0  # seconds from one sign of life to the next
 _GRACE = 3.0  # seconds for the main thread to stop by itself once a fault is known
 _PARTED_GRACE = 10.0  # likewise where the launcher has gone, to save the state first
+_TELL_SLOW = 60.0  # seconds from telling of a slow rank to telling again
 _FAULT = "fault"
 GO_ON = (
-    "torchrun --max-restarts 3 … goes on by itself, exactly, from the last checkpoint; "
-    "by hand: the same command with --resume RUN"
+    "torchrun --max-restarts 3 … goes on from the last checkpoint by itself;\n"
+    "         by hand: the same command with --resume RUN"
 )
 _STORE_ERRORS = (DistError, RuntimeError, OSError)
 
@@ -141,10 +143,17 @@ class Watch:
         assert self.fault is not None  # noqa: S101 - just learnt
         return self.fault
 
-    def places(self) -> str:
-        """Return where every rank is, in words."""
-        signs = enumerate(self._signs())
-        return "; ".join(f"rank {n} {s.kind}, {s.doing}" for n, s in signs)
+    def places(self, mine: str) -> str:
+        """Return where every rank is, in words, where it says so in time."""
+        self._store.set(f"place/{self._rank}", mine)
+        return "; ".join(f"rank {n} {self._place(n)}" for n in range(self._world))
+
+    def _place(self, rank: int) -> str:
+        try:
+            self._store.wait([f"place/{rank}"], timedelta(seconds=_GRACE))
+        except _STORE_ERRORS:
+            return "does not say where"
+        return str(self._store.get(f"place/{rank}").decode())
 
     def _learn(self, fault: Fault) -> None:
         self.fault = self.fault or fault
@@ -227,12 +236,19 @@ class Watch:
         coming = [n for n, sign in enumerate(signs) if sign.kind not in (WAITING, LEFT)]
         late = [s for s in signs if s.kind == WAITING and s.since < self._patience]
         if not coming and not late:
-            self.tell(f"the ranks wait for different things: {self.places()}", -1)
-        elif coming and time.monotonic() - self._told_slow > 60.0:
-            self._told_slow = time.monotonic()
+            listed = "; ".join(f"rank {n}, {s.doing}" for n, s in enumerate(signs))
+            self.tell(f"the ranks wait for different things: {listed}", -1)
+        elif coming and self._pulse.since > 2 * self._patience and self._slow_untold():
             sign = signs[coming[0]]
             who = self._named(coming[0], sign.process)
             print(f"waiting for {who}, which lives: {sign.doing}", file=sys.stderr)
+
+    def _slow_untold(self) -> bool:
+        now = time.monotonic()
+        if now - self._told_slow < _TELL_SLOW:
+            return False
+        self._told_slow = now
+        return True
 
     def _sign_of(self, rank: int) -> Sign | None:
         key = f"sign/{rank}"
