@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -13,18 +11,18 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
+from torch._C._distributed_c10d import PrefixStore, Store
 
 from striate.core.errors import InterruptedRunError, NonFiniteError, RankError
+from striate.engine.ranks.meeting import JOIN, meet, open_store
 from striate.engine.ranks.place import Place
 from striate.engine.ranks.pulse import WAITING, Pulse
 from striate.engine.ranks.watch import GO_ON, PATIENCE, Watch
 
-JOIN = 60.0  # seconds for all processes to have started
 _SLICE = timedelta(seconds=1)  # after which a wait looks whether there was a fault
 # The watch decides how long is too long; slow is no fault.
 _NEVER = timedelta(days=30)
-_KEPT = "striate/run"
+_KEPT = "run"
 
 
 class Ranks:
@@ -189,16 +187,13 @@ def joined(place: Place, device: torch.device) -> Iterator[Ranks]:
     Raises:
         RankError: Not all came, or one died, hung or failed.
     """
-    kept = _agents_store()
-    _begin(place, kept, device)
+    kept = open_store(place)
+    start = meet(kept, place)
+    _begin(place, PrefixStore(start, kept), device)
     pulse = Pulse(PATIENCE)
-    # The name is new at every start: an earlier one's faults are not this one's.
-    name = _name_of_this_start(place)
-    store = dist.distributed_c10d._get_default_store().clone()  # type: ignore[attr-defined]
-    store.set_timeout(timedelta(seconds=PATIENCE))
-    named = PrefixStore(name, store)
-    watch = Watch(named, place.rank, place.world, pulse)
-    ranks = Ranks(place, watch, pulse, device, kept or named)
+    own = PrefixStore(f"{start}/watch", open_store(place, PATIENCE, again=True))
+    watch = Watch(own, place.rank, place.world, pulse)
+    ranks = Ranks(place, watch, pulse, device, kept)
     watch.start()
     try:
         yield ranks
@@ -219,46 +214,21 @@ def _part(watch: Watch, error: BaseException) -> None:
     watch.stop()
 
 
-def _agents_store() -> Store | None:
-    """Return torchrun's own store, which outlives the processes it starts."""
-    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
-        return None
-    host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    wait = timedelta(seconds=JOIN)
-    return TCPStore(host, port, is_master=False, timeout=wait)
-
-
-def _begin(place: Place, kept: Store | None, device: torch.device) -> None:
+def _begin(place: Place, store: Store, device: torch.device) -> None:
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-    mine = f"striate/here/{place.attempt}/"
-    if kept is not None:
-        kept.set(f"{mine}{place.rank}", "here")
     try:
-        dist.init_process_group(backend, timeout=timedelta(seconds=JOIN))
+        dist.init_process_group(
+            backend,
+            timeout=timedelta(seconds=JOIN),
+            store=store,
+            rank=place.rank,
+            world_size=place.world,
+        )
     except (RuntimeError, ValueError) as error:
-        raise _incomplete(place, kept, mine, error) from error
+        what = "the processes of the run cannot reach each other"
+        where = str(error).splitlines()[0]
+        fix = "GLOO_SOCKET_IFNAME=… names the network between the machines"
+        raise RankError(what, where=where, fix=fix) from error
+    group = dist.distributed_c10d._get_default_group()
     for each in {torch.device("cpu"), torch.device(device.type)}:
-        group = dist.distributed_c10d._get_default_group()
         group._get_backend(each)._set_default_timeout(_NEVER)
-
-
-def _incomplete(
-    place: Place, kept: Store | None, mine: str, error: Exception
-) -> RankError:
-    missing = []
-    if kept is not None:
-        ranks = range(place.world)
-        missing = [n for n in ranks if not kept.check([f"{mine}{n}"])]
-    listed = f": rank {', '.join(map(str, missing))} did not come" if missing else ""
-    what = f"the {place.world} processes did not meet within {JOIN:.0f} s{listed}"
-    fix = "see what that process says; every machine must reach MASTER_ADDR:MASTER_PORT"
-    return RankError(what, where=str(error).splitlines()[0], fix=fix)
-
-
-def _name_of_this_start(place: Place) -> str:
-    drawn = torch.zeros(1, dtype=torch.int64)
-    if place.first:
-        drawn[0] = secrets.randbits(48)
-    if place.world > 1:
-        dist.all_reduce(drawn)
-    return f"striate/{int(drawn):x}"
