@@ -15,6 +15,7 @@ from striate.runs.recipe import Recipe, make_recipe, read_settings, setting_type
 
 if TYPE_CHECKING:
     from striate.data.image_data import ImageData
+    from striate.runs.resume import Resumed
     from striate.runs.run import Run
 
 METAVARS = {str(int): "N", str(float): "F", str(str): "NAME"}
@@ -80,7 +81,7 @@ def run(options: argparse.Namespace) -> int:
         return _resume(options)
     recipe = read_recipe(options)
 
-    from striate.cli.show import print_data, print_end
+    from striate.cli.show import print_data, print_end, print_resumed
     from striate.runs.train import summary_json, train_recipe
 
     quiet = options.quiet or options.json
@@ -89,11 +90,16 @@ def run(options: argparse.Namespace) -> int:
         if not options.json:
             print_data(data, folder)
 
+    def gone_on(resumed: Resumed) -> None:
+        if not options.json:
+            print_resumed(resumed)
+
     finished: Run = train_recipe(
         recipe,
         out=options.out,
         overwrite=options.overwrite,
         begun=begun,
+        gone_on=gone_on,
         quiet=quiet,
         tensorboard=options.tensorboard,
     )
@@ -131,7 +137,7 @@ def _resume(options: argparse.Namespace) -> int:
             raise SettingError("a run that is resumed has its own", where=flag, fix=fix)
 
     from striate.cli.show import print_end, print_resumed
-    from striate.runs.resume import Resumed, go_on
+    from striate.runs.resume import go_on
     from striate.runs.train import summary_json
 
     how: list[Resumed] = []

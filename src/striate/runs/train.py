@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
@@ -50,11 +50,19 @@ from striate.runs.together import (
     together,
 )
 
+if TYPE_CHECKING:
+    from striate.runs.resume import Resumed
+
 Begun = Callable[[ImageData, Path], None]
+GoneOn = Callable[["Resumed"], None]
 
 
 def _nobody(data: ImageData, folder: Path) -> None:
     """Tell nobody that a run has begun."""
+
+
+def _nobody_goes_on(resumed: Resumed) -> None:
+    """Tell nobody how a run goes on."""
 
 
 def train_recipe(
@@ -64,6 +72,7 @@ def train_recipe(
     out: Path | None = None,
     overwrite: bool = False,
     begun: Begun = _nobody,
+    gone_on: GoneOn = _nobody_goes_on,
     quiet: bool = False,
     tensorboard: bool = False,
 ) -> Run:
@@ -75,6 +84,7 @@ def train_recipe(
         out: The run folder; `runs/train/<data>-<model>` where not given.
         overwrite: Replace a run folder that is there.
         begun: Told the data and the run folder before learning begins.
+        gone_on: Told how it goes on, in its place, where torchrun starts it again.
         quiet: Show no progress.
         tensorboard: Write event files too, for watching the run in TensorBoard.
 
@@ -89,7 +99,7 @@ def train_recipe(
     with together(recipe) as ranks:
         earlier, learnt = begun_before(key, ranks)
         if earlier and learnt:
-            return _gone_on(earlier, data, quiet, tensorboard, ranks, begun=begun)
+            return _gone_on(earlier, data, quiet, tensorboard, ranks, begun=gone_on)
         out, overwrite = earlier or out, overwrite or earlier is not None
         quiet = quiet or follows(ranks)
         if data is None:
@@ -172,21 +182,17 @@ def _gone_on(
     tensorboard: bool,
     ranks: Ranks | None,
     model: nn.Module | None = None,
-    begun: Begun = _nobody,
+    begun: GoneOn = _nobody_goes_on,
 ) -> Run:
     """Go on with what torchrun began before a fault."""
-    from striate.runs.resume import Resumed, go_on  # it stands on this file
-
-    def told(resumed: Resumed) -> None:
-        if resumed.data is not None:
-            begun(resumed.data, folder)
+    from striate.runs.resume import go_on  # it stands on this file
 
     return go_on(
         folder,
         {},
         model=model,
         data=data,
-        begun=told,
+        begun=begun,
         quiet=quiet,
         tensorboard=tensorboard,
         ranks=ranks,

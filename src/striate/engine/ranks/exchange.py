@@ -65,8 +65,7 @@ class Exchange:
         held = [*self._parameters, *self._means, *self._batches]
         head = _HEAD + self.ranks.world
         size = head + sum(tensor.numel() for tensor in held)
-        device = held[0].device
-        self._flat = torch.zeros(size, device=device)
+        self._flat = held[0].detach().new_zeros(size)
         windows, first = [], head
         for tensor in held:
             windows.append(_window(self._flat, tensor, first))
@@ -110,7 +109,9 @@ class Exchange:
         head = [pictures, 0.0 if failed else cost * pictures, failed, wish, place]
         shares = [0.0] * self.ranks.world
         shares[self.ranks.place.rank] = pictures
-        self._flat[: _HEAD + len(shares)] = torch.tensor([*head, *shares])
+        self._flat[: _HEAD + len(shares)] = torch.tensor(
+            [*head, *shares], dtype=self._flat.dtype
+        )
         self.ranks.total(self._flat, f"the gradients of step {step + 1}")
         return self._unpack(step)
 
@@ -158,7 +159,8 @@ class Exchange:
         named = [(rank, said) for rank, said in enumerate(every) if said[0]]
         if not named:
             return "", ()
-        rank, (where, _) = named[0]
+        # Where a rank found pictures, others merely caught it through a batch norm.
+        rank, (where, _) = max(named, key=lambda said: (bool(said[1][1]), -said[0]))
         bad = sorted(row for _, (_, theirs) in named for row in theirs)
         return f"{where} on rank {rank}", tuple(bad)
 

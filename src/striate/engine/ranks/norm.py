@@ -62,7 +62,7 @@ def _statistics(x: Tensor, ranks: Ranks) -> tuple[float, Tensor, Tensor]:
     A rank whose pictures stand in for none of the batch adds nothing.
     """
     channels = x.shape[1]
-    own = torch.zeros(ranks.world, 2 * channels + 1, device=x.device)
+    own = x.detach().new_zeros(ranks.world, 2 * channels + 1)
     if ranks.counts_in:
         number = x.numel() // channels
         variance, mean = torch.var_mean(x.detach(), _others(x), correction=0)
