@@ -18,7 +18,7 @@ from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
 from striate.core.errors import RankError
 from striate.engine.ranks.place import Place
 
-JOIN = 60.0  # seconds for all processes to have started
+JOIN = 120.0  # seconds for all processes to have started
 _LOOK = 0.05  # seconds from one look into the store to the next
 
 
