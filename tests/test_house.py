@@ -144,8 +144,8 @@ FLAGS = {
     "--mean --mirror --mixup --model --momentum --normalise --on-nonfinite "
     "--optimizer --out --overwrite --patience --preset --quiet "
     "--resize --resume --rotate --save-every --scale --schedule --seed --shear "
-    "--shift --split --std --sync-batch-norm --tensorboard --test-fraction --val-fraction --warp "
-    "--weight-decay --white --workers",
+    "--shift --split --std --sync-batch-norm --tensorboard --test-fraction "
+    "--val-fraction --warp --weight-decay --white --workers",
     "evaluate": "--data --json --part",
     "predict": "--json --out",
     "summary": "--against --batch-size --csv --depth --effective --explain "

@@ -24,7 +24,9 @@ def launch(program, *words, count=2, restarts=0, fault="none:-1:-1") -> Ended:
     """Run a program of `tests/` as so many processes; none of them may remain."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command += ["--nproc-per-node", str(count), "--max-restarts", str(restarts)]
-    path = os.pathsep.join([str(TESTS.parent / "src"), os.environ.get("PYTHONPATH", "")])
+    path = os.pathsep.join(
+        [str(TESTS.parent / "src"), os.environ.get("PYTHONPATH", "")]
+    )
     done = subprocess.run(
         [*command, str(TESTS / program), *map(str, words)],
         env={**os.environ, "FAULT": fault, "PYTHONPATH": path},

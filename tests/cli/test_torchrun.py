@@ -26,7 +26,9 @@ def trained(out, *more, **how):
 
 
 def hashes(run):
-    return [hashlib.sha256((Path(run) / name).read_bytes()).hexdigest() for name in SAME]
+    return [
+        hashlib.sha256((Path(run) / name).read_bytes()).hexdigest() for name in SAME
+    ]
 
 
 def status(run):
@@ -39,7 +41,7 @@ def losses(run):
 
 
 def test_one_process_two_processes_and_a_killed_one(striate, tmp_path):
-    """The same curve; and after SIGKILL of rank 0 torchrun's restart ends bit for bit."""
+    """The same curve; after SIGKILL of rank 0 torchrun's restart ends bit for bit."""
     assert striate(*SETTINGS, "--out", "one", "--quiet").code == 0
     whole = trained("two")
     assert whole.code == 0, whole.said

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
@@ -16,10 +17,11 @@ from torch import nn
 from torch.distributed import HashStore
 
 from striate.core.errors import RankError
+from striate.core.spec import Preprocess
+from striate.data.augment.augment import Augment
 from striate.data.batches import Batches
 from striate.data.part import Part
 from striate.data.share import share
-from striate.core.spec import Preprocess
 from striate.engine.ranks.meeting import meet
 from striate.engine.ranks.place import Place, fair_threads
 from striate.engine.ranks.process import Process
@@ -45,12 +47,13 @@ def batches(count, **more):
     return Batches(part=part, preprocess=p, batch_size=8, seed=3, **more)
 
 
-@pytest.mark.parametrize("augment", ["none", "shift", "mixup"])
+CHANGES = [Augment(), Augment(colour=0.3), Augment(mixup=0.4), Augment(shift=0.2)]
+
+
+@pytest.mark.parametrize("augment", CHANGES)
 def test_ranks_see_the_pictures_of_one_process(augment):
     """The same batches, also from the middle of an epoch, and an empty last share."""
-    known = {"none": "none", "shift": "light", "mixup": "none"}
-    del known
-    alone = batches(18)
+    alone = batches(18, augment=augment, classes=2)
     ranks = [replace(alone, rank=rank, world=3) for rank in range(3)]
     for start in (0, 1):
         theirs = [list(each(1, start)) for each in ranks]
@@ -123,8 +126,6 @@ def watching(process, patience=60.0):
     store = HashStore()
     watch = Watch(store, 0, 2, Pulse(patience), patience)
     sign = Sign(beat=1, **asdict(process), kind=COMPUTING, doing="step 1", since=0.0)
-    import json
-
     store.set("sign/1", json.dumps(asdict(sign)))
     watch._tick()
     return watch
@@ -138,44 +139,40 @@ def neighbour():
     child.wait()
 
 
-def process_of(child):
-    mine = Process.mine()
-    began = (open(f"/proc/{child.pid}/stat").read().rpartition(")")[2]).split()[19]
-    return replace(mine, pid=child.pid, began=began)
-
-
 def test_a_dead_neighbour_is_named_at_once(neighbour):
-    watch = watching(process_of(neighbour))
+    watch = watching(Process.of(neighbour.pid))
     watch.check()
     neighbour.kill()
     neighbour.wait()
     watch._tick()
-    with pytest.raises(RankError, match=rf"rank 1 \(process {neighbour.pid} on .* died"):
+    with pytest.raises(
+        RankError, match=rf"rank 1 \(process {neighbour.pid} on .* died"
+    ):
         watch.check()
 
 
 def test_a_stopped_neighbour_is_named_and_ended(neighbour):
     """SIGTERM would not end it, and torchrun would wait 30 s before SIGKILL."""
     neighbour.send_signal(signal.SIGSTOP)
-    watch = watching(process_of(neighbour), patience=0.2)
-    while not process_of(neighbour) or not watch._sign.process.stopped:
+    watch = watching(Process.of(neighbour.pid), patience=0.2)
+    while not watch._sign.process.stopped:
         time.sleep(0.01)
     time.sleep(0.3)
     watch._tick()
-    with pytest.raises(RankError, match="no sign of life for .* it was stopped"):
+    with pytest.raises(RankError, match=r"no sign of life for .* it was stopped"):
         watch.check()
     assert neighbour.wait(10) < 0
 
 
 def test_another_process_of_the_same_number_is_left_alone(neighbour):
-    other = replace(process_of(neighbour), began="1")
+    other = replace(Process.of(neighbour.pid), began="1")
     assert not other.lives
     other.end()
     assert neighbour.poll() is None
 
 
 def test_the_first_fault_stays(neighbour):
-    watch = watching(process_of(neighbour))
+    watch = watching(Process.of(neighbour.pid))
     watch.tell("first")
     other = Watch(watch._store, 1, 2, Pulse(60.0))
     assert other.tell("second").what == "first"
@@ -187,7 +184,11 @@ def test_what_an_earlier_start_left_is_not_met():
     from threading import Thread
 
     store = HashStore()
-    for key, value in (("hello/0", "old"), ("hello/1", "old"), ("roll", '["x",["old"]]')):
+    for key, value in (
+        ("hello/0", "old"),
+        ("hello/1", "old"),
+        ("roll", '["x",["old"]]'),
+    ):
         store.set(key, value)
     found = {}
 

@@ -32,7 +32,11 @@ class Process:
     @classmethod
     def mine(cls) -> Process:
         """Return this process."""
-        pid = os.getpid()
+        return cls.of(os.getpid())
+
+    @classmethod
+    def of(cls, pid: int) -> Process:
+        """Return a process of this machine."""
         return cls(pid=pid, host=socket.gethostname(), began=_field(pid, 19))
 
     def __str__(self) -> str:
