@@ -162,9 +162,9 @@ def check_blown(ranks):
     x[6] = float("nan")
     mine = share(8, ranks.place.rank, ranks.world)
     for sync in (False, True):
-        with synchronised(model, ranks) if sync else torch.enable_grad():
-            with pytest.raises(NonFiniteError) as caught:
-                learn(x[mine], y[mine], 0)
+        how = synchronised(model, ranks) if sync else torch.enable_grad()
+        with how, pytest.raises(NonFiniteError) as caught:
+            learn(x[mine], y[mine], 0)
         assert caught.value.layer == "the pictures on rank 1"
         assert caught.value.rows == (6,)
     for name, tensor in model.state_dict().items():
