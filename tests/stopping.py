@@ -28,7 +28,7 @@ def ask_before(step, patch):
     patch.setattr(Batches, "__call__", call)
 
 
-def stopped(data, out="run", step=4, **settings) -> Path:
+def stopped(data, out="run", step=6, **settings) -> Path:
     """Train until a step, and be stopped there."""
     with pytest.MonkeyPatch.context() as patch:
         ask_before(step, patch)

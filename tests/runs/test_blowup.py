@@ -41,7 +41,7 @@ def poison(patch, steps, row=2, part="train"):
 def path_of(run, step, row):
     """Return the picture that was poisoned, by way of the run's own files."""
     batches = batches_of(run)
-    number = batches.indices(step // 3)[step % 3][row]
+    number = batches.indices(step // 4)[step % 4][row]
     return batches.part.paths[int(number)]
 
 
@@ -54,10 +54,10 @@ def batches_of(run):
 
 
 def test_it_stops_and_offers_the_choice(striate, shared_folder, monkeypatch):
-    poison(monkeypatch, [4])
+    poison(monkeypatch, [5])
     said = striate("train", shared_folder, *SETTINGS, "--out", "run")
     assert said.code == 1
-    bad = path_of(Path("run"), 4, 2)
+    bad = path_of(Path("run"), 5, 2)
     assert said.err == (
         "striate: the training loss became nan, first in the pictures\n"
         f"  pictures: {bad}\n"
@@ -70,7 +70,7 @@ def test_it_stops_and_offers_the_choice(striate, shared_folder, monkeypatch):
     assert read_json(Path("run/nonfinite.json")) == [
         {
             "epoch": 2,
-            "step": 5,
+            "step": 6,
             "part": "train",
             "what": "the training loss became nan, first in the pictures",
             "layer": "the pictures",
@@ -79,7 +79,7 @@ def test_it_stops_and_offers_the_choice(striate, shared_folder, monkeypatch):
         }
     ]
     sealed, _ = Vault(Path("run/weights/last")).newest()
-    assert sealed.path.name == "step-00000004-epoch-0001"
+    assert sealed.path.name == "step-00000005-epoch-0001"
     record = read_json(Path("run/manifest.json"))
     assert record["status"] == "stopped"
     assert record["reason"].startswith("the training loss became nan")
@@ -94,7 +94,7 @@ def events_of(run):
 
 def test_the_first_choice(striate, shared_folder, monkeypatch):
     """Stopped, then told to skip: the same bytes as told so from the beginning."""
-    poison(monkeypatch, [4])
+    poison(monkeypatch, [5])
     words = shared_folder, *SETTINGS
     assert striate("train", *words, "--out", "run").code == 1
     skip = ("--on-nonfinite", "skip")
@@ -106,8 +106,8 @@ def test_the_first_choice(striate, shared_folder, monkeypatch):
     for name in ("events.jsonl", "results.csv", "weights/best.safetensors"):
         assert Path("run", name).read_bytes() == Path("whole", name).read_bytes()
     events = events_of("run")
-    assert [e["step"] for e in events if e["loss"] is None] == [4]
-    assert [e["step"] for e in events] == list(range(9))
+    assert [e["step"] for e in events if e["loss"] is None] == [5]
+    assert [e["step"] for e in events] == list(range(12))
     assert [c["answer"] for c in read_json(Path("run/nonfinite.json"))] == ["skip"]
 
 
@@ -160,7 +160,7 @@ def test_the_second_choice_helps(striate, shared_folder, monkeypatch):
     assert blows == [5]
     assert "the rate halved" in said.err
     events = events_of("run")
-    assert [e["lr"] for e in events] == [0.003] * 5 + [0.0015] * 4
+    assert [e["lr"] for e in events] == [0.003] * 5 + [0.0015] * 7
     record = read_json(Path("run/manifest.json"))
     assert record["exact"] == "no (the rate was halved after step 5)"
     assert len(read_csv(Path("run/timing.csv"))) == 3
@@ -195,7 +195,7 @@ def test_validation_names_its_pictures(striate, shared_folder, monkeypatch):
     assert f"  pictures: {rows[1]}\n" in said.err
     assert not Path("run/weights/best.safetensors").exists()
     sealed, _ = Vault(Path("run/weights/last")).newest()
-    assert sealed.path.name == "step-00000003-epoch-0000"
+    assert sealed.path.name == "step-00000004-epoch-0000"
 
 
 def test_a_whole_batch_is_listed_where_nobody_knows_better(

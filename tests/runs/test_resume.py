@@ -61,13 +61,13 @@ def test_it_needs_nothing_else(striate, shared_folder):
     assert said.err == ""
     lines = said.out.splitlines()
     assert lines[0] == "run     run"
-    assert "resumed at step 4, epoch 2 of 3; exact: yes" in lines
+    assert "resumed at step 6, epoch 2 of 3; exact: yes" in lines
     assert "test accuracy" in said.out
     assert contents(run) == expected
     assert snapshot(shared_folder) == before
     record = read_json(run / "manifest.json")
     assert (record["status"], record["exact"], record["epochs"]) == ("done", "yes", 3)
-    assert [(r["step"], r["exact"]) for r in record["resumed"]] == [(4, "yes")]
+    assert [(r["step"], r["exact"]) for r in record["resumed"]] == [(6, "yes")]
     assert not (run / ".lock").exists()
 
 
@@ -90,9 +90,9 @@ def test_by_name_and_as_json(striate, shared_folder):
     stopped(shared_folder, "runs/train/mine")
     said = striate("train", "--resume", "mine", "--json")
     assert said.code == 0
-    assert (said.json["resumed_at"], said.json["exact"]) == (4, "yes")
+    assert (said.json["resumed_at"], said.json["exact"]) == (6, "yes")
     again = striate("train", "--resume", "mine", "--json")
-    assert (again.json["resumed_at"], again.json["exact"]) == (9, "yes")
+    assert (again.json["resumed_at"], again.json["exact"]) == (12, "yes")
 
 
 def test_a_finished_run_says_so(striate, shared_folder):
@@ -113,7 +113,7 @@ def test_killed_while_it_was_judged(striate, shared_folder, monkeypatch):
             whole(shared_folder, "run")
     assert not Path("run/scores.json").exists()
     said = striate("train", "--resume", "run")
-    assert "resumed at step 9, epoch 3 of 3; exact: yes" in said.out
+    assert "resumed at step 12, epoch 3 of 3; exact: yes" in said.out
     assert contents(Path("run")) == expected
 
 
@@ -121,8 +121,8 @@ def test_from_python(shared_folder):
     run, expected = stopped(shared_folder), contents(whole(shared_folder))
     told = []
     done = st.resume("run", begun=told.append, quiet=True)
-    assert done.scores["test"]["count"] == 10
-    assert told[0].at.step == 4
+    assert done.scores["test"]["count"] == 7
+    assert told[0].at.step == 6
     assert told[0].exact == "yes"
     assert contents(run) == expected
 
@@ -264,7 +264,7 @@ def test_settings_edited_by_hand(striate, shared_folder):
 def test_a_finished_run_can_be_made_longer(striate, shared_folder):
     whole(shared_folder)
     said = striate("train", "--resume", "whole", "--epochs", "4", "--quiet")
-    assert "resumed at step 9, epoch 4 of 4; exact: no (epochs: 3, now 4)" in said.out
+    assert "resumed at step 12, epoch 4 of 4; exact: no (epochs: 3, now 4)" in said.out
     rows = Path("whole/results.csv").read_text().splitlines()
     assert len(rows) == 5
 
@@ -390,7 +390,7 @@ def test_a_damaged_checkpoint_is_named_and_passed_over(striate, shared_folder):
     (newest(run) / "optimizer.safetensors").write_bytes(b"?")
     said = striate("train", "--resume", "run", "--quiet")
     assert said.code == 0
-    name = "step-00000004-epoch-0001"
+    name = "step-00000006-epoch-0001"
     assert f"note: not used: {name}: optimizer.safetensors has 1 bytes" in said.out
     assert "resumed at step 0, epoch 1 of 3; exact: yes" in said.out
     assert contents(run) == expected
@@ -403,7 +403,7 @@ def test_no_sound_checkpoint(striate, shared_folder):
     before = snapshot(run)
     said = striate("train", "--resume", "run", "--quiet")
     assert said.code == 2
-    assert "no checkpoint is sound:\n  step-00000004-epoch-0001: state.json" in said.err
+    assert "no checkpoint is sound:\n  step-00000006-epoch-0001: state.json" in said.err
     assert "begin anew: --out run --overwrite" in said.err
     assert snapshot(run) == before
 

@@ -193,9 +193,9 @@ def test_no_loss_is_the_exact_one_sided_test(lost, won):
 
 
 def test_holm_is_monotone_and_bounded():
-    assert holm([]) == []
-    assert holm([0.03, 0.02, 0.01, 0.9]) == pytest.approx([0.06, 0.06, 0.04, 0.9])
-    assert holm([0.7, 0.8]) == [1.0, 1.0]
+    assert holm([]) == ()
+    assert holm([0.03, 0.02, 0.01, 0.9]) == pytest.approx((0.06, 0.06, 0.04, 0.9))
+    assert holm([0.7, 0.8]) == (1.0, 1.0)
 
 
 def test_many_classes_are_not_named_for_what_two_would_be():

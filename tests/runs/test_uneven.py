@@ -178,7 +178,7 @@ class Scripted:
     def __init__(self, model, batch, script):
         self.model, self.batch, self.script = model, batch, script
 
-    def __call__(self, epoch):
+    def __call__(self, epoch, start=0):
         with torch.no_grad():
             for parameter, value in zip(
                 self.model.parameters(), self.script[epoch], strict=True
@@ -214,7 +214,7 @@ class Held:
     def __init__(self, batch):
         self.batch = batch
 
-    def __call__(self, epoch):
+    def __call__(self, epoch, start=0):
         return [self.batch]
 
     def __len__(self):

@@ -129,4 +129,4 @@ def _each(odds: np.ndarray) -> list[str]:
 
 def _top(names: Sequence[str], odds: np.ndarray) -> list[str]:
     best = np.argsort(-odds, kind="stable")[:TOP]
-    return [json.dumps({names[i]: float(f"{odds[i]:.7g}") for i in best})]
+    return [json.dumps({names[i]: float(f"{odds[i]:.9g}") for i in best})]
