@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 TWINS := .venv-twins
 PEERS := .venv-peers
 
-.PHONY: setup demo test test-all twins lint bench bench-feeding bench-augment docs clean
+.PHONY: setup demo test test-all twins lint bench bench-feeding bench-augment bench-labels docs clean
 
 setup: $(READY)
 
@@ -71,7 +71,7 @@ bench-feeding: $(TWINS)/.ready
 	cd benchmarks && ../$(BIN)/python scale.py
 
 # The libraries that augmentation is raced against, in an environment like the twins'.
-$(PEERS)/.ready: $(READY)
+$(PEERS)/.ready: $(READY) benchmarks/peers.txt
 	$(PYTHON) -m venv $(PEERS)
 	$(BIN)/python $(SITE) > $$($(PEERS)/bin/python $(SITE))/outer.pth
 	echo "$(CURDIR)/src" >> $$($(PEERS)/bin/python $(SITE))/outer.pth
@@ -81,6 +81,9 @@ $(PEERS)/.ready: $(READY)
 
 bench-augment: $(PEERS)/.ready
 	$(PEERS)/bin/python benchmarks/augment.py
+
+bench-labels: $(PEERS)/.ready
+	cd benchmarks && ../$(PEERS)/bin/python labels.py
 
 docs: $(READY)
 	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html

@@ -26,7 +26,7 @@ from record import save
 from speeds import speeds
 from striate.data.batches import Batches
 from striate.data.load import load_data
-from striate.data.shards.index import load as load_shards
+from striate.data.shards import load as load_shards
 
 SIDE, EACH, BATCH = 32, 2000, 256
 DISTINCT = 4096  # pictures that are made; the rest differ in their last bytes only

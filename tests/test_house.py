@@ -152,7 +152,8 @@ FLAGS = {
     "--html --image-size --in-chans --json --num-classes --real",
     "compare": "--html --json --part",
     "data": "--json",
-    "data check": "--csv --html --json --near --quiet --since --workers",
+    "data check": "--csv --html --json --labels --near --quiet --ranking --since "
+    "--workers",
     "data split": "--exact --fold --folds --json --out --overwrite --seed --split "
     "--test-fraction --val-fraction",
     "data preview": "--background --cache --cache-gb --count --image-size "

@@ -17,13 +17,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from striate.data.check.check import check_data as check_data
     from striate.data.image_data import ImageData as ImageData
     from striate.data.load import load_data as load_data
     from striate.data.sources.source import from_arrays as from_arrays
     from striate.models.catalogue import create_model as create_model
     from striate.models.catalogue import networks as networks
     from striate.models.weights import load_pretrained as load_pretrained
+    from striate.runs.check.check import check_data as check_data
     from striate.runs.compare.result import compare as compare
     from striate.runs.curve.curve import LearningCurve as LearningCurve
     from striate.runs.curve.curve import learning_curve as learning_curve
@@ -42,7 +42,7 @@ _HOMES = {
     "LearningCurve": "striate.runs.curve.curve",
     "Recipe": "striate.runs.recipe",
     "Run": "striate.runs.run",
-    "check_data": "striate.data.check.check",
+    "check_data": "striate.runs.check.check",
     "compare": "striate.runs.compare.result",
     "create_model": "striate.models.catalogue",
     "from_arrays": "striate.data.sources.source",

@@ -146,7 +146,7 @@ def test_run_folder_that_exists(refused, shared_folder, tmp_path):
     (tmp_path / "kept/diary.txt").write_text("mine")
     said = refused(shared_folder, "--out", "kept")
     assert "the run folder exists already" in said
-    assert "choose another --out, or add --overwrite" in said
+    assert "choose another --out, add --overwrite, or go on with --resume" in said
 
 
 def test_overwrite_spares_what_is_no_run_folder(refused, shared_folder, tmp_path):

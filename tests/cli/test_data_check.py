@@ -67,7 +67,9 @@ def test_the_flags_are_frozen():
     parser = argparse.ArgumentParser()
     data_check.configure(parser)
     flags = {flag for action in parser._actions for flag in action.option_strings}
-    expected = "--near --since --html --csv --workers --quiet --help -h"
+    expected = (
+        "--near --labels --ranking --since --html --csv --workers --quiet --help -h"
+    )
     assert flags == set(expected.split())
 
 

@@ -159,6 +159,36 @@ def test_an_epoch_left_early_leaves_nothing_behind(photos):
     assert threading.active_count() == threads
 
 
+def test_an_epoch_may_be_left_while_a_process_still_begins(
+    photos, monkeypatch, tmp_path
+):
+    """A worker that waits for work holds the queue's lock, and is killed with it.
+
+    Where only those that had reported their number were killed, the other waited for
+    the lock for good, and the run for it.
+    """
+    begin = workers._begin
+
+    def slowly(*given):
+        try:
+            (tmp_path / "first").touch(exist_ok=False)
+        except FileExistsError:
+            time.sleep(0.5)
+        begin(*given)
+
+    monkeypatch.setattr(workers, "_begin", slowly)
+    before = set(children())
+    made = workers.decoded_by_workers(
+        lazily(photos, workers=2), torch.arange(24).split(1), start="fork"
+    )
+    next(made)
+    leaving = threading.Thread(target=made.close, daemon=True)
+    leaving.start()
+    leaving.join(20)
+    assert not leaving.is_alive()
+    assert set(children()) <= before
+
+
 PARENT = """
 import sys, time, torch
 sys.path.insert(0, sys.argv[2])

@@ -7,6 +7,7 @@ from torch.nn import functional as F
 
 from striate.core.spec import ImageSpec, Preprocess
 from striate.data.augment import views as room
+from striate.data.augment import windows as windows_room
 from striate.data.augment.augment import Augment, augmentation
 from striate.data.augment.draws import draw
 from striate.data.augment.windows import MARGIN, cut, margin_for, windows
@@ -104,6 +105,28 @@ def test_a_window_is_cut_and_resized_antialiased():
         )
         assert (made[i].permute(2, 0, 1).float() - wanted[0]).abs().max() <= 1
     assert torch.equal(made[1], pixels[1, 3:11, 4:12])
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_cutting_is_the_same_on_any_number_of_threads(monkeypatch, channels, threads):
+    """Rows of a larger store, mirrored at once: as torch makes them one by one."""
+    monkeypatch.setattr(windows_room.torch, "get_num_threads", lambda: threads)
+    monkeypatch.setattr(windows_room, "_ALONE", 100)  # flipped in several bands
+    held = torch.from_numpy(DRAW.integers(0, 256, (30, 33, 47, channels), np.uint8))
+    rows = torch.from_numpy(DRAW.permutation(30)[:21])
+    tall, wide = DRAW.integers(4, 33, 21), DRAW.integers(4, 47, 21)
+    tall[:4], wide[:4] = 17, 20  # the size itself: copied
+    top, left = DRAW.integers(0, 34 - tall), DRAW.integers(0, 48 - wide)
+    places = np.stack([top, left, tall, wide], 1)
+    flips = DRAW.integers(0, 2, (21, 2)).astype(bool)
+    made = cut(held, places, (17, 20), flips, rows)
+    for i, (row, (t, x, h, w)) in enumerate(zip(rows, places.tolist(), strict=True)):
+        planes = held[row, t : t + h, x : x + w].permute(2, 0, 1)[None]
+        wanted = F.interpolate(planes, (17, 20), mode="bilinear", antialias=True)
+        across, down = flips[i].tolist()
+        axes = [axis for axis, turned in ((3, across), (2, down)) if turned]
+        assert torch.equal(made[i], wanted.flip(axes)[0].permute(1, 2, 0))
 
 
 def test_windows_follow_the_draws():

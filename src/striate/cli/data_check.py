@@ -27,6 +27,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="look for near-duplicates too (on)",
     )
     parser.add_argument(
+        "--labels",
+        action="store_true",
+        help="train small networks too, and tell which labels they doubt",
+    )
+    parser.add_argument(
+        "--ranking",
+        type=Path,
+        metavar="FILE",
+        help="with --labels: keep a CSV of all pictures, the most doubted label first",
+    )
+    parser.add_argument(
         "--since", type=Path, metavar="FILE", help="tell what changed since this --json"
     )
     parser.add_argument(
@@ -51,11 +62,14 @@ def run(options: argparse.Namespace) -> int:
     from striate.data.check.since import read_hashes
     from striate.report.counting import counting
     from striate.runs.check.page import save_page
-    from striate.runs.check.record import as_dict, save_table
+    from striate.runs.check.record import as_dict, save_ranking, save_table
 
     if options.workers is not None and options.workers < 1:
         what = f"at least one process is needed, got {options.workers}"
         raise SettingError(what, where="--workers")
+    if options.ranking and not options.labels:
+        what = "a ranking of labels needs them judged"
+        raise SettingError(what, where="--ranking", fix="add --labels")
     before = read_hashes(options.since) if options.since else None
     with counting("looking", quiet=options.quiet or options.json) as tick:
         found = check_data(
@@ -65,8 +79,12 @@ def run(options: argparse.Namespace) -> int:
             workers=options.workers,
             tick=tick,
         )
+    if options.labels:
+        found = _doubted(found, options)
     if options.csv:
         save_table(found, options.csv)
+    if options.ranking:
+        save_ranking(found, options.ranking)
     if options.html:
         save_page(found, options.html)
     if options.json:
@@ -74,6 +92,14 @@ def run(options: argparse.Namespace) -> int:
     else:
         _print(found, options)
     return 0 if found.good else 1
+
+
+def _doubted(found: Checked, options: argparse.Namespace) -> Checked:
+    from striate.report.counting import counting
+    from striate.runs.check.labels import doubt_labels
+
+    with counting("judging labels", quiet=options.quiet or options.json) as tick:
+        return doubt_labels(found, tick=tick)
 
 
 def _print(found: Checked, options: argparse.Namespace) -> None:
@@ -94,6 +120,8 @@ def _print(found: Checked, options: argparse.Namespace) -> None:
         out.print("--html FILE shows the pictures", style="dim")
     if options.csv:
         out.print(f"table   {options.csv}", markup=False)
+    if options.ranking:
+        out.print(f"ranking {options.ranking}", markup=False)
 
 
 def _account(found: Checked) -> str:

@@ -20,7 +20,7 @@ from striate.data.order import batches, mixed
 from striate.data.part import Part
 from striate.data.picture.preprocess import normalise
 from striate.data.share import share
-from striate.data.store.rows import ahead, gathered
+from striate.data.store.rows import ahead, gathered, in_turn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,9 +105,10 @@ class Batches:
         self, views: Views, epoch: int, indices: Iterable[Tensor]
     ) -> Iterator[Batch]:
         """Yield pictures to be changed and their numbers, crops cut ahead of time."""
-        batches = gathered(views.held, indices)
-        made = ((views.ready(b.pixels, b.index, epoch), b.index) for b in batches)
-        return ahead(made) if views.cuts else made
+        if not views.cuts:
+            return ((b.pixels, b.index) for b in gathered(views.held, indices))
+        batches = in_turn(views.held, indices)
+        return ahead((views.ready(held, i, epoch), i) for held, i in batches)
 
     @cached_property
     def _views(self) -> Views | None:

@@ -300,6 +300,8 @@ def _pixels(
     size: int,
 ) -> Rows:
     chosen = [k for k, row in zip(kept, rows, strict=True) if row.part == name]
+    if size:  # crops are read where they stand: a copy would gain nothing
+        return some(found.pixels[size], chosen, most=0)
     return some(found.pixels[size], chosen)
 
 

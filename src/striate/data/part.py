@@ -44,7 +44,7 @@ class Part:
 
     def take(self, index: Sequence[int]) -> Part:
         """Return a part of the pictures at these positions."""
-        larger = None if self.larger is None else some(self.larger, index)
+        larger = None if self.larger is None else some(self.larger, index, most=0)
         return Part(
             pixels=some(self.pixels, index),
             labels=self.labels[list(index)],

@@ -53,11 +53,16 @@ def load_recipe(recipe: Recipe, *, quiet: bool = True) -> ImageData:
     )
 
 
+def auto_model(in_chans: int) -> str:
+    """Return the network that `auto` stands for."""
+    return "notes_grey" if in_chans == 1 else "notes_colour"
+
+
 def resolve(recipe: Recipe, data: ImageData) -> Recipe:
     """Decide what was left automatic, so that `args.yaml` holds what was used."""
     model = recipe.model
     if model == AUTO:
-        model = "notes_grey" if data.in_chans == 1 else "notes_colour"
+        model = auto_model(data.in_chans)
     used = data.preprocess
     return replace(
         recipe.resolved(),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -22,7 +22,7 @@ from striate.data.augment.windows import cut, windows
 from striate.data.part import Part
 from striate.data.picture.preprocess import normalise
 from striate.data.store import memory
-from striate.data.store.rows import Rows, taken
+from striate.data.store.rows import Rows, SomeRows, standing
 
 TAPE = 1 << 30  # bytes of a part with borders and its mirror image, at most
 Batch = tuple[Tensor, Tensor]
@@ -117,12 +117,17 @@ class Views:
         size = self.preprocess.height, self.preprocess.width
         return self.augment.only_crops and tuple(self.held.shape[1:3]) != size
 
-    def ready(self, held: Tensor, index: Tensor, epoch: int) -> Tensor:
-        """Bring pictures as they are held to the input's size, by their crops."""
+    def ready(self, held: SomeRows, index: Tensor, epoch: int) -> Tensor:
+        """Bring pictures as they are held to the input's size, by their crops.
+
+        What is cut is mirrored at once.
+        """
         if not self.cuts:
-            return held
-        places = windows(self._draws(index, epoch).crop, *held.shape[1:3])
-        return cut(held, places, (self.preprocess.height, self.preprocess.width))
+            return held[:]
+        draws = self._draws(index, epoch)
+        places = windows(draws.crop, *held.shape[1:3])
+        size = self.preprocess.height, self.preprocess.width
+        return cut(held.pixels, places, size, draws.mirror, held.rows)
 
     def __call__(
         self, pixels: Tensor, index: Tensor, epoch: int
@@ -151,7 +156,7 @@ class Views:
         )
         others = torch.from_numpy(mixed.partner)
         y = shared_targets(labels, self.part.labels[others], mixed.kept, self.classes)
-        partners = self.ready(taken(self.held, others), others, epoch)
+        partners = self.ready(standing(self.held, others), others, epoch)
         other = self._changed(partners, others, epoch)
         return blend(x, other, mixed), y.to(self.device, non_blocking=True)
 
@@ -159,6 +164,7 @@ class Views:
         draws = self._draws(index, epoch)
         sent = pixels.to(self.device, non_blocking=True)
         if self.cuts:
+            draws = replace(draws, mirror=np.zeros_like(draws.mirror))
             straight = _straight(sent, draws, self.preprocess, self.augment)
             return _finished(straight, draws)
         return changed(sent, draws, self.preprocess, self.augment)

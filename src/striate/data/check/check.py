@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from striate.data.check.classes import class_counts, class_findings
 from striate.data.check.copies import Copies, copy_findings, find_equal
 from striate.data.check.descriptor import points_of
+from striate.data.check.doubts import Doubts, doubt_findings
 from striate.data.check.duplicates import SMALLEST, NearPair, near_pairs, searchable
 from striate.data.check.finding import TONES, Finding, Group
 from striate.data.check.leaks import given_parts, leak_findings
@@ -40,6 +41,7 @@ class Checked:
         copies: Which pictures are copies of which.
         findings: The worst first.
         unsearched: Pictures too small or too plain to look for near-duplicates of.
+        doubts: What networks think of the labels, where they were asked.
     """
 
     source: Source = field(repr=False)
@@ -51,6 +53,7 @@ class Checked:
     copies: Copies = field(repr=False)
     findings: tuple[Finding, ...]
     unsearched: int = 0
+    doubts: Doubts | None = field(default=None, repr=False)
 
     @property
     def seen(self) -> int:
@@ -61,6 +64,11 @@ class Checked:
     def good(self) -> bool:
         """Tell whether there is nothing to mend."""
         return all(finding.tone == "note" for finding in self.findings)
+
+    def with_doubts(self, doubts: Doubts) -> Checked:
+        """Return the check with doubtful labels among its findings."""
+        findings = worst_first([*doubt_findings(doubts), *self.findings])
+        return replace(self, findings=findings, doubts=doubts)
 
     def files(self) -> Iterator[dict[str, Any]]:
         """Yield every file: what became of it and why."""
@@ -129,7 +137,6 @@ def check_data(
     if since is not None:
         places = {record.path: i for i, record in enumerate(records)}
         findings += changes(since, hashes, places)
-    findings.sort(key=lambda finding: TONES.index(finding.tone))
     return Checked(
         source=source,
         items=seen.items,
@@ -138,9 +145,14 @@ def check_data(
         hashes=hashes,
         classes=tuple(counts),
         copies=copies,
-        findings=tuple(findings),
+        findings=worst_first(findings),
         unsearched=unsearched,
     )
+
+
+def worst_first(findings: Sequence[Finding]) -> tuple[Finding, ...]:
+    """Return findings by tone, else in the order they are in."""
+    return tuple(sorted(findings, key=lambda found: TONES.index(found.tone)))
 
 
 def _copies(seen: Survey, views: Views, near: bool) -> tuple[Copies, int]:

@@ -14,6 +14,7 @@ import shutil
 import socket
 import tempfile
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,7 +32,10 @@ RULES = 1
 PIXELS, KNOWN, MARKER = "pixels.u8", "known.bin", "pack.json"
 Refusals = dict[str, tuple[str, str]]
 _ROW = np.dtype([("sha256", "S64"), ("content", "S24")])
-_TOGETHER = 512  # rows between two moments at which a killed build loses nothing
+# A stretch is made durable when so many rows or bytes wait; a killed build loses what
+# waits and the stretch before it, at most.
+_TOGETHER = 512
+_WAITING = 1 << 25
 _BUILDING = ".building-"
 
 
@@ -139,6 +143,10 @@ class Builder:
         self._known = (self._beside / KNOWN).open("wb")
         self._digest = xxhash.xxh3_64()
         self._waiting: list[tuple[str, str]] = []
+        self._most = min(_TOGETHER, max(1, _WAITING // preprocess.weight))
+        # The disk is waited for on a thread of its own, while more is decoded.
+        self._disk = ThreadPoolExecutor(1)
+        self._settling: Future[None] | None = None
         self._count = 0
 
     def add(self, row: Tensor, sha256: str, content: str) -> None:
@@ -148,16 +156,30 @@ class Builder:
         self._digest.update(values)
         self._waiting.append((sha256, content))
         self._count += 1
-        if len(self._waiting) >= _TOGETHER:
+        if len(self._waiting) >= self._most:
             self._settle()
 
     def _settle(self) -> None:
-        """Make rows durable, then say so: what `known` names is there."""
+        """Have rows made durable, once those before them are."""
+        self._settled()
         self._pixels.flush()
+        self._settling = self._disk.submit(self._note, self._waiting)
+        self._waiting = []
+
+    def _note(self, rows: list[tuple[str, str]]) -> None:
+        """Make rows durable, then say so: what `known` names is there."""
         os.fdatasync(self._pixels.fileno())
-        np.array(self._waiting, _ROW).tofile(self._known)
+        np.array(rows, _ROW).tofile(self._known)
         self._known.flush()
-        self._waiting.clear()
+
+    def _settled(self) -> None:
+        """Wait for the disk.
+
+        Raises:
+            OSError: It refused.
+        """
+        if self._settling is not None:
+            self._settling.result()
 
     def finish(self, hashes: Sequence[str], refused: Refusals) -> Path:
         """Write the marker and give the pack its name; another's is as good.
@@ -167,6 +189,7 @@ class Builder:
             refused: Why files gave no picture.
         """
         self._settle()
+        self._settled()
         os.fdatasync(self._known.fileno())
         self._close()
         marker = {
@@ -190,6 +213,7 @@ class Builder:
         return folder
 
     def _close(self) -> None:
+        self._disk.shutdown()  # what it is at, it ends
         self._pixels.close()
         self._known.close()
 

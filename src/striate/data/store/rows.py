@@ -57,14 +57,20 @@ class SomeRows:
 Rows = Tensor | SomeRows | LazyPixels
 
 
-def some(pixels: Rows, index: Sequence[int]) -> Rows:
-    """Return some of the pictures, in that order; many are not copied, nor decoded."""
+def some(pixels: Rows, index: Sequence[int], most: int | None = None) -> Rows:
+    """Return some of the pictures, in that order; many are not copied, nor decoded.
+
+    Args:
+        pixels: All of them.
+        index: Which.
+        most: Bytes up to which they become a tensor of their own, `COPIED` by default.
+    """
     if isinstance(pixels, LazyPixels):
         return pixels.part(index)
     rows = torch.as_tensor(index, dtype=torch.int64)
     chosen = pixels if isinstance(pixels, SomeRows) else SomeRows(pixels, _all(pixels))
     chosen = SomeRows(chosen.pixels, chosen.rows[rows])
-    small = chosen.shape.numel() <= COPIED
+    small = chosen.shape.numel() <= (COPIED if most is None else most)
     return chosen[:] if small else chosen
 
 
@@ -86,6 +92,27 @@ def taken(pixels: Rows, index: Tensor) -> Tensor:
     if isinstance(pixels, Tensor):
         return pixels.index_select(0, index)
     return pixels[index]
+
+
+def standing(pixels: Rows, index: Tensor) -> SomeRows:
+    """Return the pictures of an index where they stand; only lazy ones are made."""
+    if isinstance(pixels, LazyPixels):
+        pixels, index = pixels[index], torch.arange(len(index))
+    if isinstance(pixels, SomeRows):
+        return SomeRows(pixels.pixels, pixels.rows[index])
+    return SomeRows(pixels, index)
+
+
+def in_turn(
+    pixels: Rows, indices: Iterable[Tensor]
+) -> Iterator[tuple[SomeRows, Tensor]]:
+    """Yield the pictures of each batch where they stand, and which they are."""
+    if isinstance(pixels, LazyPixels):
+        for batch in pixels.batches(indices):
+            yield SomeRows(batch.pixels, _all(batch.pixels)), batch.index
+        return
+    for index in indices:
+        yield standing(pixels, index), index
 
 
 def ahead(made: Iterator[T], count: int = 2) -> Iterator[T]:

@@ -14,8 +14,6 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
-from multiprocessing.queues import SimpleQueue
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -65,9 +63,8 @@ def decoded_by_workers(
     from striate.data.store.lazy import Gathered
 
     context = multiprocessing.get_context(start)
-    numbers: SimpleQueue[int] = context.SimpleQueue()
     waiting: deque[Future[Sent]] = deque()
-    pool = ProcessPoolExecutor(pixels.workers, context, _begin, (pixels, numbers))
+    pool = ProcessPoolExecutor(pixels.workers, context, _begin, (pixels,))
 
     def take() -> Gathered:
         rows, index, lost = waiting.popleft().result(timeout)
@@ -90,16 +87,15 @@ def decoded_by_workers(
     finally:
         for future in waiting:
             future.cancel()
-        _end(pool, numbers, at_once=not whole)
+        _end(pool, at_once=not whole)
 
 
-def _begin(pixels: LazyPixels, numbers: SimpleQueue[int]) -> None:
+def _begin(pixels: LazyPixels) -> None:
     global _mine
     _mine = pixels
     # Ctrl-C in a terminal reaches the whole group; the parent decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)  # the processes are the parallelism
-    numbers.put(os.getpid())
     threading.Thread(target=_follow, daemon=True).start()
 
 
@@ -118,10 +114,9 @@ def _decode(index: np.ndarray) -> Sent:
     return gathered.pixels.numpy(), gathered.index.numpy(), gathered.lost
 
 
-def _end(pool: ProcessPoolExecutor, numbers: SimpleQueue[int], at_once: bool) -> None:
+def _end(pool: ProcessPoolExecutor, at_once: bool) -> None:
     """Stop the processes: when their work is done, or in the middle of it."""
-    while at_once and not numbers.empty():
-        with suppress(ProcessLookupError):
-            os.kill(numbers.get(), signal.SIGKILL)
+    # All of them: one that dies in the middle may hold a lock that the others wait for.
+    for process in list((pool._processes or {}).values()) if at_once else ():
+        process.kill()
     pool.shutdown(wait=True, cancel_futures=True)
-    numbers.close()

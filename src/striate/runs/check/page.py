@@ -20,12 +20,16 @@ from striate.core.findings import (
     Table,
 )
 from striate.data.check.check import Checked
+from striate.data.check.doubts import DOUBT
 from striate.data.check.finding import Finding, Group
 from striate.data.sources.source import PARTS, Skipped
 from striate.report.html import render
 from striate.report.words import counted
+from striate.runs.check.doubtful import confusions, how, suspects
 from striate.runs.check.pictures import (
+    SHOWN_SIDE,
     SIDE_BY_SIDE,
+    WIDE_SIDE,
     Previews,
     base_of,
     class_pictures,
@@ -34,11 +38,13 @@ from striate.runs.check.pictures import (
 )
 
 GROUPS_SHOWN = 36  # of a finding on the page; JSON has all
+DOUBTED_SHOWN = 120
 FILES_SHOWN = 100
 ROWS_SHOWN = 200  # of the classes
 CLASSES_SHOWN = 40  # with pictures
 EXAMPLES = 6
 NAMED = 3  # files or groups of a finding in a terminal
+LISTED = 10  # doubtful labels in a terminal
 
 TITLES = {
     "quarantined": "Unusable files",
@@ -60,6 +66,8 @@ TITLES = {
     "colour": "Unusual colour",
     "exif": "EXIF",
     "rule": "By rule",
+    DOUBT: "Doubtful labels",
+    "unjudged": "Labels not judged",
     "unsearched": "Not searched",
     "layout": "Layout",
     "changed": "Changed",
@@ -72,7 +80,7 @@ def page_of(found: Checked) -> Page:
     """Return the page: a summary, each finding with its pictures, the classes."""
     shown = _examples(found)
     for finding in found.findings:
-        for group in finding.groups[:GROUPS_SHOWN]:
+        for group in _shown(finding):
             shown |= set(group.members[:SIDE_BY_SIDE])
     held = previews(found, sorted(shown))
     findings = [_section(found, finding, held) for finding in found.findings]
@@ -174,12 +182,16 @@ def told(found: Checked) -> list[Block]:
     base = base_of(found)
     blocks: list[Block] = [Prose(text=f"Names start at {base}")] if base else []
     for finding in found.findings:
-        lines = [finding.what, *_names(found, finding, base)]
+        doubted = found.doubts if finding.kind == DOUBT else None
+        names = [] if doubted else _names(found, finding, base)
+        lines = [finding.what, *names]
         if finding.why:
             lines.append(f"  why: {finding.why}")
         if finding.fix:
             lines.append(f"  do:  {finding.fix}")
         blocks.append(Prose(text="\n".join(lines), tone=_tone(finding)))
+        if doubted:
+            blocks += [*suspects(found, LISTED, base), *confusions(doubted, NAMED)]
     return blocks
 
 
@@ -211,6 +223,8 @@ def _skip_line(skip: Skipped, base: str) -> str:
 def _section(found: Checked, finding: Finding, held: Previews) -> Section:
     said = "\n\n".join(part for part in (finding.why, _advice(finding)) if part)
     blocks: list[Block] = [Prose(text=said, tone=_tone(finding))] if said else []
+    if finding.kind == DOUBT and found.doubts:
+        blocks += [*confusions(found.doubts), how(found.doubts)]
     gallery = _gallery(found, finding, held)
     blocks += [gallery] if gallery else []
     if finding.files:
@@ -225,10 +239,16 @@ def _advice(finding: Finding) -> str:
 
 
 def _gallery(found: Checked, finding: Finding, held: Previews) -> Images | None:
-    groups = finding.groups[:GROUPS_SHOWN]
+    groups = _shown(finding)
     rest = len(finding.groups) - len(groups)
     note = f"{rest:,} more stand in --json." if rest else ""
-    return group_pictures(found, groups, held, note, base_of(found))
+    side = WIDE_SIDE if finding.kind == DOUBT else SHOWN_SIDE
+    return group_pictures(found, groups, held, note, base_of(found), side)
+
+
+def _shown(finding: Finding) -> Sequence[Group]:
+    most = DOUBTED_SHOWN if finding.kind == DOUBT else GROUPS_SHOWN
+    return finding.groups[:most]
 
 
 def _examples(found: Checked) -> set[int]:

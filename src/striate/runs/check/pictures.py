@@ -18,6 +18,7 @@ from striate.look.raster import picture, tile
 
 SIDE_BY_SIDE = 4  # pictures of a group that are shown
 SHOWN_SIDE = 96  # pixels on the screen that small pictures are enlarged to
+WIDE_SIDE = 144  # with a sentence beneath
 GAP = 2
 
 Previews = Mapping[int, np.ndarray]
@@ -64,9 +65,23 @@ def base_of(found: Checked) -> str:
 
 
 def group_pictures(
-    found: Checked, groups: Sequence[Group], held: Previews, note: str, base: str
+    found: Checked,
+    groups: Sequence[Group],
+    held: Previews,
+    note: str,
+    base: str,
+    side: int = SHOWN_SIDE,
 ) -> Images | None:
-    """Return a gallery with one picture a group, its members side by side."""
+    """Return a gallery with one picture a group, its members side by side.
+
+    Args:
+        found: What was checked.
+        groups: In this order.
+        held: Pixels by position.
+        note: Stands beneath.
+        base: What names begin with and is not shown.
+        side: Pixels on the screen that small pictures are enlarged to.
+    """
     shown = [[i for i in g.members if i in held][:SIDE_BY_SIDE] for g in groups]
     tiles = tuple(
         _joined(found, group, members, held, base)
@@ -75,12 +90,14 @@ def group_pictures(
     )
     if not tiles:
         return None
-    return Images(pictures=tiles, scale=_scale(shown, held), note=note)
+    return Images(pictures=tiles, scale=_scale(shown, held, side), note=note)
 
 
-def _scale(shown: Sequence[Sequence[int]], held: Previews) -> int:
+def _scale(
+    shown: Sequence[Sequence[int]], held: Previews, side: int = SHOWN_SIDE
+) -> int:
     sides = [max(held[i].shape[:2]) for members in shown for i in members]
-    return max(1, SHOWN_SIDE // int(max(sides)))
+    return max(1, side // int(max(sides)))
 
 
 def _joined(
@@ -109,6 +126,8 @@ def _detail(found: Checked, group: Group, members: Sequence[int]) -> str:
     records = [found.items[i].record for i in members]
     labels = list(dict.fromkeys(record.label for record in records))
     parts = list(dict.fromkeys(record.part for record in records if record.part))
+    if group.note.startswith(f"labelled {labels[0]},"):
+        labels = []  # the note of a doubtful label begins with it
     words = [" | ".join(labels), " | ".join(parts), group.note]
     return " · ".join(word for word in dict.fromkeys(words) if word)
 

@@ -9,14 +9,20 @@ from typing import Any
 from striate.core.errors import SettingError
 from striate.core.files import write_csv
 from striate.data.check.check import Checked
+from striate.data.check.doubts import Doubts
 from striate.data.check.duplicates import linked_groups
 from striate.data.check.finding import Finding, Group
 from striate.data.check.survey import file_of
 
+RANKED = (
+    *("rank", "looks_like", "probability", "of_label", "support"),
+    "believed_wrong",
+)
+
 
 def as_dict(found: Checked) -> dict[str, Any]:
     """Return everything as JSON values, every file included."""
-    return {
+    whole: dict[str, Any] = {
         "data": found.source.name,
         "seen": found.seen,
         "used": len(found.items),
@@ -27,6 +33,51 @@ def as_dict(found: Checked) -> dict[str, Any]:
         "findings": [_finding_dict(found, finding) for finding in found.findings],
         "files": list(found.files()),
     }
+    return whole if found.doubts is None else _with_doubts(whole, found.doubts)
+
+
+def _with_doubts(whole: dict[str, Any], doubts: Doubts) -> dict[str, Any]:
+    """Add the judgement of all labels, and to each used file that of its own."""
+    judged, names = doubts.judged, doubts.names
+    for doubt in doubts.ranking():
+        shown = {name: getattr(doubt, name) for name in RANKED}
+        whole["files"][doubt.position]["doubt"] = shown
+    whole["labels"] = {
+        "judged": int(judged.judged.sum()),
+        "doubted": len(judged.wrong),
+        "estimated_wrong": round(judged.estimate, 2),
+        "agreement": round(judged.agreement, 4),
+        "confusions": [
+            {
+                "label": names[cell.given],
+                "looks_like": names[cell.other],
+                "doubted": cell.doubted,
+                "estimated_wrong": round(cell.estimate, 2),
+            }
+            for cell in judged.confusions
+        ],
+        "model": doubts.model,
+        "folds": doubts.folds,
+        "epochs": doubts.epochs,
+        "seconds": round(doubts.seconds, 2),
+    }
+    return whole
+
+
+def save_ranking(found: Checked, path: Path) -> None:
+    """Write a CSV of every used picture, the most doubted label first.
+
+    Raises:
+        SettingError: The labels were not judged.
+    """
+    if found.doubts is None:
+        what = "a ranking of labels needs them judged"
+        raise SettingError(what, where="--ranking", fix="add --labels")
+    rows = (
+        (found.items[d.position].record.path, d.label, *(getattr(d, n) for n in RANKED))
+        for d in found.doubts.ranking()
+    )
+    write_csv(path, ("image_path", "label", *RANKED), rows)
 
 
 def _finding_dict(found: Checked, finding: Finding) -> dict[str, Any]:
@@ -56,7 +107,7 @@ def save_table(found: Checked, path: Path) -> None:
     if found.source.root is None:
         what = f"'{found.source.name}' holds its pictures in arrays, not files"
         raise SettingError(what, where="--csv", fix="leave --csv out")
-    family = {i: f"copies-{k}" for k, g in enumerate(_joined(found)) for i in g}
+    family = {i: f"copies-{k}" for k, g in enumerate(kept_together(found)) for i in g}
     columns = ("image_path", "label", "split", "group")
     rows = []
     for position, item in enumerate(found.items):
@@ -67,7 +118,7 @@ def save_table(found: Checked, path: Path) -> None:
     write_csv(path, columns, rows)
 
 
-def _joined(found: Checked) -> list[list[int]]:
+def kept_together(found: Checked) -> list[list[int]]:
     """Return what must stay together: copies, and the groups that were given."""
     links = [(f[0], other) for f in found.copies.families for other in f[1:]]
     first: dict[str, int] = {}
