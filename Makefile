@@ -62,6 +62,7 @@ bench: $(READY)
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/summary.py
 	$(BIN)/python benchmarks/data_check.py
+	$(BIN)/python benchmarks/ranks.py
 
 # Feeding is raced against torchvision's data sets and transforms (P3, P5); P16 alone.
 bench-feeding: $(TWINS)/.ready

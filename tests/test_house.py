@@ -137,15 +137,15 @@ def test_exported_names_are_frozen_and_real():
 
 
 FLAGS = {
-    "train": "--augment --background --batch-size --border --cache "
+    "train": "--accumulate --augment --background --batch-size --border --cache "
     "--cache-gb --class-weights --colour --compile --config --crop --cutmix "
     "--device --epochs --erase --fold --folds --fraction "
     "--image-size --in-chans --jpeg --json --label-smoothing --layout --lr "
     "--mean --mirror --mixup --model --momentum --normalise --on-nonfinite "
     "--optimizer --out --overwrite --patience --precision --preset --quiet "
     "--resize --resume --rotate --save-every --scale --schedule --seed --shear "
-    "--shift --split --std --tensorboard --test-fraction --val-fraction --warp "
-    "--weight-decay --white --workers",
+    "--shift --split --std --sync-batch-norm --tensorboard --test-fraction "
+    "--val-fraction --warp --weight-decay --white --workers",
     "evaluate": "--data --json --part",
     "predict": "--json --out",
     "summary": "--against --batch-size --csv --depth --effective --explain "
@@ -163,14 +163,14 @@ FLAGS = {
     "--image-size --in-chans --json --mirror --mixup --out "
     "--overwrite --resize --rotate --scale --seed --shear --shift "
     "--warp",
-    "data curve": "--augment --background --batch-size --border --cache "
+    "data curve": "--accumulate --augment --background --batch-size --border --cache "
     "--cache-gb --class-weights --colour --compile --config --crop --cutmix "
     "--device --epochs --erase --fractions --goal --image-size "
     "--in-chans --jpeg --json --label-smoothing --layout --lr --mean "
     "--mirror --mixup --model --momentum --normalise --on-nonfinite --optimizer "
     "--out --overwrite --patience --precision --preset --quiet --resize "
     "--rotate --save-every --scale --schedule --seed --seeds --shear --shift "
-    "--split --std --test-fraction --val-fraction --warp "
+    "--split --std --sync-batch-norm --test-fraction --val-fraction --warp "
     "--weight-decay --white --workers",
     "models": "--json",
     "report": "--json",

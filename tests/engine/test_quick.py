@@ -10,8 +10,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from striate.core.taps import followed
+from striate.engine.learner import Learner
 from striate.engine.quick import Quick, keep_or_drop
-from striate.engine.step import Learner
 from striate.models.catalogue import create_model
 
 LAYOUTS = (torch.contiguous_format, torch.channels_last)

@@ -11,7 +11,7 @@ from striate.core.errors import SettingError
 from striate.core.outputs import HeadOutputs
 from striate.engine import tune as tuning
 from striate.engine import way as ways
-from striate.engine.step import Learner
+from striate.engine.learner import Learner
 from striate.engine.tune import FEWEST_STEPS, Free, race, tune
 from striate.engine.way import Forward, Way, check_precision, why_not_bf16
 

@@ -87,7 +87,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _run(build_parser(), given)
     except StriateError as error:
         try:
-            _print_error(error, "--json" in given)
+            if not error.said_elsewhere:
+                _print_error(error, "--json" in given)
         except OSError:  # the terminal has closed
             _fall_silent()
         return error.exit_code

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from striate.core.errors import SettingError
+from striate.engine.ranks.place import Place
 from striate.runs.presets import PRESETS
 from striate.runs.recipe import Recipe, make_recipe, read_settings, setting_types
 
 if TYPE_CHECKING:
     from striate.data.image_data import ImageData
+    from striate.runs.resume import Resumed
     from striate.runs.run import Run
 
 METAVARS = {str(int): "N", str(float): "F", str(str): "NAME"}
@@ -61,6 +63,10 @@ def add_setting(
 ) -> None:
     """Add a setting's flag, with its help, choices and default."""
     flag = f"--{field.name.replace('_', '-')}"
+    if kind is bool:
+        words, default = field.metadata["help"], argparse.SUPPRESS
+        parser.add_argument(flag, action="store_true", help=words, default=default)
+        return
     choices = field.metadata.get("choices")
     default = "" if field.default is None else f" ({field.default})"
     listed = f": {', '.join(choices)}" if choices else ""
@@ -75,7 +81,7 @@ def run(options: argparse.Namespace) -> int:
         return _resume(options)
     recipe = read_recipe(options)
 
-    from striate.cli.show import print_data, print_end
+    from striate.cli.show import print_data, print_end, print_resumed
     from striate.runs.train import summary_json, train_recipe
 
     quiet = options.quiet or options.json
@@ -84,14 +90,21 @@ def run(options: argparse.Namespace) -> int:
         if not options.json:
             print_data(data, folder)
 
+    def gone_on(resumed: Resumed) -> None:
+        if not options.json:
+            print_resumed(resumed)
+
     finished: Run = train_recipe(
         recipe,
         out=options.out,
         overwrite=options.overwrite,
         begun=begun,
+        gone_on=gone_on,
         quiet=quiet,
         tensorboard=options.tensorboard,
     )
+    if not Place.of().first:
+        return 0
     if options.json:
         print(summary_json(finished))
     else:
@@ -124,7 +137,7 @@ def _resume(options: argparse.Namespace) -> int:
             raise SettingError("a run that is resumed has its own", where=flag, fix=fix)
 
     from striate.cli.show import print_end, print_resumed
-    from striate.runs.resume import Resumed, go_on
+    from striate.runs.resume import go_on
     from striate.runs.train import summary_json
 
     how: list[Resumed] = []
@@ -142,6 +155,8 @@ def _resume(options: argparse.Namespace) -> int:
         quiet=quiet,
         tensorboard=options.tensorboard,
     )
+    if not Place.of().first:
+        return 0
     if options.json:
         print(summary_json(finished, resumed_at=how[0].at.step, exact=how[0].exact))
     else:

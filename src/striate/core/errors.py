@@ -19,6 +19,7 @@ class StriateError(Exception):
     """
 
     exit_code = 2
+    said_elsewhere = False  # another process of the same run tells the user
 
     def __init__(
         self, what: str, *, where: object | None = None, fix: str | None = None
@@ -91,5 +92,11 @@ class InterruptedRunError(StriateError):
 
 class WorkerError(StriateError):
     """A helper process died or hung; what it was doing can be started again."""
+
+    exit_code = 1
+
+
+class RankError(StriateError):
+    """A process of a run on several died, hung or failed; the others have stopped."""
 
     exit_code = 1

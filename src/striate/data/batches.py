@@ -19,6 +19,7 @@ from striate.data.balance import balanced_order
 from striate.data.order import batches, mixed
 from striate.data.part import Part
 from striate.data.picture.preprocess import normalise
+from striate.data.share import share
 from striate.data.store.rows import ahead, gathered, in_turn
 
 
@@ -30,6 +31,9 @@ class Batches:
     or the part's own where `shuffle` is off; `balanced` shows every class equally
     often. A last batch of one picture is merged into the one before, because batch
     norm has no variance over one.
+
+    Of `world` processes this one, number `rank`, gets its share of every batch; which
+    pictures a batch is made of does not depend on how many there are.
 
     Example:
         >>> pixels = torch.zeros(5, 2, 2, 1, dtype=torch.uint8)
@@ -49,14 +53,41 @@ class Batches:
     classes: int = 0
     seed: int = 0
     device: torch.device | str = "cpu"
+    rank: int = 0
+    world: int = 1
 
     def __call__(self, epoch: int = 0, start: int = 0) -> Iterator[Batch]:
         """Yield (input, label) batches: (N, C, H, W) float32 and (N,) int64.
 
         Where `augment` mixes pictures, targets are (N, classes) float32. The first
-        `start` batches are left out: no picture of theirs is decoded or changed.
+        `start` batches are left out: no picture of theirs is decoded or changed. Of
+        `world` processes each gets its share of every batch, empty where there are
+        fewer pictures than that.
         """
-        views, indices = self._views, self.indices(epoch, start)
+        if self.world == 1:
+            yield from self._made(epoch, self.indices(epoch, start))
+            return
+        made = self._made(epoch, self._shares(epoch, start))
+        for _ in range(len(self) - start):
+            # Only the last batch can be too small for all; nobody cuts an empty one.
+            yield next(made, None) or self._nothing
+
+    def _shares(self, epoch: int, start: int) -> Iterator[Tensor]:
+        for index in self.indices(epoch, start):
+            mine = index[share(len(index), self.rank, self.world)]
+            if len(mine):
+                yield mine
+
+    @property
+    def _nothing(self) -> Batch:
+        p = self.preprocess
+        shape = 0, p.channels, p.height, p.width
+        mixes = self._views is not None and self._views.augment.mixes
+        y = torch.empty(0, self.classes) if mixes else torch.empty(0).long()
+        return torch.empty(shape, device=self.device), y.to(self.device)
+
+    def _made(self, epoch: int, indices: Iterable[Tensor]) -> Iterator[Batch]:
+        views = self._views
         if views is not None and views.tape is not None:
             yield from map(views.moved(epoch), indices)
             return

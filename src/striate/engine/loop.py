@@ -20,11 +20,14 @@ from striate.core.errors import NonFiniteError
 from striate.core.taps import untouched
 from striate.engine.cost import ClassCost, softmax_cost
 from striate.engine.evaluate import Outputs, evaluate
+from striate.engine.learner import USUAL, Learner
 from striate.engine.nonfinite import LOSS, first_bad_layer
 from striate.engine.optim import set_rate
 from striate.engine.position import EpochDone, Observer, Position, StepDone
+from striate.engine.ranks.exchange import Exchange
+from striate.engine.ranks.ranks import Ranks
 from striate.engine.schedule import Schedule
-from striate.engine.step import LOWER_LR, USUAL, Learner
+from striate.engine.step import LOWER_LR
 from striate.engine.way import Way
 
 Batch = tuple[Tensor, Tensor]
@@ -55,7 +58,7 @@ class Plan:
         balanced: Judge epochs by the balanced accuracy, so that weights which forget
             a rare class are not the best.
         seed: What layers draw, dropout's above all, is a function of it and the step.
-        rank: This process among several, each of which draws its own.
+        pieces: Runs through the network a step, of as many fewer pictures each.
         way: How the network is run.
     """
 
@@ -67,7 +70,7 @@ class Plan:
     classes: ClassCost | None = None
     balanced: bool = False
     seed: int = 0
-    rank: int = 0
+    pieces: int = 1
     way: Way = USUAL
 
 
@@ -90,6 +93,7 @@ def fit(
     stop: Callable[[], bool] = lambda: False,
     at: Position | None = None,
     blown: Blown = stop_there,
+    ranks: Ranks | None = None,
 ) -> list[EpochDone]:
     """Train a network in place and return its history.
 
@@ -103,18 +107,26 @@ def fit(
         stop: Asked before each batch; True ends the loop at once, between steps.
         at: Where to begin; kept up to date, so that it says how far the run is.
         blown: Told of a step that blew up and changed nothing; raises or returns.
+        ranks: The processes that learn this together; `train` and `val` then give
+            this one's share of each batch.
 
     Raises:
         NonFiniteError: A loss or gradient blew up; names epoch, step and layer.
+        RankError: Another process has died, hung or failed.
     """
     at = at or Position()
+    ranks = ranks if ranks and ranks.world > 1 else None
     total = plan.epochs * len(train)
     cost_of = softmax_cost(plan.label_smoothing, plan.classes)
-    learn = Learner(model, optimizer, cost_of, plan.seed, plan.rank, plan.way)
+    exchange = Exchange(ranks, model, optimizer, stop) if ranks else None
+    rank = ranks.place.rank if ranks else 0
+    how = rank, plan.pieces, exchange, plan.way
+    learn = Learner(model, optimizer, cost_of, plan.seed, *how)
+    asked, ask = (exchange.stopped, exchange.agree) if exchange else (stop, stop)
     with suppress(StoppedError):
         while not at.finished(plan.epochs, plan.patience):
             model.train()
-            for x, y in _until(stop, train(at.epoch, at.batch)):
+            for x, y in _until(asked, train(at.epoch, at.batch)):
                 rate = at.brake * plan.lr * plan.schedule(at.step / max(total - 1, 1))
                 set_rate(optimizer, rate)
                 try:
@@ -123,11 +135,13 @@ def fit(
                     error.where = f"epoch {at.epoch + 1}, step {at.batch + 1}"
                     blown(error, at)
                     loss = math.nan
-                done = StepDone(at.epoch, at.batch, at.step, loss, rate, len(y))
-                at.step_done(loss, rate, len(y))
+                done = StepDone(at.epoch, at.batch, at.step, loss, rate, learn.pictures)
+                at.step_done(loss, rate, learn.pictures)
                 for observer in observers:
                     observer.on_step(done)
-            judged = _judge(model, val, stop, at)
+            if exchange:
+                exchange.check_equal()
+            judged = _judge(model, val, ask, at, ranks)
             figures = judged.loss, judged.accuracy, judged.balanced_accuracy
             ended = at.epoch_done(*figures, by_balanced=plan.balanced)
             for observer in observers:
@@ -143,14 +157,22 @@ def _until(stop: Callable[[], bool], batches: Iterable[Batch]) -> Iterator[Batch
 
 
 def _judge(
-    model: nn.Module, val: Epochs, stop: Callable[[], bool], at: Position
+    model: nn.Module,
+    val: Epochs,
+    stop: Callable[[], bool],
+    at: Position,
+    ranks: Ranks | None,
 ) -> Outputs:
-    judged = evaluate(model, _until(stop, val(0)))
+    judged = evaluate(model, _until(stop, val(0)), ranks)
     if math.isfinite(judged.loss):
         return judged
     with untouched(model):
-        layers = (first_bad_layer(model, x)[0] for x, _ in val(0))
-        layer = next(filter(None, layers), LOSS)
+        layers = (first_bad_layer(model, x)[0] for x, y in val(0) if len(y))
+        layer = next(filter(None, layers), "")
+    if ranks:
+        found = ranks.words(layer, "where numbers went wrong")
+        layer = next(filter(None, found), "")
+    layer = layer or LOSS
     what = f"the validation loss became {judged.loss}, first in {layer}"
     where = f"epoch {at.epoch + 1}, after step {at.batch}"
     error = NonFiniteError(what, where=where, fix=LOWER_LR)

@@ -5,33 +5,20 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
 from striate.core.errors import NonFiniteError
 from striate.core.outputs import total_loss
-from striate.engine.chance import draw_from
-from striate.engine.nonfinite import (
-    LOSS,
-    Buffers,
-    first_bad_gradient,
-    first_bad_layer,
-    gradients_are_finite,
-    is_finite,
-)
-from striate.engine.quick import Quick
-from striate.engine.way import Forward, Way
+from striate.engine.nonfinite import gradients_are_finite
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from striate.core.outputs import Loss
 
-NOT_AGAIN = "and not when the same batch was run again"
 LOWER_LR = "lower --lr; the last good weights are kept"
-USUAL = Way()
 
 
 def train_step(
@@ -40,6 +27,7 @@ def train_step(
     y: Tensor,
     optimizer: Optimizer,
     cost_of: Loss = F.cross_entropy,
+    pieces: int = 1,
 ) -> float:
     """Learn from one mini-batch and return its mean cost in nats.
 
@@ -50,89 +38,82 @@ def train_step(
         y: Class numbers (N,), or shares of classes (N, classes) of mixed pictures.
         optimizer: Over the model's parameters.
         cost_of: What a batch's logits cost, see `engine.cost`.
+        pieces: So many runs of fewer pictures, whose gradients add up to the batch's.
 
     Raises:
         NonFiniteError: The cost or a gradient is NaN or infinite; the weights are as
             before.
     """
-    cost = _cost(model, x, y, cost_of)
-    value = cost.item()
+    optimizer.zero_grad()
+    value = back_propagate(model, x, y, cost_of, pieces)
     if not math.isfinite(value):
         raise NonFiniteError(f"the training loss became {value}", fix=LOWER_LR)
-    optimizer.zero_grad()
-    cost.backward()  # type: ignore[no-untyped-call]
-    if not gradients_are_finite(optimizer):
-        raise NonFiniteError("a gradient is not finite", fix=LOWER_LR)
-    optimizer.step()
+    update(optimizer)
     return value
 
 
-def _cost(
+def back_propagate(
+    model: Callable[[Tensor], Any],
+    x: Tensor,
+    y: Tensor,
+    cost_of: Loss = F.cross_entropy,
+    pieces: int = 1,
+    summed: bool = False,
+) -> float:
+    """Add a batch's gradients to the parameters' and return its mean cost in nats.
+
+    Args:
+        model: As for `train_step`.
+        x: A batch of inputs.
+        y: Its targets.
+        cost_of: The mean cost of a batch's logits.
+        pieces: So many runs of fewer pictures, one after the other.
+        summed: Gradients of the sum over the pictures, not of the mean.
+    """
+    scale = float(len(x)) if summed else 1.0
+    if pieces == 1:
+        cost = cost_of_batch(model, x, y, cost_of)
+        backward(cost, scale)
+        return cost.item()
+    total = 0.0
+    pairs = zip(x.tensor_split(pieces), y.tensor_split(pieces), strict=True)
+    for some, theirs in pairs:
+        share = len(some) / len(x)
+        cost = cost_of_batch(model, some, theirs, cost_of)
+        backward(cost, share * scale)
+        total += cost.item() * share
+    return total
+
+
+def cost_of_batch(
     model: Callable[[Tensor], Any], x: Tensor, y: Tensor, cost_of: Loss
 ) -> Tensor:
+    """Return the mean cost in nats of what the network says of a batch."""
     return total_loss(cost_of, model(x), y)
 
 
-class Learner:
-    """Takes steps whose chance is a function, and leaves no trace of a failed one.
+def backward(cost: Tensor, scale: float = 1.0) -> None:
+    """Add a cost's gradients, so many times, to the parameters'."""
+    scaled = cost if scale == 1.0 else cost * scale
+    scaled.backward()  # type: ignore[no-untyped-call]
 
-    Args:
-        model: Any network.
-        optimizer: Over its parameters.
-        cost_of: As for `train_step`.
-        seed: Of the run.
-        rank: Of this process among several; each draws its own.
-        way: How the network is run.
+
+def update(optimizer: Optimizer) -> None:
+    """Let the optimiser step, if every gradient is finite.
+
+    Raises:
+        NonFiniteError: One is not; the weights are as before.
     """
+    if not gradients_are_finite(optimizer):
+        raise NonFiniteError("a gradient is not finite", fix=LOWER_LR)
+    optimizer.step()
 
-    def __init__(
-        self,
-        model: nn.Module,
-        optimizer: Optimizer,
-        cost_of: Loss = F.cross_entropy,
-        seed: int = 0,
-        rank: int = 0,
-        way: Way = USUAL,
-    ) -> None:
-        self.model = model
-        self.optimizer = optimizer
-        self.cost_of = cost_of
-        self._of = (seed, "layers", rank)
-        self._buffers = Buffers(model)
-        self._forward = Forward(model, way)
-        self._quick = Quick(model, wanted=not way.compiled)
 
-    def __call__(self, x: Tensor, y: Tensor, step: int) -> float:
-        """Learn from the batch of a step and return its mean cost in nats.
+def possible_pieces(pictures: int, pieces: int) -> int:
+    """Return in how many pieces a batch can be learnt from, two pictures in each.
 
-        Raises:
-            NonFiniteError: As `train_step`; names the first bad layer and the bad
-                pictures' positions. Weights, buffers and optimiser are as before.
-        """
-        self._buffers.keep()
-        draw_from(x.device, *self._of, step)
-        try:
-            with self._quick.lent():
-                return train_step(self._forward, x, y, self.optimizer, self.cost_of)
-        except NonFiniteError as error:
-            way = self._forward.way
-            # Dropout is to draw what it drew.
-            with self._quick.lent(), way.precisely(x.device):
-                error.layer, error.rows = self._trace(x, y, step)
-            seen = f"first in {error.layer}" if error.layer else NOT_AGAIN
-            error.what = f"{error.what}, {seen}"
-            self._buffers.put_back()
-            self.model.zero_grad()
-            raise
-
-    def _trace(self, x: Tensor, y: Tensor, step: int) -> tuple[str, tuple[int, ...]]:
-        """Run the batch again, with the same chance, and see where it goes wrong."""
-        draw_from(x.device, *self._of, step)
-        layer, rows = first_bad_layer(self.model, x)
-        if layer:
-            return layer, rows
-        draw_from(x.device, *self._of, step)
-        with torch.no_grad():
-            if not is_finite(_cost(self.model, x, y, self.cost_of)):
-                return LOSS, ()
-        return first_bad_gradient(self.model, x), ()
+    Example:
+        >>> possible_pieces(64, 4), possible_pieces(5, 4), possible_pieces(1, 4)
+        (4, 2, 1)
+    """
+    return max(1, min(pieces, pictures // 2))

@@ -15,6 +15,7 @@ import torch
 from striate.core import device as devices
 from striate.core.files import hash_rows, read_json, write_json
 from striate.data.image_data import ImageData
+from striate.engine.ranks.place import Place
 from striate.runs.folder import MANIFEST
 from striate.runs.recipe import INCIDENTAL, Recipe
 
@@ -69,6 +70,7 @@ def circumstances(
         **devices.circumstances(device),
         **settings,
         "order": _order(data),
+        "processes": str(Place.of().world),
         "pictures": data_hash(data),
     }
 

@@ -27,6 +27,7 @@ from striate.runs.manifest import first_manifest
 from striate.runs.recipe import Recipe, settings_text
 from striate.runs.speed import way_of
 from striate.runs.steps import batch_notes, check_batch
+from striate.runs.together import rank_notes
 
 AUTO = "auto"
 # Settings that say how pictures are read; `load_data` takes them under these names.
@@ -138,6 +139,7 @@ def write_inputs(
     """Write down everything the run starts from, before it starts."""
     manifest = first_manifest(folder.name, data, recipe.seed)
     manifest["notes"] = [*data.notes, *batch_notes(data, recipe)]
+    manifest["notes"] += rank_notes(recipe)
     manifest["parameters"] = sum(p.numel() for p in model.parameters())
     write_json(folder / names.MANIFEST, manifest)
     write_text(folder / names.ARGS, settings_text(recipe))

@@ -28,6 +28,7 @@ SHAPES = {
     "image_size": "a side or HEIGHTxWIDTH",
     "mean": "numbers parted by commas",
     "std": "numbers parted by commas",
+    "sync_batch_norm": "true or false",
 }
 SCHEDULE_NAMES = ("one_cycle", "cosine", "step", "constant")
 NONFINITE_ANSWERS = ("stop", "skip", "lower-lr")
@@ -62,6 +63,12 @@ class Recipe:
     )
     epochs: int = _setting(30, "times through the training pictures", low=1)
     batch_size: int = _setting(64, "pictures a step", low=1)
+    accumulate: int = _setting(
+        1, "learn from each batch in so many pieces, where memory is short", low=1
+    )
+    sync_batch_norm: bool = _setting(
+        False, "under torchrun, batch norm over the whole batch, not each rank's share"
+    )
     lr: float | None = _setting(
         None, "largest learning rate; sgd 0.05, adam and adamw 0.003", above=0
     )
@@ -244,7 +251,7 @@ def coerce(name: str, value: Any) -> Any:
             return _size(value)
         if name in PER_CHANNEL:
             return _per_channel(value)
-        return _exactly(kind, value)
+        return _truth(value) if kind is bool else _exactly(kind, value)
     except (TypeError, ValueError) as error:
         expected = SHAPES.get(name) or kind.__name__
         what = f"{name} must be {expected}, got {reprlib.repr(value)}"
@@ -257,6 +264,12 @@ def _exactly(kind: Any, value: Any) -> Any:
     if isinstance(value, bool) or not isinstance(value, allowed):
         raise ValueError
     return kind(value)
+
+
+def _truth(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError
+    return value
 
 
 def _per_channel(value: Any) -> tuple[float, ...]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from striate.data.image_data import ImageData
 from striate.engine.journal import changed_files
 from striate.engine.keeper import LAST, state_of
 from striate.engine.position import Position
+from striate.engine.ranks.ranks import Ranks
 from striate.engine.tensorboard import check_tensorboard
 from striate.engine.vault import Sealed, Vault
 from striate.runs import folder as names
@@ -42,6 +44,14 @@ from striate.runs.prepare import (
 from striate.runs.recipe import Recipe, make_recipe, read_settings, settings_text
 from striate.runs.run import Run
 from striate.runs.speed import note_speed, settle
+from striate.runs.together import (
+    check_data,
+    check_together,
+    follows,
+    in_turn,
+    rank_notes,
+    together,
+)
 from striate.runs.train import run_in
 
 # Where files and folders are written beside others, and a kill leaves half ones.
@@ -130,41 +140,57 @@ def go_on(
     begun: Callable[[Resumed], None] = _nobody,
     quiet: bool = False,
     tensorboard: bool = False,
+    ranks: Ranks | None = None,
 ) -> Run:
     """Do what `resume` says; a setting may be called as one of its arguments is."""
     if tensorboard:
         check_tensorboard()
     run = Run(path, model=model, data=data)
-    with held(run.path):
-        old = make_recipe(read_settings(run.path / names.ARGS))
-        recipe = _changed(old, settings)
+    old = make_recipe(read_settings(run.path / names.ARGS))
+    recipe = _changed(old, settings)
+    meeting = together(recipe) if ranks is None else nullcontext(ranks)
+    with meeting as met, _held_by_first(run.path, met):
+        quiet = quiet or follows(met)
+        begun = _nobody if follows(met) else begun
         sealed, flaws = Vault(run.path / names.WEIGHTS / LAST).newest()
+        check_together(recipe, met)
         if sealed is None:
             _check_unlearnt(run.path, flaws)
-            return _from_the_start(run, recipe, model, data, begun, quiet, tensorboard)
+            how = begun, quiet, tensorboard, met
+            return _from_the_start(run, recipe, model, data, *how)
         at, marks = state_of(sealed)
         if run.manifest["status"] == "done" and _finished(at, recipe):
             begun(Resumed(folder=run.path, recipe=recipe, data=None, at=at))
             return run
         if data is None:
             margin = margin_for(recipe.augmentation)
-            again = run.read_again(margin=margin, tick=reading(quiet))
+            with in_turn(met):
+                again = run.read_again(margin=margin, tick=reading(quiet))
             run = Run(run.path, model=model, data=again)
-        resumed = _survey(run, recipe, sealed, at, marks, flaws)
+        check_data(run.data, met)
         network = run.fresh_model() if model is None else model
         place(network, run.data, recipe)
-        _write_down(resumed, recipe != old)
-        begun(resumed)
-        return run_in(
-            run.path,
-            network,
-            run.data,
-            recipe,
-            quiet,
-            sealed,
-            resumed.inexact,
-            tensorboard,
-        )
+        inexact: tuple[str, ...] = ()
+        if not follows(met):
+            resumed = _survey(run, recipe, sealed, at, marks, flaws)
+            inexact = resumed.inexact
+            _write_down(resumed, recipe != old)
+            begun(resumed)
+        where = run.path, network, run.data, recipe, quiet
+        return run_in(*where, sealed, inexact, tensorboard, met)
+
+
+@contextmanager
+def _held_by_first(folder: Path, ranks: Ranks | None) -> Iterator[None]:
+    """Hold the run folder, which nobody else changes then; rank 0 does it for all."""
+    if ranks is not None and not ranks.first:
+        ranks.meet("rank 0 to hold the run folder")
+        yield
+        return
+    with held(folder):
+        if ranks is not None:
+            ranks.meet("the others to know that the run folder is held")
+        yield
 
 
 def _changed(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
@@ -200,22 +226,27 @@ def _from_the_start(
     begun: Callable[[Resumed], None],
     quiet: bool,
     tensorboard: bool,
+    ranks: Ranks | None,
 ) -> Run:
     """Begin a run that was stopped before its first checkpoint: nothing was learnt."""
     if data is None:
         origin = run.origin or run.data.origin  # or says that they were in memory
-        data = load_recipe(replace(recipe, data=origin), quiet=quiet)
+        with in_turn(ranks):
+            data = load_recipe(replace(recipe, data=origin), quiet=quiet)
+    check_data(data, ranks)
     network = build(recipe, data) if model is None else model
     place(network, data, recipe)
-    settled = settle(network, data, recipe)
+    settled = settle(network, data, recipe, ranks)
     recipe = settled.recipe
-    clear(run.path)
-    write_inputs(run.path, network, data, recipe)
-    note_speed(run.path, settled)
+    if not follows(ranks):
+        clear(run.path)
+        write_inputs(run.path, network, data, recipe)
+        note_speed(run.path, settled)
     notes = ("the run was stopped before it had learnt anything; it begins",)
     at = Position()
     begun(Resumed(folder=run.path, recipe=recipe, data=data, at=at, notes=notes))
-    return run_in(run.path, network, data, recipe, quiet, tensorboard=tensorboard)
+    where = run.path, network, data, recipe, quiet
+    return run_in(*where, tensorboard=tensorboard, ranks=ranks)
 
 
 def _survey(
@@ -242,7 +273,11 @@ def _survey(
         data=run.data,
         at=at,
         inexact=tuple(dict.fromkeys(inexact)),
-        notes=(*(f"not used: {flaw}" for flaw in flaws), *changes.notes()),
+        notes=(
+            *(f"not used: {flaw}" for flaw in flaws),
+            *changes.notes(),
+            *rank_notes(recipe),
+        ),
     )
 
 

@@ -23,6 +23,7 @@ from striate.data.split.file import SPARE
 from striate.engine.checkpoint import load_weights
 from striate.engine.evaluate import evaluate
 from striate.engine.metrics import Score
+from striate.engine.ranks.ranks import Ranks
 from striate.models.catalogue import create_model
 from striate.runs import folder as names
 from striate.runs.folder import find_run
@@ -186,8 +187,16 @@ class Run:
             raise RunError(what, where=path, fix=fix)
         return Predictions.read(path, self.labels)
 
-    def judge(self, part: Part) -> Predictions:
-        """Ask the best weights about every picture of a part."""
+    @property
+    def parts_to_judge(self) -> list[str]:
+        """Return the parts of the data that a finished run has judged."""
+        return [part for part in ("val", "test") if part in self.data.parts]
+
+    def judge(self, part: Part, ranks: Ranks | None = None) -> Predictions:
+        """Ask the best weights about every picture of a part.
+
+        Where `ranks` judge together, each asks about its share, and all get the whole.
+        """
         device = devices.choose(self.recipe.device)
         batches = Batches(
             part=part,
@@ -195,8 +204,10 @@ class Run:
             batch_size=EVALUATION_BATCH,
             shuffle=False,
             device=device,
+            rank=ranks.place.rank if ranks else 0,
+            world=ranks.world if ranks else 1,
         )
-        outputs = evaluate(self.model.to(device), batches(0))
+        outputs = evaluate(self.model.to(device), batches(0), ranks)
         return Predictions.of(part.paths, outputs, self.labels)
 
     def part_for(

@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from striate.core import device as devices
 from striate.core.errors import InterruptedRunError, NonFiniteError, StorageError
 from striate.data.batches import Batches
+from striate.data.image_data import ImageData
 from striate.data.store.lazy import LazyPixels
 from striate.engine.chance import chance_kept
 from striate.engine.checkpoint import OptimizerState
@@ -22,6 +23,7 @@ from striate.engine.journal import Journal
 from striate.engine.keeper import LAST, Keeper, state_of
 from striate.engine.loop import Plan, fit
 from striate.engine.position import EpochDone, Observer, Position
+from striate.engine.ranks.ranks import Ranks
 from striate.engine.tensorboard import boards
 from striate.engine.throughput import Laps
 from striate.engine.timing import Timing
@@ -31,6 +33,7 @@ from striate.runs.blowup import Blowups
 from striate.runs.display import Display
 from striate.runs.manifest import now
 from striate.runs.recipe import Recipe
+from striate.runs.together import share_state, shared_norms
 
 LOWER_LR = "lower-lr"
 SMALLEST_BRAKE = 2.0**-6  # of the planned rate; below that the rate is not the fault
@@ -52,6 +55,8 @@ class Job:
         inexact: Why the run no longer equals one that was never stopped; grows.
         quiet: Show no progress.
         tensorboard: Write event files too.
+        ranks: The processes that learn together, where there are several.
+        train_data: All pictures, for those who judge the result.
         laps: Times the waiting for pictures, and updates.
     """
 
@@ -66,6 +71,8 @@ class Job:
     inexact: list[str]
     quiet: bool
     tensorboard: bool = False
+    ranks: Ranks | None = None
+    train_data: ImageData | None = None
     laps: Laps = field(default_factory=Laps)
 
     @property
@@ -127,23 +134,40 @@ def _sit(job: Job, sealed: Sealed | None, brake: float) -> Learnt:
         chance_kept(),
         devices.flushed_denormals(),
         polite_interrupt() as asked,
+        shared_norms(job.model, job.recipe, job.ranks),
     ):
         keeper = _keeper(job, journal, timing, display)
         if sealed:
             keeper.restore(sealed)
         keeper.at.brake = min(keeper.at.brake, brake)
+        if job.ranks:
+            share_state(job.ranks, job.model, job.optimizer, keeper.at)
         keeper.save()
         watchers: tuple[Observer, ...] = (journal, timing, keeper, display, *board)
         blowups = Blowups(job.folder, job.recipe, job.train, job.val, display.note)
         parts = job.laps.feeding(job.train), job.val, job.plan
         try:
-            fit(job.model, job.optimizer, *parts, watchers, asked, keeper.at, blowups)
+            fit(
+                job.model,
+                job.optimizer,
+                *parts,
+                watchers,
+                asked,
+                keeper.at,
+                blowups,
+                job.ranks,
+            )
         except NonFiniteError as error:
             raise _answer(error, job, keeper, blowups, display) from error
         keeper.save()
-        for text in job.unread:
+        unread = job.unread
+        if job.ranks:
+            asked.signal = job.ranks.largest(asked.signal, "whether to stop")
+            said = job.ranks.words(unread, "what could not be read")
+            unread = list(dict.fromkeys(text for texts in said for text in texts))
+        for text in unread:
             display.note(f"{text}; others of their batches were shown instead")
-    job.inexact.extend(job.unread)
+    job.inexact.extend(unread)
     if asked():
         raise _interrupted(job, keeper.at, asked)
     return Learnt(keeper.at.history, timing.seconds, job.laps)
@@ -174,6 +198,11 @@ def _keeper(job: Job, journal: Journal, timing: Timing, display: Display) -> Kee
     )
 
 
+def goes_on_slower(recipe: Recipe, at: Position) -> bool:
+    """Say whether a run that blew up begins again from its checkpoint."""
+    return recipe.on_nonfinite == LOWER_LR and at.brake > SMALLEST_BRAKE
+
+
 def _answer(
     error: NonFiniteError,
     job: Job,
@@ -184,7 +213,7 @@ def _answer(
     """Return what to raise: the way to go on slower, or the error with the choice."""
     at = keeper.at
     if job.recipe.on_nonfinite == LOWER_LR:
-        if at.brake > SMALLEST_BRAKE:
+        if goes_on_slower(job.recipe, at):
             blowups.record(error, at)
             job.inexact.append(f"the rate was halved after step {at.step}")
             display.note(f"{error.what}; back to the last checkpoint, the rate halved")

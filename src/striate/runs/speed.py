@@ -19,13 +19,17 @@ from striate.core import device as devices
 from striate.core.errors import StriateError
 from striate.core.files import read_json, write_json
 from striate.data.image_data import ImageData
+from striate.data.share import share
 from striate.data.store.cache import open_cache
+from striate.engine.ranks.ranks import Ranks
+from striate.engine.step import possible_pieces
 from striate.engine.throughput import Laps, peak
 from striate.engine.tune import FEWEST_STEPS, Choice, Free, tune
 from striate.engine.way import PRECISIONS, Way, has_compiler, why_not_bf16
 from striate.runs.folder import MANIFEST
 from striate.runs.manifest import update_manifest
 from striate.runs.recipe import Recipe
+from striate.runs.together import follows, may_compile
 
 AUTO = "auto"
 FILE = "speed.json"
@@ -74,27 +78,28 @@ class Settled:
         return {way: round(1e3 * s, 2) for way, s in self.choice.seconds.items()}
 
 
-def settle(model: nn.Module, data: ImageData, recipe: Recipe) -> Settled:
+def settle(
+    model: nn.Module, data: ImageData, recipe: Recipe, ranks: Ranks | None = None
+) -> Settled:
     """Answer what a recipe leaves open, and put the model into that layout.
 
     A run of fewer than 1,000 steps is computed as usual: it would not repay measuring.
+    Where several processes learn, rank 0 measures, and all compute as it says.
 
     Args:
         model: Where it learns.
         data: The pictures; none of them is looked at.
         recipe: All settings.
+        ranks: The processes that learn together; all of them ask.
     """
-    device = devices.choose(recipe.device)
-    free = _free(recipe, device)
-    count = len(data.part("train"))
-    steps = recipe.epochs * -(-count // recipe.batch_size)
-    choice = Choice(way=way_of(recipe))
-    if steps >= FEWEST_STEPS and any(asdict(free).values()):
-        size = min(recipe.batch_size, count)
-        batch = _noise(size, data, device)
-        book = Book(_cache_file(recipe))
-        key = _key(model, batch[0], choice.way, free)
-        choice = book.choice(key, lambda: tune(model, batch, choice.way, free, steps))
+    free = _free(recipe, devices.choose(recipe.device), ranks)
+    if ranks is None or ranks.first:
+        choice = _measured(model, data, recipe, free, ranks.world if ranks else 1)
+    else:
+        choice = Choice(way=way_of(recipe))
+    if ranks:
+        said = ranks.words(asdict(choice), "how to compute")[0]
+        choice = Choice(way=Way(**said["way"]), seconds=said["seconds"])
     way = choice.way
     model.to(memory_format=way.memory_format)  # type: ignore[call-overload]
     decided = replace(
@@ -106,12 +111,36 @@ def settle(model: nn.Module, data: ImageData, recipe: Recipe) -> Settled:
     return Settled(decided, choice)
 
 
-def _free(recipe: Recipe, device: torch.device) -> Free:
-    return Free(
+def _free(recipe: Recipe, device: torch.device, ranks: Ranks | None) -> Free:
+    """Return what may be chosen: on all ranks, because all compute alike."""
+    free = Free(
         layout=recipe.layout == AUTO,
         half=recipe.precision == AUTO and not why_not_bf16(device),
-        compiled=recipe.compile == AUTO and (device.type == "cuda" or has_compiler()),
+        compiled=recipe.compile == AUTO
+        and may_compile(recipe, ranks)
+        and (device.type == "cuda" or has_compiler()),
     )
+    if ranks is None:
+        return free
+    every = ranks.words(asdict(free), "what may be chosen")
+    return Free(**{name: all(said[name] for said in every) for name in asdict(free)})
+
+
+def _measured(
+    model: nn.Module, data: ImageData, recipe: Recipe, free: Free, world: int
+) -> Choice:
+    """Return what is fastest for as many pictures as a process runs at a time."""
+    start = way_of(recipe)
+    count = len(data.part("train"))
+    steps = recipe.epochs * -(-count // recipe.batch_size)
+    if steps < FEWEST_STEPS or not any(asdict(free).values()):
+        return Choice(way=start)
+    mine = share(min(recipe.batch_size, count), 0, world)
+    size = -(-mine.stop // possible_pieces(mine.stop, recipe.accumulate))
+    batch = _noise(size, data, devices.choose(recipe.device))
+    key = _key(model, batch[0], start, free)
+    book = Book(_cache_file(recipe))
+    return book.choice(key, lambda: tune(model, batch, start, free, steps))
 
 
 def _noise(size: int, data: ImageData, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -199,21 +228,29 @@ class Book:
                 write_json(self._path, self._known)
 
 
-def laps_of(model: nn.Module, data: ImageData, recipe: Recipe, quiet: bool) -> Laps:
+def laps_of(
+    model: nn.Module,
+    data: ImageData,
+    recipe: Recipe,
+    quiet: bool,
+    ranks: Ranks | None = None,
+) -> Laps:
     """Return what times a run, told what a picture costs and what the machine can.
 
-    That takes a moment, which runs that are short and not watched are spared.
+    That takes a moment, which runs that are short and not watched are spared, and all
+    processes but rank 0, whose peak is taken for that of each.
     """
     steps = recipe.epochs * len(data.part("train")) // recipe.batch_size
     long = steps >= FEWEST_STEPS
-    if not (long or (not quiet and sys.stderr.isatty())):
+    if follows(ranks) or not (long or (not quiet and sys.stderr.isatty())):
         return Laps()
     device = devices.choose(recipe.device)
     try:
         macs = audit(model, (data.in_chans, *data.image_size)).macs
     except StriateError:  # a network that only runs on real numbers
         return Laps()
-    return Laps(macs, Book(_cache_file(recipe)).peak(device, recipe.precision, long))
+    best = Book(_cache_file(recipe)).peak(device, recipe.precision, long)
+    return Laps(macs, best * (ranks.world if ranks else 1))
 
 
 def note_speed(folder: Path, settled: Settled) -> None:

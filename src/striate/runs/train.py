@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
@@ -18,11 +18,13 @@ from striate.data.image_data import ImageData
 from striate.engine.checkpoint import load_weights
 from striate.engine.loop import Plan
 from striate.engine.optim import make_optimizer
+from striate.engine.ranks.ranks import Ranks
 from striate.engine.schedule import SCHEDULES
 from striate.engine.tensorboard import check_tensorboard
 from striate.engine.vault import Sealed
 from striate.models.catalogue import find
 from striate.runs import folder as names
+from striate.runs.follow import follow
 from striate.runs.manifest import circumstances, exactness, now, update_manifest
 from striate.runs.prepare import (
     AUTO,
@@ -39,12 +41,29 @@ from striate.runs.session import Job, Learnt, learn
 from striate.runs.speed import laps_of, note_speed, settle, speed_facts, way_of
 from striate.runs.steps import cost_of_classes
 from striate.runs.story import write_report
+from striate.runs.together import (
+    begun_before,
+    check_data,
+    check_together,
+    follows,
+    in_turn,
+    share_folder,
+    together,
+)
+
+if TYPE_CHECKING:
+    from striate.runs.resume import Resumed
 
 Begun = Callable[[ImageData, Path], None]
+GoneOn = Callable[["Resumed"], None]
 
 
 def _nobody(data: ImageData, folder: Path) -> None:
     """Tell nobody that a run has begun."""
+
+
+def _nobody_goes_on(resumed: Resumed) -> None:
+    """Tell nobody how a run goes on."""
 
 
 def train_recipe(
@@ -54,6 +73,7 @@ def train_recipe(
     out: Path | None = None,
     overwrite: bool = False,
     begun: Begun = _nobody,
+    gone_on: GoneOn = _nobody_goes_on,
     quiet: bool = False,
     tensorboard: bool = False,
 ) -> Run:
@@ -65,6 +85,7 @@ def train_recipe(
         out: The run folder; `runs/train/<data>-<model>` where not given.
         overwrite: Replace a run folder that is there.
         begun: Told the data and the run folder before learning begins.
+        gone_on: Told how it goes on, in its place, where torchrun starts it again.
         quiet: Show no progress.
         tensorboard: Write event files too, for watching the run in TensorBoard.
 
@@ -75,12 +96,31 @@ def train_recipe(
         check_tensorboard()
     if recipe.model != AUTO:
         find(recipe.model)  # a misspelt name is told before any picture is read
-    data = load_recipe(recipe, quiet=quiet) if data is None else data
-    recipe = resolve(recipe, data)
-    model = build(recipe, data)
-    with _prepared(model, data, recipe, out, overwrite) as (folder, recipe):
-        begun(data, folder)
-        return run_in(folder, model, data, recipe, quiet, tensorboard=tensorboard)
+    key = f"{out}|{recipe.data}|{recipe.model}"
+    with together(recipe) as ranks:
+        earlier, learnt = begun_before(key, ranks)
+        if earlier and learnt:
+            return _gone_on(earlier, data, quiet, tensorboard, ranks, begun=gone_on)
+        out, overwrite = earlier or out, overwrite or earlier is not None
+        quiet = quiet or follows(ranks)
+        if data is None:
+            with in_turn(ranks):
+                data = load_recipe(recipe, quiet=quiet)
+        recipe = resolve(recipe, data)
+        model = build(recipe, data)
+        new = _prepared(model, data, recipe, out, overwrite, ranks, key)
+        with new as (folder, recipe):
+            if not follows(ranks):
+                begun(data, folder)
+            return run_in(
+                folder,
+                model,
+                data,
+                recipe,
+                quiet,
+                tensorboard=tensorboard,
+                ranks=ranks,
+            )
 
 
 def train(
@@ -117,8 +157,47 @@ def train(
     fixed = {"data": data.origin or data.name, "model": name}
     recipe = resolve(make_recipe(settings, fixed), data)
     where = Path(out) if out is not None else None
-    with _prepared(model, data, recipe, where, overwrite) as (folder, recipe):
-        return run_in(folder, model, data, recipe, quiet, tensorboard=tensorboard)
+    key = f"{out}|{recipe.data}|{recipe.model}"
+    with together(recipe) as ranks:
+        earlier, learnt = begun_before(key, ranks)
+        if earlier and learnt:
+            return _gone_on(earlier, data, quiet, tensorboard, ranks, model=model)
+        where, overwrite = earlier or where, overwrite or earlier is not None
+        new = _prepared(model, data, recipe, where, overwrite, ranks, key)
+        with new as (folder, recipe):
+            return run_in(
+                folder,
+                model,
+                data,
+                recipe,
+                quiet,
+                tensorboard=tensorboard,
+                ranks=ranks,
+            )
+
+
+def _gone_on(
+    folder: Path,
+    data: ImageData | None,
+    quiet: bool,
+    tensorboard: bool,
+    ranks: Ranks | None,
+    model: nn.Module | None = None,
+    begun: GoneOn = _nobody_goes_on,
+) -> Run:
+    """Go on with what torchrun began before a fault."""
+    from striate.runs.resume import go_on  # it stands on this file
+
+    return go_on(
+        folder,
+        {},
+        model=model,
+        data=data,
+        begun=begun,
+        quiet=quiet,
+        tensorboard=tensorboard,
+        ranks=ranks,
+    )
 
 
 @contextmanager
@@ -128,15 +207,27 @@ def _prepared(
     recipe: Recipe,
     out: Path | None,
     overwrite: bool,
+    ranks: Ranks | None,
+    key: str,
 ) -> Iterator[tuple[Path, Recipe]]:
     """Put the model where it learns, try it, make the run folder and hold it."""
+    check_together(recipe, ranks)
+    check_data(data, ranks)
     place(model, data, recipe)
+    if ranks and not ranks.first:
+        decided = settle(model, data, recipe, ranks).recipe
+        yield share_folder(None, ranks), decided
+        return
     short = recipe.model.removeprefix(CUSTOM).rpartition(".")[2]
     name = f"{data.name}-{short}"
     with names.new_folder("train", name, out, overwrite) as folder:
-        settled = settle(model, data, recipe)
+        if ranks:
+            ranks.keep(key, str(folder.resolve()))
+        settled = settle(model, data, recipe, ranks)
         write_inputs(folder, model, data, settled.recipe)
         note_speed(folder, settled)
+        if ranks:
+            share_folder(folder, ranks)
         yield folder, settled.recipe
 
 
@@ -149,19 +240,23 @@ def run_in(
     sealed: Sealed | None = None,
     inexact: Sequence[str] = (),
     tensorboard: bool = False,
+    ranks: Ranks | None = None,
 ) -> Run:
     """Learn into a run folder that is held, from a checkpoint where given, and judge.
 
     Raises:
         StriateError: It was stopped, or blew up, or the disk refused.
     """
+    how = list(inexact), tensorboard, ranks
+    if ranks and not ranks.first:
+        return follow(folder, _job(folder, model, data, recipe, quiet, *how), ranks)
     try:
-        job = _job(folder, model, data, recipe, quiet, list(inexact), tensorboard)
+        job = _job(folder, model, data, recipe, quiet, *how)
         learnt = learn(job, sealed)
         if job.inexact:
             update_manifest(folder, exact=exactness(job.inexact))
         run = Run(folder, model=model, data=data)
-        _conclude(run, model, learnt)
+        _conclude(run, model, learnt, ranks)
     except BaseException as error:
         reason = error.what if isinstance(error, StriateError) else repr(error)
         with suppress(StorageError):  # on a full disk the first error is the message
@@ -178,6 +273,7 @@ def _job(
     quiet: bool,
     inexact: list[str],
     tensorboard: bool,
+    ranks: Ranks | None,
 ) -> Job:
     """Put together everything that learns, and what it learns from."""
     device = devices.choose(recipe.device)
@@ -195,6 +291,7 @@ def _job(
         classes=cost_of_classes(data, recipe, device),
         balanced=recipe.class_weights != "none",
         seed=recipe.seed,
+        pieces=recipe.accumulate,
         way=way_of(recipe),
     )
     batches = {
@@ -208,6 +305,8 @@ def _job(
             classes=data.num_classes,
             seed=recipe.seed,
             device=device,
+            rank=ranks.place.rank if ranks else 0,
+            world=ranks.world if ranks else 1,
         )
         for part in ("train", "val")
     }
@@ -223,19 +322,22 @@ def _job(
         inexact=inexact,
         quiet=quiet,
         tensorboard=tensorboard,
-        laps=laps_of(model, data, recipe, quiet),
+        laps=laps_of(model, data, recipe, quiet, ranks),
+        ranks=ranks,
+        train_data=data,
     )
 
 
-def _conclude(run: Run, model: nn.Module, learnt: Learnt) -> None:
+def _conclude(run: Run, model: nn.Module, learnt: Learnt, ranks: Ranks | None) -> None:
     """Judge the best weights, the test part once, and write the report."""
     load_weights(model, run.path / names.BEST)
+    if ranks:
+        ranks.meet("the others to read the best weights")
     scores = {}
-    for part in ("val", "test"):
-        if part in run.data.parts:
-            predictions = run.judge(run.data.part(part))
-            predictions.save(run.path / names.predictions_file(part))
-            scores[part] = score_dict(predictions.score())
+    for part in run.parts_to_judge:
+        predictions = run.judge(run.data.part(part), ranks)
+        predictions.save(run.path / names.predictions_file(part))
+        scores[part] = score_dict(predictions.score())
     write_json(run.path / names.SCORES, scores)
     history, seconds = learnt.history, learnt.seconds
     pictures = len(history) * len(run.data.part("train"))
@@ -252,6 +354,8 @@ def _conclude(run: Run, model: nn.Module, learnt: Learnt) -> None:
     )
     write_report(run)
     update_manifest(run.path, status="done")
+    if ranks:
+        ranks.meet("the others to see that the run is done")
 
 
 def summary_json(run: Run, **more: Any) -> str:
