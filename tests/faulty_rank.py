@@ -14,8 +14,8 @@ import time
 import torch
 
 from striate.cli.main import main
-from striate.engine.learner import Learner
 from striate.engine.ranks.exchange import Exchange
+from striate.engine.ranks.step import SharedStep
 
 KIND, RANK, STEP = os.environ.get("FAULT", "none:-1:-1").split(":")
 RANK, STEP = int(RANK), int(STEP)
@@ -42,7 +42,7 @@ FAULTS = {
     "orphan": lambda: os.kill(os.getppid(), signal.SIGKILL),
     "raise": lambda: (_ for _ in ()).throw(MemoryError("a fault of its own")),
 }
-_learn, _exchange = Learner._shared_step, Exchange.__call__
+_learn, _exchange = SharedStep._take, Exchange.__call__
 
 
 def _mine(step: int) -> bool:
@@ -50,14 +50,14 @@ def _mine(step: int) -> bool:
     return first and int(os.environ["RANK"]) == RANK and step == STEP
 
 
-def learn(self, group, x, y, step):
+def learn(self, x, y, step):
     if _mine(step):
         if KIND == "nan":
             x = x.clone()
             x[1] = float("nan")
         elif KIND != "skip":
             FAULTS[KIND]()
-    return _learn(self, group, x, y, step)
+    return _learn(self, x, y, step)
 
 
 def exchange(self, step, cost, pictures, failed):
@@ -66,6 +66,6 @@ def exchange(self, step, cost, pictures, failed):
     return _exchange(self, step, cost, pictures, failed)
 
 
-Learner._shared_step = learn
+SharedStep._take = learn
 Exchange.__call__ = exchange
 sys.exit(main())

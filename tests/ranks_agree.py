@@ -7,22 +7,28 @@ start does them all, because starting takes longer than checking.
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
-from striate.core.errors import NonFiniteError, RankError
+from striate.core.errors import NonFiniteError, RankError, SettingError
 from striate.core.outputs import HeadOutputs
+from striate.data.load import load_data
 from striate.data.share import share
 from striate.engine.cost import ClassCost, softmax_cost
 from striate.engine.evaluate import evaluate
-from striate.engine.learner import Learner
+from striate.engine.learner import USUAL, Learner
 from striate.engine.optim import make_optimizer
 from striate.engine.ranks.exchange import Exchange
 from striate.engine.ranks.norm import synchronised
 from striate.engine.ranks.place import Place
 from striate.engine.ranks.ranks import joined
+from striate.engine.tune import Choice, Free
+from striate.engine.way import Way
+from striate.runs import speed, together
+from striate.runs.recipe import Recipe
 
 CLASSES = 3
 
@@ -60,14 +66,14 @@ def data(sizes, soft):
         yield x, y
 
 
-def both(ranks, *, norm, sizes, soft=False, cost=None, pieces=1, sync=False):
+def both(ranks, *, norm, sizes, soft=False, cost=None, pieces=1, sync=False, way=USUAL):
     """Return the networks and losses of all ranks together, and of one process."""
     cost = cost or softmax_cost(0.1)
     ours, alone = network(norm), network(norm)
     first = make_optimizer(ours, "sgd", 0.1, 0.9, 0.01)
     second = make_optimizer(alone, "sgd", 0.1, 0.9, 0.01)
     exchange = Exchange(ranks, ours, first)
-    learn = Learner(ours, first, cost, 0, ranks.place.rank, pieces, exchange)
+    learn = Learner(ours, first, cost, 0, ranks.place.rank, pieces, exchange, way)
     single = Learner(alone, second, cost)
     losses = []
     for step, (x, y) in enumerate(data(sizes, soft)):
@@ -98,6 +104,8 @@ def check_learning(ranks):
     for cost in (softmax_cost(0.1, weights), softmax_cost(0.1, prior)):
         assert_same(*both(ranks, norm=False, sizes=uneven, cost=cost))
     assert_same(*both(ranks, norm=False, sizes=(16, 13, 9, 3), pieces=3))
+    nchw = Way(layout="nchw")
+    assert_same(*both(ranks, norm=False, sizes=uneven, way=nchw))
 
 
 def check_norm(ranks):
@@ -181,6 +189,34 @@ def check_parted(ranks):
             model.last.bias[1] += 1e-12
     with pytest.raises(RankError, match=r"differ, first last\.bias"):
         exchange.check_equal()
+
+
+def check_way(ranks):
+    """All compute as rank 0 has measured, in what every rank is able to do."""
+    asked = []
+
+    def tune(model, batch, start, free, steps):
+        asked.append((len(batch[0]), free))
+        return Choice(way=Way(layout="nchw"), seconds={"nhwc fp32": 2, "nchw fp32": 1})
+
+    data = load_data("digits", cache="off", workers=1)
+    recipe = Recipe(data="digits", cache="off", batch_size=64, accumulate=2)
+    reason = "" if ranks.first else "no bf16 here"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(speed, "FEWEST_STEPS", 1)
+        patch.setattr(speed, "why_not_bf16", lambda device: reason)
+        patch.setattr(speed, "has_compiler", lambda: True)
+        patch.setattr(speed, "tune", tune)
+        settled = speed.settle(network(True), data, recipe, ranks)
+        # Norms that exchange statistics are not compiled.
+        recipe = replace(recipe, sync_batch_norm=True)
+        speed.settle(network(True), data, recipe, ranks)
+    assert speed.way_of(settled.recipe) == Way(layout="nchw")
+    assert settled.measured == {"nhwc fp32": 2000, "nchw fp32": 1000}
+    expected = [(16, Free(compiled=True)), (16, Free())]
+    assert asked == (expected if ranks.first else [])
+    with pytest.raises(SettingError, match="cannot be compiled"):
+        together.check_together(replace(recipe, compile="on"), ranks)
 
 
 def check_words(ranks):

@@ -134,7 +134,7 @@ def test_the_sample_log_tells_another_order(memory, monkeypatch):
 def test_that_bites(memory, whole, monkeypatch, lost):
     """Each piece of the state, left out, is missed."""
     if lost == "draw_from":
-        monkeypatch.setattr("striate.engine.step.draw_from", lambda *_: None)
+        monkeypatch.setattr("striate.engine.learner.draw_from", lambda *_: None)
     if lost == "optimizer":
         name = "striate.engine.checkpoint.OptimizerState.load_state_dict"
         monkeypatch.setattr(name, lambda *_: None)

@@ -63,14 +63,17 @@ class SharedStep:
             RankError: Another process has died, hung or failed.
         """
         with self._ranks.pulse.at(self._kind, f"step {step + 1}"):
-            self._optimizer.zero_grad()
-            mine = self._share(x, y)
-            failed = not math.isfinite(mine)
-            value, self.pictures = self._exchange(step, mine, len(y), failed)
-            if math.isnan(value):
-                what = f"the training loss became {mine if failed else value}"
-                raise NonFiniteError(what, fix=LOWER_LR)
-            update(self._optimizer)
+            return self._take(x, y, step)
+
+    def _take(self, x: Tensor, y: Tensor, step: int) -> float:
+        self._optimizer.zero_grad()
+        mine = self._share(x, y)
+        failed = not math.isfinite(mine)
+        value, self.pictures = self._exchange(step, mine, len(y), failed)
+        if math.isnan(value):
+            what = f"the training loss became {mine if failed else value}"
+            raise NonFiniteError(what, fix=LOWER_LR)
+        update(self._optimizer)
         return value
 
     def _share(self, x: Tensor, y: Tensor) -> float:
