@@ -47,6 +47,7 @@ def train_step(
     optimizer.zero_grad()
     value = back_propagate(model, x, y, cost_of, pieces)
     if not math.isfinite(value):
+        optimizer.zero_grad()  # its gradients would be blamed for the cost
         raise NonFiniteError(f"the training loss became {value}", fix=LOWER_LR)
     update(optimizer)
     return value

@@ -71,6 +71,7 @@ class SharedStep:
         failed = not math.isfinite(mine)
         value, self.pictures = self._exchange(step, mine, len(y), failed)
         if math.isnan(value):
+            self._optimizer.zero_grad()  # its gradients would be blamed for the cost
             what = f"the training loss became {mine if failed else value}"
             raise NonFiniteError(what, fix=LOWER_LR)
         update(self._optimizer)
