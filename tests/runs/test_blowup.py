@@ -169,17 +169,17 @@ def test_the_second_choice_helps(striate, shared_folder, monkeypatch):
 def poison_at_full_rate(patch):
     """Blow up at the sixth step, but only if the rate is the planned one."""
     from striate.core.errors import NonFiniteError
-    from striate.engine import step as engine
+    from striate.engine import learner as engine
 
     real, met = engine.train_step, []
 
-    def step(model, x, y, optimizer, smoothing):
+    def step(model, x, y, optimizer, *words):
         rate = optimizer.param_groups[0]["lr"]
         met.append(rate)
         if rate == 0.003 and len(met) == 6:
             blows.append(len(met) - 1)
             raise NonFiniteError("the training loss became nan")
-        return real(model, x, y, optimizer, smoothing)
+        return real(model, x, y, optimizer, *words)
 
     blows = []
     patch.setattr(engine, "train_step", step)
@@ -204,8 +204,8 @@ def test_a_whole_batch_is_listed_where_nobody_knows_better(
     """The cost alone is not finite: five are named, all are written down."""
     from striate.engine import step as engine
 
-    real = engine._cost
-    monkeypatch.setattr(engine, "_cost", lambda *words: real(*words) / 0)
+    real = engine.total_loss
+    monkeypatch.setattr(engine, "total_loss", lambda *words: real(*words) / 0)
     said = striate("train", shared_folder, *SETTINGS, "--out", "run")
     assert said.code == 1
     assert "first in the cost\n  pictures: " in said.err
@@ -217,16 +217,16 @@ def test_weights_that_blow_up_are_not_kept(striate, shared_folder, monkeypatch):
     """The last update itself was too much: no checkpoint holds what it made."""
     import torch
 
-    from striate.engine import step as engine
+    from striate.engine import learner as engine
 
     real, met = engine.train_step, []
 
-    def step(model, *words):
-        loss = real(model, *words)
+    def step(model, x, y, optimizer, *words):
+        loss = real(model, x, y, optimizer, *words)
         met.append(loss)
         if len(met) == 9:
             with torch.no_grad():
-                next(model.parameters())[0] = math.inf
+                optimizer.param_groups[0]["params"][0][0] = math.inf
         return loss
 
     monkeypatch.setattr(engine, "train_step", step)
