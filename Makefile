@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 TWINS := .venv-twins
 PEERS := .venv-peers
 
-.PHONY: setup demo test test-all twins lint bench bench-feeding bench-augment bench-labels docs clean
+.PHONY: setup demo test test-all twins lint bench bench-feeding bench-augment bench-labels bench-steps docs clean
 
 setup: $(READY)
 
@@ -84,9 +84,20 @@ bench-augment: $(PEERS)/.ready
 bench-labels: $(PEERS)/.ready
 	cd benchmarks && ../$(PEERS)/bin/python labels.py
 
+# Keras and TensorFlow bring packages of their own: an environment that shares nothing.
+KERAS := .venv-keras
+
+$(KERAS)/.ready:
+	$(PYTHON) -m venv $(KERAS)
+	$(KERAS)/bin/python -m pip install --quiet tensorflow-cpu==2.21.0 keras==3.15.1
+	@touch $@
+
+bench-steps: $(READY) $(KERAS)/.ready
+	cd benchmarks && ../$(BIN)/python steps.py --keras ../$(KERAS)/bin/python
+
 docs: $(READY)
 	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
 	@echo docs/_build/html/index.html
 
 clean:
-	rm -rf $(VENV) $(TWINS) $(PEERS) docs/_build .coverage* .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(TWINS) $(PEERS) $(KERAS) docs/_build .coverage* .mypy_cache .ruff_cache .pytest_cache

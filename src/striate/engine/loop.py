@@ -24,7 +24,8 @@ from striate.engine.nonfinite import LOSS, first_bad_layer
 from striate.engine.optim import set_rate
 from striate.engine.position import EpochDone, Observer, Position, StepDone
 from striate.engine.schedule import Schedule
-from striate.engine.step import LOWER_LR, Learner
+from striate.engine.step import LOWER_LR, USUAL, Learner
+from striate.engine.way import Way
 
 Batch = tuple[Tensor, Tensor]
 Blown = Callable[[NonFiniteError, Position], None]
@@ -55,6 +56,7 @@ class Plan:
             a rare class are not the best.
         seed: What layers draw, dropout's above all, is a function of it and the step.
         rank: This process among several, each of which draws its own.
+        way: How the network is run.
     """
 
     epochs: int
@@ -66,6 +68,7 @@ class Plan:
     balanced: bool = False
     seed: int = 0
     rank: int = 0
+    way: Way = USUAL
 
 
 class StoppedError(Exception):
@@ -107,7 +110,7 @@ def fit(
     at = at or Position()
     total = plan.epochs * len(train)
     cost_of = softmax_cost(plan.label_smoothing, plan.classes)
-    learn = Learner(model, optimizer, cost_of, plan.seed, plan.rank)
+    learn = Learner(model, optimizer, cost_of, plan.seed, plan.rank, plan.way)
     with suppress(StoppedError):
         while not at.finished(plan.epochs, plan.patience):
             model.train()

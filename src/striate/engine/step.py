@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -21,16 +21,21 @@ from striate.engine.nonfinite import (
     gradients_are_finite,
     is_finite,
 )
+from striate.engine.quick import Quick
+from striate.engine.way import Forward, Way
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from striate.core.outputs import Loss
 
 NOT_AGAIN = "and not when the same batch was run again"
 LOWER_LR = "lower --lr; the last good weights are kept"
+USUAL = Way()
 
 
 def train_step(
-    model: nn.Module,
+    model: Callable[[Tensor], Any],
     x: Tensor,
     y: Tensor,
     optimizer: Optimizer,
@@ -62,7 +67,9 @@ def train_step(
     return value
 
 
-def _cost(model: nn.Module, x: Tensor, y: Tensor, cost_of: Loss) -> Tensor:
+def _cost(
+    model: Callable[[Tensor], Any], x: Tensor, y: Tensor, cost_of: Loss
+) -> Tensor:
     return total_loss(cost_of, model(x), y)
 
 
@@ -75,6 +82,7 @@ class Learner:
         cost_of: As for `train_step`.
         seed: Of the run.
         rank: Of this process among several; each draws its own.
+        way: How the network is run.
     """
 
     def __init__(
@@ -84,12 +92,15 @@ class Learner:
         cost_of: Loss = F.cross_entropy,
         seed: int = 0,
         rank: int = 0,
+        way: Way = USUAL,
     ) -> None:
         self.model = model
         self.optimizer = optimizer
         self.cost_of = cost_of
         self._of = (seed, "layers", rank)
         self._buffers = Buffers(model)
+        self._forward = Forward(model, way)
+        self._quick = Quick(model, wanted=not way.compiled)
 
     def __call__(self, x: Tensor, y: Tensor, step: int) -> float:
         """Learn from the batch of a step and return its mean cost in nats.
@@ -101,9 +112,13 @@ class Learner:
         self._buffers.keep()
         draw_from(x.device, *self._of, step)
         try:
-            return train_step(self.model, x, y, self.optimizer, self.cost_of)
+            with self._quick.lent():
+                return train_step(self._forward, x, y, self.optimizer, self.cost_of)
         except NonFiniteError as error:
-            error.layer, error.rows = self._trace(x, y, step)
+            way = self._forward.way
+            # Dropout is to draw what it drew.
+            with self._quick.lent(), way.precisely(x.device):
+                error.layer, error.rows = self._trace(x, y, step)
             seen = f"first in {error.layer}" if error.layer else NOT_AGAIN
             error.what = f"{error.what}, {seen}"
             self._buffers.put_back()

@@ -35,6 +35,7 @@ class Progress:
         stream: Where to write; stderr if not given.
         quiet: Print nothing at all.
         clock: Seconds that never go backwards; tests bring their own.
+        speed: What to say beside so many pictures a second; '' for nothing.
 
     Example:
         >>> with Progress(stream=sys.stdout) as progress:
@@ -51,7 +52,9 @@ class Progress:
         stream: TextIO | None = None,
         quiet: bool = False,
         clock: Callable[[], float] = time.monotonic,
+        speed: Callable[[float], str] = lambda rate: "",
     ) -> None:
+        self._speed = speed
         self._stream = sys.stderr if stream is None else stream
         self._quiet = quiet
         self._clock = clock
@@ -111,6 +114,7 @@ class Progress:
         parts = [f"epoch {epoch}/{self._epochs}", f"loss {number(loss)}"]
         if self._rate.pictures > 0:
             parts.append(f"{self._rate.pictures:,.0f} images/s")
+            parts += filter(None, [self._speed(self._rate.pictures)])
         if self._rate.steps > 0:
             parts.append(f"{duration(steps_left / self._rate.steps)} left")
         return " · ".join(parts)

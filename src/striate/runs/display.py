@@ -49,12 +49,18 @@ class Display:
         batches: Of the training part.
         quiet: Show nothing.
         balanced: Show the balanced accuracy too, which then decides what is best.
+        speed: What else to say of so many pictures a second.
     """
 
     def __init__(
-        self, epochs: int, batches: Batches, quiet: bool, balanced: bool = False
+        self,
+        epochs: int,
+        batches: Batches,
+        quiet: bool,
+        balanced: bool = False,
+        speed: Callable[[float], str] = lambda rate: "",
     ) -> None:
-        self._progress = Progress(quiet=quiet)
+        self._progress = Progress(quiet=quiet, speed=speed)
         self._size = {"steps": len(batches), "pictures": batches.pictures}
         self._epochs = epochs
         self._balanced = {"val_balanced"} if balanced else set()

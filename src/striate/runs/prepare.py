@@ -18,12 +18,14 @@ from striate.data.load import load_data
 from striate.data.sources.source import Skipped
 from striate.data.split.file import write_split
 from striate.engine.checkpoint import save_weights
+from striate.engine.way import check_precision
 from striate.look.filters import first_convolution
 from striate.models.catalogue import create_model
 from striate.runs import folder as names
 from striate.runs.display import reading
 from striate.runs.manifest import first_manifest
 from striate.runs.recipe import Recipe, settings_text
+from striate.runs.speed import way_of
 from striate.runs.steps import batch_notes, check_batch
 
 AUTO = "auto"
@@ -98,11 +100,13 @@ def place(model: nn.Module, data: ImageData, recipe: Recipe) -> None:
     Raises:
         GeometryError: It cannot take the pictures.
         SettingError: It gives another number of classes, needs more pictures a step,
-            or there is no such device.
+            or there is no such device, or it loses by half precision.
     """
     device = devices.choose(recipe.device)
     check_batch(model, recipe)
-    model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    check_precision(recipe.precision, device)
+    layout = way_of(recipe).memory_format
+    model.to(device, memory_format=layout)  # type: ignore[call-overload]
     _check_output(model, data, device)
 
 

@@ -139,6 +139,19 @@ class Recipe:
     seed: int = _setting(
         0, "split, initial weights and order are functions of it", low=0
     )
+    layout: str = _setting(
+        "auto", "order of pixels in memory", choices=("auto", "nhwc", "nchw")
+    )
+    compile: str = _setting(
+        "auto",
+        "torch.compile, tried by auto in runs of an hour and more",
+        choices=("auto", "on", "off"),
+    )
+    precision: str = _setting(
+        "auto",
+        "of products; auto: bf16 where the processor clearly gains by it",
+        choices=("auto", "fp32", "bf16"),
+    )
     device: str = _setting("auto", "auto, cpu, cuda, …", incidental=True)
     cache: str = _setting(
         "auto", "keeps decoded pictures: auto, off or a folder", incidental=True

@@ -41,6 +41,7 @@ from striate.runs.prepare import (
 )
 from striate.runs.recipe import Recipe, make_recipe, read_settings, settings_text
 from striate.runs.run import Run
+from striate.runs.speed import note_speed, settle
 from striate.runs.train import run_in
 
 # Where files and folders are written beside others, and a kill leaves half ones.
@@ -206,8 +207,11 @@ def _from_the_start(
         data = load_recipe(replace(recipe, data=origin), quiet=quiet)
     network = build(recipe, data) if model is None else model
     place(network, data, recipe)
+    settled = settle(network, data, recipe)
+    recipe = settled.recipe
     clear(run.path)
     write_inputs(run.path, network, data, recipe)
+    note_speed(run.path, settled)
     notes = ("the run was stopped before it had learnt anything; it begins",)
     at = Position()
     begun(Resumed(folder=run.path, recipe=recipe, data=data, at=at, notes=notes))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from striate.engine.keeper import LAST, Keeper, state_of
 from striate.engine.loop import Plan, fit
 from striate.engine.position import EpochDone, Observer, Position
 from striate.engine.tensorboard import boards
+from striate.engine.throughput import Laps
 from striate.engine.timing import Timing
 from striate.engine.vault import Sealed, Vault
 from striate.runs import folder as names
@@ -51,6 +52,7 @@ class Job:
         inexact: Why the run no longer equals one that was never stopped; grows.
         quiet: Show no progress.
         tensorboard: Write event files too.
+        laps: Times the waiting for pictures, and updates.
     """
 
     folder: Path
@@ -64,6 +66,7 @@ class Job:
     inexact: list[str]
     quiet: bool
     tensorboard: bool = False
+    laps: Laps = field(default_factory=Laps)
 
     @property
     def unread(self) -> list[str]:
@@ -83,6 +86,7 @@ class Learnt:
 
     history: list[EpochDone]
     seconds: float
+    laps: Laps
 
 
 class _SlowerError(Exception):
@@ -117,8 +121,9 @@ def _sit(job: Job, sealed: Sealed | None, brake: float) -> Learnt:
     with (
         Journal(job.folder, job.train.indices, marks) as journal,
         Timing(job.folder, len(at.history), before) as timing,
-        Display(job.plan.epochs, job.train, job.quiet, job.plan.balanced) as display,
+        _display(job) as display,
         boards(job.folder / names.TENSORBOARD, job.tensorboard, at.step) as board,
+        job.laps.watching(job.optimizer),
         chance_kept(),
         devices.flushed_denormals(),
         polite_interrupt() as asked,
@@ -130,7 +135,7 @@ def _sit(job: Job, sealed: Sealed | None, brake: float) -> Learnt:
         keeper.save()
         watchers: tuple[Observer, ...] = (journal, timing, keeper, display, *board)
         blowups = Blowups(job.folder, job.recipe, job.train, job.val, display.note)
-        parts = job.train, job.val, job.plan
+        parts = job.laps.feeding(job.train), job.val, job.plan
         try:
             fit(job.model, job.optimizer, *parts, watchers, asked, keeper.at, blowups)
         except NonFiniteError as error:
@@ -141,7 +146,12 @@ def _sit(job: Job, sealed: Sealed | None, brake: float) -> Learnt:
     job.inexact.extend(job.unread)
     if asked():
         raise _interrupted(job, keeper.at, asked)
-    return Learnt(keeper.at.history, timing.seconds)
+    return Learnt(keeper.at.history, timing.seconds, job.laps)
+
+
+def _display(job: Job) -> Display:
+    plan, words = job.plan, job.laps.words
+    return Display(plan.epochs, job.train, job.quiet, plan.balanced, words)
 
 
 def _keeper(job: Job, journal: Journal, timing: Timing, display: Display) -> Keeper:

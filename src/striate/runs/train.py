@@ -36,6 +36,7 @@ from striate.runs.prepare import (
 from striate.runs.recipe import Recipe, make_recipe
 from striate.runs.run import CUSTOM, EVALUATION_BATCH, Run, score_dict
 from striate.runs.session import Job, Learnt, learn
+from striate.runs.speed import laps_of, note_speed, settle, speed_facts, way_of
 from striate.runs.steps import cost_of_classes
 from striate.runs.story import write_report
 
@@ -77,7 +78,7 @@ def train_recipe(
     data = load_recipe(recipe, quiet=quiet) if data is None else data
     recipe = resolve(recipe, data)
     model = build(recipe, data)
-    with _prepared(model, data, recipe, out, overwrite) as folder:
+    with _prepared(model, data, recipe, out, overwrite) as (folder, recipe):
         begun(data, folder)
         return run_in(folder, model, data, recipe, quiet, tensorboard=tensorboard)
 
@@ -116,7 +117,7 @@ def train(
     fixed = {"data": data.origin or data.name, "model": name}
     recipe = resolve(make_recipe(settings, fixed), data)
     where = Path(out) if out is not None else None
-    with _prepared(model, data, recipe, where, overwrite) as folder:
+    with _prepared(model, data, recipe, where, overwrite) as (folder, recipe):
         return run_in(folder, model, data, recipe, quiet, tensorboard=tensorboard)
 
 
@@ -127,14 +128,16 @@ def _prepared(
     recipe: Recipe,
     out: Path | None,
     overwrite: bool,
-) -> Iterator[Path]:
+) -> Iterator[tuple[Path, Recipe]]:
     """Put the model where it learns, try it, make the run folder and hold it."""
     place(model, data, recipe)
     short = recipe.model.removeprefix(CUSTOM).rpartition(".")[2]
     name = f"{data.name}-{short}"
     with names.new_folder("train", name, out, overwrite) as folder:
-        write_inputs(folder, model, data, recipe)
-        yield folder
+        settled = settle(model, data, recipe)
+        write_inputs(folder, model, data, settled.recipe)
+        note_speed(folder, settled)
+        yield folder, settled.recipe
 
 
 def run_in(
@@ -192,6 +195,7 @@ def _job(
         classes=cost_of_classes(data, recipe, device),
         balanced=recipe.class_weights != "none",
         seed=recipe.seed,
+        way=way_of(recipe),
     )
     batches = {
         part: Batches(
@@ -219,6 +223,7 @@ def _job(
         inexact=inexact,
         quiet=quiet,
         tensorboard=tensorboard,
+        laps=laps_of(model, data, recipe, quiet),
     )
 
 
@@ -234,12 +239,14 @@ def _conclude(run: Run, model: nn.Module, learnt: Learnt) -> None:
     write_json(run.path / names.SCORES, scores)
     history, seconds = learnt.history, learnt.seconds
     pictures = len(history) * len(run.data.part("train"))
+    rate = pictures / seconds
     update_manifest(
         run.path,
         finished=now(),
         seconds=round(seconds, 3),
         epochs=len(history),
-        images_per_second=round(pictures / seconds, 1),
+        images_per_second=round(rate, 1),
+        speed=speed_facts(learnt.laps, rate),
         best_epoch=max(done.epoch for done in history if done.best) + 1,
         weights=hash_file(run.path / names.BEST),
     )

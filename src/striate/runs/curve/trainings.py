@@ -137,6 +137,8 @@ class Study:
     ) -> tuple[Run, bool]:
         """Return the run of a fraction and seed, and whether it is new."""
         recipe = replace(pictures.recipe, epochs=self.epochs(fraction))
+        if recipe.precision == "auto":  # decided by length, and these are to be alike
+            recipe = replace(recipe, precision="fp32")
         out = place / f"fraction-{fraction:g}-seed-{recipe.seed}"
         if (run := _finished(out)) is not None:
             pictures.check(run, fraction)
