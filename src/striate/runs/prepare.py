@@ -24,6 +24,7 @@ from striate.runs import folder as names
 from striate.runs.display import reading
 from striate.runs.manifest import first_manifest
 from striate.runs.recipe import Recipe, settings_text
+from striate.runs.regularise import regularise
 from striate.runs.steps import batch_notes, check_batch
 
 AUTO = "auto"
@@ -101,6 +102,7 @@ def place(model: nn.Module, data: ImageData, recipe: Recipe) -> None:
             or there is no such device.
     """
     device = devices.choose(recipe.device)
+    regularise(model, recipe)
     check_batch(model, recipe)
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     _check_output(model, data, device)
@@ -129,11 +131,15 @@ def _check_output(model: nn.Module, data: ImageData, device: torch.device) -> No
 
 
 def write_inputs(
-    folder: Path, model: nn.Module, data: ImageData, recipe: Recipe
+    folder: Path,
+    model: nn.Module,
+    data: ImageData,
+    recipe: Recipe,
+    notes: Sequence[str] = (),
 ) -> None:
     """Write down everything the run starts from, before it starts."""
     manifest = first_manifest(folder.name, data, recipe.seed)
-    manifest["notes"] = [*data.notes, *batch_notes(data, recipe)]
+    manifest["notes"] = [*data.notes, *batch_notes(data, recipe), *notes]
     manifest["parameters"] = sum(p.numel() for p in model.parameters())
     write_json(folder / names.MANIFEST, manifest)
     write_text(folder / names.ARGS, settings_text(recipe))

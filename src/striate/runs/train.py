@@ -13,16 +13,18 @@ from torch import nn
 from striate.core import device as devices
 from striate.core.errors import SettingError, StorageError, StriateError
 from striate.core.files import hash_file, write_json
-from striate.data.batches import Batches
 from striate.data.image_data import ImageData
+from striate.engine.average import Average
 from striate.engine.checkpoint import load_weights
 from striate.engine.loop import Plan
 from striate.engine.optim import make_optimizer
 from striate.engine.schedule import SCHEDULES
 from striate.engine.tensorboard import check_tensorboard
 from striate.engine.vault import Sealed
+from striate.engine.views import VIEWS
 from striate.models.catalogue import find
 from striate.runs import folder as names
+from striate.runs.auto import decide
 from striate.runs.manifest import circumstances, exactness, now, update_manifest
 from striate.runs.prepare import (
     AUTO,
@@ -34,9 +36,9 @@ from striate.runs.prepare import (
     write_inputs,
 )
 from striate.runs.recipe import Recipe, make_recipe
-from striate.runs.run import CUSTOM, EVALUATION_BATCH, Run, score_dict
+from striate.runs.run import CUSTOM, Run, score_dict
 from striate.runs.session import Job, Learnt, learn
-from striate.runs.steps import cost_of_classes
+from striate.runs.steps import batches_of, cost_of_classes
 from striate.runs.story import write_report
 
 Begun = Callable[[ImageData, Path], None]
@@ -77,7 +79,7 @@ def train_recipe(
     data = load_recipe(recipe, quiet=quiet) if data is None else data
     recipe = resolve(recipe, data)
     model = build(recipe, data)
-    with _prepared(model, data, recipe, out, overwrite) as folder:
+    with _prepared(model, data, recipe, out, overwrite) as (folder, recipe):
         begun(data, folder)
         return run_in(folder, model, data, recipe, quiet, tensorboard=tensorboard)
 
@@ -116,7 +118,7 @@ def train(
     fixed = {"data": data.origin or data.name, "model": name}
     recipe = resolve(make_recipe(settings, fixed), data)
     where = Path(out) if out is not None else None
-    with _prepared(model, data, recipe, where, overwrite) as folder:
+    with _prepared(model, data, recipe, where, overwrite) as (folder, recipe):
         return run_in(folder, model, data, recipe, quiet, tensorboard=tensorboard)
 
 
@@ -127,14 +129,16 @@ def _prepared(
     recipe: Recipe,
     out: Path | None,
     overwrite: bool,
-) -> Iterator[Path]:
+) -> Iterator[tuple[Path, Recipe]]:
     """Put the model where it learns, try it, make the run folder and hold it."""
     place(model, data, recipe)
+    found = decide(recipe, model, data)
     short = recipe.model.removeprefix(CUSTOM).rpartition(".")[2]
     name = f"{data.name}-{short}"
     with names.new_folder("train", name, out, overwrite) as folder:
-        write_inputs(folder, model, data, recipe)
-        yield folder
+        write_inputs(folder, model, data, found.recipe, found.notes)
+        found.save(folder)
+        yield folder, found.recipe
 
 
 def run_in(
@@ -179,46 +183,33 @@ def _job(
     """Put together everything that learns, and what it learns from."""
     device = devices.choose(recipe.device)
     devices.keep_freed_memory()
-    lr = recipe.lr or 0.0
     optimizer = make_optimizer(
-        model, recipe.optimizer, lr, recipe.momentum, recipe.weight_decay
+        model, recipe.optimizer, recipe.rate, recipe.momentum, recipe.weight_decay
     )
     plan = Plan(
         epochs=recipe.epochs,
-        lr=lr,
+        lr=recipe.rate,
         schedule=SCHEDULES[recipe.schedule],
         label_smoothing=recipe.label_smoothing,
         patience=recipe.patience,
         classes=cost_of_classes(data, recipe, device),
         balanced=recipe.class_weights != "none",
+        view=VIEWS[recipe.test_view],
         seed=recipe.seed,
     )
-    batches = {
-        part: Batches(
-            part=data.part(part),
-            preprocess=data.preprocess,
-            batch_size=recipe.batch_size if part == "train" else EVALUATION_BATCH,
-            shuffle=part == "train",
-            balanced=part == "train" and recipe.class_weights == "sampling",
-            augment=recipe.augmentation if part == "train" else "none",
-            classes=data.num_classes,
-            seed=recipe.seed,
-            device=device,
-        )
-        for part in ("train", "val")
-    }
     return Job(
         folder=folder,
         recipe=recipe,
         model=model,
         optimizer=optimizer,
         plan=plan,
-        train=batches["train"],
-        val=batches["val"],
+        train=batches_of("train", data, recipe, device),
+        val=batches_of("val", data, recipe, device),
         facts=circumstances(recipe, data, device),
         inexact=inexact,
         quiet=quiet,
         tensorboard=tensorboard,
+        average=Average(model, recipe.ema) if recipe.ema else None,
     )
 
 
