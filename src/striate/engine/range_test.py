@@ -9,15 +9,18 @@ import copy
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import count, islice
+from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from striate.core.errors import NonFiniteError
-from striate.core.outputs import Loss
 from striate.engine.chance import chance_kept
 from striate.engine.optim import set_rate
 from striate.engine.step import Learner
+
+if TYPE_CHECKING:
+    from striate.core.outputs import Loss
 
 STEPS = 100
 LOWEST, HIGHEST = 1e-5, 10.0

@@ -13,11 +13,13 @@ from striate.core import device as devices
 from striate.core.errors import GeometryError, SettingError
 from striate.core.files import write_csv, write_json, write_text
 from striate.data.augment.windows import margin_for
+from striate.data.batches import Batches
 from striate.data.image_data import ImageData
 from striate.data.load import load_data
 from striate.data.sources.source import Skipped
 from striate.data.split.file import write_split
 from striate.engine.checkpoint import save_weights
+from striate.layers.whiten import PICTURES, whitening
 from striate.look.filters import first_convolution
 from striate.models.catalogue import create_model
 from striate.runs import folder as names
@@ -104,8 +106,25 @@ def place(model: nn.Module, data: ImageData, recipe: Recipe) -> None:
     device = devices.choose(recipe.device)
     regularise(model, recipe)
     check_batch(model, recipe)
+    _whiten(model, data, recipe)
     model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     _check_output(model, data, device)
+
+
+def _whiten(model: nn.Module, data: ImageData, recipe: Recipe) -> None:
+    """Show training pictures to layers whose filters are computed from them."""
+    layers = whitening(model)
+    if not layers:
+        return
+    some = Batches(
+        part=data.part("train"),
+        preprocess=data.preprocess,
+        batch_size=PICTURES,
+        seed=recipe.seed,
+    )
+    pictures, _ = next(iter(some(0)))
+    for layer in layers:
+        layer.fit(pictures)
 
 
 def _check_output(model: nn.Module, data: ImageData, device: torch.device) -> None:

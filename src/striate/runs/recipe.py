@@ -246,7 +246,7 @@ def setting_types() -> dict[str, Any]:
 
 
 def _without_none(hint: Any) -> Any:
-    if not isinstance(hint, types.UnionType):
+    if typing.get_origin(hint) not in (types.UnionType, typing.Union):
         return hint
     undecided = type(None), Literal["auto"]
     kept = [part for part in typing.get_args(hint) if part not in undecided]
