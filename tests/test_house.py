@@ -139,12 +139,12 @@ def test_exported_names_are_frozen_and_real():
 FLAGS = {
     "train": "--augment --background --batch-size --border --cache "
     "--cache-gb --class-weights --colour --config --crop --cutmix "
-    "--device --epochs --erase --fold --folds --fraction "
+    "--device --drop-path --dropout --ema --epochs --erase --fold --folds --fraction "
     "--image-size --in-chans --jpeg --json --label-smoothing --lr "
     "--mean --mirror --mixup --model --momentum --normalise --on-nonfinite "
     "--optimizer --out --overwrite --patience --preset --quiet "
     "--resize --resume --rotate --save-every --scale --schedule --seed --shear "
-    "--shift --split --std --tensorboard --test-fraction --val-fraction --warp "
+    "--shift --split --std --tensorboard --test-fraction --test-view --val-fraction --warp "
     "--weight-decay --white --workers",
     "evaluate": "--data --json --part",
     "predict": "--json --out",
@@ -165,12 +165,12 @@ FLAGS = {
     "--warp",
     "data curve": "--augment --background --batch-size --border --cache "
     "--cache-gb --class-weights --colour --config --crop --cutmix "
-    "--device --epochs --erase --fractions --goal --image-size "
+    "--device --drop-path --dropout --ema --epochs --erase --fractions --goal --image-size "
     "--in-chans --jpeg --json --label-smoothing --lr --mean "
     "--mirror --mixup --model --momentum --normalise --on-nonfinite --optimizer "
     "--out --overwrite --patience --preset --quiet --resize "
     "--rotate --save-every --scale --schedule --seed --seeds --shear --shift "
-    "--split --std --test-fraction --val-fraction --warp "
+    "--split --std --test-fraction --test-view --val-fraction --warp "
     "--weight-decay --white --workers",
     "models": "--json",
     "report": "--json",

@@ -39,7 +39,7 @@ def swift(image: ImageSpec, num_classes: int) -> nn.Sequential:
         >>> from striate.models.catalogue import create_model
         >>> model = create_model("swift")
         >>> sum(p.numel() for p in model.parameters() if p.requires_grad)
-        54874
+        54850
     """
     windows = [
         Window(name="whiten", kernel=5, stride=2, padding=2),
