@@ -144,8 +144,8 @@ FLAGS = {
     "--mean --mirror --mixup --model --momentum --normalise --on-nonfinite "
     "--optimizer --out --overwrite --patience --preset --quiet "
     "--resize --resume --rotate --save-every --scale --schedule --seed --shear "
-    "--shift --split --std --tensorboard --test-fraction --test-view --val-fraction --warp "
-    "--weight-decay --white --workers",
+    "--shift --split --std --tensorboard --test-fraction --test-view "
+    "--val-fraction --warp --weight-decay --white --workers",
     "evaluate": "--data --json --part",
     "predict": "--json --out",
     "summary": "--against --batch-size --csv --depth --effective --explain "
@@ -165,8 +165,8 @@ FLAGS = {
     "--warp",
     "data curve": "--augment --background --batch-size --border --cache "
     "--cache-gb --class-weights --colour --config --crop --cutmix "
-    "--device --drop-path --dropout --ema --epochs --erase --fractions --goal --image-size "
-    "--in-chans --jpeg --json --label-smoothing --lr --mean "
+    "--device --drop-path --dropout --ema --epochs --erase --fractions "
+    "--goal --image-size --in-chans --jpeg --json --label-smoothing --lr --mean "
     "--mirror --mixup --model --momentum --normalise --on-nonfinite --optimizer "
     "--out --overwrite --patience --preset --quiet --resize "
     "--rotate --save-every --scale --schedule --seed --seeds --shear --shift "
