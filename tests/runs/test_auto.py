@@ -77,7 +77,7 @@ def test_memory_bounds_the_batch(digits, monkeypatch):
     assert less.recipe.batch_size == 8
     assert "not fit" in less.notes[0]
     monkeypatch.setattr(auto, "available_bytes", lambda: 10)
-    with pytest.raises(SettingError, match="2 pictures wants"):
+    with pytest.raises(SettingError, match="step of 2 pictures"):
         auto.decide(recipe, model, digits)
 
 
@@ -95,8 +95,23 @@ def test_a_trial_step_has_the_last_word(digits, monkeypatch):
             return self.inner(x)
 
     recipe = make_recipe({"data": "digits", "batch_size": "auto"}).resolved()
-    monkeypatch.setattr(auto, "_predicted", lambda *_: 0)
+    monkeypatch.setattr(auto, "_predicted", lambda *_: None)
     assert auto.decide(recipe, Greedy(), digits).recipe.batch_size == 4
+
+
+def test_a_network_that_looks_at_values_is_tried_for_real(digits):
+    class Looks(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = small()
+
+        def forward(self, x):
+            return self.inner(x) * (2.0 if float(x.mean()) > 0 else 1.0)
+
+    recipe = make_recipe({"data": "digits", "batch_size": "auto"}).resolved()
+    found = auto.decide(recipe, Looks(), digits)
+    assert found.recipe.batch_size == 32
+    assert "a step was tried" in found.notes[0]
 
 
 def test_other_errors_of_the_trial_are_told(digits, monkeypatch):
@@ -109,7 +124,7 @@ def test_other_errors_of_the_trial_are_told(digits, monkeypatch):
             raise RuntimeError("shapes do not fit")
 
     recipe = make_recipe({"data": "digits", "batch_size": "auto"}).resolved()
-    monkeypatch.setattr(auto, "_predicted", lambda *_: 0)
+    monkeypatch.setattr(auto, "_predicted", lambda *_: None)
     with pytest.raises(RuntimeError, match="shapes"):
         auto.decide(recipe, Broken(), digits)
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from math import isqrt
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 EPSILON = 5e-4  # of the largest variance; keeps rare directions from being blown up
 PATCHES = 200_000  # are enough for a covariance of 75 × 75 numbers
-PICTURES = 3000
+PICTURES = 3000  # are enough to show every kind of patch
+VALUES = 4_000_000  # of pictures held at once, 16 MB
 
 
 class Whiten(nn.Module):
@@ -64,13 +67,13 @@ class Whiten(nn.Module):
         Nothing is drawn: the patches are evenly spaced over all there are.
 
         Args:
-            pictures: Normalised, (N, C, H, W); the first 3,000 are used.
+            pictures: Normalised, (N, C, H, W); see `pictures_wanted`.
         """
         side = self.conv.kernel_size[0]
-        some = pictures[:PICTURES].float().cpu()
-        stride = 1 if min(some.shape[-2:]) <= 64 else side
-        columns = F.unfold(some, side, stride=stride).transpose(1, 2).flatten(0, 1)
-        patches = columns[:: max(len(columns) // PATCHES, 1)].double()
+        positions = len(pictures) * pictures.shape[2] * pictures.shape[3]
+        stride = max(isqrt(positions // PATCHES), 1)
+        columns = F.unfold(pictures.float().cpu(), side, stride=stride)
+        patches = columns.transpose(1, 2).flatten(0, 1).double()
         centred = patches - patches.mean(0)
         variances, vectors = torch.linalg.eigh(centred.T @ centred / len(centred))
         scale = (variances + EPSILON * variances[-1].clamp(min=1e-12)).rsqrt()
@@ -87,6 +90,16 @@ class Whiten(nn.Module):
         count = len(filters)
         both[:count], both[len(both) // 2 :][:count] = filters, -filters
         weight.copy_(both.view(weight.shape))
+
+
+def pictures_wanted(channels: int, height: int, width: int) -> int:
+    """Return how many pictures of a size `fit` wants to see: fewer of large ones.
+
+    Example:
+        >>> pictures_wanted(1, 28, 28), pictures_wanted(3, 224, 224)
+        (3000, 64)
+    """
+    return min(max(VALUES // (channels * height * width), 64), PICTURES)
 
 
 def whitening(model: nn.Module) -> list[Whiten]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -10,9 +11,9 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from striate.audit.network import audit
+from striate.audit.network import UnfinishedError, audit
 from striate.core import device as devices
-from striate.core.errors import SettingError
+from striate.core.errors import NonFiniteError, SettingError
 from striate.core.files import write_csv
 from striate.core.findings import Curve, Series
 from striate.data.image_data import ImageData
@@ -124,19 +125,19 @@ def _batch_size(recipe: Recipe, model: nn.Module, data: ImageData) -> tuple[int,
     free = _free_bytes(device)
     while True:
         need = _predicted(model, data, size)
-        small = free is None or need <= MEMORY_SHARE * free
+        small = free is None or need is None or need <= MEMORY_SHARE * free
         if small and _goes(replace(recipe, batch_size=size), model, data, device):
             break
         if size <= SMALLEST:
-            what = f"a step of {size} pictures wants {need:,} bytes of {free:,} free"
+            what = f"not even a step of {size} pictures fits into memory"
             fix = "use a smaller --image-size or network"
             raise SettingError(what, where="--batch-size auto", fix=fix)
         size //= 2
     reason = "more would leave fewer than 32 steps an epoch"
     if 2 * size <= most:
         reason = "more would not fit into memory"
-    mega = need / 1e6
-    return size, f"batch size {size}: a step takes {mega:,.0f} MB; {reason}"
+    took = "a step was tried" if need is None else f"a step takes {need / 1e6:,.0f} MB"
+    return size, f"batch size {size}: {took}; {reason}"
 
 
 def _free_bytes(device: torch.device) -> int | None:
@@ -145,10 +146,14 @@ def _free_bytes(device: torch.device) -> int | None:
     return available_bytes()
 
 
-def _predicted(model: nn.Module, data: ImageData, size: int) -> int:
+def _predicted(model: nn.Module, data: ImageData, size: int) -> int | None:
+    """Return the bytes of a step, or None where it does not run on shapes alone."""
     shape = (data.in_chans, *data.image_size)
-    memory = audit(model, shape, batch_size=size).memory
-    return memory.peak if memory is not None else 0
+    try:
+        memory = audit(model, shape, batch_size=size).memory
+    except UnfinishedError:
+        return None
+    return None if memory is None else memory.peak
 
 
 def _goes(
@@ -161,7 +166,8 @@ def _goes(
     learn = Learner(copied, _optimizer(copied, recipe, rate), cost, recipe.seed)
     batches = batches_of("train", data, recipe, device)
     try:
-        with chance_kept():
+        # Numbers that are none are the run's to tell, with all that it can say.
+        with chance_kept(), suppress(NonFiniteError):
             x, y = next(iter(batches(0)))
             learn(x, y, 0)
     except (MemoryError, RuntimeError) as error:

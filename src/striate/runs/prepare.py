@@ -19,7 +19,7 @@ from striate.data.load import load_data
 from striate.data.sources.source import Skipped
 from striate.data.split.file import write_split
 from striate.engine.checkpoint import save_weights
-from striate.layers.whiten import PICTURES, whitening
+from striate.layers.whiten import pictures_wanted, whitening
 from striate.look.filters import first_convolution
 from striate.models.catalogue import create_model
 from striate.runs import folder as names
@@ -119,7 +119,7 @@ def _whiten(model: nn.Module, data: ImageData, recipe: Recipe) -> None:
     some = Batches(
         part=data.part("train"),
         preprocess=data.preprocess,
-        batch_size=PICTURES,
+        batch_size=pictures_wanted(*data.preprocess.spec.shape),
         seed=recipe.seed,
     )
     pictures, _ = next(iter(some(0)))
