@@ -20,7 +20,7 @@ PRESETS: Registry[Preset] = Registry("preset")
 
 PRESETS.add("fashion-swift")(
     Preset(
-        claim="91 % on Fashion-MNIST in seconds: see docs/recipes.md",
+        claim="92.7 % of validation pictures after 30 s of one core, one seed",
         settings={
             "data": "fashion-mnist",
             "model": "swift",
@@ -38,7 +38,7 @@ PRESETS.add("fashion-swift")(
 
 PRESETS.add("fashion-steady")(
     Preset(
-        claim="93.5 % on Fashion-MNIST in about a minute: see docs/recipes.md",
+        claim="94.2 % of validation pictures after 150 s of one core, one seed",
         settings={
             "data": "fashion-mnist",
             "model": "swift_deep",
