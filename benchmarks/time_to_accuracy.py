@@ -31,7 +31,7 @@ GOAL = 0.91
 EPOCHS = 30  # of a peer, at most
 KERAS = "Keras fit, batch"
 LOOP_BATCH = 64  # of PyTorch's own MNIST example
-SOON, GOOD = "fashion-swift", "fashion-steady"
+PRESETS = ["fashion-swift", "fashion-steady", "fashion-wide"]
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ def main() -> None:
     parser.add_argument(
         "--batches", type=int, nargs="+", default=[32, 128], help="of Keras"
     )
-    parser.add_argument("--presets", nargs="+", default=[SOON, GOOD])
+    parser.add_argument("--presets", nargs="+", default=PRESETS)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="time-") as folder:
         found = race(options, Path(folder))
