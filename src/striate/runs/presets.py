@@ -38,7 +38,7 @@ PRESETS.add("fashion-swift")(
 
 PRESETS.add("fashion-steady")(
     Preset(
-        claim="94.4 % of 3,000 validation pictures with 8 of its 10 epochs, one seed",
+        claim="94.4 % of 3,000 validation pictures with 8 epochs of 10, one seed",
         settings={
             "data": "fashion-mnist",
             "model": "swift_deep",
@@ -56,7 +56,7 @@ PRESETS.add("fashion-steady")(
 
 PRESETS.add("fashion-wide")(
     Preset(
-        claim="94.1 % of 10,000 validation pictures with 6 of its 10 epochs, one seed",
+        claim="94.1 % of 10,000 validation pictures with 6 epochs of 10, one seed",
         settings={
             "data": "fashion-mnist",
             "model": "swift_wide",
