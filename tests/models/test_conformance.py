@@ -87,12 +87,13 @@ def test_every_parameter_receives_a_gradient(name):
     loss = total_loss(F.cross_entropy, model(x), y)
     loss.backward()
     assert loss.isfinite()
-    without = [n for n, p in model.named_parameters() if p.grad is None]
-    learning = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
+    learning = {n: p.grad for n, p in model.named_parameters() if p.requires_grad}
     assert len(learning) >= len(list(model.parameters())) - 1  # computed filters
-    dead = [n for n, p in learning if not p.grad.any()]
-    broken = [n for n, p in model.named_parameters() if not p.grad.isfinite().all()]
-    assert (without, dead, broken) == ([], [], [])
+    without = [n for n, grad in learning.items() if grad is None]
+    assert without == []
+    dead = [n for n, grad in learning.items() if not grad.any()]
+    broken = [n for n, grad in learning.items() if not grad.isfinite().all()]
+    assert (dead, broken) == ([], [])
 
 
 @pytest.mark.parametrize("name", EVERY)
