@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from striate.core.taps import untouched
+from striate.engine.views import View, plain
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,12 +51,16 @@ class Outputs:
         return float(self.losses.mean())
 
 
-def evaluate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> Outputs:
+def evaluate(
+    model: nn.Module,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    view: View = plain,
+) -> Outputs:
     """Ask the network about every picture; it is left in the mode it was in."""
     logits, labels = [], []
     with untouched(model), torch.inference_mode():
         for x, y in batches:
-            logits.append(model(x).float().cpu())
+            logits.append(view(model, x).float().cpu())
             labels.append(y.cpu())
     answers, truth = torch.cat(logits), torch.cat(labels)
     losses = F.cross_entropy(answers, truth, reduction="none")

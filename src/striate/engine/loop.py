@@ -25,6 +25,7 @@ from striate.engine.optim import set_rate
 from striate.engine.position import EpochDone, Observer, Position, StepDone
 from striate.engine.schedule import Schedule
 from striate.engine.step import LOWER_LR, USUAL, Learner
+from striate.engine.views import View, plain
 from striate.engine.way import Way
 
 Batch = tuple[Tensor, Tensor]
@@ -54,6 +55,7 @@ class Plan:
         classes: Makes up in the cost for uneven classes.
         balanced: Judge epochs by the balanced accuracy, so that weights which forget
             a rare class are not the best.
+        view: How a picture is shown when the network is judged.
         seed: What layers draw, dropout's above all, is a function of it and the step.
         rank: This process among several, each of which draws its own.
         way: How the network is run.
@@ -66,6 +68,7 @@ class Plan:
     patience: int = 0
     classes: ClassCost | None = None
     balanced: bool = False
+    view: View = plain
     seed: int = 0
     rank: int = 0
     way: Way = USUAL
@@ -90,6 +93,7 @@ def fit(
     stop: Callable[[], bool] = lambda: False,
     at: Position | None = None,
     blown: Blown = stop_there,
+    judged: nn.Module | None = None,
 ) -> list[EpochDone]:
     """Train a network in place and return its history.
 
@@ -103,6 +107,7 @@ def fit(
         stop: Asked before each batch; True ends the loop at once, between steps.
         at: Where to begin; kept up to date, so that it says how far the run is.
         blown: Told of a step that blew up and changed nothing; raises or returns.
+        judged: The network that is judged, where it is another: an average of this.
 
     Raises:
         NonFiniteError: A loss or gradient blew up; names epoch, step and layer.
@@ -127,8 +132,8 @@ def fit(
                 at.step_done(loss, rate, len(y))
                 for observer in observers:
                     observer.on_step(done)
-            judged = _judge(model, val, stop, at)
-            figures = judged.loss, judged.accuracy, judged.balanced_accuracy
+            found = _judge(judged or model, val, stop, at, plan.view)
+            figures = found.loss, found.accuracy, found.balanced_accuracy
             ended = at.epoch_done(*figures, by_balanced=plan.balanced)
             for observer in observers:
                 observer.on_epoch(ended)
@@ -143,9 +148,13 @@ def _until(stop: Callable[[], bool], batches: Iterable[Batch]) -> Iterator[Batch
 
 
 def _judge(
-    model: nn.Module, val: Epochs, stop: Callable[[], bool], at: Position
+    model: nn.Module,
+    val: Epochs,
+    stop: Callable[[], bool],
+    at: Position,
+    view: View,
 ) -> Outputs:
-    judged = evaluate(model, _until(stop, val(0)))
+    judged = evaluate(model, _until(stop, val(0)), view)
     if math.isfinite(judged.loss):
         return judged
     with untouched(model):

@@ -23,6 +23,7 @@ from striate.data.split.file import SPARE
 from striate.engine.checkpoint import load_weights
 from striate.engine.evaluate import evaluate
 from striate.engine.metrics import Score
+from striate.engine.views import VIEWS
 from striate.models.catalogue import create_model
 from striate.runs import folder as names
 from striate.runs.folder import find_run
@@ -196,7 +197,8 @@ class Run:
             shuffle=False,
             device=device,
         )
-        outputs = evaluate(self.model.to(device), batches(0))
+        view = VIEWS[self.recipe.test_view]
+        outputs = evaluate(self.model.to(device), batches(0), view)
         return Predictions.of(part.paths, outputs, self.labels)
 
     def part_for(

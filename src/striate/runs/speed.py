@@ -87,10 +87,10 @@ def settle(model: nn.Module, data: ImageData, recipe: Recipe) -> Settled:
     device = devices.choose(recipe.device)
     free = _free(recipe, device)
     count = len(data.part("train"))
-    steps = recipe.epochs * -(-count // recipe.batch_size)
+    steps = recipe.epochs * -(-count // recipe.pictures_a_step)
     choice = Choice(way=way_of(recipe))
     if steps >= FEWEST_STEPS and any(asdict(free).values()):
-        size = min(recipe.batch_size, count)
+        size = min(recipe.pictures_a_step, count)
         batch = _noise(size, data, device)
         book = Book(_cache_file(recipe))
         key = _key(model, batch[0], choice.way, free)
@@ -204,7 +204,7 @@ def laps_of(model: nn.Module, data: ImageData, recipe: Recipe, quiet: bool) -> L
 
     That takes a moment, which runs that are short and not watched are spared.
     """
-    steps = recipe.epochs * len(data.part("train")) // recipe.batch_size
+    steps = recipe.epochs * len(data.part("train")) // recipe.pictures_a_step
     long = steps >= FEWEST_STEPS
     if not (long or (not quiet and sys.stderr.isatty())):
         return Laps()
