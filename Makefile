@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 TWINS := .venv-twins
 PEERS := .venv-peers
 
-.PHONY: setup demo test test-all twins lint bench bench-feeding bench-augment bench-labels bench-steps docs clean
+.PHONY: setup demo test test-all twins lint bench bench-time bench-feeding bench-augment bench-labels bench-steps docs clean
 
 setup: $(READY)
 
@@ -63,6 +63,17 @@ bench: $(READY)
 	$(BIN)/python benchmarks/summary.py
 	$(BIN)/python benchmarks/data_check.py
 	$(BIN)/python benchmarks/ranks.py
+
+# Cold start to an accuracy (P1) against Keras, in an environment of its own: 1-2 hours.
+KERAS := .venv-keras
+
+$(KERAS)/.ready:
+	$(PYTHON) -m venv $(KERAS)
+	$(KERAS)/bin/python -m pip install --quiet tensorflow-cpu==2.21.0 keras==3.15.1
+	@touch $@
+
+bench-time: $(READY) $(KERAS)/.ready
+	cd benchmarks && ../$(BIN)/python time_to_accuracy.py --keras ../$(KERAS)/bin/python
 
 # Feeding is raced against torchvision's data sets and transforms (P3, P5); P16 alone.
 bench-feeding: $(TWINS)/.ready

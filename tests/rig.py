@@ -12,6 +12,7 @@ from torch import nn
 from striate.core.spec import Preprocess
 from striate.data.batches import Batches
 from striate.data.part import Part
+from striate.engine.average import Average
 from striate.engine.chance import chance_kept
 from striate.engine.checkpoint import OptimizerState
 from striate.engine.journal import Journal
@@ -66,6 +67,7 @@ class Rig:
     optimizer: str = "adamw"
     layout: torch.memory_format = torch.contiguous_format
     every: float = 1e9
+    ema: float = 0.0
 
     def sit(self, halt=None, observers=(), **plan) -> Keeper:
         """Go on from what lies in the folder, until the end or the halt."""
@@ -76,25 +78,30 @@ class Rig:
         marks = state_of(sealed)[1] if sealed else None
         with Journal(self.folder, train.indices, marks) as journal, chance_kept():
             parts = {"optimizer": OptimizerState(optimizer)}
+            averaged, judged = (), model
+            if self.ema:
+                parts["average"] = average = Average(model, self.ema)
+                averaged, judged = (average,), average.model
             keeper = Keeper(
                 self.folder / "weights",
                 model,
                 parts,
                 marks=journal.marks,
                 every=self.every,
+                judged=judged,
             )
             if sealed:
                 keeper.restore(sealed)
             keeper.save()
             chosen = {"epochs": EPOCHS, "lr": 0.05, "seed": 7, **plan}
             settings = Plan(schedule=SCHEDULES["one_cycle"], **chosen)
-            watchers = (journal, keeper, *observers)
+            watchers = (*averaged, journal, keeper, *observers)
             words = model, optimizer, train, val, settings, watchers
             if halt is None:
-                fit(*words, at=keeper.at)
+                fit(*words, at=keeper.at, judged=judged)
             else:
                 halt.at = keeper.at
-                fit(*words, halt, keeper.at)
+                fit(*words, halt, keeper.at, judged=judged)
             keeper.save()
         return keeper
 

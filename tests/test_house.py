@@ -137,14 +137,16 @@ def test_exported_names_are_frozen_and_real():
 
 
 FLAGS = {
-    "train": "--accumulate --augment --background --batch-size --border --cache "
-    "--cache-gb --class-weights --colour --compile --config --crop --cutmix "
-    "--device --epochs --erase --fold --folds --fraction "
-    "--image-size --in-chans --jpeg --json --label-smoothing --layout --lr "
-    "--mean --mirror --mixup --model --momentum --normalise --on-nonfinite "
-    "--optimizer --out --overwrite --patience --precision --preset --quiet "
-    "--resize --resume --rotate --save-every --scale --schedule --seed --shear "
-    "--shift --split --std --sync-batch-norm --tensorboard --test-fraction "
+    "train": "--accumulate --augment --background --batch-size --border "
+    "--cache --cache-gb --class-weights --colour --compile --config "
+    "--crop --cutmix --device --drop-path --dropout --ema --epochs "
+    "--erase --fold --folds --fraction --image-size --in-chans "
+    "--jpeg --json --label-smoothing --layout --lr --mean --mirror "
+    "--mixup --model --momentum --normalise --on-nonfinite "
+    "--optimizer --out --overwrite --patience --precision --preset "
+    "--quiet --resize --resume --rotate --save-every --scale "
+    "--schedule --seed --shear --shift --split --std "
+    "--sync-batch-norm --tensorboard --test-fraction --test-view "
     "--val-fraction --warp --weight-decay --white --workers",
     "evaluate": "--data --json --part",
     "predict": "--json --out",
@@ -163,14 +165,16 @@ FLAGS = {
     "--image-size --in-chans --json --mirror --mixup --out "
     "--overwrite --resize --rotate --scale --seed --shear --shift "
     "--warp",
-    "data curve": "--accumulate --augment --background --batch-size --border --cache "
-    "--cache-gb --class-weights --colour --compile --config --crop --cutmix "
-    "--device --epochs --erase --fractions --goal --image-size "
-    "--in-chans --jpeg --json --label-smoothing --layout --lr --mean "
-    "--mirror --mixup --model --momentum --normalise --on-nonfinite --optimizer "
-    "--out --overwrite --patience --precision --preset --quiet --resize "
-    "--rotate --save-every --scale --schedule --seed --seeds --shear --shift "
-    "--split --std --sync-batch-norm --test-fraction --val-fraction --warp "
+    "data curve": "--accumulate --augment --background --batch-size --border "
+    "--cache --cache-gb --class-weights --colour --compile --config "
+    "--crop --cutmix --device --drop-path --dropout --ema --epochs "
+    "--erase --fractions --goal --image-size --in-chans --jpeg "
+    "--json --label-smoothing --layout --lr --mean --mirror --mixup "
+    "--model --momentum --normalise --on-nonfinite --optimizer "
+    "--out --overwrite --patience --precision --preset --quiet "
+    "--resize --rotate --save-every --scale --schedule --seed "
+    "--seeds --shear --shift --split --std --sync-batch-norm "
+    "--test-fraction --test-view --val-fraction --warp "
     "--weight-decay --white --workers",
     "models": "--json",
     "report": "--json",

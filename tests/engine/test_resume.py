@@ -77,6 +77,19 @@ def test_with_any_optimiser_and_memory_order(memory, whole, optimizer, layout):
     assert sat_through(memory, halts, **how) == whole(**how)
 
 
+def test_with_an_average(memory, whole):
+    how = {"ema": 0.9}
+    halts = [Halt(before_step=7), Halt(in_validation_of=1)]
+    assert sat_through(memory, halts, **how) == whole(**how)
+    assert whole(**how) != whole()
+
+
+def test_an_average_left_out_of_the_state_is_missed(memory, whole, monkeypatch):
+    name = "striate.engine.average.Average.load_state_dict"
+    monkeypatch.setattr(name, lambda *_: None)
+    assert sat_through(memory, [Halt(before_step=7)], ema=0.9) != whole(ema=0.9)
+
+
 class Killed(BaseException):
     """Nobody catches it, as nobody catches a kill."""
 

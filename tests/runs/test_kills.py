@@ -15,7 +15,10 @@ from pictures import write_folder
 from power import in_memory
 from striate.engine.vault import Vault
 
-SETTINGS = ("--epochs", "3", "--batch-size", "8", "--save-every", "0", "--quiet")
+SETTINGS = (
+    *("--epochs", "3", "--batch-size", "8", "--save-every", "0", "--quiet"),
+    *("--ema", "0.9"),  # more to be kept than weights and optimiser
+)
 
 
 def digest(run: Path) -> dict[str, str]:

@@ -404,7 +404,7 @@ def test_an_unforeseen_error_leaves_a_stopped_run(shared_folder, tmp_path, monke
 
 CHILD = """
 import pathlib, sys, time
-import striate.runs.train as room
+import striate.runs.steps as room
 from striate.cli.main import main
 real, wait = room.Batches.__call__, float(sys.argv[1])
 def slow(self, epoch=0, start=0):

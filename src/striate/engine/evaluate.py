@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from striate.core.taps import untouched
 from striate.engine.ranks.pulse import COMPUTING
+from striate.engine.views import View, plain
 
 if TYPE_CHECKING:
     from striate.engine.ranks.ranks import Ranks
@@ -59,6 +60,7 @@ class Outputs:
 def evaluate(
     model: nn.Module,
     batches: Iterable[tuple[Tensor, Tensor]],
+    view: View = plain,
     ranks: Ranks | None = None,
 ) -> Outputs:
     """Ask the network about every picture; it is left in the mode it was in.
@@ -67,6 +69,7 @@ def evaluate(
         model: Any network.
         batches: Inputs and labels; of each batch this rank's share, where ranks judge
             together. All of them then get all answers.
+        view: How a picture is shown to it.
         ranks: The processes that judge together.
     """
     logits, labels = [], []
@@ -74,7 +77,7 @@ def evaluate(
         for x, y in batches:
             labels.append(y.cpu())
             if len(y) or not ranks:
-                logits.append(model(x).float().cpu())
+                logits.append(view(model, x).float().cpu())
     if ranks:
         answers, truth = _gathered(logits, labels, ranks)
     else:

@@ -28,6 +28,7 @@ from striate.engine.ranks.exchange import Exchange
 from striate.engine.ranks.ranks import Ranks
 from striate.engine.schedule import Schedule
 from striate.engine.step import LOWER_LR
+from striate.engine.views import View, plain
 from striate.engine.way import Way
 
 Batch = tuple[Tensor, Tensor]
@@ -57,6 +58,7 @@ class Plan:
         classes: Makes up in the cost for uneven classes.
         balanced: Judge epochs by the balanced accuracy, so that weights which forget
             a rare class are not the best.
+        view: How a picture is shown when the network is judged.
         seed: What layers draw, dropout's above all, is a function of it and the step.
         pieces: Runs through the network a step, of as many fewer pictures each.
         way: How the network is run.
@@ -69,6 +71,7 @@ class Plan:
     patience: int = 0
     classes: ClassCost | None = None
     balanced: bool = False
+    view: View = plain
     seed: int = 0
     pieces: int = 1
     way: Way = USUAL
@@ -93,6 +96,7 @@ def fit(
     stop: Callable[[], bool] = lambda: False,
     at: Position | None = None,
     blown: Blown = stop_there,
+    judged: nn.Module | None = None,
     ranks: Ranks | None = None,
 ) -> list[EpochDone]:
     """Train a network in place and return its history.
@@ -107,6 +111,7 @@ def fit(
         stop: Asked before each batch; True ends the loop at once, between steps.
         at: Where to begin; kept up to date, so that it says how far the run is.
         blown: Told of a step that blew up and changed nothing; raises or returns.
+        judged: The network that is judged, where it is another: an average of this.
         ranks: The processes that learn this together; `train` and `val` then give
             this one's share of each batch.
 
@@ -141,8 +146,8 @@ def fit(
                     observer.on_step(done)
             if exchange:
                 exchange.check_equal()
-            judged = _judge(model, val, ask, at, ranks)
-            figures = judged.loss, judged.accuracy, judged.balanced_accuracy
+            found = _judge(judged or model, val, ask, at, plan.view, ranks)
+            figures = found.loss, found.accuracy, found.balanced_accuracy
             ended = at.epoch_done(*figures, by_balanced=plan.balanced)
             for observer in observers:
                 observer.on_epoch(ended)
@@ -161,9 +166,10 @@ def _judge(
     val: Epochs,
     stop: Callable[[], bool],
     at: Position,
+    view: View,
     ranks: Ranks | None,
 ) -> Outputs:
-    judged = evaluate(model, _until(stop, val(0)), ranks)
+    judged = evaluate(model, _until(stop, val(0)), view, ranks)
     if math.isfinite(judged.loss):
         return judged
     with untouched(model):

@@ -37,7 +37,7 @@ class Blowups:
     ) -> None:
         self._path = folder / RECORD
         self._answer = recipe.on_nonfinite
-        self._lr = recipe.lr or 0.0
+        self._lr = recipe.rate
         self._train = train
         self._val = val
         self._tell = tell

@@ -45,11 +45,14 @@ def _sit(job: Job, ranks: Ranks) -> bool:
         polite_interrupt() as asked,
         shared_norms(job.model, job.recipe, ranks),
     ):
-        at = share_state(ranks, job.model, job.optimizer, Position())
+        state = job.model, job.optimizer, Position(), job.average
+        at = share_state(ranks, *state)
         parts = job.train, job.val, job.plan
+        watchers = (job.average,) if job.average else ()
         blown = _answer(job.recipe)
         try:
-            fit(job.model, job.optimizer, *parts, (), asked, at, blown, ranks)
+            learning = job.model, job.optimizer, *parts, watchers, asked
+            fit(*learning, at, blown, job.judged, ranks)
         except NonFiniteError as error:
             if goes_on_slower(job.recipe, at):
                 return True

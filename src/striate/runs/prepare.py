@@ -13,18 +13,21 @@ from striate.core import device as devices
 from striate.core.errors import GeometryError, SettingError
 from striate.core.files import write_csv, write_json, write_text
 from striate.data.augment.windows import margin_for
+from striate.data.batches import Batches
 from striate.data.image_data import ImageData
 from striate.data.load import load_data
 from striate.data.sources.source import Skipped
 from striate.data.split.file import write_split
 from striate.engine.checkpoint import save_weights
 from striate.engine.way import check_precision
+from striate.layers.whiten import pictures_wanted, whitening
 from striate.look.filters import first_convolution
 from striate.models.catalogue import create_model
 from striate.runs import folder as names
 from striate.runs.display import reading
 from striate.runs.manifest import first_manifest
 from striate.runs.recipe import Recipe, settings_text
+from striate.runs.regularise import regularise
 from striate.runs.speed import way_of
 from striate.runs.steps import batch_notes, check_batch
 from striate.runs.together import rank_notes
@@ -104,11 +107,29 @@ def place(model: nn.Module, data: ImageData, recipe: Recipe) -> None:
             or there is no such device, or it loses by half precision.
     """
     device = devices.choose(recipe.device)
+    regularise(model, recipe)
     check_batch(model, recipe)
     check_precision(recipe.precision, device)
+    _whiten(model, data, recipe)
     layout = way_of(recipe).memory_format
     model.to(device, memory_format=layout)  # type: ignore[call-overload]
     _check_output(model, data, device)
+
+
+def _whiten(model: nn.Module, data: ImageData, recipe: Recipe) -> None:
+    """Show training pictures to layers whose filters are computed from them."""
+    layers = whitening(model)
+    if not layers:
+        return
+    some = Batches(
+        part=data.part("train"),
+        preprocess=data.preprocess,
+        batch_size=pictures_wanted(*data.preprocess.spec.shape),
+        seed=recipe.seed,
+    )
+    pictures, _ = next(iter(some(0)))
+    for layer in layers:
+        layer.fit(pictures)
 
 
 def _check_output(model: nn.Module, data: ImageData, device: torch.device) -> None:
@@ -134,11 +155,15 @@ def _check_output(model: nn.Module, data: ImageData, device: torch.device) -> No
 
 
 def write_inputs(
-    folder: Path, model: nn.Module, data: ImageData, recipe: Recipe
+    folder: Path,
+    model: nn.Module,
+    data: ImageData,
+    recipe: Recipe,
+    notes: Sequence[str] = (),
 ) -> None:
     """Write down everything the run starts from, before it starts."""
     manifest = first_manifest(folder.name, data, recipe.seed)
-    manifest["notes"] = [*data.notes, *batch_notes(data, recipe)]
+    manifest["notes"] = [*data.notes, *batch_notes(data, recipe), *notes]
     manifest["notes"] += rank_notes(recipe)
     manifest["parameters"] = sum(p.numel() for p in model.parameters())
     write_json(folder / names.MANIFEST, manifest)

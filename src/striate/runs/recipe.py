@@ -8,7 +8,7 @@ import typing
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
@@ -22,8 +22,10 @@ from striate.data.augment.augment import RANGES, Augment, augmentation
 from striate.data.split.place import Deal
 
 # What works for small networks from scratch; measured in NOTEBOOK.md.
-DEFAULT_LR = {"sgd": 0.05, "adam": 3e-3, "adamw": 3e-3}
+DEFAULT_LR = {"sgd": 0.05, "adam": 3e-3, "adamw": 3e-3, "muon": 3e-3}
+AUTO = "auto"  # found out when a run begins, see runs/auto
 PER_CHANNEL = ("mean", "std")
+AUTOMATIC = ("lr", "batch_size")
 SHAPES = {
     "image_size": "a side or HEIGHTxWIDTH",
     "mean": "numbers parted by commas",
@@ -31,6 +33,7 @@ SHAPES = {
     "sync_batch_norm": "true or false",
 }
 SCHEDULE_NAMES = ("one_cycle", "cosine", "step", "constant")
+VIEW_NAMES = ("plain", "mirror")
 NONFINITE_ANSWERS = ("stop", "skip", "lower-lr")
 
 
@@ -62,21 +65,37 @@ class Recipe:
         "auto", "network by name (see `striate models`); auto: the notes' net"
     )
     epochs: int = _setting(30, "times through the training pictures", low=1)
-    batch_size: int = _setting(64, "pictures a step", low=1)
+    batch_size: int | Literal["auto"] = _setting(
+        64, "pictures a step; auto: the most that fit", low=1
+    )
     accumulate: int = _setting(
         1, "learn from each batch in so many pieces, where memory is short", low=1
     )
     sync_batch_norm: bool = _setting(
         False, "under torchrun, batch norm over the whole batch, not each rank's share"
     )
-    lr: float | None = _setting(
-        None, "largest learning rate; sgd 0.05, adam and adamw 0.003", above=0
+    lr: float | Literal["auto"] | None = _setting(
+        None,
+        "largest learning rate; auto: by a range test; else sgd 0.05, others 0.003",
+        above=0,
     )
     optimizer: str = _setting("adamw", "optimiser", choices=tuple(DEFAULT_LR))
     momentum: float = _setting(
         0.9, "momentum of sgd, first beta of adam", low=0, below=1
     )
     weight_decay: float = _setting(0.01, "decay of kernels, not of biases", low=0)
+    dropout: float | None = _setting(
+        None, "rate of every dropout layer; the network's own", low=0, below=1
+    )
+    drop_path: float = _setting(
+        0.0, "how often the last residual branch is left out", low=0, below=1
+    )
+    ema: float = _setting(
+        0.0, "judge and keep a moving average of the weights; its decay", low=0, below=1
+    )
+    test_view: str = _setting(
+        "plain", "pictures are judged as they are, or mirrored too", choices=VIEW_NAMES
+    )
     schedule: str = _setting(
         "one_cycle", "learning-rate schedule", choices=SCHEDULE_NAMES
     )
@@ -204,6 +223,20 @@ class Recipe:
             seed=self.seed,
         )
 
+    @property
+    def rate(self) -> float:
+        """Return the largest learning rate, which must have been decided."""
+        if not isinstance(self.lr, float | int):
+            raise undecided("lr")
+        return self.lr
+
+    @property
+    def pictures_a_step(self) -> int:
+        """Return the batch size, which must have been decided."""
+        if not isinstance(self.batch_size, int):
+            raise undecided("batch_size")
+        return self.batch_size
+
     def resolved(self) -> Recipe:
         """Return the recipe with every automatic value that needs no data decided."""
         lr = DEFAULT_LR[self.optimizer] if self.lr is None else self.lr
@@ -216,20 +249,27 @@ class Recipe:
         return plain | {name: list(plain[name]) for name in lists}
 
 
+def undecided(name: str) -> SettingError:
+    """Say that a setting is still automatic where its value is needed."""
+    fix = "give a number; only `striate train` finds it out"
+    return SettingError(f"{name} is not decided yet", where=flag(name), fix=fix)
+
+
 # Settings that no result depends on.
 INCIDENTAL = {spec.name for spec in fields(Recipe) if spec.metadata.get("incidental")}
 
 
 def setting_types() -> dict[str, Any]:
-    """Return each setting's type, None taken out of unions."""
+    """Return each setting's type, None and auto taken out of unions."""
     hints = typing.get_type_hints(Recipe)
     return {spec.name: _without_none(hints[spec.name]) for spec in fields(Recipe)}
 
 
 def _without_none(hint: Any) -> Any:
-    if not isinstance(hint, types.UnionType):
+    if typing.get_origin(hint) not in (types.UnionType, typing.Union):
         return hint
-    kept = [part for part in typing.get_args(hint) if part is not type(None)]
+    undecided = type(None), Literal["auto"]
+    kept = [part for part in typing.get_args(hint) if part not in undecided]
     return kept[0] if len(kept) == 1 else kept
 
 
@@ -244,6 +284,8 @@ def coerce(name: str, value: Any) -> Any:
         (0.001, (64, 48), 5)
     """
     kind = setting_types()[name]
+    if value == AUTO and name in AUTOMATIC:
+        return AUTO
     if value is None and Recipe.__dataclass_fields__[name].default is None:
         return None
     try:

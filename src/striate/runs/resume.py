@@ -41,7 +41,14 @@ from striate.runs.prepare import (
     place,
     write_inputs,
 )
-from striate.runs.recipe import Recipe, make_recipe, read_settings, settings_text
+from striate.runs.recipe import (
+    AUTO,
+    AUTOMATIC,
+    Recipe,
+    make_recipe,
+    read_settings,
+    settings_text,
+)
 from striate.runs.run import Run
 from striate.runs.speed import note_speed, settle
 from striate.runs.together import (
@@ -59,7 +66,7 @@ PLACES = (".", names.WEIGHTS, f"{names.WEIGHTS}/{LAST}", names.PLOTS)
 # Weights, optimiser or position would no longer belong to these.
 FIXED = tuple(
     name
-    for name in ("data", "model", "split", "batch_size", "optimizer", *READING)
+    for name in ("data", "model", "split", "batch_size", "optimizer", "ema", *READING)
     if name == "data" or name not in UNBINDING
 )
 
@@ -196,6 +203,11 @@ def _held_by_first(folder: Path, ranks: Ranks | None) -> Iterator[None]:
 def _changed(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
     """Lay changes over a run's settings, but for those that make another run of it."""
     new = make_recipe(recipe.as_dict(), settings).resolved()
+    for name in AUTOMATIC:
+        if getattr(new, name) == AUTO:
+            fix = f"give a number; this run's is {getattr(recipe, name)}"
+            what = f"{name} is found out before a run learns, and this one has begun"
+            raise SettingError(what, where=f"--{name.replace('_', '-')}", fix=fix)
     for name in FIXED:
         before, after = getattr(recipe, name), getattr(new, name)
         if before != after:

@@ -24,6 +24,7 @@ from striate.engine.checkpoint import load_weights
 from striate.engine.evaluate import evaluate
 from striate.engine.metrics import Score
 from striate.engine.ranks.ranks import Ranks
+from striate.engine.views import VIEWS
 from striate.models.catalogue import create_model
 from striate.runs import folder as names
 from striate.runs.folder import find_run
@@ -207,7 +208,8 @@ class Run:
             rank=ranks.place.rank if ranks else 0,
             world=ranks.world if ranks else 1,
         )
-        outputs = evaluate(self.model.to(device), batches(0), ranks)
+        view = VIEWS[self.recipe.test_view]
+        outputs = evaluate(self.model.to(device), batches(0), view, ranks)
         return Predictions.of(part.paths, outputs, self.labels)
 
     def part_for(

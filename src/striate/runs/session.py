@@ -16,11 +16,12 @@ from striate.core.errors import InterruptedRunError, NonFiniteError, StorageErro
 from striate.data.batches import Batches
 from striate.data.image_data import ImageData
 from striate.data.store.lazy import LazyPixels
+from striate.engine.average import Average
 from striate.engine.chance import chance_kept
 from striate.engine.checkpoint import OptimizerState
 from striate.engine.interrupt import Asked, polite_interrupt
 from striate.engine.journal import Journal
-from striate.engine.keeper import LAST, Keeper, state_of
+from striate.engine.keeper import LAST, Keeper, Part, state_of
 from striate.engine.loop import Plan, fit
 from striate.engine.position import EpochDone, Observer, Position
 from striate.engine.ranks.ranks import Ranks
@@ -58,6 +59,7 @@ class Job:
         ranks: The processes that learn together, where there are several.
         train_data: All pictures, for those who judge the result.
         laps: Times the waiting for pictures, and updates.
+        average: Of the weights, where it is judged and kept in their place.
     """
 
     folder: Path
@@ -74,6 +76,12 @@ class Job:
     ranks: Ranks | None = None
     train_data: ImageData | None = None
     laps: Laps = field(default_factory=Laps)
+    average: Average | None = None
+
+    @property
+    def judged(self) -> nn.Module:
+        """Return the network whose weights are judged and kept."""
+        return self.average.model if self.average else self.model
 
     @property
     def unread(self) -> list[str]:
@@ -141,22 +149,23 @@ def _sit(job: Job, sealed: Sealed | None, brake: float) -> Learnt:
             keeper.restore(sealed)
         keeper.at.brake = min(keeper.at.brake, brake)
         if job.ranks:
-            share_state(job.ranks, job.model, job.optimizer, keeper.at)
+            state = job.model, job.optimizer, keeper.at, job.average
+            share_state(job.ranks, *state)
         keeper.save()
-        watchers: tuple[Observer, ...] = (journal, timing, keeper, display, *board)
+        averaged = [job.average] if job.average else []
+        watchers: tuple[Observer, ...] = (
+            *averaged,
+            journal,
+            timing,
+            keeper,
+            display,
+            *board,
+        )
         blowups = Blowups(job.folder, job.recipe, job.train, job.val, display.note)
         parts = job.laps.feeding(job.train), job.val, job.plan
         try:
-            fit(
-                job.model,
-                job.optimizer,
-                *parts,
-                watchers,
-                asked,
-                keeper.at,
-                blowups,
-                job.ranks,
-            )
+            learning = job.model, job.optimizer, *parts, watchers, asked
+            fit(*learning, keeper.at, blowups, job.judged, job.ranks)
         except NonFiniteError as error:
             raise _answer(error, job, keeper, blowups, display) from error
         keeper.save()
@@ -187,14 +196,18 @@ def _keeper(job: Job, journal: Journal, timing: Timing, display: Display) -> Kee
             "circumstances": dict(job.facts),
         }
 
+    parts: dict[str, Part] = {"optimizer": OptimizerState(job.optimizer)}
+    if job.average:
+        parts["average"] = job.average
     return Keeper(
         job.folder / names.WEIGHTS,
         job.model,
-        {"optimizer": OptimizerState(job.optimizer)},
+        parts,
         marks=journal.marks,
         facts=facts,
         every=job.recipe.save_every,
         tell=display.note,
+        judged=job.judged,
     )
 
 

@@ -30,6 +30,7 @@ from striate.report.html import render
 from striate.report.plots import save_curve, save_matrix
 from striate.report.words import percent
 from striate.runs import folder as names
+from striate.runs.auto import range_curve
 from striate.runs.gallery import cell_pictures, inside, most_wrong, part_pixels
 from striate.runs.predictions import Predictions
 from striate.runs.scorecard import class_table, confusion, headlines
@@ -63,7 +64,7 @@ def _page(run: Run, predictions: Predictions, score: Score) -> Page:
     pixels = part_pixels(run, run.judged_part, predictions.paths)
     sections = [
         _result(run, score),
-        Section(title="Learning", blocks=learning_curves(run.history)),
+        Section(title="Learning", blocks=_learning(run)),
         _answers(run, predictions, score, pixels),
         most_wrong(predictions, pixels),
         *inside(run, predictions, pixels),
@@ -172,6 +173,16 @@ def learning_curves(history: Sequence[dict[str, float]]) -> tuple[Curve, ...]:
     )
 
 
+def _learning(run: Run) -> tuple[Curve, ...]:
+    """Return the curves, and the range test that chose the rate if there was one."""
+    path = run.path / names.LR_RANGE
+    curves = learning_curves(run.history)
+    if not path.is_file():
+        return curves
+    rows = [(float(row["lr"]), float(row["cost"])) for row in read_csv(path)]
+    return (*curves, range_curve(rows, run.recipe.rate))
+
+
 def _answers(
     run: Run, predictions: Predictions, score: Score, pixels: Rows | None
 ) -> Section:
@@ -190,7 +201,7 @@ def _answers(
 
 
 def _layers(run: Run) -> Section:
-    size = run.recipe.batch_size
+    size = run.recipe.pictures_a_step
     found = audit(run.model, run.preprocess.spec.shape, batch_size=size)
     lead = f"For a picture of {run.preprocess.spec}."
     blocks: list[Block] = [figures(found), layer_table(found), *remarks(found)]

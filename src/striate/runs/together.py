@@ -12,6 +12,7 @@ from torch import nn
 from striate.core import device as devices
 from striate.core.errors import RankError, SettingError
 from striate.data.image_data import ImageData
+from striate.engine.average import Average
 from striate.engine.checkpoint import OptimizerState, packed, put_weights, unpacked
 from striate.engine.keeper import LAST
 from striate.engine.position import Position
@@ -100,22 +101,30 @@ def share_folder(folder: Path | None, ranks: Ranks) -> Path:
 
 
 def share_state(
-    ranks: Ranks, model: nn.Module, optimizer: torch.optim.Optimizer, at: Position
+    ranks: Ranks,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    at: Position,
+    average: Average | None = None,
 ) -> Position:
-    """Give every rank the weights, moments and position of rank 0."""
+    """Give every rank the weights, moments, average and position of rank 0."""
     if ranks.world == 1:
         return at
     moments = OptimizerState(optimizer)
     mine = packed(model.state_dict()) if ranks.first else b""
     theirs = packed(moments.state_dict()) if ranks.first else b""
+    means = packed(average.state_dict()) if average and ranks.first else b""
     weights = ranks.spread(mine, "rank 0's weights")
     state = ranks.spread(theirs, "rank 0's optimiser")
+    averages = ranks.spread(means, "rank 0's average") if average else b""
     said = ranks.words(at.as_dict() if ranks.first else None, "rank 0's position")[0]
     if ranks.first:
         return at
     where = Path("rank 0")
     put_weights(model, unpacked(weights, where), where)
     moments.load_state_dict(unpacked(state, where))
+    if average:
+        average.load_state_dict(unpacked(averages, where))
     return Position.from_dict(said)
 
 
@@ -145,12 +154,12 @@ def check_together(recipe: Recipe, ranks: Ranks | None) -> None:
         raise SettingError(what, where="--compile", fix=fix)
     world = ranks.world if ranks else 1
     needed = 2 * world if world > 1 else 1
-    if recipe.batch_size < needed * recipe.accumulate and recipe.accumulate > 1:
+    if recipe.pictures_a_step < needed * recipe.accumulate and recipe.accumulate > 1:
         what = f"{recipe.batch_size} pictures a step are too few for "
         what += f"{recipe.accumulate} pieces of {needed}"
         fix = f"use --batch-size {needed * recipe.accumulate} or more"
         raise SettingError(what, where="--accumulate", fix=fix)
-    if recipe.batch_size < needed:
+    if recipe.pictures_a_step < needed:
         what = f"{recipe.batch_size} pictures a step are too few for {world} processes"
         fix = f"use --batch-size {needed} or more, or fewer processes"
         raise SettingError(what, where="--batch-size", fix=fix)

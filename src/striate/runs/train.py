@@ -13,8 +13,8 @@ from torch import nn
 from striate.core import device as devices
 from striate.core.errors import SettingError, StorageError, StriateError
 from striate.core.files import hash_file, write_json
-from striate.data.batches import Batches
 from striate.data.image_data import ImageData
+from striate.engine.average import Average
 from striate.engine.checkpoint import load_weights
 from striate.engine.loop import Plan
 from striate.engine.optim import make_optimizer
@@ -22,8 +22,10 @@ from striate.engine.ranks.ranks import Ranks
 from striate.engine.schedule import SCHEDULES
 from striate.engine.tensorboard import check_tensorboard
 from striate.engine.vault import Sealed
+from striate.engine.views import VIEWS
 from striate.models.catalogue import find
 from striate.runs import folder as names
+from striate.runs.auto import decide
 from striate.runs.follow import follow
 from striate.runs.manifest import circumstances, exactness, now, update_manifest
 from striate.runs.prepare import (
@@ -36,10 +38,10 @@ from striate.runs.prepare import (
     write_inputs,
 )
 from striate.runs.recipe import Recipe, make_recipe
-from striate.runs.run import CUSTOM, EVALUATION_BATCH, Run, score_dict
+from striate.runs.run import CUSTOM, Run, score_dict
 from striate.runs.session import Job, Learnt, learn
 from striate.runs.speed import laps_of, note_speed, settle, speed_facts, way_of
-from striate.runs.steps import cost_of_classes
+from striate.runs.steps import batches_of, cost_of_classes
 from striate.runs.story import write_report
 from striate.runs.together import (
     begun_before,
@@ -211,11 +213,12 @@ def _prepared(
     key: str,
 ) -> Iterator[tuple[Path, Recipe]]:
     """Put the model where it learns, try it, make the run folder and hold it."""
-    check_together(recipe, ranks)
     check_data(data, ranks)
     place(model, data, recipe)
+    found = decide(recipe, model, data, ranks)
+    check_together(found.recipe, ranks)
     if ranks and not ranks.first:
-        decided = settle(model, data, recipe, ranks).recipe
+        decided = settle(model, data, found.recipe, ranks).recipe
         yield share_folder(None, ranks), decided
         return
     short = recipe.model.removeprefix(CUSTOM).rpartition(".")[2]
@@ -223,8 +226,9 @@ def _prepared(
     with names.new_folder("train", name, out, overwrite) as folder:
         if ranks:
             ranks.keep(key, str(folder.resolve()))
-        settled = settle(model, data, recipe, ranks)
-        write_inputs(folder, model, data, settled.recipe)
+        settled = settle(model, data, found.recipe, ranks)
+        write_inputs(folder, model, data, settled.recipe, found.notes)
+        found.save(folder)
         note_speed(folder, settled)
         if ranks:
             share_folder(folder, ranks)
@@ -278,46 +282,30 @@ def _job(
     """Put together everything that learns, and what it learns from."""
     device = devices.choose(recipe.device)
     devices.keep_freed_memory()
-    lr = recipe.lr or 0.0
     optimizer = make_optimizer(
-        model, recipe.optimizer, lr, recipe.momentum, recipe.weight_decay
+        model, recipe.optimizer, recipe.rate, recipe.momentum, recipe.weight_decay
     )
     plan = Plan(
         epochs=recipe.epochs,
-        lr=lr,
+        lr=recipe.rate,
         schedule=SCHEDULES[recipe.schedule],
         label_smoothing=recipe.label_smoothing,
         patience=recipe.patience,
         classes=cost_of_classes(data, recipe, device),
         balanced=recipe.class_weights != "none",
+        view=VIEWS[recipe.test_view],
         seed=recipe.seed,
         pieces=recipe.accumulate,
         way=way_of(recipe),
     )
-    batches = {
-        part: Batches(
-            part=data.part(part),
-            preprocess=data.preprocess,
-            batch_size=recipe.batch_size if part == "train" else EVALUATION_BATCH,
-            shuffle=part == "train",
-            balanced=part == "train" and recipe.class_weights == "sampling",
-            augment=recipe.augmentation if part == "train" else "none",
-            classes=data.num_classes,
-            seed=recipe.seed,
-            device=device,
-            rank=ranks.place.rank if ranks else 0,
-            world=ranks.world if ranks else 1,
-        )
-        for part in ("train", "val")
-    }
     return Job(
         folder=folder,
         recipe=recipe,
         model=model,
         optimizer=optimizer,
         plan=plan,
-        train=batches["train"],
-        val=batches["val"],
+        train=batches_of("train", data, recipe, device, ranks),
+        val=batches_of("val", data, recipe, device, ranks),
         facts=circumstances(recipe, data, device),
         inexact=inexact,
         quiet=quiet,
@@ -325,6 +313,7 @@ def _job(
         laps=laps_of(model, data, recipe, quiet, ranks),
         ranks=ranks,
         train_data=data,
+        average=Average(model, recipe.ema) if recipe.ema else None,
     )
 
 

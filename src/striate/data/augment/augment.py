@@ -2,8 +2,8 @@
 
 Six are those of the study notes: rotation, shear, local warping, mirroring, random
 crop, colour shift for each channel. What is drawn for a picture stands in
-`data.draws`, how geometry is applied in `data.geometry`, colour in `data.colour`,
-mixing in `data.mix`.
+`draws`, how geometry is applied in `geometry`, colour in `colour`,
+mixing in `mix`.
 """
 
 from __future__ import annotations

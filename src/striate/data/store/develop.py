@@ -2,7 +2,7 @@
 
 Three ways, by size: what the cache may hold is decoded once into packs that later runs
 map; what only memory can hold is decoded into it; of the rest no more than what
-identifies each picture is noted, and batches decode their own (`data.lazy`).
+identifies each picture is noted, and batches decode their own (`data.store.lazy`).
 """
 
 from __future__ import annotations
