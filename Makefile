@@ -5,8 +5,9 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 TWINS := .venv-twins
+PEERS := .venv-peers
 
-.PHONY: setup demo test test-all twins lint bench docs clean
+.PHONY: setup demo test test-all twins lint bench bench-time bench-feeding bench-augment bench-labels bench-steps docs clean
 
 setup: $(READY)
 
@@ -46,11 +47,12 @@ $(TWINS)/.ready: $(READY)
 	echo "$(CURDIR)/src" >> $$($(TWINS)/bin/python $(SITE))/outer.pth
 	$(TWINS)/bin/python -m pip install --quiet --no-deps torchvision==0.28.0
 	$(TWINS)/bin/python -m pip install --quiet scikit-image==0.26.0
+	$(TWINS)/bin/python -m pip install --quiet --no-deps tensorboard==2.21.0 absl-py==2.5.1
 	@touch $@
 
 twins: $(TWINS)/.ready
 	OMP_NUM_THREADS=1 $(TWINS)/bin/python -m pytest tests/models/test_twins.py \
-		tests/models/test_weights.py
+		tests/models/test_weights.py tests/engine/test_tensorboard.py
 
 bench: $(READY)
 	$(BIN)/python benchmarks/digits.py
@@ -61,10 +63,55 @@ bench: $(READY)
 	$(BIN)/python benchmarks/capture.py
 	$(BIN)/python benchmarks/evidence.py
 	$(BIN)/python benchmarks/summary.py
+	$(BIN)/python benchmarks/data_check.py
+	$(BIN)/python benchmarks/ranks.py
+
+# Cold start to an accuracy (P1) against Keras, in an environment of its own: 1-2 hours.
+KERAS := .venv-keras
+
+$(KERAS)/.ready:
+	$(PYTHON) -m venv $(KERAS)
+	$(KERAS)/bin/python -m pip install --quiet tensorflow-cpu==2.21.0 keras==3.15.1
+	@touch $@
+
+bench-time: $(READY) $(KERAS)/.ready
+	cd benchmarks && ../$(BIN)/python time_to_accuracy.py --keras ../$(KERAS)/bin/python
+
+# Feeding is raced against torchvision's data sets and transforms (P3, P5); P16 alone.
+bench-feeding: $(TWINS)/.ready
+	cd benchmarks && ../$(TWINS)/bin/python feeding.py
+	cd benchmarks && ../$(TWINS)/bin/python jpeg.py --large
+	cd benchmarks && ../$(BIN)/python scale.py
+
+# The libraries that augmentation is raced against, in an environment like the twins'.
+$(PEERS)/.ready: $(READY) benchmarks/peers.txt
+	$(PYTHON) -m venv $(PEERS)
+	$(BIN)/python $(SITE) > $$($(PEERS)/bin/python $(SITE))/outer.pth
+	echo "$(CURDIR)/src" >> $$($(PEERS)/bin/python $(SITE))/outer.pth
+	$(PEERS)/bin/python -m pip install --quiet --no-deps --requirement \
+		benchmarks/peers.txt
+	@touch $@
+
+bench-augment: $(PEERS)/.ready
+	$(PEERS)/bin/python benchmarks/augment.py
+
+bench-labels: $(PEERS)/.ready
+	cd benchmarks && ../$(PEERS)/bin/python labels.py
+
+# Keras and TensorFlow bring packages of their own: an environment that shares nothing.
+KERAS := .venv-keras
+
+$(KERAS)/.ready:
+	$(PYTHON) -m venv $(KERAS)
+	$(KERAS)/bin/python -m pip install --quiet tensorflow-cpu==2.21.0 keras==3.15.1
+	@touch $@
+
+bench-steps: $(READY) $(KERAS)/.ready
+	cd benchmarks && ../$(BIN)/python steps.py --keras ../$(KERAS)/bin/python
 
 docs: $(READY)
 	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
 	@echo docs/_build/html/index.html
 
 clean:
-	rm -rf $(VENV) $(TWINS) docs/_build .coverage* .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(TWINS) $(PEERS) $(KERAS) docs/_build .coverage* .mypy_cache .ruff_cache .pytest_cache

@@ -1,4 +1,4 @@
-"""The default settings of `striate train digits`, over five seeds.
+"""The default settings of `striate train digits`, over twenty seeds.
 
 Claim: mean test accuracy ≥ 98.8 %, a few seconds a run on two cores.
 """
@@ -12,7 +12,7 @@ from record import mean_deviation, save
 from striate.runs.recipe import Recipe
 from striate.runs.train import train_recipe
 
-SEEDS = range(5)
+SEEDS = range(20)
 
 
 def main() -> None:

@@ -15,9 +15,9 @@ from captum.attr import Occlusion
 from record import save
 from rounds import interleaved, speeds, table
 from striate.core.device import keep_freed_memory
-from striate.look.ending import ending
-from striate.look.occlusion import Cover, occlusion
-from striate.look.question import Question
+from striate.look.evidence.ending import ending
+from striate.look.evidence.occlusion import Cover, occlusion
+from striate.look.evidence.question import Question
 from striate.models.catalogue import create_model
 
 # network, side, channels, window, stride

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
+import os
 import statistics
 import time
 from collections.abc import Callable
@@ -138,24 +139,27 @@ def main() -> None:
     floor = 5 * 4 * torch.Size(SHAPE).numel() / copy / 1e9
     far = errors()
     rows = []
-    for label, layout in LAYOUTS.items():
-        seconds = races(rounds, layout)
-        own = statistics.median(seconds["torch"])
-        for name, taken in seconds.items():
-            median = statistics.median(taken)
-            cells = (
-                f"{label}, {name}",
-                f"{1e3 * median:.0f} ms",
-                f"{1e3 * max(taken):.0f} ms",
-                f"{own / median:.1f}×",
-                f"{100 * floor / median:.0f} %",
-                f"{peak_memory(name, label):.0f} MiB",
-                f"{far[name]:.1e}",
-            )
-            rows.append("| " + " | ".join(cells) + " |")
-            print(rows[-1], flush=True)
-    head = "| layer | median | worst | speed | of copy bandwidth | added memory |"
-    head += " largest error |\n|---|---|---|---|---|---|---|\n"
+    for threads in sorted({1, os.cpu_count() or 1}):
+        torch.set_num_threads(threads)
+        for label, layout in LAYOUTS.items():
+            seconds = races(rounds, layout)
+            own = statistics.median(seconds["torch"])
+            for name, taken in seconds.items():
+                median = statistics.median(taken)
+                cells = (
+                    threads,
+                    f"{label}, {name}",
+                    f"{1e3 * median:.0f} ms",
+                    f"{1e3 * max(taken):.0f} ms",
+                    f"{own / median:.1f}×",
+                    f"{100 * floor / median:.0f} %",
+                    f"{peak_memory(name, label):.0f} MiB",
+                    f"{far[name]:.1e}",
+                )
+                rows.append(f"| {' | '.join(map(str, cells))} |")
+                print(rows[-1], flush=True)
+    head = "| threads | layer | median | worst | speed | of copy bandwidth "
+    head += "| added memory | largest error |\n|---|---|---|---|---|---|---|---|\n"
     facts = (
         f"{'×'.join(map(str, SHAPE))}, float32, forward and backward, {rounds} rounds "
         f"turn about. Machine: sgemm {sgemm:.0f} GFLOP/s, copy {copy:.1f} GB/s; at "

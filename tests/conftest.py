@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from striate.runs.run import Run
 from striate.runs.train import train_recipe
 
 torch.set_num_threads(1)
+# What a shell starts in the background ignores Ctrl-C, and so does all it starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 # No deadlines: what is slow here is another process on the same cores.
 settings.register_profile(
     "striate", deadline=None, suppress_health_check=[HealthCheck.too_slow]
@@ -28,8 +31,10 @@ settings.load_profile("striate")
 
 
 @pytest.fixture(autouse=True)
-def _own_folder(tmp_path, monkeypatch):
+def _own_folder(tmp_path, tmp_path_factory, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    # No test finds what another, or the person who runs it, has left in a cache.
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
 
 
 @dataclass(frozen=True)

@@ -17,16 +17,22 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from striate.data.load import ImageData as ImageData
+    from striate.data.image_data import ImageData as ImageData
     from striate.data.load import load_data as load_data
     from striate.data.sources.source import from_arrays as from_arrays
     from striate.models.catalogue import create_model as create_model
     from striate.models.catalogue import networks as networks
     from striate.models.weights import load_pretrained as load_pretrained
-    from striate.runs.explain import explain as explain
-    from striate.runs.features import features as features
+    from striate.runs.check.check import check_data as check_data
+    from striate.runs.compare.result import compare as compare
+    from striate.runs.curve.curve import LearningCurve as LearningCurve
+    from striate.runs.curve.curve import learning_curve as learning_curve
+    from striate.runs.explain.explain import explain as explain
+    from striate.runs.explain.features import features as features
     from striate.runs.predict import predict as predict
+    from striate.runs.preview.preview import preview as preview
     from striate.runs.recipe import Recipe as Recipe
+    from striate.runs.resume import resume as resume
     from striate.runs.run import Run as Run
     from striate.runs.run import load_run as load_run
     from striate.runs.summary import summary as summary
@@ -34,18 +40,24 @@ if TYPE_CHECKING:
     from striate.runs.train import train_recipe as train_recipe
 
 _HOMES = {
-    "ImageData": "striate.data.load",
+    "ImageData": "striate.data.image_data",
+    "LearningCurve": "striate.runs.curve.curve",
     "Recipe": "striate.runs.recipe",
     "Run": "striate.runs.run",
+    "check_data": "striate.runs.check.check",
+    "compare": "striate.runs.compare.result",
     "create_model": "striate.models.catalogue",
-    "explain": "striate.runs.explain",
-    "features": "striate.runs.features",
+    "explain": "striate.runs.explain.explain",
+    "features": "striate.runs.explain.features",
     "from_arrays": "striate.data.sources.source",
+    "learning_curve": "striate.runs.curve.curve",
     "load_data": "striate.data.load",
     "load_pretrained": "striate.models.weights",
     "load_run": "striate.runs.run",
     "networks": "striate.models.catalogue",
     "predict": "striate.runs.predict",
+    "preview": "striate.runs.preview.preview",
+    "resume": "striate.runs.resume",
     "summary": "striate.runs.summary",
     "train": "striate.runs.train",
     "train_recipe": "striate.runs.train",

@@ -144,7 +144,7 @@ def test_a_misfit_names_the_layer_and_keeps_what_ran():
     with pytest.raises(GeometryError, match="cannot take pictures of 5×5×1") as caught:
         audit(model, (1, 5, 5))
     assert caught.value.where == "2"
-    assert [x.output for x in caught.value.audit.layers] == [(2, 3, 3), (18,), None]
+    assert [x.output for x in caught.value.audit.layers] == [(2, 3, 3), (18,)]
 
 
 def test_a_lazy_network_says_what_to_do():
@@ -224,3 +224,17 @@ def test_a_forward_that_catches_its_own_error():
     found = audit(Catches(), (1, 4, 4))
     assert found.layers[-1].name == "good"
     assert found.layers[-1].output == (1, 4, 4)
+
+
+class Asserting(nn.Module):
+    """Runs an operation that gives out no tensor."""
+
+    def forward(self, x):
+        torch.ops.aten._assert_tensor_metadata(x, dtype=torch.float32)
+        return torch.relu(x)
+
+
+def test_operations_without_a_result_are_passed_over():
+    found = audit(Asserting(), (1, 4, 4))
+    assert [o.name for layer in found.layers for o in layer.operations] == ["relu"]
+    assert found.memory is not None

@@ -12,8 +12,8 @@ import striate as st
 from pictures import image as as_image
 from pictures import snapshot, stripes
 from striate.core.errors import DataError, SettingError
-from striate.runs.explain import explain_pictures
-from striate.runs.subject import subject
+from striate.runs.explain.explain import explain_pictures
+from striate.runs.explain.subject import subject
 
 FILE = """
 import torch
@@ -183,7 +183,7 @@ def test_five_channels_and_no_weights(tmp_path):
         nn.Linear(4, 2),
     )
     run = st.train(model, data, epochs=2, out=tmp_path / "run")
-    from striate.runs.subject import Subject
+    from striate.runs.explain.subject import Subject
 
     about = Subject(
         name="five",

@@ -176,7 +176,7 @@ def test_a_misfit_shows_what_ran_and_the_sizes_that_fit(striate, file):
     assert "body.1" in said.out
     assert "cannot take pictures of 9×9×1" in said.err
     assert "where: head" in said.err
-    assert "Linear got 81" in said.err
+    assert "the layer takes 64 numbers and got 81" in said.err
     assert "use a side of 8" in said.err
     said = striate("summary", f"{file}:Net", "--in-chans", "3", "--image-size", "8")
     assert "give it 1 channel (" in said.err
@@ -263,6 +263,25 @@ def test_a_run_folder(striate, shared_run):
     assert data["picture"] == "8×8×1"
     real = striate("summary", shared_run.path, "--real", "--json").json
     assert real["totals"]["macs"] == data["totals"]["macs"]
+
+
+def test_effective_fields_beside_the_theory(striate, shared_run, tmp_path):
+    said = striate("summary", shared_run.path, "--effective", "digits", "--json").json
+    rows = {row["layer"]: row for row in said["effective"]["rows"]}
+    assert rows["conv2"]["receptive_field"] == "8×8"
+    assert all(0 < row["used"] <= 1 for row in rows.values())
+    page = tmp_path / "page.html"
+    named = ("lenet5_modern", "--effective", "digits", "--html", page)
+    text = striate("summary", *named).out
+    assert "The weights are initial ones, not trained." in text
+    assert "Effective receptive fields" in page.read_text("utf-8")
+
+
+def test_effective_fields_of_a_module_on_a_batch():
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten())
+    found = st.summary(model, (3, 8, 8), effective=torch.rand(2, 3, 8, 8))
+    assert found.effective.rows[0][:2] == ("0", "3×3")
+    assert "not trained" not in found.effective.note
 
 
 def test_in_python_any_module():

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from striate.core import files
+from striate.core import files, folders, lines
 from striate.core.errors import RunError, StorageError
 
 
@@ -22,7 +22,7 @@ from striate.core.errors import RunError, StorageError
         (errno.EMFILE, "Too many open files"),
     ],
 )
-@pytest.mark.parametrize("call", ["fsync", "replace", "fdopen"])
+@pytest.mark.parametrize("call", ["fsync", "replace", "write", "open"])
 def test_a_refused_write_leaves_the_old_file(
     tmp_path, monkeypatch, number, words, call
 ):
@@ -52,7 +52,11 @@ def test_an_error_without_a_number():
         raise OSError("odd thing")
 
 
-def test_free_space_unknown(tmp_path):
+def test_free_space_unknown(tmp_path, monkeypatch):
+    def refuse(folder):
+        raise OSError(errno.EIO, "x")
+
+    monkeypatch.setattr(files.shutil, "disk_usage", refuse)
     told = pytest.raises(StorageError, match="free space unknown")
     with told, files.storage_errors(tmp_path / "none/file", 7):
         raise OSError(errno.EIO, "x")
@@ -150,3 +154,24 @@ def test_hashes(tmp_path):
     assert files.hash_rows([("a", 1)]) == files.hash_rows([("a", 1)])
     assert files.hash_rows([("a",), ("b",)]) != files.hash_rows([("b",), ("a",)])
     files.hash_rows([("caf\udce9",)])
+
+
+def test_lines_let_go_of_a_file_that_cannot_be_cut_back(tmp_path, monkeypatch):
+    """Else each attempt would keep a handle open until the process may open no more."""
+    path = tmp_path / "log.txt"
+    opened = []
+
+    def refuse(handle, size):
+        opened.append(handle)
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "ftruncate", refuse)
+    with pytest.raises(StorageError, match="input/output error"):
+        lines.Lines(path)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(opened[0])
+
+
+def test_removing_a_folder_that_is_gone_already(tmp_path):
+    folders.remove_folder(tmp_path / "gone")
+    assert list(tmp_path.iterdir()) == []

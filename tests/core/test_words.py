@@ -17,7 +17,7 @@ from striate.core.errors import (
 )
 from striate.core.registry import Registry, nearest, unknown
 from striate.core.seeds import derive, generator, permutation
-from striate.core.spec import ImageSpec, Labels, Preprocess
+from striate.core.spec import ImageSpec, Labels, Preprocess, normalisation
 from striate.core.taps import tapped, untouched
 
 # --- errors
@@ -27,7 +27,7 @@ def test_every_error_is_of_one_family():
     kinds = [e for e in vars(errors).values() if isinstance(e, type)]
     assert all(issubclass(kind, StriateError) for kind in kinds)
     codes = {kind.__name__: kind.exit_code for kind in kinds if kind.exit_code != 2}
-    assert codes == {"NonFiniteError": 1, "InterruptedRunError": 130}
+    assert codes == {"NonFiniteError": 1, "WorkerError": 1, "InterruptedRunError": 130}
 
 
 def test_an_error_as_text_and_as_json():
@@ -77,19 +77,24 @@ def test_preprocess_refuses():
 
 
 UNIT = st.floats(0, 1, allow_nan=False)
+STATISTICS = st.integers(1, 5).flatmap(
+    lambda count: st.lists(
+        st.tuples(UNIT, st.floats(1e-3, 1)), min_size=count, max_size=count
+    )
+)
 
 
 @given(
-    st.integers(1, 5),
     st.integers(1, 900),
     st.integers(1, 900),
     st.sampled_from(["squash", "crop", "pad"]),
     st.integers(0, 255),
-    st.lists(st.tuples(UNIT, UNIT), max_size=5),
+    STATISTICS,
 )
-def test_preprocess_round_trip(channels, height, width, resize, background, stats):
+def test_preprocess_round_trip(height, width, resize, background, stats):
     import json
 
+    channels = len(stats)
     made = Preprocess(
         channels=channels,
         height=height,
@@ -102,6 +107,28 @@ def test_preprocess_round_trip(channels, height, width, resize, background, stat
     assert Preprocess.from_dict(json.loads(json.dumps(made.as_dict()))) == made
     assert made.spec == ImageSpec(channels=channels, height=height, width=width)
     assert made.spec.shape == (channels, height, width)
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ({"background": 256}, "background must be 0–255, got 256"),
+        ({"white": 254}, "white must be 255–65535, got 254"),
+        ({"height": 0}, "channels and sides must be at least 1"),
+    ],
+)
+def test_preprocess_refuses_what_no_picture_has(setting, said):
+    with pytest.raises(SettingError, match=said):
+        Preprocess(**{"channels": 3, "height": 8, "width": 8, **setting})
+
+
+def test_normalisation_by_name():
+    with pytest.raises(UnknownNameError, match="did you mean imagenet"):
+        normalisation("imagnet", None, None, 3)
+    mean, std = normalisation("imagenet", None, None, 1)
+    # Grey is the mean of the three channels, in level and in spread.
+    assert mean == pytest.approx(((0.485 + 0.456 + 0.406) / 3,), abs=1e-6)
+    assert std == pytest.approx(((0.229 + 0.224 + 0.225) / 3,), abs=1e-6)
 
 
 def test_labels():

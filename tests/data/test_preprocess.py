@@ -9,8 +9,13 @@ from PIL import Image
 
 from striate.core.errors import DataError
 from striate.core.spec import Preprocess
-from striate.data import preprocess as room
-from striate.data.preprocess import batch_to_input, normalise, statistics, to_input
+from striate.data.picture import preprocess as room
+from striate.data.picture.preprocess import (
+    batch_to_input,
+    normalise,
+    statistics,
+    to_input,
+)
 
 
 @settings(max_examples=60, deadline=None)
@@ -100,6 +105,28 @@ def test_constant_pictures_stay_finite():
     assert (mean, std) == ((0.2,), (round(1 / 255, 6),))
     p = make("squash", 2, 2, mean=mean, std=std)
     assert normalise(torch.full((1, 2, 2, 1), 51).byte(), p).abs().max() < 1e-3
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_large_pictures_are_normalised_to_the_same_bit(monkeypatch, channels):
+    """One by one in the cache, or a whole batch at once; with long rows, too."""
+    p = Preprocess(
+        channels=channels,
+        height=19,
+        width=23,
+        mean=(0.485, 0.456, 0.406)[:channels],
+        std=(0.229, 0.224, 0.225)[:channels],
+    )
+    generator = torch.Generator().manual_seed(0)
+    shape = 5, 19, 25, channels
+    pixels = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
+    for batch in (pixels, pixels[:, :, :23], pixels[:1]):
+        whole = normalise(batch, p)
+        with monkeypatch.context() as patch:
+            patch.setattr(room, "_LARGE", 1)
+            alone = normalise(batch, p)
+        assert torch.equal(whole, alone)
+        assert whole.stride() == alone.stride()
 
 
 def test_normalise_leaves_its_input_alone():

@@ -9,12 +9,12 @@ import pytest
 
 from striate.core.errors import DataError
 from striate.core.spec import Labels
-from striate.data import scan
 from striate.data.load import load_data, load_labelled
 from striate.data.sources.find import find_source
 from striate.data.sources.idx import read_idx
 from striate.data.sources.named import FASHION_CLASSES, fashion_mnist
 from striate.data.sources.source import from_arrays
+from striate.data.store import memory
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (40, 6, 5), np.uint8)
 NUMBERS = (np.arange(40) % 3).astype(np.uint8)
@@ -43,7 +43,7 @@ def test_idx(tmp_path, zipped):
         assert (source.arrays[:40, ..., 0] == PIXELS).all()
         assert source.labels.names == ("0", "1", "2")
         assert [r.part for r in source.records] == ["train"] * 40 + ["test"] * 9
-    data = load_data(folder)
+    data = load_data(folder, exact=True)
     assert {n: len(p) for n, p in data.parts.items()} == {
         "train": 34,
         "val": 6,
@@ -198,21 +198,23 @@ def test_load_labelled():
 
 def test_memory_is_what_can_be_had_not_what_is_idle(monkeypatch, tmp_path):
     """Free pages leave out the caches, which reading the pictures has just filled."""
-    known = scan._available_bytes()
+    known = memory.available_bytes()
     assert known > 1 << 24
+    assert memory.fits(0.5 * known)
+    assert not memory.fits(2 * known)
 
     def nowhere(self, *words, **options):
         raise OSError
 
     monkeypatch.setattr(Path, "read_text", nowhere)
-    assert scan._available_bytes() > 0
+    assert memory.available_bytes() > 0
 
     def unknown(name):
         raise ValueError
 
-    monkeypatch.setattr(scan.os, "sysconf", unknown)
-    assert scan._available_bytes() is None
-    scan._check_memory((10**9, 10**3, 10**3, 3))
+    monkeypatch.setattr(memory.os, "sysconf", unknown)
+    assert memory.available_bytes() is None
+    assert memory.fits(10**18)
 
 
 def test_progress_of_reading(shared_folder):

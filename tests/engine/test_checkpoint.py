@@ -1,6 +1,5 @@
 """Weights on disk: whole or not at all, of this network or not at all, never pickle."""
 
-import errno
 import json
 import os
 import pickle  # noqa: TID251 - what must be refused is made with it
@@ -11,15 +10,16 @@ import pytest
 import torch
 from torch import nn
 
-from striate.core.errors import StorageError, WeightsError
+from striate.core.errors import WeightsError
 from striate.engine.checkpoint import (
-    Keeper,
+    OptimizerState,
     differences,
     load_weights,
+    packed,
     read_weights,
     save_weights,
+    unpacked,
 )
-from striate.engine.loop import EpochDone, StepDone
 from striate.engine.optim import make_optimizer
 from striate.engine.step import train_step
 
@@ -153,78 +153,56 @@ def test_every_truncation_is_refused(tmp_path):
             read_weights(path)
 
 
-# --- the keeper
+def test_tied_weights_are_written_twice(tmp_path):
+    """The format knows no sharing, and refuses tensors that lie in one memory."""
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    model[1].weight = model[0].weight
+    save_weights(tmp_path / "tied", model.state_dict())
+    other = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    load_weights(other, tmp_path / "tied")
+    assert same(other, model.state_dict())
 
 
-def epoch(number, best):
-    zeros = dict.fromkeys(
-        ("train_loss", "val_loss", "val_accuracy", "lr", "seconds"), 0.0
-    )
-    return EpochDone(epoch=number, best=best, **zeros)
+# --- the optimiser's state
 
 
-@pytest.fixture
-def keeper(tmp_path):
-    model = net()
-    optimizer = make_optimizer(model, "adamw", 0.01, 0.9, 0.1)
-    train_step(model, torch.randn(4, 1, 4, 4), torch.tensor([0, 1, 0, 1]), optimizer)
-    return Keeper(tmp_path / "weights", model, optimizer)
+def stepped(name, layout=torch.contiguous_format, momentum=0.9, steps=3):
+    torch.manual_seed(0)
+    model = net().to(memory_format=layout)
+    optimizer = make_optimizer(model, name, 0.01, momentum, 0.1)
+    for i in range(steps):
+        x = torch.randn(4, 1, 4, 4, generator=torch.Generator().manual_seed(i))
+        train_step(model, x, torch.tensor([0, 1, 0, 1]), optimizer)
+    return model, optimizer
 
 
-def test_best_is_kept_and_last_goes_on(keeper, tmp_path):
-    keeper.on_step(StepDone(0, 6, 0.1, 0.1, 4, 0.1))
-    keeper.on_epoch(epoch(0, best=True))
-    best = read_weights(tmp_path / "weights/best.safetensors")
-    with torch.no_grad():
-        keeper.model[3].bias += 1
-    keeper.on_epoch(epoch(1, best=False))
-    assert torch.equal(
-        best["3.bias"], read_weights(tmp_path / "weights/best.safetensors")["3.bias"]
-    )
-    last = tmp_path / "weights/last"
-    assert same(keeper.model, read_weights(last / "model.safetensors"))
-    state = json.loads((last / "state.json").read_text())
-    assert (state["epochs_done"], state["steps_done"]) == (2, 7)
-    assert [group["weight_decay"] for group in state["optimizer"]] == [0.1, 0.0]
-    assert [group["params"] for group in state["optimizer"]] == [[0, 1], [2, 3, 4, 5]]
-    moments = read_weights(last / "optimizer.safetensors")
-    assert {name.split(".")[1] for name in moments} == {"step", "exp_avg", "exp_avg_sq"}
-    assert len(moments) == 18
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
+def test_an_optimiser_goes_on_to_the_bit(name, layout):
+    """Without the parameter's memory order fused kernels would mix up the moments."""
+    whole, _ = stepped(name, layout, steps=6)
+    model, optimizer = stepped(name, layout)
+    kept = unpacked(packed(OptimizerState(optimizer).state_dict()), Path("kept"))
+    other = net().to(memory_format=layout)
+    other.load_state_dict(model.state_dict())
+    fresh = make_optimizer(other, name, 0.01, 0.9, 0.1)
+    OptimizerState(fresh).load_state_dict(kept)
+    for i in range(3, 6):
+        x = torch.randn(4, 1, 4, 4, generator=torch.Generator().manual_seed(i))
+        train_step(other, x, torch.tensor([0, 1, 0, 1]), fresh)
+    assert same(other, whole.state_dict())
 
 
-def test_an_optimiser_whose_state_is_empty(tmp_path):
+def test_an_optimiser_whose_state_is_empty():
     """SGD without momentum keeps None beside its parameters."""
-    model = net()
-    optimizer = make_optimizer(model, "sgd", 0.01, 0.0, 0.0)
-    train_step(model, torch.randn(4, 1, 4, 4), torch.tensor([0, 1, 0, 1]), optimizer)
-    Keeper(tmp_path, model, optimizer).save_last()
-    assert read_weights(tmp_path / "last/optimizer.safetensors") == {}
+    _, optimizer = stepped("sgd", momentum=0.0)
+    state = OptimizerState(optimizer)
+    assert state.state_dict() == {}
+    state.load_state_dict({})
 
 
-@pytest.mark.parametrize(
-    "name", ["best.safetensors", "model.safetensors", "state.json"]
-)
-def test_a_full_disk_spares_the_previous_checkpoint(
-    keeper, tmp_path, monkeypatch, name
-):
-    keeper.on_epoch(epoch(0, best=True))
-    before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
-    with torch.no_grad():
-        keeper.model[3].bias += 1
-    replace = os.replace
-
-    def full(source, target):
-        if str(target).endswith(name):
-            raise OSError(errno.ENOSPC, "No space left on device")
-        replace(source, target)
-
-    monkeypatch.setattr(os, "replace", full)
-    with pytest.raises(StorageError) as caught:
-        keeper.on_epoch(epoch(1, best=True))
-    assert f"could not save {name}: the disk is full (" in caught.value.what
-    assert "bytes needed" in caught.value.what
-    assert {p for p in tmp_path.rglob("*") if p.is_file()} == set(before)
-    target = next(p for p in before if p.name == name)
-    assert target.read_bytes() == before[target]
-    for path in (p for p in before if p.suffix == ".safetensors"):
-        read_weights(path)
+@pytest.mark.parametrize("name", ["6.exp_avg", "x.exp_avg", "exp_avg"])
+def test_state_of_another_optimiser_is_refused(name):
+    _, optimizer = stepped("adamw")
+    with pytest.raises(WeightsError, match=f"of another network: '{name}'"):
+        OptimizerState(optimizer).load_state_dict({name: torch.zeros(1)})

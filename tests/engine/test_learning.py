@@ -11,8 +11,9 @@ from torch import nn
 from striate.core.errors import NonFiniteError, SettingError, UnknownNameError
 from striate.engine.evaluate import evaluate
 from striate.engine.interrupt import polite_interrupt
-from striate.engine.loop import EpochDone, Plan, fit
+from striate.engine.loop import Plan, fit
 from striate.engine.optim import OPTIMIZERS, make_optimizer, set_rate
+from striate.engine.position import EpochDone
 from striate.engine.schedule import END, SCHEDULES, START, WARM_SHARE
 from striate.engine.step import train_step
 
@@ -23,8 +24,8 @@ class Data:
     def __init__(self, *batches):
         self.batches = batches
 
-    def __call__(self, epoch=0):
-        return iter(self.batches)
+    def __call__(self, epoch=0, start=0):
+        return iter(self.batches[start:])
 
     def __len__(self):
         return len(self.batches)
@@ -250,7 +251,9 @@ def test_nan_names_epoch_and_step_and_spares_the_weights():
 
     with pytest.raises(NonFiniteError) as caught:
         learn(model, Data(*[(x, y)] * 4), Data((x, y)), [Watch()])
-    assert caught.value.what == "the training loss became nan"
+    assert caught.value.what == (
+        "the training loss became nan, and not when the same batch was run again"
+    )
     assert caught.value.where == "epoch 2, step 2"
     assert caught.value.fix == "lower --lr; the last good weights are kept"
     for name, parameter in model.named_parameters():
@@ -263,7 +266,9 @@ def test_validation_that_blows_up_is_never_the_best():
     notes = Notes()
     with pytest.raises(NonFiniteError) as caught:
         learn(net(), Data((x, y)), Data((x * float("inf"), y)), [notes])
-    assert caught.value.what == "the validation loss became nan"
+    assert caught.value.what == (
+        "the validation loss became nan, first in the pictures"
+    )
     assert caught.value.where == "epoch 1, after step 1"
     assert notes.epochs == []
 

@@ -19,7 +19,7 @@ from striate.core.errors import (
 from striate.core.spec import Preprocess
 from striate.look.capture import chosen, features
 from striate.look.statistics import activation_statistics
-from striate.runs.tensor_file import TensorFile
+from striate.runs.explain.tensor_file import TensorFile
 
 
 @pytest.mark.parametrize("channels", [1, 3, 5])

@@ -4,17 +4,17 @@ import pytest
 import torch
 from torch import nn
 
-import striate.look.cam as cam
+import striate.look.evidence.cam as cam
 from strangers import STRANGERS, Functional, InPlace, Reused, Unchanged, stranger
 from striate.core.errors import GeometryError, SettingError, UnknownNameError
-from striate.look.cam import cam_map, see
-from striate.look.ending import ending
-from striate.look.evidence import METHODS, class_map, evidence
-from striate.look.integrated import integrated_gradients
-from striate.look.occlusion import Cover, occlusion
-from striate.look.question import Question, ask
+from striate.look.evidence.cam import cam_map, see
+from striate.look.evidence.ending import ending
+from striate.look.evidence.evidence import METHODS, class_map, evidence
+from striate.look.evidence.integrated import integrated_gradients
+from striate.look.evidence.occlusion import Cover, occlusion
+from striate.look.evidence.question import Question, ask
+from striate.look.evidence.trust import rank_correlation, removal, weight_dependence
 from striate.look.spatial import calls_of, place
-from striate.look.trust import rank_correlation, removal, weight_dependence
 from striate.models.catalogue import create_model
 
 CAT = Question(target=1, words="cat")
@@ -274,7 +274,7 @@ def test_a_map_that_ignores_the_weights_gets_the_red_stamp(monkeypatch):
     assert weight_dependence(model, x[0].mean(0).abs(), blind) == 1
     assert weight_dependence(model, torch.zeros(32, 32), blind) is None
     monkeypatch.setattr(
-        "striate.look.evidence.cam_map", lambda network, x, *_: blind(0)
+        "striate.look.evidence.evidence.cam_map", lambda network, x, *_: blind(0)
     )
     stamped = evidence(model, x, method="gradcam")
     assert stamped.trust.blind

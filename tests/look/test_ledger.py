@@ -9,9 +9,9 @@ from torch.nn import functional as F
 from strangers import STRANGERS, Functional, InPlace, Unchanged, stranger
 from striate.audit.network import audit
 from striate.core.errors import GeometryError, SettingError, UnknownNameError
-from striate.look.entry import CHOICE, COPY, FUNCTION, PICTURE, SUM
-from striate.look.ledger import Ledger
-from striate.look.shares import shares
+from striate.look.ledger.entry import CHOICE, COPY, FUNCTION, PICTURE, SUM
+from striate.look.ledger.ledger import Ledger
+from striate.look.ledger.shares import shares
 from striate.look.tape import Ref, record
 from striate.models.catalogue import create_model, networks
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from strangers import STRANGERS, stranger
-from striate.look.ledger import Ledger
-from striate.look.opening import opened
+from striate.look.ledger.ledger import Ledger
+from striate.look.ledger.opening import opened
 
 
 def number(text):

@@ -8,7 +8,7 @@ from strangers import STRANGERS, InPlace, Reused, Unchanged, stranger
 from striate.audit.network import audit
 from striate.core.errors import DataError, GeometryError, SettingError
 from striate.look.capture import features
-from striate.look.fields import effective_field, width_of
+from striate.look.effective import unit_field
 from striate.look.patches import habits, selectivity
 from striate.look.spatial import calls_of
 
@@ -70,8 +70,8 @@ def test_the_effective_field_fills_the_theoretical_box_and_no_more(kind):
         alive = features(model, x, call)[call].abs().sum((0, 2, 3)).argmax()
         unit = (int(alive), shape[1] // 2, shape[2] - 1)
         with Unchanged(model):
-            field = effective_field(model, x, call, unit)
-        rows, columns = field.nonzero(as_tuple=True)
+            field = unit_field(model, x, call, unit)
+        rows, columns = field.energy.nonzero()
         (top, bottom), (left, right) = sight.box(*unit[1:])
         assert top <= rows.min()
         assert rows.max() <= bottom
@@ -83,18 +83,14 @@ def test_the_effective_field_fills_the_theoretical_box_and_no_more(kind):
     assert checked >= 3
 
 
-def test_widths_and_wrong_units():
-    assert width_of(torch.zeros(3, 3)) == 0
-    lone = torch.zeros(5, 5)
-    lone[2, 2] = 1
-    assert width_of(lone) == 1
+def test_units_that_are_not_there_and_later_calls():
     model = stranger(InPlace)
     x = torch.randn(1, 3, 12, 12)
     with Unchanged(model), pytest.raises(SettingError, match="no unit"):
-        effective_field(model, x, "body.1", (0, 6, 0))
+        unit_field(model, x, "body.1", (0, 6, 0))
     with pytest.raises(GeometryError, match="no map"):
-        effective_field(model, x, "fc", (0, 0, 0))
+        unit_field(model, x, "fc", (0, 0, 0))
     x = torch.randn(9, 3, 12, 12)
-    later = effective_field(stranger(Reused), x, "again #2", (0, 5, 5))
-    sooner = effective_field(stranger(Reused), x, "again", (0, 5, 5))
+    later = unit_field(stranger(Reused), x, "again #2", (0, 5, 5)).energy
+    sooner = unit_field(stranger(Reused), x, "again", (0, 5, 5)).energy
     assert ((later > 0).sum(), (sooner > 0).sum()) == (49, 25)

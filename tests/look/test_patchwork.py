@@ -5,12 +5,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-import striate.look.occlusion as occlusions
+import striate.look.evidence.occlusion as occlusions
 from strangers import STRANGERS, Unchanged, stranger
 from striate.core.taps import untouched
-from striate.look.occlusion import Cover, occlusion, plain_scores
-from striate.look.patchwork import NotBatchedError, Patchwork
-from striate.look.question import Question
+from striate.look.evidence.occlusion import Cover, occlusion, plain_scores
+from striate.look.evidence.patchwork import NotBatchedError, Patchwork
+from striate.look.evidence.question import Question
 from striate.look.tape import record
 from striate.models.catalogue import create_model
 
@@ -150,7 +150,9 @@ def test_awkward_networks():
 
 def test_a_difference_is_noticed(monkeypatch):
     """Take the guard's reason away and it must refuse: a rule that is wrong."""
-    monkeypatch.setattr("striate.look.patchwork._reached", lambda s, n, *_: (s, n))
+    monkeypatch.setattr(
+        "striate.look.evidence.patchwork._reached", lambda s, n, *_: (s, n)
+    )
     model, x = stranger(STRANGERS[2]), torch.randn(1, 3, 16, 16)
     cover = Cover(window=(2, 2), stride=(2, 2), value=3.0)
     mine, whole = both(model, x, cover)
@@ -178,6 +180,6 @@ def test_only_boxes_are_computed(monkeypatch):
     boxes = cover.boxes(40, 40)
     with torch.no_grad():
         work = Patchwork(record(model, x), record(model, x.repeat(2, 1, 1, 1)))
-        monkeypatch.setattr("striate.look.patchwork.F.conv2d", conv2d)
+        monkeypatch.setattr("striate.look.evidence.patchwork.F.conv2d", conv2d)
         work.run(occlusions._boxes(x, boxes, cover))
     assert seen == [(8, 8), (10, 10)]

@@ -19,7 +19,7 @@ COMMIT = {
     *("lenet5", "lenet5_modern", "notes_grey", "notes_colour", "alexnet"),
     *("alexnet_one_tower", "vgg11_bn", "googlenet", "googlenet_bn", "googlenet_no_aux"),
     *("resnet18", "plain18", "resnet50", "resnet50_v1_5", "cifar_resnet20"),
-    *("cifar_plain20", "mobilenet_v2"),
+    *("cifar_plain20", "mobilenet_v2", "swift", "swift_wide"),
 }
 EVERY = [pytest.param(n, marks=() if n in COMMIT else pytest.mark.slow) for n in NAMES]
 CLASSES = 3
@@ -35,6 +35,7 @@ SMALL = {
     "plain": (65, 48),
     "cifar": (16, 20),
     "mobilenet": (65, 48),
+    "swift": (20, 16),
 }
 
 
@@ -86,10 +87,13 @@ def test_every_parameter_receives_a_gradient(name):
     loss = total_loss(F.cross_entropy, model(x), y)
     loss.backward()
     assert loss.isfinite()
-    without = [n for n, p in model.named_parameters() if p.grad is None]
-    dead = [n for n, p in model.named_parameters() if not p.grad.any()]
-    broken = [n for n, p in model.named_parameters() if not p.grad.isfinite().all()]
-    assert (without, dead, broken) == ([], [], [])
+    learning = {n: p.grad for n, p in model.named_parameters() if p.requires_grad}
+    assert len(learning) >= len(list(model.parameters())) - 1  # computed filters
+    without = [n for n, grad in learning.items() if grad is None]
+    assert without == []
+    dead = [n for n, grad in learning.items() if not grad.any()]
+    broken = [n for n, grad in learning.items() if not grad.isfinite().all()]
+    assert (dead, broken) == ([], [])
 
 
 @pytest.mark.parametrize("name", EVERY)

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from striate.audit.trace import trace
 
 import striate as st
+from striate.audit.network import audit
 from striate.models.catalogue import create_model
 
 PAPER = {"c1": 156, "s2": 12, "c3": 1_516, "s4": 32, "c5": 48_120, "f6": 10_164}
@@ -12,7 +12,7 @@ PAPER = {"c1": 156, "s2": 12, "c3": 1_516, "s4": 32, "c5": 48_120, "f6": 10_164}
 
 def test_the_papers_60_000():
     model = create_model("lenet5")
-    layers = {layer.name: layer for layer in trace(model, (1, 32, 32))}
+    layers = {layer.name: layer for layer in audit(model, (1, 32, 32)).layers}
     counts = {
         name: layer.parameters for name, layer in layers.items() if layer.parameters
     }
@@ -33,7 +33,7 @@ def test_the_papers_60_000():
 def test_the_modern_61_706():
     model = create_model("lenet5_modern")
     assert sum(p.numel() for p in model.parameters()) == 61_706
-    layers = {layer.name: layer for layer in trace(model, (1, 28, 28))}
+    layers = {layer.name: layer for layer in audit(model, (1, 28, 28)).layers}
     assert layers["pool2"].output == (16, 5, 5)
     assert [layers[n].parameters for n in ("conv1", "conv2", "fc1", "fc2", "head")] == [
         156,

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from striate.audit.trace import trace
 
+from striate.audit.network import audit
 from striate.core.errors import SettingError, UnknownNameError
 from striate.models.catalogue import catalogue_rows, create_model, networks
 
@@ -11,7 +11,7 @@ from striate.models.catalogue import catalogue_rows, create_model, networks
 def test_grey_shapes_and_counts():
     """4×28×28×1 → 4×28×28×25 → 4×14×14×25 → 4×14×14×50 → 4×7×7×50 → 4×2450."""
     model = create_model("notes_grey")
-    layers = {layer.name: layer for layer in trace(model, (1, 28, 28))}
+    layers = {layer.name: layer for layer in audit(model, (1, 28, 28)).layers}
     assert [
         layers[n].output for n in ("conv1", "pool1", "conv2", "pool2", "flatten")
     ] == [
@@ -28,7 +28,7 @@ def test_grey_shapes_and_counts():
 
 def test_colour_shapes_and_counts():
     model = create_model("notes_colour")
-    layers = {layer.name: layer for layer in trace(model, (3, 32, 32))}
+    layers = {layer.name: layer for layer in audit(model, (3, 32, 32)).layers}
     assert [layers[f"conv{i}"].output for i in (1, 2, 3)] == [
         (36, 32, 32),
         (72, 16, 16),

@@ -14,6 +14,7 @@ from striate.models.resnet import CIFAR, Design, cifar_resnet
 # layers counted by hand.
 MISSION, TORCHVISION, CAFFE = "mission.md", "torchvision's tables", "BVLC's model zoo"
 IDELBAYEV = "Idelbayev, pytorch_resnet_cifar10; He et al. 2015, table 6, in millions"
+OURS = "our own design: counted by hand"
 PROJECTIONS = 64 * 128 + 256 + 128 * 256 + 512 + 256 * 512 + 1024  # shortcuts B
 COUNTS = {
     "lenet5": (60_000, "LeCun et al. 1998, II.B"),
@@ -57,6 +58,10 @@ COUNTS = {
     "mobilenet_v2": (3_504_872, MISSION),
     "notes_grey": (250 + 11_300 + 24_510, MISSION),
     "notes_colour": (1_451_314, MISSION),
+    # Kernels, biases or gains layer by layer, by hand; whitening counts though frozen.
+    "swift": (624 + 10_464 + 20_832 + 23_530, OURS),
+    "swift_deep": (832 + 18_560 + 55_488 + 83_136 + 15_370, OURS),
+    "swift_wide": (832 + 18_560 + 73_984 + 147_712 + 11_530, OURS),
 }
 # The smallest square picture, from the papers' windows by hand, and who refuses less.
 SMALLEST = {

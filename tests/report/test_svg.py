@@ -36,15 +36,19 @@ def numbers(text: str) -> list[float]:
     st.lists(st.tuples(ANY, ANY, ANY, ANY), max_size=12),
     st.booleans(),
     st.booleans(),
+    st.booleans(),
     ANY,
 )
-@example([(0, 5e-324, 0, 1e308), (1, 1e308, -1e308, 1e308)], False, False, 0.5)
-@example([(1, 1e16, 1, 1), (2, 1e16 + 2, 1, 1)], False, True, 1)
-@example([(1, 1e-320, 1, 1), (2, 1e299, 1, 1)], True, False, NAN)
-def test_any_numbers_stay_inside_the_box(points, log, share, mark):
+@example([(0, 5e-324, 0, 1e308), (1, 1e308, -1e308, 1e308)], False, True, False, 0.5)
+@example([(1, 1e16, 1, 1), (2, 1e16 + 2, 1, 1)], False, False, True, 1)
+@example([(1, 1e-320, 1, 1), (2, 1e299, 1, 1)], True, False, False, NAN)
+@example([(-1, 1, 0, 2), (0, 1, 0, 2), (5, 1, 0, 2)], False, True, False, -1)
+def test_any_numbers_stay_inside_the_box(points, log, log_x, share, mark):
     x, y, low, high = tuple(zip(*points, strict=True)) or ((),) * 4
     band = Series(name="a", x=x, y=y, low=low, high=high)
-    chart = curve(band, line(), log_y=log, percent_y=share, mark=(mark, "best"))
+    chart = curve(
+        band, line(), log_y=log, log_x=log_x, percent_y=share, mark=(mark, "best")
+    )
     text = svg.curve(chart)
     assert all(-0.01 <= value <= 1000.01 for value in numbers(text))
     json.loads(Reader(text).nodes[0].attributes["data-points"])

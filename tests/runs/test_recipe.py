@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from striate.core.errors import SettingError, UnknownNameError
+from striate.data.augment.augment import RANGES, Augment, augmentation
 from striate.engine.optim import OPTIMIZERS
 from striate.engine.schedule import SCHEDULES
 from striate.runs.recipe import (
@@ -27,6 +28,30 @@ def test_the_names_are_those_of_the_registries():
     assert tuple(OPTIMIZERS) == tuple(DEFAULT_LR)
 
 
+def test_ranges_of_augmentation_are_settings():
+    """Their help and bounds are those of `Augment`; the preset fills what is left."""
+    recipe = make_recipe({"data": "digits"}, {"augment": "six", "rotate": "30"})
+    assert recipe.augmentation == augmentation("six", rotate=30.0)
+    assert recipe.resolved().shear == 10
+    assert make_recipe(recipe.resolved().as_dict()).augmentation == recipe.augmentation
+    for name in RANGES:
+        own = Augment.__dataclass_fields__[name].metadata
+        assert Recipe.__dataclass_fields__[name].metadata == own
+    with pytest.raises(SettingError, match="warp must be at most"):
+        make_recipe({"data": "digits", "warp": 0.2})
+    with pytest.raises(UnknownNameError, match="'sideways'"):
+        make_recipe({"data": "digits", "mirror": "sideways"})
+
+
+def test_a_preset_laid_over_ranges_starts_afresh():
+    """`--config args.yaml --augment none` must not leave the file's rotation on."""
+    old = make_recipe({"data": "digits", "augment": "six"}).resolved().as_dict()
+    assert not make_recipe(old, {"augment": "none"}).augmentation.acts
+    assert make_recipe(old, {"rotate": 3}).augmentation.shear == 10
+    mild = make_recipe(old, {"augment": "none", "rotate": 3}).augmentation
+    assert mild == Augment(rotate=3)
+
+
 POSITIVE = st.floats(1e-9, 1e3)
 SHARE = st.floats(0, 0.99)
 RECIPES = st.builds(
@@ -41,6 +66,11 @@ RECIPES = st.builds(
     schedule=st.sampled_from(SCHEDULE_NAMES),
     label_smoothing=SHARE,
     patience=st.integers(0, 99),
+    augment=st.sampled_from(["none", "mirror", "six"]),
+    rotate=st.none() | st.floats(0, 180),
+    mirror=st.none() | st.sampled_from(["none", "horizontal", "both"]),
+    warp=st.none() | st.floats(0, 0.12),
+    border=st.none() | st.sampled_from(["reflect", "edge", "background"]),
     image_size=st.none()
     | st.integers(1, 999)
     | st.tuples(st.integers(1, 9), st.integers(1, 9)),

@@ -1,7 +1,6 @@
 """A run from beginning to end: the folder, its truths, its ends before time."""
 
 import errno
-import io
 import json
 import os
 import shutil
@@ -29,8 +28,9 @@ from striate.core.errors import (
     WeightsError,
 )
 from striate.core.files import read_csv, read_json
-from striate.data.preprocess import normalise
-from striate.engine.checkpoint import read_weights
+from striate.data.picture.preprocess import normalise
+from striate.engine.checkpoint import put_weights, read_weights, unpacked
+from striate.engine.vault import Vault
 from striate.runs import folder as names
 from striate.runs import train as room
 from striate.runs.predict import predict, read_input
@@ -50,14 +50,18 @@ FILES = {
     "results.csv",
     "scores.json",
     "split.csv",
+    "timing.csv",
     "plots/accuracy.png",
     "plots/confusion.png",
     "plots/loss.png",
     "weights/best.safetensors",
     "weights/first_layer_initial.safetensors",
-    "weights/last/model.safetensors",
-    "weights/last/optimizer.safetensors",
-    "weights/last/state.json",
+    "weights/last/LATEST",
+    "weights/last/{end}/MANIFEST.json",
+    "weights/last/{end}/best.safetensors",
+    "weights/last/{end}/model.safetensors",
+    "weights/last/{end}/optimizer.safetensors",
+    "weights/last/{end}/state.json",
 }
 
 
@@ -74,7 +78,18 @@ def quick(data, out="run", **settings):
 
 
 def test_the_folder_is_complete_and_holds_no_leftovers(shared_run):
-    assert files_of(shared_run.path) == FILES
+    # The checkpoint of the beginning and that of the end: two sound ones are kept.
+    begin, end = "step-00000000-epoch-0000", "step-00000016-epoch-0004"
+    parts = (
+        "MANIFEST.json",
+        "model.safetensors",
+        "optimizer.safetensors",
+        "state.json",
+    )
+    expected = {name.format(end=end) for name in FILES}
+    expected |= {f"weights/last/{begin}/{part}" for part in parts}
+    assert files_of(shared_run.path) == expected
+    assert (shared_run.path / "weights/last/LATEST").read_text() == f"{end}\n"
     manifest = shared_run.manifest
     assert (manifest["status"], manifest["epochs"]) == ("done", 4)
     facts = manifest["data"]
@@ -85,7 +100,8 @@ def test_the_folder_is_complete_and_holds_no_leftovers(shared_run):
     assert len(shared_run.history) == 4
     lines = (shared_run.path / "events.jsonl").read_text().splitlines()
     events = [json.loads(line) for line in lines]
-    assert [e["step"] for e in events] == list(range(4 * 3))
+    steps = -(-len(shared_run.data.part("train")) // 8)
+    assert [e["step"] for e in events] == list(range(4 * steps))
     assert {row["split"] for row in read_csv(shared_run.path / "split.csv")} == {
         "train",
         "val",
@@ -180,7 +196,10 @@ def seconds_apart(path):
 
 
 def test_one_seed_one_result(shared_folder):
-    runs = [quick(shared_folder, f"run{i}", seed=s) for i, s in enumerate((7, 7, 8))]
+    runs = [
+        quick(shared_folder, f"run{i}", seed=s, val_fraction=0.3)
+        for i, s in enumerate((7, 7, 8))
+    ]
     best = [(run.path / names.BEST).read_bytes() for run in runs]
     assert best[0] == best[1] != best[2]
     rows = [seconds_apart(run.path / names.RESULTS) for run in runs]
@@ -346,26 +365,17 @@ def _fill_replace(monkeypatch, name):
     monkeypatch.setattr(os, "replace", full)
 
 
-class Full(io.StringIO):
-    """A file on a disk that is full after the header."""
-
-    def flush(self):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    def close(self):
-        super().close()
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-
 def _fill_results(monkeypatch):
-    real = Path.open
+    """After the header the disk takes no more of results.csv."""
+    write, met = os.write, []
 
-    def full(path, *words, **options):
-        if path.name == "results.csv" and "w" in words:
-            return Full()
-        return real(path, *words, **options)
+    def full(handle, payload):
+        met.append(os.readlink(f"/proc/self/fd/{handle}").endswith("results.csv"))
+        if sum(met) >= 2 and met[-1]:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(handle, payload)
 
-    monkeypatch.setattr(Path, "open", full)
+    monkeypatch.setattr(os, "write", full)
 
 
 def test_a_run_that_blows_up_keeps_its_good_weights(shared_folder, tmp_path):
@@ -381,7 +391,7 @@ def test_a_run_that_blows_up_keeps_its_good_weights(shared_folder, tmp_path):
 
 
 def test_an_unforeseen_error_leaves_a_stopped_run(shared_folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(room, "fit", lambda *_: 1 / 0)
+    monkeypatch.setattr(room, "learn", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         quick(shared_folder)
     manifest = read_json(tmp_path / "run/manifest.json")
@@ -394,11 +404,11 @@ def test_an_unforeseen_error_leaves_a_stopped_run(shared_folder, tmp_path, monke
 
 CHILD = """
 import pathlib, sys, time
-import striate.runs.train as room
+import striate.runs.steps as room
 from striate.cli.main import main
 real, wait = room.Batches.__call__, float(sys.argv[1])
-def slow(self, epoch=0):
-    for i, batch in enumerate(real(self, epoch)):
+def slow(self, epoch=0, start=0):
+    for i, batch in enumerate(real(self, epoch, start), start):
         if epoch and i:
             pathlib.Path(sys.argv[-1], "second-step").touch()
             time.sleep(wait)
@@ -448,14 +458,16 @@ def test_ctrl_c(shared_folder):
 
 def _check_stopped_once(said, code):
     assert code == 130
-    assert "stopped on request after" in said
-    assert "the last state is saved in once/weights/last" in said
+    assert "stopped on request after step " in said
+    assert "go on, exactly: striate train --resume once" in said
     assert "Traceback" not in said
     assert read_json(Path("once/manifest.json"))["status"] == "stopped"
-    state = read_json(Path("once/weights/last/state.json"))
-    assert state["steps_done"] > 3 * state["epochs_done"] >= 3
+    sealed, passed_over = Vault(Path("once/weights/last")).newest()
+    position = json.loads(sealed.files["state.json"])["position"]
+    assert position["step"] > 3 * position["epoch"] >= 3
+    assert passed_over == []
     run = Run("once")
-    run.model.load_state_dict(read_weights(run.path / "weights/last/model.safetensors"))
+    put_weights(run.model, unpacked(sealed.files["model.safetensors"], "x"), "x")
     assert not [f for f in files_of(run.path) if Path(f).name.startswith(".")]
     with pytest.raises(RunError, match="the test part was not judged"):
         run.predictions("test")
@@ -465,7 +477,7 @@ def test_arrays_and_files_agree(tmp_path):
     """A set held as arrays, saved as PNG files, predicts the same."""
     pixels = np.stack([stripes(i % 2, i, 9, 11) for i in range(24)])
     source = st.from_arrays("toy", pixels, ["ab"[i % 2] for i in range(24)])
-    data = st.load_data(source, image_size=(16, 16))
+    data = st.load_data(source, image_size=(16, 16), exact=True)
     run = st.train(
         st.create_model("notes_grey", num_classes=2, in_chans=1, image_size=16),
         data,

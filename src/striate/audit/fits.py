@@ -9,7 +9,8 @@ from functools import partial
 import torch
 from torch import nn
 
-from striate.audit.ghost import META, Ghost, ghost_of
+from striate.audit.ghost import Ghost, ghost_of
+from striate.audit.shapes import META
 from striate.core.taps import lent
 
 Shape = tuple[int, int, int]

@@ -15,12 +15,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from striate.audit.shapes import answer
+from striate.audit.shapes import META, answer
 
 See = Callable[[Any, tuple[Any, ...], Any], None]
 
 aten = torch.ops.aten
-META = torch.device("meta")
 
 # At this depth `torch.zeros(3)` and `torch.zeros(3, device="cpu")` look the same, so
 # both become ghosts; `torch.device("meta")` would keep the second real, and costs
@@ -76,7 +75,9 @@ class Ghost(TorchDispatchMode):  # type: ignore[no-untyped-call]
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
-        out = func(*args, **kwargs) if self._real else _haunt(func, args, kwargs)
+        out = None if self._real else answer(func, args, kwargs)
+        if out is None:
+            out = func(*args, **kwargs) if self._real else _haunt(func, args, kwargs)
         self._see(func, args, out)
         return out
 
@@ -98,9 +99,6 @@ def blueprint() -> Iterator[None]:
 def _haunt(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     if func in _MAKERS:
         return func(*args, **{**kwargs, "device": META})
-    out = answer(func, args, kwargs)
-    if out is not None:
-        return out
     if _mixed(args):
         args = tuple(_ghostly(arg) for arg in args)
     return func(*args, **kwargs)
@@ -133,7 +131,8 @@ def ghost_of(tensor: Tensor) -> Tensor:
     return ghost
 
 
-_PLAIN = (int, float, bool, str)
+_PLAIN = {int, float, bool, str, type(None), torch.dtype, torch.device}
+_TENSORS = {Tensor, nn.Parameter}
 
 
 def tensors_in(values: Any) -> list[Tensor]:
@@ -151,10 +150,16 @@ def tensors_in(values: Any) -> list[Tensor]:
         return []
     found: list[Tensor] = []
     for value in values:
-        if value is None or value.__class__ in _PLAIN:
+        kind = value.__class__
+        if kind in _PLAIN:
             continue
-        if isinstance(value, Tensor):
+        if kind in _TENSORS or isinstance(value, Tensor):
             found.append(value)
-        elif isinstance(value, list | tuple | dict):
+        elif isinstance(value, list | tuple | dict) and not _numbers(value):
             found += tensors_in(value)
     return found
+
+
+def _numbers(values: Any) -> bool:
+    """Tell a list such as a stride from one that may hold tensors."""
+    return values.__class__ is list and len(values) > 0 and values[0].__class__ is int

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from striate.audit.sight import Sight
 from striate.audit.windows import Windows
@@ -11,7 +12,7 @@ from striate.audit.windows import Windows
 Shape = tuple[int, ...]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Operation:
     """One thing that was computed.
 
@@ -23,6 +24,10 @@ class Operation:
         windows: Its kernel, stride, padding and dilation, if it slides one.
         given: What the units of its first input see.
         sight: What its own units see.
+        number: Its place in the order of all operations.
+        makers: Which of its inputs come of the picture, and the operations that made
+            them; −1 is the picture itself.
+        local: Each position of its output comes from the same position alone.
     """
 
     name: str
@@ -32,6 +37,9 @@ class Operation:
     windows: Windows | None = None
     given: Sight | None = None
     sight: Sight | None = None
+    number: int = 0
+    makers: tuple[tuple[int, int], ...] = ()
+    local: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +70,7 @@ class Layer:
     sight: Sight | None = None
     key: tuple[object, ...] = ()
 
-    @property
+    @cached_property
     def macs(self) -> int:
         """Multiply-adds of one picture, of those operations that have a rule."""
         return sum(operation.macs or 0 for operation in self.operations)

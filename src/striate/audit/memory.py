@@ -15,7 +15,7 @@ from striate.core.taps import followed
 
 # Numbers an optimiser keeps for each that learns (SGD with momentum). Fused, as in
 # our engine, its update needs nothing more.
-OPTIMISERS = {"sgd": 1, "adam": 2, "adamw": 2}
+OPTIMISERS = {"sgd": 1, "adam": 2, "adamw": 2, "muon": 2}  # muon: at most
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -50,7 +52,7 @@ class Audit:
     real: bool = False
     ends: dict[str, Row]
 
-    @property
+    @cached_property
     def macs(self) -> int:
         """Multiply-adds of one picture."""
         return sum(layer.macs for layer in self.layers)
@@ -133,6 +135,7 @@ def audit(
             real=real,
         )
         if stopped is not None:
+            recorder.abandon()
             raise _unfinished(stopped, recorder.place, known.audit()) from stopped
         if real:
             return known.audit(untrained="one picture was computed for real, no step")
@@ -262,6 +265,17 @@ def reason_of(error: Exception) -> str:
     return lines[0] if lines else type(error).__name__
 
 
+_PRODUCT = re.compile(r"got \[(?:\d+, )*(\d+)\] X \[(\d+), \d+\]")
+
+
+def _product_misfit(error: Exception) -> str:
+    """Say in numbers that a flattened map does not fit a dense layer."""
+    sides = _PRODUCT.search(str(error))
+    if sides is None:
+        return ""
+    return f" the layer takes {int(sides[2]):,} numbers and got {int(sides[1]):,}"
+
+
 _LOOKS = ("meta tensor", "_local_scalar_dense", "data-dependent", "'Meta'", "nonzero")
 
 
@@ -277,7 +291,7 @@ def _unfinished(
         fix = "add --real (real=True): one picture of zeros is then computed for real"
     else:
         size = shape_text(found.shape)
-        reason = f"{got} {reason_of(error)}"
+        reason = _product_misfit(error) or f"{got} {reason_of(error)}"
         what = f"the network cannot take pictures of {size}:{reason}"
         fix = "give a size or channels that fit"
     return UnfinishedError(what, where=where, fix=fix, audit=found, looks=looks)

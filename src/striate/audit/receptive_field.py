@@ -7,6 +7,7 @@ everything its inputs saw, and the result is marked as a bound.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -61,6 +62,26 @@ def follow(
     return blur_all(sights, shape)
 
 
+_PER_CHANNEL_NAMES = """
+    cat native_batch_norm cudnn_batch_norm _native_batch_norm_legit_no_training
+    _native_batch_norm_legit_functional
+"""
+_PER_CHANNEL = frozenset(_PER_CHANNEL_NAMES.split())
+
+
+@cache
+def is_local(func: Any) -> bool:
+    """Tell an operation that keeps positions apart, as ReLU and batch norm do.
+
+    Example:
+        >>> is_local(torch.ops.aten.relu.default), is_local(torch.ops.aten.mm.default)
+        (True, False)
+    """
+    name = func.overloadpacket.__name__
+    return name in _PER_CHANNEL or _element_wise(func, name)
+
+
+@cache
 def _element_wise(func: Any, name: str) -> bool:
     if name in _KEEPING or torch.Tag.pointwise in func.tags:
         return True

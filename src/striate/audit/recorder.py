@@ -11,16 +11,29 @@ from striate.audit.ghost import tensors_in
 from striate.audit.layer import Layer, Operation, Shape, functional_kind
 from striate.audit.ledger import Ledger
 from striate.audit.macs import count
-from striate.audit.receptive_field import follow
+from striate.audit.receptive_field import follow, is_local
 from striate.audit.sight import Sight, blur_all
 from striate.audit.windows import read_windows
 
 _SIGHT = "_striate_sight"
+_MAKER = "_striate_maker"
+PICTURE = -1  # the maker of what no operation made
 _SILENT = {"detach", "lift_fresh", "alias"}
 
 
 class Row:
     """A layer while it runs."""
+
+    __slots__ = (
+        "activation",
+        "key",
+        "module",
+        "operations",
+        "output",
+        "place",
+        "sight",
+        "weights",
+    )
 
     def __init__(self, place: str, module: nn.Module | None, key: tuple[Any, ...]):
         self.place = place
@@ -36,20 +49,26 @@ class Row:
 class Frame:
     """A module's call: the layer it writes to, and how many it has written."""
 
+    __slots__ = ("_shape", "call", "groups", "module", "name", "row", "whole")
+
     def __init__(
         self, name: str, module: nn.Module, call: int, inputs: object = ()
     ) -> None:
         first = inputs[0] if isinstance(inputs, tuple) and inputs else None
-        self.given = tuple(first.shape[1:]) if isinstance(first, Tensor) else None
+        self._shape = first.shape if isinstance(first, Tensor) else None
         self.name = name
         self.module = module
         self.call = call
-        self.whole = (
-            any(own is not None for own in module._parameters.values())
-            or not module._modules
+        self.whole = not module._modules or any(
+            own is not None for own in module._parameters.values()
         )
         self.row: Row | None = None
         self.groups = 0
+
+    @property
+    def given(self) -> Shape | None:
+        """Return the shape of one picture of its first input."""
+        return None if self._shape is None else tuple(self._shape[1:])
 
 
 class Recorder:
@@ -80,6 +99,7 @@ class Recorder:
         self.ends: dict[str, Row] = {}  # what each container gave out last
         self._stack = [Frame("", model, 0)]
         self._calls: dict[str, int] = {}
+        self._count = 0
         self._unused = {id(weight): weight for weight in weights}
         self._tainted: dict[int, Tensor] = {}
         for tensor in (*weights, *buffers):
@@ -130,6 +150,12 @@ class Recorder:
         self.rows.append(row)
         return row
 
+    def abandon(self) -> None:
+        """Strike out the layers that a failure left unfinished; they did not run."""
+        for row in [r for r in self.rows if r.module is not None and r.output is None]:
+            self.rows.remove(row)
+            self._unused.update((id(weight), weight) for weight in row.weights)
+
     def current(self) -> Row:
         """Return the row that an operation belongs to now."""
         frame = self._stack[-1]
@@ -139,41 +165,57 @@ class Recorder:
 
     def see(self, func: Any, args: tuple[Any, ...], out: Any) -> None:
         """Write down one operation."""
+        if self._places_only:
+            self._see_place(func, args, out)
+            return
         name = func.overloadpacket.__name__
         given, made = tensors_in(args), tensors_in(out)
         if name in _SILENT and given:
             same = sight_of(given[0], self._tainted)
             if same is not None:
-                show(made[0], same)
+                show(made[0], same, maker_of(given[0]))
             return
         if not made:
             return
         row = self.current()
-        if self._places_only:
-            for tensor in made:
-                self.ledger.enter(tensor)
-            return
         sources = []
         for place, tensor in enumerate(given):
-            if id(tensor) in self._unused:
-                row.weights.append(self._unused.pop(id(tensor)))
+            weight = self._unused.pop(id(tensor), None)
+            if weight is not None:
+                row.weights.append(weight)
             sight = sight_of(tensor, self._tainted)
             if sight is not None:
                 sources.append((place, sight))
+        makers = tuple((place, maker_of(given[place])) for place, _ in sources)
         sights = self._follow(func, args, sources, made) if sources else []
         self._account(row, made)
         shape = tuple(made[0].shape)
         row.operations.append(
             Operation(
                 name=name,
-                inputs=tuple(tuple(t.shape) for t in given),
+                inputs=tuple([tuple(t.shape) for t in given]),
                 output=shape,
                 macs=count(func, args, shape),
                 windows=read_windows(func, args),
                 given=sources[0][1] if sources else None,
                 sight=sights[0] if sights else None,
+                number=self._count,
+                makers=makers,
+                local=is_local(func),
             )
         )
+        for tensor in made if sources else ():
+            setattr(tensor, _MAKER, self._count)
+        self._count += 1
+
+    def _see_place(self, func: Any, args: tuple[Any, ...], out: Any) -> None:
+        if func.overloadpacket.__name__ in _SILENT and tensors_in(args):
+            return
+        made = tensors_in(out)
+        if made:
+            self.current()
+        for tensor in made:
+            self.ledger.enter(tensor)
 
     def _follow(
         self,
@@ -211,9 +253,15 @@ def _part_of_another(tensor: Tensor, args: tuple[Any, ...]) -> bool:
     return bool(args) and tensor is args[0] and tensor._base is not None
 
 
-def show(tensor: Tensor, sight: Sight) -> None:
+def show(tensor: Tensor, sight: Sight, maker: int = PICTURE) -> None:
     """Say what a tensor's units see, as of the input."""
     setattr(tensor, _SIGHT, sight)
+    setattr(tensor, _MAKER, maker)
+
+
+def maker_of(tensor: Tensor) -> int:
+    """Return the number of the operation that made a tensor of the picture."""
+    return int(getattr(tensor, _MAKER))
 
 
 def sight_of(tensor: Tensor, tainted: dict[int, Tensor]) -> Sight | None:

@@ -18,6 +18,7 @@ from striate.core.arithmetic import output_side, pooled_side, transposed_side
 from striate.core.errors import GeometryError
 
 aten = torch.ops.aten
+META = torch.device("meta")
 Rule = Callable[..., Any]
 
 # In-place operations that change the shape of what they work on.
@@ -57,13 +58,20 @@ def _in_place(*args: Any, **kwargs: Any) -> Any:
     return args[0] if isinstance(args[0], Tensor) and args[0].is_meta else None
 
 
+def _detached(x: Tensor) -> Any:
+    return x.detach() if x.is_meta else None
+
+
 def _new(like: Tensor, shape: Any, dtype: torch.dtype | None = None) -> Tensor:
-    return torch.empty(shape, dtype=dtype or like.dtype, device="meta")
+    return torch.empty(shape, dtype=dtype or like.dtype, device=META)
 
 
 def _plain(*tensors: Any) -> bool:
     """Tell tensors on the meta device, laid out row by row, from anything else."""
-    return all(t is None or (t.is_meta and t.is_contiguous()) for t in tensors)
+    for t in tensors:
+        if t is not None and not (t.is_meta and t.is_contiguous()):
+            return False
+    return True
 
 
 def _simple(tensor: Tensor) -> bool:
@@ -246,8 +254,10 @@ def _convolution_backward(
     bias_shape = None if bias is None else bias
     shapes = (x.shape, weight.shape, bias_shape)
     return tuple(
-        _new(x, shape) if wanted and shape is not None else None
-        for shape, wanted in zip(shapes, asked, strict=True)
+        [
+            _new(x, shape) if wanted and shape is not None else None
+            for shape, wanted in zip(shapes, asked, strict=True)
+        ]
     )
 
 
@@ -257,8 +267,10 @@ def _batch_norm_backward(
     channels = (x.shape[1],)
     shapes = (x.shape, channels, channels)
     return tuple(
-        _new(x, shape) if wanted else None
-        for shape, wanted in zip(shapes, rest[-1], strict=True)
+        [
+            _new(x, shape) if wanted else None
+            for shape, wanted in zip(shapes, rest[-1], strict=True)
+        ]
     )
 
 
@@ -267,6 +279,7 @@ def _like_second(gradient: Tensor, x: Tensor, *_: Any) -> Any:
 
 
 _RULES: dict[Any, Rule] = {
+    aten.detach.default: _detached,
     aten.convolution.default: _convolution,
     aten.native_batch_norm.default: _batch_norm,
     aten.max_pool2d_with_indices.default: _max_pool,

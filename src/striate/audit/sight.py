@@ -125,13 +125,15 @@ def change(sight: Sight, mark: int, how: Callable[[Axis], Axis]) -> Sight:
         axes = list(path)
         axes[mark] = how(path[mark])
         paths.append(tuple(axes))
-    return replace(sight, paths=tuple(paths))
+    return Sight(tuple(paths), sight.dims, sight.loose)
 
 
 def set_dim(sight: Sight, dim: int, atoms: Dim) -> Sight:
     """Return the sight with one dimension made of other atoms."""
+    if sight.dims[dim] == atoms:
+        return sight
     dims = (*sight.dims[:dim], atoms, *sight.dims[dim + 1 :])
-    return replace(sight, dims=dims)
+    return Sight(sight.paths, dims, sight.loose)
 
 
 def along(sight: Sight, dim: int, mark: int, how: Callable[[Axis], Axis]) -> Sight:
@@ -262,7 +264,7 @@ def _spread(sight: Sight, shape: Sequence[int]) -> Sight:
         dim if size == want else plain(want)
         for dim, size, want in zip(dims, sizes, shape, strict=True)
     )
-    return replace(sight, dims=grown)
+    return sight if grown == sight.dims else replace(sight, dims=grown)
 
 
 def _agreed(every: Sequence[tuple[Dim, ...]]) -> tuple[Dim, ...] | None:

@@ -9,10 +9,12 @@ from itertools import groupby
 
 from striate.audit.layer import Layer, shape_text
 from striate.audit.network import Audit
-from striate.audit.sight import Sight
+from striate.audit.sight import Path, Sight
 from striate.audit.windows import brief
 from striate.core.findings import Block, Cell, Column, Figure, Figures, Prose, Table
 from striate.core.units import size_text
+
+Fields = tuple[str, str, str]  # receptive field, jump, centre
 
 # Titles are torchinfo's where it has the column; ranks say what a narrow screen drops.
 COLUMNS = (
@@ -108,17 +110,21 @@ def layer_table(audit: Audit, depth: int | None = None, title: str = "") -> Tabl
     """
     layers = (*audit.layers, *audit.idle)
     shown = layers if depth is None else collapse(audit, layers, depth)
-    rows = tuple(_row(layer, audit) for layer in shown)
+    known: dict[tuple[Path, bool], Fields] = {}
+    rows = tuple(_row(layer, audit, known) for layer in shown)
     totals = _totals(audit, len(audit.layers))
     return Table(columns=COLUMNS, rows=rows, totals=totals, title=title)
 
 
-def _row(layer: Layer, audit: Audit) -> tuple[Cell, ...]:
-    field, jump, centre = field_texts(layer.sight)
+def _row(
+    layer: Layer, audit: Audit, known: dict[tuple[Path, bool], Fields]
+) -> tuple[Cell, ...]:
+    field, jump, centre = _known_texts(layer.sight, known)
+    windows = layer.windows
     return (
         layer.name,
         layer.kind,
-        "" if layer.windows is None else str(layer.windows),
+        "" if windows is None else str(windows),
         "not run" if layer.output is None else shape_text(layer.output),
         layer.parameters or None,
         _share(layer.parameters, audit.parameters),
@@ -140,7 +146,9 @@ def _share(part: int, total: int) -> float | None:
 def _trainable(parameters: int, trainable: int) -> str:
     if not parameters:
         return ""
-    return {0: "no", parameters: "yes"}.get(trainable, "partly")
+    if trainable == parameters:
+        return "yes"
+    return "partly" if trainable else "no"
 
 
 def _totals(audit: Audit, count: int) -> tuple[Cell, ...]:
@@ -188,7 +196,17 @@ def _prefix(name: str, depth: int) -> str:
     return ".".join(path[:depth]) if len(path) > depth else name
 
 
-def field_texts(sight: Sight | None) -> tuple[str, str, str]:
+def _known_texts(sight: Sight | None, known: dict[tuple[Path, bool], Fields]) -> Fields:
+    """Write what a layer's units see once for all layers that see by the same axes."""
+    if sight is None:
+        return field_texts(None)
+    key = (sight.axes, sight.loose)
+    if key not in known:
+        known[key] = field_texts(sight)
+    return known[key]
+
+
+def field_texts(sight: Sight | None) -> Fields:
     """Return receptive field, jump and centre as text; `≤` before a bound.
 
     Example:
@@ -233,7 +251,7 @@ def figures(audit: Audit) -> Figures:
             detail="weights and one picture's activations at their most",
         ),
     ]
-    last = _last_map(audit)
+    last = last_map(audit)
     if last is not None:
         found.append(
             Figure(
@@ -259,21 +277,21 @@ def _sides(audit: Audit) -> str:
 
 def last_field(audit: Audit) -> str:
     """Return the receptive field of the last map that still has places."""
-    last = _last_map(audit)
+    last = last_map(audit)
     return field_texts(last.sight)[0] if last else ""
 
 
-def _last_map(audit: Audit) -> Layer | None:
+def last_map(audit: Audit) -> Layer | None:
     """Return the last layer whose units still have places on the picture."""
-    kept = [
+    kept = (
         layer
-        for layer in audit.layers
+        for layer in reversed(audit.layers)
         if layer.sight is not None
         and layer.output is not None
         and len(layer.output) == 3
         and max(layer.sight.sides) > 1
-    ]
-    return kept[-1] if kept else None
+    )
+    return next(kept, None)
 
 
 def memory_table(audit: Audit) -> Table | None:

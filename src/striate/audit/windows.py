@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache, cached_property
 from typing import Any
 
 import torch
@@ -23,7 +24,7 @@ class Windows:
     transposed: bool = False
     pooling: bool = False
 
-    @property
+    @cached_property
     def pointwise(self) -> bool:
         """Tell a window that reads each position alone and in place."""
         ones = {*self.kernel, *self.stride}
@@ -72,14 +73,30 @@ def _convolution(
     _: Any,
     groups: int,
 ) -> Windows:
-    count = w.dim() - 2
+    kernel = tuple(w.shape)[2:]
+    sides = [spread(value, len(kernel)) for value in (s, p, d)]
+    return _shared(kernel, *sides, groups, turned)
+
+
+@cache
+def _shared(
+    kernel: Sides,
+    stride: Sides,
+    padding: Sides,
+    dilation: Sides,
+    groups: int = 1,
+    transposed: bool = False,
+    pooling: bool = False,
+) -> Windows:
+    """Return a window that all layers with the same numbers share."""
     return Windows(
-        kernel=tuple(w.shape[2:]),
-        stride=spread(s, count),
-        padding=spread(p, count),
-        dilation=spread(d, count),
+        kernel=kernel,
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
         groups=groups,
-        transposed=turned,
+        transposed=transposed,
+        pooling=pooling,
     )
 
 
@@ -103,13 +120,9 @@ def _max_pool(
 
 def _pool(count: int, f: Any, s: Any, p: Any, d: Any) -> Windows:
     kernel = spread(f, count)
-    return Windows(
-        kernel=kernel,
-        stride=spread(s, count) if s else kernel,
-        padding=spread(p, count),
-        dilation=spread(d, count),
-        pooling=True,
-    )
+    stride = spread(s, count) if s else kernel
+    padding, dilation = spread(p, count), spread(d, count)
+    return _shared(kernel, stride, padding, dilation, pooling=True)
 
 
 def _average_pool(x: Any, f: Any, s: Any = (), p: Any = 0, *rest: Any) -> Windows:

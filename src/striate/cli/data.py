@@ -5,8 +5,22 @@ from __future__ import annotations
 import argparse
 from types import ModuleType
 
+from striate.cli import (
+    data_augment,
+    data_check,
+    data_curve,
+    data_preview,
+    data_split,
+)
+
 # One module a subverb, as in `cli.main`: a docstring, `configure` and `run`.
-SUBVERBS: dict[str, ModuleType] = {}
+SUBVERBS: dict[str, ModuleType] = {
+    "check": data_check,
+    "split": data_split,
+    "preview": data_preview,
+    "augment": data_augment,
+    "curve": data_curve,
+}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -18,9 +18,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Judge and print; with findings of unusable files the exit code is 1."""
     from striate.cli.show import console, print_score
-    from striate.report.terminal import show
     from striate.runs.run import Run, score_dict
-    from striate.runs.story import class_table
 
     found = Run(options.run_folder)
     part, name, skipped = found.part_for(options.data, options.part)
@@ -31,7 +29,6 @@ def run(options: argparse.Namespace) -> int:
         return 1 if skipped else 0
     print_score(name, score)
     out = console()
-    show([class_table(score)], out)
     for skip in skipped:
         text = f"not used: {skip.path}: {skip.reason} ({skip.detail})"
         out.print(text, style="yellow", markup=False)

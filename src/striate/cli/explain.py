@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from striate.runs.shown import Wish
-    from striate.runs.subject import Subject
+    from striate.runs.explain.shown import Wish
+    from striate.runs.explain.subject import Subject
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -58,7 +58,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Explain, write, and say where; or open one number in the terminal."""
-    from striate.runs.explain import explain_pictures
+    from striate.runs.explain.explain import explain_pictures
 
     # What a user's file prints must not end up inside JSON.
     with redirect_stdout(sys.stderr):
@@ -80,7 +80,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _subject(options: argparse.Namespace) -> Subject:
     from striate.cli.summary import size_of
-    from striate.runs.subject import subject
+    from striate.runs.explain.subject import subject
     from striate.runs.target import Wanted
 
     wanted = Wanted(
@@ -92,7 +92,7 @@ def _subject(options: argparse.Namespace) -> Subject:
 
 
 def _wish(options: argparse.Namespace) -> Wish:
-    from striate.runs.shown import Wish
+    from striate.runs.explain.shown import Wish
 
     return Wish(
         target=_class(options.target),
@@ -112,10 +112,10 @@ def _class(word: str | None) -> str | int | None:
 
 def _open(options: argparse.Namespace, subject: Subject) -> int:
     from striate.cli.show import console
-    from striate.look.ledger import Ledger
-    from striate.look.opening import opened
+    from striate.look.ledger.ledger import Ledger
+    from striate.look.ledger.opening import opened
     from striate.report.terminal import show
-    from striate.runs.shown import own_pictures, read
+    from striate.runs.explain.shown import own_pictures, read
 
     name, unit = _unit(options.open)
     given = (

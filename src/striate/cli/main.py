@@ -10,7 +10,17 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from striate.cli import evaluate, explain, models, predict, report, summary, train
+from striate.cli import (
+    compare,
+    data,
+    evaluate,
+    explain,
+    models,
+    predict,
+    report,
+    summary,
+    train,
+)
 from striate.core.errors import SettingError, StriateError
 from striate.core.registry import nearest
 
@@ -20,6 +30,8 @@ VERBS = {
     "predict": predict,
     "summary": summary,
     "explain": explain,
+    "compare": compare,
+    "data": data,
     "models": models,
     "report": report,
 }
@@ -76,15 +88,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _run(build_parser(), given)
     except StriateError as error:
-        _print_error(error, "--json" in given)
+        try:
+            if not error.said_elsewhere:
+                _print_error(error, "--json" in given)
+        except OSError:  # the terminal has closed
+            _fall_silent()
         return error.exit_code
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return 130
     except BrokenPipeError:
         # The reader has gone (`| head`); nothing is left to say to it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _fall_silent()
         return 0
+
+
+def _fall_silent() -> None:
+    """Let what is still to be written, also on leaving, go nowhere."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for handle in (1, 2):
+        os.dup2(nowhere, handle)
 
 
 def _speak_anyhow() -> None:

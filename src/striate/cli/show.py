@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from striate.core.files import read_json
 from striate.report.words import percent
 from striate.runs import folder as names
 
@@ -16,14 +17,17 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from striate.core.spec import Labels
-    from striate.data.load import ImageData
+    from striate.data.image_data import ImageData
     from striate.engine.metrics import Score
-    from striate.runs.explain import Explanation
+    from striate.runs.explain.explain import Explanation
     from striate.runs.predict import Answers
+    from striate.runs.resume import Resumed
     from striate.runs.run import Run
 
-CLASSES_SHOWN = 12
+CLASSES_NAMED = 12
+CLASSES_SHOWN = 20
 ANSWERS_SHOWN = 40
+WIDE = 180  # columns of a file or pipe
 
 
 def console() -> Console:
@@ -31,11 +35,27 @@ def console() -> Console:
     return Console(file=sys.stdout, highlight=False, soft_wrap=True)
 
 
+def wide_console() -> Console:
+    """Return the console of tables: a file or pipe, which need not scroll, is wide."""
+    out = console()
+    if not out.is_terminal:
+        out.width = WIDE
+    return out
+
+
 def print_data(data: ImageData, folder: Path) -> None:
     """Say what the pictures are, and everything a user should be warned of."""
+    console().print(f"run     {folder}", markup=False)
+    print_set(data)
+    for note in read_json(folder / names.MANIFEST)["notes"]:
+        console().print(f"note: {note}", style="dim", markup=False)
+
+
+def print_set(data: ImageData) -> None:
+    """Say what the pictures are, their parts and classes, and every warning."""
     out = console()
-    out.print(f"run     {folder}", markup=False)
     parts = " · ".join(f"{name} {len(part):,}" for name, part in data.parts.items())
+    parts += f" · spare {data.spare:,}" if data.spare else ""
     out.print(f"[bold]{data.name}[/]  {data.preprocess.spec}  {parts}")
     out.print(f"{data.num_classes} classes: {_listed(data.labels)}", style="dim")
     if data.quarantined:
@@ -48,21 +68,40 @@ def print_data(data: ImageData, folder: Path) -> None:
         out.print(f"note: {warning}", style="yellow", markup=False)
 
 
+def print_resumed(resumed: Resumed) -> None:
+    """Say where a run goes on, whether exactly, and what was passed over."""
+    out = console()
+    at, recipe = resumed.at, resumed.recipe
+    if resumed.data is None:
+        text = f"finished: {at.epoch} of {recipe.epochs} epochs; nothing is left to do"
+        out.print(text, markup=False)
+        out.print("--epochs N makes it longer, --patience N more patient", style="dim")
+        return
+    print_data(resumed.data, resumed.folder)
+    for note in resumed.notes:
+        out.print(f"note: {note}", style="yellow", markup=False)
+    epoch = min(at.epoch + 1, recipe.epochs)
+    where = f"step {at.step:,}, epoch {epoch} of {recipe.epochs}"
+    out.print(f"resumed at {where}; exact: {resumed.exact}", markup=False)
+
+
 def _listed(labels: Labels) -> str:
-    shown = ", ".join(labels.names[:CLASSES_SHOWN])
-    return shown + (" …" if len(labels) > CLASSES_SHOWN else "")
+    shown = ", ".join(labels.names[:CLASSES_NAMED])
+    return shown + (" …" if len(labels) > CLASSES_NAMED else "")
 
 
 def print_score(part: str, score: Score) -> None:
-    """Say how good the answers are, with the interval."""
-    low, high = score.interval
+    """Say how good the answers are, in all and by class, with the intervals."""
+    from striate.report.terminal import show
+    from striate.runs.scorecard import class_table, headlines
+
     out = console()
-    out.print(
-        f"[bold]{part} accuracy {percent(score.accuracy)}[/]  "
-        f"95 % interval {100 * low:.1f}–{100 * high:.1f} %, n = {score.count:,}"
-    )
-    balanced = percent(score.balanced_accuracy)
-    out.print(f"balanced {balanced}, cross-entropy {score.loss:.4f} nats", style="dim")
+    for figure, style in zip(headlines(part, score), ("bold", ""), strict=True):
+        out.print(f"{figure.label} {figure.value}", style=style, end="  ")
+        out.print(figure.detail, markup=False)
+    odd = f"calibration error {percent(score.calibration_error)}"
+    out.print(f"cross-entropy {score.loss:.4f} nats, {odd}\n", style="dim")
+    show([class_table(score, CLASSES_SHOWN)], out)
 
 
 def print_end(run: Run) -> None:

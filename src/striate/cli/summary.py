@@ -10,12 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from striate.audit.network import UnfinishedError
     from striate.runs.summary import Summary
-
-WIDE = 180  # columns of a file or pipe, which need not scroll
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -47,6 +43,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--real",
         action="store_true",
         help="compute one picture, where a network looks at values",
+    )
+    parser.add_argument(
+        "--effective",
+        metavar="DATA",
+        help="measure effective receptive fields on some of these pictures",
     )
     parser.add_argument("--csv", type=Path, metavar="FILE", help="keep the layers")
     parser.add_argument("--html", type=Path, metavar="FILE", help="keep a report")
@@ -89,6 +90,7 @@ def _summary(options: argparse.Namespace, target: str) -> Summary:
             image_size=size_of(options.image_size),
             in_chans=options.in_chans,
             num_classes=options.num_classes,
+            effective=options.effective,
         )
 
 
@@ -121,10 +123,11 @@ def _data(
 
 
 def _print(first: Summary, second: Summary | None, layer: str | None) -> None:
+    from striate.cli.show import wide_console
     from striate.report.terminal import show
     from striate.runs.summary import compared
 
-    out = _console()
+    out = wide_console()
     if layer is not None:
         show([first.explain(layer)], out)
         return
@@ -140,17 +143,9 @@ def _print(first: Summary, second: Summary | None, layer: str | None) -> None:
 
 def _print_partial(error: UnfinishedError, depth: int | None) -> None:
     from striate.audit.table import layer_table
+    from striate.cli.show import wide_console
     from striate.report.terminal import show
 
     if error.audit.layers:
         title = "What ran before it stopped"
-        show([layer_table(error.audit, depth, title)], _console())
-
-
-def _console() -> Console:
-    from striate.cli.show import console
-
-    out = console()
-    if not out.is_terminal:
-        out.width = WIDE
-    return out
+        show([layer_table(error.audit, depth, title)], wide_console())

@@ -4,22 +4,44 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from striate.core.errors import SettingError
+from striate.engine.ranks.place import Place
 from striate.runs.presets import PRESETS
 from striate.runs.recipe import Recipe, make_recipe, read_settings, setting_types
 
 if TYPE_CHECKING:
-    from striate.data.load import ImageData
+    from striate.data.image_data import ImageData
+    from striate.runs.resume import Resumed
     from striate.runs.run import Run
 
 METAVARS = {str(int): "N", str(float): "F", str(str): "NAME"}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Add a flag for every setting of a recipe, and the run folder's own."""
+    """Add the settings, and the run folder's own flags."""
     parser.usage = "striate train [DATA] [settings]"
+    add_settings(parser)
+    parser.add_argument("--out", type=Path, metavar="DIR", help="the run folder")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace the run folder in --out"
+    )
+    parser.add_argument(
+        "--resume", metavar="RUN", help="go on with a stopped run; needs nothing else"
+    )
+    parser.add_argument(
+        "--tensorboard", action="store_true", help="write event files for TensorBoard"
+    )
+    parser.add_argument("--quiet", action="store_true", help="show no progress")
+
+
+def add_settings(
+    parser: argparse.ArgumentParser, without: Collection[str] = ()
+) -> None:
+    """Add the data and a flag for every setting of a recipe, but for some."""
     parser.add_argument(
         "data",
         nargs="?",
@@ -28,23 +50,23 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     kinds = setting_types()
     for field in dataclasses.fields(Recipe):
-        if field.name != "data":
-            _add(parser, field, kinds[field.name])
+        if field.name not in ("data", *without):
+            add_setting(parser, field, kinds[field.name])
     parser.add_argument(
         "--preset", metavar="NAME", help=f"one of: {', '.join(PRESETS)}"
     )
     parser.add_argument("--config", type=Path, metavar="FILE", help="settings in YAML")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="the run folder")
-    parser.add_argument(
-        "--overwrite", action="store_true", help="replace the run folder in --out"
-    )
-    parser.add_argument("--quiet", action="store_true", help="show no progress")
 
 
-def _add(
+def add_setting(
     parser: argparse.ArgumentParser, field: dataclasses.Field[Any], kind: Any
 ) -> None:
+    """Add a setting's flag, with its help, choices and default."""
     flag = f"--{field.name.replace('_', '-')}"
+    if kind is bool:
+        words, default = field.metadata["help"], argparse.SUPPRESS
+        parser.add_argument(flag, action="store_true", help=words, default=default)
+        return
     choices = field.metadata.get("choices")
     default = "" if field.default is None else f" ({field.default})"
     listed = f": {', '.join(choices)}" if choices else ""
@@ -55,9 +77,11 @@ def _add(
 
 def run(options: argparse.Namespace) -> int:
     """Train; print the run folder first and last."""
-    recipe = _recipe(options)
+    if options.resume:
+        return _resume(options)
+    recipe = read_recipe(options)
 
-    from striate.cli.show import print_data, print_end
+    from striate.cli.show import print_data, print_end, print_resumed
     from striate.runs.train import summary_json, train_recipe
 
     quiet = options.quiet or options.json
@@ -66,13 +90,21 @@ def run(options: argparse.Namespace) -> int:
         if not options.json:
             print_data(data, folder)
 
+    def gone_on(resumed: Resumed) -> None:
+        if not options.json:
+            print_resumed(resumed)
+
     finished: Run = train_recipe(
         recipe,
         out=options.out,
         overwrite=options.overwrite,
         begun=begun,
+        gone_on=gone_on,
         quiet=quiet,
+        tensorboard=options.tensorboard,
     )
+    if not Place.of().first:
+        return 0
     if options.json:
         print(summary_json(finished))
     else:
@@ -80,14 +112,53 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _recipe(options: argparse.Namespace) -> Recipe:
+def read_recipe(options: argparse.Namespace) -> Recipe:
     """Lay flags over the config file over the preset over the defaults."""
     preset = PRESETS[options.preset].settings if options.preset else {}
     config = read_settings(options.config) if options.config else {}
+    return make_recipe(preset, config, _flags(options))
+
+
+def _flags(options: argparse.Namespace) -> dict[str, Any]:
     known = setting_types()
-    flags = {
+    return {
         name: value
         for name, value in vars(options).items()
         if name in known and not (name == "data" and value is None)
     }
-    return make_recipe(preset, config, flags)
+
+
+def _resume(options: argparse.Namespace) -> int:
+    """Go on with a run; say first from where, and whether that is exact."""
+    for name in ("data", "preset", "config", "out", "overwrite"):
+        if getattr(options, name):
+            fix = f"striate train --resume {options.resume} needs nothing else"
+            flag = "DATA" if name == "data" else f"--{name}"
+            raise SettingError("a run that is resumed has its own", where=flag, fix=fix)
+
+    from striate.cli.show import print_end, print_resumed
+    from striate.runs.resume import go_on
+    from striate.runs.train import summary_json
+
+    how: list[Resumed] = []
+
+    def begun(resumed: Resumed) -> None:
+        how.append(resumed)
+        if not options.json:
+            print_resumed(resumed)
+
+    quiet = options.quiet or options.json
+    finished = go_on(
+        options.resume,
+        _flags(options),
+        begun=begun,
+        quiet=quiet,
+        tensorboard=options.tensorboard,
+    )
+    if not Place.of().first:
+        return 0
+    if options.json:
+        print(summary_json(finished, resumed_at=how[0].at.step, exact=how[0].exact))
+    else:
+        print_end(finished)
+    return 0

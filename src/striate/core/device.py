@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+import gc
+import platform
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 
@@ -13,6 +17,9 @@ from striate.core.errors import SettingError
 # M_MMAP_THRESHOLD and M_TRIM_THRESHOLD of malloc.h: from what size on a block is
 # mapped by itself, and how much free memory at the heap's end is given back.
 _MALLOC_OPTIONS = ((-3, 1 << 30), (-1, (1 << 31) - 1))
+
+
+CPU_INFO = Path("/proc/cpuinfo")
 
 
 def choose(name: str = "auto") -> torch.device:
@@ -41,6 +48,35 @@ def _first_accelerator() -> torch.device | None:
     if not torch.accelerator.is_available():
         return None
     return torch.accelerator.current_accelerator()
+
+
+def circumstances(device: torch.device) -> dict[str, str]:
+    """Return what of a machine decides the last bits of a result.
+
+    Other threads add in another order, other instructions round at other places, and
+    libraries choose their kernels by the processor's name.
+
+    Example:
+        >>> sorted(circumstances(torch.device("cpu")))
+        ['device', 'instructions', 'processor', 'threads']
+    """
+    return {
+        "device": device.type,
+        "processor": _processor(device),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "threads": str(torch.get_num_threads()),
+    }
+
+
+def _processor(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    try:
+        text = CPU_INFO.read_text(encoding="utf-8", errors="replace")
+    except OSError:  # not Linux
+        return platform.processor() or platform.machine()
+    names = re.findall(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
+    return names[0] if names else platform.machine()
 
 
 @contextmanager
@@ -81,3 +117,24 @@ def keep_freed_memory() -> None:
         return
     for option, value in _MALLOC_OPTIONS:
         tune(option, value)
+
+
+@contextmanager
+def paused_collection() -> Iterator[None]:
+    """Do not look for garbage meanwhile: work that makes many small objects.
+
+    Python's collector walks over every object of the process each time some thousands
+    are new, and a process with torch in it has half a million.
+
+    Example:
+        >>> with paused_collection():
+        ...     gc.isenabled()
+        False
+    """
+    before = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if before:
+            gc.enable()

@@ -19,6 +19,7 @@ class StriateError(Exception):
     """
 
     exit_code = 2
+    said_elsewhere = False  # another process of the same run tells the user
 
     def __init__(
         self, what: str, *, where: object | None = None, fix: str | None = None
@@ -71,12 +72,31 @@ class StorageError(StriateError):
 
 
 class NonFiniteError(StriateError):
-    """A loss became NaN or infinite; the weights were not touched by it."""
+    """A loss or gradient became NaN or infinite; the weights were not touched by it.
+
+    `layer` is where it was first seen; `rows` are the bad pictures, where it is known
+    which they are: their positions in the batch, or in the whole of another `part`.
+    """
 
     exit_code = 1
+    layer: str = ""
+    part: str = "train"
+    rows: tuple[int, ...] = ()
 
 
 class InterruptedRunError(StriateError):
     """The user stopped the work; what was done so far is saved."""
 
     exit_code = 130
+
+
+class WorkerError(StriateError):
+    """A helper process died or hung; what it was doing can be started again."""
+
+    exit_code = 1
+
+
+class RankError(StriateError):
+    """A process of a run on several died, hung or failed; the others have stopped."""
+
+    exit_code = 1

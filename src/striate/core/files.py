@@ -8,8 +8,8 @@ import hashlib
 import io
 import json
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -40,10 +40,10 @@ def storage_errors(path: Path, size: int) -> Iterator[None]:
 
 
 def _free_bytes(folder: Path) -> str:
-    try:
-        return f"{shutil.disk_usage(folder).free:,} free"
-    except OSError:
-        return "free space unknown"
+    for place in (folder, *folder.parents):  # the folder itself may not exist yet
+        with suppress(OSError):
+            return f"{shutil.disk_usage(place).free:,} free"
+    return "free space unknown"
 
 
 def write_bytes(path: Path, payload: bytes) -> None:
@@ -53,24 +53,52 @@ def write_bytes(path: Path, payload: bytes) -> None:
         StorageError: The disk refused; the old file, if any, is intact.
     """
     with storage_errors(path, len(payload)):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        make_folder(path.parent)
+        beside = beside_name(path)
         try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(payload)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(name).chmod(0o644)  # mkstemp's 0600 would hide reports from others
-            os.replace(name, path)
+            create_file(beside, payload)
+            os.replace(beside, path)
         except BaseException:
             with suppress(OSError):
-                os.unlink(name)
+                os.unlink(beside)
             raise
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
 
 
-def _sync_folder(folder: Path) -> None:
-    # The rename itself lives in the folder; without this a power cut can undo it.
+def beside_name(path: Path) -> Path:
+    """Return a free hidden name in the same folder, for what is not whole yet."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+
+
+def create_file(path: Path, payload: bytes) -> None:
+    """Write a file that is not there yet, down to the disk."""
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+    try:
+        write_all(handle, payload)
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_all(handle: int, payload: bytes) -> None:
+    """Write every byte: the system may take fewer at a time than it is given."""
+    rest = memoryview(payload)
+    while rest:
+        rest = rest[os.write(handle, rest) :]
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it, so that a power cut cannot take them back."""
+    if path.is_dir():
+        return
+    make_folder(path.parent)
+    with suppress(FileExistsError):
+        path.mkdir()
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Bring a folder's list of names to the disk: renames live there, not in files."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -17,7 +17,7 @@ class Prose:
     """A paragraph. Blank lines part paragraphs; there is no other markup."""
 
     text: str
-    tone: str = "plain"  # plain | good | warning | bad
+    tone: str = "plain"  # plain | good | warning | bad | advice
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +41,8 @@ class Column:
     """A table's column. `kind` fixes alignment and format.
 
     Kinds: text, integer (1,792), number (0.0312), bytes (1.2 MB), ratio (10.33 %),
-    share (0–1 shown as percent with a bar), code (names and formulas).
+    share (0–1 shown as percent with a bar), percent (without), code (names and
+    formulas).
 
     Args:
         title: What people read.
@@ -90,6 +91,7 @@ class Curve:
     y_label: str
     series: tuple[Series, ...]
     log_y: bool = False
+    log_x: bool = False
     percent_y: bool = False
     mark: tuple[float, str] | None = None
     note: str = ""

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from striate.core.errors import DataError, SettingError
 from striate.core.registry import unknown
 
 RESIZES = ("squash", "crop", "pad")
+JPEGS = ("full", "reduced")
+WHITE = 65_535
+
+# Mean and deviation of v/255 by name; `data` measures them on the training part. Those
+# of ImageNet are the ones public weights were trained with (He et al. 2015); its grey
+# ones are the means over the three channels, as the field uses them.
+NORMALISATIONS: Mapping[str, tuple[tuple[float, ...], tuple[float, ...]] | None] = {
+    "data": None,
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "none": ((0.0,), (1.0,)),
+}
+_IMAGENET_GREY = ((0.449,), (0.226,))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +55,8 @@ class Preprocess:
 
     Training, evaluation and prediction share it, which makes their input tensors
     identical to the bit. Colours go to `channels` (1 grey, 3 RGB); transparency is
-    laid on `background`; 16-bit values are scaled as v·255/65535; EXIF orientation
-    is applied; then `resize`, then (v/255 − mean)/std for each channel.
+    laid on `background`; 16-bit grey is scaled as v·255/`white`; EXIF orientation is
+    applied; then `resize`, then (v/255 − mean)/std for each channel.
 
     Args:
         channels: 1 for grey, 3 for RGB; sets held as arrays may have any number.
@@ -52,7 +65,10 @@ class Preprocess:
         resize: `squash` keeps everything and bends the aspect, `crop` keeps the
             aspect and cuts the longer side, `pad` keeps both and adds background.
         background: Grey level 0–255 under transparency and padding.
-        mean: One value a channel, of v/255, from the training part.
+        white: The 16-bit value that becomes 255; above it a picture is refused.
+        jpeg: `full` decodes every pixel; `reduced` lets a large JPEG be decoded at a
+            half, quarter or eighth while that leaves twice the input's sides.
+        mean: One value a channel, of v/255, from the training part or given.
         std: Likewise.
     """
 
@@ -61,20 +77,63 @@ class Preprocess:
     width: int
     resize: str = "squash"
     background: int = 255
+    white: int = WHITE
+    jpeg: str = "full"
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.resize not in RESIZES:
-            raise unknown("resize mode", self.resize, RESIZES)
+        for kind, value, known in (
+            ("resize mode", self.resize, RESIZES),
+            ("JPEG decoding", self.jpeg, JPEGS),
+        ):
+            if value not in known:
+                raise unknown(kind, value, known)
         if min(self.channels, self.height, self.width) < 1:
             what = f"channels and sides must be at least 1, got {self.spec}"
             raise SettingError(what, where="preprocess")
+        for name, level, low, high in (
+            ("background", self.background, 0, 255),
+            ("white", self.white, 255, WHITE),
+        ):
+            if not low <= level <= high:
+                what = f"{name} must be {low}–{high}, got {level}"
+                raise SettingError(what, where="preprocess")
+        _check_normalisation(self.mean, self.std, self.channels)
 
     @property
     def spec(self) -> ImageSpec:
         """The shape this makes of every picture."""
         return ImageSpec(channels=self.channels, height=self.height, width=self.width)
+
+    @property
+    def geometry(self) -> dict[str, Any]:
+        """What decides the 8-bit pixels: every field but mean and deviation."""
+        fields = self.as_dict()
+        return {key: fields[key] for key in fields if key not in ("mean", "std")}
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Height, width, channels: the order of 8-bit pixels."""
+        return self.height, self.width, self.channels
+
+    @property
+    def weight(self) -> int:
+        """Bytes of one 8-bit picture."""
+        return self.height * self.width * self.channels
+
+    def at(self, height: int, width: int) -> Preprocess:
+        """Return the same for another input size."""
+        return replace(self, height=height, width=width)
+
+    def enlarged(self, margin: float) -> Preprocess:
+        """Return the same at `margin` times the sides, to leave crops room.
+
+        Example:
+            >>> Preprocess(channels=3, height=160, width=120).enlarged(1.25).spec
+            ImageSpec(channels=3, height=200, width=150)
+        """
+        return self.at(round(self.height * margin), round(self.width * margin))
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields as JSON values, in order."""
@@ -95,6 +154,50 @@ class Preprocess:
         except TypeError as error:
             what = f"unknown or missing field: {error}"
             raise SettingError(what, where="preprocess.json") from error
+
+
+def _check_normalisation(
+    mean: tuple[float, ...], std: tuple[float, ...], channels: int
+) -> None:
+    if not mean and not std:
+        return  # not measured yet
+    if not len(mean) == len(std) == channels:
+        what = f"{len(mean)} means and {len(std)} deviations for {channels} channels"
+        fix = "give both, one value for each channel"
+        raise SettingError(what, where="preprocess", fix=fix)
+    if not all(map(math.isfinite, (*mean, *std))) or min(std) <= 0:
+        what = f"means must be finite and deviations above 0, got {mean} and {std}"
+        raise SettingError(what, where="preprocess")
+
+
+def normalisation(
+    name: str, mean: Sequence[float] | None, std: Sequence[float] | None, channels: int
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return mean and deviation for a name or for given values; empty: to be measured.
+
+    One given value counts for every channel.
+
+    Raises:
+        SettingError: Only one of the two is given, or they do not fit the channels.
+
+    Example:
+        >>> normalisation("none", None, None, 3)
+        ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+        >>> normalisation("data", [0.5], [0.25], 1)
+        ((0.5,), (0.25,))
+    """
+    if name not in NORMALISATIONS:
+        raise unknown("normalisation", name, NORMALISATIONS)
+    pair = NORMALISATIONS[name]
+    if mean or std:
+        pair = tuple(mean or ()), tuple(std or ())
+    elif name == "imagenet" and channels == 1:
+        pair = _IMAGENET_GREY
+    if pair is None:
+        return (), ()
+    means, stds = (v * channels if len(v) == 1 else v for v in pair)
+    _check_normalisation(means, stds, channels)
+    return means, stds
 
 
 @dataclass(frozen=True)

@@ -2,93 +2,39 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from torch import Tensor
-
-from striate.core.errors import DataError
-from striate.core.spec import Labels, Preprocess
-from striate.data.assign import (
-    SplitRow,
-    assign,
+from striate.core.errors import DataError, SettingError
+from striate.core.spec import WHITE, Labels, Preprocess
+from striate.data.choose import choose_preprocess
+from striate.data.image_data import ImageData
+from striate.data.part import Part
+from striate.data.picture.preprocess import statistics
+from striate.data.scan import MISSING, Census, Tick, take_census, two_labels
+from striate.data.shards.tars import is_shards
+from striate.data.sources.find import find_source
+from striate.data.sources.named import NAMED
+from striate.data.sources.remote import is_remote
+from striate.data.sources.source import Skipped, Source
+from striate.data.split.assign import assign
+from striate.data.split.coverage import (
     check_classes,
-    check_fractions,
+    check_counts,
     part_order,
     warnings_of,
 )
-from striate.data.decode import Header
-from striate.data.part import Part
-from striate.data.preprocess import statistics
-from striate.data.scan import (
-    Tick,
-    common_channels,
-    common_shape,
-    read_headers,
-    read_pixels,
-    two_labels,
-)
-from striate.data.sources.find import find_source
-from striate.data.sources.named import NAMED
-from striate.data.sources.source import Skipped, Source
-
-# Where pictures differ in size and the user names none: small enough for the bundled
-# networks to train on a CPU, large enough to recognise things.
-DEFAULT_SIDE = 64
-LARGEST_NATIVE_SIDE = 512
-
-
-@dataclass(frozen=True, kw_only=True)
-class ImageData:
-    """Pictures in parts, with everything needed to treat new ones alike.
-
-    `seen` files are used, quarantined (should have worked and did not) or ignored
-    (by rule no pictures of the set); the three always add up. `origin` is where they
-    can be read again: a name or an absolute path, empty for pictures from memory.
-    """
-
-    name: str
-    origin: str
-    labels: Labels
-    preprocess: Preprocess
-    parts: Mapping[str, Part] = field(repr=False)
-    rows: tuple[SplitRow, ...] = field(repr=False)
-    quarantined: tuple[Skipped, ...] = field(default=(), repr=False)
-    ignored: tuple[Skipped, ...] = field(default=(), repr=False)
-    warnings: tuple[str, ...] = ()
-
-    @property
-    def num_classes(self) -> int:
-        """Return how many classes there are."""
-        return len(self.labels)
-
-    @property
-    def in_chans(self) -> int:
-        """Return the channels of the network's input."""
-        return self.preprocess.channels
-
-    @property
-    def image_size(self) -> tuple[int, int]:
-        """Return the (height, width) of the network's input."""
-        return self.preprocess.height, self.preprocess.width
-
-    @property
-    def seen(self) -> int:
-        """Return how many files were met."""
-        return len(self.rows) + len(self.quarantined) + len(self.ignored)
-
-    def part(self, name: str) -> Part:
-        """Return a part.
-
-        Raises:
-            DataError: The data has no such part; lists those it has.
-        """
-        if name not in self.parts:
-            have = ", ".join(self.parts)
-            raise DataError(f"'{self.name}' has no {name} part, only {have}")
-        return self.parts[name]
+from striate.data.split.file import Earlier, SplitRow, read_earlier
+from striate.data.split.fraction import spared
+from striate.data.split.place import Deal
+from striate.data.split.twins import united
+from striate.data.store.cache import AUTO, DEFAULT_GB, open_cache
+from striate.data.store.develop import Developed, develop
+from striate.data.store.lazy import LazyPixels
+from striate.data.store.rows import Rows, some
 
 
 def load_data(
@@ -97,14 +43,30 @@ def load_data(
     image_size: int | tuple[int, int] | None = None,
     in_chans: int | None = None,
     resize: str = "squash",
+    background: int = 255,
+    white: int = WHITE,
+    jpeg: str = "reduced",
+    normalise: str = "data",
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
     val_fraction: float = 0.15,
     test_fraction: float = 0.25,
+    fraction: float = 1.0,
+    folds: int | None = None,
+    fold: int | None = None,
+    split: str | Path | None = None,
+    exact: bool = False,
     seed: int = 0,
+    margin: float = 1.0,
+    workers: int = 0,
+    cache: str = AUTO,
+    cache_gb: float = DEFAULT_GB,
     preprocess: Preprocess | None = None,
     given_split: Mapping[str, str] | None = None,
+    given_hashes: Mapping[str, str] | None = None,
     tick: Tick | None = None,
 ) -> ImageData:
-    """Read pictures into memory, check them, and split them where they are not.
+    """Read pictures, check them, and split them where they are not.
 
     Args:
         data: A named set, a folder, a CSV, IDX files, or a source of arrays.
@@ -112,58 +74,175 @@ def load_data(
             where they all share one, else 64.
         in_chans: 1 or 3; grey where every picture is grey.
         resize: `squash`, `crop` or `pad`, see `Preprocess`.
+        background: Grey level under transparency and padding.
+        white: The 16-bit grey value that becomes 255.
+        jpeg: `reduced` or `full`, see `Preprocess`.
+        normalise: `data` measures mean and deviation on the training part, `imagenet`
+            takes those of public weights, `none` gives v/255.
+        mean: Use these instead, one a channel or one for all; with `std`.
+        std: Likewise.
         val_fraction: Share for validation of all pictures that have no part.
         test_fraction: Share for the test, where no test part is given.
+        fraction: Train on this share of the training part, alike in every class.
+        folds: Deal so many folds for cross-validation.
+        fold: The one to judge, counted from 0: it is the test part, or validation
+            where a test is given.
+        split: A run folder, or a CSV of paths and parts, whose pictures stay where
+            they are; only new ones are dealt.
+        exact: Hold each class's shares to the picture; then adding pictures can move
+            old ones.
         seed: Deals the split.
-        preprocess: Use this, whole, in place of the four settings above.
+        margin: Also hold training pictures at so many times the input's sides, for
+            crops to be cut from.
+        workers: Processes that decode, for sets that neither cache nor memory hold.
+        cache: `auto`, `off`, or a folder to keep decoded pictures in.
+        cache_gb: The most it may hold, in 10⁹ bytes.
+        preprocess: Use this, whole, in place of the settings above.
         given_split: Parts by path, as an earlier `split.csv` had them.
+        given_hashes: SHA-256 by path, likewise; changed files are quarantined.
         tick: Called with (done, all) while decoding.
 
     Raises:
         DataError: The data does not admit training; says why and what to do.
+        SettingError: The shares or folds cannot be.
 
     Example:
-        >>> digits = load_data("digits")
+        >>> digits = load_data("digits", exact=True)
         >>> {name: len(part) for name, part in digits.parts.items()}
         {'train': 1078, 'val': 269, 'test': 450}
     """
+    settings = dict(locals())  # as they were given
+    shares = {"val": val_fraction, "test": test_fraction, "fraction": fraction}
+    deal = Deal(**shares, folds=folds, fold=fold, exact=exact, seed=seed)
+    earlier = _earlier(split, deal)
+    if not isinstance(data, Source) and is_shards(data):
+        from striate.data.shards.load import load_shards  # which calls this again
+
+        return load_shards(data, preprocess=preprocess, deal=deal, settings=settings)
     source = data if isinstance(data, Source) else find_source(data)
-    if given_split is not None:
-        source = _with_split(source, given_split)
-    headers = read_headers(source)
-    sound = [i for i, header in enumerate(headers) if isinstance(header, Header)]
-    skipped = [header for header in headers if isinstance(header, Skipped)]
-    _check_any(sound, skipped, source)
-    if preprocess is None:
-        found = [header for header in headers if isinstance(header, Header)]
-        preprocess = _choose(found, image_size, in_chans, resize)
-    scanned = read_pixels(source, sound, preprocess, tick)
-    skipped += scanned.skipped
-    _check_any(scanned.index, skipped, source)
-    given = [source.records[i].part for i in scanned.index]
-    conflicts = two_labels(source, scanned, given)
+    return _load(source, _origin(data), deal, earlier, settings)
+
+
+def _load(
+    source: Source,
+    origin: str,
+    deal: Deal,
+    earlier: Earlier | None,
+    settings: Mapping[str, Any],
+) -> ImageData:
+    """Scan, decode, leave out, split: the steps of `load_data` in order."""
+    source, skipped = _as_given(source, settings["given_split"])
+    store = open_cache(settings["cache"], settings["cache_gb"])
+    before = settings["given_hashes"] or {}
+    census = take_census(source, store).compared(source, before)
+    skipped += census.skipped
+    _check_any(census.sound, skipped, source)
+    preprocess = settings["preprocess"] or _chosen(census, settings)
+    sizes = [preprocess]
+    if settings["margin"] > 1:
+        sizes.append(preprocess.enlarged(settings["margin"]))
+    found = develop(source, census, sizes, store, settings["tick"])
+    skipped += found.skipped
+    found, kept = _sound(source, census, found, preprocess, skipped)
+    split_up = _split_up(
+        source,
+        census,
+        found,
+        kept,
+        skipped,
+        preprocess,
+        deal,
+        earlier,
+        settings["workers"],
+    )
+    return replace(split_up, origin=origin)
+
+
+def _sound(
+    source: Source,
+    census: Census,
+    found: Developed,
+    preprocess: Preprocess,
+    skipped: list[Skipped],
+) -> tuple[Developed, list[int]]:
+    """Return what was developed, and which of it stands under one label only.
+
+    The others join `skipped`.
+    """
+    _check_any(found.index, skipped, source)
+    contents = united(source, census, found.index, found.contents, preprocess)
+    found = replace(found, contents=tuple(contents))
+    parts_given = [source.records[i].part for i in found.index]
+    conflicts = two_labels(source, found.index, found.contents, parts_given)
     skipped += conflicts.values()
-    kept = [k for k in range(len(scanned.index)) if k not in conflicts]
+    kept = [k for k in range(len(found.index)) if k not in conflicts]
     _check_any(kept, skipped, source)
-    records = [source.records[scanned.index[k]] for k in kept]
-    contents = [scanned.contents[k] for k in kept]
-    fractions = check_fractions(val_fraction, test_fraction)
-    rows = assign(records, contents, fractions, seed)
-    labels = check_classes(rows, source.labels)
-    parts = _parts(scanned.pixels, kept, rows, labels)
+    return found, kept
+
+
+def _split_up(
+    source: Source,
+    census: Census,
+    found: Developed,
+    kept: Sequence[int],
+    skipped: Sequence[Skipped],
+    preprocess: Preprocess,
+    deal: Deal,
+    earlier: Earlier | None,
+    workers: int,
+) -> ImageData:
+    """Give the pictures at `kept` in `found` their parts, and say what came of it."""
+    records = [source.records[found.index[k]] for k in kept]
+    contents = [found.contents[k] for k in kept]
+    check_counts(record.label for record in records)
+    assigned = assign(records, contents, deal, earlier)
+    left_out = assigned.left_out
+    labels = check_classes(assigned.rows, source.labels, assigned.dealt)
+    kept = [kept[i] for i in assigned.stays]
+    hashes = [census.hashes[found.index[k]] for k in kept]
+    rows = [
+        replace(row, sha256=sha256)
+        for row, sha256 in zip(spared(assigned.rows, deal), hashes, strict=True)
+    ]
+    parts = {
+        name: _part(found, kept, rows, labels, name, workers)
+        for name in part_order({row.part for row in rows})
+    }
     if not preprocess.mean:
-        mean, std = statistics(parts["train"].pixels)
-        preprocess = replace(preprocess, mean=mean, std=std)
+        means, stds = statistics(parts["train"].pixels)
+        preprocess = replace(preprocess, mean=means, std=stds)
     return ImageData(
         name=source.name,
-        origin=_origin(data),
+        origin="",
         labels=labels,
         preprocess=preprocess,
         parts=parts,
         rows=tuple(rows),
         quarantined=(*source.quarantined, *skipped),
-        ignored=source.ignored,
-        warnings=(*source.warnings, *warnings_of(rows)),
+        ignored=(*source.ignored, *left_out),
+        warnings=(*source.warnings, *warnings_of(rows, left_out)),
+        notes=assigned.notes,
+        deal=deal,
+        earlier=str(earlier.origin.resolve()) if earlier else "",
+    )
+
+
+def _earlier(split: str | Path | None, deal: Deal) -> Earlier | None:
+    if split is None:
+        return None
+    if deal.folds:
+        fix = "leave out --folds and --fold, or --split"
+        what = "an earlier split has its parts; it cannot be dealt into folds"
+        raise SettingError(what, where="--split", fix=fix)
+    return read_earlier(split)
+
+
+def _chosen(census: Census, settings: Mapping[str, Any]) -> Preprocess:
+    keys = ("image_size", "in_chans", "resize", "background", "white", "jpeg")
+    return choose_preprocess(
+        census,
+        normalise=(settings["normalise"], settings["mean"], settings["std"]),
+        **{key: settings[key] for key in keys},
     )
 
 
@@ -171,24 +250,10 @@ def _origin(data: str | Path | Source) -> str:
     """Return where the data can be read again: a name or an absolute path, or ''."""
     if isinstance(data, Source):
         return ""
+    if is_remote(str(data)):
+        return str(data)
     found = str(data) not in NAMED and Path(data).exists()
     return str(Path(data).resolve()) if found else str(data)
-
-
-def _choose(
-    headers: Sequence[Header],
-    image_size: int | tuple[int, int] | None,
-    in_chans: int | None,
-    resize: str,
-) -> Preprocess:
-    if isinstance(image_size, int):
-        image_size = (image_size, image_size)
-    own = common_shape(headers)
-    if own is not None and max(own) > LARGEST_NATIVE_SIDE:
-        own = None
-    height, width = image_size or own or (DEFAULT_SIDE, DEFAULT_SIDE)
-    channels = in_chans or common_channels(headers)
-    return Preprocess(channels=channels, height=height, width=width, resize=resize)
 
 
 def _check_any(
@@ -203,21 +268,61 @@ def _check_any(
     raise DataError(what, where=source.root, fix="give PNG, JPEG or other pictures")
 
 
-def _parts(
-    pixels: Tensor, kept: Sequence[int], rows: Sequence[SplitRow], labels: Labels
-) -> dict[str, Part]:
-    number = {name: i for i, name in enumerate(labels.names)}
-    members: dict[str, list[int]] = defaultdict(list)
-    for position, row in enumerate(rows):
-        members[row.part].append(position)
-    return {
-        part: Part.of(
-            pixels[[kept[i] for i in members[part]]],
-            [number[rows[i].label] for i in members[part]],
-            [rows[i].path for i in members[part]],
-        )
-        for part in part_order(set(members))
-    }
+def _part(
+    found: Developed,
+    kept: Sequence[int],
+    rows: Sequence[SplitRow],
+    labels: Labels,
+    name: str,
+    workers: int,
+) -> Part:
+    number = {label: i for i, label in enumerate(labels.names)}
+    members = [row for row in rows if row.part == name]
+    sizes = [
+        _pixels(found, kept, rows, name, size) for size in range(len(found.pixels))
+    ]
+    for pixels in sizes:
+        if isinstance(pixels, LazyPixels):
+            pixels.workers, pixels.forgiving = workers, name == "train"
+    return Part.of(
+        sizes[0],
+        [number[row.label] for row in members],
+        [row.path for row in members],
+        sizes[1] if len(sizes) > 1 and name == "train" else None,
+    )
+
+
+def _pixels(
+    found: Developed,
+    kept: Sequence[int],
+    rows: Sequence[SplitRow],
+    name: str,
+    size: int,
+) -> Rows:
+    chosen = [k for k, row in zip(kept, rows, strict=True) if row.part == name]
+    if size:  # crops are read where they stand: a copy would gain nothing
+        return some(found.pixels[size], chosen, most=0)
+    return some(found.pixels[size], chosen)
+
+
+def _as_given(
+    source: Source, given: Mapping[str, str] | None
+) -> tuple[Source, list[Skipped]]:
+    """Return the source with the parts it was given, and the files that are gone."""
+    if given is None:
+        return source, []
+    return _with_split(source, given), _missing(source, given)
+
+
+def _missing(source: Source, given: Mapping[str, str]) -> list[Skipped]:
+    """Return the files that an earlier split names and that are not there now."""
+    there = {record.path for record in source.records}
+    detail = "it was there when the split was made"
+    return [
+        Skipped(path=path, reason=MISSING, detail=detail)
+        for path in given
+        if path not in there
+    ]
 
 
 def _with_split(source: Source, given: Mapping[str, str]) -> Source:
@@ -241,6 +346,9 @@ def load_labelled(
     preprocess: Preprocess,
     labels: Labels,
     part: str | None = None,
+    *,
+    cache: str = AUTO,
+    cache_gb: float = DEFAULT_GB,
 ) -> tuple[Part, tuple[Skipped, ...]]:
     """Read labelled pictures for judging a trained network; classes match by name.
 
@@ -249,6 +357,8 @@ def load_labelled(
         preprocess: The network's own.
         labels: The network's own.
         part: Only pictures of this given part; all where None.
+        cache: As for `load_data`.
+        cache_gb: Likewise.
 
     Returns:
         The pictures, and the files that could not be used.
@@ -266,13 +376,11 @@ def load_labelled(
         fix = f"it knows: {', '.join(labels.names[:20])}"
         raise DataError(what, where=source.root, fix=fix)
     source = _with_split(source, {r.path: part or "test" for r in wanted})
-    headers = read_headers(source)
-    sound = [i for i, header in enumerate(headers) if isinstance(header, Header)]
-    skipped = [header for header in headers if isinstance(header, Skipped)]
-    scanned = read_pixels(source, sound, preprocess)
-    skipped += scanned.skipped
-    _check_any(scanned.index, skipped, source)
-    records = [source.records[i] for i in scanned.index]
+    census = take_census(source, store := open_cache(cache, cache_gb))
+    found = develop(source, census, [preprocess], store)
+    skipped = (*source.quarantined, *census.skipped, *found.skipped)
+    _check_any(found.index, skipped, source)
+    records = [source.records[i] for i in found.index]
     numbers = [labels.index(record.label) for record in records]
     paths = [record.path for record in records]
-    return Part.of(scanned.pixels, numbers, paths), (*source.quarantined, *skipped)
+    return Part.of(found.pixels[0], numbers, paths), skipped

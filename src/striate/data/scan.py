@@ -1,139 +1,170 @@
-"""One strict pass over a source: headers first, then every pixel, nothing dropped."""
+"""Every file of a source is read once: its hash, its header, or why it has none."""
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-import numpy as np
-import torch
-from torch import Tensor
-
-from striate.core.errors import DataError
-from striate.core.spec import Preprocess
-from striate.data.decode import Header, UndecodableError, decode, read_header, unwarned
-from striate.data.preprocess import batch_to_input, to_input
+from striate.data.picture.decode import Header, read_header, unwarned
+from striate.data.picture.identity import file_hash
+from striate.data.picture.reading import UndecodableError
+from striate.data.sources.files import Stamp
 from striate.data.sources.source import Skipped, Source
+from striate.data.store.cache import Cache
+from striate.data.store.facts import Fact
 
 T = TypeVar("T")
 Tick = Callable[[int, int], None]
 
+# A set of so few bytes is decoded sooner than a cache is opened.
+SMALL = 4 << 20
+CHANGED, MISSING = "changed-since-scan", "missing"
+SPAN = 16  # files a thread takes at a time
+
 
 @dataclass(frozen=True, kw_only=True)
-class Scanned:
-    """The usable pictures of a source, in its order, and those that are not.
+class Census:
+    """What the headers say, in the order of a source's records.
 
     Args:
-        index: Positions in the source's records.
-        pixels: (N, H, W, C) uint8, at the network's input size.
-        contents: Hash of each picture's own pixels, before any resizing.
-        skipped: Quarantined files.
+        headers: Sides and channels, or why a file cannot be used.
+        hashes: SHA-256 of each file, empty where it could not be read.
+        size: Bytes of all files, as far as known.
     """
 
-    index: tuple[int, ...]
-    pixels: Tensor = field(repr=False)
-    contents: tuple[str, ...] = field(repr=False)
-    skipped: tuple[Skipped, ...] = ()
+    headers: tuple[Header | Skipped, ...] = field(repr=False)
+    hashes: tuple[str, ...] = field(repr=False)
+    size: int = 0
+
+    @property
+    def sound(self) -> list[int]:
+        """Return the positions of files whose headers are sound."""
+        return [
+            i for i, header in enumerate(self.headers) if isinstance(header, Header)
+        ]
+
+    @property
+    def skipped(self) -> list[Skipped]:
+        """Return the files that have no sound header."""
+        return [header for header in self.headers if isinstance(header, Skipped)]
+
+    def without(self, lost: Mapping[int, Skipped]) -> Census:
+        """Return the census with some files lost since."""
+        headers = (lost.get(i, header) for i, header in enumerate(self.headers))
+        return replace(self, headers=tuple(headers))
+
+    def compared(self, source: Source, given: Mapping[str, str]) -> Census:
+        """Return the census with files left out whose hash is not the one given."""
+        changed: dict[int, Skipped] = {}
+        for i in self.sound:
+            path = source.records[i].path
+            before, now = given.get(path, ""), self.hashes[i]
+            if before and now and before != now:
+                detail = _difference(before, now)
+                changed[i] = Skipped(path=path, reason=CHANGED, detail=detail)
+        return self.without(changed)
+
+    def payload(self, source: Source, i: int) -> bytes:
+        """Return the bytes of a file, which must be those that were scanned.
+
+        Raises:
+            UndecodableError: It cannot be read, or it has changed since.
+        """
+        return unchanged(source.payload(i), self.hashes[i])
+
+    @property
+    def small(self) -> bool:
+        """Tell whether the set is too small for a cache to save time."""
+        return self.size < SMALL
 
 
-def read_headers(source: Source) -> list[Header | Skipped]:
-    """Return each record's size and channels, or why it has none."""
+def take_census(source: Source, cache: Cache | None = None) -> Census:
+    """Read every file, or take from the cache what is known of unchanged ones."""
     if source.arrays is not None:
         height, width, channels = source.arrays.shape[1:]
-        return [Header(height, width, channels)] * len(source.records)
+        headers = (Header(height, width, channels),) * len(source.records)
+        return Census(headers=headers, hashes=("",) * len(headers))
+    files = source.reader
+    stamps = [files.stamp(record.path) for record in source.records]
+    size = sum(stamp.size for stamp in stamps if stamp)
+    book = cache.facts if cache and size >= SMALL else None
+    names = [files.name(record.path) for record in source.records]
+    asked = {n: s for n, s in zip(names, stamps, strict=True) if s is not None}
+    known = book.known(asked) if book else {}
 
-    def header(i: int) -> Header:
-        return read_header(source.payload(i))
+    def read(i: int) -> Fact:
+        return known.get(names[i]) or _read(source.payload(i))
 
-    return _attempt(source, range(len(source.records)), header)
+    found = list(stream(source, range(len(names)), read))
+    if book:
+        book.note(_new(names, stamps, found, known))
+    return Census(
+        headers=tuple(_header(source, i, fact) for i, fact in enumerate(found)),
+        hashes=tuple("" if isinstance(f, Skipped) else f.sha256 for f in found),
+        size=size,
+    )
 
 
-def read_pixels(
-    source: Source,
-    index: Sequence[int],
-    preprocess: Preprocess,
-    tick: Tick | None = None,
-) -> Scanned:
-    """Decode the records at `index` strictly and bring them to the input size.
-
-    Args:
-        source: Where the records come from.
-        index: Positions of records whose headers are sound.
-        preprocess: Channels, size and resize mode.
-        tick: Called with (done, all) now and then, for a progress bar.
+def unchanged(payload: bytes, sha256: str) -> bytes:
+    """Return the bytes of a file, which must have this hash.
 
     Raises:
-        DataError: The decoded set would not fit this machine's memory.
+        UndecodableError: They are others now.
     """
-    shape = (len(index), preprocess.height, preprocess.width, preprocess.channels)
-    _check_memory(shape)
-    if source.arrays is not None:
-        return _from_arrays(source.arrays, index, preprocess)
-    pixels = torch.empty(shape, dtype=torch.uint8)
+    now = file_hash(payload)
+    if now != sha256:
+        raise UndecodableError(CHANGED, _difference(sha256, now))
+    return payload
 
-    def read(i: int) -> tuple[Tensor, str]:
-        raw = decode(source.payload(i), preprocess.background)
-        return to_input(raw, preprocess), content_hash(raw)
 
-    kept: list[int] = []
-    contents: list[str] = []
-    skipped: list[Skipped] = []
-    for done, (i, result) in enumerate(
-        zip(index, _stream(source, index, read), strict=True)
-    ):
-        if isinstance(result, Skipped):
-            skipped.append(result)
-        else:
-            pixels[len(kept)] = result[0]
-            contents.append(result[1])
-            kept.append(i)
+def _difference(before: str, now: str) -> str:
+    return f"its SHA-256 was {before[:12]}… and is {now[:12]}…"
+
+
+def ticked(
+    index: Sequence[int], rows: Iterator[T], tick: Tick | None
+) -> Iterator[tuple[int, T]]:
+    """Pair positions with what came of them, telling how far it got."""
+    for done, pair in enumerate(zip(index, rows, strict=True)):
         if tick and done % 64 == 0:
             tick(done, len(index))
-    return Scanned(
-        index=tuple(kept),
-        pixels=pixels[: len(kept)],
-        contents=tuple(contents),
-        skipped=tuple(skipped),
-    )
+        yield pair
 
 
-def _from_arrays(
-    arrays: np.ndarray, index: Sequence[int], preprocess: Preprocess
-) -> Scanned:
-    chosen = arrays if len(index) == len(arrays) else arrays[list(index)]
-    return Scanned(
-        index=tuple(index),
-        pixels=batch_to_input(chosen, preprocess),
-        contents=tuple(content_hash(picture) for picture in chosen),
-    )
+def _read(payload: bytes) -> Fact:
+    sha256 = file_hash(payload)
+    try:
+        header = read_header(payload)
+    except UndecodableError as error:
+        return Fact(sha256, None, (error.reason, error.detail))
+    return Fact(sha256, (header.height, header.width, header.channels))
 
 
-def content_hash(pixels: np.ndarray) -> str:
-    """Hash a picture by what it shows, whatever its file format or metadata.
-
-    Example:
-        >>> a, b = np.zeros((2, 3, 1), np.uint8), np.zeros((3, 2, 1), np.uint8)
-        >>> content_hash(a) == content_hash(b)
-        False
-    """
-    digest = hashlib.blake2b(repr(pixels.shape).encode(), digest_size=12)
-    digest.update(np.ascontiguousarray(pixels).data)
-    return digest.hexdigest()
+def _header(source: Source, i: int, fact: Fact | Skipped) -> Header | Skipped:
+    if isinstance(fact, Skipped):
+        return fact
+    if fact.header is not None:
+        return Header(*fact.header)
+    reason, detail = fact.refusal or ("damaged", "")
+    return Skipped(path=source.records[i].path, reason=reason, detail=detail)
 
 
-def _attempt(
-    source: Source, index: Sequence[int], read: Callable[[int], T]
-) -> list[T | Skipped]:
-    return list(_stream(source, index, read))
+def _new(
+    names: Sequence[bytes],
+    stamps: Sequence[Stamp | None],
+    found: Sequence[Fact | Skipped],
+    known: dict[bytes, Fact],
+) -> Iterator[tuple[bytes, Stamp, Fact]]:
+    for name, stamp, fact in zip(names, stamps, found, strict=True):
+        if name not in known and stamp is not None and isinstance(fact, Fact):
+            yield name, stamp, fact
 
 
-def _stream(
+def stream(
     source: Source, index: Sequence[int], read: Callable[[int], T]
 ) -> Iterator[T | Skipped]:
     """Yield read(i), or why it failed, in order, a few files ahead on threads."""
@@ -145,48 +176,40 @@ def _stream(
             path = source.records[i].path
             return Skipped(path=path, reason=error.reason, detail=error.detail)
 
-    # Decoders release the interpreter lock, so threads are enough. Chunks bound how
-    # many decoded pictures wait.
+    def several(span: Sequence[int]) -> list[T | Skipped]:
+        return [attempt(i) for i in span]
+
+    # Decoders release the interpreter lock, so threads are enough. Spans keep the cost
+    # of handing over small; the queue bounds how many decoded pictures wait.
     workers = os.cpu_count() or 1
+    waiting: deque[Future[list[T | Skipped]]] = deque()
     with unwarned(), ThreadPoolExecutor(workers) as pool:
-        for start in range(0, len(index), chunk := 32 * workers):
-            yield from pool.map(attempt, index[start : start + chunk])
-
-
-def _check_memory(shape: tuple[int, ...]) -> None:
-    needed = int(np.prod(shape, dtype=np.int64))
-    free = _available_bytes()
-    if free is not None and needed > 0.6 * free:
-        sizes = f"{needed / 2**30:.1f} GiB needed, {free / 2**30:.1f} GiB free"
-        what = f"{shape[0]:,} pictures of {shape[1]}×{shape[2]} do not fit: {sizes}"
-        raise DataError(what, fix="choose a smaller --image-size, or fewer pictures")
-
-
-def _available_bytes() -> int | None:
-    try:
-        # Free pages alone would not count what caches give back when asked.
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    except (OSError, ValueError):
-        pass
-    try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError, AttributeError):
-        return None
+        try:
+            for start in range(0, len(index), SPAN):
+                waiting.append(pool.submit(several, index[start : start + SPAN]))
+                if len(waiting) > 2 * workers:
+                    yield from waiting.popleft().result()
+            while waiting:
+                yield from waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
 
 
 def two_labels(
-    source: Source, scanned: Scanned, parts: Sequence[str | None]
+    source: Source,
+    index: Sequence[int],
+    contents: Sequence[str],
+    parts: Sequence[str | None],
 ) -> dict[int, Skipped]:
-    """Return positions in `scanned` whose content also stands under another label.
+    """Return positions in `index` whose content also stands under another label.
 
     Nobody can know which label is right, so all of them are quarantined; those of a
     given test part stay, because a published test set is never changed.
     """
-    labels = [source.records[i].label for i in scanned.index]
+    labels = [source.records[i].label for i in index]
     seen: dict[str, list[int]] = {}
-    for k, content in enumerate(scanned.contents):
+    for k, content in enumerate(contents):
         seen.setdefault(content, []).append(k)
     conflicts: dict[int, Skipped] = {}
     for twins in seen.values():
@@ -195,19 +218,8 @@ def two_labels(
             continue
         for k in open_twins:
             other = next(j for j in open_twins if labels[j] != labels[k])
-            path = source.records[scanned.index[k]].path
-            twin = source.records[scanned.index[other]].path
+            path = source.records[index[k]].path
+            twin = source.records[index[other]].path
             detail = f"'{labels[k]}' here, '{labels[other]}' in {twin}"
             conflicts[k] = Skipped(path=path, reason="two-labels", detail=detail)
     return conflicts
-
-
-def common_shape(headers: Sequence[Header]) -> tuple[int, int] | None:
-    """Return the (height, width) that all pictures share, if they do."""
-    sizes = {(h.height, h.width) for h in headers}
-    return sizes.pop() if len(sizes) == 1 else None
-
-
-def common_channels(headers: Sequence[Header]) -> int:
-    """Return 1 where every picture is grey, else the largest channel count."""
-    return max(Counter(h.channels for h in headers))

@@ -1,9 +1,9 @@
-"""Weights on disk: safetensors and JSON, written whole or not at all, never pickle."""
+"""Weights on disk: safetensors, written whole or not at all, never pickle."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -13,20 +13,31 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from striate.core.errors import WeightsError
-from striate.core.files import write_bytes, write_json
-from striate.engine.loop import EpochDone, StepDone
+from striate.core.files import write_bytes
 
 LISTED = 5  # differences named before "and n more"
 
 
-def save_weights(path: Path, tensors: dict[str, Tensor]) -> None:
+def save_weights(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Write named tensors atomically.
 
     Raises:
         StorageError: The disk refused; the file that was there is intact.
     """
-    plain = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
-    write_bytes(path, save_tensors(plain))
+    write_bytes(path, packed(tensors))
+
+
+def packed(tensors: Mapping[str, Tensor]) -> bytes:
+    """Return named tensors as the bytes of a safetensors file."""
+    plain: dict[str, Tensor] = {}
+    met: set[int] = set()
+    for name, tensor in tensors.items():
+        mine = tensor.detach().cpu().contiguous()
+        # Tied weights share memory, which the format cannot say.
+        shared = mine.untyped_storage().data_ptr() in met
+        plain[name] = mine.clone() if shared else mine
+        met.add(mine.untyped_storage().data_ptr())
+    return save_tensors(plain)
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -36,15 +47,25 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         WeightsError: The file is missing, damaged, or of another format.
     """
     try:
-        return load_tensors(path.read_bytes())
+        return unpacked(path.read_bytes(), path)
     except FileNotFoundError as error:
         raise WeightsError("the weights are missing", where=path) from error
     except OSError as error:
         what = f"the weights cannot be read: {error.strerror}"
         raise WeightsError(what, where=path) from error
+
+
+def unpacked(payload: bytes, where: Path) -> dict[str, Tensor]:
+    """Read the bytes of a safetensors file.
+
+    Raises:
+        WeightsError: They are damaged, or of another format.
+    """
+    try:
+        return load_tensors(payload)
     except (SafetensorError, ValueError, KeyError) as error:
         what = f"not a sound safetensors file: {error}"
-        raise WeightsError(what, where=path, fix="restore it from a copy") from error
+        raise WeightsError(what, where=where, fix="restore it from a copy") from error
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
@@ -53,13 +74,21 @@ def load_weights(model: nn.Module, path: Path) -> None:
     Raises:
         WeightsError: Names or shapes differ; lists the first differences.
     """
-    tensors = read_weights(path)
+    put_weights(model, read_weights(path), path)
+
+
+def put_weights(model: nn.Module, tensors: dict[str, Tensor], where: Path) -> None:
+    """Put named tensors into a network of the same layout, or change nothing.
+
+    Raises:
+        WeightsError: Names or shapes differ; lists the first differences.
+    """
     problems = differences(model.state_dict(), tensors)
     if problems:
         rest = f"\n  … and {len(problems) - LISTED} more" if problems[LISTED:] else ""
         listed = "".join(f"\n  {problem}" for problem in problems[:LISTED])
         what = f"the weights are of another network; nothing was loaded:{listed}{rest}"
-        raise WeightsError(what, where=path)
+        raise WeightsError(what, where=where)
     model.load_state_dict(tensors)
 
 
@@ -87,46 +116,53 @@ def _shape(tensor: Tensor) -> str:
     return "×".join(map(str, tensor.shape)) or "scalar"
 
 
-class Keeper:
-    """Keeps the best weights, and the last with everything needed to go on.
+class OptimizerState:
+    """An optimiser's state as named tensors, to be kept and given back.
 
-    Writes `weights/best.safetensors` after an epoch that is best so far, and
-    `weights/last/` (model, optimiser, position) after every epoch.
+    Its settings are not among them: the recipe and the schedule say those.
+
+    Example:
+        >>> weight = nn.Parameter(torch.ones(2))
+        >>> optimizer = torch.optim.SGD([weight], lr=1.0, momentum=0.9)
+        >>> weight.grad = torch.ones(2)
+        >>> optimizer.step()
+        >>> OptimizerState(optimizer).state_dict()
+        {'0.momentum_buffer': tensor([1., 1.])}
     """
 
-    def __init__(self, folder: Path, model: nn.Module, optimizer: Optimizer) -> None:
-        self.folder = folder
-        self.model = model
-        self.optimizer = optimizer
-        self.position: dict[str, Any] = {"epochs_done": 0, "steps_done": 0}
+    def __init__(self, optimizer: Optimizer) -> None:
+        self._optimizer = optimizer
 
-    def on_step(self, done: StepDone) -> None:
-        """Note how far the run is."""
-        self.position["steps_done"] = done.step + 1
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return every tensor as `<number of the parameter>.<name>`."""
+        return {
+            f"{number}.{key}": value
+            for number, entries in self._optimizer.state_dict()["state"].items()
+            for key, value in entries.items()
+            if value is not None
+        }
 
-    def on_epoch(self, done: EpochDone) -> None:
-        """Save what an epoch made."""
-        self.position["epochs_done"] = done.epoch + 1
-        if done.best:
-            save_weights(self.folder / "best.safetensors", self.model.state_dict())
-        self.save_last()
+    def load_state_dict(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take back what `state_dict` gave.
 
-    def save_last(self) -> None:
-        """Save the full state: model, optimiser, and how far the run is."""
-        last = self.folder / "last"
-        save_weights(last / "model.safetensors", self.model.state_dict())
-        tensors, settings = _flatten(self.optimizer)
-        save_weights(last / "optimizer.safetensors", tensors)
-        write_json(last / "state.json", {**self.position, "optimizer": settings})
+        Raises:
+            WeightsError: A tensor belongs to no parameter.
+        """
+        groups = self._optimizer.state_dict()["param_groups"]
+        parameters = [p for g in self._optimizer.param_groups for p in g["params"]]
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in tensors.items():
+            number, _, key = name.partition(".")
+            if not number.isdecimal() or int(number) >= len(parameters):
+                what = f"the optimiser's state is of another network: '{name}'"
+                raise WeightsError(what)
+            mine = state.setdefault(int(number), {})
+            mine[key] = _laid_out_as(parameters[int(number)], tensor)
+        self._optimizer.load_state_dict({"state": state, "param_groups": groups})
 
 
-def _flatten(optimizer: Optimizer) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
-    """Part an optimiser's state into named tensors and JSON settings."""
-    state = optimizer.state_dict()
-    tensors = {
-        f"{number}.{key}": torch.as_tensor(value)
-        for number, entries in state["state"].items()
-        for key, value in entries.items()
-        if value is not None
-    }
-    return tensors, state["param_groups"]
+def _laid_out_as(parameter: Tensor, tensor: Tensor) -> Tensor:
+    """Give a moment its parameter's order in memory, which fused kernels rely on."""
+    if tensor.shape != parameter.shape:
+        return tensor
+    return torch.empty_like(parameter, dtype=tensor.dtype, device="cpu").copy_(tensor)

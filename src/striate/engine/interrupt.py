@@ -1,20 +1,47 @@
-"""Ctrl-C: the first asks the loop to finish its step, the second stops at once."""
+"""Being asked to stop: the first time between steps, the second time at once."""
 
 from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+# Ctrl-C, a terminal that closes, and a system or scheduler that wants its machine back.
+ASKING = (signal.SIGINT, signal.SIGHUP, signal.SIGTERM)
+
+
+class Asked:
+    """Answers whether someone has asked to stop, and by which signal."""
+
+    def __init__(self) -> None:
+        self.signal = 0
+
+    def __call__(self) -> bool:
+        """Say whether someone has."""
+        return self.signal > 0
+
+    @property
+    def exit_code(self) -> int:
+        """Return what a shell expects of a program that a signal ended: 130 of Ctrl-C.
+
+        Example:
+            >>> asked = Asked()
+            >>> asked.signal = signal.SIGINT
+            >>> asked.exit_code
+            130
+        """
+        return 128 + self.signal
+
 
 @contextmanager
-def polite_interrupt() -> Iterator[Callable[[], bool]]:
-    """Yield a question: has the user asked to stop?
+def polite_interrupt() -> Iterator[Asked]:
+    """Yield a question: has someone asked to stop?
 
-    Outside the main thread, where Python allows no signal handlers, Ctrl-C keeps its
-    usual meaning and the answer is always no.
+    A signal that is ignored, as `nohup` has SIGHUP be, stays ignored. Outside the main
+    thread, where Python allows no handlers, signals keep their usual meaning and the
+    answer is always no.
 
     Example:
         >>> with polite_interrupt() as asked:
@@ -22,18 +49,25 @@ def polite_interrupt() -> Iterator[Callable[[], bool]]:
         ...     asked()
         True
     """
-    asked = threading.Event()
+    asked = Asked()
     if threading.current_thread() is not threading.main_thread():
-        yield asked.is_set
+        yield asked
         return
-    before = signal.getsignal(signal.SIGINT)
+    found = {number: signal.getsignal(number) for number in ASKING}
+    kept = (signal.SIG_IGN, None)  # None: set outside Python, and not ours to replace
+    before = {n: handler for n, handler in found.items() if handler not in kept}
 
     def note(number: int, frame: FrameType | None) -> None:
-        asked.set()
-        signal.signal(signal.SIGINT, before)
+        asked.signal = asked.signal or number
+        # Who closes a terminal sends SIGHUP twice, the shell's and the system's, and
+        # means it once.
+        if number != signal.SIGHUP:
+            signal.signal(number, before[signal.Signals(number)])
 
-    signal.signal(signal.SIGINT, note)
+    for number in before:
+        signal.signal(number, note)
     try:
-        yield asked.is_set
+        yield asked
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

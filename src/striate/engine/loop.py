@@ -8,8 +8,8 @@ and nothing but it decides which weights are best and when to stop.
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -17,17 +17,29 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from striate.core.errors import NonFiniteError
+from striate.core.taps import untouched
+from striate.engine.cost import ClassCost, softmax_cost
 from striate.engine.evaluate import Outputs, evaluate
+from striate.engine.learner import USUAL, Learner
+from striate.engine.nonfinite import LOSS, first_bad_layer
 from striate.engine.optim import set_rate
+from striate.engine.position import EpochDone, Observer, Position, StepDone
+from striate.engine.ranks.exchange import Exchange
+from striate.engine.ranks.ranks import Ranks
 from striate.engine.schedule import Schedule
-from striate.engine.step import LOWER_LR, train_step
+from striate.engine.step import LOWER_LR
+from striate.engine.views import View, plain
+from striate.engine.way import Way
+
+Batch = tuple[Tensor, Tensor]
+Blown = Callable[[NonFiniteError, Position], None]
 
 
 class Epochs(Protocol):
-    """Batches that can be gone through once an epoch."""
+    """Batches that can be gone through once an epoch, from any of them on."""
 
-    def __call__(self, epoch: int) -> Iterable[tuple[Tensor, Tensor]]:
-        """Yield (input, label) batches of an epoch."""
+    def __call__(self, epoch: int, start: int = 0) -> Iterable[Batch]:
+        """Yield the (input, label) batches of an epoch, the first `start` left out."""
         ...
 
     def __len__(self) -> int: ...
@@ -43,6 +55,13 @@ class Plan:
         schedule: Progress (0–1) to a factor of `lr`.
         label_smoothing: Share of the target spread over all classes.
         patience: Epochs without improvement before stopping; 0 never stops early.
+        classes: Makes up in the cost for uneven classes.
+        balanced: Judge epochs by the balanced accuracy, so that weights which forget
+            a rare class are not the best.
+        view: How a picture is shown when the network is judged.
+        seed: What layers draw, dropout's above all, is a function of it and the step.
+        pieces: Runs through the network a step, of as many fewer pictures each.
+        way: How the network is run.
     """
 
     epochs: int
@@ -50,41 +69,21 @@ class Plan:
     schedule: Schedule
     label_smoothing: float = 0.0
     patience: int = 0
+    classes: ClassCost | None = None
+    balanced: bool = False
+    view: View = plain
+    seed: int = 0
+    pieces: int = 1
+    way: Way = USUAL
 
 
-@dataclass(frozen=True, slots=True)
-class StepDone:
-    """A mini-batch has been learnt from."""
-
-    epoch: int
-    step: int
-    loss: float
-    lr: float
-    pictures: int
-    seconds: float
+class StoppedError(Exception):
+    """Someone asked the loop to stop."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class EpochDone:
-    """An epoch has been judged; `best` says no earlier one was better."""
-
-    epoch: int
-    train_loss: float
-    val_loss: float
-    val_accuracy: float
-    lr: float
-    seconds: float
-    best: bool
-
-
-class Observer(Protocol):
-    """Something that watches the loop: a journal, a progress bar, a keeper."""
-
-    def on_step(self, done: StepDone) -> None:
-        """Take note of a step."""
-
-    def on_epoch(self, done: EpochDone) -> None:
-        """Take note of an epoch."""
+def stop_there(error: NonFiniteError, at: Position) -> None:
+    """Let numbers that are none end the run; to return instead skips the batch."""
+    raise error
 
 
 def fit(
@@ -95,6 +94,10 @@ def fit(
     plan: Plan,
     observers: Sequence[Observer] = (),
     stop: Callable[[], bool] = lambda: False,
+    at: Position | None = None,
+    blown: Blown = stop_there,
+    judged: nn.Module | None = None,
+    ranks: Ranks | None = None,
 ) -> list[EpochDone]:
     """Train a network in place and return its history.
 
@@ -105,68 +108,80 @@ def fit(
         val: Batches to judge by.
         plan: Duration and rates.
         observers: Told of every step and epoch, in this order.
-        stop: Asked before each step; True ends the loop at once, between steps.
+        stop: Asked before each batch; True ends the loop at once, between steps.
+        at: Where to begin; kept up to date, so that it says how far the run is.
+        blown: Told of a step that blew up and changed nothing; raises or returns.
+        judged: The network that is judged, where it is another: an average of this.
+        ranks: The processes that learn this together; `train` and `val` then give
+            this one's share of each batch.
 
     Raises:
-        NonFiniteError: The loss blew up; names epoch and step.
+        NonFiniteError: A loss or gradient blew up; names epoch, step and layer.
+        RankError: Another process has died, hung or failed.
     """
-    history: list[EpochDone] = []
+    at = at or Position()
+    ranks = ranks if ranks and ranks.world > 1 else None
     total = plan.epochs * len(train)
-    began = time.perf_counter()
-    for epoch in range(plan.epochs):
-        model.train()
-        losses, pictures = 0.0, 0
-        for i, (x, y) in enumerate(train(epoch)):
-            if stop():
-                return history
-            step = epoch * len(train) + i
-            rate = plan.lr * plan.schedule(step / max(total - 1, 1))
-            set_rate(optimizer, rate)
-            try:
-                loss = train_step(model, x, y, optimizer, plan.label_smoothing)
-            except NonFiniteError as error:
-                where = f"epoch {epoch + 1}, step {i + 1}"
-                raise NonFiniteError(error.what, where=where, fix=error.fix) from error
-            losses, pictures = losses + loss * len(y), pictures + len(y)
-            seconds = time.perf_counter() - began
-            done = StepDone(epoch, step, loss, rate, len(y), seconds)
+    cost_of = softmax_cost(plan.label_smoothing, plan.classes)
+    exchange = Exchange(ranks, model, optimizer, stop) if ranks else None
+    rank = ranks.place.rank if ranks else 0
+    how = rank, plan.pieces, exchange, plan.way
+    learn = Learner(model, optimizer, cost_of, plan.seed, *how)
+    asked, ask = (exchange.stopped, exchange.agree) if exchange else (stop, stop)
+    with suppress(StoppedError):
+        while not at.finished(plan.epochs, plan.patience):
+            model.train()
+            for x, y in _until(asked, train(at.epoch, at.batch)):
+                rate = at.brake * plan.lr * plan.schedule(at.step / max(total - 1, 1))
+                set_rate(optimizer, rate)
+                try:
+                    loss = learn(x, y, at.step)
+                except NonFiniteError as error:
+                    error.where = f"epoch {at.epoch + 1}, step {at.batch + 1}"
+                    blown(error, at)
+                    loss = math.nan
+                done = StepDone(at.epoch, at.batch, at.step, loss, rate, learn.pictures)
+                at.step_done(loss, rate, learn.pictures)
+                for observer in observers:
+                    observer.on_step(done)
+            if exchange:
+                exchange.check_equal()
+            found = _judge(judged or model, val, ask, at, plan.view, ranks)
+            figures = found.loss, found.accuracy, found.balanced_accuracy
+            ended = at.epoch_done(*figures, by_balanced=plan.balanced)
             for observer in observers:
-                observer.on_step(done)
-        judged = _judge(model, val(0), f"epoch {epoch + 1}, after step {i + 1}")
-        history.append(
-            EpochDone(
-                epoch=epoch,
-                train_loss=losses / pictures,
-                val_loss=judged.loss,
-                val_accuracy=judged.accuracy,
-                lr=rate,
-                seconds=time.perf_counter() - began,
-                best=_is_best(judged.accuracy, judged.loss, history),
-            )
-        )
-        for observer in observers:
-            observer.on_epoch(history[-1])
-        if plan.patience and _waited(history) >= plan.patience:
-            break
-    return history
+                observer.on_epoch(ended)
+    return at.history
+
+
+def _until(stop: Callable[[], bool], batches: Iterable[Batch]) -> Iterator[Batch]:
+    for batch in batches:
+        if stop():
+            raise StoppedError
+        yield batch
 
 
 def _judge(
-    model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], where: str
+    model: nn.Module,
+    val: Epochs,
+    stop: Callable[[], bool],
+    at: Position,
+    view: View,
+    ranks: Ranks | None,
 ) -> Outputs:
-    judged = evaluate(model, batches)
-    if not math.isfinite(judged.loss):
-        what = f"the validation loss became {judged.loss}"
-        raise NonFiniteError(what, where=where, fix=LOWER_LR)
-    return judged
-
-
-def _is_best(accuracy: float, loss: float, history: Sequence[EpochDone]) -> bool:
-    # Small validation parts tie often; the lower loss then decides.
-    merit = (accuracy, -loss)
-    return all(merit > (done.val_accuracy, -done.val_loss) for done in history)
-
-
-def _waited(history: Sequence[EpochDone]) -> int:
-    best = max(i for i, done in enumerate(history) if done.best)
-    return len(history) - 1 - best
+    judged = evaluate(model, _until(stop, val(0)), view, ranks)
+    if math.isfinite(judged.loss):
+        return judged
+    with untouched(model):
+        layers = (first_bad_layer(model, x)[0] for x, y in val(0) if len(y))
+        layer = next(filter(None, layers), "")
+    if ranks:
+        found = ranks.words(layer, "where numbers went wrong")
+        layer = next(filter(None, found), "")
+    layer = layer or LOSS
+    what = f"the validation loss became {judged.loss}, first in {layer}"
+    where = f"epoch {at.epoch + 1}, after step {at.batch}"
+    error = NonFiniteError(what, where=where, fix=LOWER_LR)
+    error.part, error.layer = "val", layer
+    error.rows = tuple((~judged.losses.isfinite()).nonzero().flatten().tolist())
+    raise error

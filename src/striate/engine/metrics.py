@@ -9,17 +9,25 @@ from dataclasses import dataclass
 import numpy as np
 
 Z95 = 1.959963984540054  # two-sided 95 % point of the normal distribution
+SQUARE = 200  # classes up to which the whole confusion matrix is kept
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClassScore:
-    """How one class fares: precision, recall and F1 as shares, support as a count."""
+    """How one class fares, in shares; support counts its pictures, claimed the answers.
+
+    Both intervals are Wilson's at 95 %; a share of no pictures is 0, and its interval
+    says that nothing is known.
+    """
 
     name: str
     precision: float
+    precision_interval: tuple[float, float]
     recall: float
+    recall_interval: tuple[float, float]
     f1: float
     support: int
+    claimed: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,9 +39,12 @@ class Score:
         accuracy: Share that is right.
         interval: Wilson's 95 % interval of the accuracy.
         balanced_accuracy: Mean recall over the classes that occur.
+        balanced_interval: Its 95 % interval.
         loss: Mean cross-entropy in nats, without label smoothing.
         calibration_error: Expected calibration error over 15 bins.
-        confusion: counts[true][predicted].
+        confusion: counts[true][predicted]; empty beyond `SQUARE` classes, where it
+            would be mostly zeros and larger than all pictures.
+        confusions: (true, predicted, pictures) of wrong answers, most frequent first.
         classes: One score a class.
     """
 
@@ -41,9 +52,11 @@ class Score:
     accuracy: float
     interval: tuple[float, float]
     balanced_accuracy: float
+    balanced_interval: tuple[float, float]
     loss: float
     calibration_error: float
     confusion: tuple[tuple[int, ...], ...]
+    confusions: tuple[tuple[int, int, int], ...]
     classes: tuple[ClassScore, ...]
 
 
@@ -93,26 +106,36 @@ def score(
         names: Class names by number.
     """
     predicted = probabilities.argmax(1)
-    counts = confusion_matrix(truth, predicted, len(names))
-    right = int(counts.trace())
-    classes = class_scores(counts, names)
-    present = [c.recall for c in classes if c.support]
+    hits = predicted == truth
+    right, count, size = int(hits.sum()), len(truth), len(names)
+    classes = class_scores(truth, predicted, names)
+    present = [c for c in classes if c.support]
+    square = confusion_matrix(truth, predicted, size).tolist() if size <= SQUARE else []
     return Score(
-        count=len(truth),
-        accuracy=right / len(truth),
-        interval=wilson(right, len(truth)),
-        balanced_accuracy=sum(present) / len(present),
+        count=count,
+        accuracy=right / count,
+        interval=wilson(right, count),
+        balanced_accuracy=sum(c.recall for c in present) / len(present),
+        balanced_interval=mean_interval(
+            [round(c.recall * c.support) for c in present],
+            [c.support for c in present],
+        ),
         loss=float(losses.mean()),
-        calibration_error=calibration_error(probabilities, predicted == truth),
-        confusion=tuple(tuple(row) for row in counts.tolist()),
+        calibration_error=calibration_error(probabilities, hits),
+        confusion=tuple(tuple(row) for row in square),
+        confusions=confusions(truth, predicted),
         classes=classes,
     )
 
 
-def class_scores(counts: np.ndarray, names: Sequence[str]) -> tuple[ClassScore, ...]:
+def class_scores(
+    truth: np.ndarray, predicted: np.ndarray, names: Sequence[str]
+) -> tuple[ClassScore, ...]:
     """Return precision, recall and F1 of each class; 0 where undefined."""
-    right = counts.diagonal()
-    support, claimed = counts.sum(1), counts.sum(0)
+    size = len(names)
+    right = np.bincount(truth[truth == predicted], minlength=size)
+    support = np.bincount(truth, minlength=size)
+    claimed = np.bincount(predicted, minlength=size)
     precision = right / np.maximum(claimed, 1)
     recall = right / np.maximum(support, 1)
     f1 = 2 * right / np.maximum(support + claimed, 1)
@@ -120,12 +143,66 @@ def class_scores(counts: np.ndarray, names: Sequence[str]) -> tuple[ClassScore, 
         ClassScore(
             name=name,
             precision=float(precision[i]),
+            precision_interval=wilson(int(right[i]), int(claimed[i])),
             recall=float(recall[i]),
+            recall_interval=wilson(int(right[i]), int(support[i])),
             f1=float(f1[i]),
             support=int(support[i]),
+            claimed=int(claimed[i]),
         )
         for i, name in enumerate(names)
     )
+
+
+def confusions(
+    truth: np.ndarray, predicted: np.ndarray
+) -> tuple[tuple[int, int, int], ...]:
+    """Count the wrong answers by (true, predicted), the most frequent first.
+
+    Example:
+        >>> confusions(np.array([0, 0, 1, 2]), np.array([1, 1, 1, 0]))
+        ((0, 1, 2), (2, 0, 1))
+    """
+    wrong = truth != predicted
+    pairs, counts = np.unique(
+        np.stack([truth[wrong], predicted[wrong]], 1), axis=0, return_counts=True
+    )
+    order = np.argsort(-counts, kind="stable")
+    return tuple((*map(int, pairs[i]), int(counts[i])) for i in order)  # type: ignore[misc]
+
+
+def mean_interval(rights: Sequence[int], counts: Sequence[int]) -> tuple[float, float]:
+    """Return the 95 % interval of the mean of independent shares, right of count.
+
+    The wider, on each side, of two. The variances of the shares added up, each
+    unbiased, are true for many classes but vanish where every share is 0 or 1. The
+    distances to Wilson's limits added up like deviations (Zou & Donner 2008) do not,
+    but fall short for many classes of few pictures.
+
+    Args:
+        rights: Pictures answered rightly, a number a class.
+        counts: Pictures of each class, at least one.
+
+    Example:
+        >>> low, high = mean_interval([10, 90], [10, 100])
+        >>> round(low, 3), round(high, 3)
+        (0.806, 0.98)
+    """
+    size = len(counts)
+    shares = [right / count for right, count in zip(rights, counts, strict=True)]
+    mean = sum(shares) / size
+    # One picture tells nothing of its class's variance; this is the most it can be.
+    variances = [
+        share * (1 - share) / (count - 1) if count > 1 else mean * (1 - mean)
+        for share, count in zip(shares, counts, strict=True)
+    ]
+    plain = Z95 * math.sqrt(math.fsum(variances))
+    limits = [wilson(right, count) for right, count in zip(rights, counts, strict=True)]
+    pairs = list(zip(shares, limits, strict=True))
+    below = math.sqrt(math.fsum((share - low) ** 2 for share, (low, _) in pairs))
+    above = math.sqrt(math.fsum((high - share) ** 2 for share, (_, high) in pairs))
+    low, high = mean - max(below, plain) / size, mean + max(above, plain) / size
+    return max(0.0, low), min(1.0, high)
 
 
 def calibration_error(

@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from striate.core.errors import SettingError
 from striate.core.registry import Registry
+from striate.engine.muon import Muon, hidden_kernels
 
 Groups = list[dict[str, Any]]
 OPTIMIZERS: Registry[Callable[[Groups, float, float], Optimizer]] = Registry(
@@ -37,6 +38,15 @@ def adamw(groups: Groups, lr: float, momentum: float) -> Optimizer:
     return torch.optim.AdamW(groups, lr, betas=(momentum, 0.999), fused=True)
 
 
+@OPTIMIZERS.add("muon")
+def muon(groups: Groups, lr: float, momentum: float) -> Optimizer:
+    """Orthogonal momentum for hidden kernels, AdamW for the rest (Jordan et al. 2024).
+
+    The groups say which those are, by `orthogonal`.
+    """
+    return Muon(groups, lr, momentum)
+
+
 def make_optimizer(
     model: nn.Module, name: str, lr: float, momentum: float, weight_decay: float
 ) -> Optimizer:
@@ -59,6 +69,12 @@ def make_optimizer(
         {"params": kernels, "weight_decay": weight_decay},
         {"params": vectors, "weight_decay": 0.0},
     ]
+    if name == "muon":
+        hidden = {id(kernel) for kernel in hidden_kernels(model)}
+        inner = [p for p in kernels if id(p) in hidden]
+        groups[0]["params"] = [p for p in kernels if id(p) not in hidden]
+        first = {"params": inner, "weight_decay": weight_decay, "orthogonal": True}
+        groups.insert(0, first)
     return OPTIMIZERS[name]([g for g in groups if g["params"]], lr, momentum)
 
 

@@ -20,11 +20,13 @@ def he(model: nn.Module) -> None:
         True
     """
     for layer in model.modules():
+        if not isinstance(layer, nn.Conv2d | nn.Linear):
+            continue
+        if layer.weight.is_meta:  # a shape alone: nothing to draw
+            continue
         if isinstance(layer, nn.Conv2d):
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
-        elif isinstance(layer, nn.Linear):
-            nn.init.normal_(layer.weight, std=DENSE_DEVIATION)
         else:
-            continue
+            nn.init.normal_(layer.weight, std=DENSE_DEVIATION)
         if layer.bias is not None:
             nn.init.zeros_(layer.bias)

@@ -17,7 +17,10 @@ from striate.core.spec import ImageSpec
 Builder = Callable[[ImageSpec, int], nn.Module]
 
 # Each file registers its networks when it is imported; the order is history's.
-_FAMILIES = ("lenet", "alexnet", "vgg", "googlenet", "resnet", "mobilenet", "notes")
+_FAMILIES = (
+    *("lenet", "alexnet", "vgg", "googlenet", "resnet", "mobilenet"),
+    *("notes", "swift"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)

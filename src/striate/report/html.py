@@ -35,7 +35,7 @@ from striate.report.sheet import sheet
 from striate.report.tree import branches
 from striate.report.words import one_line
 
-TONES = {"good": "Good", "warning": "Warning", "bad": "Problem"}
+TONES = {"good": "Good", "warning": "Warning", "bad": "Problem", "advice": "Advice"}
 
 
 def render(page: Page) -> str:

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from striate.core.files import write_bytes
-from striate.core.findings import Curve, Matrix, Series
+from striate.core.findings import Curve, Images, Matrix, Series
 from striate.report.scales import Scale, fit, heat, shown, tick_text
-from striate.report.words import one_line, reading, shorten
+from striate.report.words import number, one_line, reading, shorten
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 DPI = 200  # twice the usual 100: sharp on dense screens and in print
 INK, SOFT, RULE = "#1d2125", "#596068", "#e3e3de"
 HUES = ("#1f5f8b", "#c4582a", "#3a7d55", "#84509c", "#8f6b0a", "#b03a67")  # page.css
+# Of galleries, in inches: a picture's pixel, a row, space between, two lines of words.
+_INCH, _PAGE, _GAP, _WORDS = 1 / 144, 10.0, 0.2, 0.36
 DIGITS = 30  # up to so many classes the cells have room for their counts
 
 
@@ -40,7 +42,7 @@ def save_curve(curve: Curve, path: Path) -> None:
     """
     figure, axes = _canvas(6.4, 3.8)
     for index, series in enumerate(curve.series):
-        _line(axes, series, index, curve.log_y)
+        _line(axes, series, index, curve)
     _frame(axes, curve)
     if curve.mark is not None:
         _mark(axes, *curve.mark)
@@ -72,6 +74,52 @@ def save_matrix(matrix: Matrix, path: Path) -> None:
     _save(figure, path)
 
 
+def save_images(images: Images, path: Path) -> None:
+    """Draw a gallery into a PNG file, side by side with their words above.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_images(Images(pictures=()), Path(folder) / "none.png")
+        ...     (Path(folder) / "none.png").read_bytes()[1:4]
+        b'PNG'
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.image import imread
+
+    places, wide, tall = _flow(images)
+    figure = Figure(figsize=(wide, tall), dpi=DPI)
+    title = _plain(images.title)
+    figure.text(_GAP / wide, 1 - _GAP / tall, title, color=INK, fontsize=11, va="top")
+    for one, (left, top) in zip(images.pictures, places, strict=True):
+        words = (_plain(one.caption), 8, INK), (_plain(one.detail), 6, SOFT)
+        for line, (text, font, hue) in enumerate(words):
+            height = 1 - (top + 0.16 * line) / tall
+            figure.text(left / wide, height, text, fontsize=font, color=hue, va="top")
+        size = one.width * _INCH / wide, one.height * _INCH / tall
+        below = 1 - (top + _WORDS) / tall - size[1]
+        axes = figure.add_axes((left / wide, below, *size))
+        axes.imshow(imread(io.BytesIO(one.png)), interpolation="nearest", cmap="gray")
+        axes.set_axis_off()
+    _save(figure, path)
+
+
+def _flow(images: Images) -> tuple[list[tuple[float, float]], float, float]:
+    """Place pictures in rows; return left and top of each, and the sides, in inches."""
+    most = max([_PAGE, *(p.width * _INCH for p in images.pictures)])
+    left, top, row = _GAP, 3 * _GAP, 0.0
+    places, widest = [], 3.0
+    for one in images.pictures:
+        width, height = one.width * _INCH, one.height * _INCH + _WORDS
+        if left + width > most + _GAP and left > _GAP:
+            left, top, row = _GAP, top + row + _GAP, 0.0
+        places.append((left, top))
+        row = max(row, height)
+        left += max(width, 1.5) + 2 * _GAP
+        widest = max(widest, left - _GAP)
+    return places, widest, top + row + _GAP
+
+
 def _canvas(width: float, height: float) -> tuple[Figure, Axes]:
     from matplotlib.figure import Figure
 
@@ -82,11 +130,11 @@ def _canvas(width: float, height: float) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _line(axes: Axes, series: Series, index: int, log: bool) -> None:
+def _line(axes: Axes, series: Series, index: int, curve: Curve) -> None:
     hue, style = HUES[index % len(HUES)], "--" if index >= len(HUES) else "-"
     gap = float("nan")  # matplotlib breaks a line there
-    y = [value if shown(value, log) else gap for value in series.y]
-    x = [value if shown(value) else gap for value in series.x]
+    y = [value if shown(value, curve.log_y) else gap for value in series.y]
+    x = [value if shown(value, curve.log_x) else gap for value in series.x]
     both = list(zip(x, y, strict=False))
     lone = sum(math.isfinite(a) and math.isfinite(b) for a, b in both) == 1
     xs, ys = [a for a, _ in both], [b for _, b in both]
@@ -94,12 +142,16 @@ def _line(axes: Axes, series: Series, index: int, log: bool) -> None:
     label = _plain(series.name)
     axes.plot(xs, ys, style, color=hue, label=label, marker=marker, linewidth=1.6)
     if series.low is not None and series.high is not None:
-        _band(axes, series, hue, log)
+        _band(axes, series, hue, curve)
 
 
-def _band(axes: Axes, series: Series, hue: str, log: bool) -> None:
+def _band(axes: Axes, series: Series, hue: str, curve: Curve) -> None:
     edges = zip(series.x, series.low or (), series.high or (), strict=False)
-    kept = [e for e in edges if shown(e[0]) and all(shown(y, log) for y in e[1:])]
+    kept = [
+        (x, *ys)
+        for x, *ys in edges
+        if shown(x, curve.log_x) and all(shown(y, curve.log_y) for y in ys)
+    ]
     x, low, high = (
         (list(side) for side in zip(*kept, strict=True)) if kept else ([],) * 3
     )
@@ -110,14 +162,17 @@ def _frame(axes: Axes, curve: Curve) -> None:
     """Set the same axes as the page's chart, so that both tell one story."""
     bands = [band for s in curve.series for band in (s.low, s.high) if band]
     heights = [y for s in curve.series for y in s.y] + [y for b in bands for y in b]
-    across = fit((x for s in curve.series for x in s.x), tight=True)
+    across = fit((x for s in curve.series for x in s.x), log=curve.log_x, tight=True)
     up = fit(heights, log=curve.log_y)
     if curve.log_y:
         axes.set_yscale("log")
         axes.minorticks_off()
+    if curve.log_x:
+        axes.set_xscale("log")
+        axes.minorticks_off()
     axes.set_xlim(across.low, across.high)
     axes.set_ylim(up.low, up.high)
-    axes.set_xticks(across.ticks, [tick_text(t, across.ticks) for t in across.ticks])
+    axes.set_xticks(across.ticks, [_width(t, across) for t in across.ticks])
     axes.set_yticks(up.ticks, [_height(t, up, curve.percent_y) for t in up.ticks])
     axes.grid(axis="y", color=RULE, linewidth=0.8)
     axes.set_axisbelow(True)
@@ -128,6 +183,10 @@ def _frame(axes: Axes, curve: Curve) -> None:
 
 def _height(value: float, up: Scale, share: bool) -> str:
     return reading(value, share) if up.log else tick_text(value, up.ticks, share)
+
+
+def _width(value: float, across: Scale) -> str:
+    return number(value) if across.log else tick_text(value, across.ticks)
 
 
 def _mark(axes: Axes, x: float, words: str) -> None:

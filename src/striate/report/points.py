@@ -12,18 +12,25 @@ MOST_POINTS = 600  # about one a pixel; more would only make the file larger
 Point = tuple[float, float]
 
 
-def points(series: Series, log: bool = False) -> list[Point]:
+def points(series: Series, log: bool = False, log_x: bool = False) -> list[Point]:
     """Return the points of a series that have a place on the axes.
+
+    Args:
+        series: A line.
+        log: Whether the height is on a logarithm.
+        log_x: Whether the width is.
 
     Example:
         >>> points(Series(name="", x=(1, 2), y=(float("inf"), 0.5)))
         [(2.0, 0.5)]
     """
     pairs = zip(series.x, series.y, strict=False)
-    return [(float(x), float(y)) for x, y in pairs if shown(x) and shown(y, log)]
+    return [(float(x), float(y)) for x, y in pairs if shown(x, log_x) and shown(y, log)]
 
 
-def runs(xs: Sequence[float], ys: Sequence[float], log: bool) -> Iterator[list[Point]]:
+def runs(
+    xs: Sequence[float], ys: Sequence[float], log: bool, log_x: bool = False
+) -> Iterator[list[Point]]:
     """Yield the unbroken stretches of a line.
 
     Example:
@@ -32,7 +39,7 @@ def runs(xs: Sequence[float], ys: Sequence[float], log: bool) -> Iterator[list[P
     """
     stretch: list[Point] = []
     for x, y in zip(xs, ys, strict=False):
-        if shown(x) and shown(y, log):
+        if shown(x, log_x) and shown(y, log):
             stretch.append((x, y))
         elif stretch:
             yield stretch

@@ -23,7 +23,9 @@ SHOWN = {  # what an epoch's line says, if the row has it
     "train_loss": "train loss",
     "val_loss": "val loss",
     "val_accuracy": "val accuracy",
+    "val_balanced": "balanced",
 }
+SHARES = ("val_accuracy", "val_balanced")
 
 
 class Progress:
@@ -33,6 +35,7 @@ class Progress:
         stream: Where to write; stderr if not given.
         quiet: Print nothing at all.
         clock: Seconds that never go backwards; tests bring their own.
+        speed: What to say beside so many pictures a second; '' for nothing.
 
     Example:
         >>> with Progress(stream=sys.stdout) as progress:
@@ -49,7 +52,9 @@ class Progress:
         stream: TextIO | None = None,
         quiet: bool = False,
         clock: Callable[[], float] = time.monotonic,
+        speed: Callable[[float], str] = lambda rate: "",
     ) -> None:
+        self._speed = speed
         self._stream = sys.stderr if stream is None else stream
         self._quiet = quiet
         self._clock = clock
@@ -109,6 +114,7 @@ class Progress:
         parts = [f"epoch {epoch}/{self._epochs}", f"loss {number(loss)}"]
         if self._rate.pictures > 0:
             parts.append(f"{self._rate.pictures:,.0f} images/s")
+            parts += filter(None, [self._speed(self._rate.pictures)])
         if self._rate.steps > 0:
             parts.append(f"{duration(steps_left / self._rate.steps)} left")
         return " · ".join(parts)
@@ -124,6 +130,10 @@ class Progress:
         parts = [f"epoch {self._epoch:>{len(str(self._epochs))}}/{self._epochs}"]
         parts += [_said(key, row[key]) for key in SHOWN if key in row]
         self._print("  ".join([*parts, "best"] if row.get("best") else parts))
+
+    def note(self, line: str) -> None:
+        """Print a line that must be seen, also where progress is not."""
+        self._print(line)
 
     def _print(self, line: str) -> None:
         if self._bar is None:
@@ -185,7 +195,7 @@ def duration(seconds: float) -> str:
 
 
 def _said(key: str, value: float) -> str:
-    if "accuracy" in key:
+    if key in SHARES:
         return f"{SHOWN[key]} {percent(value, 2)}"
     small = 1e-4 <= abs(value) < 1e3
     return f"{SHOWN[key]} {f'{value:.4f}' if small else number(value)}"

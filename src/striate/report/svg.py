@@ -76,14 +76,19 @@ def _key(index: int, series: Series, curve: Curve) -> Html:
 
 
 def _axes(curve: Curve) -> tuple[Scale, Scale]:
-    spots = [p for series in curve.series for p in points(series, curve.log_y)]
+    spots = [
+        p for series in curve.series for p in points(series, curve.log_y, curve.log_x)
+    ]
     bands = [band for s in curve.series for band in (s.low, s.high) if band]
     heights = [y for _, y in spots] + [y for band in bands for y in band]
-    return fit((x for x, _ in spots), tight=True), fit(heights, log=curve.log_y)
+    wide = fit((x for x, _ in spots), log=curve.log_x, tight=True)
+    return wide, fit(heights, log=curve.log_y)
 
 
 def _paths(index: int, series: Series, across: Scale, up: Scale) -> Html:
-    lines = [run for run in runs(series.x, series.y, up.log) if len(run) > 1]
+    lines = [
+        run for run in runs(series.x, series.y, up.log, across.log) if len(run) > 1
+    ]
     steps = " ".join(f"M{_trail(thin(run), across, up)}" for run in lines)
     line = tag("path", class_=f"line {_hue(index)}", d=steps) if steps else Html("")
     return join([_band(index, series, across, up), line])
@@ -93,7 +98,11 @@ def _band(index: int, series: Series, across: Scale, up: Scale) -> Html:
     if series.low is None or series.high is None:
         return Html("")
     edges = zip(series.x, series.low, series.high, strict=False)
-    kept = [e for e in edges if shown(e[0]) and all(shown(y, up.log) for y in e[1:])]
+    kept = [
+        e
+        for e in edges
+        if shown(e[0], across.log) and all(shown(y, up.log) for y in e[1:])
+    ]
     if len(kept) < 2:
         return Html("")
     floor = _trail(thin([(x, low) for x, low, _ in kept]), across, up)
@@ -118,7 +127,9 @@ def _hundred(scale: Scale, value: float, flip: bool = False) -> str:
 
 def _dots(index: int, series: Series, across: Scale, up: Scale) -> Html:
     """A lone value draws no line, so it is a dot."""
-    alone = [run[0] for run in runs(series.x, series.y, up.log) if len(run) == 1]
+    alone = [
+        run[0] for run in runs(series.x, series.y, up.log, across.log) if len(run) == 1
+    ]
     return join(
         tag(
             "circle",
@@ -157,7 +168,8 @@ def _height(value: float, up: Scale, share: bool) -> str:
 
 def _column(value: float, across: Scale) -> Html:
     x = _hundred(across, value)
-    return tag("text", say(tick_text(value, across.ticks)), class_="x", x=x, y="100%")
+    words = number(value) if across.log else tick_text(value, across.ticks)
+    return tag("text", say(words), class_="x", x=x, y="100%")
 
 
 def _mark(curve: Curve, across: Scale) -> Html:
@@ -177,7 +189,10 @@ def _description(curve: Curve) -> str:
 
 
 def _sentence(series: Series, curve: Curve) -> str:
-    spots, who = points(series, curve.log_y), isolate(one_line(series.name))
+    spots, who = (
+        points(series, curve.log_y, curve.log_x),
+        isolate(one_line(series.name)),
+    )
     left_out = len(series.x) - len(spots)
     gap = f" {left_out:,} values have no place on the axis." if left_out else ""
     if not spots:
@@ -189,7 +204,7 @@ def _sentence(series: Series, curve: Curve) -> str:
 
 def _readings(curve: Curve, across: Scale) -> str:
     """What the pointer reads: for each series, place, x and y of every kept point."""
-    kept = [thin(points(s, curve.log_y), 300) for s in curve.series]
+    kept = [thin(points(s, curve.log_y, curve.log_x), 300) for s in curve.series]
     table = [
         [[round(across.place(x), 4), _short(x), _short(y)] for x, y in spots]
         for spots in kept

@@ -10,7 +10,7 @@ from striate.core.findings import Cell
 from striate.core.units import size_text
 
 MINUS = "−"
-NUMERIC = ("integer", "number", "share", "ratio", "bytes")
+NUMERIC = ("integer", "number", "share", "percent", "ratio", "bytes")
 
 # Half a surrogate pair cannot be written as UTF-8, and a control character can move
 # a terminal's cursor or end an HTML token; both stand visibly as a replacement mark.
@@ -25,7 +25,7 @@ def clean(text: str) -> str:
         >>> clean("caf\udce9 \x1b[31m")
         'caf� �[31m'
     """
-    return _UNPRINTABLE.sub("\ufffd", text)
+    return text if text.isprintable() else _UNPRINTABLE.sub("\ufffd", text)
 
 
 def one_line(text: str) -> str:
@@ -111,8 +111,8 @@ def cell_text(cell: Cell, kind: str) -> str:
         return ""
     if isinstance(cell, str):
         return clean(cell)
-    if kind in ("share", "ratio"):
-        return percent(cell, 1 if kind == "share" else 2)
+    if kind in ("share", "percent", "ratio"):
+        return percent(cell, 2 if kind == "ratio" else 1)
     if kind == "bytes":
         return size_text(int(cell))
     if isinstance(cell, int):

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from striate.core.errors import RunError
 from striate.core.files import read_json, storage_errors
 from striate.core.registry import nearest
+from striate.runs.lock import LOCK, held
 
 MANIFEST = "manifest.json"
 ARGS = "args.yaml"
@@ -16,6 +19,7 @@ PREPROCESS = "preprocess.json"
 SPLIT = "split.csv"
 QUARANTINE = "quarantine.csv"
 RESULTS = "results.csv"
+LR_RANGE = "lr_range.csv"
 SCORES = "scores.json"
 REPORT = "report.html"
 WEIGHTS = "weights"
@@ -23,6 +27,9 @@ BEST = "weights/best.safetensors"
 FIRST_LAYER = "weights/first_layer_initial.safetensors"
 PLOTS = "plots"
 EXPLAINED = "explain.json"
+TENSORBOARD = "tensorboard"
+_TELLING = {MANIFEST: "versions", EXPLAINED: "made_by"}  # and the key that is ours
+LEFT_EARLY = (f".{MANIFEST}.",)  # all that a run killed at its very start may leave
 
 
 def predictions_file(part: str) -> str:
@@ -35,23 +42,33 @@ def predictions_file(part: str) -> str:
     return f"predictions_{part}.csv"
 
 
-def new_folder(verb: str, name: str, out: Path | None, overwrite: bool) -> Path:
-    """Make an empty run folder and return it.
+@contextmanager
+def new_folder(
+    verb: str, name: str, out: Path | None, overwrite: bool
+) -> Iterator[Path]:
+    """Make an empty run folder and hold it while the run is at work.
 
     Without `out` it is `runs/<verb>/<name>`, with -2, -3 … behind where taken. With
     `out` it is exactly that, and must not exist or must be told to be replaced.
 
     Raises:
-        RunError: `out` exists and `overwrite` is off, or is no run folder at all.
+        RunError: `out` exists and `overwrite` is off, is no run folder at all, or is
+            held by another process.
         StorageError: The disk refused.
     """
     if out is None:
-        return _next_free(Path("runs") / verb / _plain(name))
-    with storage_errors(out, 0):
-        if out.exists():
-            _clear(out, overwrite)
-        out.mkdir(parents=True)
-    return out
+        folder = _next_free(Path("runs") / verb / plain_name(name))
+    else:
+        folder = out
+        _check_place(out, overwrite)
+        with storage_errors(out, 0):
+            out.mkdir(parents=True, exist_ok=True)
+    with held(folder):
+        if out is not None:
+            _check_place(out, overwrite)  # again: now nobody else can change it
+            with storage_errors(out, 0):
+                clear(out)
+        yield folder
 
 
 def _next_free(path: Path) -> Path:
@@ -68,19 +85,40 @@ def _next_free(path: Path) -> Path:
                 return candidate
 
 
-def _clear(out: Path, overwrite: bool) -> None:
+def _check_place(out: Path, overwrite: bool) -> None:
+    if not out.exists() or _is_unborn(out):
+        return
     if not overwrite:
-        fix = "choose another --out, or add --overwrite"
+        fix = "choose another --out, add --overwrite, or go on with --resume"
         raise RunError("the run folder exists already", where=out, fix=fix)
-    if not _is_run(out):
+    if not is_run(out):
         fix = "choose another --out; only run folders are ever overwritten"
         raise RunError("this exists and is no run folder", where=out, fix=fix)
-    shutil.rmtree(out)
 
 
-def _is_run(folder: Path) -> bool:
+def _is_unborn(folder: Path) -> bool:
+    """Say whether a folder is empty, or a run was killed before its first file."""
+    known = (*LEFT_EARLY, LOCK)
+    return folder.is_dir() and all(
+        entry.name.startswith(known) for entry in folder.iterdir()
+    )
+
+
+def clear(folder: Path) -> None:
+    """Empty a run folder that is held."""
+    # What tells that it is a run's folder goes last.
+    entries = sorted(folder.iterdir(), key=lambda entry: entry.name in _TELLING)
+    for entry in entries:
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        elif entry.name != LOCK:
+            entry.unlink()
+
+
+def is_run(folder: Path) -> bool:
+    """Tell whether a folder is one that this program made."""
     # Web projects have a manifest.json too, and theirs must not be deleted.
-    for name, key in ((MANIFEST, "versions"), (EXPLAINED, "made_by")):
+    for name, key in _TELLING.items():
         try:
             if "striate" in read_json(folder / name)[key]:
                 return True
@@ -89,8 +127,26 @@ def _is_run(folder: Path) -> bool:
     return False
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
+    """Return a name that every file system takes.
+
+    Example:
+        >>> plain_name("my photos/2024")
+        'my-photos-2024'
+    """
     return "".join(c if c.isalnum() or c in "-_." else "-" for c in name).strip(".-")
+
+
+def find_split(place: str | Path) -> Path:
+    """Return the CSV of an earlier split: that of a run, or a file as it is given.
+
+    Raises:
+        RunError: It is neither a file nor a run.
+    """
+    path = Path(place)
+    if path.suffix.lower() == ".csv" or (path / SPLIT).is_file():
+        return path
+    return find_run(place) / SPLIT
 
 
 def find_run(path: str | Path) -> Path:

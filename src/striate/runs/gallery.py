@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, TypeVar
 from torch import Tensor
 
 from striate.audit.layer import shape_text
+from striate.core.errors import StriateError
 from striate.core.findings import Block, Images, Picture, Prose, Section
 from striate.core.spec import Preprocess
-from striate.data.preprocess import normalise
+from striate.data.picture.preprocess import normalise
+from striate.data.store.rows import Rows
 from striate.engine.checkpoint import read_weights
 from striate.look.activations import SHOWN, feature_maps, map_sheet
 from striate.look.filters import filter_limits, filter_tiles, first_convolution
@@ -30,8 +32,17 @@ PER_CELL = 24  # pictures held for a cell of wrong answers
 PER_RIGHT_CELL = 6
 
 
+def part_pixels(run: Run, part: str, paths: Sequence[str]) -> Rows | None:
+    """Return a part's pictures, or None where they are gone or no longer these."""
+    try:
+        found = run.data.part(part)
+    except StriateError:
+        return None
+    return found.pixels if tuple(found.paths) == tuple(paths) else None
+
+
 def cell_pictures(
-    predictions: Predictions, pixels: Tensor
+    predictions: Predictions, pixels: Rows
 ) -> dict[tuple[int, int], tuple[Picture, ...]]:
     """Hold the costliest pictures of every cell."""
     cells: dict[tuple[int, int], list[Picture]] = {}
@@ -44,7 +55,7 @@ def cell_pictures(
     return {cell: tuple(pictures) for cell, pictures in cells.items()}
 
 
-def _captioned(predictions: Predictions, pixels: Tensor, i: int) -> Picture:
+def _captioned(predictions: Predictions, pixels: Rows, i: int) -> Picture:
     true = predictions.labels[int(predictions.truth[i])]
     said = predictions.labels[int(predictions.predicted[i])]
     sure = percent(float(predictions.probabilities[i].max()))
@@ -53,7 +64,7 @@ def _captioned(predictions: Predictions, pixels: Tensor, i: int) -> Picture:
     return picture(pixels[i].numpy(), caption, predictions.paths[i])
 
 
-def most_wrong(predictions: Predictions, pixels: Tensor | None) -> Section:
+def most_wrong(predictions: Predictions, pixels: Rows | None) -> Section:
     """Return the wrong answers that cost most, worst first."""
     wrong = [
         i
@@ -77,7 +88,7 @@ def _scale(side: int, target: int = 96) -> int:
 
 
 def inside(
-    run: Run, predictions: Predictions, pixels: Tensor | None
+    run: Run, predictions: Predictions, pixels: Rows | None
 ) -> Iterable[Section]:
     """Yield the first filters before and after, and one picture's feature maps."""
     blocks: list[Block] = _filters(run)

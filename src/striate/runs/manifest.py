@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import subprocess
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -11,16 +12,21 @@ from typing import Any
 
 import torch
 
+from striate.core import device as devices
 from striate.core.files import hash_rows, read_json, write_json
-from striate.data.load import ImageData
+from striate.data.image_data import ImageData
+from striate.engine.ranks.place import Place
 from striate.runs.folder import MANIFEST
+from striate.runs.recipe import INCIDENTAL, Recipe
 
+COMPUTING = ("striate", "torch", "numpy", "pillow", "simplejpeg")
+# Settings that no result depends on; where the pictures lie is told by `pictures`.
+UNBINDING = {"data", *INCIDENTAL}
 PACKAGES = ("striate", "torch", "numpy", "pillow", "simplejpeg", "safetensors")
 
 
 def first_manifest(name: str, data: ImageData, seed: int) -> dict[str, Any]:
     """Describe a run that is about to start."""
-    rows = [(r.path, r.label, r.part, r.content) for r in data.rows]
     return {
         "name": name,
         "status": "running",
@@ -29,9 +35,11 @@ def first_manifest(name: str, data: ImageData, seed: int) -> dict[str, Any]:
         "data": {
             "name": data.name,
             "source": data.origin,
-            "hash": hash_rows(rows),
+            "hash": data_hash(data),
             "seen": data.seen,
-            "used": len(data.rows),
+            "used": len(data.rows) - data.spare,
+            "spare": data.spare,
+            "parts": {name: len(part) for name, part in data.parts.items()},
             "quarantined": len(data.quarantined),
             "ignored": len(data.ignored),
             "warnings": list(data.warnings),
@@ -46,6 +54,45 @@ def first_manifest(name: str, data: ImageData, seed: int) -> dict[str, Any]:
         },
         "git": git_commit(),
     }
+
+
+def circumstances(
+    recipe: Recipe, data: ImageData, device: torch.device
+) -> dict[str, str]:
+    """Return everything that decides the bits of a run's results, by name.
+
+    Two runs of equal circumstances end in equal bytes; where they differ, this says
+    in what.
+    """
+    settings = {k: str(v) for k, v in recipe.as_dict().items() if k not in UNBINDING}
+    return {
+        **{name: version(name) for name in COMPUTING},
+        **devices.circumstances(device),
+        **settings,
+        "order": _order(data),
+        "processes": str(Place.of().world),
+        "pictures": data_hash(data),
+    }
+
+
+def _order(data: ImageData) -> str:
+    # Whether shards are held or streamed depends on the memory that is free.
+    return "shard by shard" if data.part("train").blocks else "picture by picture"
+
+
+def exactness(inexact: Sequence[str]) -> str:
+    """Say whether a run ends as if it had never been stopped: `yes`, or `no` and why.
+
+    Example:
+        >>> exactness([]), exactness(["threads: 1, now 2"])
+        ('yes', 'no (threads: 1, now 2)')
+    """
+    return f"no ({'; '.join(inexact)})" if inexact else "yes"
+
+
+def data_hash(data: ImageData) -> str:
+    """Return one hash over path, label, part and content of every used picture."""
+    return hash_rows((r.path, r.label, r.part, r.content) for r in data.rows)
 
 
 def update_manifest(folder: Path, **changes: Any) -> None:

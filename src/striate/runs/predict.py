@@ -15,9 +15,10 @@ from striate.core import device as devices
 from striate.core.errors import DataError
 from striate.core.files import write_csv, write_json
 from striate.core.taps import untouched
-from striate.data.decode import UndecodableError, decode, read_file
-from striate.data.preprocess import normalise, to_input
+from striate.data.picture.preprocess import file_to_input, normalise
+from striate.data.picture.reading import UndecodableError, read_file
 from striate.data.sources.source import Skipped
+from striate.engine.views import VIEWS
 from striate.runs.run import Run
 
 BATCH = 256
@@ -62,7 +63,7 @@ def predict(run: Run, inputs: Sequence[str | Path]) -> Answers:
     """
     paths = [path for item in inputs for path in expand(item)]
     device = devices.choose(run.recipe.device)
-    model = run.model.to(device)
+    model, view = run.model.to(device), VIEWS[run.recipe.test_view]
     predictions: list[Prediction] = []
     skipped: list[Skipped] = []
     with untouched(model), torch.inference_mode():
@@ -71,7 +72,7 @@ def predict(run: Run, inputs: Sequence[str | Path]) -> Answers:
             if not kept:
                 continue
             x = normalise(batch.to(device), run.preprocess)
-            odds = model(x).float().softmax(1).cpu()
+            odds = view(model, x).float().softmax(1).cpu()
             predictions += [_answer(p, o, run) for p, o in zip(kept, odds, strict=True)]
     if not predictions:
         first = skipped[0]
@@ -126,8 +127,7 @@ def read_input(path: Path, run: Run) -> Tensor:
     Raises:
         UndecodableError: The file is no usable picture.
     """
-    pixels = decode(read_file(path), run.preprocess.background)
-    return to_input(pixels, run.preprocess)
+    return file_to_input(read_file(path), run.preprocess)
 
 
 def _answer(path: Path, odds: Tensor, run: Run) -> Prediction:

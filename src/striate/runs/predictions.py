@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from striate.core.errors import RunError
 from striate.core.files import read_csv, write_csv
 from striate.core.spec import Labels
 from striate.engine.evaluate import Outputs
 from striate.engine.metrics import Score, score
 
 _PREFIX = "p_"
+WIDE = 1000  # classes from which a column each would be larger than the pictures
+TOP = 10  # probabilities kept of so many classes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,10 +42,11 @@ class Predictions:
     @classmethod
     def of(cls, paths: Sequence[str], outputs: Outputs, labels: Labels) -> Predictions:
         """Take a network's outputs for the pictures at `paths`."""
+        odds = outputs.probabilities
         return cls(
             paths=tuple(paths),
             truth=outputs.labels.numpy(),
-            probabilities=outputs.probabilities.double().numpy(),
+            probabilities=(odds if len(labels) > WIDE else odds.double()).numpy(),
             losses=outputs.losses.double().numpy(),
             labels=labels,
         )
@@ -60,17 +66,16 @@ class Predictions:
         return [int(i) for i in np.argsort(-self.losses, kind="stable")[:count]]
 
     def save(self, path: Path) -> None:
-        """Write path, label, prediction, probabilities and loss."""
+        """Write path, label, prediction, probabilities and loss.
+
+        Of more than `WIDE` classes the `TOP` most probable stand in one column, as
+        JSON, in place of a column each.
+        """
         names = self.labels.names
-        columns = ["path", "label", "pred", *(_PREFIX + n for n in names), "loss"]
+        wide = len(names) > WIDE
+        written = partial(_top, names) if wide else _each
         rows = (
-            [
-                where,
-                names[true],
-                names[said],
-                *(f"{p:.7g}" for p in odds),
-                f"{loss:.7g}",
-            ]
+            [where, names[true], names[said], *written(odds), f"{loss:.7g}"]
             for where, true, said, odds, loss in zip(
                 self.paths,
                 self.truth,
@@ -80,17 +85,48 @@ class Predictions:
                 strict=True,
             )
         )
-        write_csv(path, columns, rows)
+        each = ["top"] if wide else [_PREFIX + name for name in names]
+        write_csv(path, ["path", "label", "pred", *each, "loss"], rows)
 
     @classmethod
     def read(cls, path: Path, labels: Labels) -> Predictions:
-        """Read what `save` wrote."""
+        """Read what `save` wrote; probabilities that it left out are 0.
+
+        Raises:
+            RunError: The file is missing or damaged.
+        """
         rows = read_csv(path)
-        odds = [[float(row[_PREFIX + name]) for name in labels.names] for row in rows]
+        try:
+            return cls._of_rows(rows, labels)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            what = f"{path.name} is damaged: {error}"
+            fix = "restore it from a copy, or train again"
+            raise RunError(what, where=path, fix=fix) from error
+
+    @classmethod
+    def _of_rows(cls, rows: Sequence[dict[str, str]], labels: Labels) -> Predictions:
+        number = {name: i for i, name in enumerate(labels.names)}
+        if len(labels) > WIDE:
+            odds = np.zeros((len(rows), len(labels)), np.float32)
+            for i, row in enumerate(rows):
+                for name, p in json.loads(row["top"]).items():
+                    odds[i, number[name]] = p
+        else:
+            columns = [_PREFIX + name for name in labels.names]
+            odds = np.array([[float(row[name]) for name in columns] for row in rows])
         return cls(
             paths=tuple(row["path"] for row in rows),
-            truth=np.array([labels.index(row["label"]) for row in rows]),
-            probabilities=np.array(odds),
+            truth=np.array([number[row["label"]] for row in rows]),
+            probabilities=odds,
             losses=np.array([float(row["loss"]) for row in rows]),
             labels=labels,
         )
+
+
+def _each(odds: np.ndarray) -> list[str]:
+    return [f"{p:.7g}" for p in odds]
+
+
+def _top(names: Sequence[str], odds: np.ndarray) -> list[str]:
+    best = np.argsort(-odds, kind="stable")[:TOP]
+    return [json.dumps({names[i]: float(f"{odds[i]:.9g}") for i in best})]

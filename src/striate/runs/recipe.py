@@ -8,21 +8,39 @@ import typing
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
 from striate.core.errors import SettingError
 from striate.core.registry import unknown
-from striate.core.spec import RESIZES
+from striate.core.settings import check, flag
+from striate.core.settings import setting as _setting
+from striate.core.spec import JPEGS, NORMALISATIONS, RESIZES, WHITE
+from striate.data.augment.augment import PRESETS as AUGMENTS
+from striate.data.augment.augment import RANGES, Augment, augmentation
+from striate.data.split.place import Deal
 
 # What works for small networks from scratch; measured in NOTEBOOK.md.
-DEFAULT_LR = {"sgd": 0.05, "adam": 3e-3, "adamw": 3e-3}
+DEFAULT_LR = {"sgd": 0.05, "adam": 3e-3, "adamw": 3e-3, "muon": 3e-3}
+AUTO = "auto"  # found out when a run begins, see runs/auto
+PER_CHANNEL = ("mean", "std")
+AUTOMATIC = ("lr", "batch_size")
+SHAPES = {
+    "image_size": "a side or HEIGHTxWIDTH",
+    "mean": "numbers parted by commas",
+    "std": "numbers parted by commas",
+    "sync_batch_norm": "true or false",
+}
 SCHEDULE_NAMES = ("one_cycle", "cosine", "step", "constant")
+VIEW_NAMES = ("plain", "mirror")
+NONFINITE_ANSWERS = ("stop", "skip", "lower-lr")
 
 
-def _setting(default: Any, words: str, **extra: Any) -> Any:
-    return field(default=default, metadata={"help": words, **extra})
+def _augment(name: str) -> Any:
+    """Return a range of `Augment` as a setting; None leaves what --augment says."""
+    (own,) = [spec for spec in fields(Augment) if spec.name == name]
+    return field(default=None, metadata=own.metadata)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,15 +65,37 @@ class Recipe:
         "auto", "network by name (see `striate models`); auto: the notes' net"
     )
     epochs: int = _setting(30, "times through the training pictures", low=1)
-    batch_size: int = _setting(64, "pictures a step", low=1)
-    lr: float | None = _setting(
-        None, "largest learning rate; sgd 0.05, adam and adamw 0.003", above=0
+    batch_size: int | Literal["auto"] = _setting(
+        64, "pictures a step; auto: the most that fit", low=1
+    )
+    accumulate: int = _setting(
+        1, "learn from each batch in so many pieces, where memory is short", low=1
+    )
+    sync_batch_norm: bool = _setting(
+        False, "under torchrun, batch norm over the whole batch, not each rank's share"
+    )
+    lr: float | Literal["auto"] | None = _setting(
+        None,
+        "largest learning rate; auto: by a range test; else sgd 0.05, others 0.003",
+        above=0,
     )
     optimizer: str = _setting("adamw", "optimiser", choices=tuple(DEFAULT_LR))
     momentum: float = _setting(
         0.9, "momentum of sgd, first beta of adam", low=0, below=1
     )
     weight_decay: float = _setting(0.01, "decay of kernels, not of biases", low=0)
+    dropout: float | None = _setting(
+        None, "rate of every dropout layer; the network's own", low=0, below=1
+    )
+    drop_path: float = _setting(
+        0.0, "how often the last residual branch is left out", low=0, below=1
+    )
+    ema: float = _setting(
+        0.0, "judge and keep a moving average of the weights; its decay", low=0, below=1
+    )
+    test_view: str = _setting(
+        "plain", "pictures are judged as they are, or mirrored too", choices=VIEW_NAMES
+    )
     schedule: str = _setting(
         "one_cycle", "learning-rate schedule", choices=SCHEDULE_NAMES
     )
@@ -63,8 +103,20 @@ class Recipe:
         0.1, "share of the target spread over all classes", low=0, below=1
     )
     augment: str = _setting(
-        "none", "changes to training pictures", choices=("none", "mirror")
+        "none", "changes to training pictures", choices=tuple(AUGMENTS)
     )
+    rotate: float | None = _augment("rotate")
+    shear: float | None = _augment("shear")
+    warp: float | None = _augment("warp")
+    mirror: str | None = _augment("mirror")
+    crop: float | None = _augment("crop")
+    colour: float | None = _augment("colour")
+    scale: float | None = _augment("scale")
+    shift: float | None = _augment("shift")
+    erase: float | None = _augment("erase")
+    mixup: float | None = _augment("mixup")
+    cutmix: float | None = _augment("cutmix")
+    border: str | None = _augment("border")
     patience: int = _setting(
         0, "stop after so many epochs without a better validation; 0: never", low=0
     )
@@ -76,59 +128,148 @@ class Recipe:
         None, "1 grey, 3 colour; grey if every picture is", low=1
     )
     resize: str = _setting("squash", "how pictures meet that size", choices=RESIZES)
+    background: int = _setting(
+        255, "grey level under transparency and padding", low=0, below=256
+    )
+    white: int = _setting(
+        WHITE, "16-bit grey value that becomes 255", low=255, below=WHITE + 1
+    )
+    jpeg: str = _setting(
+        "reduced", "large JPEGs decoded at a fraction, or full", choices=JPEGS
+    )
+    normalise: str = _setting(
+        "data", "mean and deviation", choices=tuple(NORMALISATIONS)
+    )
+    mean: tuple[float, ...] | None = _setting(
+        None, "mean of v/255, one number or one a channel: 0.5,0.5,0.5; with --std"
+    )
+    std: tuple[float, ...] | None = _setting(None, "deviation, likewise")
     val_fraction: float = _setting(
         0.15, "validation share where none is given", above=0
     )
     test_fraction: float = _setting(0.25, "test share where none is given", low=0)
+    fraction: float = _setting(
+        1.0, "train on this share of the training part, alike in every class", above=0
+    )
+    folds: int | None = _setting(None, "deal so many folds for cross-validation", low=2)
+    fold: int | None = _setting(None, "the fold to judge, counted from 0", low=0)
+    split: str | None = _setting(
+        None, "a run, or a CSV path,split, whose pictures stay where they are"
+    )
+    class_weights: str = _setting(
+        "none",
+        "make up for uneven classes: auto adjusts for how frequent each is, loss "
+        "weighs pictures, sampling shows classes equally often",
+        choices=("none", "auto", "loss", "sampling"),
+    )
     seed: int = _setting(
         0, "split, initial weights and order are functions of it", low=0
     )
-    device: str = _setting("auto", "auto, cpu, cuda, …")
+    layout: str = _setting(
+        "auto", "order of pixels in memory", choices=("auto", "nhwc", "nchw")
+    )
+    compile: str = _setting(
+        "auto",
+        "torch.compile, tried by auto in runs of an hour and more",
+        choices=("auto", "on", "off"),
+    )
+    precision: str = _setting(
+        "auto",
+        "of products; auto: bf16 where the processor clearly gains by it",
+        choices=("auto", "fp32", "bf16"),
+    )
+    device: str = _setting("auto", "auto, cpu, cuda, …", incidental=True)
+    cache: str = _setting(
+        "auto", "keeps decoded pictures: auto, off or a folder", incidental=True
+    )
+    cache_gb: float = _setting(
+        20.0, "the most the cache may hold, in GB", low=0, incidental=True
+    )
+    workers: int = _setting(
+        0,
+        "processes that decode sets too large to hold; 0: threads",
+        low=0,
+        incidental=True,
+    )
+    save_every: float = _setting(
+        60.0, "seconds between checkpoints; 0: after each step", low=0, incidental=True
+    )
+    on_nonfinite: str = _setting(
+        "stop",
+        "where a number becomes NaN or infinite",
+        choices=NONFINITE_ANSWERS,
+        incidental=True,
+    )
 
     def __post_init__(self) -> None:
-        for spec in fields(self):
-            _check(spec.name, getattr(self, spec.name), spec.metadata)
+        check(self)
+        _ = self.deal
+
+    @property
+    def augmentation(self) -> Augment:
+        """Return what is done to training pictures: the preset, and ranges given."""
+        ranges = {name: getattr(self, name) for name in RANGES}
+        return augmentation(self.augment, **ranges)
+
+    @property
+    def deal(self) -> Deal:
+        """Return how pictures without a part are dealt; wrong shares are refused."""
+        return Deal(
+            val=self.val_fraction,
+            test=self.test_fraction,
+            fraction=self.fraction,
+            folds=self.folds,
+            fold=self.fold,
+            seed=self.seed,
+        )
+
+    @property
+    def rate(self) -> float:
+        """Return the largest learning rate, which must have been decided."""
+        if not isinstance(self.lr, float | int):
+            raise undecided("lr")
+        return self.lr
+
+    @property
+    def pictures_a_step(self) -> int:
+        """Return the batch size, which must have been decided."""
+        if not isinstance(self.batch_size, int):
+            raise undecided("batch_size")
+        return self.batch_size
 
     def resolved(self) -> Recipe:
         """Return the recipe with every automatic value that needs no data decided."""
         lr = DEFAULT_LR[self.optimizer] if self.lr is None else self.lr
-        return replace(self, lr=lr)
+        return replace(self, lr=lr, **asdict(self.augmentation))
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values in the order of definition."""
         plain = asdict(self)
-        if isinstance(self.image_size, tuple):
-            plain["image_size"] = list(self.image_size)
-        return plain
+        lists = (name for name, value in plain.items() if isinstance(value, tuple))
+        return plain | {name: list(plain[name]) for name in lists}
 
 
-def _check(name: str, value: Any, rules: Mapping[str, Any]) -> None:
-    flag = f"--{name.replace('_', '-')}"
-    choices = rules.get("choices")
-    if choices and value not in choices:
-        raise unknown(name.replace("_", " "), str(value), choices)
-    if value is None or not isinstance(value, int | float):
-        return
-    if "low" in rules and not value >= rules["low"]:
-        what = f"{name} must be at least {rules['low']}, got {value}"
-        raise SettingError(what, where=flag)
-    if "above" in rules and not value > rules["above"]:
-        raise SettingError(f"{name} must be above {rules['above']}", where=flag)
-    if "below" in rules and not value < rules["below"]:
-        what = f"{name} must be below {rules['below']}, got {value}"
-        raise SettingError(what, where=flag)
+def undecided(name: str) -> SettingError:
+    """Say that a setting is still automatic where its value is needed."""
+    fix = "give a number; only `striate train` finds it out"
+    return SettingError(f"{name} is not decided yet", where=flag(name), fix=fix)
+
+
+# Settings that no result depends on.
+INCIDENTAL = {spec.name for spec in fields(Recipe) if spec.metadata.get("incidental")}
 
 
 def setting_types() -> dict[str, Any]:
-    """Return each setting's type, None taken out of unions."""
+    """Return each setting's type, None and auto taken out of unions."""
     hints = typing.get_type_hints(Recipe)
     return {spec.name: _without_none(hints[spec.name]) for spec in fields(Recipe)}
 
 
 def _without_none(hint: Any) -> Any:
-    if not isinstance(hint, types.UnionType):
+    if typing.get_origin(hint) not in (types.UnionType, typing.Union):
         return hint
-    kept = [part for part in typing.get_args(hint) if part is not type(None)]
+    undecided = type(None), Literal["auto"]
+    kept = [part for part in typing.get_args(hint) if part not in undecided]
     return kept[0] if len(kept) == 1 else kept
 
 
@@ -143,16 +284,20 @@ def coerce(name: str, value: Any) -> Any:
         (0.001, (64, 48), 5)
     """
     kind = setting_types()[name]
+    if value == AUTO and name in AUTOMATIC:
+        return AUTO
     if value is None and Recipe.__dataclass_fields__[name].default is None:
         return None
     try:
         if name == "image_size":
             return _size(value)
-        return _exactly(kind, value)
+        if name in PER_CHANNEL:
+            return _per_channel(value)
+        return _truth(value) if kind is bool else _exactly(kind, value)
     except (TypeError, ValueError) as error:
-        expected = "a side or HEIGHTxWIDTH" if name == "image_size" else kind.__name__
+        expected = SHAPES.get(name) or kind.__name__
         what = f"{name} must be {expected}, got {reprlib.repr(value)}"
-        raise SettingError(what, where=f"--{name.replace('_', '-')}") from error
+        raise SettingError(what, where=flag(name)) from error
 
 
 def _exactly(kind: Any, value: Any) -> Any:
@@ -161,6 +306,21 @@ def _exactly(kind: Any, value: Any) -> Any:
     if isinstance(value, bool) or not isinstance(value, allowed):
         raise ValueError
     return kind(value)
+
+
+def _truth(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError
+    return value
+
+
+def _per_channel(value: Any) -> tuple[float, ...]:
+    if isinstance(value, str):
+        value = value.split(",")
+    values = value if isinstance(value, list | tuple) else [value]
+    if not values:
+        raise ValueError
+    return tuple(_exactly(float, number) for number in values)
 
 
 def _size(value: Any) -> int | tuple[int, int]:
@@ -186,6 +346,8 @@ def make_recipe(*layers: Mapping[str, Any]) -> Recipe:
     known = setting_types()
     merged: dict[str, Any] = {}
     for layer in layers:
+        if "augment" in layer:  # a preset starts afresh: no range below it stays
+            merged = {key: merged[key] for key in merged if key not in RANGES}
         for name, value in layer.items():
             if name not in known:
                 raise unknown("setting", name, known)

@@ -14,12 +14,17 @@ from striate.core.errors import RunError
 from striate.core.files import read_csv, read_json
 from striate.core.spec import Labels, Preprocess
 from striate.data.batches import Batches
-from striate.data.load import ImageData, load_data, load_labelled
+from striate.data.image_data import ImageData
+from striate.data.load import load_data, load_labelled
 from striate.data.part import Part
+from striate.data.scan import CHANGED, MISSING, Tick
 from striate.data.sources.source import Skipped
+from striate.data.split.file import SPARE
 from striate.engine.checkpoint import load_weights
 from striate.engine.evaluate import evaluate
 from striate.engine.metrics import Score
+from striate.engine.ranks.ranks import Ranks
+from striate.engine.views import VIEWS
 from striate.models.catalogue import create_model
 from striate.runs import folder as names
 from striate.runs.folder import find_run
@@ -110,7 +115,7 @@ class Run:
         name = self.recipe.model
         if name.startswith(CUSTOM):
             what = f"the run's model was the object {name.removeprefix(CUSTOM)}"
-            fix = "pass it: striate.load_run(path, model=...)"
+            fix = "pass it: striate.load_run(path, model=...), or resume likewise"
             raise RunError(what, where=self.path, fix=fix)
         return create_model(
             name,
@@ -120,14 +125,29 @@ class Run:
             seed=self.recipe.seed,
         )
 
+    @property
+    def origin(self) -> str:
+        """Return where the pictures can be read again; empty if they were in memory."""
+        return str(self.manifest["data"]["source"])
+
     @cached_property
     def data(self) -> ImageData:
         """Return the run's pictures in the run's split, read again if need be."""
-        if self._given_data is not None:
-            return self._given_data
-        origin = self.manifest["data"]["source"]
+        return self._given_data or self.read_again()
+
+    def read_again(self, margin: float = 1.0, tick: Tick | None = None) -> ImageData:
+        """Read the run's pictures, in the run's split and as it saw them.
+
+        Args:
+            margin: As for `load_data`; training wants it where it cuts crops.
+            tick: Called with (done, all) while decoding.
+
+        Raises:
+            RunError: They came from memory.
+        """
+        origin = self.origin
         if not origin:
-            fix = "pass them: striate.load_run(path, data=...)"
+            fix = "pass them: striate.load_run(path, data=...), or resume likewise"
             raise RunError(
                 "the run's pictures came from memory", where=self.path, fix=fix
             )
@@ -135,7 +155,21 @@ class Run:
         return load_data(
             origin,
             preprocess=self.preprocess,
-            given_split={row["path"]: row["split"] for row in rows},
+            given_split={
+                row["path"]: row["split"] for row in rows if row["split"] != SPARE
+            },
+            given_hashes={row["path"]: row.get("sha256", "") for row in rows},
+            cache=self.recipe.cache,
+            cache_gb=self.recipe.cache_gb,
+            workers=self.recipe.workers,
+            margin=margin,
+            tick=tick,
+            # Shards are split anew, by content: with the same settings to the same.
+            seed=self.recipe.seed,
+            val_fraction=self.recipe.val_fraction,
+            test_fraction=self.recipe.test_fraction,
+            folds=self.recipe.folds,
+            fold=self.recipe.fold,
         )
 
     def predictions(self, part: str) -> Predictions:
@@ -154,8 +188,16 @@ class Run:
             raise RunError(what, where=path, fix=fix)
         return Predictions.read(path, self.labels)
 
-    def judge(self, part: Part) -> Predictions:
-        """Ask the best weights about every picture of a part."""
+    @property
+    def parts_to_judge(self) -> list[str]:
+        """Return the parts of the data that a finished run has judged."""
+        return [part for part in ("val", "test") if part in self.data.parts]
+
+    def judge(self, part: Part, ranks: Ranks | None = None) -> Predictions:
+        """Ask the best weights about every picture of a part.
+
+        Where `ranks` judge together, each asks about its share, and all get the whole.
+        """
         device = devices.choose(self.recipe.device)
         batches = Batches(
             part=part,
@@ -163,8 +205,11 @@ class Run:
             batch_size=EVALUATION_BATCH,
             shuffle=False,
             device=device,
+            rank=ranks.place.rank if ranks else 0,
+            world=ranks.world if ranks else 1,
         )
-        outputs = evaluate(self.model.to(device), batches(0))
+        view = VIEWS[self.recipe.test_view]
+        outputs = evaluate(self.model.to(device), batches(0), view, ranks)
         return Predictions.of(part.paths, outputs, self.labels)
 
     def part_for(
@@ -179,7 +224,14 @@ class Run:
             found, skipped = load_labelled(data, self.preprocess, self.labels, part)
             return found, part or data, skipped
         chosen = part or ("test" if "test" in self.data.parts else "val")
-        return self.data.part(chosen), chosen, ()
+        return self.data.part(chosen), chosen, self._lost()
+
+    def _lost(self) -> tuple[Skipped, ...]:
+        """Return the run's pictures that are gone or have changed since it began."""
+        if self._given_data is not None:
+            return ()
+        reasons = (CHANGED, MISSING)
+        return tuple(s for s in self.data.quarantined if s.reason in reasons)
 
     def evaluate(self, part: str | None = None, data: str | None = None) -> Score:
         """Judge a part of the run's own data (test where there is one), or others."""
@@ -194,14 +246,10 @@ class Run:
     def most_confused(self, count: int = 10) -> list[tuple[str, str, int]]:
         """Return (true, predicted, pictures) of the most frequent confusions."""
         predictions = self.predictions(self.judged_part)
-        counts = predictions.score().confusion
-        pairs = [
-            (self.labels[i], self.labels[j], number)
-            for i, row in enumerate(counts)
-            for j, number in enumerate(row)
-            if i != j and number
+        return [
+            (self.labels[true], self.labels[said], number)
+            for true, said, number in predictions.score().confusions[:count]
         ]
-        return sorted(pairs, key=lambda pair: -pair[2])[:count]
 
     def top_losses(self, count: int = 9) -> list[dict[str, Any]]:
         """Return the pictures that cost most, worst first."""

@@ -7,11 +7,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from torch import Tensor
-
 from striate.audit.network import audit
 from striate.audit.table import figures, layer_table, remarks
-from striate.core.errors import StriateError
 from striate.core.files import read_csv, write_text
 from striate.core.findings import (
     Block,
@@ -22,19 +19,21 @@ from striate.core.findings import (
     Figures,
     Matrix,
     Page,
-    Picture,
     Prose,
     Section,
     Series,
     Table,
 )
+from striate.data.store.rows import Rows
 from striate.engine.metrics import Score
 from striate.report.html import render
 from striate.report.plots import save_curve, save_matrix
 from striate.report.words import percent
 from striate.runs import folder as names
-from striate.runs.gallery import cell_pictures, inside, most_wrong
+from striate.runs.auto import range_curve
+from striate.runs.gallery import cell_pictures, inside, most_wrong, part_pixels
 from striate.runs.predictions import Predictions
+from striate.runs.scorecard import class_table, confusion, headlines
 
 if TYPE_CHECKING:
     from striate.runs.run import Run
@@ -54,17 +53,18 @@ def write_report(run: Run) -> Path:
     for curve in learning_curves(run.history):
         save_curve(curve, run.path / names.PLOTS / f"{curve.title.lower()}.png")
     plain = confusion(score, run.judged_part, {})
-    save_matrix(plain, run.path / names.PLOTS / "confusion.png")
+    if isinstance(plain, Matrix):
+        save_matrix(plain, run.path / names.PLOTS / "confusion.png")
     path = run.path / names.REPORT
     write_text(path, render(page))
     return path
 
 
 def _page(run: Run, predictions: Predictions, score: Score) -> Page:
-    pixels = _pixels(run)
+    pixels = part_pixels(run, run.judged_part, predictions.paths)
     sections = [
         _result(run, score),
-        Section(title="Learning", blocks=learning_curves(run.history)),
+        Section(title="Learning", blocks=_learning(run)),
         _answers(run, predictions, score, pixels),
         most_wrong(predictions, pixels),
         *inside(run, predictions, pixels),
@@ -86,33 +86,12 @@ def _when(iso: str) -> str:
     return datetime.fromisoformat(iso).strftime("%Y-%m-%d %H:%M UTC")
 
 
-def _pixels(run: Run) -> Tensor | None:
-    """Return the judged part's pictures, or None where the data is gone."""
-    try:
-        part = run.data.part(run.judged_part)
-    except StriateError:
-        return None
-    same = part.paths == run.predictions(run.judged_part).paths
-    return part.pixels if same else None
-
-
 def _result(run: Run, score: Score) -> Section:
-    low, high = score.interval
-    part = run.judged_part
     manifest = run.manifest
-    interval = f"95\u00a0% interval {100 * low:.1f}–{100 * high:.1f}\u00a0%"
-    interval += f", n\u00a0=\u00a0{score.count:,}"
     wrong = score.count - round(score.accuracy * score.count)
     figures = Figures(
         figures=(
-            Figure(
-                label=f"{part} accuracy", value=percent(score.accuracy), detail=interval
-            ),
-            Figure(
-                label="balanced accuracy",
-                value=percent(score.balanced_accuracy),
-                detail="mean recall over the classes",
-            ),
+            *headlines(run.judged_part, score),
             Figure(
                 label="wrong", value=f"{wrong:,}", detail=f"of {score.count:,} pictures"
             ),
@@ -142,6 +121,7 @@ def _remarks(run: Run, score: Score) -> list[Block]:
     gap = f" Expected calibration error: {percent(score.calibration_error)}."
     remarks: list[Block] = [Prose(text=best + gap)]
     remarks += [Prose(text=w, tone="warning") for w in manifest["data"]["warnings"]]
+    remarks += [Prose(text=note) for note in manifest.get("notes", ())]
     return remarks
 
 
@@ -176,61 +156,52 @@ def learning_curves(history: Sequence[dict[str, float]]) -> tuple[Curve, ...]:
             y_label="cross-entropy, nats",
             series=(series("training", "train_loss"), series("validation", "val_loss")),
             mark=mark,
-            note="The training loss includes label smoothing; validation's does not.",
+            note="The training loss includes label smoothing, and class weights where "
+            "there are any; validation's does not.",
         ),
         Curve(
             title="Accuracy",
             x_label="epoch",
             y_label="accuracy",
-            series=(series("validation", "val_accuracy"),),
+            series=(
+                series("validation", "val_accuracy"),
+                series("validation, balanced", "val_balanced"),
+            ),
             percent_y=True,
             mark=mark,
         ),
     )
 
 
+def _learning(run: Run) -> tuple[Curve, ...]:
+    """Return the curves, and the range test that chose the rate if there was one."""
+    path = run.path / names.LR_RANGE
+    curves = learning_curves(run.history)
+    if not path.is_file():
+        return curves
+    rows = [(float(row["lr"]), float(row["cost"])) for row in read_csv(path)]
+    return (*curves, range_curve(rows, run.recipe.rate))
+
+
 def _answers(
-    run: Run, predictions: Predictions, score: Score, pixels: Tensor | None
+    run: Run, predictions: Predictions, score: Score, pixels: Rows | None
 ) -> Section:
-    held = cell_pictures(predictions, pixels) if pixels is not None else {}
+    held = {}
+    if pixels is not None and score.confusion:
+        held = cell_pictures(predictions, pixels)
     matrix = confusion(score, run.judged_part, held)
     blocks: list[Block] = [matrix, class_table(score)]
     if pixels is None:
         text = "The pictures could not be read again, so the cells open nothing."
         blocks.insert(0, Prose(text=text, tone="warning"))
-    lead = "Rows are the truth, columns the answer. A cell opens its pictures."
+    lead = ""
+    if score.confusion:
+        lead = "Rows are the truth, columns the answer. A cell opens its pictures."
     return Section(title="Answers", lead=lead, blocks=tuple(blocks))
 
 
-def confusion(
-    score: Score, part: str, held: dict[tuple[int, int], tuple[Picture, ...]]
-) -> Matrix:
-    """Return the confusion matrix as a finding."""
-    return Matrix(
-        labels=tuple(c.name for c in score.classes),
-        counts=score.confusion,
-        pictures=held,
-        title=f"Confusion on the {part} part",
-    )
-
-
-def class_table(score: Score) -> Table:
-    """Return precision, recall and F1 of each class."""
-    columns = (
-        Column(title="class"),
-        Column(title="pictures", kind="integer"),
-        Column(title="recall", kind="share", hint="found, of those that are"),
-        Column(title="precision", kind="share", hint="right, of those so called"),
-        Column(title="F1", kind="share", hint="harmonic mean of the two"),
-    )
-    rows = tuple(
-        (c.name, c.support, c.recall, c.precision, c.f1) for c in score.classes
-    )
-    return Table(title="By class", columns=columns, rows=rows)
-
-
 def _layers(run: Run) -> Section:
-    size = run.recipe.batch_size
+    size = run.recipe.pictures_a_step
     found = audit(run.model, run.preprocess.spec.shape, batch_size=size)
     lead = f"For a picture of {run.preprocess.spec}."
     blocks: list[Block] = [figures(found), layer_table(found), *remarks(found)]
@@ -246,8 +217,10 @@ def _data(run: Run) -> Section:
         rows=rows,
         totals=("used", facts["used"]),
     )
+    spare = facts.get("spare", 0)
+    beyond = f"{spare:,} beyond the fraction, " if spare else ""
     account = (
-        f"{facts['seen']:,} files were seen: {facts['used']:,} used, "
+        f"{facts['seen']:,} files were seen: {facts['used']:,} used, {beyond}"
         f"{facts['quarantined']:,} quarantined, {facts['ignored']:,} ignored."
     )
     blocks: list[Block] = [Prose(text=account), table]
@@ -275,11 +248,11 @@ def _skipped_table(skipped: Sequence[dict[str, str]]) -> Table:
 
 def _settings(run: Run) -> Section:
     settings: list[tuple[Cell, ...]] = [
-        (name, _plain(value)) for name, value in run.recipe.as_dict().items()
+        (name, plain(value)) for name, value in run.recipe.as_dict().items()
     ]
     origin: list[tuple[Cell, ...]] = [
         *((f"version of {k}", v) for k, v in run.manifest["versions"].items()),
-        *((k, _plain(v)) for k, v in run.manifest["machine"].items()),
+        *((k, plain(v)) for k, v in run.manifest["machine"].items()),
         ("git", run.manifest["git"]),
         ("data hash", run.manifest["data"]["hash"][:16]),
         ("weights", run.manifest["weights"][:16]),
@@ -294,7 +267,8 @@ def _settings(run: Run) -> Section:
     )
 
 
-def _plain(value: object) -> str:
+def plain(value: object) -> str:
+    """Write a setting's value; nothing for None, 28×28 for a size."""
     if isinstance(value, list | tuple):
         return "×".join(map(str, value))
     return "" if value is None else str(value)

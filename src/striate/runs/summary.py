@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
+from striate.audit.advice import Advice
+from striate.audit.advise import advise
 from striate.audit.compare import comparison
 from striate.audit.explain import explain
 from striate.audit.fits import way_out
 from striate.audit.layer import shape_text
 from striate.audit.network import Audit, UnfinishedError, audit
 from striate.audit.table import blocks, layer_table, memory_table
+from striate.core.device import paused_collection
 from striate.core.errors import SettingError
 from striate.core.files import write_csv, write_text
 from striate.core.findings import Block, Page, Section, Table
 from striate.report.plain import as_data, keys, record, records
+from striate.runs.effective import effective_table, pictures
 from striate.runs.target import Target, Wanted, first_channels, resolve
 
 WIDTH = 100  # of `print(st.summary(...))`
@@ -32,11 +36,13 @@ class Summary:
         name: What the network is called.
         audit: The numbers themselves: `.audit.layers`, `.audit.macs`, …
         depth: How deep the table shows modules; all where None.
+        effective: Effective receptive fields, where they were asked for.
     """
 
     name: str
     audit: Audit
     depth: int | None = None
+    effective: Table | None = None
 
     @property
     def table(self) -> Table:
@@ -44,9 +50,22 @@ class Summary:
         return layer_table(self.audit, self.depth)
 
     @property
+    def advice(self) -> tuple[Advice, ...]:
+        """What the numbers say against the design, and what a change would give."""
+        return advise(self.audit)
+
+    @property
     def blocks(self) -> list[Block]:
         """Everything, as findings."""
-        return blocks(self.audit, self.depth)
+        found = blocks(self.audit, self.depth)
+        # Before the last one, which says how to read the numbers.
+        measured = [self.effective] if self.effective is not None else []
+        return [
+            *found[:-1],
+            *measured,
+            *(each.prose for each in self.advice),
+            found[-1],
+        ]
 
     @property
     def picture(self) -> str:
@@ -66,6 +85,8 @@ class Summary:
         table = self.table
         memory = memory_table(self.audit)
         totals = {k: v for k, v in record(table, table.totals or ()).items() if v}
+        effective = self.effective
+        measured = {"effective": as_data(effective)} if effective else {}
         return {
             "network": self.name,
             "picture": self.picture,
@@ -77,10 +98,13 @@ class Summary:
                 "inference_peak_bytes": self.audit.weights + self.audit.peak,
             },
             "training": as_data(memory) if memory else self.audit.untrained,
+            "advice": [asdict(each) for each in self.advice],
             "not_counted": self.audit.uncounted,
             "not_run": [layer.name for layer in self.audit.idle],
+            **measured,
         }
 
+    @paused_collection()
     def __str__(self) -> str:
         from rich.console import Console
 
@@ -93,6 +117,7 @@ class Summary:
         return "\n".join(line.rstrip() for line in paper.getvalue().splitlines())
 
 
+@paused_collection()
 def summary(
     network: nn.Module | str,
     shape: tuple[int, int, int] | None = None,
@@ -103,6 +128,7 @@ def summary(
     image_size: int | tuple[int, int] | None = None,
     in_chans: int | None = None,
     num_classes: int | None = None,
+    effective: str | Tensor | None = None,
 ) -> Summary:
     """Return what a network is: shapes, parameters, multiply-adds, memory, fields.
 
@@ -118,6 +144,9 @@ def summary(
         image_size: Picture side, or (height, width), where `network` is text.
         in_chans: Likewise channels.
         num_classes: Likewise outputs.
+        effective: Measure effective receptive fields on these pictures: anything
+            `load_data` takes, or a batch (N, C, H, W) as the network takes it. This
+            needs weights and computes.
 
     Raises:
         UnfinishedError: The network refuses the picture; `.audit` holds the layers
@@ -133,14 +162,9 @@ def summary(
     for name, number in (("batch_size", batch_size), ("depth", depth)):
         if number is not None and number < 1:
             raise SettingError(f"{name} must be at least 1, got {number}", where=name)
-    if isinstance(network, str):
-        wanted = Wanted(
-            image_size=image_size, in_chans=in_chans, num_classes=num_classes
-        )
-        target = resolve(network, wanted, real=real)
-    else:
-        shape = shape or (first_channels(network), 224, 224)
-        target = Target(name=type(network).__name__, model=network, shape=shape)
+    wanted = Wanted(image_size=image_size, in_chans=in_chans, num_classes=num_classes)
+    real_weights = real or effective is not None
+    target = _target(network, shape, wanted, real=real_weights)
     try:
         found = audit(target.model, target.shape, batch_size=batch_size, real=real)
     except UnfinishedError as error:
@@ -152,7 +176,31 @@ def summary(
             fix=way_out(target.model, target.shape),
             audit=error.audit,
         ) from error
-    return Summary(name=target.name, audit=found, depth=depth)
+    measured = None if effective is None else _measured(target, found, effective)
+    return Summary(name=target.name, audit=found, depth=depth, effective=measured)
+
+
+def _target(
+    network: nn.Module | str,
+    shape: tuple[int, int, int] | None,
+    wanted: Wanted,
+    *,
+    real: bool,
+) -> Target:
+    if isinstance(network, str):
+        return resolve(network, wanted, real=real)
+    shape = shape or (first_channels(network), 224, 224)
+    # What a user hands in is what they want to know about, trained or not.
+    return Target(name=type(network).__name__, model=network, shape=shape, trained=True)
+
+
+def _measured(target: Target, found: Audit, effective: str | Tensor) -> Table:
+    x = (
+        pictures(effective, target.shape, target.preprocess)
+        if isinstance(effective, str)
+        else effective
+    )
+    return effective_table(target.model, found, x, target.trained)
 
 
 def page_of(
@@ -169,7 +217,8 @@ def page_of(
     for one in (first, second):
         if one is not None:
             lead = f"For a picture of {one.picture}."
-            section = Section(title=one.name, lead=lead, blocks=tuple(one.blocks))
+            title = "Layers" if second is None else one.name
+            section = Section(title=title, lead=lead, blocks=tuple(one.blocks))
             sections.append(section)
     return Page(
         title=first.name if second is None else f"{first.name} against {second.name}",

@@ -17,6 +17,7 @@ from striate.audit.ghost import blueprint
 from striate.audit.sketch import is_sketch, sketch
 from striate.core.errors import SettingError, StriateError
 from striate.core.registry import nearest
+from striate.core.spec import Preprocess
 from striate.models.catalogue import create_model, find, networks
 from striate.runs.folder import MANIFEST
 from striate.runs.run import Run
@@ -28,11 +29,16 @@ FILE = ".py:"
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """A network to be looked at: what to call it, and its pictures."""
+    """A network to be looked at: what to call it, and its pictures.
+
+    `preprocess` is what it was trained with; `trained` weights are not initial ones.
+    """
 
     name: str
     model: nn.Module
     shape: Shape
+    preprocess: Preprocess | None = None
+    trained: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,7 +134,15 @@ def _from_run(target: str, wanted: Wanted, real: bool) -> Target:
         raise SettingError(what, where=target, fix="leave those flags out")
     run = Run(target)
     model = run.model if real else _built(run.fresh_model, real)
-    return Target(name=run.path.name, model=model, shape=run.preprocess.spec.shape)
+    preprocess = run.preprocess
+    shape = preprocess.spec.shape
+    return Target(
+        name=run.path.name,
+        model=model,
+        shape=shape,
+        preprocess=preprocess,
+        trained=True,
+    )
 
 
 def _from_file(target: str, wanted: Wanted, real: bool) -> Target:

@@ -3,93 +3,126 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from contextlib import suppress
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import nn
 
 from striate.core import device as devices
-from striate.core.errors import (
-    GeometryError,
-    InterruptedRunError,
-    SettingError,
-    StorageError,
-    StriateError,
-)
-from striate.core.files import hash_file, write_csv, write_json, write_text
-from striate.core.seeds import derive
-from striate.data.batches import Batches
-from striate.data.load import ImageData, load_data
-from striate.data.sources.source import Skipped
-from striate.engine.checkpoint import Keeper, load_weights, save_weights
-from striate.engine.interrupt import polite_interrupt
-from striate.engine.journal import Journal
-from striate.engine.loop import EpochDone, Observer, Plan, fit
+from striate.core.errors import SettingError, StorageError, StriateError
+from striate.core.files import hash_file, write_json
+from striate.data.image_data import ImageData
+from striate.engine.average import Average
+from striate.engine.checkpoint import load_weights
+from striate.engine.loop import Plan
 from striate.engine.optim import make_optimizer
+from striate.engine.ranks.ranks import Ranks
 from striate.engine.schedule import SCHEDULES
-from striate.look.filters import first_convolution
-from striate.models.catalogue import create_model, find
+from striate.engine.tensorboard import check_tensorboard
+from striate.engine.vault import Sealed
+from striate.engine.views import VIEWS
+from striate.models.catalogue import find
 from striate.runs import folder as names
-from striate.runs.display import Display
-from striate.runs.manifest import first_manifest, now, update_manifest
-from striate.runs.recipe import Recipe, make_recipe, settings_text
-from striate.runs.run import CUSTOM, EVALUATION_BATCH, Run, score_dict
+from striate.runs.auto import decide
+from striate.runs.follow import follow
+from striate.runs.manifest import circumstances, exactness, now, update_manifest
+from striate.runs.prepare import (
+    AUTO,
+    LOADED,
+    build,
+    load_recipe,
+    place,
+    resolve,
+    write_inputs,
+)
+from striate.runs.recipe import Recipe, make_recipe
+from striate.runs.run import CUSTOM, Run, score_dict
+from striate.runs.session import Job, Learnt, learn
+from striate.runs.speed import laps_of, note_speed, settle, speed_facts, way_of
+from striate.runs.steps import batches_of, cost_of_classes
 from striate.runs.story import write_report
+from striate.runs.together import (
+    begun_before,
+    check_data,
+    check_together,
+    follows,
+    in_turn,
+    share_folder,
+    together,
+)
 
-AUTO = "auto"
+if TYPE_CHECKING:
+    from striate.runs.resume import Resumed
+
 Begun = Callable[[ImageData, Path], None]
+GoneOn = Callable[["Resumed"], None]
 
 
 def _nobody(data: ImageData, folder: Path) -> None:
     """Tell nobody that a run has begun."""
 
 
+def _nobody_goes_on(resumed: Resumed) -> None:
+    """Tell nobody how a run goes on."""
+
+
 def train_recipe(
     recipe: Recipe,
     *,
+    data: ImageData | None = None,
     out: Path | None = None,
     overwrite: bool = False,
     begun: Begun = _nobody,
+    gone_on: GoneOn = _nobody_goes_on,
     quiet: bool = False,
+    tensorboard: bool = False,
 ) -> Run:
     """Do everything a recipe says: read the data, build the network, train, judge.
 
     Args:
         recipe: All settings.
+        data: Its pictures, where they are read already (`load_recipe`).
         out: The run folder; `runs/train/<data>-<model>` where not given.
         overwrite: Replace a run folder that is there.
         begun: Told the data and the run folder before learning begins.
+        gone_on: Told how it goes on, in its place, where torchrun starts it again.
         quiet: Show no progress.
+        tensorboard: Write event files too, for watching the run in TensorBoard.
 
     Raises:
         StriateError: The data, the settings or the disk do not admit it.
     """
+    if tensorboard:
+        check_tensorboard()
     if recipe.model != AUTO:
         find(recipe.model)  # a misspelt name is told before any picture is read
-    data = load_data(
-        recipe.data,
-        image_size=recipe.image_size,
-        in_chans=recipe.in_chans,
-        resize=recipe.resize,
-        val_fraction=recipe.val_fraction,
-        test_fraction=recipe.test_fraction,
-        seed=recipe.seed,
-    )
-    recipe = _resolve(recipe, data)
-    model = create_model(
-        recipe.model,
-        num_classes=data.num_classes,
-        in_chans=data.in_chans,
-        image_size=data.image_size,
-        seed=recipe.seed,
-    )
-    folder = _prepare(model, data, recipe, out, overwrite)
-    begun(data, folder)
-    return _run(model, data, recipe, folder, quiet)
+    key = f"{out}|{recipe.data}|{recipe.model}"
+    with together(recipe) as ranks:
+        earlier, learnt = begun_before(key, ranks)
+        if earlier and learnt:
+            return _gone_on(earlier, data, quiet, tensorboard, ranks, begun=gone_on)
+        out, overwrite = earlier or out, overwrite or earlier is not None
+        quiet = quiet or follows(ranks)
+        if data is None:
+            with in_turn(ranks):
+                data = load_recipe(recipe, quiet=quiet)
+        recipe = resolve(recipe, data)
+        model = build(recipe, data)
+        new = _prepared(model, data, recipe, out, overwrite, ranks, key)
+        with new as (folder, recipe):
+            if not follows(ranks):
+                begun(data, folder)
+            return run_in(
+                folder,
+                model,
+                data,
+                recipe,
+                quiet,
+                tensorboard=tensorboard,
+                ranks=ranks,
+            )
 
 
 def train(
@@ -99,6 +132,7 @@ def train(
     out: str | Path | None = None,
     overwrite: bool = False,
     quiet: bool = False,
+    tensorboard: bool = False,
     **settings: Any,
 ) -> Run:
     """Train any network on loaded data; the settings are those of `Recipe`.
@@ -110,57 +144,123 @@ def train(
         out: The run folder; `runs/train/<data>-<class>` where not given.
         overwrite: Replace a run folder that is there.
         quiet: Show no progress.
+        tensorboard: Write event files too, for watching the run in TensorBoard.
         settings: For example `epochs=10, lr=0.01`.
 
     Raises:
         StriateError: The settings, the network or the disk do not admit it.
     """
+    if tensorboard:
+        check_tensorboard()
+    if decided := LOADED & settings.keys():
+        what = f"{', '.join(sorted(decided))} is decided when pictures are loaded"
+        raise SettingError(what, where="train", fix="give it to load_data instead")
     name = f"{CUSTOM}{type(model).__module__}.{type(model).__qualname__}"
     fixed = {"data": data.origin or data.name, "model": name}
-    recipe = _resolve(make_recipe(settings, fixed), data)
-    place = Path(out) if out is not None else None
-    folder = _prepare(model, data, recipe, place, overwrite)
-    return _run(model, data, recipe, folder, quiet)
+    recipe = resolve(make_recipe(settings, fixed), data)
+    where = Path(out) if out is not None else None
+    key = f"{out}|{recipe.data}|{recipe.model}"
+    with together(recipe) as ranks:
+        earlier, learnt = begun_before(key, ranks)
+        if earlier and learnt:
+            return _gone_on(earlier, data, quiet, tensorboard, ranks, model=model)
+        where, overwrite = earlier or where, overwrite or earlier is not None
+        new = _prepared(model, data, recipe, where, overwrite, ranks, key)
+        with new as (folder, recipe):
+            return run_in(
+                folder,
+                model,
+                data,
+                recipe,
+                quiet,
+                tensorboard=tensorboard,
+                ranks=ranks,
+            )
 
 
-def _resolve(recipe: Recipe, data: ImageData) -> Recipe:
-    """Decide what was left automatic, so that `args.yaml` holds what was used."""
-    model = recipe.model
-    if model == AUTO:
-        model = "notes_grey" if data.in_chans == 1 else "notes_colour"
-    return replace(
-        recipe.resolved(),
+def _gone_on(
+    folder: Path,
+    data: ImageData | None,
+    quiet: bool,
+    tensorboard: bool,
+    ranks: Ranks | None,
+    model: nn.Module | None = None,
+    begun: GoneOn = _nobody_goes_on,
+) -> Run:
+    """Go on with what torchrun began before a fault."""
+    from striate.runs.resume import go_on  # it stands on this file
+
+    return go_on(
+        folder,
+        {},
         model=model,
-        image_size=data.image_size,
-        in_chans=data.in_chans,
-        resize=data.preprocess.resize,
+        data=data,
+        begun=begun,
+        quiet=quiet,
+        tensorboard=tensorboard,
+        ranks=ranks,
     )
 
 
-def _prepare(
+@contextmanager
+def _prepared(
     model: nn.Module,
     data: ImageData,
     recipe: Recipe,
     out: Path | None,
     overwrite: bool,
-) -> Path:
-    """Put the model where it learns, try it, and make the run folder."""
-    device = devices.choose(recipe.device)
-    model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    _check_output(model, data, device)
+    ranks: Ranks | None,
+    key: str,
+) -> Iterator[tuple[Path, Recipe]]:
+    """Put the model where it learns, try it, make the run folder and hold it."""
+    check_data(data, ranks)
+    place(model, data, recipe)
+    found = decide(recipe, model, data, ranks)
+    check_together(found.recipe, ranks)
+    if ranks and not ranks.first:
+        decided = settle(model, data, found.recipe, ranks).recipe
+        yield share_folder(None, ranks), decided
+        return
     short = recipe.model.removeprefix(CUSTOM).rpartition(".")[2]
-    folder = names.new_folder("train", f"{data.name}-{short}", out, overwrite)
-    _write_inputs(folder, model, data, recipe)
-    return folder
+    name = f"{data.name}-{short}"
+    with names.new_folder("train", name, out, overwrite) as folder:
+        if ranks:
+            ranks.keep(key, str(folder.resolve()))
+        settled = settle(model, data, found.recipe, ranks)
+        write_inputs(folder, model, data, settled.recipe, found.notes)
+        found.save(folder)
+        note_speed(folder, settled)
+        if ranks:
+            share_folder(folder, ranks)
+        yield folder, settled.recipe
 
 
-def _run(
-    model: nn.Module, data: ImageData, recipe: Recipe, folder: Path, quiet: bool
+def run_in(
+    folder: Path,
+    model: nn.Module,
+    data: ImageData,
+    recipe: Recipe,
+    quiet: bool,
+    sealed: Sealed | None = None,
+    inexact: Sequence[str] = (),
+    tensorboard: bool = False,
+    ranks: Ranks | None = None,
 ) -> Run:
+    """Learn into a run folder that is held, from a checkpoint where given, and judge.
+
+    Raises:
+        StriateError: It was stopped, or blew up, or the disk refused.
+    """
+    how = list(inexact), tensorboard, ranks
+    if ranks and not ranks.first:
+        return follow(folder, _job(folder, model, data, recipe, quiet, *how), ranks)
     try:
-        history = _learn(model, data, recipe, folder, quiet)
+        job = _job(folder, model, data, recipe, quiet, *how)
+        learnt = learn(job, sealed)
+        if job.inexact:
+            update_manifest(folder, exact=exactness(job.inexact))
         run = Run(folder, model=model, data=data)
-        _conclude(run, model, history)
+        _conclude(run, model, learnt, ranks)
     except BaseException as error:
         reason = error.what if isinstance(error, StriateError) else repr(error)
         with suppress(StorageError):  # on a full disk the first error is the message
@@ -169,134 +269,85 @@ def _run(
     return run
 
 
-def _check_output(model: nn.Module, data: ImageData, device: torch.device) -> None:
-    """Try one picture, so that a misfit is told before anything is written."""
-    channels, (height, width) = data.in_chans, data.image_size
-    probe = torch.zeros(1, channels, height, width, device=device)
-    training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            shape = tuple(model(probe).shape)
-    except RuntimeError as error:
-        size = f"{height}×{width}×{channels}"
-        what = (
-            f"the network cannot take pictures of {size}: {str(error).splitlines()[0]}"
-        )
-        raise GeometryError(what, fix="change --image-size or --in-chans") from error
-    finally:
-        model.train(training)
-    if shape != (1, data.num_classes):
-        what = f"the network gives {shape[1:]}, the data has {data.num_classes} classes"
-        raise SettingError(what, fix=f"build it with num_classes={data.num_classes}")
-
-
-def _write_inputs(
-    folder: Path, model: nn.Module, data: ImageData, recipe: Recipe
-) -> None:
-    """Write down everything the run starts from, before it starts."""
-    manifest = first_manifest(folder.name, data, recipe.seed)
-    manifest["parameters"] = sum(p.numel() for p in model.parameters())
-    write_json(folder / names.MANIFEST, manifest)
-    write_text(folder / names.ARGS, settings_text(recipe))
-    write_json(folder / names.CLASSES, list(data.labels.names))
-    write_json(folder / names.PREPROCESS, data.preprocess.as_dict())
-    rows = ((r.path, r.label, r.part, r.group, r.content) for r in data.rows)
-    columns = ("path", "label", "split", "group", "content")
-    write_csv(folder / names.SPLIT, columns, rows)
-    _write_skipped(folder / names.QUARANTINE, data.quarantined, data.ignored)
-    first = first_convolution(model)
-    if first is not None:
-        save_weights(folder / names.FIRST_LAYER, {first[0]: first[1].weight})
-
-
-def _write_skipped(
-    path: Path, quarantined: Sequence[Skipped], ignored: Sequence[Skipped]
-) -> None:
-    rows = [("quarantined", s.path, s.reason, s.detail) for s in quarantined]
-    rows += [("ignored", s.path, s.reason, s.detail) for s in ignored]
-    write_csv(path, ("status", "path", "reason", "detail"), rows)
-
-
-def _learn(
+def _job(
+    folder: Path,
     model: nn.Module,
     data: ImageData,
     recipe: Recipe,
-    folder: Path,
     quiet: bool,
-) -> list[EpochDone]:
-    """Run the loop with its journal, its keeper and whoever else watches."""
+    inexact: list[str],
+    tensorboard: bool,
+    ranks: Ranks | None,
+) -> Job:
+    """Put together everything that learns, and what it learns from."""
     device = devices.choose(recipe.device)
     devices.keep_freed_memory()
-    lr = recipe.lr or 0.0
     optimizer = make_optimizer(
-        model, recipe.optimizer, lr, recipe.momentum, recipe.weight_decay
+        model, recipe.optimizer, recipe.rate, recipe.momentum, recipe.weight_decay
     )
     plan = Plan(
         epochs=recipe.epochs,
-        lr=lr,
+        lr=recipe.rate,
         schedule=SCHEDULES[recipe.schedule],
         label_smoothing=recipe.label_smoothing,
         patience=recipe.patience,
+        classes=cost_of_classes(data, recipe, device),
+        balanced=recipe.class_weights != "none",
+        view=VIEWS[recipe.test_view],
+        seed=recipe.seed,
+        pieces=recipe.accumulate,
+        way=way_of(recipe),
     )
-    batches = {
-        part: Batches(
-            part=data.part(part),
-            preprocess=data.preprocess,
-            batch_size=recipe.batch_size if part == "train" else EVALUATION_BATCH,
-            shuffle=part == "train",
-            augment=recipe.augment if part == "train" else "none",
-            seed=recipe.seed,
-            device=device,
-        )
-        for part in ("train", "val")
-    }
-    keeper = Keeper(folder / names.WEIGHTS, model, optimizer)
-    torch.manual_seed(derive(recipe.seed, "dropout"))
-    train_part, val_part = batches["train"], batches["val"]
-    with (
-        Journal(folder) as journal,
-        Display(plan.epochs, train_part, quiet) as display,
-        devices.flushed_denormals(),
-        polite_interrupt() as asked,
-    ):
-        observers: tuple[Observer, ...] = (journal, keeper, display)
-        history = fit(model, optimizer, train_part, val_part, plan, observers, asked)
-        if asked():
-            keeper.save_last()
-            done = len(history)
-            what = f"stopped on request after {done} of {recipe.epochs} epochs"
-            fix = f"the last state is saved in {folder / names.WEIGHTS / 'last'}"
-            raise InterruptedRunError(what, where=folder, fix=fix)
-    return history
+    return Job(
+        folder=folder,
+        recipe=recipe,
+        model=model,
+        optimizer=optimizer,
+        plan=plan,
+        train=batches_of("train", data, recipe, device, ranks),
+        val=batches_of("val", data, recipe, device, ranks),
+        facts=circumstances(recipe, data, device),
+        inexact=inexact,
+        quiet=quiet,
+        tensorboard=tensorboard,
+        laps=laps_of(model, data, recipe, quiet, ranks),
+        ranks=ranks,
+        train_data=data,
+        average=Average(model, recipe.ema) if recipe.ema else None,
+    )
 
 
-def _conclude(run: Run, model: nn.Module, history: Sequence[EpochDone]) -> None:
+def _conclude(run: Run, model: nn.Module, learnt: Learnt, ranks: Ranks | None) -> None:
     """Judge the best weights, the test part once, and write the report."""
     load_weights(model, run.path / names.BEST)
+    if ranks:
+        ranks.meet("the others to read the best weights")
     scores = {}
-    for part in ("val", "test"):
-        if part in run.data.parts:
-            predictions = run.judge(run.data.part(part))
-            predictions.save(run.path / names.predictions_file(part))
-            scores[part] = score_dict(predictions.score())
+    for part in run.parts_to_judge:
+        predictions = run.judge(run.data.part(part), ranks)
+        predictions.save(run.path / names.predictions_file(part))
+        scores[part] = score_dict(predictions.score())
     write_json(run.path / names.SCORES, scores)
-    seconds = history[-1].seconds
+    history, seconds = learnt.history, learnt.seconds
     pictures = len(history) * len(run.data.part("train"))
+    rate = pictures / seconds
     update_manifest(
         run.path,
         finished=now(),
         seconds=round(seconds, 3),
         epochs=len(history),
-        images_per_second=round(pictures / seconds, 1),
+        images_per_second=round(rate, 1),
+        speed=speed_facts(learnt.laps, rate),
         best_epoch=max(done.epoch for done in history if done.best) + 1,
         weights=hash_file(run.path / names.BEST),
     )
     write_report(run)
     update_manifest(run.path, status="done")
+    if ranks:
+        ranks.meet("the others to see that the run is done")
 
 
-def summary_json(run: Run) -> str:
+def summary_json(run: Run, **more: Any) -> str:
     """Return what `striate train --json` prints."""
     test = run.scores.get("test", run.scores["val"])
     chosen = {key: test[key] for key in ("accuracy", "interval", "count", "loss")}
@@ -307,5 +358,6 @@ def summary_json(run: Run) -> str:
         **chosen,
         "seconds": run.manifest["seconds"],
         "parameters": run.manifest["parameters"],
+        **more,
     }
     return json.dumps(fields)

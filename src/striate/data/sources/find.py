@@ -6,9 +6,11 @@ from pathlib import Path
 
 from striate.core.errors import DataError
 from striate.core.registry import nearest
+from striate.data.shards.tars import is_shards
 from striate.data.sources.folder import read_folder
 from striate.data.sources.idx import has_idx, read_idx
 from striate.data.sources.named import NAMED
+from striate.data.sources.remote import is_remote, read_remote
 from striate.data.sources.source import Source
 from striate.data.sources.table import read_table
 
@@ -21,6 +23,12 @@ def find_source(data: str | Path) -> Source:
     """
     if str(data) in NAMED:
         return NAMED[str(data)]()
+    if is_shards(data):
+        from striate.data.shards.load import shard_source  # above this room
+
+        return shard_source(data)
+    if is_remote(data):
+        return read_remote(str(data))
     path = Path(data)
     try:
         found = path.exists()

@@ -12,7 +12,7 @@ from striate.core.spec import Labels
 from striate.data.sources.source import PART_ALIASES, Record, Skipped, Source
 
 # Litter that systems and tools leave behind; never a class, never a picture.
-_LITTER = {"thumbs.db", "desktop.ini", "__macosx"}
+LITTER = {"thumbs.db", "desktop.ini", "__macosx"}
 
 LAYOUT = "lay pictures out as FOLDER/<class>/*.jpg, or FOLDER/train/<class>/*.jpg"
 
@@ -122,7 +122,7 @@ def _entries(folder: Path, root: Path, ignored: list[Skipped]) -> list[Path]:
         path = folder / name
         if name.startswith("."):
             ignored.append(_skip(path, root, "hidden"))
-        elif name.lower() in _LITTER:
+        elif name.lower() in LITTER:
             ignored.append(_skip(path, root, "system-file"))
         elif _is_dangling(path):
             ignored.append(_skip(path, root, "dangling-link"))

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from striate.core.spec import Labels
-from striate.data.decode import read_file
+from striate.data.sources.files import Files, LocalFiles
 
 PARTS = ("train", "val", "test")
 PART_ALIASES = {
@@ -54,6 +54,7 @@ class Source:
         records: One a picture.
         labels: Class names in output order.
         root: Folder that the records' paths start from; None for arrays.
+        files: How to read them, where they are not plain files below `root`.
         arrays: Pixels (N, height, width, channels), row i for records[i], or None.
         ignored: Files that by rule are no pictures of the set.
         quarantined: Files that should have been usable and are not.
@@ -64,10 +65,20 @@ class Source:
     records: tuple[Record, ...]
     labels: Labels
     root: Path | None = None
+    files: Files | None = field(default=None, repr=False)
     arrays: np.ndarray | None = field(default=None, repr=False)
     ignored: tuple[Skipped, ...] = ()
     quarantined: tuple[Skipped, ...] = ()
     warnings: tuple[str, ...] = ()
+
+    @property
+    def reader(self) -> Files:
+        """Return what reads the records' files."""
+        if self.files is not None:
+            return self.files
+        if self.root is None:
+            raise TypeError("a source of arrays has no files")
+        return LocalFiles(self.root)
 
     def payload(self, index: int) -> bytes:
         """Return the bytes of a record's file.
@@ -75,9 +86,7 @@ class Source:
         Raises:
             UndecodableError: The file cannot be read.
         """
-        if self.root is None:
-            raise TypeError("a source of arrays has no files")
-        return read_file(self.root / self.records[index].path)
+        return self.reader.read(self.records[index].path)
 
 
 def from_arrays(

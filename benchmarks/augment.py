@@ -1,0 +1,280 @@
+"""Six augmentations, and shift with mirror, against the field's libraries (P4, P3).
+
+Claims, in pictures a second on one core: rotation, shear, local warp, mirror, crop and
+colour shift at 32² and 224² ≥ 5 times kornia, ≥ 10 times torchvision v2, ≥ 2 times
+albumentations; shift and mirror at 28² and 32² ≥ 50 times a DataLoader over per-picture
+transforms. All take turns in one process; `--rounds` ≥ 7.
+
+The peers live in an environment of their own: `make bench-augment` sets it up.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+
+os.environ["OMP_NUM_THREADS"] = "1"  # before any library starts its threads
+os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # it would ask the network for news
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lrn import limits
+from record import save
+from striate.core.device import keep_freed_memory
+from striate.core.spec import Preprocess
+from striate.data.augment.augment import augmentation
+from striate.data.batches import Batches
+from striate.data.part import Part
+
+MEAN, STD = (0.5, 0.4, 0.3), (0.25, 0.26, 0.27)
+BATCH = 128
+ROTATE, SHEAR, CROP, COLOUR = 15, 10, 0.15, 0.1
+GOALS = {"kornia": 5, "torchvision": 10, "albumentations": 2, "DataLoader": 50}
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A library's way to a batch, and of how many pictures it is timed."""
+
+    run: Callable[[], Tensor]
+    pictures: int
+
+
+def pictures(count: int, side: int, channels: int = 3) -> np.ndarray:
+    """Return pictures with structure at every scale, (N, side, side, channels)."""
+    draw = np.random.default_rng(0)
+    total = np.zeros((count, side, side, channels))
+    for cell in (side // 4, side // 8 or 1, 1):
+        coarse = draw.normal(size=(count, -(-side // cell), -(-side // cell), channels))
+        total += coarse.repeat(cell, 1).repeat(cell, 2)[:, :side, :side]
+    return (128 + 40 * total).clip(0, 255).astype(np.uint8)
+
+
+def ours(pixels: np.ndarray, preset: str, **ranges: float) -> Peer:
+    """Return our own batches over the same pictures, one epoch after another."""
+    count, side, _, channels = pixels.shape
+    mean, std = MEAN[:channels], STD[:channels]
+    p = Preprocess(channels=channels, height=side, width=side, mean=mean, std=std)
+    labels, paths = [0] * count, [str(i) for i in range(count)]
+    batches = Batches(
+        part=Part.of(torch.from_numpy(pixels), labels, paths),
+        preprocess=p,
+        batch_size=BATCH,
+        augment=augmentation(preset, **ranges),
+    )
+    epoch = iter(range(1 << 30))
+
+    def run() -> Tensor:
+        for x, _ in batches(next(epoch)):
+            made = x
+        return made
+
+    return Peer(run, count)
+
+
+def normaliser() -> tuple[Tensor, Tensor]:
+    """Return mean and deviation as planes."""
+    return torch.tensor(MEAN).view(1, 3, 1, 1), torch.tensor(STD).view(1, 3, 1, 1)
+
+
+def kornia_six(pixels: np.ndarray) -> Peer:
+    """Return kornia's batch pipeline; every picture draws for itself."""
+    import kornia.augmentation as K
+
+    side = pixels.shape[1]
+    low = (1 - CROP) ** 2
+    steps = torch.nn.Sequential(
+        K.RandomResizedCrop((side, side), scale=(low, 1.0), ratio=(1.0, 1.0)),
+        K.RandomHorizontalFlip(p=0.5),
+        K.RandomAffine(ROTATE, shear=SHEAR, p=1.0),
+        K.RandomElasticTransform(p=1.0),
+        K.RandomRGBShift(COLOUR, COLOUR, COLOUR, p=1.0),
+    )
+    mean, std = normaliser()
+
+    def run() -> Tensor:
+        x = torch.from_numpy(pixels).permute(0, 3, 1, 2).float().div_(255)
+        made: Tensor = (steps(x) - mean) / std
+        return made
+
+    return Peer(run, len(pixels))
+
+
+def torchvision_v2() -> object:
+    """Return torchvision's transforms; its compiled operators are not needed."""
+    register = torch.library.register_fake
+    torch.library.register_fake = lambda *_args, **_more: lambda function: function
+    try:
+        from torchvision.transforms import v2
+    finally:
+        torch.library.register_fake = register
+    return v2
+
+
+def torchvision_six(pixels: np.ndarray) -> Peer:
+    """Return torchvision's pipeline, a picture at a time: a batch shares its draws."""
+    v2 = torchvision_v2()
+    side = pixels.shape[1]
+    low = (1 - CROP) ** 2
+
+    def shifted(x: Tensor) -> Tensor:  # torchvision has no shift for each channel
+        return (x + COLOUR * (2 * torch.rand(3, 1, 1) - 1)).clamp_(0, 1)
+
+    steps = v2.Compose(
+        [
+            v2.RandomResizedCrop(side, scale=(low, 1.0), ratio=(1.0, 1.0)),
+            v2.RandomHorizontalFlip(),
+            v2.RandomAffine(
+                ROTATE, shear=SHEAR, interpolation=v2.InterpolationMode.BILINEAR
+            ),
+            v2.ElasticTransform(),
+            v2.ToDtype(torch.float32, scale=True),
+            v2.Lambda(shifted),
+            v2.Normalize(MEAN, STD),
+        ]
+    )
+    planes = torch.from_numpy(pixels).permute(0, 3, 1, 2)
+    return Peer(lambda: torch.stack([steps(x) for x in planes]), len(pixels))
+
+
+def albumentations_six(pixels: np.ndarray, local: str) -> Peer:
+    """Return albumentations' pipeline with one of its local warps."""
+    import albumentations as A
+    import cv2
+
+    cv2.setNumThreads(1)
+    side = pixels.shape[1]
+    low = (1 - CROP) ** 2
+    warps = {
+        "elastic": A.ElasticTransform(p=1.0),
+        "elastic, approximate": A.ElasticTransform(p=1.0, approximate=True),
+        "grid": A.GridDistortion(p=1.0),
+    }
+    most = int(255 * COLOUR)
+    steps = A.Compose(
+        [
+            A.RandomResizedCrop((side, side), scale=(low, 1.0), ratio=(1.0, 1.0)),
+            A.HorizontalFlip(p=0.5),
+            A.Affine(rotate=(-ROTATE, ROTATE), shear=(-SHEAR, SHEAR), p=1.0),
+            warps[local],
+            A.RGBShift(most, most, most, p=1.0),
+            A.Normalize(MEAN, STD),
+        ]
+    )
+
+    def run() -> Tensor:
+        made = np.stack([steps(image=picture)["image"] for picture in pixels])
+        return torch.from_numpy(made).permute(0, 3, 1, 2)
+
+    return Peer(run, len(pixels))
+
+
+def dataloader(pixels: np.ndarray) -> Peer:
+    """Return what tutorials show: a data set of pictures, transforms, a DataLoader."""
+    from PIL import Image
+    from torch.utils.data import DataLoader, Dataset
+
+    v2 = torchvision_v2()
+    channels = pixels.shape[-1]
+    steps = v2.Compose(
+        [
+            v2.RandomCrop(pixels.shape[1], padding=4),
+            v2.RandomHorizontalFlip(),
+            v2.PILToTensor(),
+            v2.ToDtype(torch.float32, scale=True),
+            v2.Normalize(MEAN[:channels], STD[:channels]),
+        ]
+    )
+
+    class Pictures(Dataset[tuple[Tensor, int]]):
+        def __len__(self) -> int:
+            return len(pixels)
+
+        def __getitem__(self, i: int) -> tuple[Tensor, int]:
+            picture = pixels[i] if channels == 3 else pixels[i, :, :, 0]
+            return steps(Image.fromarray(picture)), 0
+
+    loader = DataLoader(Pictures(), batch_size=BATCH, shuffle=True)
+
+    def run() -> Tensor:
+        for x, _ in loader:
+            made = x
+        return made
+
+    return Peer(run, len(pixels))
+
+
+def race(peers: dict[str, Peer], rounds: int) -> dict[str, list[float]]:
+    """Return pictures a second of each peer and round, turn about."""
+    speeds: dict[str, list[float]] = {name: [] for name in peers}
+    for turn in range(rounds + 1):
+        for name in sorted(peers, reverse=turn % 2 == 1):
+            start = time.perf_counter()
+            peers[name].run()
+            seconds = time.perf_counter() - start
+            if turn:  # the first is to warm up
+                speeds[name].append(peers[name].pictures / seconds)
+    return speeds
+
+
+def rows(title: str, speeds: dict[str, list[float]]) -> list[str]:
+    """Return table rows: median, worst, and how many times as fast we are."""
+    mine = statistics.median(speeds["striate"])
+    lines = []
+    for name, values in speeds.items():
+        median = statistics.median(values)
+        goals = [f"≥ {g}" for key, g in GOALS.items() if name.startswith(key)]
+        ratio = f"{mine / median:.1f}×" if name != "striate" else ""
+        cells = (title, name, f"{median:,.0f}", f"{min(values):,.0f}", ratio, *goals)
+        lines.append("| " + " | ".join(cells) + (" |" if goals else " | |"))
+        print(lines[-1], flush=True)
+    return lines
+
+
+def main() -> None:
+    """Race, print, save."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rounds", type=int, default=9)
+    rounds = parser.parse_args().rounds
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    sgemm, copy = limits()
+    table = []
+    for side, few in ((32, 128), (224, 16)):
+        whole, some = pictures(BATCH, side), pictures(few, side)
+        peers = {
+            "striate": ours(pictures(BATCH * 2048 // side**2 + BATCH, side), "six"),
+            "kornia": kornia_six(whole),
+            "torchvision v2": torchvision_six(some[:32]),
+        }
+        for local in ("elastic", "elastic, approximate", "grid"):
+            name = f"albumentations ({local})"
+            peers[name] = albumentations_six(some, local)
+        table += rows(f"six, {side}²", race(peers, rounds))
+    for side, channels in ((28, 1), (32, 3)):
+        many = pictures(2048, side, channels)
+        peers = {
+            "striate": ours(many, "mirror", shift=4 / side),
+            "DataLoader + torchvision v2": dataloader(many),
+        }
+        table += rows(f"shift + mirror, {side}²×{channels}", race(peers, rounds))
+    head = "| work | who | pictures/s, median | worst | striate is | goal |\n"
+    head += "|---|---|---|---|---|---|\n"
+    facts = (
+        f"One core, {rounds} rounds turn about, from 8-bit pictures in memory to a "
+        "normalised float32 batch of 128; libraries that work picture by picture are "
+        f"timed on fewer. Machine: sgemm {sgemm:.0f} GFLOP/s, copy {copy:.1f} GB/s."
+    )
+    save("augment", "Augmentation", head + "\n".join(table) + f"\n\n{facts}")
+
+
+if __name__ == "__main__":
+    main()

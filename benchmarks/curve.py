@@ -1,0 +1,72 @@
+"""Does a learning curve foretell what more pictures bring? Fashion-MNIST, held back.
+
+The law is fitted to an eighth of the training pictures and less, and asked for two,
+four and eight times as many; then those are trained and judged too. Claim: the means
+measured lie within the 95 % intervals foretold.
+
+With a folder as argument an interrupted run goes on there.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+
+from record import save
+from striate.runs.curve.curve import LearningCurve, learning_curve
+from striate.runs.curve.power_law import fit_law
+from striate.runs.recipe import Recipe
+
+FRACTIONS = tuple(2.0**-power for power in range(6, -1, -1))
+KNOWN = 4  # fractions that the law is fitted to
+SEEDS = 3
+RECIPE = Recipe(
+    data="fashion-mnist",
+    model="notes_grey",
+    epochs=2,
+    batch_size=128,
+    val_fraction=0.05,
+)
+
+
+def compare(curve: LearningCurve) -> str:
+    """Return the table of what was measured beside what was foretold."""
+    law = fit_law(curve.points[:KNOWN])
+    lines = ["| fraction | pictures | measured accuracy | foretold | 95 % interval | |"]
+    lines.append("|---|---|---|---|---|---|")
+    for place, (fraction, point) in enumerate(
+        zip(curve.fractions, curve.points, strict=True)
+    ):
+        told = law.foretell(point.pictures)
+        mean = f"{100 * (1 - point.mean):.2f} ± {100 * point.deviation:.2f} %"
+        inside = "within" if told.low <= point.mean <= told.high else "outside"
+        cells = [f"1/{round(1 / fraction)}", f"{point.pictures:,.0f}", mean]
+        if place < KNOWN:
+            cells += ["fitted", "", ""]
+        else:
+            low, high = 100 * (1 - told.high), 100 * (1 - told.low)
+            cells += [f"{100 * (1 - told.error):.2f} %", f"{low:.2f}–{high:.2f} %"]
+            cells.append(inside)
+        lines.append(f"| {' | '.join(cells)} |")
+    lines.append(f"\nn = {SEEDS} seeds a fraction, {curve.points[0].judged:,} test ")
+    lines.append(
+        f"pictures. Law: {law.floor:.4f} + {law.gain:.3g}·n^−{law.exponent:.2f}"
+    )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Train all fractions, print, save."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(sys.argv[1] if len(sys.argv) > 1 else folder) / "fashion"
+        curve = learning_curve(
+            RECIPE, fractions=FRACTIONS, seeds=SEEDS, out=out, told=print
+        )
+        body = compare(curve)
+    print(body)
+    save("curve", "A learning curve tried on what it foretold, Fashion-MNIST", body)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,52 @@
+"""The notes' grey net in Keras, as its own examples write it: `fit`, judged each epoch.
+
+Run in an environment with tensorflow-cpu and keras (see `make bench-time`):
+`python peers_keras.py FOLDER SEED EPOCHS BATCH` prints a test accuracy an epoch.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+
+from idx import fashion
+
+FOLDER, SEED, EPOCHS, BATCH = sys.argv[1], *map(int, sys.argv[2:5])
+
+
+class Say(keras.callbacks.Callback):
+    """Print each epoch's test accuracy at once."""
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
+        """Tell the parent, which holds the clock."""
+        print(f"accuracy {logs['val_accuracy']:.5f}", flush=True)
+
+
+keras.utils.set_random_seed(SEED)
+(x, y), (test_x, test_y) = fashion(FOLDER)
+layers = keras.layers
+model = keras.Sequential(
+    [
+        layers.Input((28, 28, 1)),
+        layers.Conv2D(25, 3, padding="same", activation="relu"),
+        layers.MaxPooling2D(2),
+        layers.Conv2D(50, 3, padding="same", activation="relu"),
+        layers.MaxPooling2D(2),
+        layers.Flatten(),
+        layers.Dense(10, activation="softmax"),
+    ]
+)
+model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+model.fit(
+    x[..., None] / 255.0,
+    y,
+    batch_size=BATCH,
+    epochs=EPOCHS,
+    validation_data=(test_x[..., None] / 255.0, test_y),
+    callbacks=[Say()],
+    verbose=0,
+)

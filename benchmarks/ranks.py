@@ -1,0 +1,105 @@
+"""Two processes under torchrun against one process with two threads.
+
+Claim (P14): at least 0.95 of the pictures a second, on the same loss curve. Seconds are
+those of the loop, as `manifest.json` has them: neither side's start counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from record import save
+from speeds import speeds
+
+WORK = {
+    "notes_grey, 28², batch 128": ("notes_grey", "28", "128"),
+    "notes_colour, 32², batch 128": ("notes_colour", "32", "128"),
+    "cifar_resnet20, 32², batch 128": ("cifar_resnet20", "32", "128"),
+}
+RUN = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+TOLERANCE = 1e-3  # of the losses, relative; batch norm is synchronised
+ONE, TWO = "one process, 2 threads", "two processes, 1 thread"
+
+
+def trained(folder: Path, work: tuple[str, str, str], side: str, epochs: int) -> Path:
+    """Train in processes of their own; return the run."""
+    model, size, batch = work
+    how = ["--model", model, "--image-size", size, "--batch-size", batch]
+    how += ["--in-chans", "1" if model == "notes_grey" else "3"]
+    how += ["--epochs", str(epochs), "--save-every", "1e9", "--sync-batch-norm"]
+    words = ["striate", "train", "digits", *how, "--out", str(folder), "--quiet"]
+    if side == ONE:
+        command = [sys.executable, "-m", *words]
+        environment = {**os.environ, "OMP_NUM_THREADS": "2"}
+    else:
+        command = [*RUN, "--nproc-per-node", "2", "-m", *words]
+        environment = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"}
+    done = subprocess.run(  # noqa: S603 - our own words
+        command, env=environment, capture_output=True, text=True
+    )
+    if done.returncode:
+        raise SystemExit(done.stdout + done.stderr)
+    return folder
+
+
+def losses(run: Path) -> list[float]:
+    """Return the run's curve."""
+    with (run / "results.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    return [float(row[name]) for row in rows for name in ("train_loss", "val_loss")]
+
+
+def speed(run: Path) -> float:
+    """Return the pictures a second."""
+    return float(json.loads((run / "manifest.json").read_text())["images_per_second"])
+
+
+def measured(work: tuple[str, str, str], rounds: int, epochs: int) -> tuple[str, ...]:
+    """Return the cells of a row: medians, ratio, worst ratio, difference of curves."""
+    found: dict[str, list[float]] = {ONE: [], TWO: []}
+    apart = 0.0
+    for number in range(rounds):
+        curves = []
+        with tempfile.TemporaryDirectory() as folder:
+            sides = (ONE, TWO) if number % 2 else (TWO, ONE)
+            for side in sides:
+                run = trained(Path(folder) / str(len(curves)), work, side, epochs)
+                found[side].append(speed(run))
+                curves.append(losses(run))
+        pairs = zip(*curves, strict=True)
+        apart = max(apart, *(abs(one - two) / one for one, two in pairs))
+    ratios = [two / one for one, two in zip(found[ONE], found[TWO], strict=True)]
+    one, two = (statistics.median(found[side]) for side in (ONE, TWO))
+    ratio = f"{statistics.median(ratios):.2f} ({min(ratios):.2f})"
+    return f"{one:,.0f}", f"{two:,.0f}", ratio, f"{apart:.1e}"
+
+
+def main() -> None:
+    """Measure side by side, print, save."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--epochs", type=int, default=3)
+    options = parser.parse_args()
+    lines = [f"| work | {ONE} | {TWO} | ratio (worst) | curves differ by |"]
+    lines.append("|---|---|---|---|---|")
+    for name, work in WORK.items():
+        cells = measured(work, options.rounds, options.epochs)
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+        print(lines[-1], flush=True)
+    body = "\n".join(lines)
+    body += f"\n\nPictures a second, medians of {options.rounds} rounds, interleaved. "
+    body += f"Goal: ratio ≥ 0.95, curves within {TOLERANCE:g}.\n\n"
+    body += speeds()
+    save("ranks", "Two processes against one", body)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,154 @@
+"""Memory and time as a set in shards grows from 10³ to 10⁶ pictures (P16).
+
+Claim: memory flat, time linear within 10 %. Each size is scanned and then fed for one
+epoch in a process of its own, streamed from tar shards of synthetic 32×32 JPEGs; peak
+memory is what the process itself holds (anonymous pages), not what the system caches.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import multiprocessing
+import shutil
+import statistics
+import tarfile
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from record import save
+from speeds import speeds
+from striate.data.batches import Batches
+from striate.data.load import load_data
+from striate.data.shards import load as load_shards
+
+SIDE, EACH, BATCH = 32, 2000, 256
+DISTINCT = 4096  # pictures that are made; the rest differ in their last bytes only
+
+
+def pictures() -> list[bytes]:
+    """Return distinct JPEGs of noisy stripes."""
+    draw = np.random.default_rng(0)
+    made = []
+    for i in range(DISTINCT):
+        rows = np.arange(SIDE)[:, None, None] // (2 + i % 5) % 2 * 120
+        pixels = rows + draw.integers(0, 90, (SIDE, SIDE, 3))
+        file = io.BytesIO()
+        Image.fromarray(pixels.astype(np.uint8)).save(file, "JPEG", quality=80)
+        made.append(file.getvalue())
+    return made
+
+
+def write_shards(folder: Path, count: int) -> None:
+    """Write `count` pictures of ten classes; comments keep their bytes apart."""
+    base = pictures()
+    folder.mkdir(parents=True)
+    each = min(EACH, max(100, count // 10))
+    for shard, first in enumerate(range(0, count, each)):
+        with tarfile.open(folder / f"p-{shard:06d}.tar", "w") as tar:
+            for i in range(first, min(first + each, count)):
+                payload = base[(i * 7919) % DISTINCT]
+                name = f"c{(i * 7919) % DISTINCT % 10}/{i:08d}.jpg"
+                info = tarfile.TarInfo(name)
+                info.size = len(payload)
+                tar.addfile(info, io.BytesIO(payload))
+
+
+def anonymous() -> float:
+    """Return MiB of memory that is this process's own."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("RssAnon"):
+            return int(line.split()[1]) / 1024
+    return float("nan")
+
+
+def work(folder: str, cache: str, answer: multiprocessing.Queue) -> None:
+    """Scan, then feed an epoch; send seconds of both and the most memory held."""
+    load_shards.load_shards.__kwdefaults__["most_held"] = 0
+    most, over = [anonymous()], threading.Event()
+
+    def watch() -> None:
+        while not over.wait(0.05):
+            most[0] = max(most[0], anonymous())
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    start = time.perf_counter()
+    data = load_data(folder, cache=cache, normalise="none", in_chans=3)
+    scanned = time.perf_counter() - start
+    start = time.perf_counter()
+    seen = 0
+    for part, shuffle in (("train", True), ("val", False)):
+        batches = Batches(
+            part=data.part(part),
+            preprocess=data.preprocess,
+            batch_size=BATCH,
+            shuffle=shuffle,
+        )
+        seen += sum(len(y) for _, y in batches(0))
+    fed = time.perf_counter() - start
+    over.set()
+    watcher.join()
+    answer.put((data.seen, scanned, fed, seen, most[0], torch.get_num_threads()))
+
+
+def measure(folder: Path) -> tuple[float, ...]:
+    """Run one size in a process of its own, with a cache of its own."""
+    context = multiprocessing.get_context("spawn")
+    answer = context.Queue()
+    cache = tempfile.mkdtemp(prefix="striate-bench-")
+    child = context.Process(target=work, args=(str(folder), cache, answer))
+    child.start()
+    told = answer.get()
+    child.join()
+    shutil.rmtree(cache)
+    return told
+
+
+def main() -> None:
+    """Measure every size, turn about; print and save."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--largest", type=int, default=1_000_000)
+    options = parser.parse_args()
+    counts = [n for n in (1_000, 10_000, 100_000, 1_000_000) if n <= options.largest]
+    root = Path(tempfile.mkdtemp(prefix="striate-bench-scale-"))
+    for count in counts:
+        write_shards(root / str(count), count)
+    told: dict[int, list[tuple[float, ...]]] = {count: [] for count in counts}
+    for turn in range(options.rounds):
+        for count in sorted(counts, reverse=turn % 2 == 1):
+            # The largest sets take minutes: a few rounds of them say enough.
+            if turn and count >= 100_000 and turn >= max(1, 700_000 // count):
+                continue
+            told[count].append(measure(root / str(count)))
+            print(count, told[count][-1], flush=True)
+    shutil.rmtree(root)
+    rows = []
+    for count, runs in told.items():
+        scan, feed, memory = (statistics.median(r[k] for r in runs) for k in (1, 2, 4))
+        shown = runs[0][3]
+        cells = (
+            f"{count:,}",
+            f"{1e6 * scan / count:,.0f} µs",
+            f"{1e6 * feed / shown:,.0f} µs",
+            f"{memory:,.0f} MiB",
+            f"{max(r[4] for r in runs):,.0f} MiB",
+            f"{len(runs)}",
+        )
+        rows.append("| " + " | ".join(cells) + " |")
+        print(rows[-1])
+    head = "| pictures | scan, each | feed, each | memory | worst | rounds |"
+    facts = f"{SIDE}² JPEGs in shards of {EACH:,}, batch {BATCH}. {speeds()}"
+    body = head + "\n|---|---|---|---|---|---|\n" + "\n".join(rows) + f"\n\n{facts}"
+    save("scale", "From a thousand pictures to a million (P16)", body)
+
+
+if __name__ == "__main__":
+    main()

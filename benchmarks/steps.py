@@ -1,0 +1,287 @@
+"""Training steps against PyTorch's own loop, and Keras' (P2).
+
+Claim: at 128 pictures a step, ≥ 1.5 times eager NCHW and ≥ 1.0 times the best of
+{NCHW, NHWC} × {eager, compiled} and Keras, on every small network, without being told
+how. Ours is the real path: `fit` over `Batches`, in the way that `settle` chooses;
+`striate fp32` is the same held to single precision, as all peers are. Peers get their
+batch ready-made. All take turns in one run, on as many threads each; Keras in a
+process of its own that waits while others run. `--rounds` ≥ 7.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import os
+import statistics
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from record import save
+from speeds import speeds
+from striate.audit.network import audit
+from striate.core.device import flushed_denormals, keep_freed_memory
+from striate.core.spec import Preprocess
+from striate.data.batches import Batches
+from striate.data.image_data import ImageData
+from striate.data.load import load_data
+from striate.data.part import Part
+from striate.engine.loop import Plan, fit
+from striate.engine.optim import make_optimizer
+from striate.engine.schedule import SCHEDULES
+from striate.engine.throughput import Laps, peak
+from striate.engine.way import PRECISIONS, Way
+from striate.models.catalogue import create_model
+from striate.runs.recipe import Recipe
+from striate.runs.speed import settle, way_of
+
+BATCH = 128
+NETWORKS = {
+    "notes_grey": (1, 28),
+    "notes_colour": (3, 32),
+    "lenet5_modern": (1, 32),
+    "cifar_resnet20": (3, 32),
+    "resnet18": (3, 64),
+}
+Steps = Callable[[int], float]  # so many steps, in seconds
+
+
+def plain_step(model: Callable[[Tensor], Tensor], optimizer, x: Tensor, y: Tensor):
+    """Take the step that every tutorial shows, with a fused optimiser."""
+    optimizer.zero_grad()
+    loss = F.cross_entropy(model(x), y, label_smoothing=0.1)
+    loss.backward()
+    optimizer.step()
+    return loss.item()
+
+
+def torchs(model: nn.Module, x: Tensor, y: Tensor, nhwc: bool, compiled: bool) -> Steps:
+    """Return plain PyTorch in one of its four ways."""
+    layout = torch.channels_last if nhwc else torch.contiguous_format
+    mine = copy.deepcopy(model).to(memory_format=layout)
+    batch = x.contiguous(memory_format=layout)
+    optimizer = torch.optim.AdamW(mine.parameters(), 1e-4, fused=True)
+    forward = torch.compile(mine) if compiled else mine
+
+    def steps(count: int) -> float:
+        start = time.perf_counter()
+        for _ in range(count):
+            plain_step(forward, optimizer, batch, y)
+        return time.perf_counter() - start
+
+    return steps
+
+
+def striates(model: nn.Module, channels: int, side: int, way: Way) -> Steps:
+    """Return ours: `fit` over `Batches` of bytes; validation of two pictures."""
+    mine = copy.deepcopy(model).to(memory_format=way.memory_format)
+    optimizer = make_optimizer(mine, "adamw", 1e-4, 0.9, 0.01)
+    val = _batches(2, channels, side, shuffle=False)
+
+    def steps(count: int) -> float:
+        train = _batches(count * BATCH, channels, side)
+        plan = Plan(
+            epochs=1,
+            lr=1e-4,
+            schedule=SCHEDULES["one_cycle"],
+            label_smoothing=0.1,
+            way=way,
+        )
+        start = time.perf_counter()
+        with flushed_denormals():
+            fit(mine, optimizer, train, val, plan)
+        return time.perf_counter() - start
+
+    return steps
+
+
+def _part(count: int, channels: int, side: int) -> Part:
+    draw = torch.Generator().manual_seed(0)
+    shape = (count, side, side, channels)
+    pixels = torch.randint(0, 256, shape, generator=draw, dtype=torch.uint8)
+    names = [str(i) for i in range(count)]
+    return Part.of(pixels, [i % 10 for i in range(count)], names)
+
+
+def _batches(count: int, channels: int, side: int, shuffle: bool = True) -> Batches:
+    half, quarter = (0.5,) * channels, (0.25,) * channels
+    preprocess = Preprocess(
+        channels=channels, height=side, width=side, mean=half, std=quarter
+    )
+    return Batches(
+        part=_part(count, channels, side),
+        preprocess=preprocess,
+        batch_size=BATCH,
+        shuffle=shuffle,
+    )
+
+
+def chosen(model: nn.Module, data: ImageData) -> Way:
+    """Return what the program itself chooses for a long run, measured afresh."""
+    recipe = Recipe(data="digits", epochs=1_000, batch_size=BATCH, cache="off")
+    recipe = Recipe(**{**recipe.as_dict(), "compile": "off"})
+    return way_of(settle(copy.deepcopy(model), data, recipe).recipe)
+
+
+def pictures(channels: int, side: int) -> ImageData:
+    """Return digits in the network's size: only their shape matters."""
+    return load_data("digits", image_size=side, in_chans=channels, cache="off")
+
+
+@dataclass
+class Keras:
+    """A process that trains the same network in Keras, when it is told to."""
+
+    process: subprocess.Popen
+
+    def __call__(self, count: int) -> float:
+        """Take steps and return their seconds."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        print(count, file=self.process.stdin, flush=True)
+        return float(self.process.stdout.readline())
+
+
+def keras(python: str, name: str, threads: int) -> Keras:
+    """Start Keras on a network, in the environment of another interpreter."""
+    script = str(Path(__file__).with_name("steps_keras.py"))
+    words = [python, script, name, *map(str, NETWORKS[name]), str(BATCH), str(threads)]
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(  # noqa: S603 - our own script
+        words, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline().strip() == "ready", f"no Keras in {python}"
+    return Keras(process)
+
+
+def contenders(
+    name: str, options: argparse.Namespace
+) -> tuple[dict[str, Steps], Way, int]:
+    """Return who races on a network, warmed up; our way; and multiply-adds."""
+    channels, side = NETWORKS[name]
+    model = create_model(
+        name, num_classes=10, in_chans=channels, image_size=side, seed=0
+    ).train()
+    macs = audit(model, (channels, side, side)).macs
+    x, y = torch.randn(BATCH, channels, side, side), torch.arange(BATCH) % 10
+    way = chosen(model, pictures(channels, side))
+    found: dict[str, Steps] = {}
+    for nhwc in (False, True):
+        for compiled in (False, True) if options.compiled else (False,):
+            label = (
+                f"{'compiled' if compiled else 'eager'} {'NHWC' if nhwc else 'NCHW'}"
+            )
+            torch._dynamo.reset()
+            found[label] = torchs(model, x, y, nhwc, compiled)
+            found[label](2)
+    if options.keras:
+        found["Keras"] = keras(options.keras, name, torch.get_num_threads())
+    single = Way(layout=way.layout)
+    found["striate fp32"] = striates(model, channels, side, single)
+    found["striate"] = striates(model, channels, side, way)
+    for label in ("striate fp32", "striate"):
+        found[label](2)
+    return found, way, macs
+
+
+def race(name: str, options: argparse.Namespace) -> Race:
+    """Let all take turns on a network."""
+    found, way, macs = contenders(name, options)
+    taken: dict[str, list[float]] = {label: [] for label in found}
+    for turn in range(options.rounds):
+        look_at_peaks()
+        for label in sorted(found, reverse=turn % 2 == 1):
+            taken[label].append(found[label](options.steps) / options.steps)
+    for steps in found.values():
+        if isinstance(steps, Keras):
+            steps.process.kill()
+    told = {label: f"{1e3 * statistics.median(t):.1f} ms" for label, t in taken.items()}
+    print(name, told, flush=True)
+    return Race(name, way, macs, taken)
+
+
+PEAKS = dict.fromkeys(PRECISIONS, 0.0)
+
+
+def look_at_peaks() -> None:
+    """Measure what the machine can, and keep the largest: others may be at work."""
+    for name, kind in PRECISIONS.items():
+        PEAKS[name] = max(PEAKS[name], peak(torch.device("cpu"), kind))
+
+
+@dataclass(frozen=True)
+class Race:
+    """Who took how long on a network, our way, and its multiply-adds."""
+
+    name: str
+    way: Way
+    macs: int
+    taken: dict[str, list[float]]
+
+    def rows(self) -> list[str]:
+        """Return the rows of the table."""
+        middle = {
+            label: statistics.median(times) for label, times in self.taken.items()
+        }
+        peers = {k: v for k, v in middle.items() if not k.startswith("striate")}
+        best, eager = min(peers.values()), middle["eager NCHW"]
+        rows = []
+        for label, seconds in middle.items():
+            ours = label == "striate"
+            precision = self.way.precision if ours else "fp32"
+            mfu = Laps(self.macs, PEAKS[precision]).mfu(BATCH / seconds)
+            cells = (
+                self.name,
+                f"{label} ({self.way})" if ours else label,
+                f"{1e3 * seconds:.1f} ms",
+                f"{1e3 * max(self.taken[label]):.1f} ms",
+                f"{BATCH / seconds:,.0f}",
+                f"{eager / seconds:.2f}×",
+                f"{best / seconds:.2f}×",
+                f"{100 * mfu:.0f} %",
+            )
+            rows.append(f"| {' | '.join(cells)} |")
+        return rows
+
+
+def main() -> None:
+    """Race, print, save."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("networks", nargs="*", default=list(NETWORKS))
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--steps", type=int, default=5, help="a turn")
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--keras", default="", help="an interpreter that has Keras")
+    parser.add_argument(
+        "--no-compiled", dest="compiled", action="store_false", help="spare minutes"
+    )
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    keep_freed_memory()
+    races = [race(name, options) for name in options.networks]
+    rows = [row for one in races for row in one.rows()]
+    print("\n".join(rows))
+    head = (
+        "| network | who | median step | worst | images/s | of eager NCHW "
+        "| of the best peer | MFU |\n|---|---|---|---|---|---|---|---|\n"
+    )
+    facts = (
+        f"{BATCH} pictures a step, {options.steps} steps a turn, {options.rounds} "
+        f"rounds turn about, {options.threads} threads, AdamW, label smoothing. "
+        "MFU: 2 · 3 · multiply-adds a picture, of this machine's peak of a matrix "
+        f"product in that precision, "
+        f"{PEAKS['fp32'] / 1e9:.0f} and {PEAKS['bf16'] / 1e9:.0f} GFLOP/s. {speeds()}"
+    )
+    save("steps", "Training steps", head + "\n".join(rows) + f"\n\n{facts}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,122 @@
+"""The networks of `steps.py` in Keras: told a number, it takes as many steps.
+
+Run by `steps.py` in an environment that has TensorFlow; nothing of striate is imported.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import layers
+
+Sequence = list
+
+
+def notes(widths: tuple[int, ...], dropout: float, dense: int) -> Sequence:
+    """Return the layers of the notes' nets."""
+    made: Sequence = []
+    for width in widths:
+        made += [layers.Conv2D(width, 3, padding="same", activation="relu")]
+        made += [layers.MaxPooling2D()]
+        made += [layers.Dropout(dropout)] if dropout else []
+    made += [layers.Flatten()]
+    if dense:
+        made += [layers.Dense(dense, activation="relu"), layers.Dropout(0.5)]
+    return [*made, layers.Dense(10)]
+
+
+def lenet() -> Sequence:
+    """Return the LeNet-5 that everyone means."""
+    return [
+        layers.Conv2D(6, 5, padding="same", activation="relu"),
+        layers.MaxPooling2D(),
+        layers.Conv2D(16, 5, activation="relu"),
+        layers.MaxPooling2D(),
+        layers.Flatten(),
+        layers.Dense(120, activation="relu"),
+        layers.Dense(84, activation="relu"),
+        layers.Dense(10),
+    ]
+
+
+def _conv(x, width: int, side: int, stride: int):
+    x = layers.Conv2D(width, side, stride, padding="same", use_bias=False)(x)
+    return layers.BatchNormalization()(x)
+
+
+def _block(x, width: int, stride: int, project: bool):
+    y = layers.ReLU()(_conv(x, width, 3, stride))
+    y = _conv(y, width, 3, 1)
+    if stride > 1 or x.shape[-1] != width:
+        if project:
+            x = _conv(x, width, 1, stride)
+        else:
+            added = width - x.shape[-1]
+            x = x[:, ::stride, ::stride]
+            x = keras.ops.pad(x, ((0, 0), (0, 0), (0, 0), (0, added)))
+    return layers.ReLU()(x + y)
+
+
+def resnet(inputs, widths: tuple[int, ...], count: int, imagenet: bool):
+    """Return the output of a residual network of two-convolution blocks."""
+    x = layers.ReLU()(_conv(inputs, widths[0], *((7, 2) if imagenet else (3, 1))))
+    if imagenet:
+        x = layers.MaxPooling2D(3, 2, padding="same")(x)
+    for stage, width in enumerate(widths):
+        for number in range(count):
+            x = _block(x, width, 2 if stage and not number else 1, imagenet)
+    return layers.Dense(10)(layers.GlobalAveragePooling2D()(x))
+
+
+def build(name: str, channels: int, side: int) -> keras.Model:
+    """Return a compiled network."""
+    inputs = keras.Input((side, side, channels))
+    if name == "cifar_resnet20":
+        outputs = resnet(inputs, (16, 32, 64), 3, imagenet=False)
+    elif name == "resnet18":
+        outputs = resnet(inputs, (64, 128, 256, 512), 2, imagenet=True)
+    else:
+        chains = {
+            "notes_grey": lambda: notes((25, 50), 0.0, 0),
+            "notes_colour": lambda: notes((36, 72, 144), 0.25, 576),
+            "lenet5_modern": lenet,
+        }
+        outputs = inputs
+        for layer in chains[name]():
+            outputs = layer(outputs)
+    model = keras.Model(inputs, outputs)
+    cost = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(optimizer=keras.optimizers.AdamW(1e-4), loss=cost)
+    return model
+
+
+def main() -> None:
+    """Answer each number on stdin by the seconds of as many steps."""
+    name, (channels, side, batch, threads) = sys.argv[1], map(int, sys.argv[2:])
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    tf.config.threading.set_inter_op_parallelism_threads(1)
+    model = build(name, channels, side)
+    draw = np.random.default_rng(0)
+
+    def steps(count: int) -> float:
+        x = draw.standard_normal((count * batch, side, side, channels), np.float32)
+        y = np.arange(count * batch) % 10
+        start = time.perf_counter()
+        model.fit(x, y, batch_size=batch, verbose=0)
+        return time.perf_counter() - start
+
+    steps(3)
+    print("ready", flush=True)
+    for line in sys.stdin:
+        print(steps(int(line)), flush=True)
+
+
+if __name__ == "__main__":
+    main()

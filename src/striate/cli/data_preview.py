@@ -1,0 +1,61 @@
+"""Show what the network will see, before and after, for every resize mode."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from pathlib import Path
+
+from striate.cli.train import add_setting
+from striate.runs.recipe import Recipe, coerce, setting_types
+
+# The settings of a run that decide what becomes of a picture.
+SETTINGS = (
+    *("image_size", "in_chans", "resize", "background", "white", "jpeg"),
+    *("normalise", "mean", "std", "seed", "cache", "cache_gb"),
+)
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the data, the settings of a run that matter here, and where to write."""
+    parser.add_argument("data", metavar="DATA", help="as for `striate train`")
+    kinds = setting_types()
+    for field in dataclasses.fields(Recipe):
+        if field.name in SETTINGS:
+            add_setting(parser, field, kinds[field.name])
+    parser.add_argument(
+        "--count", type=int, default=6, metavar="N", help="pictures to show (6)"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("preview.html"),
+        metavar="FILE",
+        help="the page with the pictures (preview.html)",
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Write the page and print what stands in it."""
+    given = vars(options)
+    settings = {name: coerce(name, given[name]) for name in SETTINGS if name in given}
+    Recipe(data=options.data, **settings)  # refuses what is out of range
+
+    from striate.cli.show import console, print_set
+    from striate.core.files import write_text
+    from striate.report.html import render
+    from striate.report.terminal import show
+    from striate.runs.preview.page import page, rule_table, summary
+    from striate.runs.preview.preview import preview
+
+    found = preview(options.data, count=options.count, **settings)
+    write_text(options.out, render(page(found)))
+    if options.json:
+        print(json.dumps({"page": str(options.out), **found.as_dict()}))
+        return 0
+    out = console()
+    print_set(found.data)
+    show([*summary(found), rule_table(found)], out)
+    out.print(f"page  {options.out}", markup=False)
+    return 0

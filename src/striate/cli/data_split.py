@@ -1,0 +1,96 @@
+"""Deal pictures into parts and write the split to a file that training re-uses."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from striate.core.errors import RunError
+from striate.data.split.place import Deal
+
+if TYPE_CHECKING:
+    from striate.data.image_data import ImageData
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the data, the shares, and the file."""
+    shares = Deal()
+    parser.add_argument("data", metavar="DATA", help="as for `striate train`")
+    parser.add_argument(
+        "--exact",
+        action="store_true",
+        help="hold the shares of every class to the picture, small ones covered first",
+    )
+    parser.add_argument(
+        "--val-fraction", type=float, metavar="F", default=shares.val, help="(0.15)"
+    )
+    parser.add_argument(
+        "--test-fraction", type=float, metavar="F", default=shares.test, help="(0.25)"
+    )
+    parser.add_argument("--folds", type=int, metavar="N", help="deal so many folds")
+    parser.add_argument(
+        "--fold", type=int, metavar="N", help="the one to judge, from 0"
+    )
+    parser.add_argument(
+        "--split",
+        metavar="NAME",
+        help="a run or CSV whose pictures stay where they are",
+    )
+    parser.add_argument("--seed", type=int, metavar="N", default=0, help="(0)")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="the CSV to write")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace the file in --out"
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Deal, show what fell where, and write it where asked."""
+    if options.out and options.out.exists() and not options.overwrite:
+        fix = "choose another --out, or add --overwrite"
+        raise RunError("the file exists already", where=options.out, fix=fix)
+
+    from striate.data.load import load_data
+    from striate.data.split.file import write_split
+    from striate.runs.folder import find_split
+    from striate.runs.split_table import split_counts
+
+    data = load_data(
+        options.data,
+        image_size=1,  # contents are hashed before resizing, so no pixels need be kept
+        val_fraction=options.val_fraction,
+        test_fraction=options.test_fraction,
+        folds=options.folds,
+        fold=options.fold,
+        split=find_split(options.split) if options.split else None,
+        exact=options.exact,
+        seed=options.seed,
+    )
+    if options.out:
+        write_split(options.out, data.rows)
+    if options.json:
+        facts = {"parts": {name: len(part) for name, part in data.parts.items()}}
+        told = {"warnings": data.warnings, "notes": data.notes}
+        out = {"out": str(options.out) if options.out else None}
+        print(json.dumps({**facts, "classes": split_counts(data), **told, **out}))
+        return 0
+    _show(options, data)
+    return 0
+
+
+def _show(options: argparse.Namespace, data: ImageData) -> None:
+    from striate.cli.show import console
+    from striate.report.terminal import show
+    from striate.runs.split_table import split_table
+
+    out = console()
+    show([split_table(data)], out)
+    for warning in data.warnings:
+        out.print(f"note: {warning}", style="yellow", markup=False)
+    for note in data.notes:
+        out.print(f"note: {note}", style="dim", markup=False)
+    if options.out:
+        out.print(f"split  {options.out}", markup=False)
+        use = f"striate train {options.data} --split {options.out}"
+        out.print(f"\nuse it:\n  {use}", markup=False)

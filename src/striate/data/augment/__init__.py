@@ -1,0 +1,1 @@
+"""Changes to training pictures that keep their label."""

@@ -1,0 +1,1 @@
+"""Is the set sound? Broken, doubled, leaked and odd pictures."""

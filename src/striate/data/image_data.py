@@ -1,0 +1,98 @@
+"""Pictures in parts, with everything needed to treat new ones alike."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from striate.core.errors import DataError, SettingError
+from striate.core.spec import Labels, Preprocess
+from striate.data.part import Part
+from striate.data.picture.preprocess import statistics
+from striate.data.sources.source import Skipped
+from striate.data.split.file import SPARE, SplitRow
+from striate.data.split.fraction import spared
+from striate.data.split.place import Deal
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageData:
+    """Pictures in parts, with everything needed to treat new ones alike.
+
+    `seen` files are used, spare (training pictures beyond the fraction), quarantined
+    (should have worked and did not) or ignored (by rule no pictures of the set); the
+    four always add up. `origin` is where they can be read again: a name or an absolute
+    path, empty for pictures from memory. `deal` says how they were split.
+    """
+
+    name: str
+    origin: str
+    labels: Labels
+    preprocess: Preprocess
+    parts: Mapping[str, Part] = field(repr=False)
+    rows: Sequence[SplitRow] = field(repr=False)
+    quarantined: tuple[Skipped, ...] = field(default=(), repr=False)
+    ignored: tuple[Skipped, ...] = field(default=(), repr=False)
+    warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    deal: Deal = field(default_factory=Deal, repr=False)
+    earlier: str = ""
+
+    @property
+    def num_classes(self) -> int:
+        """Return how many classes there are."""
+        return len(self.labels)
+
+    @property
+    def in_chans(self) -> int:
+        """Return the channels of the network's input."""
+        return self.preprocess.channels
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Return the (height, width) of the network's input."""
+        return self.preprocess.height, self.preprocess.width
+
+    @property
+    def seen(self) -> int:
+        """Return how many files were met."""
+        return len(self.rows) + len(self.quarantined) + len(self.ignored)
+
+    @property
+    def spare(self) -> int:
+        """Return how many training pictures lie beyond the fraction."""
+        return sum(row.part == SPARE for row in self.rows)
+
+    def cut(self, fraction: float) -> ImageData:
+        """Return the data as it would have been loaded at a smaller fraction.
+
+        Raises:
+            SettingError: The fraction is none, or more than there is.
+        """
+        if not 0 < fraction <= self.deal.fraction:
+            have = f"have {self.deal.fraction:g} of the training part"
+            raise SettingError(f"fraction {fraction:g} cannot be cut: {have}")
+        deal = replace(self.deal, fraction=fraction)
+        rows = spared(self.rows, deal)
+        had = [i for i, row in enumerate(self.rows) if row.part == "train"]
+        stays = [n for n, i in enumerate(had) if rows[i].part == "train"]
+        train = self.part("train").take(stays)
+        mean, std = statistics(train.pixels)
+        return replace(
+            self,
+            preprocess=replace(self.preprocess, mean=mean, std=std),
+            parts={**self.parts, "train": train},
+            rows=tuple(rows),
+            deal=deal,
+        )
+
+    def part(self, name: str) -> Part:
+        """Return a part.
+
+        Raises:
+            DataError: The data has no such part; lists those it has.
+        """
+        if name not in self.parts:
+            have = ", ".join(self.parts)
+            raise DataError(f"'{self.name}' has no {name} part, only {have}")
+        return self.parts[name]

@@ -1,0 +1,1 @@
+"""One picture: from a file's bytes to a network's input."""

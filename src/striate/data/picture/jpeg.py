@@ -1,0 +1,90 @@
+"""A JPEG's own structure: its segments, scans that are missing, what makes the picture.
+
+Marker names and sections are those of ITU-T T.81.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+# In coded data 0xFF is followed by 0 or a restart marker; any other is a segment.
+_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")
+_START = b"\xff\xd8"
+_PROGRESSIVE, _END, _SCAN = 0xC2, 0xD9, 0xDA
+_FIRST_APP, _ADOBE, _LAST_APP, _COMMENT = 0xE0, 0xEE, 0xEF, 0xFE
+
+
+def segments(payload: bytes) -> Iterator[tuple[int, int, int]]:
+    """Yield (marker, start, end) of each segment's body, up to the end of the image.
+
+    Example:
+        >>> list(segments(bytes.fromhex("ffd8 fffe 0003 41 ffd9")))
+        [(254, 6, 7)]
+    """
+    position = 2
+    while match := _MARKER.search(payload, position):
+        start, kind = match.end(), payload[match.end() - 1]
+        if kind == _END:
+            return
+        position = start + int.from_bytes(payload[start : start + 2])
+        yield kind, start + 2, position
+
+
+def is_cut(payload: bytes) -> bool:
+    r"""Tell whether a JPEG breaks off, with or without an end marker put behind.
+
+    Example:
+        >>> is_cut(b"\xff\xd8\xff\xe0\0\x10JFIF"), is_cut(b"BM")
+        (True, False)
+    """
+    if not payload.startswith(_START):
+        return False
+    found = list(segments(payload))
+    position = found[-1][2] if found else len(_START)
+    ended = _MARKER.search(payload, position) is not None
+    return not ended or all(kind != _SCAN for kind, _, _ in found)
+
+
+def lacks_scans(payload: bytes) -> bool:
+    """Tell whether a progressive JPEG ends before its last refinement.
+
+    Every scan (G.1) sends coefficients Ss–Se down to bit Al. A file cut between scans
+    decodes without complaint to a blurred picture.
+    """
+    missing: dict[tuple[int, int], int] = {}
+    for kind, start, end in segments(payload):
+        segment = payload[start:end]
+        if kind == _PROGRESSIVE:
+            components = segment[6::3]
+            missing = {(c, k): 1 for c in components for k in range(64)}
+        elif kind == _SCAN and missing:
+            low, high, bits = segment[-3:]
+            for component in segment[1:-3:2]:
+                missing |= {(component, k): bits & 15 for k in range(low, high + 1)}
+    return any(missing.values())
+
+
+def coded_bytes(payload: bytes) -> Iterator[bytes]:
+    """Yield the bytes that decide the pixels: no metadata, nothing behind the end.
+
+    Comments and application segments are left out, but for Adobe's, which tells how
+    colours are coded. Files that differ only in EXIF, profiles or thumbnails agree.
+
+    Example:
+        >>> plain = bytes.fromhex("ffd8 ffd9")
+        >>> commented = bytes.fromhex("ffd8 fffe 0003 41 ffd9")
+        >>> list(coded_bytes(plain)) == list(coded_bytes(commented))
+        True
+    """
+    found = list(segments(payload))
+    starts = [start - 4 for _, start, _ in found]
+    ends = [*starts[1:], _end_of_image(payload, found[-1][2])] if found else []
+    for (kind, _, _), start, end in zip(found, starts, ends, strict=True):
+        if kind == _ADOBE or not (_FIRST_APP <= kind <= _LAST_APP or kind == _COMMENT):
+            yield payload[start:end]
+
+
+def _end_of_image(payload: bytes, position: int) -> int:
+    match = _MARKER.search(payload, position)
+    return match.start() if match else len(payload)

@@ -1,0 +1,274 @@
+"""Sets in shards that nothing holds: split by content, shown shard by shard, mixed.
+
+Memory does not grow with the pictures: what is known of them lies in index files.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import overload
+
+import numpy as np
+import torch
+
+from striate.core.errors import DataError
+from striate.core.spec import Labels
+from striate.data.shards.index import ROW, Nearby, Shard, ShardOriginals, scan_shard
+from striate.data.shards.tars import part_of
+from striate.data.sources.source import PARTS, Skipped
+from striate.data.split.assign import beside_train
+from striate.data.split.file import SplitRow
+from striate.data.split.place import Deal, draw, place
+from striate.data.store.cache import PassingFolder
+
+_BUCKETS = 16  # passes over the index in the search for pictures under two labels
+_CHUNK = 4096
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stream:
+    """A set in shards, ready to be shown.
+
+    Args:
+        labels: Class names in output order.
+        originals: Pictures of each part.
+        numbers: Class number of each, mapped from a file.
+        blocks: Of each part, where a shard's pictures begin and end.
+        skipped: What cannot be used.
+        least: The smallest height and width.
+        most: The largest.
+        channels: 1 where every picture is grey.
+    """
+
+    labels: Labels
+    originals: Mapping[str, ShardOriginals] = field(repr=False)
+    numbers: Mapping[str, torch.Tensor] = field(repr=False)
+    blocks: Mapping[str, tuple[tuple[int, int], ...]] = field(repr=False)
+    skipped: tuple[Skipped, ...] = field(repr=False)
+    least: tuple[int, int]
+    most: tuple[int, int]
+    channels: int
+
+    @property
+    def count(self) -> int:
+        """Return how many pictures there are."""
+        return sum(len(part) for part in self.originals.values())
+
+
+def open_stream(
+    names: Sequence[str],
+    *,
+    index: Path,
+    nearby: Nearby,
+    deal: Deal,
+    background: int,
+    white: int,
+) -> Stream:
+    """Scan shards, or take their indices, and split them by content.
+
+    Args:
+        names: Shards in order.
+        index: Folder of indices.
+        nearby: Gives the shards' bytes.
+        deal: How pictures get the parts that no shard's name gives.
+        background: As for `examine`.
+        white: Likewise.
+
+    Raises:
+        DataError: A shard cannot be read, or there is nothing to learn.
+    """
+    index.mkdir(parents=True, exist_ok=True)
+    shards = [scan_shard(n, index, nearby, background, white) for n in names]
+    labels = Labels.of([label for shard in shards for label in shard.labels])
+    if len(labels) < 2:
+        what = f"{len(labels)} classes in {len(names)} shards: nothing to tell apart"
+        fix = "name the class in .cls or .json beside each image, or in its folder"
+        raise DataError(what, where=names[0], fix=fix)
+    folder = PassingFolder()
+    root = folder.path
+    conflicts = _two_labels(shards, labels)
+    blocks, seen, skipped = _deal(shards, labels, conflicts, deal, root)
+    parts = [part for part in PARTS if blocks.get(part)]
+    for part in ("train", "val"):
+        if part not in parts:
+            fix = "add pictures, or give another --val-fraction"
+            raise DataError(f"the {part} part has no pictures", where=names[0], fix=fix)
+    _check_classes(labels, seen)
+    return Stream(
+        labels=labels,
+        originals={
+            part: ShardOriginals(_rows(root, part), tuple(names), nearby, folder)
+            for part in parts
+        },
+        numbers={p: _numbers(root, p) for p in parts},
+        blocks={part: tuple(blocks[part]) for part in parts},
+        skipped=(*(s for shard in shards for s in shard.skipped), *skipped),
+        least=(min(s.least[0] for s in shards), min(s.least[1] for s in shards)),
+        most=(max(s.most[0] for s in shards), max(s.most[1] for s in shards)),
+        channels=max(shard.channels for shard in shards),
+    )
+
+
+def _rows(root: Path, part: str) -> Path:
+    return root / f"{part}.rows"
+
+
+def _numbers(root: Path, part: str) -> torch.Tensor:
+    path = root / f"{part}.labels"
+    size = path.stat().st_size // 8
+    return torch.from_file(str(path), shared=False, size=size, dtype=torch.int64)
+
+
+def _two_labels(shards: Sequence[Shard], labels: Labels) -> set[bytes]:
+    """Return what stands under two labels, a bucket of contents at a time."""
+    conflicts: set[bytes] = set()
+    for bucket in range(_BUCKETS):
+        digit = ord(f"{bucket:x}")
+        contents, numbers = [], []
+        for shard in shards:
+            rows = shard.rows()
+            # The last digit: the first is not hexadecimal for pictures known as coded.
+            shown = np.ascontiguousarray(rows["content"])
+            last = shown.view(np.uint8).reshape(-1, ROW["content"].itemsize)
+            mine = rows[last[:, -1] == digit]
+            own = np.array([labels.index(name) for name in shard.labels], np.uint32)
+            contents.append(mine["content"])
+            numbers.append(own[mine["label"]] if len(mine) else own[:0])
+        found, inverse = np.unique(np.concatenate(contents), return_inverse=True)
+        low = np.full(len(found), len(labels), np.uint32)
+        high = np.zeros(len(found), np.uint32)
+        np.minimum.at(low, inverse, np.concatenate(numbers))
+        np.maximum.at(high, inverse, np.concatenate(numbers))
+        conflicts |= set(found[low != high].tolist())
+    return conflicts
+
+
+def _deal(
+    shards: Sequence[Shard],
+    labels: Labels,
+    conflicts: set[bytes],
+    deal: Deal,
+    root: Path,
+) -> tuple[dict[str, list[tuple[int, int]]], dict[str, set[int]], list[Skipped]]:
+    """Write each part's rows and labels; return its blocks, classes, and the rest."""
+    given = [part_of(shard.name) for shard in shards]
+    beside = beside_train({part for part in given if part})
+    blocks: dict[str, list[tuple[int, int]]] = {}
+    counts: Counter[str] = Counter()
+    seen: dict[str, set[int]] = {}
+    skipped: list[Skipped] = []
+    for number, shard in enumerate(shards):
+        own = np.array([labels.index(name) for name in shard.labels], np.uint32)
+        rows = np.array(shard.rows())
+        rows["shard"] = number
+        if len(rows):
+            rows["label"] = own[rows["label"]]
+        part = given[number] or ("train" if any(given) else None)
+        if conflicts:
+            kept = ~np.isin(rows["content"], list(conflicts)) | (part == "test")
+            skipped += _conflicting(shard.name, rows[~kept])
+            rows = rows[kept]
+        if part not in (None, "train") or not beside:
+            dealt = np.full(len(rows), part)
+        else:
+            dealt = _placed(rows["content"].tolist(), deal, beside)
+        for name in PARTS:
+            mine = rows[dealt == name]
+            if not len(mine):
+                continue
+            with _rows(root, name).open("ab") as file:
+                file.write(mine.tobytes())
+            with (root / f"{name}.labels").open("ab") as file:
+                file.write(mine["label"].astype(np.int64).tobytes())
+            blocks.setdefault(name, []).append((counts[name], counts[name] + len(mine)))
+            counts[name] += len(mine)
+            seen.setdefault(name, set()).update(np.unique(mine["label"]).tolist())
+    return blocks, seen, skipped
+
+
+def _check_classes(labels: Labels, seen: Mapping[str, set[int]]) -> None:
+    for part in seen:
+        strange = sorted(seen[part] - seen["train"])
+        if strange:
+            names = ", ".join(repr(labels[i]) for i in strange[:5])
+            what = f"the {part} part has classes that training has not: {names}"
+            raise DataError(what, fix="add training pictures of them")
+
+
+def _conflicting(name: str, rows: np.ndarray) -> Iterator[Skipped]:
+    for row in rows:
+        detail = "the same picture stands under another label, too"
+        path = f"{name}#{int(row['offset'])}"
+        yield Skipped(path=path, reason="two-labels", detail=detail)
+
+
+def _placed(contents: Sequence[bytes], deal: Deal, beside: Sequence[str]) -> np.ndarray:
+    """Give every content its part, as in a folder: equal ones the same."""
+    numbers = (draw(deal.seed, "split", content.decode()) for content in contents)
+    return np.array([place(number, deal, beside) for number in numbers], dtype="U5")
+
+
+class LazyPaths(Sequence[str]):
+    """Where pictures of shards come from, read when asked for."""
+
+    def __init__(self, originals: ShardOriginals) -> None:
+        self._originals = originals
+
+    def __len__(self) -> int:
+        return len(self._originals)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[str]: ...
+    def __getitem__(self, index: int | slice) -> str | Sequence[str]:
+        """Return `shard#offset` of a picture."""
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        if not -len(self) <= index < len(self):
+            raise IndexError(index)
+        return self._originals.path(index % len(self))
+
+
+class LazyRows(Sequence[SplitRow]):
+    """The lines of `split.csv`, read when asked for."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+
+    def __len__(self) -> int:
+        return self._stream.count
+
+    def __iter__(self) -> Iterator[SplitRow]:
+        """Yield the rows part by part, a few thousand in memory."""
+        for part, originals in self._stream.originals.items():
+            with originals.index.open("rb") as file:
+                while raw := file.read(_CHUNK * ROW.itemsize):
+                    for row in np.frombuffer(raw, ROW):
+                        yield self._row(row, part, originals)
+
+    def _row(self, row: np.void, part: str, originals: ShardOriginals) -> SplitRow:
+        return SplitRow(
+            path=f"{originals.shards[int(row['shard'])]}#{int(row['offset'])}",
+            label=self._stream.labels[int(row["label"])],
+            part=part,
+            group="",
+            content=bytes(row["content"]).decode(),
+        )
+
+    @overload
+    def __getitem__(self, index: int) -> SplitRow: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[SplitRow]: ...
+    def __getitem__(self, index: int | slice) -> SplitRow | Sequence[SplitRow]:
+        """Return one row, or some."""
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        for part, originals in self._stream.originals.items():
+            if index < len(originals):
+                return self._row(originals.row(index), part, originals)
+            index -= len(originals)
+        raise IndexError(index)

@@ -1,0 +1,63 @@
+"""A part of the training pictures: stratified to the picture, nested, and in order."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
+
+from striate.data.split.file import SPARE, SplitRow
+from striate.data.split.place import Deal, draw
+
+
+def spared(rows: Sequence[SplitRow], deal: Deal) -> list[SplitRow]:
+    """Return the rows with training pictures beyond the fraction marked as spare."""
+    pool = [i for i, row in enumerate(rows) if row.part in ("train", SPARE)]
+    kept = within_fraction(
+        [rows[i].label for i in pool],
+        [rows[i].content for i in pool],
+        [rows[i].group for i in pool],
+        deal.fraction,
+        deal.seed,
+    )
+    marked = list(rows)
+    for i, keep in zip(pool, kept, strict=True):
+        marked[i] = replace(rows[i], part="train" if keep else SPARE)
+    return marked
+
+
+def within_fraction(
+    labels: Sequence[str],
+    contents: Sequence[str],
+    groups: Sequence[str | None],
+    fraction: float,
+    seed: int,
+) -> list[bool]:
+    """Tell which pictures a fraction keeps.
+
+    Each class has an order that is a function of content (or group) and seed, and the
+    fraction is its beginning, at least one picture: shares are exact to the picture, a
+    smaller fraction is a subset of a larger one, and more files never change which of
+    two old pictures comes first. Pictures of one group follow each other, so a
+    fraction holds whole groups and at most one broken one a class.
+
+    Example:
+        >>> hashes = [f"{i}" for i in range(8)]
+        >>> kept = within_fraction(["a"] * 5 + ["b"] * 3, hashes, [None] * 8, 0.4, 0)
+        >>> sum(kept[:5]), sum(kept[5:])
+        (2, 2)
+    """
+    classes: dict[str, list[tuple[int, int, int]]] = defaultdict(list)
+    for i, (label, content, group) in enumerate(
+        zip(labels, contents, groups, strict=True)
+    ):
+        first = draw(seed, "fraction", content, group)
+        classes[label].append((first, draw(seed, "fraction", content), i))
+    kept = [False] * len(labels)
+    for members in classes.values():
+        # The small loss keeps 0.1 · 30 = 3.0000000000000004 from becoming four.
+        count = math.ceil(fraction * len(members) - 1e-9)
+        for *_, i in sorted(members)[:count]:
+            kept[i] = True
+    return kept

@@ -1,0 +1,69 @@
+"""Which process of a run this is, as torchrun says it in the environment."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """One process among those of a run.
+
+    Args:
+        rank: Its number, from 0; rank 0 writes the run folder.
+        world: How many there are.
+        local_rank: Its number on this machine.
+        local_world: How many are on this machine.
+        attempt: How often torchrun has started them again.
+        launched: A launcher has started this process.
+
+    Example:
+        >>> Place.of({"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1"}).rank
+        3
+        >>> Place.of({}).launched
+        False
+    """
+
+    rank: int = 0
+    world: int = 1
+    local_rank: int = 0
+    local_world: int = 1
+    attempt: int = 0
+    launched: bool = False
+
+    @classmethod
+    def of(cls, environment: Mapping[str, str] = os.environ) -> Place:
+        """Read the environment of a process that a launcher has started."""
+        if "RANK" not in environment or "WORLD_SIZE" not in environment:
+            return cls()
+        return cls(
+            rank=int(environment["RANK"]),
+            world=int(environment["WORLD_SIZE"]),
+            local_rank=int(environment.get("LOCAL_RANK", "0")),
+            local_world=int(environment.get("LOCAL_WORLD_SIZE", "1")),
+            attempt=int(environment.get("TORCHELASTIC_RESTART_COUNT", "0")),
+            launched=True,
+        )
+
+    @property
+    def first(self) -> bool:
+        """Say whether this process speaks and writes for all of them."""
+        return self.rank == 0
+
+
+def fair_threads(place: Place, environment: Mapping[str, str] = os.environ) -> int:
+    """Return the threads of this process: its share of the machine's processors.
+
+    torchrun sets `OMP_NUM_THREADS=1` where the user has set nothing, so 1 is taken for
+    torchrun's and any other number for the user's.
+
+    Example:
+        >>> fair_threads(Place(), {"OMP_NUM_THREADS": "3"})
+        3
+    """
+    asked = environment.get("OMP_NUM_THREADS", "1")
+    if asked.isdecimal() and int(asked) > 1:
+        return int(asked)
+    return max(1, len(os.sched_getaffinity(0)) // place.local_world)

@@ -1,0 +1,1 @@
+"""What in the picture speaks for the answer? Maps, and what they are worth."""

@@ -1,0 +1,1 @@
+"""What was added up to make this number? Step by step, down to the pixels."""

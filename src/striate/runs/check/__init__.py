@@ -1,0 +1,1 @@
+"""What `data check` found: a page, pictures, a record."""

@@ -1,0 +1,1 @@
+"""What would more pictures buy? Trainings at growing fractions."""

@@ -1,0 +1,1 @@
+"""What did it see, and why did it answer so?"""

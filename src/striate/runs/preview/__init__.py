@@ -1,0 +1,1 @@
+"""What will the network see, and what may that spoil?"""

@@ -1,0 +1,309 @@
+"""A run that was stopped or killed goes on, and says whether that is exact."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from striate.core import device as devices
+from striate.core.errors import RunError, SettingError
+from striate.core.files import read_json, write_text
+from striate.core.folders import sweep
+from striate.data.augment.windows import margin_for
+from striate.data.image_data import ImageData
+from striate.engine.journal import changed_files
+from striate.engine.keeper import LAST, state_of
+from striate.engine.position import Position
+from striate.engine.ranks.ranks import Ranks
+from striate.engine.tensorboard import check_tensorboard
+from striate.engine.vault import Sealed, Vault
+from striate.runs import folder as names
+from striate.runs.changes import data_changes, differences
+from striate.runs.display import reading
+from striate.runs.folder import clear
+from striate.runs.lock import held
+from striate.runs.manifest import (
+    UNBINDING,
+    circumstances,
+    exactness,
+    now,
+    update_manifest,
+)
+from striate.runs.prepare import (
+    READING,
+    build,
+    load_recipe,
+    place,
+    write_inputs,
+)
+from striate.runs.recipe import (
+    AUTO,
+    AUTOMATIC,
+    Recipe,
+    make_recipe,
+    read_settings,
+    settings_text,
+)
+from striate.runs.run import Run
+from striate.runs.speed import note_speed, settle
+from striate.runs.together import (
+    check_data,
+    check_together,
+    follows,
+    in_turn,
+    rank_notes,
+    together,
+)
+from striate.runs.train import run_in
+
+# Where files and folders are written beside others, and a kill leaves half ones.
+PLACES = (".", names.WEIGHTS, f"{names.WEIGHTS}/{LAST}", names.PLOTS)
+# Weights, optimiser or position would no longer belong to these.
+FIXED = tuple(
+    name
+    for name in ("data", "model", "split", "batch_size", "optimizer", "ema", *READING)
+    if name == "data" or name not in UNBINDING
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resumed:
+    """How a run goes on.
+
+    Args:
+        folder: The run folder.
+        recipe: All settings.
+        data: The pictures; None where nothing is left to do.
+        at: Where it goes on.
+        inexact: Why it will not end as if it had never been stopped; empty: it will.
+        notes: What else the user should know.
+    """
+
+    folder: Path
+    recipe: Recipe
+    data: ImageData | None = field(repr=False)
+    at: Position
+    inexact: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def exact(self) -> str:
+        """Return `yes`, or `no` and why."""
+        return exactness(self.inexact)
+
+
+def _nobody(resumed: Resumed) -> None:
+    """Tell nobody how the run goes on."""
+
+
+def resume(
+    path: str | Path,
+    *,
+    model: nn.Module | None = None,
+    data: ImageData | None = None,
+    begun: Callable[[Resumed], None] = _nobody,
+    quiet: bool = False,
+    tensorboard: bool = False,
+    **settings: Any,
+) -> Run:
+    """Go on with a run from its newest sound checkpoint, and finish it.
+
+    Args:
+        path: The run folder, or its name below `runs/train`.
+        model: The network, where it was handed to `train` as an object.
+        data: The pictures, where they came from memory.
+        begun: Told how the run goes on before it does.
+        quiet: Show no progress.
+        tensorboard: Write event files too, as `train` does.
+        settings: Changes to the run's own, such as `epochs=20`; they are written to
+            `args.yaml`, and make the run inexact if a result depends on them.
+
+    Raises:
+        StriateError: There is nothing to go on from, or the data, the settings or the
+            disk do not admit it.
+    """
+    return go_on(
+        path,
+        settings,
+        model=model,
+        data=data,
+        begun=begun,
+        quiet=quiet,
+        tensorboard=tensorboard,
+    )
+
+
+def go_on(
+    path: str | Path,
+    settings: Mapping[str, Any],
+    *,
+    model: nn.Module | None = None,
+    data: ImageData | None = None,
+    begun: Callable[[Resumed], None] = _nobody,
+    quiet: bool = False,
+    tensorboard: bool = False,
+    ranks: Ranks | None = None,
+) -> Run:
+    """Do what `resume` says; a setting may be called as one of its arguments is."""
+    if tensorboard:
+        check_tensorboard()
+    run = Run(path, model=model, data=data)
+    old = make_recipe(read_settings(run.path / names.ARGS))
+    recipe = _changed(old, settings)
+    meeting = together(recipe) if ranks is None else nullcontext(ranks)
+    with meeting as met, _held_by_first(run.path, met):
+        quiet = quiet or follows(met)
+        begun = _nobody if follows(met) else begun
+        sealed, flaws = Vault(run.path / names.WEIGHTS / LAST).newest()
+        check_together(recipe, met)
+        if sealed is None:
+            _check_unlearnt(run.path, flaws)
+            how = begun, quiet, tensorboard, met
+            return _from_the_start(run, recipe, model, data, *how)
+        at, marks = state_of(sealed)
+        if run.manifest["status"] == "done" and _finished(at, recipe):
+            begun(Resumed(folder=run.path, recipe=recipe, data=None, at=at))
+            return run
+        if data is None:
+            margin = margin_for(recipe.augmentation)
+            with in_turn(met):
+                again = run.read_again(margin=margin, tick=reading(quiet))
+            run = Run(run.path, model=model, data=again)
+        check_data(run.data, met)
+        network = run.fresh_model() if model is None else model
+        place(network, run.data, recipe)
+        inexact: tuple[str, ...] = ()
+        if not follows(met):
+            resumed = _survey(run, recipe, sealed, at, marks, flaws)
+            inexact = resumed.inexact
+            _write_down(resumed, recipe != old)
+            begun(resumed)
+        where = run.path, network, run.data, recipe, quiet
+        return run_in(*where, sealed, inexact, tensorboard, met)
+
+
+@contextmanager
+def _held_by_first(folder: Path, ranks: Ranks | None) -> Iterator[None]:
+    """Hold the run folder, which nobody else changes then; rank 0 does it for all."""
+    if ranks is not None and not ranks.first:
+        ranks.meet("rank 0 to hold the run folder")
+        yield
+        return
+    with held(folder):
+        if ranks is not None:
+            ranks.meet("the others to know that the run folder is held")
+        yield
+
+
+def _changed(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
+    """Lay changes over a run's settings, but for those that make another run of it."""
+    new = make_recipe(recipe.as_dict(), settings).resolved()
+    for name in AUTOMATIC:
+        if getattr(new, name) == AUTO:
+            fix = f"give a number; this run's is {getattr(recipe, name)}"
+            what = f"{name} is found out before a run learns, and this one has begun"
+            raise SettingError(what, where=f"--{name.replace('_', '-')}", fix=fix)
+    for name in FIXED:
+        before, after = getattr(recipe, name), getattr(new, name)
+        if before != after:
+            what = f"{name} was {before} and cannot become {after} in the same run"
+            fix = "leave it out, or train anew without --resume"
+            raise SettingError(what, where=f"--{name.replace('_', '-')}", fix=fix)
+    return new
+
+
+def _finished(at: Position, recipe: Recipe) -> bool:
+    return at.finished(recipe.epochs, recipe.patience)
+
+
+def _check_unlearnt(folder: Path, flaws: list[str]) -> None:
+    """Refuse to begin anew where checkpoints are, but none is sound."""
+    if flaws:
+        listed = "".join(f"\n  {flaw}" for flaw in flaws)
+        what = f"no checkpoint is sound:{listed}"
+        fix = f"restore one from a copy, or begin anew: --out {folder} --overwrite"
+        raise RunError(what, where=folder, fix=fix)
+
+
+def _from_the_start(
+    run: Run,
+    recipe: Recipe,
+    model: nn.Module | None,
+    data: ImageData | None,
+    begun: Callable[[Resumed], None],
+    quiet: bool,
+    tensorboard: bool,
+    ranks: Ranks | None,
+) -> Run:
+    """Begin a run that was stopped before its first checkpoint: nothing was learnt."""
+    if data is None:
+        origin = run.origin or run.data.origin  # or says that they were in memory
+        with in_turn(ranks):
+            data = load_recipe(replace(recipe, data=origin), quiet=quiet)
+    check_data(data, ranks)
+    network = build(recipe, data) if model is None else model
+    place(network, data, recipe)
+    settled = settle(network, data, recipe, ranks)
+    recipe = settled.recipe
+    if not follows(ranks):
+        clear(run.path)
+        write_inputs(run.path, network, data, recipe)
+        note_speed(run.path, settled)
+    notes = ("the run was stopped before it had learnt anything; it begins",)
+    at = Position()
+    begun(Resumed(folder=run.path, recipe=recipe, data=data, at=at, notes=notes))
+    where = run.path, network, data, recipe, quiet
+    return run_in(*where, tensorboard=tensorboard, ranks=ranks)
+
+
+def _survey(
+    run: Run,
+    recipe: Recipe,
+    sealed: Sealed,
+    at: Position,
+    marks: Mapping[str, Any],
+    flaws: list[str],
+) -> Resumed:
+    """Find out how a run goes on, and what differs from when it was stopped."""
+    changes = data_changes(run)
+    device = devices.choose(recipe.device)
+    before = sealed.facts["circumstances"]
+    after = circumstances(recipe, run.data, device)
+    after["pictures"] = before["pictures"] if changes.harmless else changes.summary
+    inexact = [*sealed.facts["inexact"], *differences(before, after)]
+    inexact += [f"{name} was changed" for name in changed_files(run.path, marks)]
+    if device.type != "cpu":
+        inexact.append(f"{device.type} adds in an order that varies")
+    return Resumed(
+        folder=run.path,
+        recipe=recipe,
+        data=run.data,
+        at=at,
+        inexact=tuple(dict.fromkeys(inexact)),
+        notes=(
+            *(f"not used: {flaw}" for flaw in flaws),
+            *changes.notes(),
+            *rank_notes(recipe),
+        ),
+    )
+
+
+def _write_down(resumed: Resumed, settings_changed: bool) -> None:
+    """Bring the settings and the manifest up to date; clear what a kill left."""
+    for name in PLACES:
+        sweep(resumed.folder / name)
+    if settings_changed:
+        write_text(resumed.folder / names.ARGS, settings_text(resumed.recipe))
+    earlier = read_json(resumed.folder / names.MANIFEST).get("resumed", [])
+    sitting = {"when": now(), "step": resumed.at.step, "exact": resumed.exact}
+    update_manifest(
+        resumed.folder,
+        status="running",
+        exact=resumed.exact,
+        resumed=[*earlier, sitting],
+    )

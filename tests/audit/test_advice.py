@@ -1,0 +1,184 @@
+"""Advice: each remark where it holds and nowhere else, its numbers checked by doing."""
+
+from __future__ import annotations
+
+import pytest
+from torch import nn
+
+from striate.audit.advice import listed
+from striate.audit.advise import advise
+from striate.audit.ghost import blueprint
+from striate.audit.network import audit
+from striate.models.catalogue import create_model, find
+from striate.runs.summary import summary
+
+
+def advice(network, shape=None):
+    if isinstance(network, str) and ">" not in network:
+        with blueprint():
+            model = create_model(network)
+        found = audit(model, shape or find(network).image.shape)
+    else:
+        found = summary(network, shape).audit
+    return {each.about: each for each in advise(found)}
+
+
+def parameters(line):
+    return summary(line).audit.parameters
+
+
+def test_vggs_head_holds_123_6_of_138_4_million():
+    said = advice("vgg16")
+    assert list(said) == ["heavy-head", "bottleneck"]
+    head = said["heavy-head"]
+    assert "123,642,856 of 138,357,544 parameters (89.4 %)" in head.finding
+    assert (head.before, head.after) == (138_357_544, 15_227_688)
+    assert head.layer == "fc6"
+
+
+@pytest.mark.parametrize(("line", "pooled"), [("dense 10", "gap > dense 10")])
+def test_the_head_after_the_change_is_what_it_would_be(line, pooled):
+    start = "28x28x1 > conv 3x3 25 same > pool 2 > conv 3x3 50 same > pool 2 > "
+    said = advice(start + line)["heavy-head"]
+    assert said.after == parameters(start + pooled)
+
+
+def test_no_head_is_heavy_after_global_average_pooling():
+    assert advice("resnet50_v1_5") == {}
+    assert "heavy-head" not in advice("4x4x1 > conv 3x3 2 > dense 1")
+    narrow = "4x4x1 > conv 3x3 100 > dense 1 > dense 1000"  # pooling would not help
+    assert "heavy-head" not in advice(narrow)
+
+
+def test_a_bottleneck_takes_the_multiply_adds_to_a_tenth():
+    said = advice("28x28x192 > conv 5x5 32 same")["bottleneck"]
+    assert (said.before, said.after) == (120_422_400, 12_443_648)
+    through = summary("28x28x192 > conv 1x1 16 > conv 5x5 32 same")
+    assert said.after == through.audit.macs
+
+
+def test_no_bottleneck_where_there_is_one_or_none_is_worth_it():
+    line = "28x28x192 > conv 1x1 16 > relu > conv 5x5 32 same"
+    assert "bottleneck" not in advice(line)
+    grouped = "28x28x64 > conv 3x3 64 same groups 2"
+    assert "bottleneck" not in advice(grouped)
+    assert "bottleneck" not in advice("28x28x3 > conv 3x3 64 same")
+    assert "bottleneck" not in advice("9x9x64 > maxpool 3 > conv 1x1 64")
+    assert "bottleneck" in advice("9x9x64 > maxpool 3 > conv 3x3 64 same")
+
+
+def test_a_bias_before_batch_norm_learns_nothing():
+    said = advice("vgg16_bn")["redundant-bias"]
+    assert said.before - said.after == 4_224
+    assert "conv1_1, conv1_2, conv2_1 and 10 more have a bias" in said.finding
+    one = advice("8x8x3 > conv 3x3 4 > bn")["redundant-bias"]
+    assert one.after == parameters("8x8x3 > conv 3x3 4 nobias > bn")
+    assert one.finding.startswith("conv1 has a bias")
+
+
+def test_a_bias_in_front_of_dense_batch_norm_too():
+    layers = nn.Flatten(), nn.Linear(48, 5), nn.BatchNorm1d(5)
+    said = advice(nn.Sequential(*layers), (3, 4, 4))["redundant-bias"]
+    assert said.before - said.after == 5
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "8x8x3 > conv 3x3 4 nobias > bn",
+        "8x8x3 > conv 3x3 4 > relu > bn",
+        "8x8x3 > conv 3x3 4 > sum [bn, id]",
+        "8x8x3 > conv 3x3 4",
+    ],
+)
+def test_a_bias_that_matters_is_left_alone(line):
+    assert "redundant-bias" not in advice(line)
+
+
+def test_a_small_field_and_what_more_convolutions_see():
+    said = advice("32x32x1 > conv 5x5 4 > pool 2")["small-field"]
+    assert (said.before, said.after) == (6, 34)
+    grown = "32x32x1 > conv 5x5 4 > pool 2 > 7 * (conv 3x3 4 same)"
+    field = summary(grown).audit.layers[-1].sight.axes[0].size
+    assert "7 more 3×3 convolutions" in said.finding + said.change
+    assert field == said.after
+    assert "small-field" not in advice("8x8x1 > conv 7x7 2")
+
+
+def test_a_field_far_larger_than_the_picture():
+    said = advice("resnet50", (3, 64, 64))["large-field"]
+    assert "sees 483×483, the picture has 64×64" in said.finding
+    assert said.after == 121
+    assert "large-field" not in advice("resnet50")
+
+
+def test_bounds_and_uneven_fields_get_no_advice():
+    said = advice("16x16x1 > conv 3x3 2 same > upsample 2")
+    assert "small-field" not in said
+    assert advice("8x8x1 > gap > dense 2") == {}
+
+
+def test_positions_that_no_output_sees():
+    said = advice("9x9x3 > pool 2 > conv 3x3 4 same")["unseen-positions"]
+    assert said.before == 17
+    assert "1 row and 1 column at the end" in said.finding
+    assert "Pictures of 8×8" in said.change
+    gaps = advice("9x8x1 > conv 1x1 2 /2")["unseen-positions"]
+    assert gaps.before == 72 - 5 * 4
+    assert "in conv1 would read them all" in gaps.change
+    assert "unseen-positions" not in advice("lenet5")
+
+
+def test_alexnet_of_224_leaves_a_border():
+    """The paper's 224 does not give 55 without padding; 227 does."""
+    said = advice("224x224x3 > conv 11x11 96 /4 > pool 3 /2")["unseen-positions"]
+    assert "5 rows and 5 columns at the end" in said.finding
+    assert "Pictures of 219×219" in said.change
+    assert "unseen-positions" not in advice("alexnet")
+
+
+def test_strides_that_drop_positions():
+    said = advice("resnet50")["dropped-positions"]
+    assert "read 784 of 3,136 positions of conv2.2.relu" in said.finding
+    assert "102,760,448 multiply-adds instead of 25,690,112" in said.change
+    pool = advice("7x7x4 > conv 3x3 4 same > pool 3 /3")["dropped-positions"]
+    assert "it would give 3×3" in pool.change
+    assert pool.before == 49 - 36
+    assert "dropped-positions" not in advice("resnet50_v1_5")
+    assert "dropped-positions" not in advice("cifar_resnet20")
+
+
+def test_a_slice_that_drops_is_not_judged():
+    class Every(nn.Module):
+        def forward(self, x):
+            return (x * 2)[:, :, ::2]
+
+    assert "dropped-positions" not in advice(Every(), (3, 8, 8))
+
+
+# torch warns that it copies the picture for an even kernel.
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even")
+def test_an_even_window_has_no_middle():
+    said = advice("32x32x3 > pool 2 > conv 4x4 8 same")["even-window"]
+    assert "1 of the picture's" in said.finding
+    assert said.after == parameters("32x32x3 > pool 2 > conv 3x3 8 same")
+    model = nn.Sequential(nn.Conv2d(3, 8, 2, padding="same", bias=False))
+    assert advice(model, (3, 8, 8))["even-window"].after == 24
+    for line in ("conv 4x4 8", "conv 4x4 8 same dilation 2", "conv 3x3 8 same"):
+        assert "even-window" not in advice(f"16x16x3 > {line}")
+    assert "even-window" not in advice("16x16x3 > deconv 2x2 4")
+
+
+def test_a_summary_shows_and_tells_it():
+    found = summary("vgg11_bn")
+    assert [a["about"] for a in found.as_dict()["advice"]] == [
+        "small-field",
+        "heavy-head",
+        "redundant-bias",
+        "bottleneck",
+    ]
+    assert "→ fc6, fc7 and head hold 123,642,856" in str(found)
+
+
+def test_long_lists_are_cut():
+    assert listed(["a", "a"]) == "a"

@@ -1,0 +1,118 @@
+"""`striate compare` as typed: what it prints, what it keeps, what it refuses."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from pictures import snapshot
+from run_folders import made_run, stop
+
+
+@pytest.fixture
+def runs(tmp_path):
+    first = made_run(tmp_path / "runs" / "train" / "first", [False] * 9 + [True] * 31)
+    second = made_run(tmp_path / "runs" / "train" / "second", [True] * 40, lr=0.5)
+    return first, second
+
+
+def test_it_prints_and_changes_nothing(striate, runs, tmp_path):
+    before = snapshot(tmp_path)
+    said = striate("compare", "first", "second")  # names below runs/train
+    assert (said.code, said.err) == (0, "")
+    for part in (
+        "A  first",
+        "lr  0.003  0.5",
+        "B gets 9 pictures right that A gets wrong, and 0 wrong that A gets right",
+        "+22.5 points of accuracy",
+        "p = 0.0039: B is better.",
+        "McNemar's exact test; Tango's score interval.",
+        "--html FILE keeps a page",
+    ):
+        assert part in said.out
+    assert snapshot(tmp_path) == before
+
+
+def test_json(striate, runs):
+    found = striate("compare", *runs, "--json").json
+    assert found["part"] == "test"
+    (match,) = found["matches"]
+    assert (match["first"], match["second"], match["how"]) == ("A", "B", "pictures")
+    assert match["p"] == match["p_corrected"] == 2 / 2**9
+    (pairing,) = match["pairings"]
+    counts = [pairing[name] for name in ("both", "gained", "lost", "neither")]
+    assert counts == [31, 9, 0, 0]
+    assert pairing["classes"]["across"]["gained"] == 5
+    assert len(match["flips"]) == 9
+    assert match["flips"][0]["right"] == [0, 1]
+    assert found["sides"][0]["runs"][0]["run"] == str(runs[0])
+    assert found["differing"][0] == {
+        "name": "lr",
+        "values": ["0.003", "0.5"],
+        "setting": True,
+    }
+
+
+def test_html(striate, runs, tmp_path):
+    page = tmp_path / "page.html"
+    said = striate("compare", *runs, "--html", page)
+    assert said.code == 0
+    assert f"report  {page}" in said.out
+    assert "B right, A wrong: 9 pictures" in page.read_text()
+    assert "--html FILE keeps" not in said.out
+    said = striate("compare", *runs, "--json", "--html", page)
+    assert said.json["part"] == "test"
+
+
+def test_a_narrow_terminal(striate, runs, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("FORCE_COLOR", "1")  # a terminal, to rich
+    monkeypatch.setenv("NO_COLOR", "1")
+    said = striate("compare", *runs)
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", said.out)
+    assert "\x1b" in said.out
+    assert max(map(len, plain.splitlines())) <= 80
+
+
+def test_the_validation_part(striate, tmp_path):
+    runs = [made_run(tmp_path / n, [True] * 9, part="val") for n in ("one", "two")]
+    said = striate("compare", *runs)
+    assert "the accuracies are optimistic" in " ".join(said.out.split())
+
+
+@pytest.mark.parametrize("given", [(), ("first",), ("first", "first")])
+def test_too_few(striate, runs, given):
+    said = striate("compare", *given)
+    assert said.code == 2
+    assert said.out == ""
+
+
+def test_one_is_told_so(striate, runs):
+    assert "takes two runs, got 1" in striate("compare", "first").err
+
+
+def test_a_misspelt_run(striate, runs):
+    said = striate("compare", "first", "secnd")
+    assert said.code == 2
+    assert "did you mean second?" in said.err
+
+
+def test_a_stopped_run(striate, runs):
+    stop(runs[1], "the loss became NaN")
+    said = striate("compare", *runs)
+    assert said.code == 2
+    assert "it stopped (the loss became NaN)" in said.err
+    assert "leave them out, or train them to the end" in said.err
+
+
+def test_other_classes(striate, runs, tmp_path):
+    other = made_run(tmp_path / "other", [True] * 4, classes=("up", "left"))
+    said = striate("compare", runs[0], other)
+    assert said.code == 2
+    assert "the runs know different classes" in said.err
+
+
+def test_a_mistake_as_json(striate, runs):
+    said = striate("compare", "first", "--json")
+    assert (said.code, said.json["error"]) == (2, "SettingError")

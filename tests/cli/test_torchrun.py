@@ -1,0 +1,135 @@
+"""`torchrun -m striate train`: what dies, hangs or is stopped, and how it goes on.
+
+`faulty_rank.py` is `striate` with one fault at one step. That it bites: without the
+watch a stopped rank keeps the others waiting for ever, and the test's time runs out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import time
+from pathlib import Path
+
+import pytest
+
+from striate.core.files import read_csv
+from torchrun import launch, left_behind
+
+SETTINGS = ("train", "digits", "--epochs", "2", "--save-every", "0")
+SAME = ("results.csv", "events.jsonl", "weights/best.safetensors")
+
+
+def trained(out, *more, **how):
+    return launch("faulty_rank.py", *SETTINGS, "--out", out, *more, **how)
+
+
+def hashes(run):
+    return [
+        hashlib.sha256((Path(run) / name).read_bytes()).hexdigest() for name in SAME
+    ]
+
+
+def status(run):
+    return json.loads((Path(run) / "manifest.json").read_text())
+
+
+def losses(run):
+    rows = read_csv(Path(run) / "results.csv")
+    return [float(row[name]) for row in rows for name in ("train_loss", "val_loss")]
+
+
+def test_one_process_two_processes_and_a_killed_one(striate, tmp_path):
+    """The same curve; after SIGKILL of rank 0 torchrun's restart ends bit for bit."""
+    assert striate(*SETTINGS, "--out", "one", "--quiet").code == 0
+    whole = trained("two")
+    assert whole.code == 0, whole.said
+    assert losses("two") == pytest.approx(losses("one"), rel=1e-5)
+    assert "2 processes of" in whole.said
+    killed = trained("killed", restarts=1, fault="kill:0:20")
+    assert killed.code == 0, killed.said
+    assert "rank 0 (process" in killed.said
+    assert "exact: yes" in killed.said
+    assert hashes("killed") == hashes("two")
+    assert len(status("killed")["resumed"]) == 1
+    assert not left_behind("killed")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("kill", "died"),
+        ("stop", "gave no sign of life"),
+        ("sleep", "stands still"),
+        ("skip", "the ranks are at different places"),
+        ("raise", "a fault of its own"),
+    ],
+)
+def test_a_fault_is_named_and_nothing_is_left(kind, words, rank):
+    ended = trained("run", fault=f"{kind}:{rank}:7")
+    assert ended.code == 1
+    assert words in ended.said
+    assert f"rank {rank}" in ended.said
+    if kind in ("stop", "sleep"):
+        assert "faulty_rank.py" in ended.said.partition("most recent call first")[2]
+    assert not left_behind("run")
+
+
+@pytest.mark.slow
+def test_a_slow_rank_is_not_taken_for_a_hung_one():
+    assert trained("run", fault="slow:1:7").code == 0
+    assert status("run")["status"] == "done"
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_rank_stops_all_after_the_same_step():
+    trained("run", fault="term:1:7")
+    assert status("run")["reason"] == "stopped on request after step 8 of 34"
+    assert not left_behind("run")
+
+
+@pytest.mark.slow
+def test_nobody_outlives_torchrun():
+    trained("run", fault="orphan:1:7")
+    for _ in range(60):
+        if not left_behind("run"):
+            break
+        time.sleep(1)
+    assert not left_behind("run")
+    assert status("run")["status"] == "stopped"
+
+
+@pytest.mark.slow
+def test_a_number_that_is_none_on_one_rank_stops_all():
+    ended = trained("run", fault="nan:1:7")
+    assert ended.code == 1
+    assert "on rank 1" in ended.said
+    assert ended.said.count("the training loss became nan") == 1
+
+
+@pytest.mark.slow
+def test_another_number_of_processes_goes_on_with_the_same_curve(striate):
+    whole = trained("two")
+    assert whole.code == 0, whole.said
+    trained("run", fault="term:1:20")
+    said = striate("train", "--resume", "run")
+    assert said.code == 0
+    assert "processes: 2, now 1" in said.out
+    assert losses("run") == pytest.approx(losses("two"), rel=1e-4)
+
+
+@pytest.mark.slow
+def test_three_hundred_kills():
+    """F1: any rank, any step; every one ends as the run that was not killed."""
+    assert trained("two").code == 0
+    expected, draw = hashes("two"), random.Random(0)
+    for number in range(300):
+        rank, step = draw.randrange(2), draw.randrange(34)
+        fault = f"kill:{rank}:{step}"
+        ended = trained("run", "--overwrite", restarts=1, fault=fault)
+        assert ended.code == 0, (number, fault, ended.said)
+        assert hashes("run") == expected, (number, fault)
+        assert not left_behind("run")

@@ -1,0 +1,257 @@
+"""Colour, whole pixels, rectangles and mixed pairs: each against its definition."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.nn import functional as F
+
+from striate.core.errors import SettingError
+from striate.core.spec import ImageSpec, Preprocess
+from striate.data.augment.augment import Augment
+from striate.data.augment.colour import ColourMap
+from striate.data.augment.draws import neutral
+from striate.data.augment.mix import blank, pairs, shared_targets
+from striate.data.augment.shift import whole_pixels
+from striate.data.augment.views import changed
+from striate.data.batches import Batches
+from striate.data.part import Part
+from striate.data.picture.preprocess import normalise
+from striate.engine.cost import softmax_cost
+from striate.engine.step import train_step
+
+RGB = Preprocess(
+    channels=3,
+    height=9,
+    width=7,
+    mean=(0.5, 0.4, 0.3),
+    std=(0.25, 0.2, 0.3),
+    background=200,
+)
+OPENCV = {
+    "reflect": cv2.BORDER_REFLECT,
+    "edge": cv2.BORDER_REPLICATE,
+    "background": cv2.BORDER_CONSTANT,
+}
+SHAPE = ImageSpec(channels=3, height=9, width=7)
+
+
+def noise(count: int = 5, shape=(9, 7, 3)) -> torch.Tensor:
+    draw = torch.Generator().manual_seed(0)
+    return torch.randint(0, 256, (count, *shape), dtype=torch.uint8, generator=draw)
+
+
+def values(x: torch.Tensor) -> np.ndarray:
+    """Turn a network's input back into levels, (N, H, W, C)."""
+    mean, std = np.array(RGB.mean), np.array(RGB.std)
+    return 255 * (x.permute(0, 2, 3, 1).double().numpy() * std + mean)
+
+
+# --- colour
+
+
+def test_the_colour_map_is_opencvs_saturating_sum():
+    pixels = noise()
+    shifts = np.random.default_rng(0).integers(-100, 101, (5, 3))
+    x = ColourMap(RGB, shifts / 255, "cpu")(pixels)
+    for made, picture, shift in zip(values(x), pixels.numpy(), shifts, strict=True):
+        wanted = cv2.add(picture, (*map(float, shift), 0.0))
+        assert np.abs(made - wanted).max() < 1e-3
+    assert x.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_the_map_without_shift_is_the_normalisation():
+    pixels = noise()
+    plain = normalise(pixels, RGB)
+    assert torch.allclose(ColourMap(RGB, None, "cpu")(pixels), plain, atol=1e-6)
+    zero = ColourMap(RGB, np.zeros((5, 3)), "cpu")
+    assert torch.allclose(zero(pixels), plain, atol=1e-6)
+    assert torch.equal(zero(pixels)[2:4], zero(pixels[2:4], slice(2, 4)))
+
+
+def test_the_background_is_shifted_with_the_picture():
+    """A turned picture on its background shows no edge, whatever its colour is."""
+    white = torch.full((2, 9, 7, 3), RGB.background, dtype=torch.uint8)
+    shifts = np.array([[0.1, -0.3, 0.5], [-0.9, 0.0, 0.2]])
+    draws = neutral(2, angle=np.array([30.0, 75.0]), colour=shifts)
+    augment = Augment(rotate=90, colour=1, border="background")
+    x = changed(white, draws, RGB, augment)
+    wanted = np.clip(RGB.background + 255 * shifts, 0, 255)
+    assert np.abs(values(x) - wanted[:, None, None]).max() < 1e-3
+
+
+# --- whole pixels
+
+
+@pytest.mark.parametrize("border", OPENCV)
+@pytest.mark.parametrize("most", [0, 1, 3])
+def test_whole_pixels_are_opencvs_border_and_window(border, most):
+    pixels = noise(40)
+    draw = np.random.default_rng(most)
+    shift = draw.integers(-most, most + 1, (40, 2))
+    flips = draw.integers(0, 2, (40, 2)).astype(bool)
+    made = whole_pixels(pixels, shift, flips, border, RGB.background)
+    for moved, picture, (right, down), (left, top) in zip(
+        made.numpy(), pixels.numpy(), shift, flips, strict=True
+    ):
+        turned = picture[:: -1 if top else 1, :: -1 if left else 1]
+        wide = cv2.copyMakeBorder(
+            turned.copy(), *(most,) * 4, OPENCV[border], value=(RGB.background,) * 3
+        )
+        window = wide[most - down : most - down + 9, most - right : most - right + 7]
+        assert (moved == window).all()
+
+
+@given(st.integers(1, 6), st.integers(1, 6), st.integers(1, 4), st.integers(0, 99))
+def test_a_shift_as_warp_is_the_shift_as_copy(height, width, channels, seed):
+    """Both ways of geometry agree, borders included."""
+    p = Preprocess(
+        channels=channels,
+        height=height,
+        width=width,
+        mean=(0.0,) * channels,
+        std=(1.0,) * channels,
+    )
+    draw = np.random.default_rng(seed)
+    pixels = noise(3, (height, width, channels))
+    reach = np.array([width // 2, height // 2])
+    shift = draw.integers(-reach, reach + 1, (3, 2))
+    flips = draw.integers(0, 2, (3, 2)).astype(bool)
+    draws = neutral(3, shift=shift, mirror=flips)
+    for border in OPENCV:
+        copied = changed(pixels, draws, p, Augment(shift=0.5, border=border))
+        warped = changed(pixels, draws, p, Augment(rotate=1, border=border))
+        assert (copied - warped).abs().max() < 1e-4
+
+
+# --- rectangles
+
+
+def test_an_erased_rectangle_is_the_mean_and_nothing_else_changes():
+    x = torch.rand(3, 2, 5, 4).contiguous(memory_format=torch.channels_last)
+    before = x.clone()
+    made = blank(x, np.array([[1, 3, 0, 2], [0, 0, 0, 0], [0, 5, 3, 4]]))
+    assert (made[0, :, 1:3, 0:2] == 0).all()
+    assert (made[2, :, :, 3:] == 0).all()
+    made[0, :, 1:3, 0:2] = before[0, :, 1:3, 0:2]
+    made[2, :, :, 3:] = before[2, :, :, 3:]
+    assert torch.equal(made, before)
+
+
+# --- mixed pairs
+
+
+def drawn(augment: Augment, count: int = 3000):
+    return pairs(augment, SHAPE, np.arange(count), count=count, seed=0, epoch=2)
+
+
+def test_mixups_shares_are_a_beta_distribution():
+    """Mean and variance of Beta(a, a): 1/2 and 1/(4(2a + 1))."""
+    for parameter in (0.2, 1.0, 4.0):
+        mixed = drawn(Augment(mixup=parameter), 20_000)
+        assert (mixed.blend == mixed.kept).all()
+        assert not mixed.pasted.any()
+        assert abs(mixed.kept.mean() - 0.5) < 0.02
+        assert abs(mixed.kept.var() - 1 / (4 * (2 * parameter + 1))) < 0.01
+
+
+def test_cutmix_keeps_what_it_covers():
+    mixed = drawn(Augment(cutmix=1.0))
+    assert (mixed.blend == 1).all()
+    top, bottom, left, right = mixed.pasted.T
+    assert (top >= 0).all()
+    assert (bottom <= 9).all()
+    assert (left >= 0).all()
+    assert (right <= 7).all()
+    assert np.allclose(mixed.kept, 1 - (bottom - top) * (right - left) / 63)
+    assert mixed.kept.min() < 0.1
+    assert mixed.kept.max() == 1
+
+
+def test_with_both_a_coin_decides():
+    mixed = drawn(Augment(cutmix=1.0, mixup=0.5))
+    blended = mixed.blend < 1
+    assert 1300 < blended.sum() < 1700
+    assert not mixed.pasted[blended].any()
+
+
+def test_every_picture_is_partner_once():
+    mixed = drawn(Augment(mixup=0.5), 50)
+    assert sorted(mixed.partner.tolist()) == list(range(50))
+
+
+def mixing_batches(augment: Augment, count: int = 24) -> Batches:
+    """Pictures of one level each, i, of class i % 4."""
+    levels = torch.arange(count, dtype=torch.uint8).view(-1, 1, 1, 1)
+    part = Part.of(
+        levels.expand(-1, 9, 7, 3).contiguous(),
+        [i % 4 for i in range(count)],
+        [str(i) for i in range(count)],
+    )
+    p = Preprocess(channels=3, height=9, width=7, mean=(0.0,) * 3, std=(1 / 255,) * 3)
+    return Batches(
+        part=part, preprocess=p, batch_size=7, augment=augment, classes=4, shuffle=False
+    )
+
+
+@pytest.mark.parametrize("augment", [Augment(mixup=1.0), Augment(cutmix=1.0)])
+def test_pixels_and_targets_hold_the_same_shares(augment):
+    """From the mean level of a mixed picture follows its target."""
+    made = mixing_batches(augment)
+    mixed = pairs(augment, SHAPE, np.arange(24), count=24, seed=0, epoch=1)
+    x, y = (torch.cat(parts) for parts in zip(*made(1), strict=True))
+    assert y.shape == (24, 4)
+    assert torch.allclose(y.sum(1), torch.ones(24))
+    own, other = np.arange(24), mixed.partner
+    level = own * mixed.kept + other * (1 - mixed.kept)
+    assert np.allclose(x.mean((1, 2, 3)).numpy(), level, atol=1e-4)
+    for i, j in zip(own, other, strict=True):
+        target = np.zeros(4)
+        target[i % 4] += mixed.kept[i]
+        target[j % 4] += 1 - mixed.kept[i]
+        assert np.allclose(y[i].numpy(), target, atol=1e-6)
+    if augment.cutmix:
+        assert set(np.unique(x.numpy())) <= set(range(24))
+
+
+def test_mixing_needs_the_number_of_classes():
+    made = mixing_batches(Augment(mixup=1.0))
+    with pytest.raises(SettingError, match="number is unknown"):
+        next(iter(replace(made, classes=0)(0)))
+
+
+def test_a_partner_is_seen_as_it_looks_itself():
+    """Mixed with its own augmentation, of which the pair takes a share."""
+    augment = Augment(colour=0.02, mixup=1.0)
+    alone = torch.cat([x for x, _ in mixing_batches(Augment(colour=0.02))(1)])
+    mixed = pairs(augment, SHAPE, np.arange(24), count=24, seed=0, epoch=1)
+    together = torch.cat([x for x, _ in mixing_batches(augment)(1)])
+    share = torch.from_numpy(mixed.blend).float().view(-1, 1, 1, 1)
+    wanted = share * alone + (1 - share) * alone[mixed.partner]
+    assert torch.allclose(together, wanted, atol=1e-4)
+
+
+def test_soft_targets_cost_what_hard_ones_do():
+    """A share of 1 is the class itself, with label smoothing and without."""
+    labels = torch.tensor([0, 2, 1])
+    soft = shared_targets(labels, labels.flip(0), np.ones(3), 3)
+    for smoothing in (0.0, 0.1):
+        costs = []
+        for y in (labels, soft):
+            torch.manual_seed(0)
+            model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 3))
+            optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+            x = torch.rand(3, 1, 2, 2, generator=torch.Generator().manual_seed(1))
+            costs.append(train_step(model, x, y, optimizer, softmax_cost(smoothing)))
+            costs.append(train_step(model, x, y, optimizer, softmax_cost(smoothing)))
+        assert costs[:2] == pytest.approx(costs[2:], rel=1e-6)
+    logits = torch.randn(2, 3)
+    half = torch.tensor([[0.5, 0.5, 0.0], [0.0, 0.25, 0.75]])
+    by_hand = -(half * logits.log_softmax(1)).sum(1).mean()
+    assert torch.allclose(F.cross_entropy(logits, half), by_hand)

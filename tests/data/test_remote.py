@@ -1,0 +1,213 @@
+"""Addresses: object stores in memory, a web server on this machine; nothing runs."""
+
+import functools
+import http.server
+import threading
+from pathlib import Path
+
+import fsspec
+import numpy as np
+import pytest
+import torch
+from test_shards import write_shards
+
+from pictures import encoded, image, stripes, write_folder, write_table
+from striate.core.errors import DataError
+from striate.data.batches import Batches
+from striate.data.load import load_data
+from striate.data.picture.decode import UndecodableError
+from striate.data.shards import load as room
+from striate.data.shards.index import Nearby
+from striate.data.sources import remote
+from striate.data.sources.remote import RemoteFiles, fetch, open_place, read_remote
+
+
+@pytest.fixture
+def memory():
+    place = fsspec.filesystem("memory")
+    place.store.clear()
+    yield place
+    place.store.clear()
+
+
+def upload(place, folder, root):
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            place.pipe(f"{root}/{path.relative_to(folder)}", path.read_bytes())
+
+
+@pytest.fixture
+def server(tmp_path):
+    """A web server of `tmp_path/web` that counts what it is asked for."""
+    root = tmp_path / "web"
+    root.mkdir()
+    asked = []
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *words):
+            asked.append((self.command, self.path))
+
+    handler = functools.partial(Handler, directory=str(root))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as made:
+        thread = threading.Thread(target=made.serve_forever)
+        thread.start()
+        yield root, f"http://127.0.0.1:{made.server_address[1]}", asked
+        made.shutdown()
+        thread.join()
+
+
+def same(one, other):
+    assert [(r.path, r.label, r.part) for r in one.rows] == [
+        (r.path, r.label, r.part) for r in other.rows
+    ]
+    for name, part in one.parts.items():
+        assert torch.equal(part.pixels[:], other.part(name).pixels[:])
+
+
+@pytest.mark.parametrize("split", [False, True])
+def test_a_folder_elsewhere(memory, tmp_path, split):
+    local = tmp_path / "photos"
+    for part in ("train", "val") if split else ("",):
+        write_folder(local / part, seed=len(part))
+    upload(memory, local, "/bucket/photos")
+    memory.pipe("/bucket/photos/.hidden/x.png", b"x")
+    memory.pipe("/bucket/photos/readme.md", b"x")
+    far = load_data("memory://bucket/photos")
+    near = load_data(local)
+    same(far, near)
+    assert far.origin == "memory://bucket/photos"
+    assert {(s.path, s.reason) for s in far.ignored} == {
+        (".hidden/x.png", "hidden"),
+        ("readme.md", "not-in-a-class-folder"),
+    }
+
+
+def test_a_table_elsewhere(memory, tmp_path):
+    table = write_table(tmp_path / "t")
+    upload(memory, tmp_path / "t", "/bucket")
+    same(load_data("memory://bucket/table.csv"), load_data(table))
+
+
+def test_what_cannot_be_read_elsewhere(memory):
+    files = RemoteFiles("memory://bucket")
+    memory.pipe("/bucket/empty.png", b"")
+    for path, reason in (("gone.png", "missing"), ("empty.png", "not-an-image")):
+        with pytest.raises(UndecodableError, match=reason):
+            files.read(path)
+    assert files.stamp("gone.png") is None
+    assert files.stamp("empty.png").size == 0
+    assert files.name("a").endswith(b"bucket/a")
+
+
+def test_places_fail_in_their_own_ways(memory, monkeypatch):
+    memory.pipe("/bucket/a.png", b"12345")
+    files = RemoteFiles("memory://bucket")
+    monkeypatch.setattr(remote, "MAX_BYTES", 4)
+    with pytest.raises(UndecodableError, match="too-large: 5 bytes"):
+        files.read("a.png")
+
+    def broken(*words, **options):
+        raise ConnectionResetError("the line is dead")
+
+    monkeypatch.setattr(type(memory), "cat_file", broken)
+    with pytest.raises(UndecodableError, match="unreadable: ConnectionResetError"):
+        files.read("a.png")
+    monkeypatch.setattr(type(memory), "find", broken)
+    with pytest.raises(DataError, match="cannot list it: ConnectionResetError"):
+        read_remote("memory://bucket")
+
+
+def test_a_remote_set_is_read_once(memory, tmp_path, monkeypatch):
+    from striate.data import scan
+
+    monkeypatch.setattr(scan, "SMALL", 0)
+    upload(memory, write_folder(tmp_path / "photos"), "/bucket/photos")
+    first = load_data("memory://bucket/photos")
+    calls = []
+    real = type(memory).cat_file
+    monkeypatch.setattr(
+        type(memory), "cat_file", lambda *w, **o: calls.append(w) or real(*w, **o)
+    )
+    again = load_data("memory://bucket/photos")
+    same(first, again)
+    assert not calls
+
+
+@pytest.mark.parametrize(
+    ("address", "match"),
+    [
+        ("memory://nothing/there", "nothing is there"),
+        ("nonsense://a/b", "nonsense"),
+        ("simplecache::memory://a", "not a place that pictures are read from"),
+        ("reference://a", "not a place"),
+        ("memory://nothing.csv", "FileNotFoundError"),
+        ("memory://p-{0..1}.tar", "FileNotFoundError"),
+        ("s3://bucket/photos", "s3fs"),
+    ],
+)
+def test_addresses_that_cannot_be(striate, memory, address, match):
+    said = striate("train", address)
+    assert said.code == 2
+    assert match in said.err
+    assert "where" in said.err
+
+
+def test_a_folder_without_classes(memory):
+    memory.pipe("/bucket/loose.png", encoded(image(stripes(0, 1))))
+    with pytest.raises(DataError, match="no class folders"):
+        read_remote("memory://bucket")
+
+
+def test_shards_from_a_web_server(server, tmp_path, monkeypatch):
+    root, address, asked = server
+    write_shards(root, count=3)
+    monkeypatch.setitem(room.load_shards.__kwdefaults__, "most_held", 0)
+    far = load_data(f"{address}/p-{{000..002}}.tar")
+    near = load_data(root)
+    assert [r.content for r in far.rows] == [r.content for r in near.rows]
+    part = far.part("train")
+    made = Batches(part=part, preprocess=far.preprocess, batch_size=8)
+    seen = torch.cat([y for epoch in (0, 1) for _, y in made(epoch)])
+    assert len(seen) == 2 * len(part)
+    load_data(f"{address}/p-{{000..002}}.tar")
+    assert asked.count(("GET", "/p-001.tar")) == 1
+    assert asked.count(("HEAD", "/p-001.tar")) == 2
+
+
+def test_a_changed_remote_shard_is_fetched_again(memory, tmp_path):
+    root = write_shards(tmp_path / "a", count=1)
+    upload(memory, root, "/bucket")
+    first = load_data("memory://bucket/p-000.tar")
+    upload(memory, write_shards(tmp_path / "b", count=1, first=700, each=40), "/bucket")
+    second = load_data("memory://bucket/p-000.tar")
+    assert (first.seen, second.seen) == (30, 40)
+
+
+def test_few_copies_are_kept(memory, tmp_path):
+    upload(memory, write_shards(tmp_path / "a", count=4, each=4), "/bucket")
+    size = len(memory.cat_file("/bucket/p-000.tar"))
+    nearby = Nearby(tmp_path / "copies", int(2.5 * size))
+    for number in (0, 1, 2, 3, 0):
+        path = nearby.path(f"memory://bucket/p-00{number}.tar")
+        assert path.stat().st_size == size
+        assert len(list((tmp_path / "copies").iterdir())) <= 2
+    nearby.forget("memory://bucket/p-000.tar")
+    assert not path.exists()
+
+
+def test_what_is_fetched_is_whole_or_not_there(memory, tmp_path, monkeypatch):
+    memory.pipe("/a.tar", b"12345")
+
+    def half(self, source, target, **options):
+        Path(target).write_bytes(b"123")
+        raise OSError("the line broke")
+
+    monkeypatch.setattr(type(memory), "get_file", half)
+    with pytest.raises(DataError, match="the line broke"):
+        fetch("memory://a.tar", tmp_path / "a.tar")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_predicting_needs_no_address():
+    assert np.all([not remote.is_remote(p) for p in ("a/b.png", "C:/x", Path("x"))])
+    assert open_place("memory://a/b/")[1] == "/a/b"

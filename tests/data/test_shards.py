@@ -1,0 +1,356 @@
+"""Shards: what WebDataset writes is read, nothing is held, the order is a function.
+
+Guards taken out once, each test then red: the checksum of the bytes, the stamp of a
+shard, the links in a tar, the last batch of one, the bucket by content.
+"""
+
+import copy
+import os
+import tarfile
+from collections import Counter
+from itertools import chain, pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pictures import encoded, image, snapshot, stripes
+from striate.core.errors import DataError
+from striate.data import order
+from striate.data.batches import Batches
+from striate.data.load import load_data
+from striate.data.picture.preprocess import file_to_input
+from striate.data.shards import index as shards
+from striate.data.shards import load as room
+from striate.data.shards.tars import is_shards, members, part_of, shard_names
+from striate.data.sources.source import Skipped
+from striate.data.store.lazy import LazyPixels
+from tars import KINDS, add, write_shards
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return write_shards(tmp_path / "shards")
+
+
+@pytest.fixture
+def streamed(monkeypatch):
+    """Let every set be too large to hold."""
+    monkeypatch.setattr(room, "HELD", 0)
+    monkeypatch.setitem(room.load_shards.__kwdefaults__, "most_held", 0)
+
+
+@pytest.mark.parametrize("layout", ["cls", "json", "folder"])
+def test_each_layout_gives_the_same_set(tmp_path, layout):
+    data = load_data(write_shards(tmp_path / layout, layout=layout))
+    assert data.labels.names == KINDS
+    assert data.seen == len(data.rows) == 120
+    assert str(data.preprocess.spec) == "8×8×1"
+    for row in data.rows:
+        shard, _, offset = row.path.rpartition("#")
+        with open(shard, "rb") as file:
+            file.seek(int(offset))
+            assert file.read(8) == b"\x89PNG\r\n\x1a\n"
+
+
+def test_held_and_streamed_are_one_set(folder, request):
+    held = load_data(folder, seed=3)
+    request.getfixturevalue("streamed")
+    streamed = load_data(folder, seed=3)
+    assert isinstance(streamed.part("train").pixels, LazyPixels)
+    assert isinstance(held.part("train").pixels, torch.Tensor)
+    assert {r.path: (r.part, r.label, r.content) for r in held.rows} == {
+        r.path: (r.part, r.label, r.content) for r in streamed.rows
+    }
+    assert held.preprocess == streamed.preprocess
+    for name, part in streamed.parts.items():
+        own = held.part(name)
+        assert list(part.paths) == list(own.paths)
+        assert torch.equal(part.labels, own.labels)
+        assert torch.equal(part.pixels[:], own.pixels)
+    assert streamed.rows[0] == next(iter(streamed.rows))
+    assert streamed.rows[-1:] == list(streamed.rows)[-1:]
+    assert len(streamed.rows[100:]) == 20
+    with pytest.raises(IndexError):
+        streamed.rows[120]
+    paths = streamed.part("train").paths
+    assert paths[-1] == list(paths)[-1]
+    assert paths[:2] == list(paths)[:2]
+    with pytest.raises(IndexError):
+        paths[len(paths)]
+
+
+def test_the_split_belongs_to_the_content(tmp_path, streamed):
+    """More shards, other names, another order: no picture moves (D6)."""
+    few = load_data(write_shards(tmp_path / "few", count=2), seed=1)
+    write_shards(tmp_path / "more", count=3, name="z-{:03d}.tar")
+    more = load_data(tmp_path / "more", seed=1)
+    old = {row.content: row.part for row in few.rows}
+    new = {row.content: row.part for row in more.rows}
+    assert all(new[content] == part for content, part in old.items())
+    other = load_data(tmp_path / "more", seed=2)
+    assert {row.content: row.part for row in other.rows} != new
+
+
+def test_shards_that_name_their_part(tmp_path, streamed):
+    root = write_shards(tmp_path / "s", count=2, name="photos-train-{:03d}.tar")
+    write_shards(root, count=1, name="photos-test-{:03d}.tar", first=5000)
+    data = load_data(root)
+    parts = Counter((row.part, "-test-" in row.path) for row in data.rows)
+    assert parts[("test", True)] == 30
+    assert parts[("val", False)] > 0
+    assert parts[("test", False)] == parts[("val", True)] == 0
+
+
+def test_twins_under_two_labels(tmp_path, streamed):
+    root = write_shards(tmp_path / "s")
+    same = encoded(image(stripes(0, 2)))
+    with tarfile.open(root / "p-009.tar", "w") as tar:
+        add(tar, "down/again.png", same)
+        add(tar, "across/again.png", encoded(image(stripes(0, 4))))
+    data = load_data(root)
+    reasons = Counter(skip.reason for skip in data.quarantined)
+    assert reasons == {"two-labels": 2}
+    assert data.seen == 122
+    contents = {}
+    for row in data.rows:
+        contents.setdefault(row.content, set()).add(row.part)
+    assert all(len(parts) == 1 for parts in contents.values())
+
+
+def test_what_else_may_be_in_a_tar(tmp_path, streamed):
+    root = write_shards(tmp_path / "s", count=2)
+    outside = tmp_path / "secret.png"
+    outside.write_bytes(encoded(image(stripes(0, 1))))
+    with tarfile.open(root / "odd.tar", "w") as tar:
+        add(tar, "across/cut.png", encoded(image(stripes(0, 5)))[:-20])
+        add(tar, "across/notes.txt", b"words")
+        add(tar, "loose.png", encoded(image(stripes(0, 6))))
+        add(tar, "bad.json", b"{")
+        add(tar, "bad.png", encoded(image(stripes(0, 7))))
+        add(tar, "long.cls", b"x" * (1 << 17))
+        add(tar, "code.pyd", b"cposix\nsystem\n.")
+        for kind, name in (
+            (tarfile.SYMTYPE, "across/l.png"),
+            (tarfile.LNKTYPE, "k.png"),
+        ):
+            link = tarfile.TarInfo(name)
+            link.type, link.linkname = kind, str(outside)
+            tar.addfile(link)
+        add(tar, "../../down/up.png", encoded(image(stripes(1, 8))))
+        tar.addfile(tarfile.TarInfo("across/empty.png"))
+    before = snapshot(tmp_path)
+    data = load_data(root)
+    assert snapshot(tmp_path) == before
+    found = {(Path(s.path).name, s.reason) for s in data.quarantined}
+    assert found == {
+        ("cut.png", "truncated"),
+        ("notes.txt", "not-read-here"),
+        ("code.pyd", "not-read-here"),
+        ("loose.png", "no-label"),
+        ("bad.json", "no-label"),
+        ("bad.png", "no-label"),
+        ("long.cls", "no-label"),
+        ("l.png", "not-a-file"),
+        ("k.png", "not-a-file"),
+        ("empty.png", "not-an-image"),
+    }
+    assert len(data.rows) == 61
+
+
+def test_a_scan_goes_on_where_it_stopped(folder, monkeypatch, streamed, tmp_path):
+    real, seen = shards._scan, []
+
+    def stopping(path, *words):
+        seen.append(path.name)
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+        return real(path, *words)
+
+    monkeypatch.setattr(shards, "_scan", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        load_data(folder)
+    first = load_data(folder)
+    assert seen == [f"p-00{n}.tar" for n in (0, 1, 2, 2, 3)]
+    assert len(load_data(folder).rows) == len(first.rows)
+    assert len(seen) == 5
+    write_shards(folder, count=1, each=20, first=900)  # p-000 is another now
+    assert load_data(folder).seen == 110
+    assert seen[5:] == ["p-000.tar"]
+    for path in (Path(os.environ["XDG_CACHE_HOME"]) / "striate/index").glob("*.rows"):
+        path.write_bytes(path.read_bytes()[:-1])
+    load_data(folder)
+    assert len(seen) == 10
+
+
+def test_without_a_cache_nothing_is_left(folder, streamed, tmp_path):
+    import gc
+    import tempfile
+
+    before = set(Path(tempfile.gettempdir()).glob("striate-*"))
+    data = load_data(folder, cache="off")
+    part = data.part("val")
+    assert len(list(Batches(part=part, preprocess=data.preprocess, batch_size=8)(0)))
+    del data, part
+    gc.collect()
+    assert set(Path(tempfile.gettempdir()).glob("striate-*")) <= before
+
+
+@pytest.mark.parametrize("harm", ["other bytes", "gone"])
+def test_a_shard_that_changes_meanwhile_stops_the_run(folder, streamed, harm):
+    data = load_data(folder)
+    path = folder / "p-001.tar"
+    if harm == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(bytes(path.stat().st_size))
+    part = data.part("train")
+    made = Batches(part=part, preprocess=data.preprocess, batch_size=8)
+    reason = "missing" if harm == "gone" else "changed-since-scan"
+    with pytest.raises(DataError, match=reason):
+        list(made(0))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_every_picture_once_by_any_means(folder, streamed, workers):
+    data = load_data(folder, workers=workers)
+    part = data.part("train")
+    made = Batches(part=part, preprocess=data.preprocess, batch_size=16, seed=5)
+    orders = []
+    for epoch in (0, 1):
+        batches = list(made(epoch))
+        assert len(batches) == len(made)
+        index = torch.cat(list(made.indices(epoch)))
+        assert sorted(index.tolist()) == list(range(len(part)))
+        assert torch.equal(torch.cat([y for _, y in batches]), part.labels[index])
+        orders.append(index.tolist())
+    assert orders[0] != orders[1]
+    still = Batches(part=part, preprocess=data.preprocess, batch_size=16, shuffle=False)
+    assert torch.cat(list(still.indices(3))).tolist() == list(range(len(part)))
+
+
+@given(
+    st.lists(st.integers(0, 40), min_size=1, max_size=9),
+    st.integers(1, 17),
+    st.integers(0, 2),
+    st.integers(1, 60),
+)
+def test_mixed_blocks(sizes, batch, epoch, most):
+    """As for sets in memory: all once, no batch of one, as many batches as promised."""
+    edges = np.cumsum([0, *sizes]).tolist()
+    blocks = tuple(pairwise(edges))
+    before = order.MIXED
+    order.MIXED = most
+    try:
+        made = list(order.batches(order.mixed(blocks, 0, epoch), batch))
+        again = list(order.batches(order.mixed(blocks, 0, epoch), batch))
+    finally:
+        order.MIXED = before
+    assert all(map(torch.equal, made, again))
+    total = sum(sizes)
+    assert sorted(chain.from_iterable(b.tolist() for b in made)) == list(range(total))
+    full, rest = divmod(total, batch)
+    merged = batch > 1 and rest == 1 and full > 0
+    assert len(made) == full + (rest > 0 and not merged)
+    if batch > 1 and total > 1:
+        assert all(1 < len(b) <= batch + 1 for b in made)
+
+
+def test_training_on_shards(striate, folder, streamed):
+    pattern = f"{folder}/p-{{000..003}}.tar"
+    said = striate("train", pattern, "--epochs", "2", "--out", "run", "--json")
+    assert said.code == 0
+    assert Path("run/split.csv").read_text().count("\n") == 121
+    again = striate("evaluate", "run", "--json")
+    assert again.code == 0
+    assert again.json["accuracy"] == said.json["accuracy"]
+    other = striate("evaluate", "run", "--data", folder / "p-001.tar", "--json")
+    assert other.json["count"] == 30
+
+
+@pytest.mark.parametrize(
+    ("data", "match"),
+    [
+        ("nowhere-{000..003}.tar", "4 of 4 shards are not there"),
+        ("p-{3..1}.tar", "names 0 shards"),
+        ("p-{0..99999999}.tar", "names 100,000,000 shards"),
+        ("page.tar", "the shard cannot be read"),
+        ("one.tar", "1 classes in 1 shards"),
+        ("none.tar", "0 classes in 1 shards"),
+    ],
+)
+def test_shards_that_cannot_be(striate, tmp_path, data, match):
+    (tmp_path / "page.tar").write_text("<html>not found</html>" * 999)
+    with tarfile.open(tmp_path / "one.tar", "w") as tar:
+        add(tar, "across/0.png", encoded(image(stripes(0, 5))))
+    with tarfile.open(tmp_path / "none.tar", "w"):
+        pass
+    said = striate("train", data)
+    assert said.code == 2
+    assert match in said.err
+
+
+def test_parts_that_lack(tmp_path):
+    root = write_shards(tmp_path / "a", count=1, name="train-{:03d}.tar")
+    with tarfile.open(root / "val-000.tar", "w") as tar:
+        add(tar, "aslant/0.png", encoded(image(stripes(2, 5))))
+    with pytest.raises(DataError, match=r"the val part has classes .*'aslant'"):
+        load_data(root)
+    (root / "val-000.tar").unlink()
+    with pytest.raises(DataError, match="the val part has no pictures"):
+        load_data(root, val_fraction=1e-9)
+
+
+def test_a_cut_shard_is_named(tmp_path):
+    root = write_shards(tmp_path / "s", count=1)
+    path = root / "p-000.tar"
+    path.write_bytes(path.read_bytes()[:700])
+    skipped: list[Skipped] = []
+    with pytest.raises(DataError, match="cannot be read") as caught:
+        list(members(path, skipped))
+    assert caught.value.where == str(path)
+
+
+def test_names(tmp_path):
+    write_shards(tmp_path / "s", count=2)
+    assert is_shards(tmp_path / "s")
+    assert [Path(n).name for n in shard_names(tmp_path / "s")] == [
+        "p-000.tar",
+        "p-001.tar",
+    ]
+    (tmp_path / "s/readme.md").touch()
+    assert not is_shards(tmp_path / "s")
+    assert not is_shards(tmp_path / "nowhere")
+    assert part_of("a/b-val-01.tar") == "val"
+    assert part_of("valley-01.tar") is None
+
+
+def test_pictures_are_those_of_the_files(folder, streamed):
+    data = load_data(folder, image_size=6)
+    part = data.part("val")
+    originals = part.pixels.originals
+    for i in (0, len(part) - 1):
+        made = file_to_input(originals.payload(i), data.preprocess)
+        assert torch.equal(part.pixels[i], made)
+    sent = copy.deepcopy(originals)  # as processes get it
+    assert sent.payload(0) == originals.payload(0)
+
+
+def test_what_the_field_writes_is_read(tmp_path):
+    """The layout's own writer, where it is installed."""
+    wds = pytest.importorskip("webdataset")
+    with wds.TarWriter(str(tmp_path / "w-000.tar")) as sink:
+        for i in range(20):
+            sink.write(
+                {
+                    "__key__": f"sample{i:04d}",
+                    "png": encoded(image(stripes(i % 2, i))),
+                    "cls": i % 2,
+                }
+            )
+    data = load_data(tmp_path / "w-000.tar")
+    assert data.labels.names == ("0", "1")
+    assert len(data.rows) == 20

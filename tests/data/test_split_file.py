@@ -1,0 +1,204 @@
+"""An earlier split taken up again: old pictures stay, new ones are dealt."""
+
+import csv
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import striate as api
+from pictures import image, stripes, write_folder
+from striate.core.errors import DataError, SettingError
+from striate.core.files import read_csv, write_csv
+from striate.data.load import load_data
+from striate.data.sources.source import Record, from_arrays
+from striate.data.split.assign import assign
+from striate.data.split.file import read_earlier
+from striate.data.split.place import Deal
+
+
+def save(rows, path=Path("split.csv")):
+    columns = ("path", "label", "split", "group", "content")
+    write_csv(
+        path, columns, [(r.path, r.label, r.part, r.group, r.content) for r in rows]
+    )
+    return path
+
+
+def parts(data):
+    return {row.path: row.part for row in data.rows}
+
+
+@pytest.fixture
+def photos(tmp_path):
+    return write_folder(tmp_path / "photos", count=30)
+
+
+def test_a_split_dealt_exactly_stays_when_pictures_come(photos):
+    """The file makes the promise that an exact deal by itself cannot."""
+    first = load_data(photos, exact=True, seed=1)
+    save(first.rows)
+    write_folder(photos, count=33, seed=0)
+    for i in range(40, 43):
+        image(stripes(0, i)).save(photos / "across" / f"{i}.png")
+    again = load_data(photos, split="split.csv", seed=9)
+    assert parts(first).items() <= parts(again).items()
+    assert len(again.rows) == 69
+    assert again.notes == (
+        "split of split.csv: 60 pictures stay where they were, 9 new ones are dealt, "
+        "0 are gone",
+    )
+    # Dealt anew they would not have stayed: the file is what keeps them.
+    anew = parts(load_data(photos, exact=True, seed=1))
+    assert any(anew[path] != part for path, part in parts(first).items())
+
+
+def test_renamed_files_are_known_by_content_and_changed_ones_are_new(photos):
+    first = load_data(photos, exact=True)
+    save(first.rows)
+    (photos / "down/00.png").rename(photos / "down/renamed.png")
+    (photos / "down/01.png").unlink()
+    image(stripes(1, 777)).save(photos / "down/02.png")
+    again = load_data(photos, split="split.csv")
+    had, have = parts(first), parts(again)
+    assert have["down/renamed.png"] == had["down/00.png"]
+    assert "59 pictures" not in again.notes[0]
+    assert "58 pictures stay where they were, 1 new" in again.notes[0]
+    assert "1 are gone" in again.notes[0]
+    rest = had.keys() - {"down/00.png", "down/01.png", "down/02.png"}
+    assert {have[p] for p in rest} == {"train", "val", "test"}
+    assert all(have[path] == had[path] for path in rest)
+
+
+def records(**groups):
+    return [Record(path=path, label="a", group=group) for path, group in groups.items()]
+
+
+def test_a_new_picture_of_an_old_group_goes_where_the_group_is(tmp_path):
+    old = records(a="g", b="h", c=None)
+    rows = assign(old, ["1", "2", "3"], Deal()).rows
+    for part, row in zip(("train", "val", "test"), rows, strict=True):
+        object.__setattr__(row, "part", part)
+    earlier = read_earlier(save(rows))
+    news = records(d="g", e="h", f=None, g="g")
+    found = assign([*old, *news], ["1", "2", "3", "4", "5", "3", "2"], Deal(), earlier)
+    have = {row.path: row.part for row in found.rows}
+    assert have == {
+        "a": "train",
+        "b": "val",
+        "c": "test",
+        "d": "train",
+        "e": "val",
+        "f": "test",
+    }
+    # The new copy of a validation picture in a training group is left out.
+    assert [(s.path, s.reason) for s in found.left_out] == [("g", "twin-in-val")]
+
+
+def test_a_table_of_ones_own_is_a_split_too(photos, tmp_path):
+    with open("mine.csv", "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["image_path", "split"])
+        for i in range(30):
+            for name in ("across", "down"):
+                writer.writerow(
+                    [f"{name}/{i:02}.png", ("Training", "testing")[i % 3 == 0]]
+                )
+    data = load_data(photos, split="mine.csv", val_fraction=0.3)
+    assert sum(row.part == "test" for row in data.rows) == 20
+    assert all(r.part != "test" for r in data.rows if int(r.path[-6:-4]) % 3)
+    # It names no validation pictures, so they are dealt from the training ones.
+    assert 4 < len(data.part("val")) < 24
+
+
+def test_a_split_without_a_test_gets_none(photos):
+    first = load_data(photos, test_fraction=0, exact=True)
+    save(first.rows)
+    write_folder(photos, count=60)
+    again = load_data(photos, split="split.csv")
+    assert list(again.parts) == ["train", "val"]
+    assert parts(first).items() <= parts(again).items()
+
+
+def test_given_parts_stand(tmp_path):
+    """Validation dealt from given training pictures is kept; the folders' test is."""
+    for seed, name in enumerate(("train", "test")):
+        write_folder(tmp_path / "sets" / name, count=20, seed=seed)
+    first = load_data(tmp_path / "sets", val_fraction=0.3)
+    save(first.rows)
+    again = load_data(tmp_path / "sets", split="split.csv", seed=5, val_fraction=0.3)
+    assert parts(again) == parts(first)
+    shutil.move(
+        tmp_path / "sets/test/across/00.png", tmp_path / "sets/train/across/t.png"
+    )
+    moved = load_data(tmp_path / "sets", split="split.csv")
+    assert moved.notes[1] == "1 test pictures stand in train now; dealt anew"
+    assert parts(moved)["train/across/t.png"] in ("train", "val")
+
+
+def test_spare_pictures_are_training_pictures():
+    pixels = np.random.default_rng(0).integers(0, 256, (200, 3, 3), np.uint8)
+    source = from_arrays("toy", pixels, ["ab"[i % 2] for i in range(200)])
+    small = load_data(source, fraction=0.2)
+    save(small.rows)
+    again = load_data(source, split="split.csv", fraction=0.2, seed=0)
+    assert parts(again) == parts(small)
+    full = load_data(source, split="split.csv")
+    assert len(full.part("train")) == len(small.part("train")) + small.spare
+
+
+def test_a_run_is_a_split(striate, photos):
+    assert striate("train", photos, "--epochs", "1", "--out", "runs/train/a").code == 0
+    write_folder(photos, count=33)
+    words = ("--epochs", "1", "--seed", "3", "--out", "b")
+    said = striate("train", photos, "--split", "a", *words)
+    assert "60 pictures stay where they were, 6 new ones are dealt" in said.out
+    had, have = (
+        {row["path"]: row["split"] for row in read_csv(Path(run) / "split.csv")}
+        for run in ("runs/train/a", "b")
+    )
+    assert had.items() <= have.items()
+    assert api.load_run("b").recipe.split == str(
+        Path("runs/train/a/split.csv").resolve()
+    )
+    assert "60 pictures stay where they were" in Path("b/report.html").read_text()
+    # And again from the settings that the run wrote down.
+    assert striate("train", "--config", "b/args.yaml", "--out", "c").code == 0
+    assert Path("c/split.csv").read_text() == Path("b/split.csv").read_text()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "a split needs the columns path and split; got: "),
+        ("path,label\na,b\n", "got: path, label"),
+        ("image,split\na,train\n", "got: image, split"),
+        ("path,split\na,train\nb,holdout\n", "split cannot be 'holdout'"),
+    ],
+)
+def test_what_is_no_split(tmp_path, text, message):
+    (tmp_path / "s.csv").write_text(text)
+    with pytest.raises(DataError) as caught:
+        read_earlier("s.csv")
+    assert message in str(caught.value)
+
+
+def test_a_split_that_is_not_there(striate, refused, photos, tmp_path):
+    with pytest.raises(DataError, match="no split is there"):
+        read_earlier(tmp_path)
+    (tmp_path / "bad.csv").write_bytes(b'path,split\n"' + b"x" * 200_000)
+    with pytest.raises(DataError, match="not a split: field larger"):
+        read_earlier("bad.csv")
+    assert "no run folder is there" in refused(photos, "--split", "nowhere")
+    assert "line 3" in refused(
+        photos, "--split", save_lines(tmp_path, "a,train", "b,x")
+    )
+    with pytest.raises(SettingError, match="cannot be dealt into folds"):
+        load_data(photos, split="split.csv", folds=2, fold=0)
+
+
+def save_lines(folder, *lines):
+    path = folder / "lines.csv"
+    path.write_text("\n".join(["path,split", *lines, ""]))
+    return path

@@ -1,0 +1,237 @@
+"""Two ranks and one process learn from the same batches; run by torchrun.
+
+Every check is made in double precision, so that what remains is rounding: 1e-10. One
+start does them all, because starting takes longer than checking.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from striate.core.errors import NonFiniteError, RankError, SettingError
+from striate.core.outputs import HeadOutputs
+from striate.data.load import load_data
+from striate.data.share import share
+from striate.engine.cost import ClassCost, softmax_cost
+from striate.engine.evaluate import evaluate
+from striate.engine.learner import USUAL, Learner
+from striate.engine.optim import make_optimizer
+from striate.engine.ranks.exchange import Exchange
+from striate.engine.ranks.norm import synchronised
+from striate.engine.ranks.place import Place
+from striate.engine.ranks.ranks import joined
+from striate.engine.tune import Choice, Free
+from striate.engine.way import Way
+from striate.runs import speed, together
+from striate.runs.recipe import Recipe
+
+CLASSES = 3
+
+
+class Net(nn.Module):
+    """A convolution, a norm, a head on the way, and a layer that nothing uses."""
+
+    def __init__(self, norm: bool) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 4, 3)
+        self.norm = nn.BatchNorm2d(4) if norm else nn.Identity()
+        self.way = nn.Linear(4, CLASSES)
+        self.last = nn.Linear(4, CLASSES)
+        self.unused = nn.Linear(2, 2)
+
+    def forward(self, x):
+        x = self.norm(self.conv(x)).relu().mean((2, 3))
+        if self.training:
+            return HeadOutputs(self.last(x), (self.way(x),), 0.3)
+        return self.last(x)
+
+
+def network(norm: bool) -> Net:
+    torch.manual_seed(5)
+    return Net(norm).double()
+
+
+def data(sizes, soft):
+    made = torch.Generator().manual_seed(1)
+    for size in sizes:
+        x = torch.randn(size, 1, 6, 6, generator=made).double()
+        y = torch.randint(CLASSES, (size,), generator=made)
+        if soft:
+            y = torch.rand(size, CLASSES, generator=made).double().softmax(1)
+        yield x, y
+
+
+def both(ranks, *, norm, sizes, soft=False, cost=None, pieces=1, sync=False, way=USUAL):
+    """Return the networks and losses of all ranks together, and of one process."""
+    cost = cost or softmax_cost(0.1)
+    ours, alone = network(norm), network(norm)
+    first = make_optimizer(ours, "sgd", 0.1, 0.9, 0.01)
+    second = make_optimizer(alone, "sgd", 0.1, 0.9, 0.01)
+    exchange = Exchange(ranks, ours, first)
+    learn = Learner(ours, first, cost, 0, ranks.place.rank, pieces, exchange, way)
+    single = Learner(alone, second, cost)
+    losses = []
+    for step, (x, y) in enumerate(data(sizes, soft)):
+        mine = share(len(y), ranks.place.rank, ranks.world)
+        with synchronised(ours, ranks) if sync else torch.enable_grad():
+            loss = learn(x[mine], y[mine], step)
+        losses.append((loss, single(x, y, step)))
+        assert learn.pictures == len(y)
+    exchange.check_equal()
+    return ours, alone, losses
+
+
+def assert_same(ours, alone, losses):
+    for one, other in losses:
+        assert abs(one - other) < 1e-10, losses
+    pairs = zip(ours.state_dict().items(), alone.state_dict().values(), strict=True)
+    for (name, one), other in pairs:
+        difference = (one - other).abs().max().item()
+        assert difference < 1e-10, (name, difference)
+
+
+def check_learning(ranks):
+    weights = ClassCost(weights=torch.tensor([0.5, 1.0, 4.0]).double())
+    prior = ClassCost(prior=torch.tensor([0.2, 0.3, 0.5]).double())
+    uneven = (8, 7, 5, 3, 2)
+    assert_same(*both(ranks, norm=False, sizes=uneven))
+    assert_same(*both(ranks, norm=False, sizes=uneven, soft=True))
+    for cost in (softmax_cost(0.1, weights), softmax_cost(0.1, prior)):
+        assert_same(*both(ranks, norm=False, sizes=uneven, cost=cost))
+    assert_same(*both(ranks, norm=False, sizes=(16, 13, 9, 3), pieces=3))
+    nchw = Way(layout="nchw")
+    assert_same(*both(ranks, norm=False, sizes=uneven, way=nchw))
+
+
+def check_norm(ranks):
+    """Batch norm of the whole batch, also where a rank has no picture of it."""
+    assert_same(*both(ranks, norm=True, sizes=(8, 7, 5, 3, 2), sync=True))
+    apart = both(ranks, norm=True, sizes=(8, 7))
+    assert abs(apart[2][-1][0] - apart[2][-1][1]) > 1e-6  # each its own share's
+    count = both(ranks, norm=True, sizes=(8, 3, 2))[0].norm.num_batches_tracked
+    assert int(count) == 3
+
+
+def check_pieces_of_norm(ranks):
+    """Pieces of a shared norm meet piece by piece, however few pictures there are."""
+    ours, _, losses = both(ranks, norm=True, sizes=(8, 3, 2), sync=True, pieces=4)
+    assert all(torch.isfinite(torch.tensor(losses)).flatten())
+    assert all(bool(p.isfinite().all()) for p in ours.parameters())
+
+
+def check_slopes(ranks):
+    """The shared norm's slopes are those of the same formula, by autograd."""
+    made = torch.Generator().manual_seed(3)
+    x = torch.randn(5, 2, 3, 3, generator=made).double()
+    wish = torch.randn(5, 2, 3, 3, generator=made).double()
+    norm = nn.BatchNorm2d(2).double()
+    nn.init.normal_(norm.weight, generator=made)
+    twin = copy.deepcopy(norm)
+    mine = share(5, ranks.place.rank, ranks.world)
+    part, whole = x[mine].clone().requires_grad_(), x.clone().requires_grad_()
+    with synchronised(norm, ranks):
+        (norm(part) * wish[mine]).sum().backward()
+    (twin(whole) * wish).sum().backward()
+    assert torch.allclose(part.grad, whole.grad[mine], atol=1e-12)
+    assert torch.allclose(norm.running_var, twin.running_var, atol=1e-12)
+    for ours, other in zip(norm.parameters(), twin.parameters(), strict=True):
+        ranks.total(ours.grad, "a slope")
+        assert torch.allclose(ours.grad, other.grad, atol=1e-12)
+    assert "forward" not in vars(norm)
+
+
+def check_judging(ranks):
+    """Every picture is judged once, and in the order of one process."""
+    model = network(True).eval()
+    batches = list(data((7, 6, 3, 1), soft=False))
+    rank, world = ranks.place.rank, ranks.world
+    shares = [share(len(y), rank, world) for _, y in batches]
+    mine = [(x[s], y[s]) for (x, y), s in zip(batches, shares, strict=True)]
+    together, alone = evaluate(model, mine, ranks), evaluate(model, batches)
+    assert together.labels.equal(alone.labels)
+    assert torch.allclose(together.logits, alone.logits, atol=1e-6)
+    assert len(together.labels) == 17
+
+
+def check_blown(ranks):
+    """A number that is none on one rank stops all, names the rank and the picture."""
+    model = network(True)
+    before = copy.deepcopy(model.state_dict())
+    optimizer = make_optimizer(model, "sgd", 0.1, 0.9, 0.0)
+    exchange = Exchange(ranks, model, optimizer)
+    cost = softmax_cost(0.0)
+    learn = Learner(model, optimizer, cost, 0, ranks.place.rank, 1, exchange)
+    ((x, y),) = data((8,), soft=False)
+    x[6] = float("nan")
+    mine = share(8, ranks.place.rank, ranks.world)
+    for sync in (False, True):
+        how = synchronised(model, ranks) if sync else torch.enable_grad()
+        with how, pytest.raises(NonFiniteError) as caught:
+            learn(x[mine], y[mine], 0)
+        assert caught.value.layer == "the pictures on rank 1"
+        assert caught.value.rows == (6,)
+    for name, tensor in model.state_dict().items():
+        assert tensor.equal(before[name]), name
+
+
+def check_parted(ranks):
+    """Weights that differ by one bit on one rank are found and named."""
+    model = network(False)
+    exchange = Exchange(ranks, model, make_optimizer(model, "sgd", 0.1, 0.9, 0.0))
+    exchange.check_equal()
+    with torch.no_grad():
+        if not ranks.first:
+            model.last.bias[1] += 1e-12
+    with pytest.raises(RankError, match=r"differ, first last\.bias"):
+        exchange.check_equal()
+
+
+def check_way(ranks):
+    """All compute as rank 0 has measured, in what every rank is able to do."""
+    asked = []
+
+    def tune(model, batch, start, free, steps):
+        asked.append((len(batch[0]), free))
+        return Choice(way=Way(layout="nchw"), seconds={"nhwc fp32": 2, "nchw fp32": 1})
+
+    data = load_data("digits", cache="off", workers=1)
+    recipe = Recipe(data="digits", cache="off", batch_size=64, accumulate=2)
+    reason = "" if ranks.first else "no bf16 here"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(speed, "FEWEST_STEPS", 1)
+        patch.setattr(speed, "why_not_bf16", lambda device: reason)
+        patch.setattr(speed, "has_compiler", lambda: True)
+        patch.setattr(speed, "tune", tune)
+        settled = speed.settle(network(True), data, recipe, ranks)
+        # Norms that exchange statistics are not compiled.
+        recipe = replace(recipe, sync_batch_norm=True)
+        speed.settle(network(True), data, recipe, ranks)
+    assert speed.way_of(settled.recipe) == Way(layout="nchw")
+    assert settled.measured == {"nhwc fp32": 2000, "nchw fp32": 1000}
+    expected = [(16, Free(compiled=True)), (16, Free())]
+    assert asked == (expected if ranks.first else [])
+    with pytest.raises(SettingError, match="cannot be compiled"):
+        together.check_together(replace(recipe, compile="on"), ranks)
+
+
+def check_words(ranks):
+    said = ranks.words({"rank": ranks.place.rank, "é": [1, None]}, "words")
+    assert [each["rank"] for each in said] == [0, 1]
+    payload = b"\x00\xff weights" * 1000
+    assert ranks.spread(payload if ranks.first else b"", "bytes") == payload
+    assert ranks.largest(3 + ranks.place.rank, "numbers") == 4
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    with joined(Place.of(), torch.device("cpu")) as ranks:
+        for name, check in list(globals().items()):
+            if name.startswith("check_"):
+                check(ranks)
+                if ranks.first:
+                    print("ok", name)

@@ -1,0 +1,50 @@
+"""Starting processes by torchrun, and what they must not leave behind."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+TESTS = Path(__file__).parent
+LONG = 240.0  # seconds; a run that gloo's own timeout had to end would take 1,800
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a start of several processes ended."""
+
+    code: int
+    said: str
+
+
+def launch(program, *words, count=2, restarts=0, fault="none:-1:-1") -> Ended:
+    """Run a program of `tests/` as so many processes; none of them may remain."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc-per-node", str(count), "--max-restarts", str(restarts)]
+    path = os.pathsep.join(
+        [str(TESTS.parent / "src"), os.environ.get("PYTHONPATH", "")]
+    )
+    done = subprocess.run(
+        [*command, str(TESTS / program), *map(str, words)],
+        env={**os.environ, "FAULT": fault, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=LONG,
+    )
+    return Ended(done.returncode, done.stdout + done.stderr)
+
+
+def left_behind(mark) -> list[str]:
+    """Return the commands of processes that still run and have a word in them."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = place.read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if os.fsencode(str(mark)) in words:
+            found.append(place.parent.name)
+    return found
