@@ -22,6 +22,7 @@ from striate.core.findings import (
     Table,
 )
 from striate.core.taps import untouched
+from striate.look.capture import forward
 from striate.look.evidence.evidence import Evidence, evidence
 from striate.look.evidence.question import logits_of
 from striate.look.ledger.ledger import Ledger
@@ -46,6 +47,46 @@ WORDS = {
     "occlusion": "Occlusion",
     "integrated": "Integrated gradients",
 }
+
+
+MARKS = (
+    Column(title="Method", key="method"),
+    Column(title="About", key="about", rank=1),
+    Column(title="Layer", kind="code", key="layer", rank=2),
+    Column(
+        title="Deletion",
+        kind="number",
+        key="deletion",
+        hint="mean probability while its best pixels go first; low is good",
+    ),
+    Column(
+        title="by chance",
+        kind="number",
+        key="deletion_by_chance",
+        hint="the same in random order",
+        rank=3,
+    ),
+    Column(
+        title="Insertion",
+        kind="number",
+        key="insertion",
+        hint="mean probability while its best pixels come first; high is good",
+    ),
+    Column(
+        title="by chance ",
+        kind="number",
+        key="insertion_by_chance",
+        hint="the same in random order",
+        rank=3,
+    ),
+    Column(
+        title="Shuffled weights",
+        kind="number",
+        key="randomised",
+        hint="rank correlation with maps of the network with shuffled weights; "
+        "near 0 is good, above 0.5 is a red stamp",
+    ),
+)
 
 
 def story(
@@ -76,7 +117,7 @@ def story(
 def _answer(subject: Subject, one: Shown, wish: Wish) -> tuple[Section, dict[str, Any]]:
     names = subject.labels.names if subject.labels else None
     with untouched(subject.model), torch.no_grad():
-        odds = logits_of(subject.model(one.x)).softmax(1)[0]
+        odds = logits_of(forward(subject.model, one.x)).softmax(1)[0]
     ranked = odds.argsort(descending=True)[: TOP + 1].tolist()
     found = [_evidence(subject, one, wish, method) for method in wish.methods]
     contrast = _contrast(subject, one, wish, ranked)
@@ -181,51 +222,13 @@ def _detail(each: Evidence) -> str:
 
 def _marks(found: Sequence[Evidence]) -> list[Block]:
     """Return the trust marks as a table, and a red stamp for each blind map."""
-    columns = (
-        Column(title="Method", key="method"),
-        Column(title="About", key="about", rank=1),
-        Column(title="Layer", kind="code", key="layer", rank=2),
-        Column(
-            title="Deletion",
-            kind="number",
-            key="deletion",
-            hint="mean probability while its best pixels go first; low is good",
-        ),
-        Column(
-            title="by chance",
-            kind="number",
-            key="deletion_by_chance",
-            hint="the same in random order",
-            rank=3,
-        ),
-        Column(
-            title="Insertion",
-            kind="number",
-            key="insertion",
-            hint="mean probability while its best pixels come first; high is good",
-        ),
-        Column(
-            title="by chance ",
-            kind="number",
-            key="insertion_by_chance",
-            hint="the same in random order",
-            rank=3,
-        ),
-        Column(
-            title="Shuffled weights",
-            kind="number",
-            key="randomised",
-            hint="rank correlation with maps of the network with shuffled weights; "
-            "near 0 is good, above 0.5 is a red stamp",
-        ),
-    )
     rows = tuple(_row(each) for each in found)
     where = dict.fromkeys(
         f"{each.layer.call}: {each.layer.why}." for each in found if each.layer
     )
     notes = [*where, *(note for each in found for note in each.notes)]
     blocks: list[Block] = [
-        Table(title="Trust marks", columns=columns, rows=rows, note=" ".join(notes))
+        Table(title="Trust marks", columns=MARKS, rows=rows, note=" ".join(notes))
     ]
     for each in found:
         if each.trust is not None and each.trust.blind:
