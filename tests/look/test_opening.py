@@ -26,7 +26,7 @@ def test_lines_add_up_and_reach_the_picture(kind):
     book = Ledger(model, x)
     tree = opened(book, "output", (2,), labels=["a", "b", "c", "d"])
     top = tree.nodes[0]
-    assert top.title.endswith("[2], c")
+    assert top.title.endswith("[2] (class c)")
     assert number(top.value) == pytest.approx(book.open("output", (2,)).value, rel=1e-3)
     nodes = list(walk(top))
     assert 20 < len(nodes) < 400

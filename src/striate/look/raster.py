@@ -13,6 +13,7 @@ from striate.core.findings import Picture
 # Ends and middle of the map for signed values: negative blue, zero pale, positive red.
 _NEGATIVE, _ZERO, _POSITIVE = (33, 86, 165), (238, 238, 234), (190, 45, 40)
 _FOR = (230, 120, 20)  # amber: what speaks for, and borders
+_BLACK, _SPAN = 90, 0.5  # what black becomes under a map, and a level's step
 # Stops of the map for amounts: nothing dark, much light, through blue and amber.
 _AMOUNTS = (
     (12, 14, 28),
@@ -62,9 +63,10 @@ def overlay(pixels: np.ndarray, heat: np.ndarray, signed_map: bool) -> np.ndarra
 
     Example:
         >>> overlay(np.full((1, 1, 1), 80, np.uint8), np.zeros((1, 1)), True).tolist()
-        [[[80, 80, 80]]]
+        [[[130, 130, 130]]]
     """
-    grey = pixels.astype(float).mean(-1, keepdims=True).repeat(3, -1)
+    # Lifted off black: colours upon black are all brown.
+    grey = _BLACK + pixels.astype(float).mean(-1, keepdims=True).repeat(3, -1) * _SPAN
     share = heat / (float(np.abs(heat).max()) or 1.0)
     against = _NEGATIVE if signed_map else _FOR
     colour = np.where(share[..., None] < 0, against, _POSITIVE if signed_map else _FOR)

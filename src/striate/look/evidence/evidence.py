@@ -176,7 +176,10 @@ def _integrated(
 ) -> Tensor:
     shares, gap = integrated_gradients(model, x, question)
     if not notes:
-        notes.append(f"The shares miss the change of score by {gap:+.4f}.")
+        notes.append(
+            "The shares of integrated gradients miss the change of score by "
+            f"{abs(gap):.2g}."
+        )
     return shares.sum(0)
 
 

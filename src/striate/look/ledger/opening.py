@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from striate.core.findings import Node, Tree
-from striate.look.ledger.entry import FUNCTION, PICTURE, SUM, Entry
+from striate.look.ledger.entry import COPY, FUNCTION, PICTURE, SUM, Entry
 from striate.look.ledger.ledger import Ledger
 
 TERMS = 4  # of a sum, opened one by one; the others are added up
@@ -67,7 +67,8 @@ def opened(
 
 _NOTE = (
     "Each number is what the network itself computed; the lines beneath it add up to "
-    "it. The largest terms can be opened, in the end down to pixels."
+    "it. The largest terms can be opened, in the end down to pixels; steps that only "
+    "hand numbers on are passed over."
 )
 
 
@@ -85,8 +86,18 @@ def _terms(book: Ledger, line: _Line) -> list[_Line]:
             value, factor = float(one.values[number]), float(one.weights[number])
             term = f"{_text(value)} × {_text(factor)} = {_text(product)}"
         share = line.weight * abs(product) / total
-        found.append(_Line(book.follow(entry, part, number), term, share))
+        source = _source(book, book.follow(entry, part, number))
+        found.append(_Line(source, term, share))
     return found
+
+
+def _source(book: Ledger, entry: Entry) -> Entry:
+    """Go back over steps that only hand a number on: views, copies, flattening."""
+    while entry.kind == COPY and [part.weights.tolist() for part in entry.parts] == [
+        [1.0]
+    ]:
+        entry = book.follow(entry, 0, 0)
+    return entry
 
 
 def _node(book: Ledger, line: _Line, labels: tuple[str, ...], depth: int) -> Node:
@@ -97,7 +108,7 @@ def _node(book: Ledger, line: _Line, labels: tuple[str, ...], depth: int) -> Nod
     place = list(entry.unit[1:])
     title = f"{book.name(entry.ref)} {place}"
     if labels and entry.ref == book.tape.output and len(place) == 1:
-        title = f"{book.name(entry.ref)} {place}, {labels[place[0]]}"
+        title = f"{book.name(entry.ref)} {place} (class {labels[place[0]]})"
     words = [line.term] if line.term else []
     if entry.kind != PICTURE:
         words.append(_how(entry))

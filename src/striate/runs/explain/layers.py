@@ -210,12 +210,9 @@ def _patches(one: Habits, part: Part, box: BoxOf, labels: Sequence[str]) -> Imag
     drawn = []
     for channel in order[:CHANNELS]:
         spots = [spot for spot in one.spots[channel] if spot.value > 0]
-        tiles = [_patch(part, spot, box) for spot in spots]
-        if not tiles:
+        if not spots:
             continue
-        height = max(len(t) for t in tiles)
-        width = max(t.shape[1] for t in tiles)
-        row = tile([_padded(t, height, width) for t in tiles], columns=len(tiles))
+        row = tile(_cut(part, spots, box), columns=len(spots))
         share = float(one.selectivity[channel])
         favourite = labels[one.favourites[channel]]
         detail = f"selectivity {share:.2f}, most for {favourite}"
@@ -223,23 +220,24 @@ def _patches(one: Habits, part: Part, box: BoxOf, labels: Sequence[str]) -> Imag
     return Images(title=one.call, pictures=tuple(drawn))
 
 
-def _patch(part: Part, spot: Spot, box: BoxOf) -> np.ndarray:
-    pixels = part.pixels[spot.picture].numpy()
-    found = box(spot.row, spot.column)
-    if found is not None:
-        (top, bottom), (left, right) = found
-        pixels = pixels[top : bottom + 1, left : right + 1]
-    if pixels.shape[-1] != 3:
-        grey = pixels.mean(-1, keepdims=True).round().astype(np.uint8)
-        pixels = grey.repeat(3, -1)
-    return enlarge(pixels, PATCH)
-
-
-def _padded(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Lay a patch on neutral ground: fields are cut short at the border."""
-    ground = np.full((height, width, 3), 128, np.uint8)
-    ground[: pixels.shape[0], : pixels.shape[1]] = pixels[:height, :width]
-    return ground
+def _cut(part: Part, spots: Sequence[Spot], box: BoxOf) -> list[np.ndarray]:
+    """Cut patches of one size; where the border cuts a field short, grey stands in."""
+    everything = tuple((0, side - 1) for side in part.pixels.shape[1:3])
+    boxes = [box(spot.row, spot.column) or everything for spot in spots]
+    sides = [max(b[axis][1] - b[axis][0] + 1 for b in boxes) for axis in (0, 1)]
+    found = []
+    for spot, ((top, bottom), (left, right)) in zip(spots, boxes, strict=True):
+        pixels = part.pixels[spot.picture].numpy()[top : bottom + 1, left : right + 1]
+        if pixels.shape[-1] != 3:
+            grey = pixels.mean(-1, keepdims=True).round().astype(np.uint8)
+            pixels = grey.repeat(3, -1)
+        ground = np.full((*sides, 3), 128, np.uint8)
+        # Cut at its first row, it ends where the others end.
+        down = sides[0] - len(pixels) if top == 0 else 0
+        across = sides[1] - pixels.shape[1] if left == 0 else 0
+        ground[down : down + len(pixels), across : across + pixels.shape[1]] = pixels
+        found.append(enlarge(ground, PATCH))
+    return found
 
 
 def _table(subject: Subject, one: Shown) -> Section:

@@ -55,26 +55,26 @@ MARKS = (
     Column(title="Layer", kind="code", key="layer", rank=2),
     Column(
         title="Deletion",
-        kind="number",
+        kind="percent",
         key="deletion",
         hint="mean probability while its best pixels go first; low is good",
     ),
     Column(
-        title="by chance",
-        kind="number",
+        title="Deletion, random",
+        kind="percent",
         key="deletion_by_chance",
         hint="the same in random order",
         rank=3,
     ),
     Column(
         title="Insertion",
-        kind="number",
+        kind="percent",
         key="insertion",
         hint="mean probability while its best pixels come first; high is good",
     ),
     Column(
-        title="by chance ",
-        kind="number",
+        title="Insertion, random",
+        kind="percent",
         key="insertion_by_chance",
         hint="the same in random order",
         rank=3,
@@ -172,13 +172,13 @@ def _contrast(
     """Hold the answer against the class asked for, the truth, or the runner-up."""
     against: int | str | None = wish.against
     if against is None:
-        others = [i for i in ranked if i != _number(subject, wish, ranked)]
+        own = _number(subject, wish, ranked)
+        others = [i for i in ranked if i != own]
+        if one.truth is not None and subject.labels is not None:
+            others = [i for i in [subject.labels.index(one.truth)] if i != own] + others
         if not others:
             return None
         against = others[0]
-        if one.truth is not None and subject.labels is not None:
-            true = subject.labels.index(one.truth)
-            against = true if true in others else against
     return evidence(
         subject.model,
         one.x,
@@ -256,7 +256,7 @@ def _row(each: Evidence) -> tuple[Cell, ...]:
             marks.deletion_by_chance,
             marks.insertion,
             marks.insertion_by_chance,
-            marks.randomised,
+            None if marks.randomised is None else round(marks.randomised, 2),
         )
     layer = each.layer.call if each.layer else None
     return (WORDS[each.method], each.question.words, layer, *numbers)
