@@ -154,7 +154,7 @@ FLAGS = {
     "predict": "--json --out",
     "summary": "--against --batch-size --csv --depth --effective --explain "
     "--html --image-size --in-chans --json --num-classes --real",
-    "explain": "--against --image-size --in-chans --json --layer --method "
+    "explain": "--against --also --image-size --in-chans --json --layer --method "
     "--num-classes --open --out --overwrite --seed --target --weights",
     "compare": "--html --json --part",
     "data": "--json",

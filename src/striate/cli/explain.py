@@ -45,6 +45,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="UNIT",
         help="print one number's arithmetic and stop: 'conv2 3,10,12' or 'output 7'",
     )
+    parser.add_argument(
+        "--also",
+        metavar="NAMES",
+        help="of a run, with commas: set (evidence over the whole set), invariance "
+        "(pictures moved, pools exchanged)",
+    )
     parser.add_argument("--weights", type=Path, metavar="FILE", help="for a name")
     parser.add_argument("--image-size", metavar="SIZE", help="side, or HEIGHTxWIDTH")
     parser.add_argument("--in-chans", type=int, metavar="N", help="picture channels")
@@ -100,6 +106,7 @@ def _wish(options: argparse.Namespace) -> Wish:
         methods=tuple(options.method.split(",")),
         layer=options.layer,
         seed=options.seed,
+        also=tuple(options.also.split(",")) if options.also else (),
     )
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
-import torch
 
 from striate.audit.layer import shape_text
 from striate.audit.network import Audit, audit
@@ -32,7 +31,7 @@ from striate.look.patches import Habits, Spot, habits
 from striate.look.raster import enlarge, framed, overlay, picture, tile
 from striate.look.spatial import calls_of, place
 from striate.look.statistics import activation_statistics
-from striate.runs.explain.shown import Shown, Wish
+from striate.runs.explain.shown import Shown, Wish, some
 from striate.runs.explain.subject import Subject
 from striate.runs.gallery import evenly
 
@@ -152,7 +151,7 @@ def _habits(subject: Subject, calls: Sequence[str]) -> Section:
     """Show what channels look for: the data's places that excite them most."""
     assert subject.run is not None  # noqa: S101 - asked by the caller
     run = subject.run
-    part = _some(run.data.parts[run.judged_part])
+    part = some(run.data.parts[run.judged_part], LOOKED_AT)
     batches = Batches(
         part=part, preprocess=subject.preprocess, batch_size=64, shuffle=False
     )
@@ -169,17 +168,6 @@ def _habits(subject: Subject, calls: Sequence[str]) -> Section:
         "that excite them most, cut out by their exact receptive field."
     )
     return Section(title="What channels look for", lead=lead, blocks=tuple(blocks))
-
-
-def _some(part: Part) -> Part:
-    if len(part) <= LOOKED_AT:
-        return part
-    index = torch.arange(LOOKED_AT) * len(part) // LOOKED_AT
-    return Part(
-        pixels=part.pixels[index],
-        labels=part.labels[index],
-        paths=tuple(part.paths[i] for i in index.tolist()),
-    )
 
 
 BoxOf = Callable[[int, int], tuple[tuple[int, int], ...] | None]

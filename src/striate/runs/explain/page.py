@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from striate.core.errors import SettingError
 from striate.core.findings import (
     Block,
     Cell,
@@ -31,9 +32,11 @@ from striate.look.ledger.shares import shares
 from striate.look.raster import enlarge, overlay, picture
 from striate.report.plain import records
 from striate.report.words import percent
+from striate.runs.explain.invariance import invariance_section
 from striate.runs.explain.layers import field_section, layer_sections
 from striate.runs.explain.shown import Shown, Wish
 from striate.runs.explain.subject import Subject
+from striate.runs.explain.whole import whole_section
 
 SIDE = 196  # pixels a picture of evidence is drawn high, at least
 TOP = 3  # answers shown
@@ -105,13 +108,35 @@ def story(
     sections.append(_ledger(subject, first, book, answer, wish))
     sections.append(field_section(subject, first, data[0]["layer"], wish))
     sections.extend(layer_sections(subject, first))
+    more, found = _also(subject, wish)
+    sections.extend(more)
     page = Page(
         title=f"Inside {subject.name}",
         subtitle="What the network saw, and why it answered so.",
         sections=tuple(sections),
         footer="The network was left as it was. Every figure is computed, none drawn.",
     )
-    return page, {"network": subject.name, "pictures": data}
+    return page, {"network": subject.name, "pictures": data, **found}
+
+
+ALSO = {"set": whole_section, "invariance": invariance_section}
+
+
+def _also(subject: Subject, wish: Wish) -> tuple[list[Section], dict[str, Any]]:
+    """Return the parts that were asked for besides.
+
+    Raises:
+        SettingError: The network is of no run, so that there is no set.
+    """
+    if wish.also and subject.run is None:
+        what = f"{', '.join(wish.also)}: there is no set to look at"
+        raise SettingError(what, where=subject.name, fix="explain a run")
+    sections, data = [], {}
+    for name in wish.also:
+        assert subject.run is not None  # noqa: S101 - refused above
+        section, data[name] = ALSO[name](subject.run)
+        sections.append(section)
+    return sections, data
 
 
 def _answer(subject: Subject, one: Shown, wish: Wish) -> tuple[Section, dict[str, Any]]:

@@ -10,6 +10,8 @@ import numpy as np
 from torch import Tensor
 
 from striate.core.errors import DataError, SettingError
+from striate.core.registry import unknown
+from striate.data.part import Part
 from striate.data.picture.preprocess import file_to_input, normalise
 from striate.data.picture.reading import UndecodableError, read_file
 from striate.look.evidence.question import Class
@@ -20,6 +22,7 @@ from striate.runs.run import Run
 
 METHODS = (AUTO, "occlusion", "integrated")
 MOST = 6  # pictures on a page
+ALSO = ("set", "invariance")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +38,11 @@ class Wish:
         unit: A unit to open and to draw the field of: a layer's name and its place;
             the strongest of the evidence's layer where None.
         seed: Of the trust marks.
+        also: Parts that take longer, of a run: `set` (evidence over the whole set),
+            `invariance` (pictures moved, pools exchanged).
+
+    Raises:
+        UnknownNameError: A part of the page has no such name.
     """
 
     target: Class | None = None
@@ -43,6 +51,12 @@ class Wish:
     layer: str = AUTO
     unit: tuple[str, tuple[int, ...]] | None = None
     seed: int = 0
+    also: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in self.also:
+            if name not in ALSO:
+                raise unknown("part of the page", name, ALSO)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +102,13 @@ def _shown(
 ) -> Shown:
     x = normalise(pixels[None], subject.preprocess)
     return Shown(name=name, pixels=pixels.numpy(), x=x, truth=truth)
+
+
+def some(part: Part, most: int) -> Part:
+    """Return a part, or as many of its pictures, spread evenly, as are wanted."""
+    if len(part) <= most:
+        return part
+    return part.take([i * len(part) // most for i in range(most)])
 
 
 def own_pictures(subject: Subject) -> list[Shown]:

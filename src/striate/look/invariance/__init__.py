@@ -1,0 +1,1 @@
+"""What does it forgive? Answers and features while pictures move."""

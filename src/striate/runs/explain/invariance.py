@@ -1,0 +1,207 @@
+"""The part of an explanation that moves pictures: what a trained network forgives."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import sqrt
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from striate.core.errors import GeometryError
+from striate.core.findings import Block, Cell, Column, Curve, Section, Series, Table
+from striate.data.batches import Batches
+from striate.data.part import Part
+from striate.look.invariance.moves import MOVES, move_of
+from striate.look.invariance.one_pixel import one_pixel
+from striate.look.invariance.response import OUTPUT, Response, respond
+from striate.look.spatial import calls_of
+from striate.runs.explain.pooling import POOLS, last_dense, refit, with_pool
+from striate.runs.explain.shown import some
+from striate.runs.gallery import evenly
+from striate.runs.run import Run
+
+MOVED = 300  # pictures, each moved some fifty times
+FITTED = 2000  # training pictures that a dense layer is fitted to
+LAYERS = 4  # whose features are compared
+
+Batch = tuple[Tensor, Tensor]
+
+
+def invariance_section(run: Run) -> tuple[Section, dict[str, Any]]:
+    """Measure a run's network on moved pictures, and its base under other pools."""
+    part = some(run.data.parts[run.judged_part], MOVED)
+    batches = _batches(run, part)
+    shapes = calls_of(run.model, batches[0][0])
+    maps = [c for c, s in shapes.items() if len(s) == 3 and s[1] * s[2] > 1]
+    inner = [c for c in maps if not any(o.startswith(f"{c}.") for o in maps)]
+    moves = [move for move in MOVES.values() if _fits(move.name, run)]
+    found = respond(run.model, batches, moves, evenly(inner, LAYERS))
+    blocks: list[Block] = []
+    for each in found:
+        blocks.append(_answers(each))
+        blocks.append(_features(each))
+    pools = _pools(run, batches)
+    blocks += _pool_blocks(pools)
+    data: dict[str, Any] = {
+        "pictures": len(part),
+        "moves": [_plain(each) for each in found],
+        "pools": {kind: _plain(each) for kind, each in pools.items()},
+    }
+    if part.pixels.shape[-1] == 1:
+        pixel, data["one_pixel"] = _one_pixel(part)
+        blocks.append(pixel)
+    lead = (
+        f"{len(part)} {run.judged_part} pictures, moved by growing amounts. Accuracy "
+        "says what is right, consistency what stays the answer it was; the distance "
+        "of features is 0 where nothing was noticed and 1 where another picture of "
+        "the set would be as far."
+    )
+    return Section(title="What it forgives", lead=lead, blocks=tuple(blocks)), data
+
+
+def _fits(name: str, run: Run) -> bool:
+    height, width = run.preprocess.spec.shape[1:]
+    return name != "shift" or min(height, width) > max(MOVES[name].amounts)
+
+
+def _batches(run: Run, part: Part) -> list[Batch]:
+    made = Batches(part=part, preprocess=run.preprocess, batch_size=100, shuffle=False)
+    return list(made(0))
+
+
+def _answers(found: Response) -> Curve:
+    half = _half(found.accuracy, found.pictures)
+    return Curve(
+        title=f"Answers under {found.move}",
+        x_label=found.unit,
+        y_label="share of pictures",
+        series=(
+            Series(
+                name="accuracy",
+                x=found.amounts,
+                y=found.accuracy,
+                low=tuple(max(0.0, y - h) for y, h in half),
+                high=tuple(min(1.0, y + h) for y, h in half),
+            ),
+            Series(name="consistency", x=found.amounts, y=found.consistency),
+        ),
+        percent_y=True,
+    )
+
+
+def _half(shares: Sequence[float], count: int) -> list[tuple[float, float]]:
+    """Return each share with half its 95 % interval.
+
+    The copies of one picture are not independent: each picture counts once.
+    """
+    return [(y, 1.96 * sqrt(y * (1 - y) / count)) for y in shares]
+
+
+def _features(found: Response) -> Curve:
+    return Curve(
+        title=f"Features under {found.move}",
+        x_label=found.unit,
+        y_label="distance, 1 = another picture",
+        series=tuple(
+            Series(name=name, x=found.amounts, y=values)
+            for name, values in found.distance.items()
+        ),
+    )
+
+
+def _pools(run: Run, batches: list[Batch]) -> dict[str, Response]:
+    """Return the response to shifts under each kind of pool; none where none fits."""
+    name = last_dense(run.model)
+    if name is None or not _fits("shift", run):
+        return {}
+    train = _batches(run, some(run.data.parts["train"], FITTED))
+    found = {}
+    for kind in POOLS:
+        model, count = with_pool(run.model, kind)
+        if not count:
+            return {}
+        try:
+            refit(model, train, name)
+            found[kind] = respond(model, batches, [move_of("shift")])[0]
+        except GeometryError:
+            continue
+    return found
+
+
+def _pool_blocks(pools: dict[str, Response]) -> list[Block]:
+    if not pools:
+        return []
+    columns = (
+        Column(title="Pool", key="pool"),
+        Column(title="Accuracy", kind="percent", key="accuracy"),
+        *(
+            Column(title=f"Same at {pixels} px", kind="percent", key=f"same_{pixels}")
+            for pixels in (1, 2, 4)
+        ),
+        Column(title="Distance at 1 px", kind="number", key="distance_1"),
+    )
+    rows: list[tuple[Cell, ...]] = [
+        (
+            kind,
+            one.accuracy[0],
+            *(one.consistency[pixels] for pixels in (1, 2, 4)),
+            round(one.distance[OUTPUT][1], 3),
+        )
+        for kind, one in pools.items()
+    ]
+    note = (
+        "One trained base: the convolutions are the run's own, every pool is "
+        "exchanged, and the last dense layer is fitted again for each kind alike. "
+        "Same: the answer is the one given without a shift."
+    )
+    curve = Curve(
+        title="Pools under shift",
+        x_label="pixels, in four directions",
+        y_label="same answer",
+        series=tuple(
+            Series(name=kind, x=one.amounts, y=one.consistency)
+            for kind, one in pools.items()
+        ),
+        percent_y=True,
+    )
+    return [
+        Table(title="Other pools", columns=columns, rows=tuple(rows), note=note),
+        curve,
+    ]
+
+
+def _one_pixel(part: Part) -> tuple[Table, dict[str, float]]:
+    """Repeat the notes' experiment over pictures: brighter than half is ink."""
+    grey = torch.stack([part.pixels[i] for i in range(len(part))])[..., 0].float() / 255
+    found = one_pixel(grey)
+    first = found[0].mean or 1.0
+    columns = (
+        Column(title="Where", key="stage"),
+        Column(title="Cells", kind="integer", key="cells"),
+        Column(title="Changed", kind="number", key="changed"),
+        Column(title="against the picture", kind="percent", key="less"),
+        Column(title="of its cells", kind="percent", key="share"),
+    )
+    rows: tuple[tuple[Cell, ...], ...] = tuple(
+        (one.stage, one.cells, round(one.mean, 1), one.mean / first - 1, one.share)
+        for one in found
+    )
+    note = (
+        "Black and white, one pixel to the right; a vertical-edge filter, then 2×2 "
+        "max pooling. Pooling leaves a quarter of the cells: taking every other cell "
+        "does too and says how much of the fall that alone makes."
+    )
+    table = Table(title="One pixel to the right", columns=columns, rows=rows, note=note)
+    return table, {one.stage: one.mean for one in found}
+
+
+def _plain(found: Response) -> dict[str, Any]:
+    return {
+        "move": found.move,
+        "amounts": list(found.amounts),
+        "accuracy": list(found.accuracy),
+        "consistency": list(found.consistency),
+        "distance": {name: list(values) for name, values in found.distance.items()},
+    }
