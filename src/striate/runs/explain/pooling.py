@@ -51,12 +51,11 @@ class OtherPool(nn.Module):
         3.0
     """
 
-    def __init__(self, kind: str, like: nn.Module) -> None:
+    def __init__(self, kind: str, like: nn.MaxPool2d | nn.AvgPool2d) -> None:
         super().__init__()
         self.kind = kind
         self.like = like
-        stride = like.stride
-        self.step = int(stride if isinstance(stride, int) else stride[0])
+        self.step = _step(like)
 
     def forward(self, x: Tensor) -> Tensor:
         """Pool, and cut to the size that the network counts on."""
@@ -68,8 +67,13 @@ class OtherPool(nn.Module):
         return found
 
 
+def _step(pool: nn.MaxPool2d | nn.AvgPool2d) -> int:
+    stride = pool.stride
+    return int(stride if isinstance(stride, int) else stride[0])
+
+
 def with_pool(model: nn.Module, kind: str) -> tuple[nn.Module, int]:
-    """Return a copy of a network whose striding pools are of another kind, and how many.
+    """Return a copy of a network with other striding pools, and how many there are.
 
     Args:
         model: Any network; its pools have to be modules.
@@ -86,9 +90,8 @@ def with_pool(model: nn.Module, kind: str) -> tuple[nn.Module, int]:
     for parent in list(copy.modules()):
         for name, child in parent.named_children():
             if isinstance(child, nn.MaxPool2d | nn.AvgPool2d):
-                pool = OtherPool(kind, child)
-                if pool.step > 1:
-                    setattr(parent, name, pool)
+                if _step(child) > 1:
+                    setattr(parent, name, OtherPool(kind, child))
                     count += 1
     return copy, count
 
@@ -144,7 +147,7 @@ def _fit(layer: nn.Linear, rows: Tensor, labels: Tensor) -> None:
         return found
 
     with torch.enable_grad():
-        search.step(cost)  # type: ignore[arg-type]
+        search.step(cost)  # type: ignore[no-untyped-call]
     with torch.no_grad():
         own = layer.bias is not None
         layer.weight.copy_(weight / size)

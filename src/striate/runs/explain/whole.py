@@ -88,7 +88,8 @@ def _mistakes(run: Run) -> list[Picture]:
 def _colour(pixels: np.ndarray) -> np.ndarray:
     if pixels.shape[-1] == 3:
         return pixels
-    return pixels.mean(-1, keepdims=True).round().astype(np.uint8).repeat(3, -1)
+    grey = pixels.mean(-1, keepdims=True).round().astype(np.uint8)
+    return np.asarray(grey.repeat(3, -1))
 
 
 def _classes(run: Run, part: Part, found: WholeSet) -> Images:
