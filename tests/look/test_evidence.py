@@ -183,10 +183,10 @@ def test_the_layer_is_chosen_and_said():
     assert place(stranger(InPlace), x).call == "body.1"
     assert place(stranger(Reused), x).call == "relu #3"
     branches = create_model("googlenet_no_aux", num_classes=4, image_size=64)
-    assert place(branches, picture(3, 64)).call == "features.inception5b"
+    assert place(branches, picture(3, 64)).call == "features.inception4e"
     chosen = place(stranger(Functional), x)
     assert (chosen.call, chosen.shape) == ("top", (10, 6, 6))
-    assert chosen.why == "the last layer with height and width, 6×6×10"
+    assert chosen.why == "the last layer with maps of 4×4 or finer, 6×6×10"
     assert calls_of(stranger(Reused), x)["again #2"] == (6, 16, 16)
     assert evidence(stranger(Reused), x, layer="relu", trust=False).layer.call == "relu"
 

@@ -13,6 +13,7 @@ from striate.core.taps import leaves, untouched, visited
 from striate.look.capture import check_batch, chosen, forward, module_of
 
 AUTO = "auto"
+FINE = 4  # cells a side: maps of fewer say little about where
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,10 +45,11 @@ def calls_of(model: nn.Module, x: Tensor) -> dict[str, tuple[int, ...]]:
 def _heard(
     model: nn.Module, x: Tensor
 ) -> tuple[dict[str, tuple[int, ...]], str | None]:
-    """Return all calls and shapes, and the last call that made a map."""
+    """Return all calls and shapes, and the last call that made a fine map, or any."""
     check_batch(x)
     shapes: dict[str, tuple[int, ...]] = {}
     last: list[tuple[str, Tensor]] = []
+    fine: list[str] = []
     inner = set(leaves(model))
 
     def note(call: str, output: object) -> None:
@@ -56,13 +58,19 @@ def _heard(
         shapes[call] = tuple(output.shape[1:])
         # A container that hands its last layer's map on has made none.
         own = module_of(call) in inner or not last or last[0][1] is not output
-        if _is_map(shapes[call]) and own:
+        if not _is_map(shapes[call]):
+            return
+        if own:
             last[:] = [(call, output)]
+        if own and min(shapes[call][1:]) >= FINE:
+            fine[:] = [call]
 
     names = [name for name, _ in model.named_modules() if name]
     with untouched(model), visited(model, names, note), torch.no_grad():
         forward(model, x[:1])
-    return shapes, last[0][0] if last else None
+    if not fine:
+        return shapes, last[0][0] if last else None
+    return shapes, fine[0]
 
 
 def _is_map(shape: tuple[int, ...]) -> bool:
@@ -70,7 +78,9 @@ def _is_map(shape: tuple[int, ...]) -> bool:
 
 
 def place(model: nn.Module, x: Tensor, layer: str = AUTO) -> Place:
-    """Return the layer to look at: the one named, or the last with height and width.
+    """Return the layer to look at: the one named, or the last whose maps are fine.
+
+    Fine is 4×4 cells or more; where no layer has that, the last with height and width.
 
     Raises:
         UnknownNameError: No layer has this name; lists the right ones.
@@ -88,7 +98,9 @@ def place(model: nn.Module, x: Tensor, layer: str = AUTO) -> Place:
     if call is None:
         what = "no layer's output has height and width"
         raise GeometryError(what, fix="occlusion and integrated gradients need none")
-    why = f"the last layer with height and width, {_text(spatial[call])}"
+    few = min(spatial[call][1:]) < FINE
+    what = "with height and width" if few else f"with maps of {FINE}×{FINE} or finer"
+    why = f"the last layer {what}, {_text(spatial[call])}"
     return Place(call=call, shape=spatial[call], why=why)
 
 

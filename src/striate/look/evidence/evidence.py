@@ -74,7 +74,7 @@ def evidence(
             average pooling, else Grad-CAM.
         target: A class by name or number; the network's own answer where None.
         against: A second class: "why this rather than that?".
-        layer: A dotted name; `auto` is the last layer with height and width.
+        layer: A dotted name; `auto` is the last whose maps have 4×4 cells.
         labels: Class names in output order.
         trust: Compute the trust marks: some 100 forward passes.
         seed: Of the marks' random parts.

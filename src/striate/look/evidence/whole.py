@@ -72,7 +72,7 @@ def whole_set(
         model: Any classifier; left as it was.
         batches: Pictures as the network takes them.
         classes: How many outputs it has.
-        layer: A dotted name; `auto` is the last layer with height and width.
+        layer: A dotted name; `auto` is the last whose maps have 4×4 cells.
 
     Raises:
         DataError: There are no pictures.

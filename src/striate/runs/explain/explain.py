@@ -64,7 +64,7 @@ def explain(
             pooling, else Grad-CAM.
         target: A class by name or number; the network's own answer where None.
         against: A second class: "why this rather than that?".
-        layer: A dotted name; `auto` is the last layer with height and width.
+        layer: A dotted name; `auto` is the last whose maps have 4×4 cells.
         labels: Class names in output order; a run has its own.
         trust: Compute the trust marks: some 100 forward passes.
 

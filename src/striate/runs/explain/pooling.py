@@ -89,10 +89,9 @@ def with_pool(model: nn.Module, kind: str) -> tuple[nn.Module, int]:
     count = 0
     for parent in list(copy.modules()):
         for name, child in parent.named_children():
-            if isinstance(child, nn.MaxPool2d | nn.AvgPool2d):
-                if _step(child) > 1:
-                    setattr(parent, name, OtherPool(kind, child))
-                    count += 1
+            if isinstance(child, nn.MaxPool2d | nn.AvgPool2d) and _step(child) > 1:
+                setattr(parent, name, OtherPool(kind, child))
+                count += 1
     return copy, count
 
 
