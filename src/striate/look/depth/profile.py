@@ -60,7 +60,8 @@ def depth_profile(
         GeometryError: The network refuses the batch or gives no class scores.
 
     Example:
-        >>> deep = [layer for _ in range(8) for layer in (nn.Linear(4, 4), nn.Sigmoid())]
+        >>> pairs = [(nn.Linear(4, 4), nn.Sigmoid()) for _ in range(8)]
+        >>> deep = [layer for pair in pairs for layer in pair]
         >>> model = nn.Sequential(nn.Flatten(), *deep, nn.Linear(4, 2))
         >>> found = depth_profile(model, torch.rand(5, 1, 2, 2), torch.zeros(5).long())
         >>> len(found), found[0].gradient < found[-1].gradient / 1000
