@@ -132,8 +132,11 @@ def rate(levels: Sequence[Level]) -> float:
     means half with every layer further from the answer, 1 that all layers learn alike.
 
     Example:
-        >>> rate([Level(name="", depth=d, activation=1.0, gradient=2.0**d, update=0.0)
-        ...       for d in (1, 2, 3)])
+        >>> levels = [
+        ...     Level(name="", depth=d, activation=1.0, gradient=2.0**d, update=0.0)
+        ...     for d in (1, 2, 3)
+        ... ]
+        >>> round(rate(levels), 9)
         0.5
     """
     points = [(one.depth, log(one.gradient)) for one in levels if one.gradient > 0]
