@@ -80,6 +80,30 @@ def test_a_run_explains_its_surest_and_its_worst(striate, shared_run):
     assert again.json["folder"] == f"{folder}-2"
 
 
+def test_a_run_shows_its_whole_set_and_what_it_forgives(
+    striate, shared_run, file, photo, tmp_path
+):
+    words = ("--also", "set,invariance", "--method", "gradcam", "--json")
+    found = striate("explain", shared_run.path, *words, "--out", tmp_path / "all").json
+    rows = found["set"]["classes"]
+    judged = len(shared_run.predictions(shared_run.judged_part).paths)
+    assert sum(row["pictures"] for row in rows) + found["set"]["flat"] == judged
+    moves = {one["move"]: one for one in found["invariance"]["moves"]}
+    assert set(moves) == {"shift", "rotation", "scale", "shear", "colour"}
+    assert all(one["consistency"][0] == 1 for one in moves.values())
+    pools = found["invariance"]["pools"]
+    assert not pools or set(pools) >= {"max", "average", "strided", "blur"}
+    page = (tmp_path / "all" / "report.html").read_text()
+    for words in ("Over the whole set", "Where evidence sits", "What it forgives"):
+        assert words in page
+    said = striate("explain", f"{file}:Net", photo, "--also", "set")
+    assert said.code == 2
+    assert "no set to look at" in said.err
+    said = striate("explain", shared_run.path, "--also", "sets")
+    assert said.code == 2
+    assert "no part of the page is called 'sets'" in said.err
+
+
 def test_a_file_of_your_own_with_pictures(striate, file, photo, tmp_path):
     words = ("--image-size", "24x32", "--target", "#1", "--against", "#0")
     method = ("--method", "gradcam,layercam,scorecam", "--out", tmp_path / "mine")

@@ -242,6 +242,8 @@ def _caption(each: Evidence) -> str:
 def _detail(each: Evidence) -> str:
     if each.trust is not None and each.trust.blind:
         return "RED STAMP: does not depend on the weights"
+    if _is_empty(each):
+        return "empty: on balance nothing there speaks for it"
     return f"at {each.layer.call}" if each.layer else "in the picture itself"
 
 
@@ -256,7 +258,14 @@ def _marks(found: Sequence[Evidence]) -> list[Block]:
         Table(title="Trust marks", columns=MARKS, rows=rows, note=" ".join(notes))
     ]
     for each in found:
-        if each.trust is not None and each.trust.blind:
+        if _is_empty(each):
+            text = (
+                f"{_caption(each)} is empty: weighed together, the layer's maps speak "
+                "against the answer everywhere. Its marks are those of an arbitrary "
+                "order; look at another layer or method."
+            )
+            blocks.append(Prose(text=text, tone="warning"))
+        elif each.trust is not None and each.trust.blind:
             text = (
                 f"{_caption(each)} looks the same with shuffled weights: it shows the "
                 "picture, not what the network learnt. Do not read it as evidence."
@@ -269,6 +278,10 @@ def _marks(found: Sequence[Evidence]) -> list[Block]:
             )
             blocks.append(Prose(text=text, tone="warning"))
     return blocks
+
+
+def _is_empty(each: Evidence) -> bool:
+    return not each.signed and not bool(each.heat.any())
 
 
 def _row(each: Evidence) -> tuple[Cell, ...]:
