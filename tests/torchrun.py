@@ -24,10 +24,10 @@ def launch(program, *words, count=2, restarts=0, fault="none:-1:-1") -> Ended:
     """Run a program of `tests/` as so many processes; none of them may remain."""
     command = ["-m", "torch.distributed.run", "--standalone"]
     command += ["--nproc-per-node", str(count), "--max-restarts", str(restarts)]
-    return start(*command, TESTS / program, *words, fault=fault)
+    return run_python(*command, TESTS / program, *words, fault=fault)
 
 
-def start(*words, fault="none:-1:-1") -> Ended:
+def run_python(*words, fault="none:-1:-1") -> Ended:
     """Run what follows `python`, and wait for its end."""
     path = os.pathsep.join(
         [str(TESTS.parent / "src"), os.environ.get("PYTHONPATH", "")]
