@@ -1,7 +1,9 @@
 """Run `striate …` as one of several ranks, in one of which something goes wrong.
 
 `FAULT=kind:rank:step` in the environment says what, where and before which step, at the
-first start only: what torchrun starts again is sound.
+first start only: what torchrun starts again is sound. Of several command lines with
+`then` between them the last has the fault, and is all that is started again: importing
+torch takes longer than a short run.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import torch
 from striate.cli.main import main
 from striate.engine.ranks.exchange import Exchange
 from striate.engine.ranks.step import SharedStep
+from striate.runs import story
 
 KIND, RANK, STEP = os.environ.get("FAULT", "none:-1:-1").split(":")
 RANK, STEP = int(RANK), int(STEP)
@@ -45,9 +48,12 @@ FAULTS = {
 _learn, _exchange = SharedStep._take, Exchange.__call__
 
 
+FIRST = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0"
+
+
 def _mine(step: int) -> bool:
-    first = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0"
-    return first and int(os.environ["RANK"]) == RANK and step == STEP
+    mine = int(os.environ["RANK"]) == RANK and step == STEP
+    return FIRST and not before and mine
 
 
 def learn(self, x, y, step):
@@ -65,6 +71,24 @@ def exchange(self, step, cost, pictures, failed):
     return _exchange(self, step, cost, pictures, failed)
 
 
+def commands(words: list[str]) -> list[list[str]]:
+    """Split at `then`."""
+    found: list[list[str]] = [[]]
+    for word in words:
+        if word == "then":
+            found.append([])
+        else:
+            found[-1].append(word)
+    return found
+
+
 SharedStep._take = learn
 Exchange.__call__ = exchange
-sys.exit(main())
+# Drawn by rank 0 alone, by a library that takes longer to import than the run lasts.
+story.save_curve = story.save_matrix = lambda block, path: None
+*before, last = commands(sys.argv[1:])
+while FIRST and before:
+    if code := main(before[0]):
+        sys.exit(code)
+    del before[0]
+sys.exit(main(last))

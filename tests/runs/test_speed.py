@@ -32,11 +32,6 @@ HALF = Choice(
 
 
 @pytest.fixture
-def no_report(monkeypatch):
-    monkeypatch.setattr(room, "write_report", lambda run: None)
-
-
-@pytest.fixture
 def chosen(monkeypatch):
     """Count measurements, each of which finds nchw bf16; every run is long enough."""
     asked = []
