@@ -133,9 +133,7 @@ def _step(channels: int, stride: int, blur: int) -> tuple[int, dict[str, nn.Modu
     return 1, {"blur": BlurPool(channels, blur, stride)}
 
 
-def basic_body(
-    channels: int, width: int, stride: int, blur: int = 0
-) -> nn.Sequential:
+def basic_body(channels: int, width: int, stride: int, blur: int = 0) -> nn.Sequential:
     """Return two 3×3 convolutions, the first with the stride (figure 5, left).
 
     Args:
