@@ -16,6 +16,7 @@ from striate.models.resnet import IMAGENET, Design, resnet
 from striate.models.weights import load_pretrained
 
 PAIRS = {"resnetblur18": "resnet18", "resnetblur50": "resnet50_v1_5"}
+NAMES = ("resnetblur18", "antialiased_resnet18", "antialiased_resnet18_slim")
 TRIANGLE = torch.tensor([1.0, 2.0, 1.0]) / 4
 
 
@@ -46,7 +47,7 @@ def by_hand(model, x, blurred_shortcut):
     return model.head(x.mean((2, 3)))
 
 
-@pytest.mark.parametrize("name", ["resnetblur18", "antialiased_resnet18"])
+@pytest.mark.parametrize("name", NAMES)
 def test_eighteen_layers_written_out_by_hand(name):
     model = create_model(name, num_classes=5, image_size=(65, 48), seed=1).eval()
     x = torch.randn(2, 3, 65, 48, generator=torch.Generator().manual_seed(2))

@@ -44,6 +44,11 @@ COUNTS = {
     # A blur has no parameters (Zhang 2019).
     "resnetblur18": (11_689_512, TIMM),
     "antialiased_resnet18": (11_689_512, TIMM),
+    # conv1, four stages and the head.
+    "antialiased_resnet18_slim": (
+        4_768 + 37_120 + 131_712 + 525_568 + 2_099_712 + 257_000,
+        OURS,
+    ),
     "resnetblur50": (25_557_032, TIMM),
     "antialiased_resnet50": (25_557_032, TIMM),
     "resnet101": (44_549_160, MISSION),

@@ -30,7 +30,7 @@ def _no_report(monkeypatch):
 
 @pytest.fixture
 def photos(tmp_path):
-    return write_folder(tmp_path / "photos", {"across": 12, "down": 12})
+    return write_folder(tmp_path / "photos")
 
 
 def contents(run):
@@ -137,7 +137,7 @@ def test_the_trial_leaves_no_trace():
 def test_products_are_counted_by_size(monkeypatch):
     data = st.load_data("digits", image_size=32)
     model = create_model("cifar_resnet20", in_chans=1, image_size=32)
-    recipe = Recipe(data="digits", batch_size=4, **SETTINGS)
+    recipe = Recipe(data="digits", batch_size=4, precision="fp32", **SETTINGS)
     laps = laps_of(model, data, recipe, quiet=True)
     full, small = laps.macs[-1], laps.macs[0]
     assert laps.macs == (small, small, full, full)
