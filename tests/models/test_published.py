@@ -85,7 +85,7 @@ SMALLEST = {
     "googlenet_no_aux": (31, "pool4"),
     "googlenet": (79, "the auxiliary heads' mean"),
     "resnetblur18": (17, "conv5.0.body.blur"),
-    "antialiased_resnet50": (21, "conv5.0.body.blur"),
+    "antialiased_resnet50": (19, "conv5.0.body.blur"),
     "notes_grey": (4, "pool2"),
     "notes_colour": (8, "pool3"),
 }

@@ -7,7 +7,7 @@ from striate.runs.presets import PRESETS
 from striate.runs.recipe import make_recipe
 
 
-@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("name", list(PRESETS))
 def test_every_preset_is_a_recipe_and_says_what_it_reached(name):
     preset = PRESETS[name]
     recipe = make_recipe({"data": "photos"}, preset.settings)
