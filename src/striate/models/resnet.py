@@ -29,7 +29,7 @@ of a quarter of the products, is `antialiased_resnet18_slim`: for processors.
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from torch import nn
@@ -224,13 +224,12 @@ def _enter_imagenet() -> None:
 def _enter_blurred() -> None:
     enter = partial(network, image=IMAGENET, classes=1000)
     for depth in (18, 50):
-        made = {"blocks": BLOCKS[depth], "blur": TRIANGLE}
         stride_in = "3x3" if depth >= 50 else ""
         line = f"ResNet-{depth} with a blur before each step, as timm has it"
-        design = Design(**made, stride_in=stride_in)
+        design = Design(blocks=BLOCKS[depth], stride_in=stride_in, blur=TRIANGLE)
         enter(f"resnetblur{depth}", summary=line)(partial(resnet, design=design))
         line = f"ResNet-{depth} with a blur before each step, shortcuts too (Zhang)"
-        design = Design(**made, stride_in=stride_in, blurred_shortcut=True)
+        design = replace(design, blurred_shortcut=True)
         name = f"antialiased_resnet{depth}"
         enter(name, summary=line)(partial(resnet, design=design))
     slim = Design(blocks=BLOCKS[18], width=32, blur=TRIANGLE, blurred_shortcut=True)
