@@ -140,14 +140,15 @@ FLAGS = {
     "train": "--accumulate --augment --background --batch-size --border "
     "--cache --cache-gb --class-weights --colour --compile --config "
     "--crop --cutmix --device --drop-path --dropout --ema --epochs "
-    "--erase --fold --folds --fraction --image-size --in-chans "
-    "--jpeg --json --label-smoothing --layout --lr --mean --mirror "
-    "--mixup --model --momentum --normalise --on-nonfinite "
-    "--optimizer --out --overwrite --patience --precision --preset "
-    "--quiet --resize --resume --rotate --save-every --scale "
-    "--schedule --seed --shear --shift --split --std "
-    "--sync-batch-norm --tensorboard --test-fraction --test-view "
-    "--val-fraction --warp --weight-decay --white --workers",
+    "--erase --fold --folds --fraction --grow --image-size "
+    "--in-chans --jpeg --json --label-smoothing --layout --lr "
+    "--mean --mirror --mixup --model --momentum --normalise "
+    "--on-nonfinite --optimizer --out --overwrite --patience "
+    "--precision --preset --quiet --resize --resume --rotate "
+    "--save-every --scale --schedule --seed --shear --shift --split "
+    "--std --sync-batch-norm --tensorboard --test-fraction "
+    "--test-view --val-fraction --warp --weight-decay --white "
+    "--workers",
     "evaluate": "--data --json --part",
     "predict": "--json --out",
     "summary": "--against --batch-size --csv --depth --effective --explain "
@@ -168,12 +169,12 @@ FLAGS = {
     "data curve": "--accumulate --augment --background --batch-size --border "
     "--cache --cache-gb --class-weights --colour --compile --config "
     "--crop --cutmix --device --drop-path --dropout --ema --epochs "
-    "--erase --fractions --goal --image-size --in-chans --jpeg "
-    "--json --label-smoothing --layout --lr --mean --mirror --mixup "
-    "--model --momentum --normalise --on-nonfinite --optimizer "
-    "--out --overwrite --patience --precision --preset --quiet "
-    "--resize --rotate --save-every --scale --schedule --seed "
-    "--seeds --shear --shift --split --std --sync-batch-norm "
+    "--erase --fractions --goal --grow --image-size --in-chans "
+    "--jpeg --json --label-smoothing --layout --lr --mean --mirror "
+    "--mixup --model --momentum --normalise --on-nonfinite "
+    "--optimizer --out --overwrite --patience --precision --preset "
+    "--quiet --resize --rotate --save-every --scale --schedule "
+    "--seed --seeds --shear --shift --split --std --sync-batch-norm "
     "--test-fraction --test-view --val-fraction --warp "
     "--weight-decay --white --workers",
     "models": "--json",

@@ -28,8 +28,9 @@ from striate.runs.display import reading
 from striate.runs.manifest import first_manifest
 from striate.runs.recipe import Recipe, settings_text
 from striate.runs.regularise import regularise
+from striate.runs.sides import check_sides
 from striate.runs.speed import way_of
-from striate.runs.steps import batch_notes, check_batch
+from striate.runs.steps import batch_notes, check_batch, growth_notes, sides_of
 from striate.runs.together import rank_notes
 
 AUTO = "auto"
@@ -114,6 +115,7 @@ def place(model: nn.Module, data: ImageData, recipe: Recipe) -> None:
     layout = way_of(recipe).memory_format
     model.to(device, memory_format=layout)  # type: ignore[call-overload]
     _check_output(model, data, device)
+    check_sides(model, data.in_chans, sides_of(data, recipe), device)
 
 
 def _whiten(model: nn.Module, data: ImageData, recipe: Recipe) -> None:
@@ -164,7 +166,7 @@ def write_inputs(
     """Write down everything the run starts from, before it starts."""
     manifest = first_manifest(folder.name, data, recipe.seed)
     manifest["notes"] = [*data.notes, *batch_notes(data, recipe), *notes]
-    manifest["notes"] += rank_notes(recipe)
+    manifest["notes"] += [*growth_notes(data, recipe), *rank_notes(recipe)]
     manifest["parameters"] = sum(p.numel() for p in model.parameters())
     write_json(folder / names.MANIFEST, manifest)
     write_text(folder / names.ARGS, settings_text(recipe))

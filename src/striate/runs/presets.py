@@ -44,6 +44,30 @@ PRESETS.add("fashion-wide")(
     )
 )
 
+# No data: the user gives a folder. `benchmarks/photographs.py` measures it.
+PRESETS.add("photographs")(
+    Preset(
+        claim="CLAIM",
+        settings={
+            "model": "antialiased_resnet18_slim",
+            "image_size": 96,
+            "epochs": 30,
+            "batch_size": 32,
+            "optimizer": "adamw",
+            "lr": 2e-3,
+            "weight_decay": 0.05,
+            "schedule": "cosine",
+            "label_smoothing": 0.1,
+            "grow": 0.5,
+            "augment": "mirror",
+            "scale": 0.15,
+            "shift": 0.0625,
+            "colour": 0.1,
+            "mixup": 0.2,
+        },
+    )
+)
+
 PRESETS.add("fashion-best")(
     Preset(
         claim="test accuracy 93.69 ± 0.16 % over 3 seeds",

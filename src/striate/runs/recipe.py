@@ -99,6 +99,9 @@ class Recipe:
     schedule: str = _setting(
         "one_cycle", "learning-rate schedule", choices=SCHEDULE_NAMES
     )
+    grow: float = _setting(
+        1.0, "share of the side that pictures begin with, and grow", above=0, high=1
+    )
     label_smoothing: float = _setting(
         0.1, "share of the target spread over all classes", low=0, below=1
     )
@@ -293,7 +296,7 @@ def coerce(name: str, value: Any) -> Any:
             return _size(value)
         if name in PER_CHANNEL:
             return _per_channel(value)
-        return _truth(value) if kind is bool else _exactly(kind, value)
+        return _exactly(kind, value)
     except (TypeError, ValueError) as error:
         expected = SHAPES.get(name) or kind.__name__
         what = f"{name} must be {expected}, got {reprlib.repr(value)}"
@@ -303,15 +306,9 @@ def coerce(name: str, value: Any) -> Any:
 def _exactly(kind: Any, value: Any) -> Any:
     """Convert without loss: int() would cut 2.5 to 2 and take yes for 1 in silence."""
     allowed = (str, int) if kind is int else (str, int, float)
-    if isinstance(value, bool) or not isinstance(value, allowed):
+    if isinstance(value, bool) is not (kind is bool) or not isinstance(value, allowed):
         raise ValueError
     return kind(value)
-
-
-def _truth(value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise TypeError
-    return value
 
 
 def _per_channel(value: Any) -> tuple[float, ...]:

@@ -41,7 +41,7 @@ from striate.runs.recipe import Recipe, make_recipe
 from striate.runs.run import CUSTOM, Run, score_dict
 from striate.runs.session import Job, Learnt, learn
 from striate.runs.speed import laps_of, note_speed, settle, speed_facts, way_of
-from striate.runs.steps import batches_of, cost_of_classes
+from striate.runs.steps import as_shown, batches_of, cost_of_classes
 from striate.runs.story import write_report
 from striate.runs.together import (
     begun_before,
@@ -304,7 +304,7 @@ def _job(
         model=model,
         optimizer=optimizer,
         plan=plan,
-        train=batches_of("train", data, recipe, device, ranks),
+        train=as_shown(batches_of("train", data, recipe, device, ranks), data, recipe),
         val=batches_of("val", data, recipe, device, ranks),
         facts=circumstances(recipe, data, device),
         inexact=inexact,
@@ -337,7 +337,7 @@ def _conclude(run: Run, model: nn.Module, learnt: Learnt, ranks: Ranks | None) -
         seconds=round(seconds, 3),
         epochs=len(history),
         images_per_second=round(rate, 1),
-        speed=speed_facts(learnt.laps, rate),
+        speed=speed_facts(learnt.laps, rate, len(history)),
         best_epoch=max(done.epoch for done in history if done.best) + 1,
         weights=hash_file(run.path / names.BEST),
     )
