@@ -1,9 +1,10 @@
 """Run `striate …` as one of several ranks, in one of which something goes wrong.
 
 `FAULT=kind:rank:step` in the environment says what, where and before which step, at the
-first start only: what torchrun starts again is sound. Of several command lines with
-`then` between them the last has the fault, and is all that is started again: importing
-torch takes longer than a short run.
+first start; what torchrun starts again has the next fault of several with commas
+between them, and is sound after the last. Of several command lines with `then` between
+them the last has the faults, and is all that is started again: importing torch takes
+longer than a short run.
 """
 
 from __future__ import annotations
@@ -20,7 +21,10 @@ from striate.engine.ranks.exchange import Exchange
 from striate.engine.ranks.step import SharedStep
 from striate.runs import story
 
-KIND, RANK, STEP = os.environ.get("FAULT", "none:-1:-1").split(":")
+NONE = "none:-1:-1"
+STARTS = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+ALL = [*os.environ.get("FAULT", NONE).split(","), NONE]
+KIND, RANK, STEP = ALL[min(STARTS, len(ALL) - 1)].split(":")
 RANK, STEP = int(RANK), int(STEP)
 
 
@@ -48,12 +52,15 @@ FAULTS = {
 _learn, _exchange = SharedStep._take, Exchange.__call__
 
 
-FIRST = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0"
+FIRST = STARTS == 0
+
+
+before: list[list[str]] = []  # what is run first, without a fault
 
 
 def _mine(step: int) -> bool:
     mine = int(os.environ["RANK"]) == RANK and step == STEP
-    return FIRST and not before and mine
+    return mine and not (FIRST and before)
 
 
 def learn(self, x, y, step):
@@ -82,13 +89,14 @@ def commands(words: list[str]) -> list[list[str]]:
     return found
 
 
-SharedStep._take = learn
-Exchange.__call__ = exchange
-# Drawn by rank 0 alone, by a library that takes longer to import than the run lasts.
-story.save_curve = story.save_matrix = lambda block, path: None
-*before, last = commands(sys.argv[1:])
-while FIRST and before:
-    if code := main(before[0]):
-        sys.exit(code)
-    del before[0]
-sys.exit(main(last))
+if __name__ == "__main__":
+    SharedStep._take = learn
+    Exchange.__call__ = exchange
+    # Drawn by rank 0 alone, by a library that takes longer to import than a short run.
+    story.save_curve = story.save_matrix = lambda block, path: None
+    *before, last = commands(sys.argv[1:])
+    while FIRST and before:
+        if code := main(before[0]):
+            sys.exit(code)
+        del before[0]
+    sys.exit(main(last))

@@ -43,21 +43,31 @@ def losses(run):
 # Averaged weights and a second view too, which every rank must judge alike.
 SHORT = ("--epochs", "2", "--batch-size", "8", "--save-every", "0")
 SHORT += ("--ema", "0.9", "--test-view", "mirror")
+STEPS = 6
 
 
-def test_one_process_two_processes_and_a_killed_one(striate, shared_folder):
-    """The same curve; after SIGKILL of rank 0 torchrun's restart ends bit for bit."""
+def kills(draw, count, steps):
+    """Kill either rank before any step, in the order in which a run comes by them."""
+    return ",".join(
+        f"kill:{draw.randrange(2)}:{step}"
+        for step in sorted(draw.choices(range(steps), k=count))
+    )
+
+
+def test_one_process_two_processes_and_ten_kills(striate, shared_folder):
+    """F1: the same curve; torchrun's restart goes on, bit for bit, after each kill."""
     words = "train", shared_folder, *SHORT, "--out"
     assert striate(*words, "one", "--quiet").code == 0
     both = *words, "two", "then", *words, "killed"
-    ended = launch("faulty_rank.py", *both, restarts=1, fault="kill:0:5")
+    fault = kills(random.Random(0), 10, STEPS)
+    ended = launch("faulty_rank.py", *both, restarts=10, fault=fault)
     assert ended.code == 0, ended.said
     assert losses("two") == pytest.approx(losses("one"), rel=1e-5)
     assert "2 processes of" in ended.said
-    assert "rank 0 (process" in ended.said
+    assert ended.said.count("died") >= 10
     assert "exact: yes" in ended.said
     assert hashes("killed") == hashes("two")
-    assert len(status("killed")["resumed"]) == 1
+    assert len(status("killed")["resumed"]) == 10
     assert "resumed" not in status("two")
     assert not left_behind("killed")
 
@@ -139,14 +149,16 @@ def test_another_number_of_processes_goes_on_with_the_same_curve(striate):
 
 
 @pytest.mark.slow
-def test_three_hundred_kills():
+def test_three_hundred_kills(shared_folder):
     """F1: any rank, any step; every one ends as the run that was not killed."""
-    assert trained("two").code == 0
-    expected, draw = hashes("two"), random.Random(0)
-    for number in range(300):
-        rank, step = draw.randrange(2), draw.randrange(34)
-        fault = f"kill:{rank}:{step}"
-        ended = trained("run", "--overwrite", restarts=1, fault=fault)
+    words = "train", shared_folder, *SHORT, "--out"
+    assert launch("faulty_rank.py", *words, "two").code == 0
+    expected, draw = hashes("two"), random.Random(1)
+    for number in range(30):
+        fault = kills(draw, 10, STEPS)
+        again = *words, "run", "--overwrite"
+        ended = launch("faulty_rank.py", *again, restarts=10, fault=fault)
         assert ended.code == 0, (number, fault, ended.said)
         assert hashes("run") == expected, (number, fault)
+        assert len(status("run")["resumed"]) == 10
         assert not left_behind("run")
