@@ -204,7 +204,8 @@ def _mark(axes: Axes, x: float, words: str) -> None:
 
 def _bytes(colours: list[list[tuple[float, float, float]]]) -> NDArray[np.uint8]:
     """Return colours as bytes, which matplotlib enlarges in a third of the time."""
-    return np.rint(255 * np.asarray(colours)).astype(np.uint8)
+    levels: NDArray[np.uint8] = np.rint(255 * np.asarray(colours)).astype(np.uint8)
+    return levels
 
 
 def _colours(matrix: Matrix) -> list[list[tuple[float, float, float]]]:

@@ -44,6 +44,14 @@ PRESETS.add("fashion-wide")(
     )
 )
 
+PRESETS.add("fashion-large")(
+    Preset(
+        claim="94.85 % of 10,000 validation pictures with 14 epochs of 36, one seed",
+        settings=_SWIFTLY
+        | {"model": "swift_large", "epochs": 36, "shift": 0.036, "erase": 0.25},
+    )
+)
+
 # No data: the user gives a folder. Chosen from the literature, not by measurement:
 # `benchmarks/photographs.py` is what measures it, part by part.
 PRESETS.add("photographs")(
