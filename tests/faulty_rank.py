@@ -89,11 +89,18 @@ def commands(words: list[str]) -> list[list[str]]:
     return found
 
 
-if __name__ == "__main__":
+def be_faulty() -> None:
+    """Let the fault happen in this process, and leave a run's charts out.
+
+    Those are drawn by a library that takes longer to import than a short run lasts.
+    """
     SharedStep._take = learn
     Exchange.__call__ = exchange
-    # Drawn by rank 0 alone, by a library that takes longer to import than a short run.
     story.save_curve = story.save_matrix = lambda block, path: None
+
+
+if __name__ == "__main__":
+    be_faulty()
     *before, last = commands(sys.argv[1:])
     while FIRST and before:
         if code := main(before[0]):

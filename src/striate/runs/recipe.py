@@ -305,6 +305,8 @@ def coerce(name: str, value: Any) -> Any:
 
 def _exactly(kind: Any, value: Any) -> Any:
     """Convert without loss: int() would cut 2.5 to 2 and take yes for 1 in silence."""
+    if kind is bool and value in ("True", "true", "False", "false"):
+        return value.lower() == "true"
     allowed = (str, int) if kind is int else (str, int, float)
     if isinstance(value, bool) is not (kind is bool) or not isinstance(value, allowed):
         raise ValueError
