@@ -69,7 +69,7 @@ def test_one_foreign_library_one_file():
         "PIL": {"data/picture/decode.py", "look/raster.py"},
         "simplejpeg": {"data/picture/decode.py"},
         "matplotlib": {"report/plots.py"},
-        "yaml": {"runs/recipe.py"},
+        "yaml": {"runs/settings_file.py"},
         "safetensors": {"engine/checkpoint.py", "models/weights.py"},
         "scipy": {"engine/significance.py", "runs/curve/power_law.py"},
         "sklearn": {"data/sources/named.py"},
@@ -140,13 +140,13 @@ FLAGS = {
     "train": "--accumulate --augment --background --batch-size --border "
     "--cache --cache-gb --class-weights --colour --compile --config "
     "--crop --cutmix --device --drop-path --dropout --ema --epochs "
-    "--erase --fold --folds --fraction --image-size --in-chans "
+    "--erase --fold --folds --fraction --freeze --image-size --in-chans "
     "--jpeg --json --label-smoothing --layout --lr --mean --mirror "
     "--mixup --model --momentum --normalise --on-nonfinite "
     "--optimizer --out --overwrite --patience --precision --preset "
-    "--quiet --resize --resume --rotate --save-every --scale "
+    "--pretrained --quiet --resize --resume --rotate --save-every --scale "
     "--schedule --seed --shear --shift --split --std "
-    "--sync-batch-norm --tensorboard --test-fraction --test-view "
+    "--sync-batch-norm --tensorboard --test-fraction --test-view --trust "
     "--val-fraction --warp --weight-decay --white --workers",
     "evaluate": "--data --json --part",
     "predict": "--json --out",

@@ -41,15 +41,15 @@ from striate.runs.prepare import (
     place,
     write_inputs,
 )
+from striate.runs.pretrained import check_same_weights
 from striate.runs.recipe import (
     AUTO,
     AUTOMATIC,
     Recipe,
     make_recipe,
-    read_settings,
-    settings_text,
 )
 from striate.runs.run import Run
+from striate.runs.settings_file import read_settings, settings_text
 from striate.runs.speed import note_speed, settle
 from striate.runs.together import (
     check_data,
@@ -66,7 +66,10 @@ PLACES = (".", names.WEIGHTS, f"{names.WEIGHTS}/{LAST}", names.PLOTS)
 # Weights, optimiser or position would no longer belong to these.
 FIXED = tuple(
     name
-    for name in ("data", "model", "split", "batch_size", "optimizer", "ema", *READING)
+    for name in (
+        *("data", "model", "pretrained", "freeze", "split"),
+        *("batch_size", "optimizer", "ema", *READING),
+    )
     if name == "data" or name not in UNBINDING
 )
 
@@ -246,6 +249,7 @@ def _from_the_start(
         with in_turn(ranks):
             data = load_recipe(replace(recipe, data=origin), quiet=quiet)
     check_data(data, ranks)
+    check_same_weights(recipe, run.manifest)
     network = build(recipe, data) if model is None else model
     place(network, data, recipe)
     settled = settle(network, data, recipe, ranks)
