@@ -176,7 +176,7 @@ FLAGS = {
     "--seeds --shear --shift --split --std --sync-batch-norm "
     "--test-fraction --test-view --val-fraction --warp "
     "--weight-decay --white --workers",
-    "models": "--json",
+    "models": "--json --weights",
     "report": "--json",
 }
 

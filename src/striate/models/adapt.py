@@ -82,9 +82,9 @@ def first_kernel(
     return name, have[1]
 
 
-def fitted(preprocess: Preprocess, channels: int) -> dict[str, tuple[float, ...]]:
+def fitted(
+    preprocess: Preprocess, channels: int
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return mean and deviation of a preprocessing for other channels."""
-    return {
-        "mean": adapted_statistics(preprocess.mean, channels),
-        "std": adapted_statistics(preprocess.std, channels),
-    }
+    mean = adapted_statistics(preprocess.mean, channels)
+    return mean, adapted_statistics(preprocess.std, channels)

@@ -111,4 +111,4 @@ def by_hash(sha256: str) -> Published | None:
         None
     """
     every = (PUBLISHED[name] for name in PUBLISHED)
-    return next((one for one in every if one.sha256 == sha256), None)
+    return next((one for one in every if one.known and one.sha256 == sha256), None)

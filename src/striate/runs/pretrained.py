@@ -17,7 +17,7 @@ from striate.data.image_data import ImageData
 from striate.data.store.cache import AUTO, open_cache
 from striate.engine.checkpoint import save_weights
 from striate.models.adapt import fitted, rule
-from striate.models.downloading import local_file
+from striate.models.downloading import local_file, whereabouts
 from striate.models.published import PUBLISHED, Published, by_hash
 from striate.models.weights import State, put_pretrained, read
 from striate.runs import folder as names
@@ -152,7 +152,8 @@ def as_weights_want(data: ImageData, recipe: Recipe) -> ImageData:
     own = _own(recipe)
     if own is None or not _takes_statistics(recipe, own):
         return data
-    preprocess = replace(data.preprocess, **fitted(own, data.in_chans))
+    mean, std = fitted(own, data.in_chans)
+    preprocess = replace(data.preprocess, mean=mean, std=std)
     return replace(data, preprocess=preprocess)
 
 
@@ -231,3 +232,20 @@ def check_same_weights(recipe: Recipe, manifest: dict[str, Any]) -> None:
         what = f"the weights were {before[:16]} and are now {weights.sha256[:16]}"
         fix = "put the file back, or train anew without --resume"
         raise WeightsError(what, where=weights.path, fix=fix)
+
+
+def weights_rows(cache: str = AUTO) -> list[dict[str, str | int]]:
+    """Return name, file, classes, place, licence and hash of all public weights."""
+    store = open_cache(cache)
+    folder = store.folder / KEPT if store else None
+    return [
+        {
+            "name": name,
+            "file": PUBLISHED[name].file,
+            "classes": PUBLISHED[name].classes,
+            "here": whereabouts(PUBLISHED[name], folder),
+            "licence": PUBLISHED[name].licence,
+            "sha256": PUBLISHED[name].sha256,
+        }
+        for name in PUBLISHED
+    ]

@@ -326,7 +326,7 @@ def _conclude(run: Run, model: nn.Module, learnt: Learnt, ranks: Ranks | None) -
     """Judge the best weights, the test part once, and write the report."""
     load_weights(model, run.path / names.BEST)
     if "frozen" in run.manifest:
-        check_frozen(model, run.manifest["frozen"]["sha256"])
+        check_frozen(model, run.manifest["frozen"]["sha256"])  # or the run fails
     if ranks:
         ranks.meet("the others to read the best weights")
     scores = {}

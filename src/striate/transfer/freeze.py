@@ -56,24 +56,25 @@ def freeze(model: nn.Module, patterns: str | Sequence[str]) -> Frozen:
         SettingError: Nothing would be left to learn.
 
     Example:
-        >>> model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Linear(2, 2))
+        >>> layers = nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Linear(2, 2)
+        >>> model = nn.Sequential(*layers)
         >>> freeze(model, "[01]").parameters
         24
         >>> _ = model.train()
         >>> [layer.training for layer in model]
         [True, False, True]
     """
-    for module in _covered(
-        model, [patterns] if isinstance(patterns, str) else patterns
-    ):
+    covered = _covered(model, patterns)
+    still = {id(p) for module in covered for p in module.parameters(recurse=False)}
+    if not any(p.requires_grad and id(p) not in still for p in model.parameters()):
+        what = "everything is frozen, and nothing is left to learn"
+        fix = f"leave a layer out, such as {_last(model)}"
+        raise SettingError(what, where="--freeze", fix=fix)
+    for module in covered:
         for parameter in module.parameters(recurse=False):
             parameter.requires_grad_(False)
         if any(True for _ in module.buffers(recurse=False)):
             _hold(module)
-    if not any(parameter.requires_grad for parameter in model.parameters()):
-        what = "everything is frozen, and nothing is left to learn"
-        fix = f"leave a layer out, such as {_last(model)}"
-        raise SettingError(what, where="--freeze", fix=fix)
     return frozen(model)
 
 
@@ -109,9 +110,7 @@ def unfreeze(model: nn.Module, patterns: str | Sequence[str] = "*") -> None:
         >>> model[0].training, model[0].weight.requires_grad
         (True, True)
     """
-    for module in _covered(
-        model, [patterns] if isinstance(patterns, str) else patterns
-    ):
+    for module in _covered(model, patterns):
         for parameter in module.parameters(recurse=False):
             parameter.requires_grad_(True)
         if module.__dict__.pop("train", None) is not None:
@@ -179,8 +178,9 @@ def _stay(self: nn.Module, mode: bool = True) -> nn.Module:
     return self
 
 
-def _covered(model: nn.Module, patterns: Sequence[str]) -> list[nn.Module]:
+def _covered(model: nn.Module, patterns: str | Sequence[str]) -> list[nn.Module]:
     """Return the modules that patterns mean, and all within them, each once."""
+    patterns = [patterns] if isinstance(patterns, str) else patterns
     known = dict(model.named_modules())
     found: dict[int, nn.Module] = {}
     for pattern in patterns:
