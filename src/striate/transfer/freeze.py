@@ -209,5 +209,4 @@ def _fits_none(pattern: str, known: Sequence[str]) -> UnknownNameError:
 
 
 def _last(model: nn.Module) -> str:
-    held = [n for n, m in model.named_modules() if n and any(m.parameters(False))]
-    return held[-1] if held else "the last one"
+    return [name for name, _ in model.named_parameters()][-1].rpartition(".")[0]
