@@ -169,7 +169,7 @@ def test_a_corrupt_download_is_refused_and_gone(public, tmp_path):
     wrong = PAYLOAD[:-1] + b"x"
     with Server(wrong) as server:
         weights = public(server, PAYLOAD)
-        with pytest.raises(WeightsError, match="the download is not a.pth"):
+        with pytest.raises(WeightsError, match="the download is not"):
             fetch(weights, tmp_path / "a.pth")
     assert list(tmp_path.iterdir()) == []
 

@@ -1,5 +1,7 @@
 """`--pretrained` and `--freeze` on a run: what is taken, kept, recorded and refused."""
 
+import shutil
+
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -107,7 +109,7 @@ def test_resume_is_exact_with_frozen_and_pretrained(striate, shared_folder, sour
     assert striate(*words, "--out", "whole").code == 0
     with pytest.MonkeyPatch.context() as patch:
         ask_before(2, patch)
-        assert striate(*words, "--out", "run").code == 130
+        assert striate(*words, "--out", "run").code == 143
     said = striate("train", "--resume", "run", "--quiet")
     assert said.code == 0, said.err
     assert "exact: yes" in said.out
@@ -130,10 +132,7 @@ def test_begun_again_only_from_the_same_weights(
     mine.write_bytes((source.path / "weights/best.safetensors").read_bytes())
     words = ("train", shared_folder, "--model", "swift", "--image-size", "12")
     assert striate(*words, "--pretrained", mine, *QUICK, "--out", "run").code == 0
-    for path in Vault(st.load_run("run").path / "weights/last").root.iterdir():
-        import shutil
-
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    shutil.rmtree("run/weights/last")
     state = load_file(mine)
     save_file({n: t + 1 if n == "head.bias" else t for n, t in state.items()}, mine)
     said = striate("train", "--resume", "run", "--quiet")
@@ -156,8 +155,7 @@ def test_weights_that_are_not_right_are_refused(
     save_file(spoil(load_file(source.path / "weights/best.safetensors")), path)
     size = "--image-size", "12", "--in-chans", "3"
     said = refused(shared_folder, "--model", "swift", "--pretrained", path, *size)
-    if words != "NaN":  # a NaN in the head that is replaced harms nobody
-        assert words in said
+    assert words in said
 
 
 def test_a_cut_file_is_damaged(refused, shared_folder, source, tmp_path_factory):

@@ -23,7 +23,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print one line a network."""
-    from striate.cli.show import console
+    from striate.cli.show import wide_console
     from striate.core.registry import unknown
     from striate.models.catalogue import catalogue_rows
     from striate.report.terminal import show
@@ -37,7 +37,7 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(rows))
     else:
-        show([_table(rows, weights=options.weights)], console())
+        show([_table(rows, weights=options.weights)], wide_console())
     return 0
 
 

@@ -60,9 +60,9 @@ def put_pretrained(
         raise WeightsError(what, where=path)
     state = {naming.rename(name, model): value for name, value in found.items()}
     wanted = model.state_dict()
+    _check_values(state, path)
     state = _with_channels(_completed(state, wanted, naming, head), wanted)
     _compare(state, wanted, path, naming)
-    _check_values(state, path)
     model.load_state_dict(state)
 
 

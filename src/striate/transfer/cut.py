@@ -168,9 +168,7 @@ def _cut(
     return Cut(name=name, body=tuple(body), tail=tail)
 
 
-def _largest(
-    module: nn.Module, name: str, tail: set[int], ran: set[int]
-) -> list[str]:
+def _largest(module: nn.Module, name: str, tail: set[int], ran: set[int]) -> list[str]:
     """Return the names of the largest modules that ran and touch no tail."""
     found: list[str] = []
     for key, child in module.named_children():
