@@ -125,6 +125,18 @@ def print_end(run: Run) -> None:
         out.print(f"  {command}", markup=False)
 
 
+def print_transfer(run: Run) -> None:
+    """Say what was computed, what was there already, and how the head was chosen."""
+    facts, out = run.manifest["transfer"], console()
+    took = facts["seconds"]
+    kept = f", {facts['kept']:,} were kept" if facts["kept"] else ""
+    text = f"{facts['computed']:,} rows of {facts['width']:,} in {took['features']:.1f} s"
+    out.print(f"features  {text}{kept}", markup=False)
+    chosen = f", penalty {facts['penalty']:.2g} by cross-validation"
+    said = f"{facts['head']}{chosen if 'penalty' in facts else ''}"
+    out.print(f"head      {said}, {took['head']:.1f} s\n", markup=False)
+
+
 def _program() -> str:
     """Return what to type: the bare name only where the shell would find it."""
     return "striate" if shutil.which("striate") else os.path.relpath(sys.argv[0])

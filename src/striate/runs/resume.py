@@ -156,6 +156,7 @@ def go_on(
     if tensorboard:
         check_tensorboard()
     run = Run(path, model=model, data=data)
+    _check_learnt_by_steps(run)
     old = make_recipe(read_settings(run.path / names.ARGS))
     recipe = _changed(old, settings)
     meeting = together(recipe) if ranks is None else nullcontext(ranks)
@@ -188,6 +189,14 @@ def go_on(
             begun(resumed)
         where = run.path, network, run.data, recipe, quiet
         return run_in(*where, sealed, inexact, tensorboard, met)
+
+
+def _check_learnt_by_steps(run: Run) -> None:
+    """Refuse a run that is computed in one go: it would be cleared and trained."""
+    if run.manifest.get("verb") == "transfer":
+        what = "this run was made by striate transfer, which has no steps to resume"
+        fix = "run striate transfer again: its features are kept, and it takes seconds"
+        raise RunError(what, where=run.path, fix=fix)
 
 
 @contextmanager
