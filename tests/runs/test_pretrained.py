@@ -109,7 +109,7 @@ def test_resume_is_exact_with_frozen_and_pretrained(striate, shared_folder, sour
     assert striate(*words, "--out", "whole").code == 0
     with pytest.MonkeyPatch.context() as patch:
         ask_before(2, patch)
-        assert striate(*words, "--out", "run").code == 143
+        assert striate(*words, "--out", "run").code == 130
     said = striate("train", "--resume", "run", "--quiet")
     assert said.code == 0, said.err
     assert "exact: yes" in said.out

@@ -38,7 +38,8 @@ def test_both_halves_are_the_network(name):
     if name != "lenet5":
         found, answer = whole(model, x, inner)
         assert torch.equal(answer, expected)
-    kept = {n for n, _ in model.named_parameters() if n.startswith(found.body)}
+    body = tuple(f"{name}." for name in found.body)
+    kept = {n for n, _ in model.named_parameters() if n.startswith(body)}
     behind = {id(p) for p in found.tail.parameters()}
     for key, parameter in model.named_parameters():
         assert (key in kept) != (id(parameter) in behind)

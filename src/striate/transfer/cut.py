@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
@@ -13,6 +14,7 @@ from striate.core.errors import SettingError
 from striate.core.registry import unknown
 from striate.core.taps import Enough, followed, untouched
 
+Keep = Callable[[object], None]
 BEFORE = "before "  # a cut in front of a layer, where no layer stands behind which
 
 
@@ -42,37 +44,32 @@ class Cut:
             found.append(_tensor(value, self.name).clone())
             raise Enough
 
-        with _stopped_at(model, self.name, keep):
+        with _heard_at(model, self.name, keep):
             try:
                 model(x)
             except Enough:
                 return found[0]
-        raise SettingError(f"{self.name} did not run on this picture")
+        raise SettingError(f"{self.name} did not run on this picture", where="--cut")
 
 
-class _stopped_at:  # noqa: N801 - used like a function
+@contextmanager
+def _heard_at(model: nn.Module, name: str, keep: Keep) -> Iterator[None]:
     """Hand what stands at a cut to a listener, while a model runs."""
+    module = dict(model.named_modules())[name.removeprefix(BEFORE)]
 
-    def __init__(self, model: nn.Module, name: str, keep: object) -> None:
-        module = dict(model.named_modules())[name.removeprefix(BEFORE)]
+    def before(module: nn.Module, inputs: tuple[object, ...]) -> None:
+        keep(inputs[0])
 
-        def before(module: nn.Module, inputs: tuple[object, ...]) -> None:
-            keep(inputs[0])  # type: ignore[operator]
+    def after(module: nn.Module, inputs: object, output: object) -> None:
+        keep(output)
 
-        def after(module: nn.Module, inputs: object, output: object) -> None:
-            keep(output)  # type: ignore[operator]
-
-        self._handle = (
-            module.register_forward_pre_hook(before)
-            if name.startswith(BEFORE)
-            else module.register_forward_hook(after)
-        )
-
-    def __enter__(self) -> None:
-        return
-
-    def __exit__(self, *error: object) -> None:
-        self._handle.remove()
+    first = name.startswith(BEFORE)
+    hook = module.register_forward_pre_hook if first else module.register_forward_hook
+    handle = hook(before if first else after)  # type: ignore[operator]
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def _tensor(value: object, name: str) -> Tensor:

@@ -129,9 +129,11 @@ def frozen(model: nn.Module) -> Frozen:
     for layer, name, tensor, learns in _still(model):
         layers[layer] = None
         numbers += tensor.numel() * learns
-        plain = tensor.detach().cpu().contiguous()
-        head = f"{layer}.{name} {plain.dtype} {tuple(plain.shape)}\n"
+        head = f"{layer}.{name} {tensor.dtype} {tuple(tensor.shape)}\n"
         digest.update(head.encode())
+        if tensor.is_meta:  # a plan of a network, without numbers
+            continue
+        plain = tensor.detach().cpu().contiguous()
         # Bytes, because NumPy has no bfloat16; a scalar must get a dimension first.
         digest.update(plain.reshape(-1).view(dtype=torch.uint8).numpy().data)
     return Frozen(layers=tuple(layers), parameters=numbers, sha256=digest.hexdigest())

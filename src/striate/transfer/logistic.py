@@ -78,7 +78,7 @@ def logistic(
     Example:
         >>> x = torch.tensor([[0.0], [1.0], [9.0], [10.0]])
         >>> fitted = logistic(x, torch.tensor([0, 0, 1, 1]), 2, penalty=0.1)
-        >>> (x @ fitted.weight.T + fitted.bias).argmax(1).tolist()
+        >>> (x.double() @ fitted.weight.T + fitted.bias).argmax(1).tolist()
         [0, 0, 1, 1]
     """
     tried: tuple[Tried, ...] = ()

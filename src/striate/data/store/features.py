@@ -81,6 +81,7 @@ class FeatureStore:
         >>> with TemporaryDirectory() as root:
         ...     store = FeatureStore(Path(root), {"network": "a"}, (2,))
         ...     store.add(["x", "y"], torch.tensor([[1.0, 2.0], [3.0, 4.0]]))
+        ...     _ = store.rows(["x"])
         ...     again = FeatureStore(Path(root), {"network": "a"}, (2,))
         ...     "x" in store, again.rows(["y"]).whole().tolist()
         (True, [[3.0, 4.0]])

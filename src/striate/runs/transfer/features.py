@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
@@ -29,6 +29,7 @@ from striate.runs.recipe import Recipe
 from striate.transfer.cut import Cut, probe
 from striate.transfer.freeze import Frozen
 
+Inputs = Callable[[Tensor], Tensor]  # places in a batch → what the network takes
 BATCH = 32  # pictures at a time; more gain nothing on a processor
 
 
@@ -198,7 +199,9 @@ class _Pass:
         order = torch.arange(len(part)).split(BATCH)
         for batch in gathered(part.pixels, order):
             keys = [content_hash(picture.numpy()) for picture in batch.pixels]
-            self._add(keys, lambda i, b=batch: normalise(b.pixels[i], self._body.preprocess))
+            self._add(
+                keys, lambda i, b=batch: normalise(b.pixels[i], self._body.preprocess)
+            )
             found += keys
         return tuple(found)
 
@@ -222,12 +225,12 @@ class _Pass:
             self._add([keys[i] for i in index.tolist()], lambda i, x=x: x[i])
         return tuple(keys)
 
-    def _add(self, keys: Sequence[str], inputs: object) -> None:
+    def _add(self, keys: Sequence[str], inputs: Inputs) -> None:
         """Compute the features that are not kept; copies within a batch once."""
         first = {key: i for i, key in reversed(list(enumerate(keys)))}
         new = [i for key, i in first.items() if key not in self._store]
         if new:
-            x = inputs(torch.tensor(sorted(new)))  # type: ignore[operator]
+            x = inputs(torch.tensor(sorted(new)))
             rows = self._body(x.to(self._body.device))
             self._store.add([keys[i] for i in sorted(new)], rows)
             self.computed += len(new)

@@ -1,4 +1,4 @@
-"""Heads that learn from features: logistic regression, or the tail by the usual loop."""
+"""Heads that learn from features: logistic regression, or a tail by the usual loop."""
 
 from __future__ import annotations
 
@@ -87,7 +87,9 @@ def fit_head(
     return _trained(tail, found, data, recipe, quiet)
 
 
-def batches(part: str, found: Featured, data: ImageData, recipe: Recipe) -> FeatureBatches:
+def batches(
+    part: str, found: Featured, data: ImageData, recipe: Recipe
+) -> FeatureBatches:
     """Return a part's features in batches; to learn from, with their views."""
     device = devices.choose(recipe.device)
     of = batches_of(part, data, recipe, device)

@@ -1,4 +1,4 @@
-"""The job of `striate transfer`: the frozen part runs once, and a head learns from it."""
+"""The job of `striate transfer`: what is frozen runs once, and a head learns."""
 
 from __future__ import annotations
 
@@ -120,7 +120,9 @@ def transfer_recipe(
 def _check(recipe: Recipe) -> None:
     """Refuse what would not be transfer, before any picture is read."""
     if recipe.pretrained is None:
-        fix = "name weights: --pretrained RUN, FILE or a name (striate models --weights)"
+        fix = (
+            "name weights: --pretrained RUN, FILE or a name (striate models --weights)"
+        )
         what = "there is nothing to reuse without trained weights"
         raise SettingError(what, where="--pretrained", fix=fix)
     if recipe.model == AUTO:
@@ -146,7 +148,9 @@ def _cut(
 
 
 def _notes(cut: Cut, frozen: Frozen, wanted: Wanted) -> list[str]:
-    views = f" and {wanted.views} views of each training picture" if wanted.views else ""
+    views = (
+        f" and {wanted.views} views of each training picture" if wanted.views else ""
+    )
     return [f"every picture{views} runs once as far as {cut.name}; the rest learns"]
 
 
