@@ -65,7 +65,7 @@ def _heard_at(model: nn.Module, name: str, keep: Keep) -> Iterator[None]:
 
     first = name.startswith(BEFORE)
     hook = module.register_forward_pre_hook if first else module.register_forward_hook
-    handle = hook(before if first else after)  # type: ignore[operator]
+    handle = hook(before if first else after)
     try:
         yield
     finally:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -196,14 +197,15 @@ class _Pass:
         """Go over a part as it is; return each picture's hash."""
         part = self._data.part(name)
         found: list[str] = []
-        order = torch.arange(len(part)).split(BATCH)
+        order = torch.split(torch.arange(len(part)), BATCH)
         for batch in gathered(part.pixels, order):
             keys = [content_hash(picture.numpy()) for picture in batch.pixels]
-            self._add(
-                keys, lambda i, b=batch: normalise(b.pixels[i], self._body.preprocess)
-            )
+            self._add(keys, partial(self._normalised, batch.pixels))
             found += keys
         return tuple(found)
+
+    def _normalised(self, pixels: Tensor, index: Tensor) -> Tensor:
+        return normalise(pixels[index], self._body.preprocess)
 
     def view(self, number: int, contents: Sequence[str]) -> tuple[str, ...]:
         """Go over the training part, every picture changed; return the views' names."""
@@ -222,7 +224,7 @@ class _Pass:
             seed=recipe.seed,
         )
         for (x, _), index in zip(batches(number), batches.indices(number), strict=True):
-            self._add([keys[i] for i in index.tolist()], lambda i, x=x: x[i])
+            self._add([keys[i] for i in index.tolist()], x.__getitem__)
         return tuple(keys)
 
     def _add(self, keys: Sequence[str], inputs: Inputs) -> None:

@@ -23,6 +23,7 @@ from striate.engine.position import EpochDone, StepDone
 from striate.engine.schedule import SCHEDULES
 from striate.runs.display import Display
 from striate.runs.recipe import Recipe
+from striate.runs.run import EVALUATION_BATCH
 from striate.runs.steps import batches_of, cost_of_classes
 from striate.runs.transfer.features import Featured
 from striate.transfer.logistic import Fitted, logistic
@@ -104,7 +105,7 @@ def answers(
     """Return what the network says of a part's pictures, in their order."""
     device = devices.choose(recipe.device)
     rows = found.rows[part]
-    order = torch.arange(len(rows)).split(256)
+    order = torch.split(torch.arange(len(rows)), EVALUATION_BATCH)
     labels = data.part(part).labels
     pairs = ((rows[i].to(device), labels[i].to(device)) for i in order)
     return evaluate(tail, pairs)

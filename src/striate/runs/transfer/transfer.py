@@ -77,6 +77,7 @@ def transfer_recipe(
     recipe: Recipe,
     wanted: Wanted | None = None,
     *,
+    data: ImageData | None = None,
     out: Path | None = None,
     overwrite: bool = False,
     begun: Begun = _nobody,
@@ -87,6 +88,7 @@ def transfer_recipe(
     Args:
         recipe: All settings; `pretrained` must be among them.
         wanted: What is reused.
+        data: The pictures, where they are read already (`load_recipe`).
         out: The run folder; `runs/transfer/<data>-<model>` where not given.
         overwrite: Replace a run folder that is there.
         begun: Told the data and the run folder before anything is computed.
@@ -97,7 +99,8 @@ def transfer_recipe(
     """
     wanted = wanted or Wanted()
     _check(recipe)
-    data = load_recipe(recipe, quiet=quiet)
+    if data is None:
+        data = load_recipe(recipe, quiet=quiet)
     recipe = resolve(recipe, data)
     model = build(recipe, data)
     place(model, data, recipe)
