@@ -163,12 +163,12 @@ def report(
     times = [mine / forward for forward, mine, _ in rows]
     middle = [statistics.median(column) for column in zip(*rows, strict=True)]
     body = [
-        f"{options.cells} cells at {options.side} px, {len(rows)} rounds, medians: one "
-        f"forward pass {middle[0]:.1f} s, the whole job {middle[1]:.1f} s, one epoch of "
-        f"the loop {middle[2]:.1f} s ({options.epochs} timed a round, times {EPOCHS}).",
-        f"**Sooner than {EPOCHS} epochs: median {statistics.median(sooner):.1f}×, worst "
-        f"{min(sooner):.1f}×. Whole job: median {statistics.median(times):.2f}×, worst "
-        f"{max(times):.2f}× one forward pass.**",
+        f"{options.cells} cells at {options.side} px, {len(rows)} rounds. Medians: one "
+        f"forward pass {middle[0]:.1f} s, whole job {middle[1]:.1f} s, an epoch of the "
+        f"loop {middle[2]:.1f} s ({options.epochs} timed a round, times {EPOCHS}).",
+        f"**Sooner than {EPOCHS} epochs: median {statistics.median(sooner):.1f}×, "
+        f"worst {min(sooner):.1f}×. Whole job: median {statistics.median(times):.2f}×, "
+        f"worst {max(times):.2f}× one forward pass.**",
         f"Test accuracy: ours {100 * accuracy:.2f} %, the loop's head after {EPOCHS} "
         f"epochs {100 * peer:.2f} %. {LEAK}",
         speeds(),
