@@ -130,12 +130,11 @@ def print_transfer(run: Run) -> None:
     facts, out = run.manifest["transfer"], console()
     took = facts["seconds"]
     kept = f", {facts['kept']:,} were kept" if facts["kept"] else ""
-    text = (
-        f"{facts['computed']:,} rows of {facts['width']:,} in {took['features']:.1f} s"
-    )
-    out.print(f"features  {text}{kept}", markup=False)
-    chosen = f", penalty {facts['penalty']:.2g} by cross-validation"
-    said = f"{facts['head']}{chosen if 'penalty' in facts else ''}"
+    rows = f"{facts['computed']:,} rows of {facts['width']:,} numbers"
+    out.print(f"features  {rows} in {took['features']:.1f} s{kept}", markup=False)
+    said = facts["head"]
+    if "penalty" in facts:
+        said += f", penalty {facts['penalty']:.2g} by cross-validation"
     out.print(f"head      {said}, {took['head']:.1f} s\n", markup=False)
 
 
