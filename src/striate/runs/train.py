@@ -12,7 +12,7 @@ from torch import nn
 
 from striate.core import device as devices
 from striate.core.errors import SettingError, StorageError, StriateError
-from striate.core.files import hash_file, write_json
+from striate.core.files import hash_file, read_json, write_json
 from striate.data.image_data import ImageData
 from striate.engine.average import Average
 from striate.engine.checkpoint import load_weights
@@ -325,8 +325,9 @@ def _job(
 def _conclude(run: Run, model: nn.Module, learnt: Learnt, ranks: Ranks | None) -> None:
     """Judge the best weights, the test part once, and write the report."""
     load_weights(model, run.path / names.BEST)
-    if "frozen" in run.manifest:
-        check_frozen(model, run.manifest["frozen"]["sha256"])  # or the run fails
+    # Not by `run.manifest`, which would keep what is not complete yet.
+    if before := read_json(run.path / names.MANIFEST).get("frozen"):
+        check_frozen(model, before["sha256"])
     if ranks:
         ranks.meet("the others to read the best weights")
     scores = {}
