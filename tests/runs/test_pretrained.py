@@ -16,6 +16,7 @@ from striate.engine.vault import Vault
 from striate.runs import train as room
 from striate.runs.pretrained import find_weights, read_state
 from striate.runs.recipe import Recipe
+from striate.runs.story import write_report
 from striate.runs.train import train_recipe
 
 BODY = ("--freeze", "whiten,block1", "--freeze", "block2")
@@ -225,3 +226,12 @@ def test_public_weights_are_listed(striate):
     said = striate("models", "--weights", "resnet")
     assert "resnet18-f37072fd.pth" in said.out
     assert "mobilenet" not in said.out
+
+
+def test_a_frozen_run_is_reported(striate, shared_folder, source, monkeypatch):
+    monkeypatch.setattr(room, "write_report", write_report)
+    words = "train", shared_folder, "--model", "swift", "--pretrained", source.path
+    said = striate(*words, *BODY, *QUICK, "--out", "run")
+    assert said.code == 0, said.err
+    page = st.load_run("run").path / "report.html"
+    assert "sums its weights over 3 channels" in page.read_text(encoding="utf-8")

@@ -19,6 +19,7 @@ from striate.data.store.features import KNOWN, ROWS, FeatureStore
 from striate.data.store.packs import MARKER
 from striate.runs import train as room
 from striate.runs.recipe import Recipe
+from striate.runs.story import write_report
 from striate.runs.train import train_recipe
 from striate.runs.transfer import transfer as job
 
@@ -273,3 +274,12 @@ def test_a_kill_leaves_whole_rows(tmp_path):
 def test_a_wanted_that_cannot_be():
     with pytest.raises(SettingError, match="at least 0"):
         job.Wanted(views=-1)
+
+
+def test_the_report_shows_how_the_penalty_was_chosen(striate, words, monkeypatch):
+    monkeypatch.setattr(job, "write_report", write_report)
+    assert striate(*words, "--out", "run").code == 0
+    page = Path("run/report.html").read_text(encoding="utf-8")
+    assert "penalty was chosen by cross-validation" in page
+    assert Path("run/plots/penalty.png").is_file()
+    assert not Path("run/plots/loss.png").exists()
