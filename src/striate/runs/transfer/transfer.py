@@ -20,6 +20,7 @@ from striate.data.scan import Tick
 from striate.engine.checkpoint import save_weights
 from striate.engine.journal import COLUMNS
 from striate.engine.position import EpochDone
+from striate.engine.ranks.place import Place
 from striate.models.catalogue import find
 from striate.runs import folder as names
 from striate.runs.manifest import now, update_manifest
@@ -107,7 +108,7 @@ def transfer_recipe(
     cut, frozen, recipe = _cut(model, data, recipe, wanted)
     name = f"{data.name}-{recipe.model}"
     with names.new_folder("transfer", name, out, overwrite) as folder:
-        write_inputs(folder, model, data, recipe, _notes(cut, frozen, wanted))
+        write_inputs(folder, model, data, recipe, _notes(cut, recipe, wanted))
         update_manifest(folder, verb="transfer")
         begun(data, folder)
         try:
@@ -132,6 +133,10 @@ def _check(recipe: Recipe) -> None:
         fix = "name it: --model mobilenet_v2"
         raise SettingError("whose weights are they?", where="--model", fix=fix)
     find(recipe.model)
+    if Place.of().world > 1:
+        fix = "start it without torchrun"
+        what = "transfer runs in one process; a head learns in seconds"
+        raise SettingError(what, where="torchrun", fix=fix)
     for name in AUTOMATIC:
         if getattr(recipe, name) == AUTO:
             what = f"{name} is not found out here: a head learns in seconds"
@@ -150,11 +155,13 @@ def _cut(
     return cut, freeze(model, held), replace(recipe, freeze=held)
 
 
-def _notes(cut: Cut, frozen: Frozen, wanted: Wanted) -> list[str]:
-    views = (
-        f" and {wanted.views} views of each training picture" if wanted.views else ""
-    )
-    return [f"every picture{views} runs once as far as {cut.name}; the rest learns"]
+def _notes(cut: Cut, recipe: Recipe, wanted: Wanted) -> list[str]:
+    """Say what runs once, and what was asked for in vain."""
+    views = f" and {wanted.views} views of each to learn from" if wanted.views else ""
+    notes = [f"every picture{views} runs once as far as {cut.name}; the rest learns"]
+    if recipe.augmentation.acts and not wanted.views:
+        notes.append("nothing is changed for features: --views N shows changed ones")
+    return notes
 
 
 def _in(
