@@ -116,6 +116,7 @@ def test_exported_names_are_frozen_and_real():
         "check_data",
         "compare",
         "create_model",
+        "freeze",
         "from_arrays",
         "learning_curve",
         "load_data",
