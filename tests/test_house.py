@@ -69,7 +69,7 @@ def test_one_foreign_library_one_file():
         "PIL": {"data/picture/decode.py", "look/raster.py"},
         "simplejpeg": {"data/picture/decode.py"},
         "matplotlib": {"report/plots.py"},
-        "yaml": {"runs/recipe.py"},
+        "yaml": {"runs/settings_file.py"},
         "safetensors": {"engine/checkpoint.py", "models/weights.py"},
         "scipy": {"engine/significance.py", "runs/curve/power_law.py"},
         "sklearn": {"data/sources/named.py"},
@@ -116,6 +116,7 @@ def test_exported_names_are_frozen_and_real():
         "check_data",
         "compare",
         "create_model",
+        "freeze",
         "from_arrays",
         "learning_curve",
         "load_data",
@@ -140,15 +141,25 @@ FLAGS = {
     "train": "--accumulate --augment --background --batch-size --border "
     "--cache --cache-gb --class-weights --colour --compile --config "
     "--crop --cutmix --device --drop-path --dropout --ema --epochs "
-    "--erase --fold --folds --fraction --grow --image-size "
+    "--erase --fold --folds --fraction --freeze --grow --image-size "
     "--in-chans --jpeg --json --label-smoothing --layout --lr "
     "--mean --mirror --mixup --model --momentum --normalise "
     "--on-nonfinite --optimizer --out --overwrite --patience "
-    "--precision --preset --quiet --resize --resume --rotate "
-    "--save-every --scale --schedule --seed --shear --shift --split "
-    "--std --sync-batch-norm --tensorboard --test-fraction "
-    "--test-view --val-fraction --warp --weight-decay --white "
-    "--workers",
+    "--precision --preset --pretrained --quiet --resize --resume "
+    "--rotate --save-every --scale --schedule --seed --shear "
+    "--shift --split --std --sync-batch-norm --tensorboard "
+    "--test-fraction --test-view --trust --val-fraction --warp "
+    "--weight-decay --white --workers",
+    "transfer": "--augment --background --batch-size --border --cache "
+    "--cache-gb --class-weights --colour --config --crop --cut "
+    "--device --dropout --epochs --erase --fold --folds --fraction "
+    "--freeze --grow --head --image-size --in-chans --jpeg --json "
+    "--label-smoothing --lr --mean --mirror --model --momentum "
+    "--normalise --optimizer --out --overwrite --patience --preset "
+    "--pretrained --quiet --resize --rotate --scale --schedule "
+    "--seed --shear --shift --split --std --test-fraction "
+    "--test-view --trust --val-fraction --views --warp "
+    "--weight-decay --white --workers",
     "evaluate": "--data --json --part",
     "predict": "--json --out",
     "summary": "--against --batch-size --csv --depth --effective --explain "
@@ -177,7 +188,7 @@ FLAGS = {
     "--seed --seeds --shear --shift --split --std --sync-batch-norm "
     "--test-fraction --test-view --val-fraction --warp "
     "--weight-decay --white --workers",
-    "models": "--json",
+    "models": "--json --weights",
     "report": "--json",
 }
 

@@ -79,6 +79,10 @@ def _hand_over(name: str, sink: Sink) -> Callable[..., None]:
     return hook
 
 
+class Enough(BaseException):
+    """Raised by a visitor to end a forward pass; no `except Exception` swallows it."""
+
+
 def leaves(model: nn.Module) -> list[str]:
     """Return the dotted names of the modules that hold no others.
 

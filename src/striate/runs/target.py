@@ -73,8 +73,8 @@ def resolve(target: str, wanted: Wanted, *, real: bool = False) -> Target:
 
 
 def _is_run(target: str) -> bool:
-    places = (Path(target), Path("runs/train") / target)
-    return any((place / MANIFEST).is_file() for place in places)
+    places = (Path(), Path("runs/train"), Path("runs/transfer"))
+    return any((place / target / MANIFEST).is_file() for place in places)
 
 
 def _built(build: Callable[[], nn.Module], real: bool) -> nn.Module:
