@@ -58,6 +58,8 @@ bench: $(READY)
 	$(BIN)/python benchmarks/digits.py
 	$(BIN)/python benchmarks/fashion.py
 	$(BIN)/python benchmarks/elpv.py
+	$(BIN)/python benchmarks/transfer.py
+	$(BIN)/python benchmarks/elpv_transfer.py
 	$(BIN)/python benchmarks/lrn.py
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/capture.py

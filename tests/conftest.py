@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, settings
 
 from pictures import snapshot, write_folder
 from striate.cli.main import main
+from striate.runs import story, train
 from striate.runs.recipe import Recipe
 from striate.runs.run import Run
 from striate.runs.train import train_recipe
@@ -35,6 +36,23 @@ def _own_folder(tmp_path, tmp_path_factory, monkeypatch):
     monkeypatch.chdir(tmp_path)
     # No test finds what another, or the person who runs it, has left in a cache.
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture(autouse=True)
+def _no_charts(request, monkeypatch):
+    """A run's PNG files take longer than a short run; `charts` has them drawn.
+
+    Its page is always written, and `shared_run` has its charts.
+    """
+    if not request.node.get_closest_marker("charts"):
+        for name in ("save_curve", "save_matrix"):
+            monkeypatch.setattr(story, name, lambda block, path: None)
+
+
+@pytest.fixture
+def no_report(monkeypatch):
+    """Leave a run's report out where a test looks at what it is drawn from."""
+    monkeypatch.setattr(train, "write_report", lambda run: None)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,10 @@
 """Run `striate …` as one of several ranks, in one of which something goes wrong.
 
 `FAULT=kind:rank:step` in the environment says what, where and before which step, at the
-first start only: what torchrun starts again is sound.
+first start; what torchrun starts again has the next fault of several with commas
+between them, and is sound after the last. Of several command lines with `then` between
+them the last has the faults, and is all that is started again: importing torch takes
+longer than a short run.
 """
 
 from __future__ import annotations
@@ -16,8 +19,12 @@ import torch
 from striate.cli.main import main
 from striate.engine.ranks.exchange import Exchange
 from striate.engine.ranks.step import SharedStep
+from striate.runs import story
 
-KIND, RANK, STEP = os.environ.get("FAULT", "none:-1:-1").split(":")
+NONE = "none:-1:-1"
+STARTS = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+ALL = [*os.environ.get("FAULT", NONE).split(","), NONE]
+KIND, RANK, STEP = ALL[min(STARTS, len(ALL) - 1)].split(":")
 RANK, STEP = int(RANK), int(STEP)
 
 
@@ -45,9 +52,15 @@ FAULTS = {
 _learn, _exchange = SharedStep._take, Exchange.__call__
 
 
+FIRST = STARTS == 0
+
+
+before: list[list[str]] = []  # what is run first, without a fault
+
+
 def _mine(step: int) -> bool:
-    first = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0"
-    return first and int(os.environ["RANK"]) == RANK and step == STEP
+    mine = int(os.environ["RANK"]) == RANK and step == STEP
+    return mine and not (FIRST and before)
 
 
 def learn(self, x, y, step):
@@ -65,6 +78,32 @@ def exchange(self, step, cost, pictures, failed):
     return _exchange(self, step, cost, pictures, failed)
 
 
-SharedStep._take = learn
-Exchange.__call__ = exchange
-sys.exit(main())
+def commands(words: list[str]) -> list[list[str]]:
+    """Split at `then`."""
+    found: list[list[str]] = [[]]
+    for word in words:
+        if word == "then":
+            found.append([])
+        else:
+            found[-1].append(word)
+    return found
+
+
+def be_faulty() -> None:
+    """Let the fault happen in this process, and leave a run's charts out.
+
+    Those are drawn by a library that takes longer to import than a short run lasts.
+    """
+    SharedStep._take = learn
+    Exchange.__call__ = exchange
+    story.save_curve = story.save_matrix = lambda block, path: None
+
+
+if __name__ == "__main__":
+    be_faulty()
+    *before, last = commands(sys.argv[1:])
+    while FIRST and before:
+        if code := main(before[0]):
+            sys.exit(code)
+        del before[0]
+    sys.exit(main(last))

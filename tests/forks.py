@@ -13,6 +13,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+_ANEW = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+
 
 class Forks:
     """Starts runs in processes of their own; use it as a context manager.
@@ -37,17 +39,22 @@ class Forks:
             self._server.stdin.flush()
         return self._server.stdout.readline().strip()
 
-    def start(self, *words, terminal: str = "", parent: bool = False) -> int:
+    def start(
+        self, *words, terminal: str = "", parent: bool = False, rank: dict | None = None
+    ) -> int:
         """Start a command line; return its process.
 
         Args:
             words: What follows `striate`.
             terminal: The device of one, for a process that is to own it.
             parent: Put a process between, that reads what it says, and return that.
+            rank: What a launcher would say to one of several, and `FAULT`, see
+                `faulty_rank.py`; what it says is kept in `said-<RANK>.txt`.
         """
         self._flag.write_bytes(b"\0")
         typed = [os.fspath(word) for word in words]
         order = {"words": typed, "terminal": terminal, "parent": parent}
+        order["rank"] = rank or {}
         return int(self._ask(json.dumps(order)))
 
     def end(self, pid: int) -> int:
@@ -111,12 +118,20 @@ def _be_child(order: dict, said: str) -> None:
         streams = os.open(order["terminal"], os.O_RDWR)  # and it is ours to lose
     elif order["parent"]:
         streams = _below_a_reader()
+    elif order["rank"]:
+        own = f"said-{order['rank']['RANK']}.txt"
+        streams = os.open(Path(said).with_name(own), _ANEW)
     else:
-        streams = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        streams = os.open(said, _ANEW)
     for stream in (1, 2):
         os.dup2(streams, stream)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     sys.stdout, sys.stderr = (os.fdopen(n, "w", 1) for n in (1, 2))
+    if order["rank"]:
+        os.environ.update(order["rank"])
+        import faulty_rank  # reads what is its fault
+
+        faulty_rank.be_faulty()
     _be_striate(order["words"])
 
 

@@ -1,12 +1,17 @@
-"""Two ranks and one process learn from the same batches; run by torchrun.
+"""Two ranks and one process learn from the same batches.
 
 Every check is made in double precision, so that what remains is rounding: 1e-10. One
-start does them all, because starting takes longer than checking.
+start does them all, and becomes the second rank by a fork, because importing torch
+takes longer than checking.
 """
 
 from __future__ import annotations
 
 import copy
+import os
+import socket
+import sys
+import traceback
 from dataclasses import replace
 
 import pytest
@@ -17,18 +22,21 @@ from striate.core.errors import NonFiniteError, RankError, SettingError
 from striate.core.outputs import HeadOutputs
 from striate.data.load import load_data
 from striate.data.share import share
+from striate.engine.average import Average
 from striate.engine.cost import ClassCost, softmax_cost
 from striate.engine.evaluate import evaluate
 from striate.engine.learner import USUAL, Learner
+from striate.engine.loop import StepDone
 from striate.engine.optim import make_optimizer
 from striate.engine.ranks.exchange import Exchange
 from striate.engine.ranks.norm import synchronised
 from striate.engine.ranks.place import Place
 from striate.engine.ranks.ranks import joined
 from striate.engine.tune import Choice, Free
+from striate.engine.views import VIEWS
 from striate.engine.way import Way
-from striate.runs import speed, together
-from striate.runs.recipe import Recipe
+from striate.runs import auto, speed, together
+from striate.runs.recipe import Recipe, make_recipe
 
 CLASSES = 3
 
@@ -84,6 +92,24 @@ def both(ranks, *, norm, sizes, soft=False, cost=None, pieces=1, sync=False, way
         assert learn.pictures == len(y)
     exchange.check_equal()
     return ours, alone, losses
+
+
+def averages(ranks, sizes, decay):
+    """Return the averages that two ranks and one process keep."""
+    ours, alone = network(True), network(True)
+    optimizers = [make_optimizer(n, "sgd", 0.1, 0.9, 0.0) for n in (ours, alone)]
+    exchange = Exchange(ranks, ours, optimizers[0])
+    cost = softmax_cost(0.1)
+    learn = Learner(ours, optimizers[0], cost, 0, ranks.place.rank, 1, exchange)
+    single = Learner(alone, optimizers[1], cost)
+    kept = Average(ours, decay), Average(alone, decay)
+    for step, (x, y) in enumerate(data(sizes, soft=False)):
+        mine = share(len(y), ranks.place.rank, ranks.world)
+        with synchronised(ours, ranks):
+            costs = learn(x[mine], y[mine], step), single(x, y, step)
+        for average, loss in zip(kept, costs, strict=True):
+            average.on_step(StepDone(0, step, step, loss, 0.1, len(y)))
+    return kept
 
 
 def assert_same(ours, alone, losses):
@@ -148,14 +174,44 @@ def check_slopes(ranks):
 def check_judging(ranks):
     """Every picture is judged once, and in the order of one process."""
     model = network(True).eval()
+    assert_judged_alike(ranks, model, model, "plain")
+
+
+def assert_judged_alike(ranks, ours, alone, view):
     batches = list(data((7, 6, 3, 1), soft=False))
     rank, world = ranks.place.rank, ranks.world
     shares = [share(len(y), rank, world) for _, y in batches]
     mine = [(x[s], y[s]) for (x, y), s in zip(batches, shares, strict=True)]
-    together, alone = evaluate(model, mine, ranks), evaluate(model, batches)
-    assert together.labels.equal(alone.labels)
-    assert torch.allclose(together.logits, alone.logits, atol=1e-6)
+    together = evaluate(ours, mine, VIEWS[view], ranks)
+    single = evaluate(alone, batches, VIEWS[view])
+    assert together.labels.equal(single.labels)
+    assert torch.allclose(together.logits, single.logits, atol=1e-6)
     assert len(together.labels) == 17
+
+
+def check_average(ranks):
+    """The ranks keep one process's average, and judge it alike in both views."""
+    ours, alone = averages(ranks, (8, 7, 5, 3), 0.9)
+    assert_same(ours.model, alone.model, [])
+    assert not ours.model.conv.weight.equal(ours._learning.conv.weight)
+    assert_judged_alike(ranks, ours.model, alone.model, "mirror")
+
+
+def check_auto(ranks):
+    """Batch size and rate are found out by rank 0 alone, for all."""
+    words = {"data": "digits", "batch_size": "auto", "lr": "auto", "cache": "off"}
+    recipe = make_recipe(words).resolved()
+    pictures = load_data("digits", cache="off")
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    with pytest.MonkeyPatch.context() as patch:
+        if not ranks.first:
+            patch.setattr(auto, "_found", lambda *words: pytest.fail("found out twice"))
+        found = auto.decide(recipe, model, pictures, ranks)
+    sizes = ranks.words(found.recipe.pictures_a_step, "the batch size")
+    rates = ranks.words(found.recipe.rate, "the rate")
+    assert sizes == [32, 32]
+    assert rates[0] == rates[1] > 0
+    assert bool(found.tried) is ranks.first
 
 
 def check_blown(ranks):
@@ -227,11 +283,35 @@ def check_words(ranks):
     assert ranks.largest(3 + ranks.place.rank, "numbers") == 4
 
 
-if __name__ == "__main__":
-    torch.set_num_threads(1)
+def check_all():
     with joined(Place.of(), torch.device("cpu")) as ranks:
         for name, check in list(globals().items()):
-            if name.startswith("check_"):
+            if name.startswith("check_") and name != "check_all":
                 check(ranks)
                 if ranks.first:
                     print("ok", name)
+
+
+def be_the_other():
+    """Check as rank 1, and end."""
+    code = 1
+    try:
+        check_all()
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(code)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    start = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "RANK": "0"}
+    os.environ |= start | {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    if not (other := os.fork()):
+        os.environ |= {"RANK": "1", "LOCAL_RANK": "1"}
+        be_the_other()
+    check_all()
+    sys.exit(os.waitstatus_to_exitcode(os.waitpid(other, 0)[1]))

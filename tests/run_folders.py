@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from striate.core.files import write_csv, write_json, write_text
-from striate.runs.recipe import Recipe, settings_text
+from striate.runs.recipe import Recipe
+from striate.runs.settings_file import settings_text
 
 CLASSES = ("across", "down")
 SPLIT = ("path", "label", "split", "group", "content")

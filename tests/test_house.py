@@ -69,7 +69,7 @@ def test_one_foreign_library_one_file():
         "PIL": {"data/picture/decode.py", "look/raster.py"},
         "simplejpeg": {"data/picture/decode.py"},
         "matplotlib": {"report/plots.py"},
-        "yaml": {"runs/recipe.py"},
+        "yaml": {"runs/settings_file.py"},
         "safetensors": {"engine/checkpoint.py", "models/weights.py"},
         "scipy": {"engine/significance.py", "runs/curve/power_law.py"},
         "sklearn": {"data/sources/named.py"},
@@ -118,6 +118,7 @@ def test_exported_names_are_frozen_and_real():
         "create_model",
         "explain",
         "features",
+        "freeze",
         "from_arrays",
         "learning_curve",
         "load_data",
@@ -142,20 +143,32 @@ FLAGS = {
     "train": "--accumulate --augment --background --batch-size --border "
     "--cache --cache-gb --class-weights --colour --compile --config "
     "--crop --cutmix --device --drop-path --dropout --ema --epochs "
-    "--erase --fold --folds --fraction --image-size --in-chans "
-    "--jpeg --json --label-smoothing --layout --lr --mean --mirror "
-    "--mixup --model --momentum --normalise --on-nonfinite "
-    "--optimizer --out --overwrite --patience --precision --preset "
-    "--quiet --resize --resume --rotate --save-every --scale "
-    "--schedule --seed --shear --shift --split --std "
-    "--sync-batch-norm --tensorboard --test-fraction --test-view "
-    "--val-fraction --warp --weight-decay --white --workers",
+    "--erase --fold --folds --fraction --freeze --grow --image-size "
+    "--in-chans --jpeg --json --label-smoothing --layout --lr "
+    "--mean --mirror --mixup --model --momentum --normalise "
+    "--on-nonfinite --optimizer --out --overwrite --patience "
+    "--precision --preset --pretrained --quiet --resize --resume "
+    "--rotate --save-every --scale --schedule --seed --shear "
+    "--shift --split --std --sync-batch-norm --tensorboard "
+    "--test-fraction --test-view --trust --val-fraction --warp "
+    "--weight-decay --white --workers",
+    "transfer": "--augment --background --batch-size --border --cache "
+    "--cache-gb --class-weights --colour --config --crop --cut "
+    "--device --dropout --epochs --erase --fold --folds --fraction "
+    "--freeze --grow --head --image-size --in-chans --jpeg --json "
+    "--label-smoothing --lr --mean --mirror --model --momentum "
+    "--normalise --optimizer --out --overwrite --patience --preset "
+    "--pretrained --quiet --resize --rotate --scale --schedule "
+    "--seed --shear --shift --split --std --test-fraction "
+    "--test-view --trust --val-fraction --views --warp "
+    "--weight-decay --white --workers",
     "evaluate": "--data --json --part",
     "predict": "--json --out",
     "summary": "--against --batch-size --csv --depth --effective --explain "
     "--html --image-size --in-chans --json --num-classes --real",
-    "explain": "--against --also --image-size --in-chans --json --layer --method "
-    "--num-classes --open --out --overwrite --seed --target --weights",
+    "explain": "--against --also --image-size --in-chans --json --layer "
+    "--method --num-classes --open --out --overwrite --seed "
+    "--target --weights",
     "compare": "--html --json --part",
     "data": "--json",
     "data check": "--csv --html --json --labels --near --quiet --ranking --since "
@@ -172,15 +185,15 @@ FLAGS = {
     "data curve": "--accumulate --augment --background --batch-size --border "
     "--cache --cache-gb --class-weights --colour --compile --config "
     "--crop --cutmix --device --drop-path --dropout --ema --epochs "
-    "--erase --fractions --goal --image-size --in-chans --jpeg "
-    "--json --label-smoothing --layout --lr --mean --mirror --mixup "
-    "--model --momentum --normalise --on-nonfinite --optimizer "
-    "--out --overwrite --patience --precision --preset --quiet "
-    "--resize --rotate --save-every --scale --schedule --seed "
-    "--seeds --shear --shift --split --std --sync-batch-norm "
+    "--erase --fractions --goal --grow --image-size --in-chans "
+    "--jpeg --json --label-smoothing --layout --lr --mean --mirror "
+    "--mixup --model --momentum --normalise --on-nonfinite "
+    "--optimizer --out --overwrite --patience --precision --preset "
+    "--quiet --resize --rotate --save-every --scale --schedule "
+    "--seed --seeds --shear --shift --split --std --sync-batch-norm "
     "--test-fraction --test-view --val-fraction --warp "
     "--weight-decay --white --workers",
-    "models": "--json",
+    "models": "--json --weights",
     "report": "--json",
 }
 

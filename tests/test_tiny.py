@@ -3,11 +3,14 @@
 import time
 from pathlib import Path
 
+import pytest
+
 import striate as st
 from pictures import snapshot, write_folder
 from striate.runs.story import write_report
 
 
+@pytest.mark.charts  # they belong to the ten seconds
 def test_scan_train_predict_report(tmp_path):
     began = time.process_time()  # of this process alone: machines are busy
     photos = write_folder(

@@ -22,13 +22,18 @@ class Ended:
 
 def launch(program, *words, count=2, restarts=0, fault="none:-1:-1") -> Ended:
     """Run a program of `tests/` as so many processes; none of them may remain."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command = ["-m", "torch.distributed.run", "--standalone"]
     command += ["--nproc-per-node", str(count), "--max-restarts", str(restarts)]
+    return run_python(*command, TESTS / program, *words, fault=fault)
+
+
+def run_python(*words, fault="none:-1:-1") -> Ended:
+    """Run what follows `python`, and wait for its end."""
     path = os.pathsep.join(
         [str(TESTS.parent / "src"), os.environ.get("PYTHONPATH", "")]
     )
     done = subprocess.run(
-        [*command, str(TESTS / program), *map(str, words)],
+        [sys.executable, *map(str, words)],
         env={**os.environ, "FAULT": fault, "PYTHONPATH": path},
         capture_output=True,
         text=True,

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from striate.runs.summary import summary as summary
     from striate.runs.train import train as train
     from striate.runs.train import train_recipe as train_recipe
+    from striate.transfer.freeze import freeze as freeze
 
 _HOMES = {
     "ImageData": "striate.data.image_data",
@@ -49,6 +50,7 @@ _HOMES = {
     "create_model": "striate.models.catalogue",
     "explain": "striate.runs.explain.explain",
     "features": "striate.runs.explain.features",
+    "freeze": "striate.transfer.freeze",
     "from_arrays": "striate.data.sources.source",
     "learning_curve": "striate.runs.curve.curve",
     "load_data": "striate.data.load",

@@ -6,7 +6,7 @@ import pytest
 
 from pictures import write_folder
 from striate.core.files import read_json
-from striate.runs.recipe import read_settings
+from striate.runs.settings_file import read_settings
 
 
 def test_the_preview_of_a_folder(striate, shared_folder, tmp_path):

@@ -9,11 +9,14 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+import signal
 import time
 from pathlib import Path
 
 import pytest
+from torch.distributed import TCPStore
 
+from forks import Forks
 from striate.core.files import read_csv
 from torchrun import launch, left_behind
 
@@ -40,20 +43,39 @@ def losses(run):
     return [float(row[name]) for row in rows for name in ("train_loss", "val_loss")]
 
 
-def test_one_process_two_processes_and_a_killed_one(striate, tmp_path):
+# Averaged weights and a second view too, which every rank must judge alike.
+SHORT = ("--epochs", "2", "--batch-size", "8", "--save-every", "0")
+SHORT += ("--ema", "0.9", "--test-view", "mirror")
+STEPS = 6
+STARTING = 10.0  # seconds for both to have begun on a busy machine
+
+
+def test_one_process_two_processes_and_a_killed_one(striate, shared_folder):
     """The same curve; after SIGKILL of rank 0 torchrun's restart ends bit for bit."""
+    words = "train", shared_folder, *SHORT, "--out"
+    assert striate(*words, "one", "--quiet").code == 0
+    both = *words, "two", "then", *words, "killed"
+    ended = launch("faulty_rank.py", *both, restarts=1, fault="kill:0:5")
+    assert ended.code == 0, ended.said
+    assert losses("two") == pytest.approx(losses("one"), rel=1e-5)
+    assert "2 processes of" in ended.said
+    assert "rank 0 (process" in ended.said
+    assert "exact: yes" in ended.said
+    assert hashes("killed") == hashes("two")
+    assert len(status("killed")["resumed"]) == 1
+    assert "resumed" not in status("two")
+    assert not left_behind("killed")
+
+
+@pytest.mark.slow
+def test_the_same_with_more_pictures(striate):
     assert striate(*SETTINGS, "--out", "one", "--quiet").code == 0
     whole = trained("two")
     assert whole.code == 0, whole.said
     assert losses("two") == pytest.approx(losses("one"), rel=1e-5)
-    assert "2 processes of" in whole.said
     killed = trained("killed", restarts=1, fault="kill:0:20")
     assert killed.code == 0, killed.said
-    assert "rank 0 (process" in killed.said
-    assert "exact: yes" in killed.said
     assert hashes("killed") == hashes("two")
-    assert len(status("killed")["resumed"]) == 1
-    assert not left_behind("killed")
 
 
 @pytest.mark.slow
@@ -121,15 +143,75 @@ def test_another_number_of_processes_goes_on_with_the_same_curve(striate):
     assert losses("run") == pytest.approx(losses("two"), rel=1e-4)
 
 
+def kills(draw, count):
+    """Return kills of either rank before any step, as a run comes by them."""
+    steps = sorted(draw.choices(range(STEPS), k=count))
+    return [f"kill:{draw.randrange(2)}:{step}" for step in steps]
+
+
+@pytest.fixture(scope="module")
+def forks(tmp_path_factory):
+    with Forks(tmp_path_factory.mktemp("ranks")) as server:
+        yield server
+
+
+class Launcher:
+    """What torchrun does, with forks in place of processes that import torch anew."""
+
+    def __init__(self, forks):
+        self.forks = forks
+        self.said = forks.said.parent
+        self.store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+
+    def start(self, words, attempt=0, fault="none:-1:-1"):
+        """Start both ranks and wait for their ends; return exit codes and seconds."""
+        began = time.monotonic()
+        pids = [
+            self.forks.start(*words, rank=self._told(rank, attempt, fault))
+            for rank in (0, 1)
+        ]
+        codes = [self.forks.end(pid) for pid in pids]
+        return codes, time.monotonic() - began
+
+    def _told(self, rank, attempt, fault):
+        names = ("RANK", "LOCAL_RANK", "TORCHELASTIC_RESTART_COUNT", "MASTER_PORT")
+        values = (rank, rank, attempt, self.store.port)
+        both = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
+        both |= {"TORCHELASTIC_USE_AGENT_STORE": "True", "FAULT": fault}
+        return both | dict(zip(names, map(str, values), strict=True))
+
+
+def killed_and_started_again(forks, words, faults):
+    """Start a run again after each fault; whoever is left must go and say why."""
+    launcher = Launcher(forks)
+    for attempt, fault in enumerate(faults):
+        codes, seconds = launcher.start(words, attempt, ",".join(faults))
+        rank = int(fault.split(":")[1])
+        assert codes[rank] == -signal.SIGKILL, fault
+        assert codes[1 - rank] == 1, fault
+        assert seconds < 15 + STARTING, fault
+        said = (launcher.said / f"said-{1 - rank}.txt").read_text()
+        assert f"rank {rank} (process" in said, (fault, said)
+    codes, _ = launcher.start(words, len(faults))
+    assert codes == [0, 0], (launcher.said / "said-0.txt").read_text()
+
+
+def test_ten_kills(forks, shared_folder, tmp_path):
+    """F1: any rank, any step; it ends as the run that was not killed."""
+    words = "train", shared_folder, *SHORT, "--out"
+    whole, run = tmp_path / "whole", tmp_path / "run"
+    assert Launcher(forks).start((*words, whole))[0] == [0, 0]
+    killed_and_started_again(forks, (*words, run), kills(random.Random(0), 10))
+    assert hashes(run) == hashes(whole)
+    assert len(status(run)["resumed"]) == 10
+
+
 @pytest.mark.slow
-def test_three_hundred_kills():
-    """F1: any rank, any step; every one ends as the run that was not killed."""
-    assert trained("two").code == 0
-    expected, draw = hashes("two"), random.Random(0)
-    for number in range(300):
-        rank, step = draw.randrange(2), draw.randrange(34)
-        fault = f"kill:{rank}:{step}"
-        ended = trained("run", "--overwrite", restarts=1, fault=fault)
-        assert ended.code == 0, (number, fault, ended.said)
-        assert hashes("run") == expected, (number, fault)
-        assert not left_behind("run")
+def test_three_hundred_kills(forks, shared_folder, tmp_path):
+    words = "train", shared_folder, *SHORT, "--out"
+    whole, draw = tmp_path / "whole", random.Random(1)
+    assert Launcher(forks).start((*words, whole))[0] == [0, 0]
+    for number in range(30):
+        run = tmp_path / str(number)
+        killed_and_started_again(forks, (*words, run), kills(draw, 10))
+        assert hashes(run) == hashes(whole), number

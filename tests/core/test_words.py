@@ -27,7 +27,8 @@ def test_every_error_is_of_one_family():
     kinds = [e for e in vars(errors).values() if isinstance(e, type)]
     assert all(issubclass(kind, StriateError) for kind in kinds)
     codes = {kind.__name__: kind.exit_code for kind in kinds if kind.exit_code != 2}
-    assert codes == {"NonFiniteError": 1, "WorkerError": 1, "InterruptedRunError": 130}
+    ones = dict.fromkeys(["NonFiniteError", "WorkerError", "RankError"], 1)
+    assert codes == {**ones, "InterruptedRunError": 130}
 
 
 def test_an_error_as_text_and_as_json():

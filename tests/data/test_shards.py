@@ -232,6 +232,18 @@ def test_every_picture_once_by_any_means(folder, streamed, workers):
     assert torch.cat(list(still.indices(3))).tolist() == list(range(len(part)))
 
 
+def test_a_shard_is_asked_for_whole(folder, streamed, monkeypatch):
+    """Once for all its pictures, so that a disk reads on instead of seeking."""
+    asked = []
+    monkeypatch.setattr(os, "posix_fadvise", lambda *words: asked.append(words[1:]))
+    data = load_data(folder, image_size=16, cache="off", normalise="none")
+    for _ in Batches(part=data.part("train"), preprocess=data.preprocess, batch_size=4)(
+        0
+    ):
+        pass
+    assert asked == [(0, 0, os.POSIX_FADV_WILLNEED)] * len(list(folder.iterdir()))
+
+
 @given(
     st.lists(st.integers(0, 40), min_size=1, max_size=9),
     st.integers(1, 17),

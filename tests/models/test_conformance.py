@@ -19,7 +19,7 @@ COMMIT = {
     *("lenet5", "lenet5_modern", "notes_grey", "notes_colour", "alexnet"),
     *("alexnet_one_tower", "vgg11_bn", "googlenet", "googlenet_bn", "googlenet_no_aux"),
     *("resnet18", "plain18", "resnet50", "resnet50_v1_5", "cifar_resnet20"),
-    *("cifar_plain20", "mobilenet_v2", "swift", "swift_wide"),
+    *("cifar_plain20", "mobilenet_v2", "swift", "swift_large", "resnetblur18"),
 }
 EVERY = [pytest.param(n, marks=() if n in COMMIT else pytest.mark.slow) for n in NAMES]
 CLASSES = 3
@@ -32,6 +32,7 @@ SMALL = {
     "vgg": (32, 64),
     "googlenet": (79, 95),
     "resnet": (65, 48),
+    "antialiased": (65, 48),
     "plain": (65, 48),
     "cifar": (16, 20),
     "mobilenet": (65, 48),

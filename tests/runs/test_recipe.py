@@ -17,9 +17,8 @@ from striate.runs.recipe import (
     Recipe,
     coerce,
     make_recipe,
-    read_settings,
-    settings_text,
 )
+from striate.runs.settings_file import read_settings, settings_text
 
 
 def test_the_names_are_those_of_the_registries():

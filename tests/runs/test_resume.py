@@ -31,12 +31,6 @@ from striate.runs.lock import held
 pytestmark = pytest.mark.usefixtures("no_report")
 
 
-@pytest.fixture
-def no_report(monkeypatch):
-    """The report is drawn from what is compared, and takes longer than the run."""
-    monkeypatch.setattr(room, "write_report", lambda run: None)
-
-
 SAME = (
     "results.csv",
     "events.jsonl",

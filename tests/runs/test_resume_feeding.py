@@ -21,7 +21,6 @@ from striate.data.shards import load as shards
 from striate.data.store import develop, memory
 from striate.data.store.lazy import LazyPixels
 from striate.engine.vault import Vault
-from striate.runs import train as room
 from striate.runs.run import Run
 from tars import add, write_shards
 
@@ -37,12 +36,6 @@ SAME = (
     "predictions_test.csv",
     "weights/best.safetensors",
 )
-
-
-@pytest.fixture
-def no_report(monkeypatch):
-    """The report is drawn from what is compared, and takes longer than the run."""
-    monkeypatch.setattr(room, "write_report", lambda run: None)
 
 
 @pytest.fixture

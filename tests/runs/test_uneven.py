@@ -92,6 +92,7 @@ def dealt_or_refused(root, seed):
         return str(error)
 
 
+@pytest.mark.charts
 def test_many_classes(monkeypatch):
     """As 10,000 classes go, with the limits drawn in; those themselves run nightly."""
     monkeypatch.setattr(answers, "WIDE", 20)
@@ -100,6 +101,7 @@ def test_many_classes(monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.charts
 def test_ten_thousand_classes():
     check_many_classes(10_000)
 

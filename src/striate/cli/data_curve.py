@@ -10,8 +10,8 @@ from pathlib import Path
 from striate.cli.train import add_settings, read_recipe
 from striate.core.errors import SettingError
 
-# The curve goes through fractions itself, and deals each seed anew.
-WITHOUT = ("fraction", "folds", "fold")
+# The curve goes through fractions itself, deals each seed anew, and begins from noise.
+WITHOUT = ("fraction", "folds", "fold", "pretrained", "freeze", "trust")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

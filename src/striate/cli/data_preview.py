@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 
 from striate.cli.train import add_setting
-from striate.runs.recipe import Recipe, coerce, setting_types
+from striate.runs.recipe import AUTO, Recipe, coerce, setting_types
 
 # The settings of a run that decide what becomes of a picture.
 SETTINGS = (
@@ -41,6 +41,8 @@ def run(options: argparse.Namespace) -> int:
     given = vars(options)
     settings = {name: coerce(name, given[name]) for name in SETTINGS if name in given}
     Recipe(data=options.data, **settings)  # refuses what is out of range
+    if settings.get("normalise") == AUTO:
+        del settings["normalise"]
 
     from striate.cli.show import console, print_set
     from striate.core.files import write_text

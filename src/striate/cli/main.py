@@ -20,12 +20,14 @@ from striate.cli import (
     report,
     summary,
     train,
+    transfer,
 )
 from striate.core.errors import SettingError, StriateError
 from striate.core.registry import nearest
 
 VERBS = {
     "train": train,
+    "transfer": transfer,
     "evaluate": evaluate,
     "predict": predict,
     "summary": summary,

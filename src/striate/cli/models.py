@@ -1,39 +1,67 @@
-"""List the networks, with their paper's input and parameters."""
+"""List the networks, with their paper's input and parameters, or public weights."""
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from striate.core.findings import Table
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the filter."""
     parser.add_argument("pattern", nargs="?", default="", help="part of a name")
+    parser.add_argument(
+        "--weights",
+        action="store_true",
+        help="list public weights instead: licence, hash, and where they are",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
     """Print one line a network."""
-    from striate.cli.show import console
+    from striate.cli.show import wide_console
     from striate.core.registry import unknown
     from striate.models.catalogue import catalogue_rows
     from striate.report.terminal import show
+    from striate.runs.pretrained import weights_rows
 
-    every = catalogue_rows()
+    every = weights_rows() if options.weights else catalogue_rows()
     rows = [row for row in every if options.pattern in str(row["name"])]
     if not rows:
-        raise unknown("network", options.pattern, [str(row["name"]) for row in every])
+        kind = "set of weights" if options.weights else "network"
+        raise unknown(kind, options.pattern, [str(row["name"]) for row in every])
     if options.json:
         print(json.dumps(rows))
     else:
-        from striate.core.findings import Column, Table
-
-        columns = (
-            Column(title="name", kind="code"),
-            Column(title="input", kind="code", hint="height×width×channels"),
-            Column(title="classes", kind="integer"),
-            Column(title="parameters", kind="integer"),
-            Column(title="what"),
-        )
-        cells = tuple(tuple(row.values()) for row in rows)
-        show([Table(columns=columns, rows=cells)], console())
+        show([_table(rows, weights=options.weights)], wide_console())
     return 0
+
+
+def _table(rows: Sequence[Mapping[str, Any]], *, weights: bool) -> Table:
+    from striate.core.findings import Column, Table
+
+    cells = tuple(tuple(row.values()) for row in rows)
+    if weights:
+        hint = "SHA-256 of the file, or its first digits where no more is published"
+        columns: tuple[Column, ...] = (
+            Column(title="name", kind="code"),
+            Column(title="file", kind="code"),
+            Column(title="classes", kind="integer"),
+            Column(title="here"),
+            Column(title="licence"),
+            Column(title="sha256", kind="code", hint=hint),
+        )
+        note = "striate train DATA --model NAME --pretrained NAME"
+        return Table(columns=columns, rows=cells, note=note)
+    columns = (
+        Column(title="name", kind="code"),
+        Column(title="input", kind="code", hint="height×width×channels"),
+        Column(title="classes", kind="integer"),
+        Column(title="parameters", kind="integer"),
+        Column(title="what"),
+    )
+    return Table(columns=columns, rows=cells)

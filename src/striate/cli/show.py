@@ -47,8 +47,11 @@ def print_data(data: ImageData, folder: Path) -> None:
     """Say what the pictures are, and everything a user should be warned of."""
     console().print(f"run     {folder}", markup=False)
     print_set(data)
-    for note in read_json(folder / names.MANIFEST)["notes"]:
+    manifest = read_json(folder / names.MANIFEST)
+    for note in manifest["notes"]:
         console().print(f"note: {note}", style="dim", markup=False)
+    if "frozen" in manifest:
+        console().print(f"frozen  {manifest['frozen']['said']}", markup=False)
 
 
 def print_set(data: ImageData) -> None:
@@ -108,6 +111,9 @@ def print_end(run: Run) -> None:
     """Say how the run went, where it lies, and what to try next."""
     out = console()
     print_score(run.judged_part, run.predictions(run.judged_part).score())
+    if "frozen" in run.manifest:
+        said = run.manifest["frozen"]["sha256"][:16]
+        out.print(f"frozen  bit-identical, {said} as at the start", markup=False)
     out.print(f"run     {run.path}", markup=False)
     out.print(f"report  {run.path / names.REPORT}", markup=False)
     out.print("\nnext:", style="bold")
@@ -118,6 +124,19 @@ def print_end(run: Run) -> None:
         f"{me} train FOLDER_OF_CLASS_FOLDERS",
     ):
         out.print(f"  {command}", markup=False)
+
+
+def print_transfer(run: Run) -> None:
+    """Say what was computed, what was there already, and how the head was chosen."""
+    facts, out = run.manifest["transfer"], console()
+    took = facts["seconds"]
+    kept = f", {facts['kept']:,} were kept" if facts["kept"] else ""
+    rows = f"{facts['computed']:,} rows of {facts['width']:,} numbers"
+    out.print(f"features  {rows} in {took['features']:.1f} s{kept}", markup=False)
+    said = facts["head"]
+    if "penalty" in facts:
+        said += f", penalty {facts['penalty']:.2g} by cross-validation"
+    out.print(f"head      {said}, {took['head']:.1f} s\n", markup=False)
 
 
 def _program() -> str:

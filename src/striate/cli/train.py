@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from striate.core.errors import SettingError
 from striate.engine.ranks.place import Place
 from striate.runs.presets import PRESETS
-from striate.runs.recipe import Recipe, make_recipe, read_settings, setting_types
+from striate.runs.recipe import Recipe, make_recipe, setting_types
+from striate.runs.settings_file import read_settings
 
 if TYPE_CHECKING:
     from striate.data.image_data import ImageData
@@ -70,6 +71,11 @@ def add_setting(
     choices = field.metadata.get("choices")
     default = "" if field.default is None else f" ({field.default})"
     listed = f": {', '.join(choices)}" if choices else ""
+    if field.name == "freeze":
+        words, default = field.metadata["help"], argparse.SUPPRESS
+        how: dict[str, Any] = {"action": "append", "metavar": "GLOB"}
+        parser.add_argument(flag, help=words, default=default, **how)
+        return
     metavar = METAVARS.get(str(kind), "SIZE")
     words = f"{field.metadata['help']}{listed}{default}"
     parser.add_argument(flag, metavar=metavar, help=words, default=argparse.SUPPRESS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -45,7 +45,8 @@ class Laps:
     All else is computing: forward, cost, backward. Two looks at the clock a batch.
 
     Args:
-        macs: Multiply-adds of a picture's way forward; 0 where they are not known.
+        macs: Multiply-adds of a picture's way forward, in each epoch where pictures
+            grow; 0 where they are not known.
         peak: FLOP/s of the machine; 0 where it was not measured.
         clock: Seconds that never go backwards; tests bring their own.
 
@@ -56,16 +57,34 @@ class Laps:
     """
 
     def __init__(
-        self, macs: int = 0, peak: float = 0.0, clock: Clock = time.perf_counter
+        self,
+        macs: int | Sequence[int] = 0,
+        peak: float = 0.0,
+        clock: Clock = time.perf_counter,
     ) -> None:
-        self.macs, self.peak = macs, peak
+        self.macs = (macs,) if isinstance(macs, int) else tuple(macs)
+        self.peak = peak
+        self.epoch = 0
         self.data = self.update = 0.0
         self._clock = clock
         self._began = clock()
 
-    def mfu(self, rate: float) -> float:
-        """Return the share of the peak that so many pictures a second use usefully."""
-        return rate * self.macs * 2 * PASSES / self.peak if self.peak else 0.0
+    def mfu(self, rate: float, epochs: int = 0) -> float:
+        """Return the share of the peak that so many pictures a second use usefully.
+
+        Args:
+            rate: Pictures a second.
+            epochs: Over so many from the first on; in the present one where it is 0.
+
+        Example:
+            >>> laps = Laps(macs=[1_000_000, 3_000_000], peak=60e9)
+            >>> laps.mfu(1_000.0), laps.mfu(1_000.0, epochs=2)
+            (0.1, 0.2)
+        """
+        shown = range(epochs) if epochs else [self.epoch]
+        macs = [self.macs[min(epoch, len(self.macs) - 1)] for epoch in shown]
+        useful = rate * sum(macs) / len(macs) * 2 * PASSES
+        return useful / self.peak if self.peak else 0.0
 
     def shares(self) -> dict[str, float]:
         """Return the shares of the time since it began: data, compute, optimiser."""
@@ -131,6 +150,7 @@ class Fed:
 
     def __call__(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the batches of an epoch, the first `start` left out."""
+        self._laps.epoch = epoch
         return self._laps.waited(self._epochs(epoch, start))
 
     def __len__(self) -> int:

@@ -7,6 +7,9 @@ Where a block changes the side or the channels, its shortcut must too (section 3
 | A      | identity        | every other position, new channels zero    |
 | B      | identity        | 1×1 convolution with the stride            |
 | C      | 1×1 convolution | 1×1 convolution with the stride            |
+
+Blurred (Zhang 2019, section 3.3), a layer that steps does so in two: with stride 1 and
+rectified, then `BlurPool`. Names of weights stay, because a blur has none.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from torch.nn import functional as F
 
 from striate.core.errors import GeometryError
 from striate.core.registry import unknown
+from striate.layers.blur import BlurPool
 
 EXPANSION = 4  # a bottleneck's last 1×1 makes four times its width (table 1)
 
@@ -90,8 +94,17 @@ class PadShortcut(nn.Module):
         return f"added={self.added}, stride={self.stride}"
 
 
-def shortcut(option: str, channels: int, out_channels: int, stride: int) -> nn.Module:
+def shortcut(
+    option: str, channels: int, out_channels: int, stride: int, blur: int = 0
+) -> nn.Module:
     """Return the shortcut of an option, as the table above has it.
+
+    Args:
+        option: A, B or C.
+        channels: Channels of x.
+        out_channels: Channels to reach.
+        stride: Step of the block.
+        blur: Side of the filter that steps before the 1×1 convolution; 0 for none.
 
     Raises:
         UnknownNameError: The option is not A, B or C.
@@ -107,21 +120,42 @@ def shortcut(option: str, channels: int, out_channels: int, stride: int) -> nn.M
         return nn.Identity()
     if option == "A":
         return PadShortcut(channels, out_channels, stride)
-    conv = nn.Conv2d(channels, out_channels, 1, stride, bias=False)
-    return nn.Sequential(OrderedDict(conv=conv, norm=nn.BatchNorm2d(out_channels)))
+    step, blurred = _step(channels, stride, blur)
+    conv = nn.Conv2d(channels, out_channels, 1, step, bias=False)
+    norm = nn.BatchNorm2d(out_channels)
+    return nn.Sequential(OrderedDict(**blurred, conv=conv, norm=norm))
 
 
-def basic_body(channels: int, width: int, stride: int) -> nn.Sequential:
+def _step(channels: int, stride: int, blur: int) -> tuple[int, dict[str, nn.Module]]:
+    """Return a convolution's own stride, and the blur that steps in its place."""
+    if not blur or stride == 1:
+        return stride, {}
+    return 1, {"blur": BlurPool(channels, blur, stride)}
+
+
+def basic_body(channels: int, width: int, stride: int, blur: int = 0) -> nn.Sequential:
     """Return two 3×3 convolutions, the first with the stride (figure 5, left).
+
+    Args:
+        channels: Channels of x.
+        width: Channels of both convolutions.
+        stride: Step of the block.
+        blur: Side of the filter that steps in the first one's place; 0 for none.
 
     Shapes:
         (N, channels, H, W) → (N, width, ⌈H/s⌉, ⌈W/s⌉)
+
+    Example:
+        >>> list(dict(basic_body(8, 16, 2, blur=3).named_children()))[:4]
+        ['conv1', 'norm1', 'relu1', 'blur']
     """
+    step, blurred = _step(width, stride, blur)
     return nn.Sequential(
         OrderedDict(
-            conv1=nn.Conv2d(channels, width, 3, stride, padding=1, bias=False),
+            conv1=nn.Conv2d(channels, width, 3, step, padding=1, bias=False),
             norm1=nn.BatchNorm2d(width),
             relu1=nn.ReLU(),
+            **blurred,
             conv2=nn.Conv2d(width, width, 3, padding=1, bias=False),
             norm2=nn.BatchNorm2d(width),
         )
@@ -129,7 +163,7 @@ def basic_body(channels: int, width: int, stride: int) -> nn.Sequential:
 
 
 def bottleneck_body(
-    channels: int, width: int, stride: int, stride_in: str = "1x1"
+    channels: int, width: int, stride: int, stride_in: str = "1x1", blur: int = 0
 ) -> nn.Sequential:
     """Return 1×1 down, 3×3, 1×1 up to four times the width (figure 5, right).
 
@@ -139,6 +173,7 @@ def bottleneck_body(
         stride: Step of the block.
         stride_in: Which convolution steps: the first `1x1` as in the paper, or the
             `3x3`, which skips no position (known as ResNet v1.5).
+        blur: Side of the filter that steps in that one's place; 0 for none.
 
     Shapes:
         (N, channels, H, W) → (N, 4·width, ⌈H/s⌉, ⌈W/s⌉)
@@ -148,16 +183,20 @@ def bottleneck_body(
     """
     if stride_in not in ("1x1", "3x3"):
         raise unknown("place of the stride", stride_in, ("1x1", "3x3"))
-    first, middle = (stride, 1) if stride_in == "1x1" else (1, stride)
+    step, blurred = _step(width, stride, blur)
+    first, middle = (step, 1) if stride_in == "1x1" else (1, step)
+    early, late = (blurred, {}) if stride_in == "1x1" else ({}, blurred)
     out = EXPANSION * width
     return nn.Sequential(
         OrderedDict(
             conv1=nn.Conv2d(channels, width, 1, first, bias=False),
             norm1=nn.BatchNorm2d(width),
             relu1=nn.ReLU(),
+            **early,
             conv2=nn.Conv2d(width, width, 3, middle, padding=1, bias=False),
             norm2=nn.BatchNorm2d(width),
             relu2=nn.ReLU(),
+            **late,
             conv3=nn.Conv2d(width, out, 1, bias=False),
             norm3=nn.BatchNorm2d(out),
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import nn
@@ -63,7 +64,15 @@ def network(
 def networks() -> Iterator[Network]:
     """Return every network, oldest first."""
     _load()
-    return (_NETWORKS[name] for name in _NETWORKS)
+    # Whoever imports a family by itself enters it before the others.
+    return iter(sorted((_NETWORKS[name] for name in _NETWORKS), key=_age))
+
+
+def _age(entry: Network) -> int:
+    """Return the place of a network's family in history; strangers' are youngest."""
+    build = entry.build.func if isinstance(entry.build, partial) else entry.build
+    family = build.__module__.rpartition(".")[2]
+    return _FAMILIES.index(family) if family in _FAMILIES else len(_FAMILIES)
 
 
 def find(name: str) -> Network:

@@ -12,25 +12,24 @@ from torch import Tensor, nn
 
 from striate.core.errors import WeightsError
 from striate.core.files import hash_file
+from striate.models.adapt import adapted, first_kernel
 from striate.models.naming import Naming, choose
+from striate.models.published import by_hash
 
-# Pickles that were looked at; all others need the caller's trust. Publishers give only
-# eight digits of their files' hashes, too few to stand in this table.
-KNOWN = {
-    "b03531047ffacf1e2488318dcd2aba1126cde36e3bfe1aa5cb07700aeeee9889": "mobilenet_v2",
-}
 LISTED = 5
+_HEADS = r"(head|output)\.|aux\.\w+\.fc2\."  # what the classes decide
 LARGEST = 1e18  # beyond it a square leaves float32: no trained weight is there
 
 State = dict[str, Tensor]
 
 
 def load_pretrained(
-    model: nn.Module, path: Path, *, trust: bool = False, head: bool = True
+    model: nn.Module, path: str | Path, *, trust: bool = False, head: bool = True
 ) -> None:
     """Copy a file of weights into a network, all of it or nothing.
 
-    Our own names and torchvision's are understood.
+    Our own names and torchvision's are understood. Where the network's pictures have
+    other channels, the first convolution is adapted (`models.adapt`).
 
     Args:
         model: A network of the catalogue.
@@ -43,24 +42,36 @@ def load_pretrained(
         WeightsError: The file is not readable or not trusted; tensors are missing,
             left over, misshapen (the first five are listed) or not finite.
     """
-    found = read(path, trust=trust)
+    path = Path(path)
+    put_pretrained(model, read(path, trust=trust), path, head=head)
+
+
+def put_pretrained(
+    model: nn.Module, found: State, path: Path, *, head: bool = True
+) -> None:
+    """Copy the tensors of a file into a network, as `load_pretrained` does.
+
+    Raises:
+        WeightsError: As `load_pretrained`, of a file that could be read.
+    """
     naming = choose(found, model)
     if objection := naming.objection(model):
         what = f"these weights are not this network's: {objection}"
         raise WeightsError(what, where=path)
     state = {naming.rename(name, model): value for name, value in found.items()}
     wanted = model.state_dict()
-    state = _completed(state, wanted, naming, head)
-    _compare(state, wanted, path, naming)
     _check_values(state, path)
+    state = _with_channels(_completed(state, wanted, naming, head), wanted)
+    _compare(state, wanted, path, naming)
     model.load_state_dict(state)
 
 
 def read(path: Path, *, trust: bool = False) -> State:
     """Return the tensors of a weights file, by the names it has.
 
-    The content decides what a file is, not its name. A pickle is opened only if its
-    hash is in `KNOWN` or the caller trusts it, and then for tensors alone.
+    The content decides what a file is, not its name. A pickle is opened only if it
+    is a public one, known by its whole hash (`models.published`), or the caller trusts
+    it, and then for tensors alone.
 
     Raises:
         WeightsError: The file is missing, damaged, of another kind, or a pickle that
@@ -87,7 +98,7 @@ def _read_safetensors(path: Path) -> State:
 
 
 def _read_pickle(path: Path, trust: bool) -> State:
-    if not trust and (digest := hash_file(path)) not in KNOWN:
+    if not trust and by_hash(digest := hash_file(path)) is None:
         what = f"a pickle can run code, and this one is not known (sha256 {digest})"
         fix = "use .safetensors, or say --trust if you know where the file is from"
         raise WeightsError(what, where=path, fix=fix)
@@ -115,9 +126,18 @@ def _completed(state: State, wanted: State, naming: Naming, head: bool) -> State
     for name, value in wanted.items():
         if name.endswith("num_batches_tracked"):  # absent from old public files
             kept.setdefault(name, value)
-        if not head and re.match(r"head\.|aux\.\w+\.fc2\.", name):
+        if not head and re.match(_HEADS, name):
             kept[name] = value
     return kept
+
+
+def _with_channels(state: State, wanted: State) -> State:
+    """Return the tensors with the first convolution made for the network's channels."""
+    found = first_kernel(state, wanted)
+    if found is None:
+        return state
+    name, channels = found[0], wanted[found[0]].shape[1]
+    return {**state, name: adapted(state[name], channels)}
 
 
 def _compare(state: State, wanted: State, path: Path, naming: Naming) -> None:

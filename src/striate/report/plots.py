@@ -11,6 +11,8 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from striate.core.files import write_bytes
 from striate.core.findings import Curve, Images, Matrix, Series
 from striate.report.scales import Scale, fit, heat, shown, tick_text
@@ -19,6 +21,7 @@ from striate.report.words import number, one_line, reading, shorten
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from numpy.typing import NDArray
 
 DPI = 200  # twice the usual 100: sharp on dense screens and in print
 INK, SOFT, RULE = "#1d2125", "#596068", "#e3e3de"
@@ -66,7 +69,7 @@ def save_matrix(matrix: Matrix, path: Path) -> None:
     cell = 0.42 if size <= DIGITS else 0.16
     side = max(3.0, min(20.0, cell * size + 1.6))
     figure, axes = _canvas(side, side)
-    axes.imshow(_colours(matrix), aspect="equal", interpolation="nearest")
+    axes.imshow(_bytes(_colours(matrix)), aspect="equal", interpolation="nearest")
     _names(axes, matrix, size)
     if size <= DIGITS:
         _digits(axes, matrix)
@@ -197,6 +200,12 @@ def _mark(axes: Axes, x: float, words: str) -> None:
     side = "right" if x > (low + high) / 2 else "left"
     style: dict[str, Any] = {"fontsize": 8, "color": INK, "ha": side, "va": "bottom"}
     axes.text(x, 1.01, _plain(words), transform=axes.get_xaxis_transform(), **style)
+
+
+def _bytes(colours: list[list[tuple[float, float, float]]]) -> NDArray[np.uint8]:
+    """Return colours as bytes, which matplotlib enlarges in a third of the time."""
+    levels: NDArray[np.uint8] = np.rint(255 * np.asarray(colours)).astype(np.uint8)
+    return levels
 
 
 def _colours(matrix: Matrix) -> list[list[tuple[float, float, float]]]:

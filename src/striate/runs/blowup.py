@@ -8,6 +8,7 @@ from pathlib import Path
 from striate.core.errors import NonFiniteError
 from striate.core.files import read_json, write_json
 from striate.data.batches import Batches
+from striate.data.grow import Growing
 from striate.engine.position import Position
 from striate.runs.recipe import Recipe
 
@@ -31,7 +32,7 @@ class Blowups:
         self,
         folder: Path,
         recipe: Recipe,
-        train: Batches,
+        train: Batches | Growing,
         val: Batches,
         tell: Callable[[str], None],
     ) -> None:

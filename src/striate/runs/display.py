@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Self, TextIO
 
 from striate.data.batches import Batches
+from striate.data.grow import Growing
 from striate.data.scan import Tick
 from striate.engine.position import EpochDone, StepDone
 from striate.report.progress import Progress
@@ -55,7 +56,7 @@ class Display:
     def __init__(
         self,
         epochs: int,
-        batches: Batches,
+        batches: Batches | Growing,
         quiet: bool,
         balanced: bool = False,
         speed: Callable[[float], str] = lambda rate: "",

@@ -20,6 +20,7 @@ SPLIT = "split.csv"
 QUARANTINE = "quarantine.csv"
 RESULTS = "results.csv"
 LR_RANGE = "lr_range.csv"
+PENALTIES = "penalties.csv"
 SCORES = "scores.json"
 REPORT = "report.html"
 WEIGHTS = "weights"
@@ -155,7 +156,8 @@ def find_run(path: str | Path) -> Path:
     Raises:
         RunError: There is none; lists the nearest names.
     """
-    for candidate in (Path(path), Path("runs/train") / str(path)):
+    places = (Path(), Path("runs/train"), Path("runs/transfer"))
+    for candidate in (place / path for place in places):
         if (candidate / MANIFEST).is_file():
             return candidate
     have = [p.parent.name for p in Path("runs").glob(f"*/*/{MANIFEST}")]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -26,11 +27,22 @@ from striate.models.catalogue import create_model
 from striate.runs import folder as names
 from striate.runs.display import reading
 from striate.runs.manifest import first_manifest
-from striate.runs.recipe import Recipe, settings_text
+from striate.runs.pretrained import (
+    as_weights_want,
+    load_weights_of,
+    reading_settings,
+    weights_facts,
+    weights_notes,
+)
+from striate.runs.recipe import Recipe
 from striate.runs.regularise import regularise
+from striate.runs.run import CUSTOM
+from striate.runs.settings_file import settings_text
+from striate.runs.sides import check_sides
 from striate.runs.speed import way_of
-from striate.runs.steps import batch_notes, check_batch
+from striate.runs.steps import batch_notes, check_batch, growth_notes, sides_of
 from striate.runs.together import rank_notes
+from striate.transfer.freeze import freeze, frozen, keep_frozen
 
 AUTO = "auto"
 # Settings that say how pictures are read; `load_data` takes them under these names.
@@ -49,13 +61,15 @@ def load_recipe(recipe: Recipe, *, quiet: bool = True) -> ImageData:
     Raises:
         StriateError: The data or the settings do not admit it.
     """
-    return load_data(
+    settings = {name: getattr(recipe, name) for name in READING}
+    data = load_data(
         recipe.data,
-        **{name: getattr(recipe, name) for name in READING},
+        **{**settings, **reading_settings(recipe)},
         split=names.find_split(recipe.split) if recipe.split else None,
         margin=margin_for(recipe.augmentation),
         tick=reading(quiet),
     )
+    return as_weights_want(data, recipe)
 
 
 def auto_model(in_chans: int) -> str:
@@ -88,14 +102,21 @@ def resolve(recipe: Recipe, data: ImageData) -> Recipe:
 
 
 def build(recipe: Recipe, data: ImageData) -> nn.Module:
-    """Build the network of a recipe, as it is before it learns."""
-    return create_model(
+    """Build the network of a recipe, as it is before it learns.
+
+    Raises:
+        WeightsError: It begins with weights that are not its own.
+    """
+    model = create_model(
         recipe.model,
         num_classes=data.num_classes,
         in_chans=data.in_chans,
         image_size=data.image_size,
         seed=recipe.seed,
     )
+    if recipe.pretrained is not None:
+        load_weights_of(recipe, model, data)
+    return model
 
 
 def place(model: nn.Module, data: ImageData, recipe: Recipe) -> None:
@@ -110,10 +131,26 @@ def place(model: nn.Module, data: ImageData, recipe: Recipe) -> None:
     regularise(model, recipe)
     check_batch(model, recipe)
     check_precision(recipe.precision, device)
-    _whiten(model, data, recipe)
+    if recipe.pretrained is None:  # filters that were learnt with are kept
+        _whiten(model, data, recipe)
+    keep_frozen(model)
+    if recipe.freeze:
+        freeze(model, recipe.freeze)
     layout = way_of(recipe).memory_format
     model.to(device, memory_format=layout)  # type: ignore[call-overload]
     _check_output(model, data, device)
+    check_sides(model, data.in_chans, sides_of(data, recipe), device)
+
+
+def frozen_facts(model: nn.Module, recipe: Recipe) -> dict[str, Any]:
+    """Return what a manifest says of layers that do not learn; empty without any.
+
+    Filters that a network computes instead of learning are its own affair.
+    """
+    if recipe.freeze is None and not recipe.model.startswith(CUSTOM):
+        return {}
+    found = frozen(model)
+    return {"frozen": {**asdict(found), "said": str(found)}} if found.layers else {}
 
 
 def _whiten(model: nn.Module, data: ImageData, recipe: Recipe) -> None:
@@ -164,7 +201,9 @@ def write_inputs(
     """Write down everything the run starts from, before it starts."""
     manifest = first_manifest(folder.name, data, recipe.seed)
     manifest["notes"] = [*data.notes, *batch_notes(data, recipe), *notes]
-    manifest["notes"] += rank_notes(recipe)
+    manifest["notes"] += weights_notes(recipe, data)
+    manifest["notes"] += [*growth_notes(data, recipe), *rank_notes(recipe)]
+    manifest |= weights_facts(recipe, data) | frozen_facts(model, recipe)
     manifest["parameters"] = sum(p.numel() for p in model.parameters())
     write_json(folder / names.MANIFEST, manifest)
     write_text(folder / names.ARGS, settings_text(recipe))

@@ -7,10 +7,7 @@ import types
 import typing
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
-from pathlib import Path
 from typing import Any, Literal
-
-import yaml
 
 from striate.core.errors import SettingError
 from striate.core.registry import unknown
@@ -25,11 +22,13 @@ from striate.data.split.place import Deal
 DEFAULT_LR = {"sgd": 0.05, "adam": 3e-3, "adamw": 3e-3, "muon": 3e-3}
 AUTO = "auto"  # found out when a run begins, see runs/auto
 PER_CHANNEL = ("mean", "std")
+PATTERNS = ("freeze",)
 AUTOMATIC = ("lr", "batch_size")
 SHAPES = {
     "image_size": "a side or HEIGHTxWIDTH",
     "mean": "numbers parted by commas",
     "std": "numbers parted by commas",
+    "freeze": "names or patterns parted by commas",
     "sync_batch_norm": "true or false",
 }
 SCHEDULE_NAMES = ("one_cycle", "cosine", "step", "constant")
@@ -63,6 +62,15 @@ class Recipe:
     data: str
     model: str = _setting(
         "auto", "network by name (see `striate models`); auto: the notes' net"
+    )
+    pretrained: str | None = _setting(
+        None, "begin with these weights: a run, a file, or a name (models --weights)"
+    )
+    freeze: tuple[str, ...] | None = _setting(
+        None, "layers that stay as they are, by name or 'pattern*'; may be repeated"
+    )
+    trust: bool = _setting(
+        False, "read a .pth of unknown origin: tensors alone, no code", incidental=True
     )
     epochs: int = _setting(30, "times through the training pictures", low=1)
     batch_size: int | Literal["auto"] = _setting(
@@ -99,6 +107,9 @@ class Recipe:
     schedule: str = _setting(
         "one_cycle", "learning-rate schedule", choices=SCHEDULE_NAMES
     )
+    grow: float = _setting(
+        1.0, "share of the side that pictures begin with, and grow", above=0, high=1
+    )
     label_smoothing: float = _setting(
         0.1, "share of the target spread over all classes", low=0, below=1
     )
@@ -127,7 +138,11 @@ class Recipe:
     in_chans: int | None = _setting(
         None, "1 grey, 3 colour; grey if every picture is", low=1
     )
-    resize: str = _setting("squash", "how pictures meet that size", choices=RESIZES)
+    resize: str | None = _setting(
+        None,
+        "how pictures meet that size; the weights' own, or squash",
+        choices=RESIZES,
+    )
     background: int = _setting(
         255, "grey level under transparency and padding", low=0, below=256
     )
@@ -138,7 +153,9 @@ class Recipe:
         "reduced", "large JPEGs decoded at a fraction, or full", choices=JPEGS
     )
     normalise: str = _setting(
-        "data", "mean and deviation", choices=tuple(NORMALISATIONS)
+        "auto",
+        "mean and deviation; auto: the weights' own, or of the data",
+        choices=("auto", *NORMALISATIONS),
     )
     mean: tuple[float, ...] | None = _setting(
         None, "mean of v/255, one number or one a channel: 0.5,0.5,0.5; with --std"
@@ -293,7 +310,9 @@ def coerce(name: str, value: Any) -> Any:
             return _size(value)
         if name in PER_CHANNEL:
             return _per_channel(value)
-        return _truth(value) if kind is bool else _exactly(kind, value)
+        if name in PATTERNS:
+            return _patterns(value)
+        return _exactly(kind, value)
     except (TypeError, ValueError) as error:
         expected = SHAPES.get(name) or kind.__name__
         what = f"{name} must be {expected}, got {reprlib.repr(value)}"
@@ -302,16 +321,12 @@ def coerce(name: str, value: Any) -> Any:
 
 def _exactly(kind: Any, value: Any) -> Any:
     """Convert without loss: int() would cut 2.5 to 2 and take yes for 1 in silence."""
+    if kind is bool and value in ("True", "true", "False", "false"):
+        return value.lower() == "true"
     allowed = (str, int) if kind is int else (str, int, float)
-    if isinstance(value, bool) or not isinstance(value, allowed):
+    if isinstance(value, bool) is not (kind is bool) or not isinstance(value, allowed):
         raise ValueError
     return kind(value)
-
-
-def _truth(value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise TypeError
-    return value
 
 
 def _per_channel(value: Any) -> tuple[float, ...]:
@@ -321,6 +336,16 @@ def _per_channel(value: Any) -> tuple[float, ...]:
     if not values:
         raise ValueError
     return tuple(_exactly(float, number) for number in values)
+
+
+def _patterns(value: Any) -> tuple[str, ...]:
+    values = value if isinstance(value, list | tuple) else [value]
+    if not all(isinstance(text, str) for text in values):
+        raise TypeError
+    parts = [part.strip() for text in values for part in text.split(",")]
+    if not parts or not all(parts):
+        raise ValueError
+    return tuple(dict.fromkeys(parts))
 
 
 def _size(value: Any) -> int | tuple[int, int]:
@@ -356,46 +381,3 @@ def make_recipe(*layers: Mapping[str, Any]) -> Recipe:
         fix = "give a folder, a CSV, or digits: `striate train digits`"
         raise SettingError("no data was given", where="DATA", fix=fix)
     return Recipe(**merged)
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """Safe YAML that refuses what would surprise."""
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        """Refuse a key given twice, where the last would win unseen."""
-        keys = [str(key.value).replace("-", "_") for key, _ in node.value]
-        twice = [key for key in keys if keys.count(key) > 1]
-        if twice:
-            raise SettingError(f"'{twice[0]}' is set twice", where=node.start_mark)
-        return super().construct_mapping(node, deep)
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        """Refuse aliases: a few lines of them can unfold to gigabytes."""
-        if self.check_event(yaml.AliasEvent):
-            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
-            raise SettingError("aliases (*name) are not read", where=mark)
-        return super().compose_node(parent, index)
-
-
-def read_settings(path: Path) -> dict[str, Any]:
-    """Read a YAML file of settings; nothing in it can run.
-
-    Raises:
-        SettingError: No such file, not YAML, or not a mapping.
-    """
-    try:
-        with path.open(encoding="utf-8") as file:
-            loaded = yaml.load(file, _StrictLoader)  # noqa: S506, TID251 - a SafeLoader
-    except OSError as error:
-        what = f"cannot read the settings: {error.strerror}"
-        raise SettingError(what, where=path) from error
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise SettingError(f"not plain YAML: {error}", where=path) from error
-    if not isinstance(loaded, dict):
-        raise SettingError("the file holds no `name: value` lines", where=path)
-    return {str(name).replace("-", "_"): value for name, value in loaded.items()}
-
-
-def settings_text(recipe: Recipe) -> str:
-    """Write a recipe as YAML that `read_settings` reads back."""
-    return yaml.safe_dump(recipe.as_dict(), sort_keys=False, allow_unicode=True)

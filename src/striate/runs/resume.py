@@ -41,15 +41,15 @@ from striate.runs.prepare import (
     place,
     write_inputs,
 )
+from striate.runs.pretrained import check_same_weights
 from striate.runs.recipe import (
     AUTO,
     AUTOMATIC,
     Recipe,
     make_recipe,
-    read_settings,
-    settings_text,
 )
 from striate.runs.run import Run
+from striate.runs.settings_file import read_settings, settings_text
 from striate.runs.speed import note_speed, settle
 from striate.runs.together import (
     check_data,
@@ -66,7 +66,10 @@ PLACES = (".", names.WEIGHTS, f"{names.WEIGHTS}/{LAST}", names.PLOTS)
 # Weights, optimiser or position would no longer belong to these.
 FIXED = tuple(
     name
-    for name in ("data", "model", "split", "batch_size", "optimizer", "ema", *READING)
+    for name in (
+        *("data", "model", "pretrained", "freeze", "split"),
+        *("batch_size", "optimizer", "ema", *READING),
+    )
     if name == "data" or name not in UNBINDING
 )
 
@@ -153,6 +156,7 @@ def go_on(
     if tensorboard:
         check_tensorboard()
     run = Run(path, model=model, data=data)
+    _check_learnt_by_steps(run)
     old = make_recipe(read_settings(run.path / names.ARGS))
     recipe = _changed(old, settings)
     meeting = together(recipe) if ranks is None else nullcontext(ranks)
@@ -185,6 +189,14 @@ def go_on(
             begun(resumed)
         where = run.path, network, run.data, recipe, quiet
         return run_in(*where, sealed, inexact, tensorboard, met)
+
+
+def _check_learnt_by_steps(run: Run) -> None:
+    """Refuse a run that is computed in one go: it would be cleared and trained."""
+    if run.manifest.get("verb") == "transfer":
+        what = "this run was made by striate transfer, which has no steps to resume"
+        fix = "run striate transfer again: its features are kept, and it takes seconds"
+        raise RunError(what, where=run.path, fix=fix)
 
 
 @contextmanager
@@ -246,6 +258,7 @@ def _from_the_start(
         with in_turn(ranks):
             data = load_recipe(replace(recipe, data=origin), quiet=quiet)
     check_data(data, ranks)
+    check_same_weights(recipe, run.manifest)
     network = build(recipe, data) if model is None else model
     place(network, data, recipe)
     settled = settle(network, data, recipe, ranks)

@@ -29,7 +29,9 @@ from striate.models.catalogue import create_model
 from striate.runs import folder as names
 from striate.runs.folder import find_run
 from striate.runs.predictions import Predictions
-from striate.runs.recipe import Recipe, make_recipe, read_settings
+from striate.runs.recipe import Recipe, make_recipe
+from striate.runs.settings_file import read_settings
+from striate.transfer.freeze import freeze
 
 CUSTOM = "custom:"  # prefix of a model that was handed in, not named
 EVALUATION_BATCH = 256
@@ -117,13 +119,16 @@ class Run:
             what = f"the run's model was the object {name.removeprefix(CUSTOM)}"
             fix = "pass it: striate.load_run(path, model=...), or resume likewise"
             raise RunError(what, where=self.path, fix=fix)
-        return create_model(
+        model = create_model(
             name,
             num_classes=len(self.labels),
             in_chans=self.preprocess.channels,
             image_size=(self.preprocess.height, self.preprocess.width),
             seed=self.recipe.seed,
         )
+        if self.recipe.freeze:
+            freeze(model, self.recipe.freeze)
+        return model
 
     @property
     def origin(self) -> str:

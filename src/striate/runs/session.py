@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from striate.core import device as devices
 from striate.core.errors import InterruptedRunError, NonFiniteError, StorageError
 from striate.data.batches import Batches
+from striate.data.grow import Growing
 from striate.data.image_data import ImageData
 from striate.data.store.lazy import LazyPixels
 from striate.engine.average import Average
@@ -67,7 +68,7 @@ class Job:
     model: nn.Module
     optimizer: Optimizer
     plan: Plan
-    train: Batches
+    train: Batches | Growing
     val: Batches
     facts: Mapping[str, str]
     inexact: list[str]

@@ -29,6 +29,7 @@ from striate.engine.way import PRECISIONS, Way, has_compiler, why_not_bf16
 from striate.runs.folder import MANIFEST
 from striate.runs.manifest import update_manifest
 from striate.runs.recipe import Recipe
+from striate.runs.steps import sides_of
 from striate.runs.together import follows, may_compile
 
 AUTO = "auto"
@@ -116,7 +117,9 @@ def _free(recipe: Recipe, device: torch.device, ranks: Ranks | None) -> Free:
     free = Free(
         layout=recipe.layout == AUTO,
         half=recipe.precision == AUTO and not why_not_bf16(device),
+        # A gain at one size says nothing of code that must serve several.
         compiled=recipe.compile == AUTO
+        and recipe.grow == 1
         and may_compile(recipe, ranks)
         and (device.type == "cuda" or has_compiler()),
     )
@@ -245,12 +248,13 @@ def laps_of(
     if follows(ranks) or not (long or (not quiet and sys.stderr.isatty())):
         return Laps()
     device = devices.choose(recipe.device)
+    sides = sides_of(data, recipe) or [data.image_size]
     try:
-        macs = audit(model, (data.in_chans, *data.image_size)).macs
+        macs = {side: audit(model, (data.in_chans, *side)).macs for side in {*sides}}
     except StriateError:  # a network that only runs on real numbers
         return Laps()
     best = Book(_cache_file(recipe)).peak(device, recipe.precision, long)
-    return Laps(macs, best * (ranks.world if ranks else 1))
+    return Laps([macs[side] for side in sides], best * (ranks.world if ranks else 1))
 
 
 def note_speed(folder: Path, settled: Settled) -> None:
@@ -260,7 +264,7 @@ def note_speed(folder: Path, settled: Settled) -> None:
         update_manifest(folder, notes=notes, tuning=settled.measured)
 
 
-def speed_facts(laps: Laps, rate: float) -> dict[str, float]:
+def speed_facts(laps: Laps, rate: float, epochs: int) -> dict[str, float]:
     """Return what a manifest says of a run's speed: shares of the time and the peak."""
     facts = {name: round(share, 3) for name, share in laps.shares().items()}
-    return {**facts, "mfu": round(laps.mfu(rate), 3)} if laps.peak else facts
+    return {**facts, "mfu": round(laps.mfu(rate, epochs), 3)} if laps.peak else facts

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import groupby
+
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from striate.core.errors import SettingError
 from striate.data.batches import Batches
+from striate.data.grow import Growing, Side, growing_sides
 from striate.data.image_data import ImageData
 from striate.engine.cost import ClassCost, even_weights, shares
 from striate.engine.ranks.ranks import Ranks
@@ -65,6 +69,51 @@ def batches_of(
         rank=ranks.place.rank if ranks else 0,
         world=ranks.world if ranks else 1,
     )
+
+
+def sides_of(data: ImageData, recipe: Recipe) -> tuple[Side, ...]:
+    """Return height and width of training pictures in each epoch, where they grow.
+
+    Raises:
+        SettingError: They are so small that nothing would grow.
+    """
+    full = data.image_size
+    if recipe.grow == 1:
+        return ()
+    sides = growing_sides(full, recipe.grow, recipe.epochs)
+    if recipe.epochs > 1 and sides[0] == full:
+        what = f"pictures of {full[0]}×{full[1]} do not grow from {recipe.grow:g} of it"
+        fix = "leave it away; sides are multiples of 16"
+        raise SettingError(what, where="--grow", fix=fix)
+    return sides
+
+
+def growth_notes(data: ImageData, recipe: Recipe) -> tuple[str, ...]:
+    """Say in which epochs pictures have which size."""
+    sides = sides_of(data, recipe)
+    return (f"pictures grow: {spans(sides)}",) if sides else ()
+
+
+def spans(sides: Sequence[Side]) -> str:
+    """Write sizes with the epochs, counted from 1, in which they are shown.
+
+    Example:
+        >>> spans([(16, 16), (16, 16), (28, 28)])
+        '16×16 in epochs 1–2, 28×28 in epoch 3'
+    """
+    words, first = [], 1
+    for (height, width), run in groupby(sides):
+        last = first + len(list(run)) - 1
+        epochs = f"epoch {first}" if first == last else f"epochs {first}–{last}"
+        words.append(f"{height}×{width} in {epochs}")
+        first = last + 1
+    return ", ".join(words)
+
+
+def as_shown(batches: Batches, data: ImageData, recipe: Recipe) -> Batches | Growing:
+    """Return training batches in the sizes that the recipe shows them in."""
+    sides = sides_of(data, recipe)
+    return Growing(batches=batches, sides=sides) if sides else batches
 
 
 def cost_of_classes(

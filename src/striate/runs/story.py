@@ -50,7 +50,7 @@ def write_report(run: Run) -> Path:
     predictions = run.predictions(run.judged_part)
     score = predictions.score()
     page = _page(run, predictions, score)
-    for curve in learning_curves(run.history):
+    for curve in _learning(run):
         save_curve(curve, run.path / names.PLOTS / f"{curve.title.lower()}.png")
     plain = confusion(score, run.judged_part, {})
     if isinstance(plain, Matrix):
@@ -118,6 +118,10 @@ def _remarks(run: Run, score: Score) -> list[Block]:
         else "There is no test part; validation chose the weights: this is optimistic"
     )
     best = f"{once} (epoch {manifest['best_epoch']} of {manifest['epochs']})."
+    if (run.path / names.PENALTIES).is_file():
+        best = "The head is logistic regression on features of a frozen network. Its "
+        best += "penalty was chosen by cross-validation within the training part; "
+        best += f"the {run.judged_part} part was judged once."
     gap = f" Expected calibration error: {percent(score.calibration_error)}."
     remarks: list[Block] = [Prose(text=best + gap)]
     remarks += [Prose(text=w, tone="warning") for w in manifest["data"]["warnings"]]
@@ -176,11 +180,30 @@ def learning_curves(history: Sequence[dict[str, float]]) -> tuple[Curve, ...]:
 def _learning(run: Run) -> tuple[Curve, ...]:
     """Return the curves, and the range test that chose the rate if there was one."""
     path = run.path / names.LR_RANGE
+    if (run.path / names.PENALTIES).is_file():
+        return (penalty_curve(run),)
     curves = learning_curves(run.history)
     if not path.is_file():
         return curves
     rows = [(float(row["lr"]), float(row["cost"])) for row in read_csv(path)]
     return (*curves, range_curve(rows, run.recipe.rate))
+
+
+def penalty_curve(run: Run) -> Curve:
+    """Return what each penalty of a logistic head came to, the chosen one marked."""
+    rows = read_csv(run.path / names.PENALTIES)
+    penalties = tuple(float(row["penalty"]) for row in rows)
+    costs = tuple(float(row["cost"]) for row in rows)
+    chosen = run.manifest["transfer"]["penalty"]
+    return Curve(
+        title="Penalty",
+        x_label="penalty on the head's weights",
+        y_label="cross-entropy, nats",
+        series=(Series(name="cross-validation", x=penalties, y=costs),),
+        log_x=True,
+        mark=(chosen, f"chosen: {chosen:.2g}"),
+        note="Five folds of the training part; validation and test played no part.",
+    )
 
 
 def _answers(

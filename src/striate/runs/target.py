@@ -73,9 +73,9 @@ def resolve(target: str, wanted: Wanted, *, real: bool = False) -> Target:
 
 
 def is_run(target: str) -> bool:
-    """Tell a run folder, or the name of one below `runs/train`."""
-    places = (Path(target), Path("runs/train") / target)
-    return any((place / MANIFEST).is_file() for place in places)
+    """Tell a run folder, or the name of one among our runs."""
+    places = (Path(), Path("runs/train"), Path("runs/transfer"))
+    return any((place / target / MANIFEST).is_file() for place in places)
 
 
 def _built(build: Callable[[], nn.Module], real: bool) -> nn.Module:

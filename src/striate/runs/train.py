@@ -12,7 +12,7 @@ from torch import nn
 
 from striate.core import device as devices
 from striate.core.errors import SettingError, StorageError, StriateError
-from striate.core.files import hash_file, write_json
+from striate.core.files import hash_file, read_json, write_json
 from striate.data.image_data import ImageData
 from striate.engine.average import Average
 from striate.engine.checkpoint import load_weights
@@ -41,7 +41,7 @@ from striate.runs.recipe import Recipe, make_recipe
 from striate.runs.run import CUSTOM, Run, score_dict
 from striate.runs.session import Job, Learnt, learn
 from striate.runs.speed import laps_of, note_speed, settle, speed_facts, way_of
-from striate.runs.steps import batches_of, cost_of_classes
+from striate.runs.steps import as_shown, batches_of, cost_of_classes
 from striate.runs.story import write_report
 from striate.runs.together import (
     begun_before,
@@ -52,6 +52,7 @@ from striate.runs.together import (
     share_folder,
     together,
 )
+from striate.transfer.freeze import check_frozen
 
 if TYPE_CHECKING:
     from striate.runs.resume import Resumed
@@ -152,6 +153,10 @@ def train(
     """
     if tensorboard:
         check_tensorboard()
+    if settings.get("pretrained") is not None:
+        what = "this network is an object, which has its weights already"
+        fix = "load them into it first: striate.load_pretrained(model, path)"
+        raise SettingError(what, where="pretrained", fix=fix)
     if decided := LOADED & settings.keys():
         what = f"{', '.join(sorted(decided))} is decided when pictures are loaded"
         raise SettingError(what, where="train", fix="give it to load_data instead")
@@ -304,7 +309,7 @@ def _job(
         model=model,
         optimizer=optimizer,
         plan=plan,
-        train=batches_of("train", data, recipe, device, ranks),
+        train=as_shown(batches_of("train", data, recipe, device, ranks), data, recipe),
         val=batches_of("val", data, recipe, device, ranks),
         facts=circumstances(recipe, data, device),
         inexact=inexact,
@@ -320,6 +325,9 @@ def _job(
 def _conclude(run: Run, model: nn.Module, learnt: Learnt, ranks: Ranks | None) -> None:
     """Judge the best weights, the test part once, and write the report."""
     load_weights(model, run.path / names.BEST)
+    # Not by `run.manifest`, which would keep what is not complete yet.
+    if before := read_json(run.path / names.MANIFEST).get("frozen"):
+        check_frozen(model, before["sha256"])
     if ranks:
         ranks.meet("the others to read the best weights")
     scores = {}
@@ -337,7 +345,7 @@ def _conclude(run: Run, model: nn.Module, learnt: Learnt, ranks: Ranks | None) -
         seconds=round(seconds, 3),
         epochs=len(history),
         images_per_second=round(rate, 1),
-        speed=speed_facts(learnt.laps, rate),
+        speed=speed_facts(learnt.laps, rate, len(history)),
         best_epoch=max(done.epoch for done in history if done.best) + 1,
         weights=hash_file(run.path / names.BEST),
     )

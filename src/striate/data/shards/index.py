@@ -29,6 +29,8 @@ from striate.data.sources.files import LocalFiles, Stamp
 from striate.data.sources.remote import RemoteFiles, fetch, is_remote, short_key
 from striate.data.sources.source import Skipped
 
+AHEAD = 64  # shards remembered as asked for; more than are mixed at a time
+AHEAD_BYTES = 1 << 28  # of a shard; of larger ones the pictures are larger, too
 # Of a picture: shard, bytes from–to, class, checksum of the bytes, what it shows.
 ROW = np.dtype(
     [
@@ -233,6 +235,7 @@ class ShardOriginals:
     shards: tuple[str, ...] = field(repr=False)
     nearby: Nearby = field(repr=False)
     owner: object = field(default=None, repr=False, compare=False)
+    _ahead: set[int] = field(default_factory=set, repr=False, compare=False)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # The process that began with this holds the owner; its helpers need not.
@@ -250,6 +253,7 @@ class ShardOriginals:
         row = self.row(i)
         try:
             with self.nearby.path(self.shards[int(row["shard"])]).open("rb") as file:
+                self._read_ahead(file.fileno(), int(row["shard"]))
                 payload = os.pread(file.fileno(), int(row["size"]), int(row["offset"]))
         except FileNotFoundError:
             raise UndecodableError("missing", "the shard is gone") from None
@@ -259,6 +263,20 @@ class ShardOriginals:
             detail = "the bytes of the shard are others now"
             raise UndecodableError("changed-since-scan", detail)
         return payload
+
+    def _read_ahead(self, file: int, shard: int) -> None:
+        """Ask for all of a shard at once: its pictures are wanted soon, in any order.
+
+        A tenth sooner where the disk is a fast one and nothing of the shard is in
+        memory; a disk that seeks would read picture by picture.
+        """
+        if shard in self._ahead or not hasattr(os, "posix_fadvise"):
+            return
+        if len(self._ahead) >= AHEAD:
+            self._ahead.clear()
+        self._ahead.add(shard)
+        if os.fstat(file).st_size <= AHEAD_BYTES:
+            os.posix_fadvise(file, 0, 0, os.POSIX_FADV_WILLNEED)
 
     def row(self, i: int) -> Any:
         """Return row i; the file is opened for it, so that nothing stays mapped."""

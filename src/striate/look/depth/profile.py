@@ -78,7 +78,9 @@ def depth_profile(
             return
         kept.append((call, _size(output)))
         # On the tensor as it is now: an in-place activation behind it comes later.
-        output.register_hook(lambda g: gradients.__setitem__(call, _size(g) * len(x)))
+        output.register_hook(  # type: ignore[no-untyped-call]
+            lambda g: gradients.__setitem__(call, _size(g) * len(x))
+        )
 
     with (
         untouched(model),

@@ -114,7 +114,7 @@ def _load(recipe: Recipe) -> ImageData:
         recipe.data,
         image_size=recipe.image_size,
         in_chans=recipe.in_chans,
-        resize=recipe.resize,
+        resize=recipe.resize or "squash",
         val_fraction=recipe.val_fraction,
         test_fraction=recipe.test_fraction,
         seed=recipe.seed,

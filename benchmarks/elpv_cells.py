@@ -1,0 +1,60 @@
+"""ELPV solar cells: the published task, its splits, and what stands in its table."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from sklearn.model_selection import StratifiedShuffleSplit
+
+PUBLISHED = "paper (Deitsch et al. 2019): SVM 82.44 %, fine-tuned VGG-19 88.42 %"
+LEAK = (
+    "The package names no modules, so cells of one module can fall on both sides of a "
+    "split, in the paper's splits as in these."
+)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A solar cell: its picture, the probability of a defect, mono or poly."""
+
+    path: Path
+    probability: str
+    kind: str
+
+    @property
+    def label(self) -> str:
+        """Return the class: a defect from one half on."""
+        return "defect" if float(self.probability) >= 0.5 else "sound"
+
+
+def cells() -> list[Cell]:
+    """Return all cells of the installed package."""
+    found = importlib.util.find_spec("elpv_dataset")
+    if found is None or found.origin is None:
+        sys.exit("install elpv-dataset first: pip install --no-deps elpv-dataset")
+    root = Path(found.origin).parent / "data"
+    lines = (root / "labels.csv").read_text().splitlines()
+    return [Cell(root / name, odds, kind) for name, odds, kind in map(str.split, lines)]
+
+
+def splits(every: list[Cell], count: int) -> Iterator[tuple[int, set[int]]]:
+    """Yield (seed, test cells): a quarter, stratified by probability and kind."""
+    strata = [f"{cell.probability} {cell.kind}" for cell in every]
+    for seed in range(count):
+        dealt = StratifiedShuffleSplit(1, test_size=0.25, random_state=seed)
+        (_, test), *_ = dealt.split(strata, strata)
+        yield seed, set(test.tolist())
+
+
+def write_table(every: list[Cell], test: set[int], path: Path) -> None:
+    """Write a split as a table; validation is dealt from the training part."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(("image_path", "label", "split"))
+        for i, cell in enumerate(every):
+            writer.writerow((cell.path, cell.label, "test" if i in test else "train"))

@@ -1,0 +1,251 @@
+"""`--pretrained`: which weights a word means, how their pictures were made, loading."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from striate.core.errors import RunError, StorageError, WeightsError
+from striate.core.files import hash_file, read_json
+from striate.core.registry import nearest
+from striate.core.spec import Preprocess
+from striate.data.image_data import ImageData
+from striate.data.store.cache import AUTO, open_cache
+from striate.engine.checkpoint import save_weights
+from striate.models.adapt import fitted, rule
+from striate.models.downloading import local_file, whereabouts
+from striate.models.published import PUBLISHED, Published, by_hash
+from striate.models.weights import State, put_pretrained, read
+from striate.runs import folder as names
+from striate.runs.recipe import Recipe
+
+KEPT = "weights"  # in the cache folder: downloads, and pickles as safetensors
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weights:
+    """A file of weights, and what is known of it.
+
+    Args:
+        path: Where it lies.
+        sha256: Of the file.
+        origin: What to call it.
+        preprocess: How its pictures were made, where it says.
+        classes: What its outputs mean, where it says.
+    """
+
+    path: Path
+    sha256: str
+    origin: str
+    preprocess: Preprocess | None = None
+    classes: tuple[str, ...] | None = None
+
+
+def find_weights(word: str | Path, cache: str = AUTO) -> Weights:
+    """Return the weights that a word means: a file, a run, or a public name.
+
+    Args:
+        word: As the user gave it.
+        cache: The cache folder, see `open_cache`; downloads are kept there.
+
+    Raises:
+        WeightsError: It is none of these, or a download is not what it should be.
+    """
+    path = Path(word).expanduser()
+    if path.is_file():
+        return _of_file(path)
+    with suppress(RunError):
+        return _of_run(names.find_run(word))
+    if str(word) in PUBLISHED:
+        return _of_public(PUBLISHED[str(word)], cache)
+    close = nearest(str(word), list(PUBLISHED))
+    hint = f"did you mean {' or '.join(close)}? " if close else ""
+    fix = f"{hint}give a run folder, a .safetensors or .pth, or a name that `striate "
+    fix += "models --weights` lists"
+    raise WeightsError(f"no weights are '{word}'", where="--pretrained", fix=fix)
+
+
+def _of_file(path: Path) -> Weights:
+    sha256 = hash_file(path)
+    if (public := by_hash(sha256)) is not None:
+        return _described(public, path, sha256)
+    run = path.resolve().parent.parent
+    if path.resolve() == run / names.BEST and (run / names.PREPROCESS).is_file():
+        return _of_run(run)
+    return Weights(path=path, sha256=sha256, origin=path.name)
+
+
+def _of_run(folder: Path) -> Weights:
+    path = folder / names.BEST
+    if not path.is_file():
+        fix = f"finish it first: striate train --resume {folder}"
+        raise WeightsError("this run has no weights yet", where=folder, fix=fix)
+    return Weights(
+        path=path,
+        sha256=hash_file(path),
+        origin=f"the run {folder.name}",
+        preprocess=Preprocess.from_dict(read_json(folder / names.PREPROCESS)),
+        classes=tuple(read_json(folder / names.CLASSES)),
+    )
+
+
+def _of_public(public: Published, cache: str) -> Weights:
+    store = open_cache(cache)
+    path = local_file(public, store.folder / KEPT if store else None)
+    return _described(public, path, hash_file(path))
+
+
+def _described(public: Published, path: Path, sha256: str) -> Weights:
+    preprocess = Preprocess(
+        channels=len(public.mean),
+        height=public.side,
+        width=public.side,
+        mean=public.mean,
+        std=public.std,
+    )
+    origin = f"{public.file} ({public.licence})"
+    return Weights(path=path, sha256=sha256, origin=origin, preprocess=preprocess)
+
+
+def read_state(weights: Weights, *, trust: bool = False, cache: str = AUTO) -> State:
+    """Return the tensors of a file; a pickle is read once and kept as safetensors.
+
+    Raises:
+        WeightsError: It is damaged, or a pickle that is neither known nor trusted.
+    """
+    store = open_cache(cache)
+    if weights.path.suffix == ".safetensors" or store is None:
+        return read(weights.path, trust=trust)
+    kept = store.folder / KEPT / f"{weights.sha256}.safetensors"
+    if kept.is_file():
+        with suppress(WeightsError):  # a damaged copy is made again
+            return read(kept)
+    state = read(weights.path, trust=trust)
+    with suppress(StorageError):
+        save_weights(kept, state)
+    return state
+
+
+def reading_settings(recipe: Recipe) -> dict[str, Any]:
+    """Return how pictures are made: as given, else as the weights' own were.
+
+    Raises:
+        WeightsError: There are no such weights.
+    """
+    own = _own(recipe)
+    normalise = "data" if recipe.normalise == AUTO else recipe.normalise
+    if _takes_statistics(recipe, own):
+        normalise = "none"  # nothing is measured; `as_weights_want` puts them in
+    return {
+        "image_size": recipe.image_size or ((own.height, own.width) if own else None),
+        "resize": recipe.resize or (own.resize if own else "squash"),
+        "normalise": normalise,
+    }
+
+
+def as_weights_want(data: ImageData, recipe: Recipe) -> ImageData:
+    """Return data with the weights' own mean and deviation, for its channels."""
+    own = _own(recipe)
+    if own is None or not _takes_statistics(recipe, own):
+        return data
+    mean, std = fitted(own, data.in_chans)
+    preprocess = replace(data.preprocess, mean=mean, std=std)
+    return replace(data, preprocess=preprocess)
+
+
+def _own(recipe: Recipe) -> Preprocess | None:
+    if recipe.pretrained is None:
+        return None
+    return find_weights(recipe.pretrained, recipe.cache).preprocess
+
+
+def _takes_statistics(recipe: Recipe, own: Preprocess | None) -> bool:
+    given = recipe.normalise != AUTO or recipe.mean or recipe.std
+    return own is not None and not given
+
+
+def load_weights_of(recipe: Recipe, model: nn.Module, data: ImageData) -> None:
+    """Put a recipe's weights into a network; its head stays new unless classes agree.
+
+    Raises:
+        WeightsError: They are another network's, damaged, not finite or not trusted.
+    """
+    weights = _asked(recipe)
+    state = read_state(weights, trust=recipe.trust, cache=recipe.cache)
+    put_pretrained(model, state, weights.path, head=_keeps_head(weights, data))
+
+
+def _asked(recipe: Recipe) -> Weights:
+    return find_weights(str(recipe.pretrained), recipe.cache)
+
+
+def _keeps_head(weights: Weights, data: ImageData) -> bool:
+    return weights.classes == data.labels.names
+
+
+def weights_facts(recipe: Recipe, data: ImageData) -> dict[str, Any]:
+    """Return what a manifest says of the weights a run begins with; empty of none."""
+    if recipe.pretrained is None:
+        return {}
+    weights = _asked(recipe)
+    return {
+        "pretrained": {
+            "file": str(weights.path),
+            "sha256": weights.sha256,
+            "origin": weights.origin,
+            "head": "kept" if _keeps_head(weights, data) else "new",
+        }
+    }
+
+
+def weights_notes(recipe: Recipe, data: ImageData) -> list[str]:
+    """Say what was done to the weights, and what they do not say of themselves."""
+    if recipe.pretrained is None:
+        return []
+    weights = _asked(recipe)
+    head = "is kept: the classes are the same" if _keeps_head(weights, data) else "is "
+    head += "" if _keeps_head(weights, data) else f"new, for {data.num_classes} classes"
+    notes = [f"begins with {weights.origin}; the head {head}"]
+    if weights.preprocess is None:
+        return [
+            *notes,
+            "these weights do not say how their pictures were made: check --image-size "
+            "and --normalise (imagenet for most public ones)",
+        ]
+    return [*notes, *filter(None, [rule(weights.preprocess.channels, data.in_chans)])]
+
+
+def check_same_weights(recipe: Recipe, manifest: dict[str, Any]) -> None:
+    """Refuse to begin a run again from other weights than it began with.
+
+    Raises:
+        WeightsError: The file is not what it was.
+    """
+    if recipe.pretrained is None or "pretrained" not in manifest:
+        return
+    before, weights = manifest["pretrained"]["sha256"], _asked(recipe)
+    if weights.sha256 != before:
+        what = f"the weights were {before[:16]} and are now {weights.sha256[:16]}"
+        fix = "put the file back, or train anew without --resume"
+        raise WeightsError(what, where=weights.path, fix=fix)
+
+
+def weights_rows(cache: str = AUTO) -> list[dict[str, str | int]]:
+    """Return name, file, classes, place, licence and hash of all public weights."""
+    store = open_cache(cache)
+    folder = store.folder / KEPT if store else None
+    return [
+        {
+            "name": name,
+            "file": PUBLISHED[name].file,
+            "classes": PUBLISHED[name].classes,
+            "here": whereabouts(PUBLISHED[name], folder),
+            "licence": PUBLISHED[name].licence,
+            "sha256": PUBLISHED[name].sha256,
+        }
+        for name in PUBLISHED
+    ]

@@ -1,0 +1,1 @@
+"""What does a trained network already know? The job of `striate transfer`."""

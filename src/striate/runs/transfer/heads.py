@@ -1,0 +1,218 @@
+"""Heads that learn from features: logistic regression, or a tail by the usual loop."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
+
+from striate.core import device as devices
+from striate.core.errors import SettingError
+from striate.data.batches import Batches
+from striate.data.image_data import ImageData
+from striate.data.store.features import FeatureRows
+from striate.engine.chance import chance_kept
+from striate.engine.cost import softmax_cost
+from striate.engine.evaluate import Outputs, evaluate
+from striate.engine.loop import Plan, fit
+from striate.engine.optim import make_optimizer
+from striate.engine.position import EpochDone, StepDone
+from striate.engine.schedule import SCHEDULES
+from striate.runs.display import Display
+from striate.runs.recipe import Recipe
+from striate.runs.run import EVALUATION_BATCH
+from striate.runs.steps import batches_of, cost_of_classes
+from striate.runs.transfer.features import Featured
+from striate.transfer.logistic import Fitted, logistic
+
+LOGISTIC, TRAINED = "logistic", "trained"
+HEADS = (LOGISTIC, TRAINED)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureBatches:
+    """Batches of features, in the order that batches of the pictures would have.
+
+    Args:
+        batches: Of the pictures; only their order is asked for.
+        rows: The pictures' features, and those of their views: one an epoch, in turn.
+        device: Where they are wanted.
+    """
+
+    batches: Batches
+    rows: Sequence[FeatureRows] = field(repr=False)
+    device: torch.device
+
+    def __call__(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield (features, labels) of an epoch, the first `start` batches left out."""
+        rows = self.rows[epoch % len(self.rows)]
+        for index in self.batches.indices(epoch, start):
+            labels = self.batches.part.labels[index]
+            yield rows[index].to(self.device), labels.to(self.device)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Headed:
+    """What a head came to.
+
+    Args:
+        history: Its epochs; logistic regression has one.
+        fitted: Its penalties, where it is logistic.
+    """
+
+    history: list[EpochDone]
+    fitted: Fitted | None = None
+
+
+def fit_head(
+    tail: nn.Sequential,
+    kind: str,
+    found: Featured,
+    data: ImageData,
+    recipe: Recipe,
+    quiet: bool = True,
+) -> Headed:
+    """Let a network's tail learn from features, in place.
+
+    Raises:
+        SettingError: The tail is not of that kind.
+    """
+    if kind == LOGISTIC:
+        return _logistic(tail, found, data, recipe)
+    return _trained(tail, found, data, recipe, quiet)
+
+
+def batches(
+    part: str, found: Featured, data: ImageData, recipe: Recipe
+) -> FeatureBatches:
+    """Return a part's features in batches; to learn from, with their views."""
+    device = devices.choose(recipe.device)
+    of = batches_of(part, data, recipe, device)
+    views = found.views if part == "train" else ()
+    rows = (found.rows[part], *views)
+    return FeatureBatches(batches=of, rows=rows, device=device)
+
+
+def answers(
+    tail: nn.Module, part: str, found: Featured, data: ImageData, recipe: Recipe
+) -> Outputs:
+    """Return what the network says of a part's pictures, in their order."""
+    device = devices.choose(recipe.device)
+    rows = found.rows[part]
+    order = torch.split(torch.arange(len(rows)), EVALUATION_BATCH)
+    labels = data.part(part).labels
+    pairs = ((rows[i].to(device), labels[i].to(device)) for i in order)
+    return evaluate(tail, pairs)
+
+
+def dense_of(tail: nn.Sequential) -> nn.Linear:
+    """Return the dense layer of a tail that is nothing else, dropout aside.
+
+    Raises:
+        SettingError: It is more than that.
+    """
+    held = [m for m in tail.modules() if not any(m.children())]
+    held = [m for m in held if not isinstance(m, _DropoutNd | nn.Identity)]
+    if len(held) != 1 or not isinstance(held[0], nn.Linear):
+        what = f"behind the cut stand {len(held)} layers, not one dense layer"
+        fix = "leave --cut out, or train what is behind it: --head trained"
+        raise SettingError(what, where="--head logistic", fix=fix)
+    return held[0]
+
+
+def _logistic(
+    tail: nn.Sequential, found: Featured, data: ImageData, recipe: Recipe
+) -> Headed:
+    dense, part = dense_of(tail), data.part("train")
+    device = torch.device("cpu")
+    each = (found.rows["train"], *found.views)
+    x = torch.cat([rows.whole() for rows in each])
+    plain = torch.arange(len(x)) < len(part)
+    fitted = logistic(
+        x,
+        part.labels.repeat(len(each)),
+        data.num_classes,
+        groups=_groups(data, found) * len(each),
+        judged=plain,
+        cost=softmax_cost(0.0, cost_of_classes(data, recipe, device)),
+        seed=recipe.seed,
+    )
+    with torch.no_grad():
+        dense.weight.copy_(fitted.weight)
+        if dense.bias is not None:
+            dense.bias.copy_(fitted.bias)
+    learnt, held = (answers(tail, p, found, data, recipe) for p in ("train", "val"))
+    done = EpochDone(
+        epoch=0,
+        train_loss=learnt.loss,
+        val_loss=held.loss,
+        val_accuracy=held.accuracy,
+        val_balanced=held.balanced_accuracy,
+        lr=0.0,
+        best=True,
+    )
+    return Headed(history=[done], fitted=fitted)
+
+
+def _groups(data: ImageData, found: Featured) -> list[str]:
+    """Return what must not be parted: a picture's group, else the picture itself."""
+    rows = {row.path: row for row in data.rows if row.part == "train"}
+    names = data.part("train").paths
+    groups = [rows[name].group if name in rows else "" for name in names]
+    contents = found.keys["train"]
+    return [f"g {g}" if g else c for g, c in zip(groups, contents, strict=True)]
+
+
+class _Best:
+    """Keeps the weights of the best epoch."""
+
+    def __init__(self, tail: nn.Module) -> None:
+        self._tail = tail
+        self.state = _copy(tail)
+
+    def on_step(self, done: StepDone) -> None:
+        """Nothing is judged after a step."""
+
+    def on_epoch(self, done: EpochDone) -> None:
+        """Keep them if there were none better."""
+        if done.best:
+            self.state = _copy(self._tail)
+
+
+def _copy(tail: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in tail.state_dict().items()}
+
+
+def _trained(
+    tail: nn.Sequential, found: Featured, data: ImageData, recipe: Recipe, quiet: bool
+) -> Headed:
+    device = devices.choose(recipe.device)
+    settings = recipe.optimizer, recipe.rate, recipe.momentum, recipe.weight_decay
+    plan = Plan(
+        epochs=recipe.epochs,
+        lr=recipe.rate,
+        schedule=SCHEDULES[recipe.schedule],
+        label_smoothing=recipe.label_smoothing,
+        patience=recipe.patience,
+        classes=cost_of_classes(data, recipe, device),
+        balanced=recipe.class_weights != "none",
+        seed=recipe.seed,
+        pieces=recipe.accumulate,
+    )
+    train, val = (batches(part, found, data, recipe) for part in ("train", "val"))
+    best = _Best(tail)
+    with (
+        chance_kept(),
+        devices.flushed_denormals(),
+        Display(plan.epochs, train.batches, quiet, plan.balanced) as display,
+    ):
+        optimizer = make_optimizer(tail, *settings)
+        history = fit(tail, optimizer, train, val, plan, (best, display))
+    tail.load_state_dict(best.state)
+    return Headed(history=history)

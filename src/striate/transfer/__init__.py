@@ -1,0 +1,1 @@
+"""What can be reused? Freezing, the cut, cached features, heads."""
