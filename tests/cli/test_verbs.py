@@ -50,7 +50,7 @@ def test_version(striate):
 @pytest.mark.parametrize(
     ("words", "messages"),
     [
-        (["trian"], ["no verb is called 'trian'", "did you mean train?"]),
+        (["trian"], ["no verb is called 'trian'", "did you mean train"]),
         (["train", "digits", "--epohcs", "3"], ["--epohcs", "did you mean --epochs"]),
         (["train", "digits", "--ep", "3"], ["unrecognized arguments: --ep"]),
         (["train", "digits", "--epochs", "x"], ["epochs must be int, got 'x'"]),

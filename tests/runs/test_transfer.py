@@ -276,6 +276,7 @@ def test_a_wanted_that_cannot_be():
         job.Wanted(views=-1)
 
 
+@pytest.mark.charts
 def test_the_report_shows_how_the_penalty_was_chosen(striate, words, monkeypatch):
     monkeypatch.setattr(job, "write_report", write_report)
     assert striate(*words, "--out", "run").code == 0
