@@ -83,12 +83,21 @@ def tapped(model: nn.Module, names: Sequence[str], sink: Sink) -> Iterator[None]
         ...     _ = model(torch.zeros(1, 2))
         0 (1, 3)
     """
+    with _hooked(model, names, lambda name: _hand_over(name, sink)):
+        yield
+
+
+@contextmanager
+def _hooked(
+    model: nn.Module, names: Sequence[str], hook: Callable[[str], Callable[..., Any]]
+) -> Iterator[None]:
+    """Hang a hook for its name on each of some modules, and take all off at the end."""
     modules = dict(model.named_modules())
     with ExitStack() as stack:
         for name in names:
             if name not in modules:
                 raise _no_layer(name, modules)
-            handle = modules[name].register_forward_hook(_hand_over(name, sink))
+            handle = modules[name].register_forward_hook(hook(name))
             stack.callback(handle.remove)
         yield
 
@@ -127,13 +136,7 @@ def visited(model: nn.Module, names: Sequence[str], visit: Visit) -> Iterator[No
         0
         0 #2
     """
-    modules = dict(model.named_modules())
-    with ExitStack() as stack:
-        for name in names:
-            if name not in modules:
-                raise _no_layer(name, modules)
-            handle = modules[name].register_forward_hook(_numbered(name, visit))
-            stack.callback(handle.remove)
+    with _hooked(model, names, lambda name: _numbered(name, visit)):
         yield
 
 
