@@ -46,7 +46,7 @@ PRESETS.add("fashion-wide")(
 
 PRESETS.add("fashion-large")(
     Preset(
-        claim="94.85 % of 10,000 validation pictures with 14 epochs of 36, one seed",
+        claim="test accuracy 94.68 % in 50 minutes of processor, one seed",
         settings=_SWIFTLY
         | {"model": "swift_large", "epochs": 36, "shift": 0.036, "erase": 0.25},
     )
