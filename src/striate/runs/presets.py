@@ -32,14 +32,14 @@ _SWIFTLY: dict[str, Any] = {
 
 PRESETS.add("fashion-swift")(
     Preset(
-        claim="92.7 % of 3,000 validation pictures in 35 s of one core, one seed",
+        claim="test accuracy 91.41 %, 21 s after a cold start on two cores, one seed",
         settings=_SWIFTLY | {"model": "swift", "epochs": 2},
     )
 )
 
 PRESETS.add("fashion-wide")(
     Preset(
-        claim="94.1 % of 10,000 validation pictures with 6 epochs of 10, one seed",
+        claim="test accuracy 93.54 %, 131 s after a cold start on two cores, one seed",
         settings=_SWIFTLY | {"model": "swift_wide", "epochs": 8},
     )
 )
