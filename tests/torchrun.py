@@ -43,13 +43,17 @@ def run_python(*words, fault="none:-1:-1") -> Ended:
 
 
 def left_behind(mark) -> list[str]:
-    """Return the commands of processes that still run and have a word in them."""
+    """Return the processes of this folder that still run and were given a word.
+
+    Of this folder only: other tests call their runs the same, at the same time.
+    """
     found = []
-    for place in Path("/proc").glob("[0-9]*/cmdline"):
+    for place in Path("/proc").glob("[0-9]*"):
         try:
-            words = place.read_bytes().split(b"\0")
+            here = (place / "cwd").readlink() == Path.cwd()
+            words = (place / "cmdline").read_bytes().split(b"\0")
         except OSError:
             continue
-        if os.fsencode(str(mark)) in words:
-            found.append(place.parent.name)
+        if here and os.fsencode(str(mark)) in words:
+            found.append(place.name)
     return found

@@ -26,12 +26,14 @@ from striate.data.picture.reading import UndecodableError
 from striate.data.scan import unchanged
 from striate.data.sources.files import Files
 from striate.data.sources.source import Skipped
+from striate.data.store.heap import give_back
 
 # Of a training part so many may be lost in a run before it stops: a few files that
 # somebody tidies away must not cost a night, a set that is being deleted must.
 LOST_SHARE = 0.01
 LOST_LEAST = 4
 AHEAD = 3  # batches decoded before they are wanted
+TRIMMED = 4  # batches after which freed memory goes back; 64 let holes of 30 MiB grow
 
 
 class Originals(Protocol):
@@ -173,7 +175,9 @@ class LazyPixels:
             DataError: A picture is lost where none may be, or more than a run survives.
             WorkerError: A decoding process died or hung.
         """
-        for gathered in self._ahead(indices):
+        for number, gathered in enumerate(self._ahead(indices), start=1):
+            if number % TRIMMED == 0:
+                give_back()
             self._note(gathered.lost)
             yield self._sound(gathered, self.forgiving)
 
