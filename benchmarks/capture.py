@@ -11,7 +11,7 @@ import torch
 
 from record import save
 from rounds import interleaved, speeds, table
-from striate.core.device import keep_freed_memory
+from striate.core.heap import keep_freed
 from striate.core.taps import leaves, tapped
 from striate.look.capture import features
 from striate.look.statistics import activation_statistics
@@ -24,7 +24,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--batch", type=int, default=8)
     options = parser.parse_args()
-    keep_freed_memory()
+    keep_freed()
     torch.manual_seed(0)
     model = create_model("resnet18").eval()
     x = torch.randn(options.batch, 3, 224, 224)

@@ -14,7 +14,7 @@ from captum.attr import Occlusion
 
 from record import save
 from rounds import interleaved, speeds, table
-from striate.core.device import keep_freed_memory
+from striate.core.heap import keep_freed
 from striate.look.evidence.ending import ending
 from striate.look.evidence.occlusion import Cover, occlusion
 from striate.look.evidence.question import Question
@@ -87,7 +87,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--only", default="")
     options = parser.parse_args()
-    keep_freed_memory()
+    keep_freed()
     parts = []
     for name, *sizes in CASES:
         if options.only and name != options.only:

@@ -27,7 +27,7 @@ from torch.utils.data import DataLoader
 from peers_vision import torchvision
 from record import save
 from speeds import speeds
-from striate.core.device import keep_freed_memory
+from striate.core.heap import keep_freed
 from striate.data.augment.augment import Augment
 from striate.data.augment.windows import margin_for
 from striate.data.batches import Batches
@@ -141,7 +141,7 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=1.0, help="of the pictures")
     parser.add_argument("--large", action="store_true", help="12 megapixels, too")
     options = parser.parse_args()
-    keep_freed_memory()
+    keep_freed()
     rows = []
     for name, (width, height, count) in (
         SETS | (LARGE if options.large else {})

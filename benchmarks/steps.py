@@ -27,7 +27,8 @@ from torch.nn import functional as F
 from record import save
 from speeds import speeds
 from striate.audit.network import audit
-from striate.core.device import flushed_denormals, keep_freed_memory
+from striate.core.device import flushed_denormals
+from striate.core.heap import keep_freed
 from striate.core.spec import Preprocess
 from striate.data.batches import Batches
 from striate.data.image_data import ImageData
@@ -265,7 +266,7 @@ def main() -> None:
     )
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    keep_freed_memory()
+    keep_freed()
     races = [race(name, options) for name in options.networks]
     rows = [row for one in races for row in one.rows()]
     print("\n".join(rows))

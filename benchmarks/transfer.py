@@ -26,7 +26,8 @@ from torch import Tensor, nn
 from elpv_cells import LEAK, cells, splits, write_table
 from record import save
 from speeds import speeds
-from striate.core.device import flushed_denormals, keep_freed_memory
+from striate.core.device import flushed_denormals
+from striate.core.heap import keep_freed
 from striate.data.image_data import ImageData
 from striate.data.picture.preprocess import normalise
 from striate.runs.prepare import build, load_recipe, resolve
@@ -123,7 +124,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    keep_freed_memory()
+    keep_freed()
     every = cells()[:: max(2624 // options.cells, 1)]
     with tempfile.TemporaryDirectory() as name, flushed_denormals():
         folder = Path(name)

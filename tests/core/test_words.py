@@ -251,13 +251,3 @@ def test_denormals_are_flushed_and_given_back():
     with device.flushed_denormals():
         assert device._flushes()
     assert device._flushes() == before
-
-
-def test_keeping_memory_where_the_c_library_has_no_such_setting(monkeypatch):
-    device.keep_freed_memory()
-
-    def nothing(name):
-        raise OSError("no such library")
-
-    monkeypatch.setattr(device.ctypes, "CDLL", nothing)
-    device.keep_freed_memory()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import platform
 import re
@@ -13,11 +12,6 @@ from pathlib import Path
 import torch
 
 from striate.core.errors import SettingError
-
-# M_MMAP_THRESHOLD and M_TRIM_THRESHOLD of malloc.h: from what size on a block is
-# mapped by itself, and how much free memory at the heap's end is given back.
-_MALLOC_OPTIONS = ((-3, 1 << 30), (-1, (1 << 31) - 1))
-
 
 CPU_INFO = Path("/proc/cpuinfo")
 
@@ -101,22 +95,6 @@ def flushed_denormals() -> Iterator[None]:
 def _flushes() -> bool:
     tiny = torch.tensor(1e-310, dtype=torch.float64)
     return not (tiny * 1).item()
-
-
-def keep_freed_memory() -> None:
-    """Ask the C library to keep memory that tensors free, for the next tensors.
-
-    By default glibc returns every large block to the system, which hands it back
-    zeroed, page by page, a moment later: a fifth of a training step on small
-    networks (NOTEBOOK.md, 2026-11-22). The setting lasts as long as the process. On
-    other C libraries nothing happens.
-    """
-    try:
-        tune = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError, TypeError):
-        return
-    for option, value in _MALLOC_OPTIONS:
-        tune(option, value)
 
 
 @contextmanager

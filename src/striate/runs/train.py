@@ -13,6 +13,7 @@ from torch import nn
 from striate.core import device as devices
 from striate.core.errors import SettingError, StorageError, StriateError
 from striate.core.files import hash_file, read_json, write_json
+from striate.core.heap import keep_freed
 from striate.data.image_data import ImageData
 from striate.engine.average import Average
 from striate.engine.checkpoint import load_weights
@@ -286,7 +287,7 @@ def _job(
 ) -> Job:
     """Put together everything that learns, and what it learns from."""
     device = devices.choose(recipe.device)
-    devices.keep_freed_memory()
+    keep_freed()
     optimizer = make_optimizer(
         model, recipe.optimizer, recipe.rate, recipe.momentum, recipe.weight_decay
     )

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from striate.core.errors import DataError
+from striate.core.heap import give_back_freed
 from striate.core.spec import Preprocess
 from striate.data.picture.decode import unwarned
 from striate.data.picture.preprocess import file_to_input
@@ -26,7 +27,6 @@ from striate.data.picture.reading import UndecodableError
 from striate.data.scan import unchanged
 from striate.data.sources.files import Files
 from striate.data.sources.source import Skipped
-from striate.data.store.heap import give_back
 
 # Of a training part so many may be lost in a run before it stops: a few files that
 # somebody tidies away must not cost a night, a set that is being deleted must.
@@ -177,7 +177,7 @@ class LazyPixels:
         """
         for number, gathered in enumerate(self._ahead(indices), start=1):
             if number % TRIMMED == 0:
-                give_back()
+                give_back_freed()
             self._note(gathered.lost)
             yield self._sound(gathered, self.forgiving)
 

@@ -1,0 +1,123 @@
+"""What a training step costs as networks and pictures grow (P16).
+
+Claim: time grows as the multiply-adds do, within 10 %: nothing is spent that grows
+faster with depth, width or the image's side. Networks are CIFAR ResNets (He et al.
+2015, §4.2), one of their three measures doubled at a time; a step is the real one. All
+sizes of a measure take turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from dataclasses import dataclass
+
+import torch
+from torch.nn import functional as F
+
+from record import save
+from speeds import speeds
+from striate.audit.network import audit
+from striate.core.device import flushed_denormals
+from striate.core.heap import keep_freed
+from striate.core.spec import ImageSpec
+from striate.engine.learner import Learner
+from striate.engine.optim import make_optimizer
+from striate.engine.way import Way
+from striate.models.resnet import Design, cifar_resnet
+
+BATCH, CLASSES, SECONDS = 32, 10, 0.5  # of a turn, at least
+
+
+@dataclass(frozen=True)
+class Size:
+    """A network for pictures of a side."""
+
+    blocks: int = 3  # of each of the three stages
+    width: int = 16
+    side: int = 32
+
+    @property
+    def name(self) -> str:
+        """Return its measures in words."""
+        return f"{6 * self.blocks + 2} layers, {self.width} channels, {self.side}²"
+
+
+MEASURES = {
+    "depth": [Size(blocks=n) for n in (3, 6, 12, 24)],
+    "width": [Size(width=n) for n in (16, 32, 64)],
+    "image side": [Size(side=n) for n in (32, 64, 128)],
+}
+
+
+class Runner:
+    """Takes real steps of a size, and counts what they should cost."""
+
+    def __init__(self, size: Size) -> None:
+        torch.manual_seed(0)
+        image = ImageSpec(channels=3, height=size.side, width=size.side)
+        design = Design(blocks=(size.blocks,) * 3, width=size.width, shortcut="A")
+        model = cifar_resnet(image, CLASSES, design=design)
+        model.to(memory_format=torch.channels_last)
+        self.macs = BATCH * audit(model, (3, size.side, size.side)).macs
+        optimizer = make_optimizer(model.train(), "adamw", 1e-3, 0.9, 0.01)
+        self._learn = Learner(model, optimizer, F.cross_entropy, way=Way())
+        x = torch.rand(BATCH, 3, size.side, size.side)
+        self._batch = x.to(memory_format=torch.channels_last), torch.arange(BATCH) % 10
+        self._done = 0
+
+    def step(self) -> float:
+        """Return the mean seconds of some steps."""
+        start, count = time.perf_counter(), 0
+        while (taken := time.perf_counter() - start) < SECONDS or not count:
+            self._learn(*self._batch, self._done)
+            count, self._done = count + 1, self._done + 1
+        return taken / count
+
+
+def grown(sizes: list[Size], rounds: int) -> list[str]:
+    """Measure the sizes turn about; return a table's lines."""
+    runners = [Runner(size) for size in sizes]
+    found = [[runner.step() for runner in runners] for _ in range(rounds + 1)][1:]
+    lines, first = [], 0.0
+    for size, runner, times in zip(
+        sizes, runners, zip(*found, strict=True), strict=True
+    ):
+        each = statistics.median(times) / runner.macs
+        first = first or each
+        cells = (
+            size.name,
+            f"{runner.macs / 1e9:,.2f} G",
+            f"{1e3 * statistics.median(times):,.1f} ms",
+            f"{1e3 * max(times):,.1f} ms",
+            f"{each / first:.2f}",
+        )
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
+def main() -> None:
+    """Measure every measure, print, save."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rounds", type=int, default=7)
+    options = parser.parse_args()
+    keep_freed()
+    head = (
+        "| network | multiply-adds, forward | step | worst | time each, of the first |"
+    )
+    parts = []
+    with flushed_denormals():
+        for name, sizes in MEASURES.items():
+            lines = [f"**{name.capitalize()}**\n", head, "|---|---|---|---|---|"]
+            parts.append("\n".join(lines + grown(sizes, options.rounds)))
+            print(parts[-1], flush=True)
+    facts = (
+        f"Training steps of {BATCH} pictures, medians of {options.rounds}. {speeds()}"
+    )
+    body = "\n\n".join([*parts, facts])
+    save("growth", "Steps as networks and pictures grow (P16)", body)
+
+
+if __name__ == "__main__":
+    main()
