@@ -14,6 +14,7 @@ from torch import Tensor
 from torch._C._distributed_c10d import PrefixStore, Store
 
 from striate.core.errors import InterruptedRunError, NonFiniteError, RankError
+from striate.engine.ranks.beside import Beside, side_by_side
 from striate.engine.ranks.meeting import JOIN, meet, open_store
 from striate.engine.ranks.place import Place
 from striate.engine.ranks.pulse import WAITING, Pulse
@@ -37,6 +38,9 @@ class Ranks:
         pulse: Told when this rank waits.
         device: Where large sums are made.
         store: Outlives the processes, where torchrun keeps it.
+
+    Attributes:
+        beside: Sums of ranks that are all on this machine.
     """
 
     def __init__(
@@ -53,6 +57,7 @@ class Ranks:
         self.together = True  # off while a rank traces a fault by itself
         self.norms_shared = False  # batch norms exchange their statistics
         self.counts_in = True  # off while its pictures stand in for none of the batch
+        self.beside: Beside | None = None
         self._watch = watch
         self._store = store
 
@@ -76,7 +81,11 @@ class Ranks:
         Raises:
             RankError: A rank died, hung or failed.
         """
-        self._wait(lambda: dist.all_reduce(numbers, async_op=True), doing)
+        if self.beside is not None and self.beside.takes(numbers):
+            beside = self.beside
+            self._wait(lambda: beside.total(numbers, self._watch.check), doing)
+        else:
+            self._wait(lambda: dist.all_reduce(numbers, async_op=True), doing)
 
     def _wait(self, begin: Callable[[], dist.Work | None], doing: str) -> None:
         if self.world == 1:
@@ -87,8 +96,28 @@ class Ranks:
                 work = begin()
                 while work is not None and not _ended(work):
                     self._watch.check()
-            except RuntimeError as error:
+            except (RuntimeError, OSError) as error:
                 raise self._watch.blame(error) from error
+
+    def come_together(self, store: Store) -> None:
+        """Find a shorter way to the others, where all are on this machine.
+
+        Args:
+            store: Of this start alone.
+
+        Raises:
+            RankError: A rank died, hung or failed.
+        """
+        doing = "the ranks of this machine to meet"
+
+        def all_say(yes: bool) -> bool:
+            return all(self.words(yes, doing))
+
+        def meet() -> None:
+            given = self.place, store, all_say, self._watch.check
+            self.beside = side_by_side(*given)
+
+        self._wait(meet, doing)
 
     def words(self, mine: Any, doing: str) -> list[Any]:
         """Return what every rank has to say, as JSON values, in their order."""
@@ -196,12 +225,15 @@ def joined(place: Place, device: torch.device) -> Iterator[Ranks]:
     ranks = Ranks(place, watch, pulse, device, kept)
     watch.start()
     try:
+        ranks.come_together(PrefixStore(start, kept))
         yield ranks
         ranks.meet("the others to be done")
     except BaseException as error:
         _part(watch, error)
         raise
     watch.stop()
+    if ranks.beside is not None:
+        ranks.beside.close()
     dist.destroy_process_group()
 
 
