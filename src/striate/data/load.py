@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from striate.core.device import paused_collection
 from striate.core.errors import DataError, SettingError
 from striate.core.spec import WHITE, Labels, Preprocess
 from striate.data.choose import choose_preprocess
@@ -119,8 +120,9 @@ def load_data(
         from striate.data.shards.load import load_shards  # which calls this again
 
         return load_shards(data, preprocess=preprocess, deal=deal, settings=settings)
-    source = data if isinstance(data, Source) else find_source(data)
-    return _load(source, _origin(data), deal, earlier, settings)
+    with paused_collection():
+        source = data if isinstance(data, Source) else find_source(data)
+        return _load(source, _origin(data), deal, earlier, settings)
 
 
 def _load(
@@ -201,7 +203,7 @@ def _split_up(
     kept = [kept[i] for i in assigned.stays]
     hashes = [census.hashes[found.index[k]] for k in kept]
     rows = [
-        replace(row, sha256=sha256)
+        replace(row, sha256=sha256) if sha256 else row
         for row, sha256 in zip(spared(assigned.rows, deal), hashes, strict=True)
     ]
     parts = {

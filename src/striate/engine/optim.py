@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -75,7 +76,22 @@ def make_optimizer(
         groups[0]["params"] = [p for p in kernels if id(p) not in hidden]
         first = {"params": inner, "weight_decay": weight_decay, "orthogonal": True}
         groups.insert(0, first)
+    _spare_the_compiler()
     return OPTIMIZERS[name]([g for g in groups if g["params"]], lr, momentum)
+
+
+def _spare_the_compiler() -> None:
+    """Keep torch from importing its compiler, which takes more than a second.
+
+    These methods are marked as never to be compiled, and the mark imports it. They get
+    themselves as their uncompiled version, unless somebody compiles here already.
+    """
+    if "torch._dynamo" in sys.modules:
+        return
+    for name in ("add_param_group", "zero_grad", "state_dict", "load_state_dict"):
+        plain = getattr(getattr(Optimizer, name), "__wrapped__", None)
+        if plain is not None:
+            plain.__dict__.setdefault("__dynamo_disable", plain)
 
 
 def set_rate(optimizer: Optimizer, rate: float) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import combinations
 
 from striate.core.errors import DataError
 from striate.core.spec import Labels
@@ -105,9 +106,13 @@ def warnings_of(
 
 
 def _leaks(rows: Sequence[SplitRow]) -> list[str]:
+    twice = _in_several_parts(rows)
+    if not twice:
+        return []
     where: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
-        where[row.content][row.part].append(row.path)
+        if row.content in twice:
+            where[row.content][row.part].append(row.path)
     sentences = []
     for a, b in (("train", "val"), ("train", "test"), ("val", "test")):
         shared = [parts for parts in where.values() if a in parts and b in parts]
@@ -117,6 +122,14 @@ def _leaks(rows: Sequence[SplitRow]) -> list[str]:
         pair = f"{shared[0][a][0]} = {shared[0][b][0]}"
         sentences.append(f"{count} pictures of {b} are also in {a}, as given: {pair}")
     return sentences
+
+
+def _in_several_parts(rows: Sequence[SplitRow]) -> set[str]:
+    contents = {
+        part: {row.content for row in rows if row.part == part} for part in PARTS
+    }
+    pairs = combinations(contents.values(), 2)
+    return set().union(*(one & other for one, other in pairs))
 
 
 def _left_out(twins: Sequence[Skipped]) -> list[str]:

@@ -13,6 +13,8 @@ from striate.data.split.place import Deal, draw
 
 def spared(rows: Sequence[SplitRow], deal: Deal) -> list[SplitRow]:
     """Return the rows with training pictures beyond the fraction marked as spare."""
+    if deal.fraction == 1:
+        return [replace(r, part="train") if r.part == SPARE else r for r in rows]
     pool = [i for i, row in enumerate(rows) if row.part in ("train", SPARE)]
     kept = within_fraction(
         [rows[i].label for i in pool],
