@@ -99,6 +99,28 @@ def test_the_gradient_comes_in_the_layout_of_the_maps():
     assert x.grad.is_contiguous(memory_format=torch.channels_last)
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_flattened_map_gets_its_gradient_in_its_own_layout(layout):
+    seen = []
+    model = nn.Sequential(nn.Conv2d(2, 3, 3), nn.ReLU(), nn.Flatten(), nn.Linear(75, 4))
+    model.to(memory_format=layout)
+    x = torch.randn(2, 2, 7, 7).contiguous(memory_format=layout)
+    plain = gradients(model, x, False)
+    model[1].register_full_backward_hook(lambda *told: seen.append(told[2][0]))
+    quick = gradients(model, x, True)
+    assert all(map(torch.allclose, quick, plain))
+    assert torch.equal(quick[0], plain[0])
+    assert seen[0].is_contiguous(memory_format=layout)
+
+
+def test_flattening_otherwise_is_left_alone():
+    x = torch.randn(2, 3, 4, 5).to(memory_format=torch.channels_last)
+    for layer in (nn.Flatten(2), nn.Flatten(1, 2), nn.Flatten(0)):
+        with Quick(layer).lent():
+            assert torch.equal(layer(x), type(layer).forward(layer, x))
+            assert "forward" not in vars(layer)
+
+
 def test_who_watches_a_layer_sees_it():
     model = nn.Sequential(nn.ReLU(), nn.MaxPool2d(2))
     x, seen = torch.randn(1, 1, 4, 4), []

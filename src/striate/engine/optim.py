@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from inspect import unwrap
 from typing import Any
 
 import torch
@@ -24,19 +25,25 @@ OPTIMIZERS: Registry[Callable[[Groups, float, float], Optimizer]] = Registry(
 def sgd(groups: Groups, lr: float, momentum: float) -> Optimizer:
     """Stochastic gradient descent with Nesterov momentum."""
     nesterov = momentum > 0
-    return torch.optim.SGD(groups, lr, momentum, nesterov=nesterov, fused=True)
+    return _uncompiled(torch.optim.SGD)(
+        groups, lr, momentum, nesterov=nesterov, fused=True
+    )
 
 
 @OPTIMIZERS.add("adam")
 def adam(groups: Groups, lr: float, momentum: float) -> Optimizer:
     """Adam (Kingma & Ba 2014); decay enters the gradient."""
-    return torch.optim.Adam(groups, lr, betas=(momentum, 0.999), fused=True)
+    return _uncompiled(torch.optim.Adam)(
+        groups, lr, betas=(momentum, 0.999), fused=True
+    )
 
 
 @OPTIMIZERS.add("adamw")
 def adamw(groups: Groups, lr: float, momentum: float) -> Optimizer:
     """Adam with decoupled weight decay (Loshchilov & Hutter 2017)."""
-    return torch.optim.AdamW(groups, lr, betas=(momentum, 0.999), fused=True)
+    return _uncompiled(torch.optim.AdamW)(
+        groups, lr, betas=(momentum, 0.999), fused=True
+    )
 
 
 @OPTIMIZERS.add("muon")
@@ -46,6 +53,21 @@ def muon(groups: Groups, lr: float, momentum: float) -> Optimizer:
     The groups say which those are, by `orthogonal`.
     """
     return Muon(groups, lr, momentum)
+
+
+def _uncompiled(kind: type[Optimizer]) -> Callable[..., Optimizer]:
+    """Return an optimiser of torch's whose step does not import torch's compiler.
+
+    torch's own step does, to say where a compiled program is to be broken; it takes
+    more than a second, once. The arithmetic is the same.
+    """
+    plain = unwrap(kind.step)
+
+    @torch.no_grad()  # type: ignore[untyped-decorator]
+    def step(self: Optimizer, closure: None = None) -> None:
+        plain(self, closure)
+
+    return type(kind.__name__, (kind,), {"step": step, "__doc__": kind.__doc__})
 
 
 def make_optimizer(

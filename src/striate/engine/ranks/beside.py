@@ -115,37 +115,24 @@ def side_by_side(
         store: Of this start.
         all_say: Returns whether every rank says so.
         check: As for `Beside.total`.
-
-    Raises:
-        OSError: A rank went while they met.
     """
-    if place.world == 1 or place.world != place.local_world:
+    together = 1 < place.world == place.local_world
+    if sys.platform != "linux" or not together:
         return None
-    if place.first:
-        return _receive(place, store, all_say)
-    return _come(place, store, all_say, check)
-
-
-def _receive(
-    place: Place, store: Store, all_say: Callable[[bool], bool]
-) -> Beside | None:
-    name = secrets.token_hex(16)
-    door = _door(name) if sys.platform == "linux" else None
-    store.set(_ADDRESS, name if door else "")
-    able = all_say(door is not None)
-    if door is None:
+    open_links = _receive if place.first else _visit
+    links = open_links(place, store, all_say)
+    if not links:
         return None
-    with door:
-        if not able:
-            return None
-        size = 2 * place.world * SLOT
-        file = os.memfd_create("striate")
-        os.ftruncate(file, size)
-        links = [door.accept()[0] for _ in range(1, place.world)]  # they are waiting
+    memory: mmap.mmap | None
+    try:
+        memory = _made_for(links, place) if place.first else _given(links[0], check)
+    except OSError:
+        memory = None
+    if all_say(memory is not None) and memory is not None:
+        return Beside(memory, place, links)
     for link in links:
-        link.settimeout(_LOOK)
-        socket.send_fds(link, [b"."], [file])
-    return Beside(_mapped(file), place, links)
+        link.close()
+    return None
 
 
 def _address(name: str) -> str:
@@ -153,35 +140,66 @@ def _address(name: str) -> str:
     return f"\0striate-{name}"
 
 
-def _door(name: str) -> socket.socket | None:
-    door = socket.socket(socket.AF_UNIX)
-    try:
-        door.bind(_address(name))
-        door.listen()
-    except OSError:
-        door.close()
-        return None
-    return door
+def _receive(
+    place: Place, store: Store, all_say: Callable[[bool], bool]
+) -> list[socket.socket]:
+    """Open a door and let the other ranks in."""
+    name = secrets.token_hex(16)
+    with socket.socket(socket.AF_UNIX) as door:
+        try:
+            door.bind(_address(name))
+            door.listen(place.world)
+        except OSError:
+            name = ""
+        store.set(_ADDRESS, name)
+        if not all_say(bool(name)):
+            return []
+        # They have said that they are in the queue: nothing is waited for.
+        links = [door.accept()[0] for _ in range(1, place.world)]
+    for link in links:
+        link.settimeout(_LOOK)
+    return links
 
 
-def _come(
-    place: Place, store: Store, all_say: Callable[[bool], bool], check: Check
-) -> Beside | None:
+def _visit(
+    place: Place, store: Store, all_say: Callable[[bool], bool]
+) -> list[socket.socket]:
+    """Go to rank 0's door."""
     name = store.get(_ADDRESS).decode()
     link = socket.socket(socket.AF_UNIX)
-    came = bool(name)
     try:
         link.connect(_address(name))
     except OSError:
-        came = False
-    if not all_say(came):
+        name = ""
+    if not all_say(bool(name)):
         link.close()
-        return None
+        return []
     link.settimeout(_LOOK)
-    return Beside(_mapped(_file_from(link, check)), place, [link])
+    return [link]
 
 
-def _file_from(link: socket.socket, check: Check) -> int:
+def _made_for(links: Sequence[socket.socket], place: Place) -> mmap.mmap:
+    """Make the memory, and hand it to the other ranks; or nothing, if it fails."""
+    files = []
+    try:
+        files.append(os.memfd_create("striate"))
+        os.ftruncate(files[0], 2 * place.world * SLOT)
+        memory = mmap.mmap(files[0], 0)
+    except OSError:
+        for link in links:
+            link.send(b".")
+        raise
+    else:
+        for link in links:
+            socket.send_fds(link, [b"."], files)
+        return memory
+    finally:
+        for file in files:
+            os.close(file)
+
+
+def _given(link: socket.socket, check: Check) -> mmap.mmap:
+    """Take the memory that rank 0 hands out."""
     while True:
         try:
             _, files, _, _ = socket.recv_fds(link, 1, 1)
@@ -189,11 +207,8 @@ def _file_from(link: socket.socket, check: Check) -> int:
             check()
             continue
         if not files:
-            raise ConnectionError("a rank of this machine has gone")
-        return files[0]
-
-
-def _mapped(file: int) -> mmap.mmap:
-    memory = mmap.mmap(file, 0)
-    os.close(file)
-    return memory
+            raise ConnectionError("rank 0 has no memory to share")
+        try:
+            return mmap.mmap(files[0], 0)
+        finally:
+            os.close(files[0])
