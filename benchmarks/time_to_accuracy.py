@@ -168,8 +168,9 @@ def main() -> None:
         found = race(options, Path(folder))
     facts = (
         f"\n\n{options.seeds} seeds, turn about; peers: Adam 0.001, stopped "
-        f"at 91 % or after {EPOCHS} epochs. Keras' own default is batch 32; sooner is "
-        f"of means, against the sooner of its batch sizes. {speeds()}"
+        f"at 91 % or after {EPOCHS} epochs, whose time then counts. Keras' own default "
+        f"is batch 32; sooner is of means, against the sooner of its batch sizes. "
+        f"{speeds()}"
     )
     body = table(found) + facts
     print(body)

@@ -77,7 +77,6 @@ class Forks:
 
 
 def serve(flag: str, said: str) -> None:
-    import torch._dynamo  # noqa: F401 - what the first optimiser of a process imports
 
     from striate.cli import show  # noqa: F401 - once, for every fork
     from striate.engine.vault import Vault

@@ -152,11 +152,22 @@ def check_pieces_of_norm(ranks):
 
 def check_slopes(ranks):
     """The shared norm's slopes are those of the same formula, by autograd."""
+    for layout in (torch.contiguous_format, torch.channels_last):
+        for affine in (True, False):
+            assert_slopes(ranks, nn.BatchNorm2d(2, affine=affine), (3, 3), layout)
+    assert_slopes(ranks, nn.BatchNorm1d(2), (), torch.contiguous_format)
+    assert_slopes(ranks, nn.BatchNorm1d(2), (4,), torch.contiguous_format)
+
+
+def assert_slopes(ranks, norm, sides, layout):
     made = torch.Generator().manual_seed(3)
-    x = torch.randn(5, 2, 3, 3, generator=made).double()
-    wish = torch.randn(5, 2, 3, 3, generator=made).double()
-    norm = nn.BatchNorm2d(2).double()
-    nn.init.normal_(norm.weight, generator=made)
+    x = torch.randn(5, 2, *sides, generator=made).double()
+    x = (3 + x * torch.arange(1, 6).view(-1, 1, *[1] * len(sides))).double()
+    x = x.contiguous(memory_format=layout)
+    wish = torch.randn(5, 2, *sides, generator=made).double()
+    norm.double()
+    if norm.affine:
+        nn.init.normal_(norm.weight, generator=made)
     twin = copy.deepcopy(norm)
     mine = share(5, ranks.place.rank, ranks.world)
     part, whole = x[mine].clone().requires_grad_(), x.clone().requires_grad_()
@@ -164,11 +175,43 @@ def check_slopes(ranks):
         (norm(part) * wish[mine]).sum().backward()
     (twin(whole) * wish).sum().backward()
     assert torch.allclose(part.grad, whole.grad[mine], atol=1e-12)
+    assert torch.allclose(norm.running_mean, twin.running_mean, atol=1e-12)
     assert torch.allclose(norm.running_var, twin.running_var, atol=1e-12)
     for ours, other in zip(norm.parameters(), twin.parameters(), strict=True):
         ranks.total(ours.grad, "a slope")
         assert torch.allclose(ours.grad, other.grad, atol=1e-12)
     assert "forward" not in vars(norm)
+
+
+def check_norm_of_one_number_a_rank(ranks):
+    """A rank with one number a channel has no variance of its own."""
+    norm, twin = nn.BatchNorm1d(3).double(), nn.BatchNorm1d(3).double()
+    x = torch.tensor([[1.0, 2.0, 3.0], [5.0, 2.0, -1.0]]).double()
+    with synchronised(norm, ranks):
+        y = norm(x[ranks.place.rank][None])
+    assert torch.allclose(y[0], twin(x)[ranks.place.rank])
+
+
+def check_norm_of_half_precision(ranks):
+    """Statistics are counted in single precision, whatever the maps are in."""
+    made = torch.Generator().manual_seed(4)
+    x = 7 + torch.randn(13, 2, 7, 9, generator=made)
+    norm, twin = nn.BatchNorm2d(2), nn.BatchNorm2d(2)
+    mine = share(13, ranks.place.rank, ranks.world)
+    with synchronised(norm, ranks):
+        y = norm(x[mine].bfloat16())
+    assert y.dtype == torch.bfloat16
+    assert torch.allclose(y.float(), twin(x)[mine], atol=0.05)
+    assert torch.allclose(norm.running_var, twin.running_var, rtol=0.01)
+
+
+def check_without_shared_memory(ranks):
+    """By gloo, as ranks of several machines, it is the same."""
+    held, ranks.beside = ranks.beside, None
+    assert held is not None
+    check_norm(ranks)
+    check_slopes(ranks)
+    ranks.beside = held
 
 
 def check_judging(ranks):

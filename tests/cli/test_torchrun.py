@@ -206,6 +206,30 @@ def test_ten_kills(forks, shared_folder, tmp_path):
     assert len(status(run)["resumed"]) == 10
 
 
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ("stop:1:3", "gave no sign of life"),
+        ("skip:1:3", "the ranks are at different places"),
+        ("kill:1:0", "died"),
+    ],
+)
+def test_stopped_astray_or_dead_before_the_first_exchange(
+    forks, shared_folder, tmp_path, fault, words
+):
+    """F2: found within 15 s and named, where gloo by itself would wait 30 minutes."""
+    launcher = Launcher(forks)
+    given = "train", shared_folder, *SHORT, "--out", tmp_path / "run"
+    codes, seconds = launcher.start(given, fault=fault)
+    assert 0 not in codes
+    assert seconds < 15 + STARTING
+    said = [(launcher.said / f"said-{rank}.txt").read_text() for rank in (0, 1)]
+    assert words in said[0]
+    assert "rank 1 (process" in said[0] or "rank 1: " in said[0]
+    if fault.startswith("stop"):
+        assert "faulty_rank.py" in said[1].partition("most recent call first")[2]
+
+
 @pytest.mark.slow
 def test_three_hundred_kills(forks, shared_folder, tmp_path):
     words = "train", shared_folder, *SHORT, "--out"

@@ -63,7 +63,7 @@ def _uncompiled(kind: type[Optimizer]) -> Callable[..., Optimizer]:
     """
     plain = unwrap(kind.step)
 
-    @torch.no_grad()  # type: ignore[untyped-decorator]
+    @torch.no_grad()
     def step(self: Optimizer, closure: None = None) -> None:
         plain(self, closure)
 

@@ -25,6 +25,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules import module as torch_module
 
+from striate.engine.way import laid_out_as
+
 _BITS = 16  # of chance a value: a share dropped is off by 1/131,072 at most
 _LEVELS = 1 << _BITS
 
@@ -148,19 +150,13 @@ class _PoolThenRelu(torch.autograd.Function):
         x, out, index = ctx.saved_tensors
         # In another layout torch takes its slow kernel, and copies its result twice.
         aten: Any = torch.ops.aten
-        laid = aten.threshold_backward(_laid_out_as(x, gradient), out, 0)
+        laid = aten.threshold_backward(laid_out_as(x, gradient), out, 0)
         sent = aten.max_pool2d_with_indices_backward(laid, x, *ctx.settings, index)
         return sent, *(None,) * len(ctx.settings)
 
 
 def _both(side: Any) -> list[int]:
     return [side, side] if isinstance(side, int) else list(side)
-
-
-def _laid_out_as(x: Tensor, gradient: Tensor) -> Tensor:
-    last = x.is_contiguous(memory_format=torch.channels_last)
-    layout = torch.channels_last if last else torch.contiguous_format
-    return gradient.contiguous(memory_format=layout)
 
 
 def _flattened(self: nn.Flatten, x: Tensor) -> Tensor:

@@ -86,6 +86,12 @@ def _in_float(answer: Any) -> Any:
     return answer.float()
 
 
+def laid_out_as(x: Tensor, gradient: Tensor) -> Tensor:
+    """Return a gradient in the layout of x; torch's kernels for mixed ones are slow."""
+    last = x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last)
+    return gradient.contiguous(memory_format=LAYOUTS["nhwc" if last else "nchw"])
+
+
 def check_precision(precision: str, device: torch.device) -> None:
     """Refuse a precision that would be slow, with the reason.
 

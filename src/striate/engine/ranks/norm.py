@@ -17,6 +17,8 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from striate.engine.way import laid_out_as
+
 if TYPE_CHECKING:
     from striate.engine.ranks.ranks import Ranks
 
@@ -62,16 +64,14 @@ def _statistics(x: Tensor, ranks: Ranks) -> tuple[float, Tensor, Tensor]:
     A rank whose pictures stand in for none of the batch adds nothing.
     """
     channels = x.shape[1]
-    own = x.detach().new_zeros(ranks.world, 2 * channels + 1)
+    number = x.numel() // channels
+    own = x.new_zeros(ranks.world, 2 * channels + 1, dtype=_exactly(x))
     if ranks.counts_in:
-        number = x.numel() // channels
-        variance, mean = torch.var_mean(x.detach(), _others(x), correction=0)
+        # `torch.var_mean` takes ten times as long.
+        mean, variance = torch.batch_norm_update_stats(x.detach(), None, None, 0.0)
         row = own[ranks.place.rank]
-        row[0], row[1 : channels + 1], row[channels + 1 :] = (
-            float(number),
-            mean,
-            variance * number,
-        )
+        row[0], row[1 : channels + 1] = float(number), mean
+        row[channels + 1 :] = variance * number
     ranks.total(own, "the statistics of a batch norm")
     count = 0.0
     together = own.new_zeros(channels)
@@ -86,6 +86,11 @@ def _statistics(x: Tensor, ranks: Ranks) -> tuple[float, Tensor, Tensor]:
         spread = spread + apart.square() * (count * more / (count + more))
         count += more
     return count, together, spread
+
+
+def _exactly(x: Tensor) -> torch.dtype:
+    """Return the type of statistics: never half precision, which cannot even count."""
+    return torch.promote_types(x.dtype, torch.float32)
 
 
 def _remember(norm: _BatchNorm, mean: Tensor, variance: Tensor) -> None:
@@ -130,23 +135,23 @@ class _Normalise(torch.autograd.Function):
         x, gain, mean, variance = ctx.saved_tensors
         counts_in = ctx.ranks.counts_in
         channels = x.shape[1]
-        shape = [1, channels] + [1] * (x.ndim - 2)
-        inverse = (variance + ctx.eps).rsqrt()
-        scaled = (x - mean.view(shape)) * inverse.view(shape)
-        others = _others(x)
-        own = torch.cat([slope.sum(others), (slope * scaled).sum(others)])
-        whole = own.clone() if counts_in else torch.zeros_like(own)
+        own_gain = torch.ones_like(mean) if gain is None else gain
+        # As if the statistics were constants: that and the two sums are torch's.
+        statistics = mean, variance, None, None, False, ctx.eps, [True] * 3
+        back, by_gain, by_shift = torch.ops.aten.native_batch_norm_backward(
+            laid_out_as(x, slope), x, own_gain, *statistics
+        )
+        whole = torch.cat([by_shift, by_gain])
+        whole = whole if counts_in else torch.zeros_like(whole)
         ctx.ranks.total(whole, "the slopes of a batch norm")
-        mean_slope = (whole[:channels] / ctx.count).view(shape)
-        mean_product = (whole[channels:] / ctx.count).view(shape)
-        factor = inverse if gain is None else inverse * gain
-        if not counts_in:
-            slope, mean_slope, mean_product = (0 * slope,) * 3
-        back = (slope - mean_slope - scaled * mean_product) * factor.view(shape)
+        mean_slope, mean_product = (whole / ctx.count).split(channels)
+        if counts_in:
+            # How they move with x: an affine map of it, which a batch norm is, too.
+            factor = (variance + ctx.eps).rsqrt() * own_gain
+            line = factor * mean_product, factor * mean_slope
+            back -= F.batch_norm(x, mean, variance, *line, False, 0.0, ctx.eps)
+        else:
+            back.zero_()
         if gain is None:
             return back, None, None, None, None, None, None, None
-        return back, own[channels:], own[:channels], None, None, None, None, None
-
-
-def _others(x: Tensor) -> list[int]:
-    return [0, *range(2, x.ndim)]
+        return back, by_gain, by_shift, None, None, None, None, None
