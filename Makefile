@@ -100,16 +100,10 @@ bench-augment: $(PEERS)/.ready
 bench-labels: $(PEERS)/.ready
 	cd benchmarks && ../$(PEERS)/bin/python labels.py
 
-# Keras and TensorFlow bring packages of their own: an environment that shares nothing.
-KERAS := .venv-keras
-
-$(KERAS)/.ready:
-	$(PYTHON) -m venv $(KERAS)
-	$(KERAS)/bin/python -m pip install --quiet tensorflow-cpu==2.21.0 keras==3.15.1
-	@touch $@
-
+# Training steps against PyTorch's own loop and Keras' (P2), and as networks grow (P16).
 bench-steps: $(READY) $(KERAS)/.ready
 	cd benchmarks && ../$(BIN)/python steps.py --keras ../$(KERAS)/bin/python
+	cd benchmarks && ../$(BIN)/python growth.py
 
 docs: $(READY)
 	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
