@@ -153,6 +153,7 @@ FLAGS = {
     "--test-fraction --test-view --trust --val-fraction --warp "
     "--weight-decay --white --workers",
     "transfer": "--augment --background --batch-size --border --cache "
+    "--batch-norm --compare --lr-decay --unfreeze "
     "--cache-gb --class-weights --colour --config --crop --cut "
     "--device --dropout --epochs --erase --fold --folds --fraction "
     "--freeze --grow --head --image-size --in-chans --jpeg --json "
