@@ -141,6 +141,7 @@ def recorded(model: nn.Module, x: Tensor) -> tuple[list[Call], Tensor]:
 
 
 def behind(model: nn.Module, calls: Sequence[Call], name: str) -> Cut:
+    """Cut a network behind a layer that ran, whether or not that can be right."""
     at = max(i for i, call in enumerate(calls) if call.name == name)
     return _cut(model, name, calls, _later(calls, at))
 
@@ -206,6 +207,7 @@ def _before_the_head(
 
 
 def is_right(model: nn.Module, cut: Cut, x: Tensor, answer: Tensor) -> bool:
+    """Say whether a batch comes out of the tail as it does of the whole network."""
     with untouched(model), torch.no_grad():
         try:
             found = cut.tail(cut.features(model, x))

@@ -206,8 +206,7 @@ def _trials(
     modes = [asked.batch_norm] if asked.batch_norm else [FROZEN, ADAPTING]
     if not _has_norms(bench.ladder, rung):
         modes = modes[-1:]
-    for mode in modes:
-        trials.append(_tuned(bench, rung, mode, asked, tell))
+    trials += [_tuned(bench, rung, mode, asked, tell) for mode in modes]
     best = max(trials[1:], key=lambda trial: sum(trial.right))
     while len(trials) <= MOST_TRIALS and rung > 0:
         rung = max(0, rung - step)

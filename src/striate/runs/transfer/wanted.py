@@ -139,7 +139,7 @@ def halve(
 
 
 def rated(recipe: Recipe, wanted: Wanted) -> Recipe:
-    """Return a recipe whose rate, where none is given, suits what was trained before."""
+    """Return a recipe whose rate, where none is given, suits trained layers."""
     tunes = wanted.kind == TUNED or (wanted.planned and wanted.head is None)
     if recipe.lr is not None or not tunes:
         return recipe
