@@ -8,7 +8,7 @@ from striate.core.errors import SettingError, UnknownNameError
 from striate.engine.optim import make_optimizer, set_rate
 from striate.engine.position import EpochDone
 from striate.transfer.cut import cut_at, probe
-from striate.transfer.freeze import freeze, frozen
+from striate.transfer.freeze import freeze, frozen, hold_statistics
 from striate.transfer.ladder import stages
 from striate.transfer.tuning import FROZEN, Depth, Thaw, Tuning, learning
 
@@ -29,7 +29,7 @@ def depth(kept=(), **tuning):
     freeze(model, (*cut.body, *kept))
     behind = learning(model, parts, cut)
     how = Tuning(**tuning)
-    return cut, Depth(model=model, stages=behind, tuning=how, kept=(*cut.body, *kept))
+    return cut, Depth(model=model, stages=behind, tuning=how, kept=kept)
 
 
 def learns(of):
@@ -103,8 +103,6 @@ def test_what_the_user_froze_stays_so():
 
 
 def test_statistics_that_are_frozen_stay_so_when_a_stage_thaws():
-    from striate.transfer.freeze import hold_statistics
-
     cut, of = depth(unfreeze=1, batch_norm=FROZEN)
     hold_statistics(cut.tail)
     thaw = Thaw(of)

@@ -142,6 +142,8 @@ class Thaw:
 
     def _reach(self, count: int) -> None:
         stages = self._depth.stages
+        if self._thawed >= min(count, len(stages)):
+            return
         while self._thawed < min(count, len(stages)):
             self._thawed += 1
             unfreeze(self._depth.model, stages[-self._thawed].layers)

@@ -12,7 +12,7 @@ from pathlib import Path
 from torch import nn
 
 from striate.core.errors import SettingError, StorageError, StriateError
-from striate.core.files import hash_file, write_csv, write_json
+from striate.core.files import hash_file, read_json, write_csv, write_json
 from striate.data.image_data import ImageData
 from striate.data.scan import Tick
 from striate.engine.checkpoint import save_weights
@@ -187,7 +187,7 @@ class _Job:
         facts = _facts(wanted, halves, found, headed)
         facts["seconds"] = {"features": found.seconds, "head": seconds - passed + began}
         if proposal:
-            facts["plan"] = _kept_promise(proposal, headed)
+            facts["plan"] = _kept_promise(proposal, folder)
             seconds += proposal.seconds
         update_manifest(
             folder,
@@ -246,15 +246,12 @@ def _facts(
     }
 
 
-def _kept_promise(proposal: Proposal, headed: Headed) -> dict[str, object]:
+def _kept_promise(proposal: Proposal, folder: Path) -> dict[str, object]:
     """Return what a plan expected, and what it came to."""
-    best = max(
-        (done for done in headed.history if done.best), key=lambda done: done.epoch
-    )
     return {
         "expected": proposal.accuracy,
         "interval": [proposal.low, proposal.high],
-        "came": best.val_accuracy,
+        "came": read_json(folder / names.SCORES)["val"]["accuracy"],
         "judged": proposal.judging,
         "seconds": proposal.seconds,
         "reckoned": proposal.best.whole,

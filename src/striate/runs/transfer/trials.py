@@ -23,7 +23,7 @@ from striate.transfer.ladder import Ladder
 from striate.transfer.probing import share_of
 
 MOST = 3000  # training pictures that a plan looks at
-LEARNT = 1000  # of them that a trial learns from; the rest judge it
+LEARNT = 1000  # of them that a trial learns from; as many others judge it
 SHARE = 2 / 3  # of the pictures, at most
 SHORTER = 4  # times fewer epochs than the whole
 TIMED = 8  # pictures that a pass is timed with
@@ -119,7 +119,7 @@ class Bench:
         ended = time.perf_counter()
         said = answers(tail, "val", found, data, short)
         alone = wanted.kind == LOGISTIC
-        learnt, judged = len(data.part("train")), len(data.part("val"))
+        learnt = len(data.part("train"))
         times = self.every[1] / learnt * (1 if alone else recipe.epochs / epochs)
         left = self.every[0] - len(self.data.part("train"))
         passing = left * seconds_a_picture(model, halves.cut, self.data, recipe)
@@ -133,7 +133,7 @@ class Bench:
             lr_decay=1.0 if alone else tuning.lr_decay,
             epochs=1 if alone else epochs,
             learnt=learnt,
-            right=tuple((said.logits.argmax(1) == said.labels).tolist())[:judged],
+            right=tuple((said.logits.argmax(1) == said.labels).tolist()),
             seconds=time.perf_counter() - began,
             whole=passing + (ended - fitting) * times,
         )
@@ -150,8 +150,9 @@ class Bench:
         part = self.data.part("train")
         groups = groups_of(self.data, self.found)
         share = share_of(part.labels, groups, self.recipe.seed)
-        learns = share <= min(SHARE, LEARNT / len(part))
-        index = {"train": _where(learns), "val": _where(~learns)}
+        most = min(SHARE, LEARNT / len(part))
+        judges = (share > most) & (share <= most + LEARNT / len(part))
+        index = {"train": _where(share <= most), "val": _where(judges)}
         mine = found.keys["train"]
         rows = {name: found.rows["train"].take(i) for name, i in index.items()}
         keys = {name: tuple(mine[k] for k in i.tolist()) for name, i in index.items()}

@@ -133,7 +133,7 @@ def halve(
     tuning = wanted.tuning(len(parts))
     if tuning.batch_norm == FROZEN:
         hold_statistics(cut.tail)
-    depth = Depth(model=model, stages=parts, tuning=tuning, kept=held)
+    depth = Depth(model=model, stages=parts, tuning=tuning, kept=kept)
     halves = Halves(cut=cut, body=body, frozen=frozen(model), depth=depth)
     return halves, replace(recipe, freeze=held)
 
