@@ -16,6 +16,7 @@ from striate.runs.recipe import Recipe
 from striate.runs.story import write_report
 from striate.runs.train import train_recipe
 from striate.runs.transfer import plan as planning
+from striate.runs.transfer import rivals
 from striate.runs.transfer import transfer as job
 from striate.runs.transfer.plan import Proposal, expected, first_rung, propose
 from striate.runs.transfer.trials import Trial
@@ -157,7 +158,7 @@ def test_frozen_statistics_stay_and_weights_do_not(striate, words, source):
     same = [n for n in after if n.startswith(("block1", "block2.norm"))]
     assert all(torch.equal(before[n], after[n]) for n in same)
     assert not torch.equal(before["block2.conv.weight"], after["block2.conv.weight"])
-    assert facts("run")["stages"] == ["flatten", "head"]
+    assert facts("run")["stages"] == ["block2", "head"]
     assert striate(*words, *TUNED, "--out", "adapting").code == 0
     after = load_file("adapting/weights/best.safetensors")
     name = "block2.norm.running_mean"
@@ -179,6 +180,7 @@ def test_a_stage_that_has_not_thawed_is_as_it_was(striate, words, source, epochs
 
 def test_rivals_have_equal_pictures(striate, words, monkeypatch):
     monkeypatch.setattr(room, "write_report", lambda run: None)
+    monkeypatch.setattr(rivals, "write_report", lambda run: None)
     said = striate(*words, "--compare", "--out", "run", "--json")
     assert said.code == 0, said.err
     found = {one["name"]: one for one in said.json["rivals"]}
@@ -193,7 +195,9 @@ def test_rivals_have_equal_pictures(striate, words, monkeypatch):
     assert found["head alone"]["p"] is None
     assert 0 <= found["from scratch"]["p"] <= 1
     assert read_json(Path("run/rivals.json"))["rivals"][1]["path"] == "run"
+    monkeypatch.setattr(rivals, "write_report", write_report)
     assert "Was it worth it?" in striate(*words, "--compare", "--out", "b").out
+    assert "Was it worth it?" in Path("b/report.html").read_text("utf-8")
 
 
 def test_what_would_do_nothing_is_refused(striate, words):

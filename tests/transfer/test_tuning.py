@@ -52,7 +52,7 @@ def done(epoch):
 
 def test_the_rate_falls_with_depth():
     cut, of = depth(lr_decay=0.5)
-    assert [stage.name for stage in of.stages] == ["1", "3", "4"]
+    assert [stage.name for stage in of.stages] == ["1", "2", "4"]
     optimizer = make_optimizer(cut.tail, "adamw", 0.8, 0.9, 0.01, of.scales())
 
     def rates():

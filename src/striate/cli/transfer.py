@@ -125,7 +125,8 @@ def _compared(
     """Learn in other ways too; print the comparison and return it."""
     from striate.cli.show import wide_console
     from striate.report.terminal import show
-    from striate.runs.transfer.rivals import rival_table, rivals, summary
+    from striate.runs.transfer.rival_table import rival_table, summary
+    from striate.runs.transfer.rivals import rivals
 
     quiet = options.quiet or options.json
 

@@ -81,7 +81,7 @@ def stages(model: nn.Module, x: Tensor) -> tuple[Stage, ...]:
         >>> conv, norm = nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2)
         >>> model = nn.Sequential(conv, norm, nn.ReLU(), nn.Flatten(), nn.Linear(8, 3))
         >>> [stage.name for stage in stages(model, torch.rand(2, 1, 4, 4))]
-        ['3', '4']
+        ['2', '4']
     """
     names = {module: name for name, module in model.named_modules()}
     parts = _parts(recorded(model, x)[0])
@@ -103,8 +103,8 @@ def ladder(model: nn.Module, x: Tensor) -> Ladder:
     """
     calls, answer = recorded(model, x)
     last = cut_at(model, x)
-    ends = dict.fromkeys(_end(part) for part in _parts(calls)[:-1])
-    cuts = [behind(model, calls, name) for name in ends if name != last.name]
+    ends = dict.fromkeys(_end(part) for part in _parts(calls)[:-2])
+    cuts = [behind(model, calls, name) for name in ends]
     cuts = [cut for cut in cuts if is_right(model, cut, x, answer)]
     cuts = [*_thinned(cuts, MOST - 1), last]
     with untouched(model), torch.no_grad():
@@ -145,8 +145,8 @@ def _has_kernel(module: nn.Module) -> bool:
 
 
 def _end(part: Sequence[Call]) -> str:
-    """Return the last layer of a stage, dropout left to what comes behind."""
-    kept = [call for call in part if not isinstance(call.module, _DropoutNd)]
+    """Return the last layer of a stage that has maps; the rest is for what follows."""
+    kept = [c for c in part if not isinstance(c.module, _DropoutNd | nn.Flatten)]
     return (kept or part)[-1].name
 
 

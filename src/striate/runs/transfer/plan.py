@@ -57,6 +57,7 @@ class Proposal:
         pictures: Of the training part that the plan looked at.
         passing: Seconds of the one pass.
         seconds: Of the whole plan, the pass and the trials included.
+        kept: Pictures whose averages were there from before.
     """
 
     probes: tuple[Probe, ...]
@@ -69,6 +70,7 @@ class Proposal:
     pictures: int
     passing: float
     seconds: float
+    kept: int = 0
 
     @property
     def best(self) -> Trial:
@@ -164,6 +166,7 @@ def propose(
         pictures=len(few.part("train")),
         passing=passing,
         seconds=time.perf_counter() - began,
+        kept=found.count - found.computed,
     )
 
 

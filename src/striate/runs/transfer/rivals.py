@@ -2,59 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from collections.abc import Callable
+from dataclasses import replace
 
 from striate.core import device as devices
 from striate.core.files import read_json, write_json
-from striate.core.findings import Cell, Column, Table
 from striate.engine.significance import mcnemar
 from striate.runs import folder as names
 from striate.runs.recipe import Recipe
 from striate.runs.run import Run
-from striate.runs.scorecard import span
+from striate.runs.story import write_report
 from striate.runs.train import train_recipe
 from striate.runs.transfer.heads import LOGISTIC, TUNED
 from striate.runs.transfer.plan import Proposal, way_of
+from striate.runs.transfer.rival_table import Rival, summary
 from striate.runs.transfer.transfer import transfer_recipe
 from striate.runs.transfer.wanted import Wanted
 from striate.transfer.cut import probe
 from striate.transfer.ladder import ladder
 
 SCRATCH, ALONE, FINE = "from scratch", "head alone", "fine-tuned"
-FILE = "rivals.json"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Rival:
-    """A way to the same end, and what it came to.
-
-    Args:
-        name: `from scratch`, `head alone` or `fine-tuned`.
-        path: Its run folder.
-        cut: What it kept, as far as this layer; empty for nothing.
-        part: That was judged.
-        accuracy: On that.
-        interval: Wilson's, at 95 %.
-        count: Pictures judged.
-        seconds: Features and learning; judging and the report are left out.
-        planning: Of these, what a plan took.
-        kept: Features that were there from before, and took no time now.
-        p: McNemar's, of differing from the head alone by chance; None for itself.
-    """
-
-    name: str
-    path: str
-    cut: str
-    part: str
-    accuracy: float
-    interval: tuple[float, float]
-    count: int
-    seconds: float
-    planning: float
-    kept: int
-    p: float | None
 
 
 def rivals(
@@ -95,7 +62,8 @@ def rivals(
     runs[SCRATCH] = train_recipe(fresh, data=run.data, out=out, quiet=quiet)
     known = [name for name in (SCRATCH, ALONE, FINE) if name in runs]
     found = tuple(_rival(name, runs[name], runs[ALONE]) for name in known)
-    write_json(run.path / FILE, {"rivals": summary(found)})
+    write_json(run.path / names.RIVALS_FILE, {"rivals": summary(found)})
+    write_report(run)
     return found
 
 
@@ -138,46 +106,6 @@ def _rival(name: str, run: Run, alone: Run) -> Rival:
         count=score["count"],
         seconds=run.manifest["seconds"],
         planning=facts.get("plan", {}).get("seconds", 0.0),
-        kept=facts.get("kept", 0),
+        kept=facts.get("plan", facts).get("kept", 0),
         p=None if name == ALONE else chance,
     )
-
-
-def rival_table(found: Sequence[Rival]) -> Table:
-    """Return the comparison."""
-    columns = (
-        Column(title="what"),
-        Column(title="kept up to", kind="code", key="cut"),
-        Column(title="accuracy", kind="ratio"),
-        Column(title="95 % interval", key="interval"),
-        Column(title="n", kind="integer", hint="pictures judged", key="count"),
-        Column(title="s", kind="number", hint="features, learning", key="seconds"),
-        Column(title="p", kind="number", hint="differs from the head alone by chance"),
-    )
-    part = found[0].part
-    notes = [f"The {part} part, equal pictures and settings; p by McNemar's test."]
-    notes += [_aside(one) for one in found if one.kept or one.planning]
-    return Table(
-        title="Was it worth it?",
-        columns=columns,
-        rows=tuple(_row(one) for one in found),
-        note=" ".join(notes),
-    )
-
-
-def _row(one: Rival) -> tuple[Cell, ...]:
-    interval = span(one.interval, 1)
-    time = round(one.seconds, 1)
-    return (one.name, one.cut, one.accuracy, interval, one.count, time, one.p)
-
-
-def _aside(one: Rival) -> str:
-    """Say what is within a rival's time, and what is not."""
-    planned = f"{one.planning:.0f} s of it planned" if one.planning else ""
-    kept = f"{one.kept:,} features were there from before" if one.kept else ""
-    return f"{one.name.capitalize()}: {', '.join(filter(None, [planned, kept]))}."
-
-
-def summary(found: Sequence[Rival]) -> list[dict[str, Any]]:
-    """Return the comparison as JSON values."""
-    return [asdict(one) for one in found]

@@ -255,6 +255,7 @@ def _kept_promise(proposal: Proposal, folder: Path) -> dict[str, object]:
         "judged": proposal.judging,
         "seconds": proposal.seconds,
         "reckoned": proposal.best.whole,
+        "kept": proposal.kept,
     }
 
 
