@@ -150,7 +150,7 @@ def test_a_tuned_head_begins_where_logistic_regression_ends(striate, words, sour
 
 
 def test_frozen_statistics_stay_and_weights_do_not(striate, words, source):
-    given = "--batch-norm", "frozen", "--unfreeze", "1", "--freeze", "block2.norm"
+    given = "--batch-norm", "frozen", "--freeze", "block2.norm"
     said = striate(*words, *TUNED, *given, "--out", "run")
     assert said.code == 0, said.err
     before = load_file(source.path / "weights/best.safetensors")
