@@ -21,6 +21,7 @@ from striate.runs.transfer import transfer as job
 from striate.runs.transfer.plan import Proposal, expected, first_rung, propose
 from striate.runs.transfer.trials import Trial
 from striate.runs.transfer.wanted import Wanted
+from striate.transfer import logistic
 from striate.transfer.probing import Probe, ProbePoint
 
 TUNED = "--head", "tuned", "--cut", "block1", "--epochs", "3", "--batch-size", "8"
@@ -29,6 +30,7 @@ TUNED = "--head", "tuned", "--cut", "block1", "--epochs", "3", "--batch-size", "
 @pytest.fixture(autouse=True)
 def _no_report(monkeypatch):
     monkeypatch.setattr(job, "write_report", lambda run: None)
+    monkeypatch.setattr(logistic, "PENALTIES", (1.0, 0.1))  # a few pictures are enough
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +58,7 @@ def counts(name):
     return read_json(Path(name) / "manifest.json")["data"]["parts"]
 
 
+@pytest.mark.slow
 @pytest.mark.charts
 def test_a_plan_is_told_and_done(striate, words, monkeypatch):
     monkeypatch.setattr(job, "write_report", write_report)
@@ -82,6 +85,7 @@ def test_a_plan_is_told_and_done(striate, words, monkeypatch):
     assert abs(again - run.predictions("test").probabilities).max() < 1e-5
 
 
+@pytest.mark.slow
 def test_the_pass_of_the_plan_is_the_heads(striate, words):
     given = "--cut", "auto", "--head", "logistic"
     assert striate(*words, *given, "--out", "run").code == 0
@@ -95,6 +99,7 @@ def test_the_pass_of_the_plan_is_the_heads(striate, words):
     assert all(torch.allclose(one[n], other[n], atol=1e-5) for n in one)
 
 
+@pytest.mark.slow
 def test_a_head_that_is_asked_for_is_kept(striate, words):
     given = "--cut", "auto", "--head", "tuned", "--batch-norm", "frozen"
     assert striate(*words, *given, "--lr-decay", "0.7", "--out", "run").code == 0
@@ -141,6 +146,7 @@ def test_validation_and_test_play_no_part(shared_folder, source):
     assert all(parameter.requires_grad for parameter in model.head.parameters())
 
 
+@pytest.mark.slow
 def test_a_tuned_head_begins_where_logistic_regression_ends(striate, words, source):
     slow = "--lr", "1e-9", "--lr-decay", "1", "--batch-norm", "frozen"
     assert striate(*words, *TUNED, *slow, "--out", "tuned").code == 0
@@ -149,6 +155,7 @@ def test_a_tuned_head_begins_where_logistic_regression_ends(striate, words, sour
     assert abs(one.probabilities - other.probabilities).max() < 1e-3
 
 
+@pytest.mark.slow
 def test_frozen_statistics_stay_and_weights_do_not(striate, words, source):
     given = "--batch-norm", "frozen", "--freeze", "block2.norm"
     said = striate(*words, *TUNED, *given, "--out", "run")
@@ -165,6 +172,7 @@ def test_frozen_statistics_stay_and_weights_do_not(striate, words, source):
     assert not torch.equal(before[name], after[name])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("epochs", ["1", "3"])
 def test_a_stage_that_has_not_thawed_is_as_it_was(striate, words, source, epochs):
     """With an epoch a stage, one epoch leaves all but the head alone."""
@@ -178,6 +186,7 @@ def test_a_stage_that_has_not_thawed_is_as_it_was(striate, words, source, epochs
     assert torch.equal(before[name], after[name]) is not late
 
 
+@pytest.mark.slow
 def test_rivals_have_equal_pictures(striate, words, monkeypatch):
     monkeypatch.setattr(room, "write_report", lambda run: None)
     monkeypatch.setattr(rivals, "write_report", lambda run: None)
