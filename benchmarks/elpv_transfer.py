@@ -22,7 +22,8 @@ from elpv_cells import LEAK, PUBLISHED, cells, splits, write_table
 from record import mean_deviation, save
 from striate.runs.recipe import Recipe
 from striate.runs.run import Run
-from striate.runs.transfer.transfer import Wanted, transfer_recipe
+from striate.runs.transfer.transfer import transfer_recipe
+from striate.runs.transfer.wanted import Wanted
 
 COLUMNS = "| split | accuracy | balanced | F1 defect | ROC-AUC | cost | penalty | s |"
 VAL = 0.05  # of the training part is set aside; the head does not need it

@@ -33,7 +33,8 @@ from striate.data.picture.preprocess import normalise
 from striate.runs.prepare import build, load_recipe, resolve
 from striate.runs.recipe import Recipe
 from striate.runs.run import Run
-from striate.runs.transfer.transfer import Wanted, transfer_recipe
+from striate.runs.transfer.transfer import transfer_recipe
+from striate.runs.transfer.wanted import Wanted
 
 BATCH, EPOCHS, RATE = 32, 30, 1e-3
 

@@ -20,6 +20,7 @@ from striate.runs import story, train
 from striate.runs.recipe import Recipe
 from striate.runs.run import Run
 from striate.runs.train import train_recipe
+from striate.runs.transfer import plan_page
 
 torch.set_num_threads(1)
 # What a shell starts in the background ignores Ctrl-C, and so does all it starts.
@@ -47,6 +48,7 @@ def _no_charts(request, monkeypatch):
     if not request.node.get_closest_marker("charts"):
         for name in ("save_curve", "save_matrix"):
             monkeypatch.setattr(story, name, lambda block, path: None)
+        monkeypatch.setattr(plan_page, "save_curve", lambda block, path: None)
 
 
 @pytest.fixture

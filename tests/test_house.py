@@ -152,16 +152,14 @@ FLAGS = {
     "--shift --split --std --sync-batch-norm --tensorboard "
     "--test-fraction --test-view --trust --val-fraction --warp "
     "--weight-decay --white --workers",
-    "transfer": "--augment --background --batch-size --border --cache "
-    "--cache-gb --class-weights --colour --config --crop --cut "
-    "--device --dropout --epochs --erase --fold --folds --fraction "
-    "--freeze --grow --head --image-size --in-chans --jpeg --json "
-    "--label-smoothing --lr --mean --mirror --model --momentum "
-    "--normalise --optimizer --out --overwrite --patience --preset "
-    "--pretrained --quiet --resize --rotate --scale --schedule "
-    "--seed --shear --shift --split --std --test-fraction "
-    "--test-view --trust --val-fraction --views --warp "
-    "--weight-decay --white --workers",
+    "transfer": "--augment --background --batch-norm --batch-size --border --cache "
+    "--cache-gb --class-weights --colour --compare --config --crop --cut --device "
+    "--dropout --epochs --erase --fold --folds --fraction --freeze --grow --head "
+    "--image-size --in-chans --jpeg --json --label-smoothing --lr --lr-decay --mean "
+    "--mirror --model --momentum --normalise --optimizer --out --overwrite "
+    "--patience --preset --pretrained --quiet --resize --rotate --scale --schedule "
+    "--seed --shear --shift --split --std --test-fraction --test-view --trust "
+    "--unfreeze --val-fraction --views --warp --weight-decay --white --workers",
     "evaluate": "--data --json --part",
     "predict": "--json --out",
     "summary": "--against --batch-size --csv --depth --effective --explain "

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from striate.runs.predict import Answers
     from striate.runs.resume import Resumed
     from striate.runs.run import Run
+    from striate.runs.transfer.plan import Proposal
 
 CLASSES_NAMED = 12
 CLASSES_SHOWN = 20
@@ -126,6 +127,14 @@ def print_end(run: Run) -> None:
         out.print(f"  {command}", markup=False)
 
 
+def print_plan(proposal: Proposal) -> None:
+    """Show what a plan saw, and what it proposes."""
+    from striate.report.terminal import show
+    from striate.runs.transfer.plan_page import findings
+
+    show(findings(proposal), wide_console())
+
+
 def print_transfer(run: Run) -> None:
     """Say what was computed, what was there already, and how the head was chosen."""
     facts, out = run.manifest["transfer"], console()
@@ -136,7 +145,14 @@ def print_transfer(run: Run) -> None:
     said = facts["head"]
     if "penalty" in facts:
         said += f", penalty {facts['penalty']:.2g} by cross-validation"
-    out.print(f"head      {said}, {took['head']:.1f} s\n", markup=False)
+    out.print(f"head      {said}, {took['head']:.1f} s", markup=False)
+    if "plan" in facts:
+        plan = facts["plan"]
+        low, high = (percent(end) for end in plan["interval"])
+        hoped = f"expected {percent(plan['expected'])} ({low} – {high})"
+        came = f"came to {percent(plan['came'])} on {plan['judged']:,} of validation"
+        out.print(f"plan      {hoped}, {came}", markup=False)
+    out.print()
 
 
 def _program() -> str:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from striate.cli.train import add_settings, read_recipe
 
 if TYPE_CHECKING:
     from striate.data.image_data import ImageData
+    from striate.runs.recipe import Recipe
+    from striate.runs.run import Run
+    from striate.runs.transfer.plan import Proposal
+    from striate.runs.transfer.wanted import Wanted
 
 # Of the loop and of processes that learn together, which a head is too quick for.
 WITHOUT = (
@@ -23,14 +28,36 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.usage = "striate transfer DATA --model NAME --pretrained WEIGHTS [settings]"
     add_settings(parser, without=WITHOUT)
     parser.add_argument(
-        "--cut", metavar="LAYER", help="the last layer to keep; all but the head"
+        "--cut",
+        metavar="LAYER",
+        help="the last layer to keep; auto: planned, with what learns and how fast "
+        "(all but the head)",
     )
     parser.add_argument(
         "--head",
-        default="logistic",
         metavar="NAME",
-        help="logistic (L-BFGS, penalty by cross-validation), or trained: all behind "
-        "the cut, by --optimizer (logistic)",
+        help="logistic (L-BFGS, penalty by cross-validation); trained: all behind the "
+        "cut, by --optimizer; tuned: first the one, then the other (logistic)",
+    )
+    parser.add_argument(
+        "--lr-decay",
+        type=float,
+        metavar="F",
+        help="factor on the rate from block to block, down from the head (trained: 1; "
+        "tuned: a tenth at the cut)",
+    )
+    parser.add_argument(
+        "--unfreeze",
+        type=int,
+        default=0,
+        metavar="N",
+        help="let the next block below the head learn every N epochs; 0: all at once "
+        "(0)",
+    )
+    parser.add_argument(
+        "--batch-norm",
+        metavar="NAME",
+        help="statistics behind the cut: adapting, frozen (adapting)",
     )
     parser.add_argument(
         "--views",
@@ -38,6 +65,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default=0,
         metavar="N",
         help="learn from so many changed views of each picture too, see --augment (0)",
+    )
+    parser.add_argument(
+        "--compare",
+        action="store_true",
+        help="then learn from scratch too, and by the head alone or fine-tuned, for "
+        "comparison",
     )
     parser.add_argument("--out", type=Path, metavar="DIR", help="the run folder")
     parser.add_argument(
@@ -50,25 +83,58 @@ def run(options: argparse.Namespace) -> int:
     """Transfer; print the run folder first and last."""
     recipe = read_recipe(options)
 
-    from striate.cli.show import print_data, print_end, print_transfer
+    from striate.cli.show import print_data, print_end, print_plan, print_transfer
     from striate.runs.train import summary_json
-    from striate.runs.transfer.transfer import Wanted, transfer_recipe
+    from striate.runs.transfer.transfer import transfer_recipe
+    from striate.runs.transfer.wanted import Wanted
 
     def begun(data: ImageData, folder: Path) -> None:
         if not options.json:
             print_data(data, folder)
 
+    def planned(proposal: Proposal) -> None:
+        if not options.json:
+            print_plan(proposal)
+
+    asked = ("cut", "head", "views", "lr_decay", "unfreeze", "batch_norm")
+    wanted = Wanted(**{name: getattr(options, name) for name in asked})
     finished = transfer_recipe(
         recipe,
-        Wanted(cut=options.cut, head=options.head, views=options.views),
+        wanted,
         out=options.out,
         overwrite=options.overwrite,
         begun=begun,
+        planned=planned,
         quiet=options.quiet or options.json,
     )
-    if options.json:
-        print(summary_json(finished, transfer=finished.manifest["transfer"]))
-    else:
+    more = {"transfer": finished.manifest["transfer"]}
+    if not options.json:
         print_transfer(finished)
+    if options.compare:
+        more["rivals"] = _compared(finished, recipe, wanted, options)
+    if options.json:
+        print(summary_json(finished, **more))
+    else:
         print_end(finished)
     return 0
+
+
+def _compared(
+    finished: Run, recipe: Recipe, wanted: Wanted, options: argparse.Namespace
+) -> list[dict[str, Any]]:
+    """Learn in other ways too; print the comparison and return it."""
+    from striate.cli.show import wide_console
+    from striate.report.terminal import show
+    from striate.runs.transfer.rival_table import rival_table, summary
+    from striate.runs.transfer.rivals import rivals
+
+    quiet = options.quiet or options.json
+
+    def tell(line: str) -> None:
+        if not quiet:
+            print(line, file=sys.stderr, flush=True)
+
+    found = rivals(finished, recipe, wanted, quiet=quiet, tell=tell)
+    if not options.json:
+        show([rival_table(found)], wide_console())
+    return summary(found)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from inspect import unwrap
 from typing import Any
 
@@ -16,6 +16,7 @@ from striate.core.registry import Registry
 from striate.engine.muon import Muon, hidden_kernels
 
 Groups = list[dict[str, Any]]
+SCALE = "scale"  # of a group: its share of the rate
 OPTIMIZERS: Registry[Callable[[Groups, float, float], Optimizer]] = Registry(
     "optimizer"
 )
@@ -71,12 +72,25 @@ def _uncompiled(kind: type[Optimizer]) -> Callable[..., Optimizer]:
 
 
 def make_optimizer(
-    model: nn.Module, name: str, lr: float, momentum: float, weight_decay: float
+    model: nn.Module,
+    name: str,
+    lr: float,
+    momentum: float,
+    weight_decay: float,
+    scales: Mapping[nn.Parameter, float] | None = None,
 ) -> Optimizer:
     """Build an optimiser over the parameters that are trainable.
 
     Biases, gains and other vectors are not decayed: shrinking them does not
     regularise what the network computes.
+
+    Args:
+        model: Whose parameters learn.
+        name: Of `OPTIMIZERS`.
+        lr: The rate to begin with.
+        momentum: Of sgd; the first beta of the others.
+        weight_decay: Of kernels.
+        scales: Shares of the rate by parameter, where they differ; 1 for others.
 
     Raises:
         UnknownNameError: No optimiser has this name.
@@ -98,8 +112,23 @@ def make_optimizer(
         groups[0]["params"] = [p for p in kernels if id(p) not in hidden]
         first = {"params": inner, "weight_decay": weight_decay, "orthogonal": True}
         groups.insert(0, first)
+    if scales:
+        groups = [part for group in groups for part in _by_scale(group, scales)]
     _spare_the_compiler()
-    return OPTIMIZERS[name]([g for g in groups if g["params"]], lr, momentum)
+    optimizer = OPTIMIZERS[name]([g for g in groups if g["params"]], lr, momentum)
+    set_rate(optimizer, lr)
+    return optimizer
+
+
+def _by_scale(
+    group: dict[str, Any], scales: Mapping[nn.Parameter, float]
+) -> Iterator[dict[str, Any]]:
+    """Part a group into those of one rate."""
+    found: dict[float, list[nn.Parameter]] = {}
+    for parameter in group["params"]:
+        found.setdefault(scales.get(parameter, 1.0), []).append(parameter)
+    for scale, some in found.items():
+        yield {**group, "params": some, SCALE: scale}
 
 
 def _spare_the_compiler() -> None:
@@ -117,6 +146,6 @@ def _spare_the_compiler() -> None:
 
 
 def set_rate(optimizer: Optimizer, rate: float) -> None:
-    """Set the learning rate of every group."""
+    """Set the learning rate of every group, each to its share of it."""
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group.get(SCALE, 1.0)

@@ -34,6 +34,8 @@ from striate.runs.auto import range_curve
 from striate.runs.gallery import cell_pictures, inside, most_wrong, part_pixels
 from striate.runs.predictions import Predictions
 from striate.runs.scorecard import class_table, confusion, headlines
+from striate.runs.transfer.plan_page import plan_section
+from striate.runs.transfer.rival_table import rival_section
 
 if TYPE_CHECKING:
     from striate.runs.run import Run
@@ -65,6 +67,8 @@ def _page(run: Run, predictions: Predictions, score: Score) -> Page:
     sections = [
         _result(run, score),
         Section(title="Learning", blocks=_learning(run)),
+        *plan_section(run.path),
+        *rival_section(run.path),
         _answers(run, predictions, score, pixels),
         most_wrong(predictions, pixels),
         *inside(run, predictions, pixels),

@@ -44,7 +44,7 @@ class Cut:
             found.append(_tensor(value, self.name).clone())
             raise Enough
 
-        with _heard_at(model, self.name, keep):
+        with heard_at(model, self.name, keep):
             try:
                 model(x)
             except Enough:
@@ -53,7 +53,7 @@ class Cut:
 
 
 @contextmanager
-def _heard_at(model: nn.Module, name: str, keep: Keep) -> Iterator[None]:
+def heard_at(model: nn.Module, name: str, keep: Keep) -> Iterator[None]:
     """Hand what stands at a cut to a listener, while a model runs."""
     module = dict(model.named_modules())[name.removeprefix(BEFORE)]
 
@@ -80,7 +80,7 @@ def _tensor(value: object, name: str) -> Tensor:
 
 
 @dataclass
-class _Call:
+class Call:
     """A module that ran, within which other, and whether it is over."""
 
     name: str
@@ -109,27 +109,27 @@ def cut_at(model: nn.Module, x: Tensor, name: str | None = None) -> Cut:
         >>> cut.name, len(cut.tail), cut.body
         ('1', 2, ('0', '1'))
     """
-    calls, answer = _run(model, x)
+    calls, answer = recorded(model, x)
     if name is None:
         return _before_the_head(model, calls, x, answer)
     known = [call.name for call in calls if call.name]
     if name not in known:
         raise unknown("layer", name, dict.fromkeys(known))
-    cut = _behind(model, calls, name)
-    if not _is_right(model, cut, x, answer):
+    cut = behind(model, calls, name)
+    if not is_right(model, cut, x, answer):
         fix = f"cut at one of: {', '.join(_possible(model, calls, x, answer))}"
         what = f"behind {name} the network is no chain of layers, so no tail can be cut"
         raise SettingError(what, where="--cut", fix=fix)
     return cut
 
 
-def _run(model: nn.Module, x: Tensor) -> tuple[list[_Call], Tensor]:
+def recorded(model: nn.Module, x: Tensor) -> tuple[list[Call], Tensor]:
     """Return every call of a pass, in order, and the answer."""
-    calls: list[_Call] = []
+    calls: list[Call] = []
     open_: list[int] = []
 
     def enter(name: str, module: nn.Module, inputs: object) -> None:
-        calls.append(_Call(name, module, open_[-1] if open_ else -1))
+        calls.append(Call(name, module, open_[-1] if open_ else -1))
         open_.append(len(calls) - 1)
 
     def leave(name: str, module: nn.Module, output: object) -> None:
@@ -140,12 +140,13 @@ def _run(model: nn.Module, x: Tensor) -> tuple[list[_Call], Tensor]:
     return calls, answer
 
 
-def _behind(model: nn.Module, calls: Sequence[_Call], name: str) -> Cut:
+def behind(model: nn.Module, calls: Sequence[Call], name: str) -> Cut:
+    """Cut a network behind a layer that ran, whether or not that can be right."""
     at = max(i for i, call in enumerate(calls) if call.name == name)
     return _cut(model, name, calls, _later(calls, at))
 
 
-def _later(calls: Sequence[_Call], at: int) -> list[int]:
+def _later(calls: Sequence[Call], at: int) -> list[int]:
     """Return the calls behind one: its later siblings, then its parent's, and so on."""
     found: list[int] = []
     while at >= 0:
@@ -156,7 +157,7 @@ def _later(calls: Sequence[_Call], at: int) -> list[int]:
 
 
 def _cut(
-    model: nn.Module, name: str, calls: Sequence[_Call], later: Sequence[int]
+    model: nn.Module, name: str, calls: Sequence[Call], later: Sequence[int]
 ) -> Cut:
     tail = nn.Sequential(*(calls[i].module for i in later))
     inside = {id(module) for module in tail.modules()}
@@ -181,7 +182,7 @@ def _largest(module: nn.Module, name: str, tail: set[int], ran: set[int]) -> lis
 
 
 def _before_the_head(
-    model: nn.Module, calls: Sequence[_Call], x: Tensor, answer: Tensor
+    model: nn.Module, calls: Sequence[Call], x: Tensor, answer: Tensor
 ) -> Cut:
     """Cut in front of the last layer that has weights, and of dropout before it."""
     leaf = [i for i, call in enumerate(calls) if not any(call.module.children())]
@@ -193,19 +194,20 @@ def _before_the_head(
     while first > 0 and isinstance(calls[leaf[first - 1]].module, _DropoutNd):
         first -= 1
     if first > 0:
-        cut = _behind(model, calls, calls[leaf[first - 1]].name)
-        if _is_right(model, cut, x, answer):
+        cut = behind(model, calls, calls[leaf[first - 1]].name)
+        if is_right(model, cut, x, answer):
             return cut
     head = leaf[place]
     later = [head, *_later(calls, head)]
     cut = _cut(model, BEFORE + calls[head].name, calls, later)
-    if not _is_right(model, cut, x, answer):
+    if not is_right(model, cut, x, answer):
         what = f"what follows {calls[head].name}, the last dense layer, is no layer"
         raise SettingError(what, where="--cut", fix="name a layer: --cut LAYER")
     return cut
 
 
-def _is_right(model: nn.Module, cut: Cut, x: Tensor, answer: Tensor) -> bool:
+def is_right(model: nn.Module, cut: Cut, x: Tensor, answer: Tensor) -> bool:
+    """Say whether a batch comes out of the tail as it does of the whole network."""
     with untouched(model), torch.no_grad():
         try:
             found = cut.tail(cut.features(model, x))
@@ -217,12 +219,12 @@ def _is_right(model: nn.Module, cut: Cut, x: Tensor, answer: Tensor) -> bool:
 
 
 def _possible(
-    model: nn.Module, calls: Sequence[_Call], x: Tensor, answer: Tensor
+    model: nn.Module, calls: Sequence[Call], x: Tensor, answer: Tensor
 ) -> list[str]:
     """Return the outermost layers at which the network can be cut."""
     outer = dict.fromkeys(call.name for call in calls if call.parent == 0)
-    cuts = (_behind(model, calls, name) for name in outer)
-    return [cut.name for cut in cuts if _is_right(model, cut, x, answer)]
+    cuts = (behind(model, calls, name) for name in outer)
+    return [cut.name for cut in cuts if is_right(model, cut, x, answer)]
 
 
 def probe(shape: tuple[int, int, int], count: int = 2) -> Tensor:

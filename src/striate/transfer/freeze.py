@@ -10,6 +10,7 @@ from types import MethodType
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from striate.core.errors import SettingError, UnknownNameError, WeightsError
 from striate.core.registry import nearest
@@ -95,6 +96,27 @@ def keep_frozen(model: nn.Module) -> Frozen:
         if still and any(True for _ in module.buffers(recurse=False)):
             _hold(module)
     return frozen(model)
+
+
+def hold_statistics(module: nn.Module) -> int:
+    """Keep the running statistics of all batch norms, and let the rest learn.
+
+    Args:
+        module: A network, or a part of one; changed in place.
+
+    Returns:
+        How many batch norms there are.
+
+    Example:
+        >>> norm = nn.BatchNorm2d(2)
+        >>> hold_statistics(norm), norm.train().training, norm.weight.requires_grad
+        (1, False, True)
+    """
+    norms = [m for m in module.modules() if isinstance(m, _BatchNorm)]
+    held = [norm for norm in norms if norm.running_mean is not None]
+    for norm in held:
+        _hold(norm)
+    return len(held)
 
 
 def unfreeze(model: nn.Module, patterns: str | Sequence[str] = "*") -> None:

@@ -14,7 +14,7 @@ import os
 import socket
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,16 @@ class FeatureRows:
     def whole(self) -> Tensor:
         """Return all of them, in memory."""
         return self[torch.arange(len(self))]
+
+    def take(self, index: Tensor) -> FeatureRows:
+        """Return some of the rows, not read yet."""
+        return replace(self, places=self.places[index.numpy()])
+
+    def columns(self, some: slice) -> FeatureRows:
+        """Return some of the numbers of each row, which must be a vector."""
+        mapped = tuple(segment[:, some] for segment in self.segments)
+        width = len(range(*some.indices(self.shape[0])))
+        return FeatureRows(mapped, self.places, (width,))
 
 
 class FeatureStore:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -29,7 +29,9 @@ from striate.data.store.rows import gathered
 from striate.runs.recipe import Recipe
 from striate.transfer.cut import Cut, probe
 from striate.transfer.freeze import Frozen
+from striate.transfer.ladder import Ladder
 
+Body = Cut | Ladder
 Inputs = Callable[[Tensor], Tensor]  # places in a batch → what the network takes
 BATCH = 32  # pictures at a time; more gain nothing on a processor
 
@@ -65,15 +67,21 @@ class Featured:
         every = (*self.rows.values(), *self.views)
         return sum(len(rows) for rows in every)
 
+    def columns(self, some: slice) -> Featured:
+        """Return the same with some of the numbers of each row."""
+        rows = {name: of.columns(some) for name, of in self.rows.items()}
+        return replace(self, rows=rows)
+
 
 def featured(
     model: nn.Module,
-    cut: Cut,
+    cut: Body,
     frozen: Frozen,
     data: ImageData,
     recipe: Recipe,
     views: int = 0,
     tick: Tick | None = None,
+    parts: Collection[str] | None = None,
 ) -> Featured:
     """Run what is frozen over every picture, but for those whose features are kept.
 
@@ -85,6 +93,7 @@ def featured(
         recipe: Says how views are changed, and where the cache is.
         views: Of each training picture, besides the picture itself.
         tick: Told (done, all).
+        parts: Whose pictures; all of them where not given.
 
     Raises:
         SettingError: Views are asked for, and nothing is to be changed.
@@ -92,6 +101,9 @@ def featured(
     """
     began = time.perf_counter()
     _check_views(recipe, views)
+    if parts is not None:
+        some = {name: data.parts[name] for name in data.parts if name in parts}
+        data = replace(data, parts=some)
     with ExitStack() as stack:
         stack.enter_context(untouched(model))
         stack.enter_context(torch.inference_mode())
@@ -130,7 +142,7 @@ class _Body:
     """The part of a network that runs once."""
 
     def __init__(
-        self, model: nn.Module, cut: Cut, data: ImageData, recipe: Recipe
+        self, model: nn.Module, cut: Body, data: ImageData, recipe: Recipe
     ) -> None:
         self.device = devices.choose(recipe.device)
         self.preprocess = data.preprocess

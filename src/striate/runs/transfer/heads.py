@@ -11,6 +11,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from striate.core import device as devices
 from striate.core.errors import SettingError
+from striate.core.taps import untouched
 from striate.data.batches import Batches
 from striate.data.image_data import ImageData
 from striate.data.store.features import FeatureRows
@@ -26,10 +27,12 @@ from striate.runs.recipe import Recipe
 from striate.runs.run import EVALUATION_BATCH
 from striate.runs.steps import batches_of, cost_of_classes
 from striate.runs.transfer.features import Featured
-from striate.transfer.logistic import Fitted, logistic
+from striate.transfer.cut import cut_at
+from striate.transfer.logistic import Cost, Fitted, logistic
+from striate.transfer.tuning import Depth, Thaw
 
-LOGISTIC, TRAINED = "logistic", "trained"
-HEADS = (LOGISTIC, TRAINED)
+LOGISTIC, TRAINED, TUNED = "logistic", "trained", "tuned"
+HEADS = (LOGISTIC, TRAINED, TUNED)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,15 +80,29 @@ def fit_head(
     data: ImageData,
     recipe: Recipe,
     quiet: bool = True,
+    depth: Depth | None = None,
+    best: bool = True,
 ) -> Headed:
     """Let a network's tail learn from features, in place.
+
+    Args:
+        tail: What lies behind the cut.
+        kind: Of `HEADS`.
+        found: The features.
+        data: Their pictures.
+        recipe: How to learn.
+        quiet: Show no progress.
+        depth: How its stages differ; all alike where not given.
+        best: Keep the weights of the epoch that validation likes best, not the last's.
 
     Raises:
         SettingError: The tail is not of that kind.
     """
     if kind == LOGISTIC:
         return _logistic(tail, found, data, recipe)
-    return _trained(tail, found, data, recipe, quiet)
+    if kind == TUNED:
+        _begin(tail, found, data, recipe)
+    return _trained(tail, found, data, recipe, quiet, depth, best)
 
 
 def batches(
@@ -129,24 +146,10 @@ def dense_of(tail: nn.Sequential) -> nn.Linear:
 def _logistic(
     tail: nn.Sequential, found: Featured, data: ImageData, recipe: Recipe
 ) -> Headed:
-    dense, part = dense_of(tail), data.part("train")
-    device = torch.device("cpu")
+    dense = dense_of(tail)
     each = (found.rows["train"], *found.views)
     x = torch.cat([rows.whole() for rows in each])
-    plain = torch.arange(len(x)) < len(part)
-    fitted = logistic(
-        x,
-        part.labels.repeat(len(each)),
-        data.num_classes,
-        groups=_groups(data, found) * len(each),
-        judged=plain,
-        cost=softmax_cost(0.0, cost_of_classes(data, recipe, device)),
-        seed=recipe.seed,
-    )
-    with torch.no_grad():
-        dense.weight.copy_(fitted.weight)
-        if dense.bias is not None:
-            dense.bias.copy_(fitted.bias)
+    fitted = _put_logistic(dense, x, found, data, recipe)
     learnt, held = (answers(tail, p, found, data, recipe) for p in ("train", "val"))
     done = EpochDone(
         epoch=0,
@@ -160,7 +163,52 @@ def _logistic(
     return Headed(history=[done], fitted=fitted)
 
 
-def _groups(data: ImageData, found: Featured) -> list[str]:
+def _put_logistic(
+    dense: nn.Linear, x: Tensor, found: Featured, data: ImageData, recipe: Recipe
+) -> Fitted:
+    """Fit a dense layer to features of the training part, and of views behind them."""
+    part = data.part("train")
+    times = len(x) // len(part)
+    fitted = logistic(
+        x,
+        part.labels.repeat(times),
+        data.num_classes,
+        groups=groups_of(data, found) * times,
+        judged=torch.arange(len(x)) < len(part),
+        cost=class_cost(data, recipe),
+        seed=recipe.seed,
+    )
+    with torch.no_grad():
+        dense.weight.copy_(fitted.weight)
+        if dense.bias is not None:
+            dense.bias.copy_(fitted.bias)
+    return fitted
+
+
+def _begin(
+    tail: nn.Sequential, found: Featured, data: ImageData, recipe: Recipe
+) -> None:
+    """Fit the head first, so that what is below does not follow one drawn at random.
+
+    Kumar et al. 2022, "Fine-tuning can distort pretrained features": the linear probe
+    first, then all.
+    """
+    device = devices.choose(recipe.device)
+    rows = found.rows["train"]
+    some = rows[torch.arange(min(2, len(rows)))].to(device)
+    inner = cut_at(tail, some)
+    order = torch.split(torch.arange(len(rows)), EVALUATION_BATCH)
+    with untouched(tail), torch.inference_mode():
+        below = [inner.features(tail, rows[i].to(device)).cpu() for i in order]
+    _put_logistic(dense_of(inner.tail), torch.cat(below), found, data, recipe)
+
+
+def class_cost(data: ImageData, recipe: Recipe) -> Cost:
+    """Return what logits cost a logistic head, uneven classes made up for."""
+    return softmax_cost(0.0, cost_of_classes(data, recipe, torch.device("cpu")))
+
+
+def groups_of(data: ImageData, found: Featured) -> list[str]:
     """Return what must not be parted: a picture's group, else the picture itself."""
     rows = {row.path: row for row in data.rows if row.part == "train"}
     names = data.part("train").paths
@@ -190,7 +238,13 @@ def _copy(tail: nn.Module) -> dict[str, Tensor]:
 
 
 def _trained(
-    tail: nn.Sequential, found: Featured, data: ImageData, recipe: Recipe, quiet: bool
+    tail: nn.Sequential,
+    found: Featured,
+    data: ImageData,
+    recipe: Recipe,
+    quiet: bool,
+    depth: Depth | None,
+    best: bool,
 ) -> Headed:
     device = devices.choose(recipe.device)
     settings = recipe.optimizer, recipe.rate, recipe.momentum, recipe.weight_decay
@@ -206,13 +260,17 @@ def _trained(
         pieces=recipe.accumulate,
     )
     train, val = (batches(part, found, data, recipe) for part in ("train", "val"))
-    best = _Best(tail)
+    kept = _Best(tail)
     with (
         chance_kept(),
         devices.flushed_denormals(),
         Display(plan.epochs, train.batches, quiet, plan.balanced) as display,
     ):
-        optimizer = make_optimizer(tail, *settings)
-        history = fit(tail, optimizer, train, val, plan, (best, display))
-    tail.load_state_dict(best.state)
+        optimizer = make_optimizer(tail, *settings, depth.scales() if depth else None)
+        thaw = [Thaw(depth)] if depth else []
+        history = fit(tail, optimizer, train, val, plan, (kept, *thaw, display))
+        for one in thaw:
+            one.end()
+    if best:
+        tail.load_state_dict(kept.state)
     return Headed(history=history)

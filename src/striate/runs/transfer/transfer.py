@@ -6,15 +6,13 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from torch import nn
 
-from striate.core import device as devices
 from striate.core.errors import SettingError, StorageError, StriateError
-from striate.core.files import hash_file, write_csv, write_json
-from striate.core.registry import unknown
+from striate.core.files import hash_file, read_json, write_csv, write_json
 from striate.data.image_data import ImageData
 from striate.data.scan import Tick
 from striate.engine.checkpoint import save_weights
@@ -30,48 +28,26 @@ from striate.runs.recipe import AUTO, AUTOMATIC, Recipe
 from striate.runs.run import Run, score_dict
 from striate.runs.story import write_report
 from striate.runs.transfer.features import Featured, featured
-from striate.runs.transfer.heads import (
-    HEADS,
-    LOGISTIC,
-    Headed,
-    answers,
-    dense_of,
-    fit_head,
-)
-from striate.transfer.cut import Cut, cut_at, probe
-from striate.transfer.freeze import Frozen, check_frozen, freeze
+from striate.runs.transfer.heads import LOGISTIC, Headed, answers, fit_head
+from striate.runs.transfer.plan import Proposal, propose
+from striate.runs.transfer.plan_page import write_plan
+from striate.runs.transfer.wanted import Halves, Wanted, halve, rated
+from striate.transfer.cut import Cut, probe
+from striate.transfer.freeze import check_frozen
+from striate.transfer.ladder import ladder
 
 Begun = Callable[[ImageData, Path], None]
+Planned = Callable[[Proposal], None]
 PENALTIES = ("penalty", "cost", "accuracy")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Wanted:
-    """What is to be reused, and how the rest learns.
-
-    Args:
-        cut: The last layer that stays as it is; by default all but the head.
-        head: `logistic`, or `trained` by the recipe's optimiser.
-        views: Changed views of each training picture to learn from too.
-
-    Raises:
-        UnknownNameError: No head is called so.
-    """
-
-    cut: str | None = None
-    head: str = LOGISTIC
-    views: int = 0
-
-    def __post_init__(self) -> None:
-        if self.head not in HEADS:
-            raise unknown("head", self.head, HEADS)
-        if self.views < 0:
-            what = f"views must be at least 0, got {self.views}"
-            raise SettingError(what, where="--views")
+PLANNING = "where to cut, and what learns, is planned on the training part"
 
 
 def _nobody(data: ImageData, folder: Path) -> None:
     """Tell nobody that a run has begun."""
+
+
+def _untold(proposal: Proposal) -> None:
+    """Tell nobody what is planned."""
 
 
 def transfer_recipe(
@@ -82,6 +58,7 @@ def transfer_recipe(
     out: Path | None = None,
     overwrite: bool = False,
     begun: Begun = _nobody,
+    planned: Planned = _untold,
     quiet: bool = False,
 ) -> Run:
     """Reuse a trained network: run what is frozen once, let the rest learn from that.
@@ -93,6 +70,7 @@ def transfer_recipe(
         out: The run folder; `runs/transfer/<data>-<model>` where not given.
         overwrite: Replace a run folder that is there.
         begun: Told the data and the run folder before anything is computed.
+        planned: Told what a plan proposes, before it is done.
         quiet: Show no progress.
 
     Raises:
@@ -100,19 +78,30 @@ def transfer_recipe(
     """
     wanted = wanted or Wanted()
     _check(recipe)
+    recipe = rated(recipe, wanted)
     if data is None:
         data = load_recipe(recipe, quiet=quiet)
     recipe = resolve(recipe, data)
     model = build(recipe, data)
     place(model, data, recipe)
-    cut, frozen, recipe = _cut(model, data, recipe, wanted)
+    halves = None if wanted.planned else halve(model, data, recipe, wanted)
     name = f"{data.name}-{recipe.model}"
     with names.new_folder("transfer", name, out, overwrite) as folder:
-        write_inputs(folder, model, data, recipe, _notes(cut, recipe, wanted))
-        update_manifest(folder, verb="transfer")
-        begun(data, folder)
+        job = _Job(folder, model, data, quiet)
         try:
-            return _in(folder, model, data, recipe, wanted, (cut, frozen), quiet)
+            if halves is not None:
+                job.write(*halves, wanted)
+                begun(data, folder)
+                return job.run(*halves, wanted)
+            job.record(recipe, [PLANNING])
+            begun(data, folder)
+            proposal = propose(model, data, recipe, wanted, _teller(quiet))
+            write_plan(folder, proposal)
+            planned(proposal)
+            wanted = proposal.wanted(wanted)
+            halves = halve(model, data, recipe, wanted)
+            job.write(*halves, wanted)
+            return job.run(*halves, wanted, proposal)
         except BaseException as error:
             reason = error.what if isinstance(error, StriateError) else repr(error)
             with suppress(StorageError):
@@ -143,18 +132,6 @@ def _check(recipe: Recipe) -> None:
             raise SettingError(what, where=f"--{name.replace('_', '-')}", fix="name it")
 
 
-def _cut(
-    model: nn.Module, data: ImageData, recipe: Recipe, wanted: Wanted
-) -> tuple[Cut, Frozen, Recipe]:
-    device = devices.choose(recipe.device)
-    x = probe((data.in_chans, *data.image_size)).to(device)
-    cut = cut_at(model, x, wanted.cut)
-    if wanted.head == LOGISTIC:
-        dense_of(cut.tail)
-    held = (*cut.body, *(recipe.freeze or ()))
-    return cut, freeze(model, held), replace(recipe, freeze=held)
-
-
 def _notes(cut: Cut, recipe: Recipe, wanted: Wanted) -> list[str]:
     """Say what runs once, and what was asked for in vain."""
     views = f" and {wanted.views} views of each to learn from" if wanted.views else ""
@@ -164,61 +141,121 @@ def _notes(cut: Cut, recipe: Recipe, wanted: Wanted) -> list[str]:
     return notes
 
 
-def _in(
-    folder: Path,
-    model: nn.Module,
-    data: ImageData,
-    recipe: Recipe,
-    wanted: Wanted,
-    halves: tuple[Cut, Frozen],
-    quiet: bool,
-) -> Run:
-    """Compute features, fit the head, judge and report, in a folder that is held."""
-    began = time.perf_counter()
-    cut, frozen = halves
-    tick = None if quiet else _tick()
-    found = featured(model, cut, frozen, data, recipe, wanted.views, tick)
-    passed = time.perf_counter()
-    headed = fit_head(cut.tail, wanted.head, found, data, recipe, quiet)
-    seconds = time.perf_counter() - began
-    check_frozen(model, frozen.sha256)
-    save_weights(folder / names.BEST, model.state_dict())
-    write_csv(folder / names.RESULTS, COLUMNS, map(_row, headed.history))
-    if headed.fitted:
-        rows = [(t.penalty, t.cost, t.accuracy) for t in headed.fitted.tried]
-        write_csv(folder / names.PENALTIES, PENALTIES, rows)
-    facts = _facts(wanted, cut, found, headed)
-    facts["seconds"] = {"features": found.seconds, "head": seconds - passed + began}
-    run = Run(folder, model=model.eval(), data=data)
-    _judge(run, cut, found, data, recipe)
-    update_manifest(
-        folder,
-        finished=now(),
-        seconds=round(seconds, 3),
-        epochs=len(headed.history),
-        images_per_second=round(found.count / seconds, 1),
-        best_epoch=max(done.epoch for done in headed.history if done.best) + 1,
-        weights=hash_file(folder / names.BEST),
-        transfer=facts,
-    )
-    run = Run(folder, model=model, data=data)
-    write_report(run)
-    update_manifest(folder, status="done")
-    return Run(folder, model=model, data=data)
+@dataclass(frozen=True)
+class _Job:
+    """A run folder that is held, and what goes into it."""
+
+    folder: Path
+    model: nn.Module = field(repr=False)
+    data: ImageData
+    quiet: bool
+
+    def record(self, recipe: Recipe, notes: list[str]) -> None:
+        """Write down what the run starts from."""
+        write_inputs(self.folder, self.model, self.data, recipe, notes)
+        update_manifest(self.folder, verb="transfer")
+
+    def write(self, halves: Halves, recipe: Recipe, wanted: Wanted) -> None:
+        """Write down what is frozen, and everything else."""
+        self.record(recipe, _notes(halves.cut, recipe, wanted))
+
+    def run(
+        self,
+        halves: Halves,
+        recipe: Recipe,
+        wanted: Wanted,
+        proposal: Proposal | None = None,
+    ) -> Run:
+        """Compute features, fit the head, judge and report."""
+        began = time.perf_counter()
+        folder, model, data = self.folder, self.model, self.data
+        cut = halves.cut
+        found = self._features(halves, recipe, wanted, proposal)
+        passed = time.perf_counter()
+        headed = fit_head(
+            cut.tail, wanted.kind, found, data, recipe, self.quiet, halves.depth
+        )
+        seconds = time.perf_counter() - began
+        check_frozen(model, halves.frozen.sha256)
+        save_weights(folder / names.BEST, model.state_dict())
+        write_csv(folder / names.RESULTS, COLUMNS, map(_row, headed.history))
+        if headed.fitted:
+            rows = [(t.penalty, t.cost, t.accuracy) for t in headed.fitted.tried]
+            write_csv(folder / names.PENALTIES, PENALTIES, rows)
+        run = Run(folder, model=model.eval(), data=data)
+        _judge(run, cut, found, data, recipe)
+        facts = _facts(wanted, halves, found, headed)
+        facts["seconds"] = {"features": found.seconds, "head": seconds - passed + began}
+        if proposal:
+            facts["plan"] = _kept_promise(proposal, folder)
+            seconds += proposal.seconds
+        update_manifest(
+            folder,
+            finished=now(),
+            seconds=round(seconds, 3),
+            epochs=len(headed.history),
+            images_per_second=round(found.count / seconds, 1),
+            best_epoch=max(done.epoch for done in headed.history if done.best) + 1,
+            weights=hash_file(folder / names.BEST),
+            transfer=facts,
+        )
+        run = Run(folder, model=model, data=data)
+        write_report(run)
+        update_manifest(folder, status="done")
+        return Run(folder, model=model, data=data)
+
+    def _features(
+        self,
+        halves: Halves,
+        recipe: Recipe,
+        wanted: Wanted,
+        proposal: Proposal | None,
+    ) -> Featured:
+        """Run the body over every picture, or go on with the pass of a plan."""
+        tick = None if self.quiet else _tick()
+        how = self.data, recipe
+        if proposal and wanted.kind == LOGISTIC and not wanted.views:
+            size = self.data.in_chans, *self.data.image_size
+            device = next(self.model.parameters()).device
+            cuts = ladder(self.model, probe(size).to(device))
+            if cuts.whole:
+                found = featured(self.model, cuts, halves.body, *how, tick=tick)
+                return found.columns(cuts.columns(-1))
+        return featured(self.model, halves.cut, halves.body, *how, wanted.views, tick)
 
 
 def _facts(
-    wanted: Wanted, cut: Cut, found: Featured, headed: Headed
+    wanted: Wanted, halves: Halves, found: Featured, headed: Headed
 ) -> dict[str, object]:
     """Return what a manifest says of how a network was reused."""
+    tuning = halves.depth.tuning
+    learns = {
+        "stages": [stage.name for stage in halves.depth.stages],
+        "lr_decay": tuning.lr_decay,
+        "unfreeze": tuning.unfreeze,
+        "batch_norm": tuning.batch_norm,
+    }
     return {
-        "cut": cut.name,
-        "head": wanted.head,
+        "cut": halves.cut.name,
+        "head": wanted.kind,
         "views": wanted.views,
         "width": found.width,
         "computed": found.computed,
         "kept": found.count - found.computed,
-        **({"penalty": headed.fitted.penalty} if headed.fitted else {}),
+        **({"penalty": headed.fitted.penalty} if headed.fitted else learns),
+    }
+
+
+def _kept_promise(proposal: Proposal, folder: Path) -> dict[str, object]:
+    """Return what a plan expected, and what it came to."""
+    return {
+        "expected": proposal.accuracy,
+        "interval": [proposal.low, proposal.high],
+        "came": read_json(folder / names.SCORES)["val"]["accuracy"],
+        "judged": proposal.judging,
+        "seconds": proposal.seconds,
+        "reckoned": proposal.best.whole,
+        "kept": proposal.kept,
     }
 
 
@@ -243,6 +280,14 @@ def _judge(
         predictions.save(run.path / names.predictions_file(part))
         scores[part] = score_dict(predictions.score())
     write_json(run.path / names.SCORES, scores)
+
+
+def _teller(quiet: bool) -> Callable[[str], None]:
+    def tell(line: str) -> None:
+        if not quiet:
+            print(line, file=sys.stderr, flush=True)
+
+    return tell
 
 
 def _tick() -> Tick | None:

@@ -1,0 +1,178 @@
+"""Ways to reuse a network, tried on a part of the training pictures."""
+
+from __future__ import annotations
+
+import copy
+import time
+from dataclasses import dataclass, field, replace
+from math import ceil
+
+import torch
+from torch import Tensor, nn
+
+from striate.core import device as devices
+from striate.core.taps import untouched
+from striate.data.image_data import ImageData
+from striate.runs.recipe import Recipe
+from striate.runs.transfer.features import Body, Featured, featured
+from striate.runs.transfer.heads import LOGISTIC, answers, fit_head, groups_of
+from striate.runs.transfer.wanted import Wanted, halve
+from striate.transfer.cut import probe
+from striate.transfer.freeze import Frozen
+from striate.transfer.ladder import Ladder
+from striate.transfer.probing import share_of
+
+MOST = 3000  # training pictures that a plan looks at
+LEARNT = 1000  # of them that a trial learns from; as many others judge it
+SHARE = 2 / 3  # of the pictures, at most
+SHORTER = 4  # times fewer epochs than the whole
+TIMED = 8  # pictures that a pass is timed with
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """What a way came to on pictures that it did not learn from.
+
+    Args:
+        head: `logistic` or `tuned`.
+        cut: Behind which layer.
+        stages: That learn, from the cut to the head.
+        batch_norm: Behind the cut; empty for a logistic head.
+        lr: The head's largest rate; 0 for a logistic head.
+        lr_decay: From stage to stage.
+        epochs: Of the trial.
+        learnt: Pictures learnt from.
+        right: Which of the others it got right.
+        seconds: It took, features included.
+        whole: Seconds that it is reckoned to take with all pictures and epochs.
+    """
+
+    head: str
+    cut: str
+    stages: tuple[str, ...]
+    batch_norm: str
+    lr: float
+    lr_decay: float
+    epochs: int
+    learnt: int
+    right: tuple[bool, ...] = field(repr=False)
+    seconds: float
+    whole: float
+
+    @property
+    def judged(self) -> int:
+        """Return how many pictures it was judged by."""
+        return len(self.right)
+
+    @property
+    def accuracy(self) -> float:
+        """Return the share of right answers."""
+        return sum(self.right) / len(self.right)
+
+
+def some_of(data: ImageData, seed: int) -> ImageData:
+    """Return data with so few training pictures that planning stays short."""
+    part = data.part("train")
+    if len(part) <= MOST:
+        return data
+    share = share_of(part.labels, range(len(part)), seed)
+    index = (share <= MOST / len(part)).nonzero().flatten()
+    return replace(data, parts={**data.parts, "train": part.take(index.tolist())})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench:
+    """A network, and training pictures to try it with.
+
+    Args:
+        model: As it came; each trial has a copy of its own.
+        data: `some_of` the pictures.
+        recipe: How heads learn.
+        found: What stands at every cut, of the training pictures.
+        ladder: The cuts.
+        every: All pictures of all parts, and those of the training part.
+    """
+
+    model: nn.Module = field(repr=False)
+    data: ImageData
+    recipe: Recipe
+    found: Featured = field(repr=False)
+    ladder: Ladder
+    every: tuple[int, int]
+
+    def run(self, wanted: Wanted) -> Trial:
+        """Try a way.
+
+        Raises:
+            StriateError: It does not go, or the disk refused.
+        """
+        began = time.perf_counter()
+        model = copy.deepcopy(self.model)
+        halves, recipe = halve(model, self.data, self.recipe, wanted)
+        epochs = ceil(recipe.epochs / SHORTER)
+        short = replace(recipe, epochs=epochs, patience=0)
+        found = self._features(model, halves.cut, halves.body, short, wanted)
+        found, data = self._dealt(found)
+        tail, depth = halves.cut.tail, halves.depth
+        fitting = time.perf_counter()
+        fit_head(tail, wanted.kind, found, data, short, depth=depth, best=False)
+        ended = time.perf_counter()
+        said = answers(tail, "val", found, data, short)
+        alone = wanted.kind == LOGISTIC
+        learnt = len(data.part("train"))
+        times = self.every[1] / learnt * (1 if alone else recipe.epochs / epochs)
+        left = self.every[0] - len(self.data.part("train"))
+        passing = left * seconds_a_picture(model, halves.cut, self.data, recipe)
+        tuning = depth.tuning
+        return Trial(
+            head=wanted.kind,
+            cut=halves.cut.name,
+            stages=tuple(stage.name for stage in depth.stages),
+            batch_norm="" if alone else tuning.batch_norm,
+            lr=0.0 if alone else recipe.rate,
+            lr_decay=1.0 if alone else tuning.lr_decay,
+            epochs=1 if alone else epochs,
+            learnt=learnt,
+            right=tuple((said.logits.argmax(1) == said.labels).tolist()),
+            seconds=time.perf_counter() - began,
+            whole=passing + (ended - fitting) * times,
+        )
+
+    def _features(
+        self, model: nn.Module, cut: Body, body: Frozen, recipe: Recipe, wanted: Wanted
+    ) -> Featured:
+        if wanted.kind == LOGISTIC and self.ladder.whole:
+            return self.found.columns(self.ladder.columns(-1))
+        return featured(model, cut, body, self.data, recipe, parts=("train",))
+
+    def _dealt(self, found: Featured) -> tuple[Featured, ImageData]:
+        """Part the training pictures: some to learn from, the others to judge by."""
+        part = self.data.part("train")
+        groups = groups_of(self.data, self.found)
+        share = share_of(part.labels, groups, self.recipe.seed)
+        most = min(SHARE, LEARNT / len(part))
+        judges = (share > most) & (share <= most + LEARNT / len(part))
+        index = {"train": _where(share <= most), "val": _where(judges)}
+        mine = found.keys["train"]
+        rows = {name: found.rows["train"].take(i) for name, i in index.items()}
+        keys = {name: tuple(mine[k] for k in i.tolist()) for name, i in index.items()}
+        parts = {name: part.take(i.tolist()) for name, i in index.items()}
+        return replace(found, rows=rows, keys=keys), replace(self.data, parts=parts)
+
+
+def _where(mask: Tensor) -> Tensor:
+    return mask.nonzero().flatten()
+
+
+def seconds_a_picture(
+    model: nn.Module, body: Body, data: ImageData, recipe: Recipe
+) -> float:
+    """Return what a picture takes here as far as a cut, the second batch timed."""
+    device = devices.choose(recipe.device)
+    x = probe((data.in_chans, *data.image_size), TIMED).to(device)
+    x = x.contiguous(memory_format=torch.channels_last)
+    with untouched(model), torch.inference_mode():
+        body.features(model, x)
+        began = time.perf_counter()
+        body.features(model, x)
+    return (time.perf_counter() - began) / TIMED

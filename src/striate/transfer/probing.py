@@ -1,0 +1,127 @@
+"""How good is what stands at a cut? A linear head on it, cross-validated."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from striate.core.seeds import permutation
+from striate.transfer.logistic import FOLDS, Cost, cross_validated
+
+FRACTIONS = (0.25, 0.5, 1.0)  # of the training pictures, of its learning curve
+FEWEST = 2 * FOLDS  # pictures a class, or folds lack classes
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbePoint:
+    """What a linear head came to that learnt from so many pictures.
+
+    Args:
+        pictures: Learnt from in each fold, on average.
+        accuracy: Over all pictures, each judged by the fold that left it out.
+        cost: Cross-entropy likewise, in nats.
+        penalty: That was best, by cost.
+    """
+
+    pictures: int
+    accuracy: float
+    cost: float
+    penalty: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe:
+    """The learning curve of a linear head at a cut.
+
+    Args:
+        cut: The layer.
+        width: Numbers of a picture there.
+        count: Pictures judged.
+        points: With growing numbers of pictures to learn from.
+    """
+
+    cut: str
+    width: int
+    count: int
+    points: tuple[ProbePoint, ...]
+
+    @property
+    def accuracy(self) -> float:
+        """Return the accuracy with all pictures."""
+        return self.points[-1].accuracy
+
+    @property
+    def error(self) -> float:
+        """Return the standard error of that; never 0, however right it is."""
+        share = (self.accuracy * self.count + 2) / (self.count + 4)
+        return float((share * (1 - share) / self.count) ** 0.5)
+
+
+def curve(
+    x: Tensor,
+    y: Tensor,
+    classes: int,
+    groups: Sequence[Hashable],
+    cost: Cost = F.cross_entropy,
+    seed: int = 0,
+) -> tuple[ProbePoint, ...]:
+    """Fit a linear head from ever more pictures; all are judged by the same ones.
+
+    Args:
+        x: (N, width) features of training pictures.
+        y: (N,) class numbers.
+        classes: How many there are.
+        groups: (N) what must not be parted.
+        cost: Mean cost of logits and class numbers, to learn by.
+        seed: Of the folds and of who comes first.
+
+    Example:
+        >>> x = torch.arange(80.0)[:, None] % 2 + torch.linspace(0, 0.1, 80)[:, None]
+        >>> points = curve(x, torch.arange(80) % 2, 2, range(80))
+        >>> [point.pictures for point in points], points[-1].accuracy
+        ([16, 32, 64], 1.0)
+    """
+    points = []
+    rank = share_of(y, groups, seed)
+    rarest = int(y.bincount(minlength=classes).min())
+    for fraction in FRACTIONS:
+        if fraction < 1 and fraction * rarest < FEWEST:
+            continue
+        learnt = rank <= fraction
+        how = {"groups": groups, "learnt": learnt, "cost": cost, "seed": seed}
+        tried = cross_validated(x, y, classes, **how)  # type: ignore[arg-type]
+        best = min(tried, key=lambda one: one.cost)
+        points.append(
+            ProbePoint(
+                pictures=round(int(learnt.sum()) * (1 - 1 / FOLDS)),
+                accuracy=best.accuracy,
+                cost=best.cost,
+                penalty=best.penalty,
+            )
+        )
+    return tuple(points)
+
+
+def share_of(y: Tensor, groups: Sequence[Hashable], seed: int) -> Tensor:
+    """Return for each picture the smallest fraction that it belongs to, (N,).
+
+    Groups come whole, classes alike, and small fractions lie within larger ones.
+
+    Example:
+        >>> share_of(torch.tensor([0, 0, 1, 1]), "abcd", 0).sort().values.tolist()
+        [0.5, 0.5, 1.0, 1.0]
+    """
+    first: dict[Hashable, int] = {}
+    for label, group in zip(y.tolist(), groups, strict=True):
+        first.setdefault(group, label)
+    share: dict[Hashable, float] = {}
+    for label in sorted(set(first.values())):
+        mine = [group for group, own in first.items() if own == label]
+        order = permutation(len(mine), seed, "probe", label)
+        for place, i in enumerate(order.tolist()):
+            share[mine[i]] = (place + 1) / len(mine)
+    return torch.tensor([share[group] for group in groups], dtype=torch.float64)

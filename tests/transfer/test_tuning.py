@@ -1,0 +1,123 @@
+"""Behind the cut: rates fall with depth, stages thaw in turn, statistics stay."""
+
+import pytest
+import torch
+from torch import nn
+
+from striate.core.errors import SettingError, UnknownNameError
+from striate.engine.optim import make_optimizer, set_rate
+from striate.engine.position import EpochDone
+from striate.transfer.cut import cut_at, probe
+from striate.transfer.freeze import freeze, frozen, hold_statistics
+from striate.transfer.ladder import stages
+from striate.transfer.tuning import FROZEN, Depth, Thaw, Tuning, learning
+
+
+def network():
+    """Three blocks with batch norm and a head; the cut is behind the first."""
+    blocks = [
+        nn.Sequential(nn.Conv2d(c, 2, 3, padding=1), nn.BatchNorm2d(2), nn.ReLU())
+        for c in (1, 2, 2)
+    ]
+    model = nn.Sequential(*blocks, nn.Flatten(), nn.Linear(32, 2))
+    x = probe((1, 4, 4))
+    return model, cut_at(model, x, "0"), stages(model, x)
+
+
+def depth(kept=(), **tuning):
+    model, cut, parts = network()
+    freeze(model, (*cut.body, *kept))
+    behind = learning(model, parts, cut)
+    how = Tuning(**tuning)
+    return cut, Depth(model=model, stages=behind, tuning=how, kept=kept)
+
+
+def learns(of):
+    """Return the names of the layers with a parameter that learns."""
+    named = of.model.named_parameters()
+    return sorted({n.rpartition(".")[0] for n, p in named if p.requires_grad})
+
+
+def done(epoch):
+    return EpochDone(
+        epoch=epoch,
+        train_loss=1.0,
+        val_loss=1.0,
+        val_accuracy=0.5,
+        val_balanced=0.5,
+        lr=0.1,
+        best=False,
+    )
+
+
+def test_the_rate_falls_with_depth():
+    cut, of = depth(lr_decay=0.5)
+    assert [stage.name for stage in of.stages] == ["1", "2", "4"]
+    optimizer = make_optimizer(cut.tail, "adamw", 0.8, 0.9, 0.01, of.scales())
+
+    def rates():
+        modules = of.model.named_parameters()
+        names = {id(p): name for name, p in modules}
+        groups = optimizer.param_groups
+        return {names[id(p)]: g["lr"] for g in groups for p in g["params"]}
+
+    expected = {"4": 0.8, "2.0": 0.4, "2.1": 0.4, "1.0": 0.2, "1.1": 0.2}
+    assert {n.rpartition(".")[0]: rate for n, rate in rates().items()} == expected
+    set_rate(optimizer, 0.4)
+    assert rates()["1.0.weight"] == pytest.approx(0.1)
+    decayed = {g["weight_decay"] for g in optimizer.param_groups}
+    assert decayed == {0.0, 0.01}
+
+
+def test_a_slower_stage_moves_less():
+    cut, of = depth(lr_decay=0.01)
+    before = {n: p.detach().clone() for n, p in of.model.named_parameters()}
+    optimizer = make_optimizer(cut.tail, "adam", 0.1, 0.9, 0.0, of.scales())
+    of.model(torch.randn(4, 1, 4, 4)).square().sum().backward()
+    optimizer.step()
+    moved = {n: (p - before[n]).abs().max() for n, p in of.model.named_parameters()}
+    assert moved["0.0.weight"] == 0
+    assert moved["4.weight"] > 50 * moved["2.0.weight"] > 0
+
+
+def test_stages_thaw_from_the_head_down():
+    _, of = depth(unfreeze=2)
+    thaw = Thaw(of)
+    assert learns(of) == ["4"]
+    seen = []
+    for epoch in range(4):
+        thaw.on_epoch(done(epoch))
+        seen.append(learns(of))
+    second = ["2.0", "2.1", "4"]
+    assert seen == [["4"], second, second, ["1.0", "1.1", *second]]
+
+
+def test_what_the_user_froze_stays_so():
+    _, of = depth(kept=("2.0",), unfreeze=1)
+    before = frozen(of.model).sha256
+    thaw = Thaw(of)
+    assert frozen(of.model).sha256 != before
+    thaw.end()  # learning ended early
+    assert learns(of) == ["1.0", "1.1", "2.1", "4"]
+    assert frozen(of.model).sha256 == before
+
+
+def test_statistics_that_are_frozen_stay_so_when_a_stage_thaws():
+    cut, of = depth(unfreeze=1, batch_norm=FROZEN)
+    hold_statistics(cut.tail)
+    thaw = Thaw(of)
+    for epoch in range(3):
+        thaw.on_epoch(done(epoch))
+        of.model.train()
+        of.model(torch.randn(4, 1, 4, 4) + 5)
+    norms = [m for m in of.model.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert all(norm.running_mean.abs().max() == 0 for norm in norms)
+    assert norms[-1].weight.requires_grad
+
+
+def test_what_cannot_be():
+    for wrong in ({"lr_decay": 0.0}, {"lr_decay": 1.5}, {"unfreeze": -1}):
+        with pytest.raises(SettingError, match=f"{next(iter(wrong))} must be"):
+            Tuning(**wrong)
+    with pytest.raises(UnknownNameError, match="no batch-norm mode is called 'of'"):
+        Tuning(batch_norm="of")
