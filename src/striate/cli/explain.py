@@ -49,7 +49,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--also",
         metavar="NAMES",
         help="of a run, with commas: set (evidence over the whole set), invariance "
-        "(pictures moved, pools exchanged)",
+        "(pictures moved, pools exchanged), depth (gradients by layer, chains trained "
+        "to compare), bend (why depth needs one)",
     )
     parser.add_argument("--weights", type=Path, metavar="FILE", help="for a name")
     parser.add_argument("--image-size", metavar="SIZE", help="side, or HEIGHTxWIDTH")

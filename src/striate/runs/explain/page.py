@@ -32,6 +32,8 @@ from striate.look.ledger.shares import shares
 from striate.look.raster import enlarge, overlay, picture
 from striate.report.plain import records
 from striate.report.words import percent
+from striate.runs.depth.bend import bend_section
+from striate.runs.depth.page import depth_section
 from striate.runs.explain.invariance import invariance_section
 from striate.runs.explain.layers import field_section, layer_sections
 from striate.runs.explain.shown import Shown, Wish
@@ -119,7 +121,12 @@ def story(
     return page, {"network": subject.name, "pictures": data, **found}
 
 
-ALSO = {"set": whole_section, "invariance": invariance_section}
+ALSO = {
+    "set": whole_section,
+    "invariance": invariance_section,
+    "depth": depth_section,
+    "bend": bend_section,
+}
 
 
 def _also(subject: Subject, wish: Wish) -> tuple[list[Section], dict[str, Any]]:

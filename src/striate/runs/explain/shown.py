@@ -22,7 +22,7 @@ from striate.runs.run import Run
 
 METHODS = (AUTO, "occlusion", "integrated")
 MOST = 6  # pictures on a page
-ALSO = ("set", "invariance")
+ALSO = ("set", "invariance", "depth", "bend")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +39,8 @@ class Wish:
             the strongest of the evidence's layer where None.
         seed: Of the trust marks.
         also: Parts that take longer, of a run: `set` (evidence over the whole set),
-            `invariance` (pictures moved, pools exchanged).
+            `invariance` (pictures moved, pools exchanged), `depth` (gradients by
+            layer, chains trained to compare), `bend` (why depth needs one).
 
     Raises:
         UnknownNameError: A part of the page has no such name.
