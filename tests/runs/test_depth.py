@@ -131,9 +131,7 @@ def test_a_network_without_a_name_is_shown_as_it_is(data, tmp_path):
     )
     model(torch.zeros(1, 3, *data.image_size))
     run = st.train(model, data, epochs=1, out=tmp_path / "run", quiet=True)
-    assert [one.step for one in own_layers(run)] == [
-        -(-len(data.part("train")) // 64)
-    ]
+    assert [one.step for one in own_layers(run)] == [-(-len(data.part("train")) // 64)]
     again = Run(run.path, model=model, data=data)
     assert len(own_layers(again)) == 1
 
