@@ -1,4 +1,4 @@
-"""Filters of any layer: which there are, how they are drawn, what they are in numbers."""
+"""Filters of any layer: which there are, how they are drawn, and in numbers."""
 
 import math
 

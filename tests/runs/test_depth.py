@@ -110,7 +110,7 @@ def test_the_sections_numbers_are_the_studys(study, shared_run, monkeypatch):
     steps = [one["step"] for one in data["layers"]]
     assert steps == [0, 16]  # built again, and as it is
     vanishing = [b for b in section.blocks if isinstance(b, Prose)]
-    assert [b.tone for b in vanishing][0] == "warning"
+    assert vanishing[0].tone == "warning"
     assert "sigmoid: the first layer gets" in vanishing[0].text
     titles = {b.title for b in section.blocks if isinstance(b, Curve)}
     for title in ("Gradient by layer", "Chains: gradients at initialisation"):

@@ -141,4 +141,4 @@ def test_an_empty_set_of_pictures_changes_nothing():
     found = st.load_data(st.from_arrays("blank", blank, names))
     blocks, facts = one_pixel_blocks(found)
     assert facts["stages"][0]["changed"] == 0
-    assert [b for b in blocks if isinstance(b, Curve)][0].series == ()
+    assert next(b for b in blocks if isinstance(b, Curve)).series == ()
