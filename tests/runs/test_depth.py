@@ -101,7 +101,7 @@ def test_a_study_of_nothing_is_refused(data, wrong):
 
 
 def test_the_sections_numbers_are_the_studys(study, shared_run, monkeypatch):
-    monkeypatch.setattr(room, "depth_study", lambda data, seed: study)
+    monkeypatch.setattr(room, "depth_study", lambda data, **how: study)
     section, data = depth_section(shared_run)
     table = next(b for b in section.blocks if getattr(b, "title", "") == "Chains")
     assert table.rows[0][:2] == ("sigmoid", study.courses[0].factor)

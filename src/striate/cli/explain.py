@@ -99,7 +99,7 @@ def _subject(options: argparse.Namespace) -> Subject:
 
 
 def _wish(options: argparse.Namespace) -> Wish:
-    from striate.runs.explain.shown import Wish
+    from striate.runs.explain.shown import Wish, nobody
 
     return Wish(
         target=_class(options.target),
@@ -108,7 +108,12 @@ def _wish(options: argparse.Namespace) -> Wish:
         layer=options.layer,
         seed=options.seed,
         also=tuple(options.also.split(",")) if options.also else (),
+        told=nobody if options.json else _tell,
     )
+
+
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def _class(word: str | None) -> str | int | None:

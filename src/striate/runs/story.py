@@ -32,7 +32,6 @@ from striate.report.words import percent
 from striate.runs import folder as names
 from striate.runs.auto import range_curve
 from striate.runs.depth.curves import course_blocks
-from striate.runs.depth.record import read_norms
 from striate.runs.gallery import cell_pictures, inside, most_wrong, part_pixels
 from striate.runs.predictions import Predictions
 from striate.runs.scorecard import class_table, confusion, headlines
@@ -196,7 +195,7 @@ def _learning(run: Run) -> tuple[Curve, ...]:
 
 def _norms(run: Run) -> list[Section]:
     """Return layers by depth through training, where the run kept them."""
-    kept = read_norms(run.path)
+    kept = run.norms
     if not kept:
         return []
     lead = (

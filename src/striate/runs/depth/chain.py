@@ -130,6 +130,6 @@ def _initialise(model: nn.Module, activation: str) -> None:
         if activation == "relu":
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
         else:
-            nn.init.xavier_normal_(module.weight, nn.init.calculate_gain(activation))
+            nn.init.xavier_normal_(module.weight)
         assert module.bias is not None  # noqa: S101 - built with one
         nn.init.zeros_(module.bias)

@@ -22,9 +22,9 @@ from striate.look.depth.course import Snapshot
 from striate.look.depth.profile import depth_profile
 from striate.report.words import number, percent
 from striate.runs.depth.curves import by_depth, course_blocks
-from striate.runs.depth.record import PICTURES, read_norms
+from striate.runs.depth.record import PICTURES
 from striate.runs.depth.study import Course, DepthStudy, depth_study
-from striate.runs.explain.shown import some
+from striate.runs.explain.shown import Told, nobody, some
 from striate.runs.run import Run
 
 SMOOTH = 8  # steps whose costs are averaged for a point of the chart
@@ -36,7 +36,7 @@ def own_layers(run: Run) -> list[Snapshot]:
 
     Before is the network built again, where it has a name and began from noise.
     """
-    if kept := read_norms(run.path):
+    if kept := run.norms:
         return kept
     part = some(run.data.part("train"), PICTURES)
     made = Batches(
@@ -56,10 +56,10 @@ def own_layers(run: Run) -> list[Snapshot]:
     return [Snapshot(step=0, levels=tuple(depth_profile(fresh, x, y, True))), now]
 
 
-def depth_section(run: Run) -> tuple[Section, dict[str, Any]]:
+def depth_section(run: Run, told: Told = nobody) -> tuple[Section, dict[str, Any]]:
     """Show a run's layers by depth, and what activations and shortcuts do to them."""
     own = own_layers(run)
-    study = depth_study(run.data, seed=run.recipe.seed)
+    study = depth_study(run.data, seed=run.recipe.seed, told=told)
     depth = study.courses[0].design.depth
     lead = (
         f"A gradient that came through many layers is a product of as many factors. "

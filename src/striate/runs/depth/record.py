@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
@@ -154,10 +154,9 @@ def read_norms(path: Path) -> list[Snapshot]:
     """
     file = path / names.NORMS
     rows = read_csv(file) if file.is_file() else []
-    by_step: Callable[[dict[str, str]], int] = lambda row: int(row["step"])  # noqa: E731
     return [
         Snapshot(step=step, levels=tuple(_level(row) for row in of_step))
-        for step, of_step in groupby(rows, key=by_step)
+        for step, of_step in groupby(rows, key=lambda row: int(row["step"]))
     ]
 
 

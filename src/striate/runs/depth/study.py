@@ -129,7 +129,8 @@ def depth_study(
     courses = []
     for design in designs:
         courses.append(_best(design, pictures, steps, rates, seed))
-        told(f"{design.name}: {100 * courses[-1].accuracy:.1f} %")
+        right = f"{100 * courses[-1].accuracy:.1f} % of validation"
+        told(f"chain {len(courses)}/{len(designs)}  {design.name}: {right}")
     counts = pictures.labels.bincount()
     return DepthStudy(
         courses=tuple(courses),
