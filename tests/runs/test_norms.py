@@ -4,11 +4,14 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from torch import nn
+from torch.nn import functional as F
 
 import striate as st
 from stopping import stopped, whole
 from striate.core.errors import SettingError
 from striate.core.files import read_csv
+from striate.core.outputs import HeadOutputs
 from striate.data.batches import Batches
 from striate.look.depth.course import Snapshot, due, reach
 from striate.look.depth.profile import Level, depth_profile
@@ -142,13 +145,32 @@ def test_reach_is_first_over_last():
         assert reach(snapshot(0, *none).levels) != reach(snapshot(0, *none).levels)
 
 
-def test_heads_on_the_way_count_in_training():
-    """GoogLeNet answers from three heads while it trains."""
-    from striate.models.catalogue import create_model
+class TwoHeads(nn.Module):
+    """Answers from two heads while it trains, as GoogLeNet does."""
 
-    model = create_model("googlenet", num_classes=3, image_size=64, seed=0)
-    x = torch.randn(2, 3, 64, 64, generator=torch.manual_seed(0))
-    found = depth_profile(model, x, torch.tensor([0, 2]), training=True)
-    heads = [level.name for level in found if level.name.startswith("aux")]
-    assert heads
-    assert all(level.gradient > 0 for level in found)
+    def __init__(self):
+        super().__init__()
+        self.low, self.high = nn.Linear(4, 4), nn.Linear(4, 3)
+        self.side = nn.Linear(4, 3)
+
+    def forward(self, x):
+        x = self.low(x.flatten(1))
+        logits = self.high(x)
+        if not self.training:
+            return logits
+        return HeadOutputs(logits, (self.side(x),), 0.3)
+
+
+def test_heads_on_the_way_count_in_training():
+    torch.manual_seed(0)
+    model, x, y = TwoHeads(), torch.randn(5, 1, 2, 2), torch.arange(5) % 3
+    found = {one.name: one for one in depth_profile(model, x, y, training=True)}
+    assert set(found) == {"low", "high", "side"}
+    model.zero_grad()
+    cost = F.cross_entropy(model(x).logits, y)
+    (cost + 0.3 * F.cross_entropy(model(x).auxiliary[0], y)).backward()
+    weight = model.side.weight
+    assert found["side"].update == pytest.approx(
+        float(weight.grad.norm() / weight.norm()), rel=1e-4
+    )
+    assert "side" not in {one.name for one in depth_profile(model, x, y)}
