@@ -52,13 +52,23 @@ def stages(snapshots: Sequence[Snapshot]) -> dict[str, tuple[Level, ...]]:
     return {stage_name(one.step): one.levels for one in evenly(snapshots, STAGES)}
 
 
-def stage_name(step: int) -> str:
+def sights(snapshots: Sequence[Snapshot]) -> tuple[float, ...]:
+    """Return the step that sees each snapshot, the first of a run being 1.
+
+    What is found after n steps is what step n + 1 sees: 0 has no place on a logarithm.
+    """
+    return tuple(one.step + 1.0 for one in snapshots if one.step is not None)
+
+
+def stage_name(step: int | None) -> str:
     """Say when it was.
 
     Example:
-        >>> stage_name(0), stage_name(1_000)
-        ('at initialisation', 'after 1,000 steps')
+        >>> stage_name(0), stage_name(1_000), stage_name(None)
+        ('at initialisation', 'after 1,000 steps', 'as trained')
     """
+    if step is None:
+        return "as trained"
     if not step:
         return "at initialisation"
     return f"after {step:,} step{'' if step == 1 else 's'}"
@@ -66,8 +76,7 @@ def stage_name(step: int) -> str:
 
 def through_training(snapshots: Sequence[Snapshot], size: str) -> Curve:
     """Return one size of some layers against the step of learning."""
-    # What is found after n steps is what step n + 1 sees: 0 has no place on this axis.
-    steps = tuple(float(one.step + 1) for one in snapshots)
+    steps = sights(snapshots)
     numbers = evenly(range(min(len(one.levels) for one in snapshots)), LAYERS)
     return Curve(
         title=f"{size.capitalize()} through training",
@@ -92,7 +101,7 @@ def course_curves(snapshots: Sequence[Snapshot]) -> list[Curve]:
         by_depth(f"{size.capitalize()} by layer", size, stages(snapshots))
         for size in ("gradient", "activation")
     ]
-    if len(snapshots) > 1:
+    if len(sights(snapshots)) == len(snapshots) > 1:
         charts += [through_training(snapshots, s) for s in ("gradient", "update")]
     return charts
 

@@ -21,7 +21,7 @@ from striate.layers.whiten import whitening
 from striate.look.depth.course import Snapshot
 from striate.look.depth.profile import depth_profile
 from striate.report.words import number, percent
-from striate.runs.depth.curves import by_depth, course_blocks
+from striate.runs.depth.curves import by_depth, course_blocks, sights
 from striate.runs.depth.record import PICTURES
 from striate.runs.depth.study import Course, DepthStudy, depth_study
 from striate.runs.explain.shown import Told, nobody, some
@@ -43,10 +43,7 @@ def own_layers(run: Run) -> list[Snapshot]:
         part=part, preprocess=run.preprocess, batch_size=len(part), shuffle=False
     )
     x, y = next(made(0))
-    steps = int(run.manifest.get("epochs", 0)) * -(
-        -len(run.data.part("train")) // run.recipe.pictures_a_step
-    )
-    now = Snapshot(step=steps, levels=tuple(depth_profile(run.model, x, y, True)))
+    now = Snapshot(step=None, levels=tuple(depth_profile(run.model, x, y, True)))
     try:
         fresh = None if run.recipe.pretrained else run.fresh_model()
     except RunError:
@@ -107,7 +104,7 @@ def _first_layers(chains: dict[str, Course]) -> Curve:
         series=tuple(
             Series(
                 name=name,
-                x=tuple(float(s.step + 1) for s in one.snapshots),
+                x=sights(one.snapshots),
                 y=tuple(s.levels[0].gradient for s in one.snapshots),
             )
             for name, one in chains.items()
