@@ -163,7 +163,7 @@ class _Pictures:
         for epoch in count():
             draw = torch.Generator().manual_seed(1000 * self._seed + epoch)
             order = torch.randperm(len(self._y), generator=draw)
-            for index in order.split(BATCH):
+            for index in torch.split(order, BATCH):
                 yield self._x[index], self._y[index]
 
 
