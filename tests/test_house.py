@@ -150,8 +150,8 @@ FLAGS = {
     "--precision --preset --pretrained --quiet --resize --resume "
     "--rotate --save-every --scale --schedule --seed --shear "
     "--shift --split --std --sync-batch-norm --tensorboard "
-    "--test-fraction --test-view --trust --val-fraction --warp "
-    "--weight-decay --white --workers",
+    "--test-fraction --test-view --track-norms --trust --val-fraction "
+    "--warp --weight-decay --white --workers",
     "transfer": "--augment --background --batch-norm --batch-size --border --cache "
     "--cache-gb --class-weights --colour --compare --config --crop --cut --device "
     "--dropout --epochs --erase --fold --folds --fraction --freeze --grow --head "

@@ -7,6 +7,7 @@ from torch.nn import functional as F
 
 from strangers import STRANGERS, Reused, Unchanged, stranger
 from striate.core.errors import GeometryError
+from striate.look.depth.bends import bends, plane, profile
 from striate.look.depth.collapse import boundary, collapsed, polynomial, rings
 from striate.look.depth.profile import depth_profile, rate
 
@@ -138,3 +139,26 @@ def test_what_bends_a_boundary():
     assert deep < 0.62
     assert squares == 1
     assert bent > 0.99
+
+
+def test_a_plane_is_red_where_the_inner_ring_is():
+    """Squares draw a disc: red within, blue without, the points upon it."""
+    found = bends(300)
+    points, inner = rings(300)
+    drawn = plane(found[2].model, points, inner, side=120).astype(int)
+    middle, corner = drawn[60, 60], drawn[2, 2]
+    assert middle[0] > middle[2]
+    assert corner[2] > corner[0]
+    right = plane(lambda x: x[:, :1] * 9, points[:0], inner[:0], side=9).astype(int)
+    assert right[4, 8, 0] > right[4, 8, 2]  # to the right is red
+    up = plane(lambda x: x[:, 1:] * 9, points[:0], inner[:0], side=9).astype(int)
+    assert up[0, 4, 0] > up[0, 4, 2]  # the upper side is on top
+    one = plane(lambda x: x[:, :1] * 0, torch.tensor([[2.6, 2.6]]), inner[:1], side=9)
+    assert one[0, 8].tolist() == [120, 20, 18]
+
+
+def test_a_profile_runs_from_left_to_right():
+    places, odds = profile(lambda x: x[:, :1], 5)
+    assert places == sorted(places)
+    assert odds == sorted(odds)
+    assert odds[2] == 0.5

@@ -11,7 +11,10 @@ from striate.cli.train import add_settings, read_recipe
 from striate.core.errors import SettingError
 
 # The curve goes through fractions itself, deals each seed anew, and begins from noise.
-WITHOUT = ("fraction", "folds", "fold", "pretrained", "freeze", "trust")
+WITHOUT = (
+    *("fraction", "folds", "fold", "pretrained", "freeze", "trust"),
+    "track_norms",
+)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -49,7 +49,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--also",
         metavar="NAMES",
         help="of a run, with commas: set (evidence over the whole set), invariance "
-        "(pictures moved, pools exchanged)",
+        "(pictures moved, pools exchanged), depth (gradients by layer, chains trained "
+        "to compare), bend (why depth needs one)",
     )
     parser.add_argument("--weights", type=Path, metavar="FILE", help="for a name")
     parser.add_argument("--image-size", metavar="SIZE", help="side, or HEIGHTxWIDTH")
@@ -98,7 +99,7 @@ def _subject(options: argparse.Namespace) -> Subject:
 
 
 def _wish(options: argparse.Namespace) -> Wish:
-    from striate.runs.explain.shown import Wish
+    from striate.runs.explain.shown import Wish, nobody
 
     return Wish(
         target=_class(options.target),
@@ -107,7 +108,12 @@ def _wish(options: argparse.Namespace) -> Wish:
         layer=options.layer,
         seed=options.seed,
         also=tuple(options.also.split(",")) if options.also else (),
+        told=nobody if options.json else _tell,
     )
+
+
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def _class(word: str | None) -> str | int | None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 WITHOUT = (
     *("accumulate", "sync_batch_norm", "drop_path", "ema", "mixup", "cutmix"),
     *("save_every", "on_nonfinite", "layout", "compile", "precision"),
+    "track_norms",
 )
 
 

@@ -211,6 +211,9 @@ class Recipe:
     save_every: float = _setting(
         60.0, "seconds between checkpoints; 0: after each step", low=0, incidental=True
     )
+    track_norms: bool = _setting(
+        False, "write sizes of activations and gradients by layer", incidental=True
+    )
     on_nonfinite: str = _setting(
         "stop",
         "where a number becomes NaN or infinite",

@@ -25,8 +25,10 @@ from striate.engine.evaluate import evaluate
 from striate.engine.metrics import Score
 from striate.engine.ranks.ranks import Ranks
 from striate.engine.views import VIEWS
+from striate.look.depth.course import Snapshot
 from striate.models.catalogue import create_model
 from striate.runs import folder as names
+from striate.runs.depth.record import read_norms
 from striate.runs.folder import find_run
 from striate.runs.predictions import Predictions
 from striate.runs.recipe import Recipe, make_recipe
@@ -94,6 +96,11 @@ class Run:
             }
             for row in read_csv(self.path / names.RESULTS)
         ]
+
+    @property
+    def norms(self) -> list[Snapshot]:
+        """Return the layers by depth through training; empty where not kept."""
+        return read_norms(self.path)
 
     @cached_property
     def scores(self) -> dict[str, dict[str, Any]]:

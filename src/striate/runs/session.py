@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from striate.engine.timing import Timing
 from striate.engine.vault import Sealed, Vault
 from striate.runs import folder as names
 from striate.runs.blowup import Blowups
+from striate.runs.depth.record import Norms, norms_kept
 from striate.runs.display import Display
 from striate.runs.manifest import now
 from striate.runs.recipe import Recipe
@@ -139,6 +140,7 @@ def _sit(job: Job, sealed: Sealed | None, brake: float) -> Learnt:
         Timing(job.folder, len(at.history), before) as timing,
         _display(job) as display,
         boards(job.folder / names.TENSORBOARD, job.tensorboard, at.step) as board,
+        _norms(job, at) as norms,
         job.laps.watching(job.optimizer),
         chance_kept(),
         devices.flushed_denormals(),
@@ -153,6 +155,8 @@ def _sit(job: Job, sealed: Sealed | None, brake: float) -> Learnt:
             state = job.model, job.optimizer, keeper.at, job.average
             share_state(job.ranks, *state)
         keeper.save()
+        for one in norms:
+            one.begin(keeper.at.step)
         averaged = [job.average] if job.average else []
         watchers: tuple[Observer, ...] = (
             *averaged,
@@ -161,6 +165,7 @@ def _sit(job: Job, sealed: Sealed | None, brake: float) -> Learnt:
             keeper,
             display,
             *board,
+            *norms,
         )
         blowups = Blowups(job.folder, job.recipe, job.train, job.val, display.note)
         parts = job.laps.feeding(job.train), job.val, job.plan
@@ -175,12 +180,19 @@ def _sit(job: Job, sealed: Sealed | None, brake: float) -> Learnt:
             asked.signal = job.ranks.largest(asked.signal, "whether to stop")
             said = job.ranks.words(unread, "what could not be read")
             unread = list(dict.fromkeys(text for texts in said for text in texts))
+        for one in () if asked() else norms:
+            one.look(keeper.at.step)
         for text in unread:
             display.note(f"{text}; others of their batches were shown instead")
     job.inexact.extend(unread)
     if asked():
         raise _interrupted(job, keeper.at, asked)
     return Learnt(keeper.at.history, timing.seconds, job.laps)
+
+
+def _norms(job: Job, at: Position) -> AbstractContextManager[Sequence[Norms]]:
+    shown = job.model, job.train.part, job.val
+    return norms_kept(job.folder, *shown, at.step, wanted=job.recipe.track_norms)
 
 
 def _display(job: Job) -> Display:

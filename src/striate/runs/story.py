@@ -31,6 +31,7 @@ from striate.report.plots import save_curve, save_matrix
 from striate.report.words import percent
 from striate.runs import folder as names
 from striate.runs.auto import range_curve
+from striate.runs.depth.curves import course_blocks
 from striate.runs.gallery import cell_pictures, inside, most_wrong, part_pixels
 from striate.runs.predictions import Predictions
 from striate.runs.scorecard import class_table, confusion, headlines
@@ -52,8 +53,10 @@ def write_report(run: Run) -> Path:
     predictions = run.predictions(run.judged_part)
     score = predictions.score()
     page = _page(run, predictions, score)
-    for curve in _learning(run):
-        save_curve(curve, run.path / names.PLOTS / f"{curve.title.lower()}.png")
+    depth = [b for s in _norms(run) for b in s.blocks if isinstance(b, Curve)]
+    for curve in (*_learning(run), *depth):
+        name = curve.title.lower().replace(" ", "_")
+        save_curve(curve, run.path / names.PLOTS / f"{name}.png")
     plain = confusion(score, run.judged_part, {})
     if isinstance(plain, Matrix):
         save_matrix(plain, run.path / names.PLOTS / "confusion.png")
@@ -69,6 +72,7 @@ def _page(run: Run, predictions: Predictions, score: Score) -> Page:
         Section(title="Learning", blocks=_learning(run)),
         *plan_section(run.path),
         *rival_section(run.path),
+        *_norms(run),
         _answers(run, predictions, score, pixels),
         most_wrong(predictions, pixels),
         *inside(run, predictions, pixels),
@@ -191,6 +195,20 @@ def _learning(run: Run) -> tuple[Curve, ...]:
         return curves
     rows = [(float(row["lr"]), float(row["cost"])) for row in read_csv(path)]
     return (*curves, range_curve(rows, run.recipe.rate))
+
+
+def _norms(run: Run) -> list[Section]:
+    """Return layers by depth through training, where the run kept them."""
+    kept = run.norms
+    if not kept:
+        return []
+    lead = (
+        "Sizes by layer, of some training pictures without augmentation. Where "
+        "gradients vanish, layers stay as they were drawn."
+    )
+    return [
+        Section(title="Layers by depth", lead=lead, blocks=tuple(course_blocks(kept)))
+    ]
 
 
 def penalty_curve(run: Run) -> Curve:

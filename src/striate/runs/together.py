@@ -145,14 +145,17 @@ def check_together(recipe: Recipe, ranks: Ranks | None) -> None:
     """Refuse what several processes cannot do, such as batches too small for two each.
 
     Raises:
-        SettingError: The batch size is too small, or batch norms that exchange
-            statistics would have to be compiled.
+        SettingError: The batch size is too small, batch norms that exchange
+            statistics would have to be compiled, or norms by layer are wanted.
     """
     if recipe.compile == "on" and not may_compile(recipe, ranks):
         what = "batch norms that exchange their statistics cannot be compiled"
         fix = "use --compile off, or leave out --sync-batch-norm"
         raise SettingError(what, where="--compile", fix=fix)
     world = ranks.world if ranks else 1
+    if recipe.track_norms and world > 1:
+        what = f"norms by layer are kept in one process, and there are {world}"
+        raise SettingError(what, where="--track-norms", fix="leave it out")
     needed = 2 * world if world > 1 else 1
     if recipe.pictures_a_step < needed * recipe.accumulate and recipe.accumulate > 1:
         what = f"{recipe.batch_size} pictures a step are too few for "

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from striate.core.outputs import HeadOutputs, total_loss
 from striate.core.taps import untouched, visited
 from striate.look.capture import check_batch, forward
 from striate.look.evidence.question import logits_of
@@ -90,8 +91,7 @@ def depth_profile(
     ):
         model.train(training)
         given = x.detach().clone().requires_grad_()
-        scores = logits_of(forward(model, given.clone()))
-        cost = F.cross_entropy(scores, labels.to(scores.device))
+        cost = _cost(forward(model, given.clone()), labels)
         weights = {name: _weight(modules[name]) for name in weighted}
         free = {n: w for n, w in weights.items() if w is not None and w.requires_grad}
         found = torch.autograd.grad(cost, [given, *free.values()], allow_unused=True)
@@ -109,6 +109,14 @@ def depth_profile(
         )
         for depth, (call, size) in enumerate(kept, 1)
     ]
+
+
+def _cost(output: object, labels: Tensor) -> Tensor:
+    """Return the mean cost; in training some networks answer from lower heads too."""
+    if not isinstance(output, HeadOutputs):
+        output = logits_of(output)
+    top = output.logits if isinstance(output, HeadOutputs) else output
+    return total_loss(F.cross_entropy, output, labels.to(top.device))
 
 
 def _weight(module: nn.Module) -> nn.Parameter | None:

@@ -1,6 +1,6 @@
 """A digit moved by one pixel: how much of the picture changes, how much of its maps.
 
-The notes count 38 changed pixels in one digit, and 12 changed cells behind a
+The notes count 38 changed pixels in one digit of 28×28, and 12 changed cells behind a
 vertical-edge filter and 2×2 max pooling: 68 % fewer. Pooled maps have a quarter of the
 cells, so that much of it would come about by itself; hence the shares, and the same map
 with every other cell simply taken, beside the counts.
@@ -18,6 +18,9 @@ from striate.core.errors import GeometryError
 from striate.look.invariance.moves import shifted
 
 EDGE = ((-1.0, 0.0, 1.0),) * 3  # left to right, from dark to light
+NOTES = 38, 12  # what the notes count in one digit: at the input, and pooled
+NOTES_SIDE = 28  # pixels
+INPUT, POOLED, TAKEN = "picture", "max pool", "every other"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,9 +43,32 @@ class Changed:
         return float(self.counts.double().mean())
 
     @property
+    def deviation(self) -> float:
+        """From picture to picture."""
+        return float(self.counts.double().std(correction=0))
+
+    @property
     def share(self) -> float:
         """Of all cells."""
         return self.mean / self.cells
+
+
+def sized(pictures: Tensor, side: int = NOTES_SIDE) -> Tensor:
+    """Bring grey pictures to a square size, by bilinear sampling.
+
+    Shapes:
+        (N, H, W) → (N, side, side)
+
+    Example:
+        >>> sized(torch.full((1, 8, 8), 0.5)).shape
+        torch.Size([1, 28, 28])
+    """
+    if pictures.shape[1:] == (side, side):
+        return pictures
+    size = side, side
+    return F.interpolate(
+        pictures[:, None], size, mode="bilinear", align_corners=False, antialias=True
+    )[:, 0]
 
 
 def one_pixel(pictures: Tensor) -> list[Changed]:
@@ -70,23 +96,33 @@ def one_pixel(pictures: Tensor) -> list[Changed]:
         shape = "×".join(map(str, pictures.shape))
         what = f"needs grey pictures of at least 4×4, got {shape}"
         raise GeometryError(what, fix="give (pictures, height, width)")
+    there, gone = stages(pictures)
+    return [
+        Changed(
+            stage=stage,
+            cells=before[0].numel(),
+            counts=(before != gone[stage]).flatten(1).sum(1),
+        )
+        for stage, before in there.items()
+    ]
+
+
+def stages(pictures: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Return the maps of pictures as they are, and one pixel further right, by stage.
+
+    Shapes:
+        (N, H, W) → each (N, height, width)
+    """
     ink = (pictures > 0.5).float()[:, None]
-    moved = shifted(ink, 0, 1)
-    return [
-        Changed(stage=stage, cells=there[0].numel(), counts=_differing(there, gone))
-        for (stage, there), (_, gone) in zip(_stages(ink), _stages(moved), strict=True)
-    ]
+    return _maps(ink), _maps(shifted(ink, 0, 1))
 
 
-def _stages(ink: Tensor) -> list[tuple[str, Tensor]]:
+def _maps(ink: Tensor) -> dict[str, Tensor]:
     edges = F.conv2d(ink, torch.tensor(EDGE)[None, None]).relu()
-    return [
-        ("picture", ink),
-        ("edges", edges),
-        ("max pool", F.max_pool2d(edges, 2)),
-        ("every other", edges[:, :, :-1:2, :-1:2]),
-    ]
-
-
-def _differing(a: Tensor, b: Tensor) -> Tensor:
-    return (a != b).flatten(1).sum(1)
+    found = {
+        INPUT: ink,
+        "edges": edges,
+        POOLED: F.max_pool2d(edges, 2),
+        TAKEN: edges[:, :, :-1:2, :-1:2],
+    }
+    return {stage: maps[:, 0] for stage, maps in found.items()}

@@ -12,16 +12,17 @@ from torch import Tensor, nn
 
 from striate.core.errors import SettingError
 from striate.core.files import write_bytes, write_json, write_text
-from striate.core.findings import Images, Page, Picture
+from striate.core.findings import Curve, Images, Page, Picture
 from striate.core.spec import Labels
 from striate.look.evidence.evidence import Evidence, evidence
 from striate.look.evidence.question import Class
 from striate.look.spatial import AUTO
 from striate.report.html import render
+from striate.report.plots import save_curve
 from striate.runs.explain.page import story
 from striate.runs.explain.shown import Wish, own_pictures, read
 from striate.runs.explain.subject import Subject
-from striate.runs.folder import EXPLAINED, REPORT, new_folder
+from striate.runs.folder import EXPLAINED, PLOTS, REPORT, new_folder
 from striate.runs.run import Run
 
 
@@ -115,7 +116,8 @@ def explain_pictures(
 ) -> Explanation:
     """Explain pictures, or a run's surest and worst answers, into a folder.
 
-    The folder holds `report.html`, `explain.json` and `pictures/`. Nothing is written
+    The folder holds `report.html`, `explain.json`, `pictures/`, and the charts in
+    `plots/`. Nothing is written
     before everything is computed.
 
     Raises:
@@ -128,8 +130,25 @@ def explain_pictures(
         write_json(folder / EXPLAINED, {"made_by": "striate explain", **data})
         for name, picture in _pictures(page):
             write_bytes(folder / "pictures" / name, picture.png)
+        for name, curve in _curves(page):
+            save_curve(curve, folder / PLOTS / name)
         write_text(folder / REPORT, render(page))
     return Explanation(folder=folder, page=page, data=data)
+
+
+def _curves(page: Page) -> list[tuple[str, Curve]]:
+    """Return every chart of a page with a file name of its own."""
+    found = [
+        block
+        for section in page.sections
+        for block in section.blocks
+        if isinstance(block, Curve)
+    ]
+    return [(f"{i:02d}-{_slug(one.title)}.png", one) for i, one in enumerate(found, 1)]
+
+
+def _slug(words: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", words.lower()).strip("-")[:60]
 
 
 def _pictures(page: Page) -> list[tuple[str, Picture]]:
@@ -139,7 +158,6 @@ def _pictures(page: Page) -> list[tuple[str, Picture]]:
         for block in section.blocks:
             if isinstance(block, Images):
                 for one in block.pictures:
-                    words = f"{section.title} {block.title} {one.caption}".lower()
-                    slug = re.sub(r"[^a-z0-9]+", "-", words).strip("-")[:60]
+                    slug = _slug(f"{section.title} {block.title} {one.caption}")
                     found.append((f"{number:02d}-{len(found):03d}-{slug}.png", one))
     return found

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from math import sqrt
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from striate.core.errors import GeometryError
@@ -14,9 +13,9 @@ from striate.core.findings import Block, Cell, Column, Curve, Section, Series, T
 from striate.data.batches import Batches
 from striate.data.part import Part
 from striate.look.invariance.moves import MOVES, move_of
-from striate.look.invariance.one_pixel import one_pixel
 from striate.look.invariance.response import OUTPUT, Response, respond
 from striate.look.spatial import calls_of
+from striate.runs.explain.one_pixel import one_pixel_blocks
 from striate.runs.explain.pooling import POOLS, last_dense, refit, with_pool
 from striate.runs.explain.shown import some
 from striate.runs.gallery import evenly
@@ -50,8 +49,8 @@ def invariance_section(run: Run) -> tuple[Section, dict[str, Any]]:
         "pools": {kind: _plain(each) for kind, each in pools.items()},
     }
     if part.pixels.shape[-1] == 1:
-        pixel, data["one_pixel"] = _one_pixel(part)
-        blocks.append(pixel)
+        found_there, data["one_pixel"] = one_pixel_blocks(run.data)
+        blocks += found_there
     lead = (
         f"{len(part)} {run.judged_part} pictures, moved by growing amounts. Accuracy "
         "says what is right, consistency what stays the answer it was; the distance "
@@ -170,31 +169,6 @@ def _pool_blocks(pools: dict[str, Response]) -> list[Block]:
         Table(title="Other pools", columns=columns, rows=tuple(rows), note=note),
         curve,
     ]
-
-
-def _one_pixel(part: Part) -> tuple[Table, dict[str, float]]:
-    """Repeat the notes' experiment over pictures: brighter than half is ink."""
-    grey = torch.stack([part.pixels[i] for i in range(len(part))])[..., 0].float() / 255
-    found = one_pixel(grey)
-    first = found[0].mean or 1.0
-    columns = (
-        Column(title="Where", key="stage"),
-        Column(title="Cells", kind="integer", key="cells"),
-        Column(title="Changed", kind="number", key="changed"),
-        Column(title="against the picture", kind="percent", key="less"),
-        Column(title="of its cells", kind="percent", key="share"),
-    )
-    rows: tuple[tuple[Cell, ...], ...] = tuple(
-        (one.stage, one.cells, round(one.mean, 1), one.mean / first - 1, one.share)
-        for one in found
-    )
-    note = (
-        "Black and white, one pixel to the right; a vertical-edge filter, then 2×2 "
-        "max pooling. Pooling leaves a quarter of the cells: taking every other cell "
-        "does too and says how much of the fall that alone makes."
-    )
-    table = Table(title="One pixel to the right", columns=columns, rows=rows, note=note)
-    return table, {one.stage: one.mean for one in found}
 
 
 def _plain(found: Response) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The layers of an explanation: fields, filters, maps, patches, selectivity."""
+"""The layers of an explanation: fields, patches, selectivity, statistics."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from striate.audit.sight import Sight
 from striate.core.errors import StriateError
 from striate.core.findings import (
     Block,
+    Cell,
     Column,
     Curve,
     Images,
-    Picture,
     Prose,
     Section,
     Series,
@@ -23,20 +23,19 @@ from striate.core.findings import (
 )
 from striate.data.batches import Batches
 from striate.data.part import Part
-from striate.look.activations import SHOWN, map_sheet
 from striate.look.capture import captured
 from striate.look.effective import HELD, unit_field
-from striate.look.filters import filter_tiles, first_convolution
 from striate.look.patches import Habits, Spot, habits
 from striate.look.raster import enlarge, framed, overlay, picture, tile
 from striate.look.spatial import calls_of, place
 from striate.look.statistics import activation_statistics
+from striate.runs.explain.flow import flow_section
 from striate.runs.explain.shown import Shown, Wish, some
 from striate.runs.explain.subject import Subject
 from striate.runs.gallery import evenly
 
 SIDE = 196
-LAYERS = 8  # layers whose maps or patches are drawn
+LAYERS = 12  # layers whose patches are drawn
 CHANNELS = 6  # channels of a layer whose patches are drawn
 PATCH = 48  # pixels a patch is drawn high, at least
 LOOKED_AT = 1000  # pictures of the data searched for patches
@@ -118,33 +117,11 @@ def layer_sections(subject: Subject, one: Shown) -> list[Section]:
     shapes = calls_of(subject.model, one.x)
     maps = [c for c, s in shapes.items() if len(s) == 3 and s[1] * s[2] > 1]
     inner = [c for c in maps if not any(o.startswith(f"{c}.") for o in maps)]
-    sections = [_maps(subject, one, evenly(inner, LAYERS), len(inner))]
+    sections = [flow_section(subject.model, one.x, inner)]
     if subject.run is not None:
         sections.append(_habits(subject, inner))
     sections.append(_table(subject, one))
     return sections
-
-
-def _maps(subject: Subject, one: Shown, calls: Sequence[str], count: int) -> Section:
-    blocks: list[Block] = []
-    first = first_convolution(subject.model)
-    if first is not None:
-        name, module = first
-        tiles = filter_tiles(module.weight)
-        columns = 16 if module.weight.shape[1] in (1, 3) else 4
-        sheet = picture(tile(tiles, columns), name, f"{len(tiles)} filters")
-        blocks.append(Images(title="First filters", pictures=(sheet,)))
-    sheets: list[Picture] = []
-    for call in calls:  # one layer at a time: memory holds one layer's maps
-        stack = next(captured(subject.model, [one.x], [call]))[call][0].float().cpu()
-        shown = min(len(stack), SHOWN)
-        detail = f"{shown} of {len(stack)} channels"
-        words = f"{call} · {shape_text(tuple(stack.shape))}"
-        sheets.append(picture(map_sheet(stack), words, detail))
-    title = f"Maps, {len(sheets)} of {count} layers" if len(sheets) < count else "Maps"
-    blocks.append(Images(title=title, pictures=tuple(sheets)))
-    lead = "The first picture on its way through, low layers first."
-    return Section(title="Filters and maps", lead=lead, blocks=tuple(blocks))
 
 
 def _habits(subject: Subject, calls: Sequence[str]) -> Section:
@@ -156,9 +133,9 @@ def _habits(subject: Subject, calls: Sequence[str]) -> Section:
         part=part, preprocess=subject.preprocess, batch_size=64, shuffle=False
     )
     found = habits(subject.model, batches(0), calls, len(run.labels))
-    chosen = evenly(found, LAYERS // 2)
+    chosen = evenly(found, LAYERS)
     sights = _sights(subject)
-    blocks: list[Block] = [_curve(found)]
+    blocks: list[Block] = [_curve(found), _numbers(found, run.labels.names)]
     for one in chosen:
         sight = sights.get(one.call)
         box = sight.box if sight is not None else _whole(part)
@@ -190,6 +167,43 @@ def _curve(found: Sequence[Habits]) -> Curve:
         series=(series,),
         note=names if len(found) <= 2 * LAYERS else "",
     )
+
+
+def _numbers(found: Sequence[Habits], labels: Sequence[str]) -> Table:
+    columns = (
+        Column(title="Layer", kind="code", key="layer"),
+        Column(title="Channels", kind="integer", key="channels", rank=1),
+        Column(title="Selectivity", kind="number", key="mean"),
+        Column(
+            title="Above a half",
+            kind="share",
+            key="selective",
+            hint="channels that answer a class three times as strongly as the others",
+        ),
+        Column(title="Most", kind="number", key="most", rank=2),
+        Column(title="for", key="favourite", rank=2),
+        Column(
+            title="Silent",
+            kind="integer",
+            key="silent",
+            hint="channels that are never above zero",
+        ),
+    )
+    rows = tuple(_row(one, labels) for one in found)
+    return Table(title="Selectivity in numbers", columns=columns, rows=rows)
+
+
+def _row(one: Habits, labels: Sequence[str]) -> tuple[Cell, ...]:
+    known = one.selectivity.nan_to_num(-1)
+    heard = one.selectivity[~one.selectivity.isnan()]
+    count, best = len(known), int(known.argmax())
+    if not len(heard):
+        return one.call, count, None, None, None, None, count
+    share = float((heard > 0.5).double().mean())
+    top = float(known[best])
+    favourite = labels[one.favourites[best]]
+    silent = count - len(heard)
+    return one.call, count, float(heard.mean()), share, top, favourite, silent
 
 
 def _patches(one: Habits, part: Part, box: BoxOf, labels: Sequence[str]) -> Images:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,11 +32,14 @@ from striate.look.ledger.shares import shares
 from striate.look.raster import enlarge, overlay, picture
 from striate.report.plain import records
 from striate.report.words import percent
+from striate.runs.depth.bend import bend_section
+from striate.runs.depth.page import depth_section
 from striate.runs.explain.invariance import invariance_section
 from striate.runs.explain.layers import field_section, layer_sections
-from striate.runs.explain.shown import Shown, Wish
+from striate.runs.explain.shown import Shown, Told, Wish
 from striate.runs.explain.subject import Subject
 from striate.runs.explain.whole import whole_section
+from striate.runs.run import Run
 
 SIDE = 196  # pixels a picture of evidence is drawn high, at least
 TOP = 3  # answers shown
@@ -119,7 +122,13 @@ def story(
     return page, {"network": subject.name, "pictures": data, **found}
 
 
-ALSO = {"set": whole_section, "invariance": invariance_section}
+Also = Callable[[Run, Told], tuple[Section, dict[str, Any]]]
+ALSO: dict[str, Also] = {
+    "set": lambda run, told: whole_section(run),
+    "invariance": lambda run, told: invariance_section(run),
+    "depth": depth_section,
+    "bend": lambda run, told: bend_section(run),
+}
 
 
 def _also(subject: Subject, wish: Wish) -> tuple[list[Section], dict[str, Any]]:
@@ -134,7 +143,7 @@ def _also(subject: Subject, wish: Wish) -> tuple[list[Section], dict[str, Any]]:
     sections, data = [], {}
     for name in wish.also:
         assert subject.run is not None  # noqa: S101 - refused above
-        section, data[name] = ALSO[name](subject.run)
+        section, data[name] = ALSO[name](subject.run, wish.told)
         sections.append(section)
     return sections, data
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,7 +22,13 @@ from striate.runs.run import Run
 
 METHODS = (AUTO, "occlusion", "integrated")
 MOST = 6  # pictures on a page
-ALSO = ("set", "invariance")
+ALSO = ("set", "invariance", "depth", "bend")
+
+Told = Callable[[str], None]
+
+
+def nobody(line: str) -> None:
+    """Tell nobody what takes long."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +45,9 @@ class Wish:
             the strongest of the evidence's layer where None.
         seed: Of the trust marks.
         also: Parts that take longer, of a run: `set` (evidence over the whole set),
-            `invariance` (pictures moved, pools exchanged).
+            `invariance` (pictures moved, pools exchanged), `depth` (gradients by
+            layer, chains trained to compare), `bend` (why depth needs one).
+        told: Gets a line now and then from what takes long.
 
     Raises:
         UnknownNameError: A part of the page has no such name.
@@ -52,6 +60,7 @@ class Wish:
     unit: tuple[str, tuple[int, ...]] | None = None
     seed: int = 0
     also: tuple[str, ...] = ()
+    told: Told = field(default=nobody, repr=False)
 
     def __post_init__(self) -> None:
         for name in self.also:

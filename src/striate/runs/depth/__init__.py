@@ -1,0 +1,1 @@
+"""What does depth do while a network learns? Norms by layer, and chains to compare."""
