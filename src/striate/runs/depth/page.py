@@ -148,7 +148,9 @@ def _table(study: DepthStudy) -> Table:
             key="first",
             hint="gradient of the first layer over that of the last, at initialisation",
         ),
-        Column(title="trained", kind="number", key="end", hint="the same at the end"),
+        Column(
+            title="after training", kind="number", key="end", hint="the same at the end"
+        ),
         Column(title="Accuracy", kind="percent", key="accuracy"),
         Column(title="Rate", kind="number", key="lr", rank=2),
     )
