@@ -225,7 +225,7 @@ def test_stopped_astray_or_dead_before_the_first_exchange(
     assert seconds < 15 + STARTING
     said = [(launcher.said / f"said-{rank}.txt").read_text() for rank in (0, 1)]
     assert words in said[0]
-    assert "rank 1 (process" in said[0] or "rank 1: " in said[0]
+    assert "rank 1" in said[0]
     if fault.startswith("stop"):
         assert "faulty_rank.py" in said[1].partition("most recent call first")[2]
 
