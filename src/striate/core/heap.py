@@ -32,8 +32,8 @@ def keep_freed() -> None:
 def give_back_freed() -> None:
     """Give the system what has been freed, unless it is to be kept.
 
-    Batches of a long epoch leave holes in the heap, a few more with every thousand. A
-    call takes about a millisecond.
+    Batches of a long epoch leave holes in the heap, a few more with every thousand.
+    After every fourth batch it costs nothing that could be measured.
     """
     if not _kept.is_set():
         _c_function("malloc_trim")(0)
