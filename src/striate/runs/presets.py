@@ -32,8 +32,8 @@ _SWIFTLY: dict[str, Any] = {
 
 PRESETS.add("fashion-swift")(
     Preset(
-        claim="test accuracy 91.61 ± 0.12 % over 3 seeds, 29 s after a cold start on two "
-        "cores",
+        claim="test accuracy 91.61 ± 0.12 % over 3 seeds, 29 s after a cold start on "
+        "two cores",
         settings=_SWIFTLY | {"model": "swift", "epochs": 3},
     )
 )
