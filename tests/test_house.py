@@ -154,7 +154,7 @@ FLAGS = {
     "--warp --weight-decay --white --workers",
     "transfer": "--augment --background --batch-norm --batch-size --border --cache "
     "--cache-gb --class-weights --colour --compare --config --crop --cut --device "
-    "--dropout --epochs --erase --fold --folds --fraction --freeze --grow --head "
+    "--dropout --epochs --erase --fold --folds --fraction --freeze --head "
     "--image-size --in-chans --jpeg --json --label-smoothing --lr --lr-decay --mean "
     "--mirror --model --momentum --normalise --optimizer --out --overwrite "
     "--patience --preset --pretrained --quiet --resize --rotate --scale --schedule "

@@ -113,8 +113,15 @@ def children():
     return found
 
 
-def test_a_killed_process_is_named_and_leaves_no_orphan(photos):
+def test_a_killed_process_is_named_and_leaves_no_orphan(photos, monkeypatch):
     before = set(children())
+    decode = lazy.file_to_input
+
+    def slowly(payload, preprocess):
+        time.sleep(0.2)  # or the other process has done it all before death is noticed
+        return decode(payload, preprocess)
+
+    monkeypatch.setattr(lazy, "file_to_input", slowly)
     made = workers.decoded_by_workers(
         lazily(photos, workers=2), torch.arange(24).split(1), start="fork"
     )

@@ -181,6 +181,8 @@ def test_what_is_refused(striate, words, source):
     assert "no head is called 'svm'" in striate(*words, "--head", "svm").err
     assert "is not found out here" in striate(*words, "--lr", "auto").err
     assert "everything is frozen" in striate(*words, "--freeze", "head").err
+    Path("loop.yaml").write_text("ema: 0.9\n")
+    assert "ema would do nothing" in striate(*words, "--config", "loop.yaml").err
     assert striate(*words, "--out", "run").code == 0
     said = striate("train", "--resume", "run")
     assert "no steps to resume" in said.err

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from striate.cli.train import add_settings, read_recipe
+from striate.runs.recipe import LOOP_ONLY
 
 if TYPE_CHECKING:
     from striate.data.image_data import ImageData
@@ -16,18 +17,12 @@ if TYPE_CHECKING:
     from striate.runs.transfer.plan import Proposal
     from striate.runs.transfer.wanted import Wanted
 
-# Of the loop and of processes that learn together, which a head is too quick for.
-WITHOUT = (
-    *("accumulate", "sync_batch_norm", "drop_path", "ema", "mixup", "cutmix"),
-    *("save_every", "on_nonfinite", "layout", "compile", "precision"),
-    "track_norms",
-)
-
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the settings that a head has, what is reused, and the run folder's flags."""
     parser.usage = "striate transfer DATA --model NAME --pretrained WEIGHTS [settings]"
-    add_settings(parser, without=WITHOUT)
+    mixing = "mixup", "cutmix"  # and a feature is of one picture
+    add_settings(parser, without=(*LOOP_ONLY, *mixing))
     parser.add_argument(
         "--cut",
         metavar="LAYER",

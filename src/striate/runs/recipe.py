@@ -34,6 +34,12 @@ SHAPES = {
 SCHEDULE_NAMES = ("one_cycle", "cosine", "step", "constant")
 VIEW_NAMES = ("plain", "mirror")
 NONFINITE_ANSWERS = ("stop", "skip", "lower-lr")
+# Of the loop that shows pictures, and of processes that learn together: nothing that
+# learns from features has them.
+LOOP_ONLY = (
+    *("accumulate", "sync_batch_norm", "drop_path", "ema", "grow", "save_every"),
+    *("on_nonfinite", "layout", "compile", "precision", "track_norms"),
+)
 
 
 def _augment(name: str) -> Any:

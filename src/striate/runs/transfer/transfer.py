@@ -13,6 +13,7 @@ from torch import nn
 
 from striate.core.errors import SettingError, StorageError, StriateError
 from striate.core.files import hash_file, read_json, write_csv, write_json
+from striate.core.settings import flag
 from striate.data.image_data import ImageData
 from striate.data.scan import Tick
 from striate.engine.checkpoint import save_weights
@@ -24,7 +25,7 @@ from striate.runs import folder as names
 from striate.runs.manifest import now, update_manifest
 from striate.runs.predictions import Predictions
 from striate.runs.prepare import build, load_recipe, place, resolve, write_inputs
-from striate.runs.recipe import AUTO, AUTOMATIC, Recipe
+from striate.runs.recipe import AUTO, AUTOMATIC, LOOP_ONLY, Recipe
 from striate.runs.run import Run, score_dict
 from striate.runs.story import write_report
 from striate.runs.transfer.features import Featured, featured
@@ -129,7 +130,12 @@ def _check(recipe: Recipe) -> None:
     for name in AUTOMATIC:
         if getattr(recipe, name) == AUTO:
             what = f"{name} is not found out here: a head learns in seconds"
-            raise SettingError(what, where=f"--{name.replace('_', '-')}", fix="name it")
+            raise SettingError(what, where=flag(name), fix="name it")
+    usual = Recipe(data=recipe.data)
+    for name in LOOP_ONLY:
+        if getattr(recipe, name) != getattr(usual, name):
+            what = f"{name} would do nothing: what learns from features has none"
+            raise SettingError(what, where=flag(name), fix="leave it out")
 
 
 def _notes(cut: Cut, recipe: Recipe, wanted: Wanted) -> list[str]:
