@@ -5,11 +5,21 @@ from __future__ import annotations
 import csv
 import importlib.util
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 
+import numpy as np
+from sklearn.metrics import (
+    balanced_accuracy_score,
+    f1_score,
+    log_loss,
+    roc_auc_score,
+)
 from sklearn.model_selection import StratifiedShuffleSplit
+
+from striate.runs.run import Run
 
 PUBLISHED = "paper (Deitsch et al. 2019): SVM 82.44 %, fine-tuned VGG-19 88.42 %"
 LEAK = (
@@ -32,6 +42,25 @@ class Cell:
         return "defect" if float(self.probability) >= 0.5 else "sound"
 
 
+def figures(run: Run) -> dict[str, float]:
+    """Return what a run came to on its test part: defect against sound.
+
+    Of more classes than two, those whose names begin with `defect` are one.
+    """
+    said = run.predictions("test")
+    mine = [name.startswith("defect") for name in run.labels.names]
+    odds = said.probabilities[:, mine].sum(1).clip(1e-7, 1 - 1e-7)
+    truth = np.array(mine)[said.truth]
+    answer = odds > 0.5
+    return {
+        "accuracy": float((answer == truth).mean()),
+        "balanced": float(balanced_accuracy_score(truth, answer)),
+        "f1": float(f1_score(truth, answer)),
+        "auc": float(roc_auc_score(truth, odds)),
+        "cost": float(log_loss(truth, odds)),
+    }
+
+
 def cells() -> list[Cell]:
     """Return all cells of the installed package."""
     found = importlib.util.find_spec("elpv_dataset")
@@ -51,10 +80,16 @@ def splits(every: list[Cell], count: int) -> Iterator[tuple[int, set[int]]]:
         yield seed, set(test.tolist())
 
 
-def write_table(every: list[Cell], test: set[int], path: Path) -> None:
+def write_table(
+    every: list[Cell],
+    test: set[int],
+    path: Path,
+    called: Callable[[Cell], str] = attrgetter("label"),
+) -> None:
     """Write a split as a table; validation is dealt from the training part."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(("image_path", "label", "split"))
         for i, cell in enumerate(every):
-            writer.writerow((cell.path, cell.label, "test" if i in test else "train"))
+            part = "test" if i in test else "train"
+            writer.writerow((cell.path, called(cell), part))

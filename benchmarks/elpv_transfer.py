@@ -14,11 +14,9 @@ import tempfile
 import time
 from pathlib import Path
 
-import numpy as np
 import torch
-from sklearn.metrics import f1_score, roc_auc_score
 
-from elpv_cells import LEAK, PUBLISHED, cells, splits, write_table
+from elpv_cells import LEAK, PUBLISHED, cells, figures, splits, write_table
 from record import mean_deviation, save
 from striate.runs.recipe import Recipe
 from striate.runs.run import Run
@@ -27,22 +25,6 @@ from striate.runs.transfer.wanted import Wanted
 
 COLUMNS = "| split | accuracy | balanced | F1 defect | ROC-AUC | cost | penalty | s |"
 VAL = 0.05  # of the training part is set aside; the head does not need it
-
-
-def figures(run: Run) -> dict[str, float]:
-    """Return what a run came to on its test part."""
-    said = run.predictions("test")
-    defect = run.labels.index("defect")
-    truth = (said.truth == defect).astype(int)
-    answer = (said.predicted == defect).astype(int)
-    score = run.scores["test"]
-    return {
-        "accuracy": score["accuracy"],
-        "balanced": score["balanced_accuracy"],
-        "f1": float(f1_score(truth, answer)),
-        "auc": float(roc_auc_score(truth, said.probabilities[:, defect])),
-        "cost": float(np.mean(said.losses)),
-    }
 
 
 def one(table: Path, folder: Path, seed: int, options: argparse.Namespace) -> Run:

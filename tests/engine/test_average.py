@@ -7,10 +7,12 @@ import torch
 from torch import nn
 
 from rig import Rig, network
+from striate.core.device import flushed_denormals
 from striate.core.errors import WeightsError
 from striate.engine.average import Average
 from striate.engine.checkpoint import read_weights
 from striate.engine.position import StepDone
+from striate.transfer.freeze import freeze, frozen
 
 
 def done(step, loss=1.0):
@@ -72,3 +74,19 @@ def test_an_average_of_another_network_is_refused():
     average = Average(nn.Linear(2, 2), decay=0.5)
     with pytest.raises(WeightsError, match="another network"):
         average.load_state_dict({"weight": torch.zeros(3, 2), "bias": torch.zeros(2)})
+
+
+def test_what_is_frozen_stays_as_it_is_to_the_bit():
+    """Weights of ImageNet hold numbers that flushed arithmetic takes for 0."""
+    model = network()
+    with torch.no_grad():
+        for tensor in (model[0].weight, model[1].running_mean):
+            tensor.view(-1)[0] = 1e-40
+    freeze(model, "[01]")
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    average = Average(model.train(), decay=0.5)
+    with flushed_denormals():
+        average.on_step(done(3))
+    assert frozen(average.model).parameters
+    for name, value in average.state_dict().items():
+        assert value.numpy().tobytes() == before[name].numpy().tobytes(), name

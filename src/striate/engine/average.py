@@ -24,7 +24,8 @@ class Average:
     (Polyak & Juditsky 1992; Tan & Le 2019 for networks with batch norm). The running
     means and variances of batch norms are averaged alike: they belong to the averaged
     weights, as near as the weights lie together, and no pass over the pictures is
-    needed. Counters are copied.
+    needed. Counters are copied, and so is what is frozen: to the bit, also numbers too
+    small for arithmetic that flushes denormals.
 
     Args:
         model: The network that learns; `self.model` is the average of it.
@@ -54,8 +55,9 @@ class Average:
         kept = min(self._decay, (1 + k) / (10 + k))
         mine, theirs = [], []
         own = self.model.state_dict(keep_vars=True)
+        moving = _moving(self._learning)
         for name, tensor in self._learning.state_dict(keep_vars=True).items():
-            if tensor.is_floating_point():
+            if id(tensor) in moving and tensor.is_floating_point():
                 mine.append(own[name])
                 theirs.append(tensor)
             else:
@@ -76,3 +78,10 @@ class Average:
             WeightsError: They are of another network.
         """
         put_weights(self.model, dict(tensors), FILE)
+
+
+def _moving(model: nn.Module) -> set[int]:
+    """Return which tensors of a network that is learning may change."""
+    learnt = {id(p) for p in model.parameters() if p.requires_grad}
+    busy = (module for module in model.modules() if module.training)
+    return learnt | {id(b) for m in busy for b in m.buffers(recurse=False)}
