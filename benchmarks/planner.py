@@ -25,7 +25,7 @@ import torch
 from elpv_cells import LEAK, cells, splits, write_table
 from record import save
 from speeds import speeds
-from striate.core.device import keep_freed_memory
+from striate.core.heap import keep_freed
 from striate.data.image_data import ImageData
 from striate.runs.prepare import build, load_recipe, place, resolve
 from striate.runs.recipe import Recipe
@@ -149,7 +149,7 @@ def main() -> None:
     parser.add_argument("--plan-only", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    keep_freed_memory()
+    keep_freed()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         recipe = SETS[options.set](folder, options)

@@ -10,7 +10,14 @@ from striate.engine.position import EpochDone
 from striate.transfer.cut import cut_at, probe
 from striate.transfer.freeze import freeze, frozen, hold_statistics
 from striate.transfer.ladder import stages
-from striate.transfer.tuning import FROZEN, Depth, Thaw, Tuning, learning
+from striate.transfer.tuning import (
+    FROZEN,
+    Depth,
+    Thaw,
+    Tuning,
+    adapt_statistics,
+    learning,
+)
 
 
 def network():
@@ -121,3 +128,33 @@ def test_what_cannot_be():
             Tuning(**wrong)
     with pytest.raises(UnknownNameError, match="no batch-norm mode is called 'of'"):
         Tuning(batch_norm="of")
+
+
+def test_norms_adapt_before_anything_learns():
+    """What is judged then is what a step would see, dropout aside."""
+    draw = torch.Generator().manual_seed(0)
+    x = torch.randn(64, 3, 5, 5, generator=draw) * 4 + 9
+    tail = nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+    tail.append(nn.Dropout(0.5))
+    before = [parameter.clone() for parameter in tail.parameters()]
+    assert adapt_statistics(tail.train(), x.split(32)) == 2
+    assert [module.training for module in tail] == [True] * 4
+    assert [tail[0].momentum, tail[2].momentum] == [0.1, 0.1]
+    assert all(map(torch.equal, before, tail.parameters()))
+    means = torch.stack([part.mean((0, 2, 3)) for part in x.split(32)]).mean(0)
+    assert torch.allclose(tail[0].running_mean, means, rtol=1e-6)
+    with torch.no_grad():
+        judged, seen = tail.eval()(x), tail[:3].train()(x)
+    assert (judged - seen).abs().max() < 0.05
+
+
+def test_held_norms_do_not_adapt():
+    tail = nn.Sequential(nn.BatchNorm2d(1), nn.BatchNorm2d(1))
+    freeze(tail, "0")
+    x = torch.full((2, 1, 2, 2), 7.0)
+    assert adapt_statistics(tail, [x]) == 1
+    assert [norm.running_mean.item() for norm in tail] == [0, 7]
+    hold_statistics(tail)
+    assert adapt_statistics(tail, [x * 2]) == 0
+    assert tail[1].running_mean.item() == 7
+    assert adapt_statistics(nn.BatchNorm2d(1, track_running_stats=False), [x]) == 0

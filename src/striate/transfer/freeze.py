@@ -113,10 +113,21 @@ def hold_statistics(module: nn.Module) -> int:
         (1, False, True)
     """
     norms = [m for m in module.modules() if isinstance(m, _BatchNorm)]
-    held = [norm for norm in norms if norm.running_mean is not None]
-    for norm in held:
+    counting = [norm for norm in norms if norm.running_mean is not None]
+    for norm in counting:
         _hold(norm)
-    return len(held)
+    return len(counting)
+
+
+def held(module: nn.Module) -> bool:
+    """Say whether a module stays in evaluation mode, on its own, in every loop.
+
+    Example:
+        >>> norm = nn.BatchNorm2d(2)
+        >>> held(norm), hold_statistics(norm), held(norm)
+        (False, 1, True)
+    """
+    return "train" in module.__dict__
 
 
 def unfreeze(model: nn.Module, patterns: str | Sequence[str] = "*") -> None:
@@ -184,7 +195,7 @@ def _still(model: nn.Module) -> Iterator[tuple[str, str, Tensor, bool]]:
         for name, parameter in module.named_parameters(recurse=False):
             if not parameter.requires_grad:
                 yield where, name, parameter, True
-        if "train" in module.__dict__:
+        if held(module):
             for name, buffer in module.named_buffers(recurse=False):
                 yield where, name, buffer, False
 

@@ -8,16 +8,18 @@ learn one after the other, from the head down (their "gradual unfreezing").
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from striate.core.errors import SettingError
 from striate.core.registry import unknown
 from striate.engine.position import EpochDone, StepDone
 from striate.transfer.cut import Cut
-from striate.transfer.freeze import freeze, hold_statistics, unfreeze
+from striate.transfer.freeze import freeze, held, hold_statistics, unfreeze
 from striate.transfer.ladder import Stage
 
 ADAPTING, FROZEN = "adapting", "frozen"
@@ -84,6 +86,48 @@ def learning(model: nn.Module, stages: Sequence[Stage], cut: Cut) -> tuple[Stage
         if mine:
             found.append(Stage(name=stage.name, layers=mine))
     return tuple(found)
+
+
+def adapt_statistics(tail: nn.Module, batches: Iterable[Tensor]) -> int:
+    """Let batch norms that will adapt do so before anything learns.
+
+    A head fitted to what comes out under the old statistics would meet other features
+    as soon as the norms take those of the batch (Li et al. 2016, "Revisiting batch
+    normalization for practical domain adaptation"). Held norms stay as they are.
+
+    Args:
+        tail: A network or a part of one; its other layers run as when judged.
+        batches: What it is given; larger ones tell more. Gone through once.
+
+    Returns:
+        How many norms have adapted.
+
+    Example:
+        >>> norm = nn.BatchNorm2d(1)
+        >>> adapt_statistics(norm, [torch.full((2, 1, 2, 2), 7.0)])
+        1
+        >>> norm.running_mean.tolist(), norm.training
+        ([7.0], True)
+    """
+    norms = [m for m in tail.modules() if isinstance(m, _BatchNorm) and not held(m)]
+    norms = [norm for norm in norms if norm.running_mean is not None]
+    if not norms:
+        return 0
+    modes = {module: module.training for module in tail.modules()}
+    pace = {norm: norm.momentum for norm in norms}
+    tail.eval()
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the plain mean over batches
+        norm.training = True
+    with torch.no_grad():
+        for x in batches:
+            tail(x)
+    for module, mode in modes.items():
+        module.training = mode
+    for norm, momentum in pace.items():
+        norm.momentum = momentum
+    return len(norms)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,7 +29,7 @@ from striate.runs.steps import batches_of, cost_of_classes
 from striate.runs.transfer.features import Featured
 from striate.transfer.cut import cut_at
 from striate.transfer.logistic import Cost, Fitted, logistic
-from striate.transfer.tuning import Depth, Thaw
+from striate.transfer.tuning import Depth, Thaw, adapt_statistics
 
 LOGISTIC, TRAINED, TUNED = "logistic", "trained", "tuned"
 HEADS = (LOGISTIC, TRAINED, TUNED)
@@ -195,9 +195,10 @@ def _begin(
     """
     device = devices.choose(recipe.device)
     rows = found.rows["train"]
+    order = torch.split(torch.arange(len(rows)), EVALUATION_BATCH)
+    adapt_statistics(tail, (rows[i].to(device) for i in order))
     some = rows[torch.arange(min(2, len(rows)))].to(device)
     inner = cut_at(tail, some)
-    order = torch.split(torch.arange(len(rows)), EVALUATION_BATCH)
     with untouched(tail), torch.inference_mode():
         below = [inner.features(tail, rows[i].to(device)).cpu() for i in order]
     _put_logistic(dense_of(inner.tail), torch.cat(below), found, data, recipe)
