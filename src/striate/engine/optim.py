@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from inspect import unwrap
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from striate.core.errors import SettingError
@@ -56,6 +56,19 @@ def muon(groups: Groups, lr: float, momentum: float) -> Optimizer:
     return Muon(groups, lr, momentum)
 
 
+def lbfgs(parameters: Sequence[Tensor], **options: Any) -> Optimizer:
+    """Newton's method with a memory of so many gradients (Liu & Nocedal 1989).
+
+    Its step is given what computes cost and gradients, of all examples at once.
+
+    Args:
+        parameters: What it minimises over.
+        options: Those of `torch.optim.LBFGS`.
+    """
+    _spare_the_compiler()
+    return _uncompiled(torch.optim.LBFGS)(parameters, **options)
+
+
 def _uncompiled(kind: type[Optimizer]) -> Callable[..., Optimizer]:
     """Return an optimiser of torch's whose step does not import torch's compiler.
 
@@ -65,7 +78,7 @@ def _uncompiled(kind: type[Optimizer]) -> Callable[..., Optimizer]:
     plain = unwrap(kind.step)
 
     @torch.no_grad()
-    def step(self: Optimizer, closure: None = None) -> None:
+    def step(self: Optimizer, closure: Any = None) -> None:
         plain(self, closure)
 
     return type(kind.__name__, (kind,), {"step": step, "__doc__": kind.__doc__})

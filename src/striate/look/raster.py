@@ -132,6 +132,6 @@ def picture(pixels: np.ndarray, caption: str = "", detail: str = "") -> Picture:
     height, width, channels = pixels.shape
     image = Image.fromarray(pixels[..., 0] if channels == 1 else pixels)
     file = io.BytesIO()
-    image.save(file, "PNG", optimize=True)
+    image.save(file, "PNG")
     png = file.getvalue()
     return Picture(png=png, width=width, height=height, caption=caption, detail=detail)

@@ -58,8 +58,8 @@ PRESETS.add("fashion-large")(
 # `benchmarks/photographs.py` measures it, part by part.
 PRESETS.add("photographs")(
     Preset(
-        claim="on 2,624 solar cells 80.0 % of 410 validation pictures, one seed: as the "
-        "default settings; 79.0 % without growing",
+        claim="on 2,624 solar cells 80.0 % of 410 validation pictures, one seed, as "
+        "the default settings; 79.0 % without growing",
         settings={
             "model": "antialiased_resnet18_slim",
             "image_size": 96,

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from striate.core.seeds import permutation
+from striate.engine.optim import lbfgs
 
 Cost = Callable[[Tensor, Tensor], Tensor]
 # Half the penalty times the squared weights is added to the mean cost, of features with
@@ -203,7 +204,7 @@ class _Fit:
     def __call__(self, penalty: float) -> tuple[Tensor, Tensor]:
         """Return weight and bias for the features as they are."""
         held = [self._weight, self._bias]
-        optimizer = torch.optim.LBFGS(
+        optimizer = lbfgs(
             held,
             max_iter=STEPS,
             tolerance_grad=1e-6,
@@ -219,7 +220,7 @@ class _Fit:
             value.backward()  # type: ignore[no-untyped-call]
             return value
 
-        optimizer.step(closure)  # type: ignore[no-untyped-call]
+        optimizer.step(closure)  # type: ignore[arg-type]
         with torch.no_grad():
             weight = self._weight / self._spread
             return weight, self._bias - weight @ self._mean

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from striate.core.errors import GeometryError
 from striate.core.taps import untouched
+from striate.engine.optim import lbfgs
 from striate.layers.blur import BlurPool
 
 Batch = tuple[Tensor, Tensor]
@@ -134,9 +135,7 @@ def _fit(layer: nn.Linear, rows: Tensor, labels: Tensor) -> None:
     scaled = (rows - mean) / size
     weight = torch.zeros_like(layer.weight).requires_grad_()
     bias = torch.zeros(layer.out_features).requires_grad_()
-    search = torch.optim.LBFGS(
-        [weight, bias], max_iter=_STEPS, line_search_fn="strong_wolfe"
-    )
+    search = lbfgs([weight, bias], max_iter=_STEPS, line_search_fn="strong_wolfe")
 
     def cost() -> Tensor:
         search.zero_grad()
@@ -146,7 +145,7 @@ def _fit(layer: nn.Linear, rows: Tensor, labels: Tensor) -> None:
         return found
 
     with torch.enable_grad():
-        search.step(cost)  # type: ignore[no-untyped-call]
+        search.step(cost)  # type: ignore[arg-type]
     with torch.no_grad():
         own = layer.bias is not None
         layer.weight.copy_(weight / size)
