@@ -14,7 +14,9 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
+from forks import Forks
 from pictures import snapshot, write_folder
+from power import in_memory
 from striate.cli.main import main
 from striate.runs import story, train
 from striate.runs.explain import explain
@@ -34,10 +36,12 @@ settings.load_profile("striate")
 
 
 @pytest.fixture(autouse=True)
-def _own_folder(tmp_path, tmp_path_factory, monkeypatch):
+def _own_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     # No test finds what another, or the person who runs it, has left in a cache.
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+    cache = tmp_path.parent / "caches" / tmp_path.name
+    cache.mkdir(parents=True)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
 
 
 @pytest.fixture(autouse=True)
@@ -104,6 +108,13 @@ def refused(striate, tmp_path):
 def shared_folder(tmp_path_factory) -> Path:
     """Two classes of 20 grey 8×8 pictures; look, do not touch."""
     return write_folder(tmp_path_factory.mktemp("shared") / "stripes", count=20)
+
+
+@pytest.fixture(scope="session")
+def forks():
+    """Processes that may be killed; see `forks.py`."""
+    with in_memory() as folder, Forks(folder) as started:
+        yield started
 
 
 @pytest.fixture(scope="session")

@@ -88,8 +88,8 @@ class Slaughter:
         return self.pictures, *SETTINGS, "--out", run, "--overwrite"
 
 
-def slaughter(kills, inside, seed):
-    with in_memory() as folder, Forks(folder) as forks:
+def slaughter(forks, kills, inside, seed):
+    with in_memory() as folder:
         done = Slaughter(forks, folder, seed)
         done.prepare()
         while done.kills < kills or done.inside < inside:
@@ -98,10 +98,10 @@ def slaughter(kills, inside, seed):
         print(said)
 
 
-def test_50_kills():
-    slaughter(kills=50, inside=5, seed=0)
+def test_50_kills(forks):
+    slaughter(forks, kills=50, inside=5, seed=0)
 
 
 @pytest.mark.slow
-def test_1000_kills():
-    slaughter(kills=1000, inside=200, seed=1)
+def test_1000_kills(forks):
+    slaughter(forks, kills=1000, inside=200, seed=1)

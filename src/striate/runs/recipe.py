@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import reprlib
 import types
 import typing
@@ -279,7 +280,8 @@ def undecided(name: str) -> SettingError:
 INCIDENTAL = {spec.name for spec in fields(Recipe) if spec.metadata.get("incidental")}
 
 
-def setting_types() -> dict[str, Any]:
+@functools.cache  # asked for every setting of every file and command line
+def setting_types() -> Mapping[str, Any]:
     """Return each setting's type, None and auto taken out of unions."""
     hints = typing.get_type_hints(Recipe)
     return {spec.name: _without_none(hints[spec.name]) for spec in fields(Recipe)}
