@@ -62,7 +62,8 @@ class Recipe:
 
     data: str
     model: str = _setting(
-        "auto", "network by name (see `striate models`); auto: the notes' net"
+        "auto",
+        "network by name (see `striate models`), or timm:NAME; auto: the notes' net",
     )
     pretrained: str | None = _setting(
         None, "begin with these weights: a run, a file, or a name (models --weights)"
