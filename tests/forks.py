@@ -17,7 +17,7 @@ from contextlib import suppress
 from itertools import count
 from pathlib import Path
 
-HELD = 5  # the batch of training that a run waits at: in its second epoch, of 4
+HELD = 5  # the batch of training that a run waits at, in its second epoch
 _MEASURED = ("COVERAGE_PROCESS_CONFIG", "COVERAGE_PROCESS_START")
 _ANEW = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
 
