@@ -22,6 +22,14 @@ _MEASURED = ("COVERAGE_PROCESS_CONFIG", "COVERAGE_PROCESS_START")
 _ANEW = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
 
 
+def unmeasured() -> dict[str, str]:
+    """Return the environment, for processes whose coverage is not measured.
+
+    What is killed brings none home, or half a file, and would only be slower for it.
+    """
+    return {key: value for key, value in os.environ.items() if key not in _MEASURED}
+
+
 class Forks:
     """Starts runs in processes of their own; use it as a context manager.
 
@@ -33,9 +41,7 @@ class Forks:
         self.said = folder / "said.txt"
         self._flag = folder / "saving"
         self._flag.write_bytes(b"\0")
-        # What is killed brings no coverage home, and would only be slower for it.
-        environment = {k: v for k, v in os.environ.items() if k not in _MEASURED}
-        environment["OMP_NUM_THREADS"] = "1"
+        environment = unmeasured() | {"OMP_NUM_THREADS": "1"}
         words = [sys.executable, __file__, str(self._flag), str(self.said)]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
         self._server = subprocess.Popen(words, env=environment, **pipes)

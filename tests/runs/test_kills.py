@@ -62,13 +62,18 @@ class Slaughter:
         self.draw = random.Random(self.seed)
 
     def one_run(self):
-        """Start a run, kill it, and start it again until one start comes through."""
+        """Start a run, kill it, and start it again until one start comes through.
+
+        The time to a kill is drawn from half a run's length at first, so that most
+        runs are killed several times; what is left gets shorter each time, and the
+        time longer, so that its end is met too.
+        """
         run = self.folder / f"run{self.finishes}"
-        longest = self.lasts
+        longest = self.lasts / 2
         while True:
             pid = self.forks.start("train", *self._words(run))
             time.sleep(self.draw.uniform(0, longest))
-            longest *= 1.1  # a machine that has become busy must get there too
+            longest *= 1.1  # on a machine that has become busy, too
             os.kill(pid, signal.SIGKILL)
             code = self.forks.end(pid)
             if code == 0:
