@@ -29,8 +29,9 @@ def load_pretrained(
 ) -> None:
     """Copy a file of weights into a network, all of it or nothing.
 
-    Our own names and torchvision's are understood, timm's in its networks. Where the network's pictures have
-    other channels, the first convolution is adapted (`models.adapt`).
+    Our own names and torchvision's are understood, timm's in its networks. Where the
+    network's pictures have other channels, the first convolution is adapted
+    (`models.adapt`).
 
     Args:
         model: A network of the catalogue.
