@@ -45,13 +45,14 @@ $(TWINS)/.ready: $(READY)
 	$(PYTHON) -m venv $(TWINS)
 	$(BIN)/python $(SITE) > $$($(TWINS)/bin/python $(SITE))/outer.pth
 	echo "$(CURDIR)/src" >> $$($(TWINS)/bin/python $(SITE))/outer.pth
-	$(TWINS)/bin/python -m pip install --quiet --no-deps torchvision==0.28.0
+	$(TWINS)/bin/python -m pip install --quiet --no-deps torchvision==0.28.0 timm==1.0.31
 	$(TWINS)/bin/python -m pip install --quiet scikit-image==0.26.0
 	$(TWINS)/bin/python -m pip install --quiet --no-deps tensorboard==2.21.0 absl-py==2.5.1
 	@touch $@
 
 twins: $(TWINS)/.ready
 	OMP_NUM_THREADS=1 $(TWINS)/bin/python -m pytest tests/models/test_twins.py \
+		tests/models/test_blurred.py tests/models/test_timm.py \
 		tests/models/test_weights.py tests/engine/test_tensorboard.py
 
 bench: $(READY)

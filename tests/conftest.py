@@ -14,14 +14,17 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
+from forks import Forks
 from pictures import snapshot, write_folder
+from power import in_memory
+from stopping import knows_stripes
 from striate.cli.main import main
 from striate.runs import story, train
 from striate.runs.explain import explain
 from striate.runs.recipe import Recipe
 from striate.runs.run import Run
 from striate.runs.train import train_recipe
-from striate.runs.transfer import plan_page
+from striate.runs.transfer import plan_page, transfer
 
 torch.set_num_threads(1)
 # What a shell starts in the background ignores Ctrl-C, and so does all it starts.
@@ -34,10 +37,12 @@ settings.load_profile("striate")
 
 
 @pytest.fixture(autouse=True)
-def _own_folder(tmp_path, tmp_path_factory, monkeypatch):
+def _own_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     # No test finds what another, or the person who runs it, has left in a cache.
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+    cache = tmp_path.parent / "caches" / tmp_path.name
+    cache.mkdir(parents=True)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
 
 
 @pytest.fixture(autouse=True)
@@ -56,7 +61,8 @@ def _no_charts(request, monkeypatch):
 @pytest.fixture
 def no_report(monkeypatch):
     """Leave a run's report out where a test looks at what it is drawn from."""
-    monkeypatch.setattr(train, "write_report", lambda run: None)
+    for room in (train, transfer):
+        monkeypatch.setattr(room, "write_report", lambda run: None)
 
 
 @dataclass(frozen=True)
@@ -104,6 +110,19 @@ def refused(striate, tmp_path):
 def shared_folder(tmp_path_factory) -> Path:
     """Two classes of 20 grey 8×8 pictures; look, do not touch."""
     return write_folder(tmp_path_factory.mktemp("shared") / "stripes", count=20)
+
+
+@pytest.fixture(scope="session")
+def source(tmp_path_factory) -> Run:
+    """A network that knows stripes: a run on three classes of them, 12×12 in colour."""
+    return knows_stripes(tmp_path_factory.mktemp("source"), 30, (12, 12), channels=3)
+
+
+@pytest.fixture(scope="session")
+def forks():
+    """Processes that may be killed; see `forks.py`."""
+    with in_memory() as folder, Forks(folder) as started:
+        yield started
 
 
 @pytest.fixture(scope="session")

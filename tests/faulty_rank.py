@@ -4,7 +4,8 @@
 first start; what torchrun starts again has the next fault of several with commas
 between them, and is sound after the last. Of several command lines with `then` between
 them the last has the faults, and is all that is started again: importing torch takes
-longer than a short run.
+longer than a short run. `FAULT_PATIENCE` says after how many seconds a rank that gives
+no sign of life is at fault, where the usual ten are too long to wait for.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import time
 import torch
 
 from striate.cli.main import main
+from striate.engine.ranks import ranks
 from striate.engine.ranks.exchange import Exchange
 from striate.engine.ranks.step import SharedStep
 from striate.runs import story
@@ -96,6 +98,7 @@ def be_faulty() -> None:
     """
     SharedStep._take = learn
     Exchange.__call__ = exchange
+    ranks.PATIENCE = float(os.environ.get("FAULT_PATIENCE", ranks.PATIENCE))
     story.save_curve = story.save_matrix = lambda block, path: None
 
 

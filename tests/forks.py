@@ -9,11 +9,25 @@ from __future__ import annotations
 import json
 import mmap
 import os
+import signal
 import subprocess
 import sys
+import time
+from contextlib import suppress
+from itertools import count
 from pathlib import Path
 
+HELD = 5  # the batch of training that a run waits at, in its second epoch
+_MEASURED = ("COVERAGE_PROCESS_CONFIG", "COVERAGE_PROCESS_START")
 _ANEW = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+
+
+def unmeasured() -> dict[str, str]:
+    """Return the environment, for processes whose coverage is not measured.
+
+    What is killed brings none home, or half a file, and would only be slower for it.
+    """
+    return {key: value for key, value in os.environ.items() if key not in _MEASURED}
 
 
 class Forks:
@@ -27,7 +41,7 @@ class Forks:
         self.said = folder / "said.txt"
         self._flag = folder / "saving"
         self._flag.write_bytes(b"\0")
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        environment = unmeasured() | {"OMP_NUM_THREADS": "1"}
         words = [sys.executable, __file__, str(self._flag), str(self.said)]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
         self._server = subprocess.Popen(words, env=environment, **pipes)
@@ -40,7 +54,12 @@ class Forks:
         return self._server.stdout.readline().strip()
 
     def start(
-        self, *words, terminal: str = "", parent: bool = False, rank: dict | None = None
+        self,
+        *words,
+        terminal: str = "",
+        parent: bool = False,
+        hold: Path | str = "",
+        rank: dict | None = None,
     ) -> int:
         """Start a command line; return its process.
 
@@ -48,13 +67,15 @@ class Forks:
             words: What follows `striate`.
             terminal: The device of one, for a process that is to own it.
             parent: Put a process between, that reads what it says, and return that.
+            hold: A file that a run writes at its batch number `HELD`; it waits there
+                until the file is gone. Once Ctrl-C was heard, "asked" stands in it.
             rank: What a launcher would say to one of several, and `FAULT`, see
                 `faulty_rank.py`; what it says is kept in `said-<RANK>.txt`.
         """
         self._flag.write_bytes(b"\0")
         typed = [os.fspath(word) for word in words]
         order = {"words": typed, "terminal": terminal, "parent": parent}
-        order["rank"] = rank or {}
+        order |= {"rank": rank or {}, "hold": os.fspath(hold)}
         return int(self._ask(json.dumps(order)))
 
     def end(self, pid: int) -> int:
@@ -131,6 +152,8 @@ def _be_child(order: dict, said: str) -> None:
         import faulty_rank  # reads what is its fault
 
         faulty_rank.be_faulty()
+    if order["hold"]:
+        _wait_on_the_way(Path(order["hold"]))
     _be_striate(order["words"])
 
 
@@ -144,6 +167,31 @@ def _below_a_reader() -> int:
         os._exit(0)
     os.close(out)
     return into
+
+
+def _wait_on_the_way(place: Path) -> None:
+    """Let training wait at a batch, and say there whether Ctrl-C was heard."""
+    from striate.data.batches import Batches
+
+    real, given = Batches.__call__, count(1)
+
+    def call(self, epoch=0, start=0):
+        for batch in real(self, epoch, start):
+            if self.shuffle and next(given) == HELD:
+                _wait(place)
+            yield batch
+
+    Batches.__call__ = call
+
+
+def _wait(place: Path) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    place.write_text("waits")
+    while place.exists():
+        if signal.getsignal(signal.SIGINT) != before:
+            with suppress(FileNotFoundError), place.open("r+") as file:
+                file.write("asked")
+        time.sleep(0.005)
 
 
 def _be_striate(words: list[str]) -> None:

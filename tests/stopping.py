@@ -1,4 +1,4 @@
-"""Runs that are stopped on the way, in this process."""
+"""Runs that are stopped on the way, in this process, and such that are not."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from pictures import write_folder
 from striate.core.errors import InterruptedRunError
 from striate.data.batches import Batches
+from striate.runs import train
 from striate.runs.recipe import Recipe
+from striate.runs.run import Run
 from striate.runs.train import train_recipe
 
 
@@ -42,3 +45,13 @@ def whole(data, out="whole", **settings) -> Path:
     chosen = {"epochs": 3, "batch_size": 8, **settings}
     train_recipe(Recipe(data=str(data), **chosen), out=Path(out), quiet=True)
     return Path(out)
+
+
+def knows_stripes(root, count, size=(8, 8), channels=1) -> Run:
+    """Train a network on so many pictures of each of three classes, without a page."""
+    names = "across", "down", "aslant"
+    data = write_folder(root / "data", names, count, size, channels)
+    recipe = Recipe(data=str(data), model="swift", epochs=4, batch_size=8)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "write_report", lambda run: None)
+        return train_recipe(recipe, out=root / "run", quiet=True)

@@ -8,6 +8,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from forks import unmeasured
+
 TESTS = Path(__file__).parent
 LONG = 240.0  # seconds; a run that gloo's own timeout had to end would take 1,800
 
@@ -24,17 +26,18 @@ def launch(program, *words, count=2, restarts=0, fault="none:-1:-1") -> Ended:
     """Run a program of `tests/` as so many processes; none of them may remain."""
     command = ["-m", "torch.distributed.run", "--standalone"]
     command += ["--nproc-per-node", str(count), "--max-restarts", str(restarts)]
-    return run_python(*command, TESTS / program, *words, fault=fault)
+    given = {**unmeasured(), "FAULT": fault}
+    return run_python(*command, TESTS / program, *words, environment=given)
 
 
-def run_python(*words, fault="none:-1:-1") -> Ended:
+def run_python(*words, environment=os.environ) -> Ended:
     """Run what follows `python`, and wait for its end."""
     path = os.pathsep.join(
         [str(TESTS.parent / "src"), os.environ.get("PYTHONPATH", "")]
     )
     done = subprocess.run(
         [sys.executable, *map(str, words)],
-        env={**os.environ, "FAULT": fault, "PYTHONPATH": path},
+        env={**environment, "PYTHONPATH": path},
         capture_output=True,
         text=True,
         timeout=LONG,

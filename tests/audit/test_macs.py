@@ -1,5 +1,7 @@
 """Multiply-adds against torch's own flop counter, the papers and the notes."""
 
+import inspect
+
 import pytest
 import torch
 from torch import nn
@@ -103,6 +105,23 @@ def test_two_groups_halve_the_weights_and_dilation_sees_more():
     assert two.macs * 2 == one.macs
     wide = audit(*sketch("9x9x1 > conv 3x3 1 d2 nobias")).layers[0]
     assert (wide.sight.axes[0].size, wide.parameters) == (5, 9)
+
+
+ACTIVATIONS = (
+    *("CELU", "ELU", "GELU", "GLU", "Hardshrink", "Hardsigmoid", "Hardswish"),
+    *("Hardtanh", "LeakyReLU", "LogSigmoid", "Mish", "PReLU", "ReLU", "ReLU6"),
+    *("SELU", "SiLU", "Sigmoid", "Softmax2d", "Softplus", "Softsign", "Tanh"),
+)
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_activations_count_as_none(name):
+    make = getattr(nn, name)
+    for inplace in {"inplace" in inspect.signature(make).parameters, False}:
+        layer = make(inplace=True) if inplace else make()
+        found = audit(nn.Sequential(nn.Conv2d(2, 4, 1), layer), (2, 6, 6))
+        assert found.uncounted == {}
+        assert found.macs == 36 * 8
 
 
 def test_what_has_no_rule_is_listed():

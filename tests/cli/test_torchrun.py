@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 from torch.distributed import TCPStore
 
-from forks import Forks
 from striate.core.files import read_csv
+from striate.engine.ranks.watch import _GRACE, BEAT, PATIENCE
 from torchrun import launch, left_behind
 
 SETTINGS = ("train", "digits", "--epochs", "2", "--save-every", "0")
@@ -149,17 +149,12 @@ def kills(draw, count):
     return [f"kill:{draw.randrange(2)}:{step}" for step in steps]
 
 
-@pytest.fixture(scope="module")
-def forks(tmp_path_factory):
-    with Forks(tmp_path_factory.mktemp("ranks")) as server:
-        yield server
-
-
 class Launcher:
     """What torchrun does, with forks in place of processes that import torch anew."""
 
-    def __init__(self, forks):
+    def __init__(self, forks, patience=PATIENCE):
         self.forks = forks
+        self.patience = patience
         self.said = forks.said.parent
         self.store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
 
@@ -178,6 +173,7 @@ class Launcher:
         values = (rank, rank, attempt, self.store.port)
         both = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
         both |= {"TORCHELASTIC_USE_AGENT_STORE": "True", "FAULT": fault}
+        both |= {"FAULT_PATIENCE": str(self.patience)}
         return both | dict(zip(names, map(str, values), strict=True))
 
 
@@ -217,8 +213,12 @@ def test_ten_kills(forks, shared_folder, tmp_path):
 def test_stopped_astray_or_dead_before_the_first_exchange(
     forks, shared_folder, tmp_path, fault, words
 ):
-    """F2: found within 15 s and named, where gloo by itself would wait 30 minutes."""
-    launcher = Launcher(forks)
+    """F2: found and named, where gloo by itself would wait 30 minutes.
+
+    With the usual patience it takes 15 s at most: `test_a_fault_is_named_…` has it.
+    """
+    assert PATIENCE + 2 * BEAT + _GRACE <= 15
+    launcher = Launcher(forks, patience=2.0)
     given = "train", shared_folder, *SHORT, "--out", tmp_path / "run"
     codes, seconds = launcher.start(given, fault=fault)
     assert 0 not in codes

@@ -7,8 +7,8 @@ of processor time, the limit of memory, the replacement after many pictures.
 
 import subprocess
 import sys
-import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -226,15 +226,18 @@ def test_serve_answers_in_process(tmp_path, files, monkeypatch):
 
 
 def test_patience_is_per_picture_not_per_batch(files, monkeypatch):
-    """Many pictures may take longer together than one may alone."""
-    slow = WILD.replace("worker.confine()", "real = examine_file\n").replace(
-        "    return examine_file(path)", "    time.sleep(0.2)\n    return real(path)"
-    )
-    paths = files(*[b""] * 12)
-    program = [sys.executable, "-c", slow, "x"]
-    began = time.monotonic()
-    answers = list(examine_files(paths, program=program, workers=1, patience=2.0))
-    assert time.monotonic() - began > 2.0
+    """Many pictures may take longer together than one may alone: here a second each."""
+    real, answered = disposable.unpacked, []
+
+    def a_second_later(*said):
+        answered.append(said)
+        return real(*said)
+
+    clock = SimpleNamespace(monotonic=lambda: float(len(answered)))
+    monkeypatch.setattr(disposable, "time", clock)
+    monkeypatch.setattr(disposable, "unpacked", a_second_later)
+    answers = list(examine_files(files(*[b""] * 12), workers=1, patience=2.0))
+    assert clock.monotonic() == 12.0
     assert all(isinstance(a, Examined) for a in answers)
 
 

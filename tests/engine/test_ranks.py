@@ -161,7 +161,7 @@ def test_a_stopped_neighbour_is_named_and_ended(neighbour):
     watch._tick()
     with pytest.raises(RankError, match=r"no sign of life for .* it was stopped"):
         watch.check()
-    assert neighbour.wait(10) < 0
+    assert neighbour.wait(60) < 0
 
 
 def test_another_process_of_the_same_number_is_left_alone(neighbour):

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from outsiders import imported
 from striate.audit.network import audit
 from striate.core.errors import SettingError
 from striate.layers.blur import BlurPool
@@ -59,10 +60,7 @@ def test_eighteen_layers_written_out_by_hand(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PAIRS)
 def test_timm_has_the_same_networks_under_these_names(name, tmp_path):
-    with pytest.MonkeyPatch.context() as patch:  # torchvision for CUDA, torch for CPU
-        pass_over = lambda *_args, **_settings: lambda function: function  # noqa: E731
-        patch.setattr(torch.library, "register_fake", pass_over)
-        timm = pytest.importorskip("timm", reason="timm is not installed")
+    timm = imported("timm")
     torch.manual_seed(0)
     theirs = timm.create_model(name, num_classes=7).eval()
     path = tmp_path / "theirs.pth"

@@ -1,17 +1,11 @@
-"""Forward and gradients against torchvision's twins, weights copied by name map.
-
-Only torchvision's Python is needed. Its wheels are built for CUDA; beside a CPU torch
-their compiled part does not load, and the import would fail where fake versions of its
-operators are registered. They are passed over: no network here uses those operators.
-"""
-
-import functools
+"""Forward and gradients against torchvision's twins, weights copied by name map."""
 
 import pytest
 import torch
 from safetensors.torch import save_file
 from torch.nn import functional as F
 
+from outsiders import imported
 from striate.core.errors import WeightsError
 from striate.core.outputs import HeadOutputs, total_loss
 from striate.models.catalogue import create_model
@@ -42,15 +36,6 @@ TWINS = {
 }
 
 
-@functools.cache
-def torchvision_models():
-    with pytest.MonkeyPatch.context() as patch:
-        pass_over = lambda *_args, **_settings: lambda function: function  # noqa: E731
-        patch.setattr(torch.library, "register_fake", pass_over)
-        reason = "torchvision is not installed (make twins)"
-        return pytest.importorskip("torchvision", reason=reason).models
-
-
 def twin(name):
     """Return torchvision's network, its first weights and statistics drawn anew."""
     kind = TWINS[name][0]
@@ -59,7 +44,7 @@ def twin(name):
         aux = not name.endswith("no_aux")
         settings = {"aux_logits": aux, "init_weights": False, "transform_input": False}
     torch.manual_seed(0)
-    model = getattr(torchvision_models(), kind)(num_classes=10, **settings)
+    model = getattr(imported("torchvision").models, kind)(num_classes=10, **settings)
     for name, value in model.named_buffers():
         if name.endswith("running_mean"):
             value.normal_(0, 0.1)

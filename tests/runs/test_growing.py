@@ -22,10 +22,7 @@ CPU = torch.device("cpu")
 SETTINGS = {"grow": 0.5, "image_size": 32, "model": "cifar_resnet20", "epochs": 4}
 SAME = ("results.csv", "events.jsonl", "predictions_test.csv")
 
-
-@pytest.fixture(autouse=True)
-def _no_report(monkeypatch):
-    monkeypatch.setattr(room, "write_report", lambda run: None)
+pytestmark = pytest.mark.usefixtures("no_report")
 
 
 @pytest.fixture

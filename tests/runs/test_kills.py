@@ -62,13 +62,18 @@ class Slaughter:
         self.draw = random.Random(self.seed)
 
     def one_run(self):
-        """Start a run, kill it, and start it again until one start comes through."""
+        """Start a run, kill it, and start it again until one start comes through.
+
+        The time to a kill is drawn from half a run's length at first, so that most
+        runs are killed several times; what is left gets shorter each time, and the
+        time longer, so that its end is met too.
+        """
         run = self.folder / f"run{self.finishes}"
-        longest = self.lasts
+        longest = self.lasts / 2
         while True:
             pid = self.forks.start("train", *self._words(run))
             time.sleep(self.draw.uniform(0, longest))
-            longest *= 1.1  # a machine that has become busy must get there too
+            longest *= 1.1  # on a machine that has become busy, too
             os.kill(pid, signal.SIGKILL)
             code = self.forks.end(pid)
             if code == 0:
@@ -88,8 +93,8 @@ class Slaughter:
         return self.pictures, *SETTINGS, "--out", run, "--overwrite"
 
 
-def slaughter(kills, inside, seed):
-    with in_memory() as folder, Forks(folder) as forks:
+def slaughter(forks, kills, inside, seed):
+    with in_memory() as folder:
         done = Slaughter(forks, folder, seed)
         done.prepare()
         while done.kills < kills or done.inside < inside:
@@ -98,10 +103,10 @@ def slaughter(kills, inside, seed):
         print(said)
 
 
-def test_50_kills():
-    slaughter(kills=50, inside=5, seed=0)
+def test_50_kills(forks):
+    slaughter(forks, kills=50, inside=5, seed=0)
 
 
 @pytest.mark.slow
-def test_1000_kills():
-    slaughter(kills=1000, inside=200, seed=1)
+def test_1000_kills(forks):
+    slaughter(forks, kills=1000, inside=200, seed=1)

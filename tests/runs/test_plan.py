@@ -8,13 +8,11 @@ import torch
 from safetensors.torch import load_file
 
 import striate as st
-from pictures import write_folder
+from stopping import knows_stripes
 from striate.core.files import read_json
-from striate.runs import train as room
 from striate.runs.prepare import build, load_recipe, place, resolve
 from striate.runs.recipe import Recipe
 from striate.runs.story import write_report
-from striate.runs.train import train_recipe
 from striate.runs.transfer import plan as planning
 from striate.runs.transfer import rivals
 from striate.runs.transfer import transfer as job
@@ -27,21 +25,18 @@ from striate.transfer.probing import Probe, ProbePoint
 TUNED = "--head", "tuned", "--cut", "block1", "--epochs", "3", "--batch-size", "8"
 
 
+pytestmark = pytest.mark.usefixtures("no_report")
+
+
 @pytest.fixture(autouse=True)
-def _no_report(monkeypatch):
-    monkeypatch.setattr(job, "write_report", lambda run: None)
+def _few_penalties(monkeypatch):
     monkeypatch.setattr(logistic, "PENALTIES", (1.0, 0.1))  # a few pictures are enough
 
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
-    """A network that knows stripes, of three kinds."""
-    root = tmp_path_factory.mktemp("source")
-    data = write_folder(root / "data", ("across", "down", "aslant"), 16)
-    recipe = Recipe(data=str(data), model="swift", epochs=3, batch_size=8)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(room, "write_report", lambda run: None)
-        return train_recipe(recipe, out=root / "run", quiet=True)
+    """A network that knows stripes as small and grey as those of the tests."""
+    return knows_stripes(tmp_path_factory.mktemp("source"), 16)
 
 
 @pytest.fixture
@@ -188,7 +183,6 @@ def test_a_stage_that_has_not_thawed_is_as_it_was(striate, words, source, epochs
 
 @pytest.mark.slow
 def test_rivals_have_equal_pictures(striate, words, monkeypatch):
-    monkeypatch.setattr(room, "write_report", lambda run: None)
     monkeypatch.setattr(rivals, "write_report", lambda run: None)
     said = striate(*words, "--compare", "--out", "run", "--json")
     assert said.code == 0, said.err

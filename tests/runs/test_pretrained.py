@@ -8,7 +8,6 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import striate as st
-from pictures import write_folder
 from stopping import ask_before
 from striate.core.errors import SettingError, WeightsError
 from striate.core.files import hash_file, read_json
@@ -23,21 +22,7 @@ BODY = ("--freeze", "whiten,block1", "--freeze", "block2")
 QUICK = ("--epochs", "2", "--batch-size", "8", "--quiet")
 
 
-@pytest.fixture(autouse=True)
-def _no_report(monkeypatch):
-    monkeypatch.setattr(room, "write_report", lambda run: None)
-
-
-@pytest.fixture(scope="module")
-def source(tmp_path_factory):
-    """A finished run on three classes of coloured 12×12 pictures."""
-    root = tmp_path_factory.mktemp("source")
-    names = ("across", "down", "aslant")
-    data = write_folder(root / "data", names, 10, (12, 12), channels=3)
-    recipe = Recipe(data=str(data), model="swift", epochs=2, batch_size=8)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(room, "write_report", lambda run: None)
-        return train_recipe(recipe, out=root / "run", quiet=True)
+pytestmark = pytest.mark.usefixtures("no_report")
 
 
 def test_frozen_layers_are_bit_identical_and_shown(striate, shared_folder, source):

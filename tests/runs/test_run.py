@@ -4,10 +4,6 @@ import errno
 import json
 import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +12,7 @@ import torch
 from torch import nn
 
 import striate as st
-from pictures import encoded, image, snapshot, stripes, write_folder
+from pictures import encoded, image, stripes, write_folder
 from striate.core.errors import (
     DataError,
     GeometryError,
@@ -29,8 +25,7 @@ from striate.core.errors import (
 )
 from striate.core.files import read_csv, read_json
 from striate.data.picture.preprocess import normalise
-from striate.engine.checkpoint import put_weights, read_weights, unpacked
-from striate.engine.vault import Vault
+from striate.engine.checkpoint import read_weights
 from striate.runs import folder as names
 from striate.runs import train as room
 from striate.runs.predict import predict, read_input
@@ -397,80 +392,6 @@ def test_an_unforeseen_error_leaves_a_stopped_run(shared_folder, tmp_path, monke
     manifest = read_json(tmp_path / "run/manifest.json")
     assert manifest["status"] == "stopped"
     assert "ZeroDivisionError" in manifest["reason"]
-
-
-# --- Ctrl-C
-
-
-CHILD = """
-import pathlib, sys, time
-import striate.runs.steps as room
-from striate.cli.main import main
-real, wait = room.Batches.__call__, float(sys.argv[1])
-def slow(self, epoch=0, start=0):
-    for i, batch in enumerate(real(self, epoch, start), start):
-        if epoch and i:
-            pathlib.Path(sys.argv[-1], "second-step").touch()
-            time.sleep(wait)
-        yield batch
-room.Batches.__call__ = slow
-sys.exit(main(sys.argv[2:]))
-"""
-
-
-def start(folder, out, wait):
-    """Train in a process that waits in the second step of its second epoch."""
-    words = ["train", str(folder), "--epochs", "9999", "--batch-size", "8"]
-    command = [sys.executable, "-c", CHILD, str(wait), *words, "--out", out]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-
-
-def reach_the_second_epoch(child, out):
-    until = time.monotonic() + 120
-    while not Path(out, "second-step").exists():
-        assert child.poll() is None
-        assert time.monotonic() < until
-        time.sleep(0.05)
-
-
-def test_ctrl_c(shared_folder):
-    """Once saves and exits 130; twice stops at once: two real processes."""
-    before = snapshot(shared_folder)
-    once, twice = start(shared_folder, "once", 0.1), start(shared_folder, "twice", 600)
-    reach_the_second_epoch(once, "once")
-    once.send_signal(signal.SIGINT)
-    reach_the_second_epoch(twice, "twice")
-    twice.send_signal(signal.SIGINT)
-    time.sleep(0.1)  # two signals at the same moment would be one
-    twice.send_signal(signal.SIGINT)
-    said_twice = twice.communicate(timeout=60)[1]
-    _check_stopped_once(once.communicate(timeout=60)[1], once.returncode)
-    assert twice.returncode == 130
-    assert said_twice.endswith("stopped\n")
-    assert "Traceback" not in said_twice
-    manifest = read_json(Path("twice/manifest.json"))
-    assert (manifest["status"], manifest["reason"]) == (
-        "stopped",
-        "KeyboardInterrupt()",
-    )
-    assert snapshot(shared_folder) == before
-
-
-def _check_stopped_once(said, code):
-    assert code == 130
-    assert "stopped on request after step " in said
-    assert "go on, exactly: striate train --resume once" in said
-    assert "Traceback" not in said
-    assert read_json(Path("once/manifest.json"))["status"] == "stopped"
-    sealed, passed_over = Vault(Path("once/weights/last")).newest()
-    position = json.loads(sealed.files["state.json"])["position"]
-    assert position["step"] > 3 * position["epoch"] >= 3
-    assert passed_over == []
-    run = Run("once")
-    put_weights(run.model, unpacked(sealed.files["model.safetensors"], "x"), "x")
-    assert not [f for f in files_of(run.path) if Path(f).name.startswith(".")]
-    with pytest.raises(RunError, match="the test part was not judged"):
-        run.predictions("test")
 
 
 def test_arrays_and_files_agree(tmp_path):

@@ -1,5 +1,6 @@
 """Fault F4: Ctrl-C, a terminal that closes, a parent that is killed."""
 
+import json
 import os
 import pty
 import signal
@@ -9,27 +10,21 @@ from pathlib import Path
 
 import pytest
 
-from forks import Forks
-from pictures import write_folder
-from power import in_memory
+from forks import HELD
+from pictures import snapshot
+from striate.core.errors import RunError
 from striate.core.files import read_json
+from striate.engine.checkpoint import put_weights, unpacked
 from striate.engine.interrupt import polite_interrupt
 from striate.engine.vault import Vault
+from striate.runs.run import Run
 
 PATIENCE = 120  # seconds: machines are busy
 
 
-@pytest.fixture(scope="module")
-def forks():
-    with in_memory() as folder, Forks(folder) as started:
-        write_folder(folder / "stripes", count=20)
-        started.pictures = folder / "stripes"
-        yield started
-
-
-def words(forks, run, epochs):
+def words(pictures, run, epochs=9999):
     settings = "--epochs", str(epochs), "--batch-size", "8", "--save-every", "0"
-    return "train", forks.pictures, *settings, "--out", run
+    return "train", pictures, *settings, "--out", run
 
 
 def until(true):
@@ -50,30 +45,70 @@ def is_sound(run):
     return sealed is not None and passed_over == []
 
 
+def hidden(run):
+    return list(Path(run).rglob(".*"))
+
+
 @pytest.mark.parametrize(
     ("number", "code"),
     [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)],
 )
-def test_asked_once_it_saves_and_goes(forks, tmp_path, number, code):
-    run = tmp_path / "run"
-    pid = forks.start(*words(forks, run, 9999))
-    until(lambda: steps(run) > 2)
+def test_asked_once_it_saves_and_goes(forks, shared_folder, tmp_path, number, code):
+    run, pictures = tmp_path / "run", snapshot(shared_folder)
+    pid = forks.start(*words(shared_folder, run))
+    until(lambda: steps(run) > 6)
     before = steps(run)
     os.kill(pid, number)
     assert forks.end(pid) == code
     said = forks.said.read_text()
+    assert "stopped on request after step " in said
     assert f"go on, exactly: striate train --resume {run}" in said
     assert "Traceback" not in said
     assert steps(run) >= before
-    assert is_sound(run)
     assert read_json(run / "manifest.json")["status"] == "stopped"
+    assert hidden(run) == []
+    assert snapshot(shared_folder) == pictures
 
 
-def test_a_terminal_that_closes(forks, tmp_path):
+def test_what_is_saved_can_be_read(forks, shared_folder, tmp_path):
+    path = tmp_path / "run"
+    pid = forks.start(*words(shared_folder, path), hold=tmp_path / "held")
+    until((tmp_path / "held").exists)
+    os.kill(pid, signal.SIGINT)
+    (tmp_path / "held").unlink()
+    assert forks.end(pid) == 130
+    sealed, passed_over = Vault(path / "weights/last").newest()
+    assert passed_over == []
+    position = json.loads(sealed.files["state.json"])["position"]
+    assert (position["epoch"], position["step"]) == (1, HELD - 1)  # not that one
+    run = Run(path)
+    put_weights(run.model, unpacked(sealed.files["model.safetensors"], "x"), "x")
+    with pytest.raises(RunError, match="the test part was not judged"):
+        run.predictions("test")
+
+
+def test_asked_twice_it_goes_at_once(forks, shared_folder, tmp_path):
+    """The second Ctrl-C waits until the first was heard: two at once would be one."""
+    run, held = tmp_path / "run", tmp_path / "held"
+    pid = forks.start(*words(shared_folder, run), hold=held)
+    until(held.exists)
+    os.kill(pid, signal.SIGINT)
+    until(lambda: held.read_text() == "asked")
+    os.kill(pid, signal.SIGINT)
+    assert forks.end(pid) == 130
+    said = forks.said.read_text()
+    assert said.endswith("stopped\n")
+    assert "Traceback" not in said
+    manifest = read_json(run / "manifest.json")
+    assert manifest["status"] == "stopped"
+    assert manifest["reason"] == "KeyboardInterrupt()"
+
+
+def test_a_terminal_that_closes(forks, shared_folder, tmp_path):
     """The system says so by SIGHUP, and takes away the place to write to."""
     run, shown = tmp_path / "run", []
     mine, theirs = pty.openpty()
-    pid = forks.start(*words(forks, run, 9999), terminal=os.ttyname(theirs))
+    pid = forks.start(*words(shared_folder, run), terminal=os.ttyname(theirs))
     os.set_blocking(mine, False)
 
     def going():
@@ -90,18 +125,19 @@ def test_a_terminal_that_closes(forks, tmp_path):
     assert read_json(run / "manifest.json")["status"] == "stopped"
 
 
-def test_a_parent_that_is_killed(forks, tmp_path):
+def test_a_parent_that_is_killed(forks, shared_folder, tmp_path):
     """Nobody reads any more; the run is no worse for it, and ends by itself."""
-    run = tmp_path / "run"
-    parent = forks.start(*words(forks, run, 12), parent=True)
-    until(lambda: steps(run) > 2)
+    run, held = tmp_path / "run", tmp_path / "held"
+    parent = forks.start(*words(shared_folder, run, 3), parent=True, hold=held)
+    until(held.exists)
     child = read_json(run / ".lock")["pid"]
     assert child != parent
     os.kill(parent, signal.SIGKILL)
     assert forks.end(parent) == -signal.SIGKILL
+    held.unlink()
     until(lambda: not Path(f"/proc/{child}").exists())
     record = read_json(run / "manifest.json")
-    assert (record["status"], record["epochs"]) == ("done", 12)
+    assert (record["status"], record["epochs"]) == ("done", 3)
 
 
 # --- in this process

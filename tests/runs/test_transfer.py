@@ -17,28 +17,10 @@ from striate.core.errors import SettingError, StorageError
 from striate.core.files import read_csv, read_json, write_json
 from striate.data.store.features import KNOWN, ROWS, FeatureStore
 from striate.data.store.packs import MARKER
-from striate.runs import train as room
-from striate.runs.recipe import Recipe
 from striate.runs.story import write_report
-from striate.runs.train import train_recipe
 from striate.runs.transfer import transfer as job
 
-
-@pytest.fixture(autouse=True)
-def _no_report(monkeypatch):
-    monkeypatch.setattr(job, "write_report", lambda run: None)
-
-
-@pytest.fixture(scope="module")
-def source(tmp_path_factory):
-    """A network that knows stripes: trained on three classes of them, in colour."""
-    root = tmp_path_factory.mktemp("source")
-    names = ("across", "down", "aslant")
-    data = write_folder(root / "data", names, 30, (12, 12), channels=3)
-    recipe = Recipe(data=str(data), model="swift", epochs=4, batch_size=8)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(room, "write_report", lambda run: None)
-        return train_recipe(recipe, out=root / "run", quiet=True)
+pytestmark = pytest.mark.usefixtures("no_report")
 
 
 @pytest.fixture

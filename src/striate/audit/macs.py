@@ -108,4 +108,6 @@ _POOLING_AND_NORMS = """
     linalg_vector_norm norm native_batch_norm native_layer_norm native_group_norm
     _softmax _log_softmax
 """
-_FREE = frozenset((_MOVING + _POOLING_AND_NORMS).split())
+# Element-wise too, though torch does not tag them, or not their in-place form.
+_ACTIVATIONS = "hardswish mish gelu prelu _prelu_kernel glu log_sigmoid_forward"
+_FREE = frozenset(f"{_MOVING} {_POOLING_AND_NORMS} {_ACTIVATIONS}".split())

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
-from pathlib import Path
 
-from striate.cli.train import add_settings, read_recipe
+from striate.cli.train import add_folder, add_settings, read_recipe
 from striate.core.errors import SettingError
 
 # The curve goes through fractions itself, deals each seed anew, and begins from noise.
@@ -32,11 +30,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--goal", type=float, metavar="F", help="say how many pictures this would take"
     )
-    parser.add_argument("--out", type=Path, metavar="DIR", help="the curve's folder")
-    parser.add_argument(
-        "--overwrite", action="store_true", help="begin the curve in --out anew"
-    )
-    parser.add_argument("--quiet", action="store_true", help="show no progress")
+    add_folder(parser, "curve's folder")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -51,6 +45,7 @@ def run(options: argparse.Namespace) -> int:
     from striate.report.terminal import show
     from striate.runs.curve.curve import FRACTIONS, learning_curve
     from striate.runs.curve.story import facts, findings, write_curve
+    from striate.runs.display import teller
 
     curve = learning_curve(
         recipe,
@@ -58,7 +53,7 @@ def run(options: argparse.Namespace) -> int:
         seeds=options.seeds,
         out=options.out,
         overwrite=options.overwrite,
-        told=_silent if options.quiet or options.json else _tell,
+        told=teller(options.quiet or options.json),
     )
     report = write_curve(curve, options.goal)
     if options.json:
@@ -81,11 +76,3 @@ def _fractions(text: str | None) -> tuple[float, ...]:
         what = f"'{text}' is no list of fractions"
         fix = "write them with commas: 0.1,0.3,1"
         raise SettingError(what, where="--fractions", fix=fix) from error
-
-
-def _tell(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
-
-
-def _silent(line: str) -> None:
-    """Say nothing."""

@@ -29,7 +29,7 @@ def run(options: argparse.Namespace) -> int:
     from striate.report.terminal import show
     from striate.runs.pretrained import weights_rows
 
-    every = weights_rows() if options.weights else catalogue_rows()
+    every = weights_rows() if options.weights else catalogue_rows(options.pattern)
     rows = [row for row in every if options.pattern in str(row["name"])]
     if not rows:
         kind = "set of weights" if options.weights else "network"
@@ -64,4 +64,5 @@ def _table(rows: Sequence[Mapping[str, Any]], *, weights: bool) -> Table:
         Column(title="parameters", kind="integer"),
         Column(title="what"),
     )
-    return Table(columns=columns, rows=cells)
+    note = "and any of timm: --model timm:NAME, with pip install 'striate[timm]'"
+    return Table(columns=columns, rows=cells, note=note)

@@ -26,16 +26,20 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the settings, and the run folder's own flags."""
     parser.usage = "striate train [DATA] [settings]"
     add_settings(parser)
-    parser.add_argument("--out", type=Path, metavar="DIR", help="the run folder")
-    parser.add_argument(
-        "--overwrite", action="store_true", help="replace the run folder in --out"
-    )
+    add_folder(parser, "run folder")
     parser.add_argument(
         "--resume", metavar="RUN", help="go on with a stopped run; needs nothing else"
     )
     parser.add_argument(
         "--tensorboard", action="store_true", help="write event files for TensorBoard"
     )
+
+
+def add_folder(parser: argparse.ArgumentParser, called: str) -> None:
+    """Add the flags of long work that is kept in a folder."""
+    words = f"replace the {called} in --out"
+    parser.add_argument("--out", type=Path, metavar="DIR", help=f"the {called}")
+    parser.add_argument("--overwrite", action="store_true", help=words)
     parser.add_argument("--quiet", action="store_true", help="show no progress")
 
 

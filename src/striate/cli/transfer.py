@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from striate.cli.train import add_settings, read_recipe
+from striate.cli.train import add_folder, add_settings, read_recipe
 from striate.runs.recipe import LOOP_ONLY
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from striate.data.image_data import ImageData
     from striate.runs.recipe import Recipe
     from striate.runs.run import Run
@@ -68,11 +68,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="then learn from scratch too, and by the head alone or fine-tuned, for "
         "comparison",
     )
-    parser.add_argument("--out", type=Path, metavar="DIR", help="the run folder")
-    parser.add_argument(
-        "--overwrite", action="store_true", help="replace the run folder in --out"
-    )
-    parser.add_argument("--quiet", action="store_true", help="show no progress")
+    add_folder(parser, "run folder")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -121,16 +117,12 @@ def _compared(
     """Learn in other ways too; print the comparison and return it."""
     from striate.cli.show import wide_console
     from striate.report.terminal import show
+    from striate.runs.display import teller
     from striate.runs.transfer.rival_table import rival_table, summary
     from striate.runs.transfer.rivals import rivals
 
     quiet = options.quiet or options.json
-
-    def tell(line: str) -> None:
-        if not quiet:
-            print(line, file=sys.stderr, flush=True)
-
-    found = rivals(finished, recipe, wanted, quiet=quiet, tell=tell)
+    found = rivals(finished, recipe, wanted, quiet=quiet, tell=teller(quiet))
     if not options.json:
         show([rival_table(found)], wide_console())
     return summary(found)

@@ -14,6 +14,7 @@ from striate.core.errors import SettingError
 from striate.core.registry import Registry
 from striate.core.seeds import derive
 from striate.core.spec import ImageSpec
+from striate.models.timm import build, describe, is_timm
 
 Builder = Callable[[ImageSpec, int], nn.Module]
 
@@ -76,11 +77,21 @@ def _age(entry: Network) -> int:
 
 
 def find(name: str) -> Network:
-    """Return the entry of a name.
+    """Return the entry of a name, or what timm says of one of its own.
 
     Raises:
         UnknownNameError: No network has this name; lists the nearest.
+        SettingError: It is timm's, which is not installed.
     """
+    if is_timm(name):
+        about = describe(name)
+        return Network(
+            name=name,
+            build=partial(build, name),
+            image=about.image,
+            classes=about.classes,
+            summary=about.summary,
+        )
     _load()
     return _NETWORKS[name]
 
@@ -96,7 +107,7 @@ def create_model(
     """Build a network as a plain `nn.Module`.
 
     Args:
-        name: A name of `striate models`.
+        name: A name of `striate models`, or `timm:` and one of timm.
         num_classes: Outputs; the paper's where not given.
         in_chans: Input channels; the paper's where not given.
         image_size: A side, or (height, width), in pixels; the paper's where not given.
@@ -105,6 +116,7 @@ def create_model(
 
     Raises:
         UnknownNameError: No network has this name.
+        SettingError: It is timm's, which is not installed.
         GeometryError: The picture does not fit; names the layer and both sizes.
 
     Example:
@@ -124,10 +136,11 @@ def create_model(
         return entry.build(image, classes)
 
 
-def catalogue_rows() -> list[dict[str, str | int]]:
+def catalogue_rows(timms: str = "") -> list[dict[str, str | int]]:
     """Return name, input, classes, parameters and summary of every network.
 
-    Networks are built on torch's meta device: counting needs no weights.
+    Of timm's, which are many, only the one asked for. Networks are built on torch's
+    meta device: counting needs no weights.
 
     Example:
         >>> rows = {row["name"]: row for row in catalogue_rows()}
@@ -135,7 +148,7 @@ def catalogue_rows() -> list[dict[str, str | int]]:
         61706
     """
     rows: list[dict[str, str | int]] = []
-    for entry in networks():
+    for entry in [find(timms)] if is_timm(timms) else networks():
         with torch.device("meta"):
             model = entry.build(entry.image, entry.classes)
         rows.append(

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from striate.layers.residual import Residual
+from striate.models.timm import heads_of
 
 Rename = Callable[[str, nn.Module], str]
 
@@ -127,6 +128,7 @@ def _steps_in_1x1(model: nn.Module) -> str:
     return ""
 
 
+_TIMM = Naming(source="timm", rename=by_rules())
 NAMINGS = (
     Naming(source="striate", rename=by_rules()),
     Naming(source="torchvision", rename=_RESNET, objection=_steps_in_1x1),
@@ -143,6 +145,8 @@ def choose(names: Iterable[str], model: nn.Module) -> Naming:
         >>> choose(["weight"], nn.Linear(1, 1)).source
         'striate'
     """
+    if heads_of(model):
+        return _TIMM
     wanted, names = model.state_dict().keys(), list(names)
 
     def matches(naming: Naming) -> int:

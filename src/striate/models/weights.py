@@ -15,9 +15,10 @@ from striate.core.files import hash_file
 from striate.models.adapt import adapted, first_kernel
 from striate.models.naming import Naming, choose
 from striate.models.published import by_hash
+from striate.models.timm import heads_of
 
 LISTED = 5
-_HEADS = r"(head|output)\.|aux\.\w+\.fc2\."  # what the classes decide
+_HEADS = r"(head|output)\.|aux\.\w+\.fc2\."  # what the classes decide, of ours
 LARGEST = 1e18  # beyond it a square leaves float32: no trained weight is there
 
 State = dict[str, Tensor]
@@ -28,8 +29,9 @@ def load_pretrained(
 ) -> None:
     """Copy a file of weights into a network, all of it or nothing.
 
-    Our own names and torchvision's are understood. Where the network's pictures have
-    other channels, the first convolution is adapted (`models.adapt`).
+    Our own names and torchvision's are understood, timm's in its networks. Where the
+    network's pictures have other channels, the first convolution is adapted
+    (`models.adapt`).
 
     Args:
         model: A network of the catalogue.
@@ -59,10 +61,11 @@ def put_pretrained(
         what = f"these weights are not this network's: {objection}"
         raise WeightsError(what, where=path)
     state = {naming.rename(name, model): value for name, value in found.items()}
-    wanted = model.state_dict()
+    wanted, heads = model.state_dict(), heads_of(model) or _HEADS
     _check_values(state, path)
-    state = _with_channels(_completed(state, wanted, naming, head), wanted)
-    _compare(state, wanted, path, naming)
+    renewed = "" if head else heads
+    state = _with_channels(_completed(state, wanted, naming, renewed), wanted)
+    _compare(state, wanted, path, naming, heads)
     model.load_state_dict(state)
 
 
@@ -116,8 +119,8 @@ def _read_pickle(path: Path, trust: bool) -> State:
     return {str(name): value for name, value in state.items()}
 
 
-def _completed(state: State, wanted: State, naming: Naming, head: bool) -> State:
-    """Drop what the network may lack, add what the file may: counters, the head."""
+def _completed(state: State, wanted: State, naming: Naming, renewed: str) -> State:
+    """Drop what the network may lack, add what the file may: counters, a new head."""
     kept = {
         name: value
         for name, value in state.items()
@@ -126,7 +129,7 @@ def _completed(state: State, wanted: State, naming: Naming, head: bool) -> State
     for name, value in wanted.items():
         if name.endswith("num_batches_tracked"):  # absent from old public files
             kept.setdefault(name, value)
-        if not head and re.match(_HEADS, name):
+        if renewed and re.match(renewed, name):
             kept[name] = value
     return kept
 
@@ -140,7 +143,9 @@ def _with_channels(state: State, wanted: State) -> State:
     return {**state, name: adapted(state[name], channels)}
 
 
-def _compare(state: State, wanted: State, path: Path, naming: Naming) -> None:
+def _compare(
+    state: State, wanted: State, path: Path, naming: Naming, heads: str
+) -> None:
     differences = [
         line for name in wanted if (line := _difference(name, state, wanted[name]))
     ]
@@ -153,7 +158,7 @@ def _compare(state: State, wanted: State, path: Path, naming: Naming) -> None:
     more = f"\n    and {rest} more" if rest > 0 else ""
     what = f"the weights (named by {naming.source}) do not fit:\n    {listed}{more}"
     fix = "build the network they were made for, with its classes, channels and size"
-    if all(line.startswith(("head.", "aux.")) for line in differences):
+    if all(re.match(rf"{heads}|aux\.", line) for line in differences):
         fix = "build it with their number of classes, or load with head=False"
     raise WeightsError(f"{what}\n    nothing was loaded", where=path, fix=fix)
 

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from torch.optim import Optimizer
 
 from striate.audit.network import UnfinishedError, audit
 from striate.core import device as devices
@@ -21,13 +20,12 @@ from striate.data.store.memory import available_bytes
 from striate.engine.chance import chance_kept
 from striate.engine.cost import softmax_cost
 from striate.engine.learner import Learner
-from striate.engine.optim import make_optimizer
 from striate.engine.range_test import Tried, best_rate, range_test
 from striate.engine.ranks.ranks import Ranks
 from striate.report.plots import save_curve
 from striate.runs import folder as names
 from striate.runs.recipe import AUTO, DEFAULT_LR, Recipe
-from striate.runs.steps import batches_of, cost_of_classes
+from striate.runs.steps import batches_of, cost_of_classes, optimizer_of
 from striate.runs.together import follows
 
 MEMORY_SHARE = 0.5  # of what is free; pictures and the system want the rest
@@ -110,17 +108,12 @@ def _found(found: Decided, model: nn.Module, data: ImageData) -> Decided:
     return found
 
 
-def _optimizer(model: nn.Module, recipe: Recipe, lr: float) -> Optimizer:
-    settings = recipe.optimizer, lr, recipe.momentum, recipe.weight_decay
-    return make_optimizer(model, *settings)
-
-
 def _with_rate(found: Decided, model: nn.Module, data: ImageData) -> Decided:
     recipe = replace(found.recipe, lr=DEFAULT_LR[found.recipe.optimizer])
     device = devices.choose(recipe.device)
     tried = range_test(
         model,
-        lambda copied: _optimizer(copied, recipe, recipe.rate),
+        lambda copied: optimizer_of(copied, recipe),
         batches_of("train", data, recipe, device),
         softmax_cost(recipe.label_smoothing, cost_of_classes(data, recipe, device)),
         seed=recipe.seed,
@@ -179,9 +172,9 @@ def _goes(
 ) -> bool:
     """Try a step on a copy; out of memory is an answer, and no error."""
     copied = copy.deepcopy(model).train()
-    rate = DEFAULT_LR[recipe.optimizer]
+    recipe = replace(recipe, lr=DEFAULT_LR[recipe.optimizer])
     cost = softmax_cost(recipe.label_smoothing, cost_of_classes(data, recipe, device))
-    learn = Learner(copied, _optimizer(copied, recipe, rate), cost, recipe.seed)
+    learn = Learner(copied, optimizer_of(copied, recipe), cost, recipe.seed)
     batches = batches_of("train", data, recipe, device)
     try:
         # Numbers that are none are the run's to tell, with all that it can say.

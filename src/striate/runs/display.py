@@ -39,6 +39,16 @@ def reading(quiet: bool, stream: TextIO | None = None) -> Tick | None:
     return tick
 
 
+def teller(quiet: bool) -> Callable[[str], None]:
+    """Return what tells a line to who waits, or tells nobody."""
+
+    def tell(line: str) -> None:
+        if not quiet:
+            print(line, file=sys.stderr, flush=True)
+
+    return tell
+
+
 class Display:
     """An observer of the loop that draws progress on stderr.
 

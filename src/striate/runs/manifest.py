@@ -16,6 +16,7 @@ from striate.core import device as devices
 from striate.core.files import hash_rows, read_json, write_json
 from striate.data.image_data import ImageData
 from striate.engine.ranks.place import Place
+from striate.models.timm import packages_of
 from striate.runs.folder import MANIFEST
 from striate.runs.recipe import INCIDENTAL, Recipe
 
@@ -25,13 +26,14 @@ UNBINDING = {"data", *INCIDENTAL}
 PACKAGES = ("striate", "torch", "numpy", "pillow", "simplejpeg", "safetensors")
 
 
-def first_manifest(name: str, data: ImageData, seed: int) -> dict[str, Any]:
+def first_manifest(name: str, data: ImageData, recipe: Recipe) -> dict[str, Any]:
     """Describe a run that is about to start."""
+    packages = (*PACKAGES, *packages_of(recipe.model))
     return {
         "name": name,
         "status": "running",
         "started": now(),
-        "seed": seed,
+        "seed": recipe.seed,
         "data": {
             "name": data.name,
             "source": data.origin,
@@ -46,7 +48,7 @@ def first_manifest(name: str, data: ImageData, seed: int) -> dict[str, Any]:
         },
         "versions": {
             "python": platform.python_version(),
-            **{package: version(package) for package in PACKAGES},
+            **{package: version(package) for package in packages},
         },
         "machine": {
             "system": platform.platform(),
@@ -65,8 +67,9 @@ def circumstances(
     in what.
     """
     settings = {k: str(v) for k, v in recipe.as_dict().items() if k not in UNBINDING}
+    computing = (*COMPUTING, *packages_of(recipe.model))
     return {
-        **{name: version(name) for name in COMPUTING},
+        **{name: version(name) for name in computing},
         **devices.circumstances(device),
         **settings,
         "order": _order(data),

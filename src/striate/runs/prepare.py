@@ -199,7 +199,7 @@ def write_inputs(
     notes: Sequence[str] = (),
 ) -> None:
     """Write down everything the run starts from, before it starts."""
-    manifest = first_manifest(folder.name, data, recipe.seed)
+    manifest = first_manifest(folder.name, data, recipe)
     manifest["notes"] = [*data.notes, *batch_notes(data, recipe), *notes]
     manifest["notes"] += weights_notes(recipe, data)
     manifest["notes"] += [*growth_notes(data, recipe), *rank_notes(recipe)]

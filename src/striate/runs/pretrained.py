@@ -19,6 +19,7 @@ from striate.engine.checkpoint import save_weights
 from striate.models.adapt import fitted, rule
 from striate.models.downloading import local_file, whereabouts
 from striate.models.published import PUBLISHED, Published, by_hash
+from striate.models.timm import describe, fetch, is_timm
 from striate.models.weights import State, put_pretrained, read
 from striate.runs import folder as names
 from striate.runs.recipe import Recipe
@@ -36,6 +37,7 @@ class Weights:
         origin: What to call it.
         preprocess: How its pictures were made, where it says.
         classes: What its outputs mean, where it says.
+        remark: What differs between how its pictures were made and how ours are.
     """
 
     path: Path
@@ -43,10 +45,11 @@ class Weights:
     origin: str
     preprocess: Preprocess | None = None
     classes: tuple[str, ...] | None = None
+    remark: str = ""
 
 
 def find_weights(word: str | Path, cache: str = AUTO) -> Weights:
-    """Return the weights that a word means: a file, a run, or a public name.
+    """Return the weights that a word means: a file, a run, a public name, timm's.
 
     Args:
         word: As the user gave it.
@@ -58,6 +61,8 @@ def find_weights(word: str | Path, cache: str = AUTO) -> Weights:
     path = Path(word).expanduser()
     if path.is_file():
         return _of_file(path)
+    if is_timm(str(word)):
+        return _of_timm(str(word), cache)
     with suppress(RunError):
         return _of_run(names.find_run(word))
     if str(word) in PUBLISHED:
@@ -97,6 +102,24 @@ def _of_public(public: Published, cache: str) -> Weights:
     store = open_cache(cache)
     path = local_file(public, store.folder / KEPT if store else None)
     return _described(public, path, hash_file(path))
+
+
+def _of_timm(name: str, cache: str) -> Weights:
+    about, store = describe(name), open_cache(cache)
+    if store is None:
+        what = f"the weights of {about.name} cannot be kept: there is no cache"
+        fix = "leave --cache off out, or give a file: --pretrained PATH"
+        raise WeightsError(what, where="--pretrained", fix=fix)
+    path = store.folder / KEPT / f"timm-{about.name}.safetensors"
+    if not path.is_file():
+        save_weights(path, fetch(name))
+    return Weights(
+        path=path,
+        sha256=hash_file(path),
+        origin=f"timm's {about.name} ({about.licence})",
+        preprocess=about.preprocess,
+        remark=about.remark,
+    )
 
 
 def _described(public: Published, path: Path, sha256: str) -> Weights:
@@ -158,9 +181,7 @@ def as_weights_want(data: ImageData, recipe: Recipe) -> ImageData:
 
 
 def _own(recipe: Recipe) -> Preprocess | None:
-    if recipe.pretrained is None:
-        return None
-    return find_weights(recipe.pretrained, recipe.cache).preprocess
+    return None if recipe.pretrained is None else _asked(recipe).preprocess
 
 
 def _takes_statistics(recipe: Recipe, own: Preprocess | None) -> bool:
@@ -180,7 +201,12 @@ def load_weights_of(recipe: Recipe, model: nn.Module, data: ImageData) -> None:
 
 
 def _asked(recipe: Recipe) -> Weights:
-    return find_weights(str(recipe.pretrained), recipe.cache)
+    """Return a recipe's weights; timm knows how pictures of its networks were made."""
+    found = find_weights(str(recipe.pretrained), recipe.cache)
+    if found.preprocess is None and is_timm(recipe.model):
+        about = describe(recipe.model)
+        return replace(found, preprocess=about.preprocess, remark=about.remark)
+    return found
 
 
 def _keeps_head(weights: Weights, data: ImageData) -> bool:
@@ -216,7 +242,8 @@ def weights_notes(recipe: Recipe, data: ImageData) -> list[str]:
             "these weights do not say how their pictures were made: check --image-size "
             "and --normalise (imagenet for most public ones)",
         ]
-    return [*notes, *filter(None, [rule(weights.preprocess.channels, data.in_chans)])]
+    changed = rule(weights.preprocess.channels, data.in_chans)
+    return [*notes, *filter(None, [changed, weights.remark])]
 
 
 def check_same_weights(recipe: Recipe, manifest: dict[str, Any]) -> None:

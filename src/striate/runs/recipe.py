@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import reprlib
 import types
 import typing
@@ -67,7 +68,8 @@ class Recipe:
 
     data: str
     model: str = _setting(
-        "auto", "network by name (see `striate models`); auto: the notes' net"
+        "auto",
+        "network by name (see `striate models`), or timm:NAME; auto: the notes' net",
     )
     pretrained: str | None = _setting(
         None, "begin with these weights: a run, a file, or a name (models --weights)"
@@ -285,7 +287,8 @@ def undecided(name: str) -> SettingError:
 INCIDENTAL = {spec.name for spec in fields(Recipe) if spec.metadata.get("incidental")}
 
 
-def setting_types() -> dict[str, Any]:
+@functools.cache  # asked for every setting of every file and command line
+def setting_types() -> Mapping[str, Any]:
     """Return each setting's type, None and auto taken out of unions."""
     hints = typing.get_type_hints(Recipe)
     return {spec.name: _without_none(hints[spec.name]) for spec in fields(Recipe)}

@@ -39,6 +39,17 @@ CUSTOM = "custom:"  # prefix of a model that was handed in, not named
 EVALUATION_BATCH = 256
 
 
+def short_name(model: str) -> str:
+    """Return what a folder calls a network: a class without the place it lies in.
+
+    Example:
+        >>> short_name("custom:mine.nets.Small"), short_name("timm:resnet18.a1_in1k")
+        ('Small', 'timm:resnet18.a1_in1k')
+    """
+    name = model.removeprefix(CUSTOM)
+    return name if name == model else name.rpartition(".")[2]
+
+
 class Run:
     """A run folder as an object; nothing is read before it is asked for.
 

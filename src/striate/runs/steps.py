@@ -1,20 +1,24 @@
-"""What a step of a run holds: batches of one, and classes of unlike size."""
+"""What a step of a run holds: its batch, its rate, its cost of unlike classes."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.optim import Optimizer
 
 from striate.core.errors import SettingError
 from striate.data.batches import Batches
 from striate.data.grow import Growing, Side, growing_sides
 from striate.data.image_data import ImageData
 from striate.engine.cost import ClassCost, even_weights, shares
+from striate.engine.loop import Plan
+from striate.engine.optim import make_optimizer
 from striate.engine.ranks.ranks import Ranks
+from striate.engine.schedule import SCHEDULES
 from striate.runs.recipe import Recipe
 from striate.runs.run import EVALUATION_BATCH
 
@@ -114,6 +118,35 @@ def as_shown(batches: Batches, data: ImageData, recipe: Recipe) -> Batches | Gro
     """Return training batches in the sizes that the recipe shows them in."""
     sides = sides_of(data, recipe)
     return Growing(batches=batches, sides=sides) if sides else batches
+
+
+def optimizer_of(
+    model: nn.Module, recipe: Recipe, scales: Mapping[nn.Parameter, float] | None = None
+) -> Optimizer:
+    """Return the optimiser that a recipe names.
+
+    Args:
+        model: What learns.
+        recipe: Its rate must have been decided.
+        scales: Shares of the rate by parameter, where they differ.
+    """
+    settings = recipe.optimizer, recipe.rate, recipe.momentum, recipe.weight_decay
+    return make_optimizer(model, *settings, scales)
+
+
+def plan_of(data: ImageData, recipe: Recipe, device: torch.device) -> Plan:
+    """Return how long, how fast and by what cost a recipe learns."""
+    return Plan(
+        epochs=recipe.epochs,
+        lr=recipe.rate,
+        schedule=SCHEDULES[recipe.schedule],
+        label_smoothing=recipe.label_smoothing,
+        patience=recipe.patience,
+        classes=cost_of_classes(data, recipe, device),
+        balanced=recipe.class_weights != "none",
+        seed=recipe.seed,
+        pieces=recipe.accumulate,
+    )
 
 
 def cost_of_classes(

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from striate.audit.ghost import blueprint
@@ -19,6 +20,7 @@ from striate.core.errors import SettingError, StriateError
 from striate.core.registry import nearest
 from striate.core.spec import Preprocess
 from striate.models.catalogue import create_model, find, networks
+from striate.models.timm import is_timm
 from striate.runs.folder import MANIFEST
 from striate.runs.run import Run
 
@@ -78,10 +80,11 @@ def is_run(target: str) -> bool:
     return any((place / target / MANIFEST).is_file() for place in places)
 
 
-def _built(build: Callable[[], nn.Module], real: bool) -> nn.Module:
+def _built(build: Callable[[], nn.Module], real: bool, name: str = "") -> nn.Module:
     if real:
         return build()
-    with blueprint():
+    # timm looks at numbers while it builds, which ghosts have none of.
+    with torch.device("meta") if is_timm(name) else blueprint():
         return build()
 
 
@@ -103,8 +106,10 @@ def _named(target: str, wanted: Wanted, real: bool) -> Target:
     try:
         entry = find(target)
     except StriateError as error:
+        if is_timm(target):
+            raise
         raise _nothing(target) from error
-    model = _built(lambda: create_model(target, **vars(wanted)), real)
+    model = _built(lambda: create_model(target, **vars(wanted)), real, target)
     height, width = _sides(wanted.image_size, (entry.image.height, entry.image.width))
     channels = entry.image.channels if wanted.in_chans is None else wanted.in_chans
     return Target(name=target, model=model, shape=(channels, height, width))
@@ -133,7 +138,7 @@ def _from_run(target: str, wanted: Wanted, real: bool) -> Target:
         what = "a run has its picture size, channels and classes already"
         raise SettingError(what, where=target, fix="leave those flags out")
     run = Run(target)
-    model = run.model if real else _built(run.fresh_model, real)
+    model = run.model if real else _built(run.fresh_model, real, run.recipe.model)
     preprocess = run.preprocess
     shape = preprocess.spec.shape
     return Target(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,10 +18,7 @@ from striate.core.heap import keep_freed
 from striate.data.image_data import ImageData
 from striate.engine.average import Average
 from striate.engine.checkpoint import load_weights
-from striate.engine.loop import Plan
-from striate.engine.optim import make_optimizer
 from striate.engine.ranks.ranks import Ranks
-from striate.engine.schedule import SCHEDULES
 from striate.engine.tensorboard import check_tensorboard
 from striate.engine.vault import Sealed
 from striate.engine.views import VIEWS
@@ -39,10 +37,10 @@ from striate.runs.prepare import (
     write_inputs,
 )
 from striate.runs.recipe import Recipe, make_recipe
-from striate.runs.run import CUSTOM, Run, score_dict
+from striate.runs.run import CUSTOM, Run, score_dict, short_name
 from striate.runs.session import Job, Learnt, learn
 from striate.runs.speed import laps_of, note_speed, settle, speed_facts, way_of
-from striate.runs.steps import as_shown, batches_of, cost_of_classes
+from striate.runs.steps import as_shown, batches_of, optimizer_of, plan_of
 from striate.runs.story import write_report
 from striate.runs.together import (
     begun_before,
@@ -96,35 +94,11 @@ def train_recipe(
     Raises:
         StriateError: The data, the settings or the disk do not admit it.
     """
-    if tensorboard:
-        check_tensorboard()
     if recipe.model != AUTO:
         find(recipe.model)  # a misspelt name is told before any picture is read
-    key = f"{out}|{recipe.data}|{recipe.model}"
-    with together(recipe) as ranks:
-        earlier, learnt = begun_before(key, ranks)
-        if earlier and learnt:
-            return _gone_on(earlier, data, quiet, tensorboard, ranks, begun=gone_on)
-        out, overwrite = earlier or out, overwrite or earlier is not None
-        quiet = quiet or follows(ranks)
-        if data is None:
-            with in_turn(ranks):
-                data = load_recipe(recipe, quiet=quiet)
-        recipe = resolve(recipe, data)
-        model = build(recipe, data)
-        new = _prepared(model, data, recipe, out, overwrite, ranks, key)
-        with new as (folder, recipe):
-            if not follows(ranks):
-                begun(data, folder)
-            return run_in(
-                folder,
-                model,
-                data,
-                recipe,
-                quiet,
-                tensorboard=tensorboard,
-                ranks=ranks,
-            )
+    return _trained(
+        recipe, None, data, out, overwrite, quiet, tensorboard, begun, gone_on
+    )
 
 
 def train(
@@ -152,8 +126,6 @@ def train(
     Raises:
         StriateError: The settings, the network or the disk do not admit it.
     """
-    if tensorboard:
-        check_tensorboard()
     if settings.get("pretrained") is not None:
         what = "this network is an object, which has its weights already"
         fix = "load them into it first: striate.load_pretrained(model, path)"
@@ -165,23 +137,43 @@ def train(
     fixed = {"data": data.origin or data.name, "model": name}
     recipe = resolve(make_recipe(settings, fixed), data)
     where = Path(out) if out is not None else None
+    return _trained(recipe, model, data, where, overwrite, quiet, tensorboard)
+
+
+def _trained(
+    recipe: Recipe,
+    model: nn.Module | None,
+    data: ImageData | None,
+    out: Path | None,
+    overwrite: bool,
+    quiet: bool,
+    tensorboard: bool,
+    begun: Begun = _nobody,
+    gone_on: GoneOn = _nobody_goes_on,
+) -> Run:
+    """Train a network, the recipe's where none is given, as one of its processes."""
+    if tensorboard:
+        check_tensorboard()
     key = f"{out}|{recipe.data}|{recipe.model}"
     with together(recipe) as ranks:
         earlier, learnt = begun_before(key, ranks)
         if earlier and learnt:
-            return _gone_on(earlier, data, quiet, tensorboard, ranks, model=model)
-        where, overwrite = earlier or where, overwrite or earlier is not None
-        new = _prepared(model, data, recipe, where, overwrite, ranks, key)
+            how = quiet, tensorboard, ranks
+            return _gone_on(earlier, data, *how, model=model, begun=gone_on)
+        out, overwrite = earlier or out, overwrite or earlier is not None
+        quiet = quiet or follows(ranks)
+        if data is None:
+            with in_turn(ranks):
+                data = load_recipe(recipe, quiet=quiet)
+        if model is None:
+            recipe = resolve(recipe, data)
+            model = build(recipe, data)
+        new = _prepared(model, data, recipe, out, overwrite, ranks, key)
         with new as (folder, recipe):
-            return run_in(
-                folder,
-                model,
-                data,
-                recipe,
-                quiet,
-                tensorboard=tensorboard,
-                ranks=ranks,
-            )
+            if not follows(ranks):
+                begun(data, folder)
+            given = folder, model, data, recipe, quiet
+            return run_in(*given, tensorboard=tensorboard, ranks=ranks)
 
 
 def _gone_on(
@@ -227,8 +219,7 @@ def _prepared(
         decided = settle(model, data, found.recipe, ranks).recipe
         yield share_folder(None, ranks), decided
         return
-    short = recipe.model.removeprefix(CUSTOM).rpartition(".")[2]
-    name = f"{data.name}-{short}"
+    name = f"{data.name}-{short_name(recipe.model)}"
     with names.new_folder("train", name, out, overwrite) as folder:
         if ranks:
             ranks.keep(key, str(folder.resolve()))
@@ -288,28 +279,13 @@ def _job(
     """Put together everything that learns, and what it learns from."""
     device = devices.choose(recipe.device)
     keep_freed()
-    optimizer = make_optimizer(
-        model, recipe.optimizer, recipe.rate, recipe.momentum, recipe.weight_decay
-    )
-    plan = Plan(
-        epochs=recipe.epochs,
-        lr=recipe.rate,
-        schedule=SCHEDULES[recipe.schedule],
-        label_smoothing=recipe.label_smoothing,
-        patience=recipe.patience,
-        classes=cost_of_classes(data, recipe, device),
-        balanced=recipe.class_weights != "none",
-        view=VIEWS[recipe.test_view],
-        seed=recipe.seed,
-        pieces=recipe.accumulate,
-        way=way_of(recipe),
-    )
+    plan = plan_of(data, recipe, device)
     return Job(
         folder=folder,
         recipe=recipe,
         model=model,
-        optimizer=optimizer,
-        plan=plan,
+        optimizer=optimizer_of(model, recipe),
+        plan=replace(plan, view=VIEWS[recipe.test_view], way=way_of(recipe)),
         train=as_shown(batches_of("train", data, recipe, device, ranks), data, recipe),
         val=batches_of("val", data, recipe, device, ranks),
         facts=circumstances(recipe, data, device),

@@ -221,7 +221,7 @@ def joined(place: Place, device: torch.device) -> Iterator[Ranks]:
     _begin(place, PrefixStore(start, kept), device)
     pulse = Pulse(PATIENCE)
     own = PrefixStore(f"{start}/watch", open_store(place, PATIENCE, again=True))
-    watch = Watch(own, place.rank, place.world, pulse)
+    watch = Watch(own, place.rank, place.world, pulse, PATIENCE)
     ranks = Ranks(place, watch, pulse, device, kept)
     watch.start()
     try:

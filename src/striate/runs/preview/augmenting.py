@@ -87,7 +87,7 @@ def _shown(
 ) -> Augmented:
     """Write what augmentation shows and, of a run, what labels survive."""
     augment = recipe.augmentation
-    manifest = first_manifest(folder.name, data, recipe.seed)
+    manifest = first_manifest(folder.name, data, recipe)
     write_json(folder / names.MANIFEST, {**manifest, "augment": asdict(augment)})
     found = grid.sections(data, augment, recipe.seed)
     save_images(_pictures(found), folder / PREVIEW)

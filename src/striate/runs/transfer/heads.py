@@ -18,14 +18,12 @@ from striate.data.store.features import FeatureRows
 from striate.engine.chance import chance_kept
 from striate.engine.cost import softmax_cost
 from striate.engine.evaluate import Outputs, evaluate
-from striate.engine.loop import Plan, fit
-from striate.engine.optim import make_optimizer
+from striate.engine.loop import fit
 from striate.engine.position import EpochDone, StepDone
-from striate.engine.schedule import SCHEDULES
 from striate.runs.display import Display
 from striate.runs.recipe import Recipe
 from striate.runs.run import EVALUATION_BATCH
-from striate.runs.steps import batches_of, cost_of_classes
+from striate.runs.steps import batches_of, cost_of_classes, optimizer_of, plan_of
 from striate.runs.transfer.features import Featured
 from striate.transfer.cut import cut_at
 from striate.transfer.logistic import Cost, Fitted, logistic
@@ -248,18 +246,7 @@ def _trained(
     best: bool,
 ) -> Headed:
     device = devices.choose(recipe.device)
-    settings = recipe.optimizer, recipe.rate, recipe.momentum, recipe.weight_decay
-    plan = Plan(
-        epochs=recipe.epochs,
-        lr=recipe.rate,
-        schedule=SCHEDULES[recipe.schedule],
-        label_smoothing=recipe.label_smoothing,
-        patience=recipe.patience,
-        classes=cost_of_classes(data, recipe, device),
-        balanced=recipe.class_weights != "none",
-        seed=recipe.seed,
-        pieces=recipe.accumulate,
-    )
+    plan = plan_of(data, recipe, device)
     train, val = (batches(part, found, data, recipe) for part in ("train", "val"))
     kept = _Best(tail)
     with (
@@ -267,7 +254,7 @@ def _trained(
         devices.flushed_denormals(),
         Display(plan.epochs, train.batches, quiet, plan.balanced) as display,
     ):
-        optimizer = make_optimizer(tail, *settings, depth.scales() if depth else None)
+        optimizer = optimizer_of(tail, recipe, depth.scales() if depth else None)
         thaw = [Thaw(depth)] if depth else []
         history = fit(tail, optimizer, train, val, plan, (kept, *thaw, display))
         for one in thaw:

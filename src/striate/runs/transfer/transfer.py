@@ -22,6 +22,7 @@ from striate.engine.position import EpochDone
 from striate.engine.ranks.place import Place
 from striate.models.catalogue import find
 from striate.runs import folder as names
+from striate.runs.display import teller
 from striate.runs.manifest import now, update_manifest
 from striate.runs.predictions import Predictions
 from striate.runs.prepare import build, load_recipe, place, resolve, write_inputs
@@ -96,7 +97,7 @@ def transfer_recipe(
                 return job.run(*halves, wanted)
             job.record(recipe, [PLANNING])
             begun(data, folder)
-            proposal = propose(model, data, recipe, wanted, _teller(quiet))
+            proposal = propose(model, data, recipe, wanted, teller(quiet))
             write_plan(folder, proposal)
             planned(proposal)
             wanted = proposal.wanted(wanted)
@@ -286,14 +287,6 @@ def _judge(
         predictions.save(run.path / names.predictions_file(part))
         scores[part] = score_dict(predictions.score())
     write_json(run.path / names.SCORES, scores)
-
-
-def _teller(quiet: bool) -> Callable[[str], None]:
-    def tell(line: str) -> None:
-        if not quiet:
-            print(line, file=sys.stderr, flush=True)
-
-    return tell
 
 
 def _tick() -> Tick | None:
