@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, settings
 from pictures import snapshot, write_folder
 from striate.cli.main import main
 from striate.runs import story, train
+from striate.runs.detect import detect
 from striate.runs.explain import explain
 from striate.runs.recipe import Recipe
 from striate.runs.run import Run
@@ -51,6 +52,7 @@ def _no_charts(request, monkeypatch):
             monkeypatch.setattr(story, name, lambda block, path: None)
         monkeypatch.setattr(plan_page, "save_curve", lambda block, path: None)
         monkeypatch.setattr(explain, "save_curve", lambda block, path: None)
+        monkeypatch.setattr(detect, "save_curve", lambda block, path: None)
 
 
 @pytest.fixture

@@ -117,8 +117,8 @@ def _at_threshold(told: Told) -> Prose:
         f"Called {told.target} from {percent(told.choice.aimed.threshold, 2)} on, "
         f"{one.found:,} of {one.positives:,} are found and {one.missed:,} missed: "
         f"{percent(one.recall)} ({span((low, high))}) where {percent(wish)} was "
-        f"wanted. It costs {counted(one.alarms, 'false alarm')} among {one.negatives:,} that "
-        f"are {told.rest}."
+        f"wanted. It costs {counted(one.alarms, 'false alarm')} among "
+        f"{one.negatives:,} that are {told.rest}."
     )
     if high < wish:
         return Prose(text=f"{text} The wish is missed.", tone="warning")
