@@ -1,6 +1,7 @@
 """Finding one class: what chooses, what judges, and what is refused."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,12 +12,13 @@ from pictures import snapshot
 from run_folders import made_run
 from striate.core.errors import DataError, RunError, SettingError, UnknownNameError
 from striate.core.files import read_json, write_csv
+from striate.core.findings import Images
 from striate.core.spec import Labels
 from striate.engine.evaluate import Outputs
 from striate.engine.temperature import fit_temperature
+from striate.report.html import render
 from striate.runs.detect.chosen import untempered
 from striate.runs.detect.question import Question
-from striate.runs.detect.seen import judged as judged_part
 from striate.runs.predictions import Predictions
 from striate.runs.run import Run
 
@@ -40,7 +42,7 @@ def answered(count, seed, heat=2.0, shift=2.0):
 def made(tmp_path):
     """A run of two classes, its answers known, its pictures described in a CSV."""
 
-    def make(val=200, test=300, table=True, **how):
+    def make(val=300, test=300, table=True, **how):
         path = made_run(
             tmp_path / "runs" / "train" / "cells",
             [True] * test,
@@ -76,15 +78,11 @@ def test_validation_chooses_and_test_judges(made):
     warm = fit_temperature(val.probabilities, val.truth)
     assert found.temperature == warm
     assert 1.5 < warm < 3  # the answers were twice too sure
-    aimed, logit = (
-        found.choice.aimed,
-        np.log(val.probabilities / (1 - val.probabilities)),
-    )
-    odds = 1 / (1 + np.exp(-logit[:, 0] / warm))
+    aimed, (first, second) = found.choice.aimed, np.log(val.probabilities.T)
+    odds = 1 / (1 + np.exp((second - first) / warm))
     of_class = np.sort(odds[val.truth == 0])[::-1]
-    assert found.threshold == pytest.approx(
-        of_class[int(np.ceil(0.9 * len(of_class))) - 1]
-    )
+    wanted = int(np.ceil(0.9 * len(of_class)))
+    assert found.threshold == pytest.approx(of_class[wanted - 1])
     assert aimed.plain == pytest.approx(untempered(found.threshold, warm))
     called = test.probabilities[:, 0] >= aimed.plain - 1e-12
     one = found.judged.whole.counts
@@ -131,7 +129,7 @@ def test_everything_is_said_with_its_interval(made):
     found = made().detect("defect", by="kind")
     said = " ".join(str(found).split())
     for part in (
-        "Chosen on validation: n = 200".replace(" = ", "\u00a0=\u00a0"),
+        "Chosen on validation: n = 300".replace(" = ", "\u00a0=\u00a0"),
         "sure of 95 % recall (95 %)",
         "network's own",
         "The unsure band",
@@ -179,14 +177,14 @@ def test_no_band_is_enough(made):
     assert found.choice.band is None
     assert "No unsure band was found" in str(found)
     assert found.as_dict()["band"] is None
-    assert found.temperature == 20
+    assert found.temperature == pytest.approx(20)
     assert "probabilities mean nothing" in " ".join(str(found).split())
     assert "everything goes to a person" in str(found.page)
 
 
 def test_never_wrong(made):
     found = made(shift=9.0).detect("defect")
-    assert found.temperature == 0.05
+    assert found.temperature == pytest.approx(0.05)
     assert "Validation has no wrong answers" in " ".join(str(found).split())
     assert "taken for sound: none." in str(found.page)
 
@@ -221,18 +219,8 @@ def test_a_part_of_one_kind(made, gone, left):
     run = made()
     path = run.path / f"predictions_{gone}.csv"
     lines = path.read_text().splitlines(keepends=True)
-    path.write_text(
-        "".join(
-            [
-                lines[0],
-                *(
-                    li
-                    for li in lines[1:]
-                    if f",{left}," in li and li.split(",")[1] == left
-                ),
-            ]
-        )
-    )
+    kept = [line for line in lines[1:] if line.split(",")[1] == left]
+    path.write_text("".join([lines[0], *kept]))
     with pytest.raises(DataError, match="has no" if left == "sound" else "nothing but"):
         run.detect("defect")
 
@@ -261,14 +249,26 @@ def test_the_page_is_kept_and_nothing_is_overwritten(made, tmp_path):
 
 
 def test_a_real_run_and_other_pictures(shared_run, shared_folder):
-    """Two classes of 20 pictures: thumbnails, other data, its own data."""
     found = shared_run.detect("across")
-    assert found.part == "test"
-    other = shared_run.detect("across", data=shared_folder.parent / "stripes" / ".")
-    assert other.part == "test"  # its own pictures: those that it may be judged on
-    pixels = judged_part(shared_run, None, None).pixels()
-    assert pixels is not None
-    assert "<img" in "".join(map(str, [found.page])) or found.page.sections
+    page = render(found.page)
+    assert "Most wrong" in page
+    # Its own pictures by another path: of these only the test part may judge.
+    again = shared_run.detect("across", data=shared_folder)
+    assert again.part == "test"
+    assert again.judged.whole.counts == found.judged.whole.counts
+
+
+def test_most_wrong_pictures_are_shown(shared_run, monkeypatch):
+    """With the answers turned round, every picture is wrong, and is shown."""
+    said = shared_run.predictions("test")
+    turned = replace(said, probabilities=said.probabilities[:, ::-1])
+    monkeypatch.setattr(shared_run, "predictions", lambda part: turned)
+    found = shared_run.detect("across")
+    missed, _ = found.page.sections[-1].blocks
+    assert isinstance(missed, Images)
+    assert len(missed.pictures) == min(12, found.judged.whole.counts.positives)
+    data = found.as_dict()["most_wrong"]
+    assert len(data["missed"]) == found.judged.whole.counts.positives
 
 
 def test_shares_are_checked_before_any_run_is_read():

@@ -66,7 +66,7 @@ def reliability(
 
 
 def _places(odds: np.ndarray, bins: int) -> np.ndarray:
-    edges = np.quantile(odds, np.linspace(0, 1, bins + 1))
+    edges = np.percentile(odds, np.linspace(0, 1, bins + 1) * 100)
     place: np.ndarray = np.searchsorted(edges[1:-1], odds)
     return place
 

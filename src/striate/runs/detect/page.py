@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from striate.core.findings import Block, Figure, Figures, Page, Prose, Section
@@ -24,6 +25,8 @@ from striate.runs.detect.tables import (
 from striate.runs.detect.told import Told
 from striate.runs.detect.wrong import wrong_section
 from striate.runs.scorecard import span
+
+SMALL = 0.05  # of a temperature's logarithm: nothing that one would see
 
 
 def terminal_blocks(told: Told) -> list[Block]:
@@ -130,6 +133,8 @@ def _at_threshold(told: Told) -> Prose:
 def _temperature(told: Told) -> Prose:
     warm, found = told.choice.temperature, told.judged
     how = "too sure" if warm > 1 else "not sure enough"
+    if abs(math.log(warm)) < SMALL:
+        how = "about as sure as it should be"
     text = (
         f"The network is {how}: its temperature is {warm:.3g}. Scaled by it, the "
         f"calibration error is {percent(found.after.gap)} in place of "
