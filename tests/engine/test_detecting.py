@@ -25,7 +25,7 @@ from striate.engine.temperature import (
 from striate.engine.threshold import counts, rank_for, sure_rank, threshold_at
 
 SEEDS = st.integers(0, 10_000)
-quick = settings(max_examples=40)
+quick = settings(max_examples=25)
 
 
 def drawn(seed, count, ties):

@@ -26,8 +26,11 @@ CLASSES = ("defect", "sound")
 KINDS = ("mono", "poly")
 
 
-def answered(count, seed, heat=2.0, shift=2.0):
-    """Answers of a network that is `heat` times too sure, and the truth."""
+def answered(count, seed, heat=4.0, shift=1.0):
+    """Answers of a network, and the truth: two normal heaps, `shift` from the middle.
+
+    A heat of 2·shift would be calibrated, but for the shares of the two.
+    """
     draw = np.random.default_rng(seed)
     defect = draw.random(count) < 0.3
     defect[:2] = True, False

@@ -9,6 +9,7 @@ import numpy as np
 COLDEST, HOTTEST = 0.05, 20.0  # beyond these a few pictures, not sureness, decide
 _LEAST = 1e-45  # what a 32-bit probability may lose; its logarithm must be finite
 _STEPS = 80
+_NEWTON = 12  # of these; where all is certain they creep, and halving goes on
 
 
 def fit_temperature(probabilities: np.ndarray, truth: np.ndarray) -> float:
@@ -27,19 +28,18 @@ def fit_temperature(probabilities: np.ndarray, truth: np.ndarray) -> float:
         >>> round(fit_temperature(odds, np.array([0, 0, 1])), 2)
         6.63
     """
-    logits = _logits(probabilities)
-    told = logits[np.arange(len(truth)), truth].mean()
+    gaps = _logits(probabilities)
+    gaps -= gaps[np.arange(len(truth)), truth][:, None]
     low, high, inverse = 1 / HOTTEST, 1 / COLDEST, 1.0
-    for _ in range(_STEPS):
-        mean, spread = _moments(logits, inverse)
-        slope = mean - told
+    for turn in range(_STEPS):
+        slope, bend = _slopes(gaps, inverse)
         low, high = (low, inverse) if slope > 0 else (inverse, high)
-        step = inverse - slope / spread if spread > 0 else math.inf
-        following = step if low < step < high else math.sqrt(low * high)
+        newton = inverse - slope / bend if bend > 0 and turn < _NEWTON else math.inf
+        following = newton if low < newton < high else math.sqrt(low * high)
         if abs(following - inverse) <= 1e-12 * inverse:
             break
         inverse = following
-    return min(HOTTEST, max(COLDEST, 1 / inverse))
+    return float(min(HOTTEST, max(COLDEST, 1 / inverse)))
 
 
 def tempered(probabilities: np.ndarray, temperature: float) -> np.ndarray:
@@ -74,12 +74,13 @@ def _softmax(logits: np.ndarray, inverse: float) -> np.ndarray:
     return whole
 
 
-def _moments(logits: np.ndarray, inverse: float) -> tuple[float, float]:
-    """Return mean and variance of the logits under their own softmax, over pictures.
+def _slopes(gaps: np.ndarray, inverse: float) -> tuple[float, float]:
+    """Return slope and bend of the cost over 1/T.
 
-    They are slope and bend of the cost over 1/T, but for the truth's own logit.
+    They are mean and variance, under the softmax, of the logits less the truth's own:
+    of a truth that is all but certain nothing cancels.
     """
-    odds = _softmax(logits, inverse)
-    means = (odds * logits).sum(1)
-    spreads = (odds * (logits - means[:, None]) ** 2).sum(1)
+    odds = _softmax(gaps, inverse)
+    means = (odds * gaps).sum(1)
+    spreads = (odds * (gaps - means[:, None]) ** 2).sum(1)
     return float(means.mean()), float(spreads.mean())
