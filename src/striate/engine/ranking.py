@@ -38,7 +38,7 @@ def auc_interval(auc: float, positives: int, negatives: int) -> tuple[float, flo
     Example:
         >>> low, high = auc_interval(1.0, 20, 30)
         >>> round(low, 3), high
-        (0.912, 1.0)
+        (0.916, 1.0)
     """
     return (
         _farthest(auc, 0.0, positives, negatives),

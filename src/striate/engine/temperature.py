@@ -60,11 +60,13 @@ def costs(probabilities: np.ndarray, truth: np.ndarray) -> np.ndarray:
         [0.6931]
     """
     told = probabilities[np.arange(len(truth)), truth]
-    return -np.log(np.maximum(told, _LEAST))
+    spent: np.ndarray = -np.log(np.maximum(told, _LEAST))
+    return spent
 
 
 def _logits(probabilities: np.ndarray) -> np.ndarray:
-    return np.log(np.maximum(probabilities.astype(float), _LEAST))
+    logits: np.ndarray = np.log(np.maximum(probabilities.astype(float), _LEAST))
+    return logits
 
 
 def _softmax(logits: np.ndarray, inverse: float) -> np.ndarray:
