@@ -22,7 +22,7 @@ def remarks(run: Run, choice: Choice, view: Seen) -> Iterator[Prose]:
         text="Every interval is at 95 % and takes pictures as independent. Several "
         "pictures of one thing (a module, a patient, a batch) make it too narrow, and "
         "if some of them were learnt from, the figures too good: name them in a "
-        "`group` column, and they stay on one side.",
+        "group column, and they stay on one side.",
         tone="advice",
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from striate.core.findings import Cell, Column, Table
 from striate.engine.band import Sorted
@@ -34,7 +35,7 @@ def chosen_table(choice: Choice, target: str) -> Table:
         Column(
             title="network says",
             kind="ratio",
-            hint="the same before temperature scaling: what `predict` prints",
+            hint="the same before temperature scaling: what predict prints",
             key="plain",
             rank=2,
         ),
@@ -125,7 +126,7 @@ def calibration_table(told: Told) -> Table:
         Column(
             title="of the answers",
             kind="ratio",
-            hint="as in `striate evaluate`: of the class that is said, in 15 bins",
+            hint="as evaluate gives it: of the class that is said, in 15 bins",
             key="answers",
             rank=1,
         ),
@@ -205,7 +206,21 @@ def group_table(told: Told, column: str, groups: Sequence[Group]) -> Table:
     )
     point = told.choice.aimed
     title = f"By {column}, {told.target} from {percent(point.threshold, 2)} on"
-    return Table(title=title, columns=columns, rows=tuple(map(_of_group, groups)))
+    table = Table(title=title, columns=columns, rows=tuple(map(_of_group, groups)))
+    return _without_empty(table)
+
+
+def _without_empty(table: Table) -> Table:
+    """Leave out columns that no row has anything in: a value may be of one kind."""
+    cells = list(zip(*table.rows, strict=True))
+    kept = [
+        i for i, column in enumerate(cells) if any(c not in (None, "") for c in column)
+    ]
+    return replace(
+        table,
+        columns=tuple(table.columns[i] for i in kept),
+        rows=tuple(tuple(row[i] for i in kept) for row in table.rows),
+    )
 
 
 def _of_group(group: Group) -> Row:
@@ -234,7 +249,7 @@ def fall_table(told: Told, column: str, groups: Sequence[Group]) -> Table:
     columns = (
         Column(title=column, key="value"),
         Column(title="n", kind="integer", hint="pictures", key="count"),
-        Column(title=f"called {told.target}", kind="share", key="called"),
+        Column(title=f"called {told.target}", kind="percent", key="called"),
         Column(
             title="middle half",
             hint=f"of the probabilities of {told.target}: lower and upper quartile",
