@@ -20,6 +20,7 @@ from power import in_memory
 from stopping import knows_stripes
 from striate.cli.main import main
 from striate.runs import story, train
+from striate.runs.detect import detect
 from striate.runs.explain import explain
 from striate.runs.recipe import Recipe
 from striate.runs.run import Run
@@ -56,6 +57,7 @@ def _no_charts(request, monkeypatch):
             monkeypatch.setattr(story, name, lambda block, path: None)
         monkeypatch.setattr(plan_page, "save_curve", lambda block, path: None)
         monkeypatch.setattr(explain, "save_curve", lambda block, path: None)
+        monkeypatch.setattr(detect, "save_curve", lambda block, path: None)
 
 
 @pytest.fixture

@@ -161,7 +161,7 @@ FLAGS = {
     "--patience --preset --pretrained --quiet --resize --rotate --scale --schedule "
     "--seed --shear --shift --split --std --test-fraction --test-view --trust "
     "--unfreeze --val-fraction --views --warp --weight-decay --white --workers",
-    "evaluate": "--data --json --part",
+    "evaluate": "--band --by --data --detect --json --out --overwrite --part --recall",
     "predict": "--json --out",
     "summary": "--against --batch-size --csv --depth --effective --explain "
     "--html --image-size --in-chans --json --num-classes --real",

@@ -4,32 +4,118 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from striate.core.errors import SettingError
+
+if TYPE_CHECKING:
+    from striate.data.sources.source import Skipped
+    from striate.runs.run import Run
+
+# Of a detection; without one they would change nothing.
+OF_DETECTION = ("recall", "band", "by", "out", "overwrite")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the run, and what to judge it on."""
+    """Add the run, what to judge it on, and the class to be found."""
     parser.add_argument("run_folder", metavar="RUN", help="a run folder, or its name")
     parser.add_argument(
         "--part", choices=("train", "val", "test"), help="test where there is one"
     )
     parser.add_argument("--data", metavar="DATA", help="other pictures, laid out alike")
+    parser.add_argument(
+        "--detect",
+        metavar="CLASS",
+        help="find this class: threshold, calibration and an unsure band chosen on "
+        "validation, judged on test, with a page",
+    )
+    parser.add_argument(
+        "--recall",
+        type=float,
+        metavar="SHARE",
+        help="of it, the share to be found (0.95)",
+    )
+    parser.add_argument(
+        "--band",
+        type=float,
+        metavar="SHARE",
+        help="of the answers outside the unsure band, the share to be right (0.98)",
+    )
+    parser.add_argument(
+        "--by", metavar="COLUMN,…", help="also by the values of these columns of a CSV"
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="the page's folder (runs/evaluate/RUN)"
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace what is in --out"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
     """Judge and print; with findings of unusable files the exit code is 1."""
-    from striate.cli.show import console, print_score
-    from striate.runs.run import Run, score_dict
+    from striate.runs.run import Run
 
+    _check(options)
     found = Run(options.run_folder)
+    if options.detect is None:
+        return _score(found, options)
+    return _detect(found, options)
+
+
+def _check(options: argparse.Namespace) -> None:
+    """Refuse what only a detection has, where none is asked for."""
+    for name in OF_DETECTION:
+        given = getattr(options, name)
+        if given is not None and given is not False and options.detect is None:
+            what = f"--{name} is of a detection"
+            raise SettingError(what, where=f"--{name}", fix="add --detect CLASS")
+
+
+def _score(found: Run, options: argparse.Namespace) -> int:
+    from striate.cli.show import print_score
+    from striate.runs.run import score_dict
+
     part, name, skipped = found.part_for(options.data, options.part)
     score = found.judge(part).score()
     if options.json:
         figures = {"run": str(found.path), "part": name, **score_dict(score)}
         print(json.dumps({**figures, "skipped": len(skipped)}))
-        return 1 if skipped else 0
-    print_score(name, score)
-    out = console()
+    else:
+        print_score(name, score)
+        _print_skipped(skipped)
+    return 1 if skipped else 0
+
+
+def _detect(found: Run, options: argparse.Namespace) -> int:
+    from striate.cli.show import console, wide_console
+    from striate.report.terminal import show
+    from striate.runs.detect.detect import detect
+    from striate.runs.detect.question import Question
+
+    asked = {"recall": options.recall, "band": options.band}
+    question = Question(
+        target=options.detect,
+        by=tuple(name for name in (options.by or "").split(",") if name),
+        **{name: share for name, share in asked.items() if share is not None},
+    )
+    done = detect(found, question, data=options.data, part=options.part)
+    folder = done.save(options.out, options.overwrite)
+    if options.json:
+        more = {"folder": str(folder), "skipped": len(done.skipped)}
+        print(json.dumps({**done.as_dict(), **more}))
+    else:
+        show(done.blocks, wide_console())
+        _print_skipped(done.skipped)
+        console().print(f"report  {folder / 'report.html'}", markup=False)
+    return 1 if done.skipped else 0
+
+
+def _print_skipped(skipped: Sequence[Skipped]) -> None:
+    from striate.cli.show import console
+
     for skip in skipped:
         text = f"not used: {skip.path}: {skip.reason} ({skip.detail})"
-        out.print(text, style="yellow", markup=False)
-    return 1 if skipped else 0
+        console().print(text, style="yellow", markup=False)

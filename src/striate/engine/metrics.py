@@ -60,7 +60,7 @@ class Score:
     classes: tuple[ClassScore, ...]
 
 
-def wilson(right: int, count: int, z: float = Z95) -> tuple[float, float]:
+def wilson(right: float, count: int, z: float = Z95) -> tuple[float, float]:
     """Return Wilson's score interval of a share (Wilson 1927).
 
     Unlike the textbook p ± z·√(p(1−p)/n) it stays within 0–1 and holds its promise

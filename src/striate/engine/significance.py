@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import fmean, variance
 
 # Half of what importing scipy.stats costs; these are the distributions it calls.
-from scipy.special import bdtr, stdtr, stdtrit
+from scipy.special import bdtr, bdtrc, betaincinv, stdtr, stdtrit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,3 +132,29 @@ def _effect(difference: float, error: float, freedom: float) -> Effect:
     p = 2 * float(stdtr(freedom, -abs(difference) / error))
     interval = (difference - half, difference + half)
     return Effect(difference=difference, interval=interval, p=p)
+
+
+def at_least(rank: int, count: int, share: float) -> float:
+    """Return how likely `count` tosses of a share bring at least `rank`.
+
+    Example:
+        >>> round(at_least(59, 59, 0.95), 4)
+        0.0485
+    """
+    return float(bdtrc(rank - 1, count, share))
+
+
+def coverage(rank: int, count: int) -> tuple[float, float]:
+    """Return the 95 % range of the share of new values above the rank-th highest.
+
+    That share is Beta(rank, count + 1 − rank) for any continuous distribution (Wilks
+    1941), so the range holds whatever the values are.
+
+    Example:
+        >>> low, high = coverage(95, 100)
+        >>> round(low, 3), round(high, 3)
+        (0.887, 0.978)
+    """
+    ends = (float(betaincinv(rank, count + 1 - rank, p)) for p in (0.025, 0.975))
+    low, high = ends
+    return low, high

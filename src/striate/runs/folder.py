@@ -32,8 +32,10 @@ BEST = "weights/best.safetensors"
 FIRST_LAYER = "weights/first_layer_initial.safetensors"
 PLOTS = "plots"
 EXPLAINED = "explain.json"
+DETECTED = "detection.json"
 TENSORBOARD = "tensorboard"
-_TELLING = {MANIFEST: "versions", EXPLAINED: "made_by"}  # and the key that is ours
+# What tells that a folder is ours, and the key in it.
+_TELLING = {MANIFEST: "versions", EXPLAINED: "made_by", DETECTED: "made_by"}
 LEFT_EARLY = (f".{MANIFEST}.",)  # all that a run killed at its very start may leave
 
 

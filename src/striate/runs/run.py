@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
@@ -34,6 +35,9 @@ from striate.runs.predictions import Predictions
 from striate.runs.recipe import Recipe, make_recipe
 from striate.runs.settings_file import read_settings
 from striate.transfer.freeze import freeze
+
+if TYPE_CHECKING:
+    from striate.runs.detect.detect import Detection
 
 CUSTOM = "custom:"  # prefix of a model that was handed in, not named
 EVALUATION_BATCH = 256
@@ -259,6 +263,44 @@ class Run:
     def evaluate(self, part: str | None = None, data: str | None = None) -> Score:
         """Judge a part of the run's own data (test where there is one), or others."""
         return self.judge(self.part_for(data, part)[0]).score()
+
+    def detect(
+        self,
+        target: str,
+        *,
+        recall: float = 0.95,
+        band: float = 0.98,
+        by: str | Sequence[str] = (),
+        data: str | Path | None = None,
+        part: str | None = None,
+    ) -> Detection:
+        """Ask how well one class is found among all others.
+
+        Validation chooses temperature, threshold and unsure band; the test part, or
+        other pictures, judge them.
+
+        Args:
+            target: The class.
+            recall: The share of it to be found.
+            band: The share of answers to be right outside the unsure band.
+            by: Columns of the CSV by whose values everything is told too.
+            data: Other labelled pictures to judge.
+            part: Of those, only this part.
+
+        Returns:
+            Figures and findings; print it, or `.save()` its page.
+
+        Raises:
+            UnknownNameError: There is no such class.
+            SettingError: A share is none, or the part may not judge.
+            DataError: A part is missing or lacks the class, or the CSV a column.
+        """
+        from striate.runs.detect.detect import detect  # which knows runs
+        from striate.runs.detect.question import Question
+
+        columns = (by,) if isinstance(by, str) else tuple(by)
+        question = Question(target=target, recall=recall, band=band, by=columns)
+        return detect(self, question, data=data, part=part)
 
     @property
     def judged_part(self) -> str:

@@ -23,7 +23,7 @@ def read_table(path: Path) -> Source:
     Raises:
         DataError: Not UTF-8, a required column is missing, an unknown split, no rows.
     """
-    header, rows = _read(path)
+    header, rows = read_rows(path)
     warnings = _check_columns(header, path)
     records: dict[str, Record] = {}
     ignored: list[Skipped] = []
@@ -55,7 +55,12 @@ def read_table(path: Path) -> Source:
     )
 
 
-def _read(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
+def read_rows(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
+    """Return a CSV's columns, and its rows with the number of the line each ends on.
+
+    Raises:
+        DataError: It cannot be read, or is no CSV in UTF-8.
+    """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)

@@ -1,0 +1,79 @@
+"""Solar cells, from a table of labels to a report: the program of docs/solar-cells.md.
+
+The cells are 2,624 electroluminescence pictures of 300×300 pixels (ELPV, Deitsch et al.
+2019), CC BY-NC-SA and hence not a part of striate. Install them first, then run:
+
+    pip install --no-deps elpv-dataset
+    python examples/solar_cells.py
+"""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from sklearn.model_selection import train_test_split
+
+from striate.cli.main import main
+
+TABLE = Path("cells.csv")
+COLUMNS = ("image_path", "label", "kind", "probability", "split")
+RUN = "runs/transfer/cells"
+SEED = 0
+
+Cell = tuple[Path, float, str]
+
+
+def cells() -> list[Cell]:
+    """Return each cell's picture, its probability of a defect, and mono or poly."""
+    package = importlib.util.find_spec("elpv_dataset")
+    if package is None or package.origin is None:
+        sys.exit("install the pictures first: pip install --no-deps elpv-dataset")
+    root = Path(package.origin).parent / "data"
+    lines = (root / "labels.csv").read_text().splitlines()
+    rows = [line.split() for line in lines]
+    return [(root / name, float(odds), kind) for name, odds, kind in rows]
+
+
+def parts(every: Sequence[Cell]) -> list[str]:
+    """Deal a quarter to test and 15 % of the rest to validation, alike in all kinds."""
+    strata = [f"{odds:.2f} {kind}" for _, odds, kind in every]
+    dealt = ["train"] * len(every)
+    left = list(range(len(every)))
+    for part, share in (("test", 0.25), ("val", 0.15)):
+        left, taken = train_test_split(
+            left, test_size=share, random_state=SEED, stratify=[strata[i] for i in left]
+        )
+        for i in taken:
+            dealt[i] = part
+    return dealt
+
+
+def write_table(every: Sequence[Cell], path: Path) -> None:
+    """Write one row a cell: a defect where the experts gave it one half or more."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(COLUMNS)
+        for (picture, odds, kind), part in zip(every, parts(every), strict=True):
+            label = "defect" if odds >= 0.5 else "sound"
+            writer.writerow((picture, label, kind, f"{odds:.2g}", part))
+
+
+def striate(*words: str) -> None:
+    """Run a command line as a user would type it."""
+    print("\n$ striate", *words, flush=True)
+    if main(words) == 2:  # 1 is no mistake: something was found
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    write_table(cells(), TABLE)
+    striate("data", "check", str(TABLE))
+    reuse = ("--model", "mobilenet_v2", "--pretrained", "mobilenet_v2")
+    size = ("--image-size", "224", "--in-chans", "1")
+    striate("transfer", str(TABLE), *reuse, *size, "--out", RUN, "--overwrite")
+    asked = ("--detect", "defect", "--recall", "0.95", "--band", "0.98")
+    striate("evaluate", RUN, *asked, "--by", "kind,probability")

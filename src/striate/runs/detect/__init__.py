@@ -1,0 +1,1 @@
+"""How well is one class found, and from which probability on?"""
