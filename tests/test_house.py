@@ -166,7 +166,7 @@ FLAGS = {
     "--html --image-size --in-chans --json --num-classes --real",
     "explain": "--against --also --image-size --in-chans --json --layer "
     "--method --num-classes --open --out --overwrite --seed "
-    "--target --weights",
+    "--target --unit --weights",
     "compare": "--html --json --part",
     "data": "--json",
     "data check": "--csv --html --json --labels --near --quiet --ranking --since "

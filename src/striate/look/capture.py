@@ -13,6 +13,7 @@ from striate.core.registry import unknown
 from striate.core.taps import Enough, untouched, visited
 
 _SIGNS = frozenset("*?[")
+PIXELS = 32 * 224 * 224  # of pictures that go through a network together
 
 
 def chosen(model: nn.Module, names: str | Sequence[str]) -> list[str]:
@@ -150,6 +151,16 @@ def captured(
         with untouched(model), torch.no_grad():
             found = run_to(model, batch, calls)
         yield found
+
+
+def together(height: int, width: int, most: int, pixels: int = PIXELS) -> int:
+    """Return how many pictures of a size to run at once, so that memory has a bound.
+
+    Example:
+        >>> together(28, 28, most=64), together(224, 224, 64), together(2048, 2048, 64)
+        (64, 32, 1)
+    """
+    return max(1, min(most, pixels // (height * width)))
 
 
 def check_batch(x: Tensor) -> None:
