@@ -161,7 +161,7 @@ FLAGS = {
     "--seed --shear --shift --split --std --test-fraction --test-view --trust "
     "--unfreeze --val-fraction --views --warp --weight-decay --white --workers",
     "evaluate": "--data --json --part",
-    "predict": "--json --out",
+    "predict": "--json --layers --out",
     "summary": "--against --batch-size --csv --depth --effective --explain "
     "--html --image-size --in-chans --json --num-classes --real",
     "explain": "--against --also --image-size --in-chans --json --layer "
