@@ -389,7 +389,7 @@ def test_a_tape_has_a_bound(monkeypatch):
     assert occlusion(model, x, asked).isfinite().all()
 
 
-# --- worked ----------------------------------------------------------------------------
+# --- worked --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", STRANGERS)
@@ -407,9 +407,8 @@ def test_a_worked_example_adds_up_to_the_number(kind):
         side = (len(table.columns) - 2) // 2
         for row in table.rows:
             if row[1] is not None:
-                products = [
-                    a * b for a, b in zip(row[1 : 1 + side], row[1 + side : -1])
-                ]
+                window, kernel = row[1 : 1 + side], row[1 + side : -1]
+                products = [a * b for a, b in zip(window, kernel, strict=True)]
                 assert sum(products) == pytest.approx(row[-1], abs=1e-6)
         total = sum(row[-1] for row in table.rows)
         assert total == pytest.approx(table.totals[-1], abs=1e-5)
