@@ -11,6 +11,8 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+import striate as st
+from pictures import stripes
 from strangers import STRANGERS, Functional, Reused, Unchanged, stranger
 from striate.audit.network import audit
 from striate.core.errors import GeometryError, SettingError, UnknownNameError
@@ -28,6 +30,7 @@ from striate.runs.explain.invariance import invariance_section
 from striate.runs.explain.page import ALSO, story
 from striate.runs.explain.shown import Shown, Wish
 from striate.runs.explain.subject import Subject
+from striate.runs.explain.whole import whole_section
 
 
 def about(model, channels, side=12):
@@ -269,6 +272,32 @@ def test_maps_are_streamed(look):
     watched = Watched(model)
     look(model, torch.randn(1, 2, 20, 20))
     assert watched.most <= 3
+
+
+# --- a whole set ---------------------------------------------------------------------
+
+
+def test_the_surest_mistakes_come_first(tmp_path):
+    """Every fifth label is wrong, so that there are mistakes to look at."""
+    pixels = np.stack([stripes(i % 2, i, 12, 12, 3) for i in range(100)])
+    names = [("across", "down")[(i + (i % 5 == 0)) % 2] for i in range(100)]
+    data = st.load_data(st.from_arrays("noisy", pixels, names))
+    run = st.train("notes_colour", data, epochs=2, out=tmp_path / "run", quiet=True)
+    section, facts = whole_section(run)
+    drawn = next(b for b in section.blocks if isinstance(b, Images))
+    assert drawn.title == "The surest mistakes"
+    found = run.predictions(run.judged_part)
+    wrong = int((found.truth != found.predicted).sum())
+    assert len(drawn.pictures) == min(wrong, 8) > 0
+    sure = [float(one.detail.split()[0]) for one in drawn.pictures]
+    assert sure == sorted(sure, reverse=True)
+    assert {one.caption for one in drawn.pictures} <= {
+        "across, is down",
+        "down, is across",
+    }
+    assert sum(row["pictures"] for row in facts["classes"]) + facts["flat"] == len(
+        found.paths
+    )
 
 
 # --- nothing in silence --------------------------------------------------------------
