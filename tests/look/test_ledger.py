@@ -176,7 +176,7 @@ def test_random_units_of_every_network_add_up(name):
 
 def test_there_are_units_enough():
     """What the slow test opens, over all our networks: a thousand and more."""
-    assert 32 * len(networks()) >= 1000
+    assert 32 * len(list(networks())) >= 1000
 
 
 def inside(name):

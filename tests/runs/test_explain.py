@@ -211,6 +211,16 @@ def test_what_is_one_step_of_the_ledger_has_a_page():
     assert "value" not in told.data["unit"]
 
 
+def test_a_network_without_maps_has_a_page():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(144, 5), nn.ReLU(), nn.Linear(5, 3))
+    with Unchanged(model):
+        told = story(about(model, 1), [shown(1)], Wish(methods=("occlusion",)))
+    assert told.data["unit"]["layer"] == "output"
+    assert told.data["ledger"]["opened"]
+    with pytest.raises(GeometryError, match="no layer's output has height"):
+        story(about(model, 1), [shown(1)], Wish(methods=("gradcam",)))
+
+
 def test_a_picture_too_large_for_a_ledger_has_a_page(monkeypatch):
     monkeypatch.setattr("striate.look.tape.MOST", 1000)
     model = stranger(Functional)
@@ -282,7 +292,8 @@ def test_the_surest_mistakes_come_first(tmp_path):
     pixels = np.stack([stripes(i % 2, i, 12, 12, 3) for i in range(100)])
     names = [("across", "down")[(i + (i % 5 == 0)) % 2] for i in range(100)]
     data = st.load_data(st.from_arrays("noisy", pixels, names))
-    run = st.train("notes_colour", data, epochs=2, out=tmp_path / "run", quiet=True)
+    model = st.create_model("notes_colour", num_classes=2, in_chans=3, image_size=12)
+    run = st.train(model, data, epochs=2, out=tmp_path / "run", quiet=True)
     section, facts = whole_section(run)
     drawn = next(b for b in section.blocks if isinstance(b, Images))
     assert drawn.title == "The surest mistakes"

@@ -123,9 +123,9 @@ class LookedFor:
 
 
 def look_for(subject: Subject, calls: Sequence[str]) -> LookedFor | None:
-    """Search a run's pictures for what excites each channel; None without a run."""
+    """Search a run's pictures for what excites each channel; None without either."""
     run = subject.run
-    if run is None:
+    if run is None or not calls:
         return None
     part = some(run.data.parts[run.judged_part], LOOKED_AT)
     height, width = part.pixels.shape[1:3]

@@ -140,7 +140,7 @@ def _pools(run: Run, batches: list[Batch]) -> tuple[dict[str, Response], list[st
         model, count = with_pool(run.model, kind)
         if not count:
             return {}, [
-                "other pools: the network has none that is a module and strides"
+                "other pools: no pool of the network is a striding module"
             ]
         try:
             refit(model, _batches(run, part), name)

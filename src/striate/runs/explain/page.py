@@ -73,8 +73,10 @@ def story(subject: Subject, pictures: Sequence[Shown], wish: Wish) -> Story:
     book, refused = _book(subject, first)
     section, data["ledger"] = _ledger(subject, first, book, facts[0]["target"], refused)
     sections.append(section)
-    unit = wish.unit or strongest(subject, first, facts[0]["layer"])
     calls = inner_maps(subject, first)
+    unit = wish.unit or ("output", (facts[0]["target"],))
+    if wish.unit is None and calls:
+        unit = strongest(subject, first, facts[0]["layer"])
     looked = look_for(subject, calls)
     patches = _patches(subject, looked, unit)
     section, data["unit"] = unit_section(subject, first, book, unit, patches)
@@ -135,8 +137,11 @@ ALSO: dict[str, Also] = {
 
 def _also(subject: Subject, wish: Wish) -> tuple[list[Section], dict[str, Any]]:
     """Return the parts that were asked for besides; of a run."""
-    sections, data = [], {}
-    for name in wish.also if subject.run is not None else ():
+    sections: list[Section] = []
+    data: dict[str, Any] = {}
+    if subject.run is None:
+        return sections, data
+    for name in wish.also:
         section, data[name] = ALSO[name](subject.run, wish.told)
         sections.append(section)
     return sections, data
