@@ -128,7 +128,7 @@ def _blurred(x: Tensor) -> Tensor:
 
 def _area(model: nn.Module, pictures: Tensor, question: Question) -> float:
     most = together(pictures.shape[2], pictures.shape[3], len(pictures))
-    parts = [logits_of(forward(model, part)) for part in pictures.split(most)]
+    parts = [logits_of(forward(model, part)) for part in torch.split(pictures, most)]
     chances = question.chance(torch.cat(parts)).double()
     return float(torch.trapezoid(chances) / (len(chances) - 1))
 

@@ -139,9 +139,7 @@ def _pools(run: Run, batches: list[Batch]) -> tuple[dict[str, Response], list[st
     for kind in POOLS:
         model, count = with_pool(run.model, kind)
         if not count:
-            return {}, [
-                "other pools: no pool of the network is a striding module"
-            ]
+            return {}, ["other pools: no pool of the network is a striding module"]
         try:
             refit(model, _batches(run, part), name)
             found[kind] = respond(model, batches, [move_of("shift")])[0]
