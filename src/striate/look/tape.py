@@ -173,7 +173,9 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         while frame.module is not module:
             frame = self._frames.pop()
         results = tensors_of(output)
-        if frame.broken and results:
+        # It may give away what was written into, whose numbers on the tape are old.
+        stale = any(id(result) in self._stale for result in results)
+        if (frame.broken or stale) and results:
             self._unite(frame, results)
         if results and id(results[0]) in self._refs and frame.call:
             self.tape.ends[frame.call] = self._refs[id(results[0])]
