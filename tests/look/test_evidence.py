@@ -51,6 +51,12 @@ def test_every_method_on_networks_that_are_not_ours(kind, method, channels):
 # --- against captum ------------------------------------------------------------------
 
 
+def agree(mine, theirs):
+    """Within 10⁻⁵, and of small maps within 10⁻⁴ of their largest number."""
+    size = float(theirs.abs().max())
+    return float((mine - theirs).abs().max()) <= 1e-5 * min(1.0, 10 * size)
+
+
 LAYERS = [
     (InPlace, "stem.1"),
     (InPlace, "body.0"),
@@ -70,8 +76,8 @@ def test_grad_cam_is_captums(kind, layer, channels):
     peer = attr.LayerGradCam(model, model.get_submodule(layer))
     for i, one in enumerate(mine):
         theirs = peer.attribute(x, target=i, relu_attributions=True)[0, 0]
-        assert torch.allclose(one, theirs, atol=1e-5)
-    assert max(one.max() for one in mine) > 1e-3
+        assert agree(one, theirs)
+    assert max(one.max() for one in mine) > 0
 
 
 @pytest.mark.parametrize("channels", [1, 3, 5])
@@ -82,8 +88,8 @@ def test_integrated_gradients_are_captums(kind, channels):
     theirs, delta = attr.IntegratedGradients(model).attribute(
         x, target=1, return_convergence_delta=True
     )
-    assert mine.abs().max() > 1e-3
-    assert torch.allclose(mine, theirs[0].float(), atol=1e-5)
+    assert mine.abs().max() > 0
+    assert agree(mine, theirs[0].float())
     assert gap == pytest.approx(delta.item(), abs=1e-4)
 
 
@@ -91,14 +97,14 @@ def test_one_of_ours_is_captums_too():
     """Batch norm, shortcuts, 20 layers; the maps that CAM is about, and lower ones."""
     torch.manual_seed(0)
     model, x = create_model("cifar_resnet20").eval(), picture(3, 32)
-    for layer in ("layer2", "layer3"):
+    for layer in ("conv3", "conv4"):
         mine = cam_map(model, x, layer, CAT, "gradcam")
         peer = attr.LayerGradCam(model, model.get_submodule(layer))
         theirs = peer.attribute(x, target=1, relu_attributions=True)[0, 0]
-        assert torch.allclose(mine, theirs, atol=1e-5)
+        assert agree(mine, theirs)
     shares, _ = integrated_gradients(model, x, CAT)
     theirs = attr.IntegratedGradients(model).attribute(x, target=1)[0].float()
-    assert torch.allclose(shares, theirs, atol=1e-5)
+    assert agree(shares, theirs)
 
 
 @pytest.mark.parametrize("kind", STRANGERS)
@@ -310,11 +316,11 @@ def test_large_pictures_go_through_a_few_at_a_time(method, most, monkeypatch):
     widest = Widest()
     tail = nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(24, 4)
     model = nn.Sequential(widest, nn.Conv2d(3, 6, 3), *tail)
-    x = torch.randn(1, 3, 900, 880)
+    x = picture(3, 16)
+    monkeypatch.setattr("striate.look.capture.PIXELS", 2 * 16 * 16 + 9)
     monkeypatch.setattr("striate.look.evidence.occlusion._patched", lambda *_: None)
-    monkeypatch.setattr("striate.look.evidence.trust.DRAWS", 0)
     found = evidence(model, x, method=method, trust=False)
-    assert found.heat.shape == (900, 880)
+    assert found.heat.shape == (16, 16)
     assert widest.most == most
     widest.most = 0
     removal(model, x, found.heat, CAT)
