@@ -78,14 +78,14 @@ def worked(book: Ledger, entry: Entry) -> Table | None:
     empty: tuple[Cell, ...] = (None,) * (2 * sides[2])
     if rest := sides[0] - len(most):
         others = float(adds.sum() - adds[most].sum())
-        lines.append((f"{rest} other channels", *empty, others))
+        lines.append((f"{rest} others", *empty, others))
     if entry.constant:
         lines.append(("bias", *empty, entry.constant))
     return Table(
         title=f"{book.name(entry.ref)} {list(entry.unit[1:])}, worked",
         columns=_columns([int(c) for c in columns.reshape(sides)[0, 0]]),
         rows=tuple(lines),
-        totals=("the number itself", *empty, entry.value),
+        totals=("the number", *empty, entry.value),
         note=f"A line is one row of the window on {book.name(part.ref)}: its numbers, "
         "the filter's numbers upon them, and what their products add.",
     )
