@@ -16,6 +16,7 @@ def beneath(book: Ledger, entry: Entry) -> Entry | None:
     """Go down the largest terms to the nearest convolution; None where there is none.
 
     Example:
+        >>> import torch
         >>> from torch import nn
         >>> model = nn.Sequential(nn.Conv2d(1, 1, 2), nn.ReLU(), nn.MaxPool2d(2))
         >>> _ = nn.init.ones_(model[0].weight)
@@ -46,6 +47,7 @@ def worked(book: Ledger, entry: Entry) -> Table | None:
         two-dimensional convolution's.
 
     Example:
+        >>> import torch
         >>> from torch import nn
         >>> edge = nn.Conv2d(1, 1, 3, bias=False)
         >>> _ = edge.weight.data.copy_(torch.tensor([[1.0, 0, -1]] * 3))
