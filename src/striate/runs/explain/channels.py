@@ -33,7 +33,7 @@ from striate.runs.gallery import evenly
 
 LAYERS = 12  # layers whose patches are drawn
 CHANNELS = 6  # channels of a layer whose patches are drawn
-CLASSES = 8  # of a channel's answers
+CLASSES = 10  # of a channel's answers
 PLACES = 3  # of a channel, told to programs
 PATCH = 48  # pixels a patch is drawn high, at least
 LOOKED_AT = 1000  # pictures of the data searched for patches
