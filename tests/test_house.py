@@ -162,12 +162,12 @@ FLAGS = {
     "--seed --shear --shift --split --std --test-fraction --test-view --trust "
     "--unfreeze --val-fraction --views --warp --weight-decay --white --workers",
     "evaluate": "--band --by --data --detect --json --out --overwrite --part --recall",
-    "predict": "--json --out",
+    "predict": "--json --layers --out",
     "summary": "--against --batch-size --csv --depth --effective --explain "
     "--html --image-size --in-chans --json --num-classes --real",
     "explain": "--against --also --image-size --in-chans --json --layer "
     "--method --num-classes --open --out --overwrite --seed "
-    "--target --weights",
+    "--target --unit --weights",
     "compare": "--html --json --part",
     "data": "--json",
     "data check": "--csv --html --json --labels --near --quiet --ranking --since "

@@ -132,9 +132,12 @@ def test_one_number_in_the_terminal(striate, file, photo):
     assert "second [3, 2, 2]" in said.out
     assert "convolution: 54 terms" in said.out
     assert "bias" in said.out
+    assert "second [3, 2, 2], worked" in said.out
+    assert "the number" in said.out
     found = striate(
         "explain", f"{file}:Net", photo, "--open", "output 2", "--json"
     ).json
+    assert found["worked"]["title"].startswith("second [")
     top = found["opened"][0]
     assert top["title"] == "output [2]" or top["title"] == "head [2]"
     assert len(top["of"]) >= 4
@@ -144,6 +147,8 @@ def test_one_number_in_the_terminal(striate, file, photo):
     ("words", "message"),
     [
         (["--open", "second"], "'second' names no unit"),
+        (["--unit", "second 1"], "second has no unit (1,)"),
+        (["--unit", "second"], "'second' names no unit"),
         (["--open", "secnd 1,2,3"], "no layer is called 'secnd'"),
         (["--open", "second 9,0,0"], "no unit (9, 0, 0)"),
         (["--layer", "seco"], "no layer is called 'seco'"),
@@ -162,6 +167,15 @@ def test_mistakes_are_named(striate, file, photo, tmp_path, words, message):
     after = snapshot(tmp_path)
     changed = {path for path in after if after[path] != before.get(path)}
     assert not [path for path in changed if b"__pycache__" not in path]
+
+
+def test_a_unit_on_the_page(striate, file, photo, tmp_path):
+    words = ("--unit", "second 3,2,2", "--method", "gradcam", "--json")
+    found = striate("explain", f"{file}:Net", photo, *words, "--out", tmp_path / "one")
+    facts = found.json["unit"]
+    assert (facts["layer"], facts["unit"]) == ("second", [3, 2, 2])
+    assert facts["box"] == [[3, 7], [3, 7]]
+    assert "second [3, 2, 2], worked" in (tmp_path / "one" / "report.html").read_text()
 
 
 def test_pictures_are_needed_and_must_be_pictures(

@@ -6,7 +6,10 @@ import subprocess
 import sys
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
+import striate as st
 from pictures import snapshot, write_folder, write_table
 from striate.cli.main import VERBS
 from striate.core.files import read_csv, read_json
@@ -195,6 +198,33 @@ def test_a_part_of_other_pictures(striate, shared_run, tmp_path):
 @pytest.fixture
 def fresh(tmp_path):
     return write_folder(tmp_path / "fresh", count=3, seed=9)
+
+
+def test_predict_inner_outputs(striate, shared_run, fresh, tmp_path):
+    """What layers make of a folder, in a file; a wrong name lists the right ones."""
+    (fresh / "down" / "broken.png").write_bytes(b"no picture")
+    out = tmp_path / "rows.safetensors"
+    asked = ("predict", shared_run.path, fresh, "--layers", "conv1,pool*", "--out", out)
+    said = striate(*asked)
+    assert said.code == 1
+    assert "conv1" in said.out
+    assert "not used" in said.out
+    found = striate(*asked, "--json").json
+    rows = load_file(out)
+    assert {name: list(one.shape) for name, one in rows.items()} == found["layers"]
+    assert len(found["pictures"]) == len(rows["conv1"])
+    assert [skip["reason"] for skip in found["skipped"]] == ["not-an-image"]
+    again = st.features(shared_run, fresh, "conv1")["conv1"]
+    assert torch.equal(again, rows["conv1"])
+    wrong = (
+        (("--layers", "cnv1", "--out", out), "no layer is called 'cnv1'"),
+        (("--layers", "conv1"), "too large to print"),
+        (("--layers", "conv1", "--out", tmp_path / "a.csv"), "not '.csv'"),
+    )
+    for words, message in wrong:
+        said = striate("predict", shared_run.path, fresh, *words)
+        assert said.code == 2
+        assert message in said.err
 
 
 def test_predict_file_folder_glob(striate, shared_run, fresh):

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from strangers import STRANGERS, Unchanged, stranger
 from striate.core.errors import UnknownNameError
 from striate.look.effective import effective_fields, shortest
 
@@ -62,6 +63,17 @@ def test_leaves_the_model_alone_and_names_what_it_measures():
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
     with pytest.raises(UnknownNameError, match="choose one of: 0"):
         effective_fields(model, torch.rand(2, 3, 8, 8), ["nothing"])
+
+
+@pytest.mark.parametrize("kind", STRANGERS)
+def test_networks_of_others_are_left_alone(kind):
+    model = stranger(kind)
+    names = [name for name, m in model.named_modules() if isinstance(m, nn.Conv2d)]
+    x = torch.rand(2, 3, 12, 12)
+    with Unchanged(model):
+        found = effective_fields(model, x, names)
+    assert list(found) == names
+    assert all(field.width > 0 for field in found.values())
 
 
 def test_a_unit_that_nothing_moves_has_no_field():

@@ -121,6 +121,19 @@ def test_distance_one_is_another_picture():
     assert found.distance["0"] == pytest.approx((0, 1), abs=1e-6)
 
 
+def test_how_pictures_are_batched_does_not_matter():
+    """One at a time there is still another picture to compare with."""
+    model = stranger(STRANGERS[0])
+    x = torch.randn(5, 3, 12, 12)
+    move = [move_of("rotation")]
+    whole, single = (
+        respond(model, [(p, torch.zeros(len(p))) for p in x.split(size)], move)[0]
+        for size in (5, 1)
+    )
+    expected = pytest.approx(whole.distance[OUTPUT], rel=1e-4, abs=1e-6)
+    assert single.distance[OUTPUT] == expected
+
+
 def test_global_pooling_forgives_shifts_and_a_dense_layer_does_not():
     x = torch.zeros(4, 2, 11, 11)
     x[::2, 0, 5, 5] = 3.0

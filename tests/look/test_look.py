@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+from strangers import STRANGERS, Unchanged, stranger
 from striate.look.activations import SHOWN, feature_maps, map_sheet
 from striate.look.filters import filter_limits, filter_tiles, first_convolution
 from striate.look.raster import amounts, picture, signed, tile
@@ -28,6 +29,16 @@ def test_feature_maps_are_the_layers_outputs():
     assert torch.equal(maps["1"], maps["0"].clamp(min=0))
     assert torch.equal(maps["2"], maps["1"])
     assert not any(m._forward_hooks for m in model.modules())
+
+
+@pytest.mark.parametrize("kind", STRANGERS)
+def test_networks_of_others_are_left_alone(kind):
+    model = stranger(kind)
+    x = torch.rand(1, 3, 12, 12)
+    with Unchanged(model):
+        maps = feature_maps(model, x)
+    assert all(one.ndim == 3 for one in maps.values())
+    assert maps
 
 
 def test_a_sheet_shows_the_first_channels():

@@ -41,6 +41,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--layer", default="auto", metavar="NAME", help="of the maps")
     parser.add_argument(
+        "--unit",
+        metavar="UNIT",
+        help="show this one on the page: its field, its sum, what its channel looks "
+        "for: 'conv2 3,10,12' (the strongest of the evidence's layer)",
+    )
+    parser.add_argument(
         "--open",
         metavar="UNIT",
         help="print one number's arithmetic and stop: 'conv2 3,10,12' or 'output 7'",
@@ -106,6 +112,7 @@ def _wish(options: argparse.Namespace) -> Wish:
         against=_class(options.against),
         methods=tuple(options.method.split(",")),
         layer=options.layer,
+        unit=_unit(options.unit, "--unit") if options.unit else None,
         seed=options.seed,
         also=tuple(options.also.split(",")) if options.also else (),
         told=nobody if options.json else _tell,
@@ -127,28 +134,33 @@ def _open(options: argparse.Namespace, subject: Subject) -> int:
     from striate.cli.show import console
     from striate.look.ledger.ledger import Ledger
     from striate.look.ledger.opening import opened
+    from striate.look.ledger.worked import beneath, worked
     from striate.report.terminal import show
     from striate.runs.explain.shown import own_pictures, read
 
-    name, unit = _unit(options.open)
+    name, unit = _unit(options.open, "--open")
     given = (
         read(subject, options.pictures) if options.pictures else own_pictures(subject)
     )
     book = Ledger(subject.model, given[0].x)
     names = subject.labels.names if subject.labels else ()
     tree = opened(book, name, unit, names, lines=24)
+    entry = beneath(book, book.open(name, unit))
+    table = None if entry is None else worked(book, entry)
     if options.json:
-        from striate.report.plain import nodes
+        from striate.report.plain import as_data, nodes
 
-        print(json.dumps({"picture": given[0].name, "opened": nodes(tree)}))
+        example = None if table is None else as_data(table)
+        found = {"picture": given[0].name, "opened": nodes(tree), "worked": example}
+        print(json.dumps(found))
         return 0
     out = console()
     out.print(given[0].name, style="bold", markup=False)
-    show([tree], out)
+    show([tree] if table is None else [tree, table], out)
     return 0
 
 
-def _unit(text: str) -> tuple[str, tuple[int, ...]]:
+def _unit(text: str, flag: str) -> tuple[str, tuple[int, ...]]:
     from striate.core.errors import SettingError
 
     name, _, place = text.rpartition(" ")
@@ -156,5 +168,5 @@ def _unit(text: str) -> tuple[str, tuple[int, ...]]:
     if not name or not all(part.isdecimal() for part in parts):
         what = f"'{text}' names no unit"
         fix = "write a layer and channel,row,column: 'conv2 3,10,12', or 'output 7'"
-        raise SettingError(what, where="--open", fix=fix)
+        raise SettingError(what, where=flag, fix=fix)
     return name, tuple(int(part) for part in parts)

@@ -5,6 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from striate.runs.explain.features import Features
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -13,11 +17,24 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "pictures", nargs="+", metavar="PICTURE", help="file, folder or 'pattern'"
     )
-    parser.add_argument("--out", type=Path, metavar="FILE", help="a .csv or .json")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="a .csv or .json; with --layers a .safetensors, or a .npy for one layer",
+    )
+    parser.add_argument(
+        "--layers",
+        metavar="NAMES",
+        help="give what these layers make of the pictures in place of classes: names "
+        "and 'patterns', with commas; nothing after the last of them runs",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
     """Predict and print; with files that could not be used the exit code is 1."""
+    if options.layers:
+        return _inner(options)
     from striate.cli.show import print_answers
     from striate.runs.predict import answers_dict, predict, save_answers
     from striate.runs.run import Run
@@ -30,3 +47,37 @@ def run(options: argparse.Namespace) -> int:
     else:
         print_answers(answers)
     return 1 if answers.skipped else 0
+
+
+def _inner(options: argparse.Namespace) -> int:
+    """Write inner outputs to a file, batch by batch."""
+    from striate.cli.show import print_features
+    from striate.core.errors import SettingError
+    from striate.runs.explain.features import features
+    from striate.runs.run import Run
+
+    if options.out is None:
+        what = "inner outputs are too large to print"
+        fix = "add --out rows.safetensors, or rows.npy for one layer"
+        raise SettingError(what, where="--layers", fix=fix)
+    run = Run(options.run_folder)
+    names = options.layers.split(",")
+    found = features(run, options.pictures, names, out=options.out)
+    if options.json:
+        print(json.dumps(_as_data(found, options.out)))
+    else:
+        print_features(found, options.out)
+    return 1 if found.skipped else 0
+
+
+def _as_data(found: Features, out: Path) -> dict[str, Any]:
+    skipped = [
+        {"path": s.path, "reason": s.reason, "detail": s.detail} for s in found.skipped
+    ]
+    layers = {name: list(shape) for name, shape in found.shapes.items()}
+    return {
+        "file": str(out),
+        "layers": layers,
+        "pictures": list(found.paths),
+        "skipped": skipped,
+    }

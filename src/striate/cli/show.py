@@ -14,12 +14,15 @@ from striate.report.words import percent
 from striate.runs import folder as names
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from striate.core.spec import Labels
     from striate.data.image_data import ImageData
+    from striate.data.sources.source import Skipped
     from striate.engine.metrics import Score
     from striate.runs.explain.explain import Explanation
+    from striate.runs.explain.features import Features
     from striate.runs.predict import Answers
     from striate.runs.resume import Resumed
     from striate.runs.run import Run
@@ -168,9 +171,25 @@ def print_answers(answers: Answers) -> None:
     rest = len(answers.predictions) - ANSWERS_SHOWN
     if rest > 0:
         out.print(f"… and {rest:,} more; --out FILE.csv keeps all", style="dim")
-    for skip in answers.skipped:
+    _print_skipped(answers.skipped)
+
+
+def _print_skipped(skipped: Sequence[Skipped]) -> None:
+    for skip in skipped:
         text = f"not used: {skip.path}: {skip.reason} ({skip.detail})"
-        out.print(text, style="yellow", markup=False)
+        console().print(text, style="yellow", markup=False)
+
+
+def print_features(found: Features, path: Path) -> None:
+    """Say what a file of inner outputs holds, and which pictures it does not."""
+    out = console()
+    for name, shape in found.shapes.items():
+        sides = "×".join(map(str, shape[1:])) or "a number"
+        out.print(f"{name:<20} {shape[0]:,} rows of {sides}", markup=False)
+    _print_skipped(found.skipped)
+    out.print(
+        f"written {path}, its rows' paths {path.with_suffix('.csv')}", markup=False
+    )
 
 
 def print_explanation(done: Explanation, remarks: tuple[str, ...]) -> None:

@@ -13,6 +13,7 @@ from striate.core.registry import unknown
 from striate.core.taps import Enough, untouched, visited
 
 _SIGNS = frozenset("*?[")
+PIXELS = 32 * 224 * 224  # of pictures that go through a network together
 
 
 def chosen(model: nn.Module, names: str | Sequence[str]) -> list[str]:
@@ -150,6 +151,22 @@ def captured(
         with untouched(model), torch.no_grad():
             found = run_to(model, batch, calls)
         yield found
+
+
+def together(height: int, width: int, most: int, times: int = 1) -> int:
+    """Return how many pictures of a size to run at once, so that memory has a bound.
+
+    Args:
+        height: Of the pictures.
+        width: Likewise.
+        most: However small they are.
+        times: So many times as much is kept of each.
+
+    Example:
+        >>> together(28, 28, most=64), together(224, 224, 64), together(2048, 2048, 64)
+        (64, 32, 1)
+    """
+    return max(1, min(most, PIXELS // (height * width * times)))
 
 
 def check_batch(x: Tensor) -> None:

@@ -16,10 +16,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from striate.core.errors import SettingError
 from striate.core.taps import Enough, tapped, untouched, visited
 from striate.look.capture import check_batch, forward, module_of
-from striate.look.spatial import place
+from striate.look.spatial import check_unit, place
 
 HELD = 0.9545  # of the energy: what lies within two deviations of a Gaussian
 SEED = 0
@@ -111,11 +110,7 @@ def unit_field(
         ([1, 2, 3], [2, 3, 4])
     """
     check_batch(x)
-    shape = place(model, x, call).shape
-    if any(not 0 <= i < n for i, n in zip(unit, shape, strict=True)):
-        ranges = " × ".join(f"0…{n - 1}" for n in shape)
-        what = f"{call} has no unit {unit}"
-        raise SettingError(what, where=call, fix=f"units are {ranges}")
+    check_unit(call, unit, {call: place(model, x, call).shape}, model)
     kept: list[Tensor] = []
 
     def take(heard: str, output: object) -> None:

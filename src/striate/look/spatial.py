@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from striate.core.errors import GeometryError
+from striate.core.errors import GeometryError, SettingError
 from striate.core.taps import leaves, untouched, visited
 from striate.look.capture import check_batch, chosen, forward, module_of
 
@@ -102,6 +102,38 @@ def place(model: nn.Module, x: Tensor, layer: str = AUTO) -> Place:
     what = "with height and width" if few else f"with maps of {FINE}×{FINE} or finer"
     why = f"the last layer {what}, {_text(spatial[call])}"
     return Place(call=call, shape=spatial[call], why=why)
+
+
+def check_unit(
+    call: str,
+    unit: Sequence[int],
+    shapes: Mapping[str, tuple[int, ...]],
+    model: nn.Module,
+) -> None:
+    """Refuse a unit that a network does not have.
+
+    Args:
+        call: The layer.
+        unit: (channel, row, column), or (number,) of a row of numbers.
+        shapes: What `calls_of` returned.
+        model: The network.
+
+    Raises:
+        UnknownNameError: No layer has this name; lists the right ones.
+        SettingError: The layer has no such unit; says which it has.
+
+    Example:
+        >>> check_unit("0", (1,), {"0": (2,)}, nn.Sequential(nn.Flatten()))
+    """
+    if call not in shapes:
+        chosen(model, call)  # refuses a name that no module has
+        raise GeometryError(f"{call} gave no tensor here", where=call)
+    shape = shapes[call]
+    outside = any(not 0 <= i < n for i, n in zip(unit, shape, strict=False))
+    if len(unit) != len(shape) or outside:
+        ranges = " × ".join(f"0…{n - 1}" for n in shape)
+        what = f"{call} has no unit {tuple(unit)}"
+        raise SettingError(what, where=call, fix=f"units are {ranges}")
 
 
 def _named(

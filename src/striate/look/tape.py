@@ -18,7 +18,10 @@ from torch.utils._pytree import tree_flatten, tree_map
 
 from striate.core.errors import GeometryError
 from striate.core.taps import call_name, followed, untouched
+from striate.core.units import size_text
 from striate.look.capture import check_batch, forward
+
+MOST = 2 * 10**9  # bytes of numbers on a tape
 
 
 @dataclass(frozen=True)
@@ -106,7 +109,8 @@ def record(model: nn.Module, x: Tensor) -> Tape:
         x: Pictures as the network takes them, (N, C, H, W).
 
     Raises:
-        GeometryError: The network refuses them, or cannot be followed at all.
+        GeometryError: The network refuses them, cannot be followed at all, or makes
+            more than `MOST` bytes of them.
 
     Example:
         >>> model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(inplace=True))
@@ -122,9 +126,18 @@ def record(model: nn.Module, x: Tensor) -> Tape:
     ):
         x = x.detach().clone()
         recorder = _Recorder(x)
-        with followed(model, recorder.enter, recorder.leave), recorder:
-            output = forward(model, x)
+        try:
+            with followed(model, recorder.enter, recorder.leave), recorder:
+                output = forward(model, x)
+        except _Full:
+            size = "×".join(map(str, x.shape))
+            what = f"the numbers of a {size} batch take more than {size_text(MOST)}"
+            raise GeometryError(what, fix="give a smaller picture") from None
     return recorder.finished(output)
+
+
+class _Full(BaseException):
+    """The tape is; no `except Exception` of a network's own swallows it."""
 
 
 class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -137,6 +150,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._refs: dict[int, Ref] = {id(x): Ref(0)}
         self._alive: list[Any] = [x]  # so that no id is given twice
         self._shared: dict[int, list[Tensor]] = {_storage(x): [x]}
+        self._held = x.nbytes
         self._stale: set[int] = set()
         self._frames: list[_Frame] = []
         self._calls: dict[str, int] = {}
@@ -159,7 +173,9 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         while frame.module is not module:
             frame = self._frames.pop()
         results = tensors_of(output)
-        if frame.broken and results:
+        # It may give away what was written into, whose numbers on the tape are old.
+        stale = any(id(result) in self._stale for result in results)
+        if (frame.broken or stale) and results:
             self._unite(frame, results)
         if results and id(results[0]) in self._refs and frame.call:
             self.tape.ends[frame.call] = self._refs[id(results[0])]
@@ -175,7 +191,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         step = Step(
             place=frame.call,
             name=type(frame.module).__name__,
-            call=frame.module,
+            call=_left_alone(frame.module),
             args=frame.given,
             kwargs={},
             results=kept,
@@ -224,6 +240,14 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._alive.append(result)
             self._stale.discard(id(result))
             self._shared.setdefault(_storage(result), []).append(result)
+        self._weigh(results)
+
+    def _weigh(self, results: list[Tensor]) -> None:
+        """Count new numbers; a view of old ones is none."""
+        new = [r for r in results if len(self._shared[_storage(r)]) == 1]
+        self._held += sum(result.nbytes for result in new)
+        if self._held > MOST:
+            raise _Full
 
     def _before_write(self, func: Any, args: Any, kwargs: Any) -> None:
         """Keep the numbers that are about to go; distrust other names for them."""
@@ -239,16 +263,19 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for target in tensors_of(targets):
             place = _storage(target)
             for step in self.tape.steps:
-                step.results = [
-                    result.clone() if _storage(result) == place else result
-                    for result in step.results
-                ]
+                step.results = [self._kept(r, place) for r in step.results]
             others = self._shared.get(place, [])
             self._stale |= {id(other) for other in others if other is not target}
             if id(target) not in self._refs:
                 self._alive.append(target)
                 self._refs[id(target)] = Ref(0)
                 self._stale.add(id(target))
+
+    def _kept(self, result: Tensor, place: int) -> Tensor:
+        if _storage(result) != place:
+            return result
+        self._held += result.nbytes
+        return result.clone()
 
     def _break(self) -> None:
         if self._frames:
@@ -267,6 +294,16 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             raise GeometryError(what, fix=fix)
         self.tape.output = self._refs[id(results[0])]
         return self.tape
+
+
+def _left_alone(module: nn.Module) -> Callable[..., Any]:
+    """Return a module's call as it was recorded: in evaluation, and without a trace."""
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        with untouched(module):
+            return module(*args, **kwargs)
+
+    return call
 
 
 def _nothing() -> None:

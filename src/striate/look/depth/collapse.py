@@ -44,7 +44,8 @@ def collapsed(layers: Sequence[nn.Module]) -> nn.Linear:
         if shift is not None:
             bias = bias + shift.detach().double()
     assert weight is not None and bias is not None  # noqa: S101, PT018 - not empty
-    one = nn.Linear(weight.shape[1], weight.shape[0])
+    with torch.random.fork_rng(devices=[]):  # draws first weights, for nothing
+        one = nn.Linear(weight.shape[1], weight.shape[0])
     with torch.no_grad():
         one.weight.copy_(weight)
         one.bias.copy_(bias)

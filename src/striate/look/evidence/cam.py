@@ -24,12 +24,12 @@ from torch.nn import functional as F
 
 from striate.core.errors import GeometryError
 from striate.core.taps import untouched, visited
-from striate.look.capture import forward, module_of
+from striate.look.capture import forward, module_of, together
 from striate.look.evidence.question import Question, logits_of
 
 Scores = Callable[[Tensor], Tensor]
 Weigh = Callable[[Tensor, Tensor, Scores], Tensor]
-SCORED = 32  # masked pictures a batch
+SCORED = 32  # masked pictures a batch, at most
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,8 +151,9 @@ def _masked_scores(
     model: nn.Module, x: Tensor, masks: Tensor, question: Question
 ) -> Tensor:
     found = []
+    size = int(x.shape[2]), int(x.shape[3])
     with untouched(model), torch.no_grad():
-        for part in torch.split(masks, SCORED):
-            wide = F.interpolate(part, tuple(x.shape[2:]), mode="bilinear")
+        for part in torch.split(masks, together(*size, SCORED)):
+            wide = F.interpolate(part, size, mode="bilinear")
             found.append(question.score(logits_of(forward(model, x * wide))))
     return torch.cat(found)

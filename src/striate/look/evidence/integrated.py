@@ -7,11 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from striate.core.taps import untouched
-from striate.look.capture import check_batch, forward
+from striate.look.capture import check_batch, forward, together
 from striate.look.evidence.question import Question, logits_of
 
 STEPS = 50
-AT_ONCE = 16  # pictures on the way back together: what bounds the memory
+AT_ONCE = 16  # pictures on the way back together, which keeps all their numbers
+_KEPT = 8  # times as much of each as where nothing is kept
 
 
 def integrated_gradients(
@@ -51,7 +52,8 @@ def integrated_gradients(
         total = torch.zeros_like(x[0])
         ways = torch.as_tensor((1 + points) / 2, dtype=x.dtype, device=x.device)
         parts = torch.as_tensor(weights / 2, dtype=x.dtype, device=x.device)
-        batches = torch.split(ways, AT_ONCE), torch.split(parts, AT_ONCE)
+        most = together(x.shape[2], x.shape[3], AT_ONCE, _KEPT)
+        batches = torch.split(ways, most), torch.split(parts, most)
         for way, part in zip(*batches, strict=True):
             on_way = (start + way.view(-1, 1, 1, 1) * (x - start)).requires_grad_()
             score = question.score(logits_of(forward(model, on_way.clone()))).sum()

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from striate.core.errors import GeometryError, SettingError
 from striate.core.taps import untouched
-from striate.look.capture import check_batch, forward
+from striate.look.capture import check_batch, forward, together
 from striate.look.evidence.patchwork import Boxes, NotBatchedError, Patchwork
 from striate.look.evidence.question import Question, logits_of
 from striate.look.tape import record
@@ -158,8 +158,9 @@ def plain_scores(
 ) -> Tensor:
     """Return the scores of covered pictures, each computed whole."""
     found = []
-    for start in range(0, len(boxes), AT_ONCE):
-        part = boxes[start : start + AT_ONCE]
+    most = together(x.shape[2], x.shape[3], AT_ONCE)
+    for start in range(0, len(boxes), most):
+        part = boxes[start : start + most]
         batch = x.repeat(len(part), 1, 1, 1)
         for picture, (rows, columns) in zip(batch, part, strict=True):
             picture[:, rows, columns] = cover.value

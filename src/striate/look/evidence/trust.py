@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from striate.core.seeds import derive
 from striate.core.taps import lent, untouched
-from striate.look.capture import forward
+from striate.look.capture import forward, together
 from striate.look.evidence.question import Question, logits_of
 
 STEPS = 20  # pictures between the whole and the empty one
@@ -127,7 +127,9 @@ def _blurred(x: Tensor) -> Tensor:
 
 
 def _area(model: nn.Module, pictures: Tensor, question: Question) -> float:
-    chances = question.chance(logits_of(forward(model, pictures))).double()
+    most = together(pictures.shape[2], pictures.shape[3], len(pictures))
+    parts = [logits_of(forward(model, part)) for part in torch.split(pictures, most)]
+    chances = question.chance(torch.cat(parts)).double()
     return float(torch.trapezoid(chances) / (len(chances) - 1))
 
 

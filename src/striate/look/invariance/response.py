@@ -78,16 +78,14 @@ def respond(
     """
     calls = chosen(model, layers) if layers else []
     tallies = [[_Tally() for _ in move.amounts] for move in moves]
-    apart: dict[str, float] = {}
+    ring: dict[str, _Ring] = {}
     pictures = 0
     for x, labels in batches:
         check_batch(x)
         rest = _seen(model, x, calls)
         pictures += len(x)
         for name, values in rest.items():
-            # Each picture against the next, once round: as many as there are.
-            others = (values - values.roll(1, 0)).norm(dim=1)
-            apart[name] = apart.get(name, 0.0) + float(others.sum())
+            ring.setdefault(name, _Ring()).add(values)
         for move, row in zip(moves, tallies, strict=True):
             for amount, tally in zip(move.amounts, row, strict=True):
                 for copy in move.copies(x, amount):
@@ -96,7 +94,7 @@ def respond(
         raise DataError(
             f"needs at least two pictures to compare, got {pictures}", where="batches"
         )
-    unit = {name: total / pictures for name, total in apart.items()}
+    unit = {name: one.total / pictures for name, one in ring.items()}
     return [
         _response(move, row, unit, pictures)
         for move, row in zip(moves, tallies, strict=True)
@@ -117,6 +115,29 @@ def _seen(model: nn.Module, x: Tensor, calls: Sequence[str]) -> dict[str, Tensor
     with untouched(model), visited(model, modules, note):
         found[OUTPUT] = logits_of(forward(model, x)).float()
     return found
+
+
+class _Ring:
+    """Distances of each picture from the next, and of the last from the first."""
+
+    def __init__(self) -> None:
+        self._ends: tuple[Tensor, Tensor] | None = None
+        self._open = 0.0
+
+    def add(self, values: Tensor) -> None:
+        """Take in a batch, a row a picture."""
+        first, last = self._ends or (values[:1], values[:1])
+        before = torch.cat([last, values[:-1]])
+        self._open += float((values - before).norm(dim=1).sum())
+        self._ends = first, values[-1:]
+
+    @property
+    def total(self) -> float:
+        """Return the sum once round: as many distances as pictures."""
+        if self._ends is None:
+            return 0.0
+        first, last = self._ends
+        return self._open + float((first - last).norm())
 
 
 class _Tally:

@@ -1,10 +1,15 @@
 """A deep chain of convolutions and its residual twin: equal but for the shortcuts.
 
-| layer    | plain            | residual                |
-|----------|------------------|-------------------------|
-| stem     | a(conv(x))       | a(conv(x))              |
-| each of n| x ← a(conv(x))   | x ← x + a(conv(x))/√n   |
-| head     | mean, dense      | mean, dense             |
+| layer    | plain          | residual              |
+|----------|----------------|-----------------------|
+| stem     | conv(x)        | conv(x)               |
+| each of n| x ← conv(a(x)) | x ← x + conv(a(x))/√n |
+| head     | a, mean, dense | a, mean, dense        |
+
+The activation stands before the convolution (He et al. 2016, "Identity mappings in
+deep residual networks"): what a branch adds then has either sign. Behind it, as
+sigmoid's and ReLU's outputs are, all are positive, and thirty of them drown the picture
+(NOTEBOOK.md, 2026-11-22). For the plain chain it is the same composition.
 
 No batch norm: it rescales what vanishes, and the notes' argument is about networks
 before it. First weights are each activation's own, drawn alike for both twins: Glorot
@@ -66,7 +71,7 @@ class Design:
 
 
 class Link(nn.Module):
-    """One layer of a chain: a(conv(x)), or x + share · a(conv(x)).
+    """One layer of a chain: conv(a(x)), or x + share · conv(a(x)).
 
     Args:
         width: Channels that come and go.
@@ -85,7 +90,7 @@ class Link(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Compute, and add to what came where there is a shortcut."""
-        out: Tensor = self.act(self.conv(x))
+        out: Tensor = self.conv(self.act(x))
         return x + self.share * out if self.share else out
 
 
@@ -112,8 +117,8 @@ def chain(design: Design, in_chans: int, classes: int, seed: int = 0) -> nn.Sequ
         model = nn.Sequential(
             OrderedDict(
                 stem=nn.Conv2d(in_chans, design.width, 3, padding=1),
-                act=ACTIVATIONS[design.activation](),
                 links=nn.Sequential(*(Link(*how) for _ in range(links))),
+                act=ACTIVATIONS[design.activation](),
                 pool=nn.AdaptiveAvgPool2d(1),
                 flatten=nn.Flatten(),
                 head=nn.Linear(design.width, classes),

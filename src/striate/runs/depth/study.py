@@ -21,7 +21,7 @@ from striate.look.depth.course import Snapshot, due, reach
 from striate.look.depth.profile import depth_profile, rate
 from striate.runs.depth.chain import ACTIVATIONS, LARGEST, Design, chain
 
-RATES = (0.3, 0.1, 0.03)  # of which each chain gets the one that serves it best
+RATES = (1.0, 0.3, 0.1, 0.03)  # each chain gets the one that serves it best
 MOMENTUM = 0.9
 BATCH = 64
 PICTURES = 2000  # learnt from, and judged by, at most
@@ -178,6 +178,15 @@ def _small(x: Tensor) -> Tensor:
     return F.adaptive_avg_pool2d(x, (height, width))
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Trial:
+    """One chain at one rate; its weights are kept to be looked at if it is the best."""
+
+    lr: float
+    costs: tuple[float, ...]
+    kept: tuple[tuple[int, dict[str, Tensor]], ...]
+
+
 def _best(
     design: Design,
     pictures: _Pictures,
@@ -186,17 +195,30 @@ def _best(
     seed: int,
 ) -> Course:
     """Train at each rate and return the course of the least cost at its end."""
-    tried = [_trained(design, pictures, steps, lr, seed) for lr in rates]
-    tail = max(1, round(_TAIL * steps))
-    return min(tried, key=lambda one: sum(one.costs[-tail:]))
-
-
-def _trained(
-    design: Design, pictures: _Pictures, steps: int, lr: float, seed: int
-) -> Course:
     model = chain(design, pictures.channels, pictures.classes, seed)
+    first = _weights(model)
+    tried = []
+    for lr in rates:
+        model.load_state_dict(first)
+        tried.append(_trained(model, pictures, steps, lr))
+    tail = max(1, round(_TAIL * steps))
+    best = min(tried, key=lambda one: sum(one.costs[-tail:]))
+    snapshots = []
+    for step, weights in best.kept:
+        model.load_state_dict(weights)
+        snapshots.append(_look(model, pictures, step))
+    return Course(
+        design=design,
+        lr=best.lr,
+        snapshots=tuple(snapshots),
+        costs=best.costs,
+        accuracy=_accuracy(model, pictures),
+    )
+
+
+def _trained(model: nn.Module, pictures: _Pictures, steps: int, lr: float) -> _Trial:
     optimizer = torch.optim.SGD(model.parameters(), lr, MOMENTUM)
-    snapshots = [_look(model, pictures, 0)]
+    kept = [(0, _weights(model))]
     costs: list[float] = []
     for step, (x, y) in enumerate(islice(pictures.batches(), steps), 1):
         try:
@@ -206,14 +228,12 @@ def _trained(
             costs += [float("inf")] * (steps - len(costs))
             break
         if due(step) or step == steps:
-            snapshots.append(_look(model, pictures, step))
-    return Course(
-        design=design,
-        lr=lr,
-        snapshots=tuple(snapshots),
-        costs=tuple(costs),
-        accuracy=_accuracy(model, pictures),
-    )
+            kept.append((step, _weights(model)))
+    return _Trial(lr=lr, costs=tuple(costs), kept=tuple(kept))
+
+
+def _weights(model: nn.Module) -> dict[str, Tensor]:
+    return {name: one.clone() for name, one in model.state_dict().items()}
 
 
 def _look(model: nn.Module, pictures: _Pictures, step: int) -> Snapshot:

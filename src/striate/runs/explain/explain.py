@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from striate.core.errors import SettingError
-from striate.core.files import write_bytes, write_json, write_text
+from striate.core.files import write_bytes, write_csv, write_json, write_text
 from striate.core.findings import Curve, Images, Page, Picture
 from striate.core.spec import Labels
 from striate.look.evidence.evidence import Evidence, evidence
@@ -22,8 +22,11 @@ from striate.report.plots import save_curve
 from striate.runs.explain.page import story
 from striate.runs.explain.shown import Wish, own_pictures, read
 from striate.runs.explain.subject import Subject
+from striate.runs.explain.tensor_file import TensorFile
 from striate.runs.folder import EXPLAINED, PLOTS, REPORT, new_folder
 from striate.runs.run import Run
+
+MAPS, CHANNELS = "maps.safetensors", "channels.csv"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,24 +119,31 @@ def explain_pictures(
 ) -> Explanation:
     """Explain pictures, or a run's surest and worst answers, into a folder.
 
-    The folder holds `report.html`, `explain.json`, `pictures/`, and the charts in
-    `plots/`. Nothing is written
-    before everything is computed.
+    The folder holds `report.html`; `explain.json`; `pictures/`, and `maps.safetensors`
+    with the numbers behind those of evidence; the charts in `plots/`; of a run
+    `channels.csv`, every channel's best places. Nothing is written before everything
+    is computed.
 
     Raises:
         SettingError: No pictures, and no run to take them from.
         RunError: `out` exists and `overwrite` is off.
     """
     given = read(subject, pictures) if pictures else own_pictures(subject)
-    page, data = story(subject, given, wish or Wish())
+    told = story(subject, given, wish or Wish())
+    page = told.page
     with new_folder("explain", subject.name, out, overwrite) as folder:
-        write_json(folder / EXPLAINED, {"made_by": "striate explain", **data})
+        write_json(folder / EXPLAINED, {"made_by": "striate explain", **told.data})
+        with TensorFile(folder / MAPS, list(told.maps)) as file:
+            file.add(told.maps)
+            file.finish()
+        if told.looked_for is not None:
+            write_csv(folder / CHANNELS, *told.looked_for.table())
         for name, picture in _pictures(page):
             write_bytes(folder / "pictures" / name, picture.png)
         for name, curve in _curves(page):
             save_curve(curve, folder / PLOTS / name)
         write_text(folder / REPORT, render(page))
-    return Explanation(folder=folder, page=page, data=data)
+    return Explanation(folder=folder, page=page, data=told.data)
 
 
 def _curves(page: Page) -> list[tuple[str, Curve]]:

@@ -13,7 +13,7 @@ from striate.core.spec import Preprocess
 from striate.data.picture.preprocess import file_to_input, normalise
 from striate.data.picture.reading import UndecodableError, read_file
 from striate.data.sources.source import Skipped
-from striate.look.capture import captured, check_batch, chosen
+from striate.look.capture import captured, check_batch, chosen, together
 from striate.runs.explain.tensor_file import TensorFile
 from striate.runs.predict import expand
 from striate.runs.run import Run
@@ -67,7 +67,7 @@ def features(
         names: `layer3.2.conv2`, `layer*.relu`, or a later call of a reused module,
             `relu #2`.
         preprocess: What is done to files, for a plain module.
-        batch_size: Pictures at a time.
+        batch_size: Pictures at a time, at most: fewer of those over 158×158.
         out: A `.safetensors`, or for a single layer a `.npy`, to write to as the
             batches come; a `.csv` of the same name holds one path a row.
 
@@ -136,7 +136,8 @@ class _Reader:
         """Yield inputs of at most the batch size."""
         if isinstance(x, Tensor):
             check_batch(x)
-            yield from (part.to(self._device) for part in torch.split(x, self._size))
+            size = together(x.shape[2], x.shape[3], self._size)
+            yield from (part.to(self._device) for part in torch.split(x, size))
             return
         if self._preprocess is None:
             what = "files need to be brought to the network's size and scale"
@@ -145,8 +146,9 @@ class _Reader:
         named = [x] if isinstance(x, str | Path) else list(x)
         paths = [path for item in named for path in expand(item)]
         self._files = len(paths)
-        for start in range(0, len(paths), self._size):
-            inputs = self._read(paths[start : start + self._size], self._preprocess)
+        size = together(*self._preprocess.spec.shape[1:], self._size)
+        for start in range(0, len(paths), size):
+            inputs = self._read(paths[start : start + size], self._preprocess)
             if inputs:
                 batch = torch.stack(inputs).to(self._device)
                 yield normalise(batch, self._preprocess)

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from math import sqrt
 from typing import Any
 
 from torch import Tensor
 
 from striate.core.errors import GeometryError
-from striate.core.findings import Block, Cell, Column, Curve, Section, Series, Table
+from striate.core.findings import (
+    Block,
+    Cell,
+    Column,
+    Curve,
+    Prose,
+    Section,
+    Series,
+    Table,
+)
 from striate.data.batches import Batches
 from striate.data.part import Part
+from striate.look.capture import together
 from striate.look.invariance.moves import MOVES, move_of
 from striate.look.invariance.response import OUTPUT, Response, respond
 from striate.look.spatial import calls_of
@@ -22,6 +32,7 @@ from striate.runs.gallery import evenly
 from striate.runs.run import Run
 
 MOVED = 300  # pictures, each moved some fifty times
+BATCH = 100  # of them at once, at most
 FITTED = 2000  # training pictures that a dense layer is fitted to
 LAYERS = 4  # whose features are compared
 
@@ -31,7 +42,7 @@ Batch = tuple[Tensor, Tensor]
 def invariance_section(run: Run) -> tuple[Section, dict[str, Any]]:
     """Measure a run's network on moved pictures, and its base under other pools."""
     part = some(run.data.parts[run.judged_part], MOVED)
-    batches = _batches(run, part)
+    batches = list(_batches(run, part))
     shapes = calls_of(run.model, batches[0][0])
     maps = [c for c, s in shapes.items() if len(s) == 3 and s[1] * s[2] > 1]
     inner = [c for c in maps if not any(o.startswith(f"{c}.") for o in maps)]
@@ -41,12 +52,17 @@ def invariance_section(run: Run) -> tuple[Section, dict[str, Any]]:
     for each in found:
         blocks.append(_answers(each))
         blocks.append(_features(each))
-    pools = _pools(run, batches)
+    pools, left_out = _pools(run, batches)
     blocks += _pool_blocks(pools)
+    if not _fits("shift", run):
+        left_out.insert(0, "the pictures are too small to be shifted")
+    if left_out:
+        blocks.append(Prose(text=f"Left out: {'; '.join(left_out)}."))
     data: dict[str, Any] = {
         "pictures": len(part),
         "moves": [_plain(each) for each in found],
         "pools": {kind: _plain(each) for kind, each in pools.items()},
+        "left_out": left_out,
     }
     if part.pixels.shape[-1] == 1:
         found_there, data["one_pixel"] = one_pixel_blocks(run.data)
@@ -65,9 +81,10 @@ def _fits(name: str, run: Run) -> bool:
     return name != "shift" or min(height, width) > max(MOVES[name].amounts)
 
 
-def _batches(run: Run, part: Part) -> list[Batch]:
-    made = Batches(part=part, preprocess=run.preprocess, batch_size=100, shuffle=False)
-    return list(made(0))
+def _batches(run: Run, part: Part) -> Iterator[Batch]:
+    size = together(*run.preprocess.spec.shape[1:], BATCH)
+    made = Batches(part=part, preprocess=run.preprocess, batch_size=size, shuffle=False)
+    return made(0)
 
 
 def _answers(found: Response) -> Curve:
@@ -110,23 +127,25 @@ def _features(found: Response) -> Curve:
     )
 
 
-def _pools(run: Run, batches: list[Batch]) -> dict[str, Response]:
-    """Return the response to shifts under each kind of pool; none where none fits."""
+def _pools(run: Run, batches: list[Batch]) -> tuple[dict[str, Response], list[str]]:
+    """Return the response to shifts under each kind of pool, and what was left out."""
     name = last_dense(run.model)
-    if name is None or not _fits("shift", run):
-        return {}
-    train = _batches(run, some(run.data.parts["train"], FITTED))
-    found = {}
+    if name is None:
+        return {}, ["other pools, for want of a last dense layer to fit again"]
+    if not _fits("shift", run):
+        return {}, []
+    part = some(run.data.parts["train"], FITTED)
+    found, left_out = {}, []
     for kind in POOLS:
         model, count = with_pool(run.model, kind)
         if not count:
-            return {}
+            return {}, ["other pools: no pool of the network is a striding module"]
         try:
-            refit(model, train, name)
+            refit(model, _batches(run, part), name)
             found[kind] = respond(model, batches, [move_of("shift")])[0]
-        except GeometryError:
-            continue
-    return found
+        except GeometryError as error:
+            left_out.append(f"{kind} pools: {error.what}")
+    return found, left_out
 
 
 def _pool_blocks(pools: dict[str, Response]) -> list[Block]:

@@ -6,7 +6,7 @@ layer is fitted again to what then arrives, for each kind alike, the trained one
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from copy import deepcopy
 
 import torch
@@ -107,8 +107,10 @@ def last_dense(model: nn.Module) -> str | None:
     return names[-1] if names else None
 
 
-def refit(model: nn.Module, batches: list[Batch], name: str) -> None:
+def refit(model: nn.Module, batches: Iterable[Batch], name: str) -> None:
     """Fit one dense layer, the last, to what arrives at it: logistic regression.
+
+    Memory holds a batch, and a row of features a picture.
 
     Args:
         model: Changed in this layer alone.
@@ -121,9 +123,9 @@ def refit(model: nn.Module, batches: list[Batch], name: str) -> None:
     assert isinstance(layer, nn.Linear)  # noqa: S101 - by `last_dense`
     setattr(parent, key, nn.Identity())
     with untouched(model), torch.no_grad():
-        rows = torch.cat([model(x) for x, _ in batches]).flatten(1)
-    labels = torch.cat([y for _, y in batches])
+        pairs = [(model(x).flatten(1), y) for x, y in batches]
     setattr(parent, key, layer)
+    rows, labels = (torch.cat(column) for column in zip(*pairs, strict=True))
     if rows.shape[1] != layer.in_features:
         what = f"what {name} gives is changed before it is the score"
         raise GeometryError(what, fix="its pools cannot be compared")

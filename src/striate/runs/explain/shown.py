@@ -25,6 +25,7 @@ MOST = 6  # pictures on a page
 ALSO = ("set", "invariance", "depth", "bend")
 
 Told = Callable[[str], None]
+Unit = tuple[str, tuple[int, ...]]  # a layer's call, and (channel, row, column)
 
 
 def nobody(line: str) -> None:
@@ -41,8 +42,8 @@ class Wish:
             wrong, else the runner-up.
         methods: Of `look.evidence`.
         layer: Whose maps class evidence is made of.
-        unit: A unit to open and to draw the field of: a layer's name and its place;
-            the strongest of the evidence's layer where None.
+        unit: A unit to draw the field, the sum and the channel of: a layer's name and
+            its place; the strongest of the evidence's layer where None.
         seed: Of the trust marks.
         also: Parts that take longer, of a run: `set` (evidence over the whole set),
             `invariance` (pictures moved, pools exchanged), `depth` (gradients by
@@ -57,7 +58,7 @@ class Wish:
     against: Class | None = None
     methods: tuple[str, ...] = METHODS
     layer: str = AUTO
-    unit: tuple[str, tuple[int, ...]] | None = None
+    unit: Unit | None = None
     seed: int = 0
     also: tuple[str, ...] = ()
     told: Told = field(default=nobody, repr=False)

@@ -19,6 +19,7 @@ from striate.core.findings import (
 )
 from striate.data.batches import Batches
 from striate.data.part import Part
+from striate.look.capture import together
 from striate.look.evidence.evidence import evidence
 from striate.look.evidence.whole import WholeSet, whole_set
 from striate.look.raster import enlarge, overlay, picture
@@ -27,6 +28,7 @@ from striate.runs.explain.shown import some
 from striate.runs.run import Run
 
 MOST = 2000  # pictures whose evidence is added up
+BATCH = 64  # of them at once, at most
 MISTAKES = 8  # drawn
 CLASSES = 20  # drawn
 SIDE = 120
@@ -37,7 +39,8 @@ _FEW = 5  # pictures of a class: fewer tell nothing
 def whole_section(run: Run) -> tuple[Section, dict[str, Any]]:
     """Show where a run's answers look: its sure mistakes, its classes, its borders."""
     part = some(run.data.parts[run.judged_part], MOST)
-    made = Batches(part=part, preprocess=run.preprocess, batch_size=64, shuffle=False)
+    size = together(*run.preprocess.spec.shape[1:], BATCH)
+    made = Batches(part=part, preprocess=run.preprocess, batch_size=size, shuffle=False)
     found = whole_set(run.model, (x for x, _ in made(0)), len(run.labels))
     blocks: list[Block] = []
     wrong = _mistakes(run)
