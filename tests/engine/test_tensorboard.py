@@ -8,6 +8,7 @@ import struct
 import sys
 
 import pytest
+from torch import nn
 
 from striate.core.errors import StorageError
 from striate.core.files import read_csv
@@ -121,8 +122,9 @@ def test_python_is_told_likewise(monkeypatch):
     from striate.core.errors import SettingError
 
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
     with pytest.raises(SettingError, match="tensorboardX"):
-        st.train(None, None, tensorboard=True)
+        st.train(model, st.load_data("digits"), tensorboard=True)
 
 
 def test_a_full_disk_is_told_and_ends_the_run(tmp_path, monkeypatch):
