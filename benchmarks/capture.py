@@ -1,6 +1,6 @@
 """Statistics of every activation against one forward pass, side by side (P9).
 
-Claim: at most 1.15 times one forward pass of ResNet-18, keeping no tensor.
+Goal: at most 1.15 times one forward pass of ResNet-18, keeping no tensor.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """ELPV by fine-tuning (P7): ImageNet's MobileNetV2 learns on, its early blocks frozen.
 
-Claim: above the fine-tuned VGG-19 of the paper (88.42 %, on a GPU), in at most ten
+Goal: above the fine-tuned VGG-19 of the paper (88.42 %, on a GPU), in at most ten
 minutes a split on two cores. Five stratified 75/25 splits. Every setting stands here,
 and was chosen on pictures of the first split's training part; of each split's training
 part a twentieth decides which epoch is best; the test part is judged once.

@@ -1,6 +1,6 @@
 """Occlusion against captum; the class maps of all classes against one forward (P13).
 
-Claims: occlusion at least 5 times as fast as captum at the same windows and with equal
+Goals: occlusion at least 5 times as fast as captum at the same windows and with equal
 results; CAM of all classes within 1.1 times one forward pass. captum is run as it comes
 (one covered picture at a time) and with 32 at a time.
 """
@@ -28,7 +28,7 @@ CASES = (
     ("resnet18", 224, 3, 32, 16),
     ("vgg16", 224, 3, 32, 16),
 )
-LONG = {"vgg16": 3}  # rounds at most: one of captum's takes a minute
+LONG = {"vgg16": 3}  # rounds at most, because captum takes long
 
 
 def occlusions(name: str, side: int, channels: int, window: int, stride: int, n: int):

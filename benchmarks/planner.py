@@ -1,6 +1,6 @@
 """The plan against an exhaustive search over cuts, unfreezings and batch-norm modes.
 
-Claim: the plan's choice comes within 1 point of the best way there is, in at most a
+Goal: the plan's choice comes within 1 point of the best way there is, in at most a
 tenth of its processor time.
 
 The search fine-tunes with all training pictures and epochs behind every cut, with

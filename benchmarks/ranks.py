@@ -1,6 +1,6 @@
 """Two processes under torchrun against one process with two threads.
 
-Claim (P14): at least 0.95 of the pictures a second, on the same loss curve. Seconds are
+Goal (P14): at least 0.95 of the pictures a second, on the same loss curve. Seconds are
 those from epoch to epoch, as `timing.csv` has them: neither side's start counts. Both
 run the network in one way, given, so that nobody wins by another choice, and without
 dropout, which each rank draws for itself.
