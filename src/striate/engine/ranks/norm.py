@@ -105,6 +105,32 @@ def _remember(norm: _BatchNorm, mean: Tensor, variance: Tensor) -> None:
     norm.running_var.lerp_(variance, share)
 
 
+def _line(
+    x: Tensor,
+    scale: Tensor,
+    level: Tensor,
+    other: Tensor | None = None,
+    factor: Tensor | None = None,
+) -> Tensor:
+    """Return x · scale + level, and other · factor added, with numbers a channel."""
+    if x.dtype != scale.dtype:  # half precision: products are of single precision
+        made = _half_line(x, scale, level)
+        if other is not None and factor is not None:
+            made += _half_line(other, factor, torch.zeros_like(level))
+        return made
+    # Half the time of `F.batch_norm` with constants, which is the same map.
+    shape = 1, -1, *[1] * (x.ndim - 2)
+    made = torch.addcmul(level.view(shape), x, scale.view(shape))
+    if other is not None and factor is not None:
+        made.addcmul_(other, factor.view(shape))
+    return made
+
+
+def _half_line(x: Tensor, scale: Tensor, level: Tensor) -> Tensor:
+    zero, one = torch.zeros_like(scale), torch.ones_like(scale)
+    return F.batch_norm(x, zero, one, scale, level, False, 0.0, 0.0)
+
+
 class _Normalise(torch.autograd.Function):
     """(x − mean) / deviation · gain + shift, with statistics of all ranks."""
 
@@ -123,7 +149,10 @@ class _Normalise(torch.autograd.Function):
         """Normalise and scale."""
         ctx.save_for_backward(x, gain, mean, variance)
         ctx.eps, ctx.count, ctx.ranks = eps, count, ranks
-        return F.batch_norm(x, mean, variance, gain, shift, False, 0.0, eps)
+        scale = (variance + eps).rsqrt()
+        scale = scale if gain is None else scale * gain
+        level = -mean * scale
+        return _line(x, scale, level if shift is None else level + shift)
 
     @staticmethod
     @once_differentiable
@@ -135,23 +164,24 @@ class _Normalise(torch.autograd.Function):
         x, gain, mean, variance = ctx.saved_tensors
         counts_in = ctx.ranks.counts_in
         channels = x.shape[1]
-        own_gain = torch.ones_like(mean) if gain is None else gain
-        # As if the statistics were constants: that and the two sums are torch's.
-        statistics = mean, variance, None, None, False, ctx.eps, [True] * 3
-        back, by_gain, by_shift = torch.ops.aten.native_batch_norm_backward(
-            laid_out_as(x, slope), x, own_gain, *statistics
+        slope = laid_out_as(x, slope)
+        # The two sums alone, as if the statistics were constants.
+        statistics = mean, variance, None, None, False, ctx.eps, [False, True, True]
+        _, by_gain, by_shift = torch.ops.aten.native_batch_norm_backward(
+            slope, x, torch.ones_like(mean), *statistics
         )
         whole = torch.cat([by_shift, by_gain])
         whole = whole if counts_in else torch.zeros_like(whole)
         ctx.ranks.total(whole, "the slopes of a batch norm")
         mean_slope, mean_product = (whole / ctx.count).split(channels)
+        scale = (variance + ctx.eps).rsqrt()
+        factor = scale if gain is None else scale * gain
         if counts_in:
-            # How they move with x: an affine map of it, which a batch norm is, too.
-            factor = (variance + ctx.eps).rsqrt() * own_gain
-            line = factor * mean_product, factor * mean_slope
-            back -= F.batch_norm(x, mean, variance, *line, False, 0.0, ctx.eps)
+            # The statistics move with x: by an affine map of it.
+            tilt = -factor * mean_product * scale
+            back = _line(x, tilt, -factor * mean_slope - tilt * mean, slope, factor)
         else:
-            back.zero_()
+            back = torch.zeros_like(x)
         if gain is None:
             return back, None, None, None, None, None, None, None
         return back, by_gain, by_shift, None, None, None, None, None
