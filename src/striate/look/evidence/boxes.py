@@ -34,7 +34,8 @@ class Boxes:
     @property
     def grid(self) -> Tensor:
         """The values as (rows of the grid, its columns, channels, rows, columns)."""
-        return self.values.unflatten(0, (len(self.tops), len(self.lefts)))
+        grid = len(self.tops), len(self.lefts)
+        return self.values.view(*grid, *self.values.shape[1:])
 
 
 def cut(

@@ -175,19 +175,21 @@ def _batched(spans: Spans, most: int) -> Iterator[Spans]:
 
 def _covered(x: Tensor, rows: Spans, columns: Spans, cover: Cover) -> Boxes:
     """Return covered windows as changes of one size; short ones show what is there."""
-    starts, sides, covered = [], [], []
-    axes = (rows, columns), cover.window, x.shape[2:]
-    for spans, window, room in zip(*axes, strict=True):
-        side = min(window, room)
-        first = [min(span.start, room - side) for span in spans]
-        gaps = [span.start - at for span, at in zip(spans, first, strict=True)]
-        starts.append(first)
-        sides.append(side)
-        covered.append(torch.arange(side) >= torch.tensor(gaps)[:, None])
-    boxes = Boxes(cut(x, *starts, (sides[0], sides[1])), *starts)
-    where = covered[0][:, None, None, :, None] & covered[1][None, :, None, None, :]
+    height, width = x.shape[2:]
+    tall, wide = min(cover.window[0], height), min(cover.window[1], width)
+    tops, down = _placed(rows, tall, height)
+    lefts, across = _placed(columns, wide, width)
+    boxes = Boxes(cut(x, tops, lefts, (tall, wide)), tops, lefts)
+    where = down[:, None, None, :, None] & across[None, :, None, None, :]
     boxes.grid.masked_fill_(where.to(x.device), cover.value)
     return boxes
+
+
+def _placed(spans: Spans, length: int, room: int) -> tuple[list[int], Tensor]:
+    """Return where stretches of one length begin, and what of each is in its span."""
+    starts = [min(span.start, room - length) for span in spans]
+    gaps = [span.start - at for span, at in zip(spans, starts, strict=True)]
+    return starts, torch.arange(length) >= torch.tensor(gaps)[:, None]
 
 
 def plain_scores(
