@@ -6,7 +6,7 @@ tensors, so that the numbers before are lost, the module that does so becomes on
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten, tree_map
 
 from striate.core.errors import GeometryError
 from striate.core.taps import call_name, followed, untouched
@@ -58,8 +57,8 @@ class Step:
     @cached_property
     def refs(self) -> list[Ref]:
         """Return what it was given, in order."""
-        flat, _ = tree_flatten((self.args, self.kwargs))
-        return [item for item in flat if isinstance(item, Ref)]
+        given = items_of((self.args, self.kwargs))
+        return [item for item in given if isinstance(item, Ref)]
 
     def again(self, value: Callable[[Ref], Tensor]) -> list[Tensor]:
         """Compute it with other numbers."""
@@ -67,7 +66,7 @@ class Step:
         def fill(item: Any) -> Any:
             return value(item) if isinstance(item, Ref) else item
 
-        args, kwargs = tree_map(fill, self.args), tree_map(fill, dict(self.kwargs))
+        args, kwargs = mapped(fill, self.args), mapped(fill, dict(self.kwargs))
         if writes(self.func):
             args = (args[0].clone(), *args[1:])
         return tensors_of(self.call(*args, **kwargs))
@@ -164,7 +163,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._calls[name] = self._calls.get(name, 0) + 1
         call = call_name(name, self._calls[name]) if name else ""
         given = inputs if isinstance(inputs, tuple) else (inputs,)
-        refs = tree_map(self._ref, given)
+        refs = mapped(self._ref, given)
         self._frames.append(_Frame(call, module, refs, len(self.tape.steps)))
 
     def leave(self, name: str, module: nn.Module, output: object) -> None:
@@ -216,7 +215,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         seen = [tensor for tensor in given if id(tensor) in self._refs]
         if any(id(tensor) in self._stale for tensor in seen):
             self._break()
-        refs = tree_map(self._ref, (args, kwargs)) if seen else None
+        refs = mapped(self._ref, (args, kwargs)) if seen else None
         if writes(func):
             self._before_write(func, args, kwargs)
         out = func(*args, **kwargs)
@@ -317,7 +316,41 @@ def tensors_of(values: Any) -> list[Tensor]:
         >>> len(tensors_of((torch.zeros(1), [torch.zeros(2), 3])))
         2
     """
-    return [item for item in tree_flatten(values)[0] if isinstance(item, Tensor)]
+    return [item for item in items_of(values) if isinstance(item, Tensor)]
+
+
+def items_of(values: Any) -> Iterator[Any]:
+    """Yield what nested containers hold, in order.
+
+    Example:
+        >>> list(items_of((1, [2, {"a": 3}])))
+        [1, 2, 3]
+    """
+    if isinstance(values, dict):
+        values = values.values()
+    elif not isinstance(values, list | tuple):
+        yield values
+        return
+    for value in values:
+        yield from items_of(value)
+
+
+def mapped(change: Callable[[Any], Any], values: Any) -> Any:
+    """Return nested containers with everything in them changed.
+
+    Example:
+        >>> mapped(str, (1, [2, {"a": 3}]))
+        ('1', ['2', {'a': '3'}])
+    """
+    if isinstance(values, dict):
+        return {key: mapped(change, value) for key, value in values.items()}
+    if isinstance(values, list):
+        return [mapped(change, value) for value in values]
+    if isinstance(values, tuple):
+        made = [mapped(change, value) for value in values]
+        named = hasattr(values, "_fields")
+        return type(values)(*made) if named else tuple(made)
+    return change(values)
 
 
 def writes(func: Any) -> bool:

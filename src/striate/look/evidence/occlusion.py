@@ -5,7 +5,9 @@ Zeiler and Fergus 2014, section 3.2.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 
 import torch
 from torch import Tensor, nn
@@ -13,15 +15,18 @@ from torch import Tensor, nn
 from striate.core.errors import GeometryError, SettingError
 from striate.core.taps import untouched
 from striate.look.capture import check_batch, forward, together
-from striate.look.evidence.patchwork import Boxes, NotBatchedError, Patchwork
+from striate.look.evidence.boxes import Boxes, cut
+from striate.look.evidence.patchwork import Patchwork
 from striate.look.evidence.question import Question, logits_of
-from striate.look.tape import record
+from striate.look.evidence.side_by_side import NotSideBySideError
+from striate.look.tape import Tape, record
 
 AT_ONCE = 32  # covered pictures a batch, each computed whole
 MOST_AT_ONCE = 256  # changes a batch, where only boxes are computed
 MEMORY = 1 << 26  # bytes that the largest map of a batch of changes may take
 _SAME, _ROUNDING = 1e-3, 1e-5  # of the scores' spread, and of a score itself
 Box = tuple[slice, slice]
+Spans = list[slice]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,17 +69,23 @@ class Cover:
             >>> len(Cover.of(28, 28).boxes(28, 28))
             169
         """
-        axes = [
-            [slice(at, min(at + window, side)) for at in _starts(side, window, stride)]
-            for side, window, stride in zip(
-                (height, width), self.window, self.stride, strict=True
-            )
-        ]
-        return [(rows, columns) for rows in axes[0] for columns in axes[1]]
+        return list(product(*self.axes(height, width)))
+
+    def axes(self, height: int, width: int) -> tuple[Spans, Spans]:
+        """Return the rows and the columns of the grid that windows make.
+
+        Example:
+            >>> Cover(window=(4, 4), stride=(2, 3)).axes(6, 8)[1]
+            [slice(0, 4, None), slice(3, 7, None), slice(6, 8, None)]
+        """
+        sides = (height, width), self.window, self.stride
+        down, across = (_spans(*each) for each in zip(*sides, strict=True))
+        return down, across
 
 
-def _starts(side: int, window: int, stride: int) -> range:
-    return range(0, max(side - window, 0) + stride, stride)
+def _spans(side: int, window: int, stride: int) -> Spans:
+    starts = range(0, max(side - window, 0) + stride, stride)
+    return [slice(at, min(at + window, side)) for at in starts]
 
 
 def occlusion(
@@ -107,50 +118,78 @@ def occlusion(
     cover = cover or Cover.of(height, width)
     boxes = cover.boxes(height, width)
     with untouched(model), torch.no_grad():
-        whole = question.score(logits_of(forward(model, x)))
-        scores = _patched(model, x, question, cover, boxes)
-        if scores is None:
-            scores = plain_scores(model, x, question, cover, boxes)
-    return spread(whole - scores, boxes, height, width)
+        found = _patched(model, x, question, cover, boxes)
+        if found is None:
+            whole = question.score(logits_of(forward(model, x)))
+            found = whole, plain_scores(model, x, question, cover, boxes)
+    whole, scores = found
+    return spread(whole - scores, cover, height, width)
 
 
 def _patched(
     model: nn.Module, x: Tensor, question: Question, cover: Cover, boxes: list[Box]
-) -> Tensor | None:
-    """Recompute only what each window changes; None where that is not the same."""
+) -> tuple[Tensor, Tensor] | None:
+    """Return the scores of the picture and of every window, by what windows change.
+
+    None where that is not the same as computing everything.
+    """
     try:
-        one = record(model, x)
-        work = Patchwork(one, record(model, x.repeat(2, 1, 1, 1)))
-    except (NotBatchedError, GeometryError):
+        tape = record(model, x)
+        whole = question.score(logits_of(tape.value(tape.output)))
+        scores = _recomputed(tape, x, question, cover)
+    except (NotSideBySideError, GeometryError):
         return None
-    largest = max(result.nbytes for step in one.steps for result in step.results)
-    most = max(1, min(MOST_AT_ONCE, MEMORY // largest))
-    found = []
-    for start in range(0, len(boxes), most):
-        part = boxes[start : start + most]
-        found.append(question.score(logits_of(work.run(_boxes(x, part, cover)))))
-    scores = torch.cat(found)
     middle = len(boxes) // 2
     truth = plain_scores(model, x, question, cover, boxes[middle : middle + 1])
     # Relative to what windows change: the score itself may dwarf it.
     size = float((scores - scores.mean()).abs().max())
     limit = _SAME * size + _ROUNDING * max(1.0, float(truth[0].abs()))
-    return scores if abs(float(scores[middle] - truth[0])) <= limit else None
+    same = abs(float(scores[middle] - truth[0])) <= limit
+    return (whole, scores) if same else None
 
 
-def _boxes(x: Tensor, boxes: list[Box], cover: Cover) -> Boxes:
+def _recomputed(tape: Tape, x: Tensor, question: Question, cover: Cover) -> Tensor:
+    """Return every window's score, from what it changes of each layer."""
+    down, across = cover.axes(x.shape[2], x.shape[3])
+    largest = max(result.nbytes for step in tape.steps for result in step.results)
+    most = max(1, min(MOST_AT_ONCE, MEMORY // largest))
+    wide = min(most, len(across))
+    tall = most // wide
+    work = Patchwork(tape)
+
+    def scores(rows: Spans, columns: Spans) -> Tensor:
+        logits = logits_of(work.run(_covered(x, rows, columns, cover)))
+        return question.score(logits).view(len(rows), len(columns))
+
+    bands = [
+        torch.cat([scores(rows, columns) for columns in _batched(across, wide)], 1)
+        for rows in _batched(down, tall)
+    ]
+    return torch.cat(bands).flatten()
+
+
+def _batched(spans: Spans, most: int) -> Iterator[Spans]:
+    """Yield so many at a time."""
+    return (spans[i : i + most] for i in range(0, len(spans), most))
+
+
+def _covered(x: Tensor, rows: Spans, columns: Spans, cover: Cover) -> Boxes:
     """Return covered windows as changes of one size; short ones show what is there."""
     height, width = x.shape[2:]
-    rows, columns = min(cover.window[0], height), min(cover.window[1], width)
-    tops = [min(down.start, height - rows) for down, _ in boxes]
-    lefts = [min(across.start, width - columns) for _, across in boxes]
-    places = zip(tops, lefts, strict=True)
-    values = torch.stack(
-        [x[0, :, t : t + rows, s : s + columns].clone() for t, s in places]
-    )
-    for i, (down, across) in enumerate(boxes):
-        values[i, :, down.start - tops[i] :, across.start - lefts[i] :] = cover.value
-    return Boxes(values, tops, lefts)
+    tall, wide = min(cover.window[0], height), min(cover.window[1], width)
+    tops, down = _placed(rows, tall, height)
+    lefts, across = _placed(columns, wide, width)
+    boxes = Boxes(cut(x, tops, lefts, (tall, wide)), tops, lefts)
+    where = down[:, None, None, :, None] & across[None, :, None, None, :]
+    boxes.grid.masked_fill_(where.to(x.device), cover.value)
+    return boxes
+
+
+def _placed(spans: Spans, length: int, room: int) -> tuple[list[int], Tensor]:
+    """Return where stretches of one length begin, and what of each is in its span."""
+    starts = [min(span.start, room - length) for span in spans]
+    gaps = [span.start - at for span, at in zip(spans, starts, strict=True)]
+    return starts, torch.arange(length) >= torch.tensor(gaps)[:, None]
 
 
 def plain_scores(
@@ -168,11 +207,29 @@ def plain_scores(
     return torch.cat(found)
 
 
-def spread(losses: Tensor, boxes: list[Box], height: int, width: int) -> Tensor:
-    """Return the mean over the windows that cover each pixel."""
-    total = losses.new_zeros(height, width)
-    count = losses.new_zeros(height, width)
-    for loss, (rows, columns) in zip(losses, boxes, strict=True):
-        total[rows, columns] += loss
-        count[rows, columns] += 1
-    return total / count
+def spread(losses: Tensor, cover: Cover, height: int, width: int) -> Tensor:
+    """Return the mean over the windows that cover each pixel.
+
+    Shapes:
+        (windows,) → (height, width)
+
+    Example:
+        >>> pairs = Cover(window=(1, 2), stride=(1, 1))
+        >>> spread(torch.tensor([1.0, 3.0]), pairs, 1, 3)
+        tensor([[1., 2., 3.]])
+    """
+    axes = cover.axes(height, width)
+    down, across = (
+        torch.stack([_inside(span, side) for span in spans]).to(losses.device)
+        for spans, side in zip(axes, (height, width), strict=True)
+    )
+    grid = losses.double().view(len(down), len(across))
+    total = down.T @ grid @ across
+    return (total / down.sum(0)[:, None] / across.sum(0)).to(losses.dtype)
+
+
+def _inside(span: slice, side: int) -> Tensor:
+    """Return 1 where a span is, 0 elsewhere."""
+    mask = torch.zeros(side, dtype=torch.float64)
+    mask[span] = 1
+    return mask

@@ -4,86 +4,66 @@ A covered window changes a box of every map; the rest is the whole picture's, kn
 already. Boxes of many windows go through a layer together as one batch of patches:
 what the layer reads around each box is cut out of the known map, the changed box is
 laid upon it, and the layer runs without padding. Where boxes fill most of a map, or an
-operation mixes places, whole maps are put together and the rest runs as it stands.
+operation mixes places, whole maps are put together and go on side by side.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from striate.look.evidence.boxes import Boxes, Ints, Sides, cut, lay, whole
+from striate.look.evidence.side_by_side import side_by_side
 from striate.look.tape import Ref, Step, Tape, writes
 
 _MOST = 0.6  # share of a map from which boxes cost more than the whole
-Ints = list[int]
-Sides = tuple[int, int]
-
-
-@dataclass(eq=False)
-class Boxes:
-    """Changed boxes of one map, all of one size, one for each change.
-
-    Args:
-        values: (changes, channels, rows, columns).
-        tops: First row of each.
-        lefts: First column of each.
-    """
-
-    values: Tensor
-    tops: Ints
-    lefts: Ints
-
-    @property
-    def sides(self) -> Sides:
-        """Rows and columns of a box."""
-        return int(self.values.shape[2]), int(self.values.shape[3])
-
-
-Change = Boxes | Tensor  # boxes, or whole maps
+# Boxes, or all changed tensors stacked along a new first axis: (changes, 1, C, H, W).
+Change = Boxes | Tensor
 
 
 class Patchwork:
     """One picture's known numbers, and changes of it run through the same steps.
 
+    Every change is computed as if it came alone, whatever the network would do to a
+    batch.
+
     Args:
-        one: The tape of the picture.
-        two: The tape of the picture twice: it tells how sizes in the network's own
-            code follow the batch.
+        tape: Of the picture.
     """
 
-    def __init__(self, one: Tape, two: Tape) -> None:
-        names = [[step.name for step in tape.steps] for tape in (one, two)]
-        if names[0] != names[1]:
-            raise NotBatchedError("the network takes another way for two pictures")
-        self._tape = one
-        self._twice = two
+    def __init__(self, tape: Tape) -> None:
+        self._tape = tape
 
     def run(self, changed: Boxes) -> Tensor:
-        """Return the network's output for every change, (changes, …)."""
+        """Return the network's output for every change, (changes, …).
+
+        Raises:
+            NotSideBySideError: A step cannot be run for many changes at a time.
+        """
         count = len(changed.values)
         state: dict[Ref, Change] = {Ref(0): changed}
         last = self._last_uses()
         for number, step in enumerate(self._tape.steps[1:], start=1):
             moved = [ref for ref in step.refs if ref in state]
             if moved:
-                self._step(number, step, state, count)
+                self._step(number, step, state)
             for ref in moved:
                 if last[ref] == number and ref != self._tape.output:
                     del state[ref]
-        return self._whole(self._tape.output, state, count)
+        if self._tape.output not in state:  # no change comes so far
+            known = self._tape.value(self._tape.output)
+            return known.expand(count, *known.shape[1:])
+        return self._stacked(self._tape.output, state).flatten(0, 1)
 
     def _last_uses(self) -> dict[Ref, int]:
         steps = enumerate(self._tape.steps)
         return {ref: number for number, step in steps for ref in step.refs}
 
-    def _step(
-        self, number: int, step: Step, state: dict[Ref, Change], count: int
-    ) -> None:
+    def _step(self, number: int, step: Step, state: dict[Ref, Change]) -> None:
         rule = _rule(step)
         boxed = all(isinstance(state.get(ref), Boxes | None) for ref in step.refs)
         if rule is not None and boxed:
@@ -91,58 +71,17 @@ class Patchwork:
             if made is not None:
                 state[Ref(number)] = made
                 return
-        results = self._batched(number, count).again(
-            lambda ref: self._whole(ref, state, count)
-        )
-        for part, result in enumerate(results):
+        given = {ref: self._stacked(ref, state) for ref in step.refs if ref in state}
+        for part, result in enumerate(side_by_side(self._tape, step, given)):
             state[Ref(number, part)] = result
 
-    def _whole(self, ref: Ref, state: dict[Ref, Change], count: int) -> Tensor:
+    def _stacked(self, ref: Ref, state: dict[Ref, Change]) -> Tensor:
         """Return whole maps of a tensor for every change."""
-        base = self._tape.value(ref)
-        change = state.get(ref)
-        if change is None:
-            return base.expand(count, *base.shape[1:])
-        if isinstance(change, Tensor):
-            return change
-        maps = base.repeat(count, 1, 1, 1)
-        rows, columns = change.sides
-        places = zip(maps, change.values, change.tops, change.lefts, strict=True)
-        for one, box, top, left in places:
-            one[:, top : top + rows, left : left + columns] = box
-        state[ref] = maps
-        return maps
-
-    def _batched(self, number: int, count: int) -> Step:
-        """Return a step with its sizes for a batch: what differs grows with it."""
-        one, two = self._tape.steps[number], self._twice.steps[number]
-        return Step(
-            place=one.place,
-            name=one.name,
-            call=one.call,
-            args=_grown(one.args, two.args, count),
-            kwargs=_grown(dict(one.kwargs), dict(two.kwargs), count),
-            results=one.results,
-            func=one.func,
-        )
-
-
-class NotBatchedError(Exception):
-    """A network whose arithmetic depends on how many pictures come together."""
-
-
-def _grown(one: Any, two: Any, count: int) -> Any:
-    if isinstance(one, dict):
-        return {key: _grown(value, two[key], count) for key, value in one.items()}
-    if isinstance(one, list | tuple) and len(one) == len(two):
-        return type(one)(_grown(a, b, count) for a, b in zip(one, two, strict=True))
-    if isinstance(one, Tensor):
-        if one.shape == two.shape:
-            return one
-        return one.expand(count, *one.shape[1:])
-    if isinstance(one, int) and not isinstance(one, bool) and one != two:
-        return one + (two - one) * (count - 1)
-    return one
+        change = state[ref]
+        if isinstance(change, Boxes):
+            change = whole(self._tape.value(ref), change).unsqueeze(1)
+            state[ref] = change
+        return change
 
 
 # --- rules: what of a layer's output changes, and what it takes to know it ---
@@ -193,7 +132,10 @@ def _in_place(tape: Tape, step: Step, state: dict[Ref, Change]) -> Boxes | None:
             spans = change.tops, change.lefts, change.sides
             if spans == (tops, lefts, (down, across)):
                 return change.values
-        return _cut(tape.value(ref), change, tops, lefts, (down, across))
+        patches = cut(tape.value(ref), tops, lefts, (down, across))
+        if isinstance(change, Boxes):
+            lay(patches, change, tops, lefts)
+        return patches
 
     return Boxes(step.again(patch)[0], tops, lefts)
 
@@ -227,8 +169,8 @@ def _slide(tape: Tape, step: Step, state: dict[Ref, Change]) -> Boxes | None:
     reach = [d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True)]
     size = (down - 1) * stride[0] + reach[0], (across - 1) * stride[1] + reach[1]
     empty = -float("inf") if step.name.startswith("max") else 0.0
-    known = tape.value(step.args[0])
-    patches = _cut(known, change, above, before, size, empty)
+    patches = cut(tape.value(step.args[0]), above, before, size, empty)
+    lay(patches, change, above, before)
     return Boxes(_unpadded(step, patches), tops, lefts)
 
 
@@ -290,47 +232,3 @@ def _unpadded(step: Step, patches: Tensor) -> Tensor:
         return pooled
     dilation = step.args[4] if len(step.args) > 4 else 1
     return F.max_pool2d(patches, step.args[1], stride, 0, dilation)
-
-
-def _cut(
-    base: Tensor,
-    change: Change | None,
-    tops: Ints,
-    lefts: Ints,
-    size: Sides,
-    empty: float = 0.0,
-) -> Tensor:
-    """Cut a patch for each change, with the changed box laid upon the known map."""
-    rows, columns = size
-    height, width = base.shape[2:]
-    above, before = max(0, -min(tops)), max(0, -min(lefts))
-    below = max(0, max(tops) + rows - height)
-    behind = max(0, max(lefts) + columns - width)
-    if above or before or below or behind:
-        base = F.pad(base, (before, behind, above, below), value=empty)
-    views = base[0].unfold(1, rows, 1).unfold(2, columns, 1)
-    at = torch.tensor(tops) + above, torch.tensor(lefts) + before
-    patches = views.permute(1, 2, 0, 3, 4)[at]
-    if isinstance(change, Boxes):
-        _lay(patches, change, tops, lefts)
-    return patches
-
-
-def _lay(patches: Tensor, change: Boxes, tops: Ints, lefts: Ints) -> None:
-    """Lay changed boxes upon patches; those that lie alike go together."""
-    rows, columns = change.sides
-    alike: dict[Sides, Ints] = {}
-    for i, (top, left) in enumerate(zip(tops, lefts, strict=True)):
-        key = change.tops[i] - top, change.lefts[i] - left
-        alike.setdefault(key, []).append(i)
-    for (down, across), members in alike.items():
-        first, side = max(0, down), max(0, across)
-        end = min(patches.shape[2], down + rows)
-        edge = min(patches.shape[3], across + columns)
-        if end <= first or edge <= side:
-            continue
-        index = torch.tensor(members)
-        box = change.values[index, :, first - down : end - down]
-        patches[index, :, first:end, side:edge] = box[
-            ..., side - across : edge - across
-        ]

@@ -1,0 +1,169 @@
+"""Small changes of one map, on a grid: what surrounds them, and whole maps of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+from torch.nn import functional as F
+
+Ints = list[int]
+Sides = tuple[int, int]
+
+
+@dataclass(eq=False)
+class Boxes:
+    """Changed boxes of one map, all of one size: a grid of changes.
+
+    Args:
+        values: (changes, channels, rows, columns), one row of the grid after another.
+        tops: First row of the boxes of each row of the grid.
+        lefts: First column of the boxes of each column of the grid.
+    """
+
+    values: Tensor
+    tops: Ints
+    lefts: Ints
+
+    @property
+    def sides(self) -> Sides:
+        """Rows and columns of a box."""
+        return int(self.values.shape[2]), int(self.values.shape[3])
+
+    @property
+    def grid(self) -> Tensor:
+        """The values as (rows of the grid, its columns, channels, rows, columns)."""
+        grid = len(self.tops), len(self.lefts)
+        return self.values.view(*grid, *self.values.shape[1:])
+
+
+def cut(
+    base: Tensor, tops: Ints, lefts: Ints, size: Sides, empty: float = 0.0
+) -> Tensor:
+    """Cut a patch out of one map for every place of a grid.
+
+    Args:
+        base: (1, channels, height, width).
+        tops: First row of the patches of each row of the grid; may lie outside.
+        lefts: First column of those of each column of the grid; likewise.
+        size: Rows and columns of a patch.
+        empty: What stands outside of the map.
+
+    Shapes:
+        (rows of the grid · its columns, channels, *size)
+
+    Example:
+        >>> import torch
+        >>> base = torch.arange(9.0).view(1, 1, 3, 3)
+        >>> cut(base, [0, 2], [-1, 1], (1, 2)).flatten(1).tolist()
+        [[0.0, 0.0], [1.0, 2.0], [0.0, 6.0], [7.0, 8.0]]
+    """
+    (rows, columns), (height, width) = size, base.shape[2:]
+    above, before = max(0, -min(tops)), max(0, -min(lefts))
+    below = max(0, max(tops) + rows - height)
+    behind = max(0, max(lefts) + columns - width)
+    if above or before or below or behind:
+        base = F.pad(base, (before, behind, above, below), value=empty)
+    views = base[0].unfold(1, rows, 1).unfold(2, columns, 1).permute(1, 2, 0, 3, 4)
+    made = base.new_empty(len(tops), len(lefts), base.shape[1], rows, columns)
+    for i, down in _steady([top + above for top in tops]):
+        for j, across in _steady([left + before for left in lefts]):
+            made[i, j] = views[down, across]
+    return made.flatten(0, 1)
+
+
+def lay(patches: Tensor, boxes: Boxes, tops: Ints, lefts: Ints) -> None:
+    """Lay changed boxes upon patches of the same changes, in place.
+
+    What hangs over is left out.
+
+    Args:
+        patches: As `cut` gives them.
+        boxes: Of the changes.
+        tops: First row of the patches of each row of the grid.
+        lefts: First column of those of each column of the grid.
+
+    Example:
+        >>> import torch
+        >>> patches = torch.zeros(1, 1, 2, 3)
+        >>> lay(patches, Boxes(torch.ones(1, 1, 2, 2), tops=[4], lefts=[7]), [4], [6])
+        >>> patches[0, 0].tolist()
+        [[0.0, 1.0, 1.0], [0.0, 1.0, 1.0]]
+    """
+    grid, made = boxes.grid, Boxes(patches, tops, lefts).grid
+    rows = _overlaps(boxes.tops, tops, boxes.sides[0], patches.shape[2])
+    columns = _overlaps(boxes.lefts, lefts, boxes.sides[1], patches.shape[3])
+    for i, onto, of in rows:
+        for j, across, part in columns:
+            made[i, j, :, onto, across] = grid[i, j, :, of, part]
+
+
+def whole(base: Tensor, boxes: Boxes) -> Tensor:
+    """Return a whole map for every change: the known one with its box laid upon it.
+
+    Shapes:
+        (1, channels, height, width) → (changes, channels, height, width)
+
+    Example:
+        >>> import torch
+        >>> base = torch.zeros(1, 1, 1, 4)
+        >>> whole(base, Boxes(torch.ones(2, 1, 1, 2), tops=[0], lefts=[0, 2])).tolist()
+        [[[[1.0, 1.0, 0.0, 0.0]]], [[[0.0, 0.0, 1.0, 1.0]]]]
+    """
+    rows, columns = boxes.sides
+    down, across = len(boxes.tops), len(boxes.lefts)
+    # First every box into the rows it stands in, then these rows into the maps: a copy
+    # for each row and column of the grid, not for each of its places.
+    bands = cut(base, boxes.tops, [0], (rows, base.shape[3]))
+    bands = bands.unsqueeze(1).repeat(1, across, 1, 1, 1)
+    for j, left in enumerate(boxes.lefts):
+        bands[:, j, ..., left : left + columns] = boxes.grid[:, j]
+    maps = base.repeat(down, across, 1, 1, 1)
+    for i, top in enumerate(boxes.tops):
+        maps[i, :, :, top : top + rows] = bands[i]
+    return maps.flatten(0, 1)
+
+
+def _steady(starts: Sequence[int]) -> Iterator[tuple[slice, slice]]:
+    """Part starts into stretches with equal steps: where in the grid, and where in it.
+
+    Example:
+        >>> list(_steady([0, 0, 2, 4]))
+        [(slice(0, 1, None), slice(0, 1, 1)), (slice(1, 4, None), slice(0, 5, 2))]
+    """
+    first = 0
+    while first < len(starts):
+        end, step = first + 1, 1
+        if end < len(starts) and starts[end] > starts[first]:
+            step = starts[end] - starts[first]
+            while end < len(starts) and starts[end] - starts[end - 1] == step:
+                end += 1
+        yield slice(first, end), slice(starts[first], starts[end - 1] + 1, step)
+        first = end
+
+
+def _overlaps(
+    boxes: Sequence[int], patches: Sequence[int], length: int, room: int
+) -> list[tuple[slice, slice, slice]]:
+    """Return stretches of the grid whose boxes lie alike in their patches.
+
+    Each with the part of the patch that the box covers, and that part of the box.
+
+    Example:
+        >>> _overlaps([3, 5, 6], [2, 4, 6], length=2, room=3)[0]
+        (slice(0, 2, None), slice(1, 3, None), slice(0, 2, None))
+    """
+    found = []
+    shifts = [box - patch for box, patch in zip(boxes, patches, strict=True)]
+    first = 0
+    for end in range(1, len(shifts) + 1):
+        if end < len(shifts) and shifts[end] == shifts[first]:
+            continue
+        shift = shifts[first]
+        onto = slice(max(0, shift), min(room, shift + length))
+        if onto.stop > onto.start:
+            of = slice(onto.start - shift, onto.stop - shift)
+            found.append((slice(first, end), onto, of))
+        first = end
+    return found
