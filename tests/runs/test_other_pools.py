@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from striate.core.errors import GeometryError
-from striate.runs.explain.pooling import POOLS, last_dense, refit, with_pool
+from striate.models.head import last_dense
+from striate.runs.explain.pooling import POOLS, refit, with_pool
 
 
 def network(pool):

@@ -268,3 +268,52 @@ def test_the_report_shows_how_the_penalty_was_chosen(striate, words, monkeypatch
     assert "penalty was chosen by cross-validation" in page
     assert Path("run/plots/penalty.png").is_file()
     assert not Path("run/plots/loss.png").exists()
+
+
+def test_a_head_that_is_a_small_network(striate, words, shared_folder, source):
+    """It learns from features alone; loads, predicts and is reused like any other."""
+    words = *words, "--in-chans", "3"
+    said = striate(*words, "--hidden", "16", "--epochs", "20", "--out", "run")
+    assert said.code == 0, said.err
+    run = st.load_run("run")
+    assert (facts("run")["cut"], facts("run")["head"]) == ("before head", "trained")
+    assert run.scores["test"]["accuracy"] > 0.8
+    names = [name for name in run.model.state_dict() if name.startswith("head")]
+    assert names == ["head.0.weight", "head.0.bias", "head.2.weight", "head.2.bias"]
+    again = run.judge(run.data.part("test"))
+    kept = run.predictions("test")
+    assert abs(again.probabilities - kept.probabilities).max() < 1e-5
+    before = load_file(source.path / "weights/best.safetensors")
+    after = run.model.state_dict()
+    body = [name for name in before if not name.startswith("head")]
+    assert all(torch.equal(before[name], after[name]) for name in body)
+    assert len(striate("predict", "run", shared_folder, "--json").json["predictions"])
+    # Its weights are reused: the body's, below a new head of either kind.
+    for out, more in (("dense", []), ("small", ["--hidden", "8", "--epochs", "2"])):
+        said = striate(*words, "--pretrained", "run", *more, "--out", out)
+        assert said.code == 0, said.err
+        again = st.load_run(out).model.state_dict()
+        assert all(torch.equal(before[name], again[name]) for name in body)
+
+
+@pytest.mark.parametrize(
+    "wrong", [["--cut", "auto"], ["--head", "tuned"], ["--head", "logistic"]]
+)
+def test_a_small_network_is_trained(striate, words, wrong):
+    said = striate(*words, "--hidden", "16", *wrong)
+    assert said.code == 2
+    assert "use --head trained" in said.err
+
+
+def test_a_hidden_layer_in_a_network_that_is_trained_whole(striate, shared_folder):
+    given = "--model", "notes_grey", "--in-chans", "1", "--hidden", "12"
+    said = striate("train", shared_folder, *given, "--epochs", "1", "--out", "run")
+    assert said.code == 0, said.err
+    assert st.load_run("run").model.head[0].out_features == 12
+    again = striate("train", "--resume", "run", "--epochs", "2", "--quiet")
+    assert again.code == 0, again.err
+
+
+def test_a_network_that_is_an_object_has_its_own_head():
+    with pytest.raises(SettingError, match="its own"):
+        st.train(torch.nn.Flatten(), st.load_data("digits"), hidden=4)

@@ -121,10 +121,11 @@ def _read_pickle(path: Path, trust: bool) -> State:
 
 def _completed(state: State, wanted: State, naming: Naming, renewed: str) -> State:
     """Drop what the network may lack, add what the file may: counters, a new head."""
+    old = renewed or r"(?!)"  # of the file: perhaps a small network, with other names
     kept = {
         name: value
         for name, value in state.items()
-        if name in wanted or not re.match(naming.spare, name)
+        if name in wanted or not (re.match(naming.spare, name) or re.match(old, name))
     }
     for name, value in wanted.items():
         if name.endswith("num_batches_tracked"):  # absent from old public files

@@ -24,6 +24,7 @@ from striate.engine.way import check_precision
 from striate.layers.whiten import pictures_wanted, whitening
 from striate.look.filters import first_convolution
 from striate.models.catalogue import create_model
+from striate.models.head import deepen
 from striate.runs import folder as names
 from striate.runs.display import reading
 from striate.runs.manifest import first_manifest
@@ -116,6 +117,8 @@ def build(recipe: Recipe, data: ImageData) -> nn.Module:
     )
     if recipe.pretrained is not None:
         load_weights_of(recipe, model, data)
+    if recipe.hidden:
+        deepen(model, recipe.hidden, recipe.seed)
     return model
 
 

@@ -23,6 +23,7 @@ from striate.models.timm import describe, fetch, is_timm
 from striate.models.weights import State, put_pretrained, read
 from striate.runs import folder as names
 from striate.runs.recipe import Recipe
+from striate.runs.run import Run
 
 KEPT = "weights"  # in the cache folder: downloads, and pickles as safetensors
 
@@ -37,6 +38,7 @@ class Weights:
         origin: What to call it.
         preprocess: How its pictures were made, where it says.
         classes: What its outputs mean, where it says.
+        plain: Its head is one dense layer.
         remark: What differs between how its pictures were made and how ours are.
     """
 
@@ -45,6 +47,7 @@ class Weights:
     origin: str
     preprocess: Preprocess | None = None
     classes: tuple[str, ...] | None = None
+    plain: bool = True
     remark: str = ""
 
 
@@ -95,6 +98,7 @@ def _of_run(folder: Path) -> Weights:
         origin=f"the run {folder.name}",
         preprocess=Preprocess.from_dict(read_json(folder / names.PREPROCESS)),
         classes=tuple(read_json(folder / names.CLASSES)),
+        plain=not Run(folder).recipe.hidden,
     )
 
 
@@ -197,7 +201,7 @@ def load_weights_of(recipe: Recipe, model: nn.Module, data: ImageData) -> None:
     """
     weights = _asked(recipe)
     state = read_state(weights, trust=recipe.trust, cache=recipe.cache)
-    put_pretrained(model, state, weights.path, head=_keeps_head(weights, data))
+    put_pretrained(model, state, weights.path, head=_keeps_head(weights, recipe, data))
 
 
 def _asked(recipe: Recipe) -> Weights:
@@ -209,8 +213,9 @@ def _asked(recipe: Recipe) -> Weights:
     return found
 
 
-def _keeps_head(weights: Weights, data: ImageData) -> bool:
-    return weights.classes == data.labels.names
+def _keeps_head(weights: Weights, recipe: Recipe, data: ImageData) -> bool:
+    dense = weights.plain and not recipe.hidden
+    return dense and weights.classes == data.labels.names
 
 
 def weights_facts(recipe: Recipe, data: ImageData) -> dict[str, Any]:
@@ -223,7 +228,7 @@ def weights_facts(recipe: Recipe, data: ImageData) -> dict[str, Any]:
             "file": str(weights.path),
             "sha256": weights.sha256,
             "origin": weights.origin,
-            "head": "kept" if _keeps_head(weights, data) else "new",
+            "head": "kept" if _keeps_head(weights, recipe, data) else "new",
         }
     }
 
@@ -233,8 +238,9 @@ def weights_notes(recipe: Recipe, data: ImageData) -> list[str]:
     if recipe.pretrained is None:
         return []
     weights = _asked(recipe)
-    head = "is kept: the classes are the same" if _keeps_head(weights, data) else "is "
-    head += "" if _keeps_head(weights, data) else f"new, for {data.num_classes} classes"
+    head = "is kept: the classes are the same"
+    if not _keeps_head(weights, recipe, data):
+        head = f"is new, for {data.num_classes} classes"
     notes = [f"begins with {weights.origin}; the head {head}"]
     if weights.preprocess is None:
         return [

@@ -100,6 +100,9 @@ class Recipe:
         0.9, "momentum of sgd, first beta of adam", low=0, below=1
     )
     weight_decay: float = _setting(0.01, "decay of kernels, not of biases", low=0)
+    hidden: int = _setting(
+        0, "units of a hidden layer between features and classes; 0: none", low=0
+    )
     dropout: float | None = _setting(
         None, "rate of every dropout layer; the network's own", low=0, below=1
     )

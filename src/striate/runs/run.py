@@ -28,6 +28,7 @@ from striate.engine.ranks.ranks import Ranks
 from striate.engine.views import VIEWS
 from striate.look.depth.course import Snapshot
 from striate.models.catalogue import create_model
+from striate.models.head import deepen
 from striate.runs import folder as names
 from striate.runs.depth.record import read_norms
 from striate.runs.folder import find_run
@@ -148,6 +149,8 @@ class Run:
             image_size=(self.preprocess.height, self.preprocess.width),
             seed=self.recipe.seed,
         )
+        if self.recipe.hidden:
+            deepen(model, self.recipe.hidden, self.recipe.seed)
         if self.recipe.freeze:
             freeze(model, self.recipe.freeze)
         return model

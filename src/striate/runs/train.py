@@ -130,6 +130,10 @@ def train(
         what = "this network is an object, which has its weights already"
         fix = "load them into it first: striate.load_pretrained(model, path)"
         raise SettingError(what, where="pretrained", fix=fix)
+    if settings.get("hidden"):
+        what = "this network is an object, whose head is its own"
+        fix = "put the layer into it before: striate.models.head.deepen"
+        raise SettingError(what, where="hidden", fix=fix)
     if decided := LOADED & settings.keys():
         what = f"{', '.join(sorted(decided))} is decided when pictures are loaded"
         raise SettingError(what, where="train", fix="give it to load_data instead")

@@ -97,7 +97,8 @@ def cut_at(model: nn.Module, x: Tensor, name: str | None = None) -> Cut:
     Args:
         model: Any network; left as it was.
         x: A batch to try it with.
-        name: A dotted name; where it runs several times, the last time counts.
+        name: A dotted name; where it runs several times, the last time counts. With
+            `before ` and a layer, the cut is in front of that.
 
     Raises:
         UnknownNameError: No layer has this name; lists the nearest.
@@ -113,12 +114,14 @@ def cut_at(model: nn.Module, x: Tensor, name: str | None = None) -> Cut:
     if name is None:
         return _before_the_head(model, calls, x, answer)
     known = [call.name for call in calls if call.name]
-    if name not in known:
-        raise unknown("layer", name, dict.fromkeys(known))
-    cut = behind(model, calls, name)
+    layer = name.removeprefix(BEFORE)
+    if layer not in known:
+        raise unknown("layer", layer, dict.fromkeys(known))
+    cut = (behind if layer == name else ahead)(model, calls, layer)
     if not is_right(model, cut, x, answer):
         fix = f"cut at one of: {', '.join(_possible(model, calls, x, answer))}"
-        what = f"behind {name} the network is no chain of layers, so no tail can be cut"
+        where = name if layer != name else f"behind {name}"
+        what = f"{where} the network is no chain of layers, so no tail can be cut"
         raise SettingError(what, where="--cut", fix=fix)
     return cut
 
@@ -144,6 +147,12 @@ def behind(model: nn.Module, calls: Sequence[Call], name: str) -> Cut:
     """Cut a network behind a layer that ran, whether or not that can be right."""
     at = max(i for i, call in enumerate(calls) if call.name == name)
     return _cut(model, name, calls, _later(calls, at))
+
+
+def ahead(model: nn.Module, calls: Sequence[Call], name: str) -> Cut:
+    """Cut a network in front of a layer that ran, whether or not that can be right."""
+    at = max(i for i, call in enumerate(calls) if call.name == name)
+    return _cut(model, BEFORE + name, calls, [at, *_later(calls, at)])
 
 
 def _later(calls: Sequence[Call], at: int) -> list[int]:
@@ -197,11 +206,10 @@ def _before_the_head(
         cut = behind(model, calls, calls[leaf[first - 1]].name)
         if is_right(model, cut, x, answer):
             return cut
-    head = leaf[place]
-    later = [head, *_later(calls, head)]
-    cut = _cut(model, BEFORE + calls[head].name, calls, later)
+    head = calls[leaf[place]].name
+    cut = ahead(model, calls, head)
     if not is_right(model, cut, x, answer):
-        what = f"what follows {calls[head].name}, the last dense layer, is no layer"
+        what = f"what follows {head}, the last dense layer, is no layer"
         raise SettingError(what, where="--cut", fix="name a layer: --cut LAYER")
     return cut
 

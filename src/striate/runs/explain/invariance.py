@@ -25,8 +25,9 @@ from striate.look.capture import together
 from striate.look.invariance.moves import MOVES, move_of
 from striate.look.invariance.response import OUTPUT, Response, respond
 from striate.look.spatial import calls_of
+from striate.models.head import last_dense
 from striate.runs.explain.one_pixel import one_pixel_blocks
-from striate.runs.explain.pooling import POOLS, last_dense, refit, with_pool
+from striate.runs.explain.pooling import POOLS, refit, with_pool
 from striate.runs.explain.shown import some
 from striate.runs.gallery import evenly
 from striate.runs.run import Run

@@ -96,17 +96,6 @@ def with_pool(model: nn.Module, kind: str) -> tuple[nn.Module, int]:
     return copy, count
 
 
-def last_dense(model: nn.Module) -> str | None:
-    """Return the name of the last dense layer, in the order of definition.
-
-    Example:
-        >>> last_dense(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)))
-        '1'
-    """
-    names = [name for name, m in model.named_modules() if isinstance(m, nn.Linear)]
-    return names[-1] if names else None
-
-
 def refit(model: nn.Module, batches: Iterable[Batch], name: str) -> None:
     """Fit one dense layer, the last, to what arrives at it: logistic regression.
 
@@ -115,7 +104,7 @@ def refit(model: nn.Module, batches: Iterable[Batch], name: str) -> None:
     Args:
         model: Changed in this layer alone.
         batches: (input, label) batches of the training part.
-        name: The layer; what it gives must be the scores.
+        name: The layer, `last_dense`; what it gives must be the scores.
     """
     parent = model.get_submodule(name.rpartition(".")[0])
     key = name.rpartition(".")[2]

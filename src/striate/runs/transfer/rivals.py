@@ -48,8 +48,9 @@ def rivals(
         StriateError: One of them does not go, or the disk refused.
     """
     facts = run.manifest["transfer"]
-    runs = {ALONE if facts["head"] == LOGISTIC else FINE: run}
-    alone, cut = replace(recipe, cache="off"), _tuned_cut(run, wanted)
+    small = recipe.hidden > 0 and wanted.cut is None
+    runs = {ALONE if small or facts["head"] == LOGISTIC else FINE: run}
+    alone, cut = replace(recipe, cache="off", hidden=0), _tuned_cut(run, wanted)
     if ALONE not in runs:
         tell(f"rival: {ALONE}")
         runs[ALONE] = _transferred(run, alone, Wanted(head=LOGISTIC), "alone", quiet)

@@ -33,7 +33,7 @@ from striate.runs.transfer.features import Featured, featured
 from striate.runs.transfer.heads import LOGISTIC, Headed, answers, fit_head
 from striate.runs.transfer.plan import Proposal, propose
 from striate.runs.transfer.plan_page import write_plan
-from striate.runs.transfer.wanted import Halves, Wanted, halve, rated
+from striate.runs.transfer.wanted import Halves, Wanted, halve, headed, rated
 from striate.transfer.cut import Cut, probe
 from striate.transfer.freeze import check_frozen
 from striate.transfer.ladder import ladder
@@ -78,7 +78,7 @@ def transfer_recipe(
     Raises:
         StriateError: The data, the weights, the settings or the disk do not admit it.
     """
-    wanted = wanted or Wanted()
+    wanted = headed(recipe, wanted or Wanted())
     _check(recipe)
     recipe = rated(recipe, wanted)
     if data is None:

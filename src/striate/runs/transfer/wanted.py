@@ -10,9 +10,10 @@ from striate.core import device as devices
 from striate.core.errors import SettingError
 from striate.core.registry import unknown
 from striate.data.image_data import ImageData
+from striate.models.head import last_dense
 from striate.runs.recipe import AUTO, Recipe
 from striate.runs.transfer.heads import HEADS, LOGISTIC, TRAINED, TUNED, dense_of
-from striate.transfer.cut import Cut, cut_at, probe
+from striate.transfer.cut import BEFORE, Cut, cut_at, probe
 from striate.transfer.freeze import Frozen, freeze, frozen, hold_statistics
 from striate.transfer.ladder import stages
 from striate.transfer.tuning import ADAPTING, FROZEN, Depth, Tuning, decay_for, learning
@@ -123,7 +124,10 @@ def halve(
     """
     device = devices.choose(recipe.device)
     x = probe((data.in_chans, *data.image_size)).to(device)
-    cut = cut_at(model, x, wanted.cut)
+    name = wanted.cut
+    if name is None and recipe.hidden:  # its first layer is new, too
+        name = BEFORE + str(last_dense(model)).rpartition(".")[0]
+    cut = cut_at(model, x, name)
     if wanted.kind == LOGISTIC:
         dense_of(cut.tail)
     kept = recipe.freeze or ()
@@ -136,6 +140,20 @@ def halve(
     depth = Depth(model=model, stages=parts, tuning=tuning, kept=kept)
     halves = Halves(cut=cut, body=body, frozen=frozen(model), depth=depth)
     return halves, replace(recipe, freeze=held)
+
+
+def headed(recipe: Recipe, wanted: Wanted) -> Wanted:
+    """Return what is wanted where the head is a small network, which is trained.
+
+    Raises:
+        SettingError: It is asked for with a head of another kind.
+    """
+    if not recipe.hidden:
+        return wanted
+    if wanted.planned or wanted.kind == TUNED or wanted.head == LOGISTIC:
+        what = "a head with a hidden layer begins anew, and is trained"
+        raise SettingError(what, where="--hidden", fix="use --head trained")
+    return replace(wanted, head=TRAINED)
 
 
 def rated(recipe: Recipe, wanted: Wanted) -> Recipe:
