@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import sqrt
 from weakref import ref
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from striate.core.taps import leaves, untouched, visited
-from striate.look.capture import check_batch, forward
+from striate.core.taps import call_name, followed, leaves, untouched
+from striate.look.capture import check_batch, chosen, forward, module_of
 
-# Numbers read at a time: 4 MiB stay in the third cache between readings, and torch's
-# threads start an eighth as often as for 512 KiB.
-_CHUNK = 1 << 20
+# Numbers read at a time: 16 MiB stay in a third cache between readings; of smaller
+# pieces torch's threads would have to start more often (NOTEBOOK.md, P9).
+_CHUNK = 1 << 22
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +59,7 @@ def activation_statistics(
     Args:
         model: Any network; left as it was.
         x: Pictures as the network takes them, (N, C, H, W).
-        names: Modules to watch; all leaves where None.
+        names: Modules to watch, by name or pattern; all leaves where None.
 
     Example:
         >>> model = nn.Sequential(nn.ReLU())
@@ -66,23 +68,34 @@ def activation_statistics(
         (1.5, 1.5, 0.5, 0)
     """
     check_batch(x)
-    kinds = {name: type(m).__name__ for name, m in model.named_modules()}
+    watched = set(leaves(model)) if names is None else _modules(model, names)
+    calls: Counter[str] = Counter()
     found: list[Activations] = []
     handed_on = _HandedOn()
 
-    def measure(call: str, output: object) -> None:
+    def measure(name: str, module: nn.Module, output: object) -> None:
+        if name not in watched:
+            return
+        calls[name] += 1
         if isinstance(output, Tensor) and output.is_floating_point() and output.numel():
-            kind = kinds[call.partition(" #")[0]]
+            call, kind = call_name(name, calls[name]), type(module).__name__
             known = handed_on.get(output)
             if known is None:
                 known = _measured(call, kind, output.detach())
                 handed_on.put(output, known)
             found.append(replace(known, name=call, kind=kind))
 
-    watched = leaves(model) if names is None else list(names)
-    with untouched(model), visited(model, watched, measure), torch.no_grad():
+    with untouched(model), followed(model, _nothing, measure), torch.no_grad():
         forward(model, x)
     return found
+
+
+def _modules(model: nn.Module, names: Sequence[str]) -> set[str]:
+    return {module_of(call) for call in chosen(model, names)}
+
+
+def _nothing(name: str, module: nn.Module, inputs: object) -> None:
+    """Measure nothing where a call begins."""
 
 
 class _HandedOn:
@@ -107,7 +120,8 @@ def _measured(call: str, kind: str, output: Tensor) -> Activations:
     square = 0.0
     nonzero, low, high = 0, float("inf"), -float("inf")
     step = max(1, _CHUNK // planes.shape[1])
-    signs = planes.new_empty(min(step, len(planes)) * planes.shape[1])
+    size = min(step, len(planes)) * planes.shape[1]
+    marks = planes.new_empty(size, dtype=torch.bool)
     sums = []
     for chunk in torch.split(planes, step):
         sums.append(chunk.sum(1))
@@ -116,7 +130,7 @@ def _measured(call: str, kind: str, output: Tensor) -> Activations:
         least, most = (extreme.item() for extreme in flat.aminmax())
         low, high = min(low, least), max(high, most)
         if low >= 0:
-            nonzero += _nonzero(flat, signs[: len(flat)])
+            nonzero += _nonzero(flat, marks[: len(flat)])
     count = planes.numel()
     plane_sums = torch.cat(sums)
     mean = plane_sums.sum(dtype=torch.float64).item() / count
@@ -140,10 +154,12 @@ def _planes(output: Tensor) -> Tensor:
     return planes if planes.dtype in (torch.float32, torch.float64) else planes.float()
 
 
-def _nonzero(flat: Tensor, signs: Tensor) -> int:
-    """Count by signs: torch.count_nonzero branches, and takes ten times as long."""
-    torch.sign(flat, out=signs)
-    return round(signs.sum().item())  # exact: integers below 2²⁴
+def _nonzero(flat: Tensor, marks: Tensor) -> int:
+    """Count by marks: torch.count_nonzero branches, and takes thirty times as long."""
+    marks.copy_(flat)
+    if marks.is_cpu:
+        return int(np.count_nonzero(marks.numpy()))
+    return int(marks.sum())
 
 
 def _silent(sums: Tensor, output: Tensor) -> int | None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from striate.core.errors import GeometryError
-from striate.core.taps import untouched, visited
-from striate.look.capture import check_batch, forward, module_of
+from striate.core.taps import call_name, followed, untouched
+from striate.look.capture import check_batch, forward
 from striate.look.evidence.question import logits_of
 
 _RELATIVE, _ABSOLUTE = 1e-4, 1e-6  # rounding of the mean, taken in another order
@@ -67,11 +68,11 @@ def ending(model: nn.Module, x: Tensor) -> Ending:
         ('0', (1, 3, 4, 4))
     """
     check_batch(x)
-    listener = _Listener(model)
-    names = [name for name, _ in model.named_modules() if name]
+    listener = _Listener()
     with (
         untouched(model),
-        visited(model, names, listener.hear),
+        # One hook for all: a handle for each layer takes as long as a small network.
+        followed(model, _nothing, listener.hear),
         torch.inference_mode(False),  # whose tensors do not count their versions
         torch.no_grad(),
     ):
@@ -82,16 +83,17 @@ def ending(model: nn.Module, x: Tensor) -> Ending:
 class _Listener:
     """Keeps the last maps and what the last dense layer made."""
 
-    def __init__(self, model: nn.Module) -> None:
-        self._modules = dict(model.named_modules())
+    def __init__(self) -> None:
+        self._calls: Counter[str] = Counter()
         self._maps: tuple[str, Tensor, int] | None = None
         self._dense: tuple[nn.Linear, Tensor] | None = None
 
-    def hear(self, call: str, output: object) -> None:
+    def hear(self, name: str, module: nn.Module, output: object) -> None:
         """Take note of one call."""
-        if not isinstance(output, Tensor):
+        self._calls[name] += 1
+        if not name or not isinstance(output, Tensor):
             return
-        module = self._modules[module_of(call)]
+        call = call_name(name, self._calls[name])
         if output.ndim == 4 and output.shape[2] * output.shape[3] > 1:
             # A container that hands its last layer's maps on gives them no new name.
             leaf = not any(module.children())
@@ -123,6 +125,10 @@ class _Listener:
         if not (_same(output, logits) and _same(means @ weight.T + bias, logits)):
             raise _other("its last layer does more than average maps and weigh them")
         return Ending(call=call, maps=maps, weight=weight, bias=bias, logits=logits)
+
+
+def _nothing(name: str, module: nn.Module, inputs: object) -> None:
+    """Take no note of what begins."""
 
 
 def _same(a: Tensor, b: Tensor) -> bool:

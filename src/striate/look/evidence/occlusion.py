@@ -23,7 +23,7 @@ from striate.look.tape import Tape, record
 
 AT_ONCE = 32  # covered pictures a batch, each computed whole
 MOST_AT_ONCE = 256  # changes a batch, where only boxes are computed
-MEMORY = 1 << 26  # bytes that the largest map of a batch of changes may take
+MEMORY = 1 << 28  # bytes that the largest map of a batch of changes may take
 _SAME, _ROUNDING = 1e-3, 1e-5  # of the scores' spread, and of a score itself
 Box = tuple[slice, slice]
 Spans = list[slice]

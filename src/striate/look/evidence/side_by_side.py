@@ -51,7 +51,9 @@ def side_by_side(tape: Tape, step: Step, changed: Stacks) -> list[Tensor]:
         torch.Size([5, 1, 4])
     """
     read = [tape.value(ref) for ref in step.refs]
-    pictures = all(t.shape[:1] == (1,) for t in (*read, *step.results))
+    # A batch norm in evaluation gives empty tensors, too.
+    full = [t for t in (*read, *step.results) if t.numel()]
+    pictures = all(t.shape[:1] == (1,) for t in full)
     way = _batched if pictures and _as_a_batch(step, read) else _mapped
     return way(tape, step, changed)
 
@@ -71,8 +73,9 @@ def _as_a_batch(step: Step, read: list[Tensor]) -> bool:
         return whole and len(step.args) > 1 and step.args[1] % axes != 0
     if len(read) > 1:  # a weight that depends on the picture, say
         return False
-    if name == "mean":
-        return len(step.args) > 1 and all(axis % axes for axis in step.args[1])
+    if name == "mean":  # over no axes in particular is over all
+        over = (step.args[1] if len(step.args) > 1 else None) or [0]
+        return all(axis % axes for axis in over)
     if name == "native_batch_norm":
         return not step.args[5]
     if name == "addmm":
