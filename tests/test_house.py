@@ -157,8 +157,8 @@ FLAGS = {
     "--cache-gb --class-weights --colour --compare --config --crop --cut --device "
     "--dropout --epochs --erase --fold --folds --fraction --freeze --head "
     "--hidden --image-size --in-chans --jpeg --json --label-smoothing --lr "
-    "--lr-decay --mean --mirror --model --momentum --normalise --optimizer --out --overwrite "
-    "--patience --preset --pretrained --quiet --resize --rotate --scale --schedule "
+    "--lr-decay --mean --mirror --model --momentum --normalise --optimizer --out "
+    "--overwrite --patience --preset --pretrained --quiet --resize --rotate --scale --schedule "
     "--seed --shear --shift --split --std --test-fraction --test-view --trust "
     "--unfreeze --val-fraction --views --warp --weight-decay --white --workers",
     "evaluate": "--band --by --data --detect --json --out --overwrite --part --recall",
