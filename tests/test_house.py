@@ -158,9 +158,9 @@ FLAGS = {
     "--dropout --epochs --erase --fold --folds --fraction --freeze --head "
     "--hidden --image-size --in-chans --jpeg --json --label-smoothing --lr "
     "--lr-decay --mean --mirror --model --momentum --normalise --optimizer --out "
-    "--overwrite --patience --preset --pretrained --quiet --resize --rotate --scale --schedule "
-    "--seed --shear --shift --split --std --test-fraction --test-view --trust "
-    "--unfreeze --val-fraction --views --warp --weight-decay --white --workers",
+    "--overwrite --patience --preset --pretrained --quiet --resize --rotate --scale "
+    "--schedule --seed --shear --shift --split --std --test-fraction --test-view "
+    "--trust --unfreeze --val-fraction --views --warp --weight-decay --white --workers",
     "evaluate": "--band --by --data --detect --json --out --overwrite --part --recall",
     "predict": "--json --layers --out",
     "summary": "--against --batch-size --csv --depth --effective --explain "
