@@ -1,8 +1,9 @@
 """ELPV by transfer (P7): a head alone on cached features of ImageNet's MobileNetV2.
 
 Question: how near the paper's fine-tuned VGG-19 (88.42 %) does the head alone come, in
-minutes on a CPU? Five stratified 75/25 splits; nothing is chosen by a test part: the penalty
-comes from cross-validation within the training part, and the other settings stand here.
+minutes on a CPU? Five stratified 75/25 splits; nothing is chosen by a test part: the
+penalty comes from cross-validation within the training part, and the other settings
+stand here.
 The features of a picture are the same in every split and are computed once.
 """
 
