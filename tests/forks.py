@@ -133,6 +133,8 @@ def serve(flag: str, said: str) -> None:
 
 
 def _be_child(order: dict, said: str) -> None:
+    # As a shell starts it, also where the tests run under `nohup`, which ignores this.
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     if order["terminal"]:
         os.setsid()
         streams = os.open(order["terminal"], os.O_RDWR)  # and it is ours to lose
