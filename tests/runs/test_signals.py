@@ -147,7 +147,8 @@ def test_a_parent_that_is_killed(forks, shared_folder, tmp_path):
 def handlers():
     numbers = (signal.SIGINT, signal.SIGHUP, signal.SIGTERM)
     before = {number: signal.getsignal(number) for number in numbers}
-    yield before
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # ignored where tests run under nohup
+    yield {number: signal.getsignal(number) for number in numbers}
     for number, handler in before.items():
         signal.signal(number, handler)
 

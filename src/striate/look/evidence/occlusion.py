@@ -220,16 +220,15 @@ def spread(losses: Tensor, cover: Cover, height: int, width: int) -> Tensor:
     """
     axes = cover.axes(height, width)
     down, across = (
-        torch.stack([_inside(span, side) for span in spans]).to(losses.device)
+        torch.stack([_inside(span, side) for span in spans]).to(losses)
         for spans, side in zip(axes, (height, width), strict=True)
     )
-    grid = losses.double().view(len(down), len(across))
-    total = down.T @ grid @ across
-    return (total / down.sum(0)[:, None] / across.sum(0)).to(losses.dtype)
+    total = down.T @ losses.view(len(down), len(across)) @ across
+    return total / down.sum(0)[:, None] / across.sum(0)
 
 
 def _inside(span: slice, side: int) -> Tensor:
     """Return 1 where a span is, 0 elsewhere."""
-    mask = torch.zeros(side, dtype=torch.float64)
+    mask = torch.zeros(side)
     mask[span] = 1
     return mask
