@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import importlib.util
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
@@ -42,23 +42,48 @@ class Cell:
         return "defect" if float(self.probability) >= 0.5 else "sound"
 
 
-def figures(run: Run) -> dict[str, float]:
-    """Return what a run came to on its test part: defect against sound.
+@dataclass(frozen=True)
+class Judged:
+    """Test cells: which are defects, how likely each was said to be one, and cost.
+
+    Args:
+        truth: (N,) bool.
+        odds: (N,) probabilities of a defect.
+        seconds: From the table to the judged run.
+    """
+
+    truth: np.ndarray
+    odds: np.ndarray
+    seconds: float = 0.0
+
+    def figures(self) -> dict[str, float]:
+        """Return what it came to: defect against sound, at one half."""
+        answer, odds = self.odds > 0.5, self.odds.clip(1e-7, 1 - 1e-7)
+        return {
+            "accuracy": float((answer == self.truth).mean()),
+            "balanced": float(balanced_accuracy_score(self.truth, answer)),
+            "f1": float(f1_score(self.truth, answer)),
+            "auc": float(roc_auc_score(self.truth, odds)),
+            "cost": float(log_loss(self.truth, odds)),
+            "seconds": self.seconds,
+        }
+
+
+def judged(run: Run, seconds: float = 0.0) -> Judged:
+    """Return a run's answers to its test part.
 
     Of more classes than two, those whose names begin with `defect` are one.
     """
     said = run.predictions("test")
     mine = [name.startswith("defect") for name in run.labels.names]
-    odds = said.probabilities[:, mine].sum(1).clip(1e-7, 1 - 1e-7)
-    truth = np.array(mine)[said.truth]
-    answer = odds > 0.5
-    return {
-        "accuracy": float((answer == truth).mean()),
-        "balanced": float(balanced_accuracy_score(truth, answer)),
-        "f1": float(f1_score(truth, answer)),
-        "auc": float(roc_auc_score(truth, odds)),
-        "cost": float(log_loss(truth, odds)),
-    }
+    odds = said.probabilities[:, mine].sum(1)
+    return Judged(np.array(mine)[said.truth], odds, seconds)
+
+
+def together(several: Sequence[Judged]) -> Judged:
+    """Return the mean of several networks' answers to the same cells, one by one."""
+    odds = np.mean([one.odds for one in several], axis=0)
+    return Judged(several[0].truth, odds, sum(one.seconds for one in several))
 
 
 def cells() -> list[Cell]:

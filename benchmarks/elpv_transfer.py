@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from elpv_cells import LEAK, PUBLISHED, cells, figures, splits, write_table
+from elpv_cells import LEAK, PUBLISHED, cells, judged, splits, write_table
 from record import mean_deviation, save
 from striate.runs.recipe import Recipe
 from striate.runs.run import Run
@@ -65,7 +65,7 @@ def main() -> None:
             began = time.perf_counter()
             run = one(table, folder, seed, options)
             seconds = time.perf_counter() - began
-            figure = figures(run)
+            figure = judged(run).figures()
             found.append(figure)
             shares = [
                 f"{100 * figure[k]:.2f} %" for k in ("accuracy", "balanced", "f1")

@@ -52,6 +52,24 @@ def test_files_and_functions_are_short():
     assert {name: n for name, n in longest.items() if n > 60} == {}
 
 
+def deeds(function: ast.FunctionDef) -> list[str]:
+    """Return what a function does: without its docstring and its own imports."""
+    rest = function.body[ast.get_docstring(function) is not None :]
+    return [ast.dump(one) for one in rest if not isinstance(one, ast.ImportFrom)]
+
+
+def test_no_function_of_one_name_stands_twice():
+    """Of two copies only one gets mended; methods may be alike."""
+    bodies = {}
+    for path in FILES:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        for node in tree.body:
+            if isinstance(node, ast.FunctionDef) and code_lines(node) > 3:
+                key = node.name, *deeds(node)
+                bodies.setdefault(key, []).append(str(path.relative_to(HOUSE)))
+    assert [(key[0], found) for key, found in bodies.items() if found[1:]] == []
+
+
 def test_no_file_hides_behind_a_vague_name():
     assert [path for path in FILES if path.stem in BANNED_NAMES] == []
 

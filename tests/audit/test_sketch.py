@@ -21,6 +21,7 @@ GOOD = {
     "8x8x4 > deconv 2x2 6 > deconv 3x3 2 stride 1 pad 1 nobias": (2, 16, 16),
     "8x8x4 > upsample > upsample 3": (4, 48, 48),
     "9x9x4 > maxpool 3 /2 ceil > pool 3 /1 same > pool 2x1 s1": (4, 3, 4),
+    "12x12x3 > pool 3x2 > avgpool 2x3": (3, 2, 2),
     "9x9x4 > lrn > dropout > id > gap > flatten > softmax": (4,),
     "9x9x4 > gap 3 > dense 5 nobias > bn": (5,),
     "9x9x4 > [conv 1x1 2, conv 3x3 3 same > relu, ] > conv 1x1 1": (1, 9, 9),
@@ -60,6 +61,15 @@ BAD = {
     "8x8x3 > gap 0": "at least 1",
     "8x8x3 > upsample 0": "at least 1",
     "8x8x3 > 0 * (relu)": "at least 1",
+    "8x8x3 > gap 7x7": "gap has no use for '7x7'",
+    "8x8x3 > dropout 30": "dropout has no use for '30'",
+    "8x8x3 > lrn 3": "it stands alone",
+    "8x8x3 > dense 3x3 10": "it takes: 32, nobias",
+    "8x8x3 > deconv 4 same": "deconv has no use for 'same'",
+    "8x8x3 > relu nobias": "relu has no use for 'nobias'",
+    "8x8x3 > upsample 2 /2": "upsample has no use for 'stride 2'",
+    "8x8x3 > pool 3x3 2": "3x3 or 2, not both",
+    "8x8x3 > conv 3x3 2 same pad 1": "same and pad 1 exclude each other",
 }
 
 

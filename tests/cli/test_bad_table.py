@@ -6,6 +6,7 @@ import pytest
 
 from pictures import image, stripes, write_table
 from striate.data.load import load_data
+from striate.data.sources.table import read_table
 
 
 @pytest.fixture
@@ -237,3 +238,42 @@ def test_groups_stay_together(table):
         where.setdefault(row.group, set()).add(row.part)
     assert all(len(parts) == 1 for parts in where.values())
     assert set().union(*where.values()) == {"train", "val", "test"}
+
+
+@pytest.mark.parametrize(
+    ("rows", "reason"),
+    [
+        ("train,\n{0},test,", "two-parts"),
+        ("train,a\n{0},train,b", "two-groups"),
+        (",\n{0},train,", "two-parts"),
+    ],
+)
+def test_rows_that_disagree_on_where_a_picture_belongs(tmp_path, rows, reason):
+    table = write_table(tmp_path)
+    header, first, *rest = table.read_text().splitlines()
+    path = first.split(",")[0]
+    lines = [f"{first},{rows.format(first)}", *(f"{row},," for row in rest)]
+    table.write_text("\n".join([f"{header},split,group", *lines, ""]))
+    source = read_table(table)
+    assert [(skip.path, skip.reason) for skip in source.quarantined] == [(path, reason)]
+    assert "(line 3)" in source.quarantined[0].detail
+    assert path not in {record.path for record in source.records}
+    assert [skip.detail for skip in source.ignored] == ["3"]
+
+
+def test_names_are_no_markup(striate, tmp_path):
+    table = write_table(tmp_path)
+    text = table.read_text()
+    for name, other in (("across", "[/x]"), ("down", "b[bold]")):
+        text = text.replace(f",{name}\n", f",{other}\n")
+    odd = table.rename(tmp_path / "a[b].csv")
+    odd.write_text(text)
+    for words in (["data", "preview"], ["data", "check"]):
+        said = striate(*words, odd)
+        assert "[/x]" in said.out
+        assert "b[bold]" in said.out
+        assert "a[b]" in said.out
+    said = striate("train", odd, "--epochs", "1", "--out", "run")
+    assert said.code == 0
+    assert "[/x]" in said.out
+    assert "b[bold]" in striate("evaluate", "run").out

@@ -7,10 +7,12 @@ import shutil
 import numpy as np
 import pytest
 from PIL import Image, ImageFilter
+from sklearn.datasets import load_digits
 
 from pictures import encoded, image, snapshot, write_folder, write_table
 from plant import clouds
 from striate.cli import data_check
+from striate.core.errors import DataError
 from striate.data.check.check import check_data
 from striate.data.check.worth import Worth, worth
 from striate.data.load import load_data
@@ -282,10 +284,40 @@ def test_small_and_empty_classes(told, photos):
     what = "2 classes with under 10 training pictures: one (1), four (4)"
     assert found["tiny-class"]["what"] == what
     assert found["tiny-class"]["tone"] == "bad"
+    assert found["tiny-class"]["why"] == (
+        "One picture cannot both train and validate: training refuses it."
+    )
     assert found["imbalance"]["what"].startswith("classes out of balance, 30:1")
     assert "'bark' is right" in found["imbalance"]["why"] or (
         "'cloth' is right 46.2" in found["imbalance"]["why"]
     )
+
+
+@pytest.mark.parametrize(
+    ("moss", "others", "tone", "why"),
+    [
+        ({"train": 1, "val": 3}, "val", "warning", "a matter of single pictures"),
+        ({"train": 1}, "val", "bad", "refuses a class of one picture."),
+        ({"val": 3}, "val", "bad", "refuses a class without a training picture"),
+        ({"train": 1, "test": 3}, "test", "bad", "Validation is dealt from the"),
+    ],
+)
+def test_a_tiny_class_of_a_given_split(told, tmp_path, moss, others, tone, why):
+    """What is said of it is what training does."""
+    root = tmp_path / "split"
+    for part in ("train", others):
+        write_folder(root / part, size=(24, 24), count=20, seed=len(part))
+    for part, count in moss.items():
+        write_folder(root / part, ["moss"], count, size=(24, 24), seed=9 + len(part))
+    found = told(root, "--near", "off")["tiny-class"]
+    assert found["tone"] == tone
+    assert why in found["why"]
+    assert "cannot both" not in found["why"]
+    if tone == "warning":
+        assert len(load_data(root).labels) == 3
+    elif others == "val":
+        with pytest.raises(DataError):
+            load_data(root)
 
 
 def test_one_class_only(told, photos):
@@ -355,6 +387,17 @@ def _stretched(pixels):
     wide = pixels.astype(float)
     wide = (wide - wide.min()) / (wide.max() - wide.min()) * 220 + 10
     return wide.astype(np.uint8)
+
+
+def test_a_set_that_was_enlarged_is_soft_as_a_rule(striate, tmp_path):
+    """Half of it lies below its own median; that makes no picture an odd one."""
+    for i, digit in enumerate(load_digits().images[:60]):
+        folder = tmp_path / "soft" / str(i % 2)
+        folder.mkdir(parents=True, exist_ok=True)
+        small = Image.fromarray((digit * 15).astype("uint8"))
+        small.resize((32, 32)).save(folder / f"{i}.png")
+    said = striate("data", "check", tmp_path / "soft", "--json")
+    assert "blurred" not in {finding["kind"] for finding in said.json["findings"]}
 
 
 def test_a_set_that_is_odd_as_a_rule_is_not_at_fault(told, tmp_path):

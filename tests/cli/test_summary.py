@@ -4,6 +4,7 @@ import csv
 import re
 import subprocess
 import sys
+import typing
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from torch import nn
 import striate as st
 from striate.audit.network import UnfinishedError
 from striate.core.errors import StriateError
+from striate.runs.target import Wanted, resolve
 
 FILE = """
 import torch
@@ -127,6 +129,12 @@ def test_csv_html_and_depth(striate, tmp_path):
     assert "28×28×6" in alone.read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize("size", ["64x32", "64X32", "64×32"])
+def test_a_size_is_written_with_any_of_its_signs(striate, size):
+    said = striate("summary", "vgg11", "--image-size", size, "--json")
+    assert said.json["picture"].startswith("64×32")
+
+
 def test_sizes_channels_classes_and_batch(striate):
     words = ("--image-size", "64x32", "--in-chans", "1", "--num-classes", "3")
     data = striate("summary", "vgg11", *words, "--batch-size", "4", "--json").json
@@ -154,6 +162,26 @@ def _help():
     command = [sys.executable, "-m", "striate", "summary", "--help"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return " ".join(done.stdout.split())
+
+
+def test_a_file_with_a_dataclass_of_late_annotations(tmp_path):
+    """They are looked up in the module, now and when hints are asked for."""
+    path = tmp_path / "late.py"
+    path.write_text(
+        "from __future__ import annotations\n"
+        "from dataclasses import dataclass\n"
+        "from torch import nn\n"
+        "@dataclass\n"
+        "class Sizes:\n"
+        "    classes: int = 2\n"
+        "class Net(nn.Linear):\n"
+        "    def __init__(self, sizes: Sizes | None = None):\n"
+        "        super().__init__(4, (sizes or Sizes()).classes)\n"
+        "        self.sizes = sizes or Sizes()\n"
+    )
+    model = resolve(f"{path}:Net", Wanted(), real=True).model
+    assert typing.get_type_hints(type(model.sizes)) == {"classes": int}
+    assert "late" not in sys.modules
 
 
 def test_a_constructor_that_looks_at_values_is_built_for_real(striate, file):

@@ -290,12 +290,12 @@ def test_long_lists_are_cut_on_screen_only(striate, shared_run, tmp_path):
 
 
 def test_predictions_come_in_batches(striate, shared_run, fresh, monkeypatch):
-    from striate.runs import predict
+    from striate.look import capture
 
     whole = striate("predict", shared_run.path, fresh, "--json").json
     (fresh / "across/00.png").write_bytes(b"")
     (fresh / "across/01.png").write_bytes(b"")
-    monkeypatch.setattr(predict, "BATCH", 2)
+    monkeypatch.setattr(capture, "PIXELS", 2 * 8 * 8)
     parts = striate("predict", shared_run.path, fresh, "--json").json
     for mine, theirs in zip(
         parts["predictions"], whole["predictions"][2:], strict=True
@@ -339,6 +339,33 @@ def test_a_damaged_run_is_named(striate, shared_folder, tmp_path):
         said = striate("report", "run")
         assert said.code == 2 or name == "split.csv"
         path.write_bytes(kept)
+
+
+def test_a_report_of_damaged_files_names_them(striate, shared_run, tmp_path):
+    """All of them are whole files of the right form, which lack what is told."""
+    shutil.copytree(shared_run.path, tmp_path / "run")
+    said = read_json(tmp_path / "run/manifest.json")
+    del said["finished"]
+    lacking = {
+        "manifest.json": json.dumps(said),
+        "results.csv": header(tmp_path / "run/results.csv"),
+        "predictions_test.csv": header(tmp_path / "run/predictions_test.csv"),
+    }
+    messages = ("does not say: finished", "no sound row an epoch", "no picture of the")
+    for (name, text), message in zip(lacking.items(), messages, strict=True):
+        path = tmp_path / "run" / name
+        kept = path.read_bytes()
+        path.write_text(text)
+        said = striate("report", "run")
+        assert said.code == 2
+        assert message in said.err
+        assert f"run/{name}" in said.err
+        assert "restore" in said.err
+        path.write_bytes(kept)
+
+
+def header(path):
+    return path.read_text().splitlines()[0] + "\n"
 
 
 def test_keyboard_interrupt_outside_the_loop(striate, monkeypatch):

@@ -119,6 +119,12 @@ def test_csv_round_trip(tmp_path_factory, rows):
     assert [(r["one"], r["two"]) for r in files.read_csv(path)] == rows
 
 
+def test_a_carriage_return_in_the_header(tmp_path):
+    """A class may be called so, and gives a column its name."""
+    files.write_csv(tmp_path / "a.csv", ("path", "p_a\rb"), [("x", "0.5")])
+    assert files.read_csv(tmp_path / "a.csv") == [{"path": "x", "p_a\rb": "0.5"}]
+
+
 @given(
     st.recursive(CELL | st.integers(), lambda x: st.lists(x) | st.dictionaries(CELL, x))
 )

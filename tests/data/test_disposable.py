@@ -5,18 +5,23 @@ by one, each guard leaves its test red or hanging: the obituary, the patience, t
 of processor time, the limit of memory, the replacement after many pictures.
 """
 
+import io
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from pictures import encoded, image, stripes
 from striate.core.errors import StriateError
-from striate.data.check import disposable, worker
-from striate.data.check.disposable import examine_files
+from striate.data.check import ahead, disposable, worker
+from striate.data.check.disposable import examine_files, examine_payloads
 from striate.data.check.examine import Examined, Refused, examine_file
+from striate.data.picture.reading import UndecodableError
 
 # A worker that does what a file tells it to.
 WILD = """
@@ -27,8 +32,8 @@ from striate.data.check.examine import examine_file
 worker.SECONDS = 1
 worker.MEMORY = 1 << 30
 
-def examine(path):
-    order = path.read_bytes()
+def examine(file):
+    order = file if isinstance(file, bytes) else file.read_bytes()
     if order == b"crash":
         ctypes.string_at(0)
     if order == b"exit":
@@ -42,7 +47,7 @@ def examine(path):
         held = bytearray(3 << 30)
     if order == b"write":
         open(sys.argv[1], "wb").write(b"mine now")
-    return examine_file(path)
+    return examine_file(file)
 
 worker.confine()
 worker.serve(examine, sys.stdin.buffer, sys.stdout.buffer)
@@ -168,6 +173,17 @@ def test_a_worker_that_cannot_start_is_an_error(files):
     assert "check that Python can import striate" in caught.value.fix
 
 
+@pytest.mark.parametrize("first", ["pass", "sys.stdout.write('str')"])
+def test_a_worker_that_is_never_ready_is_an_error(files, monkeypatch, first):
+    """Silent from the beginning, or after a few letters: the limit ends the wait."""
+    monkeypatch.setattr(disposable, "START", 0.5)
+    code = f"import sys, time; {first}; sys.stdout.flush(); time.sleep(20)"
+    began = time.monotonic()
+    with pytest.raises(StriateError, match="does not start"):
+        list(examine_files(files(b""), program=[sys.executable, "-c", code]))
+    assert time.monotonic() - began < 10
+
+
 def test_a_worker_without_a_parent_ends(files):
     """Its input ends with the parent, whatever killed that."""
     process = subprocess.Popen(
@@ -204,14 +220,12 @@ def test_a_picture_that_vanishes(files):
 
 def test_serve_answers_in_process(tmp_path, files, monkeypatch):
     """The loop itself, without a process: what comes out is what went in."""
-    import io
-
     # A limit of processor time would end this very process some tests later.
     monkeypatch.setattr(worker, "_grant_seconds", lambda: None)
 
     [path] = files(b"")
     name = str(path).encode()
-    requests = io.BytesIO(worker.LENGTH.pack(len(name)) + name)
+    requests = io.BytesIO(worker.HEAD.pack(worker.PATH, len(name)) + name)
     answers = io.BytesIO()
     worker.serve(examine_file, requests, answers)
     said = answers.getvalue()
@@ -239,6 +253,150 @@ def test_patience_is_per_picture_not_per_batch(files, monkeypatch):
     answers = list(examine_files(files(*[b""] * 12), workers=1, patience=2.0))
     assert clock.monotonic() == 12.0
     assert all(isinstance(a, Examined) for a in answers)
+
+
+# --- bytes that lie elsewhere: the same workers, given what they look at
+
+
+def given(payloads, **options):
+    """Examine these bytes, each the file of its number."""
+    names = [str(number) for number in range(len(payloads))]
+    return examine_payloads(names, lambda name: payloads[int(name)], **options)
+
+
+def test_payloads_are_answered_as_files_are(files):
+    paths = files(*[b""] * 40, b"no picture")
+    answers = list(given([path.read_bytes() for path in paths], workers=2))
+    expected = [examine_file(path) for path in paths]
+    assert [a.sha256 for a in answers] == [e.sha256 for e in expected]
+    assert [a.size for a in answers] == [e.size for e in expected]
+    assert [a.facts for a in answers[:-1]] == [e.facts for e in expected[:-1]]
+    assert (answers[7].view == expected[7].view).all()
+    assert answers[-1].reason == expected[-1].reason == "not-an-image"
+
+
+@pytest.mark.parametrize(
+    ("order", "reason", "detail"),
+    [
+        (b"crash", "crashes-the-decoder", "SIGSEGV"),
+        (b"hang", "too-slow", "no answer within 3 s"),
+        (b"loop", "too-slow", "takes too long"),
+        (b"hog", "crashes-the-decoder", "exit code 1"),
+    ],
+)
+def test_one_payload_is_lost_and_named(files, order, reason, detail):
+    paths = files(*[b""] * 6)
+    payloads = [path.read_bytes() for path in paths]
+    payloads[2] = order
+    program = [sys.executable, "-c", WILD, "loot"]
+    patience = 3.0 if order == b"hang" else 100.0
+    answers = list(given(payloads, program=program, patience=patience))
+    assert (answers[2].reason, detail in answers[2].detail) == (reason, True)
+    others = [a for k, a in enumerate(answers) if k != 2]
+    assert [a.sha256 for a in others] == [
+        examine_file(p).sha256 for k, p in enumerate(paths) if k != 2
+    ]
+
+
+def test_payloads_larger_than_a_pipe():
+    """Neither side waits for the other to read."""
+    noise = np.random.default_rng(0).integers(0, 256, (700, 700, 3), np.uint8)
+    payloads = [encoded(image(np.roll(noise, k)), "BMP") for k in range(6)]
+    answers = list(given(payloads, workers=1, program=disposable.PREVIEWER))
+    assert [a.size for a in answers] == [len(payload) for payload in payloads]
+
+
+def test_a_worker_that_takes_nothing_is_given_up():
+    """It says that it is ready and never reads: the parent does not wait to write."""
+    code = "import sys, time; sys.stdout.write('striate\\n'); sys.stdout.flush()"
+    program = [sys.executable, "-c", f"{code}; time.sleep(60)"]
+    began = time.monotonic()
+    answers = list(given([bytes(1 << 20)] * 2, program=program, patience=1.0))
+    assert [a.reason for a in answers] == ["too-slow"] * 2
+    assert time.monotonic() - began < 30
+
+
+def test_what_cannot_be_read_is_an_answer(files):
+    [path] = files(b"")
+
+    def read(name):
+        if name == "sound":
+            return path.read_bytes()
+        raise UndecodableError("unreadable", "the line is dead")
+
+    names = ["a", "sound", *"bcdefgh"]
+    answers = list(examine_payloads(names, read))
+    lost = Refused(reason="unreadable", detail="the line is dead")
+    assert answers[1].sha256 == examine_file(path).sha256
+    assert [a for k, a in enumerate(answers) if k != 1] == [lost] * 8
+
+
+def test_few_payloads_are_held(files):
+    [path] = files(b"")
+    sound, held, most = path.read_bytes(), [], []
+
+    class Payload(bytes):
+        def __del__(self):
+            held.pop()
+
+    def read(name):
+        payload = Payload(sound)
+        held.append(name)
+        most.append(len(held))
+        return payload
+
+    names = [str(number) for number in range(100)]
+    answers = list(examine_payloads(names, read, workers=1))
+    assert all(isinstance(a, Examined) for a in answers)
+    assert held == []
+    # Those read ahead, those on their way to the worker, and the one in between.
+    assert max(most) <= ahead.TOGETHER + disposable.PAYLOADS + 1
+
+
+def test_the_wait_for_bytes_is_no_workers_fault(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(disposable, "time", SimpleNamespace(monotonic=lambda: now[0]))
+
+    def request(index):
+        now[0] += 70
+        return worker.PAYLOAD, b"late"
+
+    crew = disposable._Crew(1, request, 1, (), 60.0, 1)
+    crew.workers = [SimpleNamespace(since=95.0)]
+    assert crew.fetch(0) == (worker.PAYLOAD, b"late")
+    assert crew.workers[0].since == 165.0
+
+
+def test_files_are_read_a_few_ahead():
+    begun, answered = [], threading.Event()
+
+    def read(name):
+        begun.append(name)
+        answered.wait(10)
+        if name == "2":
+            raise UndecodableError("missing", "no such file")
+        if name == "3":
+            raise KeyError(name)
+        return name.encode()
+
+    read_ahead = ahead.Ahead([str(k) for k in range(50)], read, longest=0.2)
+    late = Refused(reason="too-slow", detail="not read within 0 s")
+    assert read_ahead(0) == late
+    assert sorted(begun) == ["0", "1", "2", "3"][: ahead.TOGETHER]
+    answered.set()
+    assert read_ahead(1) == b"1"
+    assert read_ahead(2) == Refused(reason="missing", detail="no such file")
+    with pytest.raises(KeyError):  # a fault of the program, not of the file
+        read_ahead(3)
+    assert read_ahead(1) == b"1"  # again, because a worker died that had it
+
+
+def test_a_request_cut_short_is_not_answered(monkeypatch):
+    monkeypatch.setattr(worker, "_grant_seconds", lambda: None)
+    requests = io.BytesIO(worker.HEAD.pack(worker.PAYLOAD, 9) + b"half")
+    answers = io.BytesIO()
+    worker.serve(examine_file, requests, answers)
+    assert answers.getvalue() == worker.READY
 
 
 def test_where_a_file_is():

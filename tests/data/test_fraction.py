@@ -91,6 +91,14 @@ def test_the_training_part_alone_is_cut():
         small.cut(0.2)
 
 
+@pytest.mark.parametrize(
+    "asked", [{"normalise": "none"}, {"mean": [0.2], "std": [0.4]}]
+)
+def test_cutting_keeps_the_normalisation_asked_for(asked):
+    whole = striate.load_data("digits", **asked)
+    assert whole.cut(0.2).preprocess == whole.preprocess
+
+
 def test_the_end_of_a_run_can_be_repeated(striate):
     """split.csv says what was spare, and the run finds its own pictures again."""
     words = ("--epochs", "1", "--fraction", "0.3", "--out", "run", "--json")

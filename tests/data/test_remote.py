@@ -211,3 +211,11 @@ def test_what_is_fetched_is_whole_or_not_there(memory, tmp_path, monkeypatch):
 def test_predicting_needs_no_address():
     assert np.all([not remote.is_remote(p) for p in ("a/b.png", "C:/x", Path("x"))])
     assert open_place("memory://a/b/")[1] == "/a/b"
+
+
+def test_parts_and_classes_do_not_stand_side_by_side(memory):
+    """Read as classes, `train` and `test` would be learnt as two kinds of thing."""
+    for name in ("train/a/0.png", "test/a/0.png", "extra/a/0.png"):
+        memory.pipe(f"/set/{name}", encoded(image(stripes(0, 5))))
+    with pytest.raises(DataError, match="stand other folders: extra"):
+        read_remote("memory://set")

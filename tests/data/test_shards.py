@@ -5,6 +5,7 @@ shard, the links in a tar, the last batch of one, the bucket by content.
 """
 
 import copy
+import csv
 import os
 import tarfile
 from collections import Counter
@@ -28,6 +29,7 @@ from striate.data.shards import load as room
 from striate.data.shards.tars import is_shards, members, part_of, shard_names
 from striate.data.sources.source import Skipped
 from striate.data.store.lazy import LazyPixels
+from striate.runs.run import load_run
 from tars import KINDS, add, write_shards
 
 
@@ -74,13 +76,28 @@ def test_held_and_streamed_are_one_set(folder, request):
     assert streamed.rows[0] == next(iter(streamed.rows))
     assert streamed.rows[-1:] == list(streamed.rows)[-1:]
     assert len(streamed.rows[100:]) == 20
-    with pytest.raises(IndexError):
-        streamed.rows[120]
+    every = list(streamed.rows)
+    assert [streamed.rows[i - 120] for i in range(120)] == every
+    for outside in (120, -121):
+        with pytest.raises(IndexError):
+            streamed.rows[outside]
     paths = streamed.part("train").paths
     assert paths[-1] == list(paths)[-1]
     assert paths[:2] == list(paths)[:2]
     with pytest.raises(IndexError):
         paths[len(paths)]
+
+
+def test_pictures_are_counted_from_the_end_too(folder, streamed):
+    """As of a tensor: a place before the first one is no place in the index file."""
+    pixels = load_data(folder).part("train").pixels
+    count, whole = len(pixels), pixels[:]
+    assert torch.equal(pixels[-1], whole[-1])
+    assert torch.equal(pixels[torch.tensor([-1, 0, -count])], whole[[-1, 0, -count]])
+    assert torch.equal(pixels.part([-2])[0], whole[-2])
+    for outside in (count, -count - 1):
+        with pytest.raises(IndexError, match=f"no picture {outside} of {count}"):
+            pixels[outside]
 
 
 def test_the_split_belongs_to_the_content(tmp_path, streamed):
@@ -283,6 +300,19 @@ def test_training_on_shards(striate, folder, streamed):
     assert other.json["count"] == 30
 
 
+@pytest.mark.parametrize("shares", [["--val-fraction", "0.3"], ["--folds", "4"]])
+def test_what_was_trained_on_never_judges(striate, folder, shares):
+    """The record holds the deal that was asked for, so reading again deals alike."""
+    deal = [*shares, *(["--fold", "2"] if "--folds" in shares else [])]
+    words = ["--epochs", "1", "--test-fraction", "0.1", "--out", "run"]
+    assert striate("train", f"{folder}/p-{{000..003}}.tar", *words, *deal).code == 0
+    with open("run/split.csv", newline="") as file:
+        told = {row["path"]: row["split"] for row in csv.DictReader(file)}
+    again = load_run("run").data
+    assert {row.path: row.part for row in again.rows} == told
+    assert load_run("run").recipe.folds == (4 if "--folds" in shares else None)
+
+
 @pytest.mark.parametrize(
     ("data", "match"),
     [
@@ -324,6 +354,18 @@ def test_a_cut_shard_is_named(tmp_path):
     with pytest.raises(DataError, match="cannot be read") as caught:
         list(members(path, skipped))
     assert caught.value.where == str(path)
+
+
+def test_a_damaged_header_is_no_end(folder):
+    """tarfile stops there in silence; the pictures behind it would be lost."""
+    path = folder / "p-001.tar"
+    bytes_ = bytearray(path.read_bytes())
+    with tarfile.open(path) as tar:
+        place = tar.getmembers()[20].offset
+    bytes_[place + 100] ^= 0xFF
+    path.write_bytes(bytes_)
+    with pytest.raises(DataError, match=f"the header at byte {place:,} is damaged"):
+        load_data(folder)
 
 
 def test_names(tmp_path):

@@ -217,6 +217,32 @@ def test_memory_is_what_can_be_had_not_what_is_idle(monkeypatch, tmp_path):
     assert memory.fits(10**18)
 
 
+def test_a_container_may_have_less_than_its_machine(monkeypatch, tmp_path):
+    """Of version 2, and of version 1: the group's own bound, or one further up."""
+    own, groups = tmp_path / "own", tmp_path / "groups"
+    monkeypatch.setattr(memory, "_OWN", own)
+    monkeypatch.setattr(memory, "_GROUPS", groups)
+    monkeypatch.setattr(memory, "_of_system", lambda: 1 << 40)
+    assert memory.available_bytes() == 1 << 40
+
+    own.write_text("0::/box/task\n")
+    for name, most in (("box", "3000"), ("box/task", "max")):
+        (groups / name).mkdir(parents=True)
+        (groups / name / "memory.max").write_text(f"{most}\n")
+        (groups / name / "memory.current").write_text("1000\n")
+        (groups / name / "memory.stat").write_text("anon 9\ninactive_file 500\n")
+    assert memory.available_bytes() == 2500
+
+    own.write_text("4:memory:/box\n3:cpu:/\n")
+    old = groups / "memory" / "box"
+    old.mkdir(parents=True)
+    (old / "memory.limit_in_bytes").write_text("900")
+    (old / "memory.usage_in_bytes").write_text("1000")
+    (old / "memory.stat").write_text("total_inactive_file 50\n")
+    assert memory.available_bytes() == 0
+    assert not memory.fits(1)
+
+
 def test_progress_of_reading(shared_folder):
     ticks = []
     load_data(shared_folder, tick=lambda done, count: ticks.append((done, count)))

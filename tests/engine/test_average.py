@@ -42,6 +42,33 @@ def test_it_is_the_sum_it_is_said_to_be():
     assert "1.running_var" in expected
 
 
+class Tied(nn.Module):
+    """One weight and one running mean, each under two names."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.BatchNorm1d(3), nn.BatchNorm1d(3)
+        self.second.weight = self.first.weight
+        self.second.running_mean = self.first.running_mean
+
+
+def test_what_is_shared_moves_once_a_step():
+    """And keeps all its names, so that what is saved stays as it was."""
+    model = Tied()
+    average = Average(model, decay=0.9)
+    before = {k: v.clone() for k, v in average.state_dict().items()}
+    with torch.no_grad():
+        for tensor in (model.first.weight, model.first.running_mean):
+            tensor.add_(1.0)
+    average.on_step(done(0))
+    after = average.state_dict()
+    assert list(after) == list(model.state_dict())
+    for name in ("weight", "running_mean"):
+        for layer in ("first", "second"):
+            moved = after[f"{layer}.{name}"] - before[f"{layer}.{name}"]
+            assert torch.allclose(moved, torch.full((3,), 9 / 11)), (layer, name)
+
+
 def test_a_skipped_step_is_no_step():
     model = network()
     average = Average(model, decay=0.5)

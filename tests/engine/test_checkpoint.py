@@ -83,6 +83,21 @@ def test_missing_strange_and_nan(tmp_path):
     }
 
 
+def test_numbers_of_another_kind_are_refused(tmp_path):
+    """Whole numbers, truths and other widths: a run's own file holds none of them."""
+    tensors = net().state_dict()
+    tensors["0.weight"] = tensors["0.weight"].long()
+    tensors["0.bias"] = tensors["0.bias"].double()
+    tensors["1.bias"] = tensors["1.bias"].bool()
+    save_weights(tmp_path / "a", tensors)
+    said = refusal(net(), tmp_path / "a").splitlines()[1:]
+    assert set(said) == {
+        "  0.weight: holds torch.int64, the network torch.float32",
+        "  0.bias: holds torch.float64, the network torch.float32",
+        "  1.bias: holds torch.bool, the network torch.float32",
+    }
+
+
 def test_differences_name_scalars():
     found = {"n": torch.zeros(2)}
     wanted = {"n": torch.tensor(0)}

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from striate.engine.checkpoint import OptimizerState
 from striate.engine.muon import Muon, hidden_kernels, orthogonal
 from striate.engine.optim import make_optimizer
 
@@ -92,6 +93,25 @@ def test_the_rest_is_adamws():
     for mine, other in pairs:
         for a, b in zip(mine.parameters(), other.parameters(), strict=True):
             assert torch.equal(a, b)
+
+
+def test_steps_are_counted_on_the_parameters_device():
+    """A fused kernel of another device cannot read a counter of this one's memory."""
+    model = nn.Sequential(*[nn.Linear(3, 3) for _ in range(3)])
+    away = nn.Sequential(*[nn.Linear(3, 3) for _ in range(3)]).to("meta")
+    here, there = (make_optimizer(m, "muon", 0.1, 0.9, 0.1) for m in (model, away))
+    for net, optimizer in ((model, here), (away, there)):
+        for parameter in net.parameters():
+            parameter.grad = torch.ones_like(parameter)
+        optimizer.step()
+    kept = OptimizerState(here).state_dict()
+    resumed = make_optimizer(away, "muon", 0.1, 0.9, 0.1)
+    OptimizerState(resumed).load_state_dict(kept)
+    for optimizer in (there, resumed):
+        state = [v for entries in optimizer.state.values() for v in entries.values()]
+        assert len(state) == len(kept)
+        assert {value.device.type for value in state} == {"meta"}
+    assert sum(name.endswith(".step") for name in kept) == 5
 
 
 def test_frozen_kernels_stay():

@@ -132,7 +132,7 @@ def test_who_watches_a_layer_sees_it():
     names = []
     with (
         Quick(model).lent(),
-        followed(model, lambda *_: None, lambda name, *_: names.append(name)),
+        followed(model, leave=lambda name, *_: names.append(name)),
     ):
         model(x)
     assert names == ["0", "1", ""]

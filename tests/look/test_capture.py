@@ -17,6 +17,7 @@ from striate.core.errors import (
     UnknownNameError,
 )
 from striate.core.spec import Preprocess
+from striate.core.taps import untouched
 from striate.look.capture import chosen, features
 from striate.look.statistics import activation_statistics
 from striate.runs.explain.tensor_file import TensorFile
@@ -140,12 +141,28 @@ class Careless(nn.Module):
         return x + torch.rand(1)
 
 
-def test_even_careless_networks_come_back_as_they_were():
-    model = nn.Sequential(Careless())
+class Assigning(Careless):
+    """Puts new tensors in place of its buffer, and a buffer of its own beside it."""
+
+    def forward(self, x):
+        self.count = self.count + 1
+        self.register_buffer("late", x.mean())
+        return x
+
+
+@pytest.mark.parametrize("kind", [Careless, Assigning])
+def test_even_careless_networks_come_back_as_they_were(kind):
+    model = nn.Sequential(kind())
+    count = model[0].count
     x = torch.randn(2, 1, 2, 2)
     with Unchanged(model):
         features(model, x, "0")
         activation_statistics(model, x)
+    assert list(model[0]._buffers) == ["count"]
+    assert model[0].count is count
+    with torch.inference_mode(), untouched(model):
+        model(x)
+    assert not model[0].count.is_inference()
 
 
 @pytest.mark.parametrize("kind", STRANGERS)

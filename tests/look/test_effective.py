@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from strangers import STRANGERS, Unchanged, stranger
-from striate.core.errors import UnknownNameError
-from striate.look.effective import effective_fields, shortest
+from striate.core.errors import GeometryError, UnknownNameError
+from striate.look.effective import effective_fields, shortest, unit_field
 
 
 def ones(count, kernel=3):
@@ -85,3 +85,34 @@ def test_frozen_parameters_do_not_matter():
     model = ones(1).requires_grad_(False)
     field = effective_fields(model, torch.rand(1, 1, 5, 5), ["0"])["0"]
     assert field.width == 3
+
+
+def test_a_first_layer_may_work_in_place():
+    """The leaf itself is never handed over, and the pictures stay as they are."""
+    model, x = nn.Sequential(nn.ReLU(inplace=True), *ones(1)), torch.randn(2, 1, 7, 7)
+    before = x.clone()
+    field = effective_fields(model, x, ["1"])["1"]
+    assert torch.equal(x, before)
+    single = unit_field(model, x, "1", (0, *field.unit))
+    np.testing.assert_allclose(field.energy, single.energy)
+
+
+@pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad])
+def test_the_callers_mode_does_not_matter(mode):
+    model = ones(2)
+    with mode():
+        found = effective_fields(model, torch.rand(2, 1, 9, 9), ["1"])
+    assert found["1"].width == 5
+
+
+@pytest.mark.parametrize(
+    ("x", "said"),
+    [
+        (torch.rand(1, 9, 9), "a batch of pictures has 4 dimensions, got 1×9×9"),
+        (torch.zeros(1, 1, 9, 9, dtype=torch.uint8), "must be floating-point"),
+        (torch.rand(1, 3, 9, 9), "the network refuses a batch of 1×3×9×9"),
+    ],
+)
+def test_what_is_no_batch_is_refused_in_words(x, said):
+    with pytest.raises(GeometryError, match=said):
+        effective_fields(ones(1), x, ["0"])

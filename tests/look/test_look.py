@@ -114,3 +114,9 @@ def test_pictures_decode_to_what_went_in(channels, mode):
 def test_large_maps_are_drawn_small():
     sheet = map_sheet(torch.rand(3, 200, 100))
     assert sheet.shape[:2] == (64, 3 * (32 + 4) - 4)
+
+
+def test_large_maps_stand_in_as_many_columns_as_small_ones():
+    """Two rows of sixteen tiles of 64×64, not one row as long as a map is wide."""
+    sheet = map_sheet(torch.rand(32, 100, 100))
+    assert sheet.shape[:2] == (2 * (64 + 4) - 4, 16 * (64 + 4) - 4)

@@ -129,6 +129,25 @@ def test_the_first_five_differences_are_listed(tmp_path):
     ]
 
 
+@pytest.mark.parametrize("kind", [torch.float16, torch.float64])
+def test_widths_become_the_networks(tmp_path, kind):
+    state = tiny(seed=0).state_dict()
+    wide = {n: v.to(kind) if v.is_floating_point() else v for n, v in state.items()}
+    save_file(wide, tmp_path / "wide.safetensors")
+    model = tiny(seed=1)
+    load_pretrained(model, tmp_path / "wide.safetensors")
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, wide[name].to(state[name].dtype))
+
+
+def test_truths_are_no_counters(tmp_path):
+    state = tiny(seed=0).state_dict()
+    state["norm1.num_batches_tracked"] = torch.tensor(True)
+    save_file(state, tmp_path / "wrong.safetensors")
+    error = refused(tiny(seed=1), tmp_path / "wrong.safetensors", "do not fit")
+    assert "holds torch.bool, the network torch.int64" in error.what
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -1e30])
 def test_numbers_that_no_training_makes_are_refused(tmp_path, value):
     state = snapshot(tiny(seed=0))
@@ -136,6 +155,13 @@ def test_numbers_that_no_training_makes_are_refused(tmp_path, value):
     path = tmp_path / "broken.safetensors"
     save_file(state, path)
     refused(tiny(seed=1), path, r"conv3\.1\.body\.conv2\.weight holds NaN")
+
+
+def test_masks_are_no_numbers_to_be_refused(tmp_path):
+    state = {**snapshot(tiny(seed=0)), "mask": torch.tensor([True])}
+    path = tmp_path / "masked.safetensors"
+    save_file(state, path)
+    refused(tiny(seed=1), path, "mask is not in the network")
 
 
 class Canary:

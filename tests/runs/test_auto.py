@@ -100,6 +100,29 @@ def test_a_trial_step_has_the_last_word(digits, monkeypatch):
     assert auto.decide(recipe, Greedy(), digits).recipe.batch_size == 4
 
 
+@pytest.mark.parametrize("size", ["auto", 32])
+def test_finding_out_takes_the_pieces_of_the_run(digits, monkeypatch, size):
+    """What `--accumulate` makes fit is tried in its pieces: 32 in four of 8."""
+
+    class Greedy(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = small()
+
+        def forward(self, x):
+            if self.training and len(x) > 9:  # one may be left over
+                raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+            return self.inner(x)
+
+    words = {"data": "digits", "batch_size": size, "lr": "auto", "accumulate": 4}
+    asked = []
+    monkeypatch.setattr(auto, "_predicted", lambda *given: asked.append(given[2]))
+    found = auto.decide(make_recipe(words).resolved(), Greedy(), digits)
+    assert found.recipe.batch_size == 32
+    assert found.tried
+    assert asked == ([8] if size == "auto" else [])
+
+
 def test_a_network_that_looks_at_values_is_tried_for_real(digits):
     class Looks(nn.Module):
         def __init__(self):

@@ -26,6 +26,7 @@ from striate.runs.curve.story import (
     write_curve,
 )
 from striate.runs.curve.trainings import CurveRun, Study
+from striate.runs.lock import held
 from striate.runs.recipe import Recipe
 
 FAST = {"epochs": 1, "batch_size": 16, "test_fraction": 0.3, "val_fraction": 0.2}
@@ -165,6 +166,27 @@ def test_a_folder_of_something_else_or_of_other_settings(made, photos, tmp_path)
             )
 
 
+@pytest.mark.parametrize("inner", [".", "fraction-0.5-seed-0"])
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_what_another_process_is_at_work_on_stays(
+    made, photos, tmp_path, inner, overwrite
+):
+    """The same command, given twice, has the same plan and so the same folder."""
+    curve, _ = made
+    place = tmp_path / "curve"
+    shutil.copytree(curve.path, place)
+    manifest = place / "fraction-0.5-seed-0/manifest.json"
+    manifest.write_text(manifest.read_text().replace('"done"', '"running"'))
+    options = {"fractions": FRACTIONS, "seeds": 2, "make": small, "out": place}
+    with held(place / inner):
+        before = snapshot(place)
+        with pytest.raises(RunError, match="the run folder is in use by process"):
+            learning_curve(
+                Recipe(data=str(photos), **FAST), overwrite=overwrite, **options
+            )
+        assert snapshot(place) == before
+
+
 def test_its_own_folder_is_found_again_or_numbered(photos):
     study = Study(recipe=Recipe(data=str(photos)), fractions=FRACTIONS, seeds=2)
     place = study.folder(None, overwrite=False)
@@ -175,6 +197,15 @@ def test_its_own_folder_is_found_again_or_numbered(photos):
     (place / "left").touch()
     assert study.folder(place, overwrite=True) == place
     assert not (place / "left").exists()
+
+
+def test_settings_that_no_result_depends_on_part_no_curves(photos):
+    study = Study(recipe=Recipe(data=str(photos)), fractions=FRACTIONS, seeds=2)
+    place = study.folder(None, overwrite=False)
+    incidental = {"workers": 2, "device": "cpu", "cache": "off", "save_every": 5.0}
+    other = replace(study, recipe=replace(study.recipe, **incidental))
+    assert other.folder(None, overwrite=False) == place
+    assert other.folder(place, overwrite=False) == place
 
 
 @pytest.mark.parametrize(

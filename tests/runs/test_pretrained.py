@@ -1,6 +1,7 @@
 """`--pretrained` and `--freeze` on a run: what is taken, kept, recorded and refused."""
 
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from torch import nn
 import striate as st
 from stopping import ask_before
 from striate.core.errors import SettingError, WeightsError
-from striate.core.files import hash_file, read_json
+from striate.core.files import hash_file, read_json, write_json
 from striate.engine.vault import Vault
 from striate.runs import train as room
 from striate.runs.pretrained import find_weights, read_state
@@ -119,6 +120,9 @@ def test_begun_again_only_from_the_same_weights(
     words = ("train", shared_folder, "--model", "swift", "--image-size", "12")
     assert striate(*words, "--pretrained", mine, *QUICK, "--out", "run").code == 0
     shutil.rmtree("run/weights/last")
+    # As a run that was killed before its first checkpoint: a finished one is kept.
+    record = read_json(Path("run/manifest.json"))
+    write_json(Path("run/manifest.json"), record | {"status": "running"})
     state = load_file(mine)
     save_file({n: t + 1 if n == "head.bias" else t for n, t in state.items()}, mine)
     said = striate("train", "--resume", "run", "--quiet")

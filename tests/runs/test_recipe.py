@@ -113,6 +113,8 @@ def test_a_recipe_of_odd_bytes(tmp_path):
         ({"lr": "fast"}, "lr must be float, got 'fast'"),
         ({"lr": 0}, "lr must be above 0"),
         ({"lr": "nan"}, "lr must be above 0"),
+        ({"lr": "inf"}, "lr must be finite, got inf"),
+        ({"save_every": "inf"}, "save_every must be finite"),
         ({"lr": True}, "lr must be float"),
         ({"model": None}, "model must be str, got None"),
         ({"model": ["a"]}, "model must be str"),
@@ -123,6 +125,7 @@ def test_a_recipe_of_odd_bytes(tmp_path):
         ({"in_chans": 0}, "in_chans must be at least 1, got 0"),
         ({"image_size": "64x"}, "image_size must be a side or HEIGHTxWIDTH"),
         ({"image_size": 64.5}, "image_size must be a side or HEIGHTxWIDTH, got 64.5"),
+        ({"image_size": "1x2×3"}, "image_size must be a side or HEIGHTxWIDTH"),
         ({"image_size": [1, 2, 3]}, "image_size must be a side or HEIGHTxWIDTH"),
         ({"optimizer": "adamm"}, "no optimizer is called 'adamm'"),
         ({"schedule": "cosin"}, "no schedule is called 'cosin'"),
@@ -147,7 +150,8 @@ def test_wrong_names_are_answered_with_the_nearest():
 
 
 def test_spellings():
-    assert coerce("image_size", "48X64") == (48, 64)
+    for size in ("48x64", "48X64", "48×64", "48 x 64"):
+        assert coerce("image_size", size) == (48, 64)
     assert coerce("image_size", [48, 64]) == (48, 64)
     assert coerce("image_size", "48") == 48
     assert coerce("lr", 1) == 1.0

@@ -98,6 +98,20 @@ def test_a_finished_run_says_so(striate, shared_folder):
     assert snapshot(run) == before
 
 
+def test_a_finished_run_refuses_what_would_do_nothing(striate, shared_folder):
+    run = whole(shared_folder)
+    before = snapshot(run)
+    said = striate("train", "--resume", "whole", "--lr", "0.5", "--track-norms")
+    assert said.code == 2
+    assert "finished after 3 epochs" in said.err
+    assert "--lr" in said.err
+    assert "--track-norms" in said.err
+    assert "--epochs N with N above 3" in said.err
+    assert striate("train", "--resume", "whole", "--epochs", "2").code == 2
+    assert striate("train", "--resume", "whole", "--epochs", "3").code == 0
+    assert snapshot(run) == before
+
+
 def test_killed_while_it_was_judged(striate, shared_folder, monkeypatch):
     """All is learnt, nothing is judged: that is what is left to do."""
     expected = contents(whole(shared_folder))
@@ -119,6 +133,16 @@ def test_from_python(shared_folder):
     assert told[0].at.step == 6
     assert told[0].exact == "yes"
     assert contents(run) == expected
+
+
+def test_the_run_that_comes_back_is_done(shared_folder, monkeypatch):
+    """The report reads the manifest, which then says that the run is at work."""
+    monkeypatch.setattr(room, "write_report", lambda run: run.manifest["status"])
+    recipe = st.Recipe(data=str(shared_folder), epochs=1, batch_size=8)
+    done = st.train_recipe(recipe, out=Path("one"), quiet=True)
+    assert done.manifest == read_json(Path("one/manifest.json"))
+    assert done.manifest["status"] == "done"
+    assert st.resume("one", epochs=2, quiet=True).manifest["status"] == "done"
 
 
 class Mine(nn.Module):
@@ -263,6 +287,31 @@ def test_a_finished_run_can_be_made_longer(striate, shared_folder):
     assert len(rows) == 5
 
 
+def test_made_longer_and_stopped_it_shows_no_old_figures(striate, shared_folder):
+    """The best weights may be others by then than those that were judged."""
+    run = whole(shared_folder)
+    (run / "report.html").write_text("old")
+    (run / "plots").mkdir(exist_ok=True)
+    (run / "plots/confusion.png").write_text("old")
+    (run / "plots/mine.png").write_text("mine")
+    with pytest.MonkeyPatch.context() as patch:
+        ask_before(2, patch)
+        with pytest.raises(InterruptedRunError):
+            st.resume("whole", epochs=5, quiet=True)
+    for name in ("scores.json", "report.html", "plots/confusion.png"):
+        assert not (run / name).exists()
+    assert not list(run.glob("predictions_*.csv"))
+    assert (run / "plots/mine.png").exists()
+    record = read_json(run / "manifest.json")
+    assert record["status"] == "stopped"
+    assert not record.keys() & {"weights", "best_epoch", "epochs", "seconds", "speed"}
+    assert striate("report", "whole").code == 2
+    said = striate("compare", "whole", str(whole(shared_folder, "other")))
+    assert "it stopped (stopped on request" in said.err
+    assert st.resume("whole", quiet=True).scores["test"]["count"] == 7
+    assert "reason" not in read_json(run / "manifest.json")
+
+
 @pytest.mark.parametrize(
     ("flag", "value"),
     [
@@ -282,6 +331,27 @@ def test_settings_that_make_it_another_run(striate, shared_folder, flag, value):
     assert f"cannot become {value}" in said.err or "cannot become (16, 16)" in said.err
     assert f"where: --{flag}" in said.err
     assert "train anew without --resume" in said.err
+    assert snapshot(run) == before
+
+
+@pytest.mark.parametrize(
+    ("was", "becomes"),
+    [
+        ("batch_size: 8", "batch_size: 4"),
+        ("seed: 0", "seed: 7"),
+        ("optimizer: adamw", "optimizer: sgd"),
+    ],
+)
+def test_edited_settings_that_make_it_another_run(shared_folder, was, becomes):
+    run = stopped(shared_folder)
+    text = (run / "args.yaml").read_text()
+    assert f"\n{was}" in text
+    (run / "args.yaml").write_text(text.replace(f"\n{was}", f"\n{becomes}"))
+    before = snapshot(run)
+    name, value = becomes.split(": ")
+    with pytest.raises(SettingError, match=f"{name} was .* become {value} in") as said:
+        st.resume("run", quiet=True)
+    assert "args.yaml" in str(said.value)
     assert snapshot(run) == before
 
 
@@ -440,6 +510,20 @@ def test_stopped_before_its_first_checkpoint(striate, shared_folder):
         "note: the run was stopped before it had learnt anything; it begins" in said.out
     )
     assert contents(run) == expected
+
+
+@pytest.mark.parametrize("gone", ["weights/last", "weights"])
+def test_what_was_learnt_is_not_cleared(striate, shared_folder, gone):
+    """Without a checkpoint a run may still be finished, and its folder hold notes."""
+    run = whole(shared_folder, "run")
+    shutil.rmtree(run / gone)
+    (run / "notes.txt").write_text("mine")
+    before = snapshot(run)
+    said = striate("train", "--resume", "run", "--quiet")
+    assert said.code == 2
+    assert "no checkpoint is in weights/last, but the run is finished" in said.err
+    assert "begin anew: --out run --overwrite" in said.err
+    assert snapshot(run) == before
 
 
 def test_what_a_kill_left_is_cleared(shared_folder, monkeypatch):

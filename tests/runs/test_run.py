@@ -30,7 +30,8 @@ from striate.runs import folder as names
 from striate.runs import train as room
 from striate.runs.predict import predict, read_input
 from striate.runs.recipe import Recipe
-from striate.runs.run import Run
+from striate.runs.run import Run, judged_at_once
+from striate.runs.steps import batches_of
 
 FILES = {
     "args.yaml",
@@ -146,6 +147,26 @@ def test_predictions_of_validation_are_those_of_the_weights(shared_run):
     assert np.allclose(said.probabilities, fresh.probabilities, atol=1e-7)
     assert np.allclose(said.losses, fresh.losses, rtol=1e-5, atol=1e-7)
     assert (said.predicted == fresh.predicted).all()
+
+
+def test_large_pictures_are_judged_few_at_a_time(shared_run, monkeypatch):
+    """Fewer of them make no other answer, wherever a run judges."""
+    monkeypatch.setattr("striate.look.capture.PIXELS", 3 * 8 * 8 + 7)
+    fresh = write_folder(Path("fresh"), count=3, seed=9)
+    run, seen = Run(shared_run.path), []
+    run.model.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
+    said, written = run.judge(run.data.part("val")), run.predictions("val")
+    np.testing.assert_allclose(said.probabilities, written.probabilities, atol=1e-6)
+    assert len(predict(run, [fresh]).predictions) > 3
+    assert max(seen) <= 4  # three, and one left over
+    cpu = torch.device("cpu")
+    assert batches_of("val", run.data, run.recipe, cpu).batch_size == 3
+    assert batches_of("train", run.data, run.recipe, cpu).batch_size == 8
+
+
+@pytest.mark.parametrize("sides", [(28, 28), (32, 32), (64, 64)])
+def test_small_pictures_are_judged_256_at_a_time(sides):
+    assert judged_at_once(*sides) == 256
 
 
 # --- one answer everywhere

@@ -55,6 +55,25 @@ def test_the_result_is_an_ordinary_run(striate, words, shared_folder):
     assert facts("run")["penalty"] == float(best["penalty"])
 
 
+def test_training_pictures_of_one_group(striate, source, shared_folder):
+    """One lot to train on and another to validate: no fold, but a head by steps."""
+    paths = sorted(shared_folder.rglob("*.png"))
+    lots = ("train", "val", "test")
+    lines = [
+        f"{path},{path.parent.name},{lots[i % 3]},lot {i % 3}"
+        for i, path in enumerate(paths)
+    ]
+    Path("lots.csv").write_text("\n".join(["image_path,label,split,group", *lines]))
+    words = "transfer", "lots.csv", "--model", "swift", "--pretrained", source.path
+    words = *words, "--quiet", "--cache", "cache", "--epochs", "1"
+    for head in ((), ("--head", "tuned", "--cut", "block2"), ("--cut", "auto")):
+        said = striate(*words, *head, "--out", "run", "--overwrite")
+        assert said.code == 2
+        assert "all training pictures are of one group" in said.err.replace("\n", " ")
+    said = striate(*words, "--head", "trained", "--out", "trained")
+    assert said.code == 0, said.err
+
+
 def test_frozen_layers_are_the_weights_own(striate, words, source):
     assert striate(*words, "--in-chans", "3", "--out", "run").code == 0
     before = load_file(source.path / "weights/best.safetensors")

@@ -72,6 +72,21 @@ def test_arithmetic_between_layers_is_seen():
         cut_at(model, x, "conv")
 
 
+class Named(Loose):
+    """A network that calls its head by the name of the argument."""
+
+    def forward(self, x):
+        x = F.relu(self.second(self.conv(x)))
+        return self.fc(input=torch.flatten(self.pool(x), 1))
+
+
+def test_a_head_may_be_called_with_a_name():
+    model, x = Named(), probe((1, 8, 8))
+    found, answer = whole(model, x, None)
+    assert found.name == "before fc"
+    assert torch.equal(answer, model.eval()(x))
+
+
 def test_a_name_that_is_none():
     with pytest.raises(UnknownNameError, match="no layer is called 'pol'") as caught:
         cut_at(Loose(), probe((1, 8, 8)), "pol")

@@ -135,6 +135,13 @@ def test_a_copy_is_frozen_for_itself():
     assert not torch.equal(model.norm1.running_mean, twin.norm1.running_mean)
 
 
+def test_tied_weights_count_once():
+    first, second = (nn.Linear(3, 3, bias=False) for _ in range(2))
+    second.weight = first.weight
+    model = nn.Sequential(first, second, nn.Linear(3, 2))
+    assert freeze(model, ["0", "1"]).parameters == 9
+
+
 def test_the_hash_sees_the_smallest_change():
     model, _ = cheap("cifar_resnet20")
     before = freeze(model, ["conv*", "norm*"])

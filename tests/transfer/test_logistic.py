@@ -5,6 +5,7 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
+from striate.core.errors import DataError
 from striate.transfer.logistic import FOLDS, folds, logistic
 
 
@@ -63,6 +64,16 @@ def test_copies_across_folds_would_flatter():
     fooled = logistic(x, y, 2)
     assert max(one.accuracy for one in fooled.tried) > 0.9
     assert max(one.accuracy for one in honest.tried) < 0.75
+
+
+def test_one_group_has_no_folds():
+    """Nothing can be left out of it: that is said, and no penalty is made up."""
+    x, y = blobs(30)
+    with pytest.raises(DataError, match="all training pictures are of one group") as e:
+        logistic(x, y, 3, groups=["lot 1"] * 30)
+    assert "--head trained" in e.value.fix
+    assert logistic(x, y, 3, groups=["lot 1"] * 30, penalty=0.1).penalty == 0.1
+    assert logistic(x, y, 3, groups=["a"] * 15 + ["b"] * 15).tried
 
 
 def test_constant_features_and_one_picture_a_class():

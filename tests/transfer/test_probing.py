@@ -45,6 +45,12 @@ def test_few_pictures_give_one_point():
     assert len(curve(x, y, 2, range(24))) == 1
 
 
+def test_few_large_groups_give_one_point():
+    """A quarter of one group a class is none of it, however many pictures it has."""
+    x, y = blobs(200)
+    assert len(curve(x, y, 2, y.tolist())) == 1
+
+
 def test_an_error_is_never_nought():
     point = ProbePoint(pictures=40, accuracy=1.0, cost=0.1, penalty=0.1)
     found = Probe(cut="a", width=5, count=50, points=(point,))

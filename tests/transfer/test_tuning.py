@@ -148,6 +148,19 @@ def test_norms_adapt_before_anything_learns():
     assert (judged - seen).abs().max() < 0.05
 
 
+def test_a_batch_that_fails_leaves_everything_as_it_was():
+    tail = nn.Sequential(nn.BatchNorm2d(3), nn.Dropout(), nn.BatchNorm2d(3).eval())
+    tail[0].running_mean.fill_(2.0)
+    before = {name: tensor.clone() for name, tensor in tail.state_dict().items()}
+    broken = [torch.ones(4, 3, 2, 2), torch.ones(4, 5, 2, 2)]
+    with pytest.raises(RuntimeError):
+        adapt_statistics(tail, broken)
+    assert [module.training for module in tail] == [True, True, False]
+    assert tail.training
+    assert [tail[0].momentum, tail[2].momentum] == [0.1, 0.1]
+    assert all(torch.equal(v, before[k]) for k, v in tail.state_dict().items())
+
+
 def test_held_norms_do_not_adapt():
     tail = nn.Sequential(nn.BatchNorm2d(1), nn.BatchNorm2d(1))
     freeze(tail, "0")

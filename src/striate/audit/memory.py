@@ -115,7 +115,7 @@ def _forward(
         return tensor
 
     hooks = torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor)
-    watched = followed(model, recorder.enter, recorder.leave)
+    watched = followed(model, enter=recorder.enter, leave=recorder.leave)
     with torch.enable_grad(), hooks, watched, Ghost(recorder.see):
         outputs = [t for t in tensors_in(model(batch)) if t.requires_grad]
         sums = [t.sum() for t in outputs]

@@ -186,7 +186,7 @@ def _evaluate(
     model.eval()
     recorder.ledger.enter(picture)
     show(picture, of_pictures(picture.shape))
-    watched = followed(model, recorder.enter, recorder.leave)
+    watched = followed(model, enter=recorder.enter, leave=recorder.leave)
     with torch.no_grad(), watched, Ghost(recorder.see, real=real):
         try:
             model(picture)

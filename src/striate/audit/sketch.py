@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from striate.audit.sketch_layers import LAYERS, Made, Shape, read_options
+from striate.audit.sketch_layers import LAYERS, Made, Shape, make_layer
 from striate.core.errors import GeometryError, SettingError
 from striate.core.registry import unknown
 
@@ -95,7 +95,7 @@ class _Reader:
         words = []
         while self.signs and self.signs[0] not in (">", ",", "]", ")"):
             words.append(self.signs.pop(0).lower())
-        return LAYERS[word](read_options(words), shape)
+        return make_layer(word, words, shape)
 
     def _expect(self, sign: str) -> None:
         if not self.signs or self.signs[0] != sign:

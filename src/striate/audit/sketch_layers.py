@@ -39,11 +39,32 @@ class Options:
     flags: set[str] = field(default_factory=set)
 
     def window(self) -> tuple[int, int]:
-        """Return the kernel; one number stands for a square."""
-        if self.kernel is not None:
-            return self.kernel
-        side = self.count or 2
-        return side, side
+        """Return the kernel; one number stands for a square.
+
+        Raises:
+            SettingError: There are both.
+        """
+        if self.kernel is None:
+            side = self.count or 2
+            return side, side
+        if self.count is not None:
+            given = self.given()
+            what = f"a window is {given['kernel']} or {given['count']}, not both"
+            raise SettingError(what, where="sketch", fix="write: pool 3x3 stride 2")
+        return self.kernel
+
+    def given(self) -> dict[str, str]:
+        """Return the words that were there, each by what it sets.
+
+        Example:
+            >>> read_options(["5x5", "32", "same", "/2"]).given()
+            {'kernel': '5x5', 'count': '32', 'stride': 'stride 2', 'same': 'same'}
+        """
+        kernel = {"kernel": "{}x{}".format(*self.kernel)} if self.kernel else {}
+        count = {"count": str(self.count)} if self.count is not None else {}
+        named = {name: f"{name} {number}" for name, number in self.named.items()}
+        flags = {flag: flag for flag in _FLAGS if flag in self.flags}
+        return {**kernel, **count, **named, **flags}
 
     def wanted(self, word: str) -> int:
         """Return the count, without which the layer means nothing."""
@@ -163,15 +184,16 @@ def _pool(maximum: bool) -> Callable[[Options, Shape], Made]:
     def make(options: Options, shape: Shape) -> Made:
         channels, *sides = _map_of(shape, "pool")
         kernel = options.window()
-        stride = options.named.get("stride", kernel[0])
+        stride = options.named.get("stride")
+        strides = kernel if stride is None else (stride, stride)
         ceil = "ceil" in options.flags
         pads = [_pool_padding(options, f) for f in kernel]
         out = [
-            output_side(side, f, stride, pad, ceil=ceil)
-            for side, f, pad in zip(sides, kernel, pads, strict=True)
+            output_side(side, f, step, pad, ceil=ceil)
+            for side, f, step, pad in zip(sides, kernel, strides, pads, strict=True)
         ]
         kind = nn.MaxPool2d if maximum else nn.AvgPool2d
-        layer = kind(kernel, stride, (pads[0], pads[1]), ceil_mode=ceil)
+        layer = kind(kernel, strides, (pads[0], pads[1]), ceil_mode=ceil)
         return [("pool", layer, (channels, *out))]
 
     return make
@@ -217,22 +239,62 @@ def _keeping(word: str, build: Callable[[], nn.Module]) -> Callable[..., Made]:
     return lambda options, shape: [(word, build(), shape)]
 
 
-LAYERS: dict[str, Callable[[Options, Shape], Made]] = {
-    "conv": _convolution,
-    "deconv": _transposed,
-    "pool": _pool(maximum=True),
-    "maxpool": _pool(maximum=True),
-    "avgpool": _pool(maximum=False),
-    "gap": _global,
-    "dense": _dense,
-    "flatten": _flatten,
-    "bn": _norm,
-    "upsample": _upsample,
-    "relu": _keeping("relu", nn.ReLU),
-    "tanh": _keeping("tanh", nn.Tanh),
-    "sigmoid": _keeping("sigmoid", nn.Sigmoid),
-    "softmax": _keeping("softmax", lambda: nn.Softmax(1)),
-    "dropout": _keeping("dropout", nn.Dropout),
-    "lrn": _keeping("lrn", lambda: nn.LocalResponseNorm(5)),
-    "id": _keeping("id", nn.Identity),
+_PADDING = ("same", "valid", "pad")
+_POOL = ("kernel", "count", "stride", *_PADDING, "ceil")
+_CONVOLUTION = "kernel", "count", *_PADDING, "stride", "dilation", "groups"
+
+
+@dataclass(frozen=True)
+class Layer:
+    """How a layer is made, and which words it understands.
+
+    Args:
+        make: From its settings and the shape of its input.
+        takes: What it may be told; nothing else is passed over in silence.
+    """
+
+    make: Callable[[Options, Shape], Made]
+    takes: tuple[str, ...] = ()
+
+
+LAYERS = {
+    "conv": Layer(_convolution, (*_CONVOLUTION, "depthwise", "nobias")),
+    "deconv": Layer(_transposed, ("kernel", "count", "stride", "pad", "nobias")),
+    "pool": Layer(_pool(maximum=True), _POOL),
+    "maxpool": Layer(_pool(maximum=True), _POOL),
+    "avgpool": Layer(_pool(maximum=False), _POOL),
+    "gap": Layer(_global, ("count",)),
+    "dense": Layer(_dense, ("count", "nobias")),
+    "flatten": Layer(_flatten),
+    "bn": Layer(_norm),
+    "upsample": Layer(_upsample, ("count",)),
+    "relu": Layer(_keeping("relu", nn.ReLU)),
+    "tanh": Layer(_keeping("tanh", nn.Tanh)),
+    "sigmoid": Layer(_keeping("sigmoid", nn.Sigmoid)),
+    "softmax": Layer(_keeping("softmax", lambda: nn.Softmax(1))),
+    "dropout": Layer(_keeping("dropout", nn.Dropout)),
+    "lrn": Layer(_keeping("lrn", lambda: nn.LocalResponseNorm(5))),
+    "id": Layer(_keeping("id", nn.Identity)),
 }
+
+
+def make_layer(word: str, words: Sequence[str], shape: Shape) -> Made:
+    """Return what a layer's name and the words behind it mean.
+
+    Raises:
+        SettingError: A word is no setting, or none of this layer; lists those it takes.
+        GeometryError: The layer does not fit its input.
+    """
+    layer, options = LAYERS[word], read_options(words)
+    given = options.given()
+    if strange := [text for name, text in given.items() if name not in layer.takes]:
+        written = {"kernel": "5x5", "count": "32"}
+        known = ", ".join(written.get(name, name) for name in layer.takes)
+        what = f"{word} has no use for '{strange[0]}'"
+        fix = f"it takes: {known}" if known else "it stands alone"
+        raise SettingError(what, where="sketch", fix=fix)
+    pads = [given[name] for name in _PADDING if name in given]
+    if pads[1:]:
+        what = f"{' and '.join(pads)} exclude each other"
+        raise SettingError(what, where="sketch", fix="write one of them")
+    return layer.make(options, shape)

@@ -18,7 +18,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "data",
         metavar="PATH",
-        help="a folder, a CSV, IDX files, or a name: digits, fashion-mnist",
+        help="a folder, a CSV, IDX files, tar shards, an address, or a name: digits",
     )
     parser.add_argument(
         "--near",
@@ -103,12 +103,14 @@ def _doubted(found: Checked, options: argparse.Namespace) -> Checked:
 
 
 def _print(found: Checked, options: argparse.Namespace) -> None:
+    from rich.markup import escape
+
     from striate.cli.show import console
     from striate.report.terminal import show
     from striate.runs.check.page import told
 
     out = console()
-    out.print(f"[bold]{found.source.name}[/]  {_account(found)}")
+    out.print(f"[bold]{escape(found.source.name)}[/]  {_account(found)}")
     names = [f"{name} {sum(by.values()):,}" for name, by in found.classes]
     listed = ", ".join(names[:CLASSES_SHOWN])
     more = " …" if len(names) > CLASSES_SHOWN else ""

@@ -1,4 +1,4 @@
-"""Deal pictures into parts and write the split to a file that training re-uses."""
+"""Deal pictures into parts; --out writes a file that training re-uses."""
 
 from __future__ import annotations
 

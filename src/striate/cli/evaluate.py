@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from striate.core.errors import SettingError
 
 if TYPE_CHECKING:
-    from striate.data.sources.source import Skipped
     from striate.runs.run import Run
 
 # Of a detection; without one they would change nothing.
@@ -75,7 +73,7 @@ def _check(options: argparse.Namespace) -> None:
 
 
 def _score(found: Run, options: argparse.Namespace) -> int:
-    from striate.cli.show import print_score
+    from striate.cli.show import print_score, print_skipped
     from striate.runs.run import score_dict
 
     part, name, skipped = found.part_for(options.data, options.part)
@@ -85,12 +83,12 @@ def _score(found: Run, options: argparse.Namespace) -> int:
         print(json.dumps({**figures, "skipped": len(skipped)}))
     else:
         print_score(name, score)
-        _print_skipped(skipped)
+        print_skipped(skipped)
     return 1 if skipped else 0
 
 
 def _detect(found: Run, options: argparse.Namespace) -> int:
-    from striate.cli.show import console, wide_console
+    from striate.cli.show import console, print_skipped, wide_console
     from striate.report.terminal import show
     from striate.runs.detect.detect import detect
     from striate.runs.detect.question import Question
@@ -108,14 +106,6 @@ def _detect(found: Run, options: argparse.Namespace) -> int:
         print(json.dumps({**done.as_dict(), **more}))
     else:
         show(done.blocks, wide_console())
-        _print_skipped(done.skipped)
+        print_skipped(done.skipped)
         console().print(f"report  {folder / 'report.html'}", markup=False)
     return 1 if done.skipped else 0
-
-
-def _print_skipped(skipped: Sequence[Skipped]) -> None:
-    from striate.cli.show import console
-
-    for skip in skipped:
-        text = f"not used: {skip.path}: {skip.reason} ({skip.detail})"
-        console().print(text, style="yellow", markup=False)

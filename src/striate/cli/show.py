@@ -8,6 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.markup import escape
 
 from striate.core.files import read_json
 from striate.report.words import percent
@@ -63,8 +64,9 @@ def print_set(data: ImageData) -> None:
     out = console()
     parts = " · ".join(f"{name} {len(part):,}" for name, part in data.parts.items())
     parts += f" · spare {data.spare:,}" if data.spare else ""
-    out.print(f"[bold]{data.name}[/]  {data.preprocess.spec}  {parts}")
-    out.print(f"{data.num_classes} classes: {_listed(data.labels)}", style="dim")
+    out.print(f"[bold]{escape(data.name)}[/]  {data.preprocess.spec}  {parts}")
+    listed = f"{data.num_classes} classes: {_listed(data.labels)}"
+    out.print(listed, style="dim", markup=False)
     if data.quarantined:
         count = len(data.quarantined)
         text = f"{count:,} of {data.seen:,} files cannot be used, first:"
@@ -171,10 +173,11 @@ def print_answers(answers: Answers) -> None:
     rest = len(answers.predictions) - ANSWERS_SHOWN
     if rest > 0:
         out.print(f"… and {rest:,} more; --out FILE.csv keeps all", style="dim")
-    _print_skipped(answers.skipped)
+    print_skipped(answers.skipped)
 
 
-def _print_skipped(skipped: Sequence[Skipped]) -> None:
+def print_skipped(skipped: Sequence[Skipped]) -> None:
+    """Name every file that could not be used, and why."""
     for skip in skipped:
         text = f"not used: {skip.path}: {skip.reason} ({skip.detail})"
         console().print(text, style="yellow", markup=False)
@@ -186,7 +189,7 @@ def print_features(found: Features, path: Path) -> None:
     for name, shape in found.shapes.items():
         sides = "×".join(map(str, shape[1:])) or "a number"
         out.print(f"{name:<20} {shape[0]:,} rows of {sides}", markup=False)
-    _print_skipped(found.skipped)
+    print_skipped(found.skipped)
     out.print(
         f"written {path}, its rows' paths {path.with_suffix('.csv')}", markup=False
     )

@@ -97,14 +97,15 @@ def _summary(options: argparse.Namespace, target: str) -> Summary:
 def size_of(text: str | None) -> int | tuple[int, int] | None:
     """Read a side, or HEIGHTxWIDTH, from the command line."""
     from striate.core.errors import SettingError
+    from striate.core.units import sides_of
 
     if text is None:
         return None
-    parts = text.replace("×", "x").split("x")
-    if len(parts) > 2 or not all(part.isdecimal() for part in parts):
-        what = f"'{text}' is no picture size"
-        raise SettingError(what, where="--image-size", fix="write 224 or 224x320")
-    return int(parts[0]) if len(parts) == 1 else (int(parts[0]), int(parts[1]))
+    try:
+        return sides_of(text)
+    except ValueError:
+        what, fix = f"'{text}' is no picture size", "write 224 or 224x320"
+        raise SettingError(what, where="--image-size", fix=fix) from None
 
 
 def _data(

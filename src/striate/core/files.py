@@ -125,8 +125,7 @@ def write_csv(
     sheet = io.StringIO(newline="")
     writer = csv.writer(sheet, lineterminator="\n")
     quoting = csv.writer(sheet, lineterminator="\n", quoting=csv.QUOTE_ALL)
-    writer.writerow(columns)
-    for row in rows:
+    for row in (columns, *rows):
         # Python's writer leaves a carriage return bare, and its reader breaks on it.
         bare = any(isinstance(cell, str) and "\r" in cell for cell in row)
         (quoting if bare else writer).writerow(row)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import field, fields
 from typing import TYPE_CHECKING, Any
@@ -66,4 +67,7 @@ def _check(name: str, value: Any, rules: Mapping[str, Any]) -> None:
         raise SettingError(what, where=flag(name))
     if "below" in rules and not value < rules["below"]:
         what = f"{name} must be below {rules['below']}, got {value}"
+        raise SettingError(what, where=flag(name))
+    if isinstance(value, float) and not math.isfinite(value):
+        what = f"{name} must be finite, got {value}"
         raise SettingError(what, where=flag(name))

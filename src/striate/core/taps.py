@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -37,39 +38,56 @@ def untouched(model: nn.Module) -> Iterator[nn.Module]:
         >>> model.training
         True
     """
-    modes = {module: module.training for module in model.modules()}
-    kept = [buffer for buffer in model.buffers() if not is_lazy(buffer)]
-    buffers = [(buffer, buffer.detach().clone()) for buffer in kept]
+    modes = [(module, module.training) for module in model.modules()]
+    kept = [_kept(module) for module, _ in modes if module._buffers]
     with _same_chance():
         try:
-            if any(modes.values()):  # setting what is set takes 7 µs a module
+            if any(mode for _, mode in modes):  # setting what is set takes 7 µs each
                 model.eval()
             yield model
         finally:
-            for module, mode in modes.items():
+            for module, mode in modes:
                 if module.training is not mode:
                     module.training = mode
-            _put_back(buffers)
+            _put_back(kept)
 
 
 @contextmanager
 def _same_chance() -> Iterator[None]:
     """Give back the random states of torch, NumPy and Python as found."""
-    state = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(devices=[]):
-        try:
-            yield
-        finally:
-            random.setstate(state[0])
-            np.random.set_state(state[1])
+    state = random.getstate(), np.random.get_state(legacy=False), torch.get_rng_state()
+    try:
+        yield
+    finally:
+        random.setstate(state[0])
+        np.random.set_state(state[1])
+        torch.set_rng_state(state[2])
 
 
-def _put_back(buffers: Sequence[tuple[Tensor, Tensor]]) -> None:
-    """Undo what a network wrote into its buffers even in evaluation mode."""
+# A module's table of buffers, what stood in it, and copies of what can be copied.
+# (`model.buffers()` makes a name for each, which takes longer than the copies.)
+_Table = dict[str, Tensor | None]
+_Kept = tuple[_Table, _Table, dict[str, Tensor]]
+
+
+def _kept(module: nn.Module) -> _Kept:
+    before = dict(module._buffers)
+    real = {n: one for n, one in before.items() if one is not None and not is_lazy(one)}
+    return module._buffers, before, {n: one.detach().clone() for n, one in real.items()}
+
+
+def _put_back(kept: Sequence[_Kept]) -> None:
+    """Undo what a network wrote or put into its buffers even in evaluation mode."""
     with torch.no_grad():
-        for buffer, before in buffers:
-            if not torch.equal(buffer, before):
-                buffer.copy_(before)
+        for table, before, copies in kept:
+            if list(map(id, table.values())) != list(map(id, before.values())):
+                table.clear()
+                table.update(before)
+            for name, copy in copies.items():
+                buffer = before[name]
+                assert buffer is not None  # noqa: S101 - only real ones are copied
+                if not torch.equal(buffer, copy):
+                    buffer.copy_(copy)
 
 
 @contextmanager
@@ -174,7 +192,9 @@ def leaves(model: nn.Module) -> list[str]:
 
 
 @contextmanager
-def followed(model: nn.Module, enter: Enter, leave: Leave) -> Iterator[None]:
+def followed(
+    model: nn.Module, *, enter: Enter | None = None, leave: Leave | None = None
+) -> Iterator[None]:
     """Tell when each module of a model begins, with its inputs, and ends.
 
     The model itself is given no hooks; torch's global ones are used and taken away.
@@ -183,7 +203,7 @@ def followed(model: nn.Module, enter: Enter, leave: Leave) -> Iterator[None]:
         >>> model = nn.Sequential(nn.ReLU())
         >>> began = lambda name, module, inputs: print("begins", name or "(model)")
         >>> ended = lambda name, module, output: print("ends", name or "(model)")
-        >>> with followed(model, began, ended):
+        >>> with followed(model, enter=began, leave=ended):
         ...     _ = model(torch.zeros(1))
         begins (model)
         begins 0
@@ -192,21 +212,21 @@ def followed(model: nn.Module, enter: Enter, leave: Leave) -> Iterator[None]:
     """
     names = {module: name for name, module in model.named_modules()}
 
-    def before(module: nn.Module, inputs: object) -> None:
-        if module in names:
-            enter(names[module], module, inputs)
+    def tell(listener: Enter | Leave, module: nn.Module, handed: object) -> None:
+        name = names.get(module)
+        if name is not None:
+            listener(name, module, handed)
 
-    def after(module: nn.Module, inputs: object, output: object) -> None:
-        if module in names:
-            leave(names[module], module, output)
-
-    first = register_module_forward_pre_hook(before)
-    last = register_module_forward_hook(after)
-    try:
+    with ExitStack() as stack:
+        if enter:
+            begun = register_module_forward_pre_hook(partial(tell, enter))
+            stack.callback(begun.remove)
+        if leave:
+            ended = register_module_forward_hook(
+                lambda module, inputs, output: tell(leave, module, output)
+            )
+            stack.callback(ended.remove)
         yield
-    finally:
-        first.remove()
-        last.remove()
 
 
 @contextmanager

@@ -22,7 +22,8 @@ class ImageData:
     `seen` files are used, spare (training pictures beyond the fraction), quarantined
     (should have worked and did not) or ignored (by rule no pictures of the set); the
     four always add up. `origin` is where they can be read again: a name or an absolute
-    path, empty for pictures from memory. `deal` says how they were split.
+    path, empty for pictures from memory. `deal` says how they were split; `measured`,
+    that mean and deviation are those of the training part.
     """
 
     name: str
@@ -37,6 +38,7 @@ class ImageData:
     notes: tuple[str, ...] = ()
     deal: Deal = field(default_factory=Deal, repr=False)
     earlier: str = ""
+    measured: bool = False
 
     @property
     def num_classes(self) -> int:
@@ -77,10 +79,13 @@ class ImageData:
         had = [i for i, row in enumerate(self.rows) if row.part == "train"]
         stays = [n for n, i in enumerate(had) if rows[i].part == "train"]
         train = self.part("train").take(stays)
-        mean, std = statistics(train.pixels)
+        preprocess = self.preprocess
+        if self.measured:
+            mean, std = statistics(train.pixels)
+            preprocess = replace(preprocess, mean=mean, std=std)
         return replace(
             self,
-            preprocess=replace(self.preprocess, mean=mean, std=std),
+            preprocess=preprocess,
             parts={**self.parts, "train": train},
             rows=tuple(rows),
             deal=deal,

@@ -210,7 +210,8 @@ def _split_up(
         name: _part(found, kept, rows, labels, name, workers)
         for name in part_order({row.part for row in rows})
     }
-    if not preprocess.mean:
+    measured = not preprocess.mean
+    if measured:
         means, stds = statistics(parts["train"].pixels)
         preprocess = replace(preprocess, mean=means, std=stds)
     return ImageData(
@@ -226,6 +227,7 @@ def _split_up(
         notes=assigned.notes,
         deal=deal,
         earlier=str(earlier.origin.resolve()) if earlier else "",
+        measured=measured,
     )
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
+from striate.core.processors import processors
 from striate.data.picture.decode import Header, read_header, unwarned
 from striate.data.picture.identity import file_hash
 from striate.data.picture.reading import UndecodableError
@@ -181,12 +181,16 @@ def stream(
 
     # Decoders release the interpreter lock, so threads are enough. Spans keep the cost
     # of handing over small; the queue bounds how many decoded pictures wait.
-    workers = os.cpu_count() or 1
+    workers = processors()
     waiting: deque[Future[list[T | Skipped]]] = deque()
     with unwarned(), ThreadPoolExecutor(workers) as pool:
         try:
-            for start in range(0, len(index), SPAN):
-                waiting.append(pool.submit(several, index[start : start + SPAN]))
+            start = 0
+            while start < len(index):
+                # Short spans in the end: no thread is left with the last long one.
+                span = max(1, min(SPAN, (len(index) - start) // (4 * workers)))
+                waiting.append(pool.submit(several, index[start : start + span]))
+                start += span
                 if len(waiting) > 2 * workers:
                     yield from waiting.popleft().result()
             while waiting:

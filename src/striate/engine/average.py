@@ -55,8 +55,11 @@ class Average:
         kept = min(self._decay, (1 + k) / (10 + k))
         mine, theirs = [], []
         own = self.model.state_dict(keep_vars=True)
-        moving = _moving(self._learning)
+        moving, met = _moving(self._learning), set()
         for name, tensor in self._learning.state_dict(keep_vars=True).items():
+            if id(own[name]) in met:
+                continue  # a shared tensor has several names, and moves once a step
+            met.add(id(own[name]))
             if id(tensor) in moving and tensor.is_floating_point():
                 mine.append(own[name])
                 theirs.append(tensor)

@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 
 from striate.core.errors import WeightsError
 from striate.core.files import write_bytes
+from striate.core.kinds import misfit
 
 LISTED = 5  # differences named before "and n more"
 
@@ -72,7 +73,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
     """Load weights into a network of the same layout, or change nothing.
 
     Raises:
-        WeightsError: Names or shapes differ; lists the first differences.
+        WeightsError: Names, shapes or kinds differ; lists the first differences.
     """
     put_weights(model, read_weights(path), path)
 
@@ -81,7 +82,7 @@ def put_weights(model: nn.Module, tensors: dict[str, Tensor], where: Path) -> No
     """Put named tensors into a network of the same layout, or change nothing.
 
     Raises:
-        WeightsError: Names or shapes differ; lists the first differences.
+        WeightsError: Names, shapes or kinds differ; lists the first differences.
     """
     problems = differences(model.state_dict(), tensors)
     if problems:
@@ -107,6 +108,8 @@ def differences(wanted: dict[str, Tensor], found: dict[str, Tensor]) -> list[str
         elif tensor.shape != wanted[name].shape:
             got, want = _shape(tensor), _shape(wanted[name])
             problems.append(f"{name}: shape {got}, the network has {want}")
+        elif kind := misfit(tensor.dtype, wanted[name].dtype):
+            problems.append(f"{name}: {kind}")
         elif not torch.isfinite(tensor).all():
             problems.append(f"{name}: holds NaN or infinite values")
     return problems

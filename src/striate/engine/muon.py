@@ -69,7 +69,9 @@ class Muon(Optimizer):
     def __init__(
         self, groups: list[dict[str, Any]], lr: float, momentum: float
     ) -> None:
-        super().__init__(groups, {"lr": lr, "momentum": momentum, "orthogonal": False})
+        # By `fused` torch knows that a step that is loaded belongs on the device too.
+        more = {"momentum": momentum, "orthogonal": False, "fused": True}
+        super().__init__(groups, {"lr": lr, **more})
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
@@ -94,7 +96,9 @@ class Muon(Optimizer):
     def _adamw(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
         for p in parameters:
             if not self.state[p]:
-                self.state[p]["step"] = torch.zeros((), dtype=torch.float32)
+                # Beside the parameter, as torch's AdamW has it: fused kernels read it.
+                step = torch.zeros((), dtype=torch.float32, device=p.device)
+                self.state[p]["step"] = step
                 self.state[p]["exp_avg"] = torch.zeros_like(p)
                 self.state[p]["exp_avg_sq"] = torch.zeros_like(p)
         states = [self.state[p] for p in parameters]
@@ -107,7 +111,7 @@ class Muon(Optimizer):
             [s["exp_avg_sq"] for s in states],
             [],
             [s["step"] for s in states],
-            fused=True,
+            fused=group["fused"],
             amsgrad=False,
             beta1=group["momentum"],
             beta2=BETA2,

@@ -64,7 +64,7 @@ def first_bad_layer(model: nn.Module, x: Tensor) -> tuple[str, tuple[int, ...]]:
             if bad:
                 found.append((name or type(module).__name__, _bad_rows(bad[0], len(x))))
 
-    with torch.no_grad(), followed(model, lambda *_: None, leave):
+    with torch.no_grad(), followed(model, leave=leave):
         model(x)
     return found[0] if found else ("", ())
 
@@ -80,7 +80,7 @@ def first_bad_gradient(model: nn.Module, x: Tensor) -> str:
     def enter(name: str, module: nn.Module, inputs: object) -> None:
         order[name] = len(order)
 
-    with torch.no_grad(), followed(model, enter, lambda *_: None):
+    with torch.no_grad(), followed(model, enter=enter):
         model(x)
     bad = [
         name

@@ -47,6 +47,7 @@ def range_test(
     *,
     seed: int = 0,
     steps: int = STEPS,
+    pieces: int = 1,
 ) -> list[Tried]:
     """Learn with rates from 10⁻⁵ to 10, each step's a little higher; say what came.
 
@@ -60,13 +61,14 @@ def range_test(
         cost_of: What the run pays.
         seed: Of the run.
         steps: At most; it ends early where the cost is 1.5 times the first.
+        pieces: Of each step, as the run takes it; see `train_step`.
     """
     learning = copy.deepcopy(model).train()
     optimizer = make(learning)
     tried: list[Tried] = []
     mean = weight = 0.0
     with chance_kept():
-        learn = Learner(learning, optimizer, cost_of, seed)
+        learn = Learner(learning, optimizer, cost_of, seed, pieces=pieces)
         for step, (x, y) in enumerate(islice(_endless(batches), steps)):
             lr = LOWEST * (HIGHEST / LOWEST) ** (step / (steps - 1))
             set_rate(optimizer, lr)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from striate.core.taps import leaves, tapped, untouched
+from striate.look.capture import forward
 from striate.look.raster import amounts, enlarge, tile
 
 SHOWN = 32  # channels drawn of a layer
@@ -38,7 +39,7 @@ def feature_maps(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
             maps[name] = output[0].detach().float().cpu().clone()
 
     with untouched(model), tapped(model, leaves(model), note), torch.inference_mode():
-        model(x)
+        forward(model, x)
     return maps
 
 
@@ -46,7 +47,7 @@ def map_sheet(maps: Tensor, columns: int = 16) -> np.ndarray:
     """Draw a layer's first channels side by side, each from its least to its most."""
     if max(maps.shape[1:]) > LARGEST:
         ratio = LARGEST / max(maps.shape[1:])
-        rows, columns = (max(1, round(side * ratio)) for side in maps.shape[1:])
-        maps = F.adaptive_avg_pool2d(maps, (rows, columns))
+        height, width = (max(1, round(side * ratio)) for side in maps.shape[1:])
+        maps = F.adaptive_avg_pool2d(maps, (height, width))
     planes = [enlarge(amounts(plane), DRAWN) for plane in maps[:SHOWN].numpy()]
     return tile(planes, columns)

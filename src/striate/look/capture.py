@@ -91,14 +91,24 @@ def run_to(model: nn.Module, x: Tensor, calls: Sequence[str]) -> dict[str, Tenso
 
 
 def forward(model: nn.Module, x: Tensor) -> object:
-    """Run a network; say what it was given where it refuses.
+    """Run a network on a copy, as its first layer may work in place.
 
     Raises:
         GeometryError: The picture does not go through.
 
     Example:
-        >>> forward(nn.ReLU(), torch.tensor([-1.0, 2.0]))
-        tensor([0., 2.])
+        >>> x = torch.tensor([-1.0, 2.0])
+        >>> forward(nn.ReLU(inplace=True), x), x
+        (tensor([0., 2.]), tensor([-1.,  2.]))
+    """
+    return run(model, x.clone())
+
+
+def run(model: nn.Module, x: Tensor) -> object:
+    """Run a network; say what it was given where it refuses.
+
+    Raises:
+        GeometryError: The picture does not go through.
     """
     try:
         return model(x)

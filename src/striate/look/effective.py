@@ -7,8 +7,8 @@ effective receptive field in deep convolutional neural networks", section 2).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,6 +60,7 @@ def effective_fields(
 
     Raises:
         UnknownNameError: No layer has this name; lists the nearest.
+        GeometryError: The network refuses the pictures.
 
     Example:
         >>> model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Conv2d(2, 2, 3))
@@ -67,7 +68,6 @@ def effective_fields(
         >>> found["0"].height <= 3, found["1"].height <= 5
         (True, True)
     """
-    picture = x.detach().clone().requires_grad_()
     units: dict[str, tuple[tuple[int, int], Tensor]] = {}
 
     def note(name: str, output: Tensor) -> None:
@@ -77,12 +77,13 @@ def effective_fields(
             here = output[:, :, unit[0], unit[1]].clone()
             units[name] = unit, (here * _signs(here)).sum()
 
-    with untouched(model), tapped(model, names, note), torch.enable_grad():
-        model(picture)
-    return {
-        name: _field(unit, _derivative(value, picture))
-        for name, (unit, value) in units.items()
-    }
+    with _differentiable(model, x) as given:
+        with tapped(model, names, note):
+            forward(model, given)
+        return {
+            name: _field(unit, _derivative(value, given))
+            for name, (unit, value) in units.items()
+        }
 
 
 def unit_field(
@@ -101,6 +102,7 @@ def unit_field(
 
     Raises:
         SettingError: The map has no such unit.
+        GeometryError: The network refuses the pictures.
 
     Example:
         >>> model = nn.Sequential(nn.Conv2d(1, 1, 3))
@@ -118,11 +120,24 @@ def unit_field(
             kept.append(output[:, unit[0], unit[1], unit[2]].sum())
             raise Enough
 
-    with untouched(model), torch.inference_mode(False), torch.enable_grad():
-        given = x.detach().clone().requires_grad_()
+    with _differentiable(model, x) as given:
         with visited(model, [module_of(call)], take), suppress(Enough):
-            forward(model, given.clone())
+            forward(model, given)
         return _field(unit[1:], _derivative(kept[0], given))
+
+
+@contextmanager
+def _differentiable(model: nn.Module, x: Tensor) -> Iterator[Tensor]:
+    """Lend a model; yield pictures to differentiate by, whatever mode the caller is in.
+
+    The network is to be given a copy of them: its first layer may work in place.
+
+    Raises:
+        GeometryError: They are no batch of pictures.
+    """
+    check_batch(x)
+    with untouched(model), torch.inference_mode(False), torch.enable_grad():
+        yield x.detach().clone().requires_grad_()
 
 
 def _signs(values: Tensor) -> Tensor:

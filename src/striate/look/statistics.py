@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import sqrt
 from weakref import ref
 
@@ -70,7 +70,7 @@ def activation_statistics(
     check_batch(x)
     watched = set(leaves(model)) if names is None else _modules(model, names)
     calls: Counter[str] = Counter()
-    found: list[Activations] = []
+    found: list[tuple[str, str, _Reading]] = []
     handed_on = _HandedOn()
 
     def measure(name: str, module: nn.Module, output: object) -> None:
@@ -78,73 +78,96 @@ def activation_statistics(
             return
         calls[name] += 1
         if isinstance(output, Tensor) and output.is_floating_point() and output.numel():
-            call, kind = call_name(name, calls[name]), type(module).__name__
             known = handed_on.get(output)
             if known is None:
-                known = _measured(call, kind, output.detach())
+                known = _read(output.detach())
                 handed_on.put(output, known)
-            found.append(replace(known, name=call, kind=kind))
+            call, kind = call_name(name, calls[name]), type(module).__name__
+            found.append((call, kind, known))
 
-    with untouched(model), followed(model, _nothing, measure), torch.no_grad():
+    with untouched(model), followed(model, leave=measure), torch.no_grad():
         forward(model, x)
-    return found
+    return [reading.told(call, kind) for call, kind, reading in found]
 
 
 def _modules(model: nn.Module, names: Sequence[str]) -> set[str]:
     return {module_of(call) for call in chosen(model, names)}
 
 
-def _nothing(name: str, module: nn.Module, inputs: object) -> None:
-    """Measure nothing where a call begins."""
+@dataclass(frozen=True)
+class _Reading:
+    """What was read of an output while it was at hand; the arithmetic waits.
+
+    Between two layers every line of Python is slow: their numbers have thrown it out of
+    the processor's cache.
+
+    Args:
+        shape: Of the whole output.
+        sums: Of each picture's channels, piece by piece.
+        square: Sum of squares.
+        low: The least.
+        high: The most.
+        nonzero: How many are not zero; meaningless below zero.
+    """
+
+    shape: torch.Size
+    sums: list[Tensor]
+    square: float
+    low: float
+    high: float
+    nonzero: int
+
+    def told(self, call: str, kind: str) -> Activations:
+        """Return the statistics under the name of a call."""
+        sums = torch.cat(self.sums)
+        count = self.shape.numel()
+        mean = sums.sum(dtype=torch.float64).item() / count
+        unsigned = self.low >= 0
+        return Activations(
+            name=call,
+            kind=kind,
+            shape=tuple(self.shape[1:]),
+            mean=mean,
+            deviation=sqrt(max(self.square / count - mean * mean, 0.0)),
+            low=self.low,
+            high=self.high,
+            zero=1 - self.nonzero / count if unsigned else None,
+            silent=_silent(sums, self.shape) if unsigned else None,
+        )
 
 
 class _HandedOn:
-    """What was measured of tensors that still live, for layers that hand them on."""
+    """What was read of tensors that still live, for layers that hand them on."""
 
     def __init__(self) -> None:
-        self._known: dict[int, tuple[ref[Tensor], int, Activations]] = {}
+        self._known: dict[int, tuple[ref[Tensor], int, _Reading]] = {}
 
-    def get(self, tensor: Tensor) -> Activations | None:
-        """Return what was measured, if nothing was written since."""
+    def get(self, tensor: Tensor) -> _Reading | None:
+        """Return what was read, if nothing was written since."""
         held, version, found = self._known.get(id(tensor), (None, -1, None))
         same = held is not None and held() is tensor and version == tensor._version
         return found if same else None
 
-    def put(self, tensor: Tensor, found: Activations) -> None:
+    def put(self, tensor: Tensor, found: _Reading) -> None:
         """Remember it without keeping the tensor."""
         self._known[id(tensor)] = ref(tensor), tensor._version, found
 
 
-def _measured(call: str, kind: str, output: Tensor) -> Activations:
+def _read(output: Tensor) -> _Reading:
     planes = _planes(output)
-    square = 0.0
-    nonzero, low, high = 0, float("inf"), -float("inf")
     step = max(1, _CHUNK // planes.shape[1])
-    size = min(step, len(planes)) * planes.shape[1]
-    marks = planes.new_empty(size, dtype=torch.bool)
-    sums = []
+    marks = planes.new_empty(planes[:step].numel(), dtype=torch.bool)
+    sums, square, nonzero = [], 0.0, 0
+    low, high = float("inf"), -float("inf")
     for chunk in torch.split(planes, step):
         sums.append(chunk.sum(1))
         flat = chunk.view(-1)
         square += torch.dot(flat, flat).item()
-        least, most = (extreme.item() for extreme in flat.aminmax())
-        low, high = min(low, least), max(high, most)
+        least, most = flat.aminmax()
+        low, high = min(low, least.item()), max(high, most.item())
         if low >= 0:
             nonzero += _nonzero(flat, marks[: len(flat)])
-    count = planes.numel()
-    plane_sums = torch.cat(sums)
-    mean = plane_sums.sum(dtype=torch.float64).item() / count
-    return Activations(
-        name=call,
-        kind=kind,
-        shape=tuple(output.shape[1:]),
-        mean=mean,
-        deviation=sqrt(max(square / count - mean * mean, 0.0)),
-        low=low,
-        high=high,
-        zero=1 - nonzero / count if low >= 0 else None,
-        silent=_silent(plane_sums, output) if low >= 0 else None,
-    )
+    return _Reading(output.shape, sums, square, low, high, nonzero)
 
 
 def _planes(output: Tensor) -> Tensor:
@@ -162,7 +185,7 @@ def _nonzero(flat: Tensor, marks: Tensor) -> int:
     return int(marks.sum())
 
 
-def _silent(sums: Tensor, output: Tensor) -> int | None:
-    if output.ndim < 2:
+def _silent(sums: Tensor, shape: torch.Size) -> int | None:
+    if len(shape) < 2:
         return None
-    return int((sums.view(output.shape[:2]).sum(0) == 0).sum())
+    return int((sums.view(shape[:2]).sum(0) == 0).sum())

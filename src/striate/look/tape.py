@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from striate.core.errors import GeometryError
 from striate.core.taps import call_name, followed, untouched
 from striate.core.units import size_text
-from striate.look.capture import check_batch, forward
+from striate.look.capture import check_batch, run
 
 MOST = 2 * 10**9  # bytes of numbers on a tape
 
@@ -126,8 +126,8 @@ def record(model: nn.Module, x: Tensor) -> Tape:
         x = x.detach().clone()
         recorder = _Recorder(x)
         try:
-            with followed(model, recorder.enter, recorder.leave), recorder:
-                output = forward(model, x)
+            with followed(model, enter=recorder.enter, leave=recorder.leave), recorder:
+                output = run(model, x)
         except _Full:
             size = "×".join(map(str, x.shape))
             what = f"the numbers of a {size} batch take more than {size_text(MOST)}"

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from striate.core.errors import WeightsError
 from striate.core.files import hash_file
+from striate.core.kinds import misfit
 from striate.models.adapt import adapted, first_kernel
 from striate.models.naming import Naming, choose
 from striate.models.published import by_hash
@@ -31,7 +32,7 @@ def load_pretrained(
 
     Our own names and torchvision's are understood, timm's in its networks. Where the
     network's pictures have other channels, the first convolution is adapted
-    (`models.adapt`).
+    (`models.adapt`). Floating-point numbers of another width become the network's.
 
     Args:
         model: A network of the catalogue.
@@ -170,9 +171,8 @@ def _difference(name: str, state: State, wanted: Tensor) -> str:
     found = state[name]
     if found.shape != wanted.shape:
         return f"{name} is {_sides(found)}, the network's is {_sides(wanted)}"
-    if found.dtype.is_floating_point != wanted.dtype.is_floating_point:
-        return f"{name} holds {found.dtype}, the network {wanted.dtype}"
-    return ""
+    kind = misfit(found.dtype, wanted.dtype, convert=True)
+    return f"{name} {kind}" if kind else ""
 
 
 def _sides(value: Tensor) -> str:
@@ -181,6 +181,8 @@ def _sides(value: Tensor) -> str:
 
 def _check_values(state: State, path: Path) -> None:
     for name, value in state.items():
-        if not bool((value.abs() <= LARGEST).all()):
+        if not value.is_floating_point():
+            continue  # a wrong kind is told with the other differences
+        if not bool((value.float().abs() <= LARGEST).all()):
             what = f"{name} holds NaN, infinite or absurdly large numbers"
             raise WeightsError(f"{what}; nothing was loaded", where=path)

@@ -22,6 +22,7 @@ from striate.engine.cost import softmax_cost
 from striate.engine.learner import Learner
 from striate.engine.range_test import Tried, best_rate, range_test
 from striate.engine.ranks.ranks import Ranks
+from striate.engine.step import possible_pieces
 from striate.report.plots import save_curve
 from striate.runs import folder as names
 from striate.runs.recipe import AUTO, DEFAULT_LR, Recipe
@@ -117,6 +118,7 @@ def _with_rate(found: Decided, model: nn.Module, data: ImageData) -> Decided:
         batches_of("train", data, recipe, device),
         softmax_cost(recipe.label_smoothing, cost_of_classes(data, recipe, device)),
         seed=recipe.seed,
+        pieces=recipe.accumulate,
     )
     lr = best_rate(tried)
     note = f"learning rate by range test: {lr:g} (plots/lr_range.png)" if lr else ""
@@ -135,7 +137,9 @@ def _batch_size(recipe: Recipe, model: nn.Module, data: ImageData) -> tuple[int,
     size = 1 << (most.bit_length() - 1)
     free = _free_bytes(device)
     while True:
-        need = _predicted(model, data, size)
+        # Pieces run one after the other: the largest decides.
+        pieces = possible_pieces(size, recipe.accumulate)
+        need = _predicted(model, data, -(-size // pieces))
         small = free is None or need is None or need <= MEMORY_SHARE * free
         if small and _goes(replace(recipe, batch_size=size), model, data, device):
             break
@@ -174,7 +178,8 @@ def _goes(
     copied = copy.deepcopy(model).train()
     recipe = replace(recipe, lr=DEFAULT_LR[recipe.optimizer])
     cost = softmax_cost(recipe.label_smoothing, cost_of_classes(data, recipe, device))
-    learn = Learner(copied, optimizer_of(copied, recipe), cost, recipe.seed)
+    optimizer, pieces = optimizer_of(copied, recipe), recipe.accumulate
+    learn = Learner(copied, optimizer, cost, recipe.seed, pieces=pieces)
     batches = batches_of("train", data, recipe, device)
     try:
         # Numbers that are none are the run's to tell, with all that it can say.

@@ -31,6 +31,7 @@ WEIGHTS = "weights"
 BEST = "weights/best.safetensors"
 FIRST_LAYER = "weights/first_layer_initial.safetensors"
 PLOTS = "plots"
+CONFUSION = "confusion.png"  # in it
 EXPLAINED = "explain.json"
 DETECTED = "detection.json"
 TENSORBOARD = "tensorboard"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -98,10 +98,13 @@ def data_hash(data: ImageData) -> str:
     return hash_rows((r.path, r.label, r.part, r.content) for r in data.rows)
 
 
-def update_manifest(folder: Path, **changes: Any) -> None:
-    """Merge values into a run's manifest, atomically."""
+def update_manifest(
+    folder: Path, *, without: Collection[str] = (), **changes: Any
+) -> None:
+    """Merge values into a run's manifest, atomically; take those of `without` away."""
     path = folder / MANIFEST
-    write_json(path, {**read_json(path), **changes})
+    kept = {k: v for k, v in read_json(path).items() if k not in without}
+    write_json(path, {**kept, **changes})
 
 
 def now() -> str:

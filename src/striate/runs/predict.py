@@ -19,9 +19,7 @@ from striate.data.picture.preprocess import file_to_input, normalise
 from striate.data.picture.reading import UndecodableError, read_file
 from striate.data.sources.source import Skipped
 from striate.engine.views import VIEWS
-from striate.runs.run import Run
-
-BATCH = 256
+from striate.runs.run import Run, judged_at_once
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,11 +62,12 @@ def predict(run: Run, inputs: Sequence[str | Path]) -> Answers:
     paths = [path for item in inputs for path in expand(item)]
     device = devices.choose(run.recipe.device)
     model, view = run.model.to(device), VIEWS[run.recipe.test_view]
+    size = judged_at_once(run.preprocess.height, run.preprocess.width)
     predictions: list[Prediction] = []
     skipped: list[Skipped] = []
     with untouched(model), torch.inference_mode():
-        for start in range(0, len(paths), BATCH):
-            kept, batch = _read(paths[start : start + BATCH], run, skipped)
+        for start in range(0, len(paths), size):
+            kept, batch = _read(paths[start : start + size], run, skipped)
             if not kept:
                 continue
             x = normalise(batch.to(device), run.preprocess)

@@ -48,7 +48,7 @@ PRESETS.add("fashion-wide")(
 
 PRESETS.add("fashion-large")(
     Preset(
-        claim="test accuracy 94.68 % in 50 minutes of processor, one seed",
+        claim="test accuracy 94.46 ± 0.23 % (n = 3) in 33 minutes on one thread",
         settings=_SWIFTLY
         | {"model": "swift_large", "epochs": 36, "shift": 0.036, "erase": 0.25},
     )

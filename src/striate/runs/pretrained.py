@@ -181,7 +181,7 @@ def as_weights_want(data: ImageData, recipe: Recipe) -> ImageData:
         return data
     mean, std = fitted(own, data.in_chans)
     preprocess = replace(data.preprocess, mean=mean, std=std)
-    return replace(data, preprocess=preprocess)
+    return replace(data, preprocess=preprocess, measured=False)
 
 
 def _own(recipe: Recipe) -> Preprocess | None:

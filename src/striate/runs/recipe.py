@@ -15,6 +15,7 @@ from striate.core.registry import unknown
 from striate.core.settings import check, flag
 from striate.core.settings import setting as _setting
 from striate.core.spec import JPEGS, NORMALISATIONS, RESIZES, WHITE
+from striate.core.units import sides_of
 from striate.data.augment.augment import PRESETS as AUGMENTS
 from striate.data.augment.augment import RANGES, Augment, augmentation
 from striate.data.split.place import Deal
@@ -364,8 +365,8 @@ def _patterns(value: Any) -> tuple[str, ...]:
 
 
 def _size(value: Any) -> int | tuple[int, int]:
-    if isinstance(value, str) and "x" in value.lower():
-        value = value.lower().split("x")
+    if isinstance(value, str):
+        return sides_of(value)
     if isinstance(value, list | tuple):
         height, width = value
         return _exactly(int, height), _exactly(int, width)

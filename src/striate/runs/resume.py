@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from ast import literal_eval
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from torch import nn
 
 from striate.core import device as devices
 from striate.core.errors import RunError, SettingError
-from striate.core.files import read_json, write_text
+from striate.core.files import read_json, storage_errors, write_text
 from striate.core.folders import sweep
 from striate.data.augment.windows import margin_for
 from striate.data.image_data import ImageData
@@ -63,6 +64,11 @@ from striate.runs.train import run_in
 
 # Where files and folders are written beside others, and a kill leaves half ones.
 PLACES = (".", names.WEIGHTS, f"{names.WEIGHTS}/{LAST}", names.PLOTS)
+# What a manifest says of how a run ended, and of the weights it ended with.
+OF_THE_END = (
+    *("reason", "finished", "seconds", "epochs", "images_per_second"),
+    *("speed", "best_epoch", "weights"),
+)
 # Weights, optimiser or position would no longer belong to these.
 FIXED = tuple(
     name
@@ -124,7 +130,8 @@ def resume(
         quiet: Show no progress.
         tensorboard: Write event files too, as `train` does.
         settings: Changes to the run's own, such as `epochs=20`; they are written to
-            `args.yaml`, and make the run inexact if a result depends on them.
+            `args.yaml`, and make the run inexact if a result depends on them. They
+            are refused where they do not make a finished run longer.
 
     Raises:
         StriateError: There is nothing to go on from, or the data, the settings or the
@@ -166,11 +173,13 @@ def go_on(
         sealed, flaws = Vault(run.path / names.WEIGHTS / LAST).newest()
         check_together(recipe, met)
         if sealed is None:
-            _check_unlearnt(run.path, flaws)
+            _check_unlearnt(run, flaws)
             how = begun, quiet, tensorboard, met
             return _from_the_start(run, recipe, model, data, *how)
+        _check_fixed(recipe, sealed, run.path)
         at, marks = state_of(sealed)
         if run.manifest["status"] == "done" and _finished(at, recipe):
+            _check_idle(old, recipe, settings, at, run.path)
             begun(Resumed(folder=run.path, recipe=recipe, data=None, at=at))
             return run
         if data is None:
@@ -189,6 +198,18 @@ def go_on(
             begun(resumed)
         where = run.path, network, run.data, recipe, quiet
         return run_in(*where, sealed, inexact, tensorboard, met)
+
+
+def _check_idle(
+    old: Recipe, new: Recipe, settings: Mapping[str, Any], at: Position, folder: Path
+) -> None:
+    """Refuse changes to a finished run that do not make it longer."""
+    if new == old.resolved():
+        return
+    given = ", ".join(f"--{name.replace('_', '-')}" for name in settings)
+    what = f"the run is finished after {at.epoch} epochs; {given} would do nothing"
+    fix = f"add --epochs N with N above {at.epoch} (or a longer --patience)"
+    raise SettingError(what, where=folder, fix=f"{fix}, or leave it out")
 
 
 def _check_learnt_by_steps(run: Run) -> None:
@@ -229,17 +250,48 @@ def _changed(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
     return new
 
 
+def _check_fixed(recipe: Recipe, sealed: Sealed, folder: Path) -> None:
+    """Refuse an `args.yaml` that was edited into another run than the checkpoint's."""
+    before, settings = sealed.facts["circumstances"], recipe.as_dict()
+    for name in FIXED:
+        # Older versions sealed fewer settings; where the pictures lie is none of them.
+        if name in before and not _same(before[name], settings[name]):
+            was, is_ = before[name], settings[name]
+            what = f"{name} was {was} and cannot become {is_} in the same run"
+            fix = "put it back as it was, or train anew without --resume"
+            raise SettingError(what, where=f"{folder / names.ARGS}, {name}", fix=fix)
+
+
+def _same(sealed: str, value: Any) -> bool:
+    """Say whether a setting is what was sealed as text.
+
+    Example:
+        >>> _same("adamw", "adamw"), _same("0", 0.0), _same("0", 7)
+        (True, True, False)
+    """
+    if sealed == str(value):
+        return True
+    with suppress(ValueError, SyntaxError):  # from Python, 0 may stand for 0.0
+        return bool(literal_eval(sealed) == value)
+    return False
+
+
 def _finished(at: Position, recipe: Recipe) -> bool:
     return at.finished(recipe.epochs, recipe.patience)
 
 
-def _check_unlearnt(folder: Path, flaws: list[str]) -> None:
-    """Refuse to begin anew where checkpoints are, but none is sound."""
+def _check_unlearnt(run: Run, flaws: list[str]) -> None:
+    """Refuse to begin anew where something was learnt, but no checkpoint is sound."""
     if flaws:
-        listed = "".join(f"\n  {flaw}" for flaw in flaws)
-        what = f"no checkpoint is sound:{listed}"
-        fix = f"restore one from a copy, or begin anew: --out {folder} --overwrite"
-        raise RunError(what, where=folder, fix=fix)
+        what = "\n  ".join(["no checkpoint is sound:", *flaws])
+    elif run.manifest.get("status") == "done":
+        # To begin anew empties the folder, and best weights of it would be lost. A run
+        # that was killed before its first checkpoint begins, and comes to the same.
+        what = f"no checkpoint is in {names.WEIGHTS}/{LAST}, but the run is finished"
+    else:
+        return
+    fix = f"restore one from a copy, or begin anew: --out {run.path} --overwrite"
+    raise RunError(what, where=run.path, fix=fix)
 
 
 def _from_the_start(
@@ -307,7 +359,7 @@ def _survey(
 
 
 def _write_down(resumed: Resumed, settings_changed: bool) -> None:
-    """Bring the settings and the manifest up to date; clear what a kill left."""
+    """Bring the settings and the manifest up to date; clear what no longer holds."""
     for name in PLACES:
         sweep(resumed.folder / name)
     if settings_changed:
@@ -316,7 +368,22 @@ def _write_down(resumed: Resumed, settings_changed: bool) -> None:
     sitting = {"when": now(), "step": resumed.at.step, "exact": resumed.exact}
     update_manifest(
         resumed.folder,
+        without=OF_THE_END,
         status="running",
         exact=resumed.exact,
         resumed=[*earlier, sitting],
     )
+    _take_back_judgement(resumed.folder)
+
+
+def _take_back_judgement(folder: Path) -> None:
+    """Remove what was said of best weights that may not stay the best."""
+    # After the manifest, which by now no longer says that the run is done.
+    for path in (
+        *folder.glob(names.predictions_file("*")),
+        folder / names.SCORES,
+        folder / names.REPORT,
+        folder / names.PLOTS / names.CONFUSION,
+    ):
+        with storage_errors(path, 0):
+            path.unlink(missing_ok=True)

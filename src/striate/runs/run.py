@@ -26,6 +26,7 @@ from striate.engine.evaluate import evaluate
 from striate.engine.metrics import Score
 from striate.engine.ranks.ranks import Ranks
 from striate.engine.views import VIEWS
+from striate.look.capture import together
 from striate.look.depth.course import Snapshot
 from striate.models.catalogue import create_model
 from striate.models.head import deepen
@@ -41,7 +42,20 @@ if TYPE_CHECKING:
     from striate.runs.detect.detect import Detection
 
 CUSTOM = "custom:"  # prefix of a model that was handed in, not named
-EVALUATION_BATCH = 256
+EVALUATION_BATCH = 256  # pictures judged at a time, however small they are
+
+
+def judged_at_once(height: int, width: int) -> int:
+    """Return how many pictures of a size are judged at a time, so that they fit.
+
+    Learning holds the maps of every layer, judging those of one or two: 32 of 224×224
+    take 0.5 to 1.3 times the memory of a training step of 8.
+
+    Example:
+        >>> judged_at_once(28, 28), judged_at_once(64, 64), judged_at_once(224, 224)
+        (256, 256, 32)
+    """
+    return together(height, width, EVALUATION_BATCH)
 
 
 def short_name(model: str) -> str:
@@ -59,7 +73,7 @@ class Run:
     """A run folder as an object; nothing is read before it is asked for.
 
     Args:
-        path: The folder, or its name below `runs/train`.
+        path: The folder, or its name below `runs/train`, else `runs/transfer`.
         model: The network, for runs whose model was handed in as an object.
         data: The data, where it is at hand; else it is read again when needed.
 
@@ -232,7 +246,7 @@ class Run:
         batches = Batches(
             part=part,
             preprocess=self.preprocess,
-            batch_size=EVALUATION_BATCH,
+            batch_size=judged_at_once(self.preprocess.height, self.preprocess.width),
             shuffle=False,
             device=device,
             rank=ranks.place.rank if ranks else 0,
@@ -349,7 +363,7 @@ def load_run(
     """Open a run folder.
 
     Args:
-        path: The folder, or its name below `runs/train`.
+        path: The folder, or its name below `runs/train`, else `runs/transfer`.
         model: The network, where it was handed to `train` as an object.
         data: The pictures, where they came from memory; else they are read again.
 

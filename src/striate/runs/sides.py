@@ -45,7 +45,7 @@ def check_sides(
             probe = torch.zeros(2, channels, height, width, device=device)
             begun.clear()
             try:
-                with followed(trial, enter, leave):
+                with followed(trial, enter=enter, leave=leave):
                     trial(probe)
             except (RuntimeError, ValueError, GeometryError) as error:
                 raise _refusal(error, height, width, begun) from error

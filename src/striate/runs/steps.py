@@ -20,7 +20,7 @@ from striate.engine.optim import make_optimizer
 from striate.engine.ranks.ranks import Ranks
 from striate.engine.schedule import SCHEDULES
 from striate.runs.recipe import Recipe
-from striate.runs.run import EVALUATION_BATCH
+from striate.runs.run import judged_at_once
 
 
 def check_batch(model: nn.Module, recipe: Recipe) -> None:
@@ -60,10 +60,11 @@ def batches_of(
     Of each batch a process gets its share, where several learn together.
     """
     learns = part == "train"
+    size = recipe.pictures_a_step if learns else judged_at_once(*data.image_size)
     return Batches(
         part=data.part(part),
         preprocess=data.preprocess,
-        batch_size=recipe.pictures_a_step if learns else EVALUATION_BATCH,
+        batch_size=size,
         shuffle=learns,
         balanced=learns and recipe.class_weights == "sampling",
         augment=recipe.augmentation if learns else "none",

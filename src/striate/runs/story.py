@@ -35,6 +35,7 @@ from striate.runs.depth.curves import course_blocks
 from striate.runs.gallery import cell_pictures, inside, most_wrong, part_pixels
 from striate.runs.predictions import Predictions
 from striate.runs.scorecard import class_table, confusion, headlines
+from striate.runs.sound import CURVES, check_ended, check_history, check_judged
 from striate.runs.transfer.plan_page import plan_section
 from striate.runs.transfer.rival_table import rival_section
 
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from striate.runs.run import Run
 
 SKIPPED_SHOWN = 50
+DRAWN = CURVES | {"epoch", "val_balanced", "best"}
 
 
 def write_report(run: Run) -> Path:
@@ -49,8 +51,14 @@ def write_report(run: Run) -> Path:
 
     The pictures are read again where they are not at hand; if they are gone, the
     report says so and shows the rest.
+
+    Raises:
+        RunError: A file of the run is missing or damaged, or the run has not ended.
     """
+    check_ended(run)
     predictions = run.predictions(run.judged_part)
+    fix = "restore the file from a copy, or train again"
+    check_judged(run, run.judged_part, predictions, fix)
     score = predictions.score()
     page = _page(run, predictions, score)
     depth = [b for s in _norms(run) for b in s.blocks if isinstance(b, Curve)]
@@ -59,7 +67,7 @@ def write_report(run: Run) -> Path:
         save_curve(curve, run.path / names.PLOTS / f"{name}.png")
     plain = confusion(score, run.judged_part, {})
     if isinstance(plain, Matrix):
-        save_matrix(plain, run.path / names.PLOTS / "confusion.png")
+        save_matrix(plain, run.path / names.PLOTS / names.CONFUSION)
     path = run.path / names.REPORT
     write_text(path, render(page))
     return path
@@ -190,6 +198,7 @@ def _learning(run: Run) -> tuple[Curve, ...]:
     path = run.path / names.LR_RANGE
     if (run.path / names.PENALTIES).is_file():
         return (penalty_curve(run),)
+    check_history(run, DRAWN)
     curves = learning_curves(run.history)
     if not path.is_file():
         return curves

@@ -17,6 +17,7 @@ from torch import nn
 from striate.audit.ghost import blueprint
 from striate.audit.sketch import is_sketch, sketch
 from striate.core.errors import SettingError, StriateError
+from striate.core.files import hash_rows
 from striate.core.registry import nearest
 from striate.core.spec import Preprocess
 from striate.models.catalogue import create_model, find, networks
@@ -27,6 +28,7 @@ from striate.runs.run import Run
 Shape = tuple[int, int, int]
 SIDE = 224  # of a network that does not say
 FILE = ".py:"
+OWN = "_striate_target_"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,14 +208,20 @@ def _builder(path: Path, expression: str, wanted: Wanted) -> Callable[[], Any]:
 def _load(path: Path, name: str) -> Any:
     if not path.is_file():
         raise SettingError("no such file", where=path, fix="give its path, then :Class")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    # A name of our own, which hides no module that the file itself imports.
+    known = f"{OWN}{path.stem}_{hash_rows([str(path.resolve())])[:8]}"
+    spec = importlib.util.spec_from_file_location(known, path)
     assert spec is not None  # noqa: S101 - the name ends in .py
     assert spec.loader is not None  # noqa: S101
     module = importlib.util.module_from_spec(spec)
     sys.path.insert(0, str(path.parent.resolve()))
+    # It stays there: dataclasses, type hints and pickles look a class's module up,
+    # while the file runs and whenever its network is built or copied.
+    sys.modules[known] = module
     try:
         spec.loader.exec_module(module)
     except Exception as error:  # foreign code may raise anything
+        del sys.modules[known]
         raise _foreign(path, error) from error
     finally:
         sys.path.pop(0)

@@ -260,14 +260,14 @@ def run_in(
         learnt = learn(job, sealed)
         if job.inexact:
             update_manifest(folder, exact=exactness(job.inexact))
-        run = Run(folder, model=model, data=data)
-        _conclude(run, model, learnt, ranks)
+        _conclude(Run(folder, model=model, data=data), model, learnt, ranks)
     except BaseException as error:
         reason = error.what if isinstance(error, StriateError) else repr(error)
         with suppress(StorageError):  # on a full disk the first error is the message
             update_manifest(folder, status="stopped", reason=reason, finished=now())
         raise
-    return run
+    # Anew: what was read on the way is from before the run was done.
+    return Run(folder, model=model, data=data)
 
 
 def _job(

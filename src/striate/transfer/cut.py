@@ -57,15 +57,19 @@ def heard_at(model: nn.Module, name: str, keep: Keep) -> Iterator[None]:
     """Hand what stands at a cut to a listener, while a model runs."""
     module = dict(model.named_modules())[name.removeprefix(BEFORE)]
 
-    def before(module: nn.Module, inputs: tuple[object, ...]) -> None:
-        keep(inputs[0])
+    def before(
+        module: nn.Module, inputs: tuple[object, ...], named: dict[str, object]
+    ) -> None:
+        # A layer may be called as fc(input=x) too.
+        keep(next(iter((*inputs, *named.values())), None))
 
     def after(module: nn.Module, inputs: object, output: object) -> None:
         keep(output)
 
-    first = name.startswith(BEFORE)
-    hook = module.register_forward_pre_hook if first else module.register_forward_hook
-    handle = hook(before if first else after)
+    if name.startswith(BEFORE):
+        handle = module.register_forward_pre_hook(before, with_kwargs=True)
+    else:
+        handle = module.register_forward_hook(after)
     try:
         yield
     finally:
@@ -138,7 +142,7 @@ def recorded(model: nn.Module, x: Tensor) -> tuple[list[Call], Tensor]:
     def leave(name: str, module: nn.Module, output: object) -> None:
         calls[open_.pop()].ended = True
 
-    with untouched(model), torch.no_grad(), followed(model, enter, leave):
+    with untouched(model), torch.no_grad(), followed(model, enter=enter, leave=leave):
         answer = model(x)
     return calls, answer
 

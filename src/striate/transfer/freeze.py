@@ -159,9 +159,11 @@ def frozen(model: nn.Module) -> Frozen:
     """
     layers: dict[str, None] = {}
     numbers, digest = 0, hashlib.sha256()
+    counted: set[int] = set()  # tied weights have several names, and are hashed by each
     for layer, name, tensor, learns in _still(model):
         layers[layer] = None
-        numbers += tensor.numel() * learns
+        numbers += tensor.numel() * (learns and id(tensor) not in counted)
+        counted.add(id(tensor))
         head = f"{layer}.{name} {tensor.dtype} {tuple(tensor.shape)}\n"
         digest.update(head.encode())
         if tensor.is_meta:  # a plan of a network, without numbers

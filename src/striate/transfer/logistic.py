@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from striate.core.errors import DataError
 from striate.core.seeds import permutation
 from striate.engine.optim import lbfgs
 
@@ -76,6 +77,9 @@ def logistic(
         cost: Mean cost of logits and class numbers.
         seed: Of the folds.
 
+    Raises:
+        DataError: A penalty is to be chosen, and all rows are of one group.
+
     Example:
         >>> x = torch.tensor([[0.0], [1.0], [9.0], [10.0]])
         >>> fitted = logistic(x, torch.tensor([0, 0, 1, 1]), 2, penalty=0.1)
@@ -115,6 +119,9 @@ def cross_validated(
         cost: Mean cost of logits and class numbers, to learn by.
         seed: Of the folds.
 
+    Raises:
+        DataError: All rows are of one group, so no fold can be left out.
+
     Example:
         >>> x = torch.arange(20.0)[:, None] % 2
         >>> tried = cross_validated(x, torch.arange(20) % 2, 2)
@@ -127,7 +134,20 @@ def cross_validated(
     shown = every if judged is None else judged
     fold = folds(y, named, seed)
     parts = [((fold != k) & mine, (fold == k) & shown) for k in range(FOLDS)]
+    parts = [(mine, held) for mine, held in parts if mine.any() and held.any()]
+    if not parts:
+        raise _one_group()
     return tuple(_tried(x.double(), y, classes, parts, cost))
+
+
+def _one_group() -> DataError:
+    # A penalty that nothing has judged would be a guess that looks like a choice.
+    what = (
+        "cross-validation has nothing to leave out and can choose no penalty: all "
+        "training pictures are of one group, or equal"
+    )
+    fix = "train on two groups or more, or take --head trained, which has no penalty"
+    return DataError(what, where="the training part", fix=fix)
 
 
 def folds(y: Tensor, groups: Sequence[Hashable], seed: int) -> Tensor:
@@ -162,7 +182,6 @@ def _tried(
     cost: Cost,
 ) -> list[Tried]:
     """Try penalties from the strongest on, each begun where the one before ended."""
-    parts = [(mine, held) for mine, held in parts if mine.any() and held.any()]
     fits = [_Fit(x[mine], y[mine], classes, cost) for mine, _ in parts]
     tried: list[Tried] = []
     for penalty in PENALTIES:

@@ -79,6 +79,9 @@ def curve(
         cost: Mean cost of logits and class numbers, to learn by.
         seed: Of the folds and of who comes first.
 
+    Raises:
+        DataError: All rows are of one group, so no fold can be left out.
+
     Example:
         >>> x = torch.arange(80.0)[:, None] % 2 + torch.linspace(0, 0.1, 80)[:, None]
         >>> points = curve(x, torch.arange(80) % 2, 2, range(80))
@@ -87,11 +90,12 @@ def curve(
     """
     points = []
     rank = share_of(y, groups, seed)
-    rarest = int(y.bincount(minlength=classes).min())
     for fraction in FRACTIONS:
-        if fraction < 1 and fraction * rarest < FEWEST:
-            continue
         learnt = rank <= fraction
+        # Counted, not reckoned: of groups that come whole, a share may be nothing.
+        rarest = int(y[learnt].bincount(minlength=classes).min())
+        if fraction < 1 and rarest < FEWEST:
+            continue
         how = {"groups": groups, "learnt": learnt, "cost": cost, "seed": seed}
         tried = cross_validated(x, y, classes, **how)  # type: ignore[arg-type]
         best = min(tried, key=lambda one: one.cost)

@@ -8,7 +8,8 @@ learn one after the other, from the head down (their "gradual unfreezing").
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
@@ -97,7 +98,8 @@ def adapt_statistics(tail: nn.Module, batches: Iterable[Tensor]) -> int:
 
     Args:
         tail: A network or a part of one; its other layers run as when judged.
-        batches: What it is given; larger ones tell more. Gone through once.
+        batches: What it is given; larger ones tell more. Gone through once. Where one
+            fails, everything is given back as it was found.
 
     Returns:
         How many norms have adapted.
@@ -113,21 +115,37 @@ def adapt_statistics(tail: nn.Module, batches: Iterable[Tensor]) -> int:
     norms = [norm for norm in norms if norm.running_mean is not None]
     if not norms:
         return 0
-    modes = {module: module.training for module in tail.modules()}
-    pace = {norm: norm.momentum for norm in norms}
-    tail.eval()
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # the plain mean over batches
-        norm.training = True
-    with torch.no_grad():
+    with _adapting(tail, norms), torch.no_grad():
         for x in batches:
             tail(x)
-    for module, mode in modes.items():
-        module.training = mode
-    for norm, momentum in pace.items():
-        norm.momentum = momentum
     return len(norms)
+
+
+@contextmanager
+def _adapting(tail: nn.Module, norms: Sequence[_BatchNorm]) -> Iterator[None]:
+    """Let norms take the plain mean over batches; give back modes and momenta.
+
+    Where it fails half way, the statistics come back too: a mean over some is neither.
+    """
+    modes = {module: module.training for module in tail.modules()}
+    pace = {norm: norm.momentum for norm in norms}
+    before = [(b, b.clone()) for norm in norms for b in norm.buffers(recurse=False)]
+    try:
+        tail.eval()
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # the plain mean over batches
+            norm.training = True
+        yield
+    except BaseException:
+        for buffer, kept in before:
+            buffer.copy_(kept)
+        raise
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+        for norm, momentum in pace.items():
+            norm.momentum = momentum
 
 
 @dataclass(frozen=True, kw_only=True)

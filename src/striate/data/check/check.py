@@ -21,7 +21,9 @@ from striate.data.check.leaks import given_parts, leak_findings
 from striate.data.check.oddities import oddities
 from striate.data.check.since import changes
 from striate.data.check.survey import Item, Survey, Tick, Views, survey
+from striate.data.shards.tars import is_shards
 from striate.data.sources.find import find_source
+from striate.data.sources.named import NAMED
 from striate.data.sources.source import Skipped, Source
 
 WARNED = "the EXIF data is unreadable"
@@ -99,7 +101,7 @@ def check_data(
     """Check a set of pictures without writing anything.
 
     Args:
-        data: A named set, a folder, a CSV, IDX files, or a source of arrays.
+        data: A named set, a folder, a CSV, IDX files, shards, an address, or a source.
         near: Look for near-duplicates too.
         since: Hashes of an earlier check, to tell what changed.
         workers: Decoding processes; as many as processors where not given.
@@ -113,7 +115,7 @@ def check_data(
         >>> found.seen, found.good
         (1797, True)
     """
-    source = data if isinstance(data, Source) else find_source(data)
+    source = data if isinstance(data, Source) else _found(data)
     with Views() as views:
         seen = survey(source, views, tick=tick, workers=workers)
         copies, unsearched = _copies(seen, views, near)
@@ -148,6 +150,16 @@ def check_data(
         findings=worst_first(findings),
         unsearched=unsearched,
     )
+
+
+def _found(data: str | Path) -> Source:
+    """Return the source behind a name or a path, of shards without a look at them."""
+    if str(data) not in NAMED and is_shards(data):
+        from striate.data.shards.listing import list_shards  # which brings torch
+
+        # To deal them, as training does, is to decode them all in this process.
+        return list_shards(data)
+    return find_source(data)
 
 
 def worst_first(findings: Sequence[Finding]) -> tuple[Finding, ...]:

@@ -91,19 +91,37 @@ def _tiny(
     if not tiny:
         return None
     names = _named([f"{name} ({n})" for n, name in tiny])
-    single = tiny[0][0] < 2
+    refusal = _refusal(counts)
     return Finding(
         kind="tiny-class",
-        tone="bad" if single else "warning",
+        tone="bad" if refusal else "warning",
         what=f"{_classes(len(tiny))} with under {FEW} training pictures: {names}",
-        why="One picture cannot both train and validate: training refuses it."
-        if single
-        else "Their recall will be a matter of single pictures.",
+        why=refusal or "Their recall will be a matter of single pictures.",
         fix="add pictures, or join or remove the classes",
         groups=tuple(
             Group(members=tuple(places[name]), note=name) for _, name in tiny[:20]
         ),
     )
+
+
+def _refusal(counts: Sequence[tuple[str, dict[str, int]]]) -> str:
+    """Say why training refuses a class for its size, or may; empty where it does not.
+
+    One training picture is enough where validation has pictures of its own.
+    """
+    held = [by_part for _, by_part in counts if by_part]
+    given = {part for by_part in held for part in by_part if part}
+    if any(sum(by_part.values()) == 1 for by_part in held):
+        alone = "One picture cannot both train and validate: training refuses it."
+        return "Training refuses a class of one picture." if given else alone
+    if given and any("train" not in by_part for by_part in held):
+        return "Training refuses a class without a training picture."
+    if given and "val" not in given and any(p["train"] == 1 for p in held):
+        return (
+            "Validation is dealt from the training pictures: if a class's only one "
+            "falls to it, training refuses the class."
+        )
+    return ""
 
 
 def _imbalance(counts: Sequence[tuple[str, dict[str, int]]]) -> Finding | None:

@@ -2,7 +2,8 @@
 
 A decoder is C code that reads what strangers wrote. Here it runs in worker processes
 with limits on memory, time and files; when one dies, the picture it was at is named, a
-fresh one takes its place and goes on with the next.
+fresh one takes its place and goes on with the next. A worker reads files of this
+machine by itself; what lies elsewhere is read here, and its bytes are handed over.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,21 +25,25 @@ from pathlib import Path
 import numpy as np
 
 from striate.core.errors import StriateError
+from striate.core.processors import processors
+from striate.data.check.ahead import Ahead
 from striate.data.check.examine import Examined, Facts, Refused
 from striate.data.check.fingerprint import THUMB
-from striate.data.check.worker import LENGTH, READY
+from striate.data.check.worker import HEAD, LENGTH, PATH, PAYLOAD, READY
 from striate.data.picture.decode import Nature
 
 WORKER = (sys.executable, "-m", "striate.data.check.worker")
 PREVIEWER = (*WORKER, "preview")
 PATIENCE = 120.0  # seconds without an answer: a disk that never answers, a deadlock
 RECYCLED = 5_000  # pictures after which a worker is replaced, so that no leak grows
-AHEAD = 6  # requests a worker holds; all of them fit its pipe, so none blocks
+AHEAD = 6  # paths a worker holds
+PAYLOADS = 2  # files a worker holds whose bytes it is given: one to decode, one to come
 WINDOW = 256  # answers that may wait for an earlier one
 FEW = 200  # pictures for which another worker is not worth starting
 START = 60.0  # seconds in which a worker must say that it is ready
 
 Answer = Examined | Refused
+Request = tuple[int, bytes]  # kind and what is said; a Refused needs no worker
 
 
 def examine_files(
@@ -61,13 +66,46 @@ def examine_files(
     Raises:
         StriateError: A worker process cannot be started at all.
     """
-    # A worker takes as long to start as a few hundred small pictures take to decode.
-    count = min(workers or os.cpu_count() or 1, 1 + len(paths) // FEW)
-    crew = _Crew(paths, program, patience, recycled)
-    try:
-        yield from crew.work(count)
-    finally:
-        crew.end()
+
+    def request(index: int) -> Request:
+        return PATH, os.fsencode(paths[index])
+
+    crew = _Crew(len(paths), request, AHEAD, program, patience, recycled)
+    yield from crew.answers(workers)
+
+
+def examine_payloads(
+    paths: Sequence[str],
+    read: Callable[[str], bytes],
+    *,
+    workers: int | None = None,
+    program: Sequence[str] = WORKER,
+    patience: float = PATIENCE,
+    recycled: int = RECYCLED,
+) -> Iterator[Answer]:
+    """Yield what files elsewhere are, in order: read here, decoded in workers.
+
+    Only a few files are held at a time, whatever their number.
+
+    Args:
+        paths: As `read` takes them.
+        read: Returns a file's bytes, or raises `UndecodableError`, which is the answer.
+        workers: As for `examine_files`, and so are the others.
+        program: Likewise.
+        patience: Likewise; the time that reading takes is not counted.
+        recycled: Likewise.
+
+    Raises:
+        StriateError: A worker process cannot be started at all.
+    """
+    ahead = Ahead(paths, read)
+
+    def request(index: int) -> Request | Refused:
+        payload = ahead(index)
+        return payload if isinstance(payload, Refused) else (PAYLOAD, payload)
+
+    crew = _Crew(len(paths), request, PAYLOADS, program, patience, recycled)
+    yield from crew.answers(workers)
 
 
 @dataclass(eq=False)
@@ -76,19 +114,41 @@ class _Worker:
 
     process: subprocess.Popen[bytes]
     asked: deque[int] = field(default_factory=deque)
+    unsent: deque[memoryview] = field(default_factory=deque)
     heard: bytearray = field(default_factory=bytearray)
     since: float = field(default_factory=time.monotonic)
     done: int = 0
 
-    def ask(self, index: int, path: Path) -> None:
-        name = os.fsencode(path)
+    def ask(self, index: int, request: Request) -> None:
+        kind, said = request
         if not self.asked:
             self.since = time.monotonic()
         self.asked.append(index)
+        self.unsent += memoryview(HEAD.pack(kind, len(said))), memoryview(said)
+
+    def send(self) -> bool:
+        """Write as much as its pipe takes; True while something is left.
+
+        To wait for the pipe would be to wait for a decoder that may hang.
+        """
         assert self.process.stdin is not None  # noqa: S101 - opened as a pipe
-        with suppress(BrokenPipeError):  # its death is noticed when it is read
-            self.process.stdin.write(LENGTH.pack(len(name)) + name)
-            self.process.stdin.flush()
+        try:
+            while self.unsent:
+                sent = os.write(self.process.stdin.fileno(), self.unsent[0])
+                if left := self.unsent.popleft()[sent:]:
+                    self.unsent.appendleft(left)
+        except BlockingIOError:
+            return True
+        except BrokenPipeError:  # its death is noticed when it is read
+            self.unsent.clear()
+        return False
+
+    def speaks(self, seconds: float) -> bool:
+        """Tell whether it says something, or has gone, within so many seconds."""
+        assert self.process.stdout is not None  # noqa: S101 - opened as a pipe
+        with selectors.DefaultSelector() as ear:
+            ear.register(self.process.stdout, selectors.EVENT_READ)
+            return bool(ear.select(max(0.0, seconds)))
 
     def listen(self) -> bool:
         """Take in what it says; False once it has gone."""
@@ -127,25 +187,37 @@ class _Crew:
 
     def __init__(
         self,
-        paths: Sequence[Path],
+        count: int,
+        request: Callable[[int], Request | Refused],
+        ahead: int,
         program: Sequence[str],
         patience: float,
         recycled: int,
     ) -> None:
-        self.paths, self.program = paths, program
-        self.patience, self.recycled = patience, recycled
-        self.todo = deque(range(len(paths)))
+        self.count, self.request, self.ahead = count, request, ahead
+        self.program, self.patience, self.recycled = program, patience, recycled
+        self.todo = deque(range(count))
         self.ready: dict[int, Answer] = {}
         self.workers: list[_Worker] = []
         self.selector = selectors.DefaultSelector()
 
-    def work(self, count: int) -> Iterator[Answer]:
-        for _ in range(count):
+    def answers(self, workers: int | None) -> Iterator[Answer]:
+        """Yield all answers in order, with so many workers at most."""
+        # One takes as long to start as a few hundred small pictures take to decode.
+        hired = min(workers or processors(), 1 + self.count // FEW)
+        try:
+            yield from self.work(hired)
+        finally:
+            self.end()
+
+    def work(self, hired: int) -> Iterator[Answer]:
+        for _ in range(hired):
             self.hire()
-        for turn in range(len(self.paths)):
+        for turn in range(self.count):
             while turn not in self.ready:
                 self.hand_out(turn)
-                self.listen()
+                if turn not in self.ready:  # refused before a worker has seen it
+                    self.listen()
             yield self.ready.pop(turn)
 
     def hire(self) -> None:
@@ -156,16 +228,20 @@ class _Crew:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
+            bufsize=0,
             env=os.environ | single | {"PYTHONPATH": os.pathsep.join(sys.path)},
             start_new_session=True,  # Ctrl-C is for the parent, which ends them
         )
         worker = _Worker(process)
         self.workers.append(worker)
+        assert process.stdin is not None  # noqa: S101 - opened as a pipe
         assert process.stdout is not None  # noqa: S101 - opened as a pipe
+        os.set_blocking(process.stdin.fileno(), False)
         self.selector.register(process.stdout, selectors.EVENT_READ, worker)
         limit = time.monotonic() + START
-        while len(worker.heard) < len(READY) and time.monotonic() < limit:
-            if not worker.listen():
+        while len(worker.heard) < len(READY):
+            # Asked before each read, which would wait for ever for a silent one.
+            if not worker.speaks(limit - time.monotonic()) or not worker.listen():
                 break
         if bytes(worker.heard) != READY:
             what = "the process that decodes pictures does not start"
@@ -176,28 +252,61 @@ class _Crew:
     def hand_out(self, turn: int) -> None:
         """Give each worker enough to do, but nothing too far ahead of the turn."""
         for worker in self.workers:
-            room = min(AHEAD, self.recycled - worker.done) - len(worker.asked)
+            room = min(self.ahead, self.recycled - worker.done) - len(worker.asked)
             for _ in range(room):
                 if not self.todo or self.todo[0] >= turn + WINDOW:
                     return
                 index = self.todo.popleft()
-                worker.ask(index, self.paths[index])
+                request = self.fetch(index)
+                if isinstance(request, Refused):
+                    self.ready[index] = request
+                    continue
+                worker.ask(index, request)
+                self.send(worker)
+
+    def fetch(self, index: int) -> Request | Refused:
+        """Return what to ask; the wait for a file's bytes is no worker's fault."""
+        began = time.monotonic()
+        request = self.request(index)
+        waited = time.monotonic() - began
+        for worker in self.workers:
+            worker.since += waited
+        return request
+
+    def send(self, worker: _Worker) -> None:
+        """Send what a worker's pipe takes; watch it for when it takes more."""
+        pipe = worker.process.stdin
+        assert pipe is not None  # noqa: S101 - opened as a pipe
+        left, watched = worker.send(), pipe in self.selector.get_map()
+        if left and not watched:
+            self.selector.register(pipe, selectors.EVENT_WRITE, worker)
+        elif watched and not left:
+            self.selector.unregister(pipe)
 
     def listen(self) -> None:
         """Take answers in; replace who died, who hangs, and who has done enough."""
         for key, _ in self.selector.select(timeout=0.5):
             worker: _Worker = key.data
-            alive = worker.listen()
-            for index, answer in worker.answers():
-                self.ready[index] = answer
-            if not alive:
-                self.replace(worker, None)
-            elif worker.done >= self.recycled:
-                self.dismiss(worker)
+            if worker not in self.workers:
+                continue  # replaced a moment ago, for what its other pipe told
+            if key.fileobj is worker.process.stdin:
+                self.send(worker)
+            else:
+                self.hear(worker)
         for worker in list(self.workers):
             waited = time.monotonic() - worker.since
             if worker.asked and waited > self.patience:
                 self.replace(worker, f"no answer within {self.patience:.0f} s")
+
+    def hear(self, worker: _Worker) -> None:
+        """Take in what a worker says, and replace it where that was its last word."""
+        alive = worker.listen()
+        for index, answer in worker.answers():
+            self.ready[index] = answer
+        if not alive:
+            self.replace(worker, None)
+        elif worker.done >= self.recycled:
+            self.dismiss(worker)
 
     def replace(self, worker: _Worker, why: str | None) -> None:
         """Name the picture that a worker died of, and put the others back."""
@@ -210,8 +319,9 @@ class _Crew:
 
     def dismiss(self, worker: _Worker) -> int:
         """End a worker and hire the next one."""
-        assert worker.process.stdout is not None  # noqa: S101 - opened as a pipe
-        self.selector.unregister(worker.process.stdout)
+        for pipe in (worker.process.stdin, worker.process.stdout):
+            if pipe is not None and pipe in self.selector.get_map():
+                self.selector.unregister(pipe)
         self.workers.remove(worker)
         code = worker.end()
         if self.todo or worker.asked:

@@ -76,10 +76,10 @@ class Refused:
     size: int = 0
 
 
-def examine_file(path: Path) -> Examined | Refused:
-    """Read a file once: hash it, decode it strictly, measure it."""
+def examine_file(file: Path | bytes) -> Examined | Refused:
+    """Read a file once, or take its bytes: hash it, decode it strictly, measure it."""
     try:
-        payload = read_file(path)
+        payload = _payload(file)
     except UndecodableError as error:
         return Refused(reason=error.reason, detail=error.detail)
     sha256, size = hashlib.sha256(payload).hexdigest(), len(payload)
@@ -95,12 +95,16 @@ def examine_file(path: Path) -> Examined | Refused:
     )
 
 
-def preview_file(path: Path) -> Examined | Refused:
+def preview_file(file: Path | bytes) -> Examined | Refused:
     """As `examine_file`, but the view is in colour."""
-    found = examine_file(path)
+    found = examine_file(file)
     if isinstance(found, Refused):
         return found
-    return replace(found, view=preview_pixels(inspect(read_file(path))[0]))
+    return replace(found, view=preview_pixels(inspect(_payload(file))[0]))
+
+
+def _payload(file: Path | bytes) -> bytes:
+    return file if isinstance(file, bytes) else read_file(file)
 
 
 def preview_pixels(pixels: np.ndarray) -> np.ndarray:

@@ -13,6 +13,7 @@ from striate.data.check.finding import Finding, Group
 BLANK = 2.0  # levels of deviation: an empty picture keeps that much sensor noise
 DARK, PALE = 40.0, 215.0  # level that 99 % of a picture is below, or above
 RARE = 0.05  # share below which a size or a colouring is the exception
+MANY = 0.25  # share of soft pictures from which on they are a kind, not exceptions
 TIMES = 4.0  # longer or shorter than the usual side
 RAMP = 0.25  # sharpness of an even slope: nothing finer than four pixels
 SOFT = 0.01  # sharpness over that of a slope, below which there is no detail
@@ -70,7 +71,9 @@ def _blurred(facts: Sequence[Facts]) -> list[int]:
     """Return pictures without any fine detail, in a set that has some."""
     fine = np.array([one.sharpness for one in facts]) - RAMP
     limit = min(SOFT, USUAL * float(np.median(fine)))
-    return np.flatnonzero(fine < limit).tolist()
+    found = np.flatnonzero(fine < limit).tolist()
+    # What was enlarged is soft as a rule: half of it would be odd ones.
+    return found if len(found) <= MANY * len(facts) else []
 
 
 def _other_size(facts: Sequence[Facts]) -> list[int]:

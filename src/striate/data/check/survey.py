@@ -12,7 +12,7 @@ from typing import Self
 
 import numpy as np
 
-from striate.data.check.disposable import WORKER, examine_files
+from striate.data.check.disposable import WORKER, examine_files, examine_payloads
 from striate.data.check.examine import Examined, Facts, Refused, examine_pixels
 from striate.data.check.fingerprint import THUMB
 from striate.data.picture.decode import Nature
@@ -142,12 +142,33 @@ def _answers(
 ) -> Iterator[Examined | Refused]:
     if source.arrays is not None:
         return map(examine_pixels, source.arrays)
-    paths = [file_of(source, record) for record in source.records]
-    return examine_files(paths, workers=workers, program=program)
+    return examine_records(source, source.records, workers=workers, program=program)
+
+
+def examine_records(
+    source: Source,
+    records: Sequence[Record],
+    *,
+    workers: int | None = None,
+    program: Sequence[str] = WORKER,
+) -> Iterator[Examined | Refused]:
+    """Yield what the files of some records are, wherever they lie.
+
+    Args:
+        source: Whose files they are; it has files.
+        records: Some of its records.
+        workers: Decoding processes.
+        program: Their command.
+    """
+    if source.files is None:
+        paths = [file_of(source, record) for record in records]
+        return examine_files(paths, workers=workers, program=program)
+    names, read = [record.path for record in records], source.files.read
+    return examine_payloads(names, read, workers=workers, program=program)
 
 
 def file_of(source: Source, record: Record) -> Path:
-    """Return where a record's file is."""
+    """Return where a record's file is, of a source of files of this machine."""
     return (source.root or Path()) / record.path
 
 

@@ -1,8 +1,9 @@
 """A process that decodes pictures and may die of one: run by `disposable`, never alone.
 
-It reads requests from standard input, each a length and a path, and answers on standard
-output with a length, JSON and raw pixels: nothing that either side would execute. The
-system holds its memory, processor time and files; it cannot write to any file.
+It reads requests from standard input, each a kind, a length and a path, or the bytes of
+a file that lies elsewhere, and answers on standard output with lengths, JSON and raw
+pixels: nothing that either side would execute. The system holds its memory, processor
+time and files; it cannot write to any file.
 """
 
 from __future__ import annotations
@@ -22,10 +23,12 @@ from striate.data.picture.decode import unwarned
 
 MEMORY = 4 << 30  # bytes; 100 megapixels with transparency need 2.3 GiB
 SECONDS = 20  # of processor time for one picture; the largest allowed needs 5
-LENGTH = struct.Struct("<I")
+HEAD = struct.Struct("<BI")  # of a request: its kind, its length
+PATH, PAYLOAD = 0, 1
+LENGTH = struct.Struct("<I")  # of an answer: of its text, and of its pixels
 READY = b"striate\n"
 
-Examine = Callable[[Path], Examined | Refused]
+Examine = Callable[[Path | bytes], Examined | Refused]
 
 
 def serve(examine: Examine, requests: BinaryIO, answers: BinaryIO) -> None:
@@ -33,10 +36,14 @@ def serve(examine: Examine, requests: BinaryIO, answers: BinaryIO) -> None:
     answers.write(READY)
     answers.flush()
     with unwarned():
-        while len(head := requests.read(LENGTH.size)) == LENGTH.size:
-            path = Path(os.fsdecode(requests.read(*LENGTH.unpack(head))))
+        while len(head := requests.read(HEAD.size)) == HEAD.size:
+            kind, length = HEAD.unpack(head)
+            said = requests.read(length)
+            if len(said) < length:
+                return  # the parent has gone in the middle of it
             _grant_seconds()
-            answers.write(packed(examine(path)))
+            file = said if kind == PAYLOAD else Path(os.fsdecode(said))
+            answers.write(packed(examine(file)))
             answers.flush()
 
 

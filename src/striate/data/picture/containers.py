@@ -52,7 +52,8 @@ def png_fault(payload: bytes) -> tuple[str, str] | None:
         kind = bytes(view[position + 4 : position + 8])
         end = position + 8 + size
         if end + 4 > len(payload):
-            return "truncated", f"the PNG ends inside its {kind!r} chunk"
+            name = kind.decode("ascii", "backslashreplace")
+            return "truncated", f"the PNG ends inside its {name} chunk"
         check = int.from_bytes(view[end : end + 4])
         if kind in _PNG_NEEDED and zlib.crc32(view[position + 4 : end]) != check:
             return "damaged", f"wrong checksum of the PNG's {kind.decode()} chunk"

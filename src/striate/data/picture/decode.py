@@ -21,7 +21,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from striate.core.spec import WHITE
 from striate.data.picture.containers import MAX_FRAMES, gif_frames, kind_of, png_fault
 from striate.data.picture.identity import coded_hash, content_hash
-from striate.data.picture.jpeg import is_cut, lacks_scans
+from striate.data.picture.jpeg import is_cut, lacks_scans, layout
 from striate.data.picture.reading import UndecodableError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
@@ -258,11 +258,17 @@ def _examine_jpeg(
     sides = (width, height) if turn >= 5 else (height, width)
     factor = fraction(sides, scaled) if large and scaled else 1
     coded = _decode_jpeg(payload, image.mode, -(-height // factor), -(-width // factor))
+    found = layout(payload)
+    if lacks_scans(payload, found):
+        raise UndecodableError("truncated", "the progressive JPEG lacks scans")
     if image.mode == "CMYK":  # Pillow knows Adobe's inverted inks
         image.load()
         coded = _to_array(image, background, WHITE)
     pixels = np.ascontiguousarray(_turned(coded, turn))
-    content = coded_hash(payload, max(turn, 1)) if large else content_hash(pixels)
+    if large:
+        content = coded_hash(payload, found, max(turn, 1))
+    else:
+        content = content_hash(pixels)
     return Decoded(pixels, content, factor, sides)
 
 
@@ -295,8 +301,6 @@ def _decode_jpeg(payload: bytes, mode: str, height: int, width: int) -> np.ndarr
     except ValueError as error:
         text = str(error)
         raise UndecodableError(_reason(payload, text), text) from None
-    if lacks_scans(payload):
-        raise UndecodableError("truncated", "the progressive JPEG lacks scans")
     return pixels
 
 

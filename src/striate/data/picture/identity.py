@@ -7,7 +7,7 @@ import hashlib
 import numpy as np
 import xxhash
 
-from striate.data.picture.jpeg import coded_bytes
+from striate.data.picture.jpeg import Layout, coded_bytes
 
 # Duplicates must be found, not forged: a fast 128-bit hash is enough. blake2 over the
 # pixels of a photograph takes as long as decoding it (NOTEBOOK.md, 2026-11-22).
@@ -43,10 +43,10 @@ def is_grey(pixels: np.ndarray) -> bool:
     return True
 
 
-def coded_hash(payload: bytes, orientation: int) -> str:
+def coded_hash(payload: bytes, found: Layout, orientation: int) -> str:
     """Hash a JPEG by its coded picture and the way up it is shown, without metadata."""
     digest = xxhash.xxh3_128(f"jpeg {orientation}".encode())
-    for piece in coded_bytes(payload):
+    for piece in coded_bytes(payload, found):
         digest.update(piece)
     return (_CODED + digest.hexdigest())[:_DIGITS]
 

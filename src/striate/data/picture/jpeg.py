@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 # In coded data 0xFF is followed by 0 or a restart marker; any other is a segment.
 _MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")
@@ -15,20 +16,35 @@ _PROGRESSIVE, _END, _SCAN = 0xC2, 0xD9, 0xDA
 _FIRST_APP, _ADOBE, _LAST_APP, _COMMENT = 0xE0, 0xEE, 0xEF, 0xFE
 
 
-def segments(payload: bytes) -> Iterator[tuple[int, int, int]]:
-    """Yield (marker, start, end) of each segment's body, up to the end of the image.
+@dataclass(frozen=True)
+class Layout:
+    """Where the pieces of a JPEG lie.
+
+    Args:
+        segments: (marker, start, end) of each segment's body.
+        end: Where the end marker stands; None where the file breaks off before it.
+    """
+
+    segments: tuple[tuple[int, int, int], ...]
+    end: int | None
+
+
+def layout(payload: bytes) -> Layout:
+    """Find the segments of a JPEG, up to the end of the image, in one pass.
 
     Example:
-        >>> list(segments(bytes.fromhex("ffd8 fffe 0003 41 ffd9")))
-        [(254, 6, 7)]
+        >>> layout(bytes.fromhex("ffd8 fffe 0003 41 ffd9"))
+        Layout(segments=((254, 6, 7),), end=7)
     """
-    position = 2
+    found: list[tuple[int, int, int]] = []
+    position = len(_START)
     while match := _MARKER.search(payload, position):
         start, kind = match.end(), payload[match.end() - 1]
         if kind == _END:
-            return
+            return Layout(tuple(found), match.start())
         position = start + int.from_bytes(payload[start : start + 2])
-        yield kind, start + 2, position
+        found.append((kind, start + 2, position))
+    return Layout(tuple(found), None)
 
 
 def is_cut(payload: bytes) -> bool:
@@ -40,20 +56,18 @@ def is_cut(payload: bytes) -> bool:
     """
     if not payload.startswith(_START):
         return False
-    found = list(segments(payload))
-    position = found[-1][2] if found else len(_START)
-    ended = _MARKER.search(payload, position) is not None
-    return not ended or all(kind != _SCAN for kind, _, _ in found)
+    found = layout(payload)
+    return found.end is None or all(kind != _SCAN for kind, _, _ in found.segments)
 
 
-def lacks_scans(payload: bytes) -> bool:
+def lacks_scans(payload: bytes, found: Layout) -> bool:
     """Tell whether a progressive JPEG ends before its last refinement.
 
     Every scan (G.1) sends coefficients Ss–Se down to bit Al. A file cut between scans
     decodes without complaint to a blurred picture.
     """
     missing: dict[tuple[int, int], int] = {}
-    for kind, start, end in segments(payload):
+    for kind, start, end in found.segments:
         segment = payload[start:end]
         if kind == _PROGRESSIVE:
             components = segment[6::3]
@@ -65,7 +79,7 @@ def lacks_scans(payload: bytes) -> bool:
     return any(missing.values())
 
 
-def coded_bytes(payload: bytes) -> Iterator[bytes]:
+def coded_bytes(payload: bytes, found: Layout) -> Iterator[bytes]:
     """Yield the bytes that decide the pixels: no metadata, nothing behind the end.
 
     Comments and application segments are left out, but for Adobe's, which tells how
@@ -74,17 +88,13 @@ def coded_bytes(payload: bytes) -> Iterator[bytes]:
     Example:
         >>> plain = bytes.fromhex("ffd8 ffd9")
         >>> commented = bytes.fromhex("ffd8 fffe 0003 41 ffd9")
-        >>> list(coded_bytes(plain)) == list(coded_bytes(commented))
+        >>> pieces = [list(coded_bytes(one, layout(one))) for one in (plain, commented)]
+        >>> pieces[0] == pieces[1]
         True
     """
-    found = list(segments(payload))
-    starts = [start - 4 for _, start, _ in found]
-    ends = [*starts[1:], _end_of_image(payload, found[-1][2])] if found else []
-    for (kind, _, _), start, end in zip(found, starts, ends, strict=True):
+    starts = [start - 4 for _, start, _ in found.segments]
+    last = len(payload) if found.end is None else found.end
+    ends = [*starts[1:], last]
+    for (kind, _, _), start, end in zip(found.segments, starts, ends, strict=False):
         if kind == _ADOBE or not (_FIRST_APP <= kind <= _LAST_APP or kind == _COMMENT):
             yield payload[start:end]
-
-
-def _end_of_image(payload: bytes, position: int) -> int:
-    match = _MARKER.search(payload, position)
-    return match.start() if match else len(payload)

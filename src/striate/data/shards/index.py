@@ -21,6 +21,7 @@ import numpy as np
 
 from striate.core.errors import DataError
 from striate.core.files import write_bytes, write_json
+from striate.core.processors import processors
 from striate.data.picture.decode import examine, unwarned
 from striate.data.picture.identity import check_hash
 from striate.data.picture.reading import UndecodableError
@@ -183,7 +184,7 @@ def _scan(path: Path, target: Path, background: int, white: int) -> dict[str, An
     rows = []
     sides: list[tuple[int, int]] = []
     channels = 1
-    with path.open("rb") as file, unwarned(), ThreadPoolExecutor(_threads()) as pool:
+    with path.open("rb") as file, unwarned(), ThreadPoolExecutor(processors()) as pool:
 
         def look(member: Member, payload: bytes) -> tuple[Any, ...] | Skipped:
             try:
@@ -214,10 +215,6 @@ def _scan(path: Path, target: Path, background: int, white: int) -> dict[str, An
         "channels": channels,
         "skipped": [[s.path, s.reason, s.detail] for s in skipped],
     }
-
-
-def _threads() -> int:
-    return os.cpu_count() or 1
 
 
 @dataclass(frozen=True)

@@ -57,12 +57,13 @@ def load_shards(
     preprocess = preprocess or _choose(stream, settings)
     weight = preprocess.weight * stream.count
     fits = memory.fits(weight) or (store is not None and store.fits(weight))
-    name, origin = _name(data), _origin(data)
+    name, origin = name_of(data), origin_of(data)
     if stream.count <= most_held and fits:
         source = source_of(stream, name)
         own = {key: settings[key] for key in ("margin", "workers", "cache", "cache_gb")}
         held = load_data(source, preprocess=preprocess, tick=settings["tick"], **own)
-        return replace(held, origin=origin)
+        # Its records came with their parts; the deal that gave them is the one to note.
+        return replace(held, origin=origin, deal=deal)
     return _streamed(stream, preprocess, name, origin, deal, settings["workers"])
 
 
@@ -70,7 +71,7 @@ def shard_source(data: str | Path) -> Source:
     """Return shards as a source of records, for judging and looking."""
     defaults: dict[str, Any] = {"background": 255, "white": WHITE}
     store = open_cache()
-    return source_of(_open(data, store, defaults, None, Deal()), _name(data))
+    return source_of(_open(data, store, defaults, None, Deal()), name_of(data))
 
 
 def _open(
@@ -88,8 +89,8 @@ def _open(
     rules = preprocess or settings
     find = vars(rules) if isinstance(rules, Preprocess) else rules
     return open_stream(
-        # As `_origin` has them: read again, a picture has the same path.
-        shard_names(_origin(data)),
+        # As `origin_of` has them: read again, a picture has the same path.
+        shard_names(origin_of(data)),
         index=folder / "index",
         nearby=nearby,
         deal=deal,
@@ -127,7 +128,8 @@ def _streamed(
         )
         for part, originals in stream.originals.items()
     }
-    if not preprocess.mean:
+    measured = not preprocess.mean
+    if measured:
         mean, std = statistics(parts["train"].pixels)
         preprocess = replace(preprocess, mean=mean, std=std)
     return ImageData(
@@ -139,6 +141,7 @@ def _streamed(
         rows=LazyRows(stream),
         quarantined=stream.skipped,
         deal=deal,
+        measured=measured,
     )
 
 
@@ -193,11 +196,13 @@ def source_of(stream: Stream, name: str) -> Source:
     )
 
 
-def _name(data: str | Path) -> str:
+def name_of(data: str | Path) -> str:
+    """Return what a set in shards is called, short enough for a run's name."""
     last = str(data).rstrip("/").rpartition("/")[2]
     return last.partition("{")[0].removesuffix(".tar").rstrip("-_.") or "shards"
 
 
-def _origin(data: str | Path) -> str:
+def origin_of(data: str | Path) -> str:
+    """Return where shards can be found again: an address, or an absolute path."""
     # Braces are no part of a path, but os.path does not mind them.
     return str(data) if is_remote(data) else os.path.abspath(data)  # noqa: PTH100

@@ -228,9 +228,7 @@ class LazyPaths(Sequence[str]):
         """Return `shard#offset` of a picture."""
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
-        if not -len(self) <= index < len(self):
-            raise IndexError(index)
-        return self._originals.path(index % len(self))
+        return self._originals.path(_counted(index, len(self)))
 
 
 class LazyRows(Sequence[SplitRow]):
@@ -267,8 +265,20 @@ class LazyRows(Sequence[SplitRow]):
         """Return one row, or some."""
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
+        left = _counted(index, len(self))
         for part, originals in self._stream.originals.items():
-            if index < len(originals):
-                return self._row(originals.row(index), part, originals)
-            index -= len(originals)
+            if left < len(originals):
+                return self._row(originals.row(left), part, originals)
+            left -= len(originals)
         raise IndexError(index)
+
+
+def _counted(index: int, length: int) -> int:
+    """Return a place from the front; a negative one was counted from the end.
+
+    Raises:
+        IndexError: There is no such place.
+    """
+    if not -length <= index < length:
+        raise IndexError(index)
+    return index % length

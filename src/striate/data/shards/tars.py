@@ -106,11 +106,12 @@ def members(path: Path, skipped: list[Skipped]) -> Iterator[Member]:
     """Yield the images of a shard with their classes; tell what else is in it.
 
     Raises:
-        DataError: It is not a tar file, or it is cut short.
+        DataError: It is not a tar file, it is cut short, or one of its headers is bad.
     """
     try:
         with tarfile.open(path, "r:") as tar:
             yield from _members(tar, skipped)
+            _check_end(tar)
     except (tarfile.TarError, EOFError, OSError) as error:
         what = f"the shard cannot be read: {error}"
         raise DataError(what, where=path, fix="copy or make it again") from error
@@ -141,6 +142,19 @@ def _members(tar: tarfile.TarFile, skipped: list[Skipped]) -> Iterator[Member]:
             del labels[old]
     for done in list(waiting):
         yield from _complete(done, waiting, labels, skipped)
+
+
+def _check_end(tar: tarfile.TarFile) -> None:
+    """Refuse a damaged header, which tarfile takes for the end of the archive.
+
+    Raises:
+        ReadError: What follows the last member is no end.
+    """
+    file, place = tar.fileobj, tar.offset
+    assert file is not None  # noqa: S101 - it is open
+    file.seek(place)
+    if any(file.read(tarfile.BLOCKSIZE)):
+        raise tarfile.ReadError(f"the header at byte {place:,} is damaged")
 
 
 def _complete(

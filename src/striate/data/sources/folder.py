@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from striate.core.errors import DataError
@@ -27,7 +27,7 @@ def read_folder(root: Path) -> Source:
     folders = _subfolders(root, root, ignored)
     if not folders:
         raise _no_classes(root, ignored)
-    if _is_split(folders, root):
+    if hold_parts((folder.name for folder in folders), root):
         records = _split_records(root, folders, ignored)
     else:
         records = _class_records(root, folders, None, ignored)
@@ -44,14 +44,23 @@ def read_folder(root: Path) -> Source:
     )
 
 
-def _is_split(folders: list[Path], root: Path) -> bool:
-    names = {folder.name.lower() for folder in folders}
+def hold_parts(folders: Iterable[str], where: Path | str) -> bool:
+    """Tell whether folders of these names hold the parts of a split, or classes.
+
+    Raises:
+        DataError: Some do and some do not.
+
+    Example:
+        >>> hold_parts(["train", "valid"], "set"), hold_parts(["cat", "dog"], "set")
+        (True, False)
+    """
+    names = {name.lower() for name in folders}
     parts = {PART_ALIASES[name] for name in names if name in PART_ALIASES}
     others = sorted(names - PART_ALIASES.keys())
     if "train" in parts and len(parts) > 1 and others:
         # Read as classes, `train` and `test` would be learnt as two kinds of thing.
         what = f"beside train, val or test stand other folders: {', '.join(others)}"
-        raise DataError(what, where=root, fix="move them out of this folder")
+        raise DataError(what, where=where, fix="move them out of this folder")
     return "train" in parts and not others
 
 

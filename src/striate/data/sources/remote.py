@@ -21,7 +21,7 @@ from striate.core.errors import DataError
 from striate.core.spec import Labels
 from striate.data.picture.reading import MAX_BYTES, UndecodableError
 from striate.data.sources.files import Stamp
-from striate.data.sources.folder import LAYOUT, LITTER
+from striate.data.sources.folder import LAYOUT, LITTER, hold_parts
 from striate.data.sources.source import PART_ALIASES, Record, Skipped, Source
 from striate.data.sources.table import read_table
 
@@ -122,9 +122,7 @@ def read_remote(address: str) -> Source:
     paths = list_files(root)
     ignored: list[Skipped] = []
     kept = [path for path in paths if _is_kept(path, ignored)]
-    tops = {path.split("/")[0].lower() for path in kept if "/" in path}
-    split = "train" in {PART_ALIASES.get(top) for top in tops}
-    split = split and tops <= PART_ALIASES.keys()
+    split = hold_parts((path.split("/")[0] for path in kept if "/" in path), root)
     records = []
     for path in kept:
         parts = path.split("/")

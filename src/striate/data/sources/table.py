@@ -17,8 +17,9 @@ OPTIONAL = ("split", "group")
 def read_table(path: Path) -> Source:
     """Read records from a CSV; paths in it are relative to its own folder.
 
-    A repeated row is ignored and listed; a picture given two labels is quarantined,
-    because nobody can know which is right. Unknown columns are named in a warning.
+    A repeated row is ignored and listed; a picture given two labels, parts or groups
+    is quarantined, because nobody can know which is right. Unknown columns are named in
+    a warning.
 
     Raises:
         DataError: Not UTF-8, a required column is missing, an unknown split, no rows.
@@ -33,14 +34,11 @@ def read_table(path: Path) -> Source:
         first = records.setdefault(record.path, record)
         if first is record:
             continue
-        if first.label == record.label:
-            skip = Skipped(path=record.path, reason="duplicate-row", detail=f"{number}")
-            ignored.append(skip)
-        else:
-            detail = f"labelled '{first.label}' and '{record.label}' (line {number})"
-            skip = Skipped(path=record.path, reason="two-labels", detail=detail)
-            conflicts[record.path] = skip
-            ignored.append(Skipped(path=record.path, reason="duplicate-row"))
+        conflict = _conflict(first, record, number)
+        if conflict:
+            conflicts.setdefault(record.path, conflict)
+        skip = Skipped(path=record.path, reason="duplicate-row", detail=f"{number}")
+        ignored.append(skip)
     kept = tuple(r for r in records.values() if r.path not in conflicts)
     if not kept:
         raise DataError("the CSV has no usable rows", where=path)
@@ -53,6 +51,16 @@ def read_table(path: Path) -> Source:
         quarantined=tuple(conflicts.values()),
         warnings=warnings,
     )
+
+
+def _conflict(first: Record, other: Record, line: int) -> Skipped | None:
+    """Say what two rows of one picture do not agree on, if anything."""
+    for key, word in (("label", "labelled"), ("part", "split"), ("group", "group")):
+        before, now = getattr(first, key) or "", getattr(other, key) or ""
+        if before != now:
+            detail = f"{word} '{before}' and '{now}' (line {line})"
+            return Skipped(path=first.path, reason=f"two-{key}s", detail=detail)
+    return None
 
 
 def read_rows(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:

@@ -139,7 +139,7 @@ def _take_up(
     have = [part for part in beside if part in earlier.parts or part == "val"]
     _deal(new, parts, records, contents, deal, have)
     if "val" not in earlier.parts:
-        rest = [i for i in pool if parts[i] == "train" and i not in set(new)]
+        rest = [i for i in pool if parts[i] == "train" and old[i] in allowed]
         _deal(rest, parts, records, contents, deal, ("val",))
     kept, gone = len(pool) - len(new), earlier.gone(records, contents)
     notes = [

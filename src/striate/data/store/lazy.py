@@ -7,7 +7,6 @@ never learnt from unseen.
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,6 +19,7 @@ from torch import Tensor
 
 from striate.core.errors import DataError
 from striate.core.heap import give_back_freed
+from striate.core.processors import processors
 from striate.core.spec import Preprocess
 from striate.data.picture.decode import unwarned
 from striate.data.picture.preprocess import file_to_input
@@ -161,7 +161,19 @@ class LazyPixels:
         return Gathered(pixels[places], index[places], tuple(lost))
 
     def _rows(self, index: Tensor) -> Tensor:
-        return index if self.rows is None else self.rows[index]
+        """Return which originals are meant; negative numbers count from the end.
+
+        Raises:
+            IndexError: There is no such picture.
+        """
+        if self.rows is not None:
+            return self.rows[index]
+        count = len(self)
+        outside = (index < -count) | (index >= count)
+        if outside.any():
+            what = f"there is no picture {int(index[outside][0])} of {count:,}"
+            raise IndexError(what)
+        return torch.where(index < 0, index + count, index)
 
     def _sound(self, gathered: Gathered, forgiving: bool) -> Gathered:
         if gathered.lost and not (forgiving and len(gathered.index)):
@@ -188,7 +200,7 @@ class LazyPixels:
             yield from decoded_by_workers(self, indices)
             return
         waiting: deque[Future[Gathered]] = deque()
-        threads = os.cpu_count() or 1
+        threads = processors()
         with unwarned(), ThreadPoolExecutor(threads) as pool:
             try:
                 for index in indices:

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 from torch._C._distributed_c10d import Store
 
+from striate.core.processors import processors
 from striate.engine.ranks.place import Place
 
 SLOT = 1 << 30  # bytes; only those that are written to take memory
@@ -30,7 +31,7 @@ _LOOK = 1.0  # seconds after which a wait looks whether there was a fault
 # Seconds of asking again and again before a wait sleeps. The other rank is mostly here
 # within 1 ms, and a processor that has gone to sleep takes a while to wake.
 _AWAKE = 2e-3
-_ENOUGH = len(os.sched_getaffinity(0)) if sys.platform == "linux" else 0
+_ENOUGH = processors()
 _ADDRESS = "beside"
 Check = Callable[[], None]
 

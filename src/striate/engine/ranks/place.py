@@ -6,6 +6,8 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from striate.core.processors import processors
+
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
@@ -66,4 +68,4 @@ def fair_threads(place: Place, environment: Mapping[str, str] = os.environ) -> i
     asked = environment.get("OMP_NUM_THREADS", "1")
     if asked.isdecimal() and int(asked) > 1:
         return int(asked)
-    return max(1, len(os.sched_getaffinity(0)) // place.local_world)
+    return max(1, processors() // place.local_world)

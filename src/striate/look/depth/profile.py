@@ -91,7 +91,7 @@ def depth_profile(
     ):
         model.train(training)
         given = x.detach().clone().requires_grad_()
-        cost = _cost(forward(model, given.clone()), labels)
+        cost = _cost(forward(model, given), labels)
         weights = {name: _weight(modules[name]) for name in weighted}
         free = {n: w for n, w in weights.items() if w is not None and w.requires_grad}
         found = torch.autograd.grad(cost, [given, *free.values()], allow_unused=True)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from striate.core.errors import GeometryError
 from striate.core.taps import call_name, followed, untouched
@@ -47,7 +47,7 @@ class Ending:
         """
         weight = self.weight if classes is None else self.weight[classes]
         cells = self.maps.shape[2] * self.maps.shape[3]
-        return torch.einsum("ck,nkhw->nchw", weight / cells, self.maps)
+        return torch.einsum("ck,nkhw->nchw", weight, self.maps / cells)
 
 
 def ending(model: nn.Module, x: Tensor) -> Ending:
@@ -72,7 +72,7 @@ def ending(model: nn.Module, x: Tensor) -> Ending:
     with (
         untouched(model),
         # One hook for all: a handle for each layer takes as long as a small network.
-        followed(model, _nothing, listener.hear),
+        followed(model, leave=listener.hear),
         torch.inference_mode(False),  # whose tensors do not count their versions
         torch.no_grad(),
     ):
@@ -81,24 +81,28 @@ def ending(model: nn.Module, x: Tensor) -> Ending:
 
 
 class _Listener:
-    """Keeps the last maps and what the last dense layer made."""
+    """Keeps the last maps and what the last dense layer made.
+
+    It hears every layer of every picture, so names are put together at the end.
+    """
 
     def __init__(self) -> None:
-        self._calls: Counter[str] = Counter()
-        self._maps: tuple[str, Tensor, int] | None = None
+        self._order: list[str] = []
+        self._maps: Tensor | None = None
+        self._when = self._version = 0
         self._dense: tuple[nn.Linear, Tensor] | None = None
 
     def hear(self, name: str, module: nn.Module, output: object) -> None:
         """Take note of one call."""
-        self._calls[name] += 1
+        self._order.append(name)
         if not name or not isinstance(output, Tensor):
             return
-        call = call_name(name, self._calls[name])
-        if output.ndim == 4 and output.shape[2] * output.shape[3] > 1:
+        shape = output.shape
+        if len(shape) == 4 and (shape[2] > 1 or shape[3] > 1):
             # A container that hands its last layer's maps on gives them no new name.
-            leaf = not any(module.children())
-            if leaf or self._maps is None or self._maps[1] is not output:
-                self._maps = call, output, output._version
+            if output is not self._maps or not module._modules:
+                self._maps, self._version = output, output._version
+                self._when = len(self._order)
         elif isinstance(module, nn.Linear):
             self._dense = module, output
 
@@ -110,8 +114,9 @@ class _Listener:
         """
         if self._maps is None:
             raise _other("there are no maps")
-        call, maps, version = self._maps
-        if maps._version != version:
+        maps, heard = self._maps, self._order[: self._when]
+        call = call_name(heard[-1], heard.count(heard[-1]))
+        if maps._version != self._version:
             raise _other(f"{call} is written to before it is averaged")
         means = maps.mean((2, 3))
         if _same(means, logits):
@@ -122,13 +127,10 @@ class _Listener:
         module, output = self._dense
         weight = module.weight.detach()
         bias = weight.new_zeros(1) if module.bias is None else module.bias.detach()
-        if not (_same(output, logits) and _same(means @ weight.T + bias, logits)):
+        weighed = F.linear(means, weight) + bias
+        if not (_same(output, logits) and _same(weighed, logits)):
             raise _other("its last layer does more than average maps and weigh them")
         return Ending(call=call, maps=maps, weight=weight, bias=bias, logits=logits)
-
-
-def _nothing(name: str, module: nn.Module, inputs: object) -> None:
-    """Take no note of what begins."""
 
 
 def _same(a: Tensor, b: Tensor) -> bool:

@@ -56,7 +56,7 @@ def integrated_gradients(
         batches = torch.split(ways, most), torch.split(parts, most)
         for way, part in zip(*batches, strict=True):
             on_way = (start + way.view(-1, 1, 1, 1) * (x - start)).requires_grad_()
-            score = question.score(logits_of(forward(model, on_way.clone()))).sum()
+            score = question.score(logits_of(forward(model, on_way))).sum()
             (gradient,) = torch.autograd.grad(score, on_way)
             total += torch.einsum("n,nchw->chw", part, gradient)
         with torch.no_grad():

@@ -23,7 +23,7 @@ def check_data(
     """Check a set of pictures without writing anything.
 
     Args:
-        data: A named set, a folder, a CSV, IDX files, or a source of arrays.
+        data: A named set, a folder, a CSV, IDX files, shards, an address, or a source.
         near: Look for near-duplicates too.
         labels: Train small networks too, and tell which labels they doubt; the ranking
             of all pictures is then `doubts.ranking()`.

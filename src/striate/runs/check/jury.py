@@ -23,7 +23,7 @@ from striate.engine.schedule import SCHEDULES
 from striate.models.catalogue import create_model
 from striate.runs.prepare import auto_model
 from striate.runs.recipe import Recipe
-from striate.runs.run import EVALUATION_BATCH
+from striate.runs.run import judged_at_once
 
 Tick = Callable[[int, int], None]
 
@@ -93,7 +93,7 @@ class Jury:
         ahead = Batches(
             part=test,
             preprocess=preprocess,
-            batch_size=EVALUATION_BATCH,
+            batch_size=judged_at_once(preprocess.height, preprocess.width),
             shuffle=False,
             device=device,
         )

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from itertools import takewhile
 
 import numpy as np
 
 from striate.core.findings import Images, Picture
 from striate.data.check.check import Checked
-from striate.data.check.disposable import PREVIEWER, examine_files
+from striate.data.check.disposable import PREVIEWER
 from striate.data.check.examine import Examined, preview_pixels
 from striate.data.check.finding import Group
-from striate.data.check.survey import file_of
+from striate.data.check.survey import examine_records
 from striate.look.raster import picture, tile
 
 SIDE_BY_SIDE = 4  # pictures of a group that are shown
@@ -34,8 +33,8 @@ def previews(found: Checked, positions: Sequence[int]) -> Previews:
             i: _coloured(preview_pixels(source.arrays[row]))
             for i, row in zip(positions, places, strict=True)
         }
-    paths = [file_of(source, found.items[i].record) for i in positions]
-    answers = examine_files(paths, program=PREVIEWER)
+    records = [found.items[i].record for i in positions]
+    answers = examine_records(source, records, program=PREVIEWER)
     return {
         i: _coloured(answer.view)
         for i, answer in zip(positions, answers, strict=True)
@@ -55,13 +54,11 @@ def base_of(found: Checked) -> str:
 
     Empty where they share no folder.
     """
-    folders = {item.record.path.rpartition("/")[0] for item in found.items}
-    if not folders or "" in folders:
-        return ""
-    with suppress(ValueError):  # absolute and relative ones share nothing
-        shared = os.path.commonpath(folders)
-        return f"{shared}/" if shared else ""
-    return ""
+    folders = {tuple(item.record.path.split("/")[:-1]) for item in found.items}
+    # Not `os.path.commonpath`, which takes a slash out of an address.
+    levels = (set(names) for names in zip(*folders, strict=False))
+    shared = takewhile(lambda names: len(names) == 1, levels)
+    return "".join(f"{names.pop()}/" for names in shared)
 
 
 def group_pictures(

@@ -102,10 +102,15 @@ def save_table(found: Checked, path: Path) -> None:
     """Write a CSV to train on, in which copies share a group.
 
     Raises:
-        SettingError: The pictures have no files of their own.
+        SettingError: The pictures have no files of their own on this machine.
     """
     if found.source.root is None:
-        what = f"'{found.source.name}' holds its pictures in arrays, not files"
+        held = (
+            "in arrays, not files"
+            if found.source.files is None
+            else ("in shards or at an address, where a table cannot name them")
+        )
+        what = f"'{found.source.name}' holds its pictures {held}"
         raise SettingError(what, where="--csv", fix="leave --csv out")
     family = {i: f"copies-{k}" for k, g in enumerate(kept_together(found)) for i in g}
     columns = ("image_path", "label", "split", "group")

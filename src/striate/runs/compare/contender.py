@@ -21,10 +21,10 @@ from striate.engine.metrics import Score
 from striate.runs import folder as names
 from striate.runs.predictions import Predictions
 from striate.runs.run import Run
+from striate.runs.sound import check_history, check_judged
 
 Key = tuple[str, str, int]  # content, label, and which of its copies
 PARTS = ("test", "val")
-CURVES = {"train_loss", "val_loss", "val_accuracy"}
 LISTED = 5
 _FACTS = ("path", "label", "split", "content")
 
@@ -164,14 +164,12 @@ def _few(classes: set[str]) -> str:
 
 def _contender(run: Run, part: str, labels: Labels) -> Contender:
     predictions = _in_order(run.predictions(part), labels)
-    _check_history(run)
+    check_history(run)
     path = run.path / names.SPLIT
     rows = read_csv(path)
     if not rows or any(rows[0].get(fact) is None for fact in _FACTS):
         raise RunError("split.csv lists no pictures with their content", where=path)
-    if not predictions.paths:
-        what = f"the run judged no picture of the {part} part"
-        raise RunError(what, where=run.path, fix="leave it out, or train it again")
+    check_judged(run, part, predictions, "leave it out, or train it again")
     return Contender(
         run=run,
         part=part,
@@ -180,19 +178,6 @@ def _contender(run: Run, part: str, labels: Labels) -> Contender:
         parts=dict(Counter(row["split"] for row in rows if row["split"] != SPARE)),
         data=hash_rows(sorted((row["content"], row["label"]) for row in rows)),
     )
-
-
-def _check_history(run: Run) -> None:
-    """Make sure that the learning curves can be drawn."""
-    try:
-        rows = run.history
-        sound = bool(rows) and all(row.keys() >= CURVES for row in rows)
-    except (TypeError, ValueError):
-        sound = False
-    if not sound:
-        what = f"{names.RESULTS} is damaged: it has no sound row an epoch"
-        fix = "restore it from a copy, or train again"
-        raise RunError(what, where=run.path / names.RESULTS, fix=fix)
 
 
 def _in_order(predictions: Predictions, labels: Labels) -> Predictions:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,13 +12,14 @@ import torch
 from torch import nn
 
 from striate.core.errors import InterruptedRunError, RunError
-from striate.core.files import read_json, write_json
+from striate.core.files import read_json, storage_errors, write_json
 from striate.core.seeds import derive
 from striate.data.image_data import ImageData
 from striate.runs import folder as names
+from striate.runs.lock import LOCK, held
 from striate.runs.manifest import data_hash
 from striate.runs.prepare import LOADED, load_recipe
-from striate.runs.recipe import Recipe
+from striate.runs.recipe import INCIDENTAL, Recipe
 from striate.runs.run import Run
 from striate.runs.train import train, train_recipe
 
@@ -63,7 +63,7 @@ class Study:
 
     @property
     def plan(self) -> dict[str, Any]:
-        """Return all that must agree for a curve to go on."""
+        """Return all settings, to be written down; see `_differing` for what binds."""
         settings = self.recipe.resolved().as_dict()
         return {**settings, "fractions": list(self.fractions), "seeds": self.seeds}
 
@@ -71,7 +71,8 @@ class Study:
         """Return the curve's folder: that of the same plan, or a new one.
 
         Raises:
-            RunError: `out` is something else, or a curve of another plan.
+            RunError: `out` is something else, a curve of another plan, or one to be
+                overwritten that another process is at work on.
         """
         if out is None:
             return self._next_free()
@@ -81,7 +82,7 @@ class Study:
             fix = "choose another --out; only curves are ever overwritten"
             raise RunError("this exists and is no curve", where=out, fix=fix)
         if overwrite:
-            shutil.rmtree(out)
+            _clear_curve(out)
             return self._begin(out)
         if differing := self._differing(out):
             what = f"the curve there has other settings: {', '.join(differing)}"
@@ -107,14 +108,20 @@ class Study:
 
     def _differing(self, place: Path) -> list[str]:
         had = read_json(place / PLAN)["plan"]
-        return [name for name, value in self.plan.items() if had.get(name) != value]
+        binding = {k: v for k, v in self.plan.items() if k not in INCIDENTAL}
+        return [name for name, value in binding.items() if had.get(name) != value]
 
     def run_all(self, place: Path, told: Told) -> tuple[list[CurveRun], str]:
         """Train what is not trained yet; return all runs and the part they judged.
 
         Raises:
             InterruptedRunError: The user stopped it; the same command goes on.
+            RunError: Another process is at work on the curve, or on a run of it.
         """
+        with held(place):
+            return self._run_all(place, told)
+
+    def _run_all(self, place: Path, told: Told) -> tuple[list[CurveRun], str]:
         found: list[CurveRun] = []
         parts: set[str] = set()
         total = len(self.fractions) * self.seeds
@@ -143,7 +150,7 @@ class Study:
         if (run := _finished(out)) is not None:
             pictures.check(run, fraction)
             return run, False
-        shutil.rmtree(out, ignore_errors=True)  # a run that was killed half way
+        _clear_run(out)
         data = pictures.cut(fraction)
         if self.make is None:
             recipe = replace(recipe, fraction=fraction)
@@ -186,6 +193,23 @@ def _finished(out: Path) -> Run | None:
         if run.manifest["status"] == "done":
             return run
     return None
+
+
+def _clear_run(out: Path) -> None:
+    """Empty the folder of a run that was killed half way; one at work is refused."""
+    if not out.is_dir():
+        return
+    # The curve is held, but its run may be: `striate train --resume` goes on with it.
+    with held(out), storage_errors(out, 0):
+        names.clear(out)
+
+
+def _clear_curve(out: Path) -> None:
+    """Empty a curve's folder, unless it or a run of it is at work."""
+    with held(out), ExitStack() as runs, storage_errors(out, 0):
+        for lock in out.glob(f"*/{LOCK}"):
+            runs.enter_context(held(lock.parent))
+        names.clear(out)
 
 
 def _read(run: Run, fraction: float, seed: int) -> CurveRun:

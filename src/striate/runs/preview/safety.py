@@ -22,7 +22,7 @@ from striate.data.part import Part
 from striate.engine.evaluate import evaluate
 from striate.engine.metrics import confusion_matrix, wilson
 from striate.engine.significance import holm, no_loss
-from striate.runs.run import EVALUATION_BATCH, Run
+from striate.runs.run import Run, judged_at_once
 
 # Beside the end of its range, each change is measured at these amounts.
 AMOUNTS: dict[str, tuple[float, ...]] = {
@@ -213,7 +213,8 @@ def _batches(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     augment = trial.augment(border)
     signs = coins(len(part), trial, run.recipe.seed)
-    for index in torch.split(torch.arange(len(part)), EVALUATION_BATCH):
+    size = judged_at_once(run.preprocess.height, run.preprocess.width)
+    for index in torch.split(torch.arange(len(part)), size):
         draws = at(trial, run.preprocess.spec, signs[index])
         pixels = part.gather(index).to(device)
         yield changed(pixels, draws, run.preprocess, augment), part.labels[index]

@@ -22,7 +22,7 @@ from striate.engine.loop import fit
 from striate.engine.position import EpochDone, StepDone
 from striate.runs.display import Display
 from striate.runs.recipe import Recipe
-from striate.runs.run import EVALUATION_BATCH
+from striate.runs.run import EVALUATION_BATCH, judged_at_once
 from striate.runs.steps import batches_of, cost_of_classes, optimizer_of, plan_of
 from striate.runs.transfer.features import Featured
 from striate.transfer.cut import cut_at
@@ -120,7 +120,7 @@ def answers(
     """Return what the network says of a part's pictures, in their order."""
     device = devices.choose(recipe.device)
     rows = found.rows[part]
-    order = torch.split(torch.arange(len(rows)), EVALUATION_BATCH)
+    order = torch.split(torch.arange(len(rows)), judged_at_once(*data.image_size))
     labels = data.part(part).labels
     pairs = ((rows[i].to(device), labels[i].to(device)) for i in order)
     return evaluate(tail, pairs)
