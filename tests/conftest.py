@@ -10,6 +10,7 @@ from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch: two busy cores gain nothing
 
+import fsspec
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
@@ -106,6 +107,15 @@ def refused(striate, tmp_path):
         return said.err
 
     return call
+
+
+@pytest.fixture
+def memory():
+    """Return an empty place of files in memory, which stands for a cloud's."""
+    place = fsspec.filesystem("memory")
+    place.store.clear()
+    yield place
+    place.store.clear()
 
 
 @pytest.fixture(scope="session")

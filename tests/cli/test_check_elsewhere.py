@@ -7,7 +7,6 @@ store in memory, and all three are checked.
 import shutil
 import tarfile
 
-import fsspec
 import pytest
 from PIL import Image
 
@@ -34,14 +33,6 @@ def photos(tmp_path):
     Image.new("RGB", (40, 40), (90, 90, 90)).save(root / "bark/blank.png")
     shutil.copy(root / "bark/03.png", root / "cloth/twin.png")
     return root
-
-
-@pytest.fixture
-def memory():
-    place = fsspec.filesystem("memory")
-    place.store.clear()
-    yield place
-    place.store.clear()
 
 
 def files_of(root):

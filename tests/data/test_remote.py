@@ -5,7 +5,6 @@ import http.server
 import threading
 from pathlib import Path
 
-import fsspec
 import numpy as np
 import pytest
 import torch
@@ -20,14 +19,6 @@ from striate.data.shards import load as room
 from striate.data.shards.index import Nearby
 from striate.data.sources import remote
 from striate.data.sources.remote import RemoteFiles, fetch, open_place, read_remote
-
-
-@pytest.fixture
-def memory():
-    place = fsspec.filesystem("memory")
-    place.store.clear()
-    yield place
-    place.store.clear()
 
 
 def upload(place, folder, root):

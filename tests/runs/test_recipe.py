@@ -114,6 +114,8 @@ def test_a_recipe_of_odd_bytes(tmp_path):
         ({"lr": 0}, "lr must be above 0"),
         ({"lr": "nan"}, "lr must be above 0"),
         ({"lr": "inf"}, "lr must be finite, got inf"),
+        ({"std": "0.5,inf,1"}, "std must be finite, got inf"),
+        ({"mean": [float("nan")]}, "mean must be finite, got nan"),
         ({"save_every": "inf"}, "save_every must be finite"),
         ({"lr": True}, "lr must be float"),
         ({"model": None}, "model must be str, got None"),

@@ -240,6 +240,7 @@ def _keeping(word: str, build: Callable[[], nn.Module]) -> Callable[..., Made]:
 
 
 _PADDING = ("same", "valid", "pad")
+_RIVALS = (_PADDING, ("depthwise", "groups"))  # of each at most one is written
 _POOL = ("kernel", "count", "stride", *_PADDING, "ceil")
 _CONVOLUTION = "kernel", "count", *_PADDING, "stride", "dilation", "groups"
 
@@ -288,13 +289,14 @@ def make_layer(word: str, words: Sequence[str], shape: Shape) -> Made:
     layer, options = LAYERS[word], read_options(words)
     given = options.given()
     if strange := [text for name, text in given.items() if name not in layer.takes]:
-        written = {"kernel": "5x5", "count": "32"}
-        known = ", ".join(written.get(name, name) for name in layer.takes)
+        example = {"kernel": "5x5", "count": "32"}
+        known = ", ".join(example.get(name, name) for name in layer.takes)
         what = f"{word} has no use for '{strange[0]}'"
         fix = f"it takes: {known}" if known else "it stands alone"
         raise SettingError(what, where="sketch", fix=fix)
-    pads = [given[name] for name in _PADDING if name in given]
-    if pads[1:]:
-        what = f"{' and '.join(pads)} exclude each other"
-        raise SettingError(what, where="sketch", fix="write one of them")
+    for rivals in _RIVALS:
+        written = [given[name] for name in rivals if name in given]
+        if written[1:]:
+            what = f"{' and '.join(written)} exclude each other"
+            raise SettingError(what, where="sketch", fix="write one of them")
     return layer.make(options, shape)

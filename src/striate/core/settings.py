@@ -53,6 +53,9 @@ def _check(name: str, value: Any, rules: Mapping[str, Any]) -> None:
     choices = rules.get("choices")
     if choices and value not in choices:
         raise unknown(name.replace("_", " "), str(value), choices)
+    if isinstance(value, tuple):
+        for item in value:
+            _check(name, item, rules)
     if not isinstance(value, int | float):
         return
     # Written so that NaN, which compares false with everything, is refused too.
