@@ -229,6 +229,18 @@ def test_what_is_no_curve(settings, words, message):
     assert message in str(caught.value)
 
 
+@pytest.mark.parametrize(("rank", "silent"), [("0", False), ("1", True)])
+def test_several_processes_would_each_train_all_of_it(
+    photos, tmp_path, monkeypatch, rank, silent
+):
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(SettingError, match="for one process, and there are 2") as told:
+        learning_curve(Recipe(data=str(photos)), out=tmp_path / "curve")
+    assert told.value.said_elsewhere is silent
+    assert not (tmp_path / "curve").exists()
+
+
 # --- what it says
 
 

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from striate.core.errors import SettingError
 from striate.core.processors import processors
 
 
@@ -53,6 +54,32 @@ class Place:
     def first(self) -> bool:
         """Say whether this process speaks and writes for all of them."""
         return self.rank == 0
+
+
+def check_alone(what: str, place: Place | None = None) -> None:
+    """Refuse what several processes would each do in full, over each other's files.
+
+    Args:
+        what: Would be done, as a message begins.
+        place: By which process; the environment says it where None.
+
+    Raises:
+        SettingError: There are several; rank 0 says it for all.
+
+    Example:
+        >>> check_alone("drawing", Place(world=2))
+        Traceback (most recent call last):
+        striate.core.errors.SettingError: drawing is for one process, and there are 2
+          where: torchrun
+          do:    start it without torchrun
+    """
+    place = place or Place.of()
+    if place.world == 1:
+        return
+    what = f"{what} is for one process, and there are {place.world}"
+    error = SettingError(what, where="torchrun", fix="start it without torchrun")
+    error.said_elsewhere = not place.first
+    raise error
 
 
 def fair_threads(place: Place, environment: Mapping[str, str] = os.environ) -> int:

@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from striate.core.errors import SettingError
+from striate.engine.ranks.place import check_alone
 from striate.runs.curve.power_law import Law, Point, fit_law
 from striate.runs.curve.trainings import CurveRun, Make, Study
 from striate.runs.recipe import Recipe
@@ -97,9 +98,11 @@ def learning_curve(
         told: Gets a line when a run ends.
 
     Raises:
-        SettingError: Too few fractions or seeds, or a fraction that cannot be.
+        SettingError: Too few fractions or seeds, a fraction that cannot be, or several
+            processes.
         RunError: Something else is in `out`.
     """
+    check_alone("a learning curve")
     wanted = _checked(recipe, fractions, seeds)
     study = Study(recipe=recipe, fractions=wanted, seeds=seeds, make=make)
     place = study.folder(out, overwrite)

@@ -19,7 +19,7 @@ from striate.data.scan import Tick
 from striate.engine.checkpoint import save_weights
 from striate.engine.journal import COLUMNS
 from striate.engine.position import EpochDone
-from striate.engine.ranks.place import Place
+from striate.engine.ranks.place import check_alone
 from striate.models.catalogue import find
 from striate.runs import folder as names
 from striate.runs.display import teller
@@ -124,10 +124,7 @@ def _check(recipe: Recipe) -> None:
         fix = "name it: --model mobilenet_v2"
         raise SettingError("whose weights are they?", where="--model", fix=fix)
     find(recipe.model)
-    if Place.of().world > 1:
-        fix = "start it without torchrun"
-        what = "transfer runs in one process; a head learns in seconds"
-        raise SettingError(what, where="torchrun", fix=fix)
+    check_alone("striate transfer")
     for name in AUTOMATIC:
         if getattr(recipe, name) == AUTO:
             what = f"{name} is not found out here: a head learns in seconds"
