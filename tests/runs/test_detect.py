@@ -211,6 +211,15 @@ def test_refused(made, asked, error, words):
     assert words in str(caught.value)
 
 
+@pytest.mark.parametrize("part", ["val", "test"])
+def test_a_part_without_an_answer(made, part):
+    run = made()
+    path = run.path / f"predictions_{part}.csv"
+    path.write_text(path.read_text().splitlines()[0] + "\n")
+    with pytest.raises(RunError, match=f"judged no picture of the {part} part"):
+        run.detect("defect")
+
+
 def test_a_run_of_no_csv_has_no_columns(made):
     with pytest.raises(DataError, match="in no CSV"):
         made(table=False).detect("defect", by="kind")

@@ -220,7 +220,7 @@ class Run:
         """Return what the run said about a part, from its CSV.
 
         Raises:
-            RunError: That part was not judged.
+            RunError: That part was not judged, or the file has a header and no row.
         """
         path = self.path / names.predictions_file(part)
         if not path.is_file():
@@ -230,7 +230,12 @@ class Run:
             )
             fix = f"run: striate evaluate {self.path} --part {part}"
             raise RunError(what, where=path, fix=fix)
-        return Predictions.read(path, self.labels)
+        found = Predictions.read(path, self.labels)
+        if not found.paths:
+            what = f"the run judged no picture of the {part} part"
+            fix = "restore the file from a copy, or train again"
+            raise RunError(what, where=path, fix=fix)
+        return found
 
     @property
     def parts_to_judge(self) -> list[str]:

@@ -6,7 +6,6 @@ from collections.abc import Set
 
 from striate.core.errors import RunError
 from striate.runs import folder as names
-from striate.runs.predictions import Predictions
 from striate.runs.run import Run
 
 CURVES = {"train_loss", "val_loss", "val_accuracy"}
@@ -37,17 +36,6 @@ def check_history(run: Run, columns: Set[str] = CURVES) -> None:
         what = f"{names.RESULTS} is damaged: it has no sound row an epoch"
         fix = "restore it from a copy, or train again"
         raise RunError(what, where=run.path / names.RESULTS, fix=fix)
-
-
-def check_judged(run: Run, part: str, predictions: Predictions, fix: str) -> None:
-    """Make sure that there are answers to be told.
-
-    Raises:
-        RunError: The predictions have a header and no row.
-    """
-    if not predictions.paths:
-        what = f"the run judged no picture of the {part} part"
-        raise RunError(what, where=run.path / names.predictions_file(part), fix=fix)
 
 
 def check_ended(run: Run) -> None:
