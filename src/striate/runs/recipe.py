@@ -34,7 +34,7 @@ SHAPES = {
     "sync_batch_norm": "true or false",
 }
 SCHEDULE_NAMES = ("one_cycle", "cosine", "step", "constant")
-VIEW_NAMES = ("plain", "mirror")
+VIEW_NAMES = ("plain", "mirror", "mirror_shift")
 NONFINITE_ANSWERS = ("stop", "skip", "lower-lr")
 # Of the loop that shows pictures, and of processes that learn together: nothing that
 # learns from features has them.
@@ -114,7 +114,9 @@ class Recipe:
         0.0, "judge and keep a moving average of the weights; its decay", low=0, below=1
     )
     test_view: str = _setting(
-        "plain", "pictures are judged as they are, or mirrored too", choices=VIEW_NAMES
+        "plain",
+        "pictures are judged as they are, mirrored too, or also moved by a pixel",
+        choices=VIEW_NAMES,
     )
     schedule: str = _setting(
         "one_cycle", "learning-rate schedule", choices=SCHEDULE_NAMES
