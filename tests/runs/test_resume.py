@@ -504,8 +504,18 @@ def test_stopped_before_its_first_checkpoint(striate, shared_folder):
     expected = contents(whole(shared_folder, lr=0.01))
     shutil.rmtree(run / "weights")
     (run / "split.csv").unlink()
+    (run / ".manifest.json.0123abcd").write_text("half")
+    mine = [run / "notes.txt", run / "plots/mine.png", run / "figures/mine.png"]
+    for path in mine:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("mine")
     said = striate("train", "--resume", "run", "--quiet")
     assert said.code == 0
+    for path in mine:
+        assert path.read_text() == "mine"
+        path.unlink()
+    (run / "figures").rmdir()
+    assert not list(run.glob(".manifest*"))
     assert (
         "note: the run was stopped before it had learnt anything; it begins" in said.out
     )

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from ast import literal_eval
+import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,31 +12,29 @@ from typing import Any
 from torch import nn
 
 from striate.core import device as devices
-from striate.core.errors import RunError, SettingError
 from striate.core.files import read_json, storage_errors, write_text
 from striate.core.folders import sweep
 from striate.data.augment.windows import margin_for
 from striate.data.image_data import ImageData
-from striate.engine.journal import changed_files
+from striate.engine.journal import EVENTS, RESULTS, changed_files
 from striate.engine.keeper import LAST, state_of
 from striate.engine.position import Position
 from striate.engine.ranks.ranks import Ranks
 from striate.engine.tensorboard import check_tensorboard
+from striate.engine.timing import TIMING
 from striate.engine.vault import Sealed, Vault
 from striate.runs import folder as names
+from striate.runs.blowup import RECORD as BLOWUPS
 from striate.runs.changes import data_changes, differences
 from striate.runs.display import reading
-from striate.runs.folder import clear
 from striate.runs.lock import held
 from striate.runs.manifest import (
-    UNBINDING,
     circumstances,
     exactness,
     now,
     update_manifest,
 )
 from striate.runs.prepare import (
-    READING,
     build,
     load_recipe,
     place,
@@ -44,10 +42,15 @@ from striate.runs.prepare import (
 )
 from striate.runs.pretrained import check_same_weights
 from striate.runs.recipe import (
-    AUTO,
-    AUTOMATIC,
     Recipe,
     make_recipe,
+)
+from striate.runs.resumable import (
+    changed,
+    check_fixed,
+    check_idle,
+    check_learnt_by_steps,
+    check_unlearnt,
 )
 from striate.runs.run import Run
 from striate.runs.settings_file import read_settings, settings_text
@@ -64,19 +67,16 @@ from striate.runs.train import run_in
 
 # Where files and folders are written beside others, and a kill leaves half ones.
 PLACES = (".", names.WEIGHTS, f"{names.WEIGHTS}/{LAST}", names.PLOTS)
+# What a run may have written before its first checkpoint, but for what every beginning
+# writes anew: a kill in between leaves a run that begins once more.
+EARLY = (
+    *(RESULTS, EVENTS, TIMING, names.LR_RANGE, names.NORMS, BLOWUPS),
+    *(names.FIRST_LAYER, names.BEST, f"{names.WEIGHTS}/{LAST}", names.TENSORBOARD),
+)
 # What a manifest says of how a run ended, and of the weights it ended with.
 OF_THE_END = (
     *("reason", "finished", "seconds", "epochs", "images_per_second"),
     *("speed", "best_epoch", "weights"),
-)
-# Weights, optimiser or position would no longer belong to these.
-FIXED = tuple(
-    name
-    for name in (
-        *("data", "model", "pretrained", "freeze", "split"),
-        *("batch_size", "optimizer", "ema", *READING),
-    )
-    if name == "data" or name not in UNBINDING
 )
 
 
@@ -163,9 +163,9 @@ def go_on(
     if tensorboard:
         check_tensorboard()
     run = Run(path, model=model, data=data)
-    _check_learnt_by_steps(run)
+    check_learnt_by_steps(run)
     old = make_recipe(read_settings(run.path / names.ARGS))
-    recipe = _changed(old, settings)
+    recipe = changed(old, settings)
     meeting = together(recipe) if ranks is None else nullcontext(ranks)
     with meeting as met, _held_by_first(run.path, met):
         quiet = quiet or follows(met)
@@ -173,13 +173,13 @@ def go_on(
         sealed, flaws = Vault(run.path / names.WEIGHTS / LAST).newest()
         check_together(recipe, met)
         if sealed is None:
-            _check_unlearnt(run, flaws)
+            check_unlearnt(run, flaws)
             how = begun, quiet, tensorboard, met
             return _from_the_start(run, recipe, model, data, *how)
-        _check_fixed(recipe, sealed, run.path)
+        check_fixed(recipe, sealed, run.path)
         at, marks = state_of(sealed)
         if run.manifest["status"] == "done" and _finished(at, recipe):
-            _check_idle(old, recipe, settings, at, run.path)
+            check_idle(old, recipe, settings, at, run.path)
             begun(Resumed(folder=run.path, recipe=recipe, data=None, at=at))
             return run
         if data is None:
@@ -200,26 +200,6 @@ def go_on(
         return run_in(*where, sealed, inexact, tensorboard, met)
 
 
-def _check_idle(
-    old: Recipe, new: Recipe, settings: Mapping[str, Any], at: Position, folder: Path
-) -> None:
-    """Refuse changes to a finished run that do not make it longer."""
-    if new == old.resolved():
-        return
-    given = ", ".join(f"--{name.replace('_', '-')}" for name in settings)
-    what = f"the run is finished after {at.epoch} epochs; {given} would do nothing"
-    fix = f"add --epochs N with N above {at.epoch} (or a longer --patience)"
-    raise SettingError(what, where=folder, fix=f"{fix}, or leave it out")
-
-
-def _check_learnt_by_steps(run: Run) -> None:
-    """Refuse a run that is computed in one go: it would be cleared and trained."""
-    if run.manifest.get("verb") == "transfer":
-        what = "this run was made by striate transfer, which has no steps to resume"
-        fix = "run striate transfer again: its features are kept, and it takes seconds"
-        raise RunError(what, where=run.path, fix=fix)
-
-
 @contextmanager
 def _held_by_first(folder: Path, ranks: Ranks | None) -> Iterator[None]:
     """Hold the run folder, which nobody else changes then; rank 0 does it for all."""
@@ -233,65 +213,8 @@ def _held_by_first(folder: Path, ranks: Ranks | None) -> Iterator[None]:
         yield
 
 
-def _changed(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
-    """Lay changes over a run's settings, but for those that make another run of it."""
-    new = make_recipe(recipe.as_dict(), settings).resolved()
-    for name in AUTOMATIC:
-        if getattr(new, name) == AUTO:
-            fix = f"give a number; this run's is {getattr(recipe, name)}"
-            what = f"{name} is found out before a run learns, and this one has begun"
-            raise SettingError(what, where=f"--{name.replace('_', '-')}", fix=fix)
-    for name in FIXED:
-        before, after = getattr(recipe, name), getattr(new, name)
-        if before != after:
-            what = f"{name} was {before} and cannot become {after} in the same run"
-            fix = "leave it out, or train anew without --resume"
-            raise SettingError(what, where=f"--{name.replace('_', '-')}", fix=fix)
-    return new
-
-
-def _check_fixed(recipe: Recipe, sealed: Sealed, folder: Path) -> None:
-    """Refuse an `args.yaml` that was edited into another run than the checkpoint's."""
-    before, settings = sealed.facts["circumstances"], recipe.as_dict()
-    for name in FIXED:
-        # Older versions sealed fewer settings; where the pictures lie is none of them.
-        if name in before and not _same(before[name], settings[name]):
-            was, is_ = before[name], settings[name]
-            what = f"{name} was {was} and cannot become {is_} in the same run"
-            fix = "put it back as it was, or train anew without --resume"
-            raise SettingError(what, where=f"{folder / names.ARGS}, {name}", fix=fix)
-
-
-def _same(sealed: str, value: Any) -> bool:
-    """Say whether a setting is what was sealed as text.
-
-    Example:
-        >>> _same("adamw", "adamw"), _same("0", 0.0), _same("0", 7)
-        (True, True, False)
-    """
-    if sealed == str(value):
-        return True
-    with suppress(ValueError, SyntaxError):  # from Python, 0 may stand for 0.0
-        return bool(literal_eval(sealed) == value)
-    return False
-
-
 def _finished(at: Position, recipe: Recipe) -> bool:
     return at.finished(recipe.epochs, recipe.patience)
-
-
-def _check_unlearnt(run: Run, flaws: list[str]) -> None:
-    """Refuse to begin anew where something was learnt, but no checkpoint is sound."""
-    if flaws:
-        what = "\n  ".join(["no checkpoint is sound:", *flaws])
-    elif run.manifest.get("status") == "done":
-        # To begin anew empties the folder, and best weights of it would be lost. A run
-        # that was killed before its first checkpoint begins, and comes to the same.
-        what = f"no checkpoint is in {names.WEIGHTS}/{LAST}, but the run is finished"
-    else:
-        return
-    fix = f"restore one from a copy, or begin anew: --out {run.path} --overwrite"
-    raise RunError(what, where=run.path, fix=fix)
 
 
 def _from_the_start(
@@ -316,7 +239,7 @@ def _from_the_start(
     settled = settle(network, data, recipe, ranks)
     recipe = settled.recipe
     if not follows(ranks):
-        clear(run.path)
+        _clear(run.path)
         write_inputs(run.path, network, data, recipe)
         note_speed(run.path, settled)
     notes = ("the run was stopped before it had learnt anything; it begins",)
@@ -324,6 +247,20 @@ def _from_the_start(
     begun(Resumed(folder=run.path, recipe=recipe, data=data, at=at, notes=notes))
     where = run.path, network, data, recipe, quiet
     return run_in(*where, tensorboard=tensorboard, ranks=ranks)
+
+
+def _clear(folder: Path) -> None:
+    """Take away what a run wrote that begins anew; what others put there stays."""
+    _take_back_judgement(folder)
+    for name in EARLY:
+        path = folder / name
+        with storage_errors(path, 0):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+    for name in PLACES:
+        sweep(folder / name)
 
 
 def _survey(
