@@ -114,9 +114,7 @@ class Recipe:
         0.0, "judge and keep a moving average of the weights; its decay", low=0, below=1
     )
     test_view: str = _setting(
-        "plain",
-        "pictures are judged as they are, mirrored too, or also moved by a pixel",
-        choices=VIEW_NAMES,
+        "plain", "how pictures are seen where they are judged", choices=VIEW_NAMES
     )
     schedule: str = _setting(
         "one_cycle", "learning-rate schedule", choices=SCHEDULE_NAMES
