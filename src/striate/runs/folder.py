@@ -117,10 +117,16 @@ def clear(folder: Path) -> None:
     # What tells that it is a run's folder goes last.
     entries = sorted(folder.iterdir(), key=lambda entry: entry.name in _TELLING)
     for entry in entries:
-        if entry.is_dir() and not entry.is_symlink():
-            shutil.rmtree(entry)
-        elif entry.name != LOCK:
-            entry.unlink()
+        if entry.name != LOCK:
+            remove(entry)
+
+
+def remove(path: Path) -> None:
+    """Take away a file, a folder with all in it, or a link; nothing may be there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def is_run(folder: Path) -> bool:

@@ -118,8 +118,8 @@ def check_unlearnt(run: Run, flaws: list[str]) -> None:
     if flaws:
         what = "\n  ".join(["no checkpoint is sound:", *flaws])
     elif run.manifest.get("status") == "done":
-        # To begin anew empties the folder, and best weights of it would be lost. A run
-        # that was killed before its first checkpoint begins, and comes to the same.
+        # To begin anew takes the best weights away. A run that was killed before its
+        # first checkpoint begins, and comes to the same.
         what = f"no checkpoint is in {names.WEIGHTS}/{LAST}, but the run is finished"
     else:
         return

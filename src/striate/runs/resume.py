@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -28,23 +27,10 @@ from striate.runs.blowup import RECORD as BLOWUPS
 from striate.runs.changes import data_changes, differences
 from striate.runs.display import reading
 from striate.runs.lock import held
-from striate.runs.manifest import (
-    circumstances,
-    exactness,
-    now,
-    update_manifest,
-)
-from striate.runs.prepare import (
-    build,
-    load_recipe,
-    place,
-    write_inputs,
-)
+from striate.runs.manifest import circumstances, exactness, now, update_manifest
+from striate.runs.prepare import build, load_recipe, place, write_inputs
 from striate.runs.pretrained import check_same_weights
-from striate.runs.recipe import (
-    Recipe,
-    make_recipe,
-)
+from striate.runs.recipe import Recipe, make_recipe
 from striate.runs.resumable import (
     changed,
     check_fixed,
@@ -255,10 +241,12 @@ def _clear(folder: Path) -> None:
     for name in EARLY:
         path = folder / name
         with storage_errors(path, 0):
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            else:
-                path.unlink(missing_ok=True)
+            names.remove(path)
+    _sweep(folder)
+
+
+def _sweep(folder: Path) -> None:
+    """Take away what a kill has left half written."""
     for name in PLACES:
         sweep(folder / name)
 
@@ -297,8 +285,7 @@ def _survey(
 
 def _write_down(resumed: Resumed, settings_changed: bool) -> None:
     """Bring the settings and the manifest up to date; clear what no longer holds."""
-    for name in PLACES:
-        sweep(resumed.folder / name)
+    _sweep(resumed.folder)
     if settings_changed:
         write_text(resumed.folder / names.ARGS, settings_text(resumed.recipe))
     earlier = read_json(resumed.folder / names.MANIFEST).get("resumed", [])
