@@ -12,15 +12,14 @@ Clock: from the table to the judged run, decoding and start of the program inclu
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -35,6 +34,7 @@ from elpv_cells import (
     together,
     write_table,
 )
+from log import Log
 from record import mean_deviation, save
 from speeds import speeds
 from striate.runs.run import Run
@@ -62,7 +62,7 @@ def sureness(cell: Cell) -> str:
     return f"{cell.label} {float(cell.probability):.2f}"
 
 
-def one(table: Path, folder: Path, seed: int, given: list[str]) -> Judged:
+def one(table: Path, folder: Path, seed: int, given: list[str]) -> dict[str, Any]:
     """Fine-tune on one split, in a process of its own, as a user would."""
     words = [f"--{name}={value}" for name, value in SETTINGS.items()]
     words += [f"--val-fraction={VAL}", f"--seed={seed}", "--cache=off", "--quiet"]
@@ -75,29 +75,9 @@ def one(table: Path, folder: Path, seed: int, given: list[str]) -> Judged:
     seconds = time.perf_counter() - began
     if done.returncode:
         raise SystemExit(done.stdout + done.stderr)
-    return judged(Run(out), seconds)
-
-
-class Log:
-    """Every network's answers, a line each, so that a later start goes on."""
-
-    def __init__(self, path: Path | None) -> None:
-        self._path = path
-        lines = path.read_text().splitlines() if path and path.exists() else []
-        self._kept = {line["key"]: line for line in map(json.loads, lines)}
-
-    def get(self, key: str, make: Callable[[], Judged]) -> Judged:
-        """Return what is kept, or make it and keep it."""
-        if key not in self._kept:
-            made = make()
-            truth, odds = made.truth.tolist(), made.odds.tolist()
-            line = {"key": key, "seconds": made.seconds, "truth": truth, "odds": odds}
-            self._kept[key] = line
-            if self._path:
-                with self._path.open("a") as file:
-                    file.write(json.dumps(line) + "\n")
-        line = self._kept[key]
-        return Judged(np.array(line["truth"]), np.array(line["odds"]), line["seconds"])
+    found = judged(Run(out))
+    answers = {"truth": found.truth.tolist(), "odds": found.odds.tolist()}
+    return {**answers, "seconds": seconds}
 
 
 def row(split: int, found: dict[str, float]) -> str:
@@ -126,7 +106,10 @@ def main() -> None:
             for k in range(options.networks):
                 seed = split + k * options.splits
                 key = " ".join([f"split {split} seed {seed}", *given])
-                several.append(log.get(key, partial(one, table, folder, seed, given)))
+                make = partial(one, table, folder, seed, given)
+                told = log.get(key, make)
+                answers = (np.array(told[name]) for name in ("truth", "odds"))
+                several.append(Judged(*answers, told["seconds"]))
                 print(row(split, several[-1].figures()), flush=True)
             alone.append(several[0].figures())
             mean.append(together(several).figures())

@@ -17,12 +17,15 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from elpv_cells import LEAK, cells, splits, write_table
+from log import Log
 from record import save
 from speeds import speeds
 from striate.core.heap import keep_freed
@@ -127,14 +130,18 @@ def one(
     return way, run
 
 
-def searched(recipe: Recipe, data: ImageData, folder: Path) -> list[Way]:
-    """Go all ways."""
-    ways = [one("head-alone", recipe, Wanted(head=LOGISTIC), data, folder)[0]]
+def searched(recipe: Recipe, data: ImageData, folder: Path, log: Log) -> list[Way]:
+    """Go all ways that the log does not know yet."""
+    wanted = {"head-alone": Wanted(head=LOGISTIC)}
     for cut in cuts_of(recipe, data):
         for mode in ("frozen", "adapting"):
-            wanted = Wanted(cut=cut, head=TUNED, batch_norm=mode)
-            ways.append(one(f"{cut}-{mode}", recipe, wanted, data, folder)[0])
-    return ways
+            way = Wanted(cut=cut, head=TUNED, batch_norm=mode)
+            wanted[f"{cut}-{mode}"] = way
+
+    def go(name: str) -> dict[str, Any]:
+        return asdict(one(name, recipe, wanted[name], data, folder)[0])
+
+    return [Way(**log.get(name, partial(go, name))) for name in wanted]
 
 
 def main() -> None:
@@ -147,6 +154,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--plan-only", action="store_true")
+    parser.add_argument("--log", type=Path, help="keeps ways; a later start goes on")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     keep_freed()
@@ -160,7 +168,7 @@ def main() -> None:
         print(facts)
         if options.plan_only:
             return
-        ways = searched(apart[1], data, folder)
+        ways = searched(apart[1], data, folder, Log(options.log))
     report(options, data, mine, facts, ways)
 
 

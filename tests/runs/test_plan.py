@@ -1,7 +1,9 @@
 """`striate transfer --cut auto`: what is planned, from what, and that it is done."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,11 +12,12 @@ from safetensors.torch import load_file
 import striate as st
 from stopping import knows_stripes
 from striate.core.files import read_json
+from striate.engine.evaluate import Outputs
 from striate.runs.prepare import build, load_recipe, place, resolve
 from striate.runs.recipe import Recipe
 from striate.runs.story import write_report
 from striate.runs.transfer import plan as planning
-from striate.runs.transfer import rivals
+from striate.runs.transfer import rivals, trials
 from striate.runs.transfer import transfer as job
 from striate.runs.transfer.plan import Proposal, expected, first_rung, propose
 from striate.runs.transfer.trials import Trial
@@ -64,10 +67,9 @@ def test_a_plan_is_told_and_done(striate, words, monkeypatch):
     proposal = Proposal.from_dict(read_json(Path("run/plan.json")))
     assert [probe.cut for probe in proposal.probes] == ["whiten", "block1", "flatten"]
     assert [trial.head for trial in proposal.trials][:3] == ["logistic", *["tuned"] * 2]
-    assert {trial.batch_norm for trial in proposal.trials[1:3]} == {
-        "frozen",
-        "adapting",
-    }
+    modes = {trial.batch_norm for trial in proposal.trials[1:3]}
+    assert modes == {"frozen", "adapting"}
+    assert proposal.trials[1].cut == "block1"
     assert proposal.low <= proposal.accuracy <= proposal.high
     done = facts("run")
     assert (done["cut"], done["head"]) == (proposal.best.cut, proposal.best.head)
@@ -243,7 +245,52 @@ def test_the_cut_is_where_the_network_knows_most(accuracies, rung):
     assert first_rung(probed(*accuracies)) == rung
 
 
-def tried(right, head="logistic"):
+def bench_of(*names):
+    cuts = tuple(SimpleNamespace(name=name) for name in names)
+    return SimpleNamespace(ladder=SimpleNamespace(cuts=cuts))
+
+
+def test_the_lowest_cut_is_one_whose_features_can_be_kept(monkeypatch):
+    sizes, told = [9e9, 5e9, 4e9, 1e9], []
+    monkeypatch.setattr(planning, "_bytes", lambda bench, rung: sizes[rung])
+    bench = bench_of("a", "b", "c", "d", "head")
+    assert planning._lowest(bench, told.append) == 2
+    assert [line.split()[2] for line in told] == ["a", "b"]
+    sizes[:] = [9e9] * 4
+    assert planning._lowest(bench, told.append) == 3
+
+
+@pytest.mark.parametrize(
+    ("asked", "costs", "ways"),
+    [
+        # Down as long as it pays, in the better mode.
+        ({}, (9, 6, 5, 6), ["e frozen", "e adapting", "c adapting"]),
+        ({}, (9, 5, 6, 4, 5), ["e frozen", "e adapting", "c frozen", "b frozen"]),
+        ({"batch_norm": "frozen"}, (9, 5, 4, 3, 2), [f"{c} frozen" for c in "ecba"]),
+        # Up where the head alone is better.
+        ({}, (4, 5, 6, 3), ["e frozen", "e adapting", "g frozen"]),
+        ({"head": "logistic"}, (9,), []),
+    ],
+)
+def test_the_middle_tells_the_mode_and_the_way(monkeypatch, asked, costs, ways):
+    came = iter(costs)
+
+    def trial(bench, wanted, tell):
+        done = tried([True], wanted.kind, next(came))
+        return replace(done, cut=wanted.cut, batch_norm=wanted.batch_norm)
+
+    monkeypatch.setattr(planning, "_tried", trial)
+    monkeypatch.setattr(planning, "_bytes", lambda bench, rung: 0)
+    monkeypatch.setattr(planning, "_has_norms", lambda ladder, rung: True)
+    probes = probed(0.3, 0.3, 0.4, 0.5, 0.6, 0.7, 0.9, 0.5, 0.5)
+    bench = bench_of(*"abcdefgh", "head")
+    wanted = Wanted(cut="auto", **asked)
+    first, *found = planning._trials(bench, probes, wanted, print)
+    assert first.head == "logistic"
+    assert [f"{one.cut} {one.batch_norm}" for one in found] == ways
+
+
+def tried(right, head="logistic", cost=0.5):
     return Trial(
         head=head,
         cut="a",
@@ -254,6 +301,7 @@ def tried(right, head="logistic"):
         epochs=1,
         learnt=10,
         right=tuple(right),
+        costs=(cost,) * len(right),
         seconds=1.0,
         whole=1.0,
     )
@@ -271,7 +319,34 @@ def test_what_is_expected_is_the_head_alone_and_what_is_gained_on_it():
     assert wider > half
 
 
-def test_of_equals_the_head_alone_is_chosen():
-    same = [tried([True, False]), tried([False, True], "tuned")]
-    assert planning._chosen(same, Wanted(cut="auto")) == 0
-    assert planning._chosen(same, Wanted(cut="auto", head="tuned")) == 1
+def test_the_head_alone_is_chosen_where_it_is_better_by_a_standard_error():
+    alone, wanted = tried([True] * 4), Wanted(cut="auto")
+    tuned = [tried([True] * 4, "tuned", cost) for cost in (0.7, 0.6)]
+    assert planning._chosen([alone], wanted) == 0
+    assert planning._chosen([alone, *tuned], wanted) == 0
+    assert planning._chosen([alone, *tuned], replace(wanted, head="tuned")) == 2
+    assert planning._chosen([alone, tried([True] * 4, "tuned", 0.4)], wanted) == 1
+    unsure = replace(tuned[0], costs=(0.2, 0.9, 0.2, 0.9))
+    assert unsure.cost > alone.cost
+    assert planning._chosen([alone, unsure], wanted) == 1
+
+
+def test_a_network_is_not_judged_by_how_sure_it_is():
+    """A trial has fewer epochs than what it stands for, and is less sure."""
+    draw = torch.Generator().manual_seed(0)
+    logits, labels = torch.randn(50, 3, generator=draw), torch.arange(50) % 3
+    unsure, sure = (
+        trials._costs(Outputs(logits=logits * k, labels=labels, losses=labels * 0.0))
+        for k in (0.5, 3)
+    )
+    assert unsure == pytest.approx(sure, abs=1e-6)
+    assert unsure.mean() <= math.log(3)
+
+
+@pytest.mark.parametrize(
+    ("pictures", "batch", "epochs"),
+    [(1000, 32, 3), (264, 32, 8), (40, 32, 12), (5000, 32, 3), (64, 8, 8)],
+)
+def test_a_trial_has_a_quarter_of_the_epochs_or_steps_enough(pictures, batch, epochs):
+    recipe = Recipe(data="digits", epochs=12, batch_size=batch)
+    assert trials.epochs_of(recipe, pictures) == epochs

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
+from threadpoolctl import threadpool_info
 
 from striate.core.errors import DataError
-from striate.transfer.logistic import FOLDS, folds, logistic
+from striate.transfer.logistic import FOLDS, PENALTIES, folds, logistic
 
 
 def blobs(count=240, width=6, classes=3, seed=0):
@@ -26,6 +27,32 @@ def test_it_is_scikit_learns_answer():
     ours = (x.double() @ fitted.weight.T + fitted.bias).softmax(1).numpy()
     theirs = oracle.predict_proba(((x - mean) / spread).double().numpy())
     assert np.abs(ours - theirs).max() < 1e-4
+
+
+def test_more_features_than_rows_is_scikit_learns_answer_too():
+    """There it is fitted in the space that the rows span."""
+    x, y = blobs(40, width=200)
+    fitted = logistic(x, y, 3, penalty=0.03)
+    even = ((x - x.mean(0)) / x.std(0, correction=0)).double().numpy()
+    oracle = LogisticRegression(C=1 / (0.03 * len(y)), tol=1e-9, max_iter=5000)
+    theirs = oracle.fit(even, y.numpy()).predict_proba(even)
+    ours = (x.double() @ fitted.weight.T + fitted.bias).softmax(1).numpy()
+    assert np.abs(ours - theirs).max() < 1e-4
+
+
+def test_threads_are_given_back():
+    before = torch.get_num_threads(), threadpool_info()
+    x, y = blobs()
+    logistic(x, y, 3)
+    assert (torch.get_num_threads(), threadpool_info()) == before
+
+
+def test_a_sweep_ends_a_decade_below_the_best():
+    x, y = blobs(120, width=40)
+    tried = logistic(x, y, 3).tried
+    best = min(tried, key=lambda one: one.cost).penalty
+    assert tried[-1].penalty == pytest.approx(max(best / 10, PENALTIES[-1]))
+    assert [one.penalty for one in tried] == list(PENALTIES[: len(tried)])
 
 
 def test_the_penalty_follows_the_data():

@@ -1,5 +1,6 @@
 """Probes: learning curves of linear heads, on folds that leak nothing."""
 
+import pytest
 import torch
 
 from striate.transfer.probing import FRACTIONS, Probe, ProbePoint, curve, share_of
@@ -17,6 +18,8 @@ def test_more_pictures_know_more():
     assert [point.pictures for point in points] == [40, 80, 160]
     assert points[-1].cost < points[0].cost
     assert points[-1].accuracy > 0.85
+    # The penalty chosen with all, of a mean over fewer.
+    assert points[0].penalty == pytest.approx(points[-1].penalty * 200 / 50)
 
 
 def test_copies_do_not_help():

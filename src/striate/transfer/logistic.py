@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 from torch.nn import functional as F
 
 from striate.core.errors import DataError
 from striate.core.seeds import permutation
-from striate.engine.optim import lbfgs
 
 Cost = Callable[[Tensor, Tensor], Tensor]
 # Half the penalty times the squared weights is added to the mean cost, of features with
@@ -19,7 +21,10 @@ Cost = Callable[[Tensor, Tensor], Tensor]
 PENALTIES = tuple(10.0 ** (half / 2) for half in range(2, -11, -1))
 FOLDS = 5
 STEPS = 300  # of L-BFGS, at most
-RISES = 2  # of the cost in a row, and smaller penalties are not tried
+SLOPE = 1e-6  # of the cost at the end; of folds, which only tell penalties apart:
+ROUGH = 1e-3
+LARGE = 1_000_000  # features in all, that more threads than one are faster with
+VAIN = 0.11  # of the best penalty, a decade below: smaller ones are not tried
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +97,8 @@ def logistic(
             x, y, classes, groups=groups, judged=judged, cost=cost, seed=seed
         )
         penalty = min(tried, key=lambda one: one.cost).penalty
-    weight, bias = _Fit(x.double(), y, classes, cost)(penalty)
+    with _unhindered(x):
+        weight, bias = _Fit(x.double(), y, classes, cost)(penalty, SLOPE)
     return Fitted(weight=weight, bias=bias, penalty=penalty, tried=tried)
 
 
@@ -106,6 +112,7 @@ def cross_validated(
     judged: Tensor | None = None,
     cost: Cost = F.cross_entropy,
     seed: int = 0,
+    penalties: Sequence[float] = PENALTIES,
 ) -> tuple[Tried, ...]:
     """Return what penalties come to on pictures that were not learnt from.
 
@@ -118,6 +125,7 @@ def cross_validated(
         judged: (N,) bool, rows that a fold is judged by.
         cost: Mean cost of logits and class numbers, to learn by.
         seed: Of the folds.
+        penalties: To try, the strongest first.
 
     Raises:
         DataError: All rows are of one group, so no fold can be left out.
@@ -137,7 +145,10 @@ def cross_validated(
     parts = [(mine, held) for mine, held in parts if mine.any() and held.any()]
     if not parts:
         raise _one_group()
-    return tuple(_tried(x.double(), y, classes, parts, cost))
+    x = x.double()
+    with _unhindered(x):
+        fits = [_Fit(x[mine], y[mine], classes, cost) for mine, _ in parts]
+        return tuple(_tried(fits, [held for _, held in parts], x, y, penalties))
 
 
 def _one_group() -> DataError:
@@ -175,38 +186,51 @@ def folds(y: Tensor, groups: Sequence[Hashable], seed: int) -> Tensor:
 
 
 def _tried(
+    fits: Sequence[_Fit],
+    held: Sequence[Tensor],
     x: Tensor,
     y: Tensor,
-    classes: int,
-    parts: Sequence[tuple[Tensor, Tensor]],
-    cost: Cost,
+    penalties: Sequence[float],
 ) -> list[Tried]:
     """Try penalties from the strongest on, each begun where the one before ended."""
-    fits = [_Fit(x[mine], y[mine], classes, cost) for mine, _ in parts]
     tried: list[Tried] = []
-    for penalty in PENALTIES:
-        answers, truth = [], []
-        for fit, (_, held) in zip(fits, parts, strict=True):
-            weight, bias = fit(penalty)
-            answers.append(x[held] @ weight.T + bias)
-            truth.append(y[held])
-        logits, labels = torch.cat(answers), torch.cat(truth)
+    labels = torch.cat([y[mine] for mine in held])
+    for penalty in penalties:
+        layers = [fit(penalty, ROUGH) for fit in fits]
+        answers = [x[m] @ w.T + b for m, (w, b) in zip(held, layers, strict=True)]
+        logits = torch.cat(answers)
         right = (logits.argmax(1) == labels).double().mean()
         mean = F.cross_entropy(logits, labels)
         tried.append(Tried(penalty=penalty, cost=float(mean), accuracy=float(right)))
-        costs = [one.cost for one in tried]
-        if len(costs) > RISES and costs[-1 - RISES :] == sorted(
-            set(costs[-1 - RISES :])
-        ):
+        best = min(tried, key=lambda one: one.cost)
+        if penalty < best.penalty * VAIN:
             break
     return tried
+
+
+@contextmanager
+def _unhindered(x: Tensor) -> Iterator[None]:
+    """Let no thread wait in vain for work while features are fitted.
+
+    SciPy's library of vector arithmetic has threads of its own, which spin between two
+    steps and take from torch's: thirty times slower on two cores. And torch's second
+    thread gains nothing where there is little to compute.
+    """
+    threads = torch.get_num_threads()
+    with threadpool_limits(1, user_api="blas"):
+        torch.set_num_threads(threads if x.numel() > LARGE else 1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
 
 
 class _Fit:
     """Fits to the same rows for one penalty after the other.
 
-    Features are brought to mean 0 and deviation 1 by these rows, and the layer that
-    comes out undoes it.
+    Features are brought to mean 0 and deviation 1 by these rows. Where they are more
+    than the rows, they are turned into the space that the rows span: what a penalised
+    layer has outside of it is nothing. The layer that comes out undoes both.
     """
 
     def __init__(self, x: Tensor, y: Tensor, classes: int, cost: Cost) -> None:
@@ -214,32 +238,36 @@ class _Fit:
         spread = x.std(0, correction=0)
         # A feature that never changes says nothing, and must not be divided by 0.
         self._spread = torch.where(spread > 1e-8 * (1 + self._mean.abs()), spread, 1.0)
-        self._x = (x - self._mean) / self._spread
-        self._y = y
-        self._cost = cost
-        self._weight = x.new_zeros(classes, x.shape[1], requires_grad=True)
-        self._bias = x.new_zeros(classes, requires_grad=True)
+        even = (x - self._mean) / self._spread
+        self._span = torch.linalg.qr(even.T).Q if x.shape[1] > len(x) else None
+        even = even if self._span is None else even @ self._span
+        self._x = torch.cat([even, x.new_ones(len(x), 1)], 1)  # the last is the bias
+        self._y, self._cost = y, cost
+        self._held = x.new_ones(self._x.shape[1])
+        self._held[-1] = 0
+        self._layer = x.new_zeros(classes, self._x.shape[1])
 
-    def __call__(self, penalty: float) -> tuple[Tensor, Tensor]:
-        """Return weight and bias for the features as they are."""
-        held = [self._weight, self._bias]
-        optimizer = lbfgs(
-            held,
-            max_iter=STEPS,
-            tolerance_grad=1e-6,
-            tolerance_change=1e-9,
-            history_size=20,
-            line_search_fn="strong_wolfe",
-        )
+    def __call__(self, penalty: float, slope: float) -> tuple[Tensor, Tensor]:
+        """Return weight and bias for the features as they are.
 
-        def closure() -> Tensor:
-            optimizer.zero_grad()
-            value = self._cost(self._x @ self._weight.T + self._bias, self._y)
-            value = value + penalty / 2 * self._weight.square().sum()
-            value.backward()  # type: ignore[no-untyped-call]
-            return value
+        Args:
+            penalty: On features with deviation 1.
+            slope: Of the cost in any direction where the search ends, at most.
+        """
+        from scipy.optimize import minimize  # slow to import, and only fits need it
 
-        optimizer.step(closure)  # type: ignore[arg-type]
-        with torch.no_grad():
-            weight = self._weight / self._spread
-            return weight, self._bias - weight @ self._mean
+        def value(flat: np.ndarray) -> tuple[float, np.ndarray]:
+            layer = torch.from_numpy(flat).view_as(self._layer).requires_grad_()
+            cost = self._cost(self._x @ layer.T, self._y)
+            cost = cost + penalty / 2 * (self._held * layer.square()).sum()
+            (down,) = torch.autograd.grad(cost, layer)
+            return cost.item(), down.numpy().ravel()
+
+        begin = self._layer.numpy().ravel()
+        options = {"maxiter": STEPS, "maxcor": 20, "gtol": slope, "ftol": 1e-12}
+        found = minimize(value, begin, method="L-BFGS-B", jac=True, options=options)
+        self._layer = torch.from_numpy(found.x).view_as(self._layer)
+        weight, bias = self._layer[:, :-1], self._layer[:, -1]
+        weight = weight if self._span is None else weight @ self._span.T
+        weight = weight / self._spread
+        return weight, bias - weight @ self._mean

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from striate.core.seeds import permutation
-from striate.transfer.logistic import FOLDS, Cost, cross_validated
+from striate.transfer.logistic import FOLDS, PENALTIES, Cost, Tried, cross_validated
 
-FRACTIONS = (0.25, 0.5, 1.0)  # of the training pictures, of its learning curve
+FRACTIONS = (0.25, 0.5)  # of the training pictures; a learning curve ends with all
+PROBED = PENALTIES[::2]  # whole decades tell cuts apart
 FEWEST = 2 * FOLDS  # pictures a class, or folds lack classes
 
 
@@ -88,26 +90,31 @@ def curve(
         >>> [point.pictures for point in points], points[-1].accuracy
         ([16, 32, 64], 1.0)
     """
-    points = []
+    judge = partial(cross_validated, x, y, classes, groups=groups, cost=cost, seed=seed)
+    every = torch.ones(len(y), dtype=torch.bool)
+    whole = _point(judge(learnt=every, penalties=PROBED), len(y))
     rank = share_of(y, groups, seed)
+    points = []
     for fraction in FRACTIONS:
         learnt = rank <= fraction
         # Counted, not reckoned: of groups that come whole, a share may be nothing.
-        rarest = int(y[learnt].bincount(minlength=classes).min())
-        if fraction < 1 and rarest < FEWEST:
+        if int(y[learnt].bincount(minlength=classes).min()) < FEWEST:
             continue
-        how = {"groups": groups, "learnt": learnt, "cost": cost, "seed": seed}
-        tried = cross_validated(x, y, classes, **how)  # type: ignore[arg-type]
-        best = min(tried, key=lambda one: one.cost)
-        points.append(
-            ProbePoint(
-                pictures=round(int(learnt.sum()) * (1 - 1 / FOLDS)),
-                accuracy=best.accuracy,
-                cost=best.cost,
-                penalty=best.penalty,
-            )
-        )
-    return tuple(points)
+        count = int(learnt.sum())
+        # The same belief about weights weighs more beside the mean cost of fewer.
+        penalty = whole.penalty * len(y) / count
+        points.append(_point(judge(learnt=learnt, penalties=(penalty,)), count))
+    return (*points, whole)
+
+
+def _point(tried: Sequence[Tried], count: int) -> ProbePoint:
+    best = min(tried, key=lambda one: one.cost)
+    return ProbePoint(
+        pictures=round(count * (1 - 1 / FOLDS)),
+        accuracy=best.accuracy,
+        cost=best.cost,
+        penalty=best.penalty,
+    )
 
 
 def share_of(y: Tensor, groups: Sequence[Hashable], seed: int) -> Tensor:

@@ -1,9 +1,10 @@
 """Where to cut, what to let learn, how fast: found out on the training part alone.
 
-One pass sees every cut. A linear head at each says where the network knows most about
-these pictures: what lies behind that layer has learnt too much of others, and is what
-should learn on. That is tried, with batch-norm statistics frozen and adapting, and with
-more layers, as long as it pays; the head alone is tried on the same pictures.
+One pass sees every cut. A linear head at each says what is known about these pictures
+there already. It does not say what could be learnt; so tuning is tried, from the middle
+of the network with batch-norm statistics frozen and adapting, then from lower cuts as
+long as it pays, or, where the head alone is better, from a higher one: the highest that
+knows as much as any, for what lies behind it has learnt too much of other pictures.
 """
 
 from __future__ import annotations
@@ -36,8 +37,6 @@ from striate.transfer.probing import Probe, ProbePoint, curve
 from striate.transfer.tuning import ADAPTING, FROZEN
 
 Tell = Callable[[str], None]
-MOST_TRIALS = 5  # of tuned heads
-STRIDE = 6  # a ladder has so many steps down, whatever its rungs
 MOST_BYTES = 4e9  # of features at a cut that is tried
 
 
@@ -81,7 +80,7 @@ class Proposal:
     def tuned(self) -> Trial | None:
         """Return the best of the tuned ones, proposed or not."""
         every = [trial for trial in self.trials if trial.head == TUNED]
-        return max(every, key=lambda trial: sum(trial.right), default=None)
+        return min(every, key=lambda trial: trial.cost, default=None)
 
     def wanted(self, asked: Wanted) -> Wanted:
         """Return what was asked for, with all that was left to the plan."""
@@ -101,7 +100,7 @@ class Proposal:
             Probe(**{**one, "points": tuple(ProbePoint(**p) for p in one["points"])})
             for one in fields["probes"]
         ]
-        tuples = ("stages", "right")
+        tuples = ("stages", "right", "costs")
         trials = [
             Trial(**{**one, **{name: tuple(one[name]) for name in tuples}})
             for one in fields["trials"]
@@ -200,27 +199,42 @@ def first_rung(probes: Sequence[Probe]) -> int:
 def _trials(
     bench: Bench, probes: Sequence[Probe], asked: Wanted, tell: Tell
 ) -> list[Trial]:
-    """Try the head alone, then tuned ones, ever more layers, as long as it pays."""
-    trials = [_tried(bench, Wanted(head=LOGISTIC), tell)]
-    rung = first_rung(probes)
-    if asked.head == LOGISTIC or rung < 0:
-        return trials
-    step = max(1, len(probes) // STRIDE)
-    modes = [asked.batch_norm] if asked.batch_norm else [FROZEN, ADAPTING]
-    if not _has_norms(bench.ladder, rung):
-        modes = modes[-1:]
-    trials += [_tuned(bench, rung, mode, asked, tell) for mode in modes]
-    best = max(trials[1:], key=lambda trial: sum(trial.right))
-    while len(trials) <= MOST_TRIALS and rung > 0:
-        rung = max(0, rung - step)
-        if _bytes(bench, rung) > MOST_BYTES:
-            tell(f"features behind {probes[rung].cut} would be too large to try it")
+    """Try the head alone, tuned ones from the middle, then up or down from there."""
+    alone = _tried(bench, Wanted(head=LOGISTIC), tell)
+    high = first_rung(probes)
+    if asked.head == LOGISTIC or high < 0:
+        return [alone]
+    low = _lowest(bench, tell)
+    rung = max(low, (len(probes) - 1) // 2)
+    modes = _modes(bench, rung, asked)
+    tuned = [_tuned(bench, rung, mode, asked, tell) for mode in modes]
+    best = min(tuned, key=lambda trial: trial.cost)
+    if best.behind(alone):
+        if high > rung:
+            tuned.append(_tuned(bench, high, best.batch_norm, asked, tell))
+        return [alone, *tuned]
+    while (rung := rung // 2) >= low:
+        tuned.append(_tuned(bench, rung, best.batch_norm, asked, tell))
+        if rung == 0 or not best.behind(tuned[-1]):
             break
-        trials.append(_tuned(bench, rung, best.batch_norm, asked, tell))
-        if sum(trials[-1].right) <= sum(best.right):
-            break
-        best = trials[-1]
-    return trials
+        best = tuned[-1]
+    return [alone, *tuned]
+
+
+def _modes(bench: Bench, rung: int, asked: Wanted) -> list[str]:
+    """Return what batch norms may do: of a few pictures, statistics are poor."""
+    if asked.batch_norm:
+        return [asked.batch_norm]
+    return [FROZEN, ADAPTING] if _has_norms(bench.ladder, rung) else [ADAPTING]
+
+
+def _lowest(bench: Bench, tell: Tell) -> int:
+    """Return the lowest cut whose features are not too large to be kept."""
+    for rung, cut in enumerate(bench.ladder.cuts[:-1]):
+        if _bytes(bench, rung) <= MOST_BYTES:
+            return rung
+        tell(f"features behind {cut.name} would be too large to try it")
+    return len(bench.ladder.cuts) - 2
 
 
 def _tuned(bench: Bench, rung: int, mode: str, asked: Wanted, tell: Tell) -> Trial:
@@ -233,7 +247,8 @@ def _tried(bench: Bench, wanted: Wanted, tell: Tell) -> Trial:
     trial = bench.run(wanted)
     what = "head alone" if trial.head == LOGISTIC else f"tuned behind {trial.cut}"
     norm = f", batch norm {trial.batch_norm}" if trial.batch_norm else ""
-    tell(f"{what}{norm}: {percent(trial.accuracy)}, {trial.seconds:.0f} s")
+    came = f"{percent(trial.accuracy)}, cost {trial.cost:.3f}"
+    tell(f"{what}{norm}: {came}, {trial.seconds:.0f} s")
     return trial
 
 
@@ -252,9 +267,15 @@ def _bytes(bench: Bench, rung: int) -> int:
 
 
 def _chosen(trials: Sequence[Trial], asked: Wanted) -> int:
-    """Return the number of the best; of equals the first, which costs less."""
-    some = [i for i, one in enumerate(trials) if asked.head in (None, one.head)]
-    return max(some or [0], key=lambda i: (sum(trials[i].right), -i))
+    """Return the number of the best tuned one, or of the head alone if that is better.
+
+    Better by a standard error, not by a hair: fewer pictures and epochs than there will
+    be hold back what is tuned, and the head alone hardly.
+    """
+    tuned = [i for i, one in enumerate(trials) if one.head == TUNED]
+    best = min(tuned, key=lambda i: trials[i].cost, default=0)
+    alone = asked.head is None and trials[best].behind(trials[0])
+    return 0 if alone else best
 
 
 def expected(

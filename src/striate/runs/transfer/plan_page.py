@@ -94,7 +94,12 @@ def trial_table(proposal: Proposal) -> Table:
         Column(title="layers or blocks that learn", kind="integer", key="stages"),
         Column(title="batch norm", key="batch_norm", rank=1),
         Column(title="accuracy", kind="percent"),
-        Column(title="95 % interval", key="interval"),
+        Column(title="95 % interval", key="interval", rank=1),
+        Column(
+            title="cost",
+            kind="number",
+            hint="cross-entropy at the best temperature; the least is proposed",
+        ),
         Column(title="s", kind="number", hint="the trial took", key="seconds", rank=2),
         Column(
             title="s for all",
@@ -108,7 +113,7 @@ def trial_table(proposal: Proposal) -> Table:
     first = proposal.trials[0]
     note = (
         f"Each learnt from {first.learnt:,} training pictures and was judged by "
-        f"{first.judged:,} others; fine-tuned ones took a part of the epochs."
+        f"{first.judged:,} others; the least cost is proposed."
     )
     return Table(title="Tried", columns=columns, rows=rows, note=note)
 
@@ -121,6 +126,7 @@ def _trial_row(trial: Trial, proposal: Proposal) -> tuple[Cell, ...]:
         trial.batch_norm or None,
         trial.accuracy,
         span(wilson(sum(trial.right), trial.judged), 1),
+        round(trial.cost, 3),
         round(trial.seconds, 1),
         round(trial.whole, 1),
         "◂ proposed" if trial is proposal.best else "",

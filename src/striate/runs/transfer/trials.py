@@ -5,14 +5,17 @@ from __future__ import annotations
 import copy
 import time
 from dataclasses import dataclass, field, replace
-from math import ceil
+from math import ceil, sqrt
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from striate.core import device as devices
 from striate.core.taps import untouched
 from striate.data.image_data import ImageData
+from striate.engine.evaluate import Outputs
+from striate.engine.temperature import costs, fit_temperature, tempered
 from striate.runs.recipe import Recipe
 from striate.runs.transfer.features import Body, Featured, featured
 from striate.runs.transfer.heads import LOGISTIC, answers, fit_head, groups_of
@@ -26,6 +29,7 @@ MOST = 3000  # training pictures that a plan looks at
 LEARNT = 1000  # of them that a trial learns from; as many others judge it
 SHARE = 2 / 3  # of the pictures, at most
 SHORTER = 4  # times fewer epochs than the whole
+STEPS = 64  # of the optimiser, or nothing has been learnt that could be judged
 TIMED = 8  # pictures that a pass is timed with
 
 
@@ -43,6 +47,7 @@ class Trial:
         epochs: Of the trial.
         learnt: Pictures learnt from.
         right: Which of the others it got right.
+        costs: Their cross-entropies in nats, at the best temperature.
         seconds: It took, features included.
         whole: Seconds that it is reckoned to take with all pictures and epochs.
     """
@@ -56,6 +61,7 @@ class Trial:
     epochs: int
     learnt: int
     right: tuple[bool, ...] = field(repr=False)
+    costs: tuple[float, ...] = field(repr=False)
     seconds: float
     whole: float
 
@@ -68,6 +74,16 @@ class Trial:
     def accuracy(self) -> float:
         """Return the share of right answers."""
         return sum(self.right) / len(self.right)
+
+    @property
+    def cost(self) -> float:
+        """Return the mean cost."""
+        return sum(self.costs) / len(self.costs)
+
+    def behind(self, other: Trial) -> bool:
+        """Say whether it costs more by over a standard error, picture by picture."""
+        more = np.subtract(self.costs, other.costs)
+        return bool(more.mean() > more.std() / sqrt(len(more)))
 
 
 def some_of(data: ImageData, seed: int) -> ImageData:
@@ -109,10 +125,10 @@ class Bench:
         began = time.perf_counter()
         model = copy.deepcopy(self.model)
         halves, recipe = halve(model, self.data, self.recipe, wanted)
-        epochs = ceil(recipe.epochs / SHORTER)
-        short = replace(recipe, epochs=epochs, patience=0)
-        found = self._features(model, halves.cut, halves.body, short, wanted)
+        found = self._features(model, halves.cut, halves.body, recipe, wanted)
         found, data = self._dealt(found)
+        epochs = epochs_of(recipe, len(data.part("train")))
+        short = replace(recipe, epochs=epochs, patience=0)
         tail, depth = halves.cut.tail, halves.depth
         fitting = time.perf_counter()
         fit_head(tail, wanted.kind, found, data, short, depth=depth, best=False)
@@ -134,6 +150,7 @@ class Bench:
             epochs=1 if alone else epochs,
             learnt=learnt,
             right=tuple((said.logits.argmax(1) == said.labels).tolist()),
+            costs=tuple(_costs(said).tolist()),
             seconds=time.perf_counter() - began,
             whole=passing + (ended - fitting) * times,
         )
@@ -158,6 +175,28 @@ class Bench:
         keys = {name: tuple(mine[k] for k in i.tolist()) for name, i in index.items()}
         parts = {name: part.take(i.tolist()) for name, i in index.items()}
         return replace(found, rows=rows, keys=keys), replace(self.data, parts=parts)
+
+
+def epochs_of(recipe: Recipe, pictures: int) -> int:
+    """Return how many epochs a trial takes: a quarter, or all that few pictures need.
+
+    Example:
+        >>> recipe = Recipe(data="digits", epochs=12, batch_size=32)
+        >>> epochs_of(recipe, 1000), epochs_of(recipe, 264), epochs_of(recipe, 40)
+        (3, 8, 12)
+    """
+    enough = ceil(STEPS / ceil(pictures / int(recipe.batch_size)))
+    return min(recipe.epochs, max(ceil(recipe.epochs / SHORTER), enough))
+
+
+def _costs(said: Outputs) -> np.ndarray:
+    """Return what each answer costs, were all as sure as they should be.
+
+    Costs tell ways apart that the right answers of a hundred pictures do not; and how
+    sure a network is grows with the epochs, of which a trial has fewer.
+    """
+    odds, truth = said.probabilities.double().numpy(), said.labels.numpy()
+    return costs(tempered(odds, fit_temperature(odds, truth)), truth)
 
 
 def _where(mask: Tensor) -> Tensor:
