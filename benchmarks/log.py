@@ -19,6 +19,7 @@ class Log:
         self._path = path
         lines = path.read_text().splitlines() if path and path.exists() else []
         self._kept = {line["key"]: line["figures"] for line in map(json.loads, lines)}
+        self.found = len(self._kept)  # by an earlier start
 
     def get(self, key: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """Return what is kept, or make it and keep it."""

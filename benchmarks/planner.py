@@ -168,8 +168,9 @@ def main() -> None:
         print(facts)
         if options.plan_only:
             return
-        ways = searched(apart[1], data, folder, Log(options.log))
-    report(options, data, mine, facts, ways)
+        log = Log(options.log)
+        ways = searched(apart[1], data, folder, log)
+    report(options, data, mine, facts, ways, log.found)
 
 
 def report(
@@ -178,6 +179,7 @@ def report(
     mine: Way,
     facts: dict[str, object],
     ways: list[Way],
+    earlier: int,
 ) -> None:
     """Print and save the comparison."""
     best = max(ways, key=lambda way: (way.val, -way.loss))
@@ -199,12 +201,14 @@ def report(
         f"({mine.seconds:.0f} of {spent:.0f} s).**",
         f"Best on test of all, which nobody could know: {lucky.name}, "
         f"{100 * lucky.test:.2f} %. Plan in the manifest: {facts['plan']}.",
+        *([f"{earlier} of {len(ways)} ways: an earlier start's."] if earlier else []),
         "\n".join(lines),
         *([LEAK] if options.set == "elpv" else []),
         speeds(),
     ]
     print("\n\n".join(body))
-    save(f"planner-{options.set}", "The plan against a search", "\n\n".join(body))
+    name = f"planner-{options.set}-{options.seed}"
+    save(name, "The plan against a search", "\n\n".join(body))
 
 
 if __name__ == "__main__":

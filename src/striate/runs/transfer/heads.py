@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +19,7 @@ from striate.data.store.features import FeatureRows
 from striate.engine.chance import chance_kept
 from striate.engine.cost import softmax_cost
 from striate.engine.evaluate import Outputs, evaluate
-from striate.engine.loop import fit
+from striate.engine.loop import Epochs, fit
 from striate.engine.position import EpochDone, StepDone
 from striate.runs.display import Display
 from striate.runs.recipe import Recipe
@@ -58,6 +59,20 @@ class FeatureBatches:
         return len(self.batches)
 
 
+@dataclass(frozen=True)
+class _AsOne:
+    """All epochs as a single one: nothing is judged until it ends."""
+
+    batches: FeatureBatches
+    epochs: int
+
+    def __call__(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        return chain.from_iterable(map(self.batches, range(self.epochs)))
+
+    def __len__(self) -> int:
+        return self.epochs * len(self.batches)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Headed:
     """What a head came to.
@@ -91,7 +106,8 @@ def fit_head(
         recipe: How to learn.
         quiet: Show no progress.
         depth: How its stages differ; all alike where not given.
-        best: Keep the weights of the epoch that validation likes best, not the last's.
+        best: Keep the weights of the epoch that validation likes best. If not, the last
+            epoch's are kept, and only these are judged.
 
     Raises:
         SettingError: The tail is not of that kind.
@@ -248,6 +264,9 @@ def _trained(
     device = devices.choose(recipe.device)
     plan = plan_of(data, recipe, device)
     train, val = (batches(part, found, data, recipe) for part in ("train", "val"))
+    epochs: Epochs = train
+    if not best and not (depth and depth.tuning.unfreeze):  # stages thaw after epochs
+        epochs, plan = _AsOne(train, plan.epochs), replace(plan, epochs=1)
     kept = _Best(tail)
     with (
         chance_kept(),
@@ -256,7 +275,7 @@ def _trained(
     ):
         optimizer = optimizer_of(tail, recipe, depth.scales() if depth else None)
         thaw = [Thaw(depth)] if depth else []
-        history = fit(tail, optimizer, train, val, plan, (kept, *thaw, display))
+        history = fit(tail, optimizer, epochs, val, plan, (kept, *thaw, display))
         for one in thaw:
             one.end()
     if best:

@@ -26,9 +26,10 @@ from striate.transfer.ladder import Ladder
 from striate.transfer.probing import share_of
 
 MOST = 3000  # training pictures that a plan looks at
-LEARNT = 1000  # of them that a trial learns from; as many others judge it
+LEARNT = 500  # of them that a trial learns from
+JUDGING = 1000  # others that judge it
 SHARE = 2 / 3  # of the pictures, at most
-SHORTER = 4  # times fewer epochs than the whole
+LASTING = 2 / 3  # of the epochs: shorter trials wrong what needs time
 STEPS = 64  # of the optimiser, or nothing has been learnt that could be judged
 TIMED = 8  # pictures that a pass is timed with
 
@@ -127,18 +128,18 @@ class Bench:
         halves, recipe = halve(model, self.data, self.recipe, wanted)
         found = self._features(model, halves.cut, halves.body, recipe, wanted)
         found, data = self._dealt(found)
-        epochs = epochs_of(recipe, len(data.part("train")))
-        short = replace(recipe, epochs=epochs, patience=0)
-        tail, depth = halves.cut.tail, halves.depth
-        fitting = time.perf_counter()
-        fit_head(tail, wanted.kind, found, data, short, depth=depth, best=False)
-        ended = time.perf_counter()
-        said = answers(tail, "val", found, data, short)
         alone = wanted.kind == LOGISTIC
         learnt = len(data.part("train"))
-        times = self.every[1] / learnt * (1 if alone else recipe.epochs / epochs)
-        left = self.every[0] - len(self.data.part("train"))
-        passing = left * seconds_a_picture(model, halves.cut, self.data, recipe)
+        short, full = (1, 1) if alone else (epochs_of(recipe, learnt), recipe.epochs)
+        tail, depth = halves.cut.tail, halves.depth
+        brief = replace(recipe, epochs=short, patience=0)
+        fitting = time.perf_counter()
+        fit_head(tail, wanted.kind, found, data, brief, depth=depth, best=False)
+        fitted = time.perf_counter()
+        said = answers(tail, "val", found, data, brief)
+        judging = time.perf_counter() - fitted
+        learning = max(fitted - fitting - judging, 0.0) / short  # it judged once, too
+        passing = self._passing(model, halves.cut)
         tuning = depth.tuning
         return Trial(
             head=wanted.kind,
@@ -147,13 +148,23 @@ class Bench:
             batch_norm="" if alone else tuning.batch_norm,
             lr=0.0 if alone else recipe.rate,
             lr_decay=1.0 if alone else tuning.lr_decay,
-            epochs=1 if alone else epochs,
+            epochs=short,
             learnt=learnt,
             right=tuple((said.logits.argmax(1) == said.labels).tolist()),
             costs=tuple(_costs(said).tolist()),
             seconds=time.perf_counter() - began,
-            whole=passing + (ended - fitting) * times,
+            whole=passing + full * self._epoch(learning, judging, data),
         )
+
+    def _passing(self, model: nn.Module, cut: Body) -> float:
+        """Return the seconds that pictures not yet seen take as far as a cut."""
+        left = self.every[0] - len(self.data.part("train"))
+        return left * seconds_a_picture(model, cut, self.data, self.recipe)
+
+    def _epoch(self, learning: float, judging: float, tried: ImageData) -> float:
+        """Return the seconds of an epoch of all pictures, from those of a trial's."""
+        judged = len(self.data.part("val")) / len(tried.part("val"))
+        return learning * self.every[1] / len(tried.part("train")) + judging * judged
 
     def _features(
         self, model: nn.Module, cut: Body, body: Frozen, recipe: Recipe, wanted: Wanted
@@ -168,7 +179,7 @@ class Bench:
         groups = groups_of(self.data, self.found)
         share = share_of(part.labels, groups, self.recipe.seed)
         most = min(SHARE, LEARNT / len(part))
-        judges = (share > most) & (share <= most + LEARNT / len(part))
+        judges = (share > most) & (share <= most + JUDGING / len(part))
         index = {"train": _where(share <= most), "val": _where(judges)}
         mine = found.keys["train"]
         rows = {name: found.rows["train"].take(i) for name, i in index.items()}
@@ -178,15 +189,15 @@ class Bench:
 
 
 def epochs_of(recipe: Recipe, pictures: int) -> int:
-    """Return how many epochs a trial takes: a quarter, or all that few pictures need.
+    """Return how many epochs a trial takes: two thirds, or what few pictures need.
 
     Example:
         >>> recipe = Recipe(data="digits", epochs=12, batch_size=32)
-        >>> epochs_of(recipe, 1000), epochs_of(recipe, 264), epochs_of(recipe, 40)
-        (3, 8, 12)
+        >>> epochs_of(recipe, 500), epochs_of(recipe, 40)
+        (8, 12)
     """
     enough = ceil(STEPS / ceil(pictures / int(recipe.batch_size)))
-    return min(recipe.epochs, max(ceil(recipe.epochs / SHORTER), enough))
+    return min(recipe.epochs, max(ceil(recipe.epochs * LASTING), enough))
 
 
 def _costs(said: Outputs) -> np.ndarray:
