@@ -64,6 +64,15 @@ def test_unknown_without_a_near_name():
     assert said == "no shape is called 'xyz'\n  do:    choose one of: square"
 
 
+def test_unknown_among_many_shows_the_first_in_their_order():
+    names = [f"block{i}" for i in range(100, 0, -1)]
+    said = unknown("layer", "blok7", names, where="--cut")
+    assert said.where == "--cut"
+    assert "did you mean block7" in said.fix
+    assert "block100, block99, " in said.fix
+    assert said.fix.endswith("block89, … (100 in all)")
+
+
 # --- spec
 
 

@@ -9,6 +9,7 @@ from typing import Generic, TypeVar
 from striate.core.errors import UnknownNameError
 
 T = TypeVar("T")
+MANY, SHOWN = 60, 12  # more names than many are no help: only the first are shown
 
 
 def nearest(name: str, known: Iterable[str], count: int = 3) -> list[str]:
@@ -25,13 +26,20 @@ def nearest(name: str, known: Iterable[str], count: int = 3) -> list[str]:
     return [folded[k] for k in dict.fromkeys(close + within)][:count]
 
 
-def unknown(kind: str, name: str, known: Iterable[str]) -> UnknownNameError:
-    """Build the error for a name that is not known: the nearest, then all."""
-    names = sorted(known)
-    close = nearest(name, names)
+def unknown(
+    kind: str, name: str, known: Iterable[str], where: str | None = None
+) -> UnknownNameError:
+    """Build the error for a name that is not known: the nearest, then all.
+
+    Of a hundred, such as a deep network's layers, the first are shown.
+    """
+    names = list(dict.fromkeys(known))
+    close = nearest(name, sorted(names))
     hint = f"did you mean {' or '.join(close)}? " if close else ""
+    few = [*names[:SHOWN], f"… ({len(names)} in all)"]
+    listed = ", ".join(few if len(names) > MANY else sorted(names))
     what = f"no {kind} is called '{name}'"
-    return UnknownNameError(what, fix=f"{hint}choose one of: {', '.join(names)}")
+    return UnknownNameError(what, where=where, fix=f"{hint}choose one of: {listed}")
 
 
 class Registry(Generic[T]):

@@ -120,7 +120,7 @@ def cut_at(model: nn.Module, x: Tensor, name: str | None = None) -> Cut:
     known = [call.name for call in calls if call.name]
     layer = name.removeprefix(BEFORE)
     if layer not in known:
-        raise unknown("layer", layer, dict.fromkeys(known))
+        raise unknown("layer", layer, known, where="--cut")
     cut = (behind if layer == name else ahead)(model, calls, layer)
     if not is_right(model, cut, x, answer):
         fix = f"cut at one of: {', '.join(_possible(model, calls, x, answer))}"
