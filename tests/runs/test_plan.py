@@ -331,6 +331,17 @@ def test_the_head_alone_is_chosen_where_it_is_better_by_a_standard_error():
     assert planning._chosen([alone, unsure], wanted) == 1
 
 
+def test_what_learns_more_is_taken_unless_it_is_worse_by_a_standard_error():
+    wanted = Wanted(cut="auto", head="tuned")
+    alone, few = tried([True] * 4), tried([True] * 4, "tuned", 0.5)
+    more = replace(few, stages=("low", *few.stages), costs=(0.9, 0.2, 0.9, 0.2))
+    assert more.cost > few.cost
+    assert planning._chosen([alone, few, more], wanted) == 2
+    worse = replace(more, costs=(0.6,) * 4)
+    assert planning._chosen([alone, few, worse], wanted) == 1
+    assert planning.best_tuned([alone]) is None
+
+
 def test_a_network_is_not_judged_by_how_sure_it_is():
     """A trial has fewer epochs than what it stands for, and is less sure."""
     draw = torch.Generator().manual_seed(0)

@@ -79,8 +79,7 @@ class Proposal:
     @property
     def tuned(self) -> Trial | None:
         """Return the best of the tuned ones, proposed or not."""
-        every = [trial for trial in self.trials if trial.head == TUNED]
-        return min(every, key=lambda trial: trial.cost, default=None)
+        return best_tuned(self.trials)
 
     def wanted(self, asked: Wanted) -> Wanted:
         """Return what was asked for, with all that was left to the plan."""
@@ -266,16 +265,28 @@ def _bytes(bench: Bench, rung: int) -> int:
     return row.numel() * 4 * bench.every[0]
 
 
+def best_tuned(trials: Sequence[Trial]) -> Trial | None:
+    """Return the tuned one of which most learns, of those as good as the cheapest.
+
+    As good, by a standard error: fewer pictures and epochs than there will be hold
+    back what learns more.
+    """
+    tuned = [trial for trial in trials if trial.head == TUNED]
+    least = min(tuned, key=lambda trial: trial.cost, default=None)
+    good = [trial for trial in tuned if least and not trial.behind(least)]
+    best = max(good, key=lambda one: (len(one.stages), -one.cost), default=None)
+    return best
+
+
 def _chosen(trials: Sequence[Trial], asked: Wanted) -> int:
     """Return the number of the best tuned one, or of the head alone if that is better.
 
-    Better by a standard error, not by a hair: fewer pictures and epochs than there will
-    be hold back what is tuned, and the head alone hardly.
+    Better by a standard error, as the head alone is hardly held back.
     """
-    tuned = [i for i, one in enumerate(trials) if one.head == TUNED]
-    best = min(tuned, key=lambda i: trials[i].cost, default=0)
-    alone = asked.head is None and trials[best].behind(trials[0])
-    return 0 if alone else best
+    best = best_tuned(trials)
+    if best is None or (asked.head is None and best.behind(trials[0])):
+        return 0
+    return trials.index(best)
 
 
 def expected(

@@ -71,7 +71,7 @@ def probe_table(proposal: Proposal) -> Table:
             for size in sizes
         ),
         Column(title="± error", kind="percent", hint="standard error", key="error"),
-        Column(title="", hint="what is proposed", key="proposed"),
+        Column(title="", key="proposed"),
     ]
     rows = tuple(_probe_row(probe, proposal) for probe in proposal.probes)
     note = f"Cross-validated on {proposal.pictures:,} training pictures; maps averaged."
@@ -91,14 +91,19 @@ def trial_table(proposal: Proposal) -> Table:
     columns = (
         Column(title="what"),
         Column(title="cut behind", kind="code", key="cut"),
-        Column(title="layers or blocks that learn", kind="integer", key="stages"),
+        Column(
+            title="learn",
+            kind="integer",
+            hint="layers or blocks behind the cut",
+            key="stages",
+        ),
         Column(title="batch norm", key="batch_norm", rank=1),
         Column(title="accuracy", kind="percent"),
         Column(title="95 % interval", key="interval", rank=1),
         Column(
             title="cost",
             kind="number",
-            hint="cross-entropy at the best temperature; the least is proposed",
+            hint="cross-entropy at the best temperature",
         ),
         Column(title="s", kind="number", hint="the trial took", key="seconds", rank=2),
         Column(
@@ -113,7 +118,8 @@ def trial_table(proposal: Proposal) -> Table:
     first = proposal.trials[0]
     note = (
         f"Each learnt from {first.learnt:,} training pictures and was judged by "
-        f"{first.judged:,} others; the least cost is proposed."
+        f"{first.judged:,} others. Costs are compared by their standard error: within "
+        "it, what learns more is proposed."
     )
     return Table(title="Tried", columns=columns, rows=rows, note=note)
 
