@@ -86,6 +86,29 @@ def test_wrong_words(striate, tmp_path, words, messages):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("rank", [0, 1])
+def test_only_training_is_shared_among_processes(
+    striate, shared_run, monkeypatch, rank
+):
+    """Or each would do all of it, into the same files; rank 0 says so for all."""
+    monkeypatch.setenv("RANK", str(rank))
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    before = snapshot(shared_run.path)
+    words = {
+        "transfer": ("digits", "--model", "lenet5", "--pretrained", "weights.pth"),
+        "predict": (shared_run.path, "digits"),
+        "data": ("check", "digits"),
+        "summary": ("lenet5",),
+        "models": (),
+    }
+    for verb in sorted(set(VERBS) - {"train"}):
+        said = striate(verb, *words.get(verb, (shared_run.path,)))
+        assert (said.code, said.out) == (2, "")
+        told = f"striate {verb} is for one process, and there are 2"
+        assert (told in said.err) is (rank == 0)
+    assert snapshot(shared_run.path) == before
+
+
 # --- train
 
 

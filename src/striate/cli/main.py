@@ -24,6 +24,7 @@ from striate.cli import (
 )
 from striate.core.errors import SettingError, StriateError
 from striate.core.registry import nearest
+from striate.engine.ranks.place import check_alone
 
 VERBS = {
     "train": train,
@@ -37,6 +38,7 @@ VERBS = {
     "models": models,
     "report": report,
 }
+RANKED = ("train",)  # a verb's process under torchrun does its share, not the whole
 
 
 class _Parser(argparse.ArgumentParser):
@@ -127,6 +129,8 @@ def _run(parser: argparse.ArgumentParser, given: Sequence[str]) -> int:
     if options.verb is None:
         parser.print_help()
         return 2
+    if options.verb not in RANKED:
+        check_alone(f"striate {options.verb}")
     return int(VERBS[options.verb].run(options))
 
 
