@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.distributed import HashStore
 
-from striate.core.errors import RankError
+from striate.core.errors import RankError, SettingError
 from striate.core.spec import Preprocess
 from striate.data.augment.augment import Augment
 from striate.data.batches import Batches
@@ -83,6 +83,9 @@ def test_a_place_is_read_from_the_environment():
     assert (place.rank, place.local_rank, place.attempt) == (5, 1, 2)
     assert place.launched
     assert not place.first
+    assert Place.of({**said, "RANK": ""}) == Place()
+    with pytest.raises(SettingError, match="LOCAL_RANK must be a number, got 'x'"):
+        Place.of({**said, "LOCAL_RANK": "x"})
     assert fair_threads(place, {"OMP_NUM_THREADS": "1"}) >= 1
     assert Place.of({}).first
 

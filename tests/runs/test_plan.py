@@ -1,29 +1,26 @@
 """`striate transfer --cut auto`: what is planned, from what, and that it is done."""
 
-import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
 import striate as st
+from plans import probed, tried
 from stopping import knows_stripes
+from striate.core.errors import RunError
 from striate.core.files import read_json
-from striate.engine.evaluate import Outputs
 from striate.runs.prepare import build, load_recipe, place, resolve
 from striate.runs.recipe import Recipe
 from striate.runs.story import write_report
-from striate.runs.transfer import plan as planning
-from striate.runs.transfer import rivals, trials
+from striate.runs.transfer import rivals
 from striate.runs.transfer import transfer as job
-from striate.runs.transfer.plan import Proposal, expected, first_rung, propose
-from striate.runs.transfer.trials import Trial
+from striate.runs.transfer.plan import Proposal, expected, propose
 from striate.runs.transfer.wanted import Wanted
 from striate.transfer import logistic
-from striate.transfer.probing import Probe, ProbePoint
 
 TUNED = "--head", "tuned", "--cut", "block1", "--epochs", "3", "--batch-size", "8"
 
@@ -106,6 +103,17 @@ def test_a_head_that_is_asked_for_is_kept(striate, words):
         "frozen",
         0.7,
     )
+
+
+@pytest.mark.parametrize("name", ["plan.json", "rivals.json"])
+def test_a_damaged_plan_is_named(source, tmp_path, name):
+    shutil.copytree(source.path, tmp_path / "run")
+    lacking = '{"rivals": [{}], "probes": [{}], "trials": [], "left_out": []}'
+    for text in ("{}", "[1]", lacking):
+        (tmp_path / "run" / name).write_text(text)
+        with pytest.raises(RunError, match=f"{name} is damaged") as told:
+            write_report(st.load_run(tmp_path / "run"))
+        assert told.value.where.endswith(name)
 
 
 def test_validation_and_test_play_no_part(shared_folder, source):
@@ -220,93 +228,6 @@ def test_what_would_do_nothing_is_refused(striate, words):
     )
 
 
-def probed(*accuracies, count=100):
-    return [
-        Probe(
-            cut=f"l{i}",
-            width=1,
-            count=count,
-            points=(ProbePoint(pictures=80, accuracy=a, cost=0.5, penalty=0.1),),
-        )
-        for i, a in enumerate(accuracies)
-    ]
-
-
-@pytest.mark.parametrize(
-    ("accuracies", "rung"),
-    [
-        ((0.5, 0.6, 0.8, 0.9), 2),  # the last is best: all but it are kept below
-        ((0.5, 0.9, 0.89, 0.7), 2),  # as good as the best by a standard error
-        ((0.5, 0.9, 0.8, 0.7), 1),
-        ((0.9,), -1),
-    ],
-)
-def test_the_cut_is_where_the_network_knows_most(accuracies, rung):
-    assert first_rung(probed(*accuracies)) == rung
-
-
-def bench_of(*names):
-    cuts = tuple(SimpleNamespace(name=name) for name in names)
-    return SimpleNamespace(ladder=SimpleNamespace(cuts=cuts))
-
-
-def test_the_lowest_cut_is_one_whose_features_can_be_kept(monkeypatch):
-    sizes, told = [9e9, 5e9, 4e9, 1e9], []
-    monkeypatch.setattr(planning, "_bytes", lambda bench, rung: sizes[rung])
-    bench = bench_of("a", "b", "c", "d", "head")
-    assert planning._lowest(bench, told.append) == 2
-    assert [line.split()[2] for line in told] == ["a", "b"]
-    sizes[:] = [9e9] * 4
-    assert planning._lowest(bench, told.append) == 3
-
-
-@pytest.mark.parametrize(
-    ("asked", "costs", "ways"),
-    [
-        # Down as long as it pays, in the better mode.
-        ({}, (9, 6, 5, 6), ["e frozen", "e adapting", "c adapting"]),
-        ({}, (9, 5, 6, 4, 5), ["e frozen", "e adapting", "c frozen", "b frozen"]),
-        ({"batch_norm": "frozen"}, (9, 5, 4, 3, 2), [f"{c} frozen" for c in "ecba"]),
-        # Up where the head alone is better.
-        ({}, (4, 5, 6, 3), ["e frozen", "e adapting", "g frozen"]),
-        ({"head": "logistic"}, (9,), []),
-    ],
-)
-def test_the_middle_tells_the_mode_and_the_way(monkeypatch, asked, costs, ways):
-    came = iter(costs)
-
-    def trial(bench, wanted, tell):
-        done = tried([True], wanted.kind, next(came))
-        return replace(done, cut=wanted.cut, batch_norm=wanted.batch_norm)
-
-    monkeypatch.setattr(planning, "_tried", trial)
-    monkeypatch.setattr(planning, "_bytes", lambda bench, rung: 0)
-    monkeypatch.setattr(planning, "_has_norms", lambda ladder, rung: True)
-    probes = probed(0.3, 0.3, 0.4, 0.5, 0.6, 0.7, 0.9, 0.5, 0.5)
-    bench = bench_of(*"abcdefgh", "head")
-    wanted = Wanted(cut="auto", **asked)
-    first, *found = planning._trials(bench, probes, wanted, print)
-    assert first.head == "logistic"
-    assert [f"{one.cut} {one.batch_norm}" for one in found] == ways
-
-
-def tried(right, head="logistic", cost=0.5):
-    return Trial(
-        head=head,
-        cut="a",
-        stages=("b",),
-        batch_norm="",
-        lr=0.0,
-        lr_decay=1.0,
-        epochs=1,
-        learnt=10,
-        right=tuple(right),
-        costs=(cost,) * len(right),
-        seconds=1.0,
-        whole=1.0,
-    )
-
-
 def test_what_is_expected_is_the_head_alone_and_what_is_gained_on_it():
     alone = tried([True] * 80 + [False] * 20)
     better = tried([True] * 90 + [False] * 10, "tuned")
@@ -317,47 +238,3 @@ def test_what_is_expected_is_the_head_alone_and_what_is_gained_on_it():
     gained, wider = expected(last, alone, better, 400)
     assert gained == pytest.approx(0.9)
     assert wider > half
-
-
-def test_the_head_alone_is_chosen_where_it_is_better_by_a_standard_error():
-    alone, wanted = tried([True] * 4), Wanted(cut="auto")
-    tuned = [tried([True] * 4, "tuned", cost) for cost in (0.7, 0.6)]
-    assert planning._chosen([alone], wanted) == 0
-    assert planning._chosen([alone, *tuned], wanted) == 0
-    assert planning._chosen([alone, *tuned], replace(wanted, head="tuned")) == 2
-    assert planning._chosen([alone, tried([True] * 4, "tuned", 0.4)], wanted) == 1
-    unsure = replace(tuned[0], costs=(0.2, 0.9, 0.2, 0.9))
-    assert unsure.cost > alone.cost
-    assert planning._chosen([alone, unsure], wanted) == 1
-
-
-def test_what_learns_more_is_taken_unless_it_is_worse_by_a_standard_error():
-    wanted = Wanted(cut="auto", head="tuned")
-    alone, few = tried([True] * 4), tried([True] * 4, "tuned", 0.5)
-    more = replace(few, stages=("low", *few.stages), costs=(0.9, 0.2, 0.9, 0.2))
-    assert more.cost > few.cost
-    assert planning._chosen([alone, few, more], wanted) == 2
-    worse = replace(more, costs=(0.6,) * 4)
-    assert planning._chosen([alone, few, worse], wanted) == 1
-    assert planning.best_tuned([alone]) is None
-
-
-def test_a_network_is_not_judged_by_how_sure_it_is():
-    """A trial has fewer epochs than what it stands for, and is less sure."""
-    draw = torch.Generator().manual_seed(0)
-    logits, labels = torch.randn(50, 3, generator=draw), torch.arange(50) % 3
-    unsure, sure = (
-        trials._costs(Outputs(logits=logits * k, labels=labels, losses=labels * 0.0))
-        for k in (0.5, 3)
-    )
-    assert unsure == pytest.approx(sure, abs=1e-6)
-    assert unsure.mean() <= math.log(3)
-
-
-@pytest.mark.parametrize(
-    ("pictures", "batch", "epochs"),
-    [(500, 32, 8), (264, 32, 8), (200, 32, 10), (40, 32, 12), (64, 8, 8)],
-)
-def test_a_trial_has_two_thirds_of_the_epochs_or_steps_enough(pictures, batch, epochs):
-    recipe = Recipe(data="digits", epochs=12, batch_size=batch)
-    assert trials.epochs_of(recipe, pictures) == epochs

@@ -55,6 +55,15 @@ def test_the_result_is_an_ordinary_run(striate, words, shared_folder):
     assert facts("run")["penalty"] == float(best["penalty"])
 
 
+@pytest.mark.parametrize("weights", ["auto", "loss", "sampling"])
+@pytest.mark.parametrize("head", [(), ("--head", "tuned", "--cut", "block2")])
+def test_uneven_classes_are_made_up_for(striate, words, weights, head):
+    given = *words, *head, "--epochs", "1", "--class-weights", weights
+    said = striate(*given, "--out", "run")
+    assert said.code == 0, said.err
+    assert st.load_run("run").scores["test"]["balanced_accuracy"] > 0.8
+
+
 def test_training_pictures_of_one_group(striate, source, shared_folder):
     """One lot to train on and another to validate: no fold, but a head by steps."""
     paths = sorted(shared_folder.rglob("*.png"))
@@ -69,7 +78,10 @@ def test_training_pictures_of_one_group(striate, source, shared_folder):
     for head in ((), ("--head", "tuned", "--cut", "block2"), ("--cut", "auto")):
         said = striate(*words, *head, "--out", "run", "--overwrite")
         assert said.code == 2
-        assert "all training pictures are of one group" in said.err.replace("\n", " ")
+        message = "all training pictures are of one group"
+        if "auto" in head:
+            message = "a plan has nothing to judge by"
+        assert message in said.err.replace("\n", " ")
     said = striate(*words, "--head", "trained", "--out", "trained")
     assert said.code == 0, said.err
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from striate.transfer.probing import FRACTIONS, Probe, ProbePoint, curve, share_of
+from striate.transfer.probing import FRACTIONS, Probe, ProbePoint, curve, turns
 
 
 def blobs(count=200, seed=0):
@@ -35,7 +35,8 @@ def test_copies_do_not_help():
 def test_fractions_are_nested_whole_and_alike():
     y = torch.tensor([0] * 80 + [1] * 40)
     groups = [f"g{i // 2}" for i in range(120)]
-    share = share_of(y, groups, 3)
+    turn, count = turns(y, groups, 3)
+    share = turn / count
     for fraction in FRACTIONS:
         within = share <= fraction
         assert within[::2].tolist() == within[1::2].tolist()
@@ -52,6 +53,16 @@ def test_few_large_groups_give_one_point():
     """A quarter of one group a class is none of it, however many pictures it has."""
     x, y = blobs(200)
     assert len(curve(x, y, 2, y.tolist())) == 1
+
+
+@pytest.mark.parametrize(("each", "points"), [(3, 1), (4, 2), (8, 3)])
+def test_a_fold_never_has_all_that_is_learnt_of_a_class(each, points):
+    """Two groups of each class at least, or it is unknown wherever it is judged."""
+    x, y = blobs(400)
+    groups = [f"{label} {k // 2 % each}" for k, label in enumerate(y.tolist())]
+    found = curve(x, y, 2, groups)
+    assert len(found) == points
+    assert min(point.accuracy for point in found) > 0.8
 
 
 def test_an_error_is_never_nought():

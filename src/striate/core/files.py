@@ -149,6 +149,29 @@ def read_json(path: Path) -> Any:
         raise RunError(what, where=path, fix=fix) from error
 
 
+@contextmanager
+def damage_named(path: Path) -> Iterator[None]:
+    """Name a file whose content turns out not to be what its reader wants.
+
+    Raises:
+        RunError: Something is missing in it, or is of another kind.
+
+    Example:
+        >>> with damage_named(Path("scores.json")):
+        ...     {}["accuracy"]
+        Traceback (most recent call last):
+        striate.core.errors.RunError: scores.json is damaged: 'accuracy'
+          where: scores.json
+          do:    restore it from a copy, or train again
+    """
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        what = f"{path.name} is damaged: {error}"
+        fix = "restore it from a copy, or train again"
+        raise RunError(what, where=path, fix=fix) from error
+
+
 def read_csv(path: Path) -> list[dict[str, str]]:
     """Read a CSV that has a header row into one mapping a row.
 

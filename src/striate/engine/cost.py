@@ -71,7 +71,8 @@ def _adjusted(prior: Tensor, smoothing: float, logits: Tensor, y: Tensor) -> Ten
     """
     logs = F.log_softmax(logits + prior.log(), dim=1)
     hit = logs.gather(1, y[:, None])[:, 0]
-    return -((1 - smoothing) * hit + smoothing * (logs @ prior)).mean()
+    spread = logs @ prior.to(logs.dtype)  # double, where a logistic head is fitted
+    return -((1 - smoothing) * hit + smoothing * spread).mean()
 
 
 def shares(counts: Tensor) -> Tensor:

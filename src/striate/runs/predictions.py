@@ -10,8 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from striate.core.errors import RunError
-from striate.core.files import read_csv, write_csv
+from striate.core.files import damage_named, read_csv, write_csv
 from striate.core.spec import Labels
 from striate.engine.evaluate import Outputs
 from striate.engine.metrics import Score, score
@@ -96,12 +95,8 @@ class Predictions:
             RunError: The file is missing or damaged.
         """
         rows = read_csv(path)
-        try:
+        with damage_named(path):
             return cls._of_rows(rows, labels)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            what = f"{path.name} is damaged: {error}"
-            fix = "restore it from a copy, or train again"
-            raise RunError(what, where=path, fix=fix) from error
 
     @classmethod
     def _of_rows(cls, rows: Sequence[dict[str, str]], labels: Labels) -> Predictions:

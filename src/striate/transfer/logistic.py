@@ -252,7 +252,8 @@ class _Fit:
 
         Args:
             penalty: On features with deviation 1.
-            slope: Of the cost in any direction where the search ends, at most.
+            slope: Of the cost in any direction where the search ends, at most, if it
+                ends within `STEPS`.
         """
         from scipy.optimize import minimize  # slow to import, and only fits need it
 

@@ -26,7 +26,7 @@ class ProbePoint:
         pictures: Learnt from in each fold, on average.
         accuracy: Over all pictures, each judged by the fold that left it out.
         cost: Cross-entropy likewise, in nats.
-        penalty: That was best, by cost.
+        penalty: That was best for all pictures, over the share that is learnt from.
     """
 
     pictures: int
@@ -93,12 +93,14 @@ def curve(
     judge = partial(cross_validated, x, y, classes, groups=groups, cost=cost, seed=seed)
     every = torch.ones(len(y), dtype=torch.bool)
     whole = _point(judge(learnt=every, penalties=PROBED), len(y))
-    rank = share_of(y, groups, seed)
+    turn, groups_of_class = turns(y, groups, seed)
     points = []
     for fraction in FRACTIONS:
-        learnt = rank <= fraction
-        # Counted, not reckoned: of groups that come whole, a share may be nothing.
-        if int(y[learnt].bincount(minlength=classes).min()) < FEWEST:
+        learnt = turn / groups_of_class <= fraction
+        # Counted, not reckoned: of groups that come whole, a share may be nothing. Nor
+        # is a class known of which the fold that is left out has the only group.
+        few = int(y[learnt].bincount(minlength=classes).min()) < FEWEST
+        if few or int((fraction * groups_of_class).min()) < 2:
             continue
         count = int(learnt.sum())
         # The same belief about weights weighs more beside the mean cost of fewer.
@@ -117,22 +119,28 @@ def _point(tried: Sequence[Tried], count: int) -> ProbePoint:
     )
 
 
-def share_of(y: Tensor, groups: Sequence[Hashable], seed: int) -> Tensor:
-    """Return for each picture the smallest fraction that it belongs to, (N,).
+def turns(y: Tensor, groups: Sequence[Hashable], seed: int) -> tuple[Tensor, Tensor]:
+    """Return when the turn of each picture's group comes in its class, and of how many.
 
-    Groups come whole, classes alike, and small fractions lie within larger ones.
+    Their ratio is the smallest fraction that a picture belongs to: groups come whole,
+    classes alike, and small fractions lie within larger ones.
+
+    Shapes:
+        (N,) → (N,), (N,) float64; turns from 1
 
     Example:
-        >>> share_of(torch.tensor([0, 0, 1, 1]), "abcd", 0).sort().values.tolist()
-        [0.5, 0.5, 1.0, 1.0]
+        >>> turn, count = turns(torch.tensor([0, 0, 0, 1]), "aabc", 0)
+        >>> turn.tolist(), count.tolist()
+        ([2.0, 2.0, 1.0, 1.0], [2.0, 2.0, 2.0, 1.0])
     """
     first: dict[Hashable, int] = {}
     for label, group in zip(y.tolist(), groups, strict=True):
         first.setdefault(group, label)
-    share: dict[Hashable, float] = {}
+    found: dict[Hashable, tuple[int, int]] = {}
     for label in sorted(set(first.values())):
         mine = [group for group, own in first.items() if own == label]
         order = permutation(len(mine), seed, "probe", label)
         for place, i in enumerate(order.tolist()):
-            share[mine[i]] = (place + 1) / len(mine)
-    return torch.tensor([share[group] for group in groups], dtype=torch.float64)
+            found[mine[i]] = place + 1, len(mine)
+    each = torch.tensor([found[group] for group in groups], dtype=torch.float64)
+    return each[:, 0], each[:, 1]

@@ -38,15 +38,19 @@ class Place:
 
     @classmethod
     def of(cls, environment: Mapping[str, str] = os.environ) -> Place:
-        """Read the environment of a process that a launcher has started."""
-        if "RANK" not in environment or "WORLD_SIZE" not in environment:
+        """Read the environment of a process that a launcher has started.
+
+        Raises:
+            SettingError: One of its variables is no number.
+        """
+        if not environment.get("RANK") or not environment.get("WORLD_SIZE"):
             return cls()
         return cls(
-            rank=int(environment["RANK"]),
-            world=int(environment["WORLD_SIZE"]),
-            local_rank=int(environment.get("LOCAL_RANK", "0")),
-            local_world=int(environment.get("LOCAL_WORLD_SIZE", "1")),
-            attempt=int(environment.get("TORCHELASTIC_RESTART_COUNT", "0")),
+            rank=_number(environment, "RANK"),
+            world=_number(environment, "WORLD_SIZE"),
+            local_rank=_number(environment, "LOCAL_RANK", "0"),
+            local_world=_number(environment, "LOCAL_WORLD_SIZE", "1"),
+            attempt=_number(environment, "TORCHELASTIC_RESTART_COUNT", "0"),
             launched=True,
         )
 
@@ -54,6 +58,14 @@ class Place:
     def first(self) -> bool:
         """Say whether this process speaks and writes for all of them."""
         return self.rank == 0
+
+
+def _number(environment: Mapping[str, str], name: str, default: str = "") -> int:
+    value = environment.get(name) or default
+    if not value.isdecimal():
+        what = f"{name} must be a number, got '{value}'"
+        raise SettingError(what, where="the environment", fix=f"unset {name}")
+    return int(value)
 
 
 def check_alone(what: str, place: Place | None = None) -> None:
@@ -74,7 +86,7 @@ def check_alone(what: str, place: Place | None = None) -> None:
           do:    start it without torchrun
     """
     place = place or Place.of()
-    if place.world == 1:
+    if place.world <= 1:
         return
     what = f"{what} is for one process, and there are {place.world}"
     error = SettingError(what, where="torchrun", fix="start it without torchrun")

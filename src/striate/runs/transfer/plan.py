@@ -1,43 +1,36 @@
 """Where to cut, what to let learn, how fast: found out on the training part alone.
 
 One pass sees every cut. A linear head at each says what is known about these pictures
-there already. It does not say what could be learnt; so tuning is tried, from the middle
-of the network with batch-norm statistics frozen and adapting, then from lower cuts as
-long as it pays, or, where the head alone is better, from a higher one: the highest that
-knows as much as any, for what lies behind it has learnt too much of other pictures.
+there already. It does not say what could be learnt; so ways are tried, and one of them
+is proposed.
 """
 
 from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from math import sqrt
+from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from striate.core import device as devices
-from striate.core.taps import untouched
+from striate.core.files import damage_named, read_json
 from striate.data.image_data import ImageData
 from striate.engine.metrics import Z95
 from striate.report.words import percent
 from striate.runs.recipe import Recipe
 from striate.runs.transfer.features import featured
 from striate.runs.transfer.heads import LOGISTIC, TUNED, class_cost, groups_of
-from striate.runs.transfer.trials import Bench, Trial, some_of
+from striate.runs.transfer.trials import Bench, Trial, dealt, some_of
 from striate.runs.transfer.wanted import Wanted
+from striate.runs.transfer.ways import Tell, Ways, best_tuned
 from striate.transfer.cut import probe
 from striate.transfer.freeze import freeze
-from striate.transfer.ladder import Ladder, ladder
+from striate.transfer.ladder import ladder
 from striate.transfer.probing import Probe, ProbePoint, curve
-from striate.transfer.tuning import ADAPTING, FROZEN
-
-Tell = Callable[[str], None]
-MOST_BYTES = 4e9  # of features at a cut that is tried
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +50,7 @@ class Proposal:
         passing: Seconds of the one pass.
         seconds: Of the whole plan, the pass and the trials included.
         kept: Pictures whose averages were there from before.
+        left_out: What could not be tried, and why.
     """
 
     probes: tuple[Probe, ...]
@@ -70,6 +64,7 @@ class Proposal:
     passing: float
     seconds: float
     kept: int = 0
+    left_out: tuple[str, ...] = ()
 
     @property
     def best(self) -> Trial:
@@ -104,7 +99,20 @@ class Proposal:
             Trial(**{**one, **{name: tuple(one[name]) for name in tuples}})
             for one in fields["trials"]
         ]
-        return cls(**{**fields, "probes": tuple(probes), "trials": tuple(trials)})
+        out = tuple(fields["left_out"])
+        read = {"probes": tuple(probes), "trials": tuple(trials), "left_out": out}
+        return cls(**{**fields, **read})
+
+    @classmethod
+    def read(cls, path: Path) -> Proposal:
+        """Read a `plan.json`.
+
+        Raises:
+            RunError: It is missing, damaged, or of another version.
+        """
+        fields = read_json(path)
+        with damage_named(path):
+            return cls.from_dict(fields)
 
 
 def way_of(trial: Trial, asked: Wanted) -> Wanted:
@@ -133,7 +141,8 @@ def propose(
         tell: Gets a line when something is known.
 
     Raises:
-        StriateError: The network cannot be cut, or the disk refused.
+        StriateError: The network cannot be cut, the pictures cannot be parted, all that
+            was asked for diverges, or the disk refused.
     """
     began = time.perf_counter()
     few = some_of(data, recipe.seed)
@@ -144,13 +153,20 @@ def propose(
     found = featured(own, cuts, body, few, recipe, parts=("train",))
     passing = time.perf_counter() - began
     tell(f"{len(few.part('train')):,} pictures passed once, {passing:.0f} s")
-    every = sum(len(part) for part in data.parts.values()), len(data.part("train"))
+    labels, groups = few.part("train").labels, groups_of(few, found)
     bench = Bench(
-        model=model, data=few, recipe=recipe, found=found, ladder=cuts, every=every
+        model=model,
+        data=few,
+        recipe=recipe,
+        found=found,
+        hands=dealt(labels, groups, recipe.seed),
+        ladder=cuts,
+        every=(sum(map(len, data.parts.values())), len(data.part("train"))),
     )
     probes = _probes(bench, tell)
-    trials = _trials(bench, probes, asked, tell)
-    chosen = _chosen(trials, asked)
+    ways = Ways(bench=bench, asked=asked, tell=tell)
+    ways.explore(probes)
+    trials, chosen = ways.trials, ways.chosen()
     judging = len(data.part("val"))
     accuracy, half = expected(probes[-1], trials[0], trials[chosen], judging)
     return Proposal(
@@ -165,6 +181,7 @@ def propose(
         passing=passing,
         seconds=time.perf_counter() - began,
         kept=found.count - found.computed,
+        left_out=tuple(ways.left_out),
     )
 
 
@@ -182,111 +199,6 @@ def _probes(bench: Bench, tell: Tell) -> tuple[Probe, ...]:
         probes.append(probe_)
         tell(f"linear head behind {cut.name}: {percent(probe_.accuracy)}")
     return tuple(probes)
-
-
-def first_rung(probes: Sequence[Probe]) -> int:
-    """Return the highest cut that is as good as the best, by one standard error.
-
-    Never the last: that would leave nothing but the head to learn.
-    """
-    best = max(probes, key=lambda one: one.accuracy)
-    enough = best.accuracy - best.error
-    good = [i for i, one in enumerate(probes[:-1]) if one.accuracy >= enough]
-    return max(good, default=len(probes) - 2)
-
-
-def _trials(
-    bench: Bench, probes: Sequence[Probe], asked: Wanted, tell: Tell
-) -> list[Trial]:
-    """Try the head alone, tuned ones from the middle, then up or down from there."""
-    alone = _tried(bench, Wanted(head=LOGISTIC), tell)
-    high = first_rung(probes)
-    if asked.head == LOGISTIC or high < 0:
-        return [alone]
-    low = _lowest(bench, tell)
-    rung = max(low, (len(probes) - 1) // 2)
-    modes = _modes(bench, rung, asked)
-    tuned = [_tuned(bench, rung, mode, asked, tell) for mode in modes]
-    best = min(tuned, key=lambda trial: trial.cost)
-    if best.behind(alone):
-        if high > rung:
-            tuned.append(_tuned(bench, high, best.batch_norm, asked, tell))
-        return [alone, *tuned]
-    while (rung := rung // 2) >= low:
-        tuned.append(_tuned(bench, rung, best.batch_norm, asked, tell))
-        if rung == 0 or not best.behind(tuned[-1]):
-            break
-        best = tuned[-1]
-    return [alone, *tuned]
-
-
-def _modes(bench: Bench, rung: int, asked: Wanted) -> list[str]:
-    """Return what batch norms may do: of a few pictures, statistics are poor."""
-    if asked.batch_norm:
-        return [asked.batch_norm]
-    return [FROZEN, ADAPTING] if _has_norms(bench.ladder, rung) else [ADAPTING]
-
-
-def _lowest(bench: Bench, tell: Tell) -> int:
-    """Return the lowest cut whose features are not too large to be kept."""
-    for rung, cut in enumerate(bench.ladder.cuts[:-1]):
-        if _bytes(bench, rung) <= MOST_BYTES:
-            return rung
-        tell(f"features behind {cut.name} would be too large to try it")
-    return len(bench.ladder.cuts) - 2
-
-
-def _tuned(bench: Bench, rung: int, mode: str, asked: Wanted, tell: Tell) -> Trial:
-    cut = bench.ladder.cuts[rung].name
-    wanted = replace(asked, cut=cut, head=TUNED, views=0, unfreeze=0, batch_norm=mode)
-    return _tried(bench, wanted, tell)
-
-
-def _tried(bench: Bench, wanted: Wanted, tell: Tell) -> Trial:
-    trial = bench.run(wanted)
-    what = "head alone" if trial.head == LOGISTIC else f"tuned behind {trial.cut}"
-    norm = f", batch norm {trial.batch_norm}" if trial.batch_norm else ""
-    came = f"{percent(trial.accuracy)}, cost {trial.cost:.3f}"
-    tell(f"{what}{norm}: {came}, {trial.seconds:.0f} s")
-    return trial
-
-
-def _has_norms(cuts: Ladder, rung: int) -> bool:
-    tail = cuts.cuts[rung].tail
-    return any(isinstance(module, _BatchNorm) for module in tail.modules())
-
-
-def _bytes(bench: Bench, rung: int) -> int:
-    """Return how large the features of all pictures behind a cut would be."""
-    size = bench.data.in_chans, *bench.data.image_size
-    x = probe(size, 1).to(devices.choose(bench.recipe.device))
-    with untouched(bench.model), torch.inference_mode():
-        row = bench.ladder.cuts[rung].features(bench.model, x)
-    return row.numel() * 4 * bench.every[0]
-
-
-def best_tuned(trials: Sequence[Trial]) -> Trial | None:
-    """Return the tuned one of which most learns, of those as good as the cheapest.
-
-    As good, by a standard error: fewer pictures and epochs than there will be hold
-    back what learns more.
-    """
-    tuned = [trial for trial in trials if trial.head == TUNED]
-    least = min(tuned, key=lambda trial: trial.cost, default=None)
-    good = [trial for trial in tuned if least and not trial.behind(least)]
-    best = max(good, key=lambda one: (len(one.stages), -one.cost), default=None)
-    return best
-
-
-def _chosen(trials: Sequence[Trial], asked: Wanted) -> int:
-    """Return the number of the best tuned one, or of the head alone if that is better.
-
-    Better by a standard error, as the head alone is hardly held back.
-    """
-    best = best_tuned(trials)
-    if best is None or (asked.head is None and best.behind(trials[0])):
-        return 0
-    return trials.index(best)
 
 
 def expected(

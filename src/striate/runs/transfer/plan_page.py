@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from striate.core.files import read_json, write_json
+from striate.core.files import write_json
 from striate.core.findings import (
     Block,
     Cell,
@@ -42,7 +42,7 @@ def plan_section(folder: Path) -> tuple[Section, ...]:
     """Return what a run's report says of its plan; nothing where it had none."""
     if not (folder / names.PLAN).is_file():
         return ()
-    proposal = Proposal.from_dict(read_json(folder / names.PLAN))
+    proposal = Proposal.read(folder / names.PLAN)
     blocks: list[Block] = [proposed(proposal), depth_curve(proposal)]
     tables = probe_table(proposal), trial_table(proposal)
     lead = "Chosen on the training part; validation and test played no part in it."
@@ -121,6 +121,8 @@ def trial_table(proposal: Proposal) -> Table:
         f"{first.judged:,} others. Costs are compared by their standard error: within "
         "it, what learns more is proposed."
     )
+    if proposal.left_out:
+        note += f" Left out: {'; '.join(proposal.left_out)}."
     return Table(title="Tried", columns=columns, rows=rows, note=note)
 
 

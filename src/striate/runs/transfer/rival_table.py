@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from striate.core.files import read_json
+from striate.core.files import damage_named, read_json
 from striate.core.findings import Cell, Column, Section, Table
 from striate.runs import folder as names
 from striate.runs.scorecard import span
@@ -89,6 +89,8 @@ def rival_section(folder: Path) -> tuple[Section, ...]:
     path = folder / names.RIVALS_FILE
     if not path.is_file():
         return ()
-    rows = read_json(path)["rivals"]
-    found = [Rival(**{**row, "interval": tuple(row["interval"])}) for row in rows]
+    said = read_json(path)
+    with damage_named(path):
+        rows = said["rivals"]
+        found = [Rival(**{**row, "interval": tuple(row["interval"])}) for row in rows]
     return (Section(title="Comparison", blocks=(rival_table(found),)),)

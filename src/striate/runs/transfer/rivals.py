@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from striate.core import device as devices
-from striate.core.files import read_json, write_json
+from striate.core.files import write_json
 from striate.engine.significance import mcnemar
 from striate.runs import folder as names
 from striate.runs.recipe import Recipe
@@ -79,7 +79,7 @@ def _tuned_cut(run: Run, asked: Wanted) -> Wanted | None:
     """Return how to fine-tune: as a plan found best, else behind the middle layer."""
     path = run.path / names.PLAN
     if path.is_file():
-        best = Proposal.from_dict(read_json(path)).tuned
+        best = Proposal.read(path).tuned
         if best is not None:
             return way_of(best, replace(asked, cut=None, head=TUNED, views=0))
     size = run.data.in_chans, *run.data.image_size

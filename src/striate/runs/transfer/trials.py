@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from math import ceil, sqrt
 
@@ -12,18 +13,19 @@ import torch
 from torch import Tensor, nn
 
 from striate.core import device as devices
+from striate.core.errors import DataError
 from striate.core.taps import untouched
 from striate.data.image_data import ImageData
 from striate.engine.evaluate import Outputs
 from striate.engine.temperature import costs, fit_temperature, tempered
 from striate.runs.recipe import Recipe
 from striate.runs.transfer.features import Body, Featured, featured
-from striate.runs.transfer.heads import LOGISTIC, answers, fit_head, groups_of
+from striate.runs.transfer.heads import LOGISTIC, answers, fit_head
 from striate.runs.transfer.wanted import Wanted, halve
 from striate.transfer.cut import probe
 from striate.transfer.freeze import Frozen
 from striate.transfer.ladder import Ladder
-from striate.transfer.probing import share_of
+from striate.transfer.probing import turns
 
 MOST = 3000  # training pictures that a plan looks at
 LEARNT = 500  # of them that a trial learns from
@@ -88,13 +90,43 @@ class Trial:
 
 
 def some_of(data: ImageData, seed: int) -> ImageData:
-    """Return data with so few training pictures that planning stays short."""
+    """Return data with so few training pictures that planning stays short.
+
+    Of a class however rare there are two: one to learn from, and one to judge by.
+    """
     part = data.part("train")
     if len(part) <= MOST:
         return data
-    share = share_of(part.labels, range(len(part)), seed)
-    index = (share <= MOST / len(part)).nonzero().flatten()
+    turn, count = turns(part.labels, range(len(part)), seed)
+    index = _where((turn / count <= MOST / len(part)) | (turn <= 2))
     return replace(data, parts={**data.parts, "train": part.take(index.tolist())})
+
+
+def dealt(y: Tensor, groups: Sequence[Hashable], seed: int) -> tuple[Tensor, Tensor]:
+    """Return which training pictures trials learn from, and which judge them.
+
+    Groups come whole and classes alike. Of each class one group learns at least, and
+    one judges where there is another.
+
+    Raises:
+        DataError: No class has another.
+
+    Example:
+        >>> learns, judges = dealt(torch.tensor([0, 0, 0, 1, 1]), "abcde", 0)
+        >>> len(learns), len(judges)
+        (3, 2)
+    """
+    turn, count = turns(y, groups, seed)
+    most = min(SHARE, LEARNT / len(y))
+    learns = (turn == 1) | (turn / count <= most)
+    first = (turn == 2) | ((turn - 1) / count <= most)
+    enough = turn / count <= most + JUDGING / len(y)
+    judges = ~learns & (first | enough)
+    if not judges.any():
+        what = "a plan has nothing to judge by: each class is one group of pictures"
+        fix = "leave --cut auto out, or train on more groups a class"
+        raise DataError(what, where="the training part", fix=fix)
+    return _where(learns), _where(judges)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +138,7 @@ class Bench:
         data: `some_of` the pictures.
         recipe: How heads learn.
         found: What stands at every cut, of the training pictures.
+        hands: Which of these learn in trials and which judge, see `dealt`.
         ladder: The cuts.
         every: All pictures of all parts, and those of the training part.
     """
@@ -114,6 +147,7 @@ class Bench:
     data: ImageData
     recipe: Recipe
     found: Featured = field(repr=False)
+    hands: tuple[Tensor, Tensor] = field(repr=False)
     ladder: Ladder
     every: tuple[int, int]
 
@@ -127,7 +161,7 @@ class Bench:
         model = copy.deepcopy(self.model)
         halves, recipe = halve(model, self.data, self.recipe, wanted)
         found = self._features(model, halves.cut, halves.body, recipe, wanted)
-        found, data = self._dealt(found)
+        found, data = self._parted(found)
         alone = wanted.kind == LOGISTIC
         learnt = len(data.part("train"))
         short, full = (1, 1) if alone else (epochs_of(recipe, learnt), recipe.epochs)
@@ -173,14 +207,10 @@ class Bench:
             return self.found.columns(self.ladder.columns(-1))
         return featured(model, cut, body, self.data, recipe, parts=("train",))
 
-    def _dealt(self, found: Featured) -> tuple[Featured, ImageData]:
-        """Part the training pictures: some to learn from, the others to judge by."""
+    def _parted(self, found: Featured) -> tuple[Featured, ImageData]:
+        """Part the training pictures: some to learn from, others to judge by."""
         part = self.data.part("train")
-        groups = groups_of(self.data, self.found)
-        share = share_of(part.labels, groups, self.recipe.seed)
-        most = min(SHARE, LEARNT / len(part))
-        judges = (share > most) & (share <= most + JUDGING / len(part))
-        index = {"train": _where(share <= most), "val": _where(judges)}
+        index = dict(zip(("train", "val"), self.hands, strict=True))
         mine = found.keys["train"]
         rows = {name: found.rows["train"].take(i) for name, i in index.items()}
         keys = {name: tuple(mine[k] for k in i.tolist()) for name, i in index.items()}
