@@ -26,6 +26,8 @@ def launch(program, *words, count=2, restarts=0, fault="none:-1:-1") -> Ended:
     """Run a program of `tests/` as so many processes; none of them may remain."""
     command = ["-m", "torch.distributed.run", "--standalone"]
     command += ["--nproc-per-node", str(count), "--max-restarts", str(restarts)]
+    # torchrun ends the others once it sees that one is gone; they are to say so first.
+    command += ["--monitor-interval", "1"]
     given = {**unmeasured(), "FAULT": fault}
     return run_python(*command, TESTS / program, *words, environment=given)
 
