@@ -113,7 +113,7 @@ class Ways:
         """Say whether the features of all pictures behind a cut can be kept."""
         size = bytes_behind(self.bench, rung)
         if size > MOST_BYTES:
-            self._leave_out(f"{self._name(rung)}: features of {size / 1e9:.1f} GB")
+            self._leave_out(f"{self._name(rung)} ({size / 1e9:.1f} GB of features)")
         return size <= MOST_BYTES
 
     def _tune(self, rung: int, mode: str) -> Trial | None:
@@ -122,9 +122,8 @@ class Ways:
         wanted = replace(wanted, views=0, unfreeze=0)
         try:
             return self._try(wanted)
-        except NonFiniteError as error:
-            why = f"{error.what}; a lower --lr helps"
-            self._leave_out(f"{wanted.cut}, batch norm {mode}: {why}")
+        except NonFiniteError:
+            self._leave_out(f"{wanted.cut}, batch norm {mode} (diverged: lower --lr)")
             return None
 
     def _try(self, wanted: Wanted) -> Trial:
@@ -136,9 +135,9 @@ class Ways:
         self.tell(f"{what}{norm}: {came}, {trial.seconds:.0f} s")
         return trial
 
-    def _leave_out(self, why: str) -> None:
-        self.left_out.append(why)
-        self.tell(f"left out: {why}")
+    def _leave_out(self, what: str) -> None:
+        self.left_out.append(what)
+        self.tell(f"left out: {what}")
 
     def _check_left(self, rung: int) -> None:
         """Refuse to propose the head alone where fine-tuning is asked for."""
