@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from striate.core.errors import NonFiniteError, RankError, SettingError
+from striate.core.held import hold
 from striate.core.outputs import HeadOutputs
 from striate.data.load import load_data
 from striate.data.share import share
@@ -141,6 +142,23 @@ def check_norm(ranks):
     assert abs(apart[2][-1][0] - apart[2][-1][1]) > 1e-6  # each its own share's
     count = both(ranks, norm=True, sizes=(8, 3, 2))[0].norm.num_batches_tracked
     assert int(count) == 3
+
+
+def check_held_norm(ranks):
+    """To the bit, for any number of pictures: a mean of equals would be rounded."""
+    model = network(True).float()
+    nn.init.normal_(model.norm.running_mean)
+    model.norm.running_var += 0.3
+    hold(model.norm)
+    before = [buffer.clone() for buffer in model.norm.buffers()]
+    optimizer = make_optimizer(model, "sgd", 0.1, 0.9, 0.01)
+    exchange = Exchange(ranks, model, optimizer)
+    cost, rank = softmax_cost(0.0), ranks.place.rank
+    learn = Learner(model, optimizer, cost, 0, rank, 1, exchange)
+    for step, (x, y) in enumerate(data((7, 5, 3), soft=False)):
+        mine = share(len(y), rank, ranks.world)
+        learn(x[mine].float(), y[mine], step)
+    assert all(map(torch.equal, before, model.norm.buffers()))
 
 
 def check_pieces_of_norm(ranks):

@@ -122,3 +122,15 @@ def test_adjusting_for_even_classes_is_plain_cross_entropy():
 
 def test_shares_of_classes_without_pictures_stay_finite():
     assert shares(torch.tensor([8, 0])).tolist() == pytest.approx([8 / 9, 1 / 9])
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("name", ["weights", "prior"])
+def test_mixed_pictures_cost_what_their_parts_do(name, smoothing):
+    even = torch.tensor([0.2, 0.3, 0.5]).double()
+    cost = softmax_cost(smoothing, ClassCost(**{name: even}))
+    first, second = LABELS, LABELS.roll(1)
+    shares_of = [F.one_hot(y, 3).double() for y in (first, second)]
+    mixed = cost(LOGITS, 0.7 * shares_of[0] + 0.3 * shares_of[1])
+    parts = 0.7 * cost(LOGITS, first) + 0.3 * cost(LOGITS, second)
+    assert mixed.item() == pytest.approx(parts.item(), rel=1e-9)

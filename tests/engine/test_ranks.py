@@ -217,4 +217,4 @@ def test_two_ranks_agree_with_one_process():
     """See `ranks_agree.py`: gradients, norms, judging, blow-ups, parted weights."""
     ended = run_python(TESTS / "ranks_agree.py")
     assert ended.code == 0, ended.said[-3000:]
-    assert ended.said.count("ok check_") == 14
+    assert ended.said.count("ok check_") == 15

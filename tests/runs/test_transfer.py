@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,10 @@ from striate.core.errors import SettingError, StorageError
 from striate.core.files import read_csv, read_json, write_json
 from striate.data.store.features import KNOWN, ROWS, FeatureStore
 from striate.data.store.packs import MARKER
+from striate.runs.prepare import load_recipe
+from striate.runs.recipe import Recipe
 from striate.runs.story import write_report
+from striate.runs.transfer import heads
 from striate.runs.transfer import transfer as job
 
 pytestmark = pytest.mark.usefixtures("no_report")
@@ -62,6 +66,66 @@ def test_uneven_classes_are_made_up_for(striate, words, weights, head):
     said = striate(*given, "--out", "run")
     assert said.code == 0, said.err
     assert st.load_run("run").scores["test"]["balanced_accuracy"] > 0.8
+
+
+def test_rare_classes_count_more_in_a_logistic_head(shared_folder):
+    """They cannot be shown oftener, so each of their pictures counts for more."""
+    recipe = Recipe(data=str(shared_folder), cache="off")
+    data = load_recipe(recipe)
+    part = data.part("train")
+    some = (part.labels == 0).nonzero().flatten().tolist()[:3]
+    some += (part.labels == 1).nonzero().flatten().tolist()
+    uneven = replace(data, parts={**data.parts, "train": part.take(some)})
+    labels = uneven.part("train").labels
+    logits = torch.randn(len(labels), 2, generator=torch.Generator().manual_seed(0))
+    none, loss, sampling = (
+        heads.class_cost(uneven, replace(recipe, class_weights=how))(logits, labels)
+        for how in ("none", "loss", "sampling")
+    )
+    assert sampling == loss != none
+
+
+def test_muon_has_what_lies_inside_the_network(striate, words):
+    tuned = *words, "--head", "tuned", "--cut", "block1", "--epochs", "1"
+    for name in ("adamw", "muon"):
+        assert striate(*tuned, "--optimizer", name, "--out", name).code == 0
+    one, other = (load_file(f"{n}/weights/best.safetensors") for n in ("adamw", "muon"))
+    assert not torch.equal(one["block2.conv.weight"], other["block2.conv.weight"])
+
+
+@pytest.mark.parametrize("head", ["trained", "tuned"])
+def test_everything_may_learn(striate, words, head):
+    """But for filters that the network computes instead of learning."""
+    given = *words, "--cut", "before whiten", "--head", head, "--unfreeze", "1"
+    said = striate(*given, "--epochs", "3", "--out", "run")
+    assert said.code == 0, said.err
+    assert striate("evaluate", "run", "--json").code == 0
+    assert striate(*words, "--out", "alone").code == 0
+    one, other = (load_file(f"{n}/weights/best.safetensors") for n in ("run", "alone"))
+    assert torch.equal(one["whiten.conv.weight"], other["whiten.conv.weight"])
+    assert not torch.equal(one["block1.conv.weight"], other["block1.conv.weight"])
+
+
+def test_a_tuned_head_cannot_be_frozen(striate, words):
+    said = striate(*words, "--head", "tuned", "--cut", "block1", "--freeze", "head")
+    assert said.code == 2
+    assert "'head' is frozen, and a tuned head begins by being fitted" in said.err
+
+
+def test_statistics_are_of_batches_of_equal_size(striate, words, monkeypatch):
+    sizes = []
+
+    def adapt(tail, batches):
+        sizes.extend(len(x) for x in batches)
+        return 0
+
+    monkeypatch.setattr(heads, "adapt_statistics", adapt)
+    monkeypatch.setattr(heads, "EVALUATION_BATCH", 9)
+    tuned = *words, "--head", "tuned", "--cut", "block1", "--epochs", "1"
+    assert striate(*tuned, "--out", "run").code == 0
+    assert sum(sizes) == read_json(Path("run/manifest.json"))["data"]["parts"]["train"]
+    assert max(sizes) <= 9
+    assert max(sizes) - min(sizes) <= 1
 
 
 def test_training_pictures_of_one_group(striate, source, shared_folder):

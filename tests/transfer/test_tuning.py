@@ -109,6 +109,14 @@ def test_what_the_user_froze_stays_so():
     assert frozen(of.model).sha256 == before
 
 
+def test_filters_that_never_learn_stay_so_when_a_stage_thaws():
+    _, of = depth(unfreeze=1)
+    of.model[1][0].requires_grad_(False)
+    thaw = Thaw(of)
+    thaw.end()
+    assert learns(of) == ["1.1", "2.0", "2.1", "4"]
+
+
 def test_statistics_that_are_frozen_stay_so_when_a_stage_thaws():
     cut, of = depth(unfreeze=1, batch_norm=FROZEN)
     hold_statistics(cut.tail)

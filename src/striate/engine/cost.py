@@ -55,10 +55,15 @@ def _weighted(weights: Tensor, smoothing: float, logits: Tensor, y: Tensor) -> T
     Torch's own `weight` is not that: it divides by the batch's weights, by which a
     class rarer than one picture a batch gets less than its due, and it weighs the
     smoothed target by the classes it is spread over, by which every picture pulls
-    towards the rare ones.
+    towards the rare ones. A mixed picture counts as its parts do, each by its share.
     """
-    costs = F.cross_entropy(logits, y, label_smoothing=smoothing, reduction="none")
-    return (weights[y] * costs).mean()
+    if y.ndim == 1:
+        costs = F.cross_entropy(logits, y, label_smoothing=smoothing, reduction="none")
+        return (weights[y] * costs).mean()
+    parts = y * weights
+    logs = F.log_softmax(logits, dim=1)
+    hit, even = (parts * logs).sum(1), parts.sum(1) * logs.mean(1)
+    return -((1 - smoothing) * hit + smoothing * even).mean()
 
 
 def _adjusted(prior: Tensor, smoothing: float, logits: Tensor, y: Tensor) -> Tensor:
@@ -70,7 +75,7 @@ def _adjusted(prior: Tensor, smoothing: float, logits: Tensor, y: Tensor) -> Ten
     them, and beyond 20 to 1 the common classes get lost (NOTEBOOK.md, 2026-11-22).
     """
     logs = F.log_softmax(logits + prior.log(), dim=1)
-    hit = logs.gather(1, y[:, None])[:, 0]
+    hit = logs.gather(1, y[:, None])[:, 0] if y.ndim == 1 else (y * logs).sum(1)
     spread = logs @ prior.to(logs.dtype)  # double, where a logistic head is fitted
     return -((1 - smoothing) * hit + smoothing * spread).mean()
 

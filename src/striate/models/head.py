@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import chain
+
 import torch
 from torch import nn
 
@@ -10,14 +12,27 @@ from striate.core.seeds import derive
 
 
 def last_dense(model: nn.Module) -> str | None:
-    """Return the name of the last dense layer, in the order of definition.
+    """Return the name of the dense layer that a network ends in, or None.
+
+    The last in the order of definition, auxiliary heads (`aux`) aside; None where
+    something else has the last word, such as LeNet-5's distances.
 
     Example:
         >>> last_dense(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)))
         '1'
     """
-    names = [name for name, m in model.named_modules() if isinstance(m, nn.Linear)]
-    return names[-1] if names else None
+    own = [
+        name
+        for name, module in model.named_modules()
+        if not name.startswith("aux.") and _holds(module)
+    ]
+    dense = own and isinstance(model.get_submodule(own[-1]), nn.Linear)
+    return own[-1] if dense else None
+
+
+def _holds(module: nn.Module) -> bool:
+    mine = chain(module.parameters(recurse=False), module.buffers(recurse=False))
+    return any(True for _ in mine)
 
 
 def deepen(model: nn.Module, units: int, seed: int = 0) -> None:
@@ -29,7 +44,7 @@ def deepen(model: nn.Module, units: int, seed: int = 0) -> None:
         seed: Its first weights are a function of it.
 
     Raises:
-        SettingError: The network has no dense layer.
+        SettingError: The network does not end in a dense layer.
 
     Example:
         >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
@@ -40,7 +55,7 @@ def deepen(model: nn.Module, units: int, seed: int = 0) -> None:
     name = last_dense(model)
     old = model.get_submodule(name) if name else None
     if name is None or not isinstance(old, nn.Linear):
-        what = "a hidden layer goes before the last dense one, and there is none"
+        what = "a hidden layer goes before a dense one, and this network ends in none"
         raise SettingError(what, where="--hidden", fix="leave --hidden out")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "hidden"))

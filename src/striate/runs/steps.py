@@ -58,15 +58,23 @@ def batches_of(
     """Return a part's batches: shuffled and changed to learn from, else as they are.
 
     Of each batch a process gets its share, where several learn together.
+
+    Raises:
+        SettingError: Rare classes are to be shown oftener, of pictures in blocks.
     """
     learns = part == "train"
+    balanced = learns and recipe.class_weights == "sampling"
+    if balanced and data.part(part).blocks:
+        what = "streamed pictures come in their order, none oftener than others"
+        fix = "use --class-weights auto or loss"
+        raise SettingError(what, where="--class-weights sampling", fix=fix)
     size = recipe.pictures_a_step if learns else judged_at_once(*data.image_size)
     return Batches(
         part=data.part(part),
         preprocess=data.preprocess,
         batch_size=size,
         shuffle=learns,
-        balanced=learns and recipe.class_weights == "sampling",
+        balanced=balanced,
         augment=recipe.augmentation if learns else "none",
         classes=data.num_classes,
         seed=recipe.seed,

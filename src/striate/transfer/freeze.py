@@ -6,13 +6,13 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from types import MethodType
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from striate.core.errors import SettingError, UnknownNameError, WeightsError
+from striate.core.held import held, hold, release
 from striate.core.registry import nearest
 
 _SIGNS = frozenset("*?[")
@@ -75,7 +75,7 @@ def freeze(model: nn.Module, patterns: str | Sequence[str]) -> Frozen:
         for parameter in module.parameters(recurse=False):
             parameter.requires_grad_(False)
         if any(True for _ in module.buffers(recurse=False)):
-            _hold(module)
+            hold(module)
     return frozen(model)
 
 
@@ -94,7 +94,7 @@ def keep_frozen(model: nn.Module) -> Frozen:
         own = list(module.parameters(recurse=False))
         still = own and not any(parameter.requires_grad for parameter in own)
         if still and any(True for _ in module.buffers(recurse=False)):
-            _hold(module)
+            hold(module)
     return frozen(model)
 
 
@@ -115,19 +115,8 @@ def hold_statistics(module: nn.Module) -> int:
     norms = [m for m in module.modules() if isinstance(m, _BatchNorm)]
     counting = [norm for norm in norms if norm.running_mean is not None]
     for norm in counting:
-        _hold(norm)
+        hold(norm)
     return len(counting)
-
-
-def held(module: nn.Module) -> bool:
-    """Say whether a module stays in evaluation mode, on its own, in every loop.
-
-    Example:
-        >>> norm = nn.BatchNorm2d(2)
-        >>> held(norm), hold_statistics(norm), held(norm)
-        (False, 1, True)
-    """
-    return "train" in module.__dict__
 
 
 def unfreeze(model: nn.Module, patterns: str | Sequence[str] = "*") -> None:
@@ -146,8 +135,7 @@ def unfreeze(model: nn.Module, patterns: str | Sequence[str] = "*") -> None:
     for module in _covered(model, patterns):
         for parameter in module.parameters(recurse=False):
             parameter.requires_grad_(True)
-        if module.__dict__.pop("train", None) is not None:
-            module.train(model.training)
+        release(module, model.training)
 
 
 def frozen(model: nn.Module) -> Frozen:
@@ -200,19 +188,6 @@ def _still(model: nn.Module) -> Iterator[tuple[str, str, Tensor, bool]]:
         if held(module):
             for name, buffer in module.named_buffers(recurse=False):
                 yield where, name, buffer, False
-
-
-def _hold(module: nn.Module) -> None:
-    """Let a module stay in evaluation mode, on its own, in every loop."""
-    module.training = False
-    module.__dict__["train"] = MethodType(_stay, module)
-
-
-def _stay(self: nn.Module, mode: bool = True) -> nn.Module:
-    for child in self.children():
-        child.train(mode)
-    self.training = False
-    return self
 
 
 def _covered(model: nn.Module, patterns: str | Sequence[str]) -> list[nn.Module]:

@@ -17,10 +17,11 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from striate.core.errors import SettingError
+from striate.core.held import held
 from striate.core.registry import unknown
 from striate.engine.position import EpochDone, StepDone
 from striate.transfer.cut import Cut
-from striate.transfer.freeze import freeze, held, hold_statistics, unfreeze
+from striate.transfer.freeze import freeze, hold_statistics, unfreeze
 from striate.transfer.ladder import Stage
 
 ADAPTING, FROZEN = "adapting", "frozen"
@@ -185,6 +186,8 @@ class Thaw:
     def __init__(self, depth: Depth) -> None:
         self._depth = depth
         self._thawed = len(depth.stages)
+        every = depth.model.parameters()
+        self._never = [p for p in every if not p.requires_grad]
         if depth.tuning.unfreeze and depth.stages[1:]:
             self._thawed = 1
             below = [name for stage in depth.stages[:-1] for name in stage.layers]
@@ -209,6 +212,8 @@ class Thaw:
         while self._thawed < min(count, len(stages)):
             self._thawed += 1
             unfreeze(self._depth.model, stages[-self._thawed].layers)
+        for parameter in self._never:  # filters that nothing trains, such as whitening
+            parameter.requires_grad_(False)
         if self._depth.kept:
             freeze(self._depth.model, self._depth.kept)
         if self._depth.tuning.batch_norm == FROZEN:

@@ -160,6 +160,7 @@ class FeatureStore:
             self._mine = _Segment(self.folder)
         with storage_errors(self.folder, rows.numel() * 4):
             self._mine.add(keys, rows.contiguous().numpy())
+            os.utime(self.folder / MARKER)  # a long pass is no long unused store
 
     def rows(self, keys: Sequence[str]) -> FeatureRows:
         """Return the rows of some keys, all of which must be there.
@@ -171,6 +172,11 @@ class FeatureStore:
             with storage_errors(self.folder, 0):
                 self._take(self._mine.close())
             self._mine = None
+        gone = sum(key not in self._known for key in keys)
+        if gone:
+            what = f"{gone:,} features are gone: another process made room in the cache"
+            fix = "run it again; with a larger --cache-gb both find room"
+            raise StorageError(what, where=self.folder, fix=fix)
         places = np.array([self._known[key][:2] for key in keys], np.int64)
         return FeatureRows(self._segments, places.reshape(-1, 2), self.shape)
 

@@ -17,6 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
 from striate.core.errors import RankError
+from striate.core.held import held
 
 if TYPE_CHECKING:
     from striate.engine.ranks.ranks import Ranks
@@ -53,7 +54,8 @@ class Exchange:
         self._model = model
         groups = optimizer.param_groups
         self._parameters = [p for group in groups for p in group["params"]]
-        norms = [m for m in model.modules() if isinstance(m, _BatchNorm)]
+        every = [m for m in model.modules() if isinstance(m, _BatchNorm)]
+        norms = [m for m in every if not held(m)]  # a mean of equals is rounded
         self._means = _floats(norms)
         counted = [m.num_batches_tracked for m in norms]
         self._batches = [count for count in counted if count is not None]
@@ -62,12 +64,12 @@ class Exchange:
 
     def _lay_out(self) -> None:
         """Make one run of numbers, with a window onto it for every tensor."""
-        held = [*self._parameters, *self._means, *self._batches]
+        parts = [*self._parameters, *self._means, *self._batches]
         head = _HEAD + self.ranks.world
-        size = head + sum(tensor.numel() for tensor in held)
-        self._flat = held[0].detach().new_zeros(size)
+        size = head + sum(tensor.numel() for tensor in parts)
+        self._flat = parts[0].detach().new_zeros(size)
         windows, first = [], head
-        for tensor in held:
+        for tensor in parts:
             windows.append(_window(self._flat, tensor, first))
             first += tensor.numel()
         ends = len(self._parameters), len(self._parameters) + len(self._means)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
+from math import ceil
 
 import torch
 from torch import Tensor, nn
@@ -209,7 +210,8 @@ def _begin(
     """
     device = devices.choose(recipe.device)
     rows = found.rows["train"]
-    order = torch.split(torch.arange(len(rows)), EVALUATION_BATCH)
+    even = ceil(len(rows) / EVALUATION_BATCH)  # each batch's statistics count alike
+    order = torch.arange(len(rows)).tensor_split(even)
     adapt_statistics(tail, (rows[i].to(device) for i in order))
     some = rows[torch.arange(min(2, len(rows)))].to(device)
     inner = cut_at(tail, some)
@@ -219,7 +221,13 @@ def _begin(
 
 
 def class_cost(data: ImageData, recipe: Recipe) -> Cost:
-    """Return what logits cost a logistic head, uneven classes made up for."""
+    """Return what logits cost a logistic head, uneven classes made up for.
+
+    It is shown every picture at once, and none oftener than others: where rare classes
+    are to be sampled oftener, their pictures count more, which is the same on average.
+    """
+    if recipe.class_weights == "sampling":
+        recipe = replace(recipe, class_weights="loss")
     return softmax_cost(0.0, cost_of_classes(data, recipe, torch.device("cpu")))
 
 
@@ -273,7 +281,8 @@ def _trained(
         devices.flushed_denormals(),
         Display(plan.epochs, train.batches, quiet, plan.balanced) as display,
     ):
-        optimizer = optimizer_of(tail, recipe, depth.scales() if depth else None)
+        whole, scales = (depth.model, depth.scales()) if depth else (tail, None)
+        optimizer = optimizer_of(whole, recipe, scales)  # Muon asks what is inside
         thaw = [Thaw(depth)] if depth else []
         history = fit(tail, optimizer, epochs, val, plan, (kept, *thaw, display))
         for one in thaw:

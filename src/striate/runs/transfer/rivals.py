@@ -9,6 +9,7 @@ from striate.core import device as devices
 from striate.core.files import write_json
 from striate.engine.significance import mcnemar
 from striate.runs import folder as names
+from striate.runs.pretrained import find_weights
 from striate.runs.recipe import Recipe
 from striate.runs.run import Run
 from striate.runs.story import write_report
@@ -49,8 +50,11 @@ def rivals(
     """
     facts = run.manifest["transfer"]
     small = recipe.hidden > 0 and wanted.cut is None
-    runs = {ALONE if small or facts["head"] == LOGISTIC else FINE: run}
-    alone, cut = replace(recipe, cache="off", hidden=0), _tuned_cut(run, wanted)
+    runs = {ALONE if small or len(facts["stages"]) < 2 else FINE: run}
+    # Without kept features each takes its time; the weights lie where they lay.
+    weights = find_weights(str(recipe.pretrained), recipe.cache).path
+    alone = replace(recipe, cache="off", hidden=0, pretrained=str(weights))
+    cut = _tuned_cut(run, wanted)
     if ALONE not in runs:
         tell(f"rival: {ALONE}")
         runs[ALONE] = _transferred(run, alone, Wanted(head=LOGISTIC), "alone", quiet)

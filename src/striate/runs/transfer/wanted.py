@@ -15,7 +15,7 @@ from striate.runs.recipe import AUTO, Recipe
 from striate.runs.transfer.heads import HEADS, LOGISTIC, TRAINED, TUNED, dense_of
 from striate.transfer.cut import BEFORE, Cut, cut_at, probe
 from striate.transfer.freeze import Frozen, freeze, frozen, hold_statistics
-from striate.transfer.ladder import stages
+from striate.transfer.ladder import Stage, stages
 from striate.transfer.tuning import ADAPTING, FROZEN, Depth, Tuning, decay_for, learning
 
 # Largest rates of what was trained before: far below those of networks from scratch.
@@ -134,12 +134,24 @@ def halve(
     held = (*cut.body, *kept)
     parts = learning(model, stages(model, x), cut)
     body = freeze(model, held)
+    if wanted.kind == TUNED:
+        _check_head_learns(model, parts[-1])
     tuning = wanted.tuning(len(parts))
     if tuning.batch_norm == FROZEN:
         hold_statistics(cut.tail)
     depth = Depth(model=model, stages=parts, tuning=tuning, kept=kept)
     halves = Halves(cut=cut, body=body, frozen=frozen(model), depth=depth)
-    return halves, replace(recipe, freeze=held)
+    return halves, replace(recipe, freeze=held or None)
+
+
+def _check_head_learns(model: nn.Module, head: Stage) -> None:
+    modules = dict(model.named_modules())
+    for name in head.layers:
+        own = modules[name].parameters(recurse=False)
+        if not all(parameter.requires_grad for parameter in own):
+            what = f"'{name}' is frozen, and a tuned head begins by being fitted"
+            fix = "leave it out of --freeze, or take --head trained"
+            raise SettingError(what, where="--freeze", fix=fix)
 
 
 def headed(recipe: Recipe, wanted: Wanted) -> Wanted:
