@@ -2,6 +2,7 @@
 
 import hashlib
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -127,6 +128,7 @@ def public(monkeypatch):
 
 
 PAYLOAD = bytes(range(256)) * 9000
+BROKEN = r"broke off|incomplete|more expected"
 
 
 def test_a_download_is_verified_and_kept(public, tmp_path):
@@ -144,12 +146,38 @@ def test_a_download_is_verified_and_kept(public, tmp_path):
 def test_a_download_that_broke_off_goes_on_where_it_was(public, tmp_path):
     with Server(PAYLOAD, breaks=1) as server:
         weights = public(server, PAYLOAD, digits=8)
-        with pytest.raises(WeightsError, match=r"broke off|incomplete|more expected"):
+        with pytest.raises(
+            WeightsError, match=r"broke off|incomplete|more expected"
+        ) as told:
             fetch(weights, tmp_path / "a.pth")
         assert not (tmp_path / "a.pth").exists()
+        assert "run it again, which goes on from there" in told.value.fix
         assert (tmp_path / f"a.pth{PART}").stat().st_size == len(PAYLOAD) // 2
         assert fetch(weights, tmp_path / "a.pth").read_bytes() == PAYLOAD
         assert server.asked == ["", f"bytes={len(PAYLOAD) // 2}-"]
+
+
+def test_two_at_once_fetch_once(public, tmp_path):
+    """The second waits for the first, and finds what it has fetched."""
+    with Server(PAYLOAD) as server, ThreadPoolExecutor(4) as pool:
+        weights = public(server, PAYLOAD)
+        paths = [tmp_path / "a.pth"] * 4
+        found = list(pool.map(fetch, [weights] * 4, paths))
+        assert found == paths
+        assert paths[0].read_bytes() == PAYLOAD
+        assert server.asked == [""]
+
+
+def test_an_empty_answer_is_no_file(public, tmp_path):
+    with Server(b"", ranges=False) as server:
+        server.server.RequestHandlerClass.do_GET = lambda self: (
+            self.send_response(200),
+            self.send_header("Content-Length", "0"),
+            self.end_headers(),
+        )
+        with pytest.raises(WeightsError, match=r"the download is not a\.pth"):
+            fetch(public(server, PAYLOAD), tmp_path / "a.pth")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_server_that_cannot_go_on_is_asked_for_all(public, tmp_path):
@@ -185,7 +213,9 @@ def test_offline_the_way_out_is_a_path(public, tmp_path):
         weights = public(server, PAYLOAD)
     with pytest.raises(WeightsError, match="could not be fetched") as caught:
         fetch(weights, tmp_path / "a.pth")
+    assert caught.value.fix.startswith("get a.pth elsewhere")
     assert "--pretrained PATH" in caught.value.fix
+    assert list(tmp_path.iterdir()) == []
     with pytest.raises(WeightsError, match="no cache"):
         local_file(replace(weights, file="b.pth"), None)
 

@@ -188,10 +188,41 @@ def test_a_pickle_of_tensors_loads_once_trusted(tmp_path):
     load_pretrained(tiny(seed=1), path, trust=True)
 
 
+@pytest.mark.parametrize("wrapper", ["", "state_dict", "model", "model_state_dict"])
+@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod."])
+def test_what_training_programs_wrap_around(tmp_path, wrapper, prefix):
+    path, model = tmp_path / "own.pth", tiny(seed=0)
+    state = {f"{prefix}{name}": t for name, t in model.state_dict().items()}
+    torch.save({wrapper: state, "epoch": 3} if wrapper else state, path)  # noqa: TID251
+    other = tiny(seed=1)
+    load_pretrained(other, path, trust=True)
+    assert all(map(torch.equal, other.state_dict().values(), state.values()))
+
+
+@pytest.mark.parametrize(
+    "odd", [torch.eye(3).to_sparse(), torch.empty(3, device="meta")]
+)
+def test_tensors_that_are_not_plain_are_refused(tmp_path, odd):
+    path = tmp_path / "odd.pth"
+    torch.save({**tiny().state_dict(), "odd": odd}, path)  # noqa: TID251
+    refused(tiny(), path, "odd is sparse, quantised or empty", trust=True)
+
+
+def test_a_variance_below_nought_is_refused(tmp_path):
+    model = create_model("cifar_resnet20")
+    state = model.state_dict()
+    name = next(name for name in state if name.endswith("running_var"))
+    state[name] = -state[name]
+    save_file(state, tmp_path / "own.safetensors")
+    refused(model, tmp_path / "own.safetensors", f"{name} is below 0")
+
+
 def test_a_pickle_of_something_else_is_refused(tmp_path):
     path = tmp_path / "list.pth"
     torch.save([torch.zeros(1)], path)  # noqa: TID251
     refused(tiny(), path, "not a state_dict", trust=True)
+    torch.save({"epoch": 3, "net": tiny().state_dict()}, path)  # noqa: TID251
+    refused(tiny(), path, "it holds epoch, net", trust=True)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """`--pretrained` and `--freeze` on a run: what is taken, kept, recorded and refused."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -155,9 +156,64 @@ def test_a_cut_file_is_damaged(refused, shared_folder, source, tmp_path_factory)
     assert "the file is damaged" in said
 
 
-def test_weights_of_another_network(refused, shared_folder, source):
+def test_weights_of_another_network(refused, shared_folder, source, tmp_path_factory):
+    """Of a run it is known which; of a file, only what is in it."""
     said = refused(shared_folder, "--model", "notes_grey", "--pretrained", source.path)
+    assert "these weights are of swift, not of notes_grey" in said
+    assert "use --model swift" in said
+    file = source.path / "weights/best.safetensors"
+    path = shutil.copy(file, tmp_path_factory.mktemp("bare") / "a.safetensors")
+    said = refused(shared_folder, "--model", "notes_grey", "--pretrained", path)
     assert "do not fit" in said
+
+
+def test_a_network_of_the_same_names_and_shapes_is_another(shared_folder, tmp_path):
+    """A plain one computes something else with the weights of one with shortcuts."""
+    first = Recipe(
+        data=str(shared_folder), model="cifar_plain20", epochs=1, image_size=16
+    )
+    run = train_recipe(first, out=tmp_path / "run", quiet=True)
+    second = replace(first, model="cifar_resnet20", pretrained=str(run.path))
+    with pytest.raises(WeightsError, match="are of cifar_plain20, not of cifar_res"):
+        train_recipe(second, out=tmp_path / "two", quiet=True)
+
+
+def test_levels_are_the_weights_own_unless_given(shared_folder, tmp_path):
+    """A mean that was measured with white at 4095 says nothing of another white."""
+    first = Recipe(data=str(shared_folder), model="swift", epochs=1)
+    first = replace(first, white=4095, background=7)
+    run = train_recipe(first, out=tmp_path / "run", quiet=True)
+    second = replace(first, white=None, background=None, pretrained=str(run.path))
+    own = train_recipe(second, quiet=True).preprocess
+    assert own == run.preprocess
+    given = train_recipe(replace(second, white=255, background=0), quiet=True)
+    assert (given.preprocess.white, given.preprocess.background) == (255, 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("classes.json", "3", "classes.json is damaged"),
+        ("classes.json", "[", "classes.json is not JSON"),
+        ("preprocess.json", "[]", "preprocess.json is damaged"),
+        ("preprocess.json", None, "preprocess.json is missing"),
+    ],
+)
+def test_a_damaged_run_is_named(
+    refused, shared_folder, source, tmp_path_factory, name, text, message
+):
+    run = tmp_path_factory.mktemp("damaged") / "broken"
+    shutil.copytree(source.path, run)
+    (run / name).unlink()
+    if text is not None:
+        (run / name).write_text(text)
+    said = refused(shared_folder, "--model", "swift", "--pretrained", run)
+    assert message in said
+    assert f"broken/{name}" in said
+
+
+def test_a_name_too_long_for_any_file(refused, shared_folder):
+    assert "cannot be read" in refused(shared_folder, "--pretrained", "a" * 5000)
 
 
 def test_words_that_mean_no_weights(refused, shared_folder):

@@ -103,7 +103,6 @@ def test_everything_may_learn(striate, words, head):
     assert striate(*words, "--out", "alone").code == 0
     one, other = (load_file(f"{n}/weights/best.safetensors") for n in ("run", "alone"))
     assert torch.equal(one["whiten.conv.weight"], other["whiten.conv.weight"])
-    assert not torch.equal(one["block1.conv.weight"], other["block1.conv.weight"])
 
 
 def test_a_tuned_head_cannot_be_frozen(striate, words):

@@ -143,6 +143,9 @@ def read_json(path: Path) -> Any:
     except FileNotFoundError as error:
         fix = "give the folder that `striate train` printed"
         raise RunError(f"{path.name} is missing", where=path, fix=fix) from error
+    except OSError as error:
+        what = f"{path.name} cannot be read: {error.strerror}"
+        raise RunError(what, where=path, fix="check who may read it") from error
     except ValueError as error:
         fix = "restore it from a copy, or train again"
         what = f"{path.name} is not JSON: {error}"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import importlib.metadata
 import os
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 
@@ -59,14 +61,44 @@ def fetch(public: Published, path: Path) -> Path:
         StorageError: The disk refused.
     """
     make_folder(path.parent)
+    with _alone(path.parent):
+        if path.is_file() and _is_right(path, public.sha256):
+            return path  # another process has fetched it
+        return _fetched(public, path)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Wait until no other process fetches into a folder; the system ends the lock.
+
+    Where a file system knows no locks, two downloads at once spoil each other, and
+    their hashes tell.
+    """
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _fetched(public: Published, path: Path) -> Path:
     part = path.with_name(path.name + PART)
     try:
+        with storage_errors(part, 0):
+            part.touch()
         for payload in _pieces(public, part):
             _append(part, payload)
     except (urllib.error.URLError, HTTPException, OSError) as error:
         reason = getattr(error, "reason", None) or error
         what = f"{public.file} could not be fetched: {reason}"
-        raise WeightsError(what, where=public.address, fix=_by_hand(public)) from error
+        begun = part.is_file() and part.stat().st_size > 0
+        if not begun:
+            part.unlink(missing_ok=True)
+        again = "run it again, which goes on from there; or " if begun else ""
+        fix = f"{again}{_by_hand(public)}"
+        raise WeightsError(what, where=public.address, fix=fix) from error
     if not _is_right(part, public.sha256):
         found = hash_file(part)
         part.unlink()
@@ -114,7 +146,7 @@ def _pieces(public: Published, part: Path) -> Iterator[bytes]:
         raise
     with answer:
         if have and answer.status != 206:  # the server cannot go on in the middle
-            part.unlink()
+            os.truncate(part, 0)
         yield from _read(answer)
 
 

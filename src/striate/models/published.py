@@ -103,6 +103,19 @@ def _enter() -> None:
 _enter()
 
 
+def known_by(sha256: str) -> Published | None:
+    """Return the public weights that a hash fits as far as it is known, or None.
+
+    Enough to say what a file is, not to open a pickle: that takes the whole hash.
+
+    Example:
+        >>> known_by("f37072fd" + "0" * 56).network
+        'resnet18'
+    """
+    every = (PUBLISHED[name] for name in PUBLISHED)
+    return next((one for one in every if sha256.startswith(one.sha256)), None)
+
+
 def by_hash(sha256: str) -> Published | None:
     """Return the public weights of a whole hash, or None.
 

@@ -22,6 +22,11 @@ LISTED = 5
 _HEADS = r"(head|output)\.|aux\.\w+\.fc2\."  # what the classes decide, of ours
 LARGEST = 1e18  # beyond it a square leaves float32: no trained weight is there
 
+# What training programs put a state_dict into, and what wraps a network they train.
+_WRAPPERS = ("state_dict", "model_state_dict", "model")
+_PREFIXES = ("module.", "_orig_mod.")
+_AS_STATE = "save the state_dict alone: torch.save(model.state_dict(), PATH)"
+
 State = dict[str, Tensor]
 
 
@@ -57,6 +62,9 @@ def put_pretrained(
     Raises:
         WeightsError: As `load_pretrained`, of a file that could be read.
     """
+    for prefix in _PREFIXES:
+        if found and all(name.startswith(prefix) for name in found):
+            found = {name.removeprefix(prefix): v for name, v in found.items()}
     naming = choose(found, model)
     if objection := naming.objection(model):
         what = f"these weights are not this network's: {objection}"
@@ -83,8 +91,12 @@ def read(path: Path, *, trust: bool = False) -> State:
     """
     if not path.is_file():
         raise WeightsError("there is no such file", where=path, fix="check the path")
-    with path.open("rb") as file:
-        start = file.read(9)
+    try:
+        with path.open("rb") as file:
+            start = file.read(9)
+    except OSError as error:
+        what = f"these weights cannot be read: {error.strerror}"
+        raise WeightsError(what, where=path, fix="check who may read it") from error
     if start[8:] == b"{":
         return _read_safetensors(path)
     if start.startswith((b"PK", b"\x80")):
@@ -110,13 +122,22 @@ def _read_pickle(path: Path, trust: bool) -> State:
         # The one pickle that striate reads: known or trusted, and tensors only.
         state = torch.load(path, map_location="cpu", weights_only=True)  # noqa: TID251
     except Exception as error:  # whatever the file's author arranged for
-        what = f"the pickle does not hold tensors alone, or is damaged: {error}"
-        raise WeightsError(what.splitlines()[0], where=path) from error
-    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
-        state = state["state_dict"]
+        # Torch's own words advise to run the code that is in there.
+        what = "the pickle does not hold tensors alone, or is damaged; no code ran"
+        raise WeightsError(what, where=path, fix=_AS_STATE) from error
+    for wrapper in _WRAPPERS:
+        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
+            state = state[wrapper]
     if not isinstance(state, dict) or not all(map(torch.is_tensor, state.values())):
         what = "the pickle is not a state_dict, which maps names to tensors"
-        raise WeightsError(what, where=path)
+        if isinstance(state, dict):
+            what += f"; it holds {', '.join(map(str, list(state)[:LISTED]))}"
+        raise WeightsError(what, where=path, fix=_AS_STATE)
+    odd = [n for n, t in state.items() if t.layout != torch.strided or t.is_quantized]
+    odd += [n for n, t in state.items() if t.is_meta]
+    if odd:
+        what = f"{odd[0]} is sparse, quantised or empty, and no plain tensor"
+        raise WeightsError(what, where=path, fix="save it as plain numbers")
     return {str(name): value for name, value in state.items()}
 
 
@@ -186,3 +207,6 @@ def _check_values(state: State, path: Path) -> None:
         if not bool((value.float().abs() <= LARGEST).all()):
             what = f"{name} holds NaN, infinite or absurdly large numbers"
             raise WeightsError(f"{what}; nothing was loaded", where=path)
+        if name.endswith("running_var") and bool((value < 0).any()):
+            what = f"{name} is below 0, and no variance is; nothing was loaded"
+            raise WeightsError(what, where=path)

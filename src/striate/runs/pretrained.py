@@ -10,15 +10,16 @@ from typing import Any
 from torch import nn
 
 from striate.core.errors import RunError, StorageError, WeightsError
-from striate.core.files import hash_file, read_json
+from striate.core.files import damage_named, hash_file, read_json
 from striate.core.registry import nearest
 from striate.core.spec import Preprocess
 from striate.data.image_data import ImageData
 from striate.data.store.cache import AUTO, open_cache
 from striate.engine.checkpoint import save_weights
 from striate.models.adapt import fitted, rule
+from striate.models.catalogue import networks
 from striate.models.downloading import local_file, whereabouts
-from striate.models.published import PUBLISHED, Published, by_hash
+from striate.models.published import PUBLISHED, Published, known_by
 from striate.models.timm import describe, fetch, is_timm
 from striate.models.weights import State, put_pretrained, read
 from striate.runs import folder as names
@@ -39,6 +40,7 @@ class Weights:
         preprocess: How its pictures were made, where it says.
         classes: What its outputs mean, where it says.
         plain: Its head is one dense layer.
+        network: Whose they are, by our name, where that is known.
         remark: What differs between how its pictures were made and how ours are.
     """
 
@@ -48,6 +50,7 @@ class Weights:
     preprocess: Preprocess | None = None
     classes: tuple[str, ...] | None = None
     plain: bool = True
+    network: str = ""
     remark: str = ""
 
 
@@ -61,13 +64,25 @@ def find_weights(word: str | Path, cache: str = AUTO) -> Weights:
     Raises:
         WeightsError: It is none of these, or a download is not what it should be.
     """
+    try:
+        return _found(word, cache)
+    except OSError as error:
+        what = f"these weights cannot be read: {error.strerror or error}"
+        fix = "check the path, and who may read it"
+        raise WeightsError(what, where=error.filename or word, fix=fix) from error
+
+
+def _found(word: str | Path, cache: str) -> Weights:
     path = Path(word).expanduser()
     if path.is_file():
         return _of_file(path)
     if is_timm(str(word)):
         return _of_timm(str(word), cache)
+    folder = None
     with suppress(RunError):
-        return _of_run(names.find_run(word))
+        folder = names.find_run(word)
+    if folder is not None:
+        return _of_run(folder)
     if str(word) in PUBLISHED:
         return _of_public(PUBLISHED[str(word)], cache)
     close = nearest(str(word), list(PUBLISHED))
@@ -79,7 +94,7 @@ def find_weights(word: str | Path, cache: str = AUTO) -> Weights:
 
 def _of_file(path: Path) -> Weights:
     sha256 = hash_file(path)
-    if (public := by_hash(sha256)) is not None:
+    if (public := known_by(sha256)) is not None:
         return _described(public, path, sha256)
     run = path.resolve().parent.parent
     if path.resolve() == run / names.BEST and (run / names.PREPROCESS).is_file():
@@ -92,13 +107,20 @@ def _of_run(folder: Path) -> Weights:
     if not path.is_file():
         fix = f"finish it first: striate train --resume {folder}"
         raise WeightsError("this run has no weights yet", where=folder, fix=fix)
+    pictures, classes = folder / names.PREPROCESS, folder / names.CLASSES
+    with damage_named(pictures):
+        preprocess = Preprocess.from_dict(read_json(pictures))
+    with damage_named(classes):
+        outputs = tuple(read_json(classes))
+    recipe = Run(folder).recipe
     return Weights(
         path=path,
         sha256=hash_file(path),
         origin=f"the run {folder.name}",
-        preprocess=Preprocess.from_dict(read_json(folder / names.PREPROCESS)),
-        classes=tuple(read_json(folder / names.CLASSES)),
-        plain=not Run(folder).recipe.hidden,
+        preprocess=preprocess,
+        classes=outputs,
+        plain=not recipe.hidden,
+        network=recipe.model,
     )
 
 
@@ -134,8 +156,13 @@ def _described(public: Published, path: Path, sha256: str) -> Weights:
         mean=public.mean,
         std=public.std,
     )
-    origin = f"{public.file} ({public.licence})"
-    return Weights(path=path, sha256=sha256, origin=origin, preprocess=preprocess)
+    return Weights(
+        path=path,
+        sha256=sha256,
+        origin=f"{public.file} ({public.licence})",
+        preprocess=preprocess,
+        network=public.network,
+    )
 
 
 def read_state(weights: Weights, *, trust: bool = False, cache: str = AUTO) -> State:
@@ -167,10 +194,12 @@ def reading_settings(recipe: Recipe) -> dict[str, Any]:
     normalise = "data" if recipe.normalise == AUTO else recipe.normalise
     if _takes_statistics(recipe, own):
         normalise = "none"  # nothing is measured; `as_weights_want` puts them in
+    ours = {name: getattr(recipe, name) for name in ("resize", "background", "white")}
+    theirs = own or Preprocess(channels=1, height=1, width=1)
     return {
         "image_size": recipe.image_size or ((own.height, own.width) if own else None),
-        "resize": recipe.resize or (own.resize if own else "squash"),
         "normalise": normalise,
+        **{n: getattr(theirs, n) if v is None else v for n, v in ours.items()},
     }
 
 
@@ -200,8 +229,23 @@ def load_weights_of(recipe: Recipe, model: nn.Module, data: ImageData) -> None:
         WeightsError: They are another network's, damaged, not finite or not trusted.
     """
     weights = _asked(recipe)
+    _check_network(weights, recipe)
     state = read_state(weights, trust=recipe.trust, cache=recipe.cache)
     put_pretrained(model, state, weights.path, head=_keeps_head(weights, recipe, data))
+
+
+def _check_network(weights: Weights, recipe: Recipe) -> None:
+    """Refuse another network of ours, whose names and shapes may be the same.
+
+    So are those of a network with shortcuts and of the plain one, of one with its
+    strides elsewhere, or with blurs. Auxiliary heads may be left away.
+    """
+    theirs, ours = (n.replace("_no_aux", "") for n in (weights.network, recipe.model))
+    known = {entry.name.replace("_no_aux", "") for entry in networks()}
+    if theirs != ours and {theirs, ours} <= known:
+        what = f"these weights are of {weights.network}, not of {recipe.model}"
+        fix = f"use --model {weights.network}"
+        raise WeightsError(what, where=weights.path, fix=fix)
 
 
 def _asked(recipe: Recipe) -> Weights:

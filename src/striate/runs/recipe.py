@@ -155,11 +155,11 @@ class Recipe:
         "how pictures meet that size; the weights' own, or squash",
         choices=RESIZES,
     )
-    background: int = _setting(
-        255, "grey level under transparency and padding", low=0, below=256
+    background: int | None = _setting(
+        None, "grey under transparency; the weights' own, or 255", low=0, below=256
     )
-    white: int = _setting(
-        WHITE, "16-bit grey value that becomes 255", low=255, below=WHITE + 1
+    white: int | None = _setting(
+        None, "16-bit grey for 255; the weights' own, or all", low=255, below=WHITE + 1
     )
     jpeg: str = _setting(
         "reduced", "large JPEGs decoded at a fraction, or full", choices=JPEGS
