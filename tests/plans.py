@@ -27,6 +27,7 @@ def tried(right, head="logistic", cost=0.5):
         lr=0.0,
         lr_decay=1.0,
         epochs=1,
+        steps=1 if head == "tuned" else 0,
         learnt=10,
         right=tuple(right),
         costs=(cost,) * len(right),

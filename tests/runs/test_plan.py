@@ -213,6 +213,19 @@ def test_rivals_have_equal_pictures(striate, words, monkeypatch):
     assert "Was it worth it?" in Path("b/report.html").read_text("utf-8")
 
 
+@pytest.mark.slow
+def test_a_head_alone_is_no_fine_tuning(striate, words, monkeypatch):
+    """However it learns; then fine-tuning is what it is compared with."""
+    monkeypatch.setattr(rivals, "write_report", lambda run: None)
+    given = "--head", "trained", "--compare", "--out", "run", "--json"
+    said = striate(*words, *given)
+    assert said.code == 0, said.err
+    found = {one["name"]: one for one in said.json["rivals"]}
+    assert list(found) == ["from scratch", "head alone", "fine-tuned"]
+    assert found["head alone"]["path"] == "run"
+    assert found["fine-tuned"]["cut"] != found["head alone"]["cut"]
+
+
 def test_what_would_do_nothing_is_refused(striate, words):
     for flag in (
         ("--lr-decay", "0.5"),

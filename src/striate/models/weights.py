@@ -183,6 +183,8 @@ def _compare(
     fix = "build the network they were made for, with its classes, channels and size"
     if all(re.match(rf"{heads}|aux\.", line) for line in differences):
         fix = "build it with their number of classes, or load with head=False"
+    if all(re.match(r"aux\.", line) for line in differences):
+        fix = "build the network they were made for: it differs in auxiliary heads"
     raise WeightsError(f"{what}\n    nothing was loaded", where=path, fix=fix)
 
 

@@ -43,7 +43,7 @@ from striate.runs.sides import check_sides
 from striate.runs.speed import way_of
 from striate.runs.steps import batch_notes, check_batch, growth_notes, sides_of
 from striate.runs.together import rank_notes
-from striate.transfer.freeze import freeze, frozen, keep_frozen
+from striate.transfer.freeze import check_patterns, freeze, frozen, keep_frozen
 
 AUTO = "auto"
 # Settings that say how pictures are read; `load_data` takes them under these names.
@@ -138,6 +138,7 @@ def place(model: nn.Module, data: ImageData, recipe: Recipe) -> None:
         _whiten(model, data, recipe)
     keep_frozen(model)
     if recipe.freeze:
+        check_patterns(model, recipe.freeze)
         freeze(model, recipe.freeze)
     layout = way_of(recipe).memory_format
     model.to(device, memory_format=layout)  # type: ignore[call-overload]

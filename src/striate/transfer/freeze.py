@@ -79,6 +79,28 @@ def freeze(model: nn.Module, patterns: str | Sequence[str]) -> Frozen:
     return frozen(model)
 
 
+def check_patterns(model: nn.Module, patterns: Sequence[str]) -> None:
+    """Refuse patterns that fit only layers with nothing to freeze, such as a pool.
+
+    Raises:
+        UnknownNameError: A pattern fits no layer; lists the nearest.
+        SettingError: What it fits has neither parameters nor statistics.
+
+    Example:
+        >>> check_patterns(nn.Sequential(nn.Linear(2, 2), nn.ReLU()), ["1"])
+        Traceback (most recent call last):
+        striate.core.errors.SettingError: '1' has no weights, so it freezes nothing
+          where: --freeze
+          do:    name layers that have some, such as 0
+    """
+    for pattern in patterns:
+        held_there = [m.state_dict() for m in _covered(model, [pattern])]
+        if not any(held_there):
+            what = f"'{pattern}' has no weights, so it freezes nothing"
+            fix = f"name layers that have some, such as {_last(model)}"
+            raise SettingError(what, where="--freeze", fix=fix)
+
+
 def keep_frozen(model: nn.Module) -> Frozen:
     """Let what a user froze by `requires_grad` alone be frozen whole.
 

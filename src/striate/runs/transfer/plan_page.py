@@ -21,7 +21,7 @@ from striate.report.words import percent
 from striate.runs import folder as names
 from striate.runs.scorecard import span
 from striate.runs.transfer.plan import Proposal
-from striate.runs.transfer.trials import Trial
+from striate.runs.transfer.trials import STEPS, Trial
 from striate.transfer.probing import Probe
 
 CHART = "cuts.png"
@@ -121,6 +121,12 @@ def trial_table(proposal: Proposal) -> Table:
         f"{first.judged:,} others. Costs are compared by their standard error: within "
         "it, what learns more is proposed."
     )
+    fewest = min((t.steps for t in proposal.trials if t.steps), default=STEPS)
+    if fewest < STEPS:
+        note += (
+            f" Fine-tuning was tried in {fewest} steps: too few to tell ways apart; "
+            "more --epochs, or a smaller --batch-size, would."
+        )
     if proposal.left_out:
         note += f" Left out: {'; '.join(proposal.left_out)}."
     return Table(title="Tried", columns=columns, rows=rows, note=note)

@@ -50,7 +50,7 @@ def rivals(
     """
     facts = run.manifest["transfer"]
     small = recipe.hidden > 0 and wanted.cut is None
-    runs = {ALONE if small or len(facts["stages"]) < 2 else FINE: run}
+    runs = {ALONE if small or len(facts.get("stages", ())) < 2 else FINE: run}
     # Without kept features each takes its time; the weights lie where they lay.
     weights = find_weights(str(recipe.pretrained), recipe.cache).path
     alone = replace(recipe, cache="off", hidden=0, pretrained=str(weights))

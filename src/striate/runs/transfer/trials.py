@@ -48,6 +48,7 @@ class Trial:
         lr: The head's largest rate; 0 for a logistic head.
         lr_decay: From stage to stage.
         epochs: Of the trial.
+        steps: Of the optimiser; 0 for a logistic head.
         learnt: Pictures learnt from.
         right: Which of the others it got right.
         costs: Their cross-entropies in nats, at the best temperature.
@@ -62,6 +63,7 @@ class Trial:
     lr: float
     lr_decay: float
     epochs: int
+    steps: int
     learnt: int
     right: tuple[bool, ...] = field(repr=False)
     costs: tuple[float, ...] = field(repr=False)
@@ -183,6 +185,7 @@ class Bench:
             lr=0.0 if alone else recipe.rate,
             lr_decay=1.0 if alone else tuning.lr_decay,
             epochs=short,
+            steps=0 if alone else short * steps_of(recipe, learnt),
             learnt=learnt,
             right=tuple((said.logits.argmax(1) == said.labels).tolist()),
             costs=tuple(_costs(said).tolist()),
@@ -226,8 +229,13 @@ def epochs_of(recipe: Recipe, pictures: int) -> int:
         >>> epochs_of(recipe, 500), epochs_of(recipe, 40)
         (8, 12)
     """
-    enough = ceil(STEPS / ceil(pictures / int(recipe.batch_size)))
+    enough = ceil(STEPS / steps_of(recipe, pictures))
     return min(recipe.epochs, max(ceil(recipe.epochs * LASTING), enough))
+
+
+def steps_of(recipe: Recipe, pictures: int) -> int:
+    """Return the steps of an epoch."""
+    return ceil(pictures / int(recipe.batch_size))
 
 
 def _costs(said: Outputs) -> np.ndarray:
