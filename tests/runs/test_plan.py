@@ -178,6 +178,17 @@ def test_frozen_statistics_stay_and_weights_do_not(striate, words, source):
 
 
 @pytest.mark.slow
+def test_a_stage_that_is_frozen_is_none_that_learns(striate, words):
+    given = *words, "--head", "tuned", "--freeze", "block2"
+    said = striate(*given, "--cut", "whiten", "--out", "run")
+    assert said.code == 0, said.err
+    assert facts("run")["stages"] == ["block1", "head"]
+    assert striate(*given, "--cut", "auto", "--out", "planned").code == 0
+    found = read_json(Path("planned/plan.json"))["trials"]
+    assert all("block2" not in trial["stages"] for trial in found)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("epochs", ["1", "3"])
 def test_a_stage_that_has_not_thawed_is_as_it_was(striate, words, source, epochs):
     """With an epoch a stage, one epoch leaves all but the head alone."""

@@ -136,12 +136,19 @@ def halve(
     body = freeze(model, held)
     if wanted.kind == TUNED:
         _check_head_learns(model, parts[-1])
+    parts = tuple(part for part in parts if _learns(model, part))
     tuning = wanted.tuning(len(parts))
     if tuning.batch_norm == FROZEN:
         hold_statistics(cut.tail)
     depth = Depth(model=model, stages=parts, tuning=tuning, kept=kept)
     halves = Halves(cut=cut, body=body, frozen=frozen(model), depth=depth)
     return halves, replace(recipe, freeze=held or None)
+
+
+def _learns(model: nn.Module, stage: Stage) -> bool:
+    modules = dict(model.named_modules())
+    own = [modules[name].parameters(recurse=False) for name in stage.layers]
+    return any(parameter.requires_grad for mine in own for parameter in mine)
 
 
 def _check_head_learns(model: nn.Module, head: Stage) -> None:
