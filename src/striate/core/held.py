@@ -13,9 +13,10 @@ def hold(module: nn.Module) -> None:
     What lies within it goes on as it was told. A copy of a held module is held.
 
     Example:
-        >>> norm = nn.BatchNorm2d(2)
-        >>> hold(norm)
-        >>> norm.train().training, held(norm)
+        >>> outer = nn.Sequential(nn.Dropout())
+        >>> hold(outer)
+        >>> _ = outer.eval().train()
+        >>> outer.training, outer[0].training
         (False, True)
     """
     module.training = False
