@@ -115,7 +115,7 @@ def test_a_signal_to_one_rank_stops_all_after_the_same_step():
 
 @pytest.mark.slow
 def test_nobody_outlives_torchrun():
-    trained("run", fault="orphan:1:7")
+    trained("run", "--epochs", "60", fault="orphan:1:7")  # it is seen within a second
     for _ in range(60):
         if not left_behind("run"):
             break
