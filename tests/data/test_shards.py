@@ -300,6 +300,14 @@ def test_training_on_shards(striate, folder, streamed):
     assert other.json["count"] == 30
 
 
+def test_streamed_pictures_cannot_be_shown_oftener(striate, folder, streamed):
+    pattern = f"{folder}/p-{{000..003}}.tar"
+    said = striate("train", pattern, "--class-weights", "sampling", "--epochs", "1")
+    assert said.code == 2
+    assert "streamed pictures come in their order" in said.err
+    assert "use --class-weights auto or loss" in said.err
+
+
 @pytest.mark.parametrize("shares", [["--val-fraction", "0.3"], ["--folds", "4"]])
 def test_what_was_trained_on_never_judges(striate, folder, shares):
     """The record holds the deal that was asked for, so reading again deals alike."""

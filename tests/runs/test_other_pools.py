@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from striate.core.errors import GeometryError
+from striate.models.catalogue import create_model
 from striate.models.head import last_dense
 from striate.runs.explain.pooling import POOLS, refit, with_pool
 
@@ -47,6 +48,13 @@ def test_refitting_learns_what_can_be_told_apart():
     assert (model(x).argmax(1) == y).float().mean() == 1
     assert torch.equal(model[0].weight, filters)
     assert last_dense(nn.Flatten()) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "head"), [("googlenet", "head"), ("lenet5", None), ("vgg11", "head")]
+)
+def test_auxiliary_heads_and_distances_are_no_dense_head(name, head):
+    assert last_dense(create_model(name)) == head
 
 
 def test_a_head_that_is_not_the_end_is_refused():

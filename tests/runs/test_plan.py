@@ -216,6 +216,10 @@ def test_rivals_have_equal_pictures(striate, words, monkeypatch):
     for name, run in runs.items():
         assert found[name]["accuracy"] == run.scores["test"]["accuracy"]
         assert run.recipe.pretrained is None or name != "from scratch"
+    # By the file: without a cache for features, a public name would not be found.
+    weights = Path(runs["fine-tuned"].recipe.pretrained)
+    assert weights.is_file()
+    assert st.load_run("run").preprocess == runs["fine-tuned"].preprocess
     assert found["head alone"]["p"] is None
     assert 0 <= found["from scratch"]["p"] <= 1
     assert read_json(Path("run/rivals.json"))["rivals"][1]["path"] == "run"

@@ -59,6 +59,16 @@ def test_the_result_is_an_ordinary_run(striate, words, shared_folder):
     assert facts("run")["penalty"] == float(best["penalty"])
 
 
+def test_a_long_pass_is_no_long_unused_store(tmp_path):
+    store = FeatureStore(tmp_path, {"network": "a"}, (2,))
+    os.utime(store.folder / MARKER, (1, 1))
+    store.add(["x"], torch.ones(1, 2))
+    assert (store.folder / MARKER).stat().st_mtime > 1
+    with pytest.raises(StorageError, match="1 features are gone"):
+        store.rows(["x", "y"])
+    assert store.rows(["x"]).whole().tolist() == [[1, 1]]
+
+
 @pytest.mark.parametrize("weights", ["auto", "loss", "sampling"])
 @pytest.mark.parametrize("head", [(), ("--head", "tuned", "--cut", "block2")])
 def test_uneven_classes_are_made_up_for(striate, words, weights, head):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import chain
-
 import torch
 from torch import nn
 
@@ -21,18 +19,11 @@ def last_dense(model: nn.Module) -> str | None:
         >>> last_dense(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)))
         '1'
     """
-    own = [
-        name
-        for name, module in model.named_modules()
-        if not name.startswith("aux.") and _holds(module)
-    ]
-    dense = own and isinstance(model.get_submodule(own[-1]), nn.Linear)
-    return own[-1] if dense else None
-
-
-def _holds(module: nn.Module) -> bool:
-    mine = chain(module.parameters(recurse=False), module.buffers(recurse=False))
-    return any(True for _ in mine)
+    tensors = [name for name in model.state_dict() if not name.startswith("aux.")]
+    if not tensors:
+        return None
+    last = tensors[-1].rpartition(".")[0]
+    return last if isinstance(model.get_submodule(last), nn.Linear) else None
 
 
 def deepen(model: nn.Module, units: int, seed: int = 0) -> None:

@@ -123,5 +123,5 @@ def by_hash(sha256: str) -> Published | None:
         >>> print(by_hash("0" * 64))
         None
     """
-    every = (PUBLISHED[name] for name in PUBLISHED)
-    return next((one for one in every if one.known and one.sha256 == sha256), None)
+    public = known_by(sha256)
+    return public if public is not None and public.known else None

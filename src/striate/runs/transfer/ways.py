@@ -29,7 +29,7 @@ Tell = Callable[[str], None]
 MOST_BYTES = 4e9  # of features at a cut that is tried
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class Ways:
     """What has been tried so far.
 
