@@ -1,6 +1,6 @@
 """ELPV solar cells through the CSV route, from scratch, without special handling.
 
-Grey 300×300, defect probability ≥ 0.5 against below, stratified 75/25 with validation
+Gray 300×300, defect probability ≥ 0.5 against below, stratified 75/25 with validation
 dealt from the 75. The package holds no module ids, so cells of one module can fall on
 both sides of the split. A check that the route carries a real set, not a record.
 """

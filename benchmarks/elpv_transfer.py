@@ -4,7 +4,7 @@ Question: how near the paper's fine-tuned VGG-19 (88.42 %) does the head alone c
 minutes on a CPU? Five stratified 75/25 splits; nothing is chosen by a test part: the
 penalty comes from cross-validation within the training part, and the other settings
 stand here.
-The features of a picture are the same in every split and are computed once.
+The features of an image are the same in every split and are computed once.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def main() -> None:
         f"{options.views} views; {PUBLISHED}.",
         f"**Mean of {len(found)} splits: {', '.join(means)}, ROC-AUC {auc:.4f}.**",
         "\n".join(lines),
-        f"Features of all pictures are computed in the first split, kept after. {LEAK}",
+        f"Features of all images are computed in the first split, kept after. {LEAK}",
     ]
     print("\n".join(body))
     save("elpv-transfer", "ELPV by transfer, head alone", "\n\n".join(body))

@@ -2,7 +2,7 @@
 
 Goals: occlusion at least 5 times as fast as captum at the same windows and with equal
 results; CAM of all classes within 1.1 times one forward pass. captum is run as it comes
-(one covered picture at a time) and with 32 at a time.
+(one covered image at a time) and with 32 at a time.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Goals: `fashion-grey` ≥ 91.6 % (published for two convolutions with pooling),
 `fashion-best` ≥ 93.4 %, `fashion-large` ≥ 94.5 %. The validation part is dealt from the
-60,000 training pictures; the 10,000 test pictures are judged once a seed.
+60,000 training images; the 10,000 test images are judged once a seed.
 """
 
 from __future__ import annotations

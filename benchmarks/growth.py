@@ -1,4 +1,4 @@
-"""What a training step costs as networks and pictures grow (P16).
+"""What a training step costs as networks and images grow (P16).
 
 Claim: time grows as the multiply-adds do, within 10 %: nothing is spent that grows
 faster with depth, width or the image's side. Networks are CIFAR ResNets (He et al.
@@ -32,7 +32,7 @@ BATCH, CLASSES, SECONDS = 32, 10, 0.5  # of a turn, at least
 
 @dataclass(frozen=True)
 class Size:
-    """A network for pictures of a side."""
+    """A network for images of a side."""
 
     blocks: int = 3  # of each of the three stages
     width: int = 16
@@ -112,11 +112,9 @@ def main() -> None:
             lines = [f"**{name.capitalize()}**\n", head, "|---|---|---|---|---|"]
             parts.append("\n".join(lines + grown(sizes, options.rounds)))
             print(parts[-1], flush=True)
-    facts = (
-        f"Training steps of {BATCH} pictures, medians of {options.rounds}. {speeds()}"
-    )
+    facts = f"Training steps of {BATCH} images, medians of {options.rounds}. {speeds()}"
     body = "\n\n".join([*parts, facts])
-    save("growth", "Steps as networks and pictures grow (P16)", body)
+    save("growth", "Steps as networks and images grow (P16)", body)
 
 
 if __name__ == "__main__":

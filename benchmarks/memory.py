@@ -41,9 +41,9 @@ def measure(name: str, side: int, batch: int) -> None:
         model.to(memory_format=torch.channels_last)  # as `striate train` does
         optimizer = make_optimizer(model, "adamw", 1e-3, 0.9, 0.01)
         for _ in range(2):
-            pictures = torch.rand(batch, channels, side, side)
-            pictures = pictures.to(memory_format=torch.channels_last)
-            model(pictures).sum().backward()
+            images = torch.rand(batch, channels, side, side)
+            images = images.to(memory_format=torch.channels_last)
+            model(images).sum().backward()
             optimizer.step()
             optimizer.zero_grad()
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -2,7 +2,7 @@
 
 Each arm is the preset without one of its parts, or the plain default settings, with as
 many epochs as take the time of the preset: a trial of two epochs says how many those
-are. The parts of a run depend on its seed. Arms are compared on validation pictures,
+are. The parts of a run depend on its seed. Arms are compared on validation images,
 dealt from outside the test part; `--part test` reads off the test part, once, for what
 was chosen. No module ids are published with the cells, so that cells of one module can
 fall on both sides of a split.
@@ -35,7 +35,7 @@ SLIM = Design(blocks=BLOCKS[18], width=32)
 network("resnet18_slim", image=IMAGENET, classes=1000, summary="for comparison")(
     partial(resnet, design=SLIM)
 )
-UNCHANGED = {"scale": 0.0, "shift": 0.0, "colour": 0.0}
+UNCHANGED = {"scale": 0.0, "shift": 0.0, "color": 0.0}
 ARMS: dict[str, Mapping[str, Any]] = {
     "photographs": PRESET,
     "without growing": PRESET | {"grow": 1.0},

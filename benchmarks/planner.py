@@ -3,13 +3,13 @@
 Goal: the plan's choice comes within 1 point of the best way there is, in at most a
 tenth of its processor time.
 
-The search fine-tunes with all training pictures and epochs behind every cut, with
+The search fine-tunes with all training images and epochs behind every cut, with
 batch-norm statistics frozen and adapting, and fits the head alone; it takes what
 validation likes best. Each of its ways has only what it needs computed, and what one
 computed, the others use. The plan begins with an empty cache. Both are judged once, on
 the test part. The best on test of all ways stands beside: nobody could have known it.
 
-Sets: 40 pictures a class of Fashion-MNIST (MobileNetV2 at 64 px), and ELPV solar cells.
+Sets: 40 images a class of Fashion-MNIST (MobileNetV2 at 64 px), and ELPV solar cells.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from striate.workflows.transfer.transfer import transfer_recipe
 
 A_CLASS = 40
 VAL = 0.01  # of Fashion-MNIST's 60,000
-JUDGED = 2000  # test pictures at most, or the search would do little but judge
+JUDGED = 2000  # test images at most, or the search would do little but judge
 MODEL = "mobilenet_v2"
 
 
@@ -58,7 +58,7 @@ class Way:
 
 
 def fashion(folder: Path, options: argparse.Namespace) -> Recipe:
-    """Return 40 training pictures a class of Fashion-MNIST, and its test part."""
+    """Return 40 training images a class of Fashion-MNIST, and its test part."""
     dealt = {"data": "fashion-mnist", "val_fraction": VAL, "seed": options.seed}
     share = A_CLASS * 10 / len(load_recipe(Recipe(**dealt)).part("train"))
     return Recipe(
@@ -95,7 +95,7 @@ SETS = {"fashion": fashion, "elpv": elpv}
 
 
 def fewer(data: ImageData) -> ImageData:
-    """Return data with at most so many test pictures, evenly taken."""
+    """Return data with at most so many test images, evenly taken."""
     test = data.part("test")
     index = range(0, len(test), max(1, len(test) // JUDGED))
     return replace(data, parts={**data.parts, "test": test.take(index)})

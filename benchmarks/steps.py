@@ -1,6 +1,6 @@
 """Training steps against PyTorch's own loop, and Keras' (P2).
 
-Goal: at 128 pictures a step, ≥ 1.5 times eager NCHW and ≥ 1.0 times the best of
+Goal: at 128 images a step, ≥ 1.5 times eager NCHW and ≥ 1.0 times the best of
 {NCHW, NHWC} × {eager, compiled} and Keras, on every small network, without being told
 how. `lenet5_modern` misses the first (NOTEBOOK.md). Ours is the real path: `fit` over
 `Batches`, in the way that `settle` chooses;
@@ -57,7 +57,7 @@ Steps = Callable[[int], float]  # so many steps, in seconds
 
 
 def plain_step(model: Callable[[Tensor], Tensor], optimizer, x: Tensor, y: Tensor):
-    """Take the step that every tutorial shows, with a fused optimiser."""
+    """Take the step that every tutorial shows, with a fused optimizer."""
     optimizer.zero_grad()
     loss = F.cross_entropy(model(x), y, label_smoothing=0.1)
     loss.backward()
@@ -83,7 +83,7 @@ def torchs(model: nn.Module, x: Tensor, y: Tensor, nhwc: bool, compiled: bool) -
 
 
 def striates(model: nn.Module, channels: int, side: int, way: Way) -> Steps:
-    """Return ours: `fit` over `Batches` of bytes; validation of two pictures."""
+    """Return ours: `fit` over `Batches` of bytes; validation of two images."""
     mine = copy.deepcopy(model).to(memory_format=way.memory_format)
     optimizer = make_optimizer(mine, "adamw", 1e-4, 0.9, 0.01)
     val = _batches(2, channels, side, shuffle=False)
@@ -133,7 +133,7 @@ def chosen(model: nn.Module, data: ImageData) -> Way:
     return way_of(settle(copy.deepcopy(model), data, recipe).recipe)
 
 
-def pictures(channels: int, side: int) -> ImageData:
+def images(channels: int, side: int) -> ImageData:
     """Return digits in the network's size: only their shape matters."""
     return load_data("digits", image_size=side, in_chans=channels, cache="off")
 
@@ -175,7 +175,7 @@ def contenders(
     ).train()
     macs = audit(model, (channels, side, side)).macs
     x, y = torch.randn(BATCH, channels, side, side), torch.arange(BATCH) % 10
-    way = chosen(model, pictures(channels, side))
+    way = chosen(model, images(channels, side))
     found: dict[str, Steps] = {}
     for nhwc in (False, True):
         for compiled in (False, True) if options.compiled else (False,):
@@ -277,9 +277,9 @@ def main() -> None:
         "| of the best peer | MFU |\n|---|---|---|---|---|---|---|---|\n"
     )
     facts = (
-        f"{BATCH} pictures a step, {options.steps} steps a turn, {options.rounds} "
+        f"{BATCH} images a step, {options.steps} steps a turn, {options.rounds} "
         f"rounds turn about, {options.threads} threads, AdamW, label smoothing. "
-        "MFU: 2 · 3 · multiply-adds a picture, of this machine's peak of a matrix "
+        "MFU: 2 · 3 · multiply-adds an image, of this machine's peak of a matrix "
         f"product in that precision, "
         f"{PEAKS['fp32'] / 1e9:.0f} and {PEAKS['bf16'] / 1e9:.0f} GFLOP/s. {speeds()}"
     )

@@ -122,13 +122,13 @@ def memory():
 
 @pytest.fixture(scope="session")
 def shared_folder(tmp_path_factory) -> Path:
-    """Two classes of 20 grey 8×8 pictures; look, do not touch."""
+    """Two classes of 20 gray 8×8 images; look, do not touch."""
     return write_folder(tmp_path_factory.mktemp("shared") / "stripes", count=20)
 
 
 @pytest.fixture(scope="session")
 def source(tmp_path_factory) -> Run:
-    """A network that knows stripes: a run on three classes of them, 12×12 in colour."""
+    """A network that knows stripes: a run on three classes of them, 12×12 in color."""
     return knows_stripes(tmp_path_factory.mktemp("source"), 30, (12, 12), channels=3)
 
 

@@ -165,11 +165,11 @@ def test_exported_names_are_frozen_and_real():
 
 FLAGS = {
     "train": "--accumulate --augment --background --batch-size --border "
-    "--cache --cache-gb --class-weights --colour --compile --config "
+    "--cache --cache-gb --class-weights --color --compile --config "
     "--crop --cutmix --device --drop-path --dropout --ema --epochs "
     "--erase --fold --folds --fraction --freeze --grow --hidden --image-size "
     "--in-chans --jpeg --json --label-smoothing --layout --lr "
-    "--mean --mirror --mixup --model --momentum --normalise "
+    "--mean --mirror --mixup --model --momentum --normalize "
     "--on-nonfinite --optimizer --out --overwrite --patience "
     "--precision --preset --pretrained --quiet --resize --resume "
     "--rotate --save-every --scale --schedule --seed --shear "
@@ -177,10 +177,10 @@ FLAGS = {
     "--test-fraction --test-view --track-norms --trust --val-fraction "
     "--warp --weight-decay --white --workers",
     "transfer": "--augment --background --batch-norm --batch-size --border --cache "
-    "--cache-gb --class-weights --colour --compare --config --crop --cut --device "
+    "--cache-gb --class-weights --color --compare --config --crop --cut --device "
     "--dropout --epochs --erase --fold --folds --fraction --freeze --head "
     "--hidden --image-size --in-chans --jpeg --json --label-smoothing --lr "
-    "--lr-decay --mean --mirror --model --momentum --normalise --optimizer --out "
+    "--lr-decay --mean --mirror --model --momentum --normalize --optimizer --out "
     "--overwrite --patience --preset --pretrained --quiet --resize --rotate --scale "
     "--schedule --seed --shear --shift --split --std --test-fraction --test-view "
     "--trust --unfreeze --val-fraction --views --warp --weight-decay --white --workers",
@@ -198,18 +198,18 @@ FLAGS = {
     "data split": "--exact --fold --folds --json --out --overwrite --seed --split "
     "--test-fraction --val-fraction",
     "data preview": "--background --cache --cache-gb --count --image-size "
-    "--in-chans --jpeg --json --mean --normalise --out --resize "
+    "--in-chans --jpeg --json --mean --normalize --out --resize "
     "--seed --std --white",
-    "data augment": "--augment --border --colour --crop --cutmix --erase "
+    "data augment": "--augment --border --color --crop --cutmix --erase "
     "--image-size --in-chans --json --mirror --mixup --out "
     "--overwrite --resize --rotate --scale --seed --shear --shift "
     "--warp",
     "data curve": "--accumulate --augment --background --batch-size --border "
-    "--cache --cache-gb --class-weights --colour --compile --config "
+    "--cache --cache-gb --class-weights --color --compile --config "
     "--crop --cutmix --device --drop-path --dropout --ema --epochs "
     "--erase --fractions --goal --grow --hidden --image-size --in-chans "
     "--jpeg --json --label-smoothing --layout --lr --mean --mirror "
-    "--mixup --model --momentum --normalise --on-nonfinite "
+    "--mixup --model --momentum --normalize --on-nonfinite "
     "--optimizer --out --overwrite --patience --precision --preset "
     "--quiet --resize --rotate --save-every --scale --schedule "
     "--seed --seeds --shear --shift --split --std --sync-batch-norm "

@@ -6,7 +6,7 @@ from torch import nn
 
 from striate.audit.comparison import comparison
 from striate.audit.layer_arithmetic import explain
-from striate.audit.memory import OPTIMISERS
+from striate.audit.memory import OPTIMIZERS
 from striate.audit.network import audit
 from striate.audit.sketch import sketch
 from striate.audit.table import blocks, layer_table, remarks
@@ -153,10 +153,10 @@ def test_asking_for_a_way_out_ends(monkeypatch):
 def test_training_memory_of_one_layer_by_hand():
     """conv keeps its input; gradients of weights and input live at the end."""
     model = nn.Sequential(nn.Conv2d(1, 1, 3, padding=1, bias=False), nn.ReLU())
-    memory = audit(model, (1, 8, 8), batch_size=2, optimiser="sgd").memory
-    picture = 2 * 64 * 4
-    assert (memory.pictures, memory.weights, memory.gradients) == (picture, 36, 36)
-    assert memory.state == 36 * OPTIMISERS["sgd"]
-    assert memory.saved == 2 * picture  # the pictures, and what ReLU gave out
+    memory = audit(model, (1, 8, 8), batch_size=2, optimizer="sgd").memory
+    image = 2 * 64 * 4
+    assert (memory.images, memory.weights, memory.gradients) == (image, 36, 36)
+    assert memory.state == 36 * OPTIMIZERS["sgd"]
+    assert memory.saved == 2 * image  # the images, and what ReLU gave out
     frozen = nn.Sequential(nn.Conv2d(1, 1, 3)).requires_grad_(False)
     assert audit(frozen, (1, 8, 8)).memory.gradients == 0

@@ -7,22 +7,22 @@ from torch import nn
 
 from striate.audit.macs import count
 from striate.audit.network import audit
-from striate.audit.rf_axis import FAR, gather, picture, stretch, unfold
+from striate.audit.rf_axis import FAR, gather, image, stretch, unfold
 from striate.audit.table import layer_table
 from striate.audit.window_args import Windows
 from support.random_networks import Apply
 
 
 def test_axes_without_units_or_readers_see_nothing():
-    none = gather(picture(0), np.zeros((2, 1), dtype=np.int64))
+    none = gather(image(0), np.zeros((2, 1), dtype=np.int64))
     assert (none.low.tolist(), none.high.tolist()) == ([FAR, FAR], [-1, -1])
-    unread = gather(picture(3), np.zeros((2, 0), dtype=np.int64))
+    unread = gather(image(3), np.zeros((2, 0), dtype=np.int64))
     assert not unread.full
     assert unread.size == 0
 
 
 def test_enlarging_by_one_changes_nothing_and_tiles_repeat():
-    axis = picture(3)
+    axis = image(3)
     assert unfold(axis, 1, 1, 0, 1, outputs=3) is axis
     assert stretch(axis, before=2, after=1).low.tolist() == [0, 1, 2, 0, 1, 2]
 
@@ -38,14 +38,14 @@ def last(function, *shape):
     return audit(model, shape).layers[-1].sight
 
 
-def test_a_bias_that_looks_at_the_picture_is_bounded():
+def test_a_bias_that_looks_at_the_image_is_bounded():
     sight = last(lambda x: torch.addmm(x[0, 0, 0], x[0, 0], x[0, 0]), 1, 4, 4)
     assert sight.loose
     assert sight.box(0, 0) == ((0, 3), (0, 3))
 
 
 def test_shuffles_and_resampling_across_plain_dimensions():
-    """Here the last two dimensions are channels, and the picture's are elsewhere."""
+    """Here the last two dimensions are channels, and the image's are elsewhere."""
     turned = lambda x: x.permute(0, 2, 3, 1)  # noqa: E731
 
     def unturned(function):

@@ -132,9 +132,9 @@ def test_whole_networks_give_the_shapes_of_a_real_run(name):
             with blueprint():
                 model = create_model(name).eval()
         note = lambda op, args, out, seen=seen: seen.append((str(op), told(out)[:1]))  # noqa: E731
-        picture = torch.zeros(1, *image.shape, device="cpu" if real else "meta")
+        image = torch.zeros(1, *image.shape, device="cpu" if real else "meta")
         with torch.no_grad(), Ghost(note, real=real):
-            model(picture)
+            model(image)
     assert shapes[True] == shapes[False]
 
 

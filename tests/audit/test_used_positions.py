@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from striate.audit.network import audit
-from striate.audit.recorder import PICTURE
+from striate.audit.recorder import IMAGE
 from striate.audit.used_positions import read, unread
 from striate.core.errors import GeometryError
 from support.brute_receptive_field import positive
@@ -22,13 +22,13 @@ from support.random_networks import Branches, chain
 def predicted(model, shape):
     found = audit(model, shape)
     reading = read(o for layer in found.layers for o in layer.operations)
-    return reading.needed[PICTURE]
+    return reading.needed[IMAGE]
 
 
 def measured(model, shape):
-    picture = torch.ones(1, *shape, dtype=torch.double, requires_grad=True)
-    model(picture * 1).sum().backward()
-    return (picture.grad[0] != 0).any(0).numpy()
+    image = torch.ones(1, *shape, dtype=torch.double, requires_grad=True)
+    model(image * 1).sum().backward()
+    return (image.grad[0] != 0).any(0).numpy()
 
 
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even")

@@ -31,7 +31,7 @@ def test_the_preview_of_a_folder(striate, shared_folder, tmp_path):
 
 
 def test_the_network_of_a_run_is_asked(striate, shared_run):
-    said = striate("data", "augment", shared_run.path, "--json", "--colour", "0")
+    said = striate("data", "augment", shared_run.path, "--json", "--color", "0")
     assert said.code in (0, 1)
     changes = {row["change"] for row in said.json["changes"]}
     assert changes == {
@@ -42,7 +42,7 @@ def test_the_network_of_a_run_is_asked(striate, shared_run):
         "crop",
     }
     assert said.code == bool(said.json["dangers"])
-    assert said.json["pictures"] == len(shared_run.data.part("val"))
+    assert said.json["images"] == len(shared_run.data.part("val"))
     plain = striate("data", "augment", shared_run.path)
     assert "End of range" in plain.out
 
@@ -66,7 +66,7 @@ def test_mistakes_are_told_and_leave_nothing(striate, tmp_path, words, message):
     assert not list(tmp_path.iterdir())
 
 
-def test_colour_pictures_of_any_size(striate, tmp_path):
+def test_color_images_of_any_size(striate, tmp_path):
     photos = write_folder(tmp_path / "photos", count=6, size=(150, 90), channels=3)
     said = striate(
         "data", "augment", photos, "--image-size", "150x90", "--mirror", "both"

@@ -4,7 +4,7 @@
 every file below the folder listed once, and the folder unchanged to the byte. Each
 guard was taken out once to see its row go red: strict JPEG decoding, the limits before
 decoding, `lacks_scans`, the PNG checksums, the plausibility of a header's promise, the
-count of a GIF's pictures, the refusal of pipes, the break of link loops.
+count of a GIF's images, the refusal of pipes, the break of link loops.
 """
 
 import os
@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from support.images import encoded, image, snapshot, stripes, write_folder
+from support.images import encoded, pil_image, snapshot, stripes, write_folder
 from support.mutated_files import png
 
 MEBIBYTE = 1 << 20
@@ -76,7 +76,7 @@ def test_a_sound_set_is_good(looked):
     assert (skipped, found["seen"], kinds(found, "bad", "warning")) == ({}, 24, [])
 
 
-def test_c1_what_is_no_picture_is_named(looked, put):
+def test_c1_what_is_no_image_is_named(looked, put):
     put(
         **{
             "zero.jpg": b"",
@@ -104,7 +104,7 @@ def test_c2_c3_half_jpegs(looked, put, tail):
     files = {}
     for number in range(400):
         whole = encoded(
-            image(stripes(number, number, 48, 48, 3)), "JPEG", **options[number % 4]
+            pil_image(stripes(number, number, 48, 48, 3)), "JPEG", **options[number % 4]
         )
         cut = int(chance.integers(4, len(whole) - 8))
         files[f"cut{number}.jpg"] = whole[:cut] + tail
@@ -118,7 +118,7 @@ def test_c4_every_overwrite_after_a_scan_is_flagged(striate, photos, tmp_path):
     kinds_of = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP", "bmp": "BMP"}
     for number in range(100):
         suffix, kind = list(kinds_of.items())[number % 4]
-        payload = encoded(image(stripes(number, number, 32, 32, 3)), kind)
+        payload = encoded(pil_image(stripes(number, number, 32, 32, 3)), kind)
         (photos / f"down/late{number}.{suffix}").write_bytes(payload)
     scan = tmp_path / "scan.json"
     quick = ("data", "check", photos, "--near", "off", "--json")
@@ -140,7 +140,9 @@ def test_c4_every_overwrite_after_a_scan_is_flagged(striate, photos, tmp_path):
         payload[start : start + width] = new[:width]
         path.write_bytes(payload)
     (photos / "across/00.png").unlink()
-    (photos / "across/fresh.png").write_bytes(encoded(image(stripes(0, 999, 24, 24))))
+    (photos / "across/fresh.png").write_bytes(
+        encoded(pil_image(stripes(0, 999, 24, 24)))
+    )
     found = striate(*quick, "--since", scan).json
     told = {f["kind"]: f for f in found["findings"]}
     changed = {one["path"] for one in told["changed"]["files"]}
@@ -174,7 +176,7 @@ def test_c6_bombs_are_refused_before_they_are_decoded(looked, put, photos):
     assert set(skipped.values()) == {"too-large"}
     assert len(skipped) == 7
     assert "9000×9000 promised by" in detail(found, "promise.png")
-    assert "more than 10,000 pictures" in detail(found, "frames.gif")
+    assert "more than 10,000 images" in detail(found, "frames.gif")
     assert grown_by([photos / "across" / name for name in skipped]) < 64 * MEBIBYTE
 
 
@@ -209,37 +211,37 @@ def test_c7_depths(looked, put):
     )
     skipped, found = looked()
     assert skipped == {"float.tif": "unsupported", "long.tif": "unsupported"}
-    assert "2 pictures: 16 bits scaled to 8" in [f["what"] for f in found["findings"]]
+    assert "2 images: 16 bits scaled to 8" in [f["what"] for f in found["findings"]]
 
 
 def test_c8_modes(looked, put):
-    colour = image(stripes(0, 9, 24, 24, channels=3))
+    color = pil_image(stripes(0, 9, 24, 24, channels=3))
     for mode in ("CMYK", "P", "LA", "RGBA", "1", "L", "LAB"):
         kind = "TIFF" if mode in ("CMYK", "LAB") else "PNG"
         put(
-            **{f"mode-{mode}": encoded(colour.convert("RGB").convert(mode), kind)}
+            **{f"mode-{mode}": encoded(color.convert("RGB").convert(mode), kind)}
             if mode != "LAB"
             else {"mode-LAB": encoded(Image.new("LAB", (24, 24), (90, 5, 5)), kind)}
         )
-    put(**{"four.jpg": encoded(colour.convert("CMYK"), "JPEG")})
+    put(**{"four.jpg": encoded(color.convert("CMYK"), "JPEG")})
     skipped, found = looked()
     assert skipped == {}
     told = [f["what"] for f in found["findings"]]
-    assert "2 pictures: CMYK turned into RGB" in told
-    assert "2 pictures: transparency laid on white" in told
+    assert "2 images: CMYK turned into RGB" in told
+    assert "2 images: transparency laid on white" in told
 
 
-def test_c9_bad_exif_warns_and_upright_pictures_say_so(looked, put):
+def test_c9_bad_exif_warns_and_upright_images_say_so(looked, put):
     good = Image.Exif()
     good[0x0112] = 6
     put(
         **{
-            "turned.jpg": encoded(image(stripes(0, 8, 24, 24)), "JPEG", exif=good),
+            "turned.jpg": encoded(pil_image(stripes(0, 8, 24, 24)), "JPEG", exif=good),
             "bad.jpg": encoded(
-                image(stripes(0, 7, 24, 24)), "JPEG", exif=b"Exif\0\0garbage!"
+                pil_image(stripes(0, 7, 24, 24)), "JPEG", exif=b"Exif\0\0garbage!"
             ),
             "huge.png": encoded(
-                image(stripes(0, 6, 24, 24)), exif=b"Exif\0\0" + b"x" * 500_000
+                pil_image(stripes(0, 6, 24, 24)), exif=b"Exif\0\0" + b"x" * 500_000
             ),
         }
     )
@@ -247,12 +249,12 @@ def test_c9_bad_exif_warns_and_upright_pictures_say_so(looked, put):
     assert skipped == {}
     told = {f["kind"]: f for f in found["findings"]}
     assert told["exif"]["tone"] == "warning"
-    assert told["exif"]["what"] == "2 pictures: the EXIF data is unreadable"
-    assert told["rule"]["what"] == "1 picture: turned upright by EXIF"
+    assert told["exif"]["what"] == "2 images: the EXIF data is unreadable"
+    assert told["rule"]["what"] == "1 image: turned upright by EXIF"
 
 
-def test_c10_of_several_pictures_the_first_counts_and_is_listed(looked, put):
-    frames = [image(stripes(0, k, 24, 24, 3)) for k in range(3)]
+def test_c10_of_several_images_the_first_counts_and_is_listed(looked, put):
+    frames = [pil_image(stripes(0, k, 24, 24, 3)) for k in range(3)]
     more = {"save_all": True, "append_images": frames[1:]}
     names = {"a.gif": "GIF", "b.webp": "WEBP", "c.png": "PNG", "d.tif": "TIFF"}
     put(**{n: encoded(frames[0], kind, **more) for n, kind in names.items()})
@@ -264,11 +266,11 @@ def test_c10_of_several_pictures_the_first_counts_and_is_listed(looked, put):
     assert [g["paths"] for g in several["groups"]] == [
         [f"across/{name}"] for name in ("a.gif", "b.webp", "c.png", "d.tif", "e.jpg")
     ]
-    assert {g["note"] for g in several["groups"]} == {"the first of 3 pictures"}
+    assert {g["note"] for g in several["groups"]} == {"the first of 3 images"}
 
 
 def test_c11_content_decides_not_the_name(looked, put):
-    jpeg = [encoded(image(stripes(0, k, 24, 24)), "JPEG") for k in range(4)]
+    jpeg = [encoded(pil_image(stripes(0, k, 24, 24)), "JPEG") for k in range(4)]
     put(**{"A.JPG": jpeg[0], "b.jfif": jpeg[1], "none": jpeg[2], "wrong.png": jpeg[3]})
     put(**{"photo.heic": b"\0\0\0\x18ftypheic" + bytes(20)})
     skipped, found = looked()
@@ -283,7 +285,12 @@ def test_c12_names_of_every_kind(looked, striate, photos, put):
         "a" * 251 + ".png", "[bold]x.png", os.fsdecode(b"caf\xe9.png"),
         "e\u0301.png", "\u00e9.png",
     ]  # fmt: skip
-    put(**{n: encoded(image(stripes(0, 50 + k, 24, 24))) for k, n in enumerate(names)})
+    put(
+        **{
+            n: encoded(pil_image(stripes(0, 50 + k, 24, 24)))
+            for k, n in enumerate(names)
+        }
+    )
     for folder in (".ipynb_checkpoints", "__MACOSX"):
         write_folder(photos / folder, classes=["across"], count=1)
     put(**{"Thumbs.db": b"x"})
@@ -301,7 +308,7 @@ def test_c12_names_of_every_kind(looked, striate, photos, put):
 
 def test_c13_links_pipes_sockets(looked, photos, tmp_path, monkeypatch):
     outside = tmp_path / "outside.png"
-    image(stripes(0, 50, 24, 24)).save(outside)
+    pil_image(stripes(0, 50, 24, 24)).save(outside)
     across = photos / "across"
     (across / "outside.png").symlink_to(outside)
     (across / "gone.png").symlink_to(tmp_path / "gone.png")

@@ -1,6 +1,6 @@
 """`striate data check` of shards and addresses: what a folder would be told, they are.
 
-The folder itself is the witness: its pictures are put into tars and into an object
+The folder itself is the witness: its images are put into tars and into an object
 store in memory, and all three are checked.
 """
 
@@ -14,19 +14,19 @@ from striate.data.check.check import check_data
 from striate.data.shards import index
 from striate.workflows.data_check.findings import page_of
 from striate.workflows.data_check.thumbnails import base_of
-from support.images import encoded, image, snapshot
+from support.images import encoded, pil_image, snapshot
 from support.planted_copies import clouds
 from support.tar_shards import add
 
 
 @pytest.fixture
 def photos(tmp_path):
-    """Sound pictures of two classes, and five that are not as they should be."""
+    """Sound images of two classes, and five that are not as they should be."""
     root = tmp_path / "photos"
     for kind, name in enumerate(("bark", "cloth")):
         (root / name).mkdir(parents=True)
         for k in range(12):
-            image(clouds(100 * kind + k, 40)).save(root / name / f"{k:02d}.png")
+            pil_image(clouds(100 * kind + k, 40)).save(root / name / f"{k:02d}.png")
     (root / "bark/cut.png").write_bytes((root / "bark/00.png").read_bytes()[:-30])
     (root / "bark/page.jpg").write_bytes(b"<!doctype html>")
     (root / "cloth/zero.png").touch()
@@ -59,7 +59,7 @@ def uploaded(memory, root, address="memory://bucket/photos"):
 
 @pytest.fixture
 def elsewhere(request, memory, photos):
-    """The same pictures: (data, what the paths of its records begin with)."""
+    """The same images: (data, what the paths of its records begin with)."""
 
     def call(place):
         if place == "tar":
@@ -109,7 +109,7 @@ def test_it_is_told_what_a_folder_is_told(striate, tmp_path, photos, elsewhere, 
     assert ("this is an HTML page" in pages[1]) is True
 
 
-def test_no_picture_is_decoded_in_this_process(photos, monkeypatch):
+def test_no_image_is_decoded_in_this_process(photos, monkeypatch):
     """A decoder that dies would take the check with it."""
 
     def dies(*words):
@@ -153,8 +153,8 @@ def test_what_else_a_tar_holds(striate, tmp_path, photos):
     tar = packed(photos)
     with tarfile.open(tar, "a") as more:
         add(more, "bark/notes.txt", b"words")
-        add(more, "loose.png", encoded(image(clouds(5, 40))))
-        add(more, "bark/00.png", encoded(image(clouds(6, 40))))
+        add(more, "loose.png", encoded(pil_image(clouds(5, 40))))
+        add(more, "bark/00.png", encoded(pil_image(clouds(6, 40))))
         link = tarfile.TarInfo("bark/link.png")
         link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
         more.addfile(link)
@@ -174,7 +174,7 @@ def test_since_an_earlier_check(striate, tmp_path, photos, memory, elsewhere, pl
     data, base = elsewhere(place)
     quick = ("--near", "off", "--json")
     (tmp_path / "scan.json").write_text(striate("data", "check", data, *quick).out)
-    image(clouds(77, 40)).save(photos / "bark/05.png")
+    pil_image(clouds(77, 40)).save(photos / "bark/05.png")
     (photos / "cloth/06.png").unlink()
     memory.store.clear()
     elsewhere(place)
@@ -213,7 +213,7 @@ def test_a_table_cannot_name_them(striate, tmp_path, elsewhere, place):
     assert not (tmp_path / "a.csv").exists()
 
 
-def test_pictures_gone_before_the_page_is_made(memory, photos):
+def test_images_gone_before_the_page_is_made(memory, photos):
     found = check_data(uploaded(memory, photos), near=False)
     memory.store.clear()
     titles = [section.title for section in page_of(found).sections]

@@ -38,7 +38,7 @@ def test_json_and_out(striate, given, tmp_path):
     assert striate(*words, "--overwrite").code == 0
 
 
-def test_other_pictures_with_a_bad_one(striate, given, shared_folder, tmp_path):
+def test_other_images_with_a_bad_one(striate, given, shared_folder, tmp_path):
     other = tmp_path / "other"
     for name in ("across", "down"):
         (other / name).mkdir(parents=True)

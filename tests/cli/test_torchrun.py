@@ -68,7 +68,7 @@ def test_one_process_two_processes_and_a_killed_one(striate, shared_folder):
 
 
 @pytest.mark.slow
-def test_the_same_with_more_pictures(striate):
+def test_the_same_with_more_images(striate):
     assert striate(*SETTINGS, "--out", "one", "--quiet").code == 0
     whole = trained("two")
     assert whole.code == 0, whole.said

@@ -18,7 +18,7 @@ from striate.core.errors import (
 from striate.core.hooks import tapped, untouched
 from striate.core.registry import Registry, nearest, unknown
 from striate.core.seeds import derive, generator, permutation
-from striate.core.spec import ImageSpec, Labels, Preprocess, normalisation
+from striate.core.spec import ImageSpec, Labels, Preprocess, normalization
 
 # --- errors
 
@@ -44,7 +44,7 @@ def test_an_error_as_text_and_as_json():
 
 def test_nearest_folds_case_and_hyphens():
     assert nearest("Fashion_MNIST", ["fashion-mnist", "digits"]) == ["fashion-mnist"]
-    assert nearest("grey", ["notes_grey", "lenet5"]) == ["notes_grey"]
+    assert nearest("gray", ["notes_grey", "lenet5"]) == ["notes_grey"]
     assert nearest("", ["a", "b"]) == []
 
 
@@ -97,7 +97,7 @@ STATISTICS = st.integers(1, 5).flatmap(
 @given(
     st.integers(1, 900),
     st.integers(1, 900),
-    st.sampled_from(["squash", "crop", "pad"]),
+    st.sampled_from(["stretch", "crop", "pad"]),
     st.integers(0, 255),
     STATISTICS,
 )
@@ -127,16 +127,16 @@ def test_preprocess_round_trip(height, width, resize, background, stats):
         ({"height": 0}, "channels and sides must be at least 1"),
     ],
 )
-def test_preprocess_refuses_what_no_picture_has(setting, said):
+def test_preprocess_refuses_what_no_image_has(setting, said):
     with pytest.raises(SettingError, match=said):
         Preprocess(**{"channels": 3, "height": 8, "width": 8, **setting})
 
 
-def test_normalisation_by_name():
+def test_normalization_by_name():
     with pytest.raises(UnknownNameError, match="did you mean imagenet"):
-        normalisation("imagnet", None, None, 3)
-    mean, std = normalisation("imagenet", None, None, 1)
-    # Grey is the mean of the three channels, in level and in spread.
+        normalization("imagnet", None, None, 3)
+    mean, std = normalization("imagenet", None, None, 1)
+    # Gray is the mean of the three channels, in level and in spread.
     assert mean == pytest.approx(((0.485 + 0.456 + 0.406) / 3,), abs=1e-6)
     assert std == pytest.approx(((0.229 + 0.224 + 0.225) / 3,), abs=1e-6)
 

@@ -1,4 +1,4 @@
-"""Draws: pure functions of (seed, epoch, picture); views: the same in any company."""
+"""Draws: pure functions of (seed, epoch, image); views: the same in any company."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from striate.data.augment.augment import PRESETS, RANGES, Augment, augmentation
 from striate.data.augment.flip import mirror, mirrored
 from striate.data.augment.random_params import Draws, draw
 from striate.data.batches import Batches
-from striate.data.decode.preprocess import normalise
+from striate.data.decode.preprocess import normalize
 from striate.data.subset import Part
 from support.images import stripes
 
@@ -53,7 +53,7 @@ def batches(augment, size=16, *, of=None, **options) -> Batches:
 
 
 def seen(made: Batches, epoch: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return what each picture looked like and its target, by its number."""
+    """Return what each image looked like and its target, by its number."""
     index = torch.cat(made.indices(epoch))
     pairs = list(made(epoch))
     x, y = (torch.cat([pair[k] for pair in pairs]) for k in (0, 1))
@@ -91,7 +91,7 @@ def test_the_sequence_is_splitmix64():
 
 
 def test_numbers_are_even_and_independent():
-    """Moments, bins and correlations of neighbours, within five standard errors."""
+    """Moments, bins and correlations of neighbors, within five standard errors."""
     count = 20_000
     numbers = uniform(np.arange(count), range(8), 0, "augment", 3)
     assert 0 <= numbers.min() < numbers.max() < 1
@@ -103,8 +103,8 @@ def test_numbers_are_even_and_independent():
     next_epoch = uniform(np.arange(count), range(8), 0, "augment", 4)
     next_seed = uniform(np.arange(count), range(8), 1, "augment", 3)
     pairs = [
-        (numbers[:-1], numbers[1:]),  # neighbouring samples
-        (numbers[:, :-1], numbers[:, 1:]),  # neighbouring columns
+        (numbers[:-1], numbers[1:]),  # neighboring samples
+        (numbers[:, :-1], numbers[:, 1:]),  # neighboring columns
         (numbers, next_epoch),
         (numbers, next_seed),
     ]
@@ -148,7 +148,7 @@ def test_presets_and_ranges():
         ({"shear": 60}, "shear must be at most 45"),
         ({"warp": 0.3}, "warp must be at most 0.12"),
         ({"crop": 1}, "crop must be at most 0.9"),
-        ({"colour": -0.1}, "colour must be at least 0"),
+        ({"color": -0.1}, "color must be at least 0"),
         ({"erase": 1.5}, "erase must be at most 1"),
         ({"mixup": -1}, "mixup must be at least 0"),
     ],
@@ -177,7 +177,7 @@ def test_draws_fill_their_ranges():
         (made.angle, 15),
         (made.shear, 10),
         (made.net, 0.1),
-        (made.colour, 0.1),
+        (made.color, 0.1),
         (np.log(made.zoom), np.log(1.5)),
     ):
         assert 0.98 * most < np.abs(values).max() <= most
@@ -203,13 +203,13 @@ def test_a_further_change_leaves_the_draws_of_the_others():
     together = some_draws()
     assert (alone.angle == together.angle).all()
     assert alone.net is None
-    assert alone.colour is None
+    assert alone.color is None
     assert (alone.zoom == 1).all()
 
 
-def test_draws_differ_by_picture_epoch_and_seed():
+def test_draws_differ_by_image_epoch_and_seed():
     now, later, other = some_draws(), some_draws(epoch=2), some_draws(seed=1)
-    for name in ("angle", "shear", "zoom", "crop", "net", "colour"):
+    for name in ("angle", "shear", "zoom", "crop", "net", "color"):
         values = getattr(now, name).reshape(40, -1)
         assert len(np.unique(values, axis=0)) == 40
         assert (values != getattr(later, name).reshape(40, -1)).any(1).all()
@@ -217,7 +217,7 @@ def test_draws_differ_by_picture_epoch_and_seed():
 
 
 @given(st.integers(2, 40), st.integers(0, 50), st.integers(0, 9))
-def test_two_epochs_show_every_picture_both_ways(count, epoch, seed):
+def test_two_epochs_show_every_image_both_ways(count, epoch, seed):
     first, second = mirrored(count, epoch, seed), mirrored(count, epoch + 1, seed)
     assert (first ^ second).all()
     assert (first == mirrored(count, epoch + 2, seed)).all()
@@ -310,14 +310,14 @@ def test_seeds_differ():
 def test_what_is_off_changes_no_bit():
     """None, ranges of zero, and mirroring as it always was, to the bit."""
     own = part()
-    plain = normalise(own.pixels, batches("none").preprocess)
+    plain = normalize(own.pixels, batches("none").preprocess)
     zero = Augment(rotate=0, border="edge")
     assert not zero.acts
     for augment in ("none", zero):
         assert torch.equal(seen(batches(augment))[0], plain)
     flips = torch.from_numpy(mirrored(40, 1, 0)).view(-1, 1, 1, 1)
     by_hand = torch.where(flips, own.pixels.flip(2), own.pixels)
-    wanted = normalise(by_hand, batches("none").preprocess)
+    wanted = normalize(by_hand, batches("none").preprocess)
     assert torch.equal(seen(batches("mirror"))[0], wanted)
     erased = seen(batches(Augment(erase=0.5)))[0]
     same = (erased == plain).flatten(1).all(1)
@@ -328,7 +328,7 @@ def test_what_is_off_changes_no_bit():
 def test_golden_pixels():
     """A view of release 0.1: a run of today is repeated by tomorrow's program.
 
-    Sums of the picture's values, not bits, so that another processor's sine may
+    Sums of the image's values, not bits, so that another processor's sine may
     differ in its last digit.
     """
     x, _ = seen(batches("six"), epoch=3)

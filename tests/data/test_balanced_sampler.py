@@ -1,4 +1,4 @@
-"""Balanced epochs: classes alike, pictures of a class alike, f(seed, epoch)."""
+"""Balanced epochs: classes alike, images of a class alike, f(seed, epoch)."""
 
 from collections import Counter
 from itertools import chain
@@ -21,7 +21,7 @@ def labels_of(counts):
 
 
 @given(COUNTS, st.integers(0, 3), st.integers(1, 6))
-def test_classes_alike_in_an_epoch_and_pictures_alike_over_epochs(counts, seed, epochs):
+def test_classes_alike_in_an_epoch_and_images_alike_over_epochs(counts, seed, epochs):
     labels = labels_of(counts)
     orders = [balanced_order(labels, seed, epoch) for epoch in range(epochs)]
     present = [k for k, n in enumerate(counts) if n]

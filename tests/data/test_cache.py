@@ -31,12 +31,12 @@ from striate.data.cache.cache_folder import Cache, open_cache
 from striate.data.cache.packed_arrays import Builder, Donors, open_pack, pack_key, weigh
 from striate.data.decode import decode
 from striate.data.load import load_data
-from support.images import encoded, image, snapshot, stripes, write_folder
+from support.images import encoded, pil_image, snapshot, stripes, write_folder
 
 
 @pytest.fixture
 def photos(tmp_path):
-    """Colour JPEGs that were written long ago."""
+    """Color JPEGs that were written long ago."""
     root = write_folder(tmp_path / "photos", size=(24, 32), channels=3, suffix=".jpg")
     return aged(root)
 
@@ -111,12 +111,12 @@ def test_a_second_run_neither_reads_nor_decodes(photos, store, decoded, read, la
     same(first, load_data(photos, image_size=16, cache="off"))
 
 
-def test_other_settings_are_other_pictures(photos, store, decoded, later):
+def test_other_settings_are_other_images(photos, store, decoded, later):
     rules = {"resize": "pad", "background": 7, "in_chans": 1, "white": 9999}
     for rule, value in rules.items():
         load_data(photos, image_size=16, cache=store, **{rule: value})
     assert len(decoded) == 4 * 24
-    load_data(photos, image_size=16, cache=store, resize="pad", normalise="imagenet")
+    load_data(photos, image_size=16, cache=store, resize="pad", normalize="imagenet")
     assert len(decoded) == 4 * 24  # mean and deviation are not in the pixels
 
 
@@ -124,7 +124,7 @@ def test_a_changed_file_alone_is_decoded_again(photos, store, decoded, later):
     load_data(photos, image_size=16, cache=store)
     path = photos / "across/03.jpg"
     stamp = path.stat()
-    path.write_bytes(encoded(image(stripes(0, 77, 24, 32, 3)), "JPEG"))
+    path.write_bytes(encoded(pil_image(stripes(0, 77, 24, 32, 3)), "JPEG"))
     os.utime(path, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))  # as a careful tool would
     decoded.clear()
     again = load_data(photos, image_size=16, cache=store)
@@ -144,7 +144,7 @@ def test_new_and_renamed_files(photos, store, decoded, later):
     load_data(photos, image_size=16, cache=store)
     decoded.clear()
     (photos / "across/00.jpg").rename(photos / "across/zz.jpg")
-    image(stripes(1, 99, 24, 32, 3)).save(photos / "down/99.jpg")
+    pil_image(stripes(1, 99, 24, 32, 3)).save(photos / "down/99.jpg")
     again = load_data(photos, image_size=16, cache=store)
     assert len(decoded) == 1
     same(again, load_data(photos, image_size=16, cache="off"))
@@ -153,7 +153,7 @@ def test_new_and_renamed_files(photos, store, decoded, later):
 def test_what_cannot_be_decoded_is_remembered_too(photos, store, decoded, later):
     whole = (photos / "across/00.jpg").read_bytes()
     (photos / "across/00.jpg").write_bytes(whole[: len(whole) // 2] + b"\xff\xd9")
-    (photos / "across/01.jpg").write_bytes(b"no picture")
+    (photos / "across/01.jpg").write_bytes(b"no image")
     shutil.copy(photos / "down/00.jpg", photos / "down/copy.jpg")
     first = load_data(photos, image_size=16, cache=store)
     decoded.clear()
@@ -170,7 +170,7 @@ def test_what_cannot_be_decoded_is_remembered_too(photos, store, decoded, later)
 def test_a_changed_file_between_scan_and_decoding(photos, store, monkeypatch, later):
     """The pack is not made under the name of bytes that nobody decoded."""
     real = packing.stream
-    new = encoded(image(stripes(0, 77, 24, 32, 3)), "JPEG")
+    new = encoded(pil_image(stripes(0, 77, 24, 32, 3)), "JPEG")
     old = (photos / "across/05.jpg").read_bytes()
 
     def late(source, index, work):
@@ -472,7 +472,7 @@ def test_two_sizes_from_one_reading(photos, store, decoded, later):
     same(both, off)
 
 
-def test_when_nothing_fits_pictures_are_decoded_when_wanted(photos, store, monkeypatch):
+def test_when_nothing_fits_images_are_decoded_when_wanted(photos, store, monkeypatch):
     plain = load_data(photos, image_size=16, cache="off")
     monkeypatch.setattr(memory, "SHARE", 24 * 16 * 16 * 3 / 1.5 / (1 << 40))
     monkeypatch.setattr(memory, "available_bytes", lambda: 1 << 40)

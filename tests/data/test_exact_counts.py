@@ -1,4 +1,4 @@
-"""Shares to the picture, for splits that are kept in a file."""
+"""Shares to the image, for splits that are kept in a file."""
 
 from collections import Counter, defaultdict
 
@@ -19,16 +19,16 @@ SHARES = [
 LABELS = st.sampled_from("abc")
 CONTENT = st.integers(0, 30).map(str)
 GROUP = st.none() | st.sampled_from(["g1", "g2", "g3", "g4"])
-PICTURES = st.lists(st.tuples(LABELS, CONTENT, GROUP), min_size=1, max_size=60)
+IMAGES = st.lists(st.tuples(LABELS, CONTENT, GROUP), min_size=1, max_size=60)
 PLAIN = st.lists(LABELS, min_size=1, max_size=120)
 
 
 @settings(max_examples=150, deadline=None)
-@given(PICTURES, st.sampled_from(SHARES), st.integers(0, 5))
-def test_groups_and_duplicates_never_straddle(pictures, shares, seed):
-    labels, contents, groups = zip(*pictures, strict=True)
+@given(IMAGES, st.sampled_from(SHARES), st.integers(0, 5))
+def test_groups_and_duplicates_never_straddle(images, shares, seed):
+    labels, contents, groups = zip(*images, strict=True)
     parts = hold(labels, contents, groups, shares, seed)
-    assert len(parts) == len(pictures)
+    assert len(parts) == len(images)
     assert set(parts) <= {part for part, share in shares.items() if share}
     where = defaultdict(set)
     for content, group, part in zip(contents, groups, parts, strict=True):
@@ -40,7 +40,7 @@ def test_groups_and_duplicates_never_straddle(pictures, shares, seed):
 
 @settings(max_examples=150, deadline=None)
 @given(PLAIN, st.sampled_from(SHARES), st.integers(0, 5))
-def test_shares_hold_to_the_picture(labels, shares, seed):
+def test_shares_hold_to_the_image(labels, shares, seed):
     contents = [str(i) for i in range(len(labels))]
     parts = hold(labels, contents, [None] * len(labels), shares, seed)
     counts = Counter(zip(labels, parts, strict=True))
@@ -64,8 +64,8 @@ def test_quotas_are_shares_where_they_reach_one(count, shares):
 
 
 @settings(max_examples=150, deadline=None)
-@given(PICTURES, st.sampled_from(SHARES), st.randoms(use_true_random=False))
-def test_the_order_of_files_changes_nothing(pictures, shares, random):
+@given(IMAGES, st.sampled_from(SHARES), st.randoms(use_true_random=False))
+def test_the_order_of_files_changes_nothing(images, shares, random):
     """Files of one content lie together, so the part belongs to the content."""
 
     def dealt(shown):
@@ -73,9 +73,9 @@ def test_the_order_of_files_changes_nothing(pictures, shares, random):
         parts = hold(labels, contents, groups, shares, 0)
         return dict(zip(contents, parts, strict=True))
 
-    shuffled = list(pictures)
+    shuffled = list(images)
     random.shuffle(shuffled)
-    assert dealt(shuffled) == dealt(pictures)
+    assert dealt(shuffled) == dealt(images)
 
 
 def test_another_seed_deals_another_split():

@@ -11,11 +11,11 @@ from striate.data.decode.decode import decode, inspect
 from striate.data.decode.file_bytes import UndecodableError
 from striate.data.decode.file_formats import MAX_FRAMES, gif_frames, kind_of, png_fault
 from striate.data.decode.jpeg_markers import is_cut
-from support.images import encoded, image, stripes
+from support.images import encoded, pil_image, stripes
 from support.mutated_files import png
 
 NOISE = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
-PNG = encoded(image(NOISE))
+PNG = encoded(pil_image(NOISE))
 
 
 def reason(payload):
@@ -49,7 +49,7 @@ def test_a_wrong_checksum_is_named():
 
 
 def test_a_wrong_checksum_of_a_comment_is_damage_all_the_same():
-    """Pillow takes such a file for no picture at all; that is not what it is."""
+    """Pillow takes such a file for no image at all; that is not what it is."""
     body = b"Comment\0hello"
     chunk = struct.pack(">I", len(body)) + b"tEXt" + body + b"\0\0\0\0"
     commented = PNG[:33] + chunk + PNG[33:]
@@ -70,10 +70,8 @@ def test_png_without_its_end(cut):
 
 
 def frames(count, **options):
-    pictures = [image(stripes(k % 3, k, 8, 8)) for k in range(count)]
-    return encoded(
-        pictures[0], "GIF", save_all=True, append_images=pictures[1:], **options
-    )
+    images = [pil_image(stripes(k % 3, k, 8, 8)) for k in range(count)]
+    return encoded(images[0], "GIF", save_all=True, append_images=images[1:], **options)
 
 
 @pytest.mark.parametrize("count", [1, 2, 7])
@@ -81,7 +79,7 @@ def test_gif_frames_are_counted(count):
     payload = frames(count)
     assert gif_frames(payload) == count
     _, nature = inspect(payload)
-    several = (f"the first of {count} pictures",) if count > 1 else ()
+    several = (f"the first of {count} images",) if count > 1 else ()
     assert nature.notes == several
 
 
@@ -114,7 +112,7 @@ def test_a_promise_that_the_bytes_cannot_keep():
 
 def test_whole_jpegs_are_not_called_cut():
     for options in ({}, {"progressive": True}, {"restart_marker_blocks": 1}):
-        whole = encoded(image(NOISE), "JPEG", **options)
+        whole = encoded(pil_image(NOISE), "JPEG", **options)
         assert not is_cut(whole)
         assert not is_cut(whole + b"trailer")
         assert is_cut(whole[:-2])
@@ -125,7 +123,7 @@ def test_whole_jpegs_are_not_called_cut():
     ("payload", "said"),
     [
         (b"", "text file"),
-        (b"caf\xe9 is latin", "no picture format"),
+        (b"caf\xe9 is latin", "no image format"),
         (b"\0\0\0\x20ftypavif", "HEIC/AVIF"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Pictures decoded when wanted: the same by threads and processes, and never a hang.
+"""Images decoded when wanted: the same by threads and processes, and never a hang.
 
 Guards taken out once, each test then red: the SHA-256 at reading, the limit on losses,
 the watch on the parent, the kill of hung processes, the time limit.
@@ -31,7 +31,7 @@ from striate.data.load import load_data
 from striate.data.scan import take_census
 from striate.data.sources.folder import read_folder
 from striate.data.subset import Part
-from support.images import encoded, image, stripes, write_folder
+from support.images import encoded, pil_image, stripes, write_folder
 
 SIZE = Preprocess(channels=3, height=8, width=8, mean=(0.5,) * 3, std=(0.2,) * 3)
 
@@ -259,16 +259,16 @@ def harm(path, how):
         raw[len(raw) // 3 : len(raw) // 2] = bytes(len(raw) // 2 - len(raw) // 3)
         path.write_bytes(raw)
     else:
-        path.write_bytes(encoded(image(stripes(1, 5, 12, 10, 3)), "JPEG"))
+        path.write_bytes(encoded(pil_image(stripes(1, 5, 12, 10, 3)), "JPEG"))
 
 
-HARMS = ["gone", "one byte", "eight bytes", "zero hole", "another picture"]
+HARMS = ["gone", "one byte", "eight bytes", "zero hole", "another image"]
 
 
 @pytest.mark.parametrize("count", [0, 2])
 @pytest.mark.parametrize("how", HARMS)
 def test_training_survives_a_few_lost_files(photos, how, count):
-    """A lost picture's place is taken by another of its batch, with its own label."""
+    """A lost image's place is taken by another of its batch, with its own label."""
     pixels = lazily(photos, workers=count, forgiving=True)
     whole = pixels[:]
     harm(photos / "across/04.jpg", how)
@@ -294,7 +294,7 @@ def test_a_vanished_folder_stops_cleanly(photos, count):
     next(made)
     shutil.rmtree(photos)
     rest = chain(made, epochs(1))  # workers may have read the first epoch ahead
-    with pytest.raises(DataError, match="of 24 pictures cannot be read any more") as e:
+    with pytest.raises(DataError, match="of 24 images cannot be read any more") as e:
         list(rest)
     assert "missing (no such file)" in e.value.what
     assert e.value.where.endswith(".jpg")
@@ -303,7 +303,7 @@ def test_a_vanished_folder_stops_cleanly(photos, count):
 def test_judging_is_complete_or_stops(photos):
     pixels = lazily(photos)
     harm(photos / "down/02.jpg", "one byte")
-    with pytest.raises(DataError, match=r"1 of 24 pictures .* changed-since-scan"):
+    with pytest.raises(DataError, match=r"1 of 24 images .* changed-since-scan"):
         list(batches(pixels, shuffle=False)(0))
     with pytest.raises(DataError, match="changed-since-scan"):
         pixels[14]
@@ -320,7 +320,7 @@ def test_a_whole_batch_that_is_lost_stops(photos, monkeypatch):
 
 @pytest.fixture
 def nothing_fits(monkeypatch):
-    """Memory for a few pictures of 8×8, but not for the set."""
+    """Memory for a few images of 8×8, but not for the set."""
     monkeypatch.setattr(memory, "available_bytes", lambda: 24 * 8 * 8 * 3)
     monkeypatch.setattr(develop, "BATCH", 1)
 

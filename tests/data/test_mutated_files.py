@@ -13,7 +13,7 @@ from striate.data.check.measure import Examined
 from striate.data.check.sandbox import examine_files
 from striate.data.decode.decode import inspect, unwarned
 from striate.data.decode.file_bytes import UndecodableError
-from support.images import image, snapshot, stripes, write_folder
+from support.images import pil_image, snapshot, stripes, write_folder
 from support.mutated_files import mutants
 
 
@@ -39,7 +39,7 @@ def test_2000_mutants(striate, tmp_path):
     reasons = check_folder(striate, tmp_path / "set", mutants(2000))
     assert sum(reasons.values()) == 2003
     assert not {"crashes-the-decoder", "too-slow"} & reasons.keys()
-    # Most are refused; some damage leaves a picture that decodes, elsewhere.
+    # Most are refused; some damage leaves an image that decodes, elsewhere.
     assert 300 < reasons[""] < 900
     assert {"truncated", "damaged", "not-an-image", "too-large"} <= reasons.keys()
 
@@ -89,9 +89,9 @@ def test_mutants_stay_within_512_mebibytes(tmp_path):
     assert Examined in tight
 
 
-def test_a_sound_picture_among_them_is_found(striate, tmp_path):
+def test_a_sound_image_among_them_is_found(striate, tmp_path):
     """The check is not blind: what is sound is used, whatever lies beside it."""
-    image(stripes(0, 7, 24, 32, 3)).save(tmp_path / "sound.png")
+    pil_image(stripes(0, 7, 24, 32, 3)).save(tmp_path / "sound.png")
     paths = [tmp_path / "sound.png"]
     for number, (_, payload) in enumerate(mutants(60, seed=3)):
         paths.append(tmp_path / f"{number:02d}")

@@ -1,6 +1,6 @@
 """D2: planted near-duplicates are found, and nothing that merely looks alike.
 
-A false pair is one whose pictures do not come from one original. The guards were taken
+A false pair is one whose images do not come from one original. The guards were taken
 out once: without the tangents, crops are lost; without the halves, words across the
 middle; without `SURE`, cells that look alike are called copies by the hundred.
 """
@@ -16,37 +16,37 @@ from PIL import Image
 from striate.data.check import duplicates
 from striate.data.check.duplicates import linked_groups, near_pairs, searchable
 from striate.data.check.measure import examine_pixels
-from support.images import image
+from support.images import pil_image
 from support.planted_copies import CHANGES, cells, clouds, photographs
 
 
 def plant(originals, each, seed=0):
-    """Return pictures, the original of each, and (change, place) of every copy."""
+    """Return images, the original of each, and (change, place) of every copy."""
     chance = np.random.default_rng(seed)
-    pictures, roots, planted = list(originals), list(range(len(originals))), []
+    images, roots, planted = list(originals), list(range(len(originals))), []
     for name, change in CHANGES.items():
         for k in chance.permutation(len(originals))[:each]:
-            planted.append((name, len(pictures)))
-            pictures.append(np.ascontiguousarray(change(originals[k], chance)))
+            planted.append((name, len(images)))
+            images.append(np.ascontiguousarray(change(originals[k], chance)))
             roots.append(int(k))
-    return pictures, roots, planted
+    return images, roots, planted
 
 
-def find(pictures):
-    seen = [examine_pixels(picture) for picture in pictures]
+def find(images):
+    seen = [examine_pixels(image) for image in images]
     thumbs = np.stack([one.thumb for one in seen])
-    sides = [min(picture.shape[:2]) for picture in pictures]
-    chosen = searchable(thumbs, sides, range(len(pictures)))
+    sides = [min(image.shape[:2]) for image in images]
+    chosen = searchable(thumbs, sides, range(len(images)))
     found = near_pairs(thumbs[chosen], lambda k: seen[int(chosen[k])].view)
     return [(int(chosen[p.first]), int(chosen[p.second])) for p in found]
 
 
-def judged(pictures, roots, planted):
+def judged(images, roots, planted):
     """Return recall by change and overall, and the false pairs among all found."""
-    found = find(pictures)
+    found = find(images)
     false = [pair for pair in found if roots[pair[0]] != roots[pair[1]]]
     family = {}
-    for number, group in enumerate(linked_groups(len(pictures), found)):
+    for number, group in enumerate(linked_groups(len(images), found)):
         family |= dict.fromkeys(group, number)
     hits = collections.defaultdict(list)
     for name, place in planted:
@@ -65,7 +65,7 @@ def test_planted_in_photographs_and_textures():
 
 
 def test_planted_among_many_that_look_alike():
-    """Grey parts, all framed and lit alike: the case that hashes fail on."""
+    """Gray parts, all framed and lit alike: the case that hashes fail on."""
     originals = [cells(k) for k in range(150)]
     overall, recall, false, found = judged(*plant(originals, each=25))
     assert overall >= 0.99, recall
@@ -83,10 +83,10 @@ def test_the_parts_do_look_alike(monkeypatch):
     assert len(find([cells(k) for k in range(120)])) > 10
 
 
-def test_blank_and_tiny_pictures_are_left_out():
+def test_blank_and_tiny_images_are_left_out():
     blank = [np.full((40, 40, 1), level, np.uint8) for level in (90, 91, 92)]
     tiny = [clouds(k, 12) for k in range(3)]
-    seen = [examine_pixels(picture) for picture in [*blank, *tiny]]
+    seen = [examine_pixels(image) for image in [*blank, *tiny]]
     thumbs = np.stack([one.thumb for one in seen])
     assert searchable(thumbs, [40] * 3 + [12] * 3, range(6)).tolist() == []
     assert find([*blank, *tiny]) == []
@@ -116,7 +116,7 @@ def test_progress_is_told():
 
 
 def test_through_the_command_line(striate, tmp_path):
-    """Planted files under one label, in parts: near, leaked, and labelled twice."""
+    """Planted files under one label, in parts: near, leaked, and labeled twice."""
     originals = [clouds(k) for k in range(8)]
     chance = np.random.default_rng(5)
     root = tmp_path / "set"
@@ -124,7 +124,7 @@ def test_through_the_command_line(striate, tmp_path):
         for name in ("bark", "cloth"):
             (root / part / name).mkdir(parents=True)
     for k, pixels in enumerate(originals):
-        image(pixels).save(root / f"train/{('bark', 'cloth')[k % 2]}/{k}.png")
+        pil_image(pixels).save(root / f"train/{('bark', 'cloth')[k % 2]}/{k}.png")
     save = {
         "test/bark/leak.jpg": CHANGES["q75"](originals[0], chance),
         "train/bark/copy.png": CHANGES["crop"](originals[2], chance),
@@ -160,9 +160,9 @@ def _elpv():
 @pytest.mark.slow
 def test_planted_among_solar_cells():
     """2,624 real ones. Copies that the set itself holds are set aside first."""
-    pictures = _elpv()
-    own = {i for pair in find(pictures) for i in pair}
-    originals = [p for i, p in enumerate(pictures) if i not in own and p.std() > 8]
+    images = _elpv()
+    own = {i for pair in find(images) for i in pair}
+    originals = [p for i, p in enumerate(images) if i not in own and p.std() > 8]
     overall, recall, false, found = judged(*plant(originals, each=100))
     print(overall, recall, len(false), len(found))
     assert overall >= 0.99, recall
@@ -179,9 +179,9 @@ def test_planted_among_20000_clothes():
         arrays = fashion_mnist().arrays
     except DataError:
         pytest.skip("fashion-mnist is not installed")
-    pictures = list(arrays[:20_000])
-    own = {i for pair in find(pictures) for i in pair}
-    originals = [p for i, p in enumerate(pictures) if i not in own]
+    images = list(arrays[:20_000])
+    own = {i for pair in find(images) for i in pair}
+    originals = [p for i, p in enumerate(images) if i not in own]
     overall, recall, false, found = judged(*plant(originals, each=200))
     print(overall, recall, len(false), len(found))
     kept = ("q95", "crop", "flip", "darker", "brighter", "corner", "middle")

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from striate.data.check import pair_search as neighbours
+from striate.data.check import pair_search as neighbors
 from striate.data.check.pair_search import close_pairs, closest
 
 
@@ -38,9 +38,9 @@ def pairs(found):
 
 @pytest.fixture
 def small_leaves(monkeypatch):
-    monkeypatch.setattr(neighbours, "LEAF", 16)
-    monkeypatch.setattr(neighbours, "WIDTH", 2)
-    monkeypatch.setattr(neighbours, "PENDING", 1)
+    monkeypatch.setattr(neighbors, "LEAF", 16)
+    monkeypatch.setattr(neighbors, "WIDTH", 2)
+    monkeypatch.setattr(neighbors, "PENDING", 1)
 
 
 @settings(max_examples=40)

@@ -1,4 +1,4 @@
-"""Pictures that grow: which size in which epoch, and that nothing else changes."""
+"""Images that grow: which size in which epoch, and that nothing else changes."""
 
 import pytest
 import torch
@@ -57,10 +57,10 @@ def made(**settings):
 
 
 @pytest.mark.parametrize("settings", [{}, {"augment": "six"}])
-def test_batches_are_the_same_pictures_in_another_size(settings):
+def test_batches_are_the_same_images_in_another_size(settings):
     plain = made(**settings)
     growing = Growing(batches=plain, sides=growing_sides((32, 32), 0.5, 4))
-    assert (len(growing), growing.pictures) == (len(plain), 9)
+    assert (len(growing), growing.images) == (len(plain), 9)
     assert growing.part is plain.part
     seen = []
     for epoch in range(6):  # a run made longer goes on at full size
@@ -85,7 +85,7 @@ def test_begun_in_the_middle_of_an_epoch():
 
 
 def test_a_share_of_nothing_has_the_size_of_its_batch():
-    """Of three pictures the fourth process gets none."""
+    """Of three images the fourth process gets none."""
     ranks = [made(rank=rank, world=6) for rank in range(6)]
     sides = growing_sides((32, 32), 0.5, 4)
     last = [list(Growing(batches=b, sides=sides)(0))[-1][0] for b in ranks]

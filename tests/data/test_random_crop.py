@@ -12,7 +12,7 @@ from striate.data.augment.augment import Augment, augmentation
 from striate.data.augment.random_crop import MARGIN, cut, margin_for, windows
 from striate.data.augment.random_params import draw
 from striate.data.batches import Batches
-from striate.data.decode.preprocess import normalise
+from striate.data.decode.preprocess import normalize
 from striate.data.subset import Part
 
 DRAW = np.random.default_rng(0)
@@ -70,7 +70,7 @@ def test_the_tape_changes_nothing_but_time(
     [
         Augment(mirror="vertical"),
         Augment(mirror="both"),
-        Augment(shift=0.1, colour=0.1),
+        Augment(shift=0.1, color=0.1),
         Augment(shift=0.1, erase=0.5),
         Augment(shift=0.1, rotate=5),
     ],
@@ -130,7 +130,7 @@ def test_cutting_is_the_same_on_any_number_of_threads(monkeypatch, channels, thr
 
 
 def test_windows_follow_the_draws():
-    """The same draws as the warp of pictures at the input's own size."""
+    """The same draws as the warp of images at the input's own size."""
     draws = draw(
         Augment(crop=0.4),
         ImageSpec(channels=3, height=16, width=16),
@@ -150,7 +150,7 @@ def test_windows_follow_the_draws():
     assert set(top[height == 24]) == set(range(17)) or len(set(top)) > 8
 
 
-def test_crops_come_from_the_larger_pictures():
+def test_crops_come_from_the_larger_images():
     larger = torch.from_numpy(DRAW.integers(0, 256, (12, 20, 20, 3), np.uint8))
     held = part(12, 16, 16, 3, larger)
     p = plain(16, 16, 3)
@@ -164,10 +164,10 @@ def test_crops_come_from_the_larger_pictures():
         pixels = cut(larger[y], windows(draws.crop, 20, 20), (16, 16))
         flip = torch.from_numpy(draws.mirror[:, 0]).view(-1, 1, 1, 1)
         pixels = torch.where(flip, pixels.flip(2), pixels)
-        assert torch.equal(x, normalise(pixels, p))
+        assert torch.equal(x, normalize(pixels, p))
 
 
-def test_without_larger_pictures_crops_are_warped():
+def test_without_larger_images_crops_are_warped():
     augment = Augment(crop=0.3)
     made = Batches(
         part=part(6, 16, 16, 3),
@@ -180,6 +180,6 @@ def test_without_larger_pictures_crops_are_warped():
 
 
 def test_who_needs_a_margin():
-    assert margin_for(Augment(crop=0.2, mirror="horizontal", colour=0.1)) == MARGIN
+    assert margin_for(Augment(crop=0.2, mirror="horizontal", color=0.1)) == MARGIN
     for augment in (augmentation("six"), Augment(), Augment(crop=0.2, scale=0.1)):
         assert margin_for(augment) == 1

@@ -43,13 +43,13 @@ def photo():
     return pixels, encoded(Image.fromarray(pixels), "JPEG", quality=92)
 
 
-def make(side, resize="squash", jpeg="reduced", **options):
+def make(side, resize="stretch", jpeg="reduced", **options):
     return Preprocess(
         channels=3, height=side, width=side, resize=resize, jpeg=jpeg, **options
     )
 
 
-@pytest.mark.parametrize("resize", ["squash", "crop", "pad"])
+@pytest.mark.parametrize("resize", ["stretch", "crop", "pad"])
 @pytest.mark.parametrize("side", [32, 64, 80, 96, 128, 160, 213])
 def test_the_tolerance(sharp, side, resize):
     """As docs/preprocessing.md states it."""
@@ -72,9 +72,9 @@ def test_enough_is_always_left(photo, side, factor):
 
 def test_sides_that_a_fraction_does_not_divide():
     noise = np.random.default_rng(0).integers(0, 256, (1237, 1301, 1), np.uint8)
-    grey = encoded(Image.fromarray(noise[..., 0]), "JPEG")
+    gray = encoded(Image.fromarray(noise[..., 0]), "JPEG")
     for factor, rows in ((2, 200), (4, 70)):
-        seen = examine(grey, scaled=lambda height, width, rows=rows: (rows, rows))
+        seen = examine(gray, scaled=lambda height, width, rows=rows: (rows, rows))
         assert seen.factor == factor
         assert seen.pixels.shape == (-(-1237 // factor), -(-1301 // factor), 1)
 
@@ -97,7 +97,7 @@ def test_what_it_is_known_by_depends_on_the_file_alone(photo):
 
 @pytest.mark.parametrize("turn", range(1, 9))
 def test_each_way_up(photo, turn):
-    """Turned first and reduced, or reduced and turned: the same picture."""
+    """Turned first and reduced, or reduced and turned: the same image."""
     exif = Image.Exif()
     exif[0x0112] = turn
     wide = Image.fromarray(photo[0])
@@ -123,14 +123,14 @@ def coded(payload):
 
 @pytest.mark.parametrize("options", [{}, {"progressive": True}])
 def test_metadata_changes_no_identity(photo, options):
-    picture = Image.fromarray(photo[0])
-    plain = encoded(picture, "JPEG", quality=92, **options)
+    image = Image.fromarray(photo[0])
+    plain = encoded(image, "JPEG", quality=92, **options)
     exif = Image.Exif()
     exif[0x010E] = "a title"
-    told = encoded(picture, "JPEG", quality=92, exif=exif, comment=b"c" * 99, **options)
+    told = encoded(image, "JPEG", quality=92, exif=exif, comment=b"c" * 99, **options)
     assert plain != told
     assert coded(plain) == coded(told + b"trailing bytes")
-    other = encoded(picture, "JPEG", quality=91, **options)
+    other = encoded(image, "JPEG", quality=91, **options)
     assert coded(plain) != coded(other)
     flipped = bytearray(plain)
     flipped[len(plain) // 2] ^= 1
@@ -160,8 +160,8 @@ def test_several_sizes_are_each_as_alone(photo, monkeypatch):
         sizes = [make(side) for side in sides]
         made, content = look_at_sizes(photo[1], sizes)
         assert len(calls) == decodings
-        for size, picture in zip(sizes, made, strict=True):
-            assert torch.equal(picture, file_to_input(photo[1], size))
+        for size, image in zip(sizes, made, strict=True):
+            assert torch.equal(image, file_to_input(photo[1], size))
         assert content == look(photo[1], sizes[0]).content
 
 

@@ -1,8 +1,8 @@
-"""Workers that crash, hang and swallow memory: one picture each, named, and no more.
+"""Workers that crash, hang and swallow memory: one image each, named, and no more.
 
-The workers here misbehave on purpose, on pictures whose bytes ask for it. Taken out one
+The workers here misbehave on purpose, on images whose bytes ask for it. Taken out one
 by one, each guard leaves its test red or hanging: the obituary, the patience, the limit
-of processor time, the limit of memory, the replacement after many pictures.
+of processor time, the limit of memory, the replacement after many images.
 """
 
 import io
@@ -23,7 +23,7 @@ from striate.data.check import sandbox_worker as worker
 from striate.data.check.measure import Examined, Refused, examine_file
 from striate.data.check.sandbox import examine_files, examine_payloads
 from striate.data.decode.file_bytes import UndecodableError
-from support.images import encoded, image, stripes
+from support.images import encoded, pil_image, stripes
 
 # A worker that does what a file tells it to.
 WILD = """
@@ -58,13 +58,13 @@ worker.serve(examine, sys.stdin.buffer, sys.stdout.buffer)
 
 @pytest.fixture
 def files(tmp_path):
-    """Write files with these bytes; an empty order means a sound picture."""
+    """Write files with these bytes; an empty order means a sound image."""
 
     def make(*orders):
         paths = []
         for number, order in enumerate(orders):
             path = tmp_path / f"{number:03d}"
-            sound = encoded(image(stripes(number, number, 12, 10)))
+            sound = encoded(pil_image(stripes(number, number, 12, 10)))
             path.write_bytes(order or sound)
             paths.append(path)
         return paths
@@ -106,7 +106,7 @@ def test_no_files_no_answers():
         (b"loop", "too-slow", "takes too long"),
     ],
 )
-def test_one_picture_is_lost_and_named(files, order, reason, detail):
+def test_one_image_is_lost_and_named(files, order, reason, detail):
     paths = files(b"", b"", order, b"", b"", b"", b"", b"", b"", b"")
     # The limit of processor time must come first, however busy the machine is.
     answers = looked(paths, patience=3.0 if order == b"hang" else 100.0)
@@ -127,7 +127,7 @@ def test_memory_is_refused_not_taken(files):
 
 
 def test_a_worker_cannot_write_a_file(files, tmp_path):
-    """Even taken over by a hostile picture it cannot change the user's files."""
+    """Even taken over by a hostile image it cannot change the user's files."""
     answers = looked(files(b"", b"write", b""))
     assert isinstance(answers[2], Examined)
     assert isinstance(answers[1], Refused)
@@ -212,7 +212,7 @@ def test_limits_are_set_where_the_system_has_them():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_a_picture_that_vanishes(files):
+def test_a_image_that_vanishes(files):
     paths = files(b"", b"")
     paths[1].unlink()
     answers = list(examine_files(paths))
@@ -241,8 +241,8 @@ def test_serve_answers_in_process(tmp_path, files, monkeypatch):
     assert disposable.unpacked(text, blob).facts == examine_file(path).facts
 
 
-def test_patience_is_per_picture_not_per_batch(files, monkeypatch):
-    """Many pictures may take longer together than one may alone: here a second each."""
+def test_patience_is_per_image_not_per_batch(files, monkeypatch):
+    """Many images may take longer together than one may alone: here a second each."""
     real, answered = disposable.unpacked, []
 
     def a_second_later(*said):
@@ -267,7 +267,7 @@ def given(payloads, **options):
 
 
 def test_payloads_are_answered_as_files_are(files):
-    paths = files(*[b""] * 40, b"no picture")
+    paths = files(*[b""] * 40, b"no image")
     answers = list(given([path.read_bytes() for path in paths], workers=2))
     expected = [examine_file(path) for path in paths]
     assert [a.sha256 for a in answers] == [e.sha256 for e in expected]
@@ -303,7 +303,7 @@ def test_one_payload_is_lost_and_named(files, order, reason, detail):
 def test_payloads_larger_than_a_pipe():
     """Neither side waits for the other to read."""
     noise = np.random.default_rng(0).integers(0, 256, (700, 700, 3), np.uint8)
-    payloads = [encoded(image(np.roll(noise, k)), "BMP") for k in range(6)]
+    payloads = [encoded(pil_image(np.roll(noise, k)), "BMP") for k in range(6)]
     answers = list(given(payloads, workers=1, program=disposable.PREVIEWER))
     assert [a.size for a in answers] == [len(payload) for payload in payloads]
 

@@ -1,7 +1,7 @@
 """The split keeps its word: a place is a function of content or group, and the seed.
 
 Each promise was seen to break without its guard: a draw that takes in the number of
-pictures, or their order, moves old ones; without `_twins`, equal pictures of two groups
+images, or their order, moves old ones; without `_twins`, equal images of two groups
 straddle; drawing by content alone tears groups.
 """
 
@@ -33,7 +33,7 @@ NUMBERS = st.integers(0, SPAN - 1)
 
 
 def made(draws, size, groups, contents):
-    """Pictures of few contents and groups, so that duplicates and groups collide."""
+    """Images of few contents and groups, so that duplicates and groups collide."""
     names = draws.integers(1 << 60, size=size).tolist()
     chosen = draws.integers(0, groups + 1, size).tolist()
     shown = draws.integers(0, contents, size).tolist()
@@ -45,7 +45,7 @@ def made(draws, size, groups, contents):
 
 
 def outcome(records, contents, deal):
-    """Part by path; None for a picture left out."""
+    """Part by path; None for an image left out."""
     results = assign(records, contents, deal).results
     return {
         record.path: result.part if isinstance(result, SplitRow) else None
@@ -96,7 +96,7 @@ def check_promises(seed, size, groups, contents, deal):
     st.sampled_from(DEALS),
 )
 def test_the_promises(seed, size, groups, contents, deal):
-    """Four sets of pictures a case: 10,000 in all."""
+    """Four sets of images a case: 10,000 in all."""
     for extra in range(4):
         check_promises(seed + extra, size, groups, contents, deal)
 
@@ -135,7 +135,7 @@ def check_many():
 
 
 @given(NUMBERS, st.integers(2, 12), st.booleans())
-def test_folds_meet_every_picture_once(number, folds, own_test):
+def test_folds_meet_every_image_once(number, folds, own_test):
     """Edges are whole numbers: rounded ones could overlap, or leave a gap."""
     parts = ("val",) if own_test else ("val", "test")
     judged = "val" if own_test else "test"
@@ -167,7 +167,7 @@ def test_another_share_of_validation_moves_nothing_into_the_test(number, a, b, t
     places = place(number, few, PARTS[1:]), place(number, many, PARTS[1:])
     assert (places[0] == "test") == (places[1] == "test")
     assert places[0] != "val" or places[1] == "val"
-    # Where the test is given, the same pictures validate.
+    # Where the test is given, the same images validate.
     assert (place(number, few, ("val",)) == "val") == (places[0] == "val")
 
 
@@ -180,7 +180,7 @@ def test_shares_in_large_numbers():
 
 
 def test_places_are_frozen():
-    """A picture's place must be the same in every later version."""
+    """An image's place must be the same in every later version."""
     assert draw(0, "split", "abc") == FROZEN[0]
     assert draw(0, "split", "abc", "patient 7") == FROZEN[1]
     places = [place(draw(0, "split", f"{i}"), Deal(), PARTS[1:])[1] for i in range(20)]
@@ -222,7 +222,7 @@ def test_impossible_deals(settings, message):
 # --- given parts
 
 
-def test_pictures_without_a_part_beside_some_with_one_are_training():
+def test_images_without_a_part_beside_some_with_one_are_training():
     given_parts = ["train", None, "val", "test"] * 3
     records = [
         Record(path=f"{i}", label="ab"[i % 2], part=part)
@@ -233,7 +233,7 @@ def test_pictures_without_a_part_beside_some_with_one_are_training():
     assert assigned.dealt == ()
 
 
-def test_validation_is_dealt_from_given_training_pictures():
+def test_validation_is_dealt_from_given_training_images():
     records = [
         Record(path=f"{i}", label="ab"[i % 2], part=("train", "test")[i % 5 == 0])
         for i in range(200)
@@ -258,7 +258,7 @@ def test_what_is_dealt_beside_training():
 
 
 def test_a_copy_in_another_group_leaves_training_not_the_test():
-    """Two patients share a picture: neither moves, and the lesser copy goes."""
+    """Two patients share an image: neither moves, and the lesser copy goes."""
     groups = {}
     for i in range(100):
         part = place(draw(0, "split", "", f"p{i}"), Deal(), PARTS[1:])

@@ -133,7 +133,7 @@ def test_heads_on_the_way_answer_in_float32_too():
     assert answer.logits.dtype == answer.auxiliary[0].dtype == torch.float32
 
 
-def test_weights_and_optimiser_stay_in_float32():
+def test_weights_and_optimizer_stay_in_float32():
     model = network()
     optimizer = torch.optim.AdamW(model.parameters(), 0.01)
     learn = Learner(model, optimizer, way=Way(precision="bf16"))

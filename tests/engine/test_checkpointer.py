@@ -31,7 +31,7 @@ class Clock:
 
 
 class Bench:
-    """A network that has learnt one step, its keeper, and a clock set by hand."""
+    """A network that has learned one step, its keeper, and a clock set by hand."""
 
     def __init__(self, folder, width=4, optimizer="adamw", extra=None, **options):
         self.folder = folder / "weights"

@@ -16,7 +16,7 @@ from support.small_run import Rig, network
 
 
 def done(step, loss=1.0):
-    return StepDone(0, step, step, loss=loss, lr=0.1, pictures=4)
+    return StepDone(0, step, step, loss=loss, lr=0.1, images=4)
 
 
 def test_it_is_the_sum_it_is_said_to_be():

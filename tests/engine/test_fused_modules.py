@@ -193,7 +193,7 @@ def test_dropout_drops_its_share_and_keeps_the_mean(share, layout):
     assert abs(dropped - count * share) < 5 * deviation
     kept = factors[factors != 0].unique()
     assert kept.tolist() == pytest.approx([1 / (1 - share)], rel=1e-4)
-    # Neighbours that one random word serves have nothing to do with each other.
+    # Neighbors that one random word serves have nothing to do with each other.
     flat = (factors.permute(0, 2, 3, 1).flatten() == 0).double()
     for lag in range(1, 9):
         together = (flat[:-lag] * flat[lag:]).mean().item()

@@ -73,7 +73,7 @@ def test_it_learns_and_tells():
     assert notes.epochs == history
     assert [s.step for s in notes.steps] == list(range(40))
     assert [s.epoch for s in notes.steps] == [i // 2 for i in range(40)]
-    assert [s.pictures for s in notes.steps[:2]] == [20, 12]
+    assert [s.images for s in notes.steps[:2]] == [20, 12]
     mean = (20 * notes.steps[0].loss + 12 * notes.steps[1].loss) / 32
     assert history[0].train_loss == pytest.approx(mean)
     assert history[0].best
@@ -140,7 +140,7 @@ def test_only_kernels_are_decayed(name):
 
 
 @pytest.mark.parametrize("name", list(OPTIMIZERS))
-def test_optimisers_take_a_step_downhill(name):
+def test_optimizers_take_a_step_downhill(name):
     model = nn.Sequential(nn.Flatten(), nn.Linear(16, 2, bias=False))
     x, y = toy()
     optimizer = make_optimizer(model, name, 0.05, 0.0, 0.0)
@@ -266,9 +266,7 @@ def test_validation_that_blows_up_is_never_the_best():
     notes = Notes()
     with pytest.raises(NonFiniteError) as caught:
         learn(net(), Data((x, y)), Data((x * float("inf"), y)), [notes])
-    assert caught.value.what == (
-        "the validation loss became nan, first in the pictures"
-    )
+    assert caught.value.what == ("the validation loss became nan, first in the images")
     assert caught.value.where == "epoch 1, after step 1"
     assert notes.epochs == []
 
@@ -302,7 +300,7 @@ def test_evaluate_leaves_the_model_as_it_was():
     )
     expected = nn.functional.cross_entropy(logits, y)
     assert outputs.loss == pytest.approx(float(expected))
-    assert outputs.probabilities.sum(1).allclose(torch.ones(32))
+    assert outputs.probs.sum(1).allclose(torch.ones(32))
 
 
 # --- Ctrl-C

@@ -28,7 +28,7 @@ def test_without_weights_it_is_torchs_own_to_the_bit():
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.5])
 def test_weights_are_repetition(smoothing):
-    """A picture of weight 3 costs what three such pictures cost."""
+    """An image of weight 3 costs what three such images cost."""
     weights = torch.tensor([1.0, 2.0, 3.0])
     ours = weighing(smoothing, weights)(LOGITS, LABELS)
     times = weights[LABELS].long()
@@ -42,7 +42,7 @@ def test_weights_are_repetition(smoothing):
 
 
 def test_torchs_weights_would_smooth_towards_the_rare_class():
-    """Why `weight=` is not used: a common picture's gradient on the rare logit."""
+    """Why `weight=` is not used: a common image's gradient on the rare logit."""
     weights = even_weights(LABELS.bincount()).double()
     assert weights[2] > 9
     x, y = torch.zeros(1, 3).double(), torch.tensor([0])
@@ -99,7 +99,7 @@ def test_even_weights_are_those_of_scikit_learn(counts):
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.4])
 def test_adjusted_logits_know_no_frequency(smoothing):
-    """Where pictures tell nothing, the best logits are equal, however uneven the
+    """Where images tell nothing, the best logits are equal, however uneven the
     classes; with an evenly smoothed target they would not be."""
     prior = shares(LABELS.bincount()).double()
     flat = torch.zeros(60, 3, dtype=torch.double, requires_grad=True)
@@ -120,13 +120,13 @@ def test_adjusting_for_even_classes_is_plain_cross_entropy():
         )
 
 
-def test_shares_of_classes_without_pictures_stay_finite():
+def test_shares_of_classes_without_images_stay_finite():
     assert shares(torch.tensor([8, 0])).tolist() == pytest.approx([8 / 9, 1 / 9])
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("name", ["weights", "prior"])
-def test_mixed_pictures_cost_what_their_parts_do(name, smoothing):
+def test_mixed_images_cost_what_their_parts_do(name, smoothing):
     even = torch.tensor([0.2, 0.3, 0.5]).double()
     cost = softmax_cost(smoothing, ClassCost(**{name: even}))
     first, second = LABELS, LABELS.roll(1)

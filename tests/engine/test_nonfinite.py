@@ -41,7 +41,7 @@ class Poison:
     def expected(self):
         """What is to be named."""
         return {
-            "input": "the pictures",
+            "input": "the images",
             "activation": self.layer,
             "loss": "the cost",
             "gradient": f"{self.layer}.weight",
@@ -217,7 +217,7 @@ def test_an_epoch_of_which_all_was_skipped():
 # --- validation
 
 
-def test_validation_names_layer_and_pictures():
+def test_validation_names_layer_and_images():
     trial = Trial(Poison("none", -1, 0.0))
     clean = batches(9, pixels=1, shuffle=False)
 
@@ -231,7 +231,7 @@ def test_validation_names_layer_and_pictures():
     with pytest.raises(NonFiniteError) as caught:
         fit(trial.model, optimizer, batches(), val, plan)
     assert caught.value.what.startswith("the validation loss became ")
-    assert caught.value.what.endswith(", first in the pictures")
+    assert caught.value.what.endswith(", first in the images")
     assert (caught.value.part, caught.value.rows) == ("val", (6,))
     assert trial.model.training
 

@@ -71,7 +71,7 @@ def test_stopped_at_every_step_and_every_validation(memory, whole):
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("optimizer", list(OPTIMIZERS))
-def test_with_any_optimiser_and_memory_order(memory, whole, optimizer, layout):
+def test_with_any_optimizer_and_memory_order(memory, whole, optimizer, layout):
     how = {"optimizer": optimizer, "layout": layout}
     halts = [Halt(before_step=7), Halt(in_validation_of=1)]
     assert sat_through(memory, halts, **how) == whole(**how)
@@ -134,7 +134,7 @@ def other_order(*sizes, **options):
 
 
 def test_the_sample_log_tells_another_order(memory, monkeypatch):
-    """It bites: the chain of samples differs where the order of pictures does."""
+    """It bites: the chain of samples differs where the order of images does."""
     for name in ("one", "same", "other"):
         if name == "other":
             monkeypatch.setattr("support.small_run.batches", other_order)

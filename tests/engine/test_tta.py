@@ -1,4 +1,4 @@
-"""Test-time views: what is averaged, over which pictures."""
+"""Test-time views: what is averaged, over which images."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ def test_settings_know_every_view():
 
 
 def moved(x, down, right):
-    """Move a picture (H, W) by single steps, the edge repeated."""
+    """Move an image (H, W) by single steps, the edge repeated."""
     for axis, by in ((0, down), (1, right)):
         if by:
             index = np.arange(x.shape[axis]) - by
@@ -31,8 +31,8 @@ def test_ten_views_one_by_one(height, width, seed):
     x = draw.normal(size=(height, width)).astype(np.float32)
     weights = draw.normal(size=(3, height, width)).astype(np.float32)
 
-    def ask(picture):
-        return np.maximum((weights * picture).sum((1, 2)), 0)
+    def ask(image):
+        return np.maximum((weights * image).sum((1, 2)), 0)
 
     steps = ((0, 0), (-1, 0), (1, 0), (0, -1), (0, 1))
     views = [moved(x, *step) for step in steps]
@@ -46,7 +46,7 @@ def test_ten_views_one_by_one(height, width, seed):
 
 
 @pytest.mark.parametrize("name", ["mirror", "mirror_shift"])
-def test_a_mirrored_picture_gets_the_same_answer(name):
+def test_a_mirrored_image_gets_the_same_answer(name):
     x = torch.rand(4, 3, 5, 7)
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten()).eval()
     with torch.no_grad():
@@ -55,7 +55,7 @@ def test_a_mirrored_picture_gets_the_same_answer(name):
 
 
 @pytest.mark.parametrize("name", VIEW_NAMES)
-def test_pictures_are_left_as_they_are(name):
+def test_images_are_left_as_they_are(name):
     x = torch.rand(2, 1, 4, 4)
     kept = x.clone()
     VIEWS[name](nn.Flatten(), x)

@@ -74,7 +74,7 @@ def test_frozen_in_every_network_with_batch_norm(name):
     moved = {
         n for n, t in model.state_dict().items() if not torch.equal(t, everything[n])
     }
-    assert moved  # the head has learnt
+    assert moved  # the head has learned
     assert all(n.startswith(("head.", "aux.")) for n in moved)
 
 

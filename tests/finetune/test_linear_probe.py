@@ -12,10 +12,10 @@ def blobs(count=200, seed=0):
     return torch.randn(count, 5, generator=draw) + 1.2 * y[:, None], y
 
 
-def test_more_pictures_know_more():
+def test_more_images_know_more():
     x, y = blobs()
     points = curve(x, y, 2, range(len(y)))
-    assert [point.pictures for point in points] == [40, 80, 160]
+    assert [point.images for point in points] == [40, 80, 160]
     assert points[-1].cost < points[0].cost
     assert points[-1].accuracy > 0.85
     # The penalty chosen with all, of a mean over fewer.
@@ -23,7 +23,7 @@ def test_more_pictures_know_more():
 
 
 def test_copies_do_not_help():
-    """Every picture stands there twice; were copies parted, all would be known."""
+    """Every image stands there twice; were copies parted, all would be known."""
     draw = torch.Generator().manual_seed(0)
     x = torch.randn(60, 80, generator=draw).repeat(2, 1)
     y = (torch.arange(60) % 2).repeat(2)
@@ -44,19 +44,19 @@ def test_fractions_are_nested_whole_and_alike():
         assert shown == [80 * fraction, 40 * fraction]
 
 
-def test_few_pictures_give_one_point():
+def test_few_images_give_one_point():
     x, y = blobs(24)
     assert len(curve(x, y, 2, range(24))) == 1
 
 
 def test_few_large_groups_give_one_point():
-    """A quarter of one group a class is none of it, however many pictures it has."""
+    """A quarter of one group a class is none of it, however many images it has."""
     x, y = blobs(200)
     assert len(curve(x, y, 2, y.tolist())) == 1
 
 
 @pytest.mark.parametrize(("each", "points"), [(3, 1), (4, 2), (8, 3)])
-def test_a_fold_never_has_all_that_is_learnt_of_a_class(each, points):
+def test_a_fold_never_has_all_that_is_learned_of_a_class(each, points):
     """Two groups of each class at least, or it is unknown wherever it is judged."""
     x, y = blobs(400)
     groups = [f"{label} {k // 2 % each}" for k, label in enumerate(y.tolist())]
@@ -66,7 +66,7 @@ def test_a_fold_never_has_all_that_is_learnt_of_a_class(each, points):
 
 
 def test_an_error_is_never_nought():
-    point = ProbePoint(pictures=40, accuracy=1.0, cost=0.1, penalty=0.1)
+    point = ProbePoint(images=40, accuracy=1.0, cost=0.1, penalty=0.1)
     found = Probe(cut="a", width=5, count=50, points=(point,))
     assert found.accuracy == 1.0
     assert 0 < found.error < 0.05

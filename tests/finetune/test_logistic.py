@@ -13,8 +13,8 @@ from striate.finetune.logistic import FOLDS, PENALTIES, folds, logistic
 def blobs(count=240, width=6, classes=3, seed=0):
     draw = torch.Generator().manual_seed(seed)
     y = torch.arange(count) % classes
-    centres = torch.randn(classes, width, generator=draw)
-    return centres[y] + torch.randn(count, width, generator=draw), y
+    centers = torch.randn(classes, width, generator=draw)
+    return centers[y] + torch.randn(count, width, generator=draw), y
 
 
 def test_it_is_scikit_learns_answer():
@@ -83,7 +83,7 @@ def test_classes_are_spread_over_the_folds():
 
 
 def test_copies_across_folds_would_flatter():
-    """Why groups matter: noise with copies is learnt by heart otherwise."""
+    """Why groups matter: noise with copies is learned by heart otherwise."""
     draw = torch.Generator().manual_seed(0)
     x = torch.randn(60, 80, generator=draw).repeat(4, 1)
     y = torch.randint(0, 2, (60,), generator=draw).repeat(4)
@@ -96,14 +96,14 @@ def test_copies_across_folds_would_flatter():
 def test_one_group_has_no_folds():
     """Nothing can be left out of it: that is said, and no penalty is made up."""
     x, y = blobs(30)
-    with pytest.raises(DataError, match="all training pictures are of one group") as e:
+    with pytest.raises(DataError, match="all training images are of one group") as e:
         logistic(x, y, 3, groups=["lot 1"] * 30)
     assert "--head trained" in e.value.fix
     assert logistic(x, y, 3, groups=["lot 1"] * 30, penalty=0.1).penalty == 0.1
     assert logistic(x, y, 3, groups=["a"] * 15 + ["b"] * 15).tried
 
 
-def test_constant_features_and_one_picture_a_class():
+def test_constant_features_and_one_image_a_class():
     x = torch.tensor([[1.0, 7.0], [2.0, 7.0]])
     fitted = logistic(x, torch.tensor([0, 1]), 2, penalty=1e-3)
     assert fitted.weight[:, 1].abs().max() == 0

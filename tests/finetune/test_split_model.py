@@ -14,7 +14,7 @@ NETWORKS = {
     "swift": (12, "flatten", "block1.conv"),
     "mobilenet_v2": (64, "flatten", "block13"),
     "googlenet_bn_no_aux": (64, "flatten", "features.inception4e"),
-    "lenet5": (32, None, "squash1"),
+    "lenet5": (32, None, "stretch1"),
 }
 
 

@@ -112,7 +112,7 @@ def test_patterns_and_wrong_names():
     assert error.value.fix.startswith("did you mean stem.0")
 
 
-def test_bad_pictures_are_refused_and_the_model_is_left():
+def test_bad_images_are_refused_and_the_model_is_left():
     model = stranger(Functional)
     for x, words in (
         (torch.zeros(3, 8, 8), "4 dimensions, got 3×8×8"),
@@ -207,7 +207,7 @@ def test_statistics_of_large_and_odd_outputs():
 
 def test_folders_go_to_files(tmp_path, shared_run):
     folder = write_folder(tmp_path / "new", count=5)
-    (folder / "across" / "broken.png").write_bytes(b"no picture")
+    (folder / "across" / "broken.png").write_bytes(b"no image")
     kept = st.features(shared_run, folder, ["conv1", "pool2"], batch_size=3)
     assert len(kept.paths) == 10
     assert [skip.reason for skip in kept.skipped] == ["not-an-image"]

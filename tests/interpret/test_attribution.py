@@ -34,7 +34,7 @@ CAT = Question(target=1, words="cat")
 NAMES = ["bird", "cat", "dog", "fish"]
 
 
-def picture(channels=3, side=16):
+def image(channels=3, side=16):
     return torch.randn(
         1, channels, side, side, generator=torch.Generator().manual_seed(1)
     )
@@ -44,7 +44,7 @@ def picture(channels=3, side=16):
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("kind", STRANGERS)
 def test_every_method_on_networks_that_are_not_ours(kind, method, channels):
-    model, x = stranger(kind, channels), picture(channels)
+    model, x = stranger(kind, channels), image(channels)
     if method == "cam" and kind is not InPlace:
         with Unchanged(model), pytest.raises(GeometryError, match="global average"):
             evidence(model, x, method=method)
@@ -56,7 +56,7 @@ def test_every_method_on_networks_that_are_not_ours(kind, method, channels):
     assert found.heat.isfinite().all()
     assert found.signed or found.heat.min() >= 0
     assert 0 <= found.trust.deletion <= 1
-    assert -1 <= (found.trust.randomised or 0) <= 1
+    assert -1 <= (found.trust.randomized or 0) <= 1
 
 
 # --- against captum ------------------------------------------------------------------
@@ -80,7 +80,7 @@ LAYERS = [
 @pytest.mark.parametrize("channels", [1, 3, 5])
 @pytest.mark.parametrize(("kind", "layer"), LAYERS)
 def test_grad_cam_is_captums(kind, layer, channels):
-    model, x = stranger(kind, channels).eval(), picture(channels)
+    model, x = stranger(kind, channels).eval(), image(channels)
     mine = [
         cam_map(model, x, layer, Question(target=i, words=""), "gradcam")
         for i in range(4)
@@ -95,7 +95,7 @@ def test_grad_cam_is_captums(kind, layer, channels):
 @pytest.mark.parametrize("channels", [1, 3, 5])
 @pytest.mark.parametrize("kind", STRANGERS)
 def test_integrated_gradients_are_captums(kind, channels):
-    model, x = stranger(kind, channels).eval(), picture(channels)
+    model, x = stranger(kind, channels).eval(), image(channels)
     mine, gap = integrated_gradients(model, x, CAT)
     theirs, delta = attr.IntegratedGradients(model).attribute(
         x, target=1, return_convergence_delta=True
@@ -108,7 +108,7 @@ def test_integrated_gradients_are_captums(kind, channels):
 def test_one_of_ours_is_captums_too():
     """Batch norm, shortcuts, 20 layers; the maps that CAM is about, and lower ones."""
     torch.manual_seed(0)
-    model, x = create_model("cifar_resnet20").eval(), picture(3, 32)
+    model, x = create_model("cifar_resnet20").eval(), image(3, 32)
     for layer in ("conv3", "conv4"):
         mine = cam_map(model, x, layer, CAT, "gradcam")
         peer = attr.LayerGradCam(model, model.get_submodule(layer))
@@ -124,7 +124,7 @@ def test_one_of_ours_is_captums_too():
     "window", [((4, 4), (4, 4)), ((5, 3), (2, 3)), ((7, 7), (5, 5))]
 )
 def test_occlusion_is_captums(kind, window):
-    model, x = stranger(kind).eval(), picture()
+    model, x = stranger(kind).eval(), image()
     mine = occlusion(model, x, CAT, Cover(window=window[0], stride=window[1]))
     theirs = attr.Occlusion(model).attribute(
         x, (3, *window[0]), strides=(3, *window[1]), target=1
@@ -140,7 +140,7 @@ def test_occlusion_is_captums(kind, window):
 def test_cam_is_grad_cam_where_the_network_ends_in_averaging(name):
     torch.manual_seed(0)
     model = create_model(name, num_classes=4, image_size=96).train()
-    x = picture(3, 96)
+    x = image(3, 96)
     with Unchanged(model):
         exact = class_map(model, x, CAT)
         end = ending(model, x)
@@ -169,7 +169,7 @@ def test_functional_averaging_counts_and_its_absence_is_said():
             x = x.mean((2, 3))
             return self.head(x) if self.twice else self.single(x)
 
-    x = picture()
+    x = image()
     assert ending(Mean(), x).class_maps(torch.tensor([2])).shape == (1, 1, 14, 14)
     with pytest.raises(GeometryError, match="written to before"):
         ending(Mean(in_place=True), x)
@@ -199,7 +199,7 @@ def test_weights_of_the_table_on_paper():
 
 
 def test_contrast_is_the_difference():
-    model, x = stranger(InPlace), picture()
+    model, x = stranger(InPlace), image()
     both = evidence(model, x, target="cat", against="dog", labels=NAMES, trust=False)
     assert both.question.words == "cat rather than dog"
     apart = [
@@ -221,11 +221,11 @@ def test_contrast_is_the_difference():
 
 
 def test_the_layer_is_chosen_and_said():
-    x = picture()
+    x = image()
     assert place(stranger(InPlace), x).call == "body.1"
     assert place(stranger(Reused), x).call == "relu #3"
     branches = create_model("googlenet_no_aux", num_classes=4, image_size=64)
-    assert place(branches, picture(3, 64)).call == "features.inception4e"
+    assert place(branches, image(3, 64)).call == "features.inception4e"
     chosen = place(stranger(Functional), x)
     assert (chosen.call, chosen.shape) == ("top", (10, 6, 6))
     assert chosen.why == "the last layer with maps of 4×4 or finer, 6×6×10"
@@ -234,7 +234,7 @@ def test_the_layer_is_chosen_and_said():
 
 
 def test_bad_input_is_refused_by_name():
-    model, x = stranger(InPlace), picture()
+    model, x = stranger(InPlace), image()
     cases = (
         ({"layer": "body.7"}, UnknownNameError, "'body.7'"),
         ({"layer": "fc"}, GeometryError, "fc gives 4, which is no map"),
@@ -247,7 +247,7 @@ def test_bad_input_is_refused_by_name():
             evidence(model, x, **settings)
     for wrong, words in (
         (x[0], "4 dimensions"),
-        (x.repeat(2, 1, 1, 1), "one picture at a time, got 2"),
+        (x.repeat(2, 1, 1, 1), "one image at a time, got 2"),
         (x[:, :2], "refuses a batch of 1×2×16×16"),
     ):
         with Unchanged(model), pytest.raises(GeometryError, match=words):
@@ -290,7 +290,7 @@ def test_windows_are_checked(settings, words):
 
 
 def test_it_works_without_gradients_and_in_inference_mode():
-    model, x = stranger(InPlace), picture()
+    model, x = stranger(InPlace), image()
     plain = evidence(model, x, method="gradcam", trust=False).own
     with torch.no_grad():
         assert torch.equal(evidence(model, x, method="gradcam", trust=False).own, plain)
@@ -302,7 +302,7 @@ def test_it_works_without_gradients_and_in_inference_mode():
 
 @pytest.mark.parametrize("method", METHODS)
 def test_frozen_parameters_do_not_matter(method):
-    model, x = stranger(InPlace), picture()
+    model, x = stranger(InPlace), image()
     free = evidence(model, x, method=method, trust=False).own
     model.requires_grad_(False)
     assert torch.equal(evidence(model, x, method=method, trust=False).own, free)
@@ -323,12 +323,12 @@ class Widest(nn.Module):
 @pytest.mark.parametrize(
     ("method", "most"), [("scorecam", 2), ("occlusion", 2), ("integrated", 2)]
 )
-def test_large_pictures_go_through_a_few_at_a_time(method, most, monkeypatch):
-    """Memory has a bound in pixels; the marks' pictures are under it too."""
+def test_large_images_go_through_a_few_at_a_time(method, most, monkeypatch):
+    """Memory has a bound in pixels; the marks' images are under it too."""
     widest = Widest()
     tail = nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(24, 4)
     model = nn.Sequential(widest, nn.Conv2d(3, 6, 3), *tail)
-    x = picture(3, 16)
+    x = image(3, 16)
     monkeypatch.setattr("striate.interpret.activations_at.PIXELS", 2 * 16 * 16 + 9)
     monkeypatch.setattr(
         "striate.interpret.attribution.occlusion._patched", lambda *_: None
@@ -347,7 +347,7 @@ def test_large_pictures_go_through_a_few_at_a_time(method, most, monkeypatch):
 def test_a_map_that_ignores_the_weights_gets_the_red_stamp(monkeypatch):
     """The planted one is an edge detector in the guise of a method."""
 
-    model, x = stranger(InPlace), picture(3, 32)
+    model, x = stranger(InPlace), image(3, 32)
     honest = evidence(model, x, method="gradcam")
     assert not honest.trust.blind
 
@@ -362,7 +362,7 @@ def test_a_map_that_ignores_the_weights_gets_the_red_stamp(monkeypatch):
     )
     stamped = evidence(model, x, method="gradcam")
     assert stamped.trust.blind
-    assert stamped.trust.randomised == 1
+    assert stamped.trust.randomized == 1
 
 
 def test_deletion_and_insertion_know_a_good_map_from_a_bad_one():

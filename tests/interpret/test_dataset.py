@@ -60,8 +60,8 @@ def test_what_stands_out_ignores_scale_and_offset():
         assert torch.equal(standing_out(other, ring(9, 9)), want)
 
 
-def test_a_set_needs_pictures_and_maps():
-    with pytest.raises(DataError, match="no pictures"):
+def test_a_set_needs_images_and_maps():
+    with pytest.raises(DataError, match="no images"):
         whole_set(nn.Flatten(), [], 2)
     with pytest.raises(GeometryError):
         whole_set(nn.Sequential(nn.Flatten()), [torch.randn(2, 1, 3, 3)], 9)

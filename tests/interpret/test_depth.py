@@ -18,7 +18,7 @@ from support.foreign_networks import STRANGERS, Reused, Unchanged, stranger
 
 
 def plain(activation, depth=20, width=32, shortcut=False):
-    """A chain of dense blocks behind a picture, as the notes draw them."""
+    """A chain of dense blocks behind an image, as the notes draw them."""
     torch.manual_seed(0)
 
     class Block(nn.Module):
@@ -163,7 +163,7 @@ def test_a_plane_is_red_where_the_inner_ring_is():
 
 
 def test_a_profile_runs_from_left_to_right():
-    places, odds = profile(lambda x: x[:, :1], 5)
+    places, probs = profile(lambda x: x[:, :1], 5)
     assert places == sorted(places)
-    assert odds == sorted(odds)
-    assert odds[2] == 0.5
+    assert probs == sorted(probs)
+    assert probs[2] == 0.5

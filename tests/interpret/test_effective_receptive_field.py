@@ -92,7 +92,7 @@ def test_frozen_parameters_do_not_matter():
 
 
 def test_a_first_layer_may_work_in_place():
-    """The leaf itself is never handed over, and the pictures stay as they are."""
+    """The leaf itself is never handed over, and the images stay as they are."""
     model, x = nn.Sequential(nn.ReLU(inplace=True), *ones(1)), torch.randn(2, 1, 7, 7)
     before = x.clone()
     field = effective_fields(model, x, ["1"])["1"]
@@ -112,7 +112,7 @@ def test_the_callers_mode_does_not_matter(mode):
 @pytest.mark.parametrize(
     ("x", "said"),
     [
-        (torch.rand(1, 9, 9), "a batch of pictures has 4 dimensions, got 1×9×9"),
+        (torch.rand(1, 9, 9), "a batch of images has 4 dimensions, got 1×9×9"),
         (torch.zeros(1, 1, 9, 9, dtype=torch.uint8), "must be floating-point"),
         (torch.rand(1, 3, 9, 9), "the network refuses a batch of 1×3×9×9"),
     ],

@@ -42,15 +42,15 @@ def test_a_row_is_a_filter_and_a_column_a_channel():
     assert side % 2 == 0
 
     def cell(row, column, y, x):
-        """The colour of a kernel's cell."""
+        """The color of a kernel's cell."""
         top, left = row * (side + 1), column * (side + 1)
         half = side // 2
         return sheet[top + y * half, left + x * half, :3].tolist()
 
-    colours = signed(np.array([[-0.5, 0.25, 0.0]]), 0.5)[0].tolist()
-    assert cell(1, 2, 0, 1) == colours[0]
-    assert cell(1, 3, 1, 0) == colours[1]
-    assert cell(1, 2, 1, 1) == cell(0, 0, 0, 0) == colours[2]
+    colors = signed(np.array([[-0.5, 0.25, 0.0]]), 0.5)[0].tolist()
+    assert cell(1, 2, 0, 1) == colors[0]
+    assert cell(1, 3, 1, 0) == colors[1]
+    assert cell(1, 2, 1, 1) == cell(0, 0, 0, 0) == colors[2]
 
 
 def test_large_layers_show_their_strongest_channels_in_order():
@@ -64,7 +64,7 @@ def test_large_layers_show_their_strongest_channels_in_order():
     row = [sheet[0, i * side, :3].tolist() for i in range(COLUMNS)]
     red = signed(np.array([[1.0]]), 1.0)[0, 0].tolist()
     # Of the weak ones 0, 2 and 3 are left out, so that 1 comes first and 5 third.
-    assert [i for i, colour in enumerate(row) if colour == red] == [0, 2, COLUMNS - 1]
+    assert [i for i, color in enumerate(row) if color == red] == [0, 2, COLUMNS - 1]
 
 
 def test_facts_against_counting_by_hand():

@@ -1,4 +1,4 @@
-"""No analysis writes to the pictures it is given, even where the network would."""
+"""No analysis writes to the images it is given, even where the network would."""
 
 import pytest
 import torch
@@ -26,7 +26,7 @@ def rude():
     return nn.Sequential(nn.ReLU(inplace=True), first, nn.ReLU(), second, *tail)
 
 
-ANALYSES = {
+ANALYZES = {
     "feature_maps": feature_maps,
     "features": lambda model, x: features(model, x, "1"),
     "depth_profile": lambda model, x: depth_profile(model, x, LABELS),
@@ -44,11 +44,11 @@ ANALYSES = {
 }
 
 
-@pytest.mark.parametrize("name", ANALYSES)
-def test_pictures_come_back_as_they_were(name):
+@pytest.mark.parametrize("name", ANALYZES)
+def test_images_come_back_as_they_were(name):
     x = torch.randn(1, 1, 12, 12)
     before, version = x.clone(), x._version
     assert (x < 0).any()
-    ANALYSES[name](rude(), x)
+    ANALYZES[name](rude(), x)
     assert torch.equal(x, before)
     assert x._version == version

@@ -45,7 +45,7 @@ def test_a_shift_is_exact(down, right):
 
 @pytest.mark.parametrize("name", ["rotation", "scale", "shear"])
 def test_a_warp_is_scipys(name):
-    """Wide pictures, so that a mistaken aspect ratio shows."""
+    """Wide images, so that a mistaken aspect ratio shows."""
     yy, xx = np.mgrid[0:15, 0:23]
     smooth = np.exp(-(((xx - 13) / 4.0) ** 2) - ((yy - 6) / 3.0) ** 2)
     x = torch.tensor(smooth, dtype=torch.float32)[None, None]
@@ -101,7 +101,7 @@ def test_networks_of_others_are_left_alone_and_agree_with_brute_force(kind):
     x = torch.cat([x for x, _ in data])
     y = torch.cat([y for _, y in data])
     for one in found:
-        assert one.pictures == 10
+        assert one.images == 10
         assert one.consistency[0] == 1
         assert one.distance[OUTPUT][0] == pytest.approx(0, abs=1e-4)
         assert set(one.distance) == {layer, OUTPUT}
@@ -116,8 +116,8 @@ def test_networks_of_others_are_left_alone_and_agree_with_brute_force(kind):
         assert one.accuracy[-1] == pytest.approx(float(right))
 
 
-def test_distance_one_is_another_picture():
-    """A move that puts the next picture in its place has gone all the way."""
+def test_distance_one_is_another_image():
+    """A move that puts the next image in its place has gone all the way."""
     swap = Move(
         name="swap", unit="", amounts=(0, 1), copies=lambda x, a: [x.roll(int(a), 0)]
     )
@@ -127,8 +127,8 @@ def test_distance_one_is_another_picture():
     assert found.distance["0"] == pytest.approx((0, 1), abs=1e-6)
 
 
-def test_how_pictures_are_batched_does_not_matter():
-    """One at a time there is still another picture to compare with."""
+def test_how_images_are_batched_does_not_matter():
+    """One at a time there is still another image to compare with."""
     model = stranger(STRANGERS[0])
     x = torch.randn(5, 3, 12, 12)
     move = [move_of("rotation")]
@@ -159,10 +159,10 @@ def test_global_pooling_forgives_shifts_and_a_dense_layer_does_not():
     assert strict.accuracy[1] < 1.0
 
 
-def test_curves_need_pictures():
+def test_curves_need_images():
     model = nn.Flatten()
     one = torch.zeros(1, 1, 9, 9), torch.zeros(1)
-    with pytest.raises(DataError, match="two pictures"):
+    with pytest.raises(DataError, match="two images"):
         respond(model, [one], [move_of("shift")])
     with pytest.raises(UnknownNameError, match="no layer"):
         respond(nn.Sequential(model), [one], [move_of("shift")], "conv")
@@ -174,28 +174,28 @@ def test_curves_need_pictures():
 def test_one_pixel_counts_like_a_person():
     """Cell by cell, with scipy's filter, on random blots."""
     chance = np.random.default_rng(0)
-    pictures = chance.random((5, 10, 12)) > 0.6
-    found = {one.stage: one for one in one_pixel(torch.tensor(pictures).float())}
+    images = chance.random((5, 10, 12)) > 0.6
+    found = {one.stage: one for one in one_pixel(torch.tensor(images).float())}
     kernel = np.array([[-1, 0, 1]] * 3)
 
     def maps(ink):
         edges = ndimage.correlate(ink.astype(int), kernel)[1:-1, 1:-1].clip(0)
         pool = edges.reshape(4, 2, 5, 2).max((1, 3))
-        return {"picture": ink, "edges": edges, "max pool": pool}
+        return {"image": ink, "edges": edges, "max pool": pool}
 
-    for i, ink in enumerate(pictures):
+    for i, ink in enumerate(images):
         gone = ndimage.shift(ink, (0, 1), order=0, mode="nearest")
         for stage, there in maps(ink).items():
             want = int((there != maps(gone)[stage]).sum())
             assert int(found[stage].counts[i]) == want
             assert found[stage].cells == there.size
     assert found["every other"].cells == found["max pool"].cells == 20
-    assert found["picture"].share == found["picture"].mean / 120
+    assert found["image"].share == found["image"].mean / 120
 
 
 @pytest.mark.parametrize("shape", [(4, 4), (1, 3, 9), (1, 1, 9, 9)])
-def test_one_pixel_needs_grey_pictures(shape):
-    with pytest.raises(GeometryError, match="grey pictures"):
+def test_one_pixel_needs_gray_images(shape):
+    with pytest.raises(GeometryError, match="gray images"):
         one_pixel(torch.zeros(shape))
 
 

@@ -96,7 +96,7 @@ def test_random_geometry(seed):
 
 
 class PerBatch(nn.Module):
-    """Another way for one picture than for two."""
+    """Another way for one image than for two."""
 
     def forward(self, x):
         x = x.mean((2, 3))
@@ -104,7 +104,7 @@ class PerBatch(nn.Module):
 
 
 class Mixing(nn.Module):
-    """Compares pictures of a batch with each other."""
+    """Compares images of a batch with each other."""
 
     def forward(self, x):
         x = x.mean((2, 3))
@@ -120,7 +120,7 @@ class AllAtOnce(nn.Module):
 
 
 class OwnKernel(nn.Module):
-    """Makes the kernel that it slides over a picture from the picture."""
+    """Makes the kernel that it slides over an image from the image."""
 
     def forward(self, x):
         kernel = x.mean((2, 3)).view(1, 3, 1, 1).repeat(3, 1, 2, 2)
@@ -128,7 +128,7 @@ class OwnKernel(nn.Module):
 
 
 class Turned(nn.Module):
-    """Puts the pictures' axis elsewhere, and back."""
+    """Puts the images' axis elsewhere, and back."""
 
     def forward(self, x):
         x = x.permute(1, 0, 3, 2) * 2
@@ -139,7 +139,7 @@ SINGULAR = [PerBatch, Mixing, AllAtOnce, OwnKernel, Turned]
 
 
 @pytest.mark.parametrize("kind", SINGULAR)
-def test_networks_whose_batches_are_not_pictures_side_by_side(kind):
+def test_networks_whose_batches_are_not_images_side_by_side(kind):
     """Every window is computed as if it came alone, as the network would see it."""
     torch.manual_seed(4)
     model, x = kind(), torch.randn(1, 3, 9, 9)
@@ -149,9 +149,9 @@ def test_networks_whose_batches_are_not_pictures_side_by_side(kind):
     assert found is not None
     covered = []
     for rows, columns in cover.boxes(9, 9):
-        picture = x.clone()
-        picture[..., rows, columns] = 0
-        covered.append(model(picture)[0, 1])
+        image = x.clone()
+        image[..., rows, columns] = 0
+        covered.append(model(image)[0, 1])
     assert torch.allclose(found[1], torch.stack(covered), atol=1e-5)
 
 

@@ -1,4 +1,4 @@
-"""Filters, feature maps and rasters: right pictures, and the model as it was."""
+"""Filters, feature maps and rasters: right images, and the model as it was."""
 
 import io
 
@@ -10,7 +10,7 @@ from torch import nn
 
 from striate.interpret.feature_maps import SHOWN, feature_maps, map_sheet
 from striate.interpret.filters import filter_limits, filter_tiles, first_convolution
-from striate.interpret.render import amounts, picture, signed, tile
+from striate.interpret.render import amounts, signed, tile, to_image
 from support.foreign_networks import STRANGERS, Unchanged, stranger
 
 
@@ -68,18 +68,18 @@ def test_filters_share_a_scale_before_and_after():
     assert large[0][0, 0].tolist()[:3] != [190, 45, 40]
 
 
-def test_colour_filters_are_colours_and_others_lie_side_by_side():
-    grey = filter_tiles(torch.zeros(1, 3, 2, 2))[0]
-    assert np.unique(grey).tolist() == [128]
+def test_color_filters_are_colors_and_others_lie_side_by_side():
+    gray = filter_tiles(torch.zeros(1, 3, 2, 2))[0]
+    assert np.unique(gray).tolist() == [128]
     red = torch.zeros(1, 3, 1, 1)
     red[0, 0] = 1
     assert filter_tiles(red)[0][0, 0].tolist() == [255, 128, 128]
-    side = grey.shape[0]
+    side = gray.shape[0]
     five = filter_tiles(torch.zeros(1, 5, 2, 2))[0]
     assert five.shape[:2] == (side, 5 * (side + 1) - 1)
 
 
-def test_colours_of_numbers():
+def test_colors_of_numbers():
     ends = signed(np.array([[-5.0, 0.0, 5.0]]), 1.0)[0].tolist()
     assert ends == [[33, 86, 165], [238, 238, 234], [190, 45, 40]]
     assert signed(np.zeros((1, 1)), 0.0)[0, 0].tolist() == [238, 238, 234]
@@ -89,21 +89,21 @@ def test_colours_of_numbers():
 
 
 def test_tiles():
-    pictures = [np.full((2, 2, 3), i, np.uint8) for i in range(3)]
-    sheet = tile(pictures, columns=2)
+    images = [np.full((2, 2, 3), i, np.uint8) for i in range(3)]
+    sheet = tile(images, columns=2)
     assert sheet[0, 0].tolist() == [0, 0, 0, 255]
     assert sheet[0, 6].tolist() == [1, 1, 1, 255]
     assert sheet[6, 0].tolist() == [2, 2, 2, 255]
     assert sheet[0, 2, 3] == 0
-    assert tile(pictures[:1], columns=9).shape == (2, 2, 4)
+    assert tile(images[:1], columns=9).shape == (2, 2, 4)
 
 
 @pytest.mark.parametrize(
     ("channels", "mode"), [(1, "L"), (3, "RGB"), (4, "RGBA"), (5, "L")]
 )
-def test_pictures_decode_to_what_went_in(channels, mode):
+def test_images_decode_to_what_went_in(channels, mode):
     pixels = np.random.default_rng(0).integers(0, 256, (4, 6, channels), np.uint8)
-    made = picture(pixels, "words", "more")
+    made = to_image(pixels, "words", "more")
     opened = Image.open(io.BytesIO(made.png))
     assert (opened.mode, opened.size) == (mode, (6, 4))
     assert (made.width, made.height, made.caption) == (6, 4, "words")

@@ -38,13 +38,13 @@ def test_spots_are_the_best_places(kind, channels):
                 best.values[:3].tolist(), abs=1e-6
             )
             for spot in spots:
-                at = maps[spot.picture, channel, spot.row, spot.column]
+                at = maps[spot.image, channel, spot.row, spot.column]
                 assert spot.value == pytest.approx(at.item(), abs=1e-6)
         means = torch.stack(
             [maps[labels == k].clamp(min=0).mean((0, 2, 3)) for k in range(4)]
         )
         assert torch.allclose(one.by_class.float(), means, atol=1e-5)
-        assert one.favourites == means.argmax(0).tolist()
+        assert one.favorites == means.argmax(0).tolist()
 
 
 def test_selectivity():
@@ -52,7 +52,7 @@ def test_selectivity():
     assert selectivity(alone).tolist() == [1, 0]
     assert selectivity(torch.zeros(3, 1)).isnan().all()
     assert selectivity(torch.ones(1, 2)).isnan().all()
-    with pytest.raises(DataError, match="no pictures"):
+    with pytest.raises(DataError, match="no images"):
         habits(nn.Identity(), [], [], 2)
 
 

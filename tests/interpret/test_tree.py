@@ -21,7 +21,7 @@ def walk(node):
 
 
 @pytest.mark.parametrize("kind", STRANGERS)
-def test_lines_add_up_and_reach_the_picture(kind):
+def test_lines_add_up_and_reach_the_image(kind):
     model, x = stranger(kind), torch.randn(1, 3, 12, 12)
     book = Ledger(model, x)
     tree = opened(book, "output", (2,), labels=["a", "b", "c", "d"])
@@ -30,7 +30,7 @@ def test_lines_add_up_and_reach_the_picture(kind):
     assert number(top.value) == pytest.approx(book.open("output", (2,)).value, rel=1e-3)
     nodes = list(walk(top))
     assert 20 < len(nodes) < 400
-    assert any(node.title.startswith("picture [") for node in nodes)
+    assert any(node.title.startswith("image [") for node in nodes)
     sums = 0
     for node in nodes:
         terms = [re.search(r"= (\S+)", child.detail) for child in node.children]

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from striate.audit.network import audit
 from striate.core.errors import GeometryError, SettingError, UnknownNameError
 from striate.interpret.arithmetic.contributions import shares
-from striate.interpret.arithmetic.entry import CHOICE, COPY, FUNCTION, PICTURE, SUM
+from striate.interpret.arithmetic.entry import CHOICE, COPY, FUNCTION, IMAGE, SUM
 from striate.interpret.arithmetic.unit_arithmetic import Ledger
 from striate.interpret.arithmetic.worked_example import beneath, worked
 from striate.interpret.attribution.occlusion import occlusion
@@ -30,7 +30,7 @@ def random_units(book, count, seed=0):
 
 
 def uneven(model):
-    """Give batch norm something to do, whatever initialisation made of it."""
+    """Give batch norm something to do, whatever initialization made of it."""
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.running_mean.normal_(0, 0.1)
@@ -75,11 +75,11 @@ def test_every_kind_of_entry():
     window = book.tape.value(winner.parts[0].ref)[0, 2, 2:4, 2:4]
     assert winner.value == window.max()
     assert book.open(f"@{by_step['silu']}", (0, 3, 3)).kind == FUNCTION
-    assert book.open("picture", (1, 2, 3)).kind == PICTURE
-    assert book.open("picture", (1, 2, 3)).value == x[0, 1, 2, 3]
+    assert book.open("image", (1, 2, 3)).kind == IMAGE
+    assert book.open("image", (1, 2, 3)).value == x[0, 1, 2, 3]
     assert book.name(Ref(by_step["cat"])) == "cat"
     assert set(book.names) == {
-        "picture",
+        "image",
         "left",
         "right",
         "norm",
@@ -180,7 +180,7 @@ def test_there_are_units_enough():
 
 
 def inside(name):
-    """One of our networks, small where its geometry admits it, and a picture."""
+    """One of our networks, small where its geometry admits it, and an image."""
     torch.manual_seed(0)
     entry = next(e for e in networks() if e.name == name)
     side = min(entry.image.height, 96 if name.startswith("googlenet") else 64)
@@ -227,13 +227,13 @@ def pixels_in_field(name, model, x, count):
             continue
         box = sight.box(*unit[1:])
         step = book.open(ref, unit)
-        while step.parts and step.kind != PICTURE:
+        while step.parts and step.kind != IMAGE:
             terms = [(i, len(part.at)) for i, part in enumerate(step.parts)]
             part, terms_of = terms[int(rng.integers(len(terms)))]
             if not terms_of:
                 break
             step = book.follow(step, part, int(rng.integers(terms_of)))
-        if step.kind == PICTURE:
+        if step.kind == IMAGE:
             pixels += 1
             (top, bottom), (left, right) = box
             assert top <= step.unit[2] <= bottom, name
@@ -336,7 +336,7 @@ def test_a_module_that_writes_into_parts_is_one_step():
     x = torch.randn(1, 1, 6, 6)
     book = Ledger(model, x)
     assert [s.name for s in book.tape.steps] == [
-        "picture",
+        "image",
         "convolution",
         "Writes",
         "relu",
@@ -347,7 +347,7 @@ def test_a_module_that_writes_into_parts_is_one_step():
     assert entry.error < 1e-6
     assert entry.parts[0].weights.tolist() == [2.0]
     assert book.open("1", (1, 0, 2)).parts[0].at.size == 0
-    assert [s.name for s in Ledger(Writes(), x).tape.steps] == ["picture", "Writes"]
+    assert [s.name for s in Ledger(Writes(), x).tape.steps] == ["image", "Writes"]
 
 
 class Restless(nn.Module):
@@ -379,7 +379,7 @@ def test_a_tape_has_a_bound(monkeypatch):
     """Counted as numbers are made; a view of numbers that are there is none."""
     model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(inplace=True), nn.Flatten())
     x = torch.randn(1, 1, 10, 10)
-    own = 4 * (100 + 4 * 64 + 4 * 64)  # picture, maps, maps before they were bent
+    own = 4 * (100 + 4 * 64 + 4 * 64)  # image, maps, maps before they were bent
     monkeypatch.setattr("striate.interpret.trace.MOST", own)
     record(model, x)
     monkeypatch.setattr("striate.interpret.trace.MOST", own - 1)
@@ -399,7 +399,7 @@ def test_a_worked_example_adds_up_to_the_number(kind):
     for name in book.names:
         ref = book.find(name)
         shape = book.shape(ref)
-        if len(shape) != 3 or name == "picture":
+        if len(shape) != 3 or name == "image":
             continue
         entry = beneath(book, book.open(ref, (1, 0, shape[2] - 1)))
         if entry is None:
@@ -447,7 +447,7 @@ def test_wrong_names_and_units_are_refused():
         book.open("output", (0, 0))
     with pytest.raises(UnknownNameError):
         book.open("@99", (0,))
-    with pytest.raises(GeometryError, match="about one picture, got 2"):
+    with pytest.raises(GeometryError, match="about one image, got 2"):
         Ledger(model, x.repeat(2, 1, 1, 1))
     with Unchanged(model), pytest.raises(GeometryError, match="refuses a batch"):
         Ledger(model, x[:, :1])

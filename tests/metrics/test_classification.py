@@ -38,11 +38,11 @@ def test_wilson_at_its_ends():
 @pytest.mark.filterwarnings("ignore:A single label was found")
 def test_against_scikit_learn(classes, count, seed):
     draw = np.random.default_rng(seed)
-    odds = draw.dirichlet(np.ones(classes), count)
+    probs = draw.dirichlet(np.ones(classes), count)
     truth = draw.integers(0, max(1, classes - 1), count)
-    losses = -np.log(odds[np.arange(count), truth])
-    found = score(odds, truth, losses, [f"c{i}" for i in range(classes)])
-    said = odds.argmax(1)
+    losses = -np.log(probs[np.arange(count), truth])
+    found = score(probs, truth, losses, [f"c{i}" for i in range(classes)])
+    said = probs.argmax(1)
     names = list(range(classes))
     assert found.count == count
     expected = oracle.confusion_matrix(truth, said, labels=names)
@@ -51,7 +51,7 @@ def test_against_scikit_learn(classes, count, seed):
     assert found.accuracy == pytest.approx(oracle.accuracy_score(truth, said))
     balanced = oracle.balanced_accuracy_score(truth, said)
     assert found.balanced_accuracy == pytest.approx(balanced)
-    assert found.loss == pytest.approx(oracle.log_loss(truth, odds, labels=names))
+    assert found.loss == pytest.approx(oracle.log_loss(truth, probs, labels=names))
     precision, recall, f1, support = oracle.precision_recall_fscore_support(
         truth, said, labels=names, zero_division=0
     )
@@ -74,10 +74,10 @@ def test_against_scikit_learn(classes, count, seed):
 
 def test_calibration_error_by_hand():
     """Two bins: three answers at 0.9, two right; two at 0.6, both right."""
-    odds = np.array([[0.9, 0.1]] * 3 + [[0.6, 0.4]] * 2)
+    probs = np.array([[0.9, 0.1]] * 3 + [[0.6, 0.4]] * 2)
     right = np.array([1, 1, 0, 1, 1])
     expected = 3 / 5 * abs(2 / 3 - 0.9) + 2 / 5 * abs(1 - 0.6)
-    assert calibration_error(odds, right) == pytest.approx(expected)
+    assert calibration_error(probs, right) == pytest.approx(expected)
     assert calibration_error(np.array([[1.0, 0.0]]), np.array([1])) == 0
 
 
@@ -93,7 +93,7 @@ def test_calibration_error_by_hand():
 )
 def test_the_balanced_interval_covers(shares, counts, plain_fails):
     """Of sets drawn from known recalls at least about 95 % contain their mean; a
-    standard error misses it wherever few pictures are all right."""
+    standard error misses it wherever few images are all right."""
     draw = np.random.default_rng(0)
     truth, covered, plain, rounds = float(np.mean(shares)), 0, 0, 400
     for _ in range(rounds):
@@ -115,8 +115,8 @@ def test_one_share_keeps_its_interval():
 
 def test_beyond_many_classes_the_square_is_not_kept(monkeypatch):
     monkeypatch.setattr(room, "SQUARE", 3)
-    odds = np.eye(4)[[0, 1, 1, 3]]
-    found = score(odds, np.array([0, 1, 2, 2]), np.zeros(4), list("abcd"))
+    probs = np.eye(4)[[0, 1, 1, 3]]
+    found = score(probs, np.array([0, 1, 2, 2]), np.zeros(4), list("abcd"))
     assert found.confusion == ()
     assert found.confusions == ((2, 1, 1), (2, 3, 1))
     assert found.balanced_accuracy == pytest.approx(2 / 3)

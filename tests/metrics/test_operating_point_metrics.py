@@ -33,8 +33,8 @@ def drawn(seed, count, ties):
     draw = np.random.default_rng(seed)
     positive = draw.random(count) < 0.4
     positive[:2] = True, False
-    odds = draw.beta(1 + positive, 2 - positive)
-    return (odds.round(1) if ties else odds), positive
+    probs = draw.beta(1 + positive, 2 - positive)
+    return (probs.round(1) if ties else probs), positive
 
 
 parts = {"seed": SEEDS, "count": st.integers(2, 60), "ties": st.booleans()}
@@ -45,13 +45,13 @@ cases = st.builds(drawn, **parts)
 @given(SEEDS, st.integers(2, 5), st.integers(8, 60), st.floats(0.3, 4))
 def test_the_temperature_is_the_cheapest(seed, classes, count, heat):
     draw = np.random.default_rng(seed)
-    odds = draw.dirichlet(np.ones(classes), count)
-    truth = (odds.cumsum(1) < draw.random((count, 1))).sum(1).clip(0, classes - 1)
-    odds = tempered(odds, heat)
-    found = fit_temperature(odds, truth)
+    probs = draw.dirichlet(np.ones(classes), count)
+    truth = (probs.cumsum(1) < draw.random((count, 1))).sum(1).clip(0, classes - 1)
+    probs = tempered(probs, heat)
+    found = fit_temperature(probs, truth)
 
     def cost(log):
-        return costs(tempered(odds, math.exp(log)), truth).mean()
+        return costs(tempered(probs, math.exp(log)), truth).mean()
 
     ends = math.log(COLDEST), math.log(HOTTEST)
     best = minimize_scalar(cost, bounds=ends, method="bounded")
@@ -60,11 +60,11 @@ def test_the_temperature_is_the_cheapest(seed, classes, count, heat):
 
 def test_the_temperature_undoes_what_heated():
     draw = np.random.default_rng(0)
-    odds = draw.dirichlet((2, 1, 1), 4000)
-    truth = (odds.cumsum(1) < draw.random((4000, 1))).sum(1)
-    true = fit_temperature(odds, truth)
+    probs = draw.dirichlet((2, 1, 1), 4000)
+    truth = (probs.cumsum(1) < draw.random((4000, 1))).sum(1)
+    true = fit_temperature(probs, truth)
     assert true == pytest.approx(1, abs=0.06)
-    assert fit_temperature(tempered(odds, 0.4), truth) == pytest.approx(true / 0.4)
+    assert fit_temperature(tempered(probs, 0.4), truth) == pytest.approx(true / 0.4)
 
 
 def test_the_temperature_at_its_ends():
@@ -79,48 +79,48 @@ def test_the_temperature_at_its_ends():
 @quick
 @given(SEEDS, st.floats(0.2, 5))
 def test_tempering_keeps_sums_and_answers(seed, heat):
-    odds = np.random.default_rng(seed).dirichlet(np.ones(4), 9)
-    found = tempered(odds, heat)
+    probs = np.random.default_rng(seed).dirichlet(np.ones(4), 9)
+    found = tempered(probs, heat)
     assert found.sum(1) == pytest.approx(1)
-    assert found.argmax(1).tolist() == odds.argmax(1).tolist()
-    assert tempered(found, 1 / heat) == pytest.approx(odds, abs=1e-9)
+    assert found.argmax(1).tolist() == probs.argmax(1).tolist()
+    assert tempered(found, 1 / heat) == pytest.approx(probs, abs=1e-9)
 
 
 @quick
 @given(cases, st.integers(1, 12))
 def test_reliability_against_scikit_learn(case, bins):
-    odds, positive = case
-    found = reliability(odds, positive, bins)
-    share, said = calibration_curve(positive, odds, n_bins=bins, strategy="quantile")
+    probs, positive = case
+    found = reliability(probs, positive, bins)
+    share, said = calibration_curve(positive, probs, n_bins=bins, strategy="quantile")
     assert [one.share for one in found] == pytest.approx(share.tolist())
     assert [one.said for one in found] == pytest.approx(said.tolist())
-    assert sum(one.count for one in found) == len(odds)
+    assert sum(one.count for one in found) == len(probs)
     for one in found:
         low, high = one.interval
         assert low - 1e-12 <= one.share <= high + 1e-12
-    expected = oracle.brier_score_loss(positive, odds)
-    assert brier(odds, positive) == pytest.approx(expected)
+    expected = oracle.brier_score_loss(positive, probs)
+    assert brier(probs, positive) == pytest.approx(expected)
 
 
 def test_chance_makes_the_gap_that_is_foretold():
     draw = np.random.default_rng(1)
-    odds = draw.beta(1, 2, 300)
-    found = [gap(reliability(odds, draw.random(300) < odds)) for _ in range(200)]
-    assert np.mean(found) == pytest.approx(gap_by_chance(odds), rel=0.05)
+    probs = draw.beta(1, 2, 300)
+    found = [gap(reliability(probs, draw.random(300) < probs)) for _ in range(200)]
+    assert np.mean(found) == pytest.approx(gap_by_chance(probs), rel=0.05)
 
 
 @quick
 @given(cases)
 def test_ranking_against_scikit_learn(case):
-    odds, positive = case
-    assert roc_auc(odds, positive) == pytest.approx(
-        oracle.roc_auc_score(positive, odds)
+    probs, positive = case
+    assert roc_auc(probs, positive) == pytest.approx(
+        oracle.roc_auc_score(positive, probs)
     )
-    found = trade(odds, positive)
+    found = trade(probs, positive)
     assert found.average_precision == pytest.approx(
-        oracle.average_precision_score(positive, odds)
+        oracle.average_precision_score(positive, probs)
     )
-    precision, recall, thresholds = oracle.precision_recall_curve(positive, odds)
+    precision, recall, thresholds = oracle.precision_recall_curve(positive, probs)
     assert found.precision == pytest.approx(precision[-2::-1])
     assert found.recall == pytest.approx(recall[-2::-1])
     assert found.thresholds == pytest.approx(thresholds[::-1])
@@ -150,22 +150,22 @@ def test_the_interval_of_an_area_keeps_its_promise():
 @quick
 @given(cases, st.floats(0.05, 1))
 def test_the_threshold_is_the_highest_that_finds_enough(case, recall):
-    odds, positive = case
+    probs, positive = case
     rank = rank_for(recall, int(positive.sum()))
-    found = threshold_at(odds, positive, rank)
-    enough = [t for t in odds if (odds >= t)[positive].mean() >= recall - 1e-9]
+    found = threshold_at(probs, positive, rank)
+    enough = [t for t in probs if (probs >= t)[positive].mean() >= recall - 1e-9]
     assert found == max(enough)
 
 
 @quick
 @given(cases, st.floats(0, 1))
 def test_counts_against_scikit_learn(case, threshold):
-    odds, positive = case
-    one, called = counts(odds, positive, threshold), odds >= threshold
+    probs, positive = case
+    one, called = counts(probs, positive, threshold), probs >= threshold
     passed, alarms, missed, found = oracle.confusion_matrix(positive, called).ravel()
     given_ = (one.found, one.missed, one.alarms, one.passed)
     assert given_ == (found, missed, alarms, passed)
-    assert one.count == len(odds)
+    assert one.count == len(probs)
     assert one.recall == oracle.recall_score(positive, called)
     assert one.precision == oracle.precision_score(positive, called, zero_division=0)
     assert one.specificity == oracle.recall_score(~positive, ~called)
@@ -208,22 +208,22 @@ def test_to_be_sure_takes_no_more_than_is_needed(many, recall):
 @quick
 @given(cases, st.floats(0.5, 1))
 def test_the_band_is_the_narrowest(case, right):
-    odds, positive = case
-    found = narrowest(odds, positive, right)
+    probs, positive = case
+    found = narrowest(probs, positive, right)
     good = []
-    for reach in np.abs(odds - 0.5):
-        outside = np.abs(odds - 0.5) >= reach
-        share = ((odds >= 0.5) == positive)[outside].mean()
+    for reach in np.abs(probs - 0.5):
+        outside = np.abs(probs - 0.5) >= reach
+        share = ((probs >= 0.5) == positive)[outside].mean()
         if share >= right - 1e-12:
             good.append(reach)
     assert (found.reach if found else None) == (min(good) if good else None)
     if found:
-        one = found.sort(odds, positive)
-        assert one.count == len(odds)
+        one = found.sort(probs, positive)
+        assert one.count == len(probs)
         assert one.positives == positive.sum()
         assert one.accuracy >= right - 1e-12
-        assert one.unsure == found.inside(odds).sum()
-        assert one.above == ((odds >= found.high - 1e-12) & ~found.inside(odds)).sum()
+        assert one.unsure == found.inside(probs).sum()
+        assert one.above == ((probs >= found.high - 1e-12) & ~found.inside(probs)).sum()
         low, high = one.sent_interval
         assert low - 1e-12 <= one.sent <= high + 1e-12
 
@@ -231,8 +231,8 @@ def test_the_band_is_the_narrowest(case, right):
 @quick
 @given(cases)
 def test_sureness_counts_every_reach(case):
-    odds, positive = case
-    reaches, shares = sureness(odds, positive)
+    probs, positive = case
+    reaches, shares = sureness(probs, positive)
     assume(len(reaches))
-    assert shares[-1] == ((odds >= 0.5) == positive).mean()
-    assert len(reaches) == len(np.unique(np.abs(odds - 0.5)))
+    assert shares[-1] == ((probs >= 0.5) == positive).mean()
+    assert len(reaches) == len(np.unique(np.abs(probs - 0.5)))

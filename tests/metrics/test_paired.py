@@ -1,4 +1,4 @@
-"""Paired figures against enumeration, numeric maximisation, scipy and print."""
+"""Paired figures against enumeration, numeric maximization, scipy and print."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_tango_against_print():
 
 
 def likeliest_lost(gained, lost, count, delta):
-    """Maximise the likelihood numerically, where the difference is `delta`."""
+    """Maximize the likelihood numerically, where the difference is `delta`."""
 
     def unlikelihood(q):
         shares = (q + delta, q, 1 - 2 * q - delta)
@@ -96,7 +96,7 @@ def likeliest_lost(gained, lost, count, delta):
 
 @given(st.integers(0, 25), st.integers(0, 25), st.integers(0, 40))
 def test_tango_inverts_the_score_test(gained, lost, rest):
-    """At both edges the statistic is z, its nuisance share found by maximisation."""
+    """At both edges the statistic is z, its nuisance share found by maximization."""
     count = gained + lost + rest
     if not count:
         return
@@ -110,7 +110,7 @@ def test_tango_inverts_the_score_test(gained, lost, rest):
 
 
 @given(st.integers(0, 400), st.integers(0, 400), st.integers(0, 4000))
-def test_tango_holds_the_difference_and_has_no_favourite(gained, lost, rest):
+def test_tango_holds_the_difference_and_has_no_favorite(gained, lost, rest):
     count = gained + lost + rest
     low, high = tango(gained, lost, count)
     assert -1 <= low <= high <= 1
@@ -137,7 +137,7 @@ def test_tango_of_nothing_and_of_everything():
     ("gain", "loss"), [(0.02, 0.02), (0.1, 0.05), (0.3, 0.1), (0.01, 0.0)]
 )
 def test_tango_covers_what_it_promises(gain, loss):
-    """All tables of 40 pictures, each weighed by its probability."""
+    """All tables of 40 images, each weighed by its probability."""
     count, covered = 40, 0.0
     for gained in range(count + 1):
         for lost in range(count + 1 - gained):
@@ -213,7 +213,7 @@ def test_repetitions_that_do_not_differ_prove_nothing():
     assert tiny.p is None
 
 
-def test_overlapping_training_pictures_widen_the_interval():
+def test_overlapping_training_images_widen_the_interval():
     """Ten splits 90/10: s²·(1/10 + 1/9) in place of s²/10."""
     differences = [0.01 * k for k in range(10)]
     plain, corrected = paired_t(differences), paired_t(differences, 1 / 9)

@@ -47,7 +47,7 @@ def test_a_matrix_is_saved_square(count, tmp_path):
     assert width == height >= 600
 
 
-def test_different_curves_make_different_pictures(tmp_path):
+def test_different_curves_make_different_images(tmp_path):
     save_curve(curve(line(1, 2)), tmp_path / "a.png")
     save_curve(curve(line(2, 1)), tmp_path / "b.png")
     assert (tmp_path / "a.png").read_bytes() != (tmp_path / "b.png").read_bytes()

@@ -19,7 +19,7 @@ from striate.run.charts import (
     stages,
     through_training,
 )
-from striate.run.layer_norms import COLUMNS, PICTURES, norms_kept, read_norms
+from striate.run.layer_norms import COLUMNS, IMAGES, norms_kept, read_norms
 from striate.run.recipe import Recipe
 from striate.run.run import Run
 from striate.workflows.train.ranks import check_together
@@ -49,7 +49,7 @@ def test_it_keeps_what_the_layers_were(shared_folder):
     expected = [step for step in range(last + 1) if due(step) or step == last]
     assert [one.step for one in kept] == expected
     part = run.data.part("train")
-    assert len(part) <= PICTURES
+    assert len(part) <= IMAGES
     made = Batches(
         part=part, preprocess=run.preprocess, batch_size=len(part), shuffle=False
     )
@@ -125,7 +125,7 @@ def snapshot(step, *gradients):
 
 def test_charts_say_when_and_which():
     course = [snapshot(step, 0.5 + step, 2.0) for step in (0, 1, 2, 3, 4, 6, 8)]
-    assert list(stages(course))[:2] == ["at initialisation", "after 2 steps"]
+    assert list(stages(course))[:2] == ["at initialization", "after 2 steps"]
     chart = through_training(course, "gradient")
     assert [series.name for series in chart.series] == ["l1", "l2"]
     assert chart.series[0].x == (1, 2, 3, 4, 5, 7, 9)

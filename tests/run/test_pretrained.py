@@ -35,7 +35,7 @@ def test_frozen_layers_are_bit_identical_and_shown(striate, shared_folder, sourc
     before = load_file(source.path / "weights/best.safetensors")
     after = load_file("run/weights/best.safetensors")
     same = {n for n in before if n in after and torch.equal(before[n], after[n])}
-    # Colour became grey: all that is frozen but the adapted first convolution.
+    # Color became gray: all that is frozen but the adapted first convolution.
     assert {n for n in after if n.startswith("block")} <= same
     assert torch.equal(
         after["whiten.conv.weight"], before["whiten.conv.weight"].sum(1, keepdim=True)

@@ -1,4 +1,4 @@
-"""While pictures are read for long, a terminal says how far it is; a log does not."""
+"""While images are read for long, a terminal says how far it is; a log does not."""
 
 import io
 

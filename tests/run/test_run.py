@@ -23,7 +23,7 @@ from striate.core.errors import (
     WeightsError,
 )
 from striate.core.files import read_csv, read_json
-from striate.data.decode.preprocess import normalise
+from striate.data.decode.preprocess import normalize
 from striate.engine.checkpoint import read_weights
 from striate.run import layout as names
 from striate.run.builders import batches_of
@@ -31,7 +31,7 @@ from striate.run.recipe import Recipe
 from striate.run.run import Run, judged_at_once
 from striate.workflows.predict.predict import predict, read_input
 from striate.workflows.train import train as room
-from support.images import encoded, image, stripes, write_folder
+from support.images import encoded, pil_image, stripes, write_folder
 
 FILES = {
     "args.yaml",
@@ -105,7 +105,7 @@ def test_the_folder_is_complete_and_holds_no_leftovers(shared_run):
     }
 
 
-def test_it_learnt(shared_run):
+def test_it_learned(shared_run):
     assert shared_run.scores["test"]["accuracy"] > 0.9
     low, high = shared_run.scores["test"]["interval"]
     assert 0 < low < high <= 1
@@ -144,19 +144,19 @@ def test_predictions_of_validation_are_those_of_the_weights(shared_run):
     said = shared_run.predictions("val")
     fresh = Run(shared_run.path).judge(shared_run.data.part("val"))
     assert said.paths == fresh.paths
-    assert np.allclose(said.probabilities, fresh.probabilities, atol=1e-7)
+    assert np.allclose(said.probs, fresh.probs, atol=1e-7)
     assert np.allclose(said.losses, fresh.losses, rtol=1e-5, atol=1e-7)
     assert (said.predicted == fresh.predicted).all()
 
 
-def test_large_pictures_are_judged_few_at_a_time(shared_run, monkeypatch):
+def test_large_images_are_judged_few_at_a_time(shared_run, monkeypatch):
     """Fewer of them make no other answer, wherever a run judges."""
     monkeypatch.setattr("striate.interpret.activations_at.PIXELS", 3 * 8 * 8 + 7)
     fresh = write_folder(Path("fresh"), count=3, seed=9)
     run, seen = Run(shared_run.path), []
     run.model.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
     said, written = run.judge(run.data.part("val")), run.predictions("val")
-    np.testing.assert_allclose(said.probabilities, written.probabilities, atol=1e-6)
+    np.testing.assert_allclose(said.probs, written.probs, atol=1e-6)
     assert len(predict(run, [fresh]).predictions) > 3
     assert max(seen) <= 4  # three, and one left over
     cpu = torch.device("cpu")
@@ -165,14 +165,14 @@ def test_large_pictures_are_judged_few_at_a_time(shared_run, monkeypatch):
 
 
 @pytest.mark.parametrize("sides", [(28, 28), (32, 32), (64, 64)])
-def test_small_pictures_are_judged_256_at_a_time(sides):
+def test_small_images_are_judged_256_at_a_time(sides):
     assert judged_at_once(*sides) == 256
 
 
 # --- one answer everywhere
 
 
-@pytest.mark.parametrize("resize", ["squash", "crop", "pad"])
+@pytest.mark.parametrize("resize", ["stretch", "crop", "pad"])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_predict_sees_what_validation_saw_to_the_bit(tmp_path, resize, channels):
     """Same files through training's path and through predict's: the same tensor."""
@@ -184,18 +184,18 @@ def test_predict_sees_what_validation_saw_to_the_bit(tmp_path, resize, channels)
     inputs = torch.stack([read_input(root / path, run) for path in part.paths])
     assert torch.equal(inputs, part.pixels)
     assert torch.equal(
-        normalise(inputs, run.preprocess), normalise(part.pixels, run.preprocess)
+        normalize(inputs, run.preprocess), normalize(part.pixels, run.preprocess)
     )
     answers = predict(run, [root / path for path in part.paths])
     said = run.predictions("val")
     for i, one in enumerate(answers.predictions):
         assert one.label == run.labels[int(said.predicted[i])]
-        mine = [one.probabilities[name] for name in run.labels.names]
-        assert np.allclose(mine, said.probabilities[i], atol=2e-7)
+        mine = [one.probs[name] for name in run.labels.names]
+        assert np.allclose(mine, said.probs[i], atol=2e-7)
         assert one.score == max(mine)
 
 
-def test_colour_through_a_grey_network(tmp_path):
+def test_color_through_a_gray_network(tmp_path):
     root = write_folder(tmp_path / "photos", channels=3)
     run = quick(root, in_chans=1, epochs=1)
     part = run.data.part("val")
@@ -286,7 +286,7 @@ def test_a_module_that_does_not_fit(shared_folder):
     assert "build it with num_classes=2" in str(c.value)
     narrow = nn.Sequential(nn.Flatten(), nn.Linear(3, 2))
     narrow.train()
-    with pytest.raises(GeometryError, match="cannot take pictures of 8×8×1") as caught:
+    with pytest.raises(GeometryError, match="cannot take images of 8×8×1") as caught:
         st.train(narrow, data, quiet=True)
     assert "change --image-size or --in-chans" in str(caught.value)
     assert narrow.training
@@ -301,13 +301,13 @@ def test_a_run_without_a_test_part(tmp_path):
     assert "predictions_test.csv" not in files_of(run.path)
     assert run.judged_part == "val"
     assert set(run.scores) == {"val"}
-    assert "this is optimistic" in (run.path / names.REPORT).read_text()
+    assert "this is optimiztic" in (run.path / names.REPORT).read_text()
 
 
-# --- the pictures have moved
+# --- the images have moved
 
 
-def test_report_without_its_pictures(tmp_path):
+def test_report_without_its_images(tmp_path):
     root = write_folder(tmp_path / "photos")
     run = quick(root)
     root.rename(tmp_path / "moved")
@@ -428,17 +428,17 @@ def test_arrays_and_files_agree(tmp_path):
         quiet=True,
     )
     for i in range(24):
-        (tmp_path / f"{i:02d}.png").write_bytes(encoded(image(pixels[i])))
+        (tmp_path / f"{i:02d}.png").write_bytes(encoded(pil_image(pixels[i])))
     part = data.part("val")
     inputs = [read_input(tmp_path / f"{p[-2:]}.png", run) for p in part.paths]
     assert torch.equal(torch.stack(inputs), part.pixels)
 
 
-def test_a_run_of_pictures_in_memory():
+def test_a_run_of_images_in_memory():
     """They lie nowhere, so a run read back must be handed them again."""
     pixels = np.stack([stripes(i % 2, i) for i in range(24)])
     data = st.load_data(st.from_arrays("toy", pixels, ["ab"[i % 2] for i in range(24)]))
     run = st.train(Mine(), data, epochs=1, out="run", quiet=True)
     again = st.load_run(run.path, model=Mine())
-    with pytest.raises(RunError, match="the run's pictures came from memory"):
+    with pytest.raises(RunError, match="the run's images came from memory"):
         again.evaluate()

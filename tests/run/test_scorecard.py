@@ -7,12 +7,12 @@ from striate.run import scorecard
 
 
 def scored(classes, wrong):
-    """Score one picture a class; those in `wrong` are taken for their successor."""
+    """Score one image a class; those in `wrong` are taken for their successor."""
     truth = np.arange(classes)
     said = truth + np.isin(truth, wrong)
-    probabilities = np.eye(classes)[said]
+    probs = np.eye(classes)[said]
     names = [f"thing {k:03d}" for k in range(classes)]
-    return score(probabilities, truth, np.zeros(classes), names)
+    return score(probs, truth, np.zeros(classes), names)
 
 
 def test_of_many_classes_the_least_found_are_listed():

@@ -20,14 +20,14 @@ def boxes(model: nn.Module, shape: tuple[int, int, int], unit: tuple[int, int]):
 
     None for a unit that no input reaches.
     """
-    picture = torch.ones(1, *shape, dtype=torch.double, requires_grad=True)
-    out = model(picture * 1)
+    image = torch.ones(1, *shape, dtype=torch.double, requires_grad=True)
+    out = model(image * 1)
     assert out.dim() == 4
     total = out[0, :, unit[0], unit[1]].sum()
     if not total.requires_grad:
         return None
     total.backward()
-    reached = (picture.grad[0] != 0).any(0)
+    reached = (image.grad[0] != 0).any(0)
     if not reached.any():
         return None
     return tuple(

@@ -74,10 +74,10 @@ def learn(self, x, y, step):
     return _learn(self, x, y, step)
 
 
-def exchange(self, step, cost, pictures, failed):
+def exchange(self, step, cost, images, failed):
     if KIND == "skip" and _mine(step):
-        return cost, pictures
-    return _exchange(self, step, cost, pictures, failed)
+        return cost, images
+    return _exchange(self, step, cost, images, failed)
 
 
 def commands(words: list[str]) -> list[list[str]]:

@@ -45,7 +45,7 @@ def losses(name: str, side: int, channels: int, batch: int) -> list[str]:
     count = 21 * batch  # three epochs, the last of them in part
     draw = generator("golden", name)
     pixels = draw.integers(0, 256, (count, side, side, channels), dtype="uint8")
-    labels = [int(picture.sum()) % 10 for picture in pixels]
+    labels = [int(image.sum()) % 10 for image in pixels]
     half, whole = (0.5,) * channels, (0.25,) * channels
     preprocess = Preprocess(
         channels=channels, height=side, width=side, mean=half, std=whole

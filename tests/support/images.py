@@ -1,4 +1,4 @@
-"""Generated pictures and folders for the tests: small, and quick to learn."""
+"""Generated images and folders for the tests: small, and quick to learn."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from PIL import Image
 
 
 def stripes(kind: int, seed: int, height: int = 8, width: int = 8, channels: int = 1):
-    """A noisy picture whose stripes run across (0), down (1) or aslant (2 …)."""
+    """A noisy image whose stripes run across (0), down (1) or aslant (2 …)."""
     rows, columns = np.mgrid[:height, :width]
     phase = (rows, columns, rows + columns, rows - columns)[kind % 4]
     clean = np.where(phase // 2 % 2, 200, 55)[..., None]
@@ -20,13 +20,13 @@ def stripes(kind: int, seed: int, height: int = 8, width: int = 8, channels: int
     return (clean + noise).clip(0, 255).astype(np.uint8)
 
 
-def image(pixels: np.ndarray) -> Image.Image:
+def pil_image(pixels: np.ndarray) -> Image.Image:
     return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
 
 
-def encoded(picture: Image.Image, kind: str = "PNG", **options) -> bytes:
+def encoded(image: Image.Image, kind: str = "PNG", **options) -> bytes:
     file = io.BytesIO()
-    picture.save(file, kind, **options)
+    image.save(file, kind, **options)
     return file.getvalue()
 
 
@@ -39,20 +39,20 @@ def write_folder(
     suffix: str = ".png",
     seed: int = 0,
 ) -> Path:
-    """Write `count` pictures for each class and return the folder."""
+    """Write `count` images for each class and return the folder."""
     for kind, name in enumerate(classes):
         (root / name).mkdir(parents=True, exist_ok=True)
         for i in range(count):
             pixels = stripes(kind, 1000 * kind + i + 10_000 * seed, *size, channels)
-            image(pixels).save(root / name / f"{i:02d}{suffix}")
+            pil_image(pixels).save(root / name / f"{i:02d}{suffix}")
     return root
 
 
 def write_table(root: Path, count: int = 12, **options) -> Path:
-    """Write pictures and a CSV that names them, and return the CSV."""
-    write_folder(root / "pictures", count=count, **options)
-    paths = sorted((root / "pictures").rglob("*.png"))
-    lines = [f"pictures/{p.parent.name}/{p.name},{p.parent.name}" for p in paths]
+    """Write images and a CSV that names them, and return the CSV."""
+    write_folder(root / "images", count=count, **options)
+    paths = sorted((root / "images").rglob("*.png"))
+    lines = [f"images/{p.parent.name}/{p.name},{p.parent.name}" for p in paths]
     table = root / "table.csv"
     table.write_text("\n".join(["image_path,label", *lines, ""]))
     return table

@@ -1,4 +1,4 @@
-"""Structured damage to picture files: what disks, networks and tools do, and worse.
+"""Structured damage to image files: what disks, networks and tools do, and worse.
 
 A mutation knows a little of the formats, so that damage gets past the first check: it
 mends PNG checksums, rewrites sizes in headers, duplicates and swaps chunks.
@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from PIL import Image
 
-from support.images import encoded, image, stripes
+from support.images import encoded, pil_image, stripes
 
 KINDS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 Mutation = Callable[[bytearray, np.random.Generator], bytearray]
@@ -22,23 +22,23 @@ Mutation = Callable[[bytearray, np.random.Generator], bytearray]
 
 def seeds() -> list[tuple[str, bytes]]:
     """Small sound files of every kind, mode and option worth breaking."""
-    colour = image(stripes(0, 1, 24, 32, 3))
-    frames = [image(stripes(k, k, 16, 16, 3)) for k in range(3)]
+    color = pil_image(stripes(0, 1, 24, 32, 3))
+    frames = [pil_image(stripes(k, k, 16, 16, 3)) for k in range(3)]
     exif = Image.Exif()
     exif[0x0112] = 6
     animated = {"save_all": True, "append_images": frames[1:]}
-    made = [(kind, encoded(colour, kind)) for kind in KINDS]
-    made += [("JPEG", encoded(colour, "JPEG", progressive=True))]
-    made += [("JPEG", encoded(colour.convert("CMYK"), "JPEG"))]
-    made += [("JPEG", encoded(colour, "JPEG", exif=exif, restart_marker_blocks=1))]
-    made += [("PNG", encoded(colour.convert("P")))]
-    made += [("PNG", encoded(colour.convert("RGBA"), exif=exif))]
+    made = [(kind, encoded(color, kind)) for kind in KINDS]
+    made += [("JPEG", encoded(color, "JPEG", progressive=True))]
+    made += [("JPEG", encoded(color.convert("CMYK"), "JPEG"))]
+    made += [("JPEG", encoded(color, "JPEG", exif=exif, restart_marker_blocks=1))]
+    made += [("PNG", encoded(color.convert("P")))]
+    made += [("PNG", encoded(color.convert("RGBA"), exif=exif))]
     made += [("PNG", encoded(Image.fromarray(_wide())))]
-    made += [("WEBP", encoded(colour, "WEBP", lossless=True))]
+    made += [("WEBP", encoded(color, "WEBP", lossless=True))]
     made += [(kind, encoded(frames[0], kind, **animated)) for kind in ("GIF", "WEBP")]
     made += [("PNG", encoded(frames[0], "PNG", **animated))]
     made += [("TIFF", encoded(frames[0], "TIFF", **animated))]
-    made += [("TIFF", encoded(colour, "TIFF", compression=c)) for c in COMPRESSIONS]
+    made += [("TIFF", encoded(color, "TIFF", compression=c)) for c in COMPRESSIONS]
     return made
 
 
@@ -160,7 +160,7 @@ def mend_png(payload: bytearray) -> bytearray:
 
 
 def png(width: int, height: int, *extra: tuple[bytes, bytes]) -> bytes:
-    """A PNG that promises width × height grey pixels and holds nearly none."""
+    """A PNG that promises width × height gray pixels and holds nearly none."""
     head = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
     chunks = [(b"IHDR", head), *extra, (b"IDAT", zlib.compress(b"\0" * 100))]
     file = io.BytesIO(b"\x89PNG\r\n\x1a\n")

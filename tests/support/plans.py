@@ -11,14 +11,14 @@ def probed(*accuracies, count=100):
             cut=f"l{i}",
             width=1,
             count=count,
-            points=(ProbePoint(pictures=80, accuracy=a, cost=0.5, penalty=0.1),),
+            points=(ProbePoint(images=80, accuracy=a, cost=0.5, penalty=0.1),),
         )
         for i, a in enumerate(accuracies)
     ]
 
 
 def tried(right, head="logistic", cost=0.5):
-    """A trial that got these pictures right, each at that cost."""
+    """A trial that got these images right, each at that cost."""
     return Trial(
         head=head,
         cut="a",
@@ -28,7 +28,7 @@ def tried(right, head="logistic", cost=0.5):
         lr_decay=1.0,
         epochs=1,
         steps=1 if head == "tuned" else 0,
-        learnt=10,
+        learned=10,
         right=tuple(right),
         costs=(cost,) * len(right),
         seconds=1.0,

@@ -1,4 +1,4 @@
-"""Pictures with planted copies: what happens to photographs on their way into a set."""
+"""Images with planted copies: what happens to photographs on their way into a set."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Change = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
 
 def clouds(seed: int, side: int = 120, channels: int = 3) -> np.ndarray:
-    """A picture of its own: noise of every size, like bark, water or cloth."""
+    """An image of its own: noise of every size, like bark, water or cloth."""
     chance = np.random.default_rng([7, seed])
     total = np.zeros((side, side, channels))
     for cells in (3, 6, 12, 24, 48):
@@ -26,8 +26,8 @@ def clouds(seed: int, side: int = 120, channels: int = 3) -> np.ndarray:
 
 
 def _enlarged(plane: np.ndarray, side: int) -> np.ndarray:
-    picture = Image.fromarray(plane.astype(np.float32))
-    return np.asarray(picture.resize((side, side), Image.Resampling.BICUBIC))
+    image = Image.fromarray(plane.astype(np.float32))
+    return np.asarray(image.resize((side, side), Image.Resampling.BICUBIC))
 
 
 def photographs(side: int = 128) -> list[np.ndarray]:
@@ -41,9 +41,9 @@ def photographs(side: int = 128) -> list[np.ndarray]:
     return [piece for piece in pieces if _detailed(piece)]
 
 
-def _detailed(picture: np.ndarray) -> bool:
-    """Sky and blurred ground hold nothing that tells two pictures apart."""
-    steps = np.abs(np.diff(picture.astype(float).mean(-1), axis=1))
+def _detailed(image: np.ndarray) -> bool:
+    """Sky and blurred ground hold nothing that tells two images apart."""
+    steps = np.abs(np.diff(image.astype(float).mean(-1), axis=1))
     return bool((steps > 4).mean() > 0.1)
 
 
@@ -61,9 +61,9 @@ def cells(seed: int, side: int = 150) -> np.ndarray:
 
 
 def squeezed(quality: int) -> Change:
-    def change(picture: np.ndarray, chance: np.random.Generator) -> np.ndarray:
+    def change(image: np.ndarray, chance: np.random.Generator) -> np.ndarray:
         file = io.BytesIO()
-        _image(picture).save(file, "JPEG", quality=quality)
+        _image(image).save(file, "JPEG", quality=quality)
         return _pixels(Image.open(file))
 
     return change
@@ -76,28 +76,28 @@ def resized(ratio: float) -> Change:
         Image.Resampling.LANCZOS,
     )
 
-    def change(picture: np.ndarray, chance: np.random.Generator) -> np.ndarray:
-        size = [max(1, round(n * ratio)) for n in picture.shape[1::-1]]
-        return _pixels(_image(picture).resize(size, ways[chance.integers(3)]))
+    def change(image: np.ndarray, chance: np.random.Generator) -> np.ndarray:
+        size = [max(1, round(n * ratio)) for n in image.shape[1::-1]]
+        return _pixels(_image(image).resize(size, ways[chance.integers(3)]))
 
     return change
 
 
-def cropped(picture: np.ndarray, chance: np.random.Generator) -> np.ndarray:
+def cropped(image: np.ndarray, chance: np.random.Generator) -> np.ndarray:
     """Take 3 % of both sides away, more or less of it at either end."""
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     top, left = (chance.uniform(0, 0.03, 2) * (height, width)).round().astype(int)
     down, right = round(0.03 * height) - top, round(0.03 * width) - left
-    return picture[top : height - max(0, down), left : width - max(0, right)]
+    return image[top : height - max(0, down), left : width - max(0, right)]
 
 
-def flipped(picture: np.ndarray, chance: np.random.Generator) -> np.ndarray:
-    return picture[:, ::-1] if chance.random() < 0.7 else picture[::-1]
+def flipped(image: np.ndarray, chance: np.random.Generator) -> np.ndarray:
+    return image[:, ::-1] if chance.random() < 0.7 else image[::-1]
 
 
 def lit(gain: float) -> Change:
-    def change(picture: np.ndarray, chance: np.random.Generator) -> np.ndarray:
-        return (picture * gain).round().clip(0, 255).astype(np.uint8)
+    def change(image: np.ndarray, chance: np.random.Generator) -> np.ndarray:
+        return (image * gain).round().clip(0, 255).astype(np.uint8)
 
     return change
 
@@ -105,10 +105,10 @@ def lit(gain: float) -> Change:
 def marked(where: str) -> Change:
     """Write on it: a signature in the corner, or a word across the middle."""
 
-    def change(picture: np.ndarray, chance: np.random.Generator) -> np.ndarray:
-        height, width = picture.shape[:2]
+    def change(image: np.ndarray, chance: np.random.Generator) -> np.ndarray:
+        height, width = image.shape[:2]
         level = 255 if chance.random() < 0.5 else 0
-        ground = _image(picture).convert("RGBA")
+        ground = _image(image).convert("RGBA")
         layer = Image.new("RGBA", ground.size, (0, 0, 0, 0))
         size, place, ink, word = {
             "corner": (height // 14, (0.6, 0.9), 200, "(c) photo"),
@@ -118,7 +118,7 @@ def marked(where: str) -> Change:
         at = (place[0] * width, place[1] * height)
         ImageDraw.Draw(layer).text(at, word, fill=(level,) * 3 + (ink,), font=font)
         out = Image.alpha_composite(ground, layer)
-        return _pixels(out.convert("L" if picture.shape[-1] == 1 else "RGB"))
+        return _pixels(out.convert("L" if image.shape[-1] == 1 else "RGB"))
 
     return change
 
@@ -140,8 +140,8 @@ CHANGES: dict[str, Change] = {
 }
 
 
-def _image(picture: np.ndarray) -> Image.Image:
-    return Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture)
+def _image(image: np.ndarray) -> Image.Image:
+    return Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
 
 
 def _pixels(image: Image.Image) -> np.ndarray:

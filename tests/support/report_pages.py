@@ -11,10 +11,10 @@ from striate.core.findings import (
     Curve,
     Figure,
     Figures,
+    Image,
     Images,
     Matrix,
     Page,
-    Picture,
     Prose,
     Section,
     Series,
@@ -24,8 +24,8 @@ from striate.core.findings import (
 VOID = {"meta", "br", "link", "hr", "col"}
 
 
-def picture(content: bytes = b"one", caption: str = "", side: int = 8) -> Picture:
-    return Picture(png=content, width=side, height=side, caption=caption)
+def image(content: bytes = b"one", caption: str = "", side: int = 8) -> Image:
+    return Image(png=content, width=side, height=side, caption=caption)
 
 
 def curve(*series: Series, **fields: object) -> Curve:
@@ -43,7 +43,7 @@ def page(*blocks: Block, title: str = "Run", section: str = "Part") -> Page:
 
 def full_page(name: str) -> Page:
     """Use one name wherever a page takes text from outside."""
-    shot = Picture(png=b"shot", width=8, height=8, caption=name, detail=name)
+    shot = Image(png=b"shot", width=8, height=8, caption=name, detail=name)
     label = (name, f"{name}2")
     blocks: tuple[Block, ...] = (
         Prose(text=name, tone="warning"),
@@ -56,11 +56,11 @@ def full_page(name: str) -> Page:
             totals=(name, None),
         ),
         curve(line(1.0, 2.0, name=name), title=name, mark=(0.5, name), note=name),
-        Images(pictures=(shot,), title=name, note=name, scale=2),
+        Images(images=(shot,), title=name, note=name, scale=2),
         Matrix(
             labels=label,
             counts=((3, 1), (0, 4)),
-            pictures={(0, 1): (shot,)},
+            images={(0, 1): (shot,)},
             title=name,
             note=name,
         ),

@@ -20,7 +20,7 @@ def made_run(
     path: Path,
     right: Sequence[bool],
     *,
-    pictures: Sequence[int] | None = None,
+    images: Sequence[int] | None = None,
     labels: Sequence[str] | None = None,
     classes: Sequence[str] = CLASSES,
     part: str = "test",
@@ -30,22 +30,22 @@ def made_run(
     manifest: dict | None = None,
     **settings,
 ) -> Path:
-    """Write a finished run whose k-th picture is answered rightly where `right[k]`.
+    """Write a finished run whose k-th image is answered rightly where `right[k]`.
 
     Args:
         path: The folder.
-        right: One a picture of the part.
-        pictures: Their numbers, which are their contents; 0, 1, … where not given.
+        right: One an image of the part.
+        images: Their numbers, which are their contents; 0, 1, … where not given.
         labels: Their classes; in turn where not given.
         classes: In the order of the outputs.
         part: The part they are of; `val` leaves the run without a test part.
-        train: Training pictures.
+        train: Training images.
         sure: Probability of each answer.
         accuracies: Of validation, by epoch.
         manifest: Changes to it.
         settings: Of the recipe.
     """
-    numbers = list(range(len(right))) if pictures is None else list(pictures)
+    numbers = list(range(len(right))) if images is None else list(images)
     truth = [classes[n % len(classes)] for n in numbers] if labels is None else labels
     judged = [
         (f"{number:04}.png", label, part, "", f"c{number}")
@@ -97,9 +97,9 @@ def _predictions(path, part, judged, right, classes, sure) -> None:
     for (where, label, *_), good in zip(judged, right, strict=True):
         true = classes.index(label)
         said = true if good else (true + 1) % len(classes)
-        odds = np.full(len(classes), (1 - sure) / (len(classes) - 1))
-        odds[said] = sure
-        rows.append([where, label, classes[said], *odds, -np.log(odds[true])])
+        probs = np.full(len(classes), (1 - sure) / (len(classes) - 1))
+        probs[said] = sure
+        rows.append([where, label, classes[said], *probs, -np.log(probs[true])])
     write_csv(path / f"predictions_{part}.csv", columns, rows)
 
 

@@ -23,7 +23,7 @@ from striate.engine.rng import chance_kept
 from striate.engine.schedule import SCHEDULES
 
 PREPROCESS = Preprocess(channels=1, height=4, width=4, mean=(0.5,), std=(0.3,))
-EPOCHS, STEPS = 3, 5  # of 18 pictures, four a batch
+EPOCHS, STEPS = 3, 5  # of 18 images, four a batch
 
 
 def part(count, seed):

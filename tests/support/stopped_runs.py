@@ -48,7 +48,7 @@ def whole(data, out="whole", **settings) -> Path:
 
 
 def knows_stripes(root, count, size=(8, 8), channels=1) -> Run:
-    """Train a network on so many pictures of each of three classes, without a page."""
+    """Train a network on so many images of each of three classes, without a page."""
     names = "across", "down", "aslant"
     data = write_folder(root / "data", names, count, size, channels)
     recipe = Recipe(data=str(data), model="swift", epochs=4, batch_size=8)

@@ -1,10 +1,10 @@
-"""Pictures in tar shards, as WebDataset writes them."""
+"""Images in tar shards, as WebDataset writes them."""
 
 import io
 import json
 import tarfile
 
-from support.images import encoded, image, stripes
+from support.images import encoded, pil_image, stripes
 
 KINDS = ("across", "down")
 
@@ -21,7 +21,7 @@ def write_shards(folder, count=4, each=30, layout="cls", name="p-{:03d}.tar", fi
         with tarfile.open(folder / name.format(number), "w") as tar:
             for i in range(number * each, (number + 1) * each):
                 kind = i % 2
-                payload = encoded(image(stripes(kind, first + i)))
+                payload = encoded(pil_image(stripes(kind, first + i)))
                 if layout == "folder":
                     add(tar, f"{KINDS[kind]}/{i:06d}.png", payload)
                     continue

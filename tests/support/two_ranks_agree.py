@@ -27,7 +27,7 @@ from striate.engine.benchmark import Choice, Free
 from striate.engine.distributed.gradients import Exchange
 from striate.engine.distributed.group import joined
 from striate.engine.distributed.rank_info import Place
-from striate.engine.distributed.sync_batch_norm import synchronised
+from striate.engine.distributed.sync_batch_norm import synchronized
 from striate.engine.ema import Average
 from striate.engine.evaluate import evaluate
 from striate.engine.execution import Way
@@ -89,10 +89,10 @@ def both(ranks, *, norm, sizes, soft=False, cost=None, pieces=1, sync=False, way
     losses = []
     for step, (x, y) in enumerate(data(sizes, soft)):
         mine = share(len(y), ranks.place.rank, ranks.world)
-        with synchronised(ours, ranks) if sync else torch.enable_grad():
+        with synchronized(ours, ranks) if sync else torch.enable_grad():
             loss = learn(x[mine], y[mine], step)
         losses.append((loss, single(x, y, step)))
-        assert learn.pictures == len(y)
+        assert learn.images == len(y)
     exchange.check_equal()
     return ours, alone, losses
 
@@ -108,7 +108,7 @@ def averages(ranks, sizes, decay):
     kept = Average(ours, decay), Average(alone, decay)
     for step, (x, y) in enumerate(data(sizes, soft=False)):
         mine = share(len(y), ranks.place.rank, ranks.world)
-        with synchronised(ours, ranks):
+        with synchronized(ours, ranks):
             costs = learn(x[mine], y[mine], step), single(x, y, step)
         for average, loss in zip(kept, costs, strict=True):
             average.on_step(StepDone(0, step, step, loss, 0.1, len(y)))
@@ -138,7 +138,7 @@ def check_learning(ranks):
 
 
 def check_norm(ranks):
-    """Batch norm of the whole batch, also where a rank has no picture of it."""
+    """Batch norm of the whole batch, also where a rank has no image of it."""
     assert_same(*both(ranks, norm=True, sizes=(8, 7, 5, 3, 2), sync=True))
     apart = both(ranks, norm=True, sizes=(8, 7))
     assert abs(apart[2][-1][0] - apart[2][-1][1]) > 1e-6  # each its own share's
@@ -147,7 +147,7 @@ def check_norm(ranks):
 
 
 def check_held_norm(ranks):
-    """To the bit, for any number of pictures: a mean of equals would be rounded."""
+    """To the bit, for any number of images: a mean of equals would be rounded."""
     model = network(True).float()
     nn.init.normal_(model.norm.running_mean)
     model.norm.running_var += 0.3
@@ -164,7 +164,7 @@ def check_held_norm(ranks):
 
 
 def check_pieces_of_norm(ranks):
-    """Pieces of a shared norm meet piece by piece, however few pictures there are."""
+    """Pieces of a shared norm meet piece by piece, however few images there are."""
     ours, _, losses = both(ranks, norm=True, sizes=(8, 3, 2), sync=True, pieces=4)
     assert all(torch.isfinite(torch.tensor(losses)).flatten())
     assert all(bool(p.isfinite().all()) for p in ours.parameters())
@@ -191,7 +191,7 @@ def assert_slopes(ranks, norm, sides, layout):
     twin = copy.deepcopy(norm)
     mine = share(5, ranks.place.rank, ranks.world)
     part, whole = x[mine].clone().requires_grad_(), x.clone().requires_grad_()
-    with synchronised(norm, ranks):
+    with synchronized(norm, ranks):
         (norm(part) * wish[mine]).sum().backward()
     (twin(whole) * wish).sum().backward()
     assert torch.allclose(part.grad, whole.grad[mine], atol=1e-12)
@@ -207,7 +207,7 @@ def check_norm_of_one_number_a_rank(ranks):
     """A rank with one number a channel has no variance of its own."""
     norm, twin = nn.BatchNorm1d(3).double(), nn.BatchNorm1d(3).double()
     x = torch.tensor([[1.0, 2.0, 3.0], [5.0, 2.0, -1.0]]).double()
-    with synchronised(norm, ranks):
+    with synchronized(norm, ranks):
         y = norm(x[ranks.place.rank][None])
     assert torch.allclose(y[0], twin(x)[ranks.place.rank])
 
@@ -218,7 +218,7 @@ def check_norm_of_half_precision(ranks):
     x = 7 + torch.randn(13, 2, 7, 9, generator=made)
     norm, twin = nn.BatchNorm2d(2), nn.BatchNorm2d(2)
     mine = share(13, ranks.place.rank, ranks.world)
-    with synchronised(norm, ranks):
+    with synchronized(norm, ranks):
         y = norm(x[mine].bfloat16())
     assert y.dtype == torch.bfloat16
     assert torch.allclose(y.float(), twin(x)[mine], atol=0.05)
@@ -235,7 +235,7 @@ def check_without_shared_memory(ranks):
 
 
 def check_judging(ranks):
-    """Every picture is judged once, and in the order of one process."""
+    """Every image is judged once, and in the order of one process."""
     model = network(True).eval()
     assert_judged_alike(ranks, model, model, "plain")
 
@@ -264,13 +264,13 @@ def check_auto(ranks):
     """Batch size and rate are found out by rank 0 alone, for all."""
     words = {"data": "digits", "batch_size": "auto", "lr": "auto", "cache": "off"}
     recipe = make_recipe(words).resolved()
-    pictures = load_data("digits", cache="off")
+    images = load_data("digits", cache="off")
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
     with pytest.MonkeyPatch.context() as patch:
         if not ranks.first:
             patch.setattr(auto, "_found", lambda *words: pytest.fail("found out twice"))
-        found = auto.decide(recipe, model, pictures, ranks)
-    sizes = ranks.words(found.recipe.pictures_a_step, "the batch size")
+        found = auto.decide(recipe, model, images, ranks)
+    sizes = ranks.words(found.recipe.images_a_step, "the batch size")
     rates = ranks.words(found.recipe.rate, "the rate")
     assert sizes == [32, 32]
     assert rates[0] == rates[1] > 0
@@ -278,7 +278,7 @@ def check_auto(ranks):
 
 
 def check_blown(ranks):
-    """A number that is none on one rank stops all, names the rank and the picture."""
+    """A number that is none on one rank stops all, names the rank and the image."""
     model = network(True)
     before = copy.deepcopy(model.state_dict())
     optimizer = make_optimizer(model, "sgd", 0.1, 0.9, 0.0)
@@ -289,10 +289,10 @@ def check_blown(ranks):
     x[6] = float("nan")
     mine = share(8, ranks.place.rank, ranks.world)
     for sync in (False, True):
-        how = synchronised(model, ranks) if sync else torch.enable_grad()
+        how = synchronized(model, ranks) if sync else torch.enable_grad()
         with how, pytest.raises(NonFiniteError) as caught:
             learn(x[mine], y[mine], 0)
-        assert caught.value.layer == "the pictures on rank 1"
+        assert caught.value.layer == "the images on rank 1"
         assert caught.value.rows == (6,)
     for name, tensor in model.state_dict().items():
         assert tensor.equal(before[name]), name

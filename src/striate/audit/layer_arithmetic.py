@@ -162,7 +162,7 @@ def _field(operation: Operation, windows: Windows) -> Iterator[Line]:
     yield "receptive field", f"{_plain(before.size)} + {step}", _plain(after.size)
     yield "jump", f"{jump}·{s}", _plain(after.jump)
     half = f"({_plain(d * (f - 1))}/2 − {p})·{jump}"
-    yield "first centre", f"{_plain(before.centre)} + {half}", _plain(after.centre)
+    yield "first center", f"{_plain(before.center)} + {half}", _plain(after.center)
 
 
 def _plain(value: int | Fraction) -> str:

@@ -14,10 +14,10 @@ class Ledger:
     Example:
         >>> import torch
         >>> ledger = Ledger()
-        >>> picture = torch.empty(10)
-        >>> ledger.enter(picture), ledger.enter(picture.view(2, 5)), ledger.live
+        >>> image = torch.empty(10)
+        >>> ledger.enter(image), ledger.enter(image.view(2, 5)), ledger.live
         (40, 0, 40)
-        >>> del picture
+        >>> del image
         >>> ledger.live, ledger.peak
         (0, 40)
     """

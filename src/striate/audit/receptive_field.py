@@ -42,7 +42,7 @@ def follow(
     Args:
         func: The operation.
         args: Its arguments.
-        sources: Which tensors among them depend on the picture, and their sights;
+        sources: Which tensors among them depend on the image, and their sights;
             tensors are numbered in order, those in lists too.
         shape: Of the output.
         part: Which of several outputs it is, where the operation splits.

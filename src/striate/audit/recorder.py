@@ -17,7 +17,7 @@ from striate.audit.window_args import read_windows
 
 _SIGHT = "_striate_sight"
 _MAKER = "_striate_maker"
-PICTURE = -1  # the maker of what no operation made
+IMAGE = -1  # the maker of what no operation made
 _SILENT = {"detach", "lift_fresh", "alias"}
 
 
@@ -67,7 +67,7 @@ class Frame:
 
     @property
     def given(self) -> Shape | None:
-        """Return the shape of one picture of its first input."""
+        """Return the shape of one image of its first input."""
         return None if self._shape is None else tuple(self._shape[1:])
 
 
@@ -253,19 +253,19 @@ def _part_of_another(tensor: Tensor, args: tuple[Any, ...]) -> bool:
     return bool(args) and tensor is args[0] and tensor._base is not None
 
 
-def show(tensor: Tensor, sight: Sight, maker: int = PICTURE) -> None:
+def show(tensor: Tensor, sight: Sight, maker: int = IMAGE) -> None:
     """Say what a tensor's units see, as of the input."""
     setattr(tensor, _SIGHT, sight)
     setattr(tensor, _MAKER, maker)
 
 
 def maker_of(tensor: Tensor) -> int:
-    """Return the number of the operation that made a tensor of the picture."""
+    """Return the number of the operation that made a tensor of the image."""
     return int(getattr(tensor, _MAKER))
 
 
 def sight_of(tensor: Tensor, tainted: dict[int, Tensor]) -> Sight | None:
-    """Return what a tensor's units see; None if it does not depend on the picture."""
+    """Return what a tensor's units see; None if it does not depend on the image."""
     sight: Sight | None = getattr(tensor, _SIGHT, None)
     if tainted:
         writer = tainted.get(tensor.untyped_storage()._cdata)
@@ -282,7 +282,7 @@ def layers_of(
 
     Args:
         rows: In the order they ran.
-        saved: Bytes a picture that training keeps, by row.
+        saved: Bytes an image that training keeps, by row.
     """
     layers = []
     seen: dict[str, int] = {}

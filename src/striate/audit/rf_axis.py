@@ -1,9 +1,9 @@
 """One axis of a map: which input positions each of its units sees, exactly.
 
 Two accounts are kept. The *box* is a pair of arrays, the first and last input
-position that reach unit 0, 1, …, with the picture's border and every dilation gap
+position that reach unit 0, 1, …, with the image's border and every dilation gap
 taken at its word: it equals the box of non-zero input gradients. The *line* is the
-textbook's: unit i sees i·jump + low … i·jump + high of a picture without border.
+textbook's: unit i sees i·jump + low … i·jump + high of an image without border.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ FAR = 1 << 40  # low of a unit that sees nothing; its high is -1
 
 @dataclass(frozen=True, eq=False)
 class Line:
-    """Unit i sees i·jump + low … i·jump + high of an endless picture.
+    """Unit i sees i·jump + low … i·jump + high of an endless image.
 
-    After an enlargement neighbours see different extents; the line then runs round
-    them all, jump and centre hold, and `even` is False.
+    After an enlargement neighbors see different extents; the line then runs round
+    them all, jump and center hold, and `even` is False.
     """
 
     jump: Number
@@ -41,7 +41,7 @@ class Line:
         return self.high - self.low + 1
 
     @property
-    def centre(self) -> Number:
+    def center(self) -> Number:
         """The middle of what the first unit sees."""
         return simple(Fraction(self.low + self.high, 2))
 
@@ -92,11 +92,11 @@ class Axis:
         return int(self.low.min()), int(self.high.max())
 
 
-def picture(side: int) -> Axis:
+def image(side: int) -> Axis:
     """Return the axis of the input itself: each position sees itself.
 
     Example:
-        >>> window(picture(5), 3, outputs=3).high.tolist()
+        >>> window(image(5), 3, outputs=3).high.tolist()
         [2, 3, 4]
     """
     positions = np.arange(side)
@@ -128,7 +128,7 @@ def window(
     """Slide a window: jump' = jump·s; low and high move by the padding and kernel.
 
     Example:
-        >>> made = window(picture(224), 7, stride=2, before=3, outputs=112)
+        >>> made = window(image(224), 7, stride=2, before=3, outputs=112)
         >>> made.line.jump, made.line.low, made.line.high, int(made.low[0])
         (2, -3, 3, 0)
     """
@@ -149,7 +149,7 @@ def unfold(
     """Transpose a window: output o hears of input i where o = i·s − p + d·k.
 
     Example:
-        >>> unfold(picture(3), 2, 2, 0, 1, outputs=6).low.tolist()
+        >>> unfold(image(3), 2, 2, 0, 1, outputs=6).low.tolist()
         [0, 0, 1, 1, 2, 2]
     """
     if kernel == stride == 1 and not before and outputs == len(axis):
@@ -169,7 +169,7 @@ def stretch(axis: Axis, before: int, after: int) -> Axis:
     """Repeat every unit: position p shows unit (p // after) mod n.
 
     Example:
-        >>> stretch(picture(2), before=1, after=2).low.tolist()
+        >>> stretch(image(2), before=1, after=2).low.tolist()
         [0, 0, 1, 1]
     """
     if before == 1:
@@ -179,10 +179,10 @@ def stretch(axis: Axis, before: int, after: int) -> Axis:
 
 
 def fold(axis: Axis, parts: int) -> Axis:
-    """Unite each `parts` neighbours into one unit.
+    """Unite each `parts` neighbors into one unit.
 
     Example:
-        >>> fold(picture(4), 2).high.tolist()
+        >>> fold(image(4), 2).high.tolist()
         [1, 3]
     """
     outputs = len(axis) // parts
@@ -193,7 +193,7 @@ def pick(axis: Axis, start: int, step: int, count: int) -> Axis:
     """Keep every `step`-th unit from `start`; a negative start is padding.
 
     Example:
-        >>> pick(picture(6), 1, 2, 2).low.tolist()
+        >>> pick(image(6), 1, 2, 2).low.tolist()
         [1, 3]
     """
     return window(axis, 1, step, -start, outputs=count)
@@ -203,7 +203,7 @@ def whole(axis: Axis) -> Axis:
     """Unite all units into one.
 
     Example:
-        >>> whole(picture(4)).span
+        >>> whole(image(4)).span
         (0, 3)
     """
     low, high = axis.span if len(axis) else (FAR, -1)
@@ -214,7 +214,7 @@ def unite(axes: Sequence[Axis]) -> Axis:
     """Let each unit see what it saw in any branch; one unit alone meets them all.
 
     Example:
-        >>> small, large = window(picture(4), 1, outputs=4), picture(4)
+        >>> small, large = window(image(4), 1, outputs=4), image(4)
         >>> unite([small, large]).line.size
         1
     """
@@ -242,7 +242,7 @@ def spread_out(axis: Axis, count: int) -> Axis:
     """Let `count` units see what one saw.
 
     Example:
-        >>> spread_out(whole(picture(3)), 2).high.tolist()
+        >>> spread_out(whole(image(3)), 2).high.tolist()
         [2, 2]
     """
     if len(axis) == count:
@@ -254,7 +254,7 @@ def chain(axes: Sequence[Axis]) -> Axis:
     """Lay axes end to end.
 
     Example:
-        >>> len(chain([picture(2), picture(3)]))
+        >>> len(chain([image(2), image(3)]))
         5
     """
     low = np.concatenate([axis.low for axis in axes])

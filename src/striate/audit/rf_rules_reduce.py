@@ -91,7 +91,7 @@ RULES: dict[str, Rule] = {
     "native_batch_norm": _batch_norm,
 }
 
-# Of several tensors that depend on the picture.
+# Of several tensors that depend on the image.
 MANY: dict[str, Callable[..., Sight]] = {
     "mm": _product,
     "addmm": _product,

@@ -14,10 +14,10 @@ from striate.audit.rf_tracker import (
     along,
     blur_all,
     concatenate,
+    image_axis,
     marked,
     mix,
     overlay,
-    picture_axis,
     plain,
     regroup,
     set_dim,
@@ -53,7 +53,7 @@ def _slice(sight: Sight, args: tuple[Any, ...], shape: Shape) -> Sight:
 def _cut(sight: Sight, dim: int, start: int, step: int, shape: Shape) -> Sight:
     if prod(size for _, size in sight.dims[dim]) == shape[dim] and start == 0:
         return sight
-    sight, mark = picture_axis(sight, dim)
+    sight, mark = image_axis(sight, dim)
     if mark is None:
         return set_dim(sight, dim, plain(shape[dim]))
     count = shape[dim]
@@ -86,7 +86,7 @@ def _pixel_shuffle(sight: Sight, args: tuple[Any, ...], shape: Shape) -> Sight:
     times = args[1]
     sight = mix(sight, [1])
     for dim in (2, 3):
-        sight, mark = picture_axis(sight, dim)
+        sight, mark = image_axis(sight, dim)
         if mark is not None:
             grow = partial(stretch, before=1, after=times)
             sight = along(sight, dim, mark, grow)
@@ -99,7 +99,7 @@ def _pixel_unshuffle(sight: Sight, args: tuple[Any, ...], shape: Shape) -> Sight
     """Deal r×r cells into channels: each unit unites r rows and columns."""
     times = args[1]
     for dim in (2, 3):
-        sight, mark = picture_axis(sight, dim)
+        sight, mark = image_axis(sight, dim)
         if mark is not None:
             sight = along(sight, dim, mark, partial(fold, parts=times))
         else:
@@ -148,5 +148,5 @@ PARTS: dict[str, Callable[..., Sight]] = {
     "unbind": _unbind,
 }
 
-# Of several tensors that depend on the picture.
+# Of several tensors that depend on the image.
 MANY: dict[str, Callable[..., Sight]] = {"cat": _cat}

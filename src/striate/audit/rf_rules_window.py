@@ -14,9 +14,9 @@ from striate.audit.rf_axis import Axis, gather, unfold, window
 from striate.audit.rf_tracker import (
     Sight,
     along,
+    image_axis,
     marked,
     mix,
-    picture_axis,
     plain,
     set_dim,
 )
@@ -40,7 +40,7 @@ def _convolution(sight: Sight, args: tuple[Any, ...], shape: Shape) -> Sight:
 
 
 def _upright(sight: Sight) -> bool:
-    """Tell a map that stands as pictures do: batch, channels, rows, columns."""
+    """Tell a map that stands as images do: batch, channels, rows, columns."""
     rows, columns = sight.dims[-2:]
     held = len(rows) == len(columns) == 1 and not marked(sight, 1)
     return held and (rows[0][0], columns[0][0]) == (0, 1)
@@ -53,7 +53,7 @@ def _slide(sight: Sight, windows: Any, shape: Shape, step: Any) -> Sight:
         windows.kernel, windows.stride, windows.padding, windows.dilation, strict=True
     )
     for dim, (kernel, stride, padding, dilation) in enumerate(geometry, start=first):
-        sight, mark = picture_axis(sight, dim)
+        sight, mark = image_axis(sight, dim)
         if mark is None:
             sight = set_dim(sight, dim, plain(shape[dim]))
             continue
@@ -89,7 +89,7 @@ def _resample(table: Callable[..., Any]) -> Rule:
 
     def rule(sight: Sight, args: tuple[Any, ...], shape: Shape) -> Sight:
         for dim in (len(shape) - 2, len(shape) - 1):
-            sight, mark = picture_axis(sight, dim)
+            sight, mark = image_axis(sight, dim)
             if mark is None:
                 sight = set_dim(sight, dim, plain(shape[dim]))
                 continue

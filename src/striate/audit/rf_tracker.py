@@ -1,6 +1,6 @@
-"""What the units of a tensor see of the picture, through reshapes and branches.
+"""What the units of a tensor see of the image, through reshapes and branches.
 
-A tensor's dimension is made of *atoms*, slowest first: an axis of the picture (0 rows,
+A tensor's dimension is made of *atoms*, slowest first: an axis of the image (0 rows,
 1 columns) or plain size (-1). A flattened map is ((−1, C), (0, H), (1, W)) in one
 dimension, so a later operation still knows who stands where.
 """
@@ -16,14 +16,14 @@ from striate.audit.rf_axis import (
     Axis,
     chain,
     fold,
-    picture,
+    image,
     spread_out,
     stretch,
     unite,
     whole,
 )
 
-Atom = tuple[int, int]  # (axis of the picture or PLAIN, size)
+Atom = tuple[int, int]  # (axis of the image or PLAIN, size)
 Dim = tuple[Atom, ...]
 Path = tuple[Axis, ...]  # rows, columns
 Box = tuple[tuple[int, int], ...]
@@ -36,7 +36,7 @@ class Sight:
     """What each unit sees.
 
     Args:
-        paths: Rows and columns, once for each way from the picture that must be kept
+        paths: Rows and columns, once for each way from the image that must be kept
             apart: where a branch sees padding alone along one axis, it sees nothing,
             whatever its other axis says. An axis that no dimension holds has one unit.
         dims: What each dimension of the tensor is made of.
@@ -55,13 +55,13 @@ class Sight:
         return tuple(unite(axes) for axes in zip(*self.paths, strict=True))
 
     def axis_of(self, dim: int) -> int | None:
-        """Return the picture's axis that a dimension runs along, if one and alone."""
+        """Return the image's axis that a dimension runs along, if one and alone."""
         atoms = self.dims[dim]
         return atoms[0][0] if len(atoms) == 1 and atoms[0][0] != PLAIN else None
 
     @property
     def sides(self) -> tuple[int, ...]:
-        """Units along each axis of the picture."""
+        """Units along each axis of the image."""
         return tuple(len(axis) for axis in self.paths[0])
 
     def box(self, *unit: int) -> Box | None:
@@ -71,7 +71,7 @@ class Sight:
             unit: Place along the tensor's last dimensions, such as row and column.
 
         Example:
-            >>> of_pictures((1, 3, 8, 6)).box(2, 5)
+            >>> of_images((1, 3, 8, 6)).box(2, 5)
             ((2, 2), (5, 5))
         """
         places = self._places(unit)
@@ -84,7 +84,7 @@ class Sight:
         )
 
     def _places(self, unit: tuple[int, ...]) -> dict[int, int]:
-        """Return where on each axis of the picture a place in the tensor stands."""
+        """Return where on each axis of the image a place in the tensor stands."""
         places = {}
         for dim, at in zip(self.dims[-len(unit) :], unit, strict=True):
             for mark, size in reversed(dim):
@@ -100,21 +100,21 @@ def _box(path: Path, places: dict[int, int]) -> Box | None:
     return None if any(low > high for low, high in found) else tuple(found)
 
 
-def of_pictures(shape: Sequence[int]) -> Sight:
+def of_images(shape: Sequence[int]) -> Sight:
     """Return the sight of the input: (batch, channels, rows, columns).
 
     Example:
-        >>> of_pictures((1, 3, 8, 6)).sides
+        >>> of_images((1, 3, 8, 6)).sides
         (8, 6)
     """
-    rows = picture(shape[2])
-    columns = rows if shape[3] == shape[2] else picture(shape[3])
+    rows = image(shape[2])
+    columns = rows if shape[3] == shape[2] else image(shape[3])
     dims = (plain(shape[0]), plain(shape[1]), ((0, shape[2]),), ((1, shape[3]),))
     return Sight(((rows, columns),), dims)
 
 
 def plain(size: int) -> Dim:
-    """Return a dimension that is not of the picture."""
+    """Return a dimension that is not of the image."""
     return ((PLAIN, size),)
 
 
@@ -172,7 +172,7 @@ def reduce_dims(sight: Sight, dims: Sequence[int], keep: bool) -> Sight:
     """Sum, average or choose along dimensions, which go or shrink to one.
 
     Example:
-        >>> reduce_dims(of_pictures((1, 3, 8, 6)), [2, 3], keep=False).sides
+        >>> reduce_dims(of_images((1, 3, 8, 6)), [2, 3], keep=False).sides
         (1, 1)
     """
     count = len(sight.dims)
@@ -195,7 +195,7 @@ def regroup(sight: Sight, shape: Sequence[int]) -> Sight:
     """Follow a view: the same units, in order, under other dimensions.
 
     Example:
-        >>> flat = regroup(of_pictures((1, 3, 8, 6)), (1, 144))
+        >>> flat = regroup(of_images((1, 3, 8, 6)), (1, 144))
         >>> flat.dims[1], regroup(flat, (1, 3, 48)).dims[2]
         (((-1, 3), (0, 8), (1, 6)), ((0, 8), (1, 6)))
     """
@@ -283,8 +283,8 @@ def concatenate(sights: Sequence[Sight], dim: int, shape: Sequence[int]) -> Sigh
     """Follow a concatenation: branches side by side, or maps end to end.
 
     Example:
-        >>> picture = of_pictures((1, 3, 8, 6))
-        >>> concatenate([picture, picture], 2, (1, 3, 16, 6)).sides
+        >>> image = of_images((1, 3, 8, 6))
+        >>> concatenate([image, image], 2, (1, 3, 16, 6)).sides
         (16, 6)
     """
     ends = {sight.axis_of(dim) for sight in sights}
@@ -307,8 +307,8 @@ class LostError(Exception):
     """The units' places cannot be followed through an operation."""
 
 
-def picture_axis(sight: Sight, dim: int) -> tuple[Sight, int | None]:
-    """Return the picture's axis along a dimension, made straight; None if plain."""
+def image_axis(sight: Sight, dim: int) -> tuple[Sight, int | None]:
+    """Return the image's axis along a dimension, made straight; None if plain."""
     if not marked(sight, dim):
         return _lone_axis(sight, dim)
     sight = straighten(sight, dim)
@@ -337,5 +337,5 @@ def _holds(sight: Sight, dim: int, mark: int) -> bool:
 
 
 def marked(sight: Sight, dim: int) -> bool:
-    """Tell a dimension that holds an axis of the picture."""
+    """Tell a dimension that holds an axis of the image."""
     return any(mark != PLAIN for mark, _ in sight.dims[dim])

@@ -1,6 +1,6 @@
-"""Which positions of a map anything reads, and which of the picture reach the end.
+"""Which positions of a map anything reads, and which of the image reach the end.
 
-Rows and columns are followed apart, from the last operation back to the picture: a
+Rows and columns are followed apart, from the last operation back to the image: a
 window reads `i·s − p + k·d`, an element-wise operation its own position, and whatever
 is not known reads everything. So a position said to be unread is unread for certain.
 """
@@ -22,7 +22,7 @@ Masks = tuple[Mask, Mask]  # rows, columns
 
 @dataclass(frozen=True)
 class Reading:
-    """What is read of each operation's map, by its number; −1 is the picture.
+    """What is read of each operation's map, by its number; −1 is the image.
 
     Args:
         taken: By the operations that use it, whatever becomes of their results.

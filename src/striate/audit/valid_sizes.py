@@ -1,4 +1,4 @@
-"""Which pictures a network can take, found by asking it on shapes."""
+"""Which images a network can take, found by asking it on shapes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PATIENCE = 2.0  # seconds of asking
 
 
 def way_out(model: nn.Module, shape: Shape) -> str:
-    """Return what to do about a picture that a network refuses.
+    """Return what to do about an image that a network refuses.
 
     Example:
         >>> flat = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(144, 2))
@@ -39,7 +39,7 @@ def way_out(model: nn.Module, shape: Shape) -> str:
             if count == channels:
                 return _sides(found, takes)
             return f"give it {counted(count)} (--in-chans {count})"
-    return "no square picture of 1, 3 or 4 channels up to 512 goes through either"
+    return "no square image of 1, 3 or 4 channels up to 512 goes through either"
 
 
 def _takes(model: nn.Module, channels: int, until: float, side: int) -> bool:

@@ -1,4 +1,4 @@
-"""Lay runs side by side and test which is better, on the same pictures."""
+"""Lay runs side by side and test which is better, on the same images."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--html",
         type=Path,
         metavar="FILE",
-        help="keep a report with the flipped pictures",
+        help="keep a report with the flipped images",
     )
 
 
@@ -46,6 +46,6 @@ def run(options: argparse.Namespace) -> int:
     if options.html:
         out.print(f"report  {options.html}", markup=False)
     else:
-        text = "--html FILE keeps a page that shows the flipped pictures."
+        text = "--html FILE keeps a page that shows the flipped images."
         out.print(text, style="dim")
     return 0

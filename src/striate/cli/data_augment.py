@@ -1,4 +1,4 @@
-"""Show augmented pictures; of a trained run, point out labels that do not survive."""
+"""Show augmented images; of a trained run, point out labels that do not survive."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def _data(made: Augmented) -> dict[str, Any]:
         "augment": dataclasses.asdict(made.augment),
     }
     if made.safety is not None:
-        data["pictures"] = made.safety.pictures
+        data["images"] = made.safety.images
         data["changes"] = records(ends(made.safety))
         data["dangers"] = [danger_dict(danger) for danger in made.safety.dangers]
     return data
@@ -110,5 +110,5 @@ def _print(made: Augmented) -> None:
         out.print(text, style="dim", markup=False)
     else:
         show(summary(made.safety), out)
-    out.print(f"picture {made.folder / PREVIEW}", markup=False)
+    out.print(f"image {made.folder / PREVIEW}", markup=False)
     out.print(f"report  {made.folder / REPORT}", markup=False)

@@ -1,4 +1,4 @@
-"""Look at every picture before training: broken, doubled, leaked, odd."""
+"""Look at every image before training: broken, doubled, leaked, odd."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--ranking",
         type=Path,
         metavar="FILE",
-        help="with --labels: keep a CSV of all pictures, the most doubted label first",
+        help="with --labels: keep a CSV of all images, the most doubted label first",
     )
     parser.add_argument(
         "--since", type=Path, metavar="FILE", help="tell what changed since this --json"
     )
     parser.add_argument(
-        "--html", type=Path, metavar="FILE", help="keep a page with the pictures"
+        "--html", type=Path, metavar="FILE", help="keep a page with the images"
     )
     parser.add_argument(
         "--csv",
@@ -119,7 +119,7 @@ def _print(found: Checked, options: argparse.Namespace) -> None:
     if options.html:
         out.print(f"page    {options.html}", markup=False)
     elif not found.good:
-        out.print("--html FILE shows the pictures", style="dim")
+        out.print("--html FILE shows the images", style="dim")
     if options.csv:
         out.print(f"table   {options.csv}", markup=False)
     if options.ranking:

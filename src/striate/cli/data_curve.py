@@ -1,4 +1,4 @@
-"""Train at growing fractions and foretell what more pictures would buy."""
+"""Train at growing fractions and foretell what more images would buy."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--seeds", type=int, metavar="N", default=3, help="runs a fraction (3)"
     )
     parser.add_argument(
-        "--goal", type=float, metavar="F", help="say how many pictures this would take"
+        "--goal", type=float, metavar="F", help="say how many images this would take"
     )
     add_folder(parser, "curve's folder")
 

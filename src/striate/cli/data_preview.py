@@ -10,10 +10,10 @@ from pathlib import Path
 from striate.cli.train import add_setting
 from striate.run.recipe import AUTO, Recipe, coerce, setting_types
 
-# The settings of a run that decide what becomes of a picture.
+# The settings of a run that decide what becomes of an image.
 SETTINGS = (
     *("image_size", "in_chans", "resize", "background", "white", "jpeg"),
-    *("normalise", "mean", "std", "seed", "cache", "cache_gb"),
+    *("normalize", "mean", "std", "seed", "cache", "cache_gb"),
 )
 
 
@@ -25,14 +25,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
         if field.name in SETTINGS:
             add_setting(parser, field, kinds[field.name])
     parser.add_argument(
-        "--count", type=int, default=6, metavar="N", help="pictures to show (6)"
+        "--count", type=int, default=6, metavar="N", help="images to show (6)"
     )
     parser.add_argument(
         "--out",
         type=Path,
         default=Path("preview.html"),
         metavar="FILE",
-        help="the page with the pictures (preview.html)",
+        help="the page with the images (preview.html)",
     )
 
 
@@ -41,8 +41,8 @@ def run(options: argparse.Namespace) -> int:
     given = vars(options)
     settings = {name: coerce(name, given[name]) for name in SETTINGS if name in given}
     Recipe(data=options.data, **settings)  # refuses what is out of range
-    if settings.get("normalise") == AUTO:
-        del settings["normalise"]
+    if settings.get("normalize") == AUTO:
+        del settings["normalize"]
 
     from striate.cli.printing import console, print_set
     from striate.core.files import write_text

@@ -1,4 +1,4 @@
-"""Deal pictures into parts; --out writes a file that training re-uses."""
+"""Deal images into parts; --out writes a file that training re-uses."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--exact",
         action="store_true",
-        help="hold the shares of every class to the picture, small ones covered first",
+        help="hold the shares of every class to the image, small ones covered first",
     )
     parser.add_argument(
         "--val-fraction", type=float, metavar="F", default=shares.val, help="(0.15)"
@@ -36,7 +36,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--split",
         metavar="NAME",
-        help="a run or CSV whose pictures stay where they are",
+        help="a run or CSV whose images stay where they are",
     )
     parser.add_argument("--seed", type=int, metavar="N", default=0, help="(0)")
     parser.add_argument("--out", type=Path, metavar="FILE", help="the CSV to write")

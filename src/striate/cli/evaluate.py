@@ -1,4 +1,4 @@
-"""Judge a trained network on a part of its own data, or on other labelled pictures."""
+"""Judge a trained network on a part of its own data, or on other labeled images."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--part", choices=("train", "val", "test"), help="test where there is one"
     )
-    parser.add_argument("--data", metavar="DATA", help="other pictures, laid out alike")
+    parser.add_argument("--data", metavar="DATA", help="other images, laid out alike")
     parser.add_argument(
         "--detect",
         metavar="CLASS",

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the network, the pictures, and what is asked."""
+    """Add the network, the images, and what is asked."""
     parser.add_argument(
         "network",
         metavar="TARGET",
@@ -23,7 +23,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "FILE.py:CLASS, which runs your file",
     )
     parser.add_argument(
-        "pictures",
+        "images",
         nargs="*",
         metavar="IMAGE",
         help="files, folders or patterns; a run's surest and worst where none",
@@ -55,12 +55,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--also",
         metavar="NAMES",
         help="of a run, with commas: set (evidence over the whole set), invariance "
-        "(pictures moved, pools exchanged), depth (gradients by layer, chains trained "
+        "(images moved, pools exchanged), depth (gradients by layer, chains trained "
         "to compare), bend (why depth needs one)",
     )
     parser.add_argument("--weights", type=Path, metavar="FILE", help="for a name")
     parser.add_argument("--image-size", metavar="SIZE", help="side, or HEIGHTxWIDTH")
-    parser.add_argument("--in-chans", type=int, metavar="N", help="picture channels")
+    parser.add_argument("--in-chans", type=int, metavar="N", help="image channels")
     parser.add_argument("--num-classes", type=int, metavar="N", help="outputs")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the marks")
     parser.add_argument("--out", type=Path, metavar="DIR", help="where to write")
@@ -71,7 +71,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Explain, write, and say where; or open one number in the terminal."""
-    from striate.workflows.explain.explain import explain_pictures
+    from striate.workflows.explain.explain import explain_images
 
     # What a user's file prints must not end up inside JSON.
     with redirect_stdout(sys.stderr):
@@ -79,9 +79,7 @@ def run(options: argparse.Namespace) -> int:
     if options.open:
         return _open(options, subject)
     wish = _wish(options)
-    done = explain_pictures(
-        subject, options.pictures, wish, options.out, options.overwrite
-    )
+    done = explain_images(subject, options.images, wish, options.out, options.overwrite)
     if options.json:
         print(json.dumps({"folder": str(done.folder), **done.data}))
         return 0
@@ -136,12 +134,10 @@ def _open(options: argparse.Namespace, subject: Subject) -> int:
     from striate.interpret.arithmetic.unit_arithmetic import Ledger
     from striate.interpret.arithmetic.worked_example import beneath, worked
     from striate.report.terminal import show
-    from striate.workflows.explain.images import own_pictures, read
+    from striate.workflows.explain.images import own_images, read
 
     name, unit = _unit(options.open, "--open")
-    given = (
-        read(subject, options.pictures) if options.pictures else own_pictures(subject)
-    )
+    given = read(subject, options.images) if options.images else own_images(subject)
     book = Ledger(subject.model, given[0].x)
     names = subject.labels.names if subject.labels else ()
     tree = opened(book, name, unit, names, lines=24)
@@ -151,7 +147,7 @@ def _open(options: argparse.Namespace, subject: Subject) -> int:
         from striate.report.records import as_data, nodes
 
         example = None if table is None else as_data(table)
-        found = {"picture": given[0].name, "opened": nodes(tree), "worked": example}
+        found = {"image": given[0].name, "opened": nodes(tree), "worked": example}
         print(json.dumps(found))
         return 0
     out = console()

@@ -36,7 +36,7 @@ WIDE = 180  # columns of a file or pipe
 
 
 def console() -> Console:
-    """Return the console of results: stdout, colours only in a terminal."""
+    """Return the console of results: stdout, colors only in a terminal."""
     return Console(file=sys.stdout, highlight=False, soft_wrap=True)
 
 
@@ -49,7 +49,7 @@ def wide_console() -> Console:
 
 
 def print_data(data: ImageData, folder: Path) -> None:
-    """Say what the pictures are, and everything a user should be warned of."""
+    """Say what the images are, and everything a user should be warned of."""
     console().print(f"run     {folder}", markup=False)
     print_set(data)
     manifest = read_json(folder / names.MANIFEST)
@@ -60,7 +60,7 @@ def print_data(data: ImageData, folder: Path) -> None:
 
 
 def print_set(data: ImageData) -> None:
-    """Say what the pictures are, their parts and classes, and every warning."""
+    """Say what the images are, their parts and classes, and every warning."""
     out = console()
     parts = " · ".join(f"{name} {len(part):,}" for name, part in data.parts.items())
     parts += f" · spare {data.spare:,}" if data.spare else ""
@@ -126,7 +126,7 @@ def print_end(run: Run) -> None:
     me = _program()
     for command in (
         f"open {run.path / names.REPORT}",
-        f"{me} predict {run.path} PICTURE_OR_FOLDER",
+        f"{me} predict {run.path} IMAGE_OR_FOLDER",
         f"{me} train FOLDER_OF_CLASS_FOLDERS",
     ):
         out.print(f"  {command}", markup=False)
@@ -184,7 +184,7 @@ def print_skipped(skipped: Sequence[Skipped]) -> None:
 
 
 def print_features(found: Features, path: Path) -> None:
-    """Say what a file of inner outputs holds, and which pictures it does not."""
+    """Say what a file of inner outputs holds, and which images it does not."""
     out = console()
     for name, shape in found.shapes.items():
         sides = "×".join(map(str, shape[1:])) or "a number"
@@ -196,14 +196,14 @@ def print_features(found: Features, path: Path) -> None:
 
 
 def print_explanation(done: Explanation, remarks: tuple[str, ...]) -> None:
-    """Say for every picture what was answered, and what its evidence is worth."""
+    """Say for every image what was answered, and what its evidence is worth."""
     from striate.core.findings import Figures, Prose, Table
     from striate.report.terminal import show
 
     out = console()
     for remark in remarks:
         out.print(f"note: {remark}", style="yellow", markup=False)
-    for section in done.page.sections[: len(done.data["pictures"])]:
+    for section in done.page.sections[: len(done.data["images"])]:
         out.print(f"\n{section.title}", style="bold", markup=False)
         out.print(section.lead, style="dim", markup=False)
         show([b for b in section.blocks if isinstance(b, Figures | Table | Prose)], out)

@@ -1,4 +1,4 @@
-"""Train a network on pictures and write a run folder with its report."""
+"""Train a network on images and write a run folder with its report."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the settings that a head has, what is reused, and the run folder's flags."""
     parser.usage = "striate transfer DATA --model NAME --pretrained WEIGHTS [settings]"
-    mixing = "mixup", "cutmix"  # and a feature is of one picture
+    mixing = "mixup", "cutmix"  # and a feature is of one image
     add_settings(parser, without=(*LOOP_ONLY, *mixing))
     parser.add_argument(
         "--cut",
@@ -60,7 +60,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=0,
         metavar="N",
-        help="learn from so many changed views of each picture too, see --augment (0)",
+        help="learn from so many changed views of each image too, see --augment (0)",
     )
     parser.add_argument(
         "--compare",

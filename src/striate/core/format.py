@@ -19,7 +19,7 @@ def size_text(count: int) -> str:
 
 
 def sides_of(text: str) -> int | tuple[int, int]:
-    """Read a picture's side, or its height and width.
+    """Read an image's side, or its height and width.
 
     Raises:
         ValueError: It is neither.

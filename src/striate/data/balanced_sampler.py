@@ -8,10 +8,10 @@ from striate.core.seeds import permutation
 
 
 def balanced_order(labels: np.ndarray, seed: int, epoch: int) -> np.ndarray:
-    """Return the picture numbers of a balanced epoch, as many as there are pictures.
+    """Return the image numbers of a balanced epoch, as many as there are images.
 
-    Each class has an endless row of shuffles of its own pictures, and an epoch takes
-    the next stretch of it, 1/C of the epoch long: over the epochs, all pictures of a
+    Each class has an endless row of shuffles of its own images, and an epoch takes
+    the next stretch of it, 1/C of the epoch long: over the epochs, all images of a
     class are shown equally often, to one. A large class is spread over several
     epochs; a small one repeats within one.
 
@@ -39,9 +39,9 @@ def balanced_order(labels: np.ndarray, seed: int, epoch: int) -> np.ndarray:
     return mixed
 
 
-def _shown(pictures: int, classes: int) -> list[int]:
-    """Return how many of so many pictures each class has shown; they differ by one."""
-    return [(pictures + classes - 1 - c) // classes for c in range(classes)]
+def _shown(images: int, classes: int) -> list[int]:
+    """Return how many of so many images each class has shown; they differ by one."""
+    return [(images + classes - 1 - c) // classes for c in range(classes)]
 
 
 def _row(

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from striate.core.seeds import permutation
 
-# Pictures that are mixed with one another where they lie in blocks: thousands, so that
-# neighbours of a shard meet others, few enough to be nothing in memory.
+# Images that are mixed with one another where they lie in blocks: thousands, so that
+# neighbors of a shard meet others, few enough to be nothing in memory.
 MIXED = 16_384
 
 
@@ -26,7 +26,7 @@ def batches(runs: Iterator[np.ndarray], size: int) -> Iterator[Tensor]:
     rest = np.empty(0, np.int64)
     for run in runs:
         rest = np.concatenate([rest, run])
-        # One batch and one picture stay, in case nothing follows.
+        # One batch and one image stay, in case nothing follows.
         while len(rest) > size + 1:
             yield torch.from_numpy(rest[:size])
             rest = rest[size:]

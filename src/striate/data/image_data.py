@@ -1,4 +1,4 @@
-"""Pictures in parts, with everything needed to treat new ones alike."""
+"""Images in parts, with everything needed to treat new ones alike."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from striate.data.subset import Part
 
 @dataclass(frozen=True, kw_only=True)
 class ImageData:
-    """Pictures in parts, with everything needed to treat new ones alike.
+    """Images in parts, with everything needed to treat new ones alike.
 
-    `seen` files are used, spare (training pictures beyond the fraction), quarantined
-    (should have worked and did not) or ignored (by rule no pictures of the set); the
+    `seen` files are used, spare (training images beyond the fraction), quarantined
+    (should have worked and did not) or ignored (by rule no images of the set); the
     four always add up. `origin` is where they can be read again: a name or an absolute
-    path, empty for pictures from memory. `deal` says how they were split; `measured`,
+    path, empty for images from memory. `deal` says how they were split; `measured`,
     that mean and deviation are those of the training part.
     """
 
@@ -62,7 +62,7 @@ class ImageData:
 
     @property
     def spare(self) -> int:
-        """Return how many training pictures lie beyond the fraction."""
+        """Return how many training images lie beyond the fraction."""
         return sum(row.part == SPARE for row in self.rows)
 
     def cut(self, fraction: float) -> ImageData:

@@ -1,8 +1,8 @@
-"""Pictures that begin small and grow: early epochs cost less (progressive size).
+"""Images that begin small and grow: early epochs cost less (progressive size).
 
 Products fall with the area: a network that averages over any size learns edges and
-colours from small pictures as well, and details at the end. Touvron et al. 2019 found
-that what is learnt at one size answers best near it, hence the last epochs at full
+colors from small images as well, and details at the end. Touvron et al. 2019 found
+that what is learned at one size answers best near it, hence the last epochs at full
 size; Howard's fast.ai entry to DAWNBench (2018) and EfficientNetV2 (Tan, Le 2021,
 section 4) grow in steps as here.
 """
@@ -20,13 +20,13 @@ from striate.data.batches import Batches
 from striate.data.subset import Part
 
 MULTIPLE = 16  # sides a network halves four times without a rest
-GROWN = 0.8  # of the epochs, from which on pictures have their full size
+GROWN = 0.8  # of the epochs, from which on images have their full size
 
 Side = tuple[int, int]
 
 
 def growing_sides(full: Side, share: float, epochs: int) -> tuple[Side, ...]:
-    """Return height and width of the pictures in each epoch.
+    """Return height and width of the images in each epoch.
 
     Sides grow linearly from `share` of the full ones, in multiples of 16, and are full
     from 80 % of the epochs on; in the last epoch at any rate.
@@ -57,9 +57,9 @@ def _side(full: int, share: float) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class Growing:
-    """Batches whose pictures have another size in each epoch; else what they were.
+    """Batches whose images have another size in each epoch; else what they were.
 
-    Which pictures a batch holds and how they were changed does not depend on the size:
+    Which images a batch holds and how they were changed does not depend on the size:
     whole batches are resized at their end.
 
     Args:
@@ -77,7 +77,7 @@ class Growing:
             yield resized(x, size), y
 
     def indices(self, epoch: int = 0, start: int = 0) -> Iterable[Tensor]:
-        """Return the picture numbers of each batch of an epoch."""
+        """Return the image numbers of each batch of an epoch."""
         return self.batches.indices(epoch, start)
 
     def __len__(self) -> int:
@@ -85,13 +85,13 @@ class Growing:
 
     @property
     def part(self) -> Part:
-        """Return the part that the pictures are of."""
+        """Return the part that the images are of."""
         return self.batches.part
 
     @property
-    def pictures(self) -> int:
-        """Return how many pictures an epoch shows."""
-        return self.batches.pictures
+    def images(self) -> int:
+        """Return how many images an epoch shows."""
+        return self.batches.images
 
 
 def resized(x: Tensor, size: Side) -> Tensor:
@@ -107,6 +107,6 @@ def resized(x: Tensor, size: Side) -> Tensor:
     """
     if tuple(x.shape[-2:]) == size:
         return x
-    if not len(x):  # a process that got no picture of this batch
+    if not len(x):  # a process that got no image of this batch
         return x.new_empty(*x.shape[:2], *size)
     return F.interpolate(x, size, mode="bilinear", antialias=True)

@@ -1,10 +1,10 @@
-"""Whose pictures of a batch are whose, where several processes learn as one."""
+"""Whose images of a batch are whose, where several processes learn as one."""
 
 from __future__ import annotations
 
 
 def share(count: int, rank: int, world: int) -> slice:
-    """Return a rank's pictures of a batch: neighbours, as evenly as can be.
+    """Return a rank's images of a batch: neighbors, as evenly as can be.
 
     Nobody gets a single one, over which batch norm has no variance, unless the batch is
     a single one: where the batch is too small for two each, the last ranks get none.

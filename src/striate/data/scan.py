@@ -180,7 +180,7 @@ def stream(
         return [attempt(i) for i in span]
 
     # Decoders release the interpreter lock, so threads are enough. Spans keep the cost
-    # of handing over small; the queue bounds how many decoded pictures wait.
+    # of handing over small; the queue bounds how many decoded images wait.
     workers = processors()
     waiting: deque[Future[list[T | Skipped]]] = deque()
     with unwarned(), ThreadPoolExecutor(workers) as pool:

@@ -1,4 +1,4 @@
-"""One part of a data set: pixels, labels and where each picture came from."""
+"""One part of a data set: pixels, labels and where each image came from."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from striate.data.cache.pixel_rows import Rows, some, taken
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """Pictures of the training, validation or test part.
+    """Images of the training, validation or test part.
 
     Args:
         pixels: (N, H, W, C) uint8 at the input size.
         labels: (N,) int64 class numbers.
-        paths: Where each picture came from, as `split.csv` writes it.
-        larger: The same pictures with room for crops, where they are held so.
-        blocks: Where runs of pictures begin and end that lie together and are shown
+        paths: Where each image came from, as `split.csv` writes it.
+        larger: The same images with room for crops, where they are held so.
+        blocks: Where runs of images begin and end that lie together and are shown
             in mixed runs, not one by one; empty where any order is as good.
     """
 
@@ -43,7 +43,7 @@ class Part:
         return cls(pixels=pixels, labels=numbers, paths=tuple(paths), larger=larger)
 
     def take(self, index: Sequence[int]) -> Part:
-        """Return a part of the pictures at these positions."""
+        """Return a part of the images at these positions."""
         larger = None if self.larger is None else some(self.larger, index, most=0)
         return Part(
             pixels=some(self.pixels, index),
@@ -56,8 +56,8 @@ class Part:
         return len(self.paths)
 
     def gather(self, index: Tensor) -> Tensor:
-        """Return the pixels of some pictures, (n, H, W, C).
+        """Return the pixels of some images, (n, H, W, C).
 
-        Whole pictures are copied at once, where `pixels[index]` goes byte by byte.
+        Whole images are copied at once, where `pixels[index]` goes byte by byte.
         """
         return taken(self.pixels, index)

@@ -73,7 +73,7 @@ def tune(
 
     Args:
         model: Any network.
-        batch: Inputs and class numbers of the size that is learnt from.
+        batch: Inputs and class numbers of the size that is learned from.
         start: The way to begin with.
         free: What may be changed.
         steps: Of the whole run; a short one is not worth a measurement.

@@ -26,7 +26,7 @@ STATE = "state.json"
 
 
 class Part(Protocol):
-    """Something whose tensors belong to the state: the optimiser, a moving average."""
+    """Something whose tensors belong to the state: the optimizer, a moving average."""
 
     def state_dict(self) -> Mapping[str, Tensor]:
         """Return its tensors by name."""
@@ -163,7 +163,7 @@ class Keeper:
         """Put a checkpoint back: tensors, best weights, position.
 
         Raises:
-            WeightsError: It belongs to another network or optimiser.
+            WeightsError: It belongs to another network or optimizer.
         """
         where = sealed.path / MODEL
         put_weights(self._model, unpacked(sealed.files[MODEL], where), where)

@@ -34,12 +34,12 @@ Marks = Mapping[str, Any]
 class Journal:
     """Writes `results.csv` and `events.jsonl` into a run folder.
 
-    Every step's line ends in a hash over the numbers of its pictures and the hash of
-    the step before: equal last lines prove equal pictures in equal order throughout.
+    Every step's line ends in a hash over the numbers of its images and the hash of
+    the step before: equal last lines prove equal images in equal order throughout.
 
     Args:
         folder: The run folder.
-        order: The picture numbers of an epoch's batches, from one of them on.
+        order: The image numbers of an epoch's batches, from one of them on.
         marks: What `marks` once returned: the files are cut back to it, and go on.
 
     Raises:
@@ -64,7 +64,7 @@ class Journal:
             "step": done.step,
             "loss": None if math.isnan(done.loss) else round(done.loss, 7),
             "lr": round(done.lr, 10),
-            "pictures": done.pictures,
+            "images": done.images,
             "samples": self._next_link(done),
         }
         self._events.add(json.dumps(line))

@@ -23,7 +23,7 @@ class Average:
     d = min(decay, (1 + k)/(10 + k)), so that the first weights are soon forgotten
     (Polyak & Juditsky 1992; Tan & Le 2019 for networks with batch norm). The running
     means and variances of batch norms are averaged alike: they belong to the averaged
-    weights, as near as the weights lie together, and no pass over the pictures is
+    weights, as near as the weights lie together, and no pass over the images is
     needed. Counters are copied, and so is what is frozen: to the bit, also numbers too
     small for arithmetic that flushes denormals.
 
@@ -36,7 +36,7 @@ class Average:
         >>> average = Average(learning, decay=0.9)
         >>> before = average.model.weight.item()
         >>> _ = learning.weight.data.add_(1.0)
-        >>> average.on_step(StepDone(0, 0, 0, loss=1.0, lr=0.1, pictures=4))
+        >>> average.on_step(StepDone(0, 0, 0, loss=1.0, lr=0.1, images=4))
         >>> round(average.model.weight.item() - before, 4)  # d is 2/11 at first
         0.8182
     """
@@ -68,7 +68,7 @@ class Average:
         torch._foreach_lerp_(mine, theirs, 1 - kept)
 
     def on_epoch(self, done: EpochDone) -> None:
-        """Nothing was learnt since the last step."""
+        """Nothing was learned since the last step."""
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the averages by name."""
@@ -85,6 +85,6 @@ class Average:
 
 def _moving(model: nn.Module) -> set[int]:
     """Return which tensors of a network that is learning may change."""
-    learnt = {id(p) for p in model.parameters() if p.requires_grad}
+    learned = {id(p) for p in model.parameters() if p.requires_grad}
     busy = (module for module in model.modules() if module.training)
-    return learnt | {id(b) for m in busy for b in m.buffers(recurse=False)}
+    return learned | {id(b) for m in busy for b in m.buffers(recurse=False)}

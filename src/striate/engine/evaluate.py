@@ -1,4 +1,4 @@
-"""Run a network over batches and keep what it said about every picture."""
+"""Run a network over batches and keep what it said about every image."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Outputs:
     losses: Tensor = field(repr=False)
 
     @property
-    def probabilities(self) -> Tensor:
+    def probs(self) -> Tensor:
         """Return softmax of the logits, (N, classes)."""
         return self.logits.softmax(1)
 
@@ -63,13 +63,13 @@ def evaluate(
     view: View = plain,
     ranks: Ranks | None = None,
 ) -> Outputs:
-    """Ask the network about every picture; it is left in the mode it was in.
+    """Ask the network about every image; it is left in the mode it was in.
 
     Args:
         model: Any network.
         batches: Inputs and labels; of each batch this rank's share, where ranks judge
             together. All of them then get all answers.
-        view: How a picture is shown to it.
+        view: How an image is shown to it.
         ranks: The processes that judge together.
     """
     logits, labels = [], []
@@ -95,7 +95,7 @@ def _gathered(
 ) -> tuple[Tensor, Tensor]:
     """Put the ranks' answers together: of each batch rank 0's first, then rank 1's."""
     mine = [len(y) for y in labels], logits[0].shape[1] if logits else 0
-    said = ranks.words(mine, "how many pictures each has judged")
+    said = ranks.words(mine, "how many images each has judged")
     sizes = torch.tensor([each[0] for each in said]).T.reshape(-1)  # batch by batch
     ends = sizes.cumsum(0)
     count, classes = int(ends[-1]), max(each[1] for each in said)

@@ -1,6 +1,6 @@
 """The algorithm of the notes, on one screen.
 
-Choose hyper-parameters, initialise; then: take a mini-batch, run it forward, softmax,
+Choose hyper-parameters, initialize; then: take a mini-batch, run it forward, softmax,
 cost, back-propagate, update; repeat. After each epoch the validation part is judged,
 and nothing but it decides which weights are best and when to stop.
 """
@@ -58,9 +58,9 @@ class Plan:
         classes: Makes up in the cost for uneven classes.
         balanced: Judge epochs by the balanced accuracy, so that weights which forget
             a rare class are not the best.
-        view: How a picture is shown when the network is judged.
+        view: How an image is shown when the network is judged.
         seed: What layers draw, dropout's above all, is a function of it and the step.
-        pieces: Runs through the network a step, of as many fewer pictures each.
+        pieces: Runs through the network a step, of as many fewer images each.
         way: How the network is run.
     """
 
@@ -102,7 +102,7 @@ def fit(
     """Train a network in place and return its history.
 
     Args:
-        model: Any network from pictures to logits.
+        model: Any network from images to logits.
         optimizer: Over its parameters; the plan sets its rate.
         train: Batches to learn from.
         val: Batches to judge by.
@@ -140,8 +140,8 @@ def fit(
                     error.where = f"epoch {at.epoch + 1}, step {at.batch + 1}"
                     blown(error, at)
                     loss = math.nan
-                done = StepDone(at.epoch, at.batch, at.step, loss, rate, learn.pictures)
-                at.step_done(loss, rate, learn.pictures)
+                done = StepDone(at.epoch, at.batch, at.step, loss, rate, learn.images)
+                at.step_done(loss, rate, learn.images)
                 for observer in observers:
                     observer.on_step(done)
             if exchange:

@@ -19,7 +19,7 @@ class ClassCost:
     """How classes of unlike size count; one of the two.
 
     Args:
-        weights: (classes,) What a picture of each class counts.
+        weights: (classes,) What an image of each class counts.
         prior: (classes,) Share of each class in what is trained on.
     """
 
@@ -53,9 +53,9 @@ def _weighted(weights: Tensor, smoothing: float, logits: Tensor, y: Tensor) -> T
     """Return Σ wᵧ·cost / N.
 
     Torch's own `weight` is not that: it divides by the batch's weights, by which a
-    class rarer than one picture a batch gets less than its due, and it weighs the
-    smoothed target by the classes it is spread over, by which every picture pulls
-    towards the rare ones. A mixed picture counts as its parts do, each by its share.
+    class rarer than one image a batch gets less than its due, and it weighs the
+    smoothed target by the classes it is spread over, by which every image pulls
+    towards the rare ones. A mixed image counts as its parts do, each by its share.
     """
     if y.ndim == 1:
         costs = F.cross_entropy(logits, y, label_smoothing=smoothing, reduction="none")
@@ -69,7 +69,7 @@ def _weighted(weights: Tensor, smoothing: float, logits: Tensor, y: Tensor) -> T
 def _adjusted(prior: Tensor, smoothing: float, logits: Tensor, y: Tensor) -> Tensor:
     """Return the cost of logits to which the log of the classes' shares is added.
 
-    What is frequent then need not be learnt as evidence, so the network's own logits
+    What is frequent then need not be learned as evidence, so the network's own logits
     speak as if all classes were equally frequent (Menon et al. 2021, equation 10).
     The smoothed target is spread by the same shares: spread evenly it would contradict
     them, and beyond 20 to 1 the common classes get lost (NOTEBOOK.md, 2026-11-22).
@@ -81,7 +81,7 @@ def _adjusted(prior: Tensor, smoothing: float, logits: Tensor, y: Tensor) -> Ten
 
 
 def shares(counts: Tensor) -> Tensor:
-    """Return the share of each class, at least that of one picture.
+    """Return the share of each class, at least that of one image.
 
     Example:
         >>> shares(torch.tensor([3, 1])).tolist()
@@ -92,13 +92,13 @@ def shares(counts: Tensor) -> Tensor:
 
 
 def even_weights(counts: Tensor) -> Tensor:
-    """Return what a picture of each class counts so that all classes count alike.
+    """Return what an image of each class counts so that all classes count alike.
 
-    N / (C·n) for n of N pictures in one of the C classes that have any: as many
-    pictures' worth in all as there are, so that the learning rate keeps its meaning.
+    N / (C·n) for n of N images in one of the C classes that have any: as many
+    images' worth in all as there are, so that the learning rate keeps its meaning.
 
     Shapes:
-        (classes,) → (classes,) float32; 0 for a class without pictures
+        (classes,) → (classes,) float32; 0 for a class without images
 
     Example:
         >>> even_weights(torch.tensor([30, 10, 0])).tolist()

@@ -56,7 +56,7 @@ def range_test(
 
     Args:
         model: As it is before it learns.
-        make: Makes the optimiser of the run, over the copy.
+        make: Makes the optimizer of the run, over the copy.
         batches: Of an epoch, a function of its number.
         cost_of: What the run pays.
         seed: Of the run.

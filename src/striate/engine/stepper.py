@@ -40,7 +40,7 @@ class Learner:
         cost_of: As for `train_step`.
         seed: Of the run.
         rank: Of this process among several; each draws its own.
-        pieces: As for `train_step`, where a batch has as many pictures.
+        pieces: As for `train_step`, where a batch has as many images.
         exchange: With the other processes, each of which has a share of the batch.
         way: How the network is run.
     """
@@ -59,7 +59,7 @@ class Learner:
         self.model = model
         self.optimizer = optimizer
         self.cost_of = cost_of
-        self.pictures = 0  # of the last batch, over all ranks
+        self.images = 0  # of the last batch, over all ranks
         self._of = (seed, "layers", rank)
         self._pieces = pieces
         self._exchange = exchange
@@ -74,7 +74,7 @@ class Learner:
 
         Raises:
             NonFiniteError: As `train_step`; names the first bad layer and the bad
-                pictures' positions. Weights, buffers and optimiser are as before.
+                images' positions. Weights, buffers and optimizer are as before.
             RankError: Another process has died, hung or failed.
         """
         self._buffers.keep()
@@ -95,14 +95,14 @@ class Learner:
 
     def _step(self, x: Tensor, y: Tensor, step: int) -> float:
         if self._shared is None:
-            self.pictures = len(y)
+            self.images = len(y)
             pieces = possible_pieces(len(y), self._pieces)
             how = self.optimizer, self.cost_of, pieces
             return train_step(self._forward, x, y, *how)
         try:
             return self._shared(x, y, step)
         finally:
-            self.pictures = self._shared.pictures
+            self.images = self._shared.images
 
     def _trace(self, x: Tensor, y: Tensor, step: int) -> tuple[str, tuple[int, ...]]:
         if self._exchange is None:

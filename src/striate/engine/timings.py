@@ -23,7 +23,7 @@ class Timing:
     Args:
         folder: The run folder.
         epochs: Judged before; so many rows stay.
-        before: Seconds learnt before.
+        before: Seconds learned before.
         clock: Seconds that never go backwards; tests bring their own.
 
     Raises:
@@ -47,7 +47,7 @@ class Timing:
 
     @property
     def seconds(self) -> float:
-        """Return the seconds learnt, before and now."""
+        """Return the seconds learned, before and now."""
         return self._clock() - self._began
 
     def on_step(self, done: StepDone) -> None:

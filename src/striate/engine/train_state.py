@@ -10,14 +10,14 @@ from typing import Any, Protocol
 
 @dataclass(frozen=True, slots=True)
 class StepDone:
-    """A mini-batch has been learnt from; its loss is NaN where it was skipped."""
+    """A mini-batch has been learned from; its loss is NaN where it was skipped."""
 
     epoch: int
     batch: int
     step: int
     loss: float
     lr: float
-    pictures: int
+    images: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,14 +45,14 @@ class Observer(Protocol):
 
 @dataclass(kw_only=True)
 class Position:
-    """All that the loop must know to go on, apart from weights and optimiser.
+    """All that the loop must know to go on, apart from weights and optimizer.
 
     Args:
         epoch: The one being gone through, from 0.
         batch: The next in it; the number of batches where validation is due.
         step: The next of the run.
-        losses: Summed over the pictures learnt from in this epoch.
-        pictures: How many those are.
+        losses: Summed over the images learned from in this epoch.
+        images: How many those are.
         lr: Of the last step.
         brake: Factor on every rate; below 1 where a run that blew up goes on slower.
         skipped: Batches skipped in a row.
@@ -60,9 +60,9 @@ class Position:
 
     Example:
         >>> at = Position()
-        >>> at.step_done(loss=2.0, lr=0.1, pictures=3)
-        >>> at.step_done(loss=math.nan, lr=0.1, pictures=3)
-        >>> at.batch, at.losses, at.pictures, at.skipped
+        >>> at.step_done(loss=2.0, lr=0.1, images=3)
+        >>> at.step_done(loss=math.nan, lr=0.1, images=3)
+        >>> at.batch, at.losses, at.images, at.skipped
         (2, 6.0, 3, 1)
     """
 
@@ -70,20 +70,20 @@ class Position:
     batch: int = 0
     step: int = 0
     losses: float = 0.0
-    pictures: int = 0
+    images: int = 0
     lr: float = 0.0
     brake: float = 1.0
     skipped: int = 0
     history: list[EpochDone] = field(default_factory=list)
 
-    def step_done(self, loss: float, lr: float, pictures: int) -> None:
+    def step_done(self, loss: float, lr: float, images: int) -> None:
         """Move on by a batch; a loss of NaN is of one that was skipped."""
         self.batch, self.step, self.lr = self.batch + 1, self.step + 1, lr
         if math.isnan(loss):
             self.skipped += 1
         else:
-            self.losses, self.skipped = self.losses + loss * pictures, 0
-            self.pictures += pictures
+            self.losses, self.skipped = self.losses + loss * images, 0
+            self.images += images
 
     def epoch_done(
         self,
@@ -103,7 +103,7 @@ class Position:
         merit = "val_balanced" if by_balanced else "val_accuracy"
         done = EpochDone(
             epoch=self.epoch,
-            train_loss=self.losses / max(self.pictures, 1),
+            train_loss=self.losses / max(self.images, 1),
             val_loss=val_loss,
             val_accuracy=val_accuracy,
             val_balanced=val_balanced,
@@ -112,7 +112,7 @@ class Position:
         )
         done = replace(done, best=_is_best(done, merit, self.history))
         self.history.append(done)
-        self.epoch, self.batch, self.losses, self.pictures = self.epoch + 1, 0, 0.0, 0
+        self.epoch, self.batch, self.losses, self.images = self.epoch + 1, 0, 0.0, 0
         return done
 
     def finished(self, epochs: int, patience: int) -> bool:

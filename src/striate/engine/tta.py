@@ -1,4 +1,4 @@
-"""Test-time views: what a network says about a picture seen in more than one way."""
+"""Test-time views: what a network says about an image seen in more than one way."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def plain(model: nn.Module, x: Tensor) -> Tensor:
 
 @VIEWS.add("mirror")
 def mirror(model: nn.Module, x: Tensor) -> Tensor:
-    """Ask about a picture and its mirror image, and average the logits.
+    """Ask about an image and its mirror image, and average the logits.
 
     Twice the time of an answer (Krizhevsky, Sutskever & Hinton 2012, section 4.1).
 
@@ -42,10 +42,10 @@ def mirror(model: nn.Module, x: Tensor) -> Tensor:
 
 @VIEWS.add("mirror_shift")
 def mirror_shift(model: nn.Module, x: Tensor) -> Tensor:
-    """Ask about a picture as it is and a pixel up, down, left, right, all mirrored too.
+    """Ask about an image as it is and a pixel up, down, left, right, all mirrored too.
 
     Ten times the time of an answer. What moves out is lost; the edge is repeated where
-    something must move in. For networks that reduce small pictures early, so that a
+    something must move in. For networks that reduce small images early, so that a
     pixel counts: each answer has seen other samples (NOTEBOOK.md, 2026-11-23).
 
     Shapes:
@@ -62,7 +62,7 @@ def mirror_shift(model: nn.Module, x: Tensor) -> Tensor:
 
 
 def _shifted(x: Tensor) -> list[Tensor]:
-    """Return pictures moved by a pixel in each of four directions."""
+    """Return images moved by a pixel in each of four directions."""
     height, width = x.shape[2:]
     wide = pad(x, (1, 1, 1, 1), mode="replicate")
     places = (0, 1), (2, 1), (1, 0), (1, 2)

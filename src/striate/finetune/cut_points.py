@@ -45,7 +45,7 @@ class Ladder:
 
     Args:
         cuts: As `cut_at` makes them.
-        widths: Numbers of a picture at each, maps averaged.
+        widths: Numbers of an image at each, maps averaged.
         whole: What stands at the last cut is a vector, and none of it is averaged.
     """
 

@@ -13,23 +13,23 @@ from torch.nn import functional as F
 from striate.core.seeds import permutation
 from striate.finetune.logistic import FOLDS, PENALTIES, Cost, Tried, cross_validated
 
-FRACTIONS = (0.25, 0.5)  # of the training pictures; a learning curve ends with all
+FRACTIONS = (0.25, 0.5)  # of the training images; a learning curve ends with all
 PROBED = PENALTIES[::2]  # whole decades tell cuts apart
-FEWEST = 2 * FOLDS  # pictures a class, or folds lack classes
+FEWEST = 2 * FOLDS  # images a class, or folds lack classes
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProbePoint:
-    """What a linear head came to that learnt from so many pictures.
+    """What a linear head came to that learned from so many images.
 
     Args:
-        pictures: Learnt from in each fold, on average.
-        accuracy: Over all pictures, each judged by the fold that left it out.
+        images: Learned from in each fold, on average.
+        accuracy: Over all images, each judged by the fold that left it out.
         cost: Cross-entropy likewise, in nats.
-        penalty: That was best for all pictures, over the share that is learnt from.
+        penalty: That was best for all images, over the share that is learned from.
     """
 
-    pictures: int
+    images: int
     accuracy: float
     cost: float
     penalty: float
@@ -41,9 +41,9 @@ class Probe:
 
     Args:
         cut: The layer.
-        width: Numbers of a picture there.
-        count: Pictures judged.
-        points: With growing numbers of pictures to learn from.
+        width: Numbers of an image there.
+        count: Images judged.
+        points: With growing numbers of images to learn from.
     """
 
     cut: str
@@ -53,7 +53,7 @@ class Probe:
 
     @property
     def accuracy(self) -> float:
-        """Return the accuracy with all pictures."""
+        """Return the accuracy with all images."""
         return self.points[-1].accuracy
 
     @property
@@ -71,10 +71,10 @@ def curve(
     cost: Cost = F.cross_entropy,
     seed: int = 0,
 ) -> tuple[ProbePoint, ...]:
-    """Fit a linear head from ever more pictures; all are judged by the same ones.
+    """Fit a linear head from ever more images; all are judged by the same ones.
 
     Args:
-        x: (N, width) features of training pictures.
+        x: (N, width) features of training images.
         y: (N,) class numbers.
         classes: How many there are.
         groups: (N) what must not be parted.
@@ -87,32 +87,32 @@ def curve(
     Example:
         >>> x = torch.arange(80.0)[:, None] % 2 + torch.linspace(0, 0.1, 80)[:, None]
         >>> points = curve(x, torch.arange(80) % 2, 2, range(80))
-        >>> [point.pictures for point in points], points[-1].accuracy
+        >>> [point.images for point in points], points[-1].accuracy
         ([16, 32, 64], 1.0)
     """
     judge = partial(cross_validated, x, y, classes, groups=groups, cost=cost, seed=seed)
     every = torch.ones(len(y), dtype=torch.bool)
-    whole = _point(judge(learnt=every, penalties=PROBED), len(y))
+    whole = _point(judge(learned=every, penalties=PROBED), len(y))
     turn, groups_of_class = turns(y, groups, seed)
     points = []
     for fraction in FRACTIONS:
-        learnt = turn / groups_of_class <= fraction
+        learned = turn / groups_of_class <= fraction
         # Counted, not reckoned: of groups that come whole, a share may be nothing. Nor
         # is a class known of which the fold that is left out has the only group.
-        few = int(y[learnt].bincount(minlength=classes).min()) < FEWEST
+        few = int(y[learned].bincount(minlength=classes).min()) < FEWEST
         if few or int((fraction * groups_of_class).min()) < 2:
             continue
-        count = int(learnt.sum())
+        count = int(learned.sum())
         # The same belief about weights weighs more beside the mean cost of fewer.
         penalty = whole.penalty * len(y) / count
-        points.append(_point(judge(learnt=learnt, penalties=(penalty,)), count))
+        points.append(_point(judge(learned=learned, penalties=(penalty,)), count))
     return (*points, whole)
 
 
 def _point(tried: Sequence[Tried], count: int) -> ProbePoint:
     best = min(tried, key=lambda one: one.cost)
     return ProbePoint(
-        pictures=round(count * (1 - 1 / FOLDS)),
+        images=round(count * (1 - 1 / FOLDS)),
         accuracy=best.accuracy,
         cost=best.cost,
         penalty=best.penalty,
@@ -120,9 +120,9 @@ def _point(tried: Sequence[Tried], count: int) -> ProbePoint:
 
 
 def turns(y: Tensor, groups: Sequence[Hashable], seed: int) -> tuple[Tensor, Tensor]:
-    """Return when the turn of each picture's group comes in its class, and of how many.
+    """Return when the turn of each image's group comes in its class, and of how many.
 
-    Their ratio is the smallest fraction that a picture belongs to: groups come whole,
+    Their ratio is the smallest fraction that an image belongs to: groups come whole,
     classes alike, and small fractions lie within larger ones.
 
     Shapes:

@@ -17,7 +17,7 @@ from striate.core.seeds import permutation
 
 Cost = Callable[[Tensor, Tensor], Tensor]
 # Half the penalty times the squared weights is added to the mean cost, of features with
-# deviation 1: from "hardly anything may be learnt" to "hardly anything is forbidden".
+# deviation 1: from "hardly anything may be learned" to "hardly anything is forbidden".
 PENALTIES = tuple(10.0 ** (half / 2) for half in range(2, -11, -1))
 FOLDS = 5
 STEPS = 300  # of L-BFGS, at most
@@ -29,7 +29,7 @@ VAIN = 0.11  # of the best penalty, a decade below: smaller ones are not tried
 
 @dataclass(frozen=True, kw_only=True)
 class Tried:
-    """What a penalty came to on pictures that were not learnt from.
+    """What a penalty came to on images that were not learned from.
 
     Args:
         penalty: On features with deviation 1.
@@ -73,11 +73,11 @@ def logistic(
     """Fit a dense layer and softmax to features.
 
     Args:
-        x: (N, width) features of training pictures only.
+        x: (N, width) features of training images only.
         y: (N,) class numbers.
         classes: How many there are.
         penalty: As in `PENALTIES`; chosen by cross-validation where not given.
-        groups: (N) rows of one group stay in one fold: views and copies of a picture.
+        groups: (N) rows of one group stay in one fold: views and copies of an image.
         judged: (N,) bool, rows that a fold is judged by: not made-up views.
         cost: Mean cost of logits and class numbers.
         seed: Of the folds.
@@ -108,20 +108,20 @@ def cross_validated(
     classes: int,
     *,
     groups: Sequence[Hashable] | None = None,
-    learnt: Tensor | None = None,
+    learned: Tensor | None = None,
     judged: Tensor | None = None,
     cost: Cost = F.cross_entropy,
     seed: int = 0,
     penalties: Sequence[float] = PENALTIES,
 ) -> tuple[Tried, ...]:
-    """Return what penalties come to on pictures that were not learnt from.
+    """Return what penalties come to on images that were not learned from.
 
     Args:
         x: As for `logistic`, like all that it takes too.
         y: Likewise.
         classes: Likewise.
         groups: Likewise.
-        learnt: (N,) bool, rows that may be learnt from; all are judged.
+        learned: (N,) bool, rows that may be learned from; all are judged.
         judged: (N,) bool, rows that a fold is judged by.
         cost: Mean cost of logits and class numbers, to learn by.
         seed: Of the folds.
@@ -138,7 +138,7 @@ def cross_validated(
     """
     named = list(range(len(y))) if groups is None else groups
     every = torch.ones(len(y), dtype=torch.bool)
-    mine = every if learnt is None else learnt
+    mine = every if learned is None else learned
     shown = every if judged is None else judged
     fold = folds(y, named, seed)
     parts = [((fold != k) & mine, (fold == k) & shown) for k in range(FOLDS)]
@@ -155,7 +155,7 @@ def _one_group() -> DataError:
     # A penalty that nothing has judged would be a guess that looks like a choice.
     what = (
         "cross-validation has nothing to leave out and can choose no penalty: all "
-        "training pictures are of one group, or equal"
+        "training images are of one group, or equal"
     )
     fix = "train on two groups or more, or take --head trained, which has no penalty"
     return DataError(what, where="the training part", fix=fix)
@@ -229,7 +229,7 @@ class _Fit:
     """Fits to the same rows for one penalty after the other.
 
     Features are brought to mean 0 and deviation 1 by these rows. Where they are more
-    than the rows, they are turned into the space that the rows span: what a penalised
+    than the rows, they are turned into the space that the rows span: what a penalized
     layer has outside of it is nothing. The layer that comes out undoes both.
     """
 

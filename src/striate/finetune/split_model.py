@@ -49,7 +49,7 @@ class Cut:
                 model(x)
             except Enough:
                 return found[0]
-        raise SettingError(f"{self.name} did not run on this picture", where="--cut")
+        raise SettingError(f"{self.name} did not run on this image", where="--cut")
 
 
 @contextmanager

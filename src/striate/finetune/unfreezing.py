@@ -1,7 +1,7 @@
 """How what lies behind a cut learns on: rates by depth, stages that thaw, statistics.
 
-The layers next to the head know least of the new pictures and may learn fastest; those
-near the cut are right for almost any picture. So the rate falls by a factor from stage
+The layers next to the head know least of the new images and may learn fastest; those
+near the cut are right for almost any image. So the rate falls by a factor from stage
 to stage (Howard & Ruder 2018, "discriminative fine-tuning"), and stages may begin to
 learn one after the other, from the head down (their "gradual unfreezing").
 """
@@ -36,7 +36,7 @@ class Tuning:
     Args:
         lr_decay: Factor on the rate from a stage to the one below; 1 for none.
         unfreeze: Epochs until the next stage below learns too; 0 for all at once.
-        batch_norm: `adapting` to the new pictures, or `frozen` statistics; gains and
+        batch_norm: `adapting` to the new images, or `frozen` statistics; gains and
             biases learn either way.
 
     Raises:

@@ -13,7 +13,7 @@ from striate.core.hooks import Enough, untouched, visited
 from striate.core.registry import unknown
 
 _SIGNS = frozenset("*?[")
-PIXELS = 32 * 224 * 224  # of pictures that go through a network together
+PIXELS = 32 * 224 * 224  # of images that go through a network together
 
 
 def chosen(model: nn.Module, names: str | Sequence[str]) -> list[str]:
@@ -86,7 +86,7 @@ def run_to(model: nn.Module, x: Tensor, calls: Sequence[str]) -> dict[str, Tenso
         except Enough:
             return {call: found[call] for call in calls}
     missing = next(call for call in calls if call not in found)
-    what = f"{missing} did not run on this picture"
+    what = f"{missing} did not run on this image"
     raise StriateError(what, where=missing, fix=f"these ran: {', '.join(found) or '–'}")
 
 
@@ -94,7 +94,7 @@ def forward(model: nn.Module, x: Tensor) -> object:
     """Run a network on a copy, as its first layer may work in place.
 
     Raises:
-        GeometryError: The picture does not go through.
+        GeometryError: The image does not go through.
 
     Example:
         >>> x = torch.tensor([-1.0, 2.0])
@@ -108,7 +108,7 @@ def run(model: nn.Module, x: Tensor) -> object:
     """Run a network; say what it was given where it refuses.
 
     Raises:
-        GeometryError: The picture does not go through.
+        GeometryError: The image does not go through.
     """
     try:
         return model(x)
@@ -116,7 +116,7 @@ def run(model: nn.Module, x: Tensor) -> object:
         given = "×".join(map(str, x.shape))
         reason = str(error).strip().partition("\n")[0]
         what = f"the network refuses a batch of {given}: {reason}"
-        fix = "give (pictures, channels, height, width) as it was built for"
+        fix = "give (images, channels, height, width) as it was built for"
         raise GeometryError(what, fix=fix) from error
 
 
@@ -130,17 +130,17 @@ def features(
 
     Args:
         model: Any network.
-        x: Pictures as the network takes them.
+        x: Images as the network takes them.
         names: Names (`layer3.2.conv2`), patterns (`layer*.relu`), or a later call of
             a reused module (`relu #2`).
-        batch_size: Pictures at a time; memory holds one batch's way and the results.
+        batch_size: Images at a time; memory holds one batch's way and the results.
 
     Shapes:
         (N, C, H, W) → for each layer (N, …)
 
     Raises:
         UnknownNameError: No layer has this name; lists the right ones.
-        GeometryError: The network refuses the pictures.
+        GeometryError: The network refuses the images.
 
     Example:
         >>> model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten())
@@ -164,10 +164,10 @@ def captured(
 
 
 def together(height: int, width: int, most: int, times: int = 1) -> int:
-    """Return how many pictures of a size to run at once, so that memory has a bound.
+    """Return how many images of a size to run at once, so that memory has a bound.
 
     Args:
-        height: Of the pictures.
+        height: Of the images.
         width: Likewise.
         most: However small they are.
         times: So many times as much is kept of each.
@@ -180,19 +180,15 @@ def together(height: int, width: int, most: int, times: int = 1) -> int:
 
 
 def check_batch(x: Tensor) -> None:
-    """Refuse what is no batch of pictures.
+    """Refuse what is no batch of images.
 
     Raises:
         GeometryError: Not four dimensions, none at all, or whole numbers.
     """
     shape = "×".join(map(str, x.shape)) or "a single number"
-    fix = "give (pictures, channels, height, width), such as x[None] for one picture"
+    fix = "give (images, channels, height, width), such as x[None] for one image"
     if x.ndim != 4 or not x.numel():
-        raise GeometryError(
-            f"a batch of pictures has 4 dimensions, got {shape}", fix=fix
-        )
+        raise GeometryError(f"a batch of images has 4 dimensions, got {shape}", fix=fix)
     if not x.is_floating_point():
-        what = (
-            f"pictures must be floating-point as the network takes them, got {x.dtype}"
-        )
+        what = f"images must be floating-point as the network takes them, got {x.dtype}"
         raise GeometryError(what, fix="scale them first: x.float() / 255")

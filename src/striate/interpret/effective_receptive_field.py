@@ -26,7 +26,7 @@ SEED = 0
 
 @dataclass(frozen=True, kw_only=True)
 class EffectiveField:
-    """Where the input moves a unit, on average over pictures.
+    """Where the input moves a unit, on average over images.
 
     Args:
         unit: Row and column of the unit in its map.
@@ -46,13 +46,13 @@ def effective_fields(
 ) -> dict[str, EffectiveField]:
     """Measure the effective field of the middle unit of some layers.
 
-    For every picture the unit's channels are summed under random signs, so that none
+    For every image the unit's channels are summed under random signs, so that none
     cancels another, and the square of the derivative by each pixel is averaged over
-    pictures and input channels.
+    images and input channels.
 
     Args:
         model: Any network; left as it was, gradients included.
-        x: Pictures as the network takes them.
+        x: Images as the network takes them.
         names: Dotted names; a layer without height and width is left out.
 
     Shapes:
@@ -60,7 +60,7 @@ def effective_fields(
 
     Raises:
         UnknownNameError: No layer has this name; lists the nearest.
-        GeometryError: The network refuses the pictures.
+        GeometryError: The network refuses the images.
 
     Example:
         >>> model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Conv2d(2, 2, 3))
@@ -93,7 +93,7 @@ def unit_field(
 
     Args:
         model: Any network; left as it was.
-        x: Pictures: one for what the unit looks at there, many for its habit.
+        x: Images: one for what the unit looks at there, many for its habit.
         call: The layer, or a later call of a reused one (`relu #2`).
         unit: (channel, row, column) on its map.
 
@@ -102,7 +102,7 @@ def unit_field(
 
     Raises:
         SettingError: The map has no such unit.
-        GeometryError: The network refuses the pictures.
+        GeometryError: The network refuses the images.
 
     Example:
         >>> model = nn.Sequential(nn.Conv2d(1, 1, 3))
@@ -128,12 +128,12 @@ def unit_field(
 
 @contextmanager
 def _differentiable(model: nn.Module, x: Tensor) -> Iterator[Tensor]:
-    """Lend a model; yield pictures to differentiate by, whatever mode the caller is in.
+    """Lend a model; yield images to differentiate by, whatever mode the caller is in.
 
     The network is to be given a copy of them: its first layer may work in place.
 
     Raises:
-        GeometryError: They are no batch of pictures.
+        GeometryError: They are no batch of images.
     """
     check_batch(x)
     with untouched(model), torch.inference_mode(False), torch.enable_grad():
@@ -146,9 +146,9 @@ def _signs(values: Tensor) -> Tensor:
     return signs.to(values)
 
 
-def _derivative(value: Tensor, picture: Tensor) -> Tensor:
+def _derivative(value: Tensor, image: Tensor) -> Tensor:
     (found,) = torch.autograd.grad(
-        value, picture, retain_graph=True, allow_unused=True, materialize_grads=True
+        value, image, retain_graph=True, allow_unused=True, materialize_grads=True
     )
     return found
 

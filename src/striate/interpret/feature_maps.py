@@ -1,4 +1,4 @@
-"""Feature maps: what every layer makes of one picture."""
+"""Feature maps: what every layer makes of one image."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def feature_maps(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
 
     Args:
         model: Any network; left as it was.
-        x: One picture as the network takes it, (1, C, H, W).
+        x: One image as the network takes it, (1, C, H, W).
 
     Returns:
         Dotted name to (channels, height, width); a reused layer keeps its last.

@@ -1,4 +1,4 @@
-"""Filters as pictures: the first layer's in colour, later ones kernel by kernel."""
+"""Filters as images: the first layer's in color, later ones kernel by kernel."""
 
 from __future__ import annotations
 
@@ -142,14 +142,14 @@ def kernel_sheet(weight: Tensor) -> tuple[np.ndarray, str]:
 
 
 def filter_tiles(weight: Tensor, limits: Tensor | None = None) -> list[np.ndarray]:
-    """Draw each filter: three channels as colour, others side by side, signed.
+    """Draw each filter: three channels as color, others side by side, signed.
 
     Args:
         weight: (filters, channels, height, width).
         limits: Largest magnitude of each filter's scale; its own where not given.
 
     Returns:
-        One uint8 picture a filter, at least `DRAWN` pixels high.
+        One uint8 image a filter, at least `DRAWN` pixels high.
     """
     weight = weight.detach().float().cpu()
     limits = filter_limits(weight) if limits is None else limits

@@ -27,14 +27,14 @@ class Activations:
     Args:
         name: The call, such as `layer1.0.relu #2`.
         kind: The module's class.
-        shape: Of one picture's output.
+        shape: Of one image's output.
         mean: Of all numbers.
         deviation: Likewise, the population's.
         low: The least.
         high: The most.
         zero: Share of exact zeros, where nothing is negative, as behind a ReLU; None
             elsewhere: a zero among signed numbers is an accident.
-        silent: Channels that are zero everywhere in every picture, likewise.
+        silent: Channels that are zero everywhere in every image, likewise.
     """
 
     name: str
@@ -58,7 +58,7 @@ def activation_statistics(
 
     Args:
         model: Any network; left as it was.
-        x: Pictures as the network takes them, (N, C, H, W).
+        x: Images as the network takes them, (N, C, H, W).
         names: Modules to watch, by name or pattern; all leaves where None.
 
     Example:
@@ -103,7 +103,7 @@ class _Reading:
 
     Args:
         shape: Of the whole output.
-        sums: Of each picture's channels, piece by piece.
+        sums: Of each image's channels, piece by piece.
         square: Sum of squares.
         low: The least.
         high: The most.
@@ -171,7 +171,7 @@ def _read(output: Tensor) -> _Reading:
 
 
 def _planes(output: Tensor) -> Tensor:
-    """Return one row a picture and channel; a view where memory allows it."""
+    """Return one row an image and channel; a view where memory allows it."""
     rows = output.shape[0] * (output.shape[1] if output.ndim > 1 else 1)
     planes = output.reshape(rows, -1).contiguous()
     return planes if planes.dtype in (torch.float32, torch.float64) else planes.float()

@@ -1,4 +1,4 @@
-"""From numbers to pictures: colour maps, tiles, PNG."""
+"""From numbers to images: color maps, tiles, PNG."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import io
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image
+from PIL import Image as PILImage
 
-from striate.core.findings import Picture
+from striate.core.findings import Image
 
 # Ends and middle of the map for signed values: negative blue, zero pale, positive red.
 _NEGATIVE, _ZERO, _POSITIVE = (33, 86, 165), (238, 238, 234), (190, 45, 40)
@@ -25,7 +25,7 @@ _AMOUNTS = (
 
 
 def signed(values: np.ndarray, limit: float) -> np.ndarray:
-    """Colour signed numbers: −limit blue, 0 pale, +limit red.
+    """Color signed numbers: −limit blue, 0 pale, +limit red.
 
     Shapes:
         (H, W) → (H, W, 3) uint8
@@ -39,7 +39,7 @@ def signed(values: np.ndarray, limit: float) -> np.ndarray:
 
 
 def amounts(values: np.ndarray) -> np.ndarray:
-    """Colour numbers from the map's own least (dark) to its most (light)."""
+    """Color numbers from the map's own least (dark) to its most (light)."""
     low, high = float(values.min()), float(values.max())
     return _ramp((values - low) / ((high - low) or 1.0), _AMOUNTS)
 
@@ -51,7 +51,7 @@ def _ramp(share: np.ndarray, stops: Sequence[tuple[int, int, int]]) -> np.ndarra
 
 
 def overlay(pixels: np.ndarray, heat: np.ndarray, signed_map: bool) -> np.ndarray:
-    """Lay a map over a picture: the picture in grey, the map as colour upon it.
+    """Lay a map over an image: the image in gray, the map as color upon it.
 
     Args:
         pixels: (H, W, C), uint8.
@@ -65,19 +65,19 @@ def overlay(pixels: np.ndarray, heat: np.ndarray, signed_map: bool) -> np.ndarra
         >>> overlay(np.full((1, 1, 1), 80, np.uint8), np.zeros((1, 1)), True).tolist()
         [[[130, 130, 130]]]
     """
-    # Lifted off black: colours upon black are all brown.
-    grey = _BLACK + pixels.astype(float).mean(-1, keepdims=True).repeat(3, -1) * _SPAN
+    # Lifted off black: colors upon black are all brown.
+    gray = _BLACK + pixels.astype(float).mean(-1, keepdims=True).repeat(3, -1) * _SPAN
     share = heat / (float(np.abs(heat).max()) or 1.0)
     against = _NEGATIVE if signed_map else _FOR
-    colour = np.where(share[..., None] < 0, against, _POSITIVE if signed_map else _FOR)
+    color = np.where(share[..., None] < 0, against, _POSITIVE if signed_map else _FOR)
     # The square root lets weak evidence show; opacity stops short of hiding anything.
     strength = 0.75 * np.sqrt(np.abs(share))[..., None]
-    mixed = (1 - strength) * grey + strength * colour
+    mixed = (1 - strength) * gray + strength * color
     return np.asarray(mixed.round().astype(np.uint8))
 
 
 def framed(pixels: np.ndarray, box: tuple[tuple[int, int], ...]) -> np.ndarray:
-    """Draw a box's border into a picture: first and last row, first and last column.
+    """Draw a box's border into an image: first and last row, first and last column.
 
     Example:
         >>> framed(np.zeros((3, 3, 3), np.uint8), ((0, 2), (0, 2)))[1].tolist()
@@ -91,7 +91,7 @@ def framed(pixels: np.ndarray, box: tuple[tuple[int, int], ...]) -> np.ndarray:
 
 
 def enlarge(pixels: np.ndarray, side: int) -> np.ndarray:
-    """Repeat pixels until the picture is at least `side` high, if it is smaller.
+    """Repeat pixels until the image is at least `side` high, if it is smaller.
 
     Example:
         >>> enlarge(np.zeros((3, 2, 3), np.uint8), 6).shape
@@ -101,37 +101,37 @@ def enlarge(pixels: np.ndarray, side: int) -> np.ndarray:
     return pixels.repeat(times, 0).repeat(times, 1)
 
 
-def tile(pictures: Sequence[np.ndarray], columns: int, gap: int = 4) -> np.ndarray:
-    """Lay equal pictures (H, W, 3) out in rows; what lies between is transparent.
+def tile(images: Sequence[np.ndarray], columns: int, gap: int = 4) -> np.ndarray:
+    """Lay equal images (H, W, 3) out in rows; what lies between is transparent.
 
     Example:
         >>> tile([np.zeros((2, 2, 3), np.uint8)] * 3, columns=2).shape
         (8, 8, 4)
     """
-    columns = min(columns, len(pictures))
-    rows = -(-len(pictures) // columns)
-    height, width = pictures[0].shape[:2]
+    columns = min(columns, len(images))
+    rows = -(-len(images) // columns)
+    height, width = images[0].shape[:2]
     size = (rows * (height + gap) - gap, columns * (width + gap) - gap, 4)
     sheet = np.zeros(size, np.uint8)
-    for i, picture in enumerate(pictures):
+    for i, image in enumerate(images):
         top, left = (i // columns) * (height + gap), (i % columns) * (width + gap)
         place = sheet[top : top + height, left : left + width]
         place[..., 3] = 255
-        place[..., : picture.shape[-1]] = picture
+        place[..., : image.shape[-1]] = image
     return sheet
 
 
-def picture(pixels: np.ndarray, caption: str = "", detail: str = "") -> Picture:
+def to_image(pixels: np.ndarray, caption: str = "", detail: str = "") -> Image:
     """Encode 8-bit pixels, (H, W, channels), as a PNG with its words.
 
-    Any channel count can be shown: 1 is grey, 3 RGB, 4 RGB with transparency; of
+    Any channel count can be shown: 1 is gray, 3 RGB, 4 RGB with transparency; of
     others the mean is shown.
     """
     if pixels.shape[-1] not in (1, 3, 4):
         pixels = pixels.mean(-1, keepdims=True).round().astype(np.uint8)
     height, width, channels = pixels.shape
-    image = Image.fromarray(pixels[..., 0] if channels == 1 else pixels)
+    image = PILImage.fromarray(pixels[..., 0] if channels == 1 else pixels)
     file = io.BytesIO()
     image.save(file, "PNG")
     png = file.getvalue()
-    return Picture(png=png, width=width, height=height, caption=caption, detail=detail)
+    return Image(png=png, width=width, height=height, caption=caption, detail=detail)

@@ -20,13 +20,13 @@ class Spot:
     """A place that excites a channel.
 
     Args:
-        picture: Its number in the order the data came.
+        image: Its number in the order the data came.
         row: Of the unit, on the layer's map.
         column: Likewise.
         value: The unit's number.
     """
 
-    picture: int
+    image: int
     row: int
     column: int
     value: float
@@ -34,12 +34,12 @@ class Spot:
 
 @dataclass(frozen=True, kw_only=True)
 class Habits:
-    """What the channels of one layer answer to, over a set of pictures.
+    """What the channels of one layer answer to, over a set of images.
 
     Args:
         call: The layer.
-        spots: For each channel its most exciting places, one a picture, best first.
-        by_class: (classes, channels): mean over a class's pictures and places of what
+        spots: For each channel its most exciting places, one an image, best first.
+        by_class: (classes, channels): mean over a class's images and places of what
             is above zero.
         selectivity: (channels,): 0 answers to all classes alike, 1 to one alone;
             nan where a channel is silent (Morcos et al. 2018).
@@ -51,7 +51,7 @@ class Habits:
     selectivity: Tensor
 
     @property
-    def favourites(self) -> list[int]:
+    def favorites(self) -> list[int]:
         """Return the class that excites each channel most."""
         best: list[int] = self.by_class.argmax(0).tolist()
         return best
@@ -77,7 +77,7 @@ def habits(
         count: Places kept a channel.
 
     Raises:
-        DataError: There are no pictures.
+        DataError: There are no images.
 
     Example:
         >>> model = nn.Sequential(nn.Identity())
@@ -85,7 +85,7 @@ def habits(
         >>> x[1, 0, 2, 1] = 5
         >>> found = habits(model, [(x, torch.tensor([0, 1]))], ["0"], 2)[0]
         >>> found.spots[0][0], found.selectivity.tolist()
-        (Spot(picture=1, row=2, column=1, value=5.0), [1.0])
+        (Spot(image=1, row=2, column=1, value=5.0), [1.0])
     """
     tables = {call: _Table(classes, count) for call in calls}
     seen = torch.zeros(classes, dtype=torch.float64)
@@ -104,7 +104,7 @@ def habits(
         seen += torch.bincount(labels.cpu(), minlength=classes)
         first += len(x)
     if not first:
-        raise DataError("there are no pictures to look at", where="batches")
+        raise DataError("there are no images to look at", where="batches")
     return [table.habits(call, seen) for call, table in tables.items()]
 
 
@@ -126,9 +126,9 @@ class _Table:
         means = maps.clamp(min=0).mean((2, 3)).double().cpu()
         self._sums.index_add_(0, labels.cpu(), means)
         best, at = maps.flatten(2).float().cpu().max(2)
-        picture = torch.arange(first, first + len(maps))[:, None].expand_as(at)
+        image = torch.arange(first, first + len(maps))[:, None].expand_as(at)
         width = maps.shape[3]
-        places = torch.stack([picture, at // width, at % width], 2)
+        places = torch.stack([image, at // width, at % width], 2)
         values = torch.cat([self._values, best])
         places = torch.cat([self._places, places])
         order = values.argsort(stable=True, dim=0, descending=True)[: self._count]
@@ -141,7 +141,7 @@ class _Table:
         rows = zip(self._values.T, self._places.transpose(0, 1), strict=True)
         spots = tuple(
             tuple(
-                Spot(picture=p, row=r, column=c, value=v)
+                Spot(image=p, row=r, column=c, value=v)
                 for v, (p, r, c) in zip(values.tolist(), places.tolist(), strict=True)
             )
             for values, places in rows

@@ -1,6 +1,6 @@
 """A forward pass as a list of steps: what was computed from what, with its numbers.
 
-Only what depends on the picture is a step. Where a network writes into parts of
+Only what depends on the image is a step. Where a network writes into parts of
 tensors, so that the numbers before are lost, the module that does so becomes one step.
 """
 
@@ -33,17 +33,17 @@ class Ref:
 
 @dataclass(eq=False)
 class Step:
-    """One operation on numbers that depend on the picture.
+    """One operation on numbers that depend on the image.
 
     Args:
         place: The module's call it ran in; empty for the network's own forward.
         name: torch's name for it, a module's class where it could not be followed,
-            `picture` for the first.
+            `image` for the first.
         call: Computes it again.
-        args: What it was given, a `Ref` for everything that depends on the picture.
+        args: What it was given, a `Ref` for everything that depends on the image.
         kwargs: Likewise.
         results: Its tensors.
-        func: torch's operation; None for a module's class and the picture.
+        func: torch's operation; None for a module's class and the image.
     """
 
     place: str
@@ -83,10 +83,10 @@ class _Frame:
 
 @dataclass(eq=False)
 class Tape:
-    """The steps of one picture's forward pass.
+    """The steps of one image's forward pass.
 
     Args:
-        steps: In the order they ran; the first is the picture.
+        steps: In the order they ran; the first is the image.
         ends: What each module's call gave, by name.
         output: What the network gave.
     """
@@ -101,11 +101,11 @@ class Tape:
 
 
 def record(model: nn.Module, x: Tensor) -> Tape:
-    """Run pictures and write everything down; memory holds every step's numbers.
+    """Run images and write everything down; memory holds every step's numbers.
 
     Args:
         model: Any network; left as it was.
-        x: Pictures as the network takes them, (N, C, H, W).
+        x: Images as the network takes them, (N, C, H, W).
 
     Raises:
         GeometryError: The network refuses them, cannot be followed at all, or makes
@@ -115,7 +115,7 @@ def record(model: nn.Module, x: Tensor) -> Tape:
         >>> model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(inplace=True))
         >>> tape = record(model, torch.rand(1, 1, 5, 5))
         >>> [step.name for step in tape.steps], tape.ends["0"]
-        (['picture', 'convolution', 'relu_'], Ref(step=1, part=0))
+        (['image', 'convolution', 'relu_'], Ref(step=1, part=0))
     """
     check_batch(x)
     with (
@@ -131,7 +131,7 @@ def record(model: nn.Module, x: Tensor) -> Tape:
         except _Full:
             size = "×".join(map(str, x.shape))
             what = f"the numbers of a {size} batch take more than {size_text(MOST)}"
-            raise GeometryError(what, fix="give a smaller picture") from None
+            raise GeometryError(what, fix="give a smaller image") from None
     return recorder.finished(output)
 
 
@@ -142,10 +142,10 @@ class _Full(BaseException):
 class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self, x: Tensor) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        picture = Step(
-            place="", name="picture", call=_nothing, args=(), kwargs={}, results=[x]
+        image = Step(
+            place="", name="image", call=_nothing, args=(), kwargs={}, results=[x]
         )
-        self.tape = Tape(steps=[picture])
+        self.tape = Tape(steps=[image])
         self._refs: dict[int, Ref] = {id(x): Ref(0)}
         self._alive: list[Any] = [x]  # so that no id is given twice
         self._shared: dict[int, list[Tensor]] = {_storage(x): [x]}
@@ -306,7 +306,7 @@ def _left_alone(module: nn.Module) -> Callable[..., Any]:
 
 
 def _nothing() -> None:
-    raise AssertionError("the picture is not computed")
+    raise AssertionError("the image is not computed")
 
 
 def tensors_of(values: Any) -> list[Tensor]:

@@ -14,11 +14,11 @@ BINS = 10
 
 @dataclass(frozen=True, kw_only=True)
 class Bin:
-    """Pictures of like probability: what was said on average, and how often it held.
+    """Images of like probability: what was said on average, and how often it held.
 
     Args:
         said: Mean probability.
-        count: Pictures.
+        count: Images.
         held: Of these, such that are of the class.
     """
 
@@ -38,16 +38,16 @@ class Bin:
 
 
 def reliability(
-    odds: np.ndarray, positive: np.ndarray, bins: int = BINS
+    probs: np.ndarray, positive: np.ndarray, bins: int = BINS
 ) -> tuple[Bin, ...]:
-    """Put pictures in bins of about equal number, by the probability of one class.
+    """Put images in bins of about equal number, by the probability of one class.
 
     Equal numbers rather than equal widths: every bin has an interval of use. Equal
     probabilities share a bin, so there may be fewer of them.
 
     Args:
-        odds: (N,) probabilities of the class.
-        positive: (N,) whether the picture is of it.
+        probs: (N,) probabilities of the class.
+        positive: (N,) whether the image is of it.
         bins: How many.
 
     Example:
@@ -55,9 +55,9 @@ def reliability(
         >>> [(round(one.said, 2), one.share) for one in found]
         [(0.1, 0.0), (0.9, 0.5)]
     """
-    place = _places(odds, bins)
+    place = _places(probs, bins)
     count = np.bincount(place, minlength=bins)
-    said = np.bincount(place, odds, minlength=bins)
+    said = np.bincount(place, probs, minlength=bins)
     held = np.bincount(place, positive, minlength=bins)
     return tuple(
         Bin(said=float(said[i] / count[i]), count=int(count[i]), held=int(held[i]))
@@ -65,9 +65,9 @@ def reliability(
     )
 
 
-def _places(odds: np.ndarray, bins: int) -> np.ndarray:
-    edges = np.percentile(odds, np.linspace(0, 1, bins + 1) * 100)
-    place: np.ndarray = np.searchsorted(edges[1:-1], odds)
+def _places(probs: np.ndarray, bins: int) -> np.ndarray:
+    edges = np.percentile(probs, np.linspace(0, 1, bins + 1) * 100)
+    place: np.ndarray = np.searchsorted(edges[1:-1], probs)
     return place
 
 
@@ -82,8 +82,8 @@ def gap(found: tuple[Bin, ...]) -> float:
     return sum(one.count * abs(one.share - one.said) for one in found) / total
 
 
-def gap_by_chance(odds: np.ndarray, bins: int = BINS) -> float:
-    """Return the error that perfect probabilities would show on so few pictures.
+def gap_by_chance(probs: np.ndarray, bins: int = BINS) -> float:
+    """Return the error that perfect probabilities would show on so few images.
 
     An absolute value never averages to zero. In a bin of probabilities p the number
     that holds deviates by √(2/π · Σ p(1 − p)) on average.
@@ -92,16 +92,16 @@ def gap_by_chance(odds: np.ndarray, bins: int = BINS) -> float:
         >>> round(gap_by_chance(np.full(400, 0.5), bins=1), 3)
         0.02
     """
-    place = _places(odds, bins)
-    variances = np.bincount(place, odds * (1 - odds), minlength=bins)
-    return float(np.sqrt(2 / math.pi * variances).sum() / len(odds))
+    place = _places(probs, bins)
+    variances = np.bincount(place, probs * (1 - probs), minlength=bins)
+    return float(np.sqrt(2 / math.pi * variances).sum() / len(probs))
 
 
-def brier(odds: np.ndarray, positive: np.ndarray) -> float:
+def brier(probs: np.ndarray, positive: np.ndarray) -> float:
     """Return the mean square of probability minus truth (Brier 1950).
 
     Example:
         >>> brier(np.array([0.5, 1.0]), np.array([True, True]))
         0.125
     """
-    return float(np.square(odds - positive).mean())
+    return float(np.square(probs - positive).mean())

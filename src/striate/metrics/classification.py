@@ -14,9 +14,9 @@ SQUARE = 200  # classes up to which the whole confusion matrix is kept
 
 @dataclass(frozen=True, kw_only=True)
 class ClassScore:
-    """How one class fares, in shares; support counts its pictures, claimed the answers.
+    """How one class fares, in shares; support counts its images, claimed the answers.
 
-    Both intervals are Wilson's at 95 %; a share of no pictures is 0, and its interval
+    Both intervals are Wilson's at 95 %; a share of no images is 0, and its interval
     says that nothing is known.
     """
 
@@ -35,7 +35,7 @@ class Score:
     """What a set of predictions is worth.
 
     Args:
-        count: Pictures judged.
+        count: Images judged.
         accuracy: Share that is right.
         interval: Wilson's 95 % interval of the accuracy.
         balanced_accuracy: Mean recall over the classes that occur.
@@ -43,8 +43,8 @@ class Score:
         loss: Mean cross-entropy in nats, without label smoothing.
         calibration_error: Expected calibration error over 15 bins.
         confusion: counts[true][predicted]; empty beyond `SQUARE` classes, where it
-            would be mostly zeros and larger than all pictures.
-        confusions: (true, predicted, pictures) of wrong answers, most frequent first.
+            would be mostly zeros and larger than all images.
+        confusions: (true, predicted, images) of wrong answers, most frequent first.
         classes: One score a class.
     """
 
@@ -74,14 +74,14 @@ def wilson(right: float, count: int, z: float = Z95) -> tuple[float, float]:
     if count == 0:
         return 0.0, 1.0
     share = right / count
-    centre = share + z * z / (2 * count)
+    center = share + z * z / (2 * count)
     half = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
     scale = 1 + z * z / count
-    return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
+    return max(0.0, (center - half) / scale), min(1.0, (center + half) / scale)
 
 
 def confusion_matrix(truth: np.ndarray, predicted: np.ndarray, size: int) -> np.ndarray:
-    """Count pictures by (true, predicted) class.
+    """Count images by (true, predicted) class.
 
     Example:
         >>> confusion_matrix(np.array([0, 0, 1]), np.array([0, 1, 1]), 2).tolist()
@@ -92,7 +92,7 @@ def confusion_matrix(truth: np.ndarray, predicted: np.ndarray, size: int) -> np.
 
 
 def score(
-    probabilities: np.ndarray,
+    probs: np.ndarray,
     truth: np.ndarray,
     losses: np.ndarray,
     names: Sequence[str],
@@ -100,12 +100,12 @@ def score(
     """Judge predictions.
 
     Args:
-        probabilities: (N, classes), rows summing to 1.
+        probs: (N, classes), rows summing to 1.
         truth: (N,) class numbers.
         losses: (N,) cross-entropies in nats.
         names: Class names by number.
     """
-    predicted = probabilities.argmax(1)
+    predicted = probs.argmax(1)
     hits = predicted == truth
     right, count, size = int(hits.sum()), len(truth), len(names)
     classes = class_scores(truth, predicted, names)
@@ -121,7 +121,7 @@ def score(
             [c.support for c in present],
         ),
         loss=float(losses.mean()),
-        calibration_error=calibration_error(probabilities, hits),
+        calibration_error=calibration_error(probs, hits),
         confusion=tuple(tuple(row) for row in square),
         confusions=confusions(truth, predicted),
         classes=classes,
@@ -177,11 +177,11 @@ def mean_interval(rights: Sequence[int], counts: Sequence[int]) -> tuple[float, 
     The wider, on each side, of two. The variances of the shares added up, each
     unbiased, are true for many classes but vanish where every share is 0 or 1. The
     distances to Wilson's limits added up like deviations (Zou & Donner 2008) do not,
-    but fall short for many classes of few pictures.
+    but fall short for many classes of few images.
 
     Args:
-        rights: Pictures answered rightly, a number a class.
-        counts: Pictures of each class, at least one.
+        rights: Images answered rightly, a number a class.
+        counts: Images of each class, at least one.
 
     Example:
         >>> low, high = mean_interval([10, 90], [10, 100])
@@ -191,7 +191,7 @@ def mean_interval(rights: Sequence[int], counts: Sequence[int]) -> tuple[float, 
     size = len(counts)
     shares = [right / count for right, count in zip(rights, counts, strict=True)]
     mean = sum(shares) / size
-    # One picture tells nothing of its class's variance; this is the most it can be.
+    # One image tells nothing of its class's variance; this is the most it can be.
     variances = [
         share * (1 - share) / (count - 1) if count > 1 else mean * (1 - mean)
         for share, count in zip(shares, counts, strict=True)
@@ -205,16 +205,14 @@ def mean_interval(rights: Sequence[int], counts: Sequence[int]) -> tuple[float, 
     return max(0.0, low), min(1.0, high)
 
 
-def calibration_error(
-    probabilities: np.ndarray, right: np.ndarray, bins: int = 15
-) -> float:
+def calibration_error(probs: np.ndarray, right: np.ndarray, bins: int = 15) -> float:
     """Return the expected calibration error (Guo et al. 2017): Σ share·|acc − conf|.
 
     Example:
         >>> calibration_error(np.array([[0.8, 0.2]] * 5), np.array([1, 1, 1, 1, 0]))
         0.0
     """
-    confidence = probabilities.max(1)
+    confidence = probs.max(1)
     place = np.minimum((confidence * bins).astype(int), bins - 1)
     number = np.maximum(np.bincount(place, minlength=bins), 1)
     accuracy = np.bincount(place, right, minlength=bins) / number

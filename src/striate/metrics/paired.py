@@ -1,4 +1,4 @@
-"""Two networks on the same pictures: what changed, and within which limits."""
+"""Two networks on the same images: what changed, and within which limits."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True, kw_only=True)
 class Paired:
-    """How two networks fare on the same pictures, told by four counts.
+    """How two networks fare on the same images, told by four counts.
 
     Args:
-        both: Pictures that both get right.
+        both: Images that both get right.
         gained: That only the second gets right.
         lost: That only the first gets right.
         neither: That neither gets right.
@@ -55,7 +55,7 @@ class Paired:
 
     @property
     def count(self) -> int:
-        """Return how many pictures there are."""
+        """Return how many images there are."""
         return self.both + self.gained + self.lost + self.neither
 
     @property
@@ -85,8 +85,8 @@ def tango(gained: float, lost: float, count: float, z: float = Z95) -> Interval:
 
     It holds those differences δ that a score test would not reject:
     |gained − lost − nδ| ≤ z·√(n(2q + δ(1 − δ))), q being the likeliest share of lost
-    pictures were the true difference δ. Unlike the textbook's d ± z·s it stays within
-    −1 and 1, has width where no picture flipped, and holds its promise for few.
+    images were the true difference δ. Unlike the textbook's d ± z·s it stays within
+    −1 and 1, has width where no image flipped, and holds its promise for few.
 
     Example:
         >>> low, high = tango(1, 7, 21)
@@ -139,8 +139,8 @@ def mean_difference(values: np.ndarray) -> tuple[float, Interval | None]:
 def balanced_difference(classes: Sequence[Paired]) -> tuple[float, Interval]:
     """Return the difference in balanced accuracy, with a 95 % interval.
 
-    Balanced accuracy weighs a picture of a rare class more than one of a frequent
-    class. It varies like an accuracy over fewer pictures: their effective number takes
+    Balanced accuracy weighs an image of a rare class more than one of a frequent
+    class. It varies like an accuracy over fewer images: their effective number takes
     the place of the count in Tango's interval, as Korn and Graubard (1998) do for
     weighted samples. For classes of one size that is nearly the interval of accuracy.
 
@@ -161,7 +161,7 @@ def balanced_difference(classes: Sequence[Paired]) -> tuple[float, Interval]:
 
 
 def _effective_count(classes: Sequence[Paired], gained: float, lost: float) -> float:
-    """Return how many equally weighed pictures would vary as much as these.
+    """Return how many equally weighed images would vary as much as these.
 
     Were flips equally frequent in all classes it would be K²/Σ(1/n). Where the rare
     classes flip more, the variance seen says how much less it is.

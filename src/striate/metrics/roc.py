@@ -1,4 +1,4 @@
-"""How well do probabilities order pictures, whatever the threshold?"""
+"""How well do probabilities order images, whatever the threshold?"""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from striate.metrics.classification import Z95
 _HALVINGS = 60
 
 
-def roc_auc(odds: np.ndarray, positive: np.ndarray) -> float:
-    """Return how often a picture of the class has the higher probability of the two.
+def roc_auc(probs: np.ndarray, positive: np.ndarray) -> float:
+    """Return how often an image of the class has the higher probability of the two.
 
     The area under the ROC curve is Mann and Whitney's statistic (Hanley and McNeil
-    1982); ties count half. Both kinds of pictures must be there.
+    1982); ties count half. Both kinds of images must be there.
 
     Example:
         >>> roc_auc(np.array([0.1, 0.4, 0.4, 0.9]), np.array([0, 0, 1, 1], bool))
         0.875
     """
-    _, place, counts = np.unique(odds, return_inverse=True, return_counts=True)
+    _, place, counts = np.unique(probs, return_inverse=True, return_counts=True)
     ranks = (counts.cumsum() - (counts - 1) / 2)[place]
     many = int(positive.sum())
     above = ranks[positive].sum() - many * (many + 1) / 2
-    return float(above / (many * (len(odds) - many)))
+    return float(above / (many * (len(probs) - many)))
 
 
 def auc_interval(auc: float, positives: int, negatives: int) -> tuple[float, float]:
@@ -79,7 +79,7 @@ class Trade:
         return float(steps @ self.precision)
 
 
-def trade(odds: np.ndarray, positive: np.ndarray) -> Trade:
+def trade(probs: np.ndarray, positive: np.ndarray) -> Trade:
     """Return recall and precision of calling the class from each probability on.
 
     Example:
@@ -89,8 +89,8 @@ def trade(odds: np.ndarray, positive: np.ndarray) -> Trade:
         >>> round(found.average_precision, 3)
         0.833
     """
-    order = np.argsort(-odds, kind="stable")
-    falling = odds[order]
+    order = np.argsort(-probs, kind="stable")
+    falling = probs[order]
     last = np.flatnonzero(np.append(np.diff(falling) != 0, True))
     hits = positive[order].cumsum()[last]
     return Trade(

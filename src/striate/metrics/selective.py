@@ -13,7 +13,7 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True, kw_only=True)
 class Sorted:
-    """Pictures inside a band, and the right and wrong answers on either side.
+    """Images inside a band, and the right and wrong answers on either side.
 
     Args:
         unsure: Inside: they go to a person.
@@ -33,22 +33,22 @@ class Sorted:
 
     @property
     def count(self) -> int:
-        """Return all pictures."""
+        """Return all images."""
         return self.unsure + self.answered
 
     @property
     def answered(self) -> int:
-        """Return the pictures outside."""
+        """Return the images outside."""
         return self.above + self.below
 
     @property
     def above(self) -> int:
-        """Return the pictures called by the name."""
+        """Return the images called by the name."""
         return self.found + self.alarms
 
     @property
     def below(self) -> int:
-        """Return the pictures said to be none of the class."""
+        """Return the images said to be none of the class."""
         return self.passed + self.missed
 
     @property
@@ -58,7 +58,7 @@ class Sorted:
 
     @property
     def positives(self) -> int:
-        """Return the pictures of the class, wherever."""
+        """Return the images of the class, wherever."""
         return self.found + self.missed + self.held
 
     @property
@@ -98,20 +98,20 @@ class Band:
         """Return its upper end: from here on the answer is yes."""
         return 0.5 + self.reach
 
-    def inside(self, odds: np.ndarray) -> np.ndarray:
+    def inside(self, probs: np.ndarray) -> np.ndarray:
         """Tell which probabilities are left to a person, (N,)."""
-        unsure: np.ndarray = np.abs(odds - 0.5) < self.reach
+        unsure: np.ndarray = np.abs(probs - 0.5) < self.reach
         return unsure
 
-    def sort(self, odds: np.ndarray, positive: np.ndarray) -> Sorted:
+    def sort(self, probs: np.ndarray, positive: np.ndarray) -> Sorted:
         """Count what comes of it.
 
         Example:
-            >>> odds, truth = np.array([0.9, 0.4, 0.1]), np.array([1, 1, 0], bool)
-            >>> Band(reach=0.3).sort(odds, truth)
+            >>> probs, truth = np.array([0.9, 0.4, 0.1]), np.array([1, 1, 0], bool)
+            >>> Band(reach=0.3).sort(probs, truth)
             Sorted(unsure=1, found=1, alarms=0, passed=1, missed=0, held=1)
         """
-        unsure, yes = self.inside(odds), odds >= 0.5
+        unsure, yes = self.inside(probs), probs >= 0.5
         return Sorted(
             unsure=int(unsure.sum()),
             found=int((~unsure & yes & positive).sum()),
@@ -122,7 +122,7 @@ class Band:
         )
 
 
-def narrowest(odds: np.ndarray, positive: np.ndarray, right: float) -> Band | None:
+def narrowest(probs: np.ndarray, positive: np.ndarray, right: float) -> Band | None:
     """Return the narrowest band outside which so many answers are right.
 
     Leaving the least sure answers to a person is the best rule there is where both
@@ -130,31 +130,31 @@ def narrowest(odds: np.ndarray, positive: np.ndarray, right: float) -> Band | No
     the surest answers are right so often.
 
     Args:
-        odds: (N,) calibrated probabilities of the class.
-        positive: (N,) whether the picture is of it.
+        probs: (N,) calibrated probabilities of the class.
+        positive: (N,) whether the image is of it.
         right: The share of right answers that is asked for.
 
     Example:
-        >>> odds = np.array([0.9, 0.6, 0.45, 0.1])
-        >>> narrowest(odds, np.array([1, 0, 0, 0], bool), 1.0)
+        >>> probs = np.array([0.9, 0.6, 0.45, 0.1])
+        >>> narrowest(probs, np.array([1, 0, 0, 0], bool), 1.0)
         Band(reach=0.4)
     """
-    reaches, shares = sureness(odds, positive)
+    reaches, shares = sureness(probs, positive)
     enough = np.flatnonzero(shares >= right - 1e-12)
     return Band(reach=float(reaches[enough[-1]])) if len(enough) else None
 
 
-def sureness(odds: np.ndarray, positive: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def sureness(probs: np.ndarray, positive: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return every reach that tells, the widest band first, and accuracy outside it.
 
     Example:
-        >>> odds, truth = np.array([0.875, 0.25]), np.array([1, 1], bool)
-        >>> [values.tolist() for values in sureness(odds, truth)]
+        >>> probs, truth = np.array([0.875, 0.25]), np.array([1, 1], bool)
+        >>> [values.tolist() for values in sureness(probs, truth)]
         [[0.375, 0.25], [1.0, 0.5]]
     """
-    reach = np.abs(odds - 0.5)
+    reach = np.abs(probs - 0.5)
     order = np.argsort(-reach, kind="stable")
     falling = reach[order]
     last = np.flatnonzero(np.append(np.diff(falling) != 0, True))
-    hits = ((odds >= 0.5) == positive)[order].cumsum()[last]
+    hits = ((probs >= 0.5) == positive)[order].cumsum()[last]
     return falling[last], hits / (last + 1)

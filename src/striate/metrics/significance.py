@@ -16,7 +16,7 @@ class Effect:
     """A mean difference over repetitions, with its 95 % interval.
 
     `interval` and `p` are None where the repetitions do not differ at all: figures
-    counted in pictures can agree by accident, and no deviation is then known.
+    counted in images can agree by accident, and no deviation is then known.
     """
 
     difference: float
@@ -27,13 +27,13 @@ class Effect:
 def mcnemar(gained: int, lost: int) -> float:
     """Return the exact two-sided p-value of McNemar's test (McNemar 1947).
 
-    Of two networks on the same pictures, only those count that exactly one of them
-    gets right. Were they equally good, each such picture would fall to either with
+    Of two networks on the same images, only those count that exactly one of them
+    gets right. Were they equally good, each such image would fall to either with
     probability ½: P = 2·P(B ≤ min), B binomial with gained + lost tosses, at most 1.
 
     Args:
-        gained: Pictures that only the second gets right.
-        lost: Pictures that only the first gets right.
+        gained: Images that only the second gets right.
+        lost: Images that only the first gets right.
 
     Example:
         >>> mcnemar(9, 1), mcnemar(4, 4), mcnemar(0, 0)
@@ -76,9 +76,9 @@ def holm(values: Sequence[float]) -> tuple[float, ...]:
 def paired_t(differences: Sequence[float], overlap: float = 0.0) -> Effect:
     """Return Student's test of a mean difference between paired repetitions.
 
-    Repetitions that deal the same pictures anew share most of their training
-    pictures, so that they agree more than independent ones would. The variance of
-    their mean is then s²·(1/n + overlap), overlap being test over training pictures
+    Repetitions that deal the same images anew share most of their training
+    images, so that they agree more than independent ones would. The variance of
+    their mean is then s²·(1/n + overlap), overlap being test over training images
     (Nadeau and Bengio 2003); without it the test would see too much.
 
     Args:

@@ -1,4 +1,4 @@
-"""From which probability on is a picture called by a class's name?"""
+"""From which probability on is an image called by a class's name?"""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Interval = tuple[float, float]
 class Counts:
     """What comes of calling: of the class found and missed, of the rest called or not.
 
-    Shares of no pictures are 0, and their intervals say that nothing is known.
+    Shares of no images are 0, and their intervals say that nothing is known.
     """
 
     found: int
@@ -29,22 +29,22 @@ class Counts:
 
     @property
     def count(self) -> int:
-        """Return all pictures."""
+        """Return all images."""
         return self.found + self.missed + self.alarms + self.passed
 
     @property
     def positives(self) -> int:
-        """Return the pictures of the class."""
+        """Return the images of the class."""
         return self.found + self.missed
 
     @property
     def negatives(self) -> int:
-        """Return the pictures of the rest."""
+        """Return the images of the rest."""
         return self.alarms + self.passed
 
     @property
     def called(self) -> int:
-        """Return the pictures that are called by the name."""
+        """Return the images that are called by the name."""
         return self.found + self.alarms
 
     @property
@@ -78,19 +78,19 @@ class Counts:
         return wilson(self.passed, self.negatives)
 
 
-def counts(odds: np.ndarray, positive: np.ndarray, threshold: float) -> Counts:
-    """Count what comes of calling every picture from a probability on.
+def counts(probs: np.ndarray, positive: np.ndarray, threshold: float) -> Counts:
+    """Count what comes of calling every image from a probability on.
 
     Args:
-        odds: (N,) probabilities of the class.
-        positive: (N,) whether the picture is of it.
+        probs: (N,) probabilities of the class.
+        positive: (N,) whether the image is of it.
         threshold: The least probability that is called.
 
     Example:
         >>> counts(np.array([0.9, 0.6, 0.2]), np.array([1, 0, 1], bool), 0.5)
         Counts(found=1, missed=1, alarms=1, passed=0)
     """
-    called = odds >= threshold
+    called = probs >= threshold
     return Counts(
         found=int((called & positive).sum()),
         missed=int((~called & positive).sum()),
@@ -112,7 +112,7 @@ def rank_for(recall: float, positives: int) -> int:
 def sure_rank(recall: float, positives: int, sure: float = SURE) -> int | None:
     """Return how many must be found here to be sure of the recall elsewhere.
 
-    What new pictures find above the k-th highest of n is Beta(k, n + 1 − k), whatever
+    What new images find above the k-th highest of n is Beta(k, n + 1 − k), whatever
     the probabilities' distribution (Wilks 1941): above `recall` with the probability
     that n tosses of it bring fewer than k. None where even all n do not do:
     95 % of 95 % takes 59.
@@ -127,11 +127,11 @@ def sure_rank(recall: float, positives: int, sure: float = SURE) -> int | None:
     return None
 
 
-def threshold_at(odds: np.ndarray, positive: np.ndarray, rank: int) -> float:
+def threshold_at(probs: np.ndarray, positive: np.ndarray, rank: int) -> float:
     """Return the highest probability from which on so many of the class are found.
 
     Example:
         >>> threshold_at(np.array([0.9, 0.6, 0.2]), np.array([1, 0, 1], bool), 2)
         0.2
     """
-    return float(np.sort(odds[positive])[-rank])
+    return float(np.sort(probs[positive])[-rank])

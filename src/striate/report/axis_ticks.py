@@ -131,7 +131,7 @@ def _around(marks: Sequence[float], low: float, high: float) -> tuple[float, ...
 
 
 def heat(count: int, most: int) -> float:
-    """Return how strongly to colour a cell that counts so many errors, 0 to 1.
+    """Return how strongly to color a cell that counts so many errors, 0 to 1.
 
     The logarithm keeps one error visible beside a hundred.
 
@@ -143,7 +143,7 @@ def heat(count: int, most: int) -> float:
 
 
 def tick_text(value: float, marks: Sequence[float], percent: bool = False) -> str:
-    """Spell a tick with as many digits as its neighbours need.
+    """Spell a tick with as many digits as its neighbors need.
 
     Example:
         >>> [tick_text(v, (0.0, 0.25, 0.5)) for v in (0.0, 0.25)]

@@ -124,7 +124,7 @@ def counted(count: int, noun: str) -> str:
     """Write a count with its noun, in the plural where that is due.
 
     Example:
-        >>> counted(1, "picture"), counted(2000, "picture")
-        ('1 picture', '2,000 pictures')
+        >>> counted(1, "image"), counted(2000, "image")
+        ('1 image', '2,000 images')
     """
     return f"{count:,} {noun}{'' if count == 1 else 's'}"

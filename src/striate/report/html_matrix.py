@@ -1,4 +1,4 @@
-"""A confusion matrix as a heat grid whose cells open their pictures."""
+"""A confusion matrix as a heat grid whose cells open their images."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from striate.core.findings import Matrix, Picture
+from striate.core.findings import Image, Matrix
 from striate.report.axis_ticks import heat
 from striate.report.format import counted, isolate, one_line, percent
 from striate.report.html_images import Album
@@ -37,13 +37,13 @@ def grid(matrix: Matrix, album: Album, key: str) -> Html:
 
     Args:
         matrix: What to show.
-        album: The page's pictures.
+        album: The page's images.
         key: A prefix that makes this grid's element ids unique on the page.
 
     Example:
         >>> truth = Matrix(labels=("a", "b"), counts=((3, 1), (0, 4)))
         >>> made = grid(truth, Album(), "m")
-        >>> made.count("<dialog"), 'aria-label="true a, predicted b: 1 picture"' in made
+        >>> made.count("<dialog"), 'aria-label="true a, predicted b: 1 image"' in made
         (3, True)
     """
     cells = {cell.place: cell for cell in _cells(matrix, key)}
@@ -72,7 +72,7 @@ def _cells(matrix: Matrix, key: str) -> Iterator[Cell]:
                     place=(row, column),
                     count=count,
                     dialog=f"{key}-{row}-{column}",
-                    words=words + counted(count, "picture"),
+                    words=words + counted(count, "image"),
                 )
 
 
@@ -81,7 +81,7 @@ def _label(matrix: Matrix, index: int) -> str:
 
 
 def _invitation(matrix: Matrix) -> str:
-    verb = "Choose" if any(matrix.pictures.values()) else "Point at"
+    verb = "Choose" if any(matrix.images.values()) else "Point at"
     return f"{verb} a cell. Rows are the truth, columns the prediction."
 
 
@@ -179,26 +179,26 @@ def _chip(cell: Cell, matrix: Matrix) -> Html:
 
 
 def _dialog(cell: Cell, matrix: Matrix, album: Album) -> Html:
-    pictures = matrix.pictures.get(cell.place, ())
+    images = matrix.images.get(cell.place, ())
     true, guess = (name(_label(matrix, index)) for index in cell.place)
     heading = tag("h3", say("true "), true, say(", predicted "), guess)
     close = tag("button", say("Close"), type="submit", class_="close")
     head = tag("form", heading, close, method="dialog")
-    said = tag("p", say(_holding(len(pictures), cell.count)), class_="note")
-    shown = album.gallery(pictures, _scale(pictures)) if pictures else Html("")
+    said = tag("p", say(_holding(len(images), cell.count)), class_="note")
+    shown = album.gallery(images, _scale(images)) if images else Html("")
     inside = [head, said, shown]
     return tag("dialog", *inside, id=cell.dialog, closedby="any", aria_label=cell.words)
 
 
 def _holding(held: int, count: int) -> str:
     if held == 0:
-        return f"{counted(count, 'picture')} counted; none is held in this report."
+        return f"{counted(count, 'image')} counted; none is held in this report."
     if held < count:
         return f"showing {held:,} of {count:,}"
-    return counted(count, "picture")
+    return counted(count, "image")
 
 
-def _scale(pictures: tuple[Picture, ...]) -> int:
-    """Enlarge small pictures to about 96 pixels, by a whole factor."""
-    side = max(max(picture.width, picture.height) for picture in pictures)
+def _scale(images: tuple[Image, ...]) -> int:
+    """Enlarge small images to about 96 pixels, by a whole factor."""
+    side = max(max(image.width, image.height) for image in images)
     return max(1, 96 // max(1, side))

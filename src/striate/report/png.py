@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 DPI = 200  # twice the usual 100: sharp on dense screens and in print
 INK, SOFT, RULE = "#1d2125", "#596068", "#e3e3de"
 HUES = ("#1f5f8b", "#c4582a", "#3a7d55", "#84509c", "#8f6b0a", "#b03a67")  # page.css
-# Of galleries, in inches: a picture's pixel, a row, space between, two lines of words.
+# Of galleries, in inches: an image's pixel, a row, space between, two lines of words.
 _INCH, _PAGE, _GAP, _WORDS = 1 / 144, 10.0, 0.2, 0.36
 DIGITS = 30  # up to so many classes the cells have room for their counts
 
@@ -69,7 +69,7 @@ def save_matrix(matrix: Matrix, path: Path) -> None:
     cell = 0.42 if size <= DIGITS else 0.16
     side = max(3.0, min(20.0, cell * size + 1.6))
     figure, axes = _canvas(side, side)
-    axes.imshow(_bytes(_colours(matrix)), aspect="equal", interpolation="nearest")
+    axes.imshow(_bytes(_colors(matrix)), aspect="equal", interpolation="nearest")
     _names(axes, matrix, size)
     if size <= DIGITS:
         _digits(axes, matrix)
@@ -83,7 +83,7 @@ def save_images(images: Images, path: Path) -> None:
     Example:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     save_images(Images(pictures=()), Path(folder) / "none.png")
+        ...     save_images(Images(images=()), Path(folder) / "none.png")
         ...     (Path(folder) / "none.png").read_bytes()[1:4]
         b'PNG'
     """
@@ -94,7 +94,7 @@ def save_images(images: Images, path: Path) -> None:
     figure = Figure(figsize=(wide, tall), dpi=DPI)
     title = _plain(images.title)
     figure.text(_GAP / wide, 1 - _GAP / tall, title, color=INK, fontsize=11, va="top")
-    for one, (left, top) in zip(images.pictures, places, strict=True):
+    for one, (left, top) in zip(images.images, places, strict=True):
         words = (_plain(one.caption), 8, INK), (_plain(one.detail), 6, SOFT)
         for line, (text, font, hue) in enumerate(words):
             height = 1 - (top + 0.16 * line) / tall
@@ -108,11 +108,11 @@ def save_images(images: Images, path: Path) -> None:
 
 
 def _flow(images: Images) -> tuple[list[tuple[float, float]], float, float]:
-    """Place pictures in rows; return left and top of each, and the sides, in inches."""
-    most = max([_PAGE, *(p.width * _INCH for p in images.pictures)])
+    """Place images in rows; return left and top of each, and the sides, in inches."""
+    most = max([_PAGE, *(p.width * _INCH for p in images.images)])
     left, top, row = _GAP, 3 * _GAP, 0.0
     places, widest = [], 3.0
-    for one in images.pictures:
+    for one in images.images:
         width, height = one.width * _INCH, one.height * _INCH + _WORDS
         if left + width > most + _GAP and left > _GAP:
             left, top, row = _GAP, top + row + _GAP, 0.0
@@ -202,26 +202,26 @@ def _mark(axes: Axes, x: float, words: str) -> None:
     axes.text(x, 1.01, _plain(words), transform=axes.get_xaxis_transform(), **style)
 
 
-def _bytes(colours: list[list[tuple[float, float, float]]]) -> NDArray[np.uint8]:
-    """Return colours as bytes, which matplotlib enlarges in a third of the time."""
-    levels: NDArray[np.uint8] = np.rint(255 * np.asarray(colours)).astype(np.uint8)
+def _bytes(colors: list[list[tuple[float, float, float]]]) -> NDArray[np.uint8]:
+    """Return colors as bytes, which matplotlib enlarges in a third of the time."""
+    levels: NDArray[np.uint8] = np.rint(255 * np.asarray(colors)).astype(np.uint8)
     return levels
 
 
-def _colours(matrix: Matrix) -> list[list[tuple[float, float, float]]]:
+def _colors(matrix: Matrix) -> list[list[tuple[float, float, float]]]:
     counts = matrix.counts
     wrong = [n for r, row in enumerate(counts) for c, n in enumerate(row) if r != c]
     most = max([*wrong, 1])
     return [
-        [_colour(n, r == c, sum(row), most) for c, n in enumerate(row)]
+        [_color(n, r == c, sum(row), most) for c, n in enumerate(row)]
         for r, row in enumerate(counts)
     ] or [[(1.0, 1.0, 1.0)]]
 
 
-def _colour(
+def _color(
     count: int, right: bool, total: int, most: int
 ) -> tuple[float, float, float]:
-    """Mix the page's colours on white: right answers by share, errors by heat."""
+    """Mix the page's colors on white: right answers by share, errors by heat."""
     if not count:
         return (0.957, 0.957, 0.945)
     full = (0.561, 0.753, 0.871) if right else (0.949, 0.561, 0.384)

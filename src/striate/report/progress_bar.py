@@ -1,4 +1,4 @@
-"""A bar for work that is counted in pictures; nothing where nobody watches."""
+"""A bar for work that is counted in images; nothing where nobody watches."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ class Rival:
         part: That was judged.
         accuracy: On that.
         interval: Wilson's, at 95 %.
-        count: Pictures judged.
+        count: Images judged.
         seconds: Features and learning; judging and the report are left out.
         planning: Of these, what a plan took.
         kept: Features that were there from before, and took no time now.
@@ -51,12 +51,12 @@ def rival_table(found: Sequence[Rival]) -> Table:
         Column(title="kept up to", kind="code", key="cut"),
         Column(title="accuracy", kind="ratio"),
         Column(title="95 % interval", key="interval"),
-        Column(title="n", kind="integer", hint="pictures judged", key="count"),
+        Column(title="n", kind="integer", hint="images judged", key="count"),
         Column(title="s", kind="number", hint="features, learning", key="seconds"),
         Column(title="p", kind="number", hint="differs from the head alone by chance"),
     )
     part = found[0].part
-    notes = [f"The {part} part, equal pictures and settings; p by McNemar's test."]
+    notes = [f"The {part} part, equal images and settings; p by McNemar's test."]
     notes += [_aside(one) for one in found if one.kept or one.planning]
     return Table(
         title="Was it worth it?",

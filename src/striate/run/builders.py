@@ -26,27 +26,27 @@ from striate.run.run import judged_at_once
 
 
 def check_batch(model: nn.Module, recipe: Recipe) -> None:
-    """Refuse steps of one picture where a layer needs more.
+    """Refuse steps of one image where a layer needs more.
 
     A last batch of one joins the batch before it, so it comes to this by wish only.
 
     Raises:
-        SettingError: A batch norm would have one picture; names the layer.
+        SettingError: A batch norm would have one image; names the layer.
     """
     norms = [name for name, m in model.named_modules() if isinstance(m, _BatchNorm)]
     if recipe.batch_size != 1 or not norms:
         return
-    what = "batch norm needs two pictures a step to have a variance, got one"
+    what = "batch norm needs two images a step to have a variance, got one"
     fix = "use --batch-size 2 or more, or a network without batch norm"
     raise SettingError(what, where=f"layer {norms[0]}", fix=fix)
 
 
 def batch_notes(data: ImageData, recipe: Recipe) -> tuple[str, ...]:
-    """Say what becomes of a picture left over by the batch size."""
-    count, size = len(data.part("train")), recipe.pictures_a_step
+    """Say what becomes of an image left over by the batch size."""
+    count, size = len(data.part("train")), recipe.images_a_step
     if size == 1 or count % size != 1:
         return ()
-    over = f"{count:,} pictures in steps of {size} leave one over"
+    over = f"{count:,} images in steps of {size} leave one over"
     return (f"{over}; it joins the last step, which takes {size + 1}",)
 
 
@@ -62,15 +62,15 @@ def batches_of(
     Of each batch a process gets its share, where several learn together.
 
     Raises:
-        SettingError: Rare classes are to be shown oftener, of pictures in blocks.
+        SettingError: Rare classes are to be shown oftener, of images in blocks.
     """
     learns = part == "train"
     balanced = learns and recipe.class_weights == "sampling"
     if balanced and data.part(part).blocks:
-        what = "streamed pictures come in their order, none oftener than others"
+        what = "streamed images come in their order, none oftener than others"
         fix = "use --class-weights auto or loss"
         raise SettingError(what, where="--class-weights sampling", fix=fix)
-    size = recipe.pictures_a_step if learns else judged_at_once(*data.image_size)
+    size = recipe.images_a_step if learns else judged_at_once(*data.image_size)
     return Batches(
         part=data.part(part),
         preprocess=data.preprocess,
@@ -87,7 +87,7 @@ def batches_of(
 
 
 def sides_of(data: ImageData, recipe: Recipe) -> tuple[Side, ...]:
-    """Return height and width of training pictures in each epoch, where they grow.
+    """Return height and width of training images in each epoch, where they grow.
 
     Raises:
         SettingError: They are so small that nothing would grow.
@@ -97,16 +97,16 @@ def sides_of(data: ImageData, recipe: Recipe) -> tuple[Side, ...]:
         return ()
     sides = growing_sides(full, recipe.grow, recipe.epochs)
     if recipe.epochs > 1 and sides[0] == full:
-        what = f"pictures of {full[0]}×{full[1]} do not grow from {recipe.grow:g} of it"
+        what = f"images of {full[0]}×{full[1]} do not grow from {recipe.grow:g} of it"
         fix = "leave it away; sides are multiples of 16"
         raise SettingError(what, where="--grow", fix=fix)
     return sides
 
 
 def growth_notes(data: ImageData, recipe: Recipe) -> tuple[str, ...]:
-    """Say in which epochs pictures have which size."""
+    """Say in which epochs images have which size."""
     sides = sides_of(data, recipe)
-    return (f"pictures grow: {spans(sides)}",) if sides else ()
+    return (f"images grow: {spans(sides)}",) if sides else ()
 
 
 def spans(sides: Sequence[Side]) -> str:
@@ -134,7 +134,7 @@ def as_shown(batches: Batches, data: ImageData, recipe: Recipe) -> Batches | Gro
 def optimizer_of(
     model: nn.Module, recipe: Recipe, scales: Mapping[nn.Parameter, float] | None = None
 ) -> Optimizer:
-    """Return the optimiser that a recipe names.
+    """Return the optimizer that a recipe names.
 
     Args:
         model: What learns.
@@ -196,4 +196,4 @@ def rank_notes(recipe: Recipe) -> tuple[str, ...]:
     each = "1 thread" if threads == 1 else f"{threads} threads"
     share = f"{place.world} processes of {each} share each step's {recipe.batch_size}"
     norms = "whole batch" if recipe.sync_batch_norm else "own share of it"
-    return (f"{share} pictures; batch norm sees the {norms}",)
+    return (f"{share} images; batch norm sees the {norms}",)

@@ -1,4 +1,4 @@
-"""Charts and tables of layers by depth, at initialisation and through training."""
+"""Charts and tables of layers by depth, at initialization and through training."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from striate.run.images import evenly
 STAGES = 5  # of learning, drawn as a line each
 LAYERS = 6  # followed through learning, likewise
 SIZES = {
-    "gradient": "gradient of a picture's cost, root mean square",
+    "gradient": "gradient of an image's cost, root mean square",
     "activation": "output before its activation, root mean square",
     "update": "gradient over weight: what a step of rate 1 changes",
 }
@@ -47,7 +47,7 @@ def stages(snapshots: Sequence[Snapshot]) -> dict[str, tuple[Level, ...]]:
 
     Example:
         >>> list(stages([Snapshot(step=s, levels=()) for s in (0, 1, 8)]))
-        ['at initialisation', 'after 1 step', 'after 8 steps']
+        ['at initialization', 'after 1 step', 'after 8 steps']
     """
     return {stage_name(one.step): one.levels for one in evenly(snapshots, STAGES)}
 
@@ -65,12 +65,12 @@ def stage_name(step: int | None) -> str:
 
     Example:
         >>> stage_name(0), stage_name(1_000), stage_name(None)
-        ('at initialisation', 'after 1,000 steps', 'as trained')
+        ('at initialization', 'after 1,000 steps', 'as trained')
     """
     if step is None:
         return "as trained"
     if not step:
-        return "at initialisation"
+        return "at initialization"
     return f"after {step:,} step{'' if step == 1 else 's'}"
 
 

@@ -1,4 +1,4 @@
-"""Whether a network learns from every size that growing pictures have."""
+"""Whether a network learns from every size that growing images have."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from striate.data.progressive_resize import Side
 def check_sides(
     model: nn.Module, channels: int, sides: Sequence[Side], device: torch.device
 ) -> None:
-    """Try two pictures of each size in training mode, and leave no trace.
+    """Try two images of each size in training mode, and leave no trace.
 
     In training mode, because auxiliary heads answer only there.
 

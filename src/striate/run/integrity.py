@@ -20,7 +20,7 @@ def check_history(run: Run, columns: Set[str] = CURVES) -> None:
     """Make sure that the learning curves can be drawn.
 
     Args:
-        run: Any run that learnt by epochs.
+        run: Any run that learned by epochs.
         columns: Those that every row must have.
 
     Raises:

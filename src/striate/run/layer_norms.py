@@ -20,14 +20,14 @@ from striate.interpret.depth.layer_profile import Level, depth_profile
 from striate.interpret.depth.snapshots import Snapshot, due
 from striate.run import layout as names
 
-PICTURES = 64  # looked at, the same ones each time
+IMAGES = 64  # looked at, the same ones each time
 COLUMNS = ("step", "depth", "layer", "activation", "gradient", "update")
 
 Batch = tuple[Tensor, Tensor]
 
 
 class Norms:
-    """Looks at some pictures' way through a network ever and again while it learns.
+    """Looks at some images' way through a network ever and again while it learns.
 
     It shows them a batch that it does not learn from, in training mode and without
     augmentation, keeps statistics alone, and leaves the network, its gradients and
@@ -36,7 +36,7 @@ class Norms:
     Args:
         folder: The run folder.
         model: The network that learns.
-        batch: Pictures to look at, and their classes.
+        batch: Images to look at, and their classes.
         begun: Steps done before, by a run that goes on; later rows are void.
 
     Raises:
@@ -118,8 +118,8 @@ def norms_kept(
     Args:
         folder: The run folder.
         model: The network that learns.
-        part: Whose pictures are looked at: some of those it learns from.
-        shown: How it is shown pictures that it is judged by.
+        part: Whose images are looked at: some of those it learns from.
+        shown: How it is shown images that it is judged by.
         begun: Steps done before.
         wanted: Yield one at all.
     """
@@ -134,7 +134,7 @@ def norms_kept(
 
 
 def _batch(part: Part, shown: Batches) -> Batch:
-    count = min(len(part), PICTURES)
+    count = min(len(part), IMAGES)
     few = part.take([i * len(part) // count for i in range(count)])
     made = Batches(
         part=few,

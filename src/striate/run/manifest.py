@@ -21,7 +21,7 @@ from striate.run.layout import MANIFEST
 from striate.run.recipe import INCIDENTAL, Recipe
 
 COMPUTING = ("striate", "torch", "numpy", "pillow", "simplejpeg")
-# Settings that no result depends on; where the pictures lie is told by `pictures`.
+# Settings that no result depends on; where the images lie is told by `images`.
 UNBINDING = {"data", *INCIDENTAL}
 PACKAGES = ("striate", "torch", "numpy", "pillow", "simplejpeg", "safetensors")
 
@@ -74,13 +74,13 @@ def circumstances(
         **settings,
         "order": _order(data),
         "processes": str(Place.of().world),
-        "pictures": data_hash(data),
+        "images": data_hash(data),
     }
 
 
 def _order(data: ImageData) -> str:
     # Whether shards are held or streamed depends on the memory that is free.
-    return "shard by shard" if data.part("train").blocks else "picture by picture"
+    return "shard by shard" if data.part("train").blocks else "image by image"
 
 
 def exactness(inexact: Sequence[str]) -> str:
@@ -94,7 +94,7 @@ def exactness(inexact: Sequence[str]) -> str:
 
 
 def data_hash(data: ImageData) -> str:
-    """Return one hash over path, label, part and content of every used picture."""
+    """Return one hash over path, label, part and content of every used image."""
     return hash_rows((r.path, r.label, r.part, r.content) for r in data.rows)
 
 

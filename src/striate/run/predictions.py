@@ -1,4 +1,4 @@
-"""What a network said about every picture, as rows of a CSV."""
+"""What a network said about every image, as rows of a CSV."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from striate.engine.evaluate import Outputs
 from striate.metrics.classification import Score, score
 
 _PREFIX = "p_"
-WIDE = 1000  # classes from which a column each would be larger than the pictures
+WIDE = 1000  # classes from which a column each would be larger than the images
 TOP = 10  # probabilities kept of so many classes
 
 
@@ -25,27 +25,27 @@ class Predictions:
     """Probabilities, truth and losses of a part, in its order.
 
     Args:
-        paths: Where each picture came from.
+        paths: Where each image came from.
         truth: (N,) class numbers.
-        probabilities: (N, classes).
+        probs: (N, classes).
         losses: (N,) cross-entropies in nats.
         labels: Class names by number.
     """
 
     paths: tuple[str, ...]
     truth: np.ndarray
-    probabilities: np.ndarray
+    probs: np.ndarray
     losses: np.ndarray
     labels: Labels
 
     @classmethod
     def of(cls, paths: Sequence[str], outputs: Outputs, labels: Labels) -> Predictions:
-        """Take a network's outputs for the pictures at `paths`."""
-        odds = outputs.probabilities
+        """Take a network's outputs for the images at `paths`."""
+        probs = outputs.probs
         return cls(
             paths=tuple(paths),
             truth=outputs.labels.numpy(),
-            probabilities=(odds if len(labels) > WIDE else odds.double()).numpy(),
+            probs=(probs if len(labels) > WIDE else probs.double()).numpy(),
             losses=outputs.losses.double().numpy(),
             labels=labels,
         )
@@ -53,12 +53,12 @@ class Predictions:
     @property
     def predicted(self) -> np.ndarray:
         """Return the (N,) most probable classes."""
-        most: np.ndarray = self.probabilities.argmax(1)
+        most: np.ndarray = self.probs.argmax(1)
         return most
 
     def score(self) -> Score:
         """Return the figures of merit."""
-        return score(self.probabilities, self.truth, self.losses, self.labels.names)
+        return score(self.probs, self.truth, self.losses, self.labels.names)
 
     def most_wrong(self, count: int) -> list[int]:
         """Return the positions of the largest losses, largest first."""
@@ -74,12 +74,12 @@ class Predictions:
         wide = len(names) > WIDE
         written = partial(_top, names) if wide else _each
         rows = (
-            [where, names[true], names[said], *written(odds), f"{loss:.7g}"]
-            for where, true, said, odds, loss in zip(
+            [where, names[true], names[said], *written(probs), f"{loss:.7g}"]
+            for where, true, said, probs, loss in zip(
                 self.paths,
                 self.truth,
                 self.predicted,
-                self.probabilities,
+                self.probs,
                 self.losses,
                 strict=True,
             )
@@ -102,26 +102,26 @@ class Predictions:
     def _of_rows(cls, rows: Sequence[dict[str, str]], labels: Labels) -> Predictions:
         number = {name: i for i, name in enumerate(labels.names)}
         if len(labels) > WIDE:
-            odds = np.zeros((len(rows), len(labels)), np.float32)
+            probs = np.zeros((len(rows), len(labels)), np.float32)
             for i, row in enumerate(rows):
                 for name, p in json.loads(row["top"]).items():
-                    odds[i, number[name]] = p
+                    probs[i, number[name]] = p
         else:
             columns = [_PREFIX + name for name in labels.names]
-            odds = np.array([[float(row[name]) for name in columns] for row in rows])
+            probs = np.array([[float(row[name]) for name in columns] for row in rows])
         return cls(
             paths=tuple(row["path"] for row in rows),
             truth=np.array([number[row["label"]] for row in rows]),
-            probabilities=odds,
+            probs=probs,
             losses=np.array([float(row["loss"]) for row in rows]),
             labels=labels,
         )
 
 
-def _each(odds: np.ndarray) -> list[str]:
-    return [f"{p:.7g}" for p in odds]
+def _each(probs: np.ndarray) -> list[str]:
+    return [f"{p:.7g}" for p in probs]
 
 
-def _top(names: Sequence[str], odds: np.ndarray) -> list[str]:
-    best = np.argsort(-odds, kind="stable")[:TOP]
-    return [json.dumps({names[i]: float(f"{odds[i]:.9g}") for i in best})]
+def _top(names: Sequence[str], probs: np.ndarray) -> list[str]:
+    best = np.argsort(-probs, kind="stable")[:TOP]
+    return [json.dumps({names[i]: float(f"{probs[i]:.9g}") for i in best})]

@@ -64,7 +64,7 @@ PRESETS.add("fashion-large")(
 # `benchmarks/photographs.py` measures it, part by part.
 PRESETS.add("photographs")(
     Preset(
-        claim="on 2,624 solar cells 80.0 % of 410 validation pictures, one seed, as "
+        claim="on 2,624 solar cells 80.0 % of 410 validation images, one seed, as "
         "the default settings; 79.0 % without growing",
         settings={
             "model": "antialiased_resnet18_slim",
@@ -80,7 +80,7 @@ PRESETS.add("photographs")(
             "augment": "mirror",
             "scale": 0.15,
             "shift": 0.0625,
-            "colour": 0.1,
+            "color": 0.1,
             "mixup": 0.2,
         },
     )

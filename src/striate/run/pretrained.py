@@ -1,4 +1,4 @@
-"""`--pretrained`: which weights a word means, how their pictures were made, loading."""
+"""`--pretrained`: which weights a word means, how their images were made, loading."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ class Weights:
         path: Where it lies.
         sha256: Of the file.
         origin: What to call it.
-        preprocess: How its pictures were made, where it says.
+        preprocess: How its images were made, where it says.
         classes: What its outputs mean, where it says.
         plain: Its head is one dense layer.
         network: Whose they are, by our name, where that is known.
-        remark: What differs between how its pictures were made and how ours are.
+        remark: What differs between how its images were made and how ours are.
     """
 
     path: Path
@@ -107,9 +107,9 @@ def _of_run(folder: Path) -> Weights:
     if not path.is_file():
         fix = f"finish it first: striate train --resume {folder}"
         raise WeightsError("this run has no weights yet", where=folder, fix=fix)
-    pictures, classes = folder / names.PREPROCESS, folder / names.CLASSES
-    with damage_named(pictures):
-        preprocess = Preprocess.from_dict(read_json(pictures))
+    images, classes = folder / names.PREPROCESS, folder / names.CLASSES
+    with damage_named(images):
+        preprocess = Preprocess.from_dict(read_json(images))
     with damage_named(classes):
         outputs = tuple(read_json(classes))
     recipe = Run(folder).recipe
@@ -185,20 +185,20 @@ def read_state(weights: Weights, *, trust: bool = False, cache: str = AUTO) -> S
 
 
 def reading_settings(recipe: Recipe) -> dict[str, Any]:
-    """Return how pictures are made: as given, else as the weights' own were.
+    """Return how images are made: as given, else as the weights' own were.
 
     Raises:
         WeightsError: There are no such weights.
     """
     own = _own(recipe)
-    normalise = "data" if recipe.normalise == AUTO else recipe.normalise
+    normalize = "data" if recipe.normalize == AUTO else recipe.normalize
     if _takes_statistics(recipe, own):
-        normalise = "none"  # nothing is measured; `as_weights_want` puts them in
+        normalize = "none"  # nothing is measured; `as_weights_want` puts them in
     ours = {name: getattr(recipe, name) for name in ("resize", "background", "white")}
     theirs = own or Preprocess(channels=1, height=1, width=1)
     return {
         "image_size": recipe.image_size or ((own.height, own.width) if own else None),
-        "normalise": normalise,
+        "normalize": normalize,
         **{n: getattr(theirs, n) if v is None else v for n, v in ours.items()},
     }
 
@@ -218,7 +218,7 @@ def _own(recipe: Recipe) -> Preprocess | None:
 
 
 def _takes_statistics(recipe: Recipe, own: Preprocess | None) -> bool:
-    given = recipe.normalise != AUTO or recipe.mean or recipe.std
+    given = recipe.normalize != AUTO or recipe.mean or recipe.std
     return own is not None and not given
 
 
@@ -249,7 +249,7 @@ def _check_network(weights: Weights, recipe: Recipe) -> None:
 
 
 def _asked(recipe: Recipe) -> Weights:
-    """Return a recipe's weights; timm knows how pictures of its networks were made."""
+    """Return a recipe's weights; timm knows how images of its networks were made."""
     found = find_weights(str(recipe.pretrained), recipe.cache)
     if found.preprocess is None and is_timm(recipe.model):
         about = describe(recipe.model)
@@ -289,8 +289,8 @@ def weights_notes(recipe: Recipe, data: ImageData) -> list[str]:
     if weights.preprocess is None:
         return [
             *notes,
-            "these weights do not say how their pictures were made: check --image-size "
-            "and --normalise (imagenet for most public ones)",
+            "these weights do not say how their images were made: check --image-size "
+            "and --normalize (imagenet for most public ones)",
         ]
     changed = rule(weights.preprocess.channels, data.in_chans)
     return [*notes, *filter(None, [changed, weights.remark])]

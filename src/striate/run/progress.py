@@ -20,7 +20,7 @@ PATIENCE = 1.0  # seconds before reading says how far it is
 def reading(quiet: bool, stream: TextIO | None = None) -> Tick | None:
     """Return what tells on a terminal how far reading is, once that takes long.
 
-    The line is drawn over itself, and gone when the last picture is read.
+    The line is drawn over itself, and gone when the last image is read.
     """
     out = sys.stderr if stream is None else stream
     if quiet or not out.isatty():
@@ -30,8 +30,8 @@ def reading(quiet: bool, stream: TextIO | None = None) -> Tick | None:
     def tick(done: int, count: int) -> None:
         if time.monotonic() - began < PATIENCE:
             return
-        line = f"reading pictures: {done:,} of {count:,}, kept for the next run"
-        # The last call comes up to 63 pictures before the end.
+        line = f"reading images: {done:,} of {count:,}, kept for the next run"
+        # The last call comes up to 63 images before the end.
         print(f"\r{line}\x1b[K", end="", file=out, flush=True)
         if done + 64 > count:
             print("\r\x1b[K", end="", file=out, flush=True)
@@ -60,7 +60,7 @@ class Display:
         batches: Of the training part.
         quiet: Show nothing.
         balanced: Show the balanced accuracy too, which then decides what is best.
-        speed: What else to say of so many pictures a second.
+        speed: What else to say of so many images a second.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Display:
         speed: Callable[[float], str] = lambda rate: "",
     ) -> None:
         self._progress = Progress(quiet=quiet, speed=speed)
-        self._size = {"steps": len(batches), "pictures": batches.pictures}
+        self._size = {"steps": len(batches), "images": batches.images}
         self._epochs = epochs
         self._balanced = {"val_balanced"} if balanced else set()
         self._shown = 0
@@ -80,7 +80,7 @@ class Display:
 
     def on_step(self, done: StepDone) -> None:
         """Move the bar."""
-        self._shown += done.pictures
+        self._shown += done.images
         words = done.epoch + 1, done.batch + 1, done.loss, self._shown
         self._say(lambda: self._progress.step(*words))
 

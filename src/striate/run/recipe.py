@@ -15,7 +15,7 @@ from striate.core.format import sides_of
 from striate.core.registry import unknown
 from striate.core.settings import check, flag
 from striate.core.settings import setting as _setting
-from striate.core.spec import JPEGS, NORMALISATIONS, RESIZES, WHITE
+from striate.core.spec import JPEGS, NORMALIZATIONS, RESIZES, WHITE
 from striate.data.augment.augment import PRESETS as AUGMENTS
 from striate.data.augment.augment import RANGES, Augment, augmentation
 from striate.data.split.hash_split import Deal
@@ -36,7 +36,7 @@ SHAPES = {
 SCHEDULE_NAMES = ("one_cycle", "cosine", "step", "constant")
 VIEW_NAMES = ("plain", "mirror", "mirror_shift")
 NONFINITE_ANSWERS = ("stop", "skip", "lower-lr")
-# Of the loop that shows pictures, and of processes that learn together: nothing that
+# Of the loop that shows images, and of processes that learn together: nothing that
 # learns from features has them.
 LOOP_ONLY = (
     *("accumulate", "sync_batch_norm", "drop_path", "ema", "grow", "save_every"),
@@ -81,9 +81,9 @@ class Recipe:
     trust: bool = _setting(
         False, "read a .pth of unknown origin: tensors alone, no code", incidental=True
     )
-    epochs: int = _setting(30, "times through the training pictures", low=1)
+    epochs: int = _setting(30, "times through the training images", low=1)
     batch_size: int | Literal["auto"] = _setting(
-        64, "pictures a step; auto: the most that fit", low=1
+        64, "images a step; auto: the most that fit", low=1
     )
     accumulate: int = _setting(
         1, "learn from each batch in so many pieces, where memory is short", low=1
@@ -96,7 +96,7 @@ class Recipe:
         "largest learning rate; auto: by a range test; else sgd 0.05, others 0.003",
         above=0,
     )
-    optimizer: str = _setting("adamw", "optimiser", choices=tuple(DEFAULT_LR))
+    optimizer: str = _setting("adamw", "optimizer", choices=tuple(DEFAULT_LR))
     momentum: float = _setting(
         0.9, "momentum of sgd, first beta of adam", low=0, below=1
     )
@@ -114,26 +114,26 @@ class Recipe:
         0.0, "judge and keep a moving average of the weights; its decay", low=0, below=1
     )
     test_view: str = _setting(
-        "plain", "how pictures are seen where they are judged", choices=VIEW_NAMES
+        "plain", "how images are seen where they are judged", choices=VIEW_NAMES
     )
     schedule: str = _setting(
         "one_cycle", "learning-rate schedule", choices=SCHEDULE_NAMES
     )
     grow: float = _setting(
-        1.0, "share of the side that pictures begin with, and grow", above=0, high=1
+        1.0, "share of the side that images begin with, and grow", above=0, high=1
     )
     label_smoothing: float = _setting(
         0.1, "share of the target spread over all classes", low=0, below=1
     )
     augment: str = _setting(
-        "none", "changes to training pictures", choices=tuple(AUGMENTS)
+        "none", "changes to training images", choices=tuple(AUGMENTS)
     )
     rotate: float | None = _augment("rotate")
     shear: float | None = _augment("shear")
     warp: float | None = _augment("warp")
     mirror: str | None = _augment("mirror")
     crop: float | None = _augment("crop")
-    colour: float | None = _augment("colour")
+    color: float | None = _augment("color")
     scale: float | None = _augment("scale")
     shift: float | None = _augment("shift")
     erase: float | None = _augment("erase")
@@ -145,29 +145,29 @@ class Recipe:
     )
     image_size: int | tuple[int, int] | None = _setting(
         None,
-        "input side, or HEIGHTxWIDTH; the pictures' own if they share one, else 64",
+        "input side, or HEIGHTxWIDTH; the images' own if they share one, else 64",
     )
     in_chans: int | None = _setting(
-        None, "1 grey, 3 colour; grey if every picture is", low=1
+        None, "1 gray, 3 color; gray if every image is", low=1
     )
     resize: str | None = _setting(
         None,
-        "how pictures meet that size; the weights' own, or squash",
+        "how images meet that size; the weights' own, or stretch",
         choices=RESIZES,
     )
     background: int | None = _setting(
-        None, "grey under transparency; the weights' own, or 255", low=0, below=256
+        None, "gray under transparency; the weights' own, or 255", low=0, below=256
     )
     white: int | None = _setting(
-        None, "16-bit grey for 255; the weights' own, or all", low=255, below=WHITE + 1
+        None, "16-bit gray for 255; the weights' own, or all", low=255, below=WHITE + 1
     )
     jpeg: str = _setting(
         "reduced", "large JPEGs decoded at a fraction, or full", choices=JPEGS
     )
-    normalise: str = _setting(
+    normalize: str = _setting(
         "auto",
         "mean and deviation; auto: the weights' own, or of the data",
-        choices=("auto", *NORMALISATIONS),
+        choices=("auto", *NORMALIZATIONS),
     )
     mean: tuple[float, ...] | None = _setting(
         None, "mean of v/255, one number or one a channel: 0.5,0.5,0.5; with --std"
@@ -183,12 +183,12 @@ class Recipe:
     folds: int | None = _setting(None, "deal so many folds for cross-validation", low=2)
     fold: int | None = _setting(None, "the fold to judge, counted from 0", low=0)
     split: str | None = _setting(
-        None, "a run, or a CSV path,split, whose pictures stay where they are"
+        None, "a run, or a CSV path,split, whose images stay where they are"
     )
     class_weights: str = _setting(
         "none",
         "make up for uneven classes: auto adjusts for how frequent each is, loss "
-        "weighs pictures, sampling shows classes equally often",
+        "weighs images, sampling shows classes equally often",
         choices=("none", "auto", "loss", "sampling"),
     )
     seed: int = _setting(
@@ -209,7 +209,7 @@ class Recipe:
     )
     device: str = _setting("auto", "auto, cpu, cuda, …", incidental=True)
     cache: str = _setting(
-        "auto", "keeps decoded pictures: auto, off or a folder", incidental=True
+        "auto", "keeps decoded images: auto, off or a folder", incidental=True
     )
     cache_gb: float = _setting(
         20.0, "the most the cache may hold, in GB", low=0, incidental=True
@@ -239,13 +239,13 @@ class Recipe:
 
     @property
     def augmentation(self) -> Augment:
-        """Return what is done to training pictures: the preset, and ranges given."""
+        """Return what is done to training images: the preset, and ranges given."""
         ranges = {name: getattr(self, name) for name in RANGES}
         return augmentation(self.augment, **ranges)
 
     @property
     def deal(self) -> Deal:
-        """Return how pictures without a part are dealt; wrong shares are refused."""
+        """Return how images without a part are dealt; wrong shares are refused."""
         return Deal(
             val=self.val_fraction,
             test=self.test_fraction,
@@ -263,7 +263,7 @@ class Recipe:
         return self.lr
 
     @property
-    def pictures_a_step(self) -> int:
+    def images_a_step(self) -> int:
         """Return the batch size, which must have been decided."""
         if not isinstance(self.batch_size, int):
             raise undecided("batch_size")

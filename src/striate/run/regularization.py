@@ -10,7 +10,7 @@ from striate.layers.drop_path import set_drop_path
 from striate.run.recipe import Recipe
 
 
-def regularise(model: nn.Module, recipe: Recipe) -> None:
+def regularize(model: nn.Module, recipe: Recipe) -> None:
     """Set the network's dropout and stochastic depth as the recipe says.
 
     Raises:

@@ -32,7 +32,7 @@ from striate.report.png import save_curve, save_matrix
 from striate.run import layout as names
 from striate.run.baselines_table import rival_section
 from striate.run.charts import course_blocks, range_curve
-from striate.run.images import cell_pictures, inside, most_wrong, part_pixels
+from striate.run.images import cell_images, inside, most_wrong, part_pixels
 from striate.run.integrity import CURVES, check_ended, check_history
 from striate.run.predictions import Predictions
 from striate.run.scorecard import class_table, confusion, headlines
@@ -48,7 +48,7 @@ DRAWN = CURVES | {"epoch", "val_balanced", "best"}
 def write_report(run: Run) -> Path:
     """Write `report.html` and `plots/` into a run folder, from what lies in it.
 
-    The pictures are read again where they are not at hand; if they are gone, the
+    The images are read again where they are not at hand; if they are gone, the
     report says so and shows the rest.
 
     Raises:
@@ -106,7 +106,7 @@ def _result(run: Run, score: Score) -> Section:
         figures=(
             *headlines(run.judged_part, score),
             Figure(
-                label="wrong", value=f"{wrong:,}", detail=f"of {score.count:,} pictures"
+                label="wrong", value=f"{wrong:,}", detail=f"of {score.count:,} images"
             ),
             Figure(
                 label="parameters",
@@ -128,7 +128,7 @@ def _remarks(run: Run, score: Score) -> list[Block]:
     once = (
         "The test part was judged once, with the weights that were best on validation"
         if run.judged_part == "test"
-        else "There is no test part; validation chose the weights: this is optimistic"
+        else "There is no test part; validation chose the weights: this is optimiztic"
     )
     best = f"{once} (epoch {manifest['best_epoch']} of {manifest['epochs']})."
     if (run.path / names.PENALTIES).is_file():
@@ -209,7 +209,7 @@ def _norms(run: Run) -> list[Section]:
     if not kept:
         return []
     lead = (
-        "Sizes by layer, of some training pictures without augmentation. Where "
+        "Sizes by layer, of some training images without augmentation. Where "
         "gradients vanish, layers stay as they were drawn."
     )
     return [
@@ -239,22 +239,22 @@ def _answers(
 ) -> Section:
     held = {}
     if pixels is not None and score.confusion:
-        held = cell_pictures(predictions, pixels)
+        held = cell_images(predictions, pixels)
     matrix = confusion(score, run.judged_part, held)
     blocks: list[Block] = [matrix, class_table(score)]
     if pixels is None:
-        text = "The pictures could not be read again, so the cells open nothing."
+        text = "The images could not be read again, so the cells open nothing."
         blocks.insert(0, Prose(text=text, tone="warning"))
     lead = ""
     if score.confusion:
-        lead = "Rows are the truth, columns the answer. A cell opens its pictures."
+        lead = "Rows are the truth, columns the answer. A cell opens its images."
     return Section(title="Answers", lead=lead, blocks=tuple(blocks))
 
 
 def _layers(run: Run) -> Section:
-    size = run.recipe.pictures_a_step
+    size = run.recipe.images_a_step
     found = audit(run.model, run.preprocess.spec.shape, batch_size=size)
-    lead = f"For a picture of {run.preprocess.spec}."
+    lead = f"For an image of {run.preprocess.spec}."
     blocks: list[Block] = [figures(found), layer_table(found), *remarks(found)]
     return Section(title="Layers", lead=lead, blocks=tuple(blocks))
 
@@ -264,7 +264,7 @@ def _data(run: Run) -> Section:
     parts = _part_counts(run)
     rows = tuple((part, count) for part, count in parts.items())
     table = Table(
-        columns=(Column(title="part"), Column(title="pictures", kind="integer")),
+        columns=(Column(title="part"), Column(title="images", kind="integer")),
         rows=rows,
         totals=("used", facts["used"]),
     )

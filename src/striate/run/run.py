@@ -15,7 +15,7 @@ from striate.core.files import read_csv, read_json
 from striate.core.spec import Labels, Preprocess
 from striate.data.batches import Batches
 from striate.data.image_data import ImageData
-from striate.data.load import load_data, load_labelled
+from striate.data.load import load_data, load_labeled
 from striate.data.scan import CHANGED, MISSING, Tick
 from striate.data.sources.source import Skipped
 from striate.data.split.split_file import SPARE
@@ -38,11 +38,11 @@ from striate.run.recipe import Recipe, make_recipe
 from striate.run.yaml_io import read_settings
 
 CUSTOM = "custom:"  # prefix of a model that was handed in, not named
-EVALUATION_BATCH = 256  # pictures judged at a time, however small they are
+EVALUATION_BATCH = 256  # images judged at a time, however small they are
 
 
 def judged_at_once(height: int, width: int) -> int:
-    """Return how many pictures of a size are judged at a time, so that they fit.
+    """Return how many images of a size are judged at a time, so that they fit.
 
     Learning holds the maps of every layer, judging those of one or two: 32 of 224×224
     take 0.5 to 1.3 times the memory of a training step of 8.
@@ -109,7 +109,7 @@ class Run:
 
     @cached_property
     def preprocess(self) -> Preprocess:
-        """Return what is done to every picture."""
+        """Return what is done to every image."""
         return Preprocess.from_dict(read_json(self.path / names.PREPROCESS))
 
     @cached_property
@@ -167,16 +167,16 @@ class Run:
 
     @property
     def origin(self) -> str:
-        """Return where the pictures can be read again; empty if they were in memory."""
+        """Return where the images can be read again; empty if they were in memory."""
         return str(self.manifest["data"]["source"])
 
     @cached_property
     def data(self) -> ImageData:
-        """Return the run's pictures in the run's split, read again if need be."""
+        """Return the run's images in the run's split, read again if need be."""
         return self._given_data or self.read_again()
 
     def read_again(self, margin: float = 1.0, tick: Tick | None = None) -> ImageData:
-        """Read the run's pictures, in the run's split and as it saw them.
+        """Read the run's images, in the run's split and as it saw them.
 
         Args:
             margin: As for `load_data`; training wants it where it cuts crops.
@@ -189,7 +189,7 @@ class Run:
         if not origin:
             fix = "pass them: striate.load_run(path, data=...), or resume likewise"
             raise RunError(
-                "the run's pictures came from memory", where=self.path, fix=fix
+                "the run's images came from memory", where=self.path, fix=fix
             )
         rows = read_csv(self.path / names.SPLIT)
         return load_data(
@@ -228,7 +228,7 @@ class Run:
             raise RunError(what, where=path, fix=fix)
         found = Predictions.read(path, self.labels)
         if not found.paths:
-            what = f"the run judged no picture of the {part} part"
+            what = f"the run judged no image of the {part} part"
             fix = "restore the file from a copy, or train again"
             raise RunError(what, where=path, fix=fix)
         return found
@@ -239,7 +239,7 @@ class Run:
         return [part for part in ("val", "test") if part in self.data.parts]
 
     def judge(self, part: Part, ranks: Ranks | None = None) -> Predictions:
-        """Ask the best weights about every picture of a part.
+        """Ask the best weights about every image of a part.
 
         Where `ranks` judge together, each asks about its share, and all get the whole.
         """
@@ -260,19 +260,19 @@ class Run:
     def part_for(
         self, data: str | None = None, part: str | None = None
     ) -> tuple[Part, str, tuple[Skipped, ...]]:
-        """Return pictures to judge, what to call them, and files left out.
+        """Return images to judge, what to call them, and files left out.
 
         The run's own test part (else val) where nothing is asked; of other `data`, all
-        pictures or the part named.
+        images or the part named.
         """
         if data is not None:
-            found, skipped = load_labelled(data, self.preprocess, self.labels, part)
+            found, skipped = load_labeled(data, self.preprocess, self.labels, part)
             return found, part or data, skipped
         chosen = part or ("test" if "test" in self.data.parts else "val")
         return self.data.part(chosen), chosen, self._lost()
 
     def _lost(self) -> tuple[Skipped, ...]:
-        """Return the run's pictures that are gone or have changed since it began."""
+        """Return the run's images that are gone or have changed since it began."""
         if self._given_data is not None:
             return ()
         reasons = (CHANGED, MISSING)
@@ -289,7 +289,7 @@ class Run:
         return "test" if test.is_file() else "val"
 
     def most_confused(self, count: int = 10) -> list[tuple[str, str, int]]:
-        """Return (true, predicted, pictures) of the most frequent confusions."""
+        """Return (true, predicted, images) of the most frequent confusions."""
         predictions = self.predictions(self.judged_part)
         return [
             (self.labels[true], self.labels[said], number)
@@ -297,7 +297,7 @@ class Run:
         ]
 
     def top_losses(self, count: int = 9) -> list[dict[str, Any]]:
-        """Return the pictures that cost most, worst first."""
+        """Return the images that cost most, worst first."""
         predictions = self.predictions(self.judged_part)
         said = predictions.predicted
         return [
@@ -305,7 +305,7 @@ class Run:
                 "path": predictions.paths[i],
                 "label": self.labels[int(predictions.truth[i])],
                 "pred": self.labels[int(said[i])],
-                "probability": float(predictions.probabilities[i].max()),
+                "probability": float(predictions.probs[i].max()),
                 "loss": float(predictions.losses[i]),
             }
             for i in predictions.most_wrong(count)
@@ -328,7 +328,7 @@ def load_run(
     Args:
         path: The folder, or its name below `runs/train`, else `runs/transfer`.
         model: The network, where it was handed to `train` as an object.
-        data: The pictures, where they came from memory; else they are read again.
+        data: The images, where they came from memory; else they are read again.
 
     Raises:
         RunError: There is no run folder.

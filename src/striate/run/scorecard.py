@@ -9,8 +9,8 @@ from striate.core.findings import (
     Block,
     Column,
     Figure,
+    Image,
     Matrix,
-    Picture,
     Table,
 )
 from striate.metrics.classification import Score
@@ -20,7 +20,7 @@ ERRORS = 30  # kinds of errors listed where it cannot
 ROWS = 200  # classes listed in a report; of more, those found least
 GAP = "\u00a0"
 
-Held = Mapping[tuple[int, int], tuple[Picture, ...]]
+Held = Mapping[tuple[int, int], tuple[Image, ...]]
 
 
 def span(interval: tuple[float, float], digits: int = 1) -> str:
@@ -58,12 +58,12 @@ def confusion(score: Score, part: str, held: Held) -> Block:
     Args:
         score: What to show.
         part: What was judged.
-        held: Pictures of the matrix's cells.
+        held: Images of the matrix's cells.
     """
     names = tuple(c.name for c in score.classes)
     if score.confusion:
         title = f"Confusion on the {part} part"
-        return Matrix(labels=names, counts=score.confusion, pictures=held, title=title)
+        return Matrix(labels=names, counts=score.confusion, images=held, title=title)
     errors = score.confusions[:ERRORS]
     rest = len(score.confusions) - len(errors)
     return Table(
@@ -71,7 +71,7 @@ def confusion(score: Score, part: str, held: Held) -> Block:
         columns=(
             Column(title="is"),
             Column(title="taken for"),
-            Column(title="pictures", kind="integer"),
+            Column(title="images", kind="integer"),
         ),
         rows=tuple((names[true], names[said], count) for true, said, count in errors),
         note=f"{rest:,} more kinds of error; {len(names):,} classes." if rest else "",
@@ -85,7 +85,7 @@ def class_table(score: Score, most: int = ROWS) -> Table:
     """
     columns = (
         Column(title="class", key="class"),
-        Column(title="pictures", kind="integer", key="support"),
+        Column(title="images", kind="integer", key="support"),
         Column(title="recall", kind="share", hint="found, of those that are"),
         Column(title="95 % interval", key="recall_interval", rank=1),
         Column(title="precision", kind="percent", hint="right, of those so called"),

@@ -1,4 +1,4 @@
-"""What stands before a run learns: pictures, a network that fits them, a record."""
+"""What stands before a run learns: images, a network that fits them, a record."""
 
 from __future__ import annotations
 
@@ -46,15 +46,15 @@ from striate.run.pretrained import (
 )
 from striate.run.progress import reading
 from striate.run.recipe import Recipe
-from striate.run.regularization import regularise
+from striate.run.regularization import regularize
 from striate.run.run import CUSTOM
 from striate.run.yaml_io import settings_text
 
 AUTO = "auto"
-# Settings that say how pictures are read; `load_data` takes them under these names.
+# Settings that say how images are read; `load_data` takes them under these names.
 READING = (
     *("image_size", "in_chans", "resize", "background", "white", "jpeg"),
-    *("normalise", "mean", "std", "val_fraction", "test_fraction", "fraction"),
+    *("normalize", "mean", "std", "val_fraction", "test_fraction", "fraction"),
     *("folds", "fold", "seed", "cache", "cache_gb", "workers"),
 )
 # `train` gets loaded data, where settings of the split and the input would do nothing.
@@ -62,7 +62,7 @@ LOADED = {*READING, "split"} - {"seed", "cache", "cache_gb", "workers"}
 
 
 def load_recipe(recipe: Recipe, *, quiet: bool = True) -> ImageData:
-    """Read the pictures that a recipe is about, split as it says; tell unless quiet.
+    """Read the images that a recipe is about, split as it says; tell unless quiet.
 
     Raises:
         StriateError: The data or the settings do not admit it.
@@ -131,15 +131,15 @@ def place(model: nn.Module, data: ImageData, recipe: Recipe) -> None:
     """Put the model where it learns, and try it.
 
     Raises:
-        GeometryError: It cannot take the pictures.
-        SettingError: It gives another number of classes, needs more pictures a step,
+        GeometryError: It cannot take the images.
+        SettingError: It gives another number of classes, needs more images a step,
             or there is no such device, or it loses by half precision.
     """
     device = devices.choose(recipe.device)
-    regularise(model, recipe)
+    regularize(model, recipe)
     check_batch(model, recipe)
     check_precision(recipe.precision, device)
-    if recipe.pretrained is None:  # filters that were learnt with are kept
+    if recipe.pretrained is None:  # filters that were learned with are kept
         _whiten(model, data, recipe)
     keep_frozen(model)
     if recipe.freeze:
@@ -163,7 +163,7 @@ def frozen_facts(model: nn.Module, recipe: Recipe) -> dict[str, Any]:
 
 
 def _whiten(model: nn.Module, data: ImageData, recipe: Recipe) -> None:
-    """Show training pictures to layers whose filters are computed from them."""
+    """Show training images to layers whose filters are computed from them."""
     layers = whitening(model)
     if not layers:
         return
@@ -173,13 +173,13 @@ def _whiten(model: nn.Module, data: ImageData, recipe: Recipe) -> None:
         batch_size=pictures_wanted(*data.preprocess.spec.shape),
         seed=recipe.seed,
     )
-    pictures, _ = next(iter(some(0)))
+    images, _ = next(iter(some(0)))
     for layer in layers:
-        layer.fit(pictures)
+        layer.fit(images)
 
 
 def _check_output(model: nn.Module, data: ImageData, device: torch.device) -> None:
-    """Try one picture, so that a misfit is told before anything is written."""
+    """Try one image, so that a misfit is told before anything is written."""
     channels, (height, width) = data.in_chans, data.image_size
     probe = torch.zeros(1, channels, height, width, device=device)
     training = model.training
@@ -189,9 +189,7 @@ def _check_output(model: nn.Module, data: ImageData, device: torch.device) -> No
             shape = tuple(model(probe).shape)
     except RuntimeError as error:
         size = f"{height}×{width}×{channels}"
-        what = (
-            f"the network cannot take pictures of {size}: {str(error).splitlines()[0]}"
-        )
+        what = f"the network cannot take images of {size}: {str(error).splitlines()[0]}"
         raise GeometryError(what, fix="change --image-size or --in-chans") from error
     finally:
         model.train(training)

@@ -33,7 +33,7 @@ OWN = "_striate_target_"
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """A network to be looked at: what to call it, and its pictures.
+    """A network to be looked at: what to call it, and its images.
 
     `preprocess` is what it was trained with; `trained` weights are not initial ones.
     """
@@ -47,7 +47,7 @@ class Target:
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """What the user said about pictures and classes; None where nothing."""
+    """What the user said about images and classes; None where nothing."""
 
     image_size: int | tuple[int, int] | None = None
     in_chans: int | None = None
@@ -60,12 +60,12 @@ def resolve(target: str, wanted: Wanted, *, real: bool = False) -> Target:
     Args:
         target: A name of `striate models`, `file.py:Class`, a run folder or its name,
             or a sketch.
-        wanted: Picture and classes asked for.
+        wanted: Image and classes asked for.
         real: Make weights, for a network that must be computed.
 
     Raises:
         SettingError: It is none of these; says what comes near.
-        GeometryError: The network refuses the picture at construction.
+        GeometryError: The network refuses the image at construction.
     """
     if is_sketch(target):
         return _sketched(target, wanted, real)
@@ -92,7 +92,7 @@ def _built(build: Callable[[], nn.Module], real: bool, name: str = "") -> nn.Mod
 
 def _sketched(target: str, wanted: Wanted, real: bool) -> Target:
     if wanted != Wanted():
-        what = "a sketch holds its picture and classes itself"
+        what = "a sketch holds its image and classes itself"
         raise SettingError(what, where=target, fix="change them in the sketch")
     shapes: list[Shape] = []
 
@@ -137,7 +137,7 @@ def _sides(
 
 def _from_run(target: str, wanted: Wanted, real: bool) -> Target:
     if wanted != Wanted():
-        what = "a run has its picture size, channels and classes already"
+        what = "a run has its image size, channels and classes already"
         raise SettingError(what, where=target, fix="leave those flags out")
     run = Run(target)
     model = run.model if real else _built(run.fresh_model, real, run.recipe.model)

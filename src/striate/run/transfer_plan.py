@@ -15,12 +15,12 @@ from striate.finetune.linear_probe import Probe, ProbePoint
 
 LOGISTIC, TRAINED, TUNED = "logistic", "trained", "tuned"
 HEADS = (LOGISTIC, TRAINED, TUNED)
-STEPS = 64  # of the optimiser, or nothing has been learnt that could be judged
+STEPS = 64  # of the optimizer, or nothing has been learned that could be judged
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """What a way came to on pictures that it did not learn from.
+    """What a way came to on images that it did not learn from.
 
     Args:
         head: `logistic` or `tuned`.
@@ -30,12 +30,12 @@ class Trial:
         lr: The head's largest rate; 0 for a logistic head.
         lr_decay: From stage to stage.
         epochs: Of the trial.
-        steps: Of the optimiser; 0 for a logistic head.
-        learnt: Pictures learnt from.
+        steps: Of the optimizer; 0 for a logistic head.
+        learned: Images learned from.
         right: Which of the others it got right.
         costs: Their cross-entropies in nats, at the best temperature.
         seconds: It took, features included.
-        whole: Seconds that it is reckoned to take with all pictures and epochs.
+        whole: Seconds that it is reckoned to take with all images and epochs.
     """
 
     head: str
@@ -46,7 +46,7 @@ class Trial:
     lr_decay: float
     epochs: int
     steps: int
-    learnt: int
+    learned: int
     right: tuple[bool, ...] = field(repr=False)
     costs: tuple[float, ...] = field(repr=False)
     seconds: float
@@ -54,7 +54,7 @@ class Trial:
 
     @property
     def judged(self) -> int:
-        """Return how many pictures it was judged by."""
+        """Return how many images it was judged by."""
         return len(self.right)
 
     @property
@@ -68,7 +68,7 @@ class Trial:
         return sum(self.costs) / len(self.costs)
 
     def behind(self, other: Trial) -> bool:
-        """Say whether it costs more by over a standard error, picture by picture."""
+        """Say whether it costs more by over a standard error, image by image."""
         more = np.subtract(self.costs, other.costs)
         return bool(more.mean() > more.std() / sqrt(len(more)))
 
@@ -82,14 +82,14 @@ class Proposal:
         trials: The head alone first.
         chosen: Number of the one proposed.
         accuracy: To be expected on the validation part.
-        low: End of its 95 % interval, which knows how few pictures said so, and how
+        low: End of its 95 % interval, which knows how few images said so, and how
             few will judge.
         high: The other end.
-        judging: Pictures of the validation part.
-        pictures: Of the training part that the plan looked at.
+        judging: Images of the validation part.
+        images: Of the training part that the plan looked at.
         passing: Seconds of the one pass.
         seconds: Of the whole plan, the pass and the trials included.
-        kept: Pictures whose averages were there from before.
+        kept: Images whose averages were there from before.
         left_out: What could not be tried, and why.
     """
 
@@ -100,7 +100,7 @@ class Proposal:
     low: float
     high: float
     judging: int
-    pictures: int
+    images: int
     passing: float
     seconds: float
     kept: int = 0
@@ -151,7 +151,7 @@ class Proposal:
 def best_tuned(trials: Sequence[Trial]) -> Trial | None:
     """Return the tuned one of which most learns, of those as good as the cheapest.
 
-    As good, by a standard error: fewer pictures and epochs than there will be hold
+    As good, by a standard error: fewer images and epochs than there will be hold
     back what learns more.
     """
     tuned = [trial for trial in trials if trial.head == TUNED]

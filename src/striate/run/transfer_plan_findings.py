@@ -54,16 +54,16 @@ def findings(proposal: Proposal) -> list[Block]:
 
 
 def probe_table(proposal: Proposal) -> Table:
-    """Return what a linear head comes to at every cut, from ever more pictures."""
-    sizes = [point.pictures for point in proposal.probes[-1].points]
+    """Return what a linear head comes to at every cut, from ever more images."""
+    sizes = [point.images for point in proposal.probes[-1].points]
     columns = [
         Column(title="cut behind", kind="code", key="cut"),
-        Column(title="numbers", kind="integer", hint="of a picture", rank=1),
+        Column(title="numbers", kind="integer", hint="of an image", rank=1),
         *(
             Column(
                 title=f"from {size:,}",
                 kind="percent",
-                hint="right, having learnt from so many pictures",
+                hint="right, having learned from so many images",
                 key=f"accuracy_{size}",
                 rank=0 if size == sizes[-1] else 2,
             )
@@ -73,7 +73,7 @@ def probe_table(proposal: Proposal) -> Table:
         Column(title="", key="proposed"),
     ]
     rows = tuple(_probe_row(probe, proposal) for probe in proposal.probes)
-    note = f"Cross-validated on {proposal.pictures:,} training pictures; maps averaged."
+    note = f"Cross-validated on {proposal.images:,} training images; maps averaged."
     return Table(
         title="A linear head at every cut", columns=tuple(columns), rows=rows, note=note
     )
@@ -108,7 +108,7 @@ def trial_table(proposal: Proposal) -> Table:
         Column(
             title="s for all",
             kind="number",
-            hint="with all pictures and epochs, reckoned from the trial",
+            hint="with all images and epochs, reckoned from the trial",
             key="whole",
         ),
         Column(title="", key="proposed"),
@@ -116,7 +116,7 @@ def trial_table(proposal: Proposal) -> Table:
     rows = tuple(_trial_row(trial, proposal) for trial in proposal.trials)
     first = proposal.trials[0]
     note = (
-        f"Each learnt from {first.learnt:,} training pictures and was judged by "
+        f"Each learned from {first.learned:,} training images and was judged by "
         f"{first.judged:,} others. Costs are compared by their standard error: within "
         "it, what learns more is proposed."
     )
@@ -159,7 +159,7 @@ def proposed(proposal: Proposal) -> Prose:
             f"{best.batch_norm}."
         )
     hope = (
-        f"Expected on the {proposal.judging:,} validation pictures: "
+        f"Expected on the {proposal.judging:,} validation images: "
         f"{percent(proposal.accuracy)} (95 % interval "
         f"{span((proposal.low, proposal.high), 1)}), in about {_time(best.whole)}. "
         f"The plan took {_time(proposal.seconds)}."
@@ -179,7 +179,7 @@ def _time(seconds: float) -> str:
 def depth_curve(proposal: Proposal) -> Curve:
     """Return accuracy against the depth of the cut, one line for each fraction."""
     depth = tuple(float(i + 1) for i in range(len(proposal.probes)))
-    sizes = [point.pictures for point in proposal.probes[-1].points]
+    sizes = [point.images for point in proposal.probes[-1].points]
     series = []
     for k, size in enumerate(sizes):
         y = tuple(probe.points[k].accuracy for probe in proposal.probes)
@@ -188,7 +188,7 @@ def depth_curve(proposal: Proposal) -> Curve:
         pairs = list(zip(y, error, strict=True))
         series.append(
             Series(
-                name=f"learnt from {size:,}",
+                name=f"learned from {size:,}",
                 x=depth,
                 y=y,
                 low=tuple(max(0.0, a - e) for a, e in pairs) if last else None,

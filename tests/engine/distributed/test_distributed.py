@@ -47,11 +47,11 @@ def batches(count, **more):
     return Batches(part=part, preprocess=p, batch_size=8, seed=3, **more)
 
 
-CHANGES = [Augment(), Augment(colour=0.3), Augment(mixup=0.4), Augment(shift=0.2)]
+CHANGES = [Augment(), Augment(color=0.3), Augment(mixup=0.4), Augment(shift=0.2)]
 
 
 @pytest.mark.parametrize("augment", CHANGES)
-def test_ranks_see_the_pictures_of_one_process(augment):
+def test_ranks_see_the_images_of_one_process(augment):
     """The same batches, also from the middle of an epoch, and an empty last share."""
     alone = batches(18, augment=augment, classes=2)
     ranks = [replace(alone, rank=rank, world=3) for rank in range(3)]
@@ -125,7 +125,7 @@ def test_slow_is_not_hung():
 
 
 def watching(process, patience=60.0):
-    """Return a watch of rank 0 whose neighbour last gave a sign just now."""
+    """Return a watch of rank 0 whose neighbor last gave a sign just now."""
     store = HashStore()
     watch = Watch(store, 0, 2, Pulse(patience), patience)
     sign = Sign(beat=1, **asdict(process), kind=COMPUTING, doing="step 1", since=0.0)
@@ -135,47 +135,45 @@ def watching(process, patience=60.0):
 
 
 @pytest.fixture
-def neighbour():
+def neighbor():
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     yield child
     child.kill()
     child.wait()
 
 
-def test_a_dead_neighbour_is_named_at_once(neighbour):
-    watch = watching(Process.of(neighbour.pid))
+def test_a_dead_neighbor_is_named_at_once(neighbor):
+    watch = watching(Process.of(neighbor.pid))
     watch.check()
-    neighbour.kill()
-    neighbour.wait()
+    neighbor.kill()
+    neighbor.wait()
     watch._tick()
-    with pytest.raises(
-        RankError, match=rf"rank 1 \(process {neighbour.pid} on .* died"
-    ):
+    with pytest.raises(RankError, match=rf"rank 1 \(process {neighbor.pid} on .* died"):
         watch.check()
 
 
-def test_a_stopped_neighbour_is_named_and_ended(neighbour):
+def test_a_stopped_neighbor_is_named_and_ended(neighbor):
     """SIGTERM would not end it, and torchrun would wait 30 s before SIGKILL."""
-    neighbour.send_signal(signal.SIGSTOP)
-    watch = watching(Process.of(neighbour.pid), patience=0.2)
+    neighbor.send_signal(signal.SIGSTOP)
+    watch = watching(Process.of(neighbor.pid), patience=0.2)
     while not watch._sign.process.stopped:
         time.sleep(0.01)
     time.sleep(0.3)
     watch._tick()
     with pytest.raises(RankError, match=r"no sign of life for .* it was stopped"):
         watch.check()
-    assert neighbour.wait(60) < 0
+    assert neighbor.wait(60) < 0
 
 
-def test_another_process_of_the_same_number_is_left_alone(neighbour):
-    other = replace(Process.of(neighbour.pid), began="1")
+def test_another_process_of_the_same_number_is_left_alone(neighbor):
+    other = replace(Process.of(neighbor.pid), began="1")
     assert not other.lives
     other.end()
-    assert neighbour.poll() is None
+    assert neighbor.poll() is None
 
 
-def test_the_first_fault_stays(neighbour):
-    watch = watching(Process.of(neighbour.pid))
+def test_the_first_fault_stays(neighbor):
+    watch = watching(Process.of(neighbor.pid))
     watch.tell("first")
     other = Watch(watch._store, 1, 2, Pulse(60.0))
     assert other.tell("second").what == "first"

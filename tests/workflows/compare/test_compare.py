@@ -1,4 +1,4 @@
-"""Comparing runs: which pictures are paired, what is tested, what is said."""
+"""Comparing runs: which images are paired, what is tested, what is said."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ YES, NO = True, False
 
 
 def mask(count, wrong):
-    """Answers to `count` pictures, those at `wrong` being wrong."""
+    """Answers to `count` images, those at `wrong` being wrong."""
     return [i not in set(wrong) for i in range(count)]
 
 
@@ -43,12 +43,12 @@ def words(found):
     return " ".join(str(found).split())
 
 
-# --- two runs on the same pictures
+# --- two runs on the same images
 
 
 @pytest.fixture
 def two(tmp_path):
-    """Of 40 pictures, A gets 0–5 wrong and B 5–6."""
+    """Of 40 images, A gets 0–5 wrong and B 5–6."""
     return (
         made_run(tmp_path / "one", mask(40, range(6)), lr=0.01),
         made_run(tmp_path / "two", mask(40, (5, 6)), lr=0.02),
@@ -60,7 +60,7 @@ def test_the_counts_and_their_test(two):
     paired = match.pairings[0].paired
     counts = (paired.both, paired.gained, paired.lost, paired.neither)
     assert counts == (33, 5, 1, 1)
-    assert match.how == "pictures"
+    assert match.how == "images"
     assert match.difference == pytest.approx(4 / 40)
     assert match.p == pytest.approx(stats.binomtest(1, 6).pvalue)
     assert match.corrected == match.p
@@ -69,7 +69,7 @@ def test_the_counts_and_their_test(two):
 
 
 def test_by_class(two):
-    """Odd pictures are `down`: A has 1, 3, 5 wrong and B 5."""
+    """Odd images are `down`: A has 1, 3, 5 wrong and B 5."""
     (match,) = st.compare(*two).matches
     found = dict(match.pairings[0].classes)
     assert (found["down"].gained, found["down"].lost) == (2, 0)
@@ -115,7 +115,7 @@ def test_equal_runs(tmp_path):
     assert found.flips() == ()
     assert found.matches[0].p == 1.0
     assert "Nothing: all settings are equal." in str(found)
-    assert "No picture changed sides." in render(found.page)
+    assert "No image changed sides." in render(found.page)
     assert "another seed gives other networks" not in told(found)
 
 
@@ -130,12 +130,12 @@ def test_circumstances_are_told(tmp_path):
     assert "different machines: do not compare their times" in told(found)
 
 
-# --- which pictures are the same
+# --- which images are the same
 
 
-def test_pictures_pair_by_content_not_by_name_or_place(tmp_path):
-    one = made_run(tmp_path / "one", mask(8, [0]), pictures=range(8))
-    two = made_run(tmp_path / "two", mask(8, [0]), pictures=range(7, -1, -1))
+def test_images_pair_by_content_not_by_name_or_place(tmp_path):
+    one = made_run(tmp_path / "one", mask(8, [0]), images=range(8))
+    two = made_run(tmp_path / "two", mask(8, [0]), images=range(7, -1, -1))
     rows = (two / "split.csv").read_text().replace(".png", ".jpg")
     (two / "split.csv").write_text(rows)
     answers = two / "predictions_test.csv"
@@ -145,33 +145,31 @@ def test_pictures_pair_by_content_not_by_name_or_place(tmp_path):
     assert (paired.both, paired.gained, paired.lost, paired.neither) == (6, 1, 1, 0)
 
 
-def test_only_common_pictures_are_paired_and_the_rest_is_told(tmp_path):
-    one = made_run(tmp_path / "one", mask(10, []), pictures=range(10))
-    two = made_run(tmp_path / "two", mask(9, [0]), pictures=range(4, 13), lr=0.5)
+def test_only_common_images_are_paired_and_the_rest_is_told(tmp_path):
+    one = made_run(tmp_path / "one", mask(10, []), images=range(10))
+    two = made_run(tmp_path / "two", mask(9, [0]), images=range(4, 13), lr=0.5)
     found = st.compare(one, two)
     (match,) = found.matches
     assert match.pairings[0].count == 6
     assert match.pairings[0].left_out == (4, 3)
     assert match.difference == pytest.approx(-1 / 6)
-    assert "A and B share 6 pictures; 4 only of A and 3 only of B are left" in told(
-        found
-    )
-    assert "not use the same pictures and labels altogether" in told(found)
+    assert "A and B share 6 images; 4 only of A and 3 only of B are left" in told(found)
+    assert "not use the same images and labels altogether" in told(found)
 
 
-def test_a_picture_of_another_label_is_no_pair(tmp_path):
+def test_a_image_of_another_label_is_no_pair(tmp_path):
     labels = ["across"] * 4
     one = made_run(tmp_path / "one", mask(4, []), labels=labels)
     two = made_run(tmp_path / "two", mask(4, []), labels=[*labels[:3], "down"])
     found = st.compare(one, two)
     pairing = found.matches[0].pairings[0]
-    assert (pairing.count, pairing.left_out, pairing.relabelled) == (3, (1, 1), 1)
+    assert (pairing.count, pairing.left_out, pairing.relabeled) == (3, (1, 1), 1)
     assert "1 of them because their labels differ" in told(found)
 
 
 def test_copies_pair_one_to_one(tmp_path):
-    one = made_run(tmp_path / "one", mask(3, []), pictures=[0, 1, 2])
-    two = made_run(tmp_path / "two", mask(2, []), pictures=[1, 2])
+    one = made_run(tmp_path / "one", mask(3, []), images=[0, 1, 2])
+    two = made_run(tmp_path / "two", mask(2, []), images=[1, 2])
     for run in (one, two):
         split = run / "split.csv"
         split.write_text(split.read_text().replace(",c2", ",c0"))
@@ -180,13 +178,13 @@ def test_copies_pair_one_to_one(tmp_path):
 
 
 def test_nothing_in_common(tmp_path):
-    one = made_run(tmp_path / "one", mask(4, [0]), pictures=range(4))
-    two = made_run(tmp_path / "two", mask(4, []), pictures=range(4, 8))
+    one = made_run(tmp_path / "one", mask(4, [0]), images=range(4))
+    two = made_run(tmp_path / "two", mask(4, []), images=range(4, 8))
     found = st.compare(one, two)
     (match,) = found.matches
     assert (match.how, match.p, match.pairings) == ("none", None, ())
     assert match.difference == pytest.approx(0.25)
-    assert "No picture was judged by both, so nothing can be tested." in words(found)
+    assert "No image was judged by both, so nothing can be tested." in words(found)
     assert "Flipped" not in render(found.page)
     assert found.as_dict()["matches"][0]["pairings"] == []
 
@@ -196,14 +194,12 @@ def test_nothing_in_common(tmp_path):
     some.lists(some.tuples(some.booleans(), some.booleans()), min_size=1, max_size=12),
     some.randoms(use_true_random=False),
 )
-def test_the_order_of_pictures_does_not_matter(tmp_path_factory, answers, random):
+def test_the_order_of_images_does_not_matter(tmp_path_factory, answers, random):
     tmp_path = tmp_path_factory.mktemp("order")
     numbers = list(range(len(answers)))
     shuffled = random.sample(numbers, len(numbers))
     one = made_run(tmp_path / "one", [a for a, _ in answers])
-    two = made_run(
-        tmp_path / "two", [answers[i][1] for i in shuffled], pictures=shuffled
-    )
+    two = made_run(tmp_path / "two", [answers[i][1] for i in shuffled], images=shuffled)
     paired = pair(*contenders([one, two], None)).paired
     assert paired.gained == sum(b and not a for a, b in answers)
     assert paired.lost == sum(a and not b for a, b in answers)
@@ -251,12 +247,12 @@ def test_many_runs_stand_below_each_other(tmp_path):
         made_run(tmp_path / f"r{i}", mask(60, range(12 * i)), lr=0.1 + i)
         for i in range(5)
     ]
-    apart = made_run(tmp_path / "apart", mask(5, [0]), pictures=range(100, 105))
+    apart = made_run(tmp_path / "apart", mask(5, [0]), images=range(100, 105))
     found = st.compare(runs[1], *runs[2:], runs[0], apart)
     text = words(found)
     told = "Better than A: E. Worse than A: B, C, D. Not tested: F. The p-values are"
     assert f"{told} corrected for 4 tests (Holm)" in text
-    assert "Classes and flipped pictures: in the page" in text
+    assert "Classes and flipped images: in the page" in text
     assert re.search(r"^E  +100\.0 %", str(found), re.MULTILINE)
     assert "6 runs compared" in render(found.page)
 
@@ -264,13 +260,13 @@ def test_many_runs_stand_below_each_other(tmp_path):
 # --- settings over seeds
 
 
-def seeds(tmp_path, name, wrong, *, pictures=None, first=0, **settings):
+def seeds(tmp_path, name, wrong, *, images=None, first=0, **settings):
     """One run a seed, with so many wrong answers of 50."""
     return [
         made_run(
             tmp_path / f"{name}-{first + i}",
             mask(50, range(count)),
-            pictures=pictures(first + i) if pictures else None,
+            images=images(first + i) if images else None,
             seed=first + i,
             **settings,
         )
@@ -294,14 +290,14 @@ def test_settings_are_tested_over_seeds(tmp_path):
     assert "seed" not in [d.name for d in found.differing]
 
 
-def test_seeds_that_share_training_pictures_are_worth_less(tmp_path):
+def test_seeds_that_share_training_images_are_worth_less(tmp_path):
     def dealt(seed):
         return range(50 * seed, 50 * seed + 50)
 
     same = {"labels": ["across"] * 50, "train": 100}
-    one = seeds(tmp_path, "one", (10, 12, 9), lr=0.1, pictures=dealt, **same)
-    two = seeds(tmp_path, "two", (6, 7, 4), lr=0.2, pictures=dealt, **same)
-    for run in (*one, *two):  # all used the same pictures, dealt differently
+    one = seeds(tmp_path, "one", (10, 12, 9), lr=0.1, images=dealt, **same)
+    two = seeds(tmp_path, "two", (6, 7, 4), lr=0.2, images=dealt, **same)
+    for run in (*one, *two):  # all used the same images, dealt differently
         everything = [f"{i:04}.png,across,{{}},,c{i}" for i in range(150)]
         seed = int(run.name[-1])
         lines = [
@@ -348,7 +344,7 @@ def test_one_seed_against_several_tests_nothing(tmp_path):
     assert "B has one seed, so no test over seeds is possible." in words(found)
 
 
-def test_seeds_that_agree_to_the_picture_test_nothing(tmp_path):
+def test_seeds_that_agree_to_the_image_test_nothing(tmp_path):
     one = seeds(tmp_path, "one", (10, 12), lr=0.1)
     two = seeds(tmp_path, "two", (6, 8), lr=0.2)
     found = st.compare(*one, *two)
@@ -384,7 +380,7 @@ def test_the_device_makes_no_other_setting(tmp_path):
 
 
 def test_flips_over_seeds(tmp_path):
-    """Picture 9 is right in B with all seeds; 8 with two of three."""
+    """Image 9 is right in B with all seeds; 8 with two of three."""
     one = seeds(tmp_path, "one", (10, 10, 10), lr=0.1)
     two = seeds(tmp_path, "two", (9, 8, 8), lr=0.2)
     first, second = st.compare(*one, *two).flips()
@@ -418,7 +414,7 @@ def test_the_validation_part_where_a_test_part_is_missing(tmp_path):
     two = made_run(tmp_path / "two", mask(10, [1]), part="val")
     found = st.compare(one, two)
     assert found.part == "val"
-    assert "the accuracies are optimistic" in told(found)
+    assert "the accuracies are optimiztic" in told(found)
 
 
 def test_parts_are_never_mixed(tmp_path):
@@ -505,7 +501,7 @@ def test_a_short_row_is_damage(two):
 def test_a_run_that_judged_nothing(two):
     path = two[1] / "predictions_test.csv"
     path.write_text(path.read_text().splitlines()[0] + "\n")
-    with pytest.raises(RunError, match="judged no picture of the test part"):
+    with pytest.raises(RunError, match="judged no image of the test part"):
         st.compare(*two)
 
 
@@ -533,7 +529,7 @@ def real(shared_folder, tmp_path_factory):
     return place / "good", place / "bad"
 
 
-def test_the_page_shows_the_flipped_pictures(real):
+def test_the_page_shows_the_flipped_images(real):
     before = [snapshot(run) for run in real]
     found = st.compare(*real)
     page = render(found.page)
@@ -543,7 +539,7 @@ def test_the_page_shows_the_flipped_pictures(real):
     assert "data:image/png" in page
     assert "could not be read again" not in page
     gallery = found.page.sections[-1].blocks[-1]
-    assert {p.width for p in gallery.pictures} == {12}  # the larger of the two
+    assert {p.width for p in gallery.images} == {12}  # the larger of the two
     assert [snapshot(run) for run in real] == before
 
 
@@ -560,7 +556,7 @@ def test_a_gallery_over_seeds(tmp_path, monkeypatch):
     assert "Right and wrong" not in page
 
 
-def test_pictures_that_are_gone_are_listed(real, tmp_path, monkeypatch):
+def test_images_that_are_gone_are_listed(real, tmp_path, monkeypatch):
     runs = [shutil.copytree(run, tmp_path / run.name) for run in real]
     for run in runs:
         manifest = json.loads((run / "manifest.json").read_text())
@@ -579,7 +575,7 @@ def test_long_galleries_and_lists_are_cut_and_say_so(tmp_path, monkeypatch):
     found = st.compare(one, two)
     assert "62 more are in the page" in str(found)
     gained = found.page.sections[-1].blocks[2]
-    assert len(gained.rows) == flipped.PICTURES_SHOWN
+    assert len(gained.rows) == flipped.IMAGES_SHOWN
     assert gained.note == "22 more stand in --json."
     assert len(flips(found.matches[0].pairings)) == 71
 

@@ -82,12 +82,12 @@ def test_a_quarter_turn_exchanges_all_four(striped):
 
 
 def test_a_small_range_is_found_safe_and_says_what_it_could_not_see(striped):
-    safety = measure(striped, Augment(rotate=3, colour=0.02, mirror="none"))
+    safety = measure(striped, Augment(rotate=3, color=0.02, mirror="none"))
     assert safety.dangers == ()
     good = summary(safety)[0]
     assert good.tone == "good"
     # 4 classes and 2 changes: 8 tests, and 2^-8 < 0.05/8 < 2^-7.
-    assert "fewer than 8 of its pictures" in good.text
+    assert "fewer than 8 of its images" in good.text
 
 
 def test_the_weights_and_the_mode_are_left_alone(striped):
@@ -158,7 +158,7 @@ def test_a_trial_is_exactly_its_amount(change):
         "warp": None if draws.net is None else np.abs(draws.net) / 0.1,
         "mirror": draws.mirror.sum(1),
         "crop": (1 - draws.crop[:, 0]) / 0.1,
-        "colour": None if draws.colour is None else np.abs(draws.colour) / 0.1,
+        "color": None if draws.color is None else np.abs(draws.color) / 0.1,
         "scale": np.abs(np.log(draws.zoom)) / np.log(1.1),
         "shift": np.abs(draws.shift) / [3, 2],
     }[name]
@@ -174,14 +174,14 @@ def test_a_trial_is_exactly_its_amount(change):
 
 
 def test_ends_of_ranges():
-    augment = Augment(rotate=15, mirror="both", crop=0.1, colour=0.2)
+    augment = Augment(rotate=15, mirror="both", crop=0.1, color=0.2)
     said = [(end.change, end.range) for end in furthest(augment)]
     assert said == [
         ("rotate", "±15°"),
         ("mirror horizontal", "mirrored"),
         ("mirror vertical", "mirrored"),
         ("crop", "10 %"),
-        ("colour", "±20 %"),
+        ("color", "±20 %"),
     ]
     assert str(Trial("mirror vertical", 0)) == "as it is"
     assert str(Trial("rotate", -7.5)) == "−7.5°"
@@ -237,7 +237,7 @@ def measured(counts):
 
 
 def test_what_everything_is_called_is_no_lookalike():
-    """A name for all strange pictures says nothing of one class."""
+    """A name for all strange images says nothing of one class."""
     specific = measured([[1, 9, 0], [0, 10, 0], [1, 0, 9]])
     assert specific.lookalike(0) == (1, 0.9)
     sink = measured([[1, 9, 0], [0, 10, 0], [0, 8, 2]])

@@ -22,13 +22,13 @@ from striate.workflows.data_check.label_errors import (
     folds_of,
     input_of,
 )
-from support.images import image, snapshot, stripes, write_folder
+from support.images import pil_image, snapshot, stripes, write_folder
 
 SHARE = 0.05
 
 
 def planted(source: Source, rows, seed=0):
-    """Return some of a source's pictures, and where one label in twenty is wrong."""
+    """Return some of a source's images, and where one label in twenty is wrong."""
     chance = generator(seed, "flips")
     labels = [source.records[i].label for i in rows]
     at = chance.choice(len(rows), round(SHARE * len(rows)), replace=False)
@@ -69,7 +69,7 @@ def test_a_ranking_by_chance_would_not_pass(judged):
     assert found_in_top(backwards, at) == 0
 
 
-def test_the_ranking_holds_every_picture(judged):
+def test_the_ranking_holds_every_image(judged):
     found, _ = judged
     rows = list(found.doubts.ranking())
     assert sorted(row.position for row in rows) == list(range(400))
@@ -79,7 +79,7 @@ def test_the_ranking_holds_every_picture(judged):
     assert found.doubts.unjudged == 0
 
 
-def test_the_finding_is_the_pictures_believed_wrong(judged):
+def test_the_finding_is_the_images_believed_wrong(judged):
     found, at = judged
     [finding] = [f for f in found.findings if f.kind == DOUBT]
     assert not found.good
@@ -88,7 +88,7 @@ def test_the_finding_is_the_pictures_believed_wrong(judged):
     assert members == [r.position for r in found.doubts.ranking() if r.believed_wrong]
     assert len(set(members) & set(at.tolist())) >= 0.8 * len(at)
     assert 10 <= found.doubts.judged.estimate <= 40  # 20 are
-    assert finding.groups[0].note.startswith("labelled ")
+    assert finding.groups[0].note.startswith("labeled ")
 
 
 def test_the_same_again():
@@ -96,18 +96,18 @@ def test_the_same_again():
     first, again = (
         doubt_labels(check_data(source, near=False)).doubts.judged for _ in range(2)
     )
-    assert (first.odds == again.odds).all()
+    assert (first.probs == again.probs).all()
 
 
-def test_no_fold_is_judged_by_a_network_that_learnt_it(judged, monkeypatch):
+def test_no_fold_is_judged_by_a_network_that_learned_it(judged, monkeypatch):
     """Were each network to learn its own fold too, the flips would be remembered."""
     from striate.workflows.data_check import cross_validation as jury
 
-    learnt = []
+    learned = []
     real = jury.fit
 
     def fit(model, optimizer, train, val, *words):
-        learnt.append((set(train.part.paths), set(val.part.paths)))
+        learned.append((set(train.part.paths), set(val.part.paths)))
         return real(model, optimizer, train, val, *words)
 
     monkeypatch.setattr(jury, "fit", fit)
@@ -115,9 +115,9 @@ def test_no_fold_is_judged_by_a_network_that_learnt_it(judged, monkeypatch):
     found = check_data(source, near=False)
     doubt_labels(found)
     everyone = {item.record.path for item in found.items}
-    assert len(learnt) == FOLDS
-    assert all(train | held == everyone and not train & held for train, held in learnt)
-    assert set().union(*(held for _, held in learnt)) == everyone
+    assert len(learned) == FOLDS
+    assert all(train | held == everyone and not train & held for train, held in learned)
+    assert set().union(*(held for _, held in learned)) == everyone
 
 
 def test_copies_and_groups_lie_in_one_fold():
@@ -137,7 +137,7 @@ def test_copies_and_groups_lie_in_one_fold():
         assert set(folds) == set(range(FOLDS))
 
 
-def test_a_class_that_no_network_learnt_is_not_judged():
+def test_a_class_that_no_network_learned_is_not_judged():
     pixels = np.random.default_rng(0).integers(0, 99, (41, 8, 8), np.uint8)
     pixels[20:40] += 120
     source = from_arrays("odd", pixels, ["low"] * 20 + ["high"] * 20 + ["lone"])
@@ -146,7 +146,7 @@ def test_a_class_that_no_network_learnt_is_not_judged():
     last = list(found.doubts.ranking())[-1]
     assert (last.label, last.looks_like, last.believed_wrong) == ("lone", None, False)
     [note] = [f for f in found.findings if f.kind == "unjudged"]
-    assert note.what == "the label of 1 picture could not be judged"
+    assert note.what == "the label of 1 image could not be judged"
     assert not [f for f in found.findings if f.kind == DOUBT and f.groups]
 
 
@@ -176,7 +176,7 @@ def test_inputs_are_small_and_never_too_small(shape, expected):
 def photos(tmp_path):
     """Two classes of 30 stripes in files; one stands in the wrong folder."""
     root = write_folder(tmp_path / "photos", count=30)
-    image(stripes(0, 999)).save(root / "down/wrong.png")
+    pil_image(stripes(0, 999)).save(root / "down/wrong.png")
     return root
 
 
@@ -198,7 +198,7 @@ def test_the_command_line(striate, photos, tmp_path):
     assert [row["believed_wrong"] for row in rows] == ["True"] + ["False"] * 60
     page = (tmp_path / "out/page.html").read_text(encoding="utf-8")
     assert "Doubtful labels" in page
-    assert "labelled down, looks like across, " in page
+    assert "labeled down, looks like across, " in page
     assert "Judged by 5 networks (notes_grey)" in page
 
 
@@ -228,7 +228,7 @@ def test_a_ranking_needs_labels(striate, photos):
     assert "add --labels" in said.err
 
 
-def test_progress_counts_pictures_learnt(photos):
+def test_progress_counts_images_learned(photos):
     heard = []
     found = check_data(photos, near=False)
     doubts = doubt_labels(found, tick=lambda done, total: heard.append((done, total)))

@@ -27,7 +27,7 @@ from striate.workflows.data_curve.findings import (
 from striate.workflows.data_curve.learning_curve import LearningCurve, learning_curve
 from striate.workflows.data_curve.runs import CurveRun, Study
 from striate.workflows.train import train as room
-from support.images import image, snapshot, stripes, write_folder
+from support.images import pil_image, snapshot, stripes, write_folder
 
 FAST = {"epochs": 1, "batch_size": 16, "test_fraction": 0.3, "val_fraction": 0.2}
 FRACTIONS = (0.25, 0.5, 1.0)
@@ -75,7 +75,7 @@ def test_runs_are_run_folders_of_nested_parts(made):
         paths = [set(trained(run)) for run in curve.runs if run.seed == seed]
         assert paths[0] < paths[1] < paths[2]
         assert [len(p) for p in paths] == [
-            r.pictures for r in curve.runs if r.seed == seed
+            r.images for r in curve.runs if r.seed == seed
         ]
     assert trained(curve.runs[4]) != trained(curve.runs[5])  # a split of its own a seed
     epochs = [api.load_run(r.path, model=small(None)).recipe.epochs for r in curve.runs]
@@ -133,7 +133,7 @@ def test_it_goes_on_where_it_stopped(made, photos, tmp_path, monkeypatch):
     assert snapshot(place / "fraction-0.25-seed-0") == kept
 
 
-def test_other_pictures_do_not_go_on_with_it(made, photos, tmp_path):
+def test_other_images_do_not_go_on_with_it(made, photos, tmp_path):
     curve, _ = made
     place = tmp_path / "curve"
     shutil.copytree(curve.path, place)
@@ -143,10 +143,10 @@ def test_other_pictures_do_not_go_on_with_it(made, photos, tmp_path):
         text.replace(str(photos), str(tmp_path / "photos"))
     )
     for i in range(9):
-        image(stripes(0, 900 + i)).save(tmp_path / f"photos/across/new{i}.png")
+        pil_image(stripes(0, 900 + i)).save(tmp_path / f"photos/across/new{i}.png")
     shutil.rmtree(place / "fraction-0.25-seed-0")
     recipe = Recipe(data=str(tmp_path / "photos"), **FAST)
-    with pytest.raises(RunError, match="the pictures have changed since"):
+    with pytest.raises(RunError, match="the images have changed since"):
         learning_curve(recipe, fractions=FRACTIONS, seeds=2, make=small, out=place)
 
 
@@ -251,7 +251,7 @@ def invented(errors, judged=2000, weights="none", fractions=(0.125, 0.25, 0.5, 1
             fraction=fraction,
             seed=seed,
             path=Path("curve") / f"{fraction}-{seed}",
-            pictures=round(8000 * fraction),
+            images=round(8000 * fraction),
             judged=judged,
             accuracy=1 - error * (1 + 0.03 * (seed - 1)),
             balanced_accuracy=1 - 2 * error,
@@ -271,7 +271,7 @@ FALLING = tuple(2 * (8000 * f) ** -0.5 for f in (0.125, 0.25, 0.5, 1.0))
 def test_a_curve_that_falls_says_so():
     curve = invented(FALLING, judged=20_000)
     said = verdict(curve)
-    assert (said.tone, said.text[:26]) == ("good", "More pictures would help: ")
+    assert (said.tone, said.text[:26]) == ("good", "More images would help: ")
     assert "16,000" in said.text
     assert "98.41 % accuracy" in said.text  # 1 − 2/√16000 is 98.42
     assert "97.76 % is measured with 8,000" in said.text
@@ -283,7 +283,7 @@ def test_a_curve_that_falls_says_so():
 def test_a_flat_curve_promises_nothing():
     said = verdict(invented((0.06, 0.05, 0.05, 0.05)))
     assert said.tone == "plain"
-    assert said.text.startswith("Whether more pictures would help is within the noise")
+    assert said.text.startswith("Whether more images would help is within the noise")
 
 
 def test_a_curve_that_breaks_its_law_is_told():
@@ -293,22 +293,20 @@ def test_a_curve_that_breaks_its_law_is_told():
     assert trial(invented(FALLING[:3], fractions=(0.25, 0.5, 1.0))) is None
 
 
-def test_a_goal_is_reached_by_so_many_pictures():
+def test_a_goal_is_reached_by_so_many_images():
     curve = invented(FALLING, judged=20_000)
     found = reach(curve, 0.99)  # 2/√n = 0.01 at n = 40,000
-    assert 25_000 < found.pictures < 60_000
-    assert found.low < found.pictures < (found.high or 10**9)
+    assert 25_000 < found.images < 60_000
+    assert found.low < found.images < (found.high or 10**9)
     assert "99.00 % accuracy: expected at about" in reach_words(found, "accuracy").text
-    assert reach(curve, 0.9).pictures == 1000
+    assert reach(curve, 0.9).images == 1000
     flat = reach(invented((0.06, 0.05, 0.05, 0.05), judged=100_000), 0.99)
-    assert flat.pictures is None
+    assert flat.images is None
     assert "no law that fits reaches it" in reach_words(flat, "accuracy").text
     unsure = replace(flat, low=9000)
     said = reach_words(unsure, "accuracy").text
-    assert said.endswith("not to be expected, though 9,000 pictures could reach it.")
-    assert (
-        "to no number)" in reach_words(replace(unsure, pictures=9999), "accuracy").text
-    )
+    assert said.endswith("not to be expected, though 9,000 images could reach it.")
+    assert "to no number)" in reach_words(replace(unsure, images=9999), "accuracy").text
 
 
 def test_evened_classes_are_foretold_by_the_balanced_accuracy():
@@ -319,7 +317,7 @@ def test_evened_classes_are_foretold_by_the_balanced_accuracy():
     assert charts(curve)[1].title == "Balanced accuracy"
 
 
-def test_charts_go_on_to_four_times_the_pictures():
+def test_charts_go_on_to_four_times_the_images():
     error, accuracy = charts(invented(FALLING))
     assert error.log_x
     assert error.log_y
@@ -345,7 +343,7 @@ def test_it_is_written_whole(made, tmp_path):
     )
     report = write_curve(copied, goal=0.9)
     page = report.read_text()
-    for word in ("What more pictures would buy", "Foretold", "fraction-0.25-seed-1"):
+    for word in ("What more images would buy", "Foretold", "fraction-0.25-seed-1"):
         assert word in page
     written = json.loads((place / "curve.json").read_text())
     assert written["plan"]["fractions"] == list(FRACTIONS)
@@ -372,8 +370,7 @@ def test_from_the_command_line(striate, photos):
     assert again.json["curve"] == "runs/curve/photos-auto"
     assert [p["runs"] for p in again.json["points"]] == [2, 2, 2]
     assert [
-        f["pictures"] / again.json["points"][-1]["pictures"]
-        for f in again.json["foretold"]
+        f["images"] / again.json["points"][-1]["images"] for f in again.json["foretold"]
     ] == [2, 4]
 
 

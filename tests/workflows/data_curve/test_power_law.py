@@ -19,7 +19,7 @@ def exact(error, sizes=SIZES, judged=100_000, wiggle=0.001):
     """Points that lie on a law, with two seeds at a hair's breadth around it."""
     return [
         Point(
-            pictures=n,
+            images=n,
             errors=(error(n) * (1 - wiggle), error(n) * (1 + wiggle)),
             judged=judged,
         )
@@ -33,7 +33,7 @@ def measured(draw, error, seeds, judged, scatter, sizes=SIZES):
     for n in sizes:
         true = np.clip(error(n) * (1 + scatter * draw.standard_normal(seeds)), 0, 1)
         errors = draw.binomial(judged, true) / judged
-        points.append(Point(pictures=n, errors=tuple(errors.tolist()), judged=judged))
+        points.append(Point(images=n, errors=tuple(errors.tolist()), judged=judged))
     return points
 
 
@@ -77,7 +77,7 @@ def test_as_scipy_fits_it():
     ],
 )
 def test_the_intervals_hold_what_comes(truth, seeds, judged, scatter):
-    """Of means measured at twice the pictures, at least about 95 % fall inside; without
+    """Of means measured at twice the images, at least about 95 % fall inside; without
     the open floor and exponent in it, the interval would miss a fifth of them."""
     draw, inside, narrow, rounds = np.random.default_rng(0), 0, 0, 60
     for _ in range(rounds):
@@ -92,26 +92,26 @@ def test_the_intervals_hold_what_comes(truth, seeds, judged, scatter):
 
 
 def test_what_does_not_fall_is_a_floor():
-    flat = [Point(pictures=n, errors=(0.1, 0.11, 0.09), judged=500) for n in SIZES]
+    flat = [Point(images=n, errors=(0.1, 0.11, 0.09), judged=500) for n in SIZES]
     found = fit_law(flat)
     assert found.error(10_000) == pytest.approx(0.1, abs=0.003)
     rising = [
-        Point(pictures=n, errors=(e, e + 0.01), judged=500)
+        Point(images=n, errors=(e, e + 0.01), judged=500)
         for n, e in zip(SIZES, (0.05, 0.06, 0.07, 0.08, 0.09), strict=True)
     ]
     assert fit_law(rising).gain == 0
 
 
 def test_no_errors_at_all():
-    """Chance is never quite none: 200 pictures without an error may hide one in 70."""
-    found = fit_law([Point(pictures=n, errors=(0.0, 0.0), judged=200) for n in SIZES])
+    """Chance is never quite none: 200 images without an error may hide one in 70."""
+    found = fit_law([Point(images=n, errors=(0.0, 0.0), judged=200) for n in SIZES])
     told = found.foretell(2048)
     assert told.error == 0
     assert 0 < told.high < 0.05
 
 
 def test_one_seed_has_no_deviation():
-    points = [Point(pictures=n, errors=(3 / n,), judged=900) for n in SIZES]
+    points = [Point(images=n, errors=(3 / n,), judged=900) for n in SIZES]
     assert points[0].deviation == 0
     assert fit_law(points).noise == 1.0
 
@@ -119,9 +119,7 @@ def test_one_seed_has_no_deviation():
 def test_a_bad_fit_widens_the_interval():
     zigzag = exact(law(0.01, 2, 0.5))
     bent = [
-        Point(
-            pictures=p.pictures, errors=tuple(e * f for e in p.errors), judged=p.judged
-        )
+        Point(images=p.images, errors=tuple(e * f for e in p.errors), judged=p.judged)
         for p, f in zip(zigzag, (1, 1.4, 0.7, 1.4, 0.7), strict=True)
     ]
     straight, crooked = (fit_law(points).foretell(2048) for points in (zigzag, bent))

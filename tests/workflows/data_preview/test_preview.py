@@ -10,23 +10,23 @@ import torch
 from PIL import Image
 
 from striate.core.spec import RESIZES, Preprocess
-from striate.data.decode.preprocess import file_to_input, normalise
+from striate.data.decode.preprocess import file_to_input, normalize
 from striate.data.decode.resize_effects import fit
 from striate.data.decode.rules import rules
 from striate.data.load import load_data
 from striate.data.sources.source import from_arrays
 from striate.workflows.data_preview.findings import page, summary
-from striate.workflows.data_preview.preview import preview, unnormalised
-from support.images import image, stripes, write_folder
+from striate.workflows.data_preview.preview import preview, unnormalized
+from support.images import pil_image, stripes, write_folder
 
 
 @pytest.fixture
 def photos(tmp_path):
     root = write_folder(tmp_path / "photos", size=(30, 40), channels=3, count=8)
-    image(stripes(0, 1, 20, 200, 3)).save(root / "across/wide.png")
-    image(stripes(0, 2, 150, 20, 3)).save(root / "across/tall.png")
-    image(stripes(1, 3, 9, 9, 3)).save(root / "down/small.png")
-    image(stripes(1, 4, 180, 180, 3)).save(root / "down/large.png")
+    pil_image(stripes(0, 1, 20, 200, 3)).save(root / "across/wide.png")
+    pil_image(stripes(0, 2, 150, 20, 3)).save(root / "across/tall.png")
+    pil_image(stripes(1, 3, 9, 9, 3)).save(root / "down/small.png")
+    pil_image(stripes(1, 4, 180, 180, 3)).save(root / "down/large.png")
     return root
 
 
@@ -48,29 +48,29 @@ def test_what_is_shown_is_what_training_sees(photos):
             assert torch.equal(one.inputs[mode], file_to_input(payload, p))
 
 
-def test_the_pictures_that_suffer_most_come_first(photos):
+def test_the_images_that_suffer_most_come_first(photos):
     names = [Path(one.path).name for one in preview(photos, image_size=32).seen]
     assert names[:4] == ["wide.png", "tall.png", "large.png", "small.png"]
     assert preview(photos, image_size=32, seed=1).seen[4].path != names[4]
 
 
-def test_costs_are_counted_over_all_pictures(photos):
+def test_costs_are_counted_over_all_images(photos):
     found = preview(photos, image_size=32, count=1)
     assert sum(found.sizes.values()) == 20
-    squash, crop, pad = (found.costs[mode] for mode in ("squash", "crop", "pad"))
-    assert squash.kept == (1, 1)
-    assert squash.bent[1] == 10
-    assert squash.border == (0, 0)
+    stretch, crop, pad = (found.costs[mode] for mode in ("stretch", "crop", "pad"))
+    assert stretch.kept == (1, 1)
+    assert stretch.bent[1] == 10
+    assert stretch.border == (0, 0)
     assert crop.kept[1] == pytest.approx(0.1)
     assert crop.bent == (1, 1)
     assert pad.border[1] == pytest.approx(0.9, abs=0.01)
     assert pad.enlarged == pytest.approx(1 / 20)
-    assert squash.enlarged == pytest.approx(19 / 20)  # one side is below 32
+    assert stretch.enlarged == pytest.approx(19 / 20)  # one side is below 32
 
 
 @pytest.mark.parametrize("mode", RESIZES)
 def test_a_fit_agrees_with_the_pixels(mode):
-    """White on black background: what is white was the picture."""
+    """White on black background: what is white was the image."""
     p = Preprocess(channels=1, height=20, width=30, resize=mode, background=0)
     made = file_to_input(png(np.full((40, 45, 1), 255, np.uint8)), p)
     found = fit(p, 40, 45)
@@ -93,17 +93,17 @@ def test_the_way_back(channels):
     p = Preprocess(
         channels=channels, height=16, width=16, mean=mean, std=(0.3,) * channels
     )
-    assert torch.equal(unnormalised(normalise(pixels, p), p), pixels)
+    assert torch.equal(unnormalized(normalize(pixels, p), p), pixels)
 
 
 def test_on_the_command_line(striate, photos):
     said = striate("data", "preview", photos, "--resize", "crop", "--image-size", "32")
     assert said.code == 0
     assert "crop ←" in said.out
-    assert "Of some pictures only 10 % is seen" in said.out
+    assert "Of some images only 10 % is seen" in said.out
     assert "page  preview.html" in said.out
     text = Path("preview.html").read_text()
-    for words in ("wide.png", "crop (chosen)", "un-normalised", "--background"):
+    for words in ("wide.png", "crop (chosen)", "un-normalized", "--background"):
         assert words in text
     assert "://" not in text
     told = striate(
@@ -123,7 +123,7 @@ def test_on_the_command_line(striate, photos):
     [
         (["--mean", "0.5"], "3 means and 0 deviations for 3 channels"),
         (["--mean", "a,b", "--std", "1"], "mean must be numbers parted by commas"),
-        (["--normalise", "imagnet"], "did you mean imagenet"),
+        (["--normalize", "imagnet"], "did you mean imagenet"),
         (["--std", "0", "--mean", "0"], "deviations above 0"),
         (["--background", "256"], "background must be below 256"),
         (["--white", "100"], "white must be at least 255"),
@@ -144,10 +144,10 @@ def test_arrays_and_channels_of_any_number():
     found = preview(source, count=2)
     assert [n.channel for n in found.numbers][-1] == "channel 4"
     assert page(found).title == "What the network sees of five"
-    assert "costs these pictures little" in str(summary(found))
+    assert "costs these images little" in str(summary(found))
 
 
-def test_a_picture_that_goes_meanwhile_is_left_out(photos, monkeypatch):
+def test_a_image_that_goes_meanwhile_is_left_out(photos, monkeypatch):
     from striate.workflows.data_preview import preview as room
 
     real = room.look

@@ -44,7 +44,7 @@ def answered(count, seed, heat=4.0, shift=1.0):
 
 @pytest.fixture
 def made(tmp_path):
-    """A run of two classes, its answers known, its pictures described in a CSV."""
+    """A run of two classes, its answers known, its images described in a CSV."""
 
     def make(val=300, test=300, table=True, **how):
         path = made_run(
@@ -79,16 +79,16 @@ def test_validation_chooses_and_test_judges(made):
     run = made()
     found = operating_point(run, "defect", recall=0.9)
     val, test = run.predictions("val"), run.predictions("test")
-    warm = fit_temperature(val.probabilities, val.truth)
+    warm = fit_temperature(val.probs, val.truth)
     assert found.temperature == warm
     assert 1.5 < warm < 3  # the answers were twice too sure
-    aimed, (first, second) = found.choice.aimed, np.log(val.probabilities.T)
-    odds = 1 / (1 + np.exp((second - first) / warm))
-    of_class = np.sort(odds[val.truth == 0])[::-1]
+    aimed, (first, second) = found.choice.aimed, np.log(val.probs.T)
+    probs = 1 / (1 + np.exp((second - first) / warm))
+    of_class = np.sort(probs[val.truth == 0])[::-1]
     wanted = int(np.ceil(0.9 * len(of_class)))
     assert found.threshold == pytest.approx(of_class[wanted - 1])
     assert aimed.plain == pytest.approx(untempered(found.threshold, warm))
-    called = test.probabilities[:, 0] >= aimed.plain - 1e-12
+    called = test.probs[:, 0] >= aimed.plain - 1e-12
     one = found.judged.whole.counts
     assert one.found == (called & (test.truth == 0)).sum()
     assert one.alarms == (called & (test.truth == 1)).sum()
@@ -119,7 +119,7 @@ def test_by_columns(made):
     assert operating_point(made(), "defect", by="kind").question.by == ("kind",)
 
 
-def test_pictures_the_csv_does_not_know_and_rare_values(made, tmp_path):
+def test_images_the_csv_does_not_know_and_rare_values(made, tmp_path):
     run = made()
     rows = [(f"test/{i:04}.png", "sound", f"v{i}") for i in range(290)]
     write_csv(tmp_path / "cells.csv", ("image_path", "label", "batch"), rows)
@@ -141,7 +141,7 @@ def test_everything_is_said_with_its_interval(made):
         "Where they fall, by kind",
         "go to a person",
         "false alarms among",
-        "at 95 % and takes pictures as independent",
+        "at 95 % and takes images as independent",
         "Validation also chose the epoch",
     ):
         assert " ".join(part.split()) in said
@@ -168,7 +168,7 @@ def test_a_head_that_validation_did_not_choose_is_not_warned_of(made):
     assert "chose the epoch" not in remarks
 
 
-def test_few_pictures_are_told(made):
+def test_few_images_are_told(made):
     found = operating_point(made(val=30), "defect", recall=0.95)
     remarks = " ".join(found.as_dict()["remarks"])
     assert "too few to be sure of the recall" in remarks
@@ -203,7 +203,7 @@ def test_never_wrong(made):
         ({"by": ("kind", "kind")}, SettingError, "named twice"),
         ({"by": "kinds"}, DataError, "did you mean kind"),
         ({"part": "val"}, SettingError, "chooses the threshold"),
-        ({"part": "train"}, SettingError, "was learnt from"),
+        ({"part": "train"}, SettingError, "was learned from"),
     ],
 )
 def test_refused(made, asked, error, words):
@@ -217,7 +217,7 @@ def test_a_part_without_an_answer(made, part):
     run = made()
     path = run.path / f"predictions_{part}.csv"
     path.write_text(path.read_text().splitlines()[0] + "\n")
-    with pytest.raises(RunError, match=f"judged no picture of the {part} part"):
+    with pytest.raises(RunError, match=f"judged no image of the {part} part"):
         operating_point(run, "defect")
 
 
@@ -261,25 +261,25 @@ def test_the_page_is_kept_and_nothing_is_overwritten(made, tmp_path):
     assert snapshot(mine) == before
 
 
-def test_a_real_run_and_other_pictures(shared_run, shared_folder):
+def test_a_real_run_and_other_images(shared_run, shared_folder):
     found = operating_point(shared_run, "across")
     page = render(found.page)
     assert "Most wrong" in page
-    # Its own pictures by another path: of these only the test part may judge.
+    # Its own images by another path: of these only the test part may judge.
     again = operating_point(shared_run, "across", data=shared_folder)
     assert again.part == "test"
     assert again.judged.whole.counts == found.judged.whole.counts
 
 
-def test_most_wrong_pictures_are_shown(shared_run, monkeypatch):
-    """With the answers turned round, every picture is wrong, and is shown."""
+def test_most_wrong_images_are_shown(shared_run, monkeypatch):
+    """With the answers turned round, every image is wrong, and is shown."""
     said = shared_run.predictions("test")
-    turned = replace(said, probabilities=said.probabilities[:, ::-1])
+    turned = replace(said, probs=said.probs[:, ::-1])
     monkeypatch.setattr(shared_run, "predictions", lambda part: turned)
     found = operating_point(shared_run, "across")
     missed, _ = found.page.sections[-1].blocks
     assert isinstance(missed, Images)
-    assert len(missed.pictures) == min(12, found.judged.whole.counts.positives)
+    assert len(missed.images) == min(12, found.judged.whole.counts.positives)
     data = found.as_dict()["most_wrong"]
     assert len(data["missed"]) == found.judged.whole.counts.positives
 

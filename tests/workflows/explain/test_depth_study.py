@@ -118,7 +118,7 @@ def test_the_sections_numbers_are_the_studys(study, shared_run, monkeypatch):
     assert vanishing[0].tone == "warning"
     assert "sigmoid: the first layer gets" in vanishing[0].text
     titles = {b.title for b in section.blocks if isinstance(b, Curve)}
-    for title in ("Gradient by layer", "Chains: gradients at initialisation"):
+    for title in ("Gradient by layer", "Chains: gradients at initialization"):
         assert title in titles
 
 

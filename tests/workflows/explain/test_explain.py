@@ -1,4 +1,4 @@
-"""A whole explanation: any network and picture, left as they were, all in numbers."""
+"""A whole explanation: any network and image, left as they were, all in numbers."""
 
 import csv
 import json
@@ -23,7 +23,7 @@ from striate.workflows.explain import attribution as answer
 from striate.workflows.explain.dataset import whole_section
 from striate.workflows.explain.depth import findings as depth_page
 from striate.workflows.explain.depth.depth_study import depth_study
-from striate.workflows.explain.explain import explain_pictures
+from striate.workflows.explain.explain import explain_images
 from striate.workflows.explain.filters_and_maps import flow_section
 from striate.workflows.explain.findings import ALSO, story
 from striate.workflows.explain.images import Shown, Wish
@@ -103,7 +103,7 @@ def test_every_part_leaves_the_networks_weights_alone(name, shared_run, monkeypa
 def test_a_unit_of_ones_choosing(shared_run, tmp_path):
     wish = Wish(unit=("conv1", (2, 3, 4)), methods=("gradcam",))
     with Unchanged(shared_run.model):
-        done = explain_pictures(own(shared_run), (), wish, tmp_path / "made")
+        done = explain_images(own(shared_run), (), wish, tmp_path / "made")
     facts = done.data["unit"]
     sight = {
         layer.name: layer.sight for layer in audit(shared_run.model, (1, 8, 8)).layers
@@ -112,7 +112,7 @@ def test_a_unit_of_ones_choosing(shared_run, tmp_path):
     assert tuple(map(tuple, facts["box"])) == sight.box(3, 4)
     assert facts["worked"]["totals"]["adds"] == pytest.approx(facts["value"], rel=1e-5)
     section = next(s for s in done.page.sections if s.title == "What one unit sees")
-    views = [one.caption for one in section.blocks[0].pictures]
+    views = [one.caption for one in section.blocks[0].images]
     assert views == [
         "what it can see",
         "what it looks at",
@@ -136,7 +136,7 @@ def test_the_channel_of_a_unit_is_the_one_asked_for(shared_run):
     table = next(block for block in blocks if isinstance(block, Table))
     means = one.by_class[:, 1]
     assert [row[1] for row in table.rows] == means.sort(descending=True).values.tolist()
-    path = looked.part.paths[one.spots[1][0].picture]
+    path = looked.part.paths[one.spots[1][0].image]
     rows = [row for row in looked.table()[1] if row[:2] == ("pool1", 1)]
     assert [row[4] for row in rows] == [1, 2, 3]
     assert rows[0][6] == path
@@ -167,13 +167,13 @@ def test_a_number_without_a_place_sees_everything(shared_run):
 # --- in numbers ----------------------------------------------------------------------
 
 
-def test_numbers_lie_beside_the_pictures(shared_run, tmp_path):
+def test_numbers_lie_beside_the_images(shared_run, tmp_path):
     wish = Wish(methods=("occlusion", "layercam"))
-    done = explain_pictures(own(shared_run), (), wish, tmp_path / "made")
+    done = explain_images(own(shared_run), (), wish, tmp_path / "made")
     maps = load_file(done.folder / "maps.safetensors")
-    pictures = len(done.data["pictures"])
-    assert {f"{i + 1} layercam" for i in range(pictures)} <= set(maps)
-    assert {f"{i + 1} occlusion against" for i in range(pictures)} <= set(maps)
+    images = len(done.data["images"])
+    assert {f"{i + 1} layercam" for i in range(images)} <= set(maps)
+    assert {f"{i + 1} occlusion against" for i in range(images)} <= set(maps)
     assert {tuple(one.shape) for one in maps.values()} == {(1, 8, 8)}
     with (done.folder / "channels.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -181,7 +181,7 @@ def test_numbers_lie_beside_the_pictures(shared_run, tmp_path):
     found = {row["layer"]: row["channels"] for row in done.data["selectivity"]}
     assert len(channels) == sum(found.values())
     first = rows[0]
-    assert first["favourite"] in shared_run.labels.names
+    assert first["favorite"] in shared_run.labels.names
     assert int(first["top"]) <= int(first["bottom"]) < 8
     again = json.loads((done.folder / "explain.json").read_text())
     for key in ("ledger", "unit", "filters", "layers", "selectivity"):
@@ -221,7 +221,7 @@ def test_a_network_without_maps_has_a_page():
         story(about(model, 1), [shown(1)], Wish(methods=("gradcam",)))
 
 
-def test_a_picture_too_large_for_a_ledger_has_a_page(monkeypatch):
+def test_a_image_too_large_for_a_ledger_has_a_page(monkeypatch):
     monkeypatch.setattr("striate.interpret.trace.MOST", 1000)
     model = stranger(Functional)
     told = story(about(model, 3), [shown(3)], Wish(methods=("gradcam",)))
@@ -243,11 +243,11 @@ def test_a_red_stamp_stands_on_the_page(monkeypatch):
     found = answer.answered(
         about(model, 3), shown(3), Wish(methods=("gradcam",), against=0, target=1)
     )
-    drawn = next(b for b in found.section.blocks if isinstance(b, Images)).pictures
+    drawn = next(b for b in found.section.blocks if isinstance(b, Images)).images
     assert drawn[1].detail == "RED STAMP: does not depend on the weights"
     bad = [b for b in found.section.blocks if isinstance(b, Prose) and b.tone == "bad"]
     assert "looks the same with shuffled weights" in bad[0].text
-    assert found.facts["evidence"][0]["randomised"] == 1
+    assert found.facts["evidence"][0]["randomized"] == 1
 
 
 # --- memory --------------------------------------------------------------------------
@@ -299,14 +299,14 @@ def test_the_surest_mistakes_come_first(tmp_path):
     assert drawn.title == "The surest mistakes"
     found = run.predictions(run.judged_part)
     wrong = int((found.truth != found.predicted).sum())
-    assert len(drawn.pictures) == min(wrong, 8) > 0
-    sure = [float(one.detail.split()[0]) for one in drawn.pictures]
+    assert len(drawn.images) == min(wrong, 8) > 0
+    sure = [float(one.detail.split()[0]) for one in drawn.images]
     assert sure == sorted(sure, reverse=True)
-    assert {one.caption for one in drawn.pictures} <= {
+    assert {one.caption for one in drawn.images} <= {
         "across, is down",
         "down, is across",
     }
-    assert sum(row["pictures"] for row in facts["classes"]) + facts["flat"] == len(
+    assert sum(row["images"] for row in facts["classes"]) + facts["flat"] == len(
         found.paths
     )
 

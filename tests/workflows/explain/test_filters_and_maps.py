@@ -22,7 +22,7 @@ def inner_calls(model, x):
 
 
 def galleries(section):
-    return {b.title: b.pictures for b in section.blocks if isinstance(b, Images)}
+    return {b.title: b.images for b in section.blocks if isinstance(b, Images)}
 
 
 @pytest.mark.parametrize("kind", [InPlace, Reused])
@@ -35,8 +35,8 @@ def test_filters_stand_before_the_maps_they_make(kind):
     shown = galleries(section)
     assert list(shown) == [f"{i} · {call}" for i, call in enumerate(calls, 1)]
     filters = dict(model.named_modules())
-    for call, pictures in zip(calls, shown.values(), strict=True):
-        captions = [one.caption for one in pictures]
+    for call, images in zip(calls, shown.values(), strict=True):
+        captions = [one.caption for one in images]
         own = " #" not in call and isinstance(filters[call], nn.Conv2d)
         assert len(captions) == 1 + own
         assert captions[-1].startswith("maps, ")
@@ -82,7 +82,7 @@ def bars(count, side=28):
     pixels = np.zeros((count, side, side), np.uint8)
     for i in range(count):
         pixels[i, 2 : 8 + i % 3, 10:14] = 255
-        pixels[i, -1, -1] = i  # too faint to be ink, and no picture is another's copy
+        pixels[i, -1, -1] = i  # too faint to be ink, and no image is another's copy
     return pixels
 
 
@@ -92,36 +92,36 @@ def data():
     return st.load_data(st.from_arrays("bars", bars(60), names))
 
 
-def test_every_picture_of_every_part_is_counted(data):
+def test_every_image_of_every_part_is_counted(data):
     counted = count_all(data)
-    assert counted.grey.shape == (60, 28, 28)
+    assert counted.gray.shape == (60, 28, 28)
     expected = {"short": 12, "middle": 14, "long": 16}  # two sides, a row each
     for i, name in enumerate(data.labels.names):
         own = counted.found[0].counts[counted.labels == i]
         assert set(own.tolist()) == {expected[name]}
-    assert float(counted.falls("picture").abs().max()) == 0
+    assert float(counted.falls("image").abs().max()) == 0
 
 
 def test_the_words_are_the_counts(data):
     blocks, facts = one_pixel_blocks(data)
-    assert facts["pictures"] == 60
+    assert facts["images"] == 60
     stages = {row["stage"]: row for row in facts["stages"]}
-    assert stages["picture"]["changed"] == 14
+    assert stages["image"]["changed"] == 14
     assert stages["max pool"]["cells"] == stages["every other"]["cells"] == 169
     classes = {row["class"]: row for row in facts["classes"]}
     assert classes["long"]["input"] == 16
-    assert classes["long"]["pictures"] == 20
+    assert classes["long"]["images"] == 20
     words = next(b for b in blocks if isinstance(b, Prose)).text
-    assert "over 60 pictures at 28×28: 14.0 cells change at the input" in words
-    pictures = next(b for b in blocks if isinstance(b, Images)).pictures
-    assert pictures[0].detail == "16 of 784 cells differ"  # nearest to the notes' 38
+    assert "over 60 images at 28×28: 14.0 cells change at the input" in words
+    images = next(b for b in blocks if isinstance(b, Images)).images
+    assert images[0].detail == "16 of 784 cells differ"  # nearest to the notes' 38
     chart = next(b for b in blocks if isinstance(b, Curve))
     for series in chart.series:
         assert list(series.x) == sorted(series.x)
         assert series.y[-1] == 1
 
 
-def test_small_pictures_are_brought_to_the_notes_size():
+def test_small_images_are_brought_to_the_notes_size():
     small = torch.zeros(1, 8, 8)
     small[0, :, 3:5] = 1
     large = sized(small)
@@ -134,10 +134,10 @@ def test_small_pictures_are_brought_to_the_notes_size():
     assert shrunk.shape == (1, 28, 28)
 
 
-def test_an_empty_set_of_pictures_changes_nothing():
+def test_an_empty_set_of_images_changes_nothing():
     names = ["a", "b"] * 20
     blank = np.zeros((40, 28, 28), np.uint8)
-    blank[:, 0, 0] = range(40)  # or they would be one picture
+    blank[:, 0, 0] = range(40)  # or they would be one image
     found = st.load_data(st.from_arrays("blank", blank, names))
     blocks, facts = one_pixel_blocks(found)
     assert facts["stages"][0]["changed"] == 0

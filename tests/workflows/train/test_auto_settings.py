@@ -1,4 +1,4 @@
-"""`--lr auto`, `--batch-size auto`, and the switches of regularisation, in runs."""
+"""`--lr auto`, `--batch-size auto`, and the switches of regularization, in runs."""
 
 import pytest
 import torch
@@ -78,7 +78,7 @@ def test_memory_bounds_the_batch(digits, monkeypatch):
     assert less.recipe.batch_size == 8
     assert "not fit" in less.notes[0]
     monkeypatch.setattr(auto, "available_bytes", lambda: 10)
-    with pytest.raises(SettingError, match="step of 2 pictures"):
+    with pytest.raises(SettingError, match="step of 2 images"):
         auto.decide(recipe, model, digits)
 
 
@@ -157,7 +157,7 @@ def test_a_number_is_needed_where_nobody_decides():
     with pytest.raises(SettingError, match="lr is not decided"):
         _ = make_recipe({"data": "digits", "lr": "auto"}).rate
     with pytest.raises(SettingError, match="batch_size is not decided"):
-        _ = make_recipe({"data": "digits", "batch_size": "auto"}).pictures_a_step
+        _ = make_recipe({"data": "digits", "batch_size": "auto"}).images_a_step
 
 
 @pytest.mark.parametrize("switch", ["dropout", "drop_path"])

@@ -52,7 +52,7 @@ def test_a_short_run_is_computed_as_usual(shared_run):
     found = [written[name] for name in ("layout", "compile", "precision")]
     assert found == ["nhwc", "off", "fp32"]
     assert "tuning" not in shared_run.manifest
-    assert set(shared_run.manifest["speed"]) == {"data", "compute", "optimiser"}
+    assert set(shared_run.manifest["speed"]) == {"data", "compute", "optimizer"}
 
 
 def test_the_choice_is_written_down_told_and_remembered(
@@ -185,7 +185,7 @@ def test_the_progress_line_says_how_fast_and_why(monkeypatch):
     stream, laps = Terminal(), Laps(macs=1_000_000, peak=1e9)
     words = {"clock": lambda: next(moments), "speed": laps.words}
     with Progress(stream=stream, **words) as progress:
-        progress.start(epochs=1, steps=10, pictures=320)
+        progress.start(epochs=1, steps=10, images=320)
         for step in (1, 2, 3):
             progress.step(1, step, 0.5, 32 * step)
     assert "32 images/s · MFU 19 % · compute-bound" in stream.getvalue()

@@ -26,7 +26,7 @@ from support.images import stripes, write_folder
 
 
 def uneven(*counts):
-    """Classes a, b, … of so many striped pictures, held in memory."""
+    """Classes a, b, … of so many striped images, held in memory."""
     pixels = [
         stripes(k, 100_000 * k + i) for k, n in enumerate(counts) for i in range(n)
     ]
@@ -41,14 +41,14 @@ class Small(nn.Sequential):
         super().__init__(*layers, *extra, nn.Flatten(), nn.Linear(4, classes))
 
 
-# --- few pictures, few classes, many classes
+# --- few images, few classes, many classes
 
 
 @pytest.mark.parametrize(
     ("counts", "message"),
     [
         ((30,), "one class only ('a'): there is nothing to tell apart"),
-        ((30, 1), "1 of 2 classes have one picture: 'b'"),
+        ((30, 1), "1 of 2 classes have one image: 'b'"),
         ((30, 0), "one class only"),
     ],
 )
@@ -69,16 +69,16 @@ def test_an_empty_class_is_listed(tmp_path, striate):
 
 
 def test_a_class_of_two_is_dealt_or_refused_with_the_way_out(striate, tmp_path):
-    """Which of the two, the pictures' hashes say; `--exact` always deals it."""
+    """Which of the two, the images' hashes say; `--exact` always deals it."""
     root = write_folder(tmp_path / "photos", count=30)
     write_folder(root, ("rare",), count=2, seed=3)
     told = [dealt_or_refused(root, seed) for seed in range(12)]
-    refused = [words for words in told if "no training picture" in words]
+    refused = [words for words in told if "no training image" in words]
     assert 0 < len(refused) < 12
     assert all("falls to 1 of 3 classes: rare (2)" in words for words in refused)
     assert all("data split DATA --exact" in words for words in refused)
     dealt = [words for words in told if words not in refused]
-    assert all("has no picture of 1 of 3 classes" in words for words in dealt)
+    assert all("has no image of 1 of 3 classes" in words for words in dealt)
     exact = load_data(root, exact=True)
     rare = sorted(row.part for row in exact.rows if row.label == "rare")
     assert rare == ["train", "val"]
@@ -111,7 +111,7 @@ def check_many_classes(count):
     labels = [f"k{i // 3}" for i in range(3 * count)]
     source = st.from_arrays("many", pixels, labels)
     data = load_data(source, exact=True)
-    assert f"{count:,} classes have under 10 training pictures" in data.warnings[0]
+    assert f"{count:,} classes have under 10 training images" in data.warnings[0]
     run = st.train(Small(count), data, epochs=1, batch_size=64, out="many", quiet=True)
     score = run.scores["test"]
     assert (score["count"], len(score["classes"]), score["confusion"]) == (
@@ -124,8 +124,8 @@ def check_many_classes(count):
     )
     kept, fresh = run.predictions("test"), run.judge(data.part("test"))
     assert (kept.predicted == fresh.predicted).all()
-    assert np.allclose(kept.probabilities.max(1), fresh.probabilities.max(1), rtol=1e-5)
-    assert (np.count_nonzero(kept.probabilities, 1) == answers.TOP).all()
+    assert np.allclose(kept.probs.max(1), fresh.probs.max(1), rtol=1e-5)
+    assert (np.count_nonzero(kept.probs, 1) == answers.TOP).all()
     row = read_csv(run.path / "predictions_test.csv")[0]
     assert list(row) == ["path", "label", "pred", "top", "loss"]
     assert row["pred"] in json.loads(row["top"])
@@ -141,9 +141,9 @@ def check_many_classes(count):
 def test_a_thousand_to_one(striate, capsys):
     data = load_data(uneven(2000, 16), seed=1, exact=True)
     (told,) = data.warnings
-    assert "uneven classes, 120 to 1: a has 1,200 training pictures, b 10" in told
+    assert "uneven classes, 120 to 1: a has 1,200 training images, b 10" in told
     thousand = load_data(uneven(4000, 4), exact=True)
-    assert "1,200 to 1: a has 2,400 training pictures, b 2" in thousand.warnings[-1]
+    assert "1,200 to 1: a has 2,400 training images, b 2" in thousand.warnings[-1]
     for weights in ("none", "auto"):
         run = st.train(
             Small(), thousand, epochs=1, class_weights=weights, out=weights, quiet=True
@@ -159,7 +159,7 @@ def test_a_thousand_to_one(striate, capsys):
 
 @pytest.mark.parametrize("weights", ["auto", "loss", "sampling"])
 def test_the_switch_finds_the_rare_class(weights):
-    """Three rare pictures among a hundred: without it the answer is always `a`."""
+    """Three rare images among a hundred: without it the answer is always `a`."""
     data = load_data(uneven(600, 18), exact=True, seed=3)
 
     def recall(switch):
@@ -198,7 +198,7 @@ BY_SIGN = ([[1.0], [-1.0]], [0.0, 0.0])
 
 @pytest.mark.parametrize(("balanced", "best"), [(False, [1, 0]), (True, [1, 1])])
 def test_with_the_switch_epochs_are_judged_by_the_balanced_accuracy(balanced, best):
-    """The second epoch finds the rare picture and loses five of nine common ones."""
+    """The second epoch finds the rare image and loses five of nine common ones."""
     model = nn.Linear(1, 2)
     batch = torch.tensor([[1.0]] * 4 + [[-1.0]] * 6), torch.tensor([0] * 9 + [1])
     optimizer = torch.optim.SGD(model.parameters(), 0.0)
@@ -236,12 +236,12 @@ def test_one_left_over_joins_the_step_before_and_is_told(size, batch):
     )
     (note,) = run.manifest["notes"]
     assert note == (
-        f"{size} pictures in steps of {batch} leave one over; it joins the last step, "
+        f"{size} images in steps of {batch} leave one over; it joins the last step, "
         f"which takes {batch + 1}"
     )
     assert note in (run.path / "report.html").read_text()
     events = (run.path / "events.jsonl").read_text().splitlines()
-    assert [json.loads(e)["pictures"] for e in events][-1] == batch + 1
+    assert [json.loads(e)["images"] for e in events][-1] == batch + 1
 
 
 def test_even_batches_leave_no_note():
@@ -250,13 +250,13 @@ def test_even_batches_leave_no_note():
         assert batch_notes(data, st.Recipe(data="x", batch_size=size)) == ()
 
 
-def test_steps_of_one_picture(tmp_path):
+def test_steps_of_one_image(tmp_path):
     data = load_data(uneven(20, 20), exact=True)
     run = st.train(Small(), data, epochs=1, batch_size=1, out="one", quiet=True)
     assert run.manifest["notes"] == []
     with pytest.raises(SettingError) as caught:
         st.train(Small(norm=True), data, epochs=1, batch_size=1, out="two", quiet=True)
-    assert "batch norm needs two pictures a step" in str(caught.value)
+    assert "batch norm needs two images a step" in str(caught.value)
     assert "layer 3" in str(caught.value)
     assert "--batch-size 2" in str(caught.value)
     assert not Path("two").exists()
@@ -265,7 +265,7 @@ def test_steps_of_one_picture(tmp_path):
 def test_a_network_with_batch_norm_by_name(refused, tmp_path):
     root = write_folder(tmp_path / "photos", count=20, size=(32, 32), channels=3)
     said = refused(root, "--model", "cifar_resnet20", "--batch-size", "1")
-    assert "batch norm needs two pictures a step" in said
+    assert "batch norm needs two images a step" in said
 
 
 # --- settings that are decided elsewhere
@@ -274,9 +274,7 @@ def test_a_network_with_batch_norm_by_name(refused, tmp_path):
 @pytest.mark.parametrize("name", ["fraction", "split", "val_fraction", "image_size"])
 def test_what_loading_decides_is_not_taken_by_train(name):
     data = load_data(uneven(20, 20))
-    with pytest.raises(
-        SettingError, match=f"{name} is decided when pictures are loaded"
-    ):
+    with pytest.raises(SettingError, match=f"{name} is decided when images are loaded"):
         st.train(Small(), data, epochs=1, **{name: 1})
 
 

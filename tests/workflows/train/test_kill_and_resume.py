@@ -17,7 +17,7 @@ from support.power_loss import in_memory
 
 SETTINGS = (
     *("--epochs", "3", "--batch-size", "8", "--save-every", "0", "--quiet"),
-    *("--ema", "0.9"),  # more to be kept than weights and optimiser
+    *("--ema", "0.9"),  # more to be kept than weights and optimizer
 )
 
 
@@ -50,12 +50,12 @@ class Slaughter:
     finishes: int = 0
 
     def prepare(self):
-        """Make the pictures; see how long a run takes, and what it comes to."""
-        self.pictures = write_folder(self.folder / "stripes", count=20)
+        """Make the images; see how long a run takes, and what it comes to."""
+        self.images = write_folder(self.folder / "stripes", count=20)
         whole = self.folder / "whole"
         for _ in range(2):  # the second knows what the first had to find out
             began = time.perf_counter()
-            words = self.pictures, *SETTINGS, "--out", whole, "--overwrite"
+            words = self.images, *SETTINGS, "--out", whole, "--overwrite"
             assert self.forks.run("train", *words) == 0
             self.lasts = time.perf_counter() - began
         self.expected = digest(whole)
@@ -90,7 +90,7 @@ class Slaughter:
         """What an automatic restart would type: --resume wherever a run is."""
         if (run / "manifest.json").exists() and (run / "args.yaml").exists():
             return "--resume", run, "--quiet"
-        return self.pictures, *SETTINGS, "--out", run, "--overwrite"
+        return self.images, *SETTINGS, "--out", run, "--overwrite"
 
 
 def slaughter(forks, kills, inside, seed):

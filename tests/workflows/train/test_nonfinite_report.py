@@ -18,7 +18,7 @@ SETTINGS = ("--epochs", "3", "--batch-size", "8", "--quiet")
 
 
 def poison(patch, steps, row=2, part="train"):
-    """Put a NaN into one picture of some steps, every time that they are taken."""
+    """Put a NaN into one image of some steps, every time that they are taken."""
     real = Batches.__call__
 
     def call(self, epoch=0, start=0):
@@ -32,7 +32,7 @@ def poison(patch, steps, row=2, part="train"):
 
 
 def path_of(run, step, row):
-    """Return the picture that was poisoned, by way of the run's own files."""
+    """Return the image that was poisoned, by way of the run's own files."""
     batches = batches_of(run)
     number = batches.indices(step // 4)[step % 4][row]
     return batches.part.paths[int(number)]
@@ -52,8 +52,8 @@ def test_it_stops_and_offers_the_choice(striate, shared_folder, monkeypatch):
     assert said.code == 1
     bad = path_of(Path("run"), 5, 2)
     assert said.err == (
-        "striate: the training loss became nan, first in the pictures\n"
-        f"  pictures: {bad}\n"
+        "striate: the training loss became nan, first in the images\n"
+        f"  images: {bad}\n"
         "  where: epoch 2, step 2; all of it in run/nonfinite.json\n"
         "  do:    the last good state is kept; go on from it with one of\n"
         "         striate train --resume run --on-nonfinite skip\n"
@@ -65,10 +65,10 @@ def test_it_stops_and_offers_the_choice(striate, shared_folder, monkeypatch):
             "epoch": 2,
             "step": 6,
             "part": "train",
-            "what": "the training loss became nan, first in the pictures",
-            "layer": "the pictures",
+            "what": "the training loss became nan, first in the images",
+            "layer": "the images",
             "answer": "stop",
-            "pictures": [bad],
+            "images": [bad],
         }
     ]
     sealed, _ = Vault(Path("run/weights/last")).newest()
@@ -179,13 +179,13 @@ def poison_at_full_rate(patch):
     return blows
 
 
-def test_validation_names_its_pictures(striate, shared_folder, monkeypatch):
+def test_validation_names_its_images(striate, shared_folder, monkeypatch):
     poison(monkeypatch, [0], row=1, part="val")
     said = striate("train", shared_folder, *SETTINGS, "--out", "run")
     assert said.code == 1
-    assert "the validation loss became nan, first in the pictures" in said.err
+    assert "the validation loss became nan, first in the images" in said.err
     rows = [r["path"] for r in read_csv(Path("run/split.csv")) if r["split"] == "val"]
-    assert f"  pictures: {rows[1]}\n" in said.err
+    assert f"  images: {rows[1]}\n" in said.err
     assert not Path("run/weights/best.safetensors").exists()
     sealed, _ = Vault(Path("run/weights/last")).newest()
     assert sealed.path.name == "step-00000004-epoch-0000"
@@ -201,9 +201,9 @@ def test_a_whole_batch_is_listed_where_nobody_knows_better(
     monkeypatch.setattr(engine, "total_loss", lambda *words: real(*words) / 0)
     said = striate("train", shared_folder, *SETTINGS, "--out", "run")
     assert said.code == 1
-    assert "first in the cost\n  pictures: " in said.err
+    assert "first in the cost\n  images: " in said.err
     assert " and 3 more\n" in said.err
-    assert len(read_json(Path("run/nonfinite.json"))[0]["pictures"]) == 8
+    assert len(read_json(Path("run/nonfinite.json"))[0]["images"]) == 8
 
 
 def test_weights_that_blow_up_are_not_kept(striate, shared_folder, monkeypatch):

@@ -1,4 +1,4 @@
-"""`--grow`: learnt from small pictures first, judged at full size; exact; refused."""
+"""`--grow`: learned from small images first, judged at full size; exact; refused."""
 
 import pytest
 import torch
@@ -65,12 +65,12 @@ def test_small_at_first_and_judged_at_full_size(photos, seen):
     )
     tried = seen["train"][:2]  # before anything is written
     assert tried == [16, 32]
-    learnt = seen["train"][2:]
-    steps = len(learnt) // 4
-    assert learnt == [16] * 2 * steps + [32] * 2 * steps
+    learned = seen["train"][2:]
+    steps = len(learned) // 4
+    assert learned == [16] * 2 * steps + [32] * 2 * steps
     assert set(seen["judge"]) == {32}
     notes = read_json(run.path / "manifest.json")["notes"]
-    assert "pictures grow: 16×16 in epochs 1–2, 32×32 in epochs 3–4" in notes
+    assert "images grow: 16×16 in epochs 1–2, 32×32 in epochs 3–4" in notes
     seen["judge"].clear()
     run.evaluate()
     st.predict(run, [photos])
@@ -97,7 +97,7 @@ def test_a_network_of_one_size_is_refused_and_nothing_written(photos, refused):
 def test_too_small_to_grow_is_refused(striate):
     said = striate("train", "digits", "--grow", "0.5", "--model", "cifar_resnet20")
     assert said.code == 2
-    assert "pictures of 8×8 do not grow from 0.5 of it" in said.err
+    assert "images of 8×8 do not grow from 0.5 of it" in said.err
     for wrong in (0, 1.5, -1):
         with pytest.raises(SettingError, match="grow must be"):
             Recipe(data="digits", grow=wrong)

@@ -113,7 +113,7 @@ def test_a_finished_run_refuses_what_would_do_nothing(striate, shared_folder):
 
 
 def test_killed_while_it_was_judged(striate, shared_folder, monkeypatch):
-    """All is learnt, nothing is judged: that is what is left to do."""
+    """All is learned, nothing is judged: that is what is left to do."""
     expected = contents(whole(shared_folder))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(room, "_conclude", lambda *_: 1 / 0)
@@ -156,7 +156,7 @@ class Mine(nn.Module):
         return self.dense(self.drop(x.flatten(1)))
 
 
-def test_a_network_and_pictures_of_the_users_own(shared_folder, striate):
+def test_a_network_and_images_of_the_users_own(shared_folder, striate):
 
     def data():
         return st.load_data(shared_folder)
@@ -186,7 +186,7 @@ def test_the_random_state_is_given_back(shared_folder):
 
 @pytest.mark.parametrize("threads", ["1", "3"])
 def test_other_decoding_threads(striate, shared_folder, monkeypatch, threads):
-    """Pictures come through as many threads as the machine has; none may matter."""
+    """Images come through as many threads as the machine has; none may matter."""
     run, expected = stopped(shared_folder), contents(whole(shared_folder))
     monkeypatch.setattr(os, "cpu_count", lambda: int(threads))
     said = striate("train", "--resume", "run")
@@ -372,7 +372,7 @@ def test_flags_that_a_resumed_run_has_already(striate, words):
     assert "striate train --resume run needs nothing else" in said.err
 
 
-# --- A8: other pictures
+# --- A8: other images
 
 
 @pytest.fixture
@@ -387,19 +387,18 @@ def row(run, split):
     return next(Path(r["path"]) for r in rows if r["split"] == split)
 
 
-def test_added_pictures_are_told_and_not_used(striate, photos):
+def test_added_images_are_told_and_not_used(striate, photos):
     run, expected = stopped(photos), contents(whole(photos))
     shutil.copy(photos / "across/00.png", photos / "across/new.png")
     said = striate("train", "--resume", "run", "--quiet")
     assert exactness(said) == "yes"
     assert (
-        "note: 1 picture added since the run began, not used: across/new.png"
-        in said.out
+        "note: 1 image added since the run began, not used: across/new.png" in said.out
     )
     assert contents(run) == expected
 
 
-def test_removed_and_changed_pictures_are_told(striate, photos):
+def test_removed_and_changed_images_are_told(striate, photos):
     run = stopped(photos)
     gone, other = row(run, "train"), row(run, "test")
     (photos / gone).unlink()
@@ -407,9 +406,9 @@ def test_removed_and_changed_pictures_are_told(striate, photos):
     said = striate("train", "--resume", "run", "--quiet")
     assert said.code == 0
     assert exactness(said).endswith(", now 1 removed and 1 changed)")
-    assert exactness(said).startswith("no (pictures: ")
-    assert f"note: 1 picture removed or no longer usable: {gone}" in said.out
-    assert f"note: 1 picture changed since the run began: {other}" in said.out
+    assert exactness(said).startswith("no (images: ")
+    assert f"note: 1 image removed or no longer usable: {gone}" in said.out
+    assert f"note: 1 image changed since the run began: {other}" in said.out
 
 
 def test_many_changes_are_counted(striate, photos):
@@ -417,7 +416,7 @@ def test_many_changes_are_counted(striate, photos):
     for i in range(8):
         (photos / f"across/{i:02d}.png").unlink()
     said = striate("train", "--resume", "run", "--quiet")
-    assert "note: 8 pictures removed or no longer usable: across/00.png, " in said.out
+    assert "note: 8 images removed or no longer usable: across/00.png, " in said.out
     assert "across/02.png and 5 more" in said.out
 
 
@@ -432,7 +431,7 @@ def test_a_class_that_is_gone(striate, photos):
     assert snapshot(run) == before
 
 
-def test_pictures_that_are_nowhere(striate, photos):
+def test_images_that_are_nowhere(striate, photos):
     run = stopped(photos)
     before = snapshot(run)
     shutil.rmtree(photos)
@@ -499,7 +498,7 @@ def test_stopped_before_it_had_begun(striate, shared_folder, name):
 
 
 def test_stopped_before_its_first_checkpoint(striate, shared_folder):
-    """Nothing was learnt, so it begins, with the settings it was given."""
+    """Nothing was learned, so it begins, with the settings it was given."""
     run = stopped(shared_folder, lr=0.01)
     expected = contents(whole(shared_folder, lr=0.01))
     shutil.rmtree(run / "weights")
@@ -517,13 +516,14 @@ def test_stopped_before_its_first_checkpoint(striate, shared_folder):
     (run / "figures").rmdir()
     assert not list(run.glob(".manifest*"))
     assert (
-        "note: the run was stopped before it had learnt anything; it begins" in said.out
+        "note: the run was stopped before it had learned anything; it begins"
+        in said.out
     )
     assert contents(run) == expected
 
 
 @pytest.mark.parametrize("gone", ["weights/last", "weights"])
-def test_what_was_learnt_is_not_cleared(striate, shared_folder, gone):
+def test_what_was_learned_is_not_cleared(striate, shared_folder, gone):
     """Without a checkpoint a run may still be finished, and its folder hold notes."""
     run = whole(shared_folder, "run")
     shutil.rmtree(run / gone)

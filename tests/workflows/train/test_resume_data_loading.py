@@ -1,4 +1,4 @@
-"""Exact resume however pictures are fed: augmented, mixed, balanced, decoded, streamed.
+"""Exact resume however images are fed: augmented, mixed, balanced, decoded, streamed.
 
 Each run is stopped in the middle of its second epoch, and ends in the same bytes as one
 that was not; or says why not.
@@ -21,7 +21,7 @@ from striate.data.cache.lazy_images import LazyPixels
 from striate.data.shards import load as shards
 from striate.engine.checkpoint_store import Vault
 from striate.run.run import Run
-from support.images import encoded, image, stripes, write_folder
+from support.images import encoded, pil_image, stripes, write_folder
 from support.stopped_runs import ask_before, stopped, whole
 from support.tar_shards import add, write_shards
 
@@ -82,7 +82,7 @@ WAYS = {
     "mixed, sharp targets": {**MIXED, "label_smoothing": 0.0},
     "smoothed more": {"label_smoothing": 0.3},
     "moved by whole pixels": {"shift": 0.2, "mirror": "horizontal"},
-    "crops of larger pictures": {"crop": 0.3},
+    "crops of larger images": {"crop": 0.3},
     "erased": {"erase": 0.5, "mirror": "both"},
     "sampled": {"class_weights": "sampling"},
     "sampled, mixed, augmented": {
@@ -126,7 +126,7 @@ def test_decoded_when_wanted(lazily, shared_folder, way, workers):
 
 
 def test_what_the_cache_held_may_be_decoded(shared_folder, monkeypatch):
-    """Where pictures wait changes no bit of them, and is no other circumstance."""
+    """Where images wait changes no bit of them, and is no other circumstance."""
     run = stopped(shared_folder, augment="six", **MIXED)
     expected = contents(whole(shared_folder, augment="six", **MIXED))
     hold_nothing(monkeypatch)
@@ -160,35 +160,35 @@ def test_shards_named_as_seen_from_here(streamed, tmp_path):
 
 
 def test_streamed_and_then_held(streamed, tmp_path, monkeypatch):
-    """Held pictures are shown in another order, which is told."""
+    """Held images are shown in another order, which is told."""
     folder = write_shards(tmp_path / "shards")
     run = stopped(folder, step=14)
     monkeypatch.setitem(shards.load_shards.__kwdefaults__, "most_held", 10**6)
     told = []
     st.resume(run, begun=told.append, quiet=True)
-    reason = "order: shard by shard, now picture by picture"
+    reason = "order: shard by shard, now image by image"
     assert told[0].exact == f"no ({reason})"
     assert read_json(run / "manifest.json")["exact"] == told[0].exact
 
 
 def test_another_shard(streamed, tmp_path):
-    """Shards are dealt by content: what was added is learnt from, and that is told."""
+    """Shards are dealt by content: what was added is learned from, and that is told."""
     folder = write_shards(tmp_path / "shards")
     run = stopped(folder, step=14)
     with tarfile.open(folder / "p-004.tar", "w") as tar:
         for i in range(4):
             kind = ("across", "down")[i % 2]
-            payload = encoded(image(stripes(i % 2, 9000 + i)))
+            payload = encoded(pil_image(stripes(i % 2, 9000 + i)))
             add(tar, f"{kind}-{i}.png", payload)
             add(tar, f"{kind}-{i}.cls", kind.encode())
     told = []
     st.resume(run, begun=told.append, quiet=True)
-    assert told[0].exact.startswith("no (pictures: ")
+    assert told[0].exact.startswith("no (images: ")
     assert "now 0 removed and 4 changed" in told[0].exact
 
 
 def test_files_that_cannot_be_read_are_told(lazily, tmp_path, capsys):
-    """A picture that was lost for a while is another circumstance nobody can see."""
+    """An image that was lost for a while is another circumstance nobody can see."""
     photos = write_folder(tmp_path / "photos", count=20)
     split = whole(photos, out="whole")
     gone = next(
@@ -212,7 +212,7 @@ def test_files_that_cannot_be_read_are_told(lazily, tmp_path, capsys):
         ask_before(6, patch)
         with pytest.raises(InterruptedRunError):
             whole(photos, out="run", cache="off")
-    reason = f"1 of the pictures could not be read, first {gone}"
+    reason = f"1 of the images could not be read, first {gone}"
     assert f"{reason}; others of their batches were shown instead" in (
         capsys.readouterr().err
     )
@@ -226,7 +226,7 @@ def test_files_that_cannot_be_read_are_told(lazily, tmp_path, capsys):
 
 
 class Counting(LazyPixels):
-    """Notes which pictures are decoded."""
+    """Notes which images are decoded."""
 
     def attempt(self, index):
         self.seen = [*getattr(self, "seen", []), *index.tolist()]
@@ -263,7 +263,7 @@ def test_nothing_left_out_is_decoded(lazily, shared_folder, way, workers, monkey
         assert sorted(held.seen) == sorted(wanted)
 
 
-def test_moved_pictures_come_from_a_tape(shared_folder):
+def test_moved_images_come_from_a_tape(shared_folder):
     """The way of `moved by whole pixels` above is the one it is meant to be."""
     data = st.load_data(shared_folder)
     views = Views(

@@ -22,9 +22,9 @@ from support.images import snapshot
 PATIENCE = 120  # seconds: machines are busy
 
 
-def words(pictures, run, epochs=9999):
+def words(images, run, epochs=9999):
     settings = "--epochs", str(epochs), "--batch-size", "8", "--save-every", "0"
-    return "train", pictures, *settings, "--out", run
+    return "train", images, *settings, "--out", run
 
 
 def until(true):
@@ -54,7 +54,7 @@ def hidden(run):
     [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)],
 )
 def test_asked_once_it_saves_and_goes(forks, shared_folder, tmp_path, number, code):
-    run, pictures = tmp_path / "run", snapshot(shared_folder)
+    run, images = tmp_path / "run", snapshot(shared_folder)
     pid = forks.start(*words(shared_folder, run))
     until(lambda: steps(run) > 6)
     before = steps(run)
@@ -67,7 +67,7 @@ def test_asked_once_it_saves_and_goes(forks, shared_folder, tmp_path, number, co
     assert steps(run) >= before
     assert read_json(run / "manifest.json")["status"] == "stopped"
     assert hidden(run) == []
-    assert snapshot(shared_folder) == pictures
+    assert snapshot(shared_folder) == images
 
 
 def test_what_is_saved_can_be_read(forks, shared_folder, tmp_path):

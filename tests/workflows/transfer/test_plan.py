@@ -31,12 +31,12 @@ pytestmark = pytest.mark.usefixtures("no_report")
 
 @pytest.fixture(autouse=True)
 def _few_penalties(monkeypatch):
-    monkeypatch.setattr(logistic, "PENALTIES", (1.0, 0.1))  # a few pictures are enough
+    monkeypatch.setattr(logistic, "PENALTIES", (1.0, 0.1))  # a few images are enough
 
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
-    """A network that knows stripes as small and grey as those of the tests."""
+    """A network that knows stripes as small and gray as those of the tests."""
     return knows_stripes(tmp_path_factory.mktemp("source"), 16)
 
 
@@ -76,8 +76,8 @@ def test_a_plan_is_told_and_done(striate, words, monkeypatch):
     assert Path("run/plots/cuts.png").read_bytes()[1:4] == b"PNG"
     assert "Accuracy by depth of the cut" in Path("run/report.html").read_text("utf-8")
     run = st.load_run("run")
-    again = run.judge(run.data.part("test")).probabilities
-    assert abs(again - run.predictions("test").probabilities).max() < 1e-5
+    again = run.judge(run.data.part("test")).probs
+    assert abs(again - run.predictions("test").probs).max() < 1e-5
 
 
 @pytest.mark.slow
@@ -158,7 +158,7 @@ def test_a_tuned_head_begins_where_logistic_regression_ends(striate, words, sour
     assert striate(*words, *TUNED, *slow, "--out", "tuned").code == 0
     assert striate(*words, "--out", "alone").code == 0
     one, other = (st.load_run(n).predictions("test") for n in ("tuned", "alone"))
-    assert abs(one.probabilities - other.probabilities).max() < 1e-3
+    assert abs(one.probs - other.probs).max() < 1e-3
 
 
 @pytest.mark.slow
@@ -204,7 +204,7 @@ def test_a_stage_that_has_not_thawed_is_as_it_was(striate, words, source, epochs
 
 
 @pytest.mark.slow
-def test_rivals_have_equal_pictures(striate, words, monkeypatch):
+def test_rivals_have_equal_images(striate, words, monkeypatch):
     monkeypatch.setattr(rivals, "write_report", lambda run: None)
     said = striate(*words, "--compare", "--out", "run", "--json")
     assert said.code == 0, said.err

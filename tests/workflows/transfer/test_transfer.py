@@ -45,9 +45,9 @@ def test_the_result_is_an_ordinary_run(striate, words, shared_folder):
     assert run.manifest["status"] == "done"
     assert run.scores["test"]["accuracy"] > 0.8
     kept = run.predictions("test")
-    again = run.judge(run.data.part("test"))  # from the pictures, through the whole
+    again = run.judge(run.data.part("test"))  # from the images, through the whole
     assert again.paths == kept.paths
-    assert abs(again.probabilities - kept.probabilities).max() < 1e-5
+    assert abs(again.probs - kept.probs).max() < 1e-5
     assert striate("evaluate", "run", "--json").code == 0
     answers = striate("predict", "run", shared_folder, "--json").json
     assert len(answers["predictions"]) == 40
@@ -79,7 +79,7 @@ def test_uneven_classes_are_made_up_for(striate, words, weights, head):
 
 
 def test_rare_classes_count_more_in_a_logistic_head(shared_folder):
-    """They cannot be shown oftener, so each of their pictures counts for more."""
+    """They cannot be shown oftener, so each of their images counts for more."""
     recipe = Recipe(data=str(shared_folder), cache="off")
     data = load_recipe(recipe)
     part = data.part("train")
@@ -137,7 +137,7 @@ def test_statistics_are_of_batches_of_equal_size(striate, words, monkeypatch):
     assert max(sizes) - min(sizes) <= 1
 
 
-def test_training_pictures_of_one_group(striate, source, shared_folder):
+def test_training_images_of_one_group(striate, source, shared_folder):
     """One lot to train on and another to validate: no fold, but a head by steps."""
     paths = sorted(shared_folder.rglob("*.png"))
     lots = ("train", "val", "test")
@@ -151,7 +151,7 @@ def test_training_pictures_of_one_group(striate, source, shared_folder):
     for head in ((), ("--head", "tuned", "--cut", "block2"), ("--cut", "auto")):
         said = striate(*words, *head, "--out", "run", "--overwrite")
         assert said.code == 2
-        message = "all training pictures are of one group"
+        message = "all training images are of one group"
         if "auto" in head:
             message = "a plan has nothing to judge by"
         assert message in said.err.replace("\n", " ")
@@ -214,7 +214,7 @@ def test_features_of_other_weights_are_not_used(striate, words, source, tmp_path
     assert facts("b")["computed"] == 40
 
 
-def test_new_pictures_alone_are_computed(striate, words, tmp_path):
+def test_new_images_alone_are_computed(striate, words, tmp_path):
     folder = write_folder(tmp_path / "mine", count=12)
     mine = ("transfer", folder, *words[2:])
     assert striate(*mine, "--out", "a").code == 0
@@ -230,7 +230,7 @@ def test_without_a_cache_it_works_too(striate, words):
     assert facts("a")["computed"] == 40
 
 
-def test_views_are_learnt_from_and_kept(striate, words):
+def test_views_are_learned_from_and_kept(striate, words):
     views = "--views", "3", "--augment", "mirror"
     assert striate(*words, *views, "--out", "a").code == 0
     train = st.load_run("a").manifest["data"]["parts"]["train"]
@@ -255,8 +255,8 @@ def test_a_tail_is_trained_from_the_cut_on(striate, words, source):
     frozen = [n for n in after if n.startswith(("whiten", "block1"))]
     assert all(torch.equal(before[n], after[n]) for n in frozen)
     assert not torch.equal(before["block2.conv.weight"], after["block2.conv.weight"])
-    again = run.judge(run.data.part("test")).probabilities
-    assert abs(again - run.predictions("test").probabilities).max() < 1e-5
+    again = run.judge(run.data.part("test")).probs
+    assert abs(again - run.predictions("test").probs).max() < 1e-5
 
 
 def test_what_is_refused(striate, words, source):
@@ -386,7 +386,7 @@ def test_a_head_that_is_a_small_network(striate, words, shared_folder, source):
     assert names == ["head.0.weight", "head.0.bias", "head.2.weight", "head.2.bias"]
     again = run.judge(run.data.part("test"))
     kept = run.predictions("test")
-    assert abs(again.probabilities - kept.probabilities).max() < 1e-5
+    assert abs(again.probs - kept.probs).max() < 1e-5
     before = load_file(source.path / "weights/best.safetensors")
     after = run.model.state_dict()
     body = [name for name in before if not name.startswith("head")]

@@ -1,4 +1,4 @@
-"""Ways that a plan tries: on which pictures, for how long, and how they are judged."""
+"""Ways that a plan tries: on which images, for how long, and how they are judged."""
 
 import math
 from dataclasses import replace
@@ -16,7 +16,7 @@ from striate.workflows.transfer import trials
 
 
 @given(data=st.data(), groups=st.lists(st.integers(1, 9), min_size=1, max_size=5))
-def test_every_class_is_learnt_and_judged(data, groups):
+def test_every_class_is_learned_and_judged(data, groups):
     """Of as many groups a class, of any sizes; none on both sides."""
     rows = [
         (label, f"{label} {number}")
@@ -62,9 +62,9 @@ def test_a_network_is_not_judged_by_how_sure_it_is():
 
 
 @pytest.mark.parametrize(
-    ("pictures", "batch", "epochs"),
+    ("images", "batch", "epochs"),
     [(500, 32, 8), (264, 32, 8), (200, 32, 10), (40, 32, 12), (64, 8, 8)],
 )
-def test_a_trial_has_two_thirds_of_the_epochs_or_steps_enough(pictures, batch, epochs):
+def test_a_trial_has_two_thirds_of_the_epochs_or_steps_enough(images, batch, epochs):
     recipe = Recipe(data="digits", epochs=12, batch_size=batch)
-    assert trials.epochs_of(recipe, pictures) == epochs
+    assert trials.epochs_of(recipe, images) == epochs

@@ -1,4 +1,4 @@
-"""One colour map a picture: shift, clip and normalisation in a single pass."""
+"""One color map an image: shift, clip and normalization in a single pass."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from torch import Tensor
 from striate.core.spec import Preprocess
 
 
-class ColourMap:
-    """(clip(v/255 + shift, 0, 1) − mean)/std for pictures of a batch.
+class ColorMap:
+    """(clip(v/255 + shift, 0, 1) − mean)/std for images of a batch.
 
     Rows are treated as plain lines of width times channels numbers, because a
     processor's vectors do not fit into three.
@@ -18,12 +18,12 @@ class ColourMap:
     Args:
         preprocess: Mean, deviation and shape.
         shifts: (N, C) in shares of the range; None shifts nothing.
-        device: Where pictures will be.
+        device: Where images will be.
 
     Example:
         >>> p = Preprocess(channels=1, height=1, width=2, mean=(0.5,), std=(0.5,))
         >>> two = torch.tensor([[[[0], [255]]]], dtype=torch.uint8)
-        >>> ColourMap(p, np.array([[0.25]]), "cpu")(two).flatten().tolist()
+        >>> ColorMap(p, np.array([[0.25]]), "cpu")(two).flatten().tolist()
         [-0.5, 1.0]
     """
 
@@ -49,7 +49,7 @@ class ColourMap:
         self._back = back.to(device)[:, :, None, None]
 
     def __call__(self, pixels: Tensor, which: slice = slice(None)) -> Tensor:
-        """Return the map of some of the batch's pictures.
+        """Return the map of some of the batch's images.
 
         Shapes:
             (N, H, W, C) uint8 → (N, C, H, W) float32, channels last

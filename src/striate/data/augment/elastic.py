@@ -1,7 +1,7 @@
 """Local warping: a coarse net of control points, and a smooth bend between them.
 
 The bend is a uniform cubic B-spline (free-form deformation, Rueckert et al. 1999). It
-cannot fold the picture over itself while no control point moves further than 1/2.046
+cannot fold the image over itself while no control point moves further than 1/2.046
 of the distance between two of them (Choi & Lee 2000, "Injectivity conditions of 2D and
 3D uniform cubic B-spline functions"): 0.122 of the side for the four cells used here.
 """

@@ -1,4 +1,4 @@
-"""Mirroring: every picture both ways in two epochs, whatever the batches."""
+"""Mirroring: every image both ways in two epochs, whatever the batches."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from striate.core.seeds import generator
 
 @lru_cache(maxsize=8)
 def coins(count: int, seed: int) -> np.ndarray:
-    """Return one coin a picture, thrown once and for all epochs; read-only."""
+    """Return one coin an image, thrown once and for all epochs; read-only."""
     thrown: np.ndarray = generator(seed, "mirror").integers(0, 2, count).astype(bool)
     thrown.flags.writeable = False
     return thrown
 
 
 def mirrored(count: int, epoch: int, seed: int) -> np.ndarray:
-    """Tell which of `count` pictures are mirrored in an epoch.
+    """Tell which of `count` images are mirrored in an epoch.
 
     Half of them, drawn once, in even epochs, and the other half in odd ones: two
-    epochs show every picture both ways (Jordan 2024, "94 % on CIFAR-10 in 3.29
+    epochs show every image both ways (Jordan 2024, "94 % on CIFAR-10 in 3.29
     seconds", section 3.6), where independent draws would repeat half of them.
 
     Example:
@@ -35,11 +35,11 @@ def mirrored(count: int, epoch: int, seed: int) -> np.ndarray:
 
 
 def mirror(pixels: Tensor, which: Tensor, axis: int = 2) -> Tensor:
-    """Return pictures with left and right exchanged where `which` says so.
+    """Return images with left and right exchanged where `which` says so.
 
     Args:
         pixels: (N, H, W, C).
-        which: (N,), true where a picture is to be mirrored.
+        which: (N,), true where an image is to be mirrored.
         axis: 2 exchanges left and right, 1 top and bottom.
 
     Example:
@@ -49,7 +49,7 @@ def mirror(pixels: Tensor, which: Tensor, axis: int = 2) -> Tensor:
     """
     chosen = which.nonzero()[:, 0]
     turned = pixels.index_select(0, chosen).flip(axis)
-    # Whole pictures are copied at once; `where` would choose byte by byte.
+    # Whole images are copied at once; `where` would choose byte by byte.
     places = torch.arange(len(pixels), device=pixels.device)
     places[chosen] = len(pixels) + torch.arange(len(chosen), device=pixels.device)
     return torch.cat([pixels, turned]).index_select(0, places)

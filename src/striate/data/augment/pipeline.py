@@ -1,4 +1,4 @@
-"""Pictures as the network sees them in one epoch: changed as drawn, and normalised."""
+"""Images as the network sees them in one epoch: changed as drawn, and normalized."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from striate.core.errors import SettingError
 from striate.core.spec import Preprocess
 from striate.data.augment.augment import Augment
-from striate.data.augment.color import ColourMap
+from striate.data.augment.color import ColorMap
 from striate.data.augment.geometry import course_of, warp
 from striate.data.augment.mix import blank, blend, pairs, shared_targets
 from striate.data.augment.pixel_shift import Tape, whole_pixels
@@ -21,7 +21,7 @@ from striate.data.augment.random_crop import cut, windows
 from striate.data.augment.random_params import Draws, draw
 from striate.data.cache import free_memory as memory
 from striate.data.cache.pixel_rows import Rows, SomeRows, standing
-from striate.data.decode.preprocess import normalise
+from striate.data.decode.preprocess import normalize
 from striate.data.subset import Part
 
 TAPE = 1 << 30  # bytes of a part with borders and its mirror image, at most
@@ -32,18 +32,18 @@ _CHUNK = 1 << 16
 
 @dataclass(frozen=True, kw_only=True)
 class Views:
-    """Augmented pictures of a part, whatever batches they are asked for in.
+    """Augmented images of a part, whatever batches they are asked for in.
 
-    A view is a function of (seed, epoch, number of the picture in the part).
+    A view is a function of (seed, epoch, number of the image in the part).
 
     Raises:
-        SettingError: Pictures are mixed and `classes` is not given.
+        SettingError: Images are mixed and `classes` is not given.
 
     Example:
         >>> pixels = torch.zeros(5, 2, 2, 1, dtype=torch.uint8)
         >>> part = Part.of(pixels, [0, 1, 0, 1, 0], list("abcde"))
         >>> p = Preprocess(channels=1, height=2, width=2, mean=(0.0,), std=(1.0,))
-        >>> views = Views(part=part, preprocess=p, augment=Augment(colour=0.2))
+        >>> views = Views(part=part, preprocess=p, augment=Augment(color=0.2))
         >>> index = torch.tensor([4, 1])
         >>> x, y = views(part.gather(index), index, epoch=0)
         >>> x.shape, y
@@ -59,18 +59,18 @@ class Views:
 
     def __post_init__(self) -> None:
         if self.augment.mixes and self.classes < 1:
-            what = "mixed pictures have shares of classes, and their number is unknown"
+            what = "mixed images have shares of classes, and their number is unknown"
             raise SettingError(what, where="classes", fix="give classes=…")
 
     @cached_property
     def tape(self) -> Tape | None:
         """Return a tape of the whole part and its mirror image, made once for a run.
 
-        Gathering, moving and mirroring a batch is then one copy a picture. None where
+        Gathering, moving and mirroring a batch is then one copy an image. None where
         something else is to be done too, or where it would take too much memory.
         """
         augment, pixels = self.augment, self.part.pixels
-        others = augment.bends or augment.mixes or augment.colour or augment.erase
+        others = augment.bends or augment.mixes or augment.color or augment.erase
         if others or augment.mirror in ("vertical", "both"):
             return None
         if not isinstance(pixels, Tensor) or torch.device(self.device).type != "cpu":
@@ -101,24 +101,24 @@ class Views:
 
         def batch(index: Tensor) -> Batch:
             pixels = tape.cut(places[index])
-            return normalise(pixels, self.preprocess), self.part.labels[index]
+            return normalize(pixels, self.preprocess), self.part.labels[index]
 
         return batch
 
     @property
     def held(self) -> Rows:
-        """Return the pictures that views are made of: with room for crops, if any."""
+        """Return the images that views are made of: with room for crops, if any."""
         larger = self.part.larger if self.augment.only_crops else None
         return self.part.pixels if larger is None else larger
 
     @property
     def cuts(self) -> bool:
-        """Tell whether crops are cut out of larger pictures rather than warped."""
+        """Tell whether crops are cut out of larger images rather than warped."""
         size = self.preprocess.height, self.preprocess.width
         return self.augment.only_crops and tuple(self.held.shape[1:3]) != size
 
     def ready(self, held: SomeRows, index: Tensor, epoch: int) -> Tensor:
-        """Bring pictures as they are held to the input's size, by their crops.
+        """Bring images as they are held to the input's size, by their crops.
 
         What is cut is mirrored at once.
         """
@@ -134,11 +134,11 @@ class Views:
     ) -> tuple[Tensor, Tensor]:
         """Return inputs (N, C, H, W) and targets.
 
-        Targets are class numbers (N,); shares of classes (N, classes) where pictures
+        Targets are class numbers (N,); shares of classes (N, classes) where images
         are mixed.
 
         Args:
-            pixels: (N, H, W, C) uint8, the pictures of that index, as `ready` made.
+            pixels: (N, H, W, C) uint8, the images of that index, as `ready` made.
             index: (N,) their numbers in the part.
             epoch: From 0.
         """
@@ -183,9 +183,9 @@ class Views:
 def changed(
     pixels: Tensor, draws: Draws, preprocess: Preprocess, augment: Augment
 ) -> Tensor:
-    """Change pictures as drawn and normalise them.
+    """Change images as drawn and normalize them.
 
-    Where nothing bends, pixels are copied, and what is not coloured is normalised as
+    Where nothing bends, pixels are copied, and what is not colored is normalized as
     for evaluation: a change that is off leaves every bit as it was.
 
     Shapes:
@@ -208,21 +208,21 @@ def _straight(
     if augment.moves:
         back = preprocess.background
         pixels = whole_pixels(pixels, draws.shift, draws.mirror, augment.border, back)
-    return _coloured(pixels, draws, preprocess)
+    return _colored(pixels, draws, preprocess)
 
 
-def _coloured(pixels: Tensor, draws: Draws, preprocess: Preprocess) -> Tensor:
-    if draws.colour is None:
-        return normalise(pixels, preprocess)
-    return ColourMap(preprocess, draws.colour, pixels.device)(pixels)
+def _colored(pixels: Tensor, draws: Draws, preprocess: Preprocess) -> Tensor:
+    if draws.color is None:
+        return normalize(pixels, preprocess)
+    return ColorMap(preprocess, draws.color, pixels.device)(pixels)
 
 
 def _bent(pixels: Tensor, draws: Draws, preprocess: Preprocess, border: str) -> Tensor:
-    """Colour and warp; on a CPU a few pictures at a time, which stay in its cache."""
+    """Color and warp; on a CPU a few images at a time, which stay in its cache."""
     count, height, width, channels = pixels.shape
     device = pixels.device
     course = course_of(draws, height, width, device)
-    colours = ColourMap(preprocess, draws.colour, device)
+    colors = ColorMap(preprocess, draws.color, device)
     out = torch.empty(
         (count, channels, height, width),
         device=device,
@@ -233,7 +233,7 @@ def _bent(pixels: Tensor, draws: Draws, preprocess: Preprocess, border: str) -> 
         step = torch.get_num_threads() * max(1, _CHUNK // (height * width))
     for first in range(0, count, step):
         some = slice(first, first + step)
-        back = colours.background(some) if border == "background" else None
-        coloured = colours(pixels[some], some)
-        out[some].copy_(warp(coloured, course.some(some), border, back))
+        back = colors.background(some) if border == "background" else None
+        colored = colors(pixels[some], some)
+        out[some].copy_(warp(colored, course.some(some), border, back))
     return out

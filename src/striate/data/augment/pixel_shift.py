@@ -12,7 +12,7 @@ from striate.data.augment.flip import mirror
 def whole_pixels(
     pixels: Tensor, shift: np.ndarray, mirrored: np.ndarray, border: str, level: int
 ) -> Tensor:
-    """Mirror pictures and then move them; rows are copied in one piece.
+    """Mirror images and then move them; rows are copied in one piece.
 
     Args:
         pixels: (N, H, W, C) uint8.
@@ -34,17 +34,17 @@ def whole_pixels(
 
 
 def _moved(pixels: Tensor, shift: np.ndarray, border: str, level: int) -> Tensor:
-    """Cut each picture's window out of it and its border."""
+    """Cut each image's window out of it and its border."""
     right, down = (int(most) for most in np.abs(shift).max(axis=0))
     tape = Tape(pixels, right, down, border, level)
     return tape.cut(tape.places(np.arange(len(pixels)), shift))
 
 
 class Tape:
-    """Pictures with their borders, one after the other, to cut moved ones out of.
+    """Images with their borders, one after the other, to cut moved ones out of.
 
     A window is a stretch of the tape, from its first pixel on, in which rows are
-    longer than they will be: whole pictures are copied, not rows.
+    longer than they will be: whole images are copied, not rows.
 
     Args:
         pixels: (N, H, W, C) uint8.
@@ -68,12 +68,12 @@ class Tape:
 
     @staticmethod
     def weight(pixels: Tensor, right: int, down: int) -> int:
-        """Return the bytes that pictures and their borders take."""
+        """Return the bytes that images and their borders take."""
         count, height, width, channels = pixels.shape
         return count * (height + 2 * down) * (width + 2 * right) * channels
 
     def places(self, index: np.ndarray, shift: np.ndarray) -> Tensor:
-        """Return where the windows begin of pictures (n,) moved by (n, 2)."""
+        """Return where the windows begin of images (n,) moved by (n, 2)."""
         right, down = self._most
         first = index * (self._rows * self._columns)
         first = first + (down - shift[:, 1]) * self._columns + right - shift[:, 0]
@@ -87,7 +87,7 @@ class Tape:
 
 
 def _bordered(pixels: Tensor, right: int, down: int, border: str, level: int) -> Tensor:
-    """Lay pictures and their borders out on one tape, (bytes,)."""
+    """Lay images and their borders out on one tape, (bytes,)."""
     count, height, width, channels = pixels.shape
     rows, columns = height + 2 * down, width + 2 * right
     # The last window may end a little behind the last row.

@@ -1,7 +1,7 @@
-"""Crops cut from pictures that are held larger than the input, and resized once.
+"""Crops cut from images that are held larger than the input, and resized once.
 
-Cut from pictures at the input's own size, a crop would have to be enlarged, and every
-training picture would be softer than those it is tested on.
+Cut from images at the input's own size, a crop would have to be enlarged, and every
+training image would be softer than those it is tested on.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from striate.data.augment.augment import Augment
 
 # Windows down to 1/1.25 of the side stay as sharp as the input, at 1.25² the memory.
 MARGIN = 1.25
-_SPAN = 8  # pictures a thread takes at a time
+_SPAN = 8  # images a thread takes at a time
 # Values from which on torch would share a copy among threads of its own, which wait for
-# one another: here every processor has a picture already.
+# one another: here every processor has an image already.
 _ALONE = (1 << 15) - 1
 
 
 def margin_for(augment: Augment) -> float:
-    """Return at how many times the input's sides training pictures are to be held."""
+    """Return at how many times the input's sides training images are to be held."""
     return MARGIN if augment.only_crops else 1.0
 
 
@@ -37,7 +37,7 @@ def windows(crop: np.ndarray, height: int, width: int) -> np.ndarray:
     Args:
         crop: (n, 3) share of the side that is kept, and where the window stands in
             its room, −1 to 1 from left to right and from top to bottom.
-        height: Of the pictures held.
+        height: Of the images held.
         width: Likewise.
 
     Example:
@@ -58,17 +58,17 @@ def cut(
     mirrored: np.ndarray | None = None,
     rows: Tensor | None = None,
 ) -> Tensor:
-    """Cut a window out of each picture, bring it to one size, antialiased, mirror it.
+    """Cut a window out of each image, bring it to one size, antialiased, mirror it.
 
-    Every picture is made by itself, on as many threads as torch has.
+    Every image is made by itself, on as many threads as torch has.
 
     Args:
         pixels: (N, H, W, C) uint8, on the CPU.
         windows: (n, 4) top, left, height, width.
         size: Height and width to make.
         mirrored: (n, 2) left and right exchanged, top and bottom exchanged.
-        rows: (n,) which of the pictures are meant; all of them where None. They are
-            read where they stand: a copy of whole pictures would be thrown away.
+        rows: (n,) which of the images are meant; all of them where None. They are
+            read where they stand: a copy of whole images would be thrown away.
 
     Shapes:
         (n, *size, C) uint8
@@ -106,17 +106,17 @@ def _scaled(window: np.ndarray, size: tuple[int, int]) -> Tensor:
     return made[0].permute(1, 2, 0)
 
 
-def _lay(picture: Tensor, mirrored: np.ndarray, out: np.ndarray) -> None:
-    """Write a picture to its place while it is in the processor's cache."""
+def _lay(image: Tensor, mirrored: np.ndarray, out: np.ndarray) -> None:
+    """Write an image to its place while it is in the processor's cache."""
     across, down = mirrored.tolist()
     if down:
         out = out[::-1]
     if not across:
-        out[...] = picture.numpy()
+        out[...] = image.numpy()
         return
-    step = max(1, _ALONE // picture[0].numel())
-    for first in range(0, len(picture), step):
-        band = picture[first : first + step]
+    step = max(1, _ALONE // image[0].numel())
+    for first in range(0, len(image), step):
+        band = image[first : first + step]
         out[first : first + step] = band.flip(1).numpy()
 
 
@@ -133,7 +133,7 @@ def _spread(work: Callable[[range], None], pieces: Sequence[range]) -> None:
 
 @lru_cache(maxsize=1)
 def _hands(threads: int, process: int) -> ThreadPoolExecutor:
-    """Return threads that are kept: starting them takes as long as several pictures.
+    """Return threads that are kept: starting them takes as long as several images.
 
     Args:
         threads: How many.

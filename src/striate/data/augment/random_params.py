@@ -1,4 +1,4 @@
-"""What chance decides for each picture: a function of (seed, epoch, picture) alone."""
+"""What chance decides for each image: a function of (seed, epoch, image) alone."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from striate.data.augment.augment import Augment
 from striate.data.augment.elastic import CONTROLS
 from striate.data.augment.flip import mirrored
 
-# Where a picture's draws stand. A place is never given to anything else, so that a
+# Where an image's draws stand. A place is never given to anything else, so that a
 # further change leaves the draws of those before it as they were.
 _ROTATE, _SHEAR, _SCALE, _CROP = 0, slice(1, 3), 3, slice(4, 7)
 _SHIFT, _ERASE = slice(7, 9), slice(9, 14)
 _HEAD = range(14)
 _FLIP = range(20, 21)
 _NET = range(128, 128 + 2 * CONTROLS**2)
-_COLOUR = 256
+_COLOR = 256
 
 # Random erasing's own ranges (Zhong et al. 2017, table 1): share of the area, and
-# height over width; the area's upper end is lower, for small pictures.
+# height over width; the area's upper end is lower, for small images.
 _ERASED_AREA, _ERASED_ASPECT = (0.02, 0.25), (0.3, 1 / 0.3)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Draws:
-    """One entry a picture; neutral values where a change is off.
+    """One entry an image; neutral values where a change is off.
 
     Args:
         angle: (N,) degrees, counter-clockwise as seen.
@@ -40,7 +40,7 @@ class Draws:
         mirror: (N, 2): left and right exchanged, top and bottom exchanged.
         net: (N, K, K, 2) moves of control points to the right and down, in shares of
             the sides; None where there is no local warping.
-        colour: (N, C) shifts, in shares of the range; None where there are none.
+        color: (N, C) shifts, in shares of the range; None where there are none.
         erased: (N, 4) rows from, to, columns from, to; None where nothing is erased.
     """
 
@@ -51,7 +51,7 @@ class Draws:
     shift: np.ndarray = field(repr=False)
     mirror: np.ndarray = field(repr=False)
     net: np.ndarray | None = field(default=None, repr=False)
-    colour: np.ndarray | None = field(default=None, repr=False)
+    color: np.ndarray | None = field(default=None, repr=False)
     erased: np.ndarray | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
@@ -85,13 +85,13 @@ def draw(
     seed: int,
     epoch: int,
 ) -> Draws:
-    """Decide for every picture of a batch.
+    """Decide for every image of a batch.
 
     Args:
         augment: The ranges.
-        shape: Of a picture.
-        samples: (N,) the pictures' numbers in their part.
-        count: Pictures in the part.
+        shape: Of an image.
+        samples: (N,) the images' numbers in their part.
+        count: Images in the part.
         seed: Of the run.
         epoch: From 0.
     """
@@ -106,8 +106,8 @@ def draw(
         shift=_whole(augment.shift, shape, head[:, _SHIFT]),
         mirror=_mirrors(augment.mirror, samples, count, seed, epoch),
         net=_net(augment.warp, samples, key) if augment.warp else None,
-        colour=_colours(augment.colour, shape.channels, samples, key)
-        if augment.colour
+        color=_colors(augment.color, shape.channels, samples, key)
+        if augment.color
         else None,
         erased=_rectangles(augment.erase, shape, head[:, _ERASE])
         if augment.erase
@@ -134,7 +134,7 @@ def _mirrors(
     if kind in ("horizontal", "both"):
         which[:, 0] = mirrored(count, epoch, seed)[samples]
     if kind in ("vertical", "both"):
-        # With `both`, a picture is seen all four ways in four epochs.
+        # With `both`, an image is seen all four ways in four epochs.
         turn = epoch // 2 if kind == "both" else epoch
         coin = uniform(samples, _FLIP, seed, "augment")[:, 0] < 0.5
         which[:, 1] = coin ^ bool(turn % 2)
@@ -146,10 +146,10 @@ def _net(most: float, samples: np.ndarray, key: tuple[object, ...]) -> np.ndarra
     return most * even.reshape(-1, CONTROLS, CONTROLS, 2)
 
 
-def _colours(
+def _colors(
     most: float, channels: int, samples: np.ndarray, key: tuple[object, ...]
 ) -> np.ndarray:
-    columns = range(_COLOUR, _COLOUR + channels)
+    columns = range(_COLOR, _COLOR + channels)
     shifts: np.ndarray = most * (2 * uniform(samples, columns, *key) - 1)
     return shifts
 

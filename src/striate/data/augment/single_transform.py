@@ -21,11 +21,11 @@ CHANGES = (
     "mirror horizontal",
     "mirror vertical",
     "crop",
-    "colour",
+    "color",
     "scale",
     "shift",
 )
-DIRECTED = ("rotate", "shear", "scale", "shift", "colour")  # go two ways
+DIRECTED = ("rotate", "shear", "scale", "shift", "color")  # go two ways
 DEGREES = ("rotate", "shear")
 WORDS = {
     "rotate": "rotation",
@@ -34,7 +34,7 @@ WORDS = {
     "mirror horizontal": "mirroring, left and right",
     "mirror vertical": "mirroring, top and bottom",
     "crop": "crop",
-    "colour": "colour shift",
+    "color": "color shift",
     "scale": "zoom",
     "shift": "shift",
 }
@@ -99,18 +99,18 @@ def furthest(augment: Augment) -> tuple[Trial, ...]:
 
 
 def coins(count: int, trial: Trial, seed: int = 0) -> np.ndarray:
-    """Return signs for every picture, one for each number that a change may need."""
+    """Return signs for every image, one for each number that a change may need."""
     columns = range(2 * CONTROLS**2)
     even = uniform(np.arange(count), columns, seed, "trial", trial.change)
     return np.where(even < 0.5, -1.0, 1.0)
 
 
 def at(trial: Trial, shape: ImageSpec, signs: np.ndarray) -> Draws:
-    """Return draws that change every picture by exactly the amount.
+    """Return draws that change every image by exactly the amount.
 
     Args:
         trial: What is done, and how far.
-        shape: Of a picture.
+        shape: Of an image.
         signs: (N, 2K²) directions, each −1 or 1.
 
     Example:
@@ -130,8 +130,8 @@ def at(trial: Trial, shape: ImageSpec, signs: np.ndarray) -> Draws:
         case "crop":
             kept = np.full((count, 1), 1 - amount)
             change = {"crop": np.hstack([kept, signs[:, :2]])}
-        case "colour":
-            change = {"colour": amount * signs[:, : shape.channels]}
+        case "color":
+            change = {"color": amount * signs[:, : shape.channels]}
         case "scale":
             towards = signs[:, 0] * np.sign(amount)
             change = {"zoom": (1 + abs(amount)) ** towards}

@@ -58,7 +58,7 @@ def pack(
         cache.make_room(sum(size.weight * len(hashes) for size in lacking))
         lost |= _build(source, census, lacking, cache, tick)
         census = census.without(lost)
-    raise OSError("the pictures change while they are read")
+    raise OSError("the images change while they are read")
 
 
 def _build(
@@ -85,9 +85,9 @@ def _build(
                     lost[i] = row
                 case str(reason), str(detail):
                     refused[census.hashes[i]] = reason, detail
-                case pictures, content:
-                    for builder, picture in zip(builders, pictures, strict=True):
-                        builder.add(picture, census.hashes[i], content)
+                case images, content:
+                    for builder, image in zip(builders, images, strict=True):
+                        builder.add(image, census.hashes[i], content)
         hashes = [census.hashes[i] for i in index if i not in lost]
         for builder in builders:
             builder.finish(hashes, refused)
@@ -109,7 +109,7 @@ def _reader(
         given = [donor.get(census.hashes[i]) for donor in donors]
         had = [row for row in given if row is not None]
         if len(had) == len(donors):
-            return tuple(picture for picture, _ in had), had[0][1]
+            return tuple(image for image, _ in had), had[0][1]
         payload = census.payload(source, i)
         try:
             return look_at_sizes(payload, sizes)

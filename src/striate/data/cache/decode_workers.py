@@ -1,7 +1,7 @@
 """Processes that decode, none of which outlives its parent or fails without a name.
 
 Threads decode as fast, because decoders release the interpreter lock; processes are for
-pictures that are not trusted not to crash or hang a decoder.
+images that are not trusted not to crash or hang a decoder.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from striate.data.sources.source import Skipped
 if TYPE_CHECKING:
     from striate.data.cache.lazy_images import Gathered, LazyPixels
 
-TIMEOUT = 120.0  # seconds; no batch takes so long unless a picture hangs its decoder
-_DIED = "a process that decodes pictures died or was killed"
+TIMEOUT = 120.0  # seconds; no batch takes so long unless an image hangs its decoder
+_DIED = "a process that decodes images died or was killed"
 _DIED_FIX = (
     "if memory ran out use fewer --workers; --workers 0 decodes without processes; the "
     "system's log says who was killed"
 )
-_HUNG_FIX = "run `striate data check` on the pictures, or leave the newest out"
+_HUNG_FIX = "run `striate data check` on the images, or leave the newest out"
 
 # As plain arrays: tensors would travel through shared memory, which a killed process
 # leaves behind.
@@ -53,7 +53,7 @@ def decoded_by_workers(
 
     Args:
         pixels: What is decoded.
-        indices: The pictures of each batch.
+        indices: The images of each batch.
         timeout: Seconds after which a batch that has not come counts as hung.
         start: How processes begin (`fork`, `spawn`, …); the system's way where None.
 
@@ -95,7 +95,7 @@ def _begin(pixels: LazyPixels) -> None:
     _mine = pixels
     # Ctrl-C in a terminal reaches the whole group; the parent decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    torch.set_num_threads(1)  # the processes are the parallelism
+    torch.set_num_threads(1)  # the processes are the parallelizm
     threading.Thread(target=_follow, daemon=True).start()
 
 

@@ -1,7 +1,7 @@
-"""What a frozen network made of pictures: rows on the disk, by what they are made of.
+"""What a frozen network made of images: rows on the disk, by what they are made of.
 
 A store is a folder among the packs, keyed by everything that its rows depend on but the
-picture; a row is keyed by its picture. Each process appends to a segment of its own:
+image; a row is keyed by its image. Each process appends to a segment of its own:
 rows first, then, once they are on the disk, a record of key and checksum for each. What
 has no record is not there, so a kill leaves nothing to repair and loses seconds.
 """
@@ -27,7 +27,7 @@ from striate.core.files import make_folder, read_json, storage_errors, write_jso
 from striate.data.cache.packed_arrays import MARKER
 from striate.data.decode.hashing import check_hash
 
-RULES = 1  # between pictures and rows; another number is another store
+RULES = 1  # between images and rows; another number is another store
 ROWS, KNOWN = ".rows", ".known"
 _RECORD = np.dtype([("key", "S64"), ("check", "<u8")])
 _WAITING = 1 << 25  # bytes that a kill may lose at most, and seconds
@@ -80,7 +80,7 @@ class FeatureStore:
 
     Args:
         root: The folder of packs.
-        facts: Everything that a row depends on but its picture.
+        facts: Everything that a row depends on but its image.
         shape: Of one row.
 
     Raises:

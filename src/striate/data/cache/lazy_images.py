@@ -1,8 +1,8 @@
-"""Pictures that are decoded when a batch wants them, for sets that nothing can hold.
+"""Images that are decoded when a batch wants them, for sets that nothing can hold.
 
 A `LazyPixels` stands where a tensor (N, H, W, C) would: it is asked for rows. What was
 scanned is checked again at every reading, so a file that has changed, or is gone, is
-never learnt from unseen.
+never learned from unseen.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ TRIMMED = 4  # batches after which freed memory goes back; 64 let holes of 30 Mi
 
 
 class Originals(Protocol):
-    """Encoded pictures in a fixed order."""
+    """Encoded images in a fixed order."""
 
     def __len__(self) -> int: ...
 
     def payload(self, i: int) -> bytes:
-        """Return the bytes of picture i.
+        """Return the bytes of image i.
 
         Raises:
             UndecodableError: It cannot be read, or has changed since the scan.
@@ -50,7 +50,7 @@ class Originals(Protocol):
         ...
 
     def path(self, i: int) -> str:
-        """Return where picture i comes from, for messages."""
+        """Return where image i comes from, for messages."""
         ...
 
 
@@ -80,7 +80,7 @@ class Gathered:
 
     Args:
         pixels: (n, H, W, C) uint8.
-        index: (n,) which pictures they are; a lost one's place has another's.
+        index: (n,) which images they are; a lost one's place has another's.
         lost: Files that could not be used now.
     """
 
@@ -90,14 +90,14 @@ class Gathered:
 
 
 class LazyPixels:
-    """Rows of 8-bit pictures that are made when asked for.
+    """Rows of 8-bit images that are made when asked for.
 
     Args:
-        originals: Where the encoded pictures are.
+        originals: Where the encoded images are.
         preprocess: How they are brought to the input.
         rows: Which originals these are; all of them where None.
         workers: Processes that decode; 0 decodes on threads of this one.
-        forgiving: Let a picture that is lost be replaced by another of its batch.
+        forgiving: Let an image that is lost be replaced by another of its batch.
     """
 
     def __init__(
@@ -120,18 +120,18 @@ class LazyPixels:
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
-        """Pictures, height, width, channels."""
+        """Images, height, width, channels."""
         return len(self), *self.preprocess.shape
 
     def part(
         self, index: Sequence[int], *, workers: int = 0, forgiving: bool = False
     ) -> LazyPixels:
-        """Return some of the pictures, in another order."""
+        """Return some of the images, in another order."""
         rows = self._rows(torch.as_tensor(index, dtype=torch.int64))
         return LazyPixels(self.originals, self.preprocess, rows, workers, forgiving)
 
     def __getitem__(self, index: int | slice | Tensor) -> Tensor:
-        """Return one picture (H, W, C), or those of an index (n, H, W, C).
+        """Return one image (H, W, C), or those of an index (n, H, W, C).
 
         Raises:
             DataError: One of them cannot be read any more.
@@ -143,7 +143,7 @@ class LazyPixels:
         return self._sound(self.attempt(index), forgiving=False).pixels
 
     def attempt(self, index: Tensor) -> Gathered:
-        """Decode the pictures of a batch one after the other, as far as they can be."""
+        """Decode the images of a batch one after the other, as far as they can be."""
         pixels = torch.empty(len(index), *self.preprocess.shape, dtype=torch.uint8)
         kept, lost = [], []
         for place, row in enumerate(self._rows(index).tolist()):
@@ -164,14 +164,14 @@ class LazyPixels:
         """Return which originals are meant; negative numbers count from the end.
 
         Raises:
-            IndexError: There is no such picture.
+            IndexError: There is no such image.
         """
         if self.rows is not None:
             return self.rows[index]
         count = len(self)
         outside = (index < -count) | (index >= count)
         if outside.any():
-            what = f"there is no picture {int(index[outside][0])} of {count:,}"
+            what = f"there is no image {int(index[outside][0])} of {count:,}"
             raise IndexError(what)
         return torch.where(index < 0, index + count, index)
 
@@ -184,7 +184,7 @@ class LazyPixels:
         """Yield the batches of an epoch, decoded ahead of their turn.
 
         Raises:
-            DataError: A picture is lost where none may be, or more than a run survives.
+            DataError: An image is lost where none may be, or more than a run survives.
             WorkerError: A decoding process died or hung.
         """
         for number, gathered in enumerate(self._ahead(indices), start=1):
@@ -236,7 +236,7 @@ def _replaced(count: int, kept: Sequence[int]) -> Tensor:
 def _gone(lost: Sequence[Skipped], count: int) -> DataError:
     first = lost[0]
     what = (
-        f"{len(lost):,} of {count:,} pictures cannot be read any more, the first: "
+        f"{len(lost):,} of {count:,} images cannot be read any more, the first: "
         f"{first.reason} ({first.detail})"
     )
     fix = "leave the files alone while a run reads them, then start it again"

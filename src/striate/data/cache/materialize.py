@@ -1,8 +1,8 @@
-"""From files to 8-bit pictures at the input's size: mapped from the cache, or decoded.
+"""From files to 8-bit images at the input's size: mapped from the cache, or decoded.
 
 Three ways, by size: what the cache may hold is decoded once into packs that later runs
 map; what only memory can hold is decoded into it; of the rest no more than what
-identifies each picture is noted, and batches decode their own (`data.store.lazy`).
+identifies each image is noted, and batches decode their own (`data.store.lazy`).
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from striate.data.decode.preprocess import batch_to_input, look_at_sizes
 from striate.data.scan import Census, Tick, stream, ticked
 from striate.data.sources.source import Skipped, Source
 
-BATCH = 32  # pictures that must fit memory at once, or nothing can be learnt
+BATCH = 32  # images that must fit memory at once, or nothing can be learned
 
 
 @dataclass(frozen=True, kw_only=True)
 class Developed:
-    """The usable pictures of a source, in its order, and those that are not.
+    """The usable images of a source, in its order, and those that are not.
 
     Args:
         index: Positions in the source's records.
         pixels: (N, H, W, C) uint8, at each size asked for.
-        contents: Hash of each picture, before any resizing.
+        contents: Hash of each image, before any resizing.
         skipped: Quarantined files.
     """
 
@@ -53,7 +53,7 @@ def develop(
     cache: Cache | None = None,
     tick: Tick | None = None,
 ) -> Developed:
-    """Bring every sound picture to each of the sizes.
+    """Bring every sound image to each of the sizes.
 
     Args:
         source: Where the records come from.
@@ -81,7 +81,7 @@ def _from_arrays(
     return Developed(
         index=tuple(census.sound),
         pixels=tuple(batch_to_input(arrays, size) for size in sizes),
-        contents=tuple(content_hash(picture) for picture in arrays),
+        contents=tuple(content_hash(image) for image in arrays),
     )
 
 
@@ -122,8 +122,8 @@ def _decoded(
         if isinstance(row, Skipped):
             skipped.append(row)
             continue
-        for pixels, picture in zip(room, row[0], strict=True):
-            pixels[len(kept)] = picture
+        for pixels, image in zip(room, row[0], strict=True):
+            pixels[len(kept)] = image
         contents.append(row[1])
         kept.append(i)
     return Developed(
@@ -141,7 +141,7 @@ def _lazy(
     cache: Cache | None,
     tick: Tick | None,
 ) -> Developed:
-    """Look at every picture and keep none: one point of each says it can be decoded."""
+    """Look at every image and keep none: one point of each says it can be decoded."""
     _check_batch(sizes[-1])
     points = [sizes[0].at(1, 1)]
     found = develop(source, census, points, cache, tick)
@@ -162,5 +162,5 @@ def _check_batch(size: Preprocess) -> None:
     if not memory.fits(BATCH * size.weight):
         free = memory.available_bytes() or 0
         each = f"{size.weight / 2**30:.1f} GiB each, {free / 2**30:.1f} GiB free"
-        what = f"not even {BATCH} pictures of {size.spec} fit into memory: {each}"
+        what = f"not even {BATCH} images of {size.spec} fit into memory: {each}"
         raise DataError(what, fix="choose a smaller --image-size")

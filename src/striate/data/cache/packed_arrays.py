@@ -1,8 +1,8 @@
-"""Pictures decoded once: a file of 8-bit rows in the cache, mapped into memory.
+"""Images decoded once: a file of 8-bit rows in the cache, mapped into memory.
 
 A pack is a folder, keyed by what was decoded (the files' SHA-256, in order) and how
 (the preprocessing's geometry), so that a changed file or setting is another pack, and
-runs that share pictures share it. It is written beside and renamed, its marker last.
+runs that share images share it. It is written beside and renamed, its marker last.
 What an interrupted or an older pack holds is taken over instead of decoded again.
 """
 
@@ -41,14 +41,14 @@ _BUILDING = ".building-"
 
 @dataclass(frozen=True, kw_only=True)
 class Pack:
-    """Rows of 8-bit pictures and what they are.
+    """Rows of 8-bit images and what they are.
 
     Args:
         folder: Where it lies.
         pixels: (N, H, W, C) uint8, private pages of the file.
         sha256: Each row's file.
-        content: Each row's picture.
-        refused: Reason and detail of files that gave no picture, by their SHA-256.
+        content: Each row's image.
+        refused: Reason and detail of files that gave no image, by their SHA-256.
     """
 
     folder: Path
@@ -59,7 +59,7 @@ class Pack:
 
 
 def geometry_key(preprocess: Preprocess) -> str:
-    """Return a name for how pictures are made.
+    """Return a name for how images are made.
 
     Example:
         >>> p = Preprocess(channels=1, height=8, width=8)
@@ -150,7 +150,7 @@ class Builder:
         self._count = 0
 
     def add(self, row: Tensor, sha256: str, content: str) -> None:
-        """Append a picture."""
+        """Append an image."""
         values = row.contiguous().numpy().reshape(-1).data
         self._pixels.write(values)
         self._digest.update(values)
@@ -186,7 +186,7 @@ class Builder:
 
         Args:
             hashes: SHA-256 of every file that was decoded or refused, in order.
-            refused: Why files gave no picture.
+            refused: Why files gave no image.
         """
         self._settle()
         self._settled()

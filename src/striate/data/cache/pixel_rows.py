@@ -1,4 +1,4 @@
-"""Pictures of a part: in memory, mapped, or decoded when wanted; all asked for rows."""
+"""Images of a part: in memory, mapped, or decoded when wanted; all asked for rows."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ class SomeRows:
 
     @property
     def shape(self) -> torch.Size:
-        """Pictures, height, width, channels."""
+        """Images, height, width, channels."""
         return torch.Size((len(self), *self.pixels.shape[1:]))
 
     def __getitem__(self, index: int | slice | Tensor) -> Tensor:
-        """Return one picture (H, W, C), or those of an index (n, H, W, C)."""
+        """Return one image (H, W, C), or those of an index (n, H, W, C)."""
         if isinstance(index, int):
             return self.pixels[int(self.rows[index])]
         # Indexing with brackets would take ten times as long (NOTEBOOK.md, 2026-11-22).
@@ -58,7 +58,7 @@ Rows = Tensor | SomeRows | LazyPixels
 
 
 def some(pixels: Rows, index: Sequence[int], most: int | None = None) -> Rows:
-    """Return some of the pictures, in that order; many are not copied, nor decoded.
+    """Return some of the images, in that order; many are not copied, nor decoded.
 
     Args:
         pixels: All of them.
@@ -79,7 +79,7 @@ def _all(pixels: Tensor) -> Tensor:
 
 
 def gathered(pixels: Rows, indices: Iterable[Tensor]) -> Iterator[Gathered]:
-    """Yield the pictures of each batch, and which they are; lazy ones ahead of time."""
+    """Yield the images of each batch, and which they are; lazy ones ahead of time."""
     if isinstance(pixels, LazyPixels):
         yield from pixels.batches(indices)
         return
@@ -88,14 +88,14 @@ def gathered(pixels: Rows, indices: Iterable[Tensor]) -> Iterator[Gathered]:
 
 
 def taken(pixels: Rows, index: Tensor) -> Tensor:
-    """Return the pictures of an index; whole ones are copied, not byte by byte."""
+    """Return the images of an index; whole ones are copied, not byte by byte."""
     if isinstance(pixels, Tensor):
         return pixels.index_select(0, index)
     return pixels[index]
 
 
 def standing(pixels: Rows, index: Tensor) -> SomeRows:
-    """Return the pictures of an index where they stand; only lazy ones are made."""
+    """Return the images of an index where they stand; only lazy ones are made."""
     if isinstance(pixels, LazyPixels):
         pixels, index = pixels[index], torch.arange(len(index))
     if isinstance(pixels, SomeRows):
@@ -106,7 +106,7 @@ def standing(pixels: Rows, index: Tensor) -> SomeRows:
 def in_turn(
     pixels: Rows, indices: Iterable[Tensor]
 ) -> Iterator[tuple[SomeRows, Tensor]]:
-    """Yield the pictures of each batch where they stand, and which they are."""
+    """Yield the images of each batch where they stand, and which they are."""
     if isinstance(pixels, LazyPixels):
         for batch in pixels.batches(indices):
             yield SomeRows(batch.pixels, _all(batch.pixels)), batch.index

@@ -38,7 +38,7 @@ def changes(
     Args:
         before: Hash of each file then.
         now: Hash of each file now.
-        places: Position of each usable picture, to show it.
+        places: Position of each usable image, to show it.
     """
     changed = [p for p in now if p in before and before[p] != now[p]]
     gone = [path for path in before if path not in now]

@@ -1,4 +1,4 @@
-"""`data check`: one pass over a set of pictures, and everything there is to know of it.
+"""`data check`: one pass over a set of images, and everything there is to know of it.
 
 Nothing is written; every file is used, quarantined or ignored, and the three add up.
 """
@@ -35,14 +35,14 @@ class Checked:
 
     Args:
         source: What was checked.
-        items: The usable pictures, in the source's order; findings speak of them by
+        items: The usable images, in the source's order; findings speak of them by
             position.
         quarantined: Files that should have been usable and are not.
-        ignored: Files that by rule are no pictures of the set.
-        classes: Each class with its pictures by part.
-        copies: Which pictures are copies of which.
+        ignored: Files that by rule are no images of the set.
+        classes: Each class with its images by part.
+        copies: Which images are copies of which.
         findings: The worst first.
-        unsearched: Pictures too small or too plain to look for near-duplicates of.
+        unsearched: Images too small or too plain to look for near-duplicates of.
         doubts: What networks think of the labels, where they were asked.
     """
 
@@ -98,7 +98,7 @@ def check_data(
     workers: int | None = None,
     tick: Tick | None = None,
 ) -> Checked:
-    """Check a set of pictures without writing anything.
+    """Check a set of images without writing anything.
 
     Args:
         data: A named set, a folder, a CSV, IDX files, shards, an address, or a source.
@@ -168,7 +168,7 @@ def worst_first(findings: Sequence[Finding]) -> tuple[Finding, ...]:
 
 
 def _copies(seen: Survey, views: Views, near: bool) -> tuple[Copies, int]:
-    """Find equal pictures, and near ones among one of each."""
+    """Find equal images, and near ones among one of each."""
     equal = find_equal([item.facts.content for item in seen.items])
     found = Copies(count=len(seen.items), equal=equal)
     if not near:
@@ -203,7 +203,7 @@ def _quarantine(skips: Sequence[Skipped]) -> list[Finding]:
             kind="quarantined",
             tone="bad",
             what=f"{len(skips):,} {noun} cannot be used: {counts}",
-            why="They should have been pictures of the set; training leaves them out.",
+            why="They should have been images of the set; training leaves them out.",
             fix="copy them again from where they came from, or remove them",
             files=tuple(skips),
         )
@@ -211,7 +211,7 @@ def _quarantine(skips: Sequence[Skipped]) -> list[Finding]:
 
 
 def _natures(items: Sequence[Item]) -> list[Finding]:
-    """Tell what was done to pictures by rule, and what was odd about their files."""
+    """Tell what was done to images by rule, and what was odd about their files."""
     noted: dict[str, list[int]] = defaultdict(list)
     for position, item in enumerate(items):
         for note in item.nature.notes if item.nature else ():
@@ -220,7 +220,7 @@ def _natures(items: Sequence[Item]) -> list[Finding]:
         Finding(
             kind="exif" if note == WARNED else "rule",
             tone="warning" if note == WARNED else "note",
-            what=f"{len(members):,} picture{'' if len(members) == 1 else 's'}: {note}",
+            what=f"{len(members):,} image{'' if len(members) == 1 else 's'}: {note}",
             fix="check which way up they are" if note == WARNED else "",
             groups=tuple(
                 Group(members=(i,), note=_own(items[i], note)) for i in members
@@ -247,7 +247,7 @@ def _own(item: Item, note: str) -> str:
 def _unsearched(count: int) -> list[Finding]:
     if not count:
         return []
-    what = f"{count:,} pictures were not searched for near-duplicates"
+    what = f"{count:,} images were not searched for near-duplicates"
     why = f"Under {SMALLEST} pixels a side, or without contrast, too much looks alike."
     return [Finding(kind="unsearched", tone="note", what=what, why=why)]
 
@@ -276,7 +276,7 @@ def _file(item: Item) -> dict[str, Any]:
         "bytes": item.size,
         "height": facts.height,
         "width": facts.width,
-        "coloured": facts.coloured,
+        "colored": facts.colored,
         "format": nature.format if nature else "",
         "mode": nature.mode if nature else "",
         "notes": list(nature.notes) if nature else [],

@@ -1,4 +1,4 @@
-"""Findings about pictures that are there more than once."""
+"""Findings about images that are there more than once."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ TABLE = "write a table that keeps each group on one side: --csv FILE, then train
 
 @dataclass(frozen=True, kw_only=True)
 class Copies:
-    """Which pictures are copies of which.
+    """Which images are copies of which.
 
     Args:
-        count: Pictures in all.
+        count: Images in all.
         equal: Groups of positions whose pixels are equal.
-        near: Pairs that differ as copies do; of equal pictures only the first stands
+        near: Pairs that differ as copies do; of equal images only the first stands
             for all.
     """
 
@@ -38,7 +38,7 @@ class Copies:
 
     @property
     def near_families(self) -> list[list[int]]:
-        """Those of them that hold more than one distinct picture."""
+        """Those of them that hold more than one distinct image."""
         distinct = self.stand_in
         return [f for f in self.families if len({distinct[i] for i in f}) > 1]
 
@@ -63,8 +63,8 @@ def copy_findings(
     """Return what is wrong or odd about copies within a part or between labels.
 
     Args:
-        copies: Which pictures are copies.
-        records: The pictures' records.
+        copies: Which images are copies.
+        records: The images' records.
         parts: The part each is in, empty where none is given.
     """
     labels = [record.label for record in records]
@@ -83,17 +83,17 @@ def _two_labels(
     torn = [g for g in groups if len({labels[i] for i in g}) > 1]
     if not torn:
         return None
-    pictures = sum(map(len, torn))
-    how = "the same picture" if exact else "nearly the same picture"
+    images = sum(map(len, torn))
+    how = "the same image" if exact else "nearly the same image"
     return Finding(
         kind="two-labels" if exact else "near-two-labels",
         tone="bad" if exact else "warning",
-        what=f"{pictures:,} pictures show {how} under different labels",
+        what=f"{images:,} images show {how} under different labels",
         why="At most one label is right; training on both teaches a contradiction. "
         "Training leaves all of them out."
         if exact
         else "Either a label is wrong, or the classes differ in what is hardly seen.",
-        fix="correct the labels, or remove the pictures",
+        fix="correct the labels, or remove the images",
         groups=tuple(Group(members=tuple(group)) for group in torn),
     )
 
@@ -101,17 +101,17 @@ def _two_labels(
 def _equal(
     groups: Sequence[Sequence[int]], labels: Sequence[str], parts: Sequence[str]
 ) -> Finding | None:
-    """Equal pictures of one label; those in two parts are a leak's."""
+    """Equal images of one label; those in two parts are a leak's."""
     held = _within(groups, labels, parts)
     if not held:
         return None
     surplus = sum(len(group) - 1 for group in held)
     s = "is an exact copy" if surplus == 1 else "are exact copies"
-    pictures = "picture" if surplus == 1 else "pictures"
+    images = "image" if surplus == 1 else "images"
     return Finding(
         kind="equal",
         tone="warning",
-        what=f"{surplus:,} {pictures} {s} of others of the same class",
+        what=f"{surplus:,} {images} {s} of others of the same class",
         why=f"Each counts twice in training. {KEEP}",
         fix="remove the copies, unless you want the weight",
         groups=tuple(Group(members=tuple(group)) for group in held),
@@ -124,13 +124,13 @@ def _near(
     held = _within(copies.near_families, labels, parts)
     if not held:
         return None
-    pictures = sum(map(len, held))
+    images = sum(map(len, held))
     notes = _differences(copies.near)
     return Finding(
         kind="near",
         tone="warning",
-        what=f"{pictures:,} pictures are near-duplicates, in {len(held):,} groups",
-        why="One picture cropped, resized, compressed, mirrored or marked, or two "
+        what=f"{images:,} images are near-duplicates, in {len(held):,} groups",
+        why="One image cropped, resized, compressed, mirrored or marked, or two "
         "shots of one thing. Dealt to different parts they leak.",
         fix=TABLE,
         groups=tuple(

@@ -1,7 +1,7 @@
-"""Equal pictures, and those that differ only as copies do.
+"""Equal images, and those that differ only as copies do.
 
 What `lookalikes` proposes is laid over each other (`align`). What may pass depends on
-how crowded it is there: where many pictures look alike, only a copy that matches in its
+how crowded it is there: where many images look alike, only a copy that matches in its
 details; where nothing else does, one that was compressed or shrunk as well.
 """
 
@@ -22,7 +22,7 @@ from striate.data.check.near_duplicates import (
     lookalikes,
 )
 
-SMALLEST = 16  # side below which two pictures cannot be told from two alike ones
+SMALLEST = 16  # side below which two images cannot be told from two alike ones
 CONTRAST = 4.0  # levels of deviation below which a thumbnail shows nothing
 SURE = 0.026  # score that only copies reach, whatever stands around them
 LIKELY = 0.08  # enough where nothing else looks alike
@@ -38,7 +38,7 @@ Closeup = Callable[[int], np.ndarray]
 
 @dataclass(frozen=True, slots=True, order=True)
 class NearPair:
-    """Two positions whose pictures are copies of each other, but not to the pixel.
+    """Two positions whose images are copies of each other, but not to the pixel.
 
     Args:
         first: A position.
@@ -92,11 +92,11 @@ def linked_groups(count: int, pairs: Sequence[tuple[int, int]]) -> list[list[int
 def near_pairs(
     thumbs: np.ndarray, closeup: Closeup, tick: Tick | None = None
 ) -> list[NearPair]:
-    """Find copies among pictures of which no two are equal and none is blank.
+    """Find copies among images of which no two are equal and none is blank.
 
     Args:
-        thumbs: Grey thumbnails of all pictures.
-        closeup: Returns a position's grey picture, as fine as is at hand.
+        thumbs: Gray thumbnails of all images.
+        closeup: Returns a position's gray image, as fine as is at hand.
         tick: Called with (done, all) now and then.
 
     Shapes:
@@ -124,7 +124,7 @@ def near_pairs(
 
 
 def _crowd(alike: Lookalikes, found: Difference, count: int) -> np.ndarray:
-    """Return for each pair how close the next picture is that is no copy of either."""
+    """Return for each pair how close the next image is that is no copy of either."""
     other = ~alike.worthy | (found.score > LIKELY) | (found.detail > DETAIL)
     nearest = np.full(count, RADIUS)
     for ends in (alike.first, alike.second):
@@ -135,11 +135,11 @@ def _crowd(alike: Lookalikes, found: Difference, count: int) -> np.ndarray:
 def searchable(
     thumbs: np.ndarray, sides: Sequence[int], among: Collection[int]
 ) -> np.ndarray:
-    """Return positions of pictures that show enough to be told from alike ones.
+    """Return positions of images that show enough to be told from alike ones.
 
     Args:
         thumbs: (N, 32, 32).
-        sides: Each picture's shorter side.
+        sides: Each image's shorter side.
         among: Positions in question.
     """
     large = np.array([side >= SMALLEST for side in sides], bool)
@@ -180,7 +180,7 @@ def _difference(
     mirror: np.ndarray,
     limit: np.ndarray,
 ) -> Difference:
-    """Compare pairs of pictures, those of equal sizes at once."""
+    """Compare pairs of images, those of equal sizes at once."""
     stacks: dict[tuple[tuple[int, ...], ...], list[int]] = defaultdict(list)
     ours: list[np.ndarray] = []
     theirs: list[np.ndarray] = []

@@ -1,4 +1,4 @@
-"""Doubtful labels as a finding, and as a ranking of every picture."""
+"""Doubtful labels as a finding, and as a ranking of every image."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ DOUBT = "label"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Doubt:
-    """A picture's place in the ranking; figures are None where nothing was said.
+    """An image's place in the ranking; figures are None where nothing was said.
 
     Args:
         rank: From 1, the most doubted.
@@ -38,13 +38,13 @@ class Doubt:
 
 @dataclass(frozen=True, kw_only=True)
 class Doubts:
-    """What networks think of labels of pictures that they did not learn.
+    """What networks think of labels of images that they did not learn.
 
     Args:
         judged: Probabilities and labels, by position in the check.
         names: Class names by number.
         model: The network.
-        folds: Each fold was judged by a network that learnt the others.
+        folds: Each fold was judged by a network that learned the others.
         epochs: How often it went through them.
         seconds: How long it all took.
     """
@@ -58,28 +58,28 @@ class Doubts:
 
     @property
     def unjudged(self) -> int:
-        """Return how many pictures no network could judge."""
+        """Return how many images no network could judge."""
         return int((~self.judged.judged).sum())
 
     def says(self, position: int) -> tuple[str, str, float]:
-        """Return a picture's label, what it looks like, and how probable that is."""
+        """Return an image's label, what it looks like, and how probable that is."""
         found = self.judged
         given, other = int(found.given[position]), int(found.other[position])
-        return self.names[given], self.names[other], float(found.odds[position, other])
+        return self.names[given], self.names[other], float(found.probs[position, other])
 
     def ranking(self) -> Iterator[Doubt]:
-        """Yield every picture, the most doubted first and the unjudged last."""
+        """Yield every image, the most doubted first and the unjudged last."""
         found = self.judged
         believed = set(found.wrong.tolist())
         for rank, i in enumerate(found.order.tolist(), start=1):
-            given, other, odds = self.says(i)
+            given, other, probs = self.says(i)
             known = bool(found.judged[i])
             yield Doubt(
                 rank=rank,
                 position=i,
                 label=given,
                 looks_like=other if known else None,
-                probability=round(odds, 4) if known else None,
+                probability=round(probs, 4) if known else None,
                 of_label=round(float(found.own[i]), 4) if known else None,
                 support=round(float(found.support[i]), 4) if known else None,
                 believed_wrong=i in believed,
@@ -98,7 +98,7 @@ def _wrong(doubts: Doubts) -> Finding | None:
         return None
     agreement = f"{doubts.judged.agreement:.1%}".replace("%", "\u00a0%")
     how = (
-        f"{doubts.folds} networks each judged pictures that they had not learnt, and "
+        f"{doubts.folds} networks each judged images that they had not learned, and "
         f"agree with {agreement} of the labels"
     )
     if not wrong:
@@ -128,9 +128,9 @@ def _note(doubts: Doubts, position: int) -> str:
 
     In full percent, of which neither 0 nor 100 is claimed.
     """
-    given, other, odds = doubts.says(position)
-    share = min(max(round(100 * odds), 1), 99)
-    return f"labelled {given}, looks like {other}, {share}\u00a0%"
+    given, other, probs = doubts.says(position)
+    share = min(max(round(100 * probs), 1), 99)
+    return f"labeled {given}, looks like {other}, {share}\u00a0%"
 
 
 def _unjudged(doubts: Doubts) -> Finding | None:
@@ -142,8 +142,8 @@ def _unjudged(doubts: Doubts) -> Finding | None:
         kind="unjudged",
         tone="note",
         what=f"the label{'' if one else 's'} of {len(lost):,} "
-        f"picture{'' if one else 's'} could not be judged",
-        why="No other picture of the class, or only copies and members of one group, "
+        f"image{'' if one else 's'} could not be judged",
+        why="No other image of the class, or only copies and members of one group, "
         "were left to learn it from.",
         groups=tuple(Group(members=(i,)) for i in lost),
     )

@@ -1,8 +1,8 @@
-"""Which labels to doubt, from what networks that never saw a picture say of it.
+"""Which labels to doubt, from what networks that never saw an image say of it.
 
 Confident learning (Northcutt, Jiang and Chuang 2021, "Confident learning: Estimating
 uncertainty in dataset labels", JAIR 70, sections 3 and 4): a network is sure of a class
-where it gives it at least the probability that it gives on average to pictures labelled
+where it gives it at least the probability that it gives on average to images labeled
 so. How often it is sure of another class than the label's, scaled to the size of each
 class, estimates how many labels are wrong, and from which class to which.
 """
@@ -22,10 +22,10 @@ class Confusion:
     """One cell of the joint distribution beside its diagonal.
 
     Args:
-        given: Number of the class that pictures are labelled as.
+        given: Number of the class that images are labeled as.
         other: Number of the class that they look like.
-        doubted: Pictures labelled so that are believed to be of the other class.
-        estimate: Pictures of which this is estimated to hold.
+        doubted: Images labeled so that are believed to be of the other class.
+        estimate: Images of which this is estimated to hold.
     """
 
     given: int
@@ -36,22 +36,22 @@ class Confusion:
 
 @dataclass(frozen=True, kw_only=True)
 class Confident:
-    """Labels beside probabilities from networks that did not learn these pictures.
+    """Labels beside probabilities from networks that did not learn these images.
 
     Args:
-        odds: (N, C) probabilities; rows of zeros where nothing was said.
+        probs: (N, C) probabilities; rows of zeros where nothing was said.
         given: (N,) class numbers, the labels.
         judged: (N,) whether a network that knows the class said something.
 
     Example:
         >>> of_first = np.array([0.9, 0.8, 0.1, 0.2, 0.1])
-        >>> odds = np.stack([of_first, 1 - of_first], 1)
-        >>> found = Confident(odds=odds, given=np.array([0, 0, 1, 1, 0]))
+        >>> probs = np.stack([of_first, 1 - of_first], 1)
+        >>> found = Confident(probs=probs, given=np.array([0, 0, 1, 1, 0]))
         >>> found.order[:1].tolist(), found.wrong.tolist(), round(found.estimate, 1)
         ([4], [4], 1.0)
     """
 
-    odds: np.ndarray = field(repr=False)
+    probs: np.ndarray = field(repr=False)
     given: np.ndarray = field(repr=False)
     judged: np.ndarray = field(default_factory=lambda: np.array(True), repr=False)
 
@@ -62,20 +62,20 @@ class Confident:
     @property
     def classes(self) -> int:
         """Return how many classes there are."""
-        return int(self.odds.shape[1])
+        return int(self.probs.shape[1])
 
     @cached_property
     def own(self) -> np.ndarray:
-        """Return the (N,) probability of each picture's own label."""
-        mine: np.ndarray = self.odds[np.arange(len(self.given)), self.given]
+        """Return the (N,) probability of each image's own label."""
+        mine: np.ndarray = self.probs[np.arange(len(self.given)), self.given]
         return mine
 
     @cached_property
     def thresholds(self) -> np.ndarray:
         """Return for each class, (C,), from what probability on it is sure.
 
-        The mean probability of the class among pictures labelled so (equation 2 of
-        the paper); infinite for a class without judged pictures.
+        The mean probability of the class among images labeled so (equation 2 of
+        the paper); infinite for a class without judged images.
         """
         labels = self.given[self.judged]
         totals = np.bincount(labels, self.own[self.judged], self.classes)
@@ -86,22 +86,22 @@ class Confident:
 
     @cached_property
     def sure(self) -> np.ndarray:
-        """Return the (N,) class that is sure of each picture, or `NONE`.
+        """Return the (N,) class that is sure of each image, or `NONE`.
 
         Where several are, the most probable (equation 1).
         """
-        reached = np.where(self.odds >= self.thresholds, self.odds, NONE)
+        reached = np.where(self.probs >= self.thresholds, self.probs, NONE)
         best: np.ndarray = reached.argmax(1)
         best[~self.judged | (reached.max(1) < 0)] = NONE
         return best
 
     @cached_property
     def other(self) -> np.ndarray:
-        """Return the (N,) class each picture looks like, its own label aside.
+        """Return the (N,) class each image looks like, its own label aside.
 
         The one that is sure of it, else the most probable one.
         """
-        rivals = self.odds.astype(np.float64)
+        rivals = self.probs.astype(np.float64)
         rivals[np.arange(len(self.given)), self.given] = -np.inf
         best = rivals.argmax(1)
         return np.where(self._torn, self.sure, best)
@@ -110,9 +110,9 @@ class Confident:
     def support(self) -> np.ndarray:
         """Return how far each label is borne out, (N,): 0 not at all, 1 as usual.
 
-        Its probability over what pictures labelled so are given on average, so that a
-        class which networks find hard is not doubted as a whole. The paper's normalised
-        margin puts pictures of two alike classes before planted errors
+        Its probability over what images labeled so are given on average, so that a
+        class which networks find hard is not doubted as a whole. The paper's normalized
+        margin puts images of two alike classes before planted errors
         (NOTEBOOK.md, 2026-11-22).
         """
         bars = self.thresholds[self.given]
@@ -139,7 +139,7 @@ class Confident:
         Where their own class is the more probable even so, they count in the joint
         only; nobody would see what there is to doubt.
         """
-        theirs = self.odds[np.arange(len(self.given)), self.other]
+        theirs = self.probs[np.arange(len(self.given)), self.other]
         doubted = self._torn & (theirs > self.own)
         places: np.ndarray = self.order[doubted[self.order]]
         return places
@@ -148,8 +148,8 @@ class Confident:
     def confusions(self) -> tuple[Confusion, ...]:
         """Return the joint distribution beside its diagonal, the largest first.
 
-        Sure pictures of each label stand for all of that label (equation 3). A label
-        of which no picture is sure is taken to be right.
+        Sure images of each label stand for all of that label (equation 3). A label
+        of which no image is sure is taken to be right.
         """
         clear = self.sure != NONE
         pairs = self.given[clear] * self.classes + self.sure[clear]
@@ -179,6 +179,6 @@ class Confident:
 
     @property
     def agreement(self) -> float:
-        """Return the share of judged pictures whose most probable class is theirs."""
-        right = self.odds.argmax(1) == self.given
+        """Return the share of judged images whose most probable class is theirs."""
+        right = self.probs.argmax(1) == self.given
         return float(right[self.judged].mean()) if self.judged.any() else 0.0

@@ -1,4 +1,4 @@
-"""What leaked pictures could be worth in accuracy: a bound, and an estimate."""
+"""What leaked images could be worth in accuracy: a bound, and an estimate."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ import numpy as np
 class Worth:
     """The accuracy that a part's copies in another part can add.
 
-    Whoever memorised the copies answers all `agreeing` of the `pictures` right, and all
+    Whoever memorized the copies answers all `agreeing` of the `images` right, and all
     `differing` wrong. Without memory it would answer a share of them right anyway.
 
     Args:
-        pictures: Pictures in the judged part.
+        images: Images in the judged part.
         agreeing: Those with a copy of the same label.
         differing: Those with copies under other labels only.
-        anyway: Leaked pictures that a nearest-neighbour classifier gets right from
-            other pictures, its copies hidden.
+        anyway: Leaked images that a nearest-neighbor classifier gets right from
+            other images, its copies hidden.
     """
 
-    pictures: int
+    images: int
     agreeing: int
     differing: int
     anyway: int
@@ -33,20 +33,20 @@ class Worth:
         """The most it can add: every agreeing one was otherwise wrong.
 
         Example:
-            >>> Worth(pictures=1000, agreeing=12, differing=0, anyway=9).bound
+            >>> Worth(images=1000, agreeing=12, differing=0, anyway=9).bound
             0.012
         """
-        return self.agreeing / self.pictures
+        return self.agreeing / self.images
 
     @property
     def estimate(self) -> float:
-        """What it adds to a classifier that goes by the nearest picture.
+        """What it adds to a classifier that goes by the nearest image.
 
         Example:
-            >>> Worth(pictures=1000, agreeing=12, differing=0, anyway=9).estimate
+            >>> Worth(images=1000, agreeing=12, differing=0, anyway=9).estimate
             0.003
         """
-        return (self.agreeing - self.anyway) / self.pictures
+        return (self.agreeing - self.anyway) / self.images
 
 
 def worth(
@@ -56,13 +56,13 @@ def worth(
     known: Sequence[int],
     copies: Mapping[int, Sequence[int]],
 ) -> Worth:
-    """Weigh the copies that judged pictures have among known ones.
+    """Weigh the copies that judged images have among known ones.
 
     Args:
-        points: A point for each picture, (N, d): close ones look alike.
-        labels: Class of each picture.
+        points: A point for each image, (N, d): close ones look alike.
+        labels: Class of each image.
         judged: Positions in the part that is judged.
-        known: Positions in the part that was learnt.
+        known: Positions in the part that was learned.
         copies: For each leaked judged position, its copies among the known.
     """
     answered = _answers_without(points, labels, known, copies)
@@ -70,7 +70,7 @@ def worth(
         i for i, twins in copies.items() if any(labels[t] == labels[i] for t in twins)
     }
     return Worth(
-        pictures=len(judged),
+        images=len(judged),
         agreeing=len(agreeing),
         differing=len(copies) - len(agreeing),
         anyway=sum(labels[i] == answer for i, answer in answered.items()),
@@ -83,9 +83,9 @@ def _answers_without(
     known: Sequence[int],
     copies: Mapping[int, Sequence[int]],
 ) -> dict[int, str]:
-    """Return each leaked picture's nearest known label, its copies hidden."""
-    learnt = np.asarray(known)
-    theirs = points[learnt]
+    """Return each leaked image's nearest known label, its copies hidden."""
+    learned = np.asarray(known)
+    theirs = points[learned]
     place = {position: k for k, position in enumerate(known)}
     answers: dict[int, str] = {}
     for i, twins in copies.items():

@@ -1,4 +1,4 @@
-"""Everything that is measured of one picture, in one look at its file or its pixels."""
+"""Everything that is measured of one image, in one look at its file or its pixels."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from striate.data.check.fingerprint import closeup, grey_levels, thumbnail
+from striate.data.check.fingerprint import closeup, gray_levels, thumbnail
 from striate.data.decode.decode import Nature, inspect
 from striate.data.decode.file_bytes import UndecodableError, read_file
-from striate.data.decode.hashing import content_hash, is_grey
+from striate.data.decode.hashing import content_hash, is_gray
 
 _LEVELS = np.arange(256.0)
 WINDOW = 1024  # side of the middle that sharpness is measured in
@@ -19,24 +19,24 @@ WINDOW = 1024  # side of the middle that sharpness is measured in
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Facts:
-    """What one picture is.
+    """What one image is.
 
     Args:
         height: Rows, upright.
         width: Columns, upright.
-        coloured: Whether any pixel is not grey.
+        colored: Whether any pixel is not gray.
         content: Hash of the pixels.
-        brightness: Mean grey level, 0–255.
-        contrast: Deviation of the grey levels.
-        lightest: Level that 1 % of the picture is above.
-        darkest: Level that 1 % of the picture is below.
+        brightness: Mean gray level, 0–255.
+        contrast: Deviation of the gray levels.
+        lightest: Level that 1 % of the image is above.
+        darkest: Level that 1 % of the image is below.
         sharpness: Change from pixel to pixel over the change across four pixels: 0.25
-            or less in a blurred picture, 1 in noise.
+            or less in a blurred image, 1 in noise.
     """
 
     height: int
     width: int
-    coloured: bool
+    colored: bool
     content: str
     brightness: float
     contrast: float
@@ -47,14 +47,14 @@ class Facts:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Examined:
-    """A usable picture: facts, its views, and its file where it has one.
+    """A usable image: facts, its views, and its file where it has one.
 
     Args:
         facts: Figures.
-        view: Grey close-up, at most 128 a side; (H, W, C) where colour was asked for.
-        thumb: Grey thumbnail, 32×32.
-        nature: What kind of file it is; None for pictures from arrays.
-        sha256: Hash of the file; empty for pictures from arrays.
+        view: Gray close-up, at most 128 a side; (H, W, C) where color was asked for.
+        thumb: Gray thumbnail, 32×32.
+        nature: What kind of file it is; None for images from arrays.
+        sha256: Hash of the file; empty for images from arrays.
         size: Bytes of the file.
     """
 
@@ -68,7 +68,7 @@ class Examined:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Refused:
-    """A file that is no usable picture, and why."""
+    """A file that is no usable image, and why."""
 
     reason: str
     detail: str
@@ -96,7 +96,7 @@ def examine_file(file: Path | bytes) -> Examined | Refused:
 
 
 def preview_file(file: Path | bytes) -> Examined | Refused:
-    """As `examine_file`, but the view is in colour."""
+    """As `examine_file`, but the view is in color."""
     found = examine_file(file)
     if isinstance(found, Refused):
         return found
@@ -108,57 +108,57 @@ def _payload(file: Path | bytes) -> bytes:
 
 
 def preview_pixels(pixels: np.ndarray) -> np.ndarray:
-    """Return a picture of at most 128 a side, channels kept, 8-bit."""
+    """Return an image of at most 128 a side, channels kept, 8-bit."""
     planes = np.moveaxis(pixels.astype(np.float32), -1, 0)
     return np.stack([closeup(plane) for plane in planes], -1)
 
 
 def examine_pixels(pixels: np.ndarray) -> Examined:
-    """Measure a picture that is at hand, (H, W, C) uint8."""
+    """Measure an image that is at hand, (H, W, C) uint8."""
     facts, view, thumb = measure(pixels)
     return Examined(facts=facts, view=view, thumb=thumb)
 
 
 def measure(pixels: np.ndarray) -> tuple[Facts, np.ndarray, np.ndarray]:
-    """Return a picture's figures, close-up and thumbnail.
+    """Return an image's figures, close-up and thumbnail.
 
     Example:
         >>> facts, _, _ = measure(np.full((8, 6, 1), 7, np.uint8))
         >>> facts.brightness, facts.contrast, facts.height
         (7.0, 0.0, 8)
     """
-    grey = grey_levels(pixels)
-    levels = np.bincount(np.rint(grey).astype(np.uint8).ravel(), minlength=256)
-    share = np.cumsum(levels) / grey.size
-    mean = float(levels @ _LEVELS) / grey.size
-    variance = float(levels @ (_LEVELS - mean) ** 2) / grey.size
-    view = closeup(grey)
+    gray = gray_levels(pixels)
+    levels = np.bincount(np.rint(gray).astype(np.uint8).ravel(), minlength=256)
+    share = np.cumsum(levels) / gray.size
+    mean = float(levels @ _LEVELS) / gray.size
+    variance = float(levels @ (_LEVELS - mean) ** 2) / gray.size
+    view = closeup(gray)
     facts = Facts(
         height=pixels.shape[0],
         width=pixels.shape[1],
-        coloured=pixels.shape[-1] > 1 and not is_grey(pixels),
+        colored=pixels.shape[-1] > 1 and not is_gray(pixels),
         content=content_hash(pixels),
         brightness=round(mean, 2),
         contrast=round(variance**0.5, 2),
         lightest=float(np.searchsorted(share, 0.99)),
         darkest=float(np.searchsorted(share, 0.01)),
-        sharpness=round(_sharpness(grey), 4),
+        sharpness=round(_sharpness(gray), 4),
     )
     return facts, view, thumbnail(view)
 
 
-def _sharpness(grey: np.ndarray) -> float:
+def _sharpness(gray: np.ndarray) -> float:
     """Return how much of the change across four pixels happens within one."""
-    top, left = (max(0, (n - WINDOW) // 2) for n in grey.shape)
-    middle = grey[top : top + WINDOW, left : left + WINDOW]
+    top, left = (max(0, (n - WINDOW) // 2) for n in gray.shape)
+    middle = gray[top : top + WINDOW, left : left + WINDOW]
     if min(middle.shape) < 8:
         return 1.0
     near, far = _change(middle, 1), _change(middle, 4)
     return min(1.0, near / far) if far > 0 else 1.0
 
 
-def _change(grey: np.ndarray, step: int) -> float:
+def _change(gray: np.ndarray, step: int) -> float:
     """Return the mean change across so many pixels, along rows and columns."""
-    across = np.abs(grey[:, step:] - grey[:, :-step])
-    down = np.abs(grey[step:] - grey[:-step])
+    across = np.abs(gray[:, step:] - gray[:, :-step])
+    down = np.abs(gray[step:] - gray[:-step])
     return float(across.sum() / across.size + down.sum() / down.size)

@@ -1,8 +1,8 @@
-"""Which pictures of a large set look alike, mirrored or not: candidates for copies.
+"""Which images of a large set look alike, mirrored or not: candidates for copies.
 
-Two sieves. The closest points of all pictures, by tangent distance, find what a crop,
+Two sieves. The closest points of all images, by tangent distance, find what a crop,
 brightness, size and compression did; the halves alone find what a watermark left. Then
-each pair's crop is fitted, and only the closest of each picture stay.
+each pair's crop is fitted, and only the closest of each image stay.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from striate.data.check.pair_search import close_pairs, closest
 RADIUS = 0.25  # of the first sieve
 REACH = 0.36  # plain distance that a crop may cause
 HALF_RADIUS = 0.03  # what is not under the watermark has hardly changed
-CLOSEST = 4  # kept for each picture by the first sieve
+CLOSEST = 4  # kept for each image by the first sieve
 SAME = 0.04  # distance with the crop fitted that nearly only copies have
 CLOSE = 0.1  # that nearly every copy has
 FAR = 0.2  # that of a copy under a faint mark all over
-FINALISTS = 1  # of each picture's close ones, compared
+FINALIZTS = 1  # of each image's close ones, compared
 APART = 0.8  # of the next one's distance: then nothing else is as close
 DIMENSIONS = 32  # of 64, the principal ones
 MIRRORS = ("", "left-right", "top-bottom")
@@ -47,7 +47,7 @@ class Lookalikes:
         second: Position of the other.
         mirror: Number in MIRRORS: how the second is mirrored.
         distance: How unlike the thumbnails are once the crop is fitted.
-        worthy: Whether the pictures themselves are worth comparing; the others only
+        worthy: Whether the images themselves are worth comparing; the others only
             tell how crowded it is.
     """
 
@@ -90,8 +90,8 @@ def lookalikes(thumbs: np.ndarray) -> Lookalikes:
 def _principal(points: np.ndarray) -> np.ndarray:
     """Return (64, 32) axes along which the points vary most."""
     sample = points[:: max(1, len(points) // 20_000)]
-    centred = sample - sample.mean(0)
-    _, vectors = np.linalg.eigh(centred.T @ centred)
+    centerd = sample - sample.mean(0)
+    _, vectors = np.linalg.eigh(centerd.T @ centerd)
     return np.ascontiguousarray(vectors[:, ::-1][:, :DIMENSIONS])
 
 
@@ -140,7 +140,7 @@ def _united(rows: np.ndarray, count: int) -> Lookalikes:
     following[ends[rank == 1]] = np.tile(distance, 2)[rank == 1]
     rank = np.minimum(rank[: len(first)], rank[len(first) :])
     limit = APART * np.maximum(following[first], following[second])
-    close = (distance <= CLOSE) & (rank < FINALISTS)
+    close = (distance <= CLOSE) & (rank < FINALIZTS)
     lonely = (distance <= FAR) & (rank < 1) & (distance <= limit)
     return Lookalikes(
         first=first,

@@ -1,4 +1,4 @@
-"""Pictures that stand out from their set: blank, dark, blurred, of another size."""
+"""Images that stand out from their set: blank, dark, blurred, of another size."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import numpy as np
 from striate.data.check.finding import Finding, Group
 from striate.data.check.measure import Facts
 
-BLANK = 2.0  # levels of deviation: an empty picture keeps that much sensor noise
-DARK, PALE = 40.0, 215.0  # level that 99 % of a picture is below, or above
-RARE = 0.05  # share below which a size or a colouring is the exception
-MANY = 0.25  # share of soft pictures from which on they are a kind, not exceptions
+BLANK = 2.0  # levels of deviation: an empty image keeps that much sensor noise
+DARK, PALE = 40.0, 215.0  # level that 99 % of an image is below, or above
+RARE = 0.05  # share below which a size or a coloring is the exception
+MANY = 0.25  # share of soft images from which on they are a kind, not exceptions
 TIMES = 4.0  # longer or shorter than the usual side
 RAMP = 0.25  # sharpness of an even slope: nothing finer than four pixels
 SOFT = 0.01  # sharpness over that of a slope, below which there is no detail
@@ -23,15 +23,15 @@ _LOOK = "look at them; leave out those that do not belong"
 
 
 def oddities(facts: Sequence[Facts]) -> list[Finding]:
-    """Return findings about pictures that are unlike the rest.
+    """Return findings about images that are unlike the rest.
 
     Example:
-        >>> grey = dict(height=9, width=9, coloured=False, content="", sharpness=0.5)
+        >>> gray = dict(height=9, width=9, colored=False, content="", sharpness=0.5)
         >>> tone = dict(brightness=90.0, lightest=200.0, darkest=5.0)
-        >>> good = [Facts(contrast=40.0, **grey, **tone)] * 30
-        >>> blank = Facts(contrast=0.5, **grey, **tone)
+        >>> good = [Facts(contrast=40.0, **gray, **tone)] * 30
+        >>> blank = Facts(contrast=0.5, **gray, **tone)
         >>> [finding.what for finding in oddities([*good, blank])]
-        ['1 picture shows nothing: one even tone']
+        ['1 image shows nothing: one even tone']
     """
     if not facts:
         return []
@@ -40,14 +40,14 @@ def oddities(facts: Sequence[Facts]) -> list[Finding]:
     dark = [i for i in _dark(facts) if i not in taken]
     pale = [i for i in _pale(facts) if i not in taken]
     blurred = [i for i in _blurred(facts) if i not in taken | {*dark, *pale}]
-    colour = [i for i in _other_colour(facts) if i not in taken]
+    color = [i for i in _other_color(facts) if i not in taken]
     found = [
         _finding("blank", blank, "shows nothing: one even tone", facts, _tone),
         _finding("dark", dark, "is almost black", facts, _tone),
         _finding("pale", pale, "is almost white", facts, _tone),
         _finding("blurred", blurred, "is blurred beside the others", facts, _sharp),
         _finding("size", _other_size(facts), "has an unusual size", facts, _size),
-        _finding("colour", colour, _colour_words(facts), facts, _size),
+        _finding("color", color, _color_words(facts), facts, _size),
     ]
     return [finding for finding in found if finding]
 
@@ -68,7 +68,7 @@ def _pale(facts: Sequence[Facts]) -> list[int]:
 
 
 def _blurred(facts: Sequence[Facts]) -> list[int]:
-    """Return pictures without any fine detail, in a set that has some."""
+    """Return images without any fine detail, in a set that has some."""
     fine = np.array([one.sharpness for one in facts]) - RAMP
     limit = min(SOFT, USUAL * float(np.median(fine)))
     found = np.flatnonzero(fine < limit).tolist()
@@ -92,19 +92,19 @@ def _beyond(values: np.ndarray, times: float) -> np.ndarray:
     return np.asarray((ratio > times) | (ratio < 1 / times))
 
 
-def _other_colour(facts: Sequence[Facts]) -> list[int]:
-    """Return grey ones among coloured, or coloured among grey, where they are few."""
-    coloured = _which(facts, lambda one: one.coloured)
-    if 0 < len(coloured) <= RARE * len(facts):
-        return coloured
-    if 0 < len(facts) - len(coloured) <= RARE * len(facts):
-        return _which(facts, lambda one: not one.coloured)
+def _other_color(facts: Sequence[Facts]) -> list[int]:
+    """Return gray ones among colored, or colored among gray, where they are few."""
+    colored = _which(facts, lambda one: one.colored)
+    if 0 < len(colored) <= RARE * len(facts):
+        return colored
+    if 0 < len(facts) - len(colored) <= RARE * len(facts):
+        return _which(facts, lambda one: not one.colored)
     return []
 
 
-def _colour_words(facts: Sequence[Facts]) -> str:
-    coloured = sum(one.coloured for one in facts)
-    return "is coloured" if coloured < len(facts) / 2 else "is grey"
+def _color_words(facts: Sequence[Facts]) -> str:
+    colored = sum(one.colored for one in facts)
+    return "is colored" if colored < len(facts) / 2 else "is gray"
 
 
 def _finding(
@@ -119,7 +119,7 @@ def _finding(
     one = len(members) == 1
     if not one:
         words = _plural(words)
-    what = f"{len(members):,} picture{'' if one else 's'} {words}"
+    what = f"{len(members):,} image{'' if one else 's'} {words}"
     groups = tuple(Group(members=(i,), note=note(facts[i])) for i in members)
     return Finding(
         kind=kind, tone="warning", what=what, why=_WHY[kind], fix=_LOOK, groups=groups
@@ -133,7 +133,7 @@ _WHY = {
     "pale": "Nearly all of each lies in the lightest sixth of the levels.",
     "blurred": "They hold nothing finer than four pixels, as the others do.",
     "size": "Resizing treats them unlike the others: they are bent, cut or enlarged.",
-    "colour": "A network can tell them by their colours alone.",
+    "color": "A network can tell them by their colors alone.",
 }
 
 

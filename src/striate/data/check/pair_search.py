@@ -134,8 +134,8 @@ def _apart(
 def _principal(points: np.ndarray) -> np.ndarray:
     """Return (d, ≤ 8) directions in which the points vary most."""
     sample = points[:: max(1, len(points) // 20_000)]
-    centred = sample - sample.mean(0)
-    _, vectors = np.linalg.eigh(centred.T @ centred)
+    centerd = sample - sample.mean(0)
+    _, vectors = np.linalg.eigh(centerd.T @ centerd)
     return np.ascontiguousarray(vectors[:, ::-1][:, :AXES])
 
 

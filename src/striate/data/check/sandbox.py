@@ -1,7 +1,7 @@
-"""Decoding in processes that may crash, hang or swallow memory: each costs one picture.
+"""Decoding in processes that may crash, hang or swallow memory: each costs one image.
 
 A decoder is C code that reads what strangers wrote. Here it runs in worker processes
-with limits on memory, time and files; when one dies, the picture it was at is named, a
+with limits on memory, time and files; when one dies, the image it was at is named, a
 fresh one takes its place and goes on with the next. A worker reads files of this
 machine by itself; what lies elsewhere is read here, and its bytes are handed over.
 """
@@ -35,11 +35,11 @@ from striate.data.decode.decode import Nature
 WORKER = (sys.executable, "-m", "striate.data.check.sandbox_worker")
 PREVIEWER = (*WORKER, "preview")
 PATIENCE = 120.0  # seconds without an answer: a disk that never answers, a deadlock
-RECYCLED = 5_000  # pictures after which a worker is replaced, so that no leak grows
+RECYCLED = 5_000  # images after which a worker is replaced, so that no leak grows
 AHEAD = 6  # paths a worker holds
 PAYLOADS = 2  # files a worker holds whose bytes it is given: one to decode, one to come
 WINDOW = 256  # answers that may wait for an earlier one
-FEW = 200  # pictures for which another worker is not worth starting
+FEW = 200  # images for which another worker is not worth starting
 START = 60.0  # seconds in which a worker must say that it is ready
 
 Answer = Examined | Refused
@@ -61,7 +61,7 @@ def examine_files(
         workers: Processes; as many as there are processors where not given.
         program: Command of a worker.
         patience: Seconds without an answer after which a worker is ended.
-        recycled: Pictures after which a worker is replaced.
+        recycled: Images after which a worker is replaced.
 
     Raises:
         StriateError: A worker process cannot be started at all.
@@ -203,7 +203,7 @@ class _Crew:
 
     def answers(self, workers: int | None) -> Iterator[Answer]:
         """Yield all answers in order, with so many workers at most."""
-        # One takes as long to start as a few hundred small pictures take to decode.
+        # One takes as long to start as a few hundred small images take to decode.
         hired = min(workers or processors(), 1 + self.count // FEW)
         try:
             yield from self.work(hired)
@@ -244,7 +244,7 @@ class _Crew:
             if not worker.speaks(limit - time.monotonic()) or not worker.listen():
                 break
         if bytes(worker.heard) != READY:
-            what = "the process that decodes pictures does not start"
+            what = "the process that decodes images does not start"
             fix = "check that Python can import striate there"
             raise StriateError(what, where=" ".join(self.program), fix=fix)
         worker.heard.clear()
@@ -309,7 +309,7 @@ class _Crew:
             self.dismiss(worker)
 
     def replace(self, worker: _Worker, why: str | None) -> None:
-        """Name the picture that a worker died of, and put the others back."""
+        """Name the image that a worker died of, and put the others back."""
         code = self.dismiss(worker)
         if not worker.asked:
             return

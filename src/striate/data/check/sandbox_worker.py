@@ -1,4 +1,4 @@
-"""A process that decodes pictures and may die of one: run by `disposable`, never alone.
+"""A process that decodes images and may die of one: run by `disposable`, never alone.
 
 It reads requests from standard input, each a kind, a length and a path, or the bytes of
 a file that lies elsewhere, and answers on standard output with lengths, JSON and raw
@@ -22,7 +22,7 @@ from striate.data.check.measure import Examined, Refused, examine_file, preview_
 from striate.data.decode.decode import unwarned
 
 MEMORY = 4 << 30  # bytes; 100 megapixels with transparency need 2.3 GiB
-SECONDS = 20  # of processor time for one picture; the largest allowed needs 5
+SECONDS = 20  # of processor time for one image; the largest allowed needs 5
 HEAD = struct.Struct("<BI")  # of a request: its kind, its length
 PATH, PAYLOAD = 0, 1
 LENGTH = struct.Struct("<I")  # of an answer: of its text, and of its pixels
@@ -81,7 +81,7 @@ def confine() -> None:
 
 
 def _grant_seconds() -> None:
-    """Let the system end this process when one picture takes too long to decode."""
+    """Let the system end this process when one image takes too long to decode."""
     with suppress(ImportError, ValueError, OSError):
         import resource
 
@@ -92,7 +92,7 @@ def _grant_seconds() -> None:
 
 
 def main(words: Sequence[str]) -> None:
-    """Serve the parent: measure each picture, or make a small one in colour of it."""
+    """Serve the parent: measure each image, or make a small one in color of it."""
     confine()
     task = preview_file if words == ["preview"] else examine_file
     serve(task, sys.stdin.buffer, sys.stdout.buffer)

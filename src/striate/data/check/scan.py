@@ -1,4 +1,4 @@
-"""One pass over a source: every file looked at once, every picture measured."""
+"""One pass over a source: every file looked at once, every image measured."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Tick = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Item:
-    """A usable picture of a set: where it stands, what it is, its file's hash."""
+    """A usable image of a set: where it stands, what it is, its file's hash."""
 
     record: Record
     facts: Facts
@@ -38,9 +38,9 @@ class Survey:
 
     Args:
         source: What was looked at.
-        items: The usable pictures, in the source's order.
-        thumbs: (N, 32, 32) grey thumbnails.
-        refused: Files that are no usable pictures, with their hashes by path.
+        items: The usable images, in the source's order.
+        thumbs: (N, 32, 32) gray thumbnails.
+        refused: Files that are no usable images, with their hashes by path.
     """
 
     source: Source
@@ -70,7 +70,7 @@ class Views:
         self._file.close()
 
     def add(self, view: np.ndarray) -> None:
-        """Keep the next picture's close-up."""
+        """Keep the next image's close-up."""
         height, width = view.shape
         self._places.append((self._end, (height, width)))
         self._file.write(view.tobytes())
@@ -81,7 +81,7 @@ class Views:
         self._file.flush()
 
     def __call__(self, position: int) -> np.ndarray:
-        """Return a picture's close-up."""
+        """Return an image's close-up."""
         start, (height, width) = self._places[position]
         held = os.pread(self._file.fileno(), height * width, start)
         return np.frombuffer(held, np.uint8).reshape(height, width)
@@ -106,9 +106,9 @@ def survey(
 
     Example:
         >>> from striate.data.sources.source import from_arrays
-        >>> grey = np.zeros((2, 20, 20), np.uint8)
+        >>> gray = np.zeros((2, 20, 20), np.uint8)
         >>> with Views() as views:
-        ...     len(survey(from_arrays("toy", grey, ["a", "b"]), views).items)
+        ...     len(survey(from_arrays("toy", gray, ["a", "b"]), views).items)
         2
     """
     items: list[Item] = []

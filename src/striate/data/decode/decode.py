@@ -1,9 +1,9 @@
-"""From the bytes of a picture file to 8-bit pixels, strictly or not at all.
+"""From the bytes of an image file to 8-bit pixels, strictly or not at all.
 
 JPEG goes through a strict libjpeg-turbo, because Pillow accepts every half JPEG that
 carries an end marker; everything else goes through Pillow. Rules: EXIF orientation
-is applied; 16-bit grey becomes v·255/white (never clipped); transparency is laid on
-`background`; of animations and multi-page files the first picture counts.
+is applied; 16-bit gray becomes v·255/white (never clipped); transparency is laid on
+`background`; of animations and multi-page files the first image counts.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from striate.data.decode.jpeg_markers import is_cut, lacks_scans, layout
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 MAX_PIXELS = 100_000_000  # a 100-megapixel camera; decoded that is 300 MB
 MAX_SIDE = 32_768
-# No real picture is both large and this empty; a header's promise may be.
+# No real image is both large and this empty; a header's promise may be.
 UNSEEN_PIXELS = 1 << 24
 PIXELS_A_BYTE = 1000
 # From this size on a JPEG may be decoded at a fraction of it, and is known by its coded
@@ -38,14 +38,14 @@ LARGE_JPEG = 1_500_000
 # of docs/preprocessing.md (NOTEBOOK.md, 2026-11-22).
 REDUCED = ((4, 4), (2, 3))
 
-_GREY_MODES = ("1", "L", "LA", "I;16", "I;16L", "I;16B", "I;16N")
+_GRAY_MODES = ("1", "L", "LA", "I;16", "I;16L", "I;16B", "I;16N")
 
 Image.MAX_IMAGE_PIXELS = None  # our own limit is stricter and refuses, not warns
 
 
 @contextmanager
 def unwarned() -> Iterator[None]:
-    """Silence Pillow's remarks on odd metadata, which stop no picture.
+    """Silence Pillow's remarks on odd metadata, which stop no image.
 
     Enter it once around all decoding threads: filters belong to the process, and
     threads that each set and reset them undo one another.
@@ -57,7 +57,7 @@ def unwarned() -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What a file's header promises: size as displayed, and grey or colour."""
+    """What a file's header promises: size as displayed, and gray or color."""
 
     height: int
     width: int
@@ -66,11 +66,11 @@ class Header:
 
 @dataclass(frozen=True, slots=True)
 class Nature:
-    """What kind of file a picture came from.
+    """What kind of file an image came from.
 
     Args:
         format: JPEG, PNG, …
-        mode: How it holds colours: L, RGB, P, CMYK, I;16, …
+        mode: How it holds colors: L, RGB, P, CMYK, I;16, …
         notes: What was done to it by rule, and what was odd about it.
     """
 
@@ -83,25 +83,25 @@ def read_header(payload: bytes) -> Header:
     """Return size and channels without decoding pixels.
 
     Raises:
-        UndecodableError: Not a picture, or larger than the limits.
+        UndecodableError: Not an image, or larger than the limits.
     """
     image = _open(payload)
     width, height = image.size
     if image.format != "TIFF" and _orientation(image) >= 5:  # Pillow turns TIFF itself
         width, height = height, width
-    channels = 1 if image.mode in _GREY_MODES else 3
+    channels = 1 if image.mode in _GRAY_MODES else 3
     return Header(height=height, width=width, channels=channels)
 
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """A picture's pixels and what identifies it.
+    """An image's pixels and what identifies it.
 
     Args:
         pixels: (height, width, 1 or 3) uint8.
-        content: A hash of what the picture shows.
+        content: A hash of what the image shows.
         factor: 2 or 4 where a large JPEG was decoded at that fraction.
-        sides: Height and width of the whole picture as displayed.
+        sides: Height and width of the whole image as displayed.
     """
 
     pixels: np.ndarray
@@ -114,15 +114,15 @@ Scaled = Callable[[int, int], tuple[int, int]]
 
 
 def decode(payload: bytes, background: int = 255, white: int = WHITE) -> np.ndarray:
-    """Return 8-bit pixels, (height, width, 1) for grey or (height, width, 3) for RGB.
+    """Return 8-bit pixels, (height, width, 1) for gray or (height, width, 3) for RGB.
 
     Args:
         payload: The whole file.
-        background: Grey level laid under transparent pixels, 0–255.
-        white: The 16-bit grey value that becomes 255.
+        background: Gray level laid under transparent pixels, 0–255.
+        white: The 16-bit gray value that becomes 255.
 
     Raises:
-        UndecodableError: The file is damaged, cut short, too large or no picture.
+        UndecodableError: The file is damaged, cut short, too large or no image.
 
     Example:
         >>> from io import BytesIO
@@ -140,13 +140,13 @@ def examine(
     white: int = WHITE,
     scaled: Scaled | None = None,
 ) -> Decoded:
-    """Decode a picture and say what identifies it.
+    """Decode an image and say what identifies it.
 
     Args:
         payload: The whole file.
-        background: Grey level laid under transparent pixels, 0–255.
-        white: The 16-bit grey value that becomes 255.
-        scaled: Given the displayed (height, width), the sides that the picture will
+        background: Gray level laid under transparent pixels, 0–255.
+        white: The 16-bit gray value that becomes 255.
+        scaled: Given the displayed (height, width), the sides that the image will
             be scaled to: a large JPEG may then be decoded at a half or a quarter.
 
     Raises:
@@ -206,7 +206,7 @@ def _reason(payload: bytes, text: str) -> str:
 
 
 def pixel_content(payload: bytes, background: int = 255, white: int = WHITE) -> str:
-    """Return the hash of a picture's pixels, however large: all of them are made."""
+    """Return the hash of an image's pixels, however large: all of them are made."""
     return content_hash(decode(payload, background, white))
 
 
@@ -226,7 +226,7 @@ def _open(payload: bytes) -> Image.Image:
 
 
 def _unidentified(payload: bytes) -> tuple[str, str]:
-    """Say why Pillow recognises nothing, as (reason, detail)."""
+    """Say why Pillow recognizes nothing, as (reason, detail)."""
     if is_cut(payload):
         return "truncated", "a JPEG's beginning only"
     if payload[12:16] == b"IHDR":
@@ -245,7 +245,7 @@ def _check_size(payload: bytes, image: Image.Image) -> None:
         detail = f"{width}×{height} promised by {len(payload):,} bytes"
         raise UndecodableError("too-large", detail)
     if image.format == "GIF" and gif_frames(payload) > MAX_FRAMES:
-        detail = f"an animation of more than {MAX_FRAMES:,} pictures"
+        detail = f"an animation of more than {MAX_FRAMES:,} images"
         raise UndecodableError("too-large", detail)
 
 
@@ -287,7 +287,7 @@ def fraction(sides: tuple[int, int], scaled: Scaled) -> int:
 
 
 def _decode_jpeg(payload: bytes, mode: str, height: int, width: int) -> np.ndarray:
-    # Pillow fills what is missing with grey and reports nothing.
+    # Pillow fills what is missing with gray and reports nothing.
     space = {"L": "GRAY", "CMYK": "CMYK"}.get(mode, "RGB")
     try:
         pixels: np.ndarray = simplejpeg.decode_jpeg(
@@ -315,7 +315,7 @@ def _turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def _frames(payload: bytes, image: Image.Image) -> int:
-    """Return how many pictures the file holds, 1 where that cannot be told."""
+    """Return how many images the file holds, 1 where that cannot be told."""
     if image.format == "GIF":
         return gif_frames(payload)
     try:
@@ -327,7 +327,7 @@ def _frames(payload: bytes, image: Image.Image) -> int:
 def _nature(image: Image.Image, frames: int) -> Nature:
     turned = _orientation(image)
     said = {
-        f"the first of {frames} pictures": frames > 1,
+        f"the first of {frames} images": frames > 1,
         "the EXIF data is unreadable": turned == 0,
         "turned upright by EXIF": 1 < turned < 9,
         "transparency laid on white": _is_transparent(image),
@@ -345,7 +345,7 @@ def _orientation(image: Image.Image) -> int:
     try:
         found = image.getexif()
         turned = int(found.get(0x0112, 1))
-    except Exception:  # a bad EXIF block must not stop a picture
+    except Exception:  # a bad EXIF block must not stop an image
         return 0
     empty = len(image.info.get("exif", b"")) > 6 and not found
     return turned if 1 <= turned <= 8 and not empty else 0
@@ -374,9 +374,9 @@ def _narrowed(wide: np.ndarray, white: int) -> np.ndarray:
 
 
 def _flatten(image: Image.Image, background: int) -> np.ndarray:
-    grey = image.mode in ("1", "L", "LA", "La")
+    gray = image.mode in ("1", "L", "LA", "La")
     top = image.convert("RGBA")
     under = Image.new("RGBA", top.size, (background, background, background, 255))
     flat = Image.alpha_composite(under, top)
-    pixels = np.array(flat.convert("L" if grey else "RGB"))
-    return pixels[..., None] if grey else pixels
+    pixels = np.array(flat.convert("L" if gray else "RGB"))
+    return pixels[..., None] if gray else pixels

@@ -1,4 +1,4 @@
-"""The bytes of a file, and why a file is not a usable picture."""
+"""The bytes of a file, and why a file is not a usable image."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ MAX_BYTES = 1 << 30
 
 
 class UndecodableError(Exception):
-    """Why a file is not a usable picture: a short reason and a detail."""
+    """Why a file is not a usable image: a short reason and a detail."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(f"{reason}: {detail}")

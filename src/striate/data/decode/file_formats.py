@@ -21,7 +21,7 @@ _PNG_NEEDED = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
 
 
 def kind_of(payload: bytes) -> str:
-    """Say what a file that is no picture is, where that is known.
+    """Say what a file that is no image is, where that is known.
 
     Example:
         >>> kind_of(b"<!DOCTYPE html>")
@@ -36,7 +36,7 @@ def kind_of(payload: bytes) -> str:
     try:
         payload[:512].decode("utf-8")
     except UnicodeDecodeError:
-        return "the content is of no picture format that is read here"
+        return "the content is of no image format that is read here"
     return "this is a text file"
 
 
@@ -64,7 +64,7 @@ def png_fault(payload: bytes) -> tuple[str, str] | None:
 
 
 def gif_frames(payload: bytes, most: int = MAX_FRAMES) -> int:
-    """Count a GIF's pictures without decoding one; stops just above `most`.
+    """Count a GIF's images without decoding one; stops just above `most`.
 
     A file that breaks off or makes no sense counts as far as it can be followed.
     """
@@ -72,7 +72,7 @@ def gif_frames(payload: bytes, most: int = MAX_FRAMES) -> int:
     count = 0
     while position < len(payload) and count <= most:
         kind = payload[position]
-        if kind == 0x2C:  # a picture: its place, its palette, its code size
+        if kind == 0x2C:  # an image: its place, its palette, its code size
             count += 1
             position += 10 + _table_bytes(payload[position + 9 : position + 10]) + 1
         elif kind == 0x21:  # an extension
@@ -86,5 +86,5 @@ def gif_frames(payload: bytes, most: int = MAX_FRAMES) -> int:
 
 
 def _table_bytes(flags: bytes) -> int:
-    """Return the bytes of a GIF colour table from its flags."""
+    """Return the bytes of a GIF color table from its flags."""
     return 3 << ((flags[0] & 7) + 1) if flags and flags[0] & 0x80 else 0

@@ -1,4 +1,4 @@
-"""What makes two pictures the same picture, and two files the same file."""
+"""What makes two images the same image, and two files the same file."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _CODED = "j"  # begins what was hashed as coded, which no hexadecimal number doe
 
 
 def content_hash(pixels: np.ndarray) -> str:
-    """Hash a picture by what it shows, whatever its file format or metadata.
+    """Hash an image by what it shows, whatever its file format or metadata.
 
-    Grey stored as three equal channels is the same grey.
+    Gray stored as three equal channels is the same gray.
 
     Example:
         >>> a, b = np.zeros((2, 3, 1), np.uint8), np.zeros((3, 2, 1), np.uint8)
@@ -27,14 +27,14 @@ def content_hash(pixels: np.ndarray) -> str:
         >>> content_hash(a) == content_hash(a.repeat(3, 2))
         True
     """
-    if pixels.shape[-1] == 3 and is_grey(pixels):
+    if pixels.shape[-1] == 3 and is_gray(pixels):
         pixels = pixels[..., :1]
     digest = xxhash.xxh3_128(repr(pixels.shape).encode())
     digest.update(np.ascontiguousarray(pixels).data)
     return digest.hexdigest()[:_DIGITS]
 
 
-def is_grey(pixels: np.ndarray) -> bool:
+def is_gray(pixels: np.ndarray) -> bool:
     """Tell whether all channels are equal; a first row that differs ends the search."""
     for rows in (pixels[:1], pixels):
         first = rows[..., :1]
@@ -44,7 +44,7 @@ def is_grey(pixels: np.ndarray) -> bool:
 
 
 def coded_hash(payload: bytes, found: Layout, orientation: int) -> str:
-    """Hash a JPEG by its coded picture and the way up it is shown, without metadata."""
+    """Hash a JPEG by its coded image and the way up it is shown, without metadata."""
     digest = xxhash.xxh3_128(f"jpeg {orientation}".encode())
     for piece in coded_bytes(payload, found):
         digest.update(piece)
@@ -52,7 +52,7 @@ def coded_hash(payload: bytes, found: Layout, orientation: int) -> str:
 
 
 def is_coded(content: str) -> bool:
-    """Tell whether a picture is known by its coded bytes rather than by its pixels."""
+    """Tell whether an image is known by its coded bytes rather than by its pixels."""
     return content.startswith(_CODED)
 
 

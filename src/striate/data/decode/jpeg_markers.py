@@ -1,4 +1,4 @@
-"""A JPEG's own structure: its segments, scans that are missing, what makes the picture.
+"""A JPEG's own structure: its segments, scans that are missing, what makes the image.
 
 Marker names and sections are those of ITU-T T.81.
 """
@@ -64,7 +64,7 @@ def lacks_scans(payload: bytes, found: Layout) -> bool:
     """Tell whether a progressive JPEG ends before its last refinement.
 
     Every scan (G.1) sends coefficients Ss–Se down to bit Al. A file cut between scans
-    decodes without complaint to a blurred picture.
+    decodes without complaint to a blurred image.
     """
     missing: dict[tuple[int, int], int] = {}
     for kind, start, end in found.segments:
@@ -83,7 +83,7 @@ def coded_bytes(payload: bytes, found: Layout) -> Iterator[bytes]:
     """Yield the bytes that decide the pixels: no metadata, nothing behind the end.
 
     Comments and application segments are left out, but for Adobe's, which tells how
-    colours are coded. Files that differ only in EXIF, profiles or thumbnails agree.
+    colors are coded. Files that differ only in EXIF, profiles or thumbnails agree.
 
     Example:
         >>> plain = bytes.fromhex("ffd8 ffd9")

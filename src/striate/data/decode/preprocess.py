@@ -22,15 +22,15 @@ if TYPE_CHECKING:
 _LUMA = (19_595, 38_470, 7_471)
 _CHUNK = 1 << 22
 _COUNTED = 1 << 28
-_LARGE = 1 << 15  # values of a picture that is normalised by itself
-_DECODED = 1 << 25  # of pictures that would be decoded for it
+_LARGE = 1 << 15  # values of an image that is normalized by itself
+_DECODED = 1 << 25  # of images that would be decoded for it
 
 
 def look(payload: bytes, preprocess: Preprocess) -> Decoded:
     """Decode a file as far as this preprocessing needs, and say what identifies it.
 
     Raises:
-        UndecodableError: The file is no usable picture.
+        UndecodableError: The file is no usable image.
     """
     p = preprocess
     scaled = partial(scaled_sides, p) if p.jpeg == "reduced" else None
@@ -46,7 +46,7 @@ def look_at_sizes(
     decoded again only where one of them takes a smaller fraction of a large JPEG.
 
     Raises:
-        UndecodableError: The file is no usable picture.
+        UndecodableError: The file is no usable image.
     """
     seen = look(payload, sizes[0])
     made = [seen_to_input(seen, sizes[0])]
@@ -61,16 +61,16 @@ def look_at_sizes(
 
 
 def file_to_input(payload: bytes, preprocess: Preprocess) -> Tensor:
-    """Return a picture file as 8-bit input, (H, W, C): the one path of every use.
+    """Return an image file as 8-bit input, (H, W, C): the one path of every use.
 
     Raises:
-        UndecodableError: The file is no usable picture.
+        UndecodableError: The file is no usable image.
     """
     return seen_to_input(look(payload, preprocess), preprocess)
 
 
 def seen_to_input(seen: Decoded, preprocess: Preprocess) -> Tensor:
-    """Bring a decoded picture to the input, by the sides of the whole of it.
+    """Bring a decoded image to the input, by the sides of the whole of it.
 
     Those of a reduced decoding are rounded, and could be scaled to a pixel more.
     """
@@ -78,7 +78,7 @@ def seen_to_input(seen: Decoded, preprocess: Preprocess) -> Tensor:
 
 
 def to_input(pixels: np.ndarray, preprocess: Preprocess) -> Tensor:
-    """Bring one picture to the input's channels and size, still 8-bit.
+    """Bring one image to the input's channels and size, still 8-bit.
 
     Args:
         pixels: (height, width, channels), uint8.
@@ -96,7 +96,7 @@ def to_input(pixels: np.ndarray, preprocess: Preprocess) -> Tensor:
 
 
 def batch_to_input(pixels: np.ndarray, preprocess: Preprocess) -> Tensor:
-    """Do the same for pictures of one common size, (N, H, W, C)."""
+    """Do the same for images of one common size, (N, H, W, C)."""
     return _to_input(pixels, preprocess, (pixels.shape[1], pixels.shape[2]))
 
 
@@ -113,7 +113,7 @@ def _to_input(
 
 
 def to_channels(pixels: np.ndarray, preprocess: Preprocess) -> np.ndarray:
-    """Turn grey into RGB or RGB into grey where the network asks for it.
+    """Turn gray into RGB or RGB into gray where the network asks for it.
 
     Raises:
         DataError: No rule turns these channels into those.
@@ -126,18 +126,18 @@ def to_channels(pixels: np.ndarray, preprocess: Preprocess) -> np.ndarray:
     if (have, want) == (3, 1):
         luma = pixels.astype(np.uint32) @ np.array(_LUMA, np.uint32)
         return ((luma + 32_768) >> 16).astype(np.uint8)[..., None]
-    what = f"pictures have {have} channels, the network takes {want}"
+    what = f"images have {have} channels, the network takes {want}"
     raise DataError(what, fix=f"use --in-chans {have}")
 
 
 def _resize(pixels: Tensor, preprocess: Preprocess, sides: tuple[int, int]) -> Tensor:
     rows, columns = preprocess.height, preprocess.width
     scaled = _interpolate(pixels, *scaled_sides(preprocess, *sides))
-    return _centre(scaled, rows, columns, preprocess.background)
+    return _center(scaled, rows, columns, preprocess.background)
 
 
 def scaled_sides(preprocess: Preprocess, height: int, width: int) -> tuple[int, int]:
-    """Return the sides a picture is scaled to, before cutting or padding.
+    """Return the sides an image is scaled to, before cutting or padding.
 
     Example:
         >>> p = Preprocess(channels=3, height=8, width=8, resize="crop")
@@ -145,7 +145,7 @@ def scaled_sides(preprocess: Preprocess, height: int, width: int) -> tuple[int, 
         (8, 16)
     """
     rows, columns = preprocess.height, preprocess.width
-    if preprocess.resize == "squash":
+    if preprocess.resize == "stretch":
         return rows, columns
     ratios = rows / height, columns / width
     ratio = max(ratios) if preprocess.resize == "crop" else min(ratios)
@@ -160,7 +160,7 @@ def _interpolate(pixels: Tensor, rows: int, columns: int) -> Tensor:
     return scaled.permute(0, 2, 3, 1)
 
 
-def _centre(pixels: Tensor, rows: int, columns: int, background: int) -> Tensor:
+def _center(pixels: Tensor, rows: int, columns: int, background: int) -> Tensor:
     """Cut or fill both sides to (rows, columns) around the middle."""
     height, width = pixels.shape[1:3]
     if (height, width) == (rows, columns):
@@ -171,7 +171,7 @@ def _centre(pixels: Tensor, rows: int, columns: int, background: int) -> Tensor:
     return F.pad(pixels, amounts, value=background)
 
 
-def normalise(batch: Tensor, preprocess: Preprocess) -> Tensor:
+def normalize(batch: Tensor, preprocess: Preprocess) -> Tensor:
     """Turn an 8-bit batch into the network's floating-point input.
 
     (v/255 − mean)/std for each channel, as a channels-last tensor.
@@ -181,11 +181,11 @@ def normalise(batch: Tensor, preprocess: Preprocess) -> Tensor:
 
     Example:
         >>> p = Preprocess(channels=1, height=1, width=1, mean=(0.5,), std=(0.5,))
-        >>> normalise(torch.tensor([[[[255]]], [[[0]]]]).byte(), p).flatten().tolist()
+        >>> normalize(torch.tensor([[[[255]]], [[[0]]]]).byte(), p).flatten().tolist()
         [1.0, -1.0]
     """
     count, height, width, channels = batch.shape
-    # Pictures in one piece, or with longer rows than are wanted (cut from wider ones).
+    # Images in one piece, or with longer rows than are wanted (cut from wider ones).
     shape = (count, 1, -1) if batch.is_contiguous() else (count, height, -1)
     rows = batch.reshape(shape)
     times = rows.shape[2] // channels if channels > 1 else 1
@@ -199,7 +199,7 @@ def normalise(batch: Tensor, preprocess: Preprocess) -> Tensor:
 
 
 def _in_cache(rows: Tensor, mean: Tensor, std: Tensor, ready: Tensor) -> None:
-    """Normalise one picture after the other: three passes over the cache, not memory.
+    """Normalize one image after the other: three passes over the cache, not memory.
 
     The same to the bit. NumPy's loops stay on this thread, where torch would call for
     its others at every pass and wait for the last of them.
@@ -226,8 +226,8 @@ def _rows(
 def statistics(pixels: Rows) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return mean and deviation of v/255 for each channel.
 
-    Exactly, up to 268 million values (34 of pictures that are not in memory); of more,
-    over evenly spaced pictures.
+    Exactly, up to 268 million values (34 of images that are not in memory); of more,
+    over evenly spaced images.
 
     Args:
         pixels: (N, H, W, C), uint8: the training part only.
@@ -251,7 +251,7 @@ def statistics(pixels: Rows) -> tuple[tuple[float, ...], tuple[float, ...]]:
     share = counts.double() / counts.sum(1, keepdim=True)
     means = share @ levels
     variances = (share * (levels - means[:, None]) ** 2).sum(1)
-    # Constant pictures carry nothing; 1/255 keeps the division finite.
+    # Constant images carry nothing; 1/255 keeps the division finite.
     deviations = variances.sqrt().clamp_min(1 / 255)
     return _rounded(means), _rounded(deviations)
 

@@ -1,4 +1,4 @@
-"""What each resize mode costs a picture: how much is kept, bent, filled, enlarged."""
+"""What each resize mode costs an image: how much is kept, bent, filled, enlarged."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from striate.data.decode.preprocess import scaled_sides
 
 @dataclass(frozen=True, kw_only=True)
 class Fit:
-    """How a picture of some size meets the input.
+    """How an image of some size meets the input.
 
     Args:
-        kept: Share of the picture that the network sees.
+        kept: Share of the image that the network sees.
         bent: How much wider or taller than it should be; 1 is undistorted.
         border: Share of the input that is background.
-        scale: Input pixels for a pixel of the picture along its larger factor; above
-            1 the picture is enlarged.
+        scale: Input pixels for a pixel of the image along its larger factor; above
+            1 the image is enlarged.
     """
 
     kept: float
@@ -27,7 +27,7 @@ class Fit:
 
 
 def fit(preprocess: Preprocess, height: int, width: int) -> Fit:
-    """Return what a preprocessing does to a picture of this size.
+    """Return what a preprocessing does to an image of this size.
 
     Example:
         >>> p = Preprocess(channels=3, height=64, width=64, resize="crop")
@@ -37,11 +37,11 @@ def fit(preprocess: Preprocess, height: int, width: int) -> Fit:
     rows, columns = scaled_sides(preprocess, height, width)
     seen = min(rows, preprocess.height) * min(columns, preprocess.width)
     scales = rows / height, columns / width
-    squashed = preprocess.resize == "squash"
+    stretched = preprocess.resize == "stretch"
     return Fit(
         kept=seen / (rows * columns),
         # Rounding to whole pixels bends, too little to be told.
-        bent=max(scales) / min(scales) if squashed else 1.0,
+        bent=max(scales) / min(scales) if stretched else 1.0,
         border=1 - seen / (preprocess.height * preprocess.width),
         scale=max(scales),
     )

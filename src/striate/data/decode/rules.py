@@ -1,4 +1,4 @@
-"""Every rule between a picture file and the network's input, said in words.
+"""Every rule between an image file and the network's input, said in words.
 
 A `Preprocess` fixes all of it: what can be set stands in its fields, what cannot is the
 same for every run and is numbered (`data.store.packs.RULES`).
@@ -18,9 +18,9 @@ from striate.data.decode.decode import (
 )
 
 _RESIZES = {
-    "squash": "all of the picture; its aspect is bent to the input's",
+    "stretch": "all of the image; its aspect is bent to the input's",
     "crop": "the aspect is kept; what sticks out of the middle is cut off",
-    "pad": "aspect and picture are kept; the rest is background",
+    "pad": "aspect and image are kept; the rest is background",
 }
 
 
@@ -34,14 +34,14 @@ class Rule:
 
 
 def rules(preprocess: Preprocess) -> tuple[Rule, ...]:
-    """Return what happens to every picture, in order.
+    """Return what happens to every image, in order.
 
     Example:
         >>> p = Preprocess(channels=1, height=8, width=8, mean=(0.5,), std=(0.5,))
         >>> for rule in rules(p)[-2:]:
         ...     print(rule.step, "·", rule.does, "·", rule.setting)
-        size · 8×8: all of the picture; its aspect is bent to the input's · --resize
-        numbers · (v/255 − 0.5)/0.5 · --normalise
+        size · 8×8: all of the image; its aspect is bent to the input's · --resize
+        numbers · (v/255 − 0.5)/0.5 · --normalize
     """
     return (*_file_rules(preprocess), *_input_rules(preprocess))
 
@@ -61,36 +61,36 @@ def _file_rules(p: Preprocess) -> tuple[Rule, ...]:
         Rule(step="damage", does="a file that is cut short or broken is refused"),
         Rule(step="frames", does="of animations and many pages the first counts"),
         Rule(step="JPEG", does=jpeg, setting="--jpeg"),
-        Rule(step="EXIF", does="the picture is turned the way up it is shown"),
+        Rule(step="EXIF", does="the image is turned the way up it is shown"),
         Rule(
             step="16 bits",
-            does=f"grey v becomes v·255/{p.white:,}, a value above is refused; "
-            "of colours the high byte counts",
+            does=f"gray v becomes v·255/{p.white:,}, a value above is refused; "
+            "of colors the high byte counts",
             setting="--white",
         ),
         Rule(
             step="transparency",
-            does=f"laid on grey level {p.background}",
+            does=f"laid on gray level {p.background}",
             setting="--background",
         ),
     )
 
 
 def _input_rules(p: Preprocess) -> tuple[Rule, ...]:
-    colour = {
-        1: "grey: 0.299 R + 0.587 G + 0.114 B",
-        3: "RGB; grey is repeated; CMYK is converted, profiles are not applied",
+    color = {
+        1: "gray: 0.299 R + 0.587 G + 0.114 B",
+        3: "RGB; gray is repeated; CMYK is converted, profiles are not applied",
     }
     size = f"{p.height}×{p.width}: {_RESIZES[p.resize]}"
     return (
         Rule(
-            step="colour",
-            does=colour.get(p.channels, f"{p.channels} channels as they are"),
+            step="color",
+            does=color.get(p.channels, f"{p.channels} channels as they are"),
             setting="--in-chans",
         ),
         Rule(step="filter", does="bilinear, antialiased, on 8-bit values"),
         Rule(step="size", does=size, setting="--resize"),
-        Rule(step="numbers", does=_numbers(p), setting="--normalise"),
+        Rule(step="numbers", does=_numbers(p), setting="--normalize"),
     )
 
 

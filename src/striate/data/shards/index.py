@@ -1,6 +1,6 @@
 """What shards hold, written down shard by shard: an index that never is in memory.
 
-Every picture is decoded once to know it by its content and that it can be decoded. The
+Every image is decoded once to know it by its content and that it can be decoded. The
 index of a shard is kept in the cache under the shard's stamp, so that a scan that was
 stopped goes on, and a shard that has changed alone is scanned again.
 """
@@ -31,8 +31,8 @@ from striate.data.sources.remote import RemoteFiles, fetch, is_remote, short_key
 from striate.data.sources.source import Skipped
 
 AHEAD = 64  # shards remembered as asked for; more than are mixed at a time
-AHEAD_BYTES = 1 << 28  # of a shard; of larger ones the pictures are larger, too
-# Of a picture: shard, bytes from–to, class, checksum of the bytes, what it shows.
+AHEAD_BYTES = 1 << 28  # of a shard; of larger ones the images are larger, too
+# Of an image: shard, bytes from–to, class, checksum of the bytes, what it shows.
 ROW = np.dtype(
     [
         ("shard", "<u4"),
@@ -44,7 +44,7 @@ ROW = np.dtype(
     ]
 )
 RULES = 1  # another number, and indices are made again
-_TOGETHER = 256  # pictures decoded at a time
+_TOGETHER = 256  # images decoded at a time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -219,7 +219,7 @@ def _scan(path: Path, target: Path, background: int, white: int) -> dict[str, An
 
 @dataclass(frozen=True)
 class ShardOriginals:
-    """Pictures of shards by the rows of an index file.
+    """Images of shards by the rows of an index file.
 
     Args:
         index: Rows of one part, on the disk.
@@ -242,7 +242,7 @@ class ShardOriginals:
         return self.index.stat().st_size // ROW.itemsize
 
     def payload(self, i: int) -> bytes:
-        """Return the bytes of picture i, which must be those that were scanned.
+        """Return the bytes of image i, which must be those that were scanned.
 
         Raises:
             UndecodableError: The shard is gone or has changed.
@@ -262,10 +262,10 @@ class ShardOriginals:
         return payload
 
     def _read_ahead(self, file: int, shard: int) -> None:
-        """Ask for all of a shard at once: its pictures are wanted soon, in any order.
+        """Ask for all of a shard at once: its images are wanted soon, in any order.
 
         A tenth sooner where the disk is a fast one and nothing of the shard is in
-        memory; a disk that seeks would read picture by picture.
+        memory; a disk that seeks would read image by image.
         """
         if shard in self._ahead or not hasattr(os, "posix_fadvise"):
             return
@@ -282,6 +282,6 @@ class ShardOriginals:
         return np.frombuffer(raw, ROW)[0]
 
     def path(self, i: int) -> str:
-        """Return `shard#offset`, which names a picture for good."""
+        """Return `shard#offset`, which names an image for good."""
         row = self.row(i)
         return f"{self.shards[int(row['shard'])]}#{int(row['offset'])}"

@@ -44,9 +44,9 @@ def load_shards(
     Args:
         data: As for `load_data`.
         preprocess: The network's own, or None to choose it.
-        deal: How pictures without a part get one.
+        deal: How images without a part get one.
         settings: Of `load_data`.
-        most_held: Pictures up to which the set may be held like any other.
+        most_held: Images up to which the set may be held like any other.
 
     Raises:
         DataError: The shards do not admit training; says why.
@@ -89,7 +89,7 @@ def _open(
     rules = preprocess or settings
     find = vars(rules) if isinstance(rules, Preprocess) else rules
     return open_stream(
-        # As `origin_of` has them: read again, a picture has the same path.
+        # As `origin_of` has them: read again, an image has the same path.
         shard_names(origin_of(data)),
         index=folder / "index",
         nearby=nearby,
@@ -104,7 +104,7 @@ def _choose(stream: Stream, settings: Mapping[str, Any]) -> Preprocess:
     return choose_for(
         stream.least if stream.least == stream.most else None,
         stream.channels,
-        normalise=(settings["normalise"], settings["mean"], settings["std"]),
+        normalize=(settings["normalize"], settings["mean"], settings["std"]),
         **{key: settings[key] for key in keys},
     )
 
@@ -146,26 +146,26 @@ def _streamed(
 
 
 def _check(deal: Deal, settings: Mapping[str, Any]) -> None:
-    """Refuse what takes a look at all pictures at once."""
+    """Refuse what takes a look at all images at once."""
     for name, asked in (
         ("fraction", deal.fraction < 1),
         ("exact", deal.exact),
         ("split", settings["split"] is not None),
     ):
         if asked:
-            what = f"shards are dealt picture by picture, without --{name}"
-            fix = "give fewer shards, or a folder of pictures"
+            what = f"shards are dealt image by image, without --{name}"
+            fix = "give fewer shards, or a folder of images"
             raise SettingError(what, where=f"--{name}", fix=fix)
 
 
 @dataclass(frozen=True)
 class ShardFiles:
-    """The pictures of shards by the paths of their records."""
+    """The images of shards by the paths of their records."""
 
     places: Mapping[str, tuple[ShardOriginals, int]] = field(repr=False)
 
     def read(self, path: str) -> bytes:
-        """Return a picture's bytes."""
+        """Return an image's bytes."""
         originals, i = self.places[path]
         return originals.payload(i)
 
@@ -181,7 +181,7 @@ class ShardFiles:
 
 
 def source_of(stream: Stream, name: str) -> Source:
-    """Return a stream's pictures as records, each with the part it was dealt."""
+    """Return a stream's images as records, each with the part it was dealt."""
     rows = LazyRows(stream)
     places: dict[str, tuple[ShardOriginals, int]] = {}
     for originals in stream.originals.values():

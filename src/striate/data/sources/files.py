@@ -25,7 +25,7 @@ class Stamp:
 
 
 class Files(Protocol):
-    """A place that pictures are read from, by the paths of its records."""
+    """A place that images are read from, by the paths of its records."""
 
     def read(self, path: str) -> bytes:
         """Return a file's bytes.

@@ -1,6 +1,6 @@
-"""Shares held to the picture, class by class: exact where `split` is stable.
+"""Shares held to the image, class by class: exact where `split` is stable.
 
-Who deals last decides by what is lacking, so adding pictures can move old ones. It is
+Who deals last decides by what is lacking, so adding images can move old ones. It is
 for splits that are written to a file once and kept (`striate data split --exact`), and
 for sets that never grow.
 """
@@ -23,17 +23,17 @@ def deal_exactly(
     deal: Deal,
     parts: Sequence[str],
 ) -> list[str]:
-    """Give every picture a part, by shares or by folds.
+    """Give every image a part, by shares or by folds.
 
     Args:
-        labels: Class of each picture.
-        contents: Content hash of each picture.
-        groups: Group of each picture (a patient, a camera), or None.
+        labels: Class of each image.
+        contents: Content hash of each image.
+        groups: Group of each image (a patient, a camera), or None.
         deal: Shares or folds, and the seed.
         parts: Those to deal beside `train`: val, test, or both.
 
     Returns:
-        A part name for each picture.
+        A part name for each image.
     """
 
     def among(chosen: Sequence[int], shares: Mapping[str, float]) -> list[str]:
@@ -69,18 +69,18 @@ def hold(
     shares: Mapping[str, float],
     seed: int,
 ) -> list[str]:
-    """Give every picture a part so that each class has its shares.
+    """Give every image a part so that each class has its shares.
 
-    Pictures of equal content, or of one group, go to the same part. Within a class
-    the parts hold their shares to the nearest picture, as far as groups allow; a
-    class too small for that gives every part one picture, in the order of `shares`.
+    Images of equal content, or of one group, go to the same part. Within a class
+    the parts hold their shares to the nearest image, as far as groups allow; a
+    class too small for that gives every part one image, in the order of `shares`.
     The order of dealing is a hash of content and seed, so file names and their order
     change nothing.
 
     Args:
-        labels: Class of each picture.
-        contents: Content hash of each picture.
-        groups: Group of each picture, or None.
+        labels: Class of each image.
+        contents: Content hash of each image.
+        groups: Group of each image, or None.
         shares: Part names and their shares, summing to 1.
         seed: Another seed deals another split.
 
@@ -112,7 +112,7 @@ def hold(
 
 
 def quotas(count: int, shares: Mapping[str, float]) -> dict[str, float]:
-    """Return how many pictures of a class each part is due.
+    """Return how many images of a class each part is due.
 
     At least one, where there is a training part: folds are all alike.
 
@@ -151,7 +151,7 @@ def _dealing_order(
 
 
 def units(contents: Sequence[str], groups: Sequence[str | None]) -> list[list[int]]:
-    """Return sets of pictures that must stay together, by union-find.
+    """Return sets of images that must stay together, by union-find.
 
     Example:
         >>> units(["x", "y", "x", "z"], [None, "g", "g", None])

@@ -1,7 +1,7 @@
-"""Where a picture belongs: a pure function of what it shows, or its group, and a seed.
+"""Where an image belongs: a pure function of what it shows, or its group, and a seed.
 
-A rule by which adding pictures never moves an old one can look at nothing but the
-picture itself (docs/data_split.md says why), so a place is a threshold on a hash: no
+A rule by which adding images never moves an old one can look at nothing but the
+image itself (docs/data_split.md says why), so a place is a threshold on a hash: no
 list of files, no count, no order enters.
 """
 
@@ -20,16 +20,16 @@ SHARE_FLAGS = "--val-fraction, --test-fraction"
 
 @dataclass(frozen=True, kw_only=True)
 class Deal:
-    """How pictures that have no part get one.
+    """How images that have no part get one.
 
     Args:
-        val: Share for validation, of all pictures.
-        test: Share for the test, of all pictures; with folds it is 1/folds.
+        val: Share for validation, of all images.
+        test: Share for the test, of all images; with folds it is 1/folds.
         fraction: Share of the training part that is trained on, see `fraction`.
         seed: Another seed deals another split.
-        folds: Part the pictures into so many, each of which is the test part once.
+        folds: Part the images into so many, each of which is the test part once.
         fold: Which of them is the test part now, counted from 0.
-        exact: Hold the shares of every class to the picture, at the price of
+        exact: Hold the shares of every class to the image, at the price of
             stability: see `exact`.
 
     Raises:
@@ -85,7 +85,7 @@ class Deal:
 
 
 def draw(seed: int, purpose: str, content: str, group: str | None = None) -> int:
-    """Return the number, 0 … SPAN-1, that stands for a picture or its whole group."""
+    """Return the number, 0 … SPAN-1, that stands for an image or its whole group."""
     key = ("group", group) if group else ("content", content)
     return derive(seed, purpose, *key)
 
@@ -94,7 +94,7 @@ def place(number: int, deal: Deal, parts: Collection[str]) -> str:
     """Return the part of a number drawn with the purpose `split`.
 
     The test part takes the low end and validation the high end, so that another
-    validation share moves no picture into or out of the test, and a smaller share is
+    validation share moves no image into or out of the test, and a smaller share is
     a subset of a larger one. With folds the circle of numbers is turned, so that fold
     i lies at the low end; the part it becomes is the test, or validation where the
     test is given.

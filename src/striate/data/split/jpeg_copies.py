@@ -31,7 +31,7 @@ def united(
         census: Their headers.
         index: Positions of the usable records.
         contents: What each is known by.
-        preprocess: Whose background and white pictures are decoded with.
+        preprocess: Whose background and white images are decoded with.
     """
     coded: dict[tuple[int, int], list[int]] = defaultdict(list)
     plain: dict[tuple[int, int], list[int]] = defaultdict(list)

@@ -1,4 +1,4 @@
-"""A split as a CSV: written once, read again, and old pictures stay put."""
+"""A split as a CSV: written once, read again, and old images stay put."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from striate.core.errors import DataError
 from striate.core.files import read_csv, write_csv
 from striate.data.sources.source import PART_ALIASES, PARTS, Record
 
-SPARE = "spare"  # training pictures that a fraction leaves out
+SPARE = "spare"  # training images that a fraction leaves out
 FILE = "split.csv"
 COLUMNS = ("path", "label", "split", "group", "content", "sha256")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SplitRow:
-    """A line of `split.csv`: a usable picture, its part, and what identifies it.
+    """A line of `split.csv`: a usable image, its part, and what identifies it.
 
-    The part is train, val, test, or spare for a training picture beyond the fraction.
+    The part is train, val, test, or spare for a training image beyond the fraction.
     `content` is a hash of what it shows, `sha256` of its file (empty without one).
     """
 
@@ -45,7 +45,7 @@ def write_split(path: Path, rows: Sequence[SplitRow]) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Earlier:
-    """Where pictures stood: by file, by group, by content.
+    """Where images stood: by file, by group, by content.
 
     Args:
         origin: The file it was read from.
@@ -60,9 +60,9 @@ class Earlier:
     contents: Mapping[str, str] = field(repr=False)
 
     def place(self, record: Record, content: str) -> str | None:
-        """Return the part a picture had, or that its group or its equal had.
+        """Return the part an image had, or that its group or its equal had.
 
-        A file whose content has changed is another picture, whatever its name.
+        A file whose content has changed is another image, whatever its name.
         """
         known, part = self.files.get(record.path, ("", ""))
         if part and known in ("", content):
@@ -73,11 +73,11 @@ class Earlier:
 
     @property
     def parts(self) -> set[str]:
-        """Return the parts that have pictures."""
+        """Return the parts that have images."""
         return {part for _, part in self.files.values()}
 
     def gone(self, records: Sequence[Record], contents: Sequence[str]) -> int:
-        """Count the earlier pictures that are there no more, under any name."""
+        """Count the earlier images that are there no more, under any name."""
         paths, hashes = {record.path for record in records}, set(contents)
         return sum(
             path not in paths and content not in hashes

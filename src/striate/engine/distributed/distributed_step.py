@@ -33,7 +33,7 @@ class SharedStep:
         forward: Runs the network.
         optimizer: Over its parameters.
         cost_of: The mean cost of a batch's logits.
-        pieces: So many runs of fewer pictures, one after the other.
+        pieces: So many runs of fewer images, one after the other.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class SharedStep:
         cost_of: Loss,
         pieces: int,
     ) -> None:
-        self.pictures = 0  # of the last batch, over all ranks
+        self.images = 0  # of the last batch, over all ranks
         self._exchange = exchange
         self._ranks = exchange.ranks
         self._forward = forward
@@ -69,7 +69,7 @@ class SharedStep:
         self._optimizer.zero_grad()
         mine = self._share(x, y)
         failed = not math.isfinite(mine)
-        value, self.pictures = self._exchange(step, mine, len(y), failed)
+        value, self.images = self._exchange(step, mine, len(y), failed)
         if math.isnan(value):
             self._optimizer.zero_grad()  # its gradients would be blamed for the cost
             what = f"the training loss became {mine if failed else value}"
@@ -92,7 +92,7 @@ class SharedStep:
         return back_propagate(self._forward, x, y, self._cost_of, pieces, summed=True)
 
     def _piece(self, x: Tensor, y: Tensor) -> float:
-        """Back-propagate a piece, or blank pictures that count nothing."""
+        """Back-propagate a piece, or blank images that count nothing."""
         if len(y):
             cost = back_propagate(self._forward, x, y, self._cost_of, summed=True)
             return len(y) * cost

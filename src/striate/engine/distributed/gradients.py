@@ -1,7 +1,7 @@
 """One exchange a step: the ranks' gradients become that of the whole batch.
 
 Every rank learns from its share of the batch with the cost summed, not averaged. The
-sum over ranks divided by the pictures of all is then the gradient of the batch's mean,
+sum over ranks divided by the images of all is then the gradient of the batch's mean,
 however unevenly the batch was shared. Every rank takes the same step with it.
 """
 
@@ -22,14 +22,14 @@ from striate.core.frozen_mode import held
 if TYPE_CHECKING:
     from striate.engine.distributed.group import Ranks
 
-_HEAD = 5  # pictures, cost, failures, wishes to stop, place in the run
+_HEAD = 5  # images, cost, failures, wishes to stop, place in the run
 _PLACES = 4096  # steps after which the mark of a step's place comes again
 
 
 class Exchange:
     """Adds up what a step left on each rank, in one message.
 
-    Running statistics of batch norm become their mean over the pictures of all ranks,
+    Running statistics of batch norm become their mean over the images of all ranks,
     so that after a step every rank has every number of rank 0, and its checkpoint is
     the checkpoint of all.
 
@@ -89,37 +89,37 @@ class Exchange:
         return self._stop
 
     def __call__(
-        self, step: int, cost: float, pictures: int, failed: bool
+        self, step: int, cost: float, images: int, failed: bool
     ) -> tuple[float, int]:
         """Replace every parameter's gradient by that of the batch.
 
         Args:
             step: Of the run.
-            cost: Mean over this rank's pictures.
-            pictures: This rank's; 0 where the batch was too small for all.
+            cost: Mean over this rank's images.
+            images: This rank's; 0 where the batch was too small for all.
             failed: Its cost was not finite; no gradient is then exchanged.
 
         Returns:
-            The mean cost of the batch, not finite where a rank failed; its pictures.
+            The mean cost of the batch, not finite where a rank failed; its images.
 
         Raises:
             RankError: A rank is gone, or is at another step.
         """
-        self._pack(pictures, failed)
+        self._pack(images, failed)
         place = step % _PLACES
         wish = float(self._asked())
-        head = [pictures, 0.0 if failed else cost * pictures, failed, wish, place]
+        head = [images, 0.0 if failed else cost * images, failed, wish, place]
         shares = [0.0] * self.ranks.world
-        shares[self.ranks.place.rank] = pictures
+        shares[self.ranks.place.rank] = images
         self._flat[: _HEAD + len(shares)] = torch.tensor(
             [*head, *shares], dtype=self._flat.dtype
         )
         self.ranks.total(self._flat, f"the gradients of step {step + 1}")
         return self._unpack(step)
 
-    def _pack(self, pictures: int, failed: bool) -> None:
+    def _pack(self, images: int, failed: bool) -> None:
         self._flat.zero_()
-        if failed or not pictures:
+        if failed or not images:
             return
         found = [p.grad for p in self._parameters]
         self._given = [gradient is not None for gradient in found]
@@ -128,30 +128,30 @@ class Exchange:
         torch._foreach_copy_([w for w, _ in given], [g for _, g in given])
         if self._means:
             torch._foreach_copy_(self._mean_windows, self._means)
-            torch._foreach_mul_(self._mean_windows, float(pictures))
+            torch._foreach_mul_(self._mean_windows, float(images))
         if self._batches and self.ranks.first:
             torch._foreach_copy_(self._batch_windows, self._batches)
 
     def _unpack(self, step: int) -> tuple[float, int]:
         head = self._flat[: _HEAD + self.ranks.world].tolist()
-        pictures, cost, failures, wishes, places = head[:_HEAD]
+        images, cost, failures, wishes, places = head[:_HEAD]
         if places != step % _PLACES * self.ranks.world:
             raise self.ranks.apart(f"is at step {step + 1}")
         self.counts = [int(count) for count in head[_HEAD:]]
         self._stop = self._stop or wishes > 0
         if failures:
-            return float("nan"), int(pictures)
+            return float("nan"), int(images)
         first = _HEAD + self.ranks.world
         if self._batches:
             torch._foreach_copy_(self._batches, self._batch_windows)
-        self._flat[first:].div_(pictures)
+        self._flat[first:].div_(images)
         for parameter, mine, given in zip(
             self._parameters, self._gradients, self._given, strict=True
         ):
             parameter.grad = mine if given else None
         if self._means:
             torch._foreach_copy_(self._means, self._mean_windows)
-        return cost / pictures, int(pictures)
+        return cost / images, int(images)
 
     def found(self, layer: str, rows: tuple[int, ...]) -> tuple[str, tuple[int, ...]]:
         """Return the first layer that a rank found bad, and rows of the whole batch."""
@@ -161,7 +161,7 @@ class Exchange:
         named = [(rank, said) for rank, said in enumerate(every) if said[0]]
         if not named:
             return "", ()
-        # Where a rank found pictures, others merely caught it through a batch norm.
+        # Where a rank found images, others merely caught it through a batch norm.
         rank, (where, _) = max(named, key=lambda said: (bool(said[1][1]), -said[0]))
         bad = sorted(row for _, (_, theirs) in named for row in theirs)
         return f"{where} on rank {rank}", tuple(bad)

@@ -56,7 +56,7 @@ class Ranks:
         self.device = device
         self.together = True  # off while a rank traces a fault by itself
         self.norms_shared = False  # batch norms exchange their statistics
-        self.counts_in = True  # off while its pictures stand in for none of the batch
+        self.counts_in = True  # off while its images stand in for none of the batch
         self.beside: Beside | None = None
         self._watch = watch
         self._store = store
@@ -170,10 +170,10 @@ class Ranks:
         """Let the first rank of each machine go ahead, and the others follow."""
         ahead = self.place.local_rank == 0
         if not ahead:
-            self.meet("the first process of the machine to read the pictures")
+            self.meet("the first process of the machine to read the images")
         yield
         if ahead:
-            self.meet("the others to begin to read the pictures")
+            self.meet("the others to begin to read the images")
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -186,7 +186,7 @@ class Ranks:
 
     @contextmanager
     def standing_in(self) -> Iterator[None]:
-        """Go through the network with pictures that count nothing."""
+        """Go through the network with images that count nothing."""
         self.counts_in = False
         try:
             yield

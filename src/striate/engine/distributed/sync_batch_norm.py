@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def synchronised(model: nn.Module, ranks: Ranks) -> Iterator[None]:
-    """Normalise by the whole batch meanwhile, while the network trains.
+def synchronized(model: nn.Module, ranks: Ranks) -> Iterator[None]:
+    """Normalize by the whole batch meanwhile, while the network trains.
 
     Nothing of the network is replaced: names, weights and checkpoints stay.
 
@@ -54,14 +54,14 @@ def _forward(norm: _BatchNorm, ranks: Ranks, x: Tensor) -> Tensor:
     count = max(count, 1.0)
     variance = spread / count
     given = x, norm.weight, norm.bias, mean, variance, norm.eps, count, ranks
-    out: Tensor = _Normalise.apply(*given)  # type: ignore[no-untyped-call]
+    out: Tensor = _Normalize.apply(*given)  # type: ignore[no-untyped-call]
     return out
 
 
 def _statistics(x: Tensor, ranks: Ranks) -> tuple[float, Tensor, Tensor]:
     """Return count, mean and sum of squared differences over all ranks' numbers.
 
-    A rank whose pictures stand in for none of the batch adds nothing.
+    A rank whose images stand in for none of the batch adds nothing.
     """
     channels = x.shape[1]
     number = x.numel() // channels
@@ -131,7 +131,7 @@ def _half_line(x: Tensor, scale: Tensor, level: Tensor) -> Tensor:
     return F.batch_norm(x, zero, one, scale, level, False, 0.0, 0.0)
 
 
-class _Normalise(torch.autograd.Function):
+class _Normalize(torch.autograd.Function):
     """(x − mean) / deviation · gain + shift, with statistics of all ranks."""
 
     @staticmethod
@@ -146,7 +146,7 @@ class _Normalise(torch.autograd.Function):
         count: float,
         ranks: Ranks,
     ) -> Tensor:
-        """Normalise and scale."""
+        """Normalize and scale."""
         ctx.save_for_backward(x, gain, mean, variance)
         ctx.eps, ctx.count, ctx.ranks = eps, count, ranks
         scale = (variance + eps).rsqrt()
@@ -157,9 +157,9 @@ class _Normalise(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, ...]:
-        """Return the slopes of x, gain and shift; those of x know all ranks' pictures.
+        """Return the slopes of x, gain and shift; those of x know all ranks' images.
 
-        The cost must be a sum over pictures, not a mean of each rank's.
+        The cost must be a sum over images, not a mean of each rank's.
         """
         x, gain, mean, variance = ctx.saved_tensors
         counts_in = ctx.ranks.counts_in

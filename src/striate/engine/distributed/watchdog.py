@@ -66,7 +66,7 @@ class Fault:
 
 
 class Watch:
-    """A rank's thread that watches itself and its neighbour.
+    """A rank's thread that watches itself and its neighbor.
 
     Args:
         store: A connection of its own to the store that all ranks share.
@@ -140,7 +140,7 @@ class Watch:
         with suppress(*_STORE_ERRORS):
             mine = self._store.compare_set(_FAULT, "", mine).decode()
         self._learn(Fault(**json.loads(mine)))
-        assert self.fault is not None  # noqa: S101 - just learnt
+        assert self.fault is not None  # noqa: S101 - just learned
         return self.fault
 
     def places(self, mine: str) -> str:

@@ -12,7 +12,7 @@ from striate.interpret.trace import Ref
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
-SUM, COPY, CHOICE, FUNCTION, PICTURE = "sum", "copy", "choice", "function", "picture"
+SUM, COPY, CHOICE, FUNCTION, IMAGE = "sum", "copy", "choice", "function", "image"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +46,7 @@ class Entry:
         unit: Its place there.
         value: The framework's number.
         kind: `sum` (weighted), `copy` (moved or padded), `choice` (a pool's winner),
-            `function` (of the numbers listed), `picture` (nothing made it).
+            `function` (of the numbers listed), `image` (nothing made it).
         how: The operation, in words.
         parts: What went in.
         constant: What was added besides: a bias, a batch norm's shift.

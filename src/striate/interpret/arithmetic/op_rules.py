@@ -94,7 +94,7 @@ def _taps(
     dilation: int,
     turned: bool,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return input positions inside the picture, and the kernel's cells upon them."""
+    """Return input positions inside the image, and the kernel's cells upon them."""
     taps = np.arange(size)
     if turned:
         places = at + padding - dilation * taps

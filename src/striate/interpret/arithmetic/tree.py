@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from striate.core.findings import Node, Tree
-from striate.interpret.arithmetic.entry import COPY, FUNCTION, PICTURE, SUM, Entry
+from striate.interpret.arithmetic.entry import COPY, FUNCTION, IMAGE, SUM, Entry
 from striate.interpret.arithmetic.unit_arithmetic import Ledger
 
 TERMS = 4  # of a sum, opened one by one; the others are added up
@@ -49,7 +49,7 @@ def opened(
         >>> book = Ledger(nn.Sequential(nn.Conv2d(1, 1, 1)), torch.ones(1, 1, 1, 1))
         >>> tree = opened(book, "0", (0, 0, 0))
         >>> tree.nodes[0].title, tree.nodes[0].children[0].title
-        ('0 [0, 0, 0]', 'picture [0, 0, 0]')
+        ('0 [0, 0, 0]', 'image [0, 0, 0]')
     """
     root = _Line(book.open(name, unit), "", 1.0)
     queue: list[tuple[float, int, _Line]] = [(-1.0, 0, root)]
@@ -110,7 +110,7 @@ def _node(book: Ledger, line: _Line, labels: tuple[str, ...], depth: int) -> Nod
     if labels and entry.ref == book.tape.output and len(place) == 1:
         title = f"{book.name(entry.ref)} {place} (class {labels[place[0]]})"
     words = [line.term] if line.term else []
-    if entry.kind != PICTURE:
+    if entry.kind != IMAGE:
         words.append(_how(entry))
     return Node(
         title=title,

@@ -9,20 +9,20 @@ from torch import Tensor, nn
 
 from striate.core.errors import GeometryError, SettingError
 from striate.core.registry import unknown
-from striate.interpret.arithmetic.entry import PICTURE, Entry
+from striate.interpret.arithmetic.entry import IMAGE, Entry
 from striate.interpret.arithmetic.op_rules import open_unit
 from striate.interpret.trace import Ref, Tape, record
 
 OUTPUT = "output"
-INPUT = "picture"
+INPUT = "image"
 
 
 class Ledger:
-    """Everything one picture made a network compute, ready to be opened.
+    """Everything one image made a network compute, ready to be opened.
 
     Args:
         model: Any network; left as it was.
-        x: One picture, (1, C, H, W).
+        x: One image, (1, C, H, W).
 
     Raises:
         GeometryError: The network refuses it, or writes into parts of tensors outside
@@ -39,13 +39,13 @@ class Ledger:
 
     def __init__(self, model: nn.Module, x: Tensor) -> None:
         if x.ndim == 4 and len(x) != 1:
-            what = f"a ledger is about one picture, got {len(x)}"
+            what = f"a ledger is about one image, got {len(x)}"
             raise GeometryError(what, fix="give x[i:i + 1]")
         self.tape: Tape = record(model, x)
 
     @property
     def names(self) -> list[str]:
-        """Return what `open` takes: `picture`, every module's call, and `output`."""
+        """Return what `open` takes: `image`, every module's call, and `output`."""
         return [INPUT, *self.tape.ends, OUTPUT]
 
     def find(self, name: str) -> Ref:
@@ -66,7 +66,7 @@ class Ledger:
         raise unknown("layer", name, self.names)
 
     def shape(self, ref: Ref) -> tuple[int, ...]:
-        """Return a tensor's shape for one picture."""
+        """Return a tensor's shape for one image."""
         return tuple(self.tape.value(ref).shape[1:])
 
     def name(self, ref: Ref) -> str:
@@ -111,7 +111,7 @@ class Ledger:
         if ref.step == 0:
             value = float(step.results[0][place])
             return Entry(
-                ref=ref, unit=place, value=value, kind=PICTURE, how="a pixel",
+                ref=ref, unit=place, value=value, kind=IMAGE, how="a pixel",
                 result=value,
             )  # fmt: skip
         return open_unit(step, ref, place, self.tape.value)

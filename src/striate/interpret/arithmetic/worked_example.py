@@ -42,7 +42,7 @@ def worked(book: Ledger, entry: Entry) -> Table | None:
         entry: One of its numbers.
 
     Returns:
-        For each of the input channels that add most, a line a row: the picture's
+        For each of the input channels that add most, a line a row: the image's
         numbers, the filter's upon them, what they add. None where the number is no
         two-dimensional convolution's.
 

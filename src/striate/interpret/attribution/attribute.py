@@ -37,7 +37,7 @@ class Evidence:
         question: What it is about.
         layer: Whose maps it is made of; None where it needs none.
         own: The map at the size it was made, (h, w).
-        heat: The same at the picture's size, (H, W).
+        heat: The same at the image's size, (H, W).
         signed: Negative numbers speak against; else there are none.
         trust: Its marks; None where they were not asked for.
         notes: What else to know.
@@ -65,11 +65,11 @@ def evidence(
     trust: bool = True,
     seed: int = 0,
 ) -> Evidence:
-    """Return where in a picture the evidence for a class lies.
+    """Return where in an image the evidence for a class lies.
 
     Args:
         model: Any classifier, in any mode, frozen or not; left as it was.
-        x: One picture as the network takes it, (1, C, H, W).
+        x: One image as the network takes it, (1, C, H, W).
         method: A name of `METHODS`; `auto` is CAM where the network ends in global
             average pooling, else Grad-CAM.
         target: A class by name or number; the network's own answer where None.
@@ -81,7 +81,7 @@ def evidence(
 
     Raises:
         UnknownNameError: No such method, layer or class; lists the right ones.
-        GeometryError: The layer has no maps, or the picture does not fit.
+        GeometryError: The layer has no maps, or the image does not fit.
 
     Example:
         >>> tail = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2, 2)
@@ -94,7 +94,7 @@ def evidence(
         raise unknown("method", method, METHODS)
     check_batch(x)
     if len(x) != 1:
-        what = f"evidence is about one picture at a time, got {len(x)}"
+        what = f"evidence is about one image at a time, got {len(x)}"
         raise GeometryError(what, fix="give x[i:i + 1]")
     with untouched(model), torch.no_grad():
         logits = logits_of(forward(model, x))
@@ -184,7 +184,7 @@ def _integrated(
 
 
 def enlarged(own: Tensor, x: Tensor) -> Tensor:
-    """Bring a map to a picture's size, between cell centres."""
+    """Bring a map to an image's size, between cell centers."""
     size = (int(x.shape[2]), int(x.shape[3]))
     if tuple(own.shape) == size:
         return own

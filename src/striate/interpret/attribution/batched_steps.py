@@ -9,7 +9,7 @@ from torch import Tensor
 
 from striate.interpret.trace import Ref, Step, Tape, tensors_of
 
-# What these make of a picture is the same whatever comes with it, and none of their
+# What these make of an image is the same whatever comes with it, and none of their
 # arguments is the size of a batch.
 _BLIND = frozenset(
     (
@@ -33,7 +33,7 @@ def side_by_side(tape: Tape, step: Step, changed: Stacks) -> list[Tensor]:
     """Compute a step for every change.
 
     Args:
-        tape: Of one picture; what did not change is read from it.
+        tape: Of one image; what did not change is read from it.
         step: Of the tape.
         changed: Changed tensors, each stacked along a new first axis.
 
@@ -53,13 +53,13 @@ def side_by_side(tape: Tape, step: Step, changed: Stacks) -> list[Tensor]:
     read = [tape.value(ref) for ref in step.refs]
     # A batch norm in evaluation gives empty tensors, too.
     full = [t for t in (*read, *step.results) if t.numel()]
-    pictures = all(t.shape[:1] == (1,) for t in full)
-    way = _batched if pictures and _as_a_batch(step, read) else _mapped
+    images = all(t.shape[:1] == (1,) for t in full)
+    way = _batched if images and _as_a_batch(step, read) else _mapped
     return way(tape, step, changed)
 
 
 def _as_a_batch(step: Step, read: list[Tensor]) -> bool:
-    """Tell a step that would treat a batch as pictures side by side."""
+    """Tell a step that would treat a batch as images side by side."""
     if step.func is None or step.name in _SHAPING:
         return True
     name, axes = step.name.rstrip("_"), step.results[0].ndim
@@ -71,7 +71,7 @@ def _as_a_batch(step: Step, read: list[Tensor]) -> bool:
     if name == "cat":
         whole = len(read) == len(step.args[0])
         return whole and len(step.args) > 1 and step.args[1] % axes != 0
-    if len(read) > 1:  # a weight that depends on the picture, say
+    if len(read) > 1:  # a weight that depends on the image, say
         return False
     if name == "mean":  # over no axes in particular is over all
         over = (step.args[1] if len(step.args) > 1 else None) or [0]

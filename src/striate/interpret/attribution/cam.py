@@ -29,7 +29,7 @@ from striate.interpret.attribution.target import Question, logits_of
 
 Scores = Callable[[Tensor], Tensor]
 Weigh = Callable[[Tensor, Tensor, Scores], Tensor]
-SCORED = 32  # masked pictures a batch, at most
+SCORED = 32  # masked images a batch, at most
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +107,7 @@ def _layercam(activations: Tensor, gradients: Tensor, scores: Scores) -> Tensor:
 
 
 def _scorecam(activations: Tensor, gradients: Tensor, scores: Scores) -> Tensor:
-    """Ask about the picture seen through each channel, scaled to 0…1."""
+    """Ask about the image seen through each channel, scaled to 0…1."""
     low = activations.amin((2, 3), keepdim=True)
     spread = activations.amax((2, 3), keepdim=True) - low
     masks = (activations - low) / torch.where(spread > 0, spread, 1)
@@ -126,11 +126,11 @@ METHODS: dict[str, Weigh] = {
 def cam_map(
     model: nn.Module, x: Tensor, call: str, question: Question, method: str
 ) -> Tensor:
-    """Return one picture's map at the layer's own size.
+    """Return one image's map at the layer's own size.
 
     Args:
         model: Any network; left as it was.
-        x: One picture, (1, C, H, W).
+        x: One image, (1, C, H, W).
         call: The layer.
         question: What is asked.
         method: A name of `METHODS`.

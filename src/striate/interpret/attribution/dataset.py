@@ -1,7 +1,7 @@
 """The evidence of a whole set: where a class's answers look, and whether they should.
 
-Grad-CAM of every picture's own answer, each map scaled to sum to one, so that no
-picture outweighs another.
+Grad-CAM of every image's own answer, each map scaled to sum to one, so that no
+image outweighs another.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from striate.interpret.attribution.target import Question
 from striate.interpret.layer_choice import AUTO, Place, place
 
 RING = 0.1  # of each side, on either end: what counts as the border
-_OTHER = 0.25  # of a picture's range: what stands out from its border's colour
+_OTHER = 0.25  # of an image's range: what stands out from its border's color
 
 
 @dataclass(frozen=True, kw_only=True)
 class Own(Question):
-    """Each picture's own answer."""
+    """Each image's own answer."""
 
     target: int = -1
     words: str = "the answer"
 
     def score(self, logits: Tensor) -> Tensor:
-        """Return the largest logit of each picture."""
+        """Return the largest logit of each image."""
         return logits.max(1).values
 
 
@@ -41,14 +41,14 @@ class WholeSet:
 
     Args:
         place: Whose maps it is made of.
-        counts: (classes,): pictures answered so and with any evidence.
+        counts: (classes,): images answered so and with any evidence.
         heat: (classes, H, W): mean map of each; sums to one.
         border: (classes,): mean share of evidence on the border.
         ground: (classes,): mean share of evidence on the ground, which is what has
-            about the colour of the picture's own border.
-        border_area: The border's share of a picture.
-        ground_area: (classes,): the ground's share of the pictures.
-        flat: Pictures whose map is empty.
+            about the color of the image's own border.
+        border_area: The border's share of an image.
+        ground_area: (classes,): the ground's share of the images.
+        flat: Images whose map is empty.
     """
 
     place: Place
@@ -70,12 +70,12 @@ def whole_set(
 
     Args:
         model: Any classifier; left as it was.
-        batches: Pictures as the network takes them.
+        batches: Images as the network takes them.
         classes: How many outputs it has.
         layer: A dotted name; `auto` is the last whose maps have 4×4 cells.
 
     Raises:
-        DataError: There are no pictures.
+        DataError: There are no images.
         GeometryError: The layer has no maps.
 
     Example:
@@ -100,7 +100,7 @@ def whole_set(
         )
         sums.add(x, heat[:, 0].double().cpu(), seen.logits.argmax(1).cpu())
     if sums is None:
-        raise DataError("there are no pictures to look at", where="batches")
+        raise DataError("there are no images to look at", where="batches")
     return sums.found()
 
 
@@ -164,7 +164,7 @@ def ring(height: int, width: int) -> Tensor:
 
 
 def standing_out(x: Tensor, border: Tensor) -> Tensor:
-    """Return which pixels are of another colour than most of the picture's border.
+    """Return which pixels are of another color than most of the image's border.
 
     A rough guess at the object: right for things on plain ground, no more.
 

@@ -83,7 +83,7 @@ def ending(model: nn.Module, x: Tensor) -> Ending:
 class _Listener:
     """Keeps the last maps and what the last dense layer made.
 
-    It hears every layer of every picture, so names are put together at the end.
+    It hears every layer of every image, so names are put together at the end.
     """
 
     def __init__(self) -> None:

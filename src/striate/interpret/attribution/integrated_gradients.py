@@ -11,7 +11,7 @@ from striate.interpret.activations_at import check_batch, forward, together
 from striate.interpret.attribution.target import Question, logits_of
 
 STEPS = 50
-AT_ONCE = 16  # pictures on the way back together, which keeps all their numbers
+AT_ONCE = 16  # images on the way back together, which keeps all their numbers
 _KEPT = 8  # times as much of each as where nothing is kept
 
 
@@ -29,9 +29,9 @@ def integrated_gradients(
 
     Args:
         model: Any network; left as it was.
-        x: One picture, (1, C, H, W).
+        x: One image, (1, C, H, W).
         question: What is asked.
-        baseline: The picture that says nothing; zero is the mean of a normalised set.
+        baseline: The image that says nothing; zero is the mean of a normalized set.
         steps: Points on the way.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Occlusion: what the score loses when a window of the picture is covered.
+"""Occlusion: what the score loses when a window of the image is covered.
 
 Zeiler and Fergus 2014, section 3.2.
 """
@@ -21,7 +21,7 @@ from striate.interpret.attribution.patches import Boxes, cut
 from striate.interpret.attribution.target import Question, logits_of
 from striate.interpret.trace import Tape, record
 
-AT_ONCE = 32  # covered pictures a batch, each computed whole
+AT_ONCE = 32  # covered images a batch, each computed whole
 MOST_AT_ONCE = 256  # changes a batch, where only boxes are computed
 MEMORY = 1 << 28  # bytes that the largest map of a batch of changes may take
 _SAME, _ROUNDING = 1e-3, 1e-5  # of the scores' spread, and of a score itself
@@ -31,12 +31,12 @@ Spans = list[slice]
 
 @dataclass(frozen=True, kw_only=True)
 class Cover:
-    """Windows over a picture; the last of a row or column ends at the border.
+    """Windows over an image; the last of a row or column ends at the border.
 
     Args:
         window: Rows and columns covered at a time.
         stride: Steps down and across.
-        value: What covered numbers become; zero is the mean of a normalised set.
+        value: What covered numbers become; zero is the mean of a normalized set.
     """
 
     window: tuple[int, int]
@@ -53,7 +53,7 @@ class Cover:
 
     @classmethod
     def of(cls, height: int, width: int) -> Cover:
-        """Choose windows of about a seventh of the picture, half of it apart.
+        """Choose windows of about a seventh of the image, half of it apart.
 
         Example:
             >>> Cover.of(28, 28)
@@ -98,9 +98,9 @@ def occlusion(
 
     Args:
         model: Any network; left as it was.
-        x: One picture, (1, C, H, W).
+        x: One image, (1, C, H, W).
         question: What is asked.
-        cover: The windows; chosen by the picture's size where None.
+        cover: The windows; chosen by the image's size where None.
 
     Shapes:
         (1, C, H, W) → (H, W)
@@ -129,7 +129,7 @@ def occlusion(
 def _patched(
     model: nn.Module, x: Tensor, question: Question, cover: Cover, boxes: list[Box]
 ) -> tuple[Tensor, Tensor] | None:
-    """Return the scores of the picture and of every window, by what windows change.
+    """Return the scores of the image and of every window, by what windows change.
 
     None where that is not the same as computing everything.
     """
@@ -195,14 +195,14 @@ def _placed(spans: Spans, length: int, room: int) -> tuple[list[int], Tensor]:
 def plain_scores(
     model: nn.Module, x: Tensor, question: Question, cover: Cover, boxes: list[Box]
 ) -> Tensor:
-    """Return the scores of covered pictures, each computed whole."""
+    """Return the scores of covered images, each computed whole."""
     found = []
     most = together(x.shape[2], x.shape[3], AT_ONCE)
     for start in range(0, len(boxes), most):
         part = boxes[start : start + most]
         batch = x.repeat(len(part), 1, 1, 1)
-        for picture, (rows, columns) in zip(batch, part, strict=True):
-            picture[:, rows, columns] = cover.value
+        for image, (rows, columns) in zip(batch, part, strict=True):
+            image[:, rows, columns] = cover.value
         found.append(question.score(logits_of(forward(model, batch))))
     return torch.cat(found)
 

@@ -1,6 +1,6 @@
-"""Many small changes of one picture, recomputing of each layer only what changes.
+"""Many small changes of one image, recomputing of each layer only what changes.
 
-A covered window changes a box of every map; the rest is the whole picture's, known
+A covered window changes a box of every map; the rest is the whole image's, known
 already. Boxes of many windows go through a layer together as one batch of patches:
 what the layer reads around each box is cut out of the known map, the changed box is
 laid upon it, and the layer runs without padding. Where boxes fill most of a map, or an
@@ -26,13 +26,13 @@ Change = Boxes | Tensor
 
 
 class Patchwork:
-    """One picture's known numbers, and changes of it run through the same steps.
+    """One image's known numbers, and changes of it run through the same steps.
 
     Every change is computed as if it came alone, whatever the network would do to a
     batch.
 
     Args:
-        tape: Of the picture.
+        tape: Of the image.
     """
 
     def __init__(self, tape: Tape) -> None:

@@ -15,10 +15,10 @@ from striate.core.seeds import derive
 from striate.interpret.activations_at import forward, together
 from striate.interpret.attribution.target import Question, logits_of
 
-STEPS = 20  # pictures between the whole and the empty one
+STEPS = 20  # images between the whole and the empty one
 DRAWS = 3  # random networks a map is held against
 DEPENDS = 0.5  # mean rank correlation from which a map counts as blind to the weights
-_BLUR = 8  # the blurred picture's cells along the longer side, at most
+_BLUR = 8  # the blurred image's cells along the longer side, at most
 
 Draw = Callable[[nn.Module], Tensor]
 
@@ -32,7 +32,7 @@ class Trust:
         insertion: Mean probability while they come first; high is good.
         deletion_by_chance: The same in random order.
         insertion_by_chance: Likewise.
-        randomised: Mean rank correlation with maps of the same network with its
+        randomized: Mean rank correlation with maps of the same network with its
             weights shuffled (Adebayo et al. 2018); near 0 is good, None where the map
             is flat.
     """
@@ -41,12 +41,12 @@ class Trust:
     insertion: float
     deletion_by_chance: float
     insertion_by_chance: float
-    randomised: float | None
+    randomized: float | None
 
     @property
     def blind(self) -> bool:
         """Tell a map that does not depend on the weights: red stamp."""
-        return self.randomised is not None and self.randomised > DEPENDS
+        return self.randomized is not None and self.randomized > DEPENDS
 
     @property
     def beats_chance(self) -> bool:
@@ -67,8 +67,8 @@ def judge(
 
     Args:
         model: The network the map was made of; left as it was.
-        x: The picture, (1, C, H, W).
-        heat: The map at the picture's size, (H, W).
+        x: The image, (1, C, H, W).
+        heat: The map at the image's size, (H, W).
         question: What the map is about.
         draw: Makes the same kind of map of another network.
         seed: Of the random order and of the shuffled weights.
@@ -82,7 +82,7 @@ def judge(
         insertion=insertion,
         deletion_by_chance=by_chance[0],
         insertion_by_chance=by_chance[1],
-        randomised=weight_dependence(model, heat, draw, seed),
+        randomized=weight_dependence(model, heat, draw, seed),
     )
 
 
@@ -91,8 +91,8 @@ def removal(
 ) -> tuple[float, float]:
     """Return the areas under the deletion and insertion curves (Petsiuk et al. 2018).
 
-    Deletion sets the most important pixels to zero, the mean of a normalised set;
-    insertion puts them into a blurred picture.
+    Deletion sets the most important pixels to zero, the mean of a normalized set;
+    insertion puts them into a blurred image.
 
     Example:
         >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2, bias=False))
@@ -118,7 +118,7 @@ def removal(
 
 
 def _blurred(x: Tensor) -> Tensor:
-    """Return the picture with a few cells' worth of detail left, 4×4 pixels or more."""
+    """Return the image with a few cells' worth of detail left, 4×4 pixels or more."""
     height, width = x.shape[2:]
     cells = min(_BLUR, max(height, width) // 4) / max(height, width)
     size = (max(1, round(cells * height)), max(1, round(cells * width)))
@@ -126,9 +126,9 @@ def _blurred(x: Tensor) -> Tensor:
     return F.interpolate(coarse, (height, width), mode="bilinear")
 
 
-def _area(model: nn.Module, pictures: Tensor, question: Question) -> float:
-    most = together(pictures.shape[2], pictures.shape[3], len(pictures))
-    parts = [logits_of(forward(model, part)) for part in torch.split(pictures, most)]
+def _area(model: nn.Module, images: Tensor, question: Question) -> float:
+    most = together(images.shape[2], images.shape[3], len(images))
+    parts = [logits_of(forward(model, part)) for part in torch.split(images, most)]
     chances = question.chance(torch.cat(parts)).double()
     return float(torch.trapezoid(chances) / (len(chances) - 1))
 

@@ -28,7 +28,7 @@ class Question:
     words: str
 
     def score(self, logits: Tensor) -> Tensor:
-        """Return the number, one a picture.
+        """Return the number, one an image.
 
         Shapes:
             (N, classes) → (N,)
@@ -92,12 +92,12 @@ def logits_of(output: object) -> Tensor:
     """Return a network's output as class scores.
 
     Raises:
-        GeometryError: It is no row of numbers a picture.
+        GeometryError: It is no row of numbers an image.
     """
     if isinstance(output, Tensor) and output.ndim == 2:
         return output
     got = type(output).__name__
     if isinstance(output, Tensor):
         got = "×".join(map(str, output.shape)) or "a single number"
-    what = f"class evidence needs one row of scores a picture, the network gave {got}"
+    what = f"class evidence needs one row of scores an image, the network gave {got}"
     raise GeometryError(what, fix="give a classifier, or the part of it that is one")

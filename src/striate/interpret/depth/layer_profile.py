@@ -28,7 +28,7 @@ class Level:
         name: Its call, such as `conv1` or `again #2`.
         depth: Its number, from 1 at the input.
         activation: Root mean square of what it gives out.
-        gradient: Root mean square of the cost's gradient by that, a picture's cost.
+        gradient: Root mean square of the cost's gradient by that, an image's cost.
         update: Norm of the gradient by its weight over the weight's norm: the part
             of itself that a step of rate 1 would change; nan where it is frozen.
     """
@@ -49,7 +49,7 @@ def depth_profile(
 
     Args:
         model: Any classifier; left as it was.
-        x: Pictures as the network takes them.
+        x: Images as the network takes them.
         labels: Their classes.
         training: Run as in training, with the batch's own statistics in batch norm;
             dropout and running statistics come back as they were.

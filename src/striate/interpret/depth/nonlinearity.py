@@ -135,8 +135,8 @@ def plane(
     """
     steps = torch.linspace(-REACH, REACH, side)
     grid = torch.cartesian_prod(steps.flip(0), steps).flip(1)  # rows from the top
-    odds = model(grid)[:, 0].sigmoid().view(side, side).numpy()
-    drawn = signed(odds - 0.5, 0.5)
+    probs = model(grid)[:, 0].sigmoid().view(side, side).numpy()
+    drawn = signed(probs - 0.5, 0.5)
     places = ((points / REACH + 1) / 2 * (side - 1)).round().long().tolist()
     for (right, up), within in zip(places, inner.tolist(), strict=True):
         top, left = side - 1 - up, right
@@ -149,11 +149,11 @@ def profile(model: nn.Module, count: int = 81) -> tuple[list[float], list[float]
     """Return the probability along a line through the middle, from left to right.
 
     Example:
-        >>> places, odds = profile(nn.Linear(2, 1), 3)
-        >>> len(places), all(0 <= one <= 1 for one in odds)
+        >>> places, probs = profile(nn.Linear(2, 1), 3)
+        >>> len(places), all(0 <= one <= 1 for one in probs)
         (3, True)
     """
     steps = torch.linspace(-REACH, REACH, count)
     line = torch.stack([steps, torch.zeros(count)], 1)
-    odds: list[float] = model(line)[:, 0].sigmoid().tolist()
-    return steps.tolist(), odds
+    probs: list[float] = model(line)[:, 0].sigmoid().tolist()
+    return steps.tolist(), probs

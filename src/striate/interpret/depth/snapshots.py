@@ -14,7 +14,7 @@ class Snapshot:
     """What the layers were like after so many steps of learning.
 
     Args:
-        step: Steps done before; 0 is initialisation, None the weights that were kept.
+        step: Steps done before; 0 is initialization, None the weights that were kept.
         levels: As `depth_profile` found them, from the input on.
     """
 

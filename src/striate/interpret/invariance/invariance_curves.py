@@ -20,18 +20,18 @@ OUTPUT = "output"
 
 @dataclass(frozen=True, kw_only=True)
 class Response:
-    """What a network makes of pictures moved by growing amounts.
+    """What a network makes of images moved by growing amounts.
 
     Args:
         move: The move's name.
         unit: Of the amounts.
         amounts: As tried.
-        accuracy: Share of moved pictures answered rightly, by amount.
+        accuracy: Share of moved images answered rightly, by amount.
         consistency: Share answered as when they stood still (Zhang 2019).
         distance: For each layer, and `output` for the scores, the mean distance of a
-            moved picture's features from its own, in units of the mean distance of
-            two pictures: 0 has not noticed, 1 sees another picture.
-        pictures: How many there were, each moved once a direction.
+            moved image's features from its own, in units of the mean distance of
+            two images: 0 has not noticed, 1 sees another image.
+        images: How many there were, each moved once a direction.
     """
 
     move: str
@@ -40,7 +40,7 @@ class Response:
     accuracy: tuple[float, ...]
     consistency: tuple[float, ...]
     distance: dict[str, tuple[float, ...]]
-    pictures: int
+    images: int
 
 
 @torch.no_grad()
@@ -50,7 +50,7 @@ def respond(
     moves: Sequence[Move],
     layers: str | Sequence[str] = (),
 ) -> list[Response]:
-    """Measure how answers and features bear moved pictures.
+    """Measure how answers and features bear moved images.
 
     Features are compared place by place, so that a map which only moves along counts
     as changed: what is measured is invariance, not equivariance. Memory holds one
@@ -64,7 +64,7 @@ def respond(
 
     Raises:
         UnknownNameError: No layer has this name; lists the right ones.
-        DataError: There are not two pictures to compare.
+        DataError: There are not two images to compare.
 
     Example:
         >>> from striate.interpret.invariance.transforms import move_of
@@ -79,30 +79,30 @@ def respond(
     calls = chosen(model, layers) if layers else []
     tallies = [[_Tally() for _ in move.amounts] for move in moves]
     ring: dict[str, _Ring] = {}
-    pictures = 0
+    images = 0
     for x, labels in batches:
         check_batch(x)
         rest = _seen(model, x, calls)
-        pictures += len(x)
+        images += len(x)
         for name, values in rest.items():
             ring.setdefault(name, _Ring()).add(values)
         for move, row in zip(moves, tallies, strict=True):
             for amount, tally in zip(move.amounts, row, strict=True):
                 for copy in move.copies(x, amount):
                     tally.add(rest, _seen(model, copy, calls), labels)
-    if pictures < 2:
+    if images < 2:
         raise DataError(
-            f"needs at least two pictures to compare, got {pictures}", where="batches"
+            f"needs at least two images to compare, got {images}", where="batches"
         )
-    unit = {name: one.total / pictures for name, one in ring.items()}
+    unit = {name: one.total / images for name, one in ring.items()}
     return [
-        _response(move, row, unit, pictures)
+        _response(move, row, unit, images)
         for move, row in zip(moves, tallies, strict=True)
     ]
 
 
 def _seen(model: nn.Module, x: Tensor, calls: Sequence[str]) -> dict[str, Tensor]:
-    """Return the features of calls, and the scores, a row a picture."""
+    """Return the features of calls, and the scores, a row an image."""
     found: dict[str, Tensor] = {}
 
     def note(call: str, output: object) -> None:
@@ -118,14 +118,14 @@ def _seen(model: nn.Module, x: Tensor, calls: Sequence[str]) -> dict[str, Tensor
 
 
 class _Ring:
-    """Distances of each picture from the next, and of the last from the first."""
+    """Distances of each image from the next, and of the last from the first."""
 
     def __init__(self) -> None:
         self._ends: tuple[Tensor, Tensor] | None = None
         self._open = 0.0
 
     def add(self, values: Tensor) -> None:
-        """Take in a batch, a row a picture."""
+        """Take in a batch, a row an image."""
         first, last = self._ends or (values[:1], values[:1])
         before = torch.cat([last, values[:-1]])
         self._open += float((values - before).norm(dim=1).sum())
@@ -133,7 +133,7 @@ class _Ring:
 
     @property
     def total(self) -> float:
-        """Return the sum once round: as many distances as pictures."""
+        """Return the sum once round: as many distances as images."""
         if self._ends is None:
             return 0.0
         first, last = self._ends
@@ -161,7 +161,7 @@ class _Tally:
 
 
 def _response(
-    move: Move, row: Sequence[_Tally], unit: dict[str, float], pictures: int
+    move: Move, row: Sequence[_Tally], unit: dict[str, float], images: int
 ) -> Response:
     return Response(
         move=move.name,
@@ -173,5 +173,5 @@ def _response(
             name: tuple(t.distance[name] / t.count / (size or 1.0) for t in row)
             for name, size in unit.items()
         },
-        pictures=pictures,
+        images=images,
     )

@@ -1,4 +1,4 @@
-"""A digit moved by one pixel: how much of the picture changes, how much of its maps.
+"""A digit moved by one pixel: how much of the image changes, how much of its maps.
 
 The notes count 38 changed pixels in one digit of 28×28, and 12 changed cells behind a
 vertical-edge filter and 2×2 max pooling: 68 % fewer. Pooled maps have a quarter of the
@@ -20,17 +20,17 @@ from striate.interpret.invariance.transforms import shifted
 EDGE = ((-1.0, 0.0, 1.0),) * 3  # left to right, from dark to light
 NOTES = 38, 12  # what the notes count in one digit: at the input, and pooled
 NOTES_SIDE = 28  # pixels
-INPUT, POOLED, TAKEN = "picture", "max pool", "every other"
+INPUT, POOLED, TAKEN = "image", "max pool", "every other"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Changed:
-    """Cells that change when pictures move one pixel to the right.
+    """Cells that change when images move one pixel to the right.
 
     Args:
         stage: What was compared.
-        cells: Of one picture's map.
-        counts: (pictures,): how many of them change.
+        cells: Of one image's map.
+        counts: (images,): how many of them change.
     """
 
     stage: str
@@ -39,12 +39,12 @@ class Changed:
 
     @property
     def mean(self) -> float:
-        """Changed cells a picture."""
+        """Changed cells an image."""
         return float(self.counts.double().mean())
 
     @property
     def deviation(self) -> float:
-        """From picture to picture."""
+        """From image to image."""
         return float(self.counts.double().std(correction=0))
 
     @property
@@ -53,8 +53,8 @@ class Changed:
         return self.mean / self.cells
 
 
-def sized(pictures: Tensor, side: int = NOTES_SIDE) -> Tensor:
-    """Bring grey pictures to a square size, by bilinear sampling.
+def sized(images: Tensor, side: int = NOTES_SIDE) -> Tensor:
+    """Bring gray images to a square size, by bilinear sampling.
 
     Shapes:
         (N, H, W) → (N, side, side)
@@ -63,25 +63,25 @@ def sized(pictures: Tensor, side: int = NOTES_SIDE) -> Tensor:
         >>> sized(torch.full((1, 8, 8), 0.5)).shape
         torch.Size([1, 28, 28])
     """
-    if pictures.shape[1:] == (side, side):
-        return pictures
+    if images.shape[1:] == (side, side):
+        return images
     size = side, side
     return F.interpolate(
-        pictures[:, None], size, mode="bilinear", align_corners=False, antialias=True
+        images[:, None], size, mode="bilinear", align_corners=False, antialias=True
     )[:, 0]
 
 
-def one_pixel(pictures: Tensor) -> list[Changed]:
+def one_pixel(images: Tensor) -> list[Changed]:
     """Count what one pixel of shift changes: at the input, behind the filter, pooled.
 
-    Pictures are made black and white at half their range, as a count asks for; a cell
+    Images are made black and white at half their range, as a count asks for; a cell
     has changed where its number is another.
 
     Args:
-        pictures: Grey pictures, from 0 to 1.
+        images: Gray images, from 0 to 1.
 
     Shapes:
-        pictures: (N, H, W)
+        images: (N, H, W)
 
     Raises:
         GeometryError: Other dimensions, or too small for a 3×3 filter and a pool.
@@ -90,13 +90,13 @@ def one_pixel(pictures: Tensor) -> list[Changed]:
         >>> bar = torch.zeros(1, 8, 8)
         >>> bar[0, :, 3] = 1
         >>> [(one.stage, int(one.mean)) for one in one_pixel(bar)]
-        [('picture', 16), ('edges', 12), ('max pool', 6), ('every other', 3)]
+        [('image', 16), ('edges', 12), ('max pool', 6), ('every other', 3)]
     """
-    if pictures.ndim != 3 or min(pictures.shape[1:]) < 4:
-        shape = "×".join(map(str, pictures.shape))
-        what = f"needs grey pictures of at least 4×4, got {shape}"
-        raise GeometryError(what, fix="give (pictures, height, width)")
-    there, gone = stages(pictures)
+    if images.ndim != 3 or min(images.shape[1:]) < 4:
+        shape = "×".join(map(str, images.shape))
+        what = f"needs gray images of at least 4×4, got {shape}"
+        raise GeometryError(what, fix="give (images, height, width)")
+    there, gone = stages(images)
     return [
         Changed(
             stage=stage,
@@ -107,13 +107,13 @@ def one_pixel(pictures: Tensor) -> list[Changed]:
     ]
 
 
-def stages(pictures: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Return the maps of pictures as they are, and one pixel further right, by stage.
+def stages(images: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Return the maps of images as they are, and one pixel further right, by stage.
 
     Shapes:
         (N, H, W) → each (N, height, width)
     """
-    ink = (pictures > 0.5).float()[:, None]
+    ink = (images > 0.5).float()[:, None]
     return _maps(ink), _maps(shifted(ink, 0, 1))
 
 

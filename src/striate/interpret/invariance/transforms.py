@@ -1,4 +1,4 @@
-"""Ways to move a picture by an amount: shift, rotation, scale, shear, colour.
+"""Ways to move an image by an amount: shift, rotation, scale, shear, color.
 
 All but the shift sample bilinearly; what comes in at the border repeats the border.
 """
@@ -69,7 +69,7 @@ def warped(x: Tensor, matrix: Matrix) -> Tensor:
 def _shifts(x: Tensor, amount: float) -> list[Tensor]:
     pixels = int(amount)
     if pixels != amount or not 0 <= pixels < min(x.shape[2:]):
-        what = f"a shift of {amount:g} pixels on a picture of {tuple(x.shape[2:])}"
+        what = f"a shift of {amount:g} pixels on an image of {tuple(x.shape[2:])}"
         raise SettingError(what, where="shift", fix="shift whole pixels, within it")
     ways = ((0, pixels), (0, -pixels), (pixels, 0), (-pixels, 0))
     return [shifted(x, down, right) for down, right in ways]
@@ -90,7 +90,7 @@ def _shears(x: Tensor, amount: float) -> list[Tensor]:
     return [warped(x, ((1.0, slope), (0.0, 1.0))) for slope in slopes]
 
 
-def _colours(x: Tensor, amount: float) -> list[Tensor]:
+def _colors(x: Tensor, amount: float) -> list[Tensor]:
     """Shift each channel by itself, up and down, in turn."""
     found = []
     for channel in range(x.shape[1]):
@@ -129,10 +129,10 @@ MOVES: dict[str, Move] = {
             copies=_shears,
         ),
         Move(
-            name="colour",
+            name="color",
             unit="deviations of the set, channel by channel",
             amounts=(0, 0.1, 0.25, 0.5, 1),
-            copies=_colours,
+            copies=_colors,
         ),
     )
 }

@@ -1,4 +1,4 @@
-"""`compare`: runs side by side, tested on the pictures that they have in common."""
+"""`compare`: runs side by side, tested on the images that they have in common."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Comparison:
     differing: tuple[Differing, ...]
 
     def flips(self, match: int = 0) -> tuple[Flip, ...]:
-        """Return the pictures that changed sides in a match, the plainest first."""
+        """Return the images that changed sides in a match, the plainest first."""
         return flips(self.matches[match].pairings)
 
     @property
@@ -46,7 +46,7 @@ class Comparison:
 
     @property
     def page(self) -> Page:
-        """Everything, the flipped pictures with it, as a report."""
+        """Everything, the flipped images with it, as a report."""
         return page_of(self)
 
     def as_dict(self) -> dict[str, Any]:
@@ -73,10 +73,10 @@ class Comparison:
 
 
 def compare(*runs: Run | str | Path, part: str | None = None) -> Comparison:
-    """Lay runs side by side and test their difference on the pictures they share.
+    """Lay runs side by side and test their difference on the images they share.
 
     The first run is what the others are compared with. Single runs are tested on the
-    same pictures: McNemar's exact test, with Tango's interval of the difference. Runs
+    same images: McNemar's exact test, with Tango's interval of the difference. Runs
     that differ in nothing but the seed are united, and settings are tested over seeds.
     Among more than one difference, p-values are Holm's.
 
@@ -136,9 +136,9 @@ def _pairing(pairing: Pairing) -> dict[str, Any]:
     balanced, loss = pairing.balanced, pairing.loss
     return {
         "runs": [str(pairing.first.run.path), str(pairing.second.run.path)],
-        "pictures": pairing.count,
+        "images": pairing.count,
         "left_out": pairing.left_out,
-        "relabelled": pairing.relabelled,
+        "relabeled": pairing.relabeled,
         **_counts(pairing),
         "balanced_accuracy": {"difference": balanced[0], "interval": balanced[1]},
         "loss": {"difference": loss[0], "interval": loss[1]},

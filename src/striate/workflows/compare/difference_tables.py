@@ -18,7 +18,7 @@ CLASSES_SHOWN = 30
 def differences_table(found: Sequence[Match]) -> Table:
     """Return each side's accuracy against the first's, with interval and test."""
     first = found[0].first.letter
-    counted = all(match.how == "pictures" for match in found)
+    counted = all(match.how == "images" for match in found)
     many = sum(match.p is not None for match in found) > 1
     columns = [
         Column(title="", key="second", kind="code"),
@@ -41,7 +41,7 @@ def differences_table(found: Sequence[Match]) -> Table:
         columns.append(Column(title="p, Holm", key="p_holm", kind="number", hint=hint))
     rows = [_difference(match, counted, many) for match in found]
     return Table(
-        title=f"Against {first}, on the pictures that both judged",
+        title=f"Against {first}, on the images that both judged",
         columns=tuple(columns),
         rows=tuple(rows),
         note=_method(found),
@@ -80,8 +80,8 @@ def _both(match: Match) -> tuple[Side, Side]:
 
 
 def _on(match: Match) -> str:
-    if match.how == "pictures":
-        return f"{match.pairings[0].count:,} pictures"
+    if match.how == "images":
+        return f"{match.pairings[0].count:,} images"
     if match.how == "seeds":
         return f"{len(match.pairings)} seeds"
     if match.how == "unpaired":
@@ -90,7 +90,7 @@ def _on(match: Match) -> str:
 
 
 METHODS = {
-    "pictures": "McNemar's exact test; Tango's score interval.",
+    "images": "McNemar's exact test; Tango's score interval.",
     "seeds": "Student's test over pairs of equal seed.",
     "unpaired": "Welch's test over seeds that are not the same.",
 }
@@ -126,7 +126,7 @@ def other_measures(found: Sequence[Match]) -> Table | None:
 
 
 def _effects(match: Match) -> list[tuple[float, Interval | None]] | None:
-    if match.how == "pictures":
+    if match.how == "images":
         (pairing,) = match.pairings
         return [pairing.balanced, pairing.loss]
     if match.how != "seeds":
@@ -142,13 +142,13 @@ def _effects(match: Match) -> list[tuple[float, Interval | None]] | None:
 def class_table(match: Match) -> Table | None:
     """Return each class's recall on both sides; of many, those that changed most.
 
-    The answers of several seeds are added up. They are then about the same pictures
+    The answers of several seeds are added up. They are then about the same images
     more than once, so no class is tested.
     """
     classes = _classes(match)
     if not classes:
         return None
-    tested = match.how == "pictures"
+    tested = match.how == "images"
     order = _most_changed([paired for _, paired in classes])
     corrected = holm([paired.p for _, paired in classes])
     rows = [_class(*classes[i], *(p_text(corrected[i]),) * tested) for i in order]
@@ -189,7 +189,7 @@ def _class_columns(match: Match, count: int, tested: bool) -> tuple[Column, ...]
     a, b = match.first.letter, match.second.letter
     columns = [
         Column(title="class"),
-        Column(title="pictures" if tested else "answers", kind="integer", rank=1),
+        Column(title="images" if tested else "answers", kind="integer", rank=1),
         Column(title=f"recall {a}", key="first", kind="number"),
         Column(title=f"recall {b}", key="second", kind="number"),
         Column(title=match.letters, key="difference", kind="number", hint="in points"),

@@ -1,4 +1,4 @@
-"""A run as a party to a comparison: its answers, and which pictures they are about."""
+"""A run as a party to a comparison: its answers, and which images they are about."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ _FACTS = ("path", "label", "split", "content")
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Contender:
-    """A finished run, and what it said about every picture of a part.
+    """A finished run, and what it said about every image of a part.
 
     Args:
         run: The run folder.
         part: `test` or `val`.
         predictions: Its answers, classes in the order of the first contender's.
-        keys: What identifies each answered picture, whatever its path.
-        parts: Pictures of each part.
-        data: One hash over all usable pictures and their labels, however split.
+        keys: What identifies each answered image, whatever its path.
+        parts: Images of each part.
+        data: One hash over all usable images and their labels, however split.
     """
 
     run: Run
@@ -66,7 +66,7 @@ class Contender:
 
     @cached_property
     def score(self) -> Score:
-        """Return the figures of merit over all its pictures."""
+        """Return the figures of merit over all its images."""
         return self.predictions.score()
 
     @cached_property
@@ -77,7 +77,7 @@ class Contender:
 
     @cached_property
     def macs(self) -> int | None:
-        """Return the network's multiply-adds for a picture, None where unknown."""
+        """Return the network's multiply-adds for an image, None where unknown."""
         try:
             with blueprint():
                 model = self.run.fresh_model()
@@ -168,7 +168,7 @@ def _contender(run: Run, part: str, labels: Labels) -> Contender:
     path = run.path / names.SPLIT
     rows = read_csv(path)
     if not rows or any(rows[0].get(fact) is None for fact in _FACTS):
-        raise RunError("split.csv lists no pictures with their content", where=path)
+        raise RunError("split.csv lists no images with their content", where=path)
     return Contender(
         run=run,
         part=part,
@@ -187,7 +187,7 @@ def _in_order(predictions: Predictions, labels: Labels) -> Predictions:
     return replace(
         predictions,
         truth=np.argsort(columns)[predictions.truth],
-        probabilities=predictions.probabilities[:, columns],
+        probs=predictions.probs[:, columns],
         labels=labels,
     )
 
@@ -195,7 +195,7 @@ def _in_order(predictions: Predictions, labels: Labels) -> Predictions:
 def _keys(
     predictions: Predictions, rows: Sequence[dict[str, str]], path: Path
 ) -> tuple[Key, ...]:
-    """Identify each picture by content and label; copies are told apart by order.
+    """Identify each image by content and label; copies are told apart by order.
 
     Two copies show a network the same numbers, so it does not matter which copy of one
     run is paired with which of another.
@@ -205,7 +205,7 @@ def _keys(
     keys = []
     for where, true in zip(predictions.paths, predictions.truth, strict=True):
         if where not in contents:
-            what = f"a judged picture is not in the split: {where}"
+            what = f"a judged image is not in the split: {where}"
             raise RunError(what, where=path, fix="restore the run from a copy")
         same = contents[where], predictions.labels[int(true)]
         keys.append((*same, copies[same]))

@@ -38,7 +38,7 @@ from striate.workflows.compare.verdict import (
 if TYPE_CHECKING:
     from striate.workflows.compare.compare import Comparison
 
-ELSEWHERE = "Classes and flipped pictures: in the page (--html FILE) and in --json."
+ELSEWHERE = "Classes and flipped images: in the page (--html FILE) and in --json."
 CHARTS = (
     ("Validation accuracy", "val_accuracy", "accuracy", True),
     ("Validation loss", "val_loss", "cross-entropy, nats", False),
@@ -47,7 +47,7 @@ CHARTS = (
 
 
 def terminal_blocks(found: Comparison) -> list[Block]:
-    """Return everything but the pictures, the answer last."""
+    """Return everything but the images, the answer last."""
     few = len(found.matches) <= TOLD_SINGLY
     blocks: list[Block | None] = [
         runs_table(found.sides),
@@ -120,8 +120,8 @@ def _figure(side: Side) -> Figure:
     if deviation is None:
         score = side.runs[0].score
         low, high = score.interval
-        pictures = counted(score.count, "picture")
-        detail = f"accuracy on {pictures}, {100 * low:.1f}–{100 * high:.1f} %"
+        images = counted(score.count, "image")
+        detail = f"accuracy on {images}, {100 * low:.1f}–{100 * high:.1f} %"
     else:
         detail = f"accuracy ± {100 * deviation:.2f} over {len(side.runs)} seeds"
     label = f"{side.letter} {side.name}"
@@ -138,10 +138,10 @@ def _apart(match: Match) -> Figure:
 
 def _flips(match: Match) -> Section:
     a, b = match.first.letter, match.second.letter
-    lead = "The pictures whose answers changed sides, the plainest first."
+    lead = "The images whose answers changed sides, the plainest first."
     if len(match.pairings) > 1:
         lead = (
-            "The pictures that one side gets right with more of its seeds than the "
+            "The images that one side gets right with more of its seeds than the "
             "other, the plainest first."
         )
     blocks = tuple(flipped_blocks(match))

@@ -1,21 +1,21 @@
-"""Which pictures changed sides: as galleries on a page, as a list in a terminal."""
+"""Which images changed sides: as galleries on a page, as a list in a terminal."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from striate.core.findings import Block, Cell, Column, Images, Picture, Prose, Table
+from striate.core.findings import Block, Cell, Column, Image, Images, Prose, Table
 from striate.data.cache.pixel_rows import Rows
-from striate.interpret.render import picture
+from striate.interpret.render import to_image
 from striate.report.format import counted, percent
 from striate.run.images import part_pixels
 from striate.workflows.compare.evaluated_run import Contender
 from striate.workflows.compare.pairing import Flip, flips
 from striate.workflows.compare.significance import Match
 
-PICTURES_SHOWN = 48
+IMAGES_SHOWN = 48
 LISTED = 8
-SIDE = 96  # pixels a small picture is enlarged to, about
+SIDE = 96  # pixels a small image is enlarged to, about
 
 
 def flipped_list(match: Match) -> Table | None:
@@ -31,12 +31,12 @@ def flipped_list(match: Match) -> Table | None:
     note = f"{rest:,} more are in the page (--html FILE) and in --json." if rest else ""
     columns = (
         Column(title="better", kind="code"),
-        Column(title="picture"),
+        Column(title="image"),
         Column(title="is"),
         Column(title=f"{a} says", key="first"),
         Column(title=f"{b} says", key="second"),
     )
-    title = f"Pictures that flipped, {b} against {a}"
+    title = f"Images that flipped, {b} against {a}"
     return Table(title=title, columns=columns, rows=rows, note=note)
 
 
@@ -60,19 +60,19 @@ def flipped_blocks(match: Match) -> Iterator[Block]:
     """Yield a gallery of what the second side gained, and one of what it lost."""
     found = flips(match.pairings)
     if not found:
-        yield Prose(text="No picture changed sides.")
+        yield Prose(text="No image changed sides.")
         return
     if len(match.pairings) == 1:
         yield _fourfold(match)
     pixels = _pixels(found)
     if any(held is None for held in pixels.values()):
-        text = "The pictures could not be read again, so only their names are shown."
+        text = "The images could not be read again, so only their names are shown."
         yield Prose(text=text, tone="warning")
     gained, lost = _sorted_out(found)
     a, b = match.first.letter, match.second.letter
     for some, better, worse in ((gained, b, a), (lost, a, b)):
         if some:
-            title = f"{better} right, {worse} wrong: {counted(len(some), 'picture')}"
+            title = f"{better} right, {worse} wrong: {counted(len(some), 'image')}"
             yield _gallery(some, pixels, match, title)
 
 
@@ -105,28 +105,28 @@ def _gallery(
     match: Match,
     title: str,
 ) -> Block:
-    shown = some[:PICTURES_SHOWN]
+    shown = some[:IMAGES_SHOWN]
     rest = len(some) - len(shown)
     note = f"{rest:,} more stand in --json." if rest else ""
     if any(pixels[flip.source[0]] is None for flip in shown):
         rows = tuple(_row(flip, match)[1:] for flip in shown)
         letters = match.first.letter, match.second.letter
         said = [Column(title=f"{letter} says") for letter in letters]
-        columns = (Column(title="picture"), Column(title="is"), *said)
+        columns = (Column(title="image"), Column(title="is"), *said)
         return Table(title=title, columns=columns, rows=rows, note=note)
-    pictures = tuple(_picture(flip, pixels, match) for flip in shown)
-    side = max(max(one.width, one.height) for one in pictures)
+    images = tuple(_image(flip, pixels, match) for flip in shown)
+    side = max(max(one.width, one.height) for one in images)
     scale = max(1, SIDE // side)
-    return Images(title=title, pictures=pictures, note=note, scale=scale)
+    return Images(title=title, images=images, note=note, scale=scale)
 
 
-def _picture(flip: Flip, pixels: dict[Contender, Rows | None], match: Match) -> Picture:
+def _image(flip: Flip, pixels: dict[Contender, Rows | None], match: Match) -> Image:
     source, row = flip.source
     held = pixels[source]
     assert held is not None  # noqa: S101 - asked before
     a, b = match.first.letter, match.second.letter
     caption = f"{a}: {flip.said[0]} → {b}: {flip.said[1]}"
-    sure = " → ".join(percent(odds, 0) for odds in flip.sure)
+    sure = " → ".join(percent(probs, 0) for probs in flip.sure)
     if flip.times > 1:
         sure += f", right {flip.right[0]} → {flip.right[1]} of {flip.times}"
-    return picture(held[row].numpy(), caption, f"{sure} · {flip.path}")
+    return to_image(held[row].numpy(), caption, f"{sure} · {flip.path}")

@@ -69,7 +69,7 @@ def _setting(one: Contender) -> tuple[Any, ...]:
     """Return everything that makes two runs repetitions of one another.
 
     A model handed in as an object is known by its class and its size; data by its
-    pictures and labels, wherever they lay.
+    images and labels, wherever they lay.
     """
     recipe = one.run.recipe.as_dict()
     dropped = {"seed", "data"} | INCIDENTAL
@@ -135,8 +135,8 @@ def _circumstance(run: Contender) -> dict[str, Any]:
     facts = run.facts
     versions = {f"version of {k}": v for k, v in facts.get("versions", {}).items()}
     commit = str(facts.get("git") or "")[:10]
-    pictures = f"{sum(run.parts.values()):,} ({run.data[:8]})"
-    return {**versions, **facts.get("machine", {}), "git": commit, "pictures": pictures}
+    images = f"{sum(run.parts.values()):,} ({run.data[:8]})"
+    return {**versions, **facts.get("machine", {}), "git": commit, "images": images}
 
 
 def _plain(value: object) -> str:

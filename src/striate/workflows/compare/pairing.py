@@ -1,4 +1,4 @@
-"""Two runs on the pictures that both judged, and which of them flipped."""
+"""Two runs on the images that both judged, and which of them flipped."""
 
 from __future__ import annotations
 
@@ -20,33 +20,33 @@ from striate.workflows.compare.evaluated_run import Contender, Key
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Pairing:
-    """Two contenders and where each has the pictures that both judged.
+    """Two contenders and where each has the images that both judged.
 
     Args:
         first: What is compared with.
         second: What is compared.
-        rows: Positions of the common pictures in the first's and second's answers.
-        relabelled: Pictures left out because the two hold different labels for them.
+        rows: Positions of the common images in the first's and second's answers.
+        relabeled: Images left out because the two hold different labels for them.
     """
 
     first: Contender
     second: Contender
     rows: tuple[np.ndarray, np.ndarray] = field(repr=False)
-    relabelled: int
+    relabeled: int
 
     @property
     def count(self) -> int:
-        """Return how many pictures are common."""
+        """Return how many images are common."""
         return len(self.rows[0])
 
     @property
     def left_out(self) -> tuple[int, int]:
-        """Return how many pictures only the first, and only the second judged."""
+        """Return how many images only the first, and only the second judged."""
         return len(self.first.keys) - self.count, len(self.second.keys) - self.count
 
     @cached_property
     def right(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return which common pictures each gets right, (N,) bool."""
+        """Return which common images each gets right, (N,) bool."""
         return self.first.right[self.rows[0]], self.second.right[self.rows[1]]
 
     @cached_property
@@ -77,30 +77,30 @@ class Pairing:
 
     @cached_property
     def costs(self) -> np.ndarray:
-        """Return what the second loses over the first for each picture, (N,) nats."""
+        """Return what the second loses over the first for each image, (N,) nats."""
         one, two = self.first.predictions, self.second.predictions
         costs: np.ndarray = two.losses[self.rows[1]] - one.losses[self.rows[0]]
         return costs
 
 
 def pair(first: Contender, second: Contender) -> Pairing:
-    """Find the pictures that two runs both judged under the same label."""
+    """Find the images that two runs both judged under the same label."""
     places = {key: i for i, key in enumerate(second.keys)}
     common = [(i, places[key]) for i, key in enumerate(first.keys) if key in places]
     rows = np.array(common, dtype=np.int64).reshape(-1, 2)
     lone = set(first.keys) - set(second.keys), set(second.keys) - set(first.keys)
-    relabelled = Counter(c for c, _, _ in lone[0]) & Counter(c for c, _, _ in lone[1])
+    relabeled = Counter(c for c, _, _ in lone[0]) & Counter(c for c, _, _ in lone[1])
     return Pairing(
         first=first,
         second=second,
         rows=(rows[:, 0], rows[:, 1]),
-        relabelled=relabelled.total(),
+        relabeled=relabeled.total(),
     )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Flip:
-    """A picture that one side gets right more often than the other.
+    """An image that one side gets right more often than the other.
 
     Args:
         path: Where it came from.
@@ -129,7 +129,7 @@ class Flip:
 
 
 def flips(pairings: Sequence[Pairing]) -> tuple[Flip, ...]:
-    """Return the pictures whose answers changed sides, the plainest first.
+    """Return the images whose answers changed sides, the plainest first.
 
     Args:
         pairings: The same two sides, once, or once a seed.
@@ -169,7 +169,7 @@ def _flip(judged: Sequence[tuple[Pairing, int]]) -> Flip:
 
 
 def _larger(*sources: tuple[Contender, int]) -> tuple[Contender, int]:
-    """Return the run that looks at the picture in more detail, the first if equal."""
+    """Return the run that looks at the image in more detail, the first if equal."""
     specs = [run.run.preprocess.spec for run, _ in sources]
     return sources[int(np.argmax([spec.height * spec.width for spec in specs]))]
 
@@ -183,7 +183,7 @@ def _said(judged: Sequence[tuple[Pairing, int]], side: int) -> tuple[str, float]
     rows = []
     for pairing, k in judged:
         party = (pairing.first, pairing.second)[side]
-        rows.append(party.predictions.probabilities[pairing.rows[side][k]])
-    odds = np.stack(rows)
-    said = Counter(odds.argmax(1).tolist()).most_common(1)[0][0]
-    return judged[0][0].first.predictions.labels[said], float(odds[:, said].mean())
+        rows.append(party.predictions.probs[pairing.rows[side][k]])
+    probs = np.stack(rows)
+    said = Counter(probs.argmax(1).tolist()).most_common(1)[0][0]
+    return judged[0][0].first.predictions.labels[said], float(probs[:, said].mean())

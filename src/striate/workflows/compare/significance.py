@@ -19,16 +19,16 @@ class Match:
     Args:
         first: What is compared with.
         second: What is compared.
-        pairings: Runs of equal seed on the pictures that both judged; of single runs,
+        pairings: Runs of equal seed on the images that both judged; of single runs,
             these two.
-        how: `pictures`: McNemar's exact test and Tango's interval; `seeds`: Student's
+        how: `images`: McNemar's exact test and Tango's interval; `seeds`: Student's
             test over pairs of equal seed; `unpaired`: Welch's test over all seeds;
             `none`: no test is possible.
         difference: The second's accuracy minus the first's.
         interval: 95 %, where there is one.
         p: Of this test alone.
         corrected: Holm's p-value over all matches of the comparison.
-        overlap: Test over training pictures, where seeds deal the pictures anew.
+        overlap: Test over training images, where seeds deal the images anew.
     """
 
     first: Side
@@ -59,11 +59,11 @@ def matches(compared: Sequence[Side]) -> tuple[Match, ...]:
 
 def _match(first: Side, second: Side) -> Match:
     if len(first.runs) == len(second.runs) == 1:
-        return _of_pictures(first, second)
+        return _of_images(first, second)
     return _of_seeds(first, second)
 
 
-def _of_pictures(first: Side, second: Side) -> Match:
+def _of_images(first: Side, second: Side) -> Match:
     pairing = pair(first.runs[0], second.runs[0])
     if not pairing.count:
         apart = _mean(second) - _mean(first)
@@ -75,7 +75,7 @@ def _of_pictures(first: Side, second: Side) -> Match:
         first=first,
         second=second,
         pairings=(pairing,),
-        how="pictures",
+        how="images",
         difference=paired.difference,
         interval=paired.interval,
         p=paired.p,
@@ -115,7 +115,7 @@ def _same_seeds(first: Side, second: Side) -> tuple[Pairing, ...]:
 
 
 def _overlap(side: Side) -> float:
-    """Return test over training pictures where the seeds judge different pictures."""
+    """Return test over training images where the seeds judge different images."""
     if len({frozenset(run.keys) for run in side.runs}) == 1:
         return 0.0
     return max(_share(run) for run in side.runs)

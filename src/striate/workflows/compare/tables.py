@@ -91,7 +91,7 @@ MEASURES = (
         spread="{:.4f} ± {:.4f}".format,
     ),
     _share("calibration error", lambda run: run.score.calibration_error),
-    _count("pictures judged", lambda run: run.score.count),
+    _count("images judged", lambda run: run.score.count),
     _count("parameters", _fact("parameters")),
     _count("multiply-adds", lambda run: run.macs),
     Measure(

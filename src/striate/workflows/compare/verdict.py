@@ -106,7 +106,7 @@ def verdict(match: Match, tests: int) -> Prose:
         tests: How many p-values the comparison has, for which they are corrected.
     """
     sentences = {
-        "pictures": _of_pictures,
+        "images": _of_images,
         "seeds": _of_seeds,
         "unpaired": _of_seeds,
         "none": _of_nothing,
@@ -114,15 +114,15 @@ def verdict(match: Match, tests: int) -> Prose:
     return Prose(text=" ".join([*sentences, *_answer(match, tests)]))
 
 
-def _of_pictures(match: Match) -> Iterator[str]:
+def _of_images(match: Match) -> Iterator[str]:
     a, b = match.first.letter, match.second.letter
     (pairing,) = match.pairings
     paired = pairing.paired
     yield (
-        f"{b} gets {counted(paired.gained, 'picture')} right that {a} gets wrong, and "
+        f"{b} gets {counted(paired.gained, 'image')} right that {a} gets wrong, and "
         f"{paired.lost:,} wrong that {a} gets right: {points(paired.difference)} "
         f"points of accuracy (95 % interval {span(paired.interval)}) on the same "
-        f"{counted(pairing.count, 'picture')}."
+        f"{counted(pairing.count, 'image')}."
     )
 
 
@@ -135,7 +135,7 @@ def _of_seeds(match: Match) -> Iterator[str]:
     yield f"{_apart(match)}{within}, in the mean over {over}."
     if match.overlap:
         yield (
-            "The seeds deal the pictures anew and so share training pictures; the "
+            "The seeds deal the images anew and so share training images; the "
             "interval allows for that (Nadeau and Bengio 2003)."
         )
 
@@ -151,7 +151,7 @@ def _of_nothing(match: Match) -> Iterator[str]:
     a, b = match.first, match.second
     yield f"{_apart(match)}."
     if len(a.runs) == len(b.runs) == 1:
-        yield "No picture was judged by both, so nothing can be tested."
+        yield "No image was judged by both, so nothing can be tested."
     else:
         lone = a if len(a.runs) == 1 else b
         yield f"{lone.letter} has one seed, so no test over seeds is possible."
@@ -162,7 +162,7 @@ def _answer(match: Match, tests: int) -> Iterator[str]:
         if match.how in ("seeds", "unpaired"):
             yield "The seeds do not differ at all, so no test is possible."
         return
-    what = "networks" if match.how == "pictures" else "settings"
+    what = "networks" if match.how == "images" else "settings"
     of = f" (corrected for {tests} tests)" if tests > 1 else ""
     yield f"p {p_equals(match.corrected)}{of}:"
     if match.corrected < LEVEL:
@@ -176,10 +176,10 @@ def remarks(
     compared: Sequence[Side], found: Sequence[Match], part: str
 ) -> Iterator[Prose]:
     """Yield everything that a reader of the figures should know, gravest first."""
-    texts = [*_part(compared, part), *_pictures(found), *_data(compared)]
+    texts = [*_part(compared, part), *_images(found), *_data(compared)]
     texts += [*_repeats(compared), *_machines(compared)]
     yield from (Prose(text=text, tone="warning") for text in texts)
-    if all(match.how == "pictures" for match in found) and _settings_differ(compared):
+    if all(match.how == "images" for match in found) and _settings_differ(compared):
         text = (
             "One run a side tells which of these trained networks is better, not which "
             "setting: another seed gives other networks. To compare settings, train "
@@ -196,13 +196,13 @@ def _settings_differ(compared: Sequence[Side]) -> bool:
 def _part(compared: Sequence[Side], part: str) -> Iterator[str]:
     if part == "val":
         yield (
-            "These are the validation pictures, by which each run chose its weights: "
-            "the accuracies are optimistic."
+            "These are the validation images, by which each run chose its weights: "
+            "the accuracies are optimiztic."
         )
 
 
-def _pictures(found: Sequence[Match]) -> Iterator[str]:
-    """Say which pictures could not be paired."""
+def _images(found: Sequence[Match]) -> Iterator[str]:
+    """Say which images could not be paired."""
     for match in found:
         for pairing in match.pairings:
             one, two = pairing.left_out
@@ -210,19 +210,19 @@ def _pictures(found: Sequence[Match]) -> Iterator[str]:
                 seed = f", seed {pairing.first.seed}" if len(match.pairings) > 1 else ""
                 a, b = match.first.letter, match.second.letter
                 yield (
-                    f"{a} and {b} share {counted(pairing.count, 'picture')}{seed}; "
+                    f"{a} and {b} share {counted(pairing.count, 'image')}{seed}; "
                     f"{one:,} only of {a} and {two:,} only of {b} are left out of "
-                    f"their comparison{_relabelled(pairing.relabelled)}."
+                    f"their comparison{_relabeled(pairing.relabeled)}."
                 )
 
 
-def _relabelled(count: int) -> str:
+def _relabeled(count: int) -> str:
     return f", {count:,} of them because their labels differ" if count else ""
 
 
 def _data(compared: Sequence[Side]) -> Iterator[str]:
     if len({run.data for side in compared for run in side.runs}) > 1:
-        yield "The runs did not use the same pictures and labels altogether."
+        yield "The runs did not use the same images and labels altogether."
 
 
 def _repeats(compared: Sequence[Side]) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""`data augment`: from a set or a run to a folder with pictures and warnings."""
+"""`data augment`: from a set or a run to a folder with images and warnings."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ COLUMNS = (
     "change",
     "amount",
     "class",
-    "pictures",
+    "images",
     "right",
     "low",
     "high",
@@ -38,7 +38,7 @@ Tick = Callable[[int, int], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Augmented:
-    """Where the pictures are, and what was measured.
+    """Where the images are, and what was measured.
 
     Args:
         folder: With `report.html`, `preview.png`, and `amounts.csv` of a run.
@@ -91,9 +91,9 @@ def _shown(
     manifest = first_manifest(folder.name, data, recipe)
     write_json(folder / names.MANIFEST, {**manifest, "augment": asdict(augment)})
     found = grid.sections(data, augment, recipe.seed)
-    save_images(_pictures(found), folder / PREVIEW)
+    save_images(_images(found), folder / PREVIEW)
     safety = None
-    if run is not None and augment.moves | (augment.colour > 0):
+    if run is not None and augment.moves | (augment.color > 0):
         safety = measure(run, augment, tick=tick)
         write_csv(folder / AMOUNTS, COLUMNS, safety_findings.rows(safety))
         found = [*safety_findings.sections(safety), *found]
@@ -115,7 +115,7 @@ def _load(recipe: Recipe) -> ImageData:
         recipe.data,
         image_size=recipe.image_size,
         in_chans=recipe.in_chans,
-        resize=recipe.resize or "squash",
+        resize=recipe.resize or "stretch",
         val_fraction=recipe.val_fraction,
         test_fraction=recipe.test_fraction,
         seed=recipe.seed,
@@ -129,10 +129,10 @@ def _of_run(run: Run, settings: Mapping[str, Any]) -> Recipe:
     return make_recipe(own, default, settings)
 
 
-def _pictures(found: list[Section]) -> Images:
+def _images(found: list[Section]) -> Images:
     """Return single changes first: their sheets are small and share rows."""
     sheets = grid.sheets(list(reversed(found)))
-    return Images(title="Augmentation", pictures=tuple(sheets))
+    return Images(title="Augmentation", images=tuple(sheets))
 
 
 def _page(

@@ -1,4 +1,4 @@
-"""`data augment`: what training pictures will look like, and what that may spoil."""
+"""`data augment`: what training images will look like, and what that may spoil."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from striate.core.findings import Column, Images, Picture, Section, Table
+from striate.core.findings import Column, Image, Images, Section, Table
 from striate.core.seeds import derive
 from striate.core.spec import Preprocess
 from striate.data.augment.augment import Augment
@@ -25,31 +25,31 @@ from striate.data.augment.single_transform import (
 )
 from striate.data.image_data import ImageData
 from striate.data.subset import Part
-from striate.interpret.render import enlarge, picture, tile
+from striate.interpret.render import enlarge, tile, to_image
 from striate.run.images import evenly
 
-ALONE, TOGETHER = 3, 8  # pictures shown of single changes, and of all at once
+ALONE, TOGETHER = 3, 8  # images shown of single changes, and of all at once
 BOTH_WAYS = (-1.0, -0.5, 0.0, 0.5, 1.0)
 ONE_WAY = (0.0, 0.25, 0.5, 0.75, 1.0)
 EPOCHS = 7
-LEAST, MOST = 48, 112  # pixels a picture is drawn high
+LEAST, MOST = 48, 112  # pixels an image is drawn high
 
 
 def sections(data: ImageData, augment: Augment, seed: int) -> list[Section]:
-    """Return the ranges, each change alone, and all of them together, as pictures."""
+    """Return the ranges, each change alone, and all of them together, as images."""
     part = data.part("train")
     chosen = _one_of_each(part)
     return [
         Section(
             title="All together",
-            lead="Left the picture as it is, then as the network sees it in the "
+            lead="Left the image as it is, then as the network sees it in the "
             f"first {EPOCHS} epochs of a run with seed {seed}.",
             blocks=(together(data, augment, chosen[:TOGETHER], seed),),
         ),
         Section(
             title="Each alone",
             lead="From one end of its range to the other. Geometry is one warp and "
-            "colour one map, however many changes are on.",
+            "color one map, however many changes are on.",
             blocks=(alone(data, augment, chosen[:ALONE]),),
         ),
         Section(title="Ranges", blocks=(ranges(augment),)),
@@ -57,14 +57,14 @@ def sections(data: ImageData, augment: Augment, seed: int) -> list[Section]:
 
 
 def _one_of_each(part: Part) -> Tensor:
-    """Return the first picture of each class, of classes spread over all of them."""
+    """Return the first image of each class, of classes spread over all of them."""
     first = {int(label): i for i, label in reversed(list(enumerate(part.labels)))}
     kept = evenly([first[label] for label in sorted(first)], TOGETHER)
     return torch.tensor(kept)
 
 
 def together(data: ImageData, augment: Augment, chosen: Tensor, seed: int) -> Images:
-    """Return a sheet: a row for each picture, the first epochs from left to right."""
+    """Return a sheet: a row for each image, the first epochs from left to right."""
     part, p = data.part("train"), data.preprocess
     pixels = part.gather(chosen)
     views = Views(
@@ -76,9 +76,9 @@ def together(data: ImageData, augment: Augment, chosen: Tensor, seed: int) -> Im
             levels(views(pixels, chosen, epoch)[0], p) for epoch in range(EPOCHS)
         ]
     labels = ", ".join(data.labels[int(part.labels[i])] for i in chosen)
-    caption = f"The picture, and epochs 1–{EPOCHS}"
+    caption = f"The image, and epochs 1–{EPOCHS}"
     sheet = _sheet(columns, caption, f"classes {labels}")
-    return Images(pictures=(sheet,))
+    return Images(images=(sheet,))
 
 
 def alone(data: ImageData, augment: Augment, chosen: Tensor) -> Images:
@@ -88,16 +88,16 @@ def alone(data: ImageData, augment: Augment, chosen: Tensor) -> Images:
         _stages(end, pixels, data.preprocess, augment.border)
         for end in furthest(augment)
     ]
-    return Images(pictures=tuple(made))
+    return Images(images=tuple(made))
 
 
-def _stages(end: Trial, pixels: Tensor, preprocess: Preprocess, border: str) -> Picture:
+def _stages(end: Trial, pixels: Tensor, preprocess: Preprocess, border: str) -> Image:
     """Draw one change step by step to the end of its range."""
     steps = [Trial(end.change, end.amount * step) for step in _steps(end)]
     columns = []
     for place, trial in enumerate(steps):
         signs = coins(len(pixels), trial, derive(place))
-        if end.change in DIRECTED:  # channels apart, or colour would be brightness
+        if end.change in DIRECTED:  # channels apart, or color would be brightness
             signs[:] = 1 - 2 * (np.arange(signs.shape[1]) % 2)
         if end.change in ("shear", "shift"):
             signs[:] = 1
@@ -123,15 +123,15 @@ def levels(x: Tensor, preprocess: Preprocess) -> Tensor:
     return values.byte().permute(0, 2, 3, 1)
 
 
-def _sheet(columns: Sequence[Tensor], caption: str, detail: str) -> Picture:
-    """Lay batches out side by side: a row a picture, a column a batch."""
+def _sheet(columns: Sequence[Tensor], caption: str, detail: str) -> Image:
+    """Lay batches out side by side: a row an image, a column a batch."""
     drawn = [[_drawn(one) for one in column] for column in columns]
     cells = [column[row] for row in range(len(drawn[0])) for column in drawn]
-    return picture(tile(cells, len(columns)), caption, detail)
+    return to_image(tile(cells, len(columns)), caption, detail)
 
 
 def _drawn(pixels: Tensor) -> np.ndarray:
-    """Bring a picture to a size for people: small ones pixel by pixel."""
+    """Bring an image to a size for people: small ones pixel by pixel."""
     height, width, channels = pixels.shape
     if height > MOST:
         planes = pixels.permute(2, 0, 1)[None].float()
@@ -161,9 +161,9 @@ def _row(name: str, value: float | str) -> tuple[str, str, str]:
     return f"--{name}", said, help_
 
 
-def sheets(found: Sequence[Section]) -> Iterator[Picture]:
-    """Yield all pictures of sections."""
+def sheets(found: Sequence[Section]) -> Iterator[Image]:
+    """Yield all images of sections."""
     for section in found:
         for block in section.blocks:
             if isinstance(block, Images):
-                yield from block.pictures
+                yield from block.images

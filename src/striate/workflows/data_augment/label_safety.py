@@ -1,8 +1,8 @@
-"""How far pictures can be changed before a network mistakes them, class by class.
+"""How far images can be changed before a network mistakes them, class by class.
 
-An augmentation teaches that a changed picture still is what it was. Where that is not
+An augmentation teaches that a changed image still is what it was. Where that is not
 so (a mirrored 2, a 6 stood on its head) it teaches something wrong. No rule knows that,
-but a trained network and pictures it has not learnt from can say where to look.
+but a trained network and images it has not learned from can say where to look.
 """
 
 from __future__ import annotations
@@ -30,28 +30,28 @@ AMOUNTS: dict[str, tuple[float, ...]] = {
     "shear": (5, 10, 20, 30, 45),
     "warp": (0.02, 0.05, 0.08, 0.12),
     "crop": (0.1, 0.2, 0.3, 0.5),
-    "colour": (0.05, 0.1, 0.2, 0.3, 0.5),
+    "color": (0.05, 0.1, 0.2, 0.3, 0.5),
     "scale": (0.1, 0.25, 0.5, 1.0),
     "shift": (0.05, 0.1, 0.2, 0.3),
 }
 LEVEL = 0.05  # chance of any false alarm among all classes and changes
 LEAST_LOSS = 0.05  # less is not worth a warning, however certain
-# A class looks like another if most of its lost pictures get that one's name, and
-# pictures of the rest get it at most a quarter as often. Without the second condition
-# any strange picture would "look like" whatever a network calls strange pictures.
+# A class looks like another if most of its lost images get that one's name, and
+# images of the rest get it at most a quarter as often. Without the second condition
+# any strange image would "look like" whatever a network calls strange images.
 CONCENTRATED, ELSEWHERE = 0.5, 0.25
 
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """What a network said of pictures that were changed by one amount.
+    """What a network said of images that were changed by one amount.
 
     Args:
         trial: The change and the amount.
-        counts: (classes, classes) pictures by true and predicted class.
-        lost: (classes,) pictures that were right unchanged and are wrong now.
+        counts: (classes, classes) images by true and predicted class.
+        lost: (classes,) images that were right unchanged and are wrong now.
         won: (classes,) the other way round.
-        names: (classes, classes) the lost pictures by true and predicted class.
+        names: (classes, classes) the lost images by true and predicted class.
     """
 
     trial: Trial
@@ -82,8 +82,8 @@ class Measured:
         other = int(wrong.argmax())
         rest = np.ones(len(wrong), bool)
         rest[[k, other]] = False
-        pictures = max(int(self.counts[rest].sum()), 1)
-        elsewhere = float(self.counts[rest, other].sum() / pictures)
+        images = max(int(self.counts[rest].sum()), 1)
+        elsewhere = float(self.counts[rest, other].sum() / images)
         return other, float(wrong[other] / max(int(self.counts[k].sum()), 1)), elsewhere
 
     def lookalike(self, k: int) -> tuple[int, float] | None:
@@ -100,14 +100,14 @@ class Danger:
     Args:
         trial: The change and the amount.
         label: The class.
-        before: Share of its pictures that is right unchanged.
+        before: Share of its images that is right unchanged.
         after: The same, changed.
         interval: Wilson's 95 % interval of `after`.
-        count: Its pictures.
+        count: Its images.
         chance: Adjusted probability of such a loss where there is none.
-        taken_for: The name that most of its lost pictures are given.
+        taken_for: The name that most of its lost images are given.
         share: How many of the lost ones that is.
-        elsewhere: Share of the remaining classes' pictures given that name.
+        elsewhere: Share of the remaining classes' images given that name.
     """
 
     trial: Trial
@@ -123,13 +123,13 @@ class Danger:
 
     @property
     def mistaken(self) -> bool:
-        """Tell whether lost pictures look like one other class, and only they do."""
+        """Tell whether lost images look like one other class, and only they do."""
         return self.share > CONCENTRATED and self.elsewhere <= ELSEWHERE * self.share
 
 
 @dataclass(frozen=True, kw_only=True)
 class Safety:
-    """Accuracy against amount, per class, on pictures the network has not learnt from.
+    """Accuracy against amount, per class, on images the network has not learned from.
 
     Args:
         part: Which part was judged.
@@ -146,8 +146,8 @@ class Safety:
     dangers: tuple[Danger, ...]
 
     @property
-    def pictures(self) -> int:
-        """Return how many pictures were judged."""
+    def images(self) -> int:
+        """Return how many images were judged."""
         first = next(iter(self.curves.values()))[0]
         return int(first.counts.sum())
 
@@ -158,7 +158,7 @@ def measure(
     part: str = "val",
     tick: Callable[[int, int], None] = lambda done, total: None,
 ) -> Safety:
-    """Judge a run's network on pictures changed further and further.
+    """Judge a run's network on images changed further and further.
 
     Every change is measured alone, in random directions, on the validation part: the
     test part is for the one final judgement.
@@ -169,20 +169,20 @@ def measure(
         part: Which of the run's parts to change.
         tick: Told (done, all) after every amount.
     """
-    pictures = run.data.part(part)
+    images = run.data.part(part)
     ends = furthest(augment)
     plans = {end.change: _amounts(end) for end in ends}
     total = 1 + sum(len(amounts) - 1 for amounts in plans.values())
-    plain = _answers(run, pictures, Trial("rotate", 0.0), augment.border)
+    plain = _answers(run, images, Trial("rotate", 0.0), augment.border)
     tick(1, total)
     done = 1
     curves: dict[str, tuple[Measured, ...]] = {}
     for change, amounts in plans.items():
-        found = [_measured(run, pictures, Trial(change, 0.0), plain, plain)]
+        found = [_measured(run, images, Trial(change, 0.0), plain, plain)]
         for amount in amounts[1:]:
             trial = Trial(change, amount)
-            said = _answers(run, pictures, trial, augment.border)
-            found.append(_measured(run, pictures, trial, plain, said))
+            said = _answers(run, images, trial, augment.border)
+            found.append(_measured(run, images, trial, plain, said))
             done += 1
             tick(done, total)
         curves[change] = tuple(found)

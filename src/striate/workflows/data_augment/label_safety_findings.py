@@ -34,16 +34,16 @@ LISTED = 12  # classes that suffer in the table; the CSV has all
 READING = (
     "Taken for one other class: if you would say so too, the label does not survive, "
     "and a smaller range is right. If you would not, or where they are taken for many, "
-    "the network has not met such pictures, and training with the change may teach it. "
+    "the network has not met such images, and training with the change may teach it. "
     "A run that was trained with it decides: where a class loses on unchanged "
-    "pictures, the change was wrong."
+    "images, the change was wrong."
 )
 AXES = {
     "rotate": "degrees, either way",
     "shear": "degrees, either way",
     "warp": "share of the side that control points move",
     "crop": "share of the side cut away",
-    "colour": "share of the range, up or down",
+    "color": "share of the range, up or down",
     "scale": "zoom in or out, factor − 1",
     "shift": "share of the side",
 }
@@ -53,7 +53,7 @@ def sections(safety: Safety) -> list[Section]:
     """Return the warnings, and accuracy against amount."""
     part = "validation" if safety.part == "val" else safety.part
     lead = (
-        f"The network judged {safety.pictures:,} pictures of the {part} part, "
+        f"The network judged {safety.images:,} images of the {part} part, "
         "each change alone. A loss is named if it is beyond chance among all classes "
         f"and changes ({percent(LEVEL, 0)}) and above {percent(LEAST_LOSS, 0)}."
     )
@@ -128,7 +128,7 @@ def _suffering(safety: Safety) -> Table:
         Column(title="Unchanged", kind="ratio"),
         Column(title="Changed", kind="ratio"),
         Column(title="95 % interval", rank=1),
-        Column(title="Pictures", kind="integer", rank=2),
+        Column(title="Images", kind="integer", rank=2),
         Column(title="Taken for"),
         Column(title="Of the lost", kind="ratio"),
     )
@@ -152,10 +152,10 @@ def turned_into(safety: Safety) -> Table:
         Column(title="Amount"),
         Column(title="Class"),
         Column(title="Taken for"),
-        Column(title="Of its pictures", kind="ratio"),
+        Column(title="Of its images", kind="ratio"),
         Column(title="In the range"),
     )
-    note = "Pictures of the other classes get that name at most a quarter as often."
+    note = "Images of the other classes get that name at most a quarter as often."
     title = "What most of a class looks like, further out too"
     return Table(columns=columns, rows=tuple(rows), title=title, note=note)
 
@@ -175,7 +175,7 @@ def _nothing(safety: Safety) -> str:
     least = math.ceil(math.log2(tests / LEVEL))
     return (
         "No class loses beyond chance at the end of any range. A class that loses "
-        f"fewer than {least} of its pictures could not have been told from chance."
+        f"fewer than {least} of its images could not have been told from chance."
     )
 
 
@@ -263,7 +263,7 @@ def _series(name: str, curve: tuple[Measured, ...], k: int | None) -> Series:
 
 
 def rows(safety: Safety) -> Iterator[tuple[object, ...]]:
-    """Yield change, amount, class, pictures, right, low, high, most frequent error."""
+    """Yield change, amount, class, images, right, low, high, most frequent error."""
     for change, curve in safety.curves.items():
         for m in curve:
             for k in _classes(m):

@@ -65,7 +65,7 @@ def _with_doubts(whole: dict[str, Any], doubts: Doubts) -> dict[str, Any]:
 
 
 def save_ranking(found: Checked, path: Path) -> None:
-    """Write a CSV of every used picture, the most doubted label first.
+    """Write a CSV of every used image, the most doubted label first.
 
     Raises:
         SettingError: The labels were not judged.
@@ -102,7 +102,7 @@ def save_table(found: Checked, path: Path) -> None:
     """Write a CSV to train on, in which copies share a group.
 
     Raises:
-        SettingError: The pictures have no files of their own on this machine.
+        SettingError: The images have no files of their own on this machine.
     """
     if found.source.root is None:
         held = (
@@ -110,7 +110,7 @@ def save_table(found: Checked, path: Path) -> None:
             if found.source.files is None
             else ("in shards or at an address, where a table cannot name them")
         )
-        what = f"'{found.source.name}' holds its pictures {held}"
+        what = f"'{found.source.name}' holds its images {held}"
         raise SettingError(what, where="--csv", fix="leave --csv out")
     family = {i: f"copies-{k}" for k, g in enumerate(kept_together(found)) for i in g}
     columns = ("image_path", "label", "split", "group")

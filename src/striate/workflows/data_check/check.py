@@ -1,4 +1,4 @@
-"""`data check` in one call: what pictures show, and what networks make of it."""
+"""`data check` in one call: what images show, and what networks make of it."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ def check_data(
     workers: int | None = None,
     tick: Tick | None = None,
 ) -> Checked:
-    """Check a set of pictures without writing anything.
+    """Check a set of images without writing anything.
 
     Args:
         data: A named set, a folder, a CSV, IDX files, shards, an address, or a source.
         near: Look for near-duplicates too.
         labels: Train small networks too, and tell which labels they doubt; the ranking
-            of all pictures is then `doubts.ranking()`.
+            of all images is then `doubts.ranking()`.
         since: Hashes of an earlier check, to tell what changed.
         workers: Decoding processes; as many as processors where not given.
         tick: Called with (done, all) while decoding, and again while training.

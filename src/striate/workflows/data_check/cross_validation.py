@@ -1,4 +1,4 @@
-"""Networks that each judge the pictures which they did not learn: cross-validation."""
+"""Networks that each judge the images which they did not learn: cross-validation."""
 
 from __future__ import annotations
 
@@ -34,21 +34,21 @@ class Verdict:
 
     Args:
         rows: (n,) rows of the part.
-        odds: (n, C) probabilities.
-        known: (C,) whether it has learnt a picture of the class.
+        probs: (n, C) probabilities.
+        known: (C,) whether it has learned an image of the class.
     """
 
     rows: np.ndarray = field(repr=False)
-    odds: np.ndarray = field(repr=False)
+    probs: np.ndarray = field(repr=False)
     known: np.ndarray = field(repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Jury:
-    """Pictures, and how networks learn them.
+    """Images, and how networks learn them.
 
     Args:
-        part: All pictures.
+        part: All images.
         preprocess: How they meet a network; measured anew for each.
         classes: How many there are.
         recipe: Settings of each training.
@@ -64,20 +64,20 @@ class Jury:
 
         Args:
             folds: (N,) number of the fold that each row of the part is in.
-            tick: Called with (done, all), in pictures learnt from.
+            tick: Called with (done, all), in images learned from.
         """
         numbers = np.unique(folds)
         total = (len(numbers) - 1) * len(folds) * self.recipe.epochs
         counter = _Counter(tick, total)
         for fold in numbers.tolist():
-            held, learnt = np.flatnonzero(folds == fold), np.flatnonzero(folds != fold)
-            if len(learnt):
-                yield self._verdict(fold, held, learnt, counter)
+            held, learned = np.flatnonzero(folds == fold), np.flatnonzero(folds != fold)
+            if len(learned):
+                yield self._verdict(fold, held, learned, counter)
 
     def _verdict(
-        self, fold: int, held: np.ndarray, learnt: np.ndarray, counter: _Counter
+        self, fold: int, held: np.ndarray, learned: np.ndarray, counter: _Counter
     ) -> Verdict:
-        train, test = self.part.take(learnt.tolist()), self.part.take(held.tolist())
+        train, test = self.part.take(learned.tolist()), self.part.take(held.tolist())
         mean, std = statistics(train.pixels)
         preprocess = replace(self.preprocess, mean=mean, std=std)
         seed = derive(self.recipe.seed, "fold", fold)
@@ -85,7 +85,7 @@ class Jury:
         batches = Batches(
             part=train,
             preprocess=preprocess,
-            batch_size=self.recipe.pictures_a_step,
+            batch_size=self.recipe.images_a_step,
             classes=self.classes,
             seed=seed,
             device=device,
@@ -103,7 +103,7 @@ class Jury:
             self._learn(model, batches, ahead, counter)
             said = evaluate(model, ahead(0))
         known = np.bincount(train.labels.numpy(), minlength=self.classes) > 0
-        return Verdict(rows=held, odds=said.probabilities.numpy(), known=known)
+        return Verdict(rows=held, probs=said.probs.numpy(), known=known)
 
     def _network(self, seed: int) -> nn.Module:
         return create_model(
@@ -128,19 +128,19 @@ class Jury:
             schedule=SCHEDULES[recipe.schedule],
             label_smoothing=recipe.label_smoothing,
         )
-        # No epoch is chosen by how it judges the fold, or its answers would be learnt.
+        # No epoch is chosen by how it judges the fold, or its answers would be learned.
         fit(model, optimizer, batches, ahead, plan, (counter,))
 
 
 class _Counter:
-    """An observer of the loop that counts pictures over all trainings."""
+    """An observer of the loop that counts images over all trainings."""
 
     def __init__(self, tick: Tick, total: int) -> None:
         self._tick, self._total, self._done = tick, total, 0
 
     def on_step(self, done: StepDone) -> None:
-        """Count a step's pictures."""
-        self._done += done.pictures
+        """Count a step's images."""
+        self._done += done.images
         self._tick(self._done, self._total)
 
     def on_epoch(self, done: EpochDone) -> None:

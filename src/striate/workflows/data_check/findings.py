@@ -1,4 +1,4 @@
-"""What `data check` shows: its findings in words, with their pictures on a page."""
+"""What `data check` shows: its findings in words, with their images on a page."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ from striate.workflows.data_check.thumbnails import (
     WIDE_SIDE,
     Previews,
     base_of,
-    class_pictures,
-    group_pictures,
+    class_images,
+    group_images,
     previews,
 )
 
@@ -41,7 +41,7 @@ GROUPS_SHOWN = 36  # of a finding on the page; JSON has all
 DOUBTED_SHOWN = 120
 FILES_SHOWN = 100
 ROWS_SHOWN = 200  # of the classes
-CLASSES_SHOWN = 40  # with pictures
+CLASSES_SHOWN = 40  # with images
 EXAMPLES = 6
 NAMED = 3  # files or groups of a finding in a terminal
 LISTED = 10  # doubtful labels in a terminal
@@ -63,7 +63,7 @@ TITLES = {
     "pale": "Pale",
     "blurred": "Blurred",
     "size": "Unusual size",
-    "colour": "Unusual colour",
+    "color": "Unusual color",
     "exif": "EXIF",
     "rule": "By rule",
     DOUBT: "Doubtful labels",
@@ -77,7 +77,7 @@ TITLES = {
 
 
 def page_of(found: Checked) -> Page:
-    """Return the page: a summary, each finding with its pictures, the classes."""
+    """Return the page: a summary, each finding with its images, the classes."""
     shown = _examples(found)
     for finding in found.findings:
         for group in _shown(finding):
@@ -126,14 +126,14 @@ def _summary(found: Checked) -> Section:
 
 
 def _kinds(found: Checked) -> str:
-    """Say of what sizes, colours and formats the pictures are."""
+    """Say of what sizes, colors and formats the images are."""
     items = found.items
     sizes = Counter(f"{i.facts.height}×{i.facts.width}" for i in items)
     formats = Counter(i.nature.format for i in items if i.nature)
-    coloured = sum(item.facts.coloured for item in items)
+    colored = sum(item.facts.colored for item in items)
     told = [_most(sizes, "sizes")]
     if items:
-        told.append("all grey" if not coloured else f"{coloured:,} in colour")
+        told.append("all gray" if not colored else f"{colored:,} in color")
     told += [_most(formats, "formats")] if formats else []
     return "; ".join(part for part in told if part) + "."
 
@@ -243,7 +243,7 @@ def _gallery(found: Checked, finding: Finding, held: Previews) -> Images | None:
     rest = len(finding.groups) - len(groups)
     note = f"{rest:,} more stand in --json." if rest else ""
     side = WIDE_SIDE if finding.kind == DOUBT else SHOWN_SIDE
-    return group_pictures(found, groups, held, note, base_of(found), side)
+    return group_images(found, groups, held, note, base_of(found), side)
 
 
 def _shown(finding: Finding) -> Sequence[Group]:
@@ -270,19 +270,19 @@ def _spread(found: Checked) -> dict[str, list[int]]:
 
 def _classes(found: Checked, held: Previews) -> Section:
     spread = _spread(found).items()
-    galleries = [class_pictures(held, places, name) for name, places in spread]
+    galleries = [class_images(held, places, name) for name, places in spread]
     blocks: list[Block] = [class_table(found), *(g for g in galleries if g)]
     return Section(title="Classes", blocks=tuple(blocks))
 
 
 def class_table(found: Checked) -> Table:
-    """Return each class with its pictures, by part where parts are given."""
+    """Return each class with its images, by part where parts are given."""
     parts = [p for p in PARTS if any(p in by_part for _, by_part in found.classes)]
     total = len(found.items) or 1
     columns = (
         Column(title="class"),
         *(Column(title=part, kind="integer") for part in parts),
-        Column(title="pictures", kind="integer"),
+        Column(title="images", kind="integer"),
         Column(title="share", kind="share"),
     )
     rows: list[tuple[Cell, ...]] = []

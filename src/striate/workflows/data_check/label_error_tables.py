@@ -1,4 +1,4 @@
-"""Doubtful labels as tables: which pictures, and which classes for which."""
+"""Doubtful labels as tables: which images, and which classes for which."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ def suspects(found: Checked, count: int, base: str = "") -> list[Block]:
     if doubts is None or not len(doubts.judged.wrong):
         return []
     columns = (
-        Column(title="picture"),
-        Column(title="labelled"),
+        Column(title="image"),
+        Column(title="labeled"),
         Column(title="looks like"),
         Column(title="probability", kind="percent", hint="of what it looks like"),
-        Column(title="of label", kind="percent", hint="of what it is labelled"),
+        Column(title="of label", kind="percent", hint="of what it is labeled"),
     )
     doubted = (d for d in doubts.ranking() if d.believed_wrong)
     rows = tuple(
@@ -43,13 +43,13 @@ def confusions(doubts: Doubts, count: int = PAIRS) -> list[Block]:
     if not cells:
         return []
     columns = (
-        Column(title="labelled"),
+        Column(title="labeled"),
         Column(title="looks like"),
-        Column(title="doubted", kind="integer", hint="pictures listed here"),
+        Column(title="doubted", kind="integer", hint="images listed here"),
         Column(
             title="estimated wrong",
             kind="number",
-            hint="from sure pictures, scaled to the size of the class",
+            hint="from sure images, scaled to the size of the class",
         ),
     )
     names = doubts.names
@@ -68,8 +68,8 @@ def how(doubts: Doubts) -> Prose:
         f"Judged by {doubts.folds} networks ({doubts.model}), each taught the other "
         f"folds, gone through {counted(doubts.epochs, 'time')}; it all took "
         f"{doubts.seconds:,.0f} s. Copies, near-duplicates and groups lie in one fold. "
-        "Sure of a class is who gives it at least the probability that pictures "
-        "labelled so are given on average (confident learning; Northcutt, Jiang and "
+        "Sure of a class is who gives it at least the probability that images "
+        "labeled so are given on average (confident learning; Northcutt, Jiang and "
         "Chuang 2021)."
     )
     return Prose(text=text)

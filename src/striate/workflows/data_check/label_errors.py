@@ -1,6 +1,6 @@
-"""Which labels are doubtful: networks judge the pictures that they did not learn.
+"""Which labels are doubtful: networks judge the images that they did not learn.
 
-Every picture is in one fold, and each fold is judged by a network that learnt the
+Every image is in one fold, and each fold is judged by a network that learned the
 others, so that no answer is remembered. Copies, near-duplicates and given groups lie in
 one fold, or they would be.
 """
@@ -16,7 +16,7 @@ from striate.core.spec import WHITE, Preprocess
 from striate.data.check.check import Checked
 from striate.data.check.label_error_findings import Doubts
 from striate.data.check.label_errors import Confident
-from striate.data.load import load_labelled
+from striate.data.load import load_labeled
 from striate.data.scan import Tick
 from striate.data.sources.source import Source
 from striate.data.split.exact_counts import hold
@@ -25,7 +25,7 @@ from striate.run.setup import auto_model
 from striate.workflows.data_check.as_json import kept_together
 from striate.workflows.data_check.cross_validation import Jury
 
-# Measured on training pictures of digits and Fashion-MNIST (NOTEBOOK.md, 2026-11-22).
+# Measured on training images of digits and Fashion-MNIST (NOTEBOOK.md, 2026-11-22).
 FOLDS = 5
 STEPS = 400  # of a training, where that takes a number of epochs within EPOCHS
 EPOCHS = (2, 20)
@@ -48,7 +48,7 @@ def doubt_labels(
     Args:
         found: What was checked.
         recipe: How the networks learn, in place of what is chosen by the set's size.
-        tick: Called with (done, all), in pictures learnt from.
+        tick: Called with (done, all), in images learned from.
 
     Raises:
         NonFiniteError: A training blew up.
@@ -68,10 +68,10 @@ def doubt_labels(
     recipe = recipe or recipe_for(found)
     labels, preprocess = found.source.labels, input_of(found)
     given = np.array([labels.index(i.record.label) for i in found.items], np.int64)
-    odds = np.zeros((len(given), len(labels)), np.float32)
+    probs = np.zeros((len(given), len(labels)), np.float32)
     judged = np.zeros(len(given), bool)
     if len(set(given.tolist())) > 1:
-        part, _ = load_labelled(usable(found), preprocess, labels, cache="off")
+        part, _ = load_labeled(usable(found), preprocess, labels, cache="off")
         number = {item.record.path: i for i, item in enumerate(found.items)}
         places = np.array([number[path] for path in part.paths])
         jury = Jury(
@@ -80,10 +80,10 @@ def doubt_labels(
         folds = folds_of(found, recipe.seed)[places]
         for verdict in jury.verdicts(folds, tick or _nobody):
             rows = places[verdict.rows]
-            odds[rows] = verdict.odds
+            probs[rows] = verdict.probs
             judged[rows] = verdict.known[given[rows]]
     doubts = Doubts(
-        judged=Confident(odds=odds, given=given, judged=judged),
+        judged=Confident(probs=probs, given=given, judged=judged),
         names=labels.names,
         model=auto_model(preprocess.channels),
         folds=FOLDS,
@@ -94,26 +94,26 @@ def doubt_labels(
 
 
 def recipe_for(found: Checked) -> Recipe:
-    """Return how the networks learn: in a large set each picture is seen less often.
+    """Return how the networks learn: in a large set each image is seen less often.
 
     Example:
         >>> from striate.data.check.check import check_data
         >>> recipe_for(check_data("digits", near=False)).epochs
         18
     """
-    learnt = max(1, len(found.items) * (FOLDS - 1) // FOLDS)
-    epochs = min(max(round(STEPS * BATCH / learnt), EPOCHS[0]), EPOCHS[1])
+    learned = max(1, len(found.items) * (FOLDS - 1) // FOLDS)
+    epochs = min(max(round(STEPS * BATCH / learned), EPOCHS[0]), EPOCHS[1])
     return Recipe(data=found.source.name, epochs=epochs, batch_size=BATCH)
 
 
 def input_of(found: Checked) -> Preprocess:
-    """Return how pictures meet the networks: at their own size, within `SIDES`."""
+    """Return how images meet the networks: at their own size, within `SIDES`."""
     facts = [item.facts for item in found.items]
     sizes = {(fact.height, fact.width) for fact in facts}
     own = sizes.pop() if len(sizes) == 1 else (SIDES[1], SIDES[1])
     height, width = (min(max(side, SIDES[0]), SIDES[1]) for side in own)
     held = found.source.arrays
-    channels = 3 if any(fact.coloured for fact in facts) else 1
+    channels = 3 if any(fact.colored for fact in facts) else 1
     if held is not None and held.shape[-1] not in (1, 3):
         channels = held.shape[-1]  # no rule turns these into others
     return Preprocess(

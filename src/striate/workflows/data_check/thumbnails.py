@@ -1,4 +1,4 @@
-"""Small pictures in colour of chosen places in a set, read again from its files."""
+"""Small images in color of chosen places in a set, read again from its files."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from itertools import takewhile
 
 import numpy as np
 
-from striate.core.findings import Images, Picture
+from striate.core.findings import Image, Images
 from striate.data.check.check import Checked
 from striate.data.check.finding import Group
 from striate.data.check.measure import Examined, preview_pixels
 from striate.data.check.sandbox import PREVIEWER
 from striate.data.check.scan import examine_records
-from striate.interpret.render import picture, tile
+from striate.interpret.render import tile, to_image
 
-SIDE_BY_SIDE = 4  # pictures of a group that are shown
-SHOWN_SIDE = 96  # pixels on the screen that small pictures are enlarged to
+SIDE_BY_SIDE = 4  # images of a group that are shown
+SHOWN_SIDE = 96  # pixels on the screen that small images are enlarged to
 WIDE_SIDE = 144  # with a sentence beneath
 GAP = 2
 
@@ -30,27 +30,27 @@ def previews(found: Checked, positions: Sequence[int]) -> Previews:
         rows = {record.path: row for row, record in enumerate(source.records)}
         places = [rows[found.items[i].record.path] for i in positions]
         return {
-            i: _coloured(preview_pixels(source.arrays[row]))
+            i: _colored(preview_pixels(source.arrays[row]))
             for i, row in zip(positions, places, strict=True)
         }
     records = [found.items[i].record for i in positions]
     answers = examine_records(source, records, program=PREVIEWER)
     return {
-        i: _coloured(answer.view)
+        i: _colored(answer.view)
         for i, answer in zip(positions, answers, strict=True)
         if isinstance(answer, Examined)
     }
 
 
-def _coloured(pixels: np.ndarray) -> np.ndarray:
+def _colored(pixels: np.ndarray) -> np.ndarray:
     if pixels.shape[-1] == 3:
         return pixels
-    grey = pixels.mean(-1, keepdims=True).round().astype(np.uint8)
-    return np.asarray(grey.repeat(3, -1))
+    gray = pixels.mean(-1, keepdims=True).round().astype(np.uint8)
+    return np.asarray(gray.repeat(3, -1))
 
 
 def base_of(found: Checked) -> str:
-    """Return what all pictures' paths begin with, as folders; it need not be shown.
+    """Return what all images' paths begin with, as folders; it need not be shown.
 
     Empty where they share no folder.
     """
@@ -61,7 +61,7 @@ def base_of(found: Checked) -> str:
     return "".join(f"{names.pop()}/" for names in shared)
 
 
-def group_pictures(
+def group_images(
     found: Checked,
     groups: Sequence[Group],
     held: Previews,
@@ -69,7 +69,7 @@ def group_pictures(
     base: str,
     side: int = SHOWN_SIDE,
 ) -> Images | None:
-    """Return a gallery with one picture a group, its members side by side.
+    """Return a gallery with one image a group, its members side by side.
 
     Args:
         found: What was checked.
@@ -77,7 +77,7 @@ def group_pictures(
         held: Pixels by position.
         note: Stands beneath.
         base: What names begin with and is not shown.
-        side: Pixels on the screen that small pictures are enlarged to.
+        side: Pixels on the screen that small images are enlarged to.
     """
     shown = [[i for i in g.members if i in held][:SIDE_BY_SIDE] for g in groups]
     tiles = tuple(
@@ -87,7 +87,7 @@ def group_pictures(
     )
     if not tiles:
         return None
-    return Images(pictures=tiles, scale=_scale(shown, held, side), note=note)
+    return Images(images=tiles, scale=_scale(shown, held, side), note=note)
 
 
 def _scale(
@@ -99,7 +99,7 @@ def _scale(
 
 def _joined(
     found: Checked, group: Group, members: Sequence[int], held: Previews, base: str
-) -> Picture:
+) -> Image:
     height = max(held[i].shape[0] for i in members)
     width = max(held[i].shape[1] for i in members)
     cells = [_padded(held[i], height, width) for i in members]
@@ -107,11 +107,11 @@ def _joined(
     paths = [found.items[i].record.path.removeprefix(base) for i in members]
     more = len(group.members) - len(members)
     caption = " = ".join(paths) + (f" = {more:,} more" if more else "")
-    return picture(pixels, caption, _detail(found, group, members))
+    return to_image(pixels, caption, _detail(found, group, members))
 
 
 def _padded(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Lay a picture on a clear ground, top left."""
+    """Lay an image on a clear ground, top left."""
     ground = np.zeros((height, width, 4), np.uint8)
     rows, columns = pixels.shape[:2]
     ground[:rows, :columns, :3] = pixels
@@ -123,16 +123,16 @@ def _detail(found: Checked, group: Group, members: Sequence[int]) -> str:
     records = [found.items[i].record for i in members]
     labels = list(dict.fromkeys(record.label for record in records))
     parts = list(dict.fromkeys(record.part for record in records if record.part))
-    if group.note.startswith(f"labelled {labels[0]},"):
+    if group.note.startswith(f"labeled {labels[0]},"):
         labels = []  # the note of a doubtful label begins with it
     words = [" | ".join(labels), " | ".join(parts), group.note]
     return " · ".join(word for word in dict.fromkeys(words) if word)
 
 
-def class_pictures(held: Previews, members: Sequence[int], title: str) -> Images | None:
+def class_images(held: Previews, members: Sequence[int], title: str) -> Images | None:
     """Return examples of a class, without words beneath."""
     known = [i for i in members if i in held]
     if not known:
         return None
-    tiles = tuple(picture(held[i]) for i in known)
-    return Images(pictures=tiles, title=title, scale=_scale([known], held))
+    tiles = tuple(to_image(held[i]) for i in known)
+    return Images(images=tiles, title=title, scale=_scale([known], held))

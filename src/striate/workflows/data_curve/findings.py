@@ -31,7 +31,7 @@ from striate.workflows.data_curve.learning_curve import LearningCurve
 from striate.workflows.data_curve.power_law import Foretold, Point
 from striate.workflows.data_curve.runs import PLAN
 
-TIMES = (2, 4)  # as many pictures as there are, foretold
+TIMES = (2, 4)  # as many images as there are, foretold
 FAR = 1024  # times as many, beyond which no goal is looked for
 STEP = 2**0.25
 WORDS = {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy"}
@@ -39,48 +39,46 @@ WORDS = {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy"}
 
 @dataclass(frozen=True, kw_only=True)
 class Reach:
-    """How many training pictures a goal takes; None for more than `FAR` times."""
+    """How many training images a goal takes; None for more than `FAR` times."""
 
     goal: float
-    pictures: int | None
+    images: int | None
     low: int | None
     high: int | None
 
 
 def foretold(curve: LearningCurve) -> list[Foretold]:
-    """Return what more pictures would show."""
-    return [curve.law.foretell(n * curve.points[-1].pictures) for n in TIMES]
+    """Return what more images would show."""
+    return [curve.law.foretell(n * curve.points[-1].images) for n in TIMES]
 
 
 def reach(curve: LearningCurve, goal: float) -> Reach:
-    """Return how many pictures bring the metric to `goal`, with the 95 % interval."""
+    """Return how many images bring the metric to `goal`, with the 95 % interval."""
     found: dict[str, int | None] = {"low": None, "error": None, "high": None}
-    pictures = curve.points[0].pictures
-    while None in found.values() and pictures <= FAR * curve.points[-1].pictures:
-        told = curve.law.foretell(pictures)
+    images = curve.points[0].images
+    while None in found.values() and images <= FAR * curve.points[-1].images:
+        told = curve.law.foretell(images)
         for name, had in found.items():
             if had is None and getattr(told, name) <= 1 - goal:
-                found[name] = round(pictures)
-        pictures *= STEP
+                found[name] = round(images)
+        images *= STEP
     # The least error that fits reaches the goal first.
-    return Reach(
-        goal=goal, pictures=found["error"], low=found["low"], high=found["high"]
-    )
+    return Reach(goal=goal, images=found["error"], low=found["low"], high=found["high"])
 
 
 def verdict(curve: LearningCurve) -> Prose:
-    """Say what twice the pictures would buy, or that it cannot be told."""
+    """Say what twice the images would buy, or that it cannot be told."""
     last, told = curve.points[-1], foretold(curve)[0]
     now, word = 1 - last.mean, WORDS[curve.metric]
     bring = (
-        f"twice as many training pictures, {told.pictures:,.0f}, are expected to bring "
+        f"twice as many training images, {told.images:,.0f}, are expected to bring "
         f"{percent(1 - told.error, 2)} {word} (95 % interval "
         f"{span((1 - told.high, 1 - told.low), 2)}), where {percent(now, 2)} is "
-        f"measured with {last.pictures:,.0f}"
+        f"measured with {last.images:,.0f}"
     )
     if 1 - told.high > now:
-        return Prose(text=f"More pictures would help: {bring}.", tone="good")
-    unsure = "Whether more pictures would help is within the noise of these runs: "
+        return Prose(text=f"More images would help: {bring}.", tone="good")
+    unsure = "Whether more images would help is within the noise of these runs: "
     return Prose(text=f"{unsure}{bring}. More seeds would narrow it.")
 
 
@@ -90,7 +88,7 @@ def law_words(curve: LearningCurve) -> Prose:
     floor = f"{law.floor:.4f} + " if law.floor > 5e-5 else ""
     text = (
         f"The error falls as {floor}{law.gain:.3g} · n^−{law.exponent:.2f} in the "
-        "number n of training pictures. The intervals hold every such law that the "
+        "number n of training images. The intervals hold every such law that the "
         "runs do not refute, and the scatter of a mean of as many runs."
     )
     return Prose(text=text)
@@ -101,13 +99,13 @@ def trial(curve: LearningCurve) -> Prose | None:
     if curve.earlier_law is None:
         return None
     last = curve.points[-1]
-    told = curve.earlier_law.foretell(last.pictures)
+    told = curve.earlier_law.foretell(last.images)
     came = told.low <= last.mean <= told.high
     said = (
         f"Trial on itself: from the fractions up to {curve.fractions[-2]:g} alone, "
         f"{percent(1 - told.error, 2)} (95 % interval "
         f"{span((1 - told.high, 1 - told.low), 2)}) is foretold for "
-        f"{last.pictures:,.0f} pictures; measured {percent(1 - last.mean, 2)}"
+        f"{last.images:,.0f} images; measured {percent(1 - last.mean, 2)}"
     )
     if came:
         return Prose(text=f"{said}, within it.", tone="good")
@@ -115,15 +113,15 @@ def trial(curve: LearningCurve) -> Prose | None:
 
 
 def reach_words(found: Reach, metric: str) -> Prose:
-    """Say how many pictures a goal takes."""
+    """Say how many images a goal takes."""
     goal = f"{percent(found.goal, 2)} {WORDS[metric]}"
     if found.low is None:
-        text = f"no law that fits reaches it with {FAR:,} times the pictures"
-    elif found.pictures is None:
-        text = f"not to be expected, though {found.low:,} pictures could reach it"
+        text = f"no law that fits reaches it with {FAR:,} times the images"
+    elif found.images is None:
+        text = f"not to be expected, though {found.low:,} images could reach it"
     else:
         most = f"{found.high:,}" if found.high else "no number"
-        text = f"expected at about {found.pictures:,} training pictures "
+        text = f"expected at about {found.images:,} training images "
         text += f"(95 % interval {found.low:,} to {most})"
     return Prose(text=f"{goal}: {text}.")
 
@@ -132,7 +130,7 @@ def points_table(curve: LearningCurve) -> Table:
     """Return mean and deviation of every fraction, with the number of runs."""
     columns = (
         Column(title="fraction", key="fraction"),
-        Column(title="pictures", kind="integer", hint="training, mean over seeds"),
+        Column(title="images", kind="integer", hint="training, mean over seeds"),
         Column(title="runs", kind="integer"),
         Column(title="accuracy", kind="ratio", hint="mean over seeds"),
         Column(title="± deviation", kind="ratio", key="deviation"),
@@ -152,7 +150,7 @@ def _point_row(curve: LearningCurve, fraction: float) -> tuple[Cell, ...]:
     balanced = [run.balanced_accuracy for run in runs]
     return (
         f"{fraction:.4g}",
-        round(statistics.mean(run.pictures for run in runs)),
+        round(statistics.mean(run.images for run in runs)),
         len(runs),
         statistics.mean(plain),
         statistics.stdev(plain),
@@ -162,11 +160,11 @@ def _point_row(curve: LearningCurve, fraction: float) -> tuple[Cell, ...]:
 
 
 def foretold_table(curve: LearningCurve) -> Table:
-    """Return what more pictures would show."""
+    """Return what more images would show."""
     rows = tuple(
         (
             f"× {times}",
-            round(told.pictures),
+            round(told.images),
             1 - told.error,
             1 - told.high,
             1 - told.low,
@@ -175,7 +173,7 @@ def foretold_table(curve: LearningCurve) -> Table:
     )
     columns = (
         Column(title="of today's", key="times"),
-        Column(title="pictures", kind="integer"),
+        Column(title="images", kind="integer"),
         Column(title=WORDS[curve.metric], kind="ratio", key="expected"),
         Column(title="95 % from", kind="ratio", key="low"),
         Column(title="to", kind="ratio", key="high"),
@@ -187,9 +185,9 @@ def charts(curve: LearningCurve) -> tuple[Curve, Curve]:
     """Return the error on two logarithms, where the law is straight, and accuracy."""
     measured = _measured(curve.points)
     law = _law_line(curve)
-    mark = (curve.points[-1].pictures, "today")
+    mark = (curve.points[-1].images, "today")
     common: dict[str, Any] = {
-        "x_label": "training pictures",
+        "x_label": "training images",
         "percent_y": True,
         "log_x": True,
         "mark": mark,
@@ -218,7 +216,7 @@ def charts(curve: LearningCurve) -> tuple[Curve, Curve]:
 def _measured(points: tuple[Point, ...]) -> Series:
     return Series(
         name="measured",
-        x=tuple(point.pictures for point in points),
+        x=tuple(point.images for point in points),
         y=tuple(point.mean for point in points),
         low=tuple(max(point.mean - point.deviation, 0.0) for point in points),
         high=tuple(min(point.mean + point.deviation, 1.0) for point in points),
@@ -226,7 +224,7 @@ def _measured(points: tuple[Point, ...]) -> Series:
 
 
 def _law_line(curve: LearningCurve) -> Series:
-    first, last = curve.points[0].pictures, curve.points[-1].pictures
+    first, last = curve.points[0].images, curve.points[-1].images
     x = [first]
     while x[-1] < TIMES[-1] * last * 0.99:
         x.append(min(x[-1] * STEP, TIMES[-1] * last))
@@ -267,7 +265,7 @@ def facts(curve: LearningCurve, goal: float | None = None) -> dict[str, Any]:
     """Return all of it as JSON values."""
     law = curve.law
     early = curve.earlier_law
-    told = early.foretell(curve.points[-1].pictures) if early else None
+    told = early.foretell(curve.points[-1].images) if early else None
     return {
         "curve": str(curve.path),
         "part": curve.part,
@@ -275,7 +273,7 @@ def facts(curve: LearningCurve, goal: float | None = None) -> dict[str, Any]:
         "points": [
             {
                 "fraction": fraction,
-                "pictures": point.pictures,
+                "images": point.images,
                 "runs": len(point.errors),
                 "mean": 1 - point.mean,
                 "deviation": point.deviation,
@@ -294,7 +292,7 @@ def facts(curve: LearningCurve, goal: float | None = None) -> dict[str, Any]:
 
 def _told(one: Foretold) -> dict[str, float]:
     return {
-        "pictures": one.pictures,
+        "images": one.images,
         "expected": 1 - one.error,
         "low": 1 - one.high,
         "high": 1 - one.low,
@@ -318,14 +316,14 @@ def _page(curve: LearningCurve, goal: float | None) -> Page:
     scatter = f"± {percent(last.deviation, 2)} over {len(last.errors)} runs"
     figures = [
         Figure(
-            label=f"{word}, {last.pictures:,.0f} pictures",
+            label=f"{word}, {last.images:,.0f} images",
             value=percent(1 - last.mean, 2),
             detail=scatter,
         )
     ]
     figures += [
         Figure(
-            label=f"foretold for {told.pictures:,.0f}",
+            label=f"foretold for {told.images:,.0f}",
             value=percent(1 - told.error, 2),
             detail=f"95 % interval {span((1 - told.high, 1 - told.low), 2)}",
         )
@@ -334,7 +332,7 @@ def _page(curve: LearningCurve, goal: float | None) -> Page:
     words = [b for b in findings(curve, goal) if isinstance(b, Prose)]
     head: list[Block] = [Figures(figures=tuple(figures)), *words, law_words(curve)]
     sections = (
-        Section(title="What more pictures would buy", blocks=tuple(head)),
+        Section(title="What more images would buy", blocks=tuple(head)),
         Section(title="Curve", blocks=charts(curve)),
         Section(title="Figures", blocks=(points_table(curve), foretold_table(curve))),
         _runs(curve),
@@ -358,13 +356,13 @@ def _settings(curve: LearningCurve) -> Table:
 def _runs(curve: LearningCurve) -> Section:
     columns = (
         Column(title="run", kind="code"),
-        Column(title="pictures", kind="integer"),
+        Column(title="images", kind="integer"),
         Column(title="judged on", kind="integer"),
         Column(title="accuracy", kind="ratio"),
         Column(title="balanced", kind="ratio"),
     )
     rows = tuple(
-        (run.path.name, run.pictures, run.judged, run.accuracy, run.balanced_accuracy)
+        (run.path.name, run.images, run.judged, run.accuracy, run.balanced_accuracy)
         for run in curve.runs
     )
     lead = "Each is a run folder of its own, with its own report."

@@ -1,4 +1,4 @@
-"""A learning curve: one recipe at growing fractions of its pictures, over seeds."""
+"""A learning curve: one recipe at growing fractions of its images, over seeds."""
 
 from __future__ import annotations
 
@@ -52,13 +52,13 @@ class LearningCurve:
 
     @cached_property
     def points(self) -> tuple[Point, ...]:
-        """Return pictures and errors of each fraction, over its seeds."""
+        """Return images and errors of each fraction, over its seeds."""
         return tuple(self._point(fraction) for fraction in self.fractions)
 
     def _point(self, fraction: float) -> Point:
         runs = [run for run in self.runs if run.fraction == fraction]
         return Point(
-            pictures=sum(run.pictures for run in runs) / len(runs),
+            images=sum(run.images for run in runs) / len(runs),
             errors=tuple(1 - getattr(run, self.metric) for run in runs),
             judged=round(sum(run.judged for run in runs) / len(runs)),
         )

@@ -1,7 +1,7 @@
-"""Errors that fall with the number of pictures: the law, and what it foretells.
+"""Errors that fall with the number of images: the law, and what it foretells.
 
 Over orders of magnitude the error of a network is close to a + b·n⁻ᶜ in the number n of
-training pictures (Hestness et al. 2017, "Deep learning scaling is predictable,
+training images (Hestness et al. 2017, "Deep learning scaling is predictable,
 empirically"; Rosenfeld et al. 2020). A few measured points leave much of a, b and c
 open, so nothing here is a number without the interval of every law that fits.
 """
@@ -24,15 +24,15 @@ LEVEL = 0.95
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """What was measured with one number of training pictures.
+    """What was measured with one number of training images.
 
     Args:
-        pictures: Their number.
+        images: Their number.
         errors: One a seed, in shares.
-        judged: Test pictures a seed.
+        judged: Test images a seed.
     """
 
-    pictures: float
+    images: float
     errors: tuple[float, ...]
     judged: int
 
@@ -48,7 +48,7 @@ class Point:
 
     @property
     def chance(self) -> float:
-        """Return the variance that counting `judged` pictures has by chance."""
+        """Return the variance that counting `judged` images has by chance."""
         smoothed = (self.mean * self.judged + 0.5) / (self.judged + 1)
         return smoothed * (1 - smoothed) / self.judged
 
@@ -57,7 +57,7 @@ class Point:
 class Foretold:
     """The mean error to expect of as many runs, and its 95 % interval."""
 
-    pictures: float
+    images: float
     error: float
     low: float
     high: float
@@ -68,7 +68,7 @@ class Law:
     """The best a + b·n⁻ᶜ, and all that is needed to ask how sure it is.
 
     Args:
-        floor: a, the error that no number of pictures goes below.
+        floor: a, the error that no number of images goes below.
         gain: b.
         exponent: c.
         points: What it was fitted to.
@@ -83,27 +83,27 @@ class Law:
     noise: float
     misfit: float
 
-    def error(self, pictures: float) -> float:
-        """Return the law's error at a number of pictures."""
-        return float(self.floor + self.gain * pictures**-self.exponent)
+    def error(self, images: float) -> float:
+        """Return the law's error at a number of images."""
+        return float(self.floor + self.gain * images**-self.exponent)
 
-    def foretell(self, pictures: float) -> Foretold:
-        """Return what as many runs with so many pictures would show.
+    def foretell(self, images: float) -> Foretold:
+        """Return what as many runs with so many images would show.
 
         The interval holds every error through which a law passes that the points do
         not refute (profile likelihood, Student's t for the seeds' few degrees of
         freedom), and the scatter of a mean of so many runs.
         """
-        best = self.error(pictures)
+        best = self.error(images)
         tried = np.linspace(0.0, 1.0, STEPS + 1) ** 2
         tried = np.unique(np.concatenate([tried * max(best, 1e-9), best + tried]))
         tried = tried[tried <= 1.0]
         limit = self.misfit + self._quantile() ** 2 * self._stretch()
-        fits = tried[_profile(self.points, self._variances(), pictures, tried) <= limit]
+        fits = tried[_profile(self.points, self._variances(), images, tried) <= limit]
         low, high = (fits.min(), fits.max()) if len(fits) else (best, best)
         spread = self._quantile() * math.sqrt(self._mean_variance(best))
         return Foretold(
-            pictures=pictures,
+            images=images,
             error=best,
             low=max(0.0, best - math.hypot(best - low, spread)),
             high=min(1.0, best + math.hypot(high - best, spread)),
@@ -122,7 +122,7 @@ class Law:
 
     def _mean_variance(self, error: float) -> float:
         last = self.points[-1]
-        at = Point(pictures=0, errors=(error,) * len(last.errors), judged=last.judged)
+        at = Point(images=0, errors=(error,) * len(last.errors), judged=last.judged)
         return self.noise * at.chance / len(last.errors)
 
 
@@ -132,7 +132,7 @@ def fit_law(points: Sequence[Point]) -> Law:
     Example:
         >>> def measured(n):
         ...     e = 0.02 + n**-0.5
-        ...     return Point(pictures=n, errors=(e - 1e-3, e + 1e-3), judged=2000)
+        ...     return Point(images=n, errors=(e - 1e-3, e + 1e-3), judged=2000)
         >>> law = fit_law([measured(n) for n in (100, 400, 1600, 6400)])
         >>> told = law.foretell(25_600)
         >>> told.low < 0.02 + 25_600**-0.5 < told.high, round(law.error(6400), 2)
@@ -163,7 +163,7 @@ def _noise(points: Sequence[Point]) -> float:
     if not many:
         return 1.0
     ratios = [point.deviation**2 / point.chance for point in many]
-    # Much below chance is luck, unless the test pictures are the same for all seeds.
+    # Much below chance is luck, unless the test images are the same for all seeds.
     return max(sum(ratios) / len(ratios), 0.1)
 
 
@@ -173,7 +173,7 @@ def _variances(points: Sequence[Point], noise: float) -> np.ndarray:
 
 def _falls(points: Sequence[Point]) -> np.ndarray:
     """Return n⁻ᶜ, (exponents, points)."""
-    n = np.array([point.pictures for point in points])
+    n = np.array([point.images for point in points])
     return n ** -EXPONENTS[:, None]
 
 
@@ -206,21 +206,21 @@ def _misfits(
 
 
 def _profile(
-    points: Sequence[Point], variances: np.ndarray, pictures: float, tried: np.ndarray
+    points: Sequence[Point], variances: np.ndarray, images: float, tried: np.ndarray
 ) -> np.ndarray:
-    """Return the least misfit of any law through each tried error at `pictures`.
+    """Return the least misfit of any law through each tried error at `images`.
 
-    With the error y there given, the law is y + gain·r, r = n⁻ᶜ − pictures⁻ᶜ, and for
+    With the error y there given, the law is y + gain·r, r = n⁻ᶜ − images⁻ᶜ, and for
     each exponent the best gain has a closed form.
     """
     means, w = np.array([point.mean for point in points]), 1 / variances
-    there = pictures**-EXPONENTS
+    there = images**-EXPONENTS
     rise = _falls(points) - there[:, None]  # (exponents, points)
     y = tried[:, None]  # (tried, 1)
     rises = np.maximum((rise**2) @ w, 1e-300)
     off = rise @ (w * means) - y * (rise @ w)
     square = (means**2) @ w - 2 * y * (means @ w) + y**2 * w.sum()
-    # The floor, y − gain·pictures⁻ᶜ, must not be negative, and neither must the gain.
+    # The floor, y − gain·images⁻ᶜ, must not be negative, and neither must the gain.
     gain = np.clip(off / rises, 0.0, y / there)
     least: np.ndarray = (square - 2 * gain * off + gain**2 * rises).min(1)
     return least

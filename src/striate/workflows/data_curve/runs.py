@@ -24,7 +24,7 @@ from striate.run.setup import LOADED, load_recipe
 from striate.workflows.train.train import train, train_recipe
 
 PLAN = "curve.json"
-# Small fractions take as many steps as the whole, or what they lack in pictures would
+# Small fractions take as many steps as the whole, or what they lack in images would
 # be mixed up with what they lack in training; but at most so many times the epochs.
 MOST_EPOCHS = 8
 
@@ -39,7 +39,7 @@ class CurveRun:
     fraction: float
     seed: int
     path: Path
-    pictures: int
+    images: int
     judged: int
     accuracy: float
     balanced_accuracy: float
@@ -126,10 +126,10 @@ class Study:
         parts: set[str] = set()
         total = len(self.fractions) * self.seeds
         for seed in range(self.recipe.seed, self.recipe.seed + self.seeds):
-            pictures = _Pictures(replace(self.recipe, seed=seed))
+            images = _Images(replace(self.recipe, seed=seed))
             for fraction in self.fractions:
                 try:
-                    run, new = self._run(place, pictures, fraction)
+                    run, new = self._run(place, images, fraction)
                 except InterruptedRunError as error:
                     what = f"stopped after {len(found)} of {total} runs"
                     fix = "the same command goes on from there"
@@ -139,19 +139,17 @@ class Study:
                 told(_line(found[-1], len(found), total, new))
         return sorted(found, key=lambda run: (run.fraction, run.seed)), parts.pop()
 
-    def _run(
-        self, place: Path, pictures: _Pictures, fraction: float
-    ) -> tuple[Run, bool]:
+    def _run(self, place: Path, images: _Images, fraction: float) -> tuple[Run, bool]:
         """Return the run of a fraction and seed, and whether it is new."""
-        recipe = replace(pictures.recipe, epochs=self.epochs(fraction))
+        recipe = replace(images.recipe, epochs=self.epochs(fraction))
         if recipe.precision == "auto":  # decided by length, and these are to be alike
             recipe = replace(recipe, precision="fp32")
         out = place / f"fraction-{fraction:g}-seed-{recipe.seed}"
         if (run := _finished(out)) is not None:
-            pictures.check(run, fraction)
+            images.check(run, fraction)
             return run, False
         _clear_run(out)
-        data = pictures.cut(fraction)
+        data = images.cut(fraction)
         if self.make is None:
             recipe = replace(recipe, fraction=fraction)
             return train_recipe(recipe, data=data, out=out, quiet=True), True
@@ -165,8 +163,8 @@ class Study:
         return round(self.recipe.epochs * min(1 / fraction, MOST_EPOCHS))
 
 
-class _Pictures:
-    """The pictures of one seed, read when first needed."""
+class _Images:
+    """The images of one seed, read when first needed."""
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
@@ -178,12 +176,12 @@ class _Pictures:
         return self._data.cut(fraction)
 
     def check(self, run: Run, fraction: float) -> None:
-        """Refuse a finished run of other pictures than those at hand."""
+        """Refuse a finished run of other images than those at hand."""
         if self._data is None:
             return
         if run.manifest["data"]["hash"] != data_hash(self._data.cut(fraction)):
             fix = "begin anew: choose another --out, or add --overwrite"
-            what = "the pictures have changed since this run of the curve"
+            what = "the images have changed since this run of the curve"
             raise RunError(what, where=run.path, fix=fix)
 
 
@@ -219,7 +217,7 @@ def _read(run: Run, fraction: float, seed: int) -> CurveRun:
         fraction=fraction,
         seed=seed,
         path=run.path,
-        pictures=used,
+        images=used,
         judged=score["count"],
         accuracy=score["accuracy"],
         balanced_accuracy=score["balanced_accuracy"],
@@ -228,6 +226,6 @@ def _read(run: Run, fraction: float, seed: int) -> CurveRun:
 
 def _line(run: CurveRun, done: int, total: int, new: bool) -> str:
     which = f"fraction {run.fraction:<7.4g} seed {run.seed}"
-    reached = f"{run.pictures:>9,} pictures  accuracy {100 * run.accuracy:.2f} %"
+    reached = f"{run.images:>9,} images  accuracy {100 * run.accuracy:.2f} %"
     again = "" if new else "  (there already)"
     return f"run {done:>{len(str(total))}}/{total}  {which}{reached}{again}"

@@ -13,23 +13,23 @@ from striate.core.findings import (
     Column,
     Figure,
     Figures,
+    Image,
     Images,
     Page,
-    Picture,
     Prose,
     Section,
     Table,
 )
 from striate.core.spec import Preprocess
-from striate.data.decode.preprocess import normalise, to_input
+from striate.data.decode.preprocess import normalize, to_input
 from striate.data.decode.resize_effects import Fit, fit
 from striate.data.decode.rules import rules
-from striate.interpret.render import enlarge, picture, signed
+from striate.interpret.render import enlarge, signed, to_image
 from striate.report.format import percent
-from striate.workflows.data_preview.preview import Preview, Seen, unnormalised
+from striate.workflows.data_preview.preview import Preview, Seen, unnormalized
 
-SIDE = 176  # pixels that a small picture is enlarged to, by whole factors
-FRAME = 160  # grey level around every picture
+SIDE = 176  # pixels that a small image is enlarged to, by whole factors
+FRAME = 160  # gray level around every image
 SPREAD = 2.5  # deviations either way that the view of the numbers shows
 
 
@@ -43,15 +43,15 @@ def page(found: Preview) -> Page:
             Section(title="In short", blocks=tuple(summary(found))),
             Section(
                 title="Before and after",
-                lead="The file's own pixels, then the input in every mode. Pictures "
+                lead="The file's own pixels, then the input in every mode. Images "
                 "with the longest sides and the extreme sizes come first, because "
                 "there the modes differ most.",
                 blocks=tuple(_gallery(found, one) for one in found.seen),
             ),
             Section(
                 title="What arrives",
-                lead="The numbers the first layer gets, drawn as a picture, and what "
-                "comes back when normalising is undone.",
+                lead="The numbers the first layer gets, drawn as an image, and what "
+                "comes back when normalizing is undone.",
                 blocks=(_numbers(found), _views(found)),
             ),
             Section(
@@ -76,7 +76,7 @@ def summary(found: Preview) -> list[Block]:
     return [
         Figures(
             figures=(
-                Figure(label="pictures", value=f"{count:,}"),
+                Figure(label="images", value=f"{count:,}"),
                 Figure(label="their sizes", value=span, detail=several),
                 Figure(label="input", value=str(p.spec), detail=f"--resize {p.resize}"),
             )
@@ -97,12 +97,12 @@ def _size(sides: tuple[int, int]) -> str:
 def _costs(found: Preview) -> Table:
     columns = (
         Column(title="mode", kind="code"),
-        Column(title="kept", kind="ratio", hint="mean share of a picture that is seen"),
-        Column(title="least", kind="ratio", hint="of the picture that loses most"),
+        Column(title="kept", kind="ratio", hint="mean share of an image that is seen"),
+        Column(title="least", kind="ratio", hint="of the image that loses most"),
         Column(title="bent", kind="number", hint="mean distortion; 1 is none"),
-        Column(title="most", kind="number", hint="of the picture bent most"),
+        Column(title="most", kind="number", hint="of the image bent most"),
         Column(title="border", kind="ratio", hint="mean share of the input"),
-        Column(title="enlarged", kind="ratio", hint="pictures below the input's size"),
+        Column(title="enlarged", kind="ratio", hint="images below the input's size"),
     )
     rows: list[tuple[Cell, ...]] = []
     for mode, cost in found.costs.items():
@@ -119,26 +119,26 @@ def _advice(found: Preview) -> list[Block]:
     said: list[str] = []
     if cost.bent[1] > 1.5:
         said.append(
-            f"Squashing bends some pictures by {cost.bent[1]:.1f}×. If shape matters, "
+            f"Stretching bends some images by {cost.bent[1]:.1f}×. If shape matters, "
             "compare crop and pad below."
         )
     if cost.kept[1] < 0.6:
         said.append(
-            f"Of some pictures only {percent(cost.kept[1], 0)} is seen. If what "
-            "matters may lie at an edge, use squash or pad."
+            f"Of some images only {percent(cost.kept[1], 0)} is seen. If what "
+            "matters may lie at an edge, use stretch or pad."
         )
     if cost.border[0] > 0.25:
         said.append(
             f"{percent(cost.border[0], 0)} of what the network computes is border. An "
-            "--image-size HEIGHTxWIDTH near the pictures' own aspect wastes less."
+            "--image-size HEIGHTxWIDTH near the images' own aspect wastes less."
         )
     if cost.enlarged > 0.5:
         said.append(
-            f"{percent(cost.enlarged, 0)} of the pictures are smaller than the input: "
+            f"{percent(cost.enlarged, 0)} of the images are smaller than the input: "
             "a larger --image-size costs time and shows nothing more."
         )
     if not said:
-        return [Prose(text="The chosen mode costs these pictures little.", tone="good")]
+        return [Prose(text="The chosen mode costs these images little.", tone="good")]
     return [Prose(text=text, tone="warning") for text in said]
 
 
@@ -150,7 +150,7 @@ def _gallery(found: Preview, one: Seen) -> Images:
         chosen = " (chosen)" if mode == p.resize else ""
         cost = fit(replace(p, resize=mode), *one.sides)
         shown.append(_drawn(pixels.numpy(), f"{mode}{chosen}", _words(cost)))
-    return Images(title=f"{one.path} · {one.label}", pictures=tuple(shown))
+    return Images(title=f"{one.path} · {one.label}", images=tuple(shown))
 
 
 def _words(cost: Fit) -> str:
@@ -166,8 +166,8 @@ def _words(cost: Fit) -> str:
     return ", ".join(words) or "nothing lost"
 
 
-def _drawn(pixels: np.ndarray, caption: str, detail: str = "") -> Picture:
-    """Draw a picture at about one size: shrunk smoothly or enlarged by whole pixels."""
+def _drawn(pixels: np.ndarray, caption: str, detail: str = "") -> Image:
+    """Draw an image at about one size: shrunk smoothly or enlarged by whole pixels."""
     height, width, channels = pixels.shape
     most = max(height, width)
     if most > SIDE:
@@ -178,7 +178,7 @@ def _drawn(pixels: np.ndarray, caption: str, detail: str = "") -> Picture:
         pixels = enlarge(pixels, height * (SIDE // most))
     # A frame: background on a white page would not be seen to end.
     framed = np.pad(pixels, ((1, 1), (1, 1), (0, 0)), constant_values=FRAME)
-    return picture(framed, caption, detail)
+    return to_image(framed, caption, detail)
 
 
 def _numbers(found: Preview) -> Table:
@@ -200,23 +200,23 @@ def _numbers(found: Preview) -> Table:
         f"{name} {', '.join(f'{v:.4g}' for v in values)}"
         for name, values in (("mean", p.mean), ("deviation", p.std))
     )
-    note = f"Over the {len(found.seen)} pictures shown. Normalised by {used}. {back}"
+    note = f"Over the {len(found.seen)} images shown. Normalized by {used}. {back}"
     return Table(title="The input's numbers", columns=columns, rows=rows, note=note)
 
 
 def _views(found: Preview) -> Images:
-    """Draw what was normalised, and what comes back of it, side by side."""
+    """Draw what was normalized, and what comes back of it, side by side."""
     p = found.preprocess
     shown = []
     for one in found.seen[:3]:
-        x = normalise(one.inputs[p.resize][None], p)
+        x = normalize(one.inputs[p.resize][None], p)
         shown += [
             _drawn(_view(x[0]), "the numbers", one.path),
-            _drawn(unnormalised(x, p)[0].numpy(), "un-normalised", one.path),
+            _drawn(unnormalized(x, p)[0].numpy(), "un-normalized", one.path),
         ]
     note = f"The numbers are drawn from −{SPREAD} to {SPREAD} deviations"
     note += ": blue is below the mean, red above." if p.channels == 1 else "."
-    return Images(pictures=tuple(shown), note=note)
+    return Images(images=tuple(shown), note=note)
 
 
 def _view(x: Tensor) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What the network will really see of a set: rules, costs, pictures, numbers."""
+"""What the network will really see of a set: rules, costs, images, numbers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from striate.core.spec import RESIZES, Preprocess
 from striate.data.cache.cache_folder import open_cache
 from striate.data.decode.decode import Header
 from striate.data.decode.file_bytes import UndecodableError
-from striate.data.decode.preprocess import file_to_input, look, normalise, to_input
+from striate.data.decode.preprocess import file_to_input, look, normalize, to_input
 from striate.data.decode.resize_effects import fit
 from striate.data.image_data import ImageData
 from striate.data.load import load_data
@@ -30,7 +30,7 @@ SHOWN = 6
 
 @dataclass(frozen=True, kw_only=True)
 class Seen:
-    """A picture of the set: as its file holds it, and as 8-bit input in every mode."""
+    """An image of the set: as its file holds it, and as 8-bit input in every mode."""
 
     path: str
     label: str
@@ -41,13 +41,13 @@ class Seen:
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """What a resize mode does to a set, over all of its pictures.
+    """What a resize mode does to a set, over all of its images.
 
     Args:
-        kept: Mean share of a picture that is seen, and the least.
+        kept: Mean share of an image that is seen, and the least.
         bent: Mean distortion of the aspect, and the most; 1 is none.
         border: Mean share of the input that is background, and the most.
-        enlarged: Share of pictures that are smaller than the input.
+        enlarged: Share of images that are smaller than the input.
     """
 
     kept: tuple[float, float]
@@ -58,7 +58,7 @@ class Cost:
 
 @dataclass(frozen=True, kw_only=True)
 class Numbers:
-    """A channel of the network's input over the pictures shown, after normalising."""
+    """A channel of the network's input over the images shown, after normalizing."""
 
     channel: str
     mean: float
@@ -73,8 +73,8 @@ class Preview:
 
     Args:
         data: The set as training would have it.
-        seen: Chosen pictures.
-        sizes: How many pictures have which (height, width).
+        seen: Chosen images.
+        sizes: How many images have which (height, width).
         costs: By resize mode.
         numbers: By channel, of the chosen mode.
         recovered: Whether the 8-bit pixels come back exactly from the numbers.
@@ -96,7 +96,7 @@ class Preview:
         """Return JSON values."""
         return {
             "data": self.data.name,
-            "pictures": sum(self.sizes.values()),
+            "images": sum(self.sizes.values()),
             "preprocess": self.preprocess.as_dict(),
             "sizes": [[h, w, n] for (h, w), n in self.sizes.items()],
             "modes": {mode: vars(cost) for mode, cost in self.costs.items()},
@@ -113,9 +113,9 @@ def preview(
 
     Args:
         data: As for `load_data`.
-        count: Pictures to show: the widest, tallest, largest and smallest, then others.
+        count: Images to show: the widest, tallest, largest and smallest, then others.
         seed: Chooses the others, and deals the split.
-        settings: Of `load_data`: `image_size`, `resize`, `background`, `normalise`, …
+        settings: Of `load_data`: `image_size`, `resize`, `background`, `normalize`, …
 
     Raises:
         DataError: The data does not admit training.
@@ -209,8 +209,8 @@ def _cost(preprocess: Preprocess, sizes: Mapping[tuple[int, int], int]) -> Cost:
 
 def _measured(seen: Sequence[Seen], preprocess: Preprocess) -> dict[str, Any]:
     pixels = torch.stack([one.inputs[preprocess.resize] for one in seen])
-    x = normalise(pixels, preprocess).double()
-    names = {1: ("grey",), 3: ("red", "green", "blue")}.get(x.shape[1])
+    x = normalize(pixels, preprocess).double()
+    names = {1: ("gray",), 3: ("red", "green", "blue")}.get(x.shape[1])
     numbers = [
         Numbers(
             channel=names[c] if names else f"channel {c}",
@@ -221,12 +221,12 @@ def _measured(seen: Sequence[Seen], preprocess: Preprocess) -> dict[str, Any]:
         )
         for c, values in enumerate(x.unbind(1))
     ]
-    recovered = torch.equal(unnormalised(x, preprocess), pixels)
+    recovered = torch.equal(unnormalized(x, preprocess), pixels)
     return {"numbers": tuple(numbers), "recovered": recovered}
 
 
-def unnormalised(x: Tensor, preprocess: Preprocess) -> Tensor:
-    """Return the 8-bit pictures that a network's input was made of.
+def unnormalized(x: Tensor, preprocess: Preprocess) -> Tensor:
+    """Return the 8-bit images that a network's input was made of.
 
     Shapes:
         (N, C, H, W) → (N, H, W, C) uint8

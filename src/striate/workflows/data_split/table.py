@@ -1,4 +1,4 @@
-"""A split in findings: how many pictures of each class fell where."""
+"""A split in findings: how many images of each class fell where."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ROWS = 20  # classes listed; of more, the smallest
 
 
 def split_counts(data: ImageData) -> dict[str, dict[str, int]]:
-    """Return pictures by class and part, classes in output order."""
+    """Return images by class and part, classes in output order."""
     counts = Counter((row.label, row.part) for row in data.rows)
     parts = part_order(set(data.parts))
     return {

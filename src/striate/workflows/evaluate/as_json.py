@@ -109,4 +109,4 @@ def _group(one: Group) -> dict[str, Any]:
 
 
 def _wrong(one: Wrong) -> dict[str, Any]:
-    return {"path": one.path, "probability": one.odds, **dict(one.cells)}
+    return {"path": one.path, "probability": one.probs, **dict(one.cells)}

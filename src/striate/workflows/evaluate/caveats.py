@@ -19,9 +19,9 @@ def remarks(run: Run, choice: Choice, view: Seen) -> Iterator[Prose]:
     for text in (*_few(choice), *_limits(choice), *_chosen_before(run)):
         yield Prose(text=text, tone="warning")
     yield Prose(
-        text="Every interval is at 95 % and takes pictures as independent. Several "
-        "pictures of one thing (a module, a patient, a batch) make it too narrow, and "
-        "if some of them were learnt from, the figures too good: name them in a "
+        text="Every interval is at 95 % and takes images as independent. Several "
+        "images of one thing (a module, a patient, a batch) make it too narrow, and "
+        "if some of them were learned from, the figures too good: name them in a "
         "group column, and they stay on one side.",
         tone="advice",
     )
@@ -30,10 +30,10 @@ def remarks(run: Run, choice: Choice, view: Seen) -> Iterator[Prose]:
 def _few(choice: Choice) -> Iterator[str]:
     """Say where validation is too small for what is asked of it."""
     if not any(point.key == SAFE for point in choice.points):
-        many = counted(choice.positives, "such picture")
+        many = counted(choice.positives, "such image")
         yield (
             f"Validation has {many}: too few to be sure of the recall at any "
-            "threshold. A larger --val-fraction, or more pictures, would do."
+            "threshold. A larger --val-fraction, or more images, would do."
         )
     if choice.sorted is None:
         yield "Not even the surest answers are right as often as was asked for."

@@ -30,7 +30,7 @@ def calibration_chart(told: Told) -> Curve:
             Series(name="perfect", x=(0.0, 1.0), y=(0.0, 1.0)),
         ),
         percent_y=True,
-        note=f"{told.part}: {told.view.count:,} pictures in bins of equal number; the "
+        note=f"{told.part}: {told.view.count:,} images in bins of equal number; the "
         "band is Wilson's at 95 %.",
     )
 
@@ -47,7 +47,7 @@ def _bins(name: str, bins: Sequence[Bin], banded: bool = False) -> Series:
 
 def precision_chart(told: Told) -> Curve:
     """Return precision against recall, the chosen threshold marked."""
-    line = trade(told.view.odds, told.view.positive)
+    line = trade(told.view.probs, told.view.positive)
     point, one = next(
         pair for pair in told.judged.points if pair[0] is told.choice.aimed
     )
@@ -66,16 +66,16 @@ def precision_chart(told: Told) -> Curve:
         ),
         percent_y=True,
         mark=(one.recall, chosen),
-        note=f"{told.part}: {one.count:,} pictures, {one.positives:,} {told.target}. "
+        note=f"{told.part}: {one.count:,} images, {one.positives:,} {told.target}. "
         "The threshold is validation's.",
     )
 
 
 def sureness_chart(told: Told) -> Curve:
     """Return how right the answers are that no person sees, by how many one does."""
-    reaches, shares = sureness(told.view.odds, told.view.positive)
+    reaches, shares = sureness(told.view.probs, told.view.positive)
     count = told.view.count
-    falling = np.sort(np.abs(told.view.odds - 0.5))
+    falling = np.sort(np.abs(told.view.probs - 0.5))
     sent = np.searchsorted(falling, reaches) / count
     band = told.judged.whole.sorted
     return Curve(
@@ -91,17 +91,17 @@ def sureness_chart(told: Told) -> Curve:
         ),
         percent_y=True,
         mark=(band.sent, "the band") if band else None,
-        note=f"{count:,} pictures; the band is validation's. To the right few answers "
+        note=f"{count:,} images; the band is validation's. To the right few answers "
         "are left, and the line is noise.",
     )
 
 
 def fall_chart(told: Told, column: str, groups: Sequence[Group]) -> Curve:
-    """Return, for every value, the share of its pictures below each probability."""
+    """Return, for every value, the share of its images below each probability."""
     return Curve(
         title=f"Where they fall, by {column}",
         x_label=f"probability of {told.target}",
-        y_label="pictures up to there",
+        y_label="images up to there",
         series=tuple(_fall(f"{column} {one.value}", one) for one in groups[:LINES]),
         percent_y=True,
         mark=(told.choice.aimed.threshold, "threshold"),
@@ -109,10 +109,10 @@ def fall_chart(told: Told, column: str, groups: Sequence[Group]) -> Curve:
 
 
 def _fall(name: str, group: Group) -> Series:
-    count = len(group.odds)
+    count = len(group.probs)
     shares = np.arange(1, count + 1) / count
     return Series(
         name=name,
-        x=(0.0, *group.odds.tolist(), 1.0),
+        x=(0.0, *group.probs.tolist(), 1.0),
         y=(0.0, *shares.tolist(), 1.0),
     )

@@ -6,15 +6,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from striate.core.findings import Block, Column, Images, Picture, Prose, Section, Table
+from striate.core.findings import Block, Column, Image, Images, Prose, Section, Table
 from striate.data.cache.pixel_rows import Rows
-from striate.interpret.render import picture
+from striate.interpret.render import to_image
 from striate.report.format import counted, percent
 from striate.workflows.evaluate.one_vs_rest import Seen
 from striate.workflows.evaluate.result import Told, Wrong
 
 SHOWN = 12
-SIDE = 96  # pixels a small picture is enlarged to, about
+SIDE = 96  # pixels a small image is enlarged to, about
 
 
 def wrong_answers(
@@ -25,10 +25,10 @@ def wrong_answers(
     The costliest first: one half, not the threshold, is where an answer is wrong by
     the network's own word.
     """
-    missed = np.flatnonzero(view.positive & (view.odds < 0.5))
-    alarms = np.flatnonzero(~view.positive & (view.odds >= 0.5))
-    missed = missed[np.argsort(view.odds[missed], kind="stable")]
-    alarms = alarms[np.argsort(-view.odds[alarms], kind="stable")]
+    missed = np.flatnonzero(view.positive & (view.probs < 0.5))
+    alarms = np.flatnonzero(~view.positive & (view.probs >= 0.5))
+    missed = missed[np.argsort(view.probs[missed], kind="stable")]
+    alarms = alarms[np.argsort(-view.probs[alarms], kind="stable")]
     return _each(missed, view, columns), _each(alarms, view, columns)
 
 
@@ -39,7 +39,7 @@ def _each(
         Wrong(
             row=int(i),
             path=view.paths[i],
-            odds=float(view.odds[i]),
+            probs=float(view.probs[i]),
             cells=tuple((name, cells[i]) for name, cells in columns.items()),
         )
         for i in rows
@@ -47,7 +47,7 @@ def _each(
 
 
 def wrong_section(told: Told, pixels: Rows | None) -> Section:
-    """Return the most wrong pictures."""
+    """Return the most wrong images."""
     return Section(
         title="Most wrong",
         lead="The answers that cost most, at one half: look here for wrong labels "
@@ -58,7 +58,7 @@ def wrong_section(told: Told, pixels: Rows | None) -> Section:
 
 def _blocks(told: Told, pixels: Rows | None) -> Iterator[Block]:
     if pixels is None:
-        text = "The pictures could not be read again, so only their names are shown."
+        text = "The images could not be read again, so only their names are shown."
         yield Prose(text=text, tone="warning")
     titles = (
         f"Are {told.target}, taken for {told.rest}",
@@ -66,7 +66,7 @@ def _blocks(told: Told, pixels: Rows | None) -> Iterator[Block]:
     )
     for title, found in zip(titles, told.wrong, strict=True):
         if found:
-            headed = f"{title}: {counted(len(found), 'picture')}"
+            headed = f"{title}: {counted(len(found), 'image')}"
             yield _gallery(headed, found[:SHOWN], len(found), told.target, pixels)
         else:
             yield Prose(text=f"{title}: none.", tone="good")
@@ -79,19 +79,19 @@ def _gallery(
     note = f"{rest:,} more stand in detection.json." if rest else ""
     if pixels is None:
         columns = (
-            Column(title="picture"),
+            Column(title="image"),
             Column(title=f"P({target})", kind="percent"),
         )
-        rows = tuple((one.path, one.odds) for one in shown)
+        rows = tuple((one.path, one.probs) for one in shown)
         return Table(title=title, columns=columns, rows=rows, note=note)
-    pictures = tuple(_picture(one, target, pixels) for one in shown)
-    side = max(max(one.width, one.height) for one in pictures)
+    images = tuple(_image(one, target, pixels) for one in shown)
+    side = max(max(one.width, one.height) for one in images)
     scale = max(1, SIDE // side)
-    return Images(title=title, pictures=pictures, note=note, scale=scale)
+    return Images(title=title, images=images, note=note, scale=scale)
 
 
-def _picture(one: Wrong, target: str, pixels: Rows) -> Picture:
+def _image(one: Wrong, target: str, pixels: Rows) -> Image:
     cells = [f"{name} {cell}" for name, cell in one.cells if cell]
     detail = " · ".join([*cells, one.path.rsplit("/", 1)[-1]])
-    caption = f"P({target}) {percent(one.odds)}"
-    return picture(pixels[one.row].numpy(), caption, detail)
+    caption = f"P({target}) {percent(one.probs)}"
+    return to_image(pixels[one.row].numpy(), caption, detail)

@@ -24,7 +24,7 @@ REST, NONE = "(all others)", "(none)"
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
-    """Some of the judged pictures: what came of them.
+    """Some of the judged images: what came of them.
 
     Args:
         value: What they share.
@@ -32,7 +32,7 @@ class Group:
         sorted: By the unsure band; None where there is none.
         auc: ROC area and interval; None where only one kind is there.
         quarters: Lower quartile, median, upper quartile of the class's probability.
-        odds: Their probabilities, rising.
+        probs: Their probabilities, rising.
     """
 
     value: str
@@ -40,7 +40,7 @@ class Group:
     sorted: Sorted | None
     auc: tuple[float, Interval] | None
     quarters: tuple[float, float, float]
-    odds: np.ndarray = field(repr=False)
+    probs: np.ndarray = field(repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,11 +70,11 @@ class Judged:
 
     Args:
         points: What each threshold of the choice comes to.
-        whole: All pictures as one group.
+        whole: All images as one group.
         average_precision: With an approximate interval.
         before: Calibration of the network's own probabilities.
         after: And after temperature scaling.
-        cooler: Cost after minus before, picture by picture.
+        cooler: Cost after minus before, image by image.
         by: Groups by column and value.
     """
 
@@ -93,19 +93,19 @@ def judge(view: Seen, choice: Choice, columns: Mapping[str, Sequence[str]]) -> J
     Args:
         view: The judged part.
         choice: What validation chose.
-        columns: Values of each column, one a picture.
+        columns: Values of each column, one an image.
     """
     before, after = view.costs
-    precise = trade(view.odds, view.positive).average_precision
+    precise = trade(view.probs, view.positive).average_precision
     return Judged(
         points=tuple(
-            (point, counts(view.odds, view.positive, point.threshold))
+            (point, counts(view.probs, view.positive, point.threshold))
             for point in choice.points
         ),
         whole=_group("all", np.arange(view.count), view, choice),
         average_precision=(precise, _like_a_share(precise, view.positives)),
         before=_calibration(view, view.plain, view.all_plain, before),
-        after=_calibration(view, view.odds, view.all_odds, after),
+        after=_calibration(view, view.probs, view.all_probs, after),
         cooler=paired_t((after - before).tolist()),
         by={
             name: tuple(_groups(cells, view, choice)) for name, cells in columns.items()
@@ -114,20 +114,20 @@ def judge(view: Seen, choice: Choice, columns: Mapping[str, Sequence[str]]) -> J
 
 
 def _like_a_share(value: float, count: int) -> Interval:
-    """Return Wilson's interval as if the value were a share of so many pictures."""
+    """Return Wilson's interval as if the value were a share of so many images."""
     return wilson(value * count, count)
 
 
 def _calibration(
-    view: Seen, odds: np.ndarray, every: np.ndarray, costs: np.ndarray
+    view: Seen, probs: np.ndarray, every: np.ndarray, costs: np.ndarray
 ) -> Calibration:
-    bins = reliability(odds, view.positive)
+    bins = reliability(probs, view.positive)
     return Calibration(
         cost=float(costs.mean()),
         gap=gap(bins),
-        by_chance=gap_by_chance(odds),
+        by_chance=gap_by_chance(probs),
         answers=calibration_error(every, every.argmax(1) == view.truth),
-        brier=brier(odds, view.positive),
+        brier=brier(probs, view.positive),
         bins=bins,
     )
 
@@ -152,21 +152,21 @@ def _order(value: str) -> tuple[bool, float, str]:
 
 
 def _group(value: str, index: np.ndarray, view: Seen, choice: Choice) -> Group:
-    odds, positive = view.odds[index], view.positive[index]
-    low, middle, high = np.quantile(odds, (0.25, 0.5, 0.75)).tolist()
+    probs, positive = view.probs[index], view.positive[index]
+    low, middle, high = np.quantile(probs, (0.25, 0.5, 0.75)).tolist()
     return Group(
         value=value,
-        counts=counts(odds, positive, choice.aimed.threshold),
-        sorted=choice.band.sort(odds, positive) if choice.band else None,
-        auc=_auc(odds, positive),
+        counts=counts(probs, positive, choice.aimed.threshold),
+        sorted=choice.band.sort(probs, positive) if choice.band else None,
+        auc=_auc(probs, positive),
         quarters=(low, middle, high),
-        odds=np.sort(odds),
+        probs=np.sort(probs),
     )
 
 
-def _auc(odds: np.ndarray, positive: np.ndarray) -> tuple[float, Interval] | None:
+def _auc(probs: np.ndarray, positive: np.ndarray) -> tuple[float, Interval] | None:
     many = int(positive.sum())
     if many in (0, len(positive)):
         return None
-    area = roc_auc(odds, positive)
+    area = roc_auc(probs, positive)
     return area, auc_interval(area, many, len(positive) - many)

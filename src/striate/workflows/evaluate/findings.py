@@ -30,7 +30,7 @@ SMALL = 0.05  # of a temperature's logarithm: nothing that one would see
 
 
 def terminal_blocks(told: Told) -> list[Block]:
-    """Return everything but charts and pictures, the answer last."""
+    """Return everything but charts and images, the answer last."""
     blocks: list[Block | None] = [
         chosen_table(told.choice, told.target),
         judged_table(told),
@@ -58,9 +58,9 @@ def page_of(told: Told, pixels: Rows | None) -> Page:
     whole = told.judged.whole.counts
     return Page(
         title=f"Finding '{told.target}'",
-        subtitle=f"{told.run}, judged on {told.part}: {whole.count:,} pictures, "
+        subtitle=f"{told.run}, judged on {told.part}: {whole.count:,} images, "
         f"{whole.positives:,} of them {told.target}. Everything was chosen on "
-        f"validation ({counted(told.choice.count, 'picture')}); what is judged here "
+        f"validation ({counted(told.choice.count, 'image')}); what is judged here "
         "chose nothing.",
         sections=tuple(sections),
     )
@@ -127,7 +127,7 @@ def _at_threshold(told: Told) -> Prose:
         return Prose(text=f"{text} The wish is missed.", tone="warning")
     if low >= wish:
         return Prose(text=f"{text} The wish is met.", tone="good")
-    return Prose(text=f"{text} So few pictures neither confirm nor deny the wish.")
+    return Prose(text=f"{text} So few images neither confirm nor deny the wish.")
 
 
 def _temperature(told: Told) -> Prose:
@@ -139,7 +139,7 @@ def _temperature(told: Told) -> Prose:
         f"The network is {how}: its temperature is {warm:.3g}. Scaled by it, the "
         f"calibration error is {percent(found.after.gap)} in place of "
         f"{percent(found.before.gap)}; perfect probabilities would show "
-        f"{percent(found.after.by_chance)} on {counted(told.view.count, 'picture')}."
+        f"{percent(found.after.by_chance)} on {counted(told.view.count, 'image')}."
     )
     return Prose(text=text)
 
@@ -169,7 +169,7 @@ def _at_band(told: Told) -> Prose:
 def _thresholds(told: Told) -> Section:
     lead = (
         "Validation chose the thresholds: the highest that finds the wished share, and "
-        "the one that does so with 95 % certainty on new pictures like these."
+        "the one that does so with 95 % certainty on new images like these."
     )
     tables = chosen_table(told.choice, told.target), judged_table(told)
     blocks = (*tables, precision_chart(told))

@@ -1,4 +1,4 @@
-"""A part of the pictures as a question about one class sees it."""
+"""A part of the images as a question about one class sees it."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ CHOOSING = "val"
 
 @dataclass(frozen=True, kw_only=True)
 class Answered:
-    """A part, what was said about it, and how its pictures are had.
+    """A part, what was said about it, and how its images are had.
 
     Args:
         part: What to call it.
         predictions: What was said.
         table: The CSV that it comes from; None where it is from none.
         skipped: Files that could not be used.
-        pixels: Returns the pictures, or None where they are gone.
+        pixels: Returns the images, or None where they are gone.
     """
 
     part: str
@@ -43,14 +43,14 @@ class Answered:
 
 @dataclass(frozen=True, kw_only=True)
 class Seen:
-    """A part's pictures, asked whether they are of one class.
+    """A part's images, asked whether they are of one class.
 
     Args:
         part: What to call it.
-        paths: Where each picture came from.
+        paths: Where each image came from.
         positive: (N,) whether it is of the class.
         plain: (N,) the network's own probability of it.
-        odds: (N,) the same after temperature scaling.
+        probs: (N,) the same after temperature scaling.
         all_plain: (N, classes) the network's own probabilities.
         all_odds: (N, classes) the same after.
         truth: (N,) class numbers.
@@ -60,39 +60,39 @@ class Seen:
     paths: Sequence[str] = field(repr=False)
     positive: np.ndarray = field(repr=False)
     plain: np.ndarray = field(repr=False)
-    odds: np.ndarray = field(repr=False)
+    probs: np.ndarray = field(repr=False)
     all_plain: np.ndarray = field(repr=False)
-    all_odds: np.ndarray = field(repr=False)
+    all_probs: np.ndarray = field(repr=False)
     truth: np.ndarray = field(repr=False)
 
     @property
     def count(self) -> int:
-        """Return the pictures."""
+        """Return the images."""
         return len(self.truth)
 
     @property
     def positives(self) -> int:
-        """Return the pictures of the class."""
+        """Return the images of the class."""
         return int(self.positive.sum())
 
     @property
     def costs(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return each picture's cross-entropy before and after, (N,) each."""
-        return costs(self.all_plain, self.truth), costs(self.all_odds, self.truth)
+        """Return each image's cross-entropy before and after, (N,) each."""
+        return costs(self.all_plain, self.truth), costs(self.all_probs, self.truth)
 
 
 def seen(part: str, said: Predictions, number: int, temperature: float) -> Seen:
     """Return a part as a question about class `number` sees it."""
-    plain = said.probabilities.astype(float)
-    odds = tempered(plain, temperature)
+    plain = said.probs.astype(float)
+    probs = tempered(plain, temperature)
     return Seen(
         part=part,
         paths=said.paths,
         positive=said.truth == number,
         plain=plain[:, number],
-        odds=odds[:, number],
+        probs=probs[:, number],
         all_plain=plain,
-        all_odds=odds,
+        all_probs=probs,
         truth=said.truth,
     )
 
@@ -124,22 +124,22 @@ def validation(run: Run) -> Predictions:
 
 
 def judged(run: Run, data: str | None, part: str | None) -> Answered:
-    """Return the part that is judged: the run's test part, or other pictures.
+    """Return the part that is judged: the run's test part, or other images.
 
     Raises:
-        SettingError: It is one that was learnt from or that chooses.
+        SettingError: It is one that was learned from or that chooses.
         DataError: There is no test part.
     """
     if data is not None and not _is_own(run, data):
         return _others(run, data, part)
     if part not in (None, "test"):
-        used = "chooses the threshold" if part == CHOOSING else "was learnt from"
+        used = "chooses the threshold" if part == CHOOSING else "was learned from"
         what = f"the {part} part {used}, so it cannot judge"
         raise SettingError(what, where="--part", fix="judge test, or other --data")
     kept = _kept(run, "test")
     if not kept and "test" not in run.data.parts:
         what = "the run has no test part to judge"
-        fix = "give other labelled pictures: --data DATA"
+        fix = "give other labeled images: --data DATA"
         raise DataError(what, where=run.path, fix=fix)
     said = run.predictions("test") if kept else run.judge(run.data.part("test"))
     return Answered(

@@ -97,7 +97,7 @@ class Detection:
 
     @property
     def page(self) -> Page:
-        """Everything, the most wrong pictures with it, as a report."""
+        """Everything, the most wrong images with it, as a report."""
         return page_of(self._told, self._answered.pixels())
 
     def as_dict(self) -> dict[str, Any]:
@@ -151,7 +151,7 @@ def operating_point(
     """Choose a decision threshold for one class against the rest, and evaluate it.
 
     The validation set chooses temperature, threshold and abstain band. The test set, or
-    other labelled images, evaluates them once.
+    other labeled images, evaluates them once.
 
     Args:
         run: A finished run.
@@ -159,7 +159,7 @@ def operating_point(
         recall: The share of this class that is to be found.
         band: The share of correct predictions wanted outside the abstain band.
         by: Columns of the CSV by whose values the figures are also shown.
-        data: Other labelled images to evaluate; the run's test set where not given.
+        data: Other labeled images to evaluate; the run's test set where not given.
         part: Of other images, only this split.
 
     Returns:
@@ -193,11 +193,11 @@ def operating_point(
 
 
 def _columns_of(answered: Answered, by: Sequence[str]) -> dict[str, list[str]]:
-    """Return the cells of the judged pictures, by column."""
+    """Return the cells of the judged images, by column."""
     if not by:
         return {}
     if answered.table is None:
-        what = f"the pictures of '{answered.part}' are listed in no CSV that is at hand"
+        what = f"the images of '{answered.part}' are listed in no CSV that is at hand"
         fix = "leave --by out, or describe them in a CSV image_path,label,… and --data"
         raise DataError(what, where=f"--by {','.join(by)}", fix=fix)
     rows = read_columns(answered.table, by)

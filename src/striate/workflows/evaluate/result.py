@@ -14,18 +14,18 @@ from striate.workflows.evaluate.selection import Choice
 
 @dataclass(frozen=True, kw_only=True)
 class Wrong:
-    """A picture on the wrong side of the threshold or of one half.
+    """An image on the wrong side of the threshold or of one half.
 
     Args:
         row: Its place in the judged part.
         path: Its file.
-        odds: The class's probability.
+        probs: The class's probability.
         cells: What the asked columns say of it.
     """
 
     row: int
     path: str
-    odds: float
+    probs: float
     cells: tuple[tuple[str, str], ...] = ()
 
 
@@ -40,7 +40,7 @@ class Told:
         others: The other classes.
         choice: What validation chose.
         judged: What came of it.
-        view: The judged pictures.
+        view: The judged images.
         remarks: What limits all this, gravest first.
         wrong: Of the class and taken for others; of others and taken for it. Each
             with the costliest first.

@@ -35,7 +35,7 @@ class Point:
         threshold: The least probability that is called, after temperature scaling.
         plain: The same before, of two classes; of more there is none.
         counts: On validation.
-        promise: 95 % range of the recall on new pictures; None of what was not chosen.
+        promise: 95 % range of the recall on new images; None of what was not chosen.
     """
 
     key: str
@@ -55,7 +55,7 @@ class Choice:
         points: Thresholds, that of one half first.
         band: Probabilities that go to a person; None where no band is enough.
         sorted: What it came to on validation.
-        count: Pictures of validation.
+        count: Images of validation.
         positives: Of these, of the class.
     """
 
@@ -78,15 +78,15 @@ def choose(said: Predictions, number: int, question: Question) -> Choice:
     Raises:
         DataError: It holds none of the class, or nothing else.
     """
-    temperature = fit_temperature(said.probabilities, said.truth)
+    temperature = fit_temperature(said.probs, said.truth)
     view = seen("validation", said, number, temperature)
     check_both(view, question.target)
-    band = narrowest(view.odds, view.positive, question.band)
+    band = narrowest(view.probs, view.positive, question.band)
     return Choice(
         temperature=temperature,
         points=_points(view, question, temperature),
         band=band,
-        sorted=band.sort(view.odds, view.positive) if band else None,
+        sorted=band.sort(view.probs, view.positive) if band else None,
         count=view.count,
         positives=view.positives,
     )
@@ -101,8 +101,8 @@ def check_both(view: Seen, target: str) -> None:
     if 0 < view.positives < view.count:
         return
     has = f"nothing but '{target}'" if view.positives else f"no '{target}'"
-    what = f"the {view.part} part has {has} among its {view.count:,} pictures"
-    fix = "deal it anew (another --seed, a larger share), or give more pictures"
+    what = f"the {view.part} part has {has} among its {view.count:,} images"
+    fix = "deal it anew (another --seed, a larger share), or give more images"
     raise DataError(what, fix=fix)
 
 
@@ -121,7 +121,7 @@ def _points(view: Seen, question: Question, temperature: float) -> tuple[Point, 
 
 
 def _ranked(key: str, name: str, rank: int, view: Seen, temperature: float) -> Point:
-    threshold = threshold_at(view.odds, view.positive, rank)
+    threshold = threshold_at(view.probs, view.positive, rank)
     return _point(key, name, threshold, rank, view, temperature)
 
 
@@ -133,24 +133,24 @@ def _point(
     view: Seen,
     temperature: float,
 ) -> Point:
-    two = view.all_odds.shape[1] == 2
+    two = view.all_probs.shape[1] == 2
     return Point(
         key=key,
         name=name,
         threshold=threshold,
         plain=untempered(threshold, temperature) if two else None,
-        counts=counts(view.odds, view.positive, threshold),
+        counts=counts(view.probs, view.positive, threshold),
         promise=coverage(rank, view.positives) if rank else None,
     )
 
 
-def untempered(odds: float, temperature: float) -> float:
+def untempered(probs: float, temperature: float) -> float:
     """Return what a network of two classes said, from its probability after scaling.
 
     Example:
         >>> round(untempered(2 / 3, 2.0), 3)
         0.8
     """
-    if odds in (0.0, 1.0):
-        return odds
-    return 1 / (1 + math.exp(-temperature * math.log(odds / (1 - odds))))
+    if probs in (0.0, 1.0):
+        return probs
+    return 1 / (1 + math.exp(-temperature * math.log(probs / (1 - probs))))

@@ -42,7 +42,7 @@ def chosen_table(choice: Choice, target: str) -> Table:
         Column(title="found", key="found", hint="on validation"),
         Column(
             title="recall to expect",
-            hint="95 % range on new pictures like these, whatever the probabilities' "
+            hint="95 % range on new images like these, whatever the probabilities' "
             "distribution (Wilks 1941)",
             key="promise",
         ),
@@ -120,7 +120,7 @@ def calibration_table(told: Told) -> Table:
         Column(
             title="by chance",
             kind="ratio",
-            hint="what perfect probabilities would show on so few pictures",
+            hint="what perfect probabilities would show on so few images",
             key="by_chance",
         ),
         Column(
@@ -151,7 +151,7 @@ def _cooler(told: Told) -> str:
     if effect.interval is None:
         return "The temperature changes nothing."
     low, high = effect.interval
-    said = f"{effect.difference:+.4f} nats a picture ({low:+.4f} to {high:+.4f})"
+    said = f"{effect.difference:+.4f} nats an image ({low:+.4f} to {high:+.4f})"
     return f"Cost after minus before: {said}.".replace("-", "−")
 
 
@@ -162,7 +162,7 @@ def band_table(told: Told) -> Table | None:
         return None
     columns = (
         Column(title="part", key="part"),
-        Column(title="n", kind="integer", hint="pictures", key="count", rank=4),
+        Column(title="n", kind="integer", hint="images", key="count", rank=4),
         Column(title="to a person", kind="percent", key="sent"),
         Column(title="95 % interval", key="sent_interval", rank=3),
         Column(title="right outside", kind="percent", key="accuracy"),
@@ -196,7 +196,7 @@ def group_table(told: Told, column: str, groups: Sequence[Group]) -> Table:
     """Return what the threshold comes to for every value of a column."""
     columns = (
         Column(title=column, key="value"),
-        Column(title="n", kind="integer", hint="pictures", key="count"),
+        Column(title="n", kind="integer", hint="images", key="count"),
         Column(title=told.target, kind="integer", key="positives"),
         *_shares("recall", f"of {told.target}, found", 0),
         *_shares("precision", f"of what is called {told.target}, right", 1),
@@ -245,10 +245,10 @@ def _area(interval: tuple[float, float]) -> str:
 
 
 def fall_table(told: Told, column: str, groups: Sequence[Group]) -> Table:
-    """Return where the pictures of every value fall."""
+    """Return where the images of every value fall."""
     columns = (
         Column(title=column, key="value"),
-        Column(title="n", kind="integer", hint="pictures", key="count"),
+        Column(title="n", kind="integer", hint="images", key="count"),
         Column(title=f"called {told.target}", kind="percent", key="called"),
         Column(
             title="middle half",

@@ -1,4 +1,4 @@
-"""Why this answer? A picture's evidence, each map with what it is worth."""
+"""Why this answer? An image's evidence, each map with what it is worth."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from striate.core.findings import (
     Column,
     Figure,
     Figures,
+    Image,
     Images,
-    Picture,
     Prose,
     Section,
     Table,
@@ -25,13 +25,13 @@ from striate.core.hooks import untouched
 from striate.interpret.activations_at import forward
 from striate.interpret.attribution.attribute import Evidence, evidence
 from striate.interpret.attribution.target import logits_of
-from striate.interpret.render import enlarge, overlay, picture
+from striate.interpret.render import enlarge, overlay, to_image
 from striate.report.format import percent
 from striate.report.records import records
 from striate.workflows.explain.images import Shown, Wish
 from striate.workflows.explain.subject import Subject
 
-SIDE = 196  # pixels a picture of evidence is drawn high, at least
+SIDE = 196  # pixels an image of evidence is drawn high, at least
 TOP = 3  # answers shown
 
 WORDS = {
@@ -78,7 +78,7 @@ MARKS = (
     Column(
         title="Shuffled weights",
         kind="number",
-        key="randomised",
+        key="randomized",
         hint="rank correlation with maps of the network with shuffled weights; "
         "near 0 is good, above 0.5 is a red stamp",
     ),
@@ -87,12 +87,12 @@ MARKS = (
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """What is said about one picture.
+    """What is said about one image.
 
     Args:
         section: For people.
         facts: For programs.
-        maps: The numbers behind its maps, by method, at the picture's size.
+        maps: The numbers behind its maps, by method, at the image's size.
     """
 
     section: Section
@@ -101,29 +101,31 @@ class Answer:
 
 
 def answered(subject: Subject, one: Shown, wish: Wish) -> Answer:
-    """Ask a network about one picture, and every method about the answer."""
+    """Ask a network about one image, and every method about the answer."""
     names = subject.labels.names if subject.labels else None
     with untouched(subject.model), torch.no_grad():
-        odds = logits_of(forward(subject.model, one.x)).softmax(1)[0]
-    ranked = odds.argsort(descending=True)[: TOP + 1].tolist()
+        probs = logits_of(forward(subject.model, one.x)).softmax(1)[0]
+    ranked = probs.argsort(descending=True)[: TOP + 1].tolist()
     found = [_evidence(subject, one, wish, method) for method in wish.methods]
     contrast = _contrast(subject, one, wish, ranked)
     figures = tuple(
-        Figure(label=names[i] if names else f"class {i}", value=percent(float(odds[i])))
+        Figure(
+            label=names[i] if names else f"class {i}", value=percent(float(probs[i]))
+        )
         for i in ranked[:TOP]
     )
     everything = [*found, *([contrast] if contrast else [])]
     blocks: list[Block] = [Figures(figures=figures), _gallery(one, everything)]
     blocks += _marks(everything)
-    truth = f" It is labelled {one.truth}." if one.truth else ""
+    truth = f" It is labeled {one.truth}." if one.truth else ""
     question = found[0].question
     lead = f"{one.name}.{truth} The evidence is for {question.words}."
     table = next(block for block in blocks if isinstance(block, Table))
     facts = {
-        "picture": one.name,
+        "image": one.name,
         "truth": one.truth,
         "answers": [
-            {"class": names[i] if names else i, "probability": float(odds[i])}
+            {"class": names[i] if names else i, "probability": float(probs[i])}
             for i in ranked
         ],
         "target": question.target,
@@ -195,13 +197,13 @@ def _number(subject: Subject, wish: Wish, ranked: Sequence[int]) -> int:
 
 
 def _gallery(one: Shown, found: Sequence[Evidence]) -> Images:
-    drawn: list[Picture] = [picture(enlarge(one.pixels, SIDE), "the picture")]
+    drawn: list[Image] = [to_image(enlarge(one.pixels, SIDE), "the image")]
     for each in found:
         heat = each.heat.detach().cpu().numpy()
         pixels = enlarge(overlay(one.pixels, heat, each.signed), SIDE)
-        drawn.append(picture(pixels, _caption(each), _detail(each)))
+        drawn.append(to_image(pixels, _caption(each), _detail(each)))
     note = "Amber: how much speaks for it. Red speaks for it, blue against it."
-    return Images(pictures=tuple(drawn), note=note)
+    return Images(images=tuple(drawn), note=note)
 
 
 def _caption(each: Evidence) -> str:
@@ -214,7 +216,7 @@ def _detail(each: Evidence) -> str:
         return "RED STAMP: does not depend on the weights"
     if _is_empty(each):
         return "empty: on balance nothing there speaks for it"
-    return f"at {each.layer.call}" if each.layer else "in the picture itself"
+    return f"at {each.layer.call}" if each.layer else "in the image itself"
 
 
 def _marks(found: Sequence[Evidence]) -> list[Block]:
@@ -238,7 +240,7 @@ def _marks(found: Sequence[Evidence]) -> list[Block]:
         elif each.trust is not None and each.trust.blind:
             text = (
                 f"{_caption(each)} looks the same with shuffled weights: it shows the "
-                "picture, not what the network learnt. Do not read it as evidence."
+                "image, not what the network learned. Do not read it as evidence."
             )
             blocks.append(Prose(text=text, tone="bad"))
         elif each.trust is not None and not each.trust.beats_chance:
@@ -264,7 +266,7 @@ def _row(each: Evidence) -> tuple[Cell, ...]:
             marks.deletion_by_chance,
             marks.insertion,
             marks.insertion_by_chance,
-            None if marks.randomised is None else round(marks.randomised, 2),
+            None if marks.randomized is None else round(marks.randomized, 2),
         )
     layer = each.layer.call if each.layer else None
     return (WORDS[each.method], each.question.words, layer, *numbers)

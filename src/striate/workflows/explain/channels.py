@@ -13,8 +13,8 @@ from striate.core.findings import (
     Cell,
     Column,
     Curve,
+    Image,
     Images,
-    Picture,
     Prose,
     Section,
     Series,
@@ -23,7 +23,7 @@ from striate.core.findings import (
 from striate.data.batches import Batches
 from striate.data.subset import Part
 from striate.interpret.activations_at import together
-from striate.interpret.render import enlarge, picture, tile
+from striate.interpret.render import enlarge, tile, to_image
 from striate.interpret.top_patches import Habits, Spot, habits
 from striate.report.records import records
 from striate.run.images import evenly
@@ -36,10 +36,10 @@ CHANNELS = 6  # channels of a layer whose patches are drawn
 CLASSES = 10  # of a channel's answers
 PLACES = 3  # of a channel, told to programs
 PATCH = 48  # pixels a patch is drawn high, at least
-LOOKED_AT = 1000  # pictures of the data searched for patches
+LOOKED_AT = 1000  # images of the data searched for patches
 BATCH = 64  # of them at once, at most
 CHANNEL_COLUMNS = (
-    *("layer", "channel", "selectivity", "favourite", "rank", "value", "picture"),
+    *("layer", "channel", "selectivity", "favorite", "rank", "value", "image"),
     *("top", "bottom", "left", "right"),
 )
 
@@ -48,14 +48,14 @@ BoxOf = Callable[[int, int], Box]
 
 @dataclass(frozen=True, kw_only=True)
 class LookedFor:
-    """What the channels of all layers answer to, over some of a run's pictures.
+    """What the channels of all layers answer to, over some of a run's images.
 
     Args:
         name: Of the part they are from.
-        part: The pictures.
+        part: The images.
         labels: Class names.
         found: One a layer, as the data flows.
-        boxes: The box of each layer's units on the picture.
+        boxes: The box of each layer's units on the image.
     """
 
     name: str
@@ -64,19 +64,19 @@ class LookedFor:
     found: tuple[Habits, ...]
     boxes: Mapping[str, BoxOf]
 
-    def row(self, one: Habits, channel: int) -> Picture | None:
+    def row(self, one: Habits, channel: int) -> Image | None:
         """Draw a channel's places side by side; None where it is silent."""
         spots = [spot for spot in one.spots[channel] if spot.value > 0]
         if not spots:
             return None
         pixels = tile(_cut(self.part, spots, self.boxes[one.call]), columns=len(spots))
-        return picture(pixels, f"channel {channel}", self.words(one, channel))
+        return to_image(pixels, f"channel {channel}", self.words(one, channel))
 
     def words(self, one: Habits, channel: int) -> str:
         """Say how selective a channel is, and for what."""
         share = float(one.selectivity[channel])
-        favourite = self.labels[one.favourites[channel]]
-        return f"selectivity {share:.2f}, most for {favourite}"
+        favorite = self.labels[one.favorites[channel]]
+        return f"selectivity {share:.2f}, most for {favorite}"
 
     def channel(self, call: str, number: int) -> list[Block]:
         """Show one channel's places and what each class makes of it."""
@@ -85,10 +85,10 @@ class LookedFor:
             return []
         row = self.row(one, number)
         if row is None:
-            text = f"Channel {number} is silent on all {len(self.part):,} pictures."
+            text = f"Channel {number} is silent on all {len(self.part):,} images."
             return [Prose(text=text)]
         title = f"What channel {number} looks for"
-        return [Images(title=title, pictures=(row,)), self._classes(one, number)]
+        return [Images(title=title, images=(row,)), self._classes(one, number)]
 
     def _classes(self, one: Habits, number: int) -> Table:
         means = one.by_class[:, number]
@@ -98,7 +98,7 @@ class LookedFor:
         )
         order = means.argsort(descending=True)[:CLASSES].tolist()
         rows = tuple((self.labels[i], float(means[i])) for i in order)
-        note = "What is above zero, averaged over a class's pictures and places."
+        note = "What is above zero, averaged over a class's images and places."
         return Table(title="By class", columns=columns, rows=rows, note=note)
 
     def table(self) -> tuple[tuple[str, ...], list[tuple[Cell, ...]]]:
@@ -110,20 +110,20 @@ class LookedFor:
                 head = one.call, channel, *self._liking(one, channel)
                 for rank, spot in enumerate(spots[:PLACES], 1):
                     edges = [e for span in box(spot.row, spot.column) for e in span]
-                    path = self.part.paths[spot.picture]
+                    path = self.part.paths[spot.image]
                     rows.append((*head, rank, f"{spot.value:.5g}", path, *edges))
         return CHANNEL_COLUMNS, rows
 
     def _liking(self, one: Habits, channel: int) -> tuple[Cell, Cell]:
-        """Return selectivity and favourite class; neither where it is silent."""
+        """Return selectivity and favorite class; neither where it is silent."""
         share = float(one.selectivity[channel])
         if share != share:
             return None, None
-        return round(share, 4), self.labels[one.favourites[channel]]
+        return round(share, 4), self.labels[one.favorites[channel]]
 
 
 def look_for(subject: Subject, calls: Sequence[str]) -> LookedFor | None:
-    """Search a run's pictures for what excites each channel; None without either."""
+    """Search a run's images for what excites each channel; None without either."""
     run = subject.run
     if run is None or not calls:
         return None
@@ -149,7 +149,7 @@ def look_for(subject: Subject, calls: Sequence[str]) -> LookedFor | None:
 
 
 def _box_of(sight: Sight | None, everything: Box) -> BoxOf:
-    """Return where a unit looks; the whole picture where geometry cannot tell."""
+    """Return where a unit looks; the whole image where geometry cannot tell."""
     if sight is None:
         return lambda row, column: everything
     return lambda row, column: sight.box(row, column) or everything
@@ -162,7 +162,7 @@ def channels_section(looked: LookedFor) -> tuple[Section, list[dict[str, Cell]]]
     blocks += [_patches(looked, one) for one in evenly(looked.found, LAYERS)]
     lead = (
         f"For single channels, the places of {len(looked.part):,} {looked.name} "
-        "pictures that excite them most, cut out by their exact receptive field. "
+        "images that excite them most, cut out by their exact receptive field. "
         "Every channel of every layer stands in channels.csv."
     )
     section = Section(title="What channels look for", lead=lead, blocks=tuple(blocks))
@@ -195,7 +195,7 @@ def _numbers(found: Sequence[Habits], labels: Sequence[str]) -> Table:
             hint="channels that answer a class three times as strongly as the others",
         ),
         Column(title="Most", kind="number", key="most", rank=2),
-        Column(title="for", key="favourite", rank=2),
+        Column(title="for", key="favorite", rank=2),
         Column(
             title="Silent",
             kind="integer",
@@ -215,28 +215,28 @@ def _row(one: Habits, labels: Sequence[str]) -> tuple[Cell, ...]:
         return one.call, count, None, None, None, None, count
     share = float((heard > 0.5).double().mean())
     top = float(known[best])
-    favourite = labels[one.favourites[best]]
+    favorite = labels[one.favorites[best]]
     silent = count - len(heard)
-    return one.call, count, float(heard.mean()), share, top, favourite, silent
+    return one.call, count, float(heard.mean()), share, top, favorite, silent
 
 
 def _patches(looked: LookedFor, one: Habits) -> Images:
     """Draw one row of patches for each of the most selective channels."""
     order = one.selectivity.nan_to_num(-1).argsort(descending=True).tolist()
     drawn = [looked.row(one, channel) for channel in order[:CHANNELS]]
-    return Images(title=one.call, pictures=tuple(row for row in drawn if row))
+    return Images(title=one.call, images=tuple(row for row in drawn if row))
 
 
 def _cut(part: Part, spots: Sequence[Spot], box: BoxOf) -> list[np.ndarray]:
-    """Cut patches of one size; where the border cuts a field short, grey stands in."""
+    """Cut patches of one size; where the border cuts a field short, gray stands in."""
     boxes = [box(spot.row, spot.column) for spot in spots]
     sides = [max(b[axis][1] - b[axis][0] + 1 for b in boxes) for axis in (0, 1)]
     found = []
     for spot, ((top, bottom), (left, right)) in zip(spots, boxes, strict=True):
-        pixels = part.pixels[spot.picture].numpy()[top : bottom + 1, left : right + 1]
+        pixels = part.pixels[spot.image].numpy()[top : bottom + 1, left : right + 1]
         if pixels.shape[-1] != 3:
-            grey = pixels.mean(-1, keepdims=True).round().astype(np.uint8)
-            pixels = grey.repeat(3, -1)
+            gray = pixels.mean(-1, keepdims=True).round().astype(np.uint8)
+            pixels = gray.repeat(3, -1)
         ground = np.full((*sides, 3), 128, np.uint8)
         # Cut at its first row, it ends where the others end.
         down = sides[0] - len(pixels) if top == 0 else 0

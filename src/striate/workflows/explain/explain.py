@@ -1,4 +1,4 @@
-"""`explain`: what a network saw in pictures, why it answered so, number by number."""
+"""`explain`: what a network saw in images, why it answered so, number by number."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from striate.core.errors import SettingError
 from striate.core.files import write_bytes, write_csv, write_json, write_text
-from striate.core.findings import Curve, Images, Page, Picture
+from striate.core.findings import Curve, Image, Images, Page
 from striate.core.spec import Labels
 from striate.interpret.attribution.attribute import Evidence, evidence
 from striate.interpret.attribution.target import Class
@@ -22,7 +22,7 @@ from striate.report.png import save_curve
 from striate.run.layout import EXPLAINED, PLOTS, REPORT, new_folder
 from striate.run.run import Run
 from striate.workflows.explain.findings import story
-from striate.workflows.explain.images import Wish, own_pictures, read
+from striate.workflows.explain.images import Wish, own_images, read
 from striate.workflows.explain.subject import Subject
 from striate.workflows.explain.tensor_file import TensorFile
 
@@ -55,13 +55,13 @@ def explain(
     labels: Labels | Sequence[str] | None = None,
     trust: bool = True,
 ) -> Evidence:
-    """Return where in a picture the evidence for a class lies.
+    """Return where in an image the evidence for a class lies.
 
     The model is left as it was: mode, hooks, gradients, batch norm, random state.
 
     Args:
         network: Any classifier, or a run.
-        x: One picture as the network takes it, (1, C, H, W) or (C, H, W); or, for a
+        x: One image as the network takes it, (1, C, H, W) or (C, H, W); or, for a
             run, a file.
         method: `cam`, `gradcam`, `gradcam++`, `layercam`, `scorecam`, `occlusion`,
             `integrated`; `auto` is CAM where the network ends in global average
@@ -73,11 +73,11 @@ def explain(
         trust: Compute the trust marks: some 100 forward passes.
 
     Returns:
-        The map at the picture's size in `.heat`, its layer, its trust marks.
+        The map at the image's size in `.heat`, its layer, its trust marks.
 
     Raises:
         UnknownNameError: No such method, layer or class; lists the right ones.
-        GeometryError: The layer has no maps, or the picture does not fit.
+        GeometryError: The layer has no maps, or the image does not fit.
 
     Example:
         >>> import torch
@@ -110,25 +110,25 @@ def explain(
     )
 
 
-def explain_pictures(
+def explain_images(
     subject: Subject,
-    pictures: Sequence[str | Path] = (),
+    images: Sequence[str | Path] = (),
     wish: Wish | None = None,
     out: Path | None = None,
     overwrite: bool = False,
 ) -> Explanation:
-    """Explain pictures, or a run's surest and worst answers, into a folder.
+    """Explain images, or a run's surest and worst answers, into a folder.
 
-    The folder holds `report.html`; `explain.json`; `pictures/`, and `maps.safetensors`
+    The folder holds `report.html`; `explain.json`; `images/`, and `maps.safetensors`
     with the numbers behind those of evidence; the charts in `plots/`; of a run
     `channels.csv`, every channel's best places. Nothing is written before everything
     is computed.
 
     Raises:
-        SettingError: No pictures, and no run to take them from.
+        SettingError: No images, and no run to take them from.
         RunError: `out` exists and `overwrite` is off.
     """
-    given = read(subject, pictures) if pictures else own_pictures(subject)
+    given = read(subject, images) if images else own_images(subject)
     told = story(subject, given, wish or Wish())
     page = told.page
     with new_folder("explain", subject.name, out, overwrite) as folder:
@@ -138,8 +138,8 @@ def explain_pictures(
             file.finish()
         if told.looked_for is not None:
             write_csv(folder / CHANNELS, *told.looked_for.table())
-        for name, picture in _pictures(page):
-            write_bytes(folder / "pictures" / name, picture.png)
+        for name, image in _images(page):
+            write_bytes(folder / "images" / name, image.png)
         for name, curve in _curves(page):
             save_curve(curve, folder / PLOTS / name)
         write_text(folder / REPORT, render(page))
@@ -161,13 +161,13 @@ def _slug(words: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", words.lower()).strip("-")[:60]
 
 
-def _pictures(page: Page) -> list[tuple[str, Picture]]:
-    """Return every picture of a page with a file name of its own."""
-    found: list[tuple[str, Picture]] = []
+def _images(page: Page) -> list[tuple[str, Image]]:
+    """Return every image of a page with a file name of its own."""
+    found: list[tuple[str, Image]] = []
     for number, section in enumerate(page.sections, 1):
         for block in section.blocks:
             if isinstance(block, Images):
-                for one in block.pictures:
+                for one in block.images:
                     slug = _slug(f"{section.title} {block.title} {one.caption}")
                     found.append((f"{number:02d}-{len(found):03d}-{slug}.png", one))
     return found

@@ -11,22 +11,22 @@ from torch import Tensor, nn
 from striate.core.errors import DataError, SettingError
 from striate.core.spec import Preprocess
 from striate.data.decode.file_bytes import UndecodableError, read_file
-from striate.data.decode.preprocess import file_to_input, normalise
+from striate.data.decode.preprocess import file_to_input, normalize
 from striate.data.sources.source import Skipped
 from striate.interpret.activations_at import captured, check_batch, chosen, together
 from striate.run.run import Run
 from striate.workflows.explain.tensor_file import TensorFile
 from striate.workflows.predict.predict import expand
 
-Pictures = Tensor | str | Path | Sequence[str | Path]
+Images = Tensor | str | Path | Sequence[str | Path]
 
 
 class Features(dict[str, Tensor]):
-    """Outputs by layer, one row a picture; empty where they went to a file.
+    """Outputs by layer, one row an image; empty where they went to a file.
 
     Args:
         found: The outputs.
-        paths: Where each row's picture came from; empty for tensors.
+        paths: Where each row's image came from; empty for tensors.
         skipped: Files that could not be used, with the reason.
         shapes: Of each layer's whole output, rows first.
     """
@@ -48,7 +48,7 @@ class Features(dict[str, Tensor]):
 
 def features(
     network: nn.Module | Run,
-    x: Pictures,
+    x: Images,
     names: str | Sequence[str],
     *,
     preprocess: Preprocess | None = None,
@@ -62,18 +62,18 @@ def features(
 
     Args:
         network: Any module, or a run.
-        x: Pictures as the network takes them, (N, C, H, W); or files, folders and
+        x: Images as the network takes them, (N, C, H, W); or files, folders and
             patterns, which the run's (or the given) preprocessing reads.
         names: `layer3.2.conv2`, `layer*.relu`, or a later call of a reused module,
             `relu #2`.
         preprocess: What is done to files, for a plain module.
-        batch_size: Pictures at a time, at most: fewer of those over 158×158.
+        batch_size: Images at a time, at most: fewer of those over 158×158.
         out: A `.safetensors`, or for a single layer a `.npy`, to write to as the
             batches come; a `.csv` of the same name holds one path a row.
 
     Raises:
         UnknownNameError: No layer has this name; lists the right ones.
-        DataError: No file is a usable picture.
+        DataError: No file is a usable image.
 
     Example:
         >>> model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten())
@@ -132,7 +132,7 @@ class _Reader:
         self.paths: list[str] = []
         self.skipped: list[Skipped] = []
 
-    def batches(self, x: Pictures) -> Iterator[Tensor]:
+    def batches(self, x: Images) -> Iterator[Tensor]:
         """Yield inputs of at most the batch size."""
         if isinstance(x, Tensor):
             check_batch(x)
@@ -151,7 +151,7 @@ class _Reader:
             inputs = self._read(paths[start : start + size], self._preprocess)
             if inputs:
                 batch = torch.stack(inputs).to(self._device)
-                yield normalise(batch, self._preprocess)
+                yield normalize(batch, self._preprocess)
 
     def _read(self, paths: Sequence[Path], preprocess: Preprocess) -> list[Tensor]:
         inputs = []
@@ -168,5 +168,5 @@ class _Reader:
         """Refuse where every file was left out."""
         if self.skipped and not self.paths:
             first = self.skipped[0]
-            what = f"none of {self._files} files is a usable picture; the first: "
+            what = f"none of {self._files} files is a usable image; the first: "
             raise DataError(f"{what}{first.reason} ({first.detail})", where=first.path)

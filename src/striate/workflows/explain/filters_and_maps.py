@@ -12,8 +12,8 @@ from striate.core.findings import (
     Block,
     Cell,
     Column,
+    Image,
     Images,
-    Picture,
     Section,
     Table,
 )
@@ -26,12 +26,12 @@ from striate.interpret.filters import (
     kernel_sheet,
     layers_with_filters,
 )
-from striate.interpret.render import picture, tile
+from striate.interpret.render import tile, to_image
 from striate.run.images import evenly
 
 MOST = 48  # layers drawn; of deeper networks those with filters
 _COLUMNS = 16  # filters of one or three channels side by side
-_READABLE = (1, 3)  # channels that can be seen as one picture
+_READABLE = (1, 3)  # channels that can be seen as one image
 
 
 def flow_section(model: nn.Module, x: Tensor, calls: Sequence[str]) -> Section:
@@ -39,7 +39,7 @@ def flow_section(model: nn.Module, x: Tensor, calls: Sequence[str]) -> Section:
 
     Args:
         model: Any network; left as it was.
-        x: The picture whose maps are drawn, (1, C, H, W).
+        x: The image whose maps are drawn, (1, C, H, W).
         calls: Layers whose outputs are maps, in the order they run.
     """
     filters = layers_with_filters(model)
@@ -53,7 +53,7 @@ def flow_section(model: nn.Module, x: Tensor, calls: Sequence[str]) -> Section:
         if call in filters:  # a later call of a module has the filters of the first
             drawn.insert(0, _filters(filters[call]))
         title = f"{number} · {call}"
-        blocks.append(Images(title=title, pictures=tuple(drawn)))
+        blocks.append(Images(title=title, images=tuple(drawn)))
     if filters:
         blocks.append(_table(filters))
     return Section(
@@ -63,9 +63,9 @@ def flow_section(model: nn.Module, x: Tensor, calls: Sequence[str]) -> Section:
 
 def _lead(shown: Sequence[str], calls: Sequence[str]) -> str:
     text = (
-        "The first picture on its way through, low layers first: each layer's filters, "
+        "The first image on its way through, low layers first: each layer's filters, "
         "and the maps that it makes. Of filters blue is negative and red positive; a "
-        "first layer's of three channels are in colour, grey is zero. Maps go from "
+        "first layer's of three channels are in color, gray is zero. Maps go from "
         "their least, dark, to their most, light."
     )
     if len(shown) < len(calls):
@@ -81,10 +81,10 @@ def _chosen(calls: Sequence[str], filters: dict[str, Tensor]) -> list[str]:
     return evenly(weighted or calls, MOST)
 
 
-def _maps(model: nn.Module, x: Tensor, calls: Sequence[str]) -> dict[str, Picture]:
+def _maps(model: nn.Module, x: Tensor, calls: Sequence[str]) -> dict[str, Image]:
     """Draw maps as they pass: memory holds one layer's."""
     wanted = set(calls)
-    found: dict[str, Picture] = {}
+    found: dict[str, Image] = {}
 
     def note(call: str, output: object) -> None:
         if call in wanted and isinstance(output, Tensor):
@@ -92,7 +92,7 @@ def _maps(model: nn.Module, x: Tensor, calls: Sequence[str]) -> dict[str, Pictur
             shown = min(len(stack), SHOWN)
             words = f"maps, {shape_text(tuple(stack.shape))}"
             detail = f"{shown} of {len(stack)} channels"
-            found[call] = picture(map_sheet(stack), words, detail)
+            found[call] = to_image(map_sheet(stack), words, detail)
 
     modules = list(dict.fromkeys(module_of(call) for call in calls))
     with untouched(model), visited(model, modules, note), torch.no_grad():
@@ -100,13 +100,13 @@ def _maps(model: nn.Module, x: Tensor, calls: Sequence[str]) -> dict[str, Pictur
     return found
 
 
-def _filters(weight: Tensor) -> Picture:
+def _filters(weight: Tensor) -> Image:
     count, channels, height, width = weight.shape
     words = f"filters, {count} of {height}×{width}×{channels}"
     if channels in _READABLE:
-        return picture(tile(filter_tiles(weight), _COLUMNS), words)
+        return to_image(tile(filter_tiles(weight), _COLUMNS), words)
     sheet, detail = kernel_sheet(weight)
-    return picture(sheet, words, detail)
+    return to_image(sheet, words, detail)
 
 
 def _table(filters: dict[str, Tensor]) -> Table:

@@ -24,7 +24,7 @@ from striate.interpret.arithmetic.contributions import shares
 from striate.interpret.arithmetic.tree import opened
 from striate.interpret.arithmetic.unit_arithmetic import Ledger
 from striate.interpret.layer_choice import calls_of, check_unit
-from striate.interpret.render import enlarge, overlay, picture
+from striate.interpret.render import enlarge, overlay, to_image
 from striate.report.records import nodes, records
 from striate.run.run import Run
 from striate.workflows.explain.attribution import SIDE, answered
@@ -46,7 +46,7 @@ class Story:
     Args:
         page: For people.
         data: For programs.
-        maps: The evidence's numbers, by picture and method, (1, H, W).
+        maps: The evidence's numbers, by image and method, (1, H, W).
         looked_for: What channels look for, where there is a set to look at.
     """
 
@@ -56,19 +56,19 @@ class Story:
     looked_for: LookedFor | None
 
 
-def story(subject: Subject, pictures: Sequence[Shown], wish: Wish) -> Story:
-    """Look at pictures, and return what there is to say.
+def story(subject: Subject, images: Sequence[Shown], wish: Wish) -> Story:
+    """Look at images, and return what there is to say.
 
     Raises:
         UnknownNameError: A layer, method, class or part has no such name.
         SettingError: There is no such unit, or no set to look at.
-        GeometryError: A picture does not fit, or a layer asked for has no maps.
+        GeometryError: An image does not fit, or a layer asked for has no maps.
     """
-    _check(subject, pictures[0], wish)
-    answers = [answered(subject, one, wish) for one in pictures]
-    first = pictures[0]
+    _check(subject, images[0], wish)
+    answers = [answered(subject, one, wish) for one in images]
+    first = images[0]
     facts = [one.facts for one in answers]
-    data: dict[str, Any] = {"network": subject.name, "pictures": facts}
+    data: dict[str, Any] = {"network": subject.name, "images": facts}
     sections = [one.section for one in answers]
     book, refused = _book(subject, first)
     section, data["ledger"] = _ledger(subject, first, book, facts[0]["target"], refused)
@@ -119,7 +119,7 @@ def _patches(subject: Subject, looked: LookedFor | None, unit: Unit) -> list[Blo
 
 
 def _book(subject: Subject, one: Shown) -> tuple[Ledger | None, str]:
-    """Return the picture's ledger; where it cannot be kept, the reason."""
+    """Return the image's ledger; where it cannot be kept, the reason."""
     try:
         return Ledger(subject.model, one.x), ""
     except GeometryError as error:
@@ -183,7 +183,7 @@ def _down(one: Shown, book: Ledger, answer: int) -> tuple[Table, Images]:
         "logit.",
     )
     heat = found.pixels.sum(0).cpu().numpy().astype(np.float64)
-    drawn = picture(
+    drawn = to_image(
         enlarge(overlay(one.pixels, heat, True), SIDE), "what each pixel adds"
     )
-    return table, Images(pictures=(drawn,))
+    return table, Images(images=(drawn,))

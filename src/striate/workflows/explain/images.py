@@ -1,4 +1,4 @@
-"""The pictures of an explanation, and what is asked about them."""
+"""The images of an explanation, and what is asked about them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from striate.core.errors import DataError, SettingError
 from striate.core.registry import unknown
 from striate.data.decode.file_bytes import UndecodableError, read_file
-from striate.data.decode.preprocess import file_to_input, normalise
+from striate.data.decode.preprocess import file_to_input, normalize
 from striate.data.subset import Part
 from striate.interpret.attribution.target import Class
 from striate.interpret.layer_choice import AUTO
@@ -21,7 +21,7 @@ from striate.workflows.explain.subject import Subject
 from striate.workflows.predict.predict import expand
 
 METHODS = (AUTO, "occlusion", "integrated")
-MOST = 6  # pictures on a page
+MOST = 6  # images on a page
 ALSO = ("set", "invariance", "depth", "bend")
 
 Told = Callable[[str], None]
@@ -34,7 +34,7 @@ def nobody(line: str) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Wish:
-    """What is asked about every picture.
+    """What is asked about every image.
 
     Args:
         target: A class by name or number; the network's answer where None.
@@ -46,7 +46,7 @@ class Wish:
             its place; the strongest of the evidence's layer where None.
         seed: Of the trust marks.
         also: Parts that take longer, of a run: `set` (evidence over the whole set),
-            `invariance` (pictures moved, pools exchanged), `depth` (gradients by
+            `invariance` (images moved, pools exchanged), `depth` (gradients by
             layer, chains trained to compare), `bend` (why depth needs one).
         told: Gets a line now and then from what takes long.
 
@@ -71,7 +71,7 @@ class Wish:
 
 @dataclass(frozen=True, kw_only=True)
 class Shown:
-    """One picture as people and as the network see it.
+    """One image as people and as the network see it.
 
     Args:
         name: Its file.
@@ -87,21 +87,21 @@ class Shown:
 
 
 def read(subject: Subject, inputs: Sequence[str | Path]) -> list[Shown]:
-    """Read picture files as the network takes them.
+    """Read image files as the network takes them.
 
     Raises:
-        DataError: A file is no usable picture, or there are more than a page holds.
+        DataError: A file is no usable image, or there are more than a page holds.
     """
     paths = [path for item in inputs for path in expand(item)]
     if len(paths) > MOST:
-        what = f"{len(paths)} pictures; a page explains at most {MOST}"
+        what = f"{len(paths)} images; a page explains at most {MOST}"
         raise DataError(what, fix="name fewer, or make several pages")
     found = []
     for path in paths:
         try:
             pixels = file_to_input(read_file(path), subject.preprocess)
         except UndecodableError as error:
-            what = f"no usable picture: {error.reason} ({error.detail})"
+            what = f"no usable image: {error.reason} ({error.detail})"
             raise DataError(what, where=path, fix="leave it out") from error
         found.append(_shown(subject, str(path), pixels))
     return found
@@ -110,25 +110,25 @@ def read(subject: Subject, inputs: Sequence[str | Path]) -> list[Shown]:
 def _shown(
     subject: Subject, name: str, pixels: Tensor, truth: str | None = None
 ) -> Shown:
-    x = normalise(pixels[None], subject.preprocess)
+    x = normalize(pixels[None], subject.preprocess)
     return Shown(name=name, pixels=pixels.numpy(), x=x, truth=truth)
 
 
 def some(part: Part, most: int) -> Part:
-    """Return a part, or as many of its pictures, spread evenly, as are wanted."""
+    """Return a part, or as many of its images, spread evenly, as are wanted."""
     if len(part) <= most:
         return part
     return part.take([i * len(part) // most for i in range(most)])
 
 
-def own_pictures(subject: Subject) -> list[Shown]:
+def own_images(subject: Subject) -> list[Shown]:
     """Return a run's surest right answer and its costliest wrong one.
 
     Raises:
         SettingError: The network is of no run.
     """
     if subject.run is None:
-        what = "no picture to explain"
+        what = "no image to explain"
         raise SettingError(what, where=subject.name, fix="name one or more files")
     return _from_run(subject.run, subject)
 

@@ -1,4 +1,4 @@
-"""The part of an explanation that moves pictures: what a trained network forgives."""
+"""The part of an explanation that moves images: what a trained network forgives."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ from striate.workflows.explain.images import some
 from striate.workflows.explain.one_pixel import one_pixel_blocks
 from striate.workflows.explain.pooling_swap import POOLS, refit, with_pool
 
-MOVED = 300  # pictures, each moved some fifty times
+MOVED = 300  # images, each moved some fifty times
 BATCH = 100  # of them at once, at most
-FITTED = 2000  # training pictures that a dense layer is fitted to
+FITTED = 2000  # training images that a dense layer is fitted to
 LAYERS = 4  # whose features are compared
 
 Batch = tuple[Tensor, Tensor]
 
 
 def invariance_section(run: Run) -> tuple[Section, dict[str, Any]]:
-    """Measure a run's network on moved pictures, and its base under other pools."""
+    """Measure a run's network on moved images, and its base under other pools."""
     part = some(run.data.parts[run.judged_part], MOVED)
     batches = list(_batches(run, part))
     shapes = calls_of(run.model, batches[0][0])
@@ -56,11 +56,11 @@ def invariance_section(run: Run) -> tuple[Section, dict[str, Any]]:
     pools, left_out = _pools(run, batches)
     blocks += _pool_blocks(pools)
     if not _fits("shift", run):
-        left_out.insert(0, "the pictures are too small to be shifted")
+        left_out.insert(0, "the images are too small to be shifted")
     if left_out:
         blocks.append(Prose(text=f"Left out: {'; '.join(left_out)}."))
     data: dict[str, Any] = {
-        "pictures": len(part),
+        "images": len(part),
         "moves": [_plain(each) for each in found],
         "pools": {kind: _plain(each) for kind, each in pools.items()},
         "left_out": left_out,
@@ -69,9 +69,9 @@ def invariance_section(run: Run) -> tuple[Section, dict[str, Any]]:
         found_there, data["one_pixel"] = one_pixel_blocks(run.data)
         blocks += found_there
     lead = (
-        f"{len(part)} {run.judged_part} pictures, moved by growing amounts. Accuracy "
+        f"{len(part)} {run.judged_part} images, moved by growing amounts. Accuracy "
         "says what is right, consistency what stays the answer it was; the distance "
-        "of features is 0 where nothing was noticed and 1 where another picture of "
+        "of features is 0 where nothing was noticed and 1 where another image of "
         "the set would be as far."
     )
     return Section(title="What it forgives", lead=lead, blocks=tuple(blocks)), data
@@ -89,11 +89,11 @@ def _batches(run: Run, part: Part) -> Iterator[Batch]:
 
 
 def _answers(found: Response) -> Curve:
-    half = _half(found.accuracy, found.pictures)
+    half = _half(found.accuracy, found.images)
     return Curve(
         title=f"Answers under {found.move}",
         x_label=found.unit,
-        y_label="share of pictures",
+        y_label="share of images",
         series=(
             Series(
                 name="accuracy",
@@ -111,7 +111,7 @@ def _answers(found: Response) -> Curve:
 def _half(shares: Sequence[float], count: int) -> list[tuple[float, float]]:
     """Return each share with half its 95 % interval.
 
-    The copies of one picture are not independent: each picture counts once.
+    The copies of one image are not independent: each image counts once.
     """
     return [(y, 1.96 * sqrt(y * (1 - y) / count)) for y in shares]
 
@@ -120,7 +120,7 @@ def _features(found: Response) -> Curve:
     return Curve(
         title=f"Features under {found.move}",
         x_label=found.unit,
-        y_label="distance, 1 = another picture",
+        y_label="distance, 1 = another image",
         series=tuple(
             Series(name=name, x=found.amounts, y=values)
             for name, values in found.distance.items()

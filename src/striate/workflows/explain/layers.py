@@ -56,7 +56,7 @@ def _table(subject: Subject, one: Shown) -> tuple[Section, list[dict[str, Cell]]
             title="Silent",
             kind="integer",
             key="silent",
-            hint="channels that are zero everywhere in this picture",
+            hint="channels that are zero everywhere in this image",
         ),
     )
     rows = tuple(
@@ -72,6 +72,6 @@ def _table(subject: Subject, one: Shown) -> tuple[Section, list[dict[str, Cell]]
         )
         for each in found
     )
-    lead = "What every layer gave out for the first picture."
+    lead = "What every layer gave out for the first image."
     table = Table(columns=columns, rows=rows)
     return Section(title="Layers", lead=lead, blocks=(table,)), records(table)

@@ -33,12 +33,12 @@ from striate.interpret.invariance.one_pixel_shift import (
     sized,
     stages,
 )
-from striate.interpret.render import amounts, enlarge, picture, tile
+from striate.interpret.render import amounts, enlarge, tile, to_image
 from striate.report.format import percent
 from striate.report.records import records
 from striate.workflows.explain.images import some
 
-MOST = 5000  # pictures of each part
+MOST = 5000  # images of each part
 CLASSES = 20  # up to so many are told apart
 DRAWN = 84  # pixels a map is drawn high, at least
 _MARK = (214, 58, 48)  # cells that differ
@@ -50,12 +50,12 @@ class Counted:
     """The experiment over a set.
 
     Args:
-        grey: (N, 28, 28), from 0 to 1.
+        gray: (N, 28, 28), from 0 to 1.
         labels: (N,).
         found: The stages.
     """
 
-    grey: Tensor
+    gray: Tensor
     labels: Tensor
     found: tuple[Changed, ...]
 
@@ -64,32 +64,32 @@ class Counted:
         return next(one for one in self.found if one.stage == name)
 
     def falls(self, name: str) -> Tensor:
-        """Return each picture's change of the count, from the input to a stage."""
+        """Return each image's change of the count, from the input to a stage."""
         first = self.stage(INPUT).counts.double()
-        seen = first > 0  # an empty picture does not change at all
+        seen = first > 0  # an empty image does not change at all
         return self.stage(name).counts.double()[seen] / first[seen] - 1
 
 
 def count_all(data: ImageData) -> Counted:
-    """Count over every part of a grey set: nothing is learnt, so none is spared."""
+    """Count over every part of a gray set: nothing is learned, so none is spared."""
     parts = [some(part, MOST) for part in data.parts.values()]
-    grey = torch.cat(
+    gray = torch.cat(
         [
             sized(part.gather(torch.arange(len(part)))[..., 0].float() / 255)
             for part in parts
         ]
     )
     labels = torch.cat([part.labels for part in parts])
-    return Counted(grey=grey, labels=labels, found=tuple(one_pixel(grey)))
+    return Counted(gray=gray, labels=labels, found=tuple(one_pixel(gray)))
 
 
 def one_pixel_blocks(data: ImageData) -> tuple[list[Block], dict[str, Any]]:
-    """Return the experiment's words, pictures, tables and distribution."""
+    """Return the experiment's words, images, tables and distribution."""
     counted = count_all(data)
     table = _table(counted.found)
     blocks: list[Block] = [_words(counted), _example(counted), table, _curve(counted)]
     facts: dict[str, Any] = {
-        "pictures": len(counted.grey),
+        "images": len(counted.gray),
         "side": NOTES_SIDE,
         "stages": records(table),
     }
@@ -105,11 +105,11 @@ def _words(counted: Counted) -> Prose:
     fall, plain = (one.mean / (first.mean or 1.0) - 1 for one in (pooled, taken))
     fewer = float((counted.falls(POOLED) < 0).double().mean())
     text = (
-        f"One pixel to the right, over {len(counted.grey):,} pictures at "
+        f"One pixel to the right, over {len(counted.gray):,} images at "
         f"{NOTES_SIDE}×{NOTES_SIDE}: {first.mean:.1f} cells change at the input, "
         f"{pooled.mean:.1f} behind a vertical-edge filter and 2×2 max pooling, "
         f"{percent(fall)}; the notes count {NOTES[0]} and {NOTES[1]} in one digit, "
-        f"{percent(NOTES[1] / NOTES[0] - 1)}. In {percent(fewer)} of the pictures "
+        f"{percent(NOTES[1] / NOTES[0] - 1)}. In {percent(fewer)} of the images "
         "the count falls.\n\n"
         "A pooled map has a quarter of the cells. To take every other cell, and pool "
         f"nothing, gives {taken.mean:.1f}, {percent(plain)}: so far the count falls by "
@@ -120,22 +120,22 @@ def _words(counted: Counted) -> Prose:
 
 
 def _example(counted: Counted) -> Images:
-    """Draw the picture whose count comes nearest to the notes', stage by stage."""
+    """Draw the image whose count comes nearest to the notes', stage by stage."""
     counts = counted.stage(INPUT).counts
     chosen = int((counts - NOTES[0]).abs().argmin())
-    there, gone = stages(counted.grey[chosen : chosen + 1])
+    there, gone = stages(counted.gray[chosen : chosen + 1])
     drawn = []
     for stage in there:
         row = [_drawn(there[stage][0]), _drawn(gone[stage][0])]
         row.append(_differing(there[stage][0], gone[stage][0]))
         count = int(counted.stage(stage).counts[chosen])
         detail = f"{count} of {there[stage][0].numel()} cells differ"
-        drawn.append(picture(tile(row, columns=3), stage, detail))
+        drawn.append(to_image(tile(row, columns=3), stage, detail))
     note = (
-        "As it is, moved, and in red what differs. Of all pictures this one's count at "
+        "As it is, moved, and in red what differs. Of all images this one's count at "
         f"the input comes nearest to the notes' {NOTES[0]}."
     )
-    return Images(title="One picture, moved", pictures=tuple(drawn), note=note)
+    return Images(title="One image, moved", images=tuple(drawn), note=note)
 
 
 def _drawn(maps: Tensor) -> np.ndarray:
@@ -157,7 +157,7 @@ def _table(found: Sequence[Changed]) -> Table:
         Column(title="Deviation", kind="number", key="deviation", rank=2),
         Column(title="Least", kind="integer", key="least", rank=3),
         Column(title="Most", kind="integer", key="most", rank=3),
-        Column(title="against the picture", kind="percent", key="less"),
+        Column(title="against the image", kind="percent", key="less"),
         Column(title="of its cells", kind="percent", key="share"),
     )
     rows: tuple[tuple[Cell, ...], ...] = tuple(
@@ -181,7 +181,7 @@ def _table(found: Sequence[Changed]) -> Table:
 
 
 def _curve(counted: Counted) -> Curve:
-    """Return the share of pictures whose count falls at least so far."""
+    """Return the share of images whose count falls at least so far."""
     series = []
     for name in (POOLED, TAKEN):
         falls = counted.falls(name).sort().values
@@ -196,9 +196,9 @@ def _curve(counted: Counted) -> Curve:
             )
         )
     return Curve(
-        title="From the input to the map, picture by picture",
+        title="From the input to the map, image by image",
         x_label="change of the count, −1 nothing is left to differ",
-        y_label="share of pictures that fall so far",
+        y_label="share of images that fall so far",
         series=tuple(series),
         percent_y=True,
         mark=(NOTES[1] / NOTES[0] - 1, "the notes"),
@@ -208,7 +208,7 @@ def _curve(counted: Counted) -> Curve:
 def _classes(counted: Counted, labels: Labels) -> Table:
     columns = (
         Column(title="Class", key="class"),
-        Column(title="Pictures", kind="integer", key="pictures"),
+        Column(title="Images", kind="integer", key="images"),
         Column(title="At the input", kind="number", key="input"),
         Column(title="Pooled", kind="number", key="pooled"),
         Column(title="Change", kind="percent", key="less"),

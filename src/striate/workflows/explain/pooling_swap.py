@@ -99,7 +99,7 @@ def with_pool(model: nn.Module, kind: str) -> tuple[nn.Module, int]:
 def refit(model: nn.Module, batches: Iterable[Batch], name: str) -> None:
     """Fit one dense layer, the last, to what arrives at it: logistic regression.
 
-    Memory holds a batch, and a row of features a picture.
+    Memory holds a batch, and a row of features an image.
 
     Args:
         model: Changed in this layer alone.

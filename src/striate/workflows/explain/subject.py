@@ -1,4 +1,4 @@
-"""What `explain` is about: a network with weights, and how it takes pictures."""
+"""What `explain` is about: a network with weights, and how it takes images."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """A network ready to look at pictures.
+    """A network ready to look at images.
 
     Args:
         name: What to call it.
         model: With its weights.
-        preprocess: What is done to a picture file.
+        preprocess: What is done to an image file.
         labels: Class names; None where it has none.
         run: The run it comes from, if any.
         remarks: What was assumed.
@@ -46,7 +46,7 @@ def subject(
     Args:
         target: A run folder or its name, a name of `striate models`, `file.py:Class`,
             or a sketch.
-        wanted: Picture and classes asked for, where it is no run.
+        wanted: Image and classes asked for, where it is no run.
         weights: A file of weights for a named network.
 
     Raises:
@@ -55,7 +55,7 @@ def subject(
     wanted = wanted or Wanted()
     if is_run(target):
         if weights is not None or wanted != Wanted():
-            what = "a run has its weights, picture size, channels and classes already"
+            what = "a run has its weights, image size, channels and classes already"
             raise SettingError(what, where=target, fix="leave those flags out")
         run = Run(target)
         return Subject(
@@ -78,7 +78,7 @@ def subject(
     mean = _MEAN if channels == 3 else (0.5,) * channels
     std = _STD if channels == 3 else (0.25,) * channels
     remarks.append(
-        f"Pictures are brought to {height}×{width} and scaled with mean {_list(mean)} "
+        f"Images are brought to {height}×{width} and scaled with mean {_list(mean)} "
         f"and deviation {_list(std)}; a run knows its own."
     )
     preprocess = Preprocess(

@@ -11,20 +11,20 @@ import numpy as np
 from striate.audit.network import Audit, audit
 from striate.audit.rf_tracker import Box, Sight
 from striate.core.errors import StriateError
-from striate.core.findings import Block, Images, Picture, Prose, Section, Table
+from striate.core.findings import Block, Image, Images, Prose, Section, Table
 from striate.interpret.activations_at import captured
 from striate.interpret.arithmetic.contributions import Shares, shares
 from striate.interpret.arithmetic.unit_arithmetic import Ledger
 from striate.interpret.arithmetic.worked_example import beneath, worked
 from striate.interpret.effective_receptive_field import HELD, EffectiveField, unit_field
 from striate.interpret.layer_choice import place
-from striate.interpret.render import enlarge, framed, overlay, picture
+from striate.interpret.render import enlarge, framed, overlay, to_image
 from striate.report.format import number
 from striate.report.records import as_data
 from striate.workflows.explain.images import Shown, Unit
 from striate.workflows.explain.subject import Subject
 
-SIDE = 196  # pixels a picture is drawn high, at least
+SIDE = 196  # pixels an image is drawn high, at least
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +69,7 @@ def unit_section(
 
     Args:
         subject: The network.
-        one: The picture.
+        one: The image.
         book: Its ledger, where there is one.
         unit: The layer, and (channel, row, column).
         looked_for: What its channel looks for in the data, where that is known.
@@ -78,9 +78,7 @@ def unit_section(
     if book is not None and call not in book.names:
         book = None  # inside a module that is one step of the ledger
     if len(place_of) != 3:
-        text = (
-            f"{call} {list(place_of)} has no place in the picture: it sees all of it."
-        )
+        text = f"{call} {list(place_of)} has no place in the image: it sees all of it."
         section = Section(title="What one unit sees", blocks=(Prose(text=text),))
         return section, {"layer": call, "unit": list(place_of)}
     there = place_of[0], place_of[1], place_of[2]
@@ -94,7 +92,7 @@ def unit_section(
     )
     table = _worked(book, seen)
     note = "The box is exact: it comes from the network's geometry, without running it."
-    images = Images(pictures=tuple(_views(one, seen)), note=note)
+    images = Images(images=tuple(_views(one, seen)), note=note)
     section = Section(
         title="What one unit sees",
         lead=_lead(seen),
@@ -110,20 +108,20 @@ def _worked(book: Ledger | None, seen: _Seen) -> Table | None:
     return None if entry is None else worked(book, entry)
 
 
-def _views(one: Shown, seen: _Seen) -> list[Picture]:
+def _views(one: Shown, seen: _Seen) -> list[Image]:
     grown, times = _enlarged(one.pixels)
-    views = [picture(_boxed(grown, seen.box, times), "what it can see")]
+    views = [to_image(_boxed(grown, seen.box, times), "what it can see")]
     looked = enlarge(overlay(one.pixels, seen.field.energy, False), SIDE)
-    views.append(picture(_boxed(looked, seen.box, times), "what it looks at"))
+    views.append(to_image(_boxed(looked, seen.box, times), "what it looks at"))
     if seen.shares is not None:
         heat = seen.shares.pixels.sum(0).cpu().numpy().astype(np.float64)
         added = enlarge(overlay(one.pixels, heat, True), SIDE)
         words = "what each pixel adds to it", "red adds, blue takes away"
-        views.append(picture(_boxed(added, seen.box, times), *words))
+        views.append(to_image(_boxed(added, seen.box, times), *words))
     if seen.box is not None:
         (top, bottom), (left, right) = seen.box
         inside = one.pixels[top : bottom + 1, left : right + 1]
-        views.append(picture(enlarge(inside, SIDE), "what is there"))
+        views.append(to_image(enlarge(inside, SIDE), "what is there"))
     return views
 
 
@@ -132,7 +130,7 @@ def _lead(seen: _Seen) -> str:
     said = (
         f"Unit {list(seen.unit)} of {seen.call}. In theory it sees {rows}; {HELD:.0%} "
         f"of the squared derivative lies within {seen.field.height} rows and "
-        f"{seen.field.width} columns of this picture."
+        f"{seen.field.width} columns of this image."
     )
     if seen.shares is None:
         return said
@@ -163,9 +161,9 @@ def _facts(seen: _Seen, table: Table | None) -> dict[str, Any]:
 
 
 def _enlarged(pixels: np.ndarray) -> tuple[np.ndarray, int]:
-    colour = pixels if pixels.shape[-1] == 3 else pixels.mean(-1, keepdims=True)
-    colour = np.broadcast_to(colour, (*pixels.shape[:2], 3)).astype(np.uint8)
-    grown = enlarge(colour, SIDE)
+    color = pixels if pixels.shape[-1] == 3 else pixels.mean(-1, keepdims=True)
+    color = np.broadcast_to(color, (*pixels.shape[:2], 3)).astype(np.uint8)
+    grown = enlarge(color, SIDE)
     return grown, grown.shape[0] // pixels.shape[0]
 
 

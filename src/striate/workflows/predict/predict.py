@@ -1,4 +1,4 @@
-"""New pictures through a trained network, treated exactly as in training."""
+"""New images through a trained network, treated exactly as in training."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from striate.core.errors import DataError
 from striate.core.files import write_csv, write_json
 from striate.core.hooks import untouched
 from striate.data.decode.file_bytes import UndecodableError, read_file
-from striate.data.decode.preprocess import file_to_input, normalise
+from striate.data.decode.preprocess import file_to_input, normalize
 from striate.data.sources.source import Skipped
 from striate.engine.tta import VIEWS
 from striate.run.run import Run, judged_at_once
@@ -24,12 +24,12 @@ from striate.run.run import Run, judged_at_once
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """An answer for one picture, with the probability of every class by name."""
+    """An answer for one image, with the probability of every class by name."""
 
     path: str
     label: str
     score: float
-    probabilities: dict[str, float]
+    probs: dict[str, float]
 
     def as_dict(self) -> dict[str, Any]:
         """Return JSON values."""
@@ -37,7 +37,7 @@ class Prediction:
             "path": self.path,
             "label": self.label,
             "score": self.score,
-            "probabilities": self.probabilities,
+            "probabilities": self.probs,
         }
 
 
@@ -57,7 +57,7 @@ def predict(run: Run, inputs: Sequence[str | Path]) -> Answers:
         inputs: Paths or patterns; every file below a folder is tried.
 
     Raises:
-        DataError: An input matches nothing, or none is a usable picture.
+        DataError: An input matches nothing, or none is a usable image.
     """
     paths = [path for item in inputs for path in expand(item)]
     device = devices.choose(run.recipe.device)
@@ -70,12 +70,14 @@ def predict(run: Run, inputs: Sequence[str | Path]) -> Answers:
             kept, batch = _read(paths[start : start + size], run, skipped)
             if not kept:
                 continue
-            x = normalise(batch.to(device), run.preprocess)
-            odds = view(model, x).float().softmax(1).cpu()
-            predictions += [_answer(p, o, run) for p, o in zip(kept, odds, strict=True)]
+            x = normalize(batch.to(device), run.preprocess)
+            probs = view(model, x).float().softmax(1).cpu()
+            predictions += [
+                _answer(p, o, run) for p, o in zip(kept, probs, strict=True)
+            ]
     if not predictions:
         first = skipped[0]
-        what = f"none of {len(skipped)} files is a usable picture; the first: "
+        what = f"none of {len(skipped)} files is a usable image; the first: "
         raise DataError(f"{what}{first.reason} ({first.detail})", where=first.path)
     return Answers(predictions=tuple(predictions), skipped=tuple(skipped))
 
@@ -96,7 +98,7 @@ def expand(item: str | Path) -> list[Path]:
         matches = sorted(glob.glob(str(item), recursive=True))  # noqa: PTH207
         found = [p for p in map(Path, matches) if p.is_file()]
     if not found:
-        fix = "give a picture, a folder of pictures, or a pattern in quotes"
+        fix = "give an image, a folder of images, or a pattern in quotes"
         raise DataError("no file is there", where=item, fix=fix)
     return found
 
@@ -124,19 +126,17 @@ def read_input(path: Path, run: Run) -> Tensor:
     """Return one file as the 8-bit input of a run's network, (H, W, C).
 
     Raises:
-        UndecodableError: The file is no usable picture.
+        UndecodableError: The file is no usable image.
     """
     return file_to_input(read_file(path), run.preprocess)
 
 
-def _answer(path: Path, odds: Tensor, run: Run) -> Prediction:
-    best = int(odds.argmax())
-    values = [round(p, 7) for p in odds.tolist()]
+def _answer(path: Path, probs: Tensor, run: Run) -> Prediction:
+    best = int(probs.argmax())
+    values = [round(p, 7) for p in probs.tolist()]
     by_name = dict(zip(run.labels.names, values, strict=True))
     label = run.labels[best]
-    return Prediction(
-        path=str(path), label=label, score=values[best], probabilities=by_name
-    )
+    return Prediction(path=str(path), label=label, score=values[best], probs=by_name)
 
 
 def save_answers(answers: Answers, path: Path) -> None:
@@ -144,14 +144,14 @@ def save_answers(answers: Answers, path: Path) -> None:
     if path.suffix.lower() == ".json":
         write_json(path, answers_dict(answers))
         return
-    names = list(answers.predictions[0].probabilities)
+    names = list(answers.predictions[0].probs)
     columns = ["path", "pred", *(f"p_{name}" for name in names)]
     write_csv(path, columns, _rows(answers))
 
 
 def _rows(answers: Answers) -> Iterator[list[Any]]:
     for one in answers.predictions:
-        yield [one.path, one.label, *one.probabilities.values()]
+        yield [one.path, one.label, *one.probs.values()]
 
 
 def answers_dict(answers: Answers) -> dict[str, Any]:

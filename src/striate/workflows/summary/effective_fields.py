@@ -1,4 +1,4 @@
-"""Effective receptive fields beside the theoretical ones, measured on pictures."""
+"""Effective receptive fields beside the theoretical ones, measured on images."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from striate.audit.network import Audit
 from striate.audit.table import field_texts
 from striate.core.findings import Cell, Column, Table
 from striate.core.spec import Preprocess
-from striate.data.decode.preprocess import normalise
+from striate.data.decode.preprocess import normalize
 from striate.data.load import load_data
 from striate.interpret.effective_receptive_field import EffectiveField, effective_fields
 
-PICTURES = 16  # the fields of more differ by a position at most
+IMAGES = 16  # the fields of more differ by a position at most
 
 COLUMNS = (
     Column(title="Layer", key="layer", kind="code"),
@@ -30,15 +30,15 @@ COLUMNS = (
         title="Used",
         key="used",
         kind="share",
-        hint="effective area over the field's area on the picture",
+        hint="effective area over the field's area on the image",
     ),
 )
 
 
-def pictures(
+def images(
     data: str, shape: tuple[int, int, int], preprocess: Preprocess | None
 ) -> Tensor:
-    """Return some validation pictures as a network takes them.
+    """Return some validation images as a network takes them.
 
     Args:
         data: As for `load_data`.
@@ -52,7 +52,7 @@ def pictures(
         in_chans=channels,
         preprocess=preprocess,
     )
-    return normalise(loaded.part("val").pixels[:PICTURES], loaded.preprocess)
+    return normalize(loaded.part("val").pixels[:IMAGES], loaded.preprocess)
 
 
 def effective_table(model: nn.Module, audit: Audit, x: Tensor, trained: bool) -> Table:
@@ -61,7 +61,7 @@ def effective_table(model: nn.Module, audit: Audit, x: Tensor, trained: bool) ->
     Args:
         model: The network, with weights.
         audit: The same network's.
-        x: Pictures, (N, C, H, W).
+        x: Images, (N, C, H, W).
         trained: Its weights come from training; else the table says so.
     """
     layers = {x.name: x for x in audit.layers if _looks_around(x)}
@@ -69,7 +69,7 @@ def effective_table(model: nn.Module, audit: Audit, x: Tensor, trained: bool) ->
     rows = tuple(_row(layers[name], field, audit) for name, field in found.items())
     note = (
         "The middle unit's squared derivative by each pixel, mean over "
-        f"{len(x)} pictures and their channels (Luo et al. 2016)."
+        f"{len(x)} images and their channels (Luo et al. 2016)."
     )
     if not trained:
         note += " The weights are initial ones, not trained."

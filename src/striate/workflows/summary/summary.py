@@ -23,7 +23,7 @@ from striate.core.files import write_csv, write_text
 from striate.core.findings import Block, Page, Section, Table
 from striate.report.records import as_data, keys, record, records
 from striate.run.target import Target, Wanted, first_channels, resolve
-from striate.workflows.summary.effective_fields import effective_table, pictures
+from striate.workflows.summary.effective_fields import effective_table, images
 
 WIDTH = 100  # of `print(st.summary(...))`
 
@@ -68,8 +68,8 @@ class Summary:
         ]
 
     @property
-    def picture(self) -> str:
-        """The picture's size, in words."""
+    def image(self) -> str:
+        """The image's size, in words."""
         return shape_text(self.audit.shape)
 
     def explain(self, layer: str) -> Table:
@@ -89,7 +89,7 @@ class Summary:
         measured = {"effective": as_data(effective)} if effective else {}
         return {
             "network": self.name,
-            "picture": self.picture,
+            "image": self.image,
             "layers": records(table),
             "totals": {
                 **totals,
@@ -112,7 +112,7 @@ class Summary:
 
         paper = io.StringIO()
         console = Console(file=paper, width=WIDTH, highlight=False, color_system=None)
-        console.print(f"{self.name}  {self.picture}\n", markup=False)
+        console.print(f"{self.name}  {self.image}\n", markup=False)
         show(self.blocks, console)
         return "\n".join(line.rstrip() for line in paper.getvalue().splitlines())
 
@@ -137,19 +137,19 @@ def summary(
 
     Args:
         network: Any `nn.Module`, or a name, `file.py:Class`, run folder or sketch.
-        shape: (channels, height, width) of one picture; for a module.
-        batch_size: Pictures in the training step whose memory is predicted.
+        shape: (channels, height, width) of one image; for a module.
+        batch_size: Images in the training step whose memory is predicted.
         depth: Unite modules below this many dots of nesting.
-        real: Compute one picture of zeros, where the way depends on values.
-        image_size: Picture side, or (height, width), where `network` is text.
+        real: Compute one image of zeros, where the way depends on values.
+        image_size: Image side, or (height, width), where `network` is text.
         in_chans: Likewise channels.
         num_classes: Likewise outputs.
-        effective: Measure effective receptive fields on these pictures: anything
+        effective: Measure effective receptive fields on these images: anything
             `load_data` takes, or a batch (N, C, H, W) as the network takes it. This
             needs weights and computes.
 
     Raises:
-        UnfinishedError: The network refuses the picture; `.audit` holds the layers
+        UnfinishedError: The network refuses the image; `.audit` holds the layers
             that ran.
 
     Example:
@@ -196,7 +196,7 @@ def _target(
 
 def _measured(target: Target, found: Audit, effective: str | Tensor) -> Table:
     x = (
-        pictures(effective, target.shape, target.preprocess)
+        images(effective, target.shape, target.preprocess)
         if isinstance(effective, str)
         else effective
     )
@@ -216,7 +216,7 @@ def page_of(
         sections.append(Section(title=layer, blocks=(first.explain(layer),)))
     for one in (first, second):
         if one is not None:
-            lead = f"For a picture of {one.picture}."
+            lead = f"For an image of {one.image}."
             title = "Layers" if second is None else one.name
             section = Section(title=title, lead=lead, blocks=tuple(one.blocks))
             sections.append(section)

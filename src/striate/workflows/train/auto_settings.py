@@ -29,7 +29,7 @@ from striate.run.charts import range_curve
 from striate.run.recipe import AUTO, DEFAULT_LR, Recipe
 from striate.workflows.train.ranks import follows
 
-MEMORY_SHARE = 0.5  # of what is free; pictures and the system want the rest
+MEMORY_SHARE = 0.5  # of what is free; images and the system want the rest
 STEPS_AN_EPOCH = 32  # are left at least: fewer updates learn less, however fast
 SMALLEST = 2
 
@@ -67,11 +67,11 @@ def decide(
     Args:
         recipe: All settings.
         model: Where it learns, before it has.
-        data: The pictures.
+        data: The images.
         ranks: The processes that learn together; rank 0 finds out for all.
 
     Raises:
-        SettingError: Not even two pictures a step fit.
+        SettingError: Not even two images a step fit.
     """
     found = Decided(recipe=recipe)
     if AUTO not in (recipe.batch_size, recipe.lr):
@@ -130,7 +130,7 @@ def _batch_size(recipe: Recipe, model: nn.Module, data: ImageData) -> tuple[int,
         if small and _goes(replace(recipe, batch_size=size), model, data, device):
             break
         if size <= SMALLEST:
-            what = f"not even a step of {size} pictures fits into memory"
+            what = f"not even a step of {size} images fits into memory"
             fix = "use a smaller --image-size or network"
             raise SettingError(what, where="--batch-size auto", fix=fix)
         size //= 2

@@ -74,7 +74,7 @@ def settle(
 
     Args:
         model: Where it learns.
-        data: The pictures; none of them is looked at.
+        data: The images; none of them is looked at.
         recipe: All settings.
         ranks: The processes that learn together; all of them ask.
     """
@@ -117,13 +117,13 @@ def _free(recipe: Recipe, device: torch.device, ranks: Ranks | None) -> Free:
 def _measured(
     model: nn.Module, data: ImageData, recipe: Recipe, free: Free, world: int
 ) -> Choice:
-    """Return what is fastest for as many pictures as a process runs at a time."""
+    """Return what is fastest for as many images as a process runs at a time."""
     start = way_of(recipe)
     count = len(data.part("train"))
-    steps = recipe.epochs * -(-count // recipe.pictures_a_step)
+    steps = recipe.epochs * -(-count // recipe.images_a_step)
     if steps < FEWEST_STEPS or not any(asdict(free).values()):
         return Choice(way=start)
-    mine = share(min(recipe.pictures_a_step, count), 0, world)
+    mine = share(min(recipe.images_a_step, count), 0, world)
     size = -(-mine.stop // possible_pieces(mine.stop, recipe.accumulate))
     batch = _noise(size, data, devices.choose(recipe.device))
     key = _key(model, batch[0], start, free)
@@ -132,7 +132,7 @@ def _measured(
 
 
 def _noise(size: int, data: ImageData, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return a batch like the run's, of pictures that are none."""
+    """Return a batch like the run's, of images that are none."""
     draw = torch.Generator().manual_seed(0)
     x = torch.randn(size, data.in_chans, *data.image_size, generator=draw)
     y = torch.arange(size) % data.num_classes
@@ -223,12 +223,12 @@ def laps_of(
     quiet: bool,
     ranks: Ranks | None = None,
 ) -> Laps:
-    """Return what times a run, told what a picture costs and what the machine can.
+    """Return what times a run, told what an image costs and what the machine can.
 
     That takes a moment, which runs that are short and not watched are spared, and all
     processes but rank 0, whose peak is taken for that of each.
     """
-    steps = recipe.epochs * len(data.part("train")) // recipe.pictures_a_step
+    steps = recipe.epochs * len(data.part("train")) // recipe.images_a_step
     long = steps >= FEWEST_STEPS
     if follows(ranks) or not (long or (not quiet and sys.stderr.isatty())):
         return Laps()

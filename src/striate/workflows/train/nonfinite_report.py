@@ -13,17 +13,17 @@ from striate.engine.train_state import Position
 from striate.run.recipe import Recipe
 
 RECORD = "nonfinite.json"
-SHOWN = 5  # pictures named in the message
-MOST_SKIPPED = 10  # batches in a row: then it is not the pictures
+SHOWN = 5  # images named in the message
+MOST_SKIPPED = 10  # batches in a row: then it is not the images
 
 
 class Blowups:
-    """Names layer and pictures, writes them down, and answers as the recipe says.
+    """Names layer and images, writes them down, and answers as the recipe says.
 
     Args:
         folder: The run folder; `nonfinite.json` in it lists every case.
         recipe: `on_nonfinite` is the answer.
-        train: The batches learnt from.
+        train: The batches learned from.
         val: The batches judged by.
         tell: Told of a batch that is skipped.
     """
@@ -54,13 +54,13 @@ class Blowups:
         if at.skipped >= MOST_SKIPPED:
             error.what = f"{error.what}; {at.skipped} batches in a row were skipped"
             raise error
-        pictures = self.record(error, at)
-        named = _named(pictures)
+        images = self.record(error, at)
+        named = _named(images)
         self._tell(f"skipped {error.where}: {error.what}; {named}")
 
     def record(self, error: NonFiniteError, at: Position) -> list[str]:
-        """Write a case down; return the pictures it is about."""
-        pictures = self._pictures(error, at)
+        """Write a case down; return the images it is about."""
+        images = self._images(error, at)
         case = {
             "epoch": at.epoch + 1,
             "step": at.step + 1,
@@ -68,15 +68,15 @@ class Blowups:
             "what": error.what,
             "layer": error.layer,
             "answer": self._answer,
-            "pictures": pictures,
+            "images": images,
         }
         earlier = read_json(self._path) if self._path.is_file() else []
         # Going on from a checkpoint comes by the same case again.
         kept = [old for old in earlier if old["step"] < case["step"]]
         write_json(self._path, [*kept, case])
-        return pictures
+        return images
 
-    def _pictures(self, error: NonFiniteError, at: Position) -> list[str]:
+    def _images(self, error: NonFiniteError, at: Position) -> list[str]:
         if error.part == "val":
             return [self._val.part.paths[row] for row in error.rows]
         if not error.layer:  # the weights themselves, not a batch
@@ -86,10 +86,10 @@ class Blowups:
         return [self._train.part.paths[number] for number in chosen]
 
     def complete(self, error: NonFiniteError, at: Position) -> NonFiniteError:
-        """Return the error with the pictures and the choice in its message."""
-        pictures = self.record(error, at)
-        if pictures:
-            error.what = f"{error.what}\n  {_named(pictures)}"
+        """Return the error with the images and the choice in its message."""
+        images = self.record(error, at)
+        if images:
+            error.what = f"{error.what}\n  {_named(images)}"
         resume = f"striate train --resume {self._path.parent}"
         choice = (
             "the last good state is kept; go on from it with one of",
@@ -102,7 +102,7 @@ class Blowups:
         return error
 
 
-def _named(pictures: Sequence[str]) -> str:
-    listed = ", ".join(pictures[:SHOWN])
-    rest = f" and {len(pictures) - SHOWN} more" if pictures[SHOWN:] else ""
-    return f"pictures: {listed}{rest}"
+def _named(images: Sequence[str]) -> str:
+    listed = ", ".join(images[:SHOWN])
+    rest = f" and {len(images) - SHOWN} more" if images[SHOWN:] else ""
+    return f"images: {listed}{rest}"

@@ -16,7 +16,7 @@ from striate.engine.checkpoint import OptimizerState, packed, put_weights, unpac
 from striate.engine.checkpointer import LAST
 from striate.engine.distributed.group import Ranks, joined
 from striate.engine.distributed.rank_info import Place, fair_threads
-from striate.engine.distributed.sync_batch_norm import synchronised
+from striate.engine.distributed.sync_batch_norm import synchronized
 from striate.engine.ema import Average
 from striate.engine.train_state import Position
 from striate.run import layout as names
@@ -60,7 +60,7 @@ def shared_norms(
     """Let batch norms see the whole batch, where the recipe says so."""
     if ranks is None or not recipe.sync_batch_norm:
         return nullcontext()
-    return synchronised(model, ranks)
+    return synchronized(model, ranks)
 
 
 def may_compile(recipe: Recipe, ranks: Ranks | None) -> bool:
@@ -69,17 +69,17 @@ def may_compile(recipe: Recipe, ranks: Ranks | None) -> bool:
 
 
 def check_data(data: ImageData, ranks: Ranks | None) -> None:
-    """Hold the pictures that the ranks have read against each other.
+    """Hold the images that the ranks have read against each other.
 
     Raises:
         RankError: They are not the same; names two ranks.
     """
     if ranks is None:
         return
-    found = ranks.words(data_hash(data), "the hash of the pictures")
+    found = ranks.words(data_hash(data), "the hash of the images")
     other = [rank for rank, theirs in enumerate(found) if theirs != found[0]]
     if other:
-        what = f"rank {other[0]} reads other pictures than rank 0"
+        what = f"rank {other[0]} reads other images than rank 0"
         fix = "give every machine the same files under the same path"
         raise RankError(what, where=data.origin or data.name, fix=fix)
 
@@ -115,7 +115,7 @@ def share_state(
     theirs = packed(moments.state_dict()) if ranks.first else b""
     means = packed(average.state_dict()) if average and ranks.first else b""
     weights = ranks.spread(mine, "rank 0's weights")
-    state = ranks.spread(theirs, "rank 0's optimiser")
+    state = ranks.spread(theirs, "rank 0's optimizer")
     averages = ranks.spread(means, "rank 0's average") if average else b""
     said = ranks.words(at.as_dict() if ranks.first else None, "rank 0's position")[0]
     if ranks.first:
@@ -129,16 +129,16 @@ def share_state(
 
 
 def begun_before(key: str, ranks: Ranks | None) -> tuple[Path | None, bool]:
-    """Return the run folder that these processes' forerunners made, and if they learnt.
+    """Return the run folder of an earlier start by torchrun, and whether it trained.
 
     torchrun starts the same command again after a fault. What it began is gone on with.
     """
     if ranks is None:
         return None, False
     found = ranks.kept(key) if ranks.first else ""
-    learnt = bool(found) and any((Path(found) / names.WEIGHTS / LAST).glob("step-*"))
-    found, learnt = ranks.words([found, learnt], "whether the run was begun")[0]
-    return (Path(found) if found else None), learnt
+    learned = bool(found) and any((Path(found) / names.WEIGHTS / LAST).glob("step-*"))
+    found, learned = ranks.words([found, learned], "whether the run was begun")[0]
+    return (Path(found) if found else None), learned
 
 
 def check_together(recipe: Recipe, ranks: Ranks | None) -> None:
@@ -157,12 +157,12 @@ def check_together(recipe: Recipe, ranks: Ranks | None) -> None:
         what = f"norms by layer are kept in one process, and there are {world}"
         raise SettingError(what, where="--track-norms", fix="leave it out")
     needed = 2 * world if world > 1 else 1
-    if recipe.pictures_a_step < needed * recipe.accumulate and recipe.accumulate > 1:
-        what = f"{recipe.batch_size} pictures a step are too few for "
+    if recipe.images_a_step < needed * recipe.accumulate and recipe.accumulate > 1:
+        what = f"{recipe.batch_size} images a step are too few for "
         what += f"{recipe.accumulate} pieces of {needed}"
         fix = f"use --batch-size {needed * recipe.accumulate} or more"
         raise SettingError(what, where="--accumulate", fix=fix)
-    if recipe.pictures_a_step < needed:
-        what = f"{recipe.batch_size} pictures a step are too few for {world} processes"
+    if recipe.images_a_step < needed:
+        what = f"{recipe.batch_size} images a step are too few for {world} processes"
         fix = f"use --batch-size {needed} or more, or fewer processes"
         raise SettingError(what, where="--batch-size", fix=fix)

@@ -45,8 +45,8 @@ from striate.workflows.train.resume_check import (
     changed,
     check_fixed,
     check_idle,
-    check_learnt_by_steps,
-    check_unlearnt,
+    check_learned_by_steps,
+    check_unlearned,
 )
 from striate.workflows.train.resume_diff import data_changes, differences
 from striate.workflows.train.train import run_in
@@ -73,7 +73,7 @@ class Resumed:
     Args:
         folder: The run folder.
         recipe: All settings.
-        data: The pictures; None where nothing is left to do.
+        data: The images; None where nothing is left to do.
         at: Where it goes on.
         inexact: Why it will not end as if it had never been stopped; empty: it will.
         notes: What else the user should know.
@@ -111,7 +111,7 @@ def resume(
     Args:
         path: The run folder, or its name below `runs/train`.
         model: The network, where it was handed to `train` as an object.
-        data: The pictures, where they came from memory.
+        data: The images, where they came from memory.
         begun: Told how the run goes on before it does.
         quiet: Show no progress.
         tensorboard: Write event files too, as `train` does.
@@ -149,7 +149,7 @@ def go_on(
     if tensorboard:
         check_tensorboard()
     run = Run(path, model=model, data=data)
-    check_learnt_by_steps(run)
+    check_learned_by_steps(run)
     old = make_recipe(read_settings(run.path / names.ARGS))
     recipe = changed(old, settings)
     meeting = together(recipe) if ranks is None else nullcontext(ranks)
@@ -159,7 +159,7 @@ def go_on(
         sealed, flaws = Vault(run.path / names.WEIGHTS / LAST).newest()
         check_together(recipe, met)
         if sealed is None:
-            check_unlearnt(run, flaws)
+            check_unlearned(run, flaws)
             how = begun, quiet, tensorboard, met
             return _from_the_start(run, recipe, model, data, *how)
         check_fixed(recipe, sealed, run.path)
@@ -213,7 +213,7 @@ def _from_the_start(
     tensorboard: bool,
     ranks: Ranks | None,
 ) -> Run:
-    """Begin a run that was stopped before its first checkpoint: nothing was learnt."""
+    """Begin a run that was stopped before its first checkpoint: nothing was learned."""
     if data is None:
         origin = run.origin or run.data.origin  # or says that they were in memory
         with in_turn(ranks):
@@ -228,7 +228,7 @@ def _from_the_start(
         _clear(run.path)
         write_inputs(run.path, network, data, recipe)
         note_speed(run.path, settled)
-    notes = ("the run was stopped before it had learnt anything; it begins",)
+    notes = ("the run was stopped before it had learned anything; it begins",)
     at = Position()
     begun(Resumed(folder=run.path, recipe=recipe, data=data, at=at, notes=notes))
     where = run.path, network, data, recipe, quiet
@@ -264,7 +264,7 @@ def _survey(
     device = devices.choose(recipe.device)
     before = sealed.facts["circumstances"]
     after = circumstances(recipe, run.data, device)
-    after["pictures"] = before["pictures"] if changes.harmless else changes.summary
+    after["images"] = before["images"] if changes.harmless else changes.summary
     inexact = [*sealed.facts["inexact"], *differences(before, after)]
     inexact += [f"{name} was changed" for name in changed_files(run.path, marks)]
     if device.type != "cpu":

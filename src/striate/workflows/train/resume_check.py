@@ -19,7 +19,7 @@ from striate.run.recipe import AUTO, AUTOMATIC, Recipe, make_recipe
 from striate.run.run import Run
 from striate.run.setup import READING
 
-# Weights, optimiser or position would no longer belong to these.
+# Weights, optimizer or position would no longer belong to these.
 FIXED = tuple(
     name
     for name in (
@@ -59,7 +59,7 @@ def check_fixed(recipe: Recipe, sealed: Sealed, folder: Path) -> None:
     """
     before, settings = sealed.facts["circumstances"], recipe.as_dict()
     for name in FIXED:
-        # Older versions sealed fewer settings; where the pictures lie is none of them.
+        # Older versions sealed fewer settings; where the images lie is none of them.
         if name in before and not _same(before[name], settings[name]):
             was, is_ = before[name], settings[name]
             what = f"{name} was {was} and cannot become {is_} in the same run"
@@ -97,7 +97,7 @@ def check_idle(
     raise SettingError(what, where=folder, fix=f"{fix}, or leave it out")
 
 
-def check_learnt_by_steps(run: Run) -> None:
+def check_learned_by_steps(run: Run) -> None:
     """Make sure that a run learns in steps.
 
     Raises:
@@ -109,8 +109,8 @@ def check_learnt_by_steps(run: Run) -> None:
         raise RunError(what, where=run.path, fix=fix)
 
 
-def check_unlearnt(run: Run, flaws: list[str]) -> None:
-    """Make sure that a run without a sound checkpoint has learnt nothing.
+def check_unlearned(run: Run, flaws: list[str]) -> None:
+    """Make sure that a run without a sound checkpoint has learned nothing.
 
     Raises:
         RunError: It has, and to begin anew would lose it; names the flaws.

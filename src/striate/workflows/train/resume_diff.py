@@ -14,7 +14,7 @@ from striate.run import layout as names
 from striate.run.manifest import data_hash
 from striate.run.run import Run
 
-NAMED = 3  # pictures named of each kind of change
+NAMED = 3  # images named of each kind of change
 
 
 def differences(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
@@ -33,7 +33,7 @@ def differences(before: Mapping[str, str], after: Mapping[str, str]) -> list[str
 
 @dataclass(frozen=True, kw_only=True)
 class DataChanges:
-    """Pictures that came, went, or are others than they were, since a run began."""
+    """Images that came, went, or are others than they were, since a run began."""
 
     added: Sequence[str]
     removed: Sequence[str]
@@ -41,7 +41,7 @@ class DataChanges:
 
     @property
     def harmless(self) -> bool:
-        """Say whether the run's own pictures are as they were; added ones are not."""
+        """Say whether the run's own images are as they were; added ones are not."""
         return not self.removed and not self.changed
 
     @property
@@ -50,21 +50,21 @@ class DataChanges:
         return f"{len(self.removed)} removed and {len(self.changed)} changed"
 
     def notes(self) -> list[str]:
-        """Return a line for each kind of change, with its first pictures."""
+        """Return a line for each kind of change, with its first images."""
         kinds = {
             "added since the run began, not used": self.added,
             "removed or no longer usable": self.removed,
             "changed since the run began": self.changed,
         }
         return [
-            f"{len(paths):,} {_pictures(paths)} {kind}: {_listed(paths)}"
+            f"{len(paths):,} {_images(paths)} {kind}: {_listed(paths)}"
             for kind, paths in kinds.items()
             if paths
         ]
 
 
-def _pictures(paths: Sequence[str]) -> str:
-    return "picture" if len(paths) == 1 else "pictures"
+def _images(paths: Sequence[str]) -> str:
+    return "image" if len(paths) == 1 else "images"
 
 
 def _listed(paths: Sequence[str]) -> str:
@@ -73,7 +73,7 @@ def _listed(paths: Sequence[str]) -> str:
 
 
 def data_changes(run: Run) -> DataChanges:
-    """Compare a run's pictures as `split.csv` has them with what is there now.
+    """Compare a run's images as `split.csv` has them with what is there now.
 
     Raises:
         RunError: A class has come or gone: the network's outputs mean others.
@@ -106,5 +106,5 @@ def _check_classes(run: Run, data: ImageData) -> None:
         return
     was, now = ", ".join(run.labels.names), ", ".join(data.labels.names)
     what = f"the classes were {was}; now they are {now}"
-    fix = "put the pictures back as they were, or train anew"
+    fix = "put the images back as they were, or train anew"
     raise RunError(what, where=data.origin or data.name, fix=fix)

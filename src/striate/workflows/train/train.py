@@ -1,4 +1,4 @@
-"""The main job: pictures and a network in, a run folder out."""
+"""The main job: images and a network in, a run folder out."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ from striate.workflows.train.ranks import (
     share_folder,
     together,
 )
-from striate.workflows.train.trainer import Job, Learnt, learn
+from striate.workflows.train.trainer import Job, Learned, learn
 from striate.workflows.train.worker_rank import follow
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def train_recipe(
 
     Args:
         recipe: All settings.
-        data: Its pictures, where they are read already (`load_recipe`).
+        data: Its images, where they are read already (`load_recipe`).
         out: The run folder; `runs/train/<data>-<model>` where not given.
         overwrite: Replace a run folder that is there.
         begun: Told the data and the run folder before learning begins.
@@ -95,7 +95,7 @@ def train_recipe(
         StriateError: The data, the settings or the disk do not admit it.
     """
     if recipe.model != AUTO:
-        find(recipe.model)  # a misspelt name is told before any picture is read
+        find(recipe.model)  # a misspelt name is told before any image is read
     return _trained(
         recipe, None, data, out, overwrite, quiet, tensorboard, begun, gone_on
     )
@@ -135,7 +135,7 @@ def train(
         fix = "put the layer into it before: striate.models.head.deepen"
         raise SettingError(what, where="hidden", fix=fix)
     if decided := LOADED & settings.keys():
-        what = f"{', '.join(sorted(decided))} is decided when pictures are loaded"
+        what = f"{', '.join(sorted(decided))} is decided when images are loaded"
         raise SettingError(what, where="train", fix="give it to load_data instead")
     name = f"{CUSTOM}{type(model).__module__}.{type(model).__qualname__}"
     fixed = {"data": data.origin or data.name, "model": name}
@@ -160,8 +160,8 @@ def _trained(
         check_tensorboard()
     key = f"{out}|{recipe.data}|{recipe.model}"
     with together(recipe) as ranks:
-        earlier, learnt = begun_before(key, ranks)
-        if earlier and learnt:
+        earlier, learned = begun_before(key, ranks)
+        if earlier and learned:
             how = quiet, tensorboard, ranks
             return _gone_on(earlier, data, *how, model=model, begun=gone_on)
         out, overwrite = earlier or out, overwrite or earlier is not None
@@ -257,10 +257,10 @@ def run_in(
         return follow(folder, _job(folder, model, data, recipe, quiet, *how), ranks)
     try:
         job = _job(folder, model, data, recipe, quiet, *how)
-        learnt = learn(job, sealed)
+        learned = learn(job, sealed)
         if job.inexact:
             update_manifest(folder, exact=exactness(job.inexact))
-        _conclude(Run(folder, model=model, data=data), model, learnt, ranks)
+        _conclude(Run(folder, model=model, data=data), model, learned, ranks)
     except BaseException as error:
         reason = error.what if isinstance(error, StriateError) else repr(error)
         with suppress(StorageError):  # on a full disk the first error is the message
@@ -303,7 +303,9 @@ def _job(
     )
 
 
-def _conclude(run: Run, model: nn.Module, learnt: Learnt, ranks: Ranks | None) -> None:
+def _conclude(
+    run: Run, model: nn.Module, learned: Learned, ranks: Ranks | None
+) -> None:
     """Judge the best weights, the test part once, and write the report."""
     load_weights(model, run.path / names.BEST)
     # Not by `run.manifest`, which would keep what is not complete yet.
@@ -317,16 +319,16 @@ def _conclude(run: Run, model: nn.Module, learnt: Learnt, ranks: Ranks | None) -
         predictions.save(run.path / names.predictions_file(part))
         scores[part] = score_dict(predictions.score())
     write_json(run.path / names.SCORES, scores)
-    history, seconds = learnt.history, learnt.seconds
-    pictures = len(history) * len(run.data.part("train"))
-    rate = pictures / seconds
+    history, seconds = learned.history, learned.seconds
+    images = len(history) * len(run.data.part("train"))
+    rate = images / seconds
     update_manifest(
         run.path,
         finished=now(),
         seconds=round(seconds, 3),
         epochs=len(history),
         images_per_second=round(rate, 1),
-        speed=speed_facts(learnt.laps, rate, len(history)),
+        speed=speed_facts(learned.laps, rate, len(history)),
         best_epoch=max(done.epoch for done in history if done.best) + 1,
         weights=hash_file(run.path / names.BEST),
     )

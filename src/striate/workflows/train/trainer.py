@@ -59,8 +59,8 @@ class Job:
         quiet: Show no progress.
         tensorboard: Write event files too.
         ranks: The processes that learn together, where there are several.
-        train_data: All pictures, for those who judge the result.
-        laps: Times the waiting for pictures, and updates.
+        train_data: All images, for those who judge the result.
+        laps: Times the waiting for images, and updates.
         average: Of the weights, where it is judged and kept in their place.
     """
 
@@ -87,18 +87,18 @@ class Job:
 
     @property
     def unread(self) -> list[str]:
-        """Say which training pictures could not be read when they were wanted."""
+        """Say which training images could not be read when they were wanted."""
         held = self.train.part.pixels, self.train.part.larger
         lazy = [pixels for pixels in held if isinstance(pixels, LazyPixels)]
         lost = dict.fromkeys(skip.path for pixels in lazy for skip in pixels.lost)
         if not lost:
             return []
         first = next(iter(lost))
-        return [f"{len(lost):,} of the pictures could not be read, first {first}"]
+        return [f"{len(lost):,} of the images could not be read, first {first}"]
 
 
 @dataclass(frozen=True)
-class Learnt:
+class Learned:
     """What a run came to, and how long it took."""
 
     history: list[EpochDone]
@@ -114,7 +114,7 @@ class _SlowerError(Exception):
         self.brake = brake
 
 
-def learn(job: Job, sealed: Sealed | None = None) -> Learnt:
+def learn(job: Job, sealed: Sealed | None = None) -> Learned:
     """Train to the end, from a checkpoint where one is given.
 
     Raises:
@@ -132,7 +132,7 @@ def learn(job: Job, sealed: Sealed | None = None) -> Learnt:
             sealed = Vault(job.folder / names.WEIGHTS / LAST).newest()[0]
 
 
-def _sit(job: Job, sealed: Sealed | None, brake: float) -> Learnt:
+def _sit(job: Job, sealed: Sealed | None, brake: float) -> Learned:
     at, marks = state_of(sealed) if sealed else (Position(), None)
     before = float(sealed.facts["seconds"]) if sealed else 0.0
     with (
@@ -187,7 +187,7 @@ def _sit(job: Job, sealed: Sealed | None, brake: float) -> Learnt:
     job.inexact.extend(unread)
     if asked():
         raise _interrupted(job, keeper.at, asked)
-    return Learnt(keeper.at.history, timing.seconds, job.laps)
+    return Learned(keeper.at.history, timing.seconds, job.laps)
 
 
 def _norms(job: Job, at: Position) -> AbstractContextManager[Sequence[Norms]]:

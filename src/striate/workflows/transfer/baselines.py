@@ -1,4 +1,4 @@
-"""Was it worth it? From scratch, the head alone, fine-tuned, on equal pictures."""
+"""Was it worth it? From scratch, the head alone, fine-tuned, on equal images."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def rivals(
 ) -> tuple[Rival, ...]:
     """Do what the run did in the other two ways, and write the comparison down.
 
-    They have the same pictures in the same parts, the same size and the same settings,
+    They have the same images in the same parts, the same size and the same settings,
     compute their own features, and lie in the run's folder.
 
     Args:

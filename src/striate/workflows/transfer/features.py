@@ -1,4 +1,4 @@
-"""The one pass: every picture, and every view asked for, once through the body."""
+"""The one pass: every image, and every view asked for, once through the body."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from striate.data.cache.cache_folder import PassingFolder, open_cache
 from striate.data.cache.feature_cache import FeatureRows, FeatureStore
 from striate.data.cache.pixel_rows import gathered
 from striate.data.decode.hashing import content_hash
-from striate.data.decode.preprocess import normalise
+from striate.data.decode.preprocess import normalize
 from striate.data.image_data import ImageData
 from striate.data.scan import Tick
 from striate.finetune.cut_points import Ladder
@@ -33,17 +33,17 @@ from striate.run.recipe import Recipe
 
 Body = Cut | Ladder
 Inputs = Callable[[Tensor], Tensor]  # places in a batch → what the network takes
-BATCH = 32  # pictures at a time; more gain nothing on a processor
+BATCH = 32  # images at a time; more gain nothing on a processor
 
 
 @dataclass(frozen=True, kw_only=True)
 class Featured:
-    """What the body made of all pictures.
+    """What the body made of all images.
 
     Args:
-        rows: By part, of the pictures as they are.
+        rows: By part, of the images as they are.
         views: Of the training part, changed in so many ways.
-        keys: By part, each picture's hash.
+        keys: By part, each image's hash.
         computed: Rows that were computed now; the others were there.
         seconds: That took.
         passing: Holds the rows where there is no cache.
@@ -83,17 +83,17 @@ def featured(
     tick: Tick | None = None,
     parts: Collection[str] | None = None,
 ) -> Featured:
-    """Run what is frozen over every picture, but for those whose features are kept.
+    """Run what is frozen over every image, but for those whose features are kept.
 
     Args:
         model: Where it computes.
         cut: How far it runs.
         frozen: What of it does not change: the key of what is kept.
-        data: The pictures.
+        data: The images.
         recipe: Says how views are changed, and where the cache is.
-        views: Of each training picture, besides the picture itself.
+        views: Of each training image, besides the image itself.
         tick: Told (done, all).
-        parts: Whose pictures; all of them where not given.
+        parts: Whose images; all of them where not given.
 
     Raises:
         SettingError: Views are asked for, and nothing is to be changed.
@@ -134,7 +134,7 @@ def _check_views(recipe: Recipe, views: int) -> None:
         raise SettingError("views would all be alike", where="--views", fix=fix)
     if recipe.augmentation.mixes:
         fix = "leave --mixup and --cutmix out"
-        what = "a view is of one picture, and these mix two"
+        what = "a view is of one image, and these mix two"
         raise SettingError(what, where="--views", fix=fix)
 
 
@@ -158,7 +158,7 @@ class _Body:
         return self._cut.features(self._model, x).float().cpu()
 
     def facts(self, frozen: Frozen) -> dict[str, object]:
-        """Return everything that features depend on but the picture."""
+        """Return everything that features depend on but the image."""
         # Equal weights in other code answer otherwise: a probe tells.
         said = hashlib.sha256(self._answer.contiguous().numpy().tobytes())
         return {
@@ -187,7 +187,7 @@ def _place(
 
 
 class _Pass:
-    """Goes over pictures, computes what is not kept, and counts."""
+    """Goes over images, computes what is not kept, and counts."""
 
     def __init__(
         self,
@@ -206,21 +206,21 @@ class _Pass:
         self.computed = 0
 
     def plain(self, name: str) -> tuple[str, ...]:
-        """Go over a part as it is; return each picture's hash."""
+        """Go over a part as it is; return each image's hash."""
         part = self._data.part(name)
         found: list[str] = []
         order = torch.split(torch.arange(len(part)), BATCH)
         for batch in gathered(part.pixels, order):
-            keys = [content_hash(picture.numpy()) for picture in batch.pixels]
-            self._add(keys, partial(self._normalised, batch.pixels))
+            keys = [content_hash(image.numpy()) for image in batch.pixels]
+            self._add(keys, partial(self._normalized, batch.pixels))
             found += keys
         return tuple(found)
 
-    def _normalised(self, pixels: Tensor, index: Tensor) -> Tensor:
-        return normalise(pixels[index], self._body.preprocess)
+    def _normalized(self, pixels: Tensor, index: Tensor) -> Tensor:
+        return normalize(pixels[index], self._body.preprocess)
 
     def view(self, number: int, contents: Sequence[str]) -> tuple[str, ...]:
-        """Go over the training part, every picture changed; return the views' names."""
+        """Go over the training part, every image changed; return the views' names."""
         recipe, part = self._recipe, self._data.part("train")
         keys = list(_view_keys(recipe, number, contents))
         if all(key in self._store for key in keys):
@@ -257,7 +257,7 @@ class _Pass:
 
 
 def _view_keys(recipe: Recipe, number: int, contents: Sequence[str]) -> Iterator[str]:
-    """Yield what a view is of: a picture, the change, and the place it is drawn for."""
+    """Yield what a view is of: an image, the change, and the place it is drawn for."""
     change = [asdict(recipe.augmentation), recipe.seed, number]
     text = json.dumps(change, sort_keys=True, default=str).encode()
     name = hashlib.blake2b(text, digest_size=8).hexdigest()

@@ -35,11 +35,11 @@ from striate.workflows.transfer.features import Featured
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureBatches:
-    """Batches of features, in the order that batches of the pictures would have.
+    """Batches of features, in the order that batches of the images would have.
 
     Args:
-        batches: Of the pictures; only their order is asked for.
-        rows: The pictures' features, and those of their views: one an epoch, in turn.
+        batches: Of the images; only their order is asked for.
+        rows: The images' features, and those of their views: one an epoch, in turn.
         device: Where they are wanted.
     """
 
@@ -101,7 +101,7 @@ def fit_head(
         tail: What lies behind the cut.
         kind: Of `HEADS`.
         found: The features.
-        data: Their pictures.
+        data: Their images.
         recipe: How to learn.
         quiet: Show no progress.
         depth: How its stages differ; all alike where not given.
@@ -132,7 +132,7 @@ def batches(
 def answers(
     tail: nn.Module, part: str, found: Featured, data: ImageData, recipe: Recipe
 ) -> Outputs:
-    """Return what the network says of a part's pictures, in their order."""
+    """Return what the network says of a part's images, in their order."""
     device = devices.choose(recipe.device)
     rows = found.rows[part]
     order = torch.split(torch.arange(len(rows)), judged_at_once(*data.image_size))
@@ -163,10 +163,10 @@ def _logistic(
     each = (found.rows["train"], *found.views)
     x = torch.cat([rows.whole() for rows in each])
     fitted = _put_logistic(dense, x, found, data, recipe)
-    learnt, held = (answers(tail, p, found, data, recipe) for p in ("train", "val"))
+    learned, held = (answers(tail, p, found, data, recipe) for p in ("train", "val"))
     done = EpochDone(
         epoch=0,
-        train_loss=learnt.loss,
+        train_loss=learned.loss,
         val_loss=held.loss,
         val_accuracy=held.accuracy,
         val_balanced=held.balanced_accuracy,
@@ -221,8 +221,8 @@ def _begin(
 def class_cost(data: ImageData, recipe: Recipe) -> Cost:
     """Return what logits cost a logistic head, uneven classes made up for.
 
-    It is shown every picture at once, and none oftener than others: where rare classes
-    are to be sampled oftener, their pictures count more, which is the same on average.
+    It is shown every image at once, and none oftener than others: where rare classes
+    are to be sampled oftener, their images count more, which is the same on average.
     """
     if recipe.class_weights == "sampling":
         recipe = replace(recipe, class_weights="loss")
@@ -230,7 +230,7 @@ def class_cost(data: ImageData, recipe: Recipe) -> Cost:
 
 
 def groups_of(data: ImageData, found: Featured) -> list[str]:
-    """Return what must not be parted: a picture's group, else the picture itself."""
+    """Return what must not be parted: an image's group, else the image itself."""
     rows = {row.path: row for row in data.rows if row.part == "train"}
     names = data.part("train").paths
     groups = [rows[name].group if name in rows else "" for name in names]

@@ -37,9 +37,9 @@ class Wanted:
     Args:
         cut: The last layer that stays as it is; by default all but the head. `auto`
             lets a plan choose it, and all that is not given here.
-        head: `logistic`; `trained` by the recipe's optimiser; `tuned`: first the one,
+        head: `logistic`; `trained` by the recipe's optimizer; `tuned`: first the one,
             then the other. Logistic where neither it nor a plan says.
-        views: Changed views of each training picture to learn from too.
+        views: Changed views of each training image to learn from too.
         lr_decay: Factor on the rate from stage to stage, going down from the head.
         unfreeze: Epochs until the next stage below learns too; 0 for all at once.
         batch_norm: Behind the cut: `adapting`, or `frozen`.

@@ -1,7 +1,7 @@
 """Where to cut, what to let learn, how fast: found out on the training part alone.
 
-One pass sees every cut. A linear head at each says what is known about these pictures
-there already. It does not say what could be learnt; so ways are tried, and one of them
+One pass sees every cut. A linear head at each says what is known about these images
+there already. It does not say what could be learned; so ways are tried, and one of them
 is proposed.
 """
 
@@ -32,7 +32,7 @@ from striate.workflows.transfer.trials import Bench, dealt, some_of
 
 
 def way_of(trial: Trial, asked: Wanted) -> Wanted:
-    """Return how to do with all pictures what a trial of a tuned head did."""
+    """Return how to do with all images what a trial of a tuned head did."""
     return replace(
         asked,
         cut=trial.cut,
@@ -47,17 +47,17 @@ def propose(
 ) -> Proposal:
     """Look at every cut, try the likely ways, and choose.
 
-    Validation and test pictures play no part in it.
+    Validation and test images play no part in it.
 
     Args:
         model: Where it computes, with its weights; left as it was.
-        data: The pictures.
+        data: The images.
         recipe: How heads learn.
         asked: What the user wants; the rest is chosen.
         tell: Gets a line when something is known.
 
     Raises:
-        StriateError: The network cannot be cut, the pictures cannot be parted, all that
+        StriateError: The network cannot be cut, the images cannot be parted, all that
             was asked for diverges, or the disk refused.
     """
     began = time.perf_counter()
@@ -68,7 +68,7 @@ def propose(
     body = freeze(own, (*cuts.body, *(recipe.freeze or ())))
     found = featured(own, cuts, body, few, recipe, parts=("train",))
     passing = time.perf_counter() - began
-    tell(f"{len(few.part('train')):,} pictures passed once, {passing:.0f} s")
+    tell(f"{len(few.part('train')):,} images passed once, {passing:.0f} s")
     labels, groups = few.part("train").labels, groups_of(few, found)
     bench = Bench(
         model=model,
@@ -93,7 +93,7 @@ def propose(
         low=max(0.0, accuracy - half),
         high=min(1.0, accuracy + half),
         judging=judging,
-        pictures=len(few.part("train")),
+        images=len(few.part("train")),
         passing=passing,
         seconds=time.perf_counter() - began,
         kept=found.count - found.computed,
@@ -102,7 +102,7 @@ def propose(
 
 
 def _probes(bench: Bench, tell: Tell) -> tuple[Probe, ...]:
-    """Fit a linear head at every cut, from ever more pictures."""
+    """Fit a linear head at every cut, from ever more images."""
     part = bench.data.part("train")
     groups = groups_of(bench.data, bench.found)
     x = bench.found.rows["train"].whole()
@@ -122,8 +122,8 @@ def expected(
 ) -> tuple[float, float]:
     """Return the accuracy to expect of a way, and half of its 95 % interval.
 
-    The head alone is known best, by all folds of the pictures; what the way gains on it
-    comes from the pictures both were tried on. Pictures scatter in the folds, in that
+    The head alone is known best, by all folds of the images; what the way gains on it
+    comes from the images both were tried on. Images scatter in the folds, in that
     difference, and in the part that will judge.
     """
     pairs = list(zip(chosen.right, alone.right, strict=True))

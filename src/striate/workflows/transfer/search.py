@@ -3,7 +3,7 @@
 Tuning is tried from the middle of the network with batch-norm statistics frozen and
 adapting, then from lower cuts as long as it pays, or, where the head alone is better,
 from a higher one: the highest that knows as much as any, for what lies behind it has
-learnt too much of other pictures.
+learned too much of other images.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Ways:
     """What has been tried so far.
 
     Args:
-        bench: The network and its pictures.
+        bench: The network and its images.
         asked: What the user wants; the rest is chosen.
         tell: Gets a line when something is known.
         trials: The head alone first.
@@ -102,7 +102,7 @@ class Ways:
         return self.trials.index(best)
 
     def _modes(self, rung: int) -> list[str]:
-        """Return what batch norms may do: of a few pictures, statistics are poor."""
+        """Return what batch norms may do: of a few images, statistics are poor."""
         if self.asked.batch_norm:
             return [self.asked.batch_norm]
         tail = self.bench.ladder.cuts[rung].tail
@@ -110,7 +110,7 @@ class Ways:
         return [FROZEN, ADAPTING] if norms else [ADAPTING]
 
     def _fits(self, rung: int) -> bool:
-        """Say whether the features of all pictures behind a cut can be kept."""
+        """Say whether the features of all images behind a cut can be kept."""
         size = bytes_behind(self.bench, rung)
         if size > MOST_BYTES:
             self._leave_out(f"{self._name(rung)} ({size / 1e9:.1f} GB of features)")
@@ -162,7 +162,7 @@ def first_rung(probes: Sequence[Probe]) -> int:
 
 
 def bytes_behind(bench: Bench, rung: int) -> int:
-    """Return how large the features of all pictures behind a cut would be."""
+    """Return how large the features of all images behind a cut would be."""
     size = bench.data.in_chans, *bench.data.image_size
     x = probe(size, 1).to(devices.choose(bench.recipe.device))
     with untouched(bench.model), torch.inference_mode():

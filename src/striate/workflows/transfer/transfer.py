@@ -69,7 +69,7 @@ def transfer_recipe(
     Args:
         recipe: All settings; `pretrained` must be among them.
         wanted: What is reused.
-        data: The pictures, where they are read already (`load_recipe`).
+        data: The images, where they are read already (`load_recipe`).
         out: The run folder; `runs/transfer/<data>-<model>` where not given.
         overwrite: Replace a run folder that is there.
         begun: Told the data and the run folder before anything is computed.
@@ -114,7 +114,7 @@ def transfer_recipe(
 
 
 def _check(recipe: Recipe) -> None:
-    """Refuse what would not be transfer, before any picture is read."""
+    """Refuse what would not be transfer, before any image is read."""
     if recipe.pretrained is None:
         fix = (
             "name weights: --pretrained RUN, FILE or a name (striate models --weights)"
@@ -140,7 +140,7 @@ def _check(recipe: Recipe) -> None:
 def _notes(cut: Cut, recipe: Recipe, wanted: Wanted) -> list[str]:
     """Say what runs once, and what was asked for in vain."""
     views = f" and {wanted.views} views of each to learn from" if wanted.views else ""
-    notes = [f"every picture{views} runs once as far as {cut.name}; the rest learns"]
+    notes = [f"every image{views} runs once as far as {cut.name}; the rest learns"]
     if recipe.augmentation.acts and not wanted.views:
         notes.append("nothing is changed for features: --views N shows changed ones")
     return notes
@@ -216,7 +216,7 @@ class _Job:
         wanted: Wanted,
         proposal: Proposal | None,
     ) -> Featured:
-        """Run the body over every picture, or go on with the pass of a plan."""
+        """Run the body over every image, or go on with the pass of a plan."""
         tick = None if self.quiet else _tick()
         how = self.data, recipe
         if proposal and wanted.kind == LOGISTIC and not wanted.views:
@@ -295,7 +295,7 @@ def _tick() -> Tick | None:
 
     def tick(done: int, count: int) -> None:
         left = (time.monotonic() - began) * (count - done) / max(done, 1)
-        line = f"features: {done:,} of {count:,} pictures, {left:.0f} s left"
+        line = f"features: {done:,} of {count:,} images, {left:.0f} s left"
         end = "\r\x1b[K" if done == count else ""
         print(f"\r{line}\x1b[K{end}", end="", file=sys.stderr, flush=True)
 

@@ -1,4 +1,4 @@
-"""Ways to reuse a network, tried on a part of the training pictures."""
+"""Ways to reuse a network, tried on a part of the training images."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ from striate.workflows.transfer.features import Body, Featured, featured
 from striate.workflows.transfer.heads import answers, fit_head
 from striate.workflows.transfer.options import Wanted, halve
 
-MOST = 3000  # training pictures that a plan looks at
-LEARNT = 500  # of them that a trial learns from
+MOST = 3000  # training images that a plan looks at
+LEARNED = 500  # of them that a trial learns from
 JUDGING = 1000  # others that judge it
-SHARE = 2 / 3  # of the pictures, at most
+SHARE = 2 / 3  # of the images, at most
 LASTING = 2 / 3  # of the epochs: shorter trials wrong what needs time
-TIMED = 8  # pictures that a pass is timed with
+TIMED = 8  # images that a pass is timed with
 
 
 def some_of(data: ImageData, seed: int) -> ImageData:
-    """Return data with so few training pictures that planning stays short.
+    """Return data with so few training images that planning stays short.
 
     Of a class however rare there are two: one to learn from, and one to judge by.
     """
@@ -50,7 +50,7 @@ def some_of(data: ImageData, seed: int) -> ImageData:
 
 
 def dealt(y: Tensor, groups: Sequence[Hashable], seed: int) -> tuple[Tensor, Tensor]:
-    """Return which training pictures trials learn from, and which judge them.
+    """Return which training images trials learn from, and which judge them.
 
     Groups come whole and classes alike. Of each class one group learns at least, and
     one judges where there is another.
@@ -64,13 +64,13 @@ def dealt(y: Tensor, groups: Sequence[Hashable], seed: int) -> tuple[Tensor, Ten
         (3, 2)
     """
     turn, count = turns(y, groups, seed)
-    most = min(SHARE, LEARNT / len(y))
+    most = min(SHARE, LEARNED / len(y))
     learns = (turn == 1) | (turn / count <= most)
     first = (turn == 2) | ((turn - 1) / count <= most)
     enough = turn / count <= most + JUDGING / len(y)
     judges = ~learns & (first | enough)
     if not judges.any():
-        what = "a plan has nothing to judge by: each class is one group of pictures"
+        what = "a plan has nothing to judge by: each class is one group of images"
         fix = "leave --cut auto out, or train on more groups a class"
         raise DataError(what, where="the training part", fix=fix)
     return _where(learns), _where(judges)
@@ -78,16 +78,16 @@ def dealt(y: Tensor, groups: Sequence[Hashable], seed: int) -> tuple[Tensor, Ten
 
 @dataclass(frozen=True, kw_only=True)
 class Bench:
-    """A network, and training pictures to try it with.
+    """A network, and training images to try it with.
 
     Args:
         model: As it came; each trial has a copy of its own.
-        data: `some_of` the pictures.
+        data: `some_of` the images.
         recipe: How heads learn.
-        found: What stands at every cut, of the training pictures.
+        found: What stands at every cut, of the training images.
         hands: Which of these learn in trials and which judge, see `dealt`.
         ladder: The cuts.
-        every: All pictures of all parts, and those of the training part.
+        every: All images of all parts, and those of the training part.
     """
 
     model: nn.Module = field(repr=False)
@@ -110,8 +110,8 @@ class Bench:
         found = self._features(model, halves.cut, halves.body, recipe, wanted)
         found, data = self._parted(found)
         alone = wanted.kind == LOGISTIC
-        learnt = len(data.part("train"))
-        short, full = (1, 1) if alone else (epochs_of(recipe, learnt), recipe.epochs)
+        learned = len(data.part("train"))
+        short, full = (1, 1) if alone else (epochs_of(recipe, learned), recipe.epochs)
         tail, depth = halves.cut.tail, halves.depth
         brief = replace(recipe, epochs=short, patience=0)
         fitting = time.perf_counter()
@@ -130,8 +130,8 @@ class Bench:
             lr=0.0 if alone else recipe.rate,
             lr_decay=1.0 if alone else tuning.lr_decay,
             epochs=short,
-            steps=0 if alone else short * steps_of(recipe, learnt),
-            learnt=learnt,
+            steps=0 if alone else short * steps_of(recipe, learned),
+            learned=learned,
             right=tuple((said.logits.argmax(1) == said.labels).tolist()),
             costs=tuple(_costs(said).tolist()),
             seconds=time.perf_counter() - began,
@@ -139,12 +139,12 @@ class Bench:
         )
 
     def _passing(self, model: nn.Module, cut: Body) -> float:
-        """Return the seconds that pictures not yet seen take as far as a cut."""
+        """Return the seconds that images not yet seen take as far as a cut."""
         left = self.every[0] - len(self.data.part("train"))
-        return left * seconds_a_picture(model, cut, self.data, self.recipe)
+        return left * seconds_a_image(model, cut, self.data, self.recipe)
 
     def _epoch(self, learning: float, judging: float, tried: ImageData) -> float:
-        """Return the seconds of an epoch of all pictures, from those of a trial's."""
+        """Return the seconds of an epoch of all images, from those of a trial's."""
         judged = len(self.data.part("val")) / len(tried.part("val"))
         return learning * self.every[1] / len(tried.part("train")) + judging * judged
 
@@ -156,7 +156,7 @@ class Bench:
         return featured(model, cut, body, self.data, recipe, parts=("train",))
 
     def _parted(self, found: Featured) -> tuple[Featured, ImageData]:
-        """Part the training pictures: some to learn from, others to judge by."""
+        """Part the training images: some to learn from, others to judge by."""
         part = self.data.part("train")
         index = dict(zip(("train", "val"), self.hands, strict=True))
         mine = found.keys["train"]
@@ -166,41 +166,41 @@ class Bench:
         return replace(found, rows=rows, keys=keys), replace(self.data, parts=parts)
 
 
-def epochs_of(recipe: Recipe, pictures: int) -> int:
-    """Return how many epochs a trial takes: two thirds, or what few pictures need.
+def epochs_of(recipe: Recipe, images: int) -> int:
+    """Return how many epochs a trial takes: two thirds, or what few images need.
 
     Example:
         >>> recipe = Recipe(data="digits", epochs=12, batch_size=32)
         >>> epochs_of(recipe, 500), epochs_of(recipe, 40)
         (8, 12)
     """
-    enough = ceil(STEPS / steps_of(recipe, pictures))
+    enough = ceil(STEPS / steps_of(recipe, images))
     return min(recipe.epochs, max(ceil(recipe.epochs * LASTING), enough))
 
 
-def steps_of(recipe: Recipe, pictures: int) -> int:
+def steps_of(recipe: Recipe, images: int) -> int:
     """Return the steps of an epoch."""
-    return ceil(pictures / int(recipe.batch_size))
+    return ceil(images / int(recipe.batch_size))
 
 
 def _costs(said: Outputs) -> np.ndarray:
     """Return what each answer costs, were all as sure as they should be.
 
-    Costs tell ways apart that the right answers of a hundred pictures do not; and how
+    Costs tell ways apart that the right answers of a hundred images do not; and how
     sure a network is grows with the epochs, of which a trial has fewer.
     """
-    odds, truth = said.probabilities.double().numpy(), said.labels.numpy()
-    return costs(tempered(odds, fit_temperature(odds, truth)), truth)
+    probs, truth = said.probs.double().numpy(), said.labels.numpy()
+    return costs(tempered(probs, fit_temperature(probs, truth)), truth)
 
 
 def _where(mask: Tensor) -> Tensor:
     return mask.nonzero().flatten()
 
 
-def seconds_a_picture(
+def seconds_a_image(
     model: nn.Module, body: Body, data: ImageData, recipe: Recipe
 ) -> float:
-    """Return what a picture takes here as far as a cut, the second batch timed."""
+    """Return what an image takes here as far as a cut, the second batch timed."""
     device = devices.choose(recipe.device)
     x = probe((data.in_chans, *data.image_size), TIMED).to(device)
     x = x.contiguous(memory_format=torch.channels_last)

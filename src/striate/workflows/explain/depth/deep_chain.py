@@ -8,7 +8,7 @@
 
 The activation stands before the convolution (He et al. 2016, "Identity mappings in
 deep residual networks"): what a branch adds then has either sign. Behind it, as
-sigmoid's and ReLU's outputs are, all are positive, and thirty of them drown the picture
+sigmoid's and ReLU's outputs are, all are positive, and thirty of them drown the image
 (NOTEBOOK.md, 2026-11-22). For the plain chain it is the same composition.
 
 No batch norm: it rescales what vanishes, and the notes' argument is about networks
@@ -33,7 +33,7 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
     "tanh": nn.Tanh,
     "relu": nn.ReLU,
 }
-LARGEST = 16  # side; larger pictures are averaged down to it, for time's sake
+LARGEST = 16  # side; larger images are averaged down to it, for time's sake
 _ENDS = 2  # layers that every chain has: stem and head
 
 
@@ -124,11 +124,11 @@ def chain(design: Design, in_chans: int, classes: int, seed: int = 0) -> nn.Sequ
                 head=nn.Linear(design.width, classes),
             )
         )
-        _initialise(model, design.activation)
+        _initialize(model, design.activation)
     return model
 
 
-def _initialise(model: nn.Module, activation: str) -> None:
+def _initialize(model: nn.Module, activation: str) -> None:
     for module in model.modules():
         if not isinstance(module, nn.Conv2d):
             continue

@@ -29,7 +29,7 @@ from striate.workflows.explain.depth.deep_chain import (
 RATES = (1.0, 0.3, 0.1, 0.03)  # each chain gets the one that serves it best
 MOMENTUM = 0.9
 BATCH = 64
-PICTURES = 2000  # learnt from, and judged by, at most
+IMAGES = 2000  # learned from, and judged by, at most
 STEPS = 240
 _TAIL = 0.1  # of the steps, whose mean cost decides between rates
 
@@ -39,14 +39,14 @@ Told = Callable[[str], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Course:
-    """How one chain began and learnt.
+    """How one chain began and learned.
 
     Args:
         design: What it is.
         lr: The learning rate that served it best.
-        snapshots: Its layers from initialisation on.
+        snapshots: Its layers from initialization on.
         costs: Of every step, in nats.
-        accuracy: Of validation pictures, at the end.
+        accuracy: Of validation images, at the end.
     """
 
     design: Design
@@ -57,7 +57,7 @@ class Course:
 
     @property
     def factor(self) -> float:
-        """Return what one layer makes of the gradient, at initialisation."""
+        """Return what one layer makes of the gradient, at initialization."""
         return rate(self.snapshots[0].levels)
 
     @property
@@ -78,7 +78,7 @@ class DepthStudy:
     Args:
         courses: One a chain, plain ones before their twins.
         chance: The accuracy of always naming the commonest class.
-        judged: Pictures that accuracy is about.
+        judged: Images that accuracy is about.
     """
 
     courses: tuple[Course, ...]
@@ -110,7 +110,7 @@ def depth_study(
     no gradient is too small to be a number.
 
     Args:
-        data: Pictures; those larger than 16×16 are averaged down.
+        data: Images; those larger than 16×16 are averaged down.
         depth: Layers with weights.
         width: Channels.
         steps: Of learning, for each rate.
@@ -125,7 +125,7 @@ def depth_study(
     if steps < 1 or not rates or not activations:
         what = f"{steps} steps, {len(rates)} rates, {len(activations)} activations"
         raise SettingError(what, where="depth_study", fix="give at least one of each")
-    pictures = _Pictures(data, seed)
+    images = _Images(data, seed)
     designs = [
         Design(activation=name, residual=residual, depth=depth, width=width)
         for name in activations
@@ -133,18 +133,18 @@ def depth_study(
     ]
     courses = []
     for design in designs:
-        courses.append(_best(design, pictures, steps, rates, seed))
+        courses.append(_best(design, images, steps, rates, seed))
         right = f"{100 * courses[-1].accuracy:.1f} % of validation"
         told(f"chain {len(courses)}/{len(designs)}  {design.name}: {right}")
-    counts = pictures.labels.bincount()
+    counts = images.labels.bincount()
     return DepthStudy(
         courses=tuple(courses),
         chance=float(counts.max() / counts.sum()),
-        judged=len(pictures.labels),
+        judged=len(images.labels),
     )
 
 
-class _Pictures:
+class _Images:
     """What the chains learn from and are judged by, small, and all in memory."""
 
     def __init__(self, data: ImageData, seed: int) -> None:
@@ -173,9 +173,9 @@ class _Pictures:
 
 
 def _some(part: Part) -> Part:
-    if len(part) <= PICTURES:
+    if len(part) <= IMAGES:
         return part
-    return part.take([i * len(part) // PICTURES for i in range(PICTURES)])
+    return part.take([i * len(part) // IMAGES for i in range(IMAGES)])
 
 
 def _small(x: Tensor) -> Tensor:
@@ -194,38 +194,38 @@ class _Trial:
 
 def _best(
     design: Design,
-    pictures: _Pictures,
+    images: _Images,
     steps: int,
     rates: Sequence[float],
     seed: int,
 ) -> Course:
     """Train at each rate and return the course of the least cost at its end."""
-    model = chain(design, pictures.channels, pictures.classes, seed)
+    model = chain(design, images.channels, images.classes, seed)
     first = _weights(model)
     tried = []
     for lr in rates:
         model.load_state_dict(first)
-        tried.append(_trained(model, pictures, steps, lr))
+        tried.append(_trained(model, images, steps, lr))
     tail = max(1, round(_TAIL * steps))
     best = min(tried, key=lambda one: sum(one.costs[-tail:]))
     snapshots = []
     for step, weights in best.kept:
         model.load_state_dict(weights)
-        snapshots.append(_look(model, pictures, step))
+        snapshots.append(_look(model, images, step))
     return Course(
         design=design,
         lr=best.lr,
         snapshots=tuple(snapshots),
         costs=best.costs,
-        accuracy=_accuracy(model, pictures),
+        accuracy=_accuracy(model, images),
     )
 
 
-def _trained(model: nn.Module, pictures: _Pictures, steps: int, lr: float) -> _Trial:
+def _trained(model: nn.Module, images: _Images, steps: int, lr: float) -> _Trial:
     optimizer = torch.optim.SGD(model.parameters(), lr, MOMENTUM)
     kept = [(0, _weights(model))]
     costs: list[float] = []
-    for step, (x, y) in enumerate(islice(pictures.batches(), steps), 1):
+    for step, (x, y) in enumerate(islice(images.batches(), steps), 1):
         try:
             with flushed_denormals():  # or what vanishes would take a hundred times
                 costs.append(train_step(model, x, y, optimizer))
@@ -241,14 +241,14 @@ def _weights(model: nn.Module) -> dict[str, Tensor]:
     return {name: one.clone() for name, one in model.state_dict().items()}
 
 
-def _look(model: nn.Module, pictures: _Pictures, step: int) -> Snapshot:
+def _look(model: nn.Module, images: _Images, step: int) -> Snapshot:
     exact = copy.deepcopy(model).double()
-    x, labels = pictures.looked_at
+    x, labels = images.looked_at
     levels = depth_profile(exact, x.double(), labels)
     return Snapshot(step=step, levels=tuple(levels))
 
 
 @torch.no_grad()
-def _accuracy(model: nn.Module, pictures: _Pictures) -> float:
-    right = model(pictures.judged).argmax(1) == pictures.labels
+def _accuracy(model: nn.Module, images: _Images) -> float:
+    right = model(images.judged).argmax(1) == images.labels
     return float(right.double().mean())

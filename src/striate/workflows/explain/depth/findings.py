@@ -22,7 +22,7 @@ from striate.interpret.depth.snapshots import Snapshot
 from striate.layers.whiten import whitening
 from striate.report.format import number, percent
 from striate.run.charts import by_depth, course_blocks, sights
-from striate.run.layer_norms import PICTURES
+from striate.run.layer_norms import IMAGES
 from striate.run.run import Run
 from striate.workflows.explain.depth.depth_study import Course, DepthStudy, depth_study
 from striate.workflows.explain.images import Told, nobody, some
@@ -38,7 +38,7 @@ def own_layers(run: Run) -> list[Snapshot]:
     """
     if kept := run.norms:
         return kept
-    part = some(run.data.part("train"), PICTURES)
+    part = some(run.data.part("train"), IMAGES)
     made = Batches(
         part=part, preprocess=run.preprocess, batch_size=len(part), shuffle=False
     )
@@ -60,9 +60,9 @@ def depth_section(run: Run, told: Told = nobody) -> tuple[Section, dict[str, Any
     depth = study.courses[0].design.depth
     lead = (
         f"A gradient that came through many layers is a product of as many factors. "
-        f"First this network, over {PICTURES} training pictures; then chains of "
+        f"First this network, over {IMAGES} training images; then chains of "
         f"{depth} layers that differ in activation and shortcuts alone, without batch "
-        "norm, each trained on these pictures at the best of some rates."
+        "norm, each trained on these images at the best of some rates."
     )
     blocks = [*course_blocks(own), *study_blocks(study)]
     data = {
@@ -82,14 +82,14 @@ def study_blocks(study: DepthStudy) -> list[Block]:
 
 
 def study_curves(study: DepthStudy) -> list[Curve]:
-    """Return the charts of a study: at initialisation, after training, and between."""
+    """Return the charts of a study: at initialization, after training, and between."""
     chains = {one.design.name: one for one in study.courses}
     first = {name: one.snapshots[0].levels for name, one in chains.items()}
     last = {name: one.snapshots[-1].levels for name, one in chains.items()}
     return [
-        by_depth("Chains: gradients at initialisation", "gradient", first),
+        by_depth("Chains: gradients at initialization", "gradient", first),
         by_depth("Chains: gradients after training", "gradient", last),
-        by_depth("Chains: activations at initialisation", "activation", first),
+        by_depth("Chains: activations at initialization", "activation", first),
         by_depth("Chains: activations after training", "activation", last),
         _first_layers(chains),
         _costs(chains),
@@ -100,7 +100,7 @@ def _first_layers(chains: dict[str, Course]) -> Curve:
     return Curve(
         title="Chains: the first layer's gradient",
         x_label="step that sees it",
-        y_label="gradient of a picture's cost, root mean square",
+        y_label="gradient of an image's cost, root mean square",
         series=tuple(
             Series(
                 name=name,
@@ -146,7 +146,7 @@ def _table(study: DepthStudy) -> Table:
             title="First over last",
             kind="number",
             key="first",
-            hint="gradient of the first layer over that of the last, at initialisation",
+            hint="gradient of the first layer over that of the last, at initialization",
         ),
         Column(
             title="after training", kind="number", key="end", hint="the same at the end"
@@ -161,7 +161,7 @@ def _table(study: DepthStudy) -> Table:
     steps = len(study.courses[0].costs)
     note = (
         f"{steps:,} steps of SGD with momentum; accuracy on {study.judged:,} "
-        f"validation pictures, {percent(study.chance)} by naming the commonest class."
+        f"validation images, {percent(study.chance)} by naming the commonest class."
     )
     return Table(title="Chains", columns=columns, rows=rows, note=note)
 

@@ -17,7 +17,7 @@ from striate.core.findings import (
 )
 from striate.interpret.depth.linear_collapse import rings
 from striate.interpret.depth.nonlinearity import Bent, bends, plane, profile
-from striate.interpret.render import picture
+from striate.interpret.render import to_image
 from striate.report.format import number, percent
 from striate.report.records import records
 from striate.run.run import Run
@@ -46,11 +46,11 @@ def bend_section(run: Run) -> tuple[Section, dict[str, Any]]:
 def _planes(found: Sequence[Bent], seed: int) -> Images:
     points, inner = rings(POINTS, seed)
     drawn = tuple(
-        picture(plane(one.model, points, inner), one.name, _detail(one))
+        to_image(plane(one.model, points, inner), one.name, _detail(one))
         for one in found
     )
     note = "Red: held for the inner ring; blue: for the outer; pale: the boundary."
-    return Images(title="Boundaries", pictures=drawn, note=note)
+    return Images(title="Boundaries", images=drawn, note=note)
 
 
 def _detail(one: Bent) -> str:
@@ -82,8 +82,8 @@ def _table(found: Sequence[Bent]) -> Table:
 def _line(found: Sequence[Bent]) -> Curve:
     series = []
     for one in found:
-        places, odds = profile(one.model)
-        series.append(Series(name=one.name, x=tuple(places), y=tuple(odds)))
+        places, probs = profile(one.model)
+        series.append(Series(name=one.name, x=tuple(places), y=tuple(probs)))
     return Curve(
         title="The logistic output along a line through the middle",
         x_label="place, from left to right",
