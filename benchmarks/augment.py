@@ -31,7 +31,7 @@ from striate.core.malloc import keep_freed
 from striate.core.spec import Preprocess
 from striate.data.augment.augment import augmentation
 from striate.data.batches import Batches
-from striate.data.subset import Part
+from striate.data.subset import Subset
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.25, 0.26, 0.27)
 BATCH = 128
@@ -64,7 +64,7 @@ def ours(pixels: np.ndarray, preset: str, **ranges: float) -> Peer:
     p = Preprocess(channels=channels, height=side, width=side, mean=mean, std=std)
     labels, paths = [0] * count, [str(i) for i in range(count)]
     batches = Batches(
-        part=Part.of(torch.from_numpy(pixels), labels, paths),
+        part=Subset.of(torch.from_numpy(pixels), labels, paths),
         preprocess=p,
         batch_size=BATCH,
         augment=augmentation(preset, **ranges),

@@ -21,7 +21,7 @@ from elpv_cells import LEAK, PUBLISHED, cells, judged, splits, write_table
 from record import mean_deviation, save
 from striate.run.recipe import Recipe
 from striate.run.run import Run
-from striate.workflows.transfer.options import Wanted
+from striate.workflows.transfer.options import TransferOptions
 from striate.workflows.transfer.transfer import transfer_recipe
 
 COLUMNS = "| split | accuracy | balanced | F1 defect | ROC-AUC | cost | penalty | s |"
@@ -41,7 +41,7 @@ def one(table: Path, folder: Path, seed: int, options: argparse.Namespace) -> Ru
         cache=str(options.cache or folder / "cache"),
         **({"augment": "mirror"} if options.views else {}),
     )
-    wanted = Wanted(views=options.views)
+    wanted = TransferOptions(views=options.views)
     return transfer_recipe(recipe, wanted, out=folder / f"run{seed}", quiet=True)
 
 

@@ -17,7 +17,7 @@ from rounds import interleaved, speeds, table
 from striate.core.malloc import keep_freed
 from striate.interpret.attribution.gap_head import ending
 from striate.interpret.attribution.occlusion import Cover, occlusion
-from striate.interpret.attribution.target import Question
+from striate.interpret.attribution.target import AttributionTarget
 from striate.models.catalogue import create_model
 
 # network, side, channels, window, stride
@@ -38,7 +38,7 @@ def occlusions(name: str, side: int, channels: int, window: int, stride: int, n:
     model.eval()
     x = torch.randn(1, channels, side, side)
     cover = Cover(window=(window, window), stride=(stride, stride))
-    asked = Question(target=3, words="3")
+    asked = AttributionTarget(target=3, words="3")
     sizes = {
         "sliding_window_shapes": (channels, window, window),
         "strides": (channels, stride, stride),

@@ -27,7 +27,7 @@ from striate.core.malloc import keep_freed
 from striate.core.spec import Preprocess
 from striate.data.augment.augment import Augment
 from striate.data.batches import Batches
-from striate.data.subset import Part
+from striate.data.subset import Subset
 
 BATCH = 128
 OURS = "striate"
@@ -95,7 +95,7 @@ def race(side: int, channels: int, count: int, rounds: int) -> dict[str, list[fl
         mean=(0.5,) * channels,
         std=(0.25,) * channels,
     )
-    part = Part(pixels=pixels, labels=labels, paths=("",) * count)
+    part = Subset(pixels=pixels, labels=labels, paths=("",) * count)
     augment = Augment(shift=1 / 8, mirror="horizontal")
     ours = Batches(part=part, preprocess=p, batch_size=BATCH, augment=augment)
     several, alone = peer(pixels, labels, p, cores), peer(pixels, labels, p, 0)

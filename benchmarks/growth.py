@@ -22,9 +22,9 @@ from striate.audit.network import audit
 from striate.core.device import flushed_denormals
 from striate.core.malloc import keep_freed
 from striate.core.spec import ImageSpec
-from striate.engine.execution import Way
+from striate.engine.execution import ExecutionConfig
 from striate.engine.optim import make_optimizer
-from striate.engine.stepper import Learner
+from striate.engine.stepper import Stepper
 from striate.models.resnet import Design, cifar_resnet
 
 BATCH, CLASSES, SECONDS = 32, 10, 0.5  # of a turn, at least
@@ -62,7 +62,7 @@ class Runner:
         model.to(memory_format=torch.channels_last)
         self.macs = BATCH * audit(model, (3, size.side, size.side)).macs
         optimizer = make_optimizer(model.train(), "adamw", 1e-3, 0.9, 0.01)
-        self._learn = Learner(model, optimizer, F.cross_entropy, way=Way())
+        self._learn = Stepper(model, optimizer, F.cross_entropy, way=ExecutionConfig())
         x = torch.rand(BATCH, 3, size.side, size.side)
         self._batch = x.to(memory_format=torch.channels_last), torch.arange(BATCH) % 10
         self._done = 0

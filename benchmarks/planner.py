@@ -37,7 +37,7 @@ from striate.run.run import Run
 from striate.run.setup import build, load_recipe, place, resolve
 from striate.run.transfer_plan import LOGISTIC
 from striate.workflows.transfer.heads import TUNED
-from striate.workflows.transfer.options import Wanted
+from striate.workflows.transfer.options import TransferOptions
 from striate.workflows.transfer.transfer import transfer_recipe
 
 A_CLASS = 40
@@ -117,7 +117,7 @@ def went(name: str, run: Run, seconds: float) -> Way:
 
 
 def one(
-    name: str, recipe: Recipe, wanted: Wanted, data: ImageData, folder: Path
+    name: str, recipe: Recipe, wanted: TransferOptions, data: ImageData, folder: Path
 ) -> tuple[Way, Run]:
     """Do it one way, in processor seconds."""
     began = time.process_time()
@@ -133,10 +133,10 @@ def one(
 
 def searched(recipe: Recipe, data: ImageData, folder: Path, log: Log) -> list[Way]:
     """Go all ways that the log does not know yet."""
-    wanted = {"head-alone": Wanted(head=LOGISTIC)}
+    wanted = {"head-alone": TransferOptions(head=LOGISTIC)}
     for cut in cuts_of(recipe, data):
         for mode in ("frozen", "adapting"):
-            way = Wanted(cut=cut, head=TUNED, batch_norm=mode)
+            way = TransferOptions(cut=cut, head=TUNED, batch_norm=mode)
             wanted[f"{cut}-{mode}"] = way
 
     def go(name: str) -> dict[str, Any]:
@@ -164,7 +164,7 @@ def main() -> None:
         recipe = SETS[options.set](folder, options)
         data = fewer(load_recipe(recipe))
         apart = [replace(recipe, cache=str(folder / name)) for name in ("a", "b")]
-        mine, run = one("plan", apart[0], Wanted(cut="auto"), data, folder)
+        mine, run = one("plan", apart[0], TransferOptions(cut="auto"), data, folder)
         facts = run.manifest["transfer"]
         print(facts)
         if options.plan_only:

@@ -34,9 +34,9 @@ from striate.core.spec import Preprocess
 from striate.data.batches import Batches
 from striate.data.image_data import ImageData
 from striate.data.load import load_data
-from striate.data.subset import Part
-from striate.engine.execution import PRECISIONS, Way
-from striate.engine.loop import Plan, fit
+from striate.data.subset import Subset
+from striate.engine.execution import PRECISIONS, ExecutionConfig
+from striate.engine.loop import FitConfig, fit
 from striate.engine.optim import make_optimizer
 from striate.engine.schedule import SCHEDULES
 from striate.engine.throughput import Laps, peak
@@ -82,7 +82,7 @@ def torchs(model: nn.Module, x: Tensor, y: Tensor, nhwc: bool, compiled: bool) -
     return steps
 
 
-def striates(model: nn.Module, channels: int, side: int, way: Way) -> Steps:
+def striates(model: nn.Module, channels: int, side: int, way: ExecutionConfig) -> Steps:
     """Return ours: `fit` over `Batches` of bytes; validation of two images."""
     mine = copy.deepcopy(model).to(memory_format=way.memory_format)
     optimizer = make_optimizer(mine, "adamw", 1e-4, 0.9, 0.01)
@@ -90,7 +90,7 @@ def striates(model: nn.Module, channels: int, side: int, way: Way) -> Steps:
 
     def steps(count: int) -> float:
         train = _batches(count * BATCH, channels, side)
-        plan = Plan(
+        plan = FitConfig(
             epochs=1,
             lr=1e-4,
             schedule=SCHEDULES["one_cycle"],
@@ -105,12 +105,12 @@ def striates(model: nn.Module, channels: int, side: int, way: Way) -> Steps:
     return steps
 
 
-def _part(count: int, channels: int, side: int) -> Part:
+def _part(count: int, channels: int, side: int) -> Subset:
     draw = torch.Generator().manual_seed(0)
     shape = (count, side, side, channels)
     pixels = torch.randint(0, 256, shape, generator=draw, dtype=torch.uint8)
     names = [str(i) for i in range(count)]
-    return Part.of(pixels, [i % 10 for i in range(count)], names)
+    return Subset.of(pixels, [i % 10 for i in range(count)], names)
 
 
 def _batches(count: int, channels: int, side: int, shuffle: bool = True) -> Batches:
@@ -126,7 +126,7 @@ def _batches(count: int, channels: int, side: int, shuffle: bool = True) -> Batc
     )
 
 
-def chosen(model: nn.Module, data: ImageData) -> Way:
+def chosen(model: nn.Module, data: ImageData) -> ExecutionConfig:
     """Return what the program itself chooses for a long run, measured afresh."""
     recipe = Recipe(data="digits", epochs=1_000, batch_size=BATCH, cache="off")
     recipe = Recipe(**{**recipe.as_dict(), "compile": "off"})
@@ -167,7 +167,7 @@ def keras(python: str, name: str, threads: int) -> Keras:
 
 def contenders(
     name: str, options: argparse.Namespace
-) -> tuple[dict[str, Steps], Way, int]:
+) -> tuple[dict[str, Steps], ExecutionConfig, int]:
     """Return who races on a network, warmed up; our way; and multiply-adds."""
     channels, side = NETWORKS[name]
     model = create_model(
@@ -187,7 +187,7 @@ def contenders(
             found[label](2)
     if options.keras:
         found["Keras"] = keras(options.keras, name, torch.get_num_threads())
-    single = Way(layout=way.layout)
+    single = ExecutionConfig(layout=way.layout)
     found["striate fp32"] = striates(model, channels, side, single)
     found["striate"] = striates(model, channels, side, way)
     for label in ("striate fp32", "striate"):
@@ -225,7 +225,7 @@ class Race:
     """Who took how long on a network, our way, and its multiply-adds."""
 
     name: str
-    way: Way
+    way: ExecutionConfig
     macs: int
     taken: dict[str, list[float]]
 

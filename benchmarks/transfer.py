@@ -33,7 +33,7 @@ from striate.data.image_data import ImageData
 from striate.run.recipe import Recipe
 from striate.run.run import Run
 from striate.run.setup import build, load_recipe, resolve
-from striate.workflows.transfer.options import Wanted
+from striate.workflows.transfer.options import TransferOptions
 from striate.workflows.transfer.transfer import transfer_recipe
 
 BATCH, EPOCHS, RATE = 32, 30, 1e-3
@@ -111,7 +111,7 @@ class Tutorial:
 def ours(recipe: Recipe, data: ImageData, folder: Path) -> tuple[float, Run]:
     """Return the seconds of the whole job and its run, nothing kept from before."""
     began = time.perf_counter()
-    run = transfer_recipe(recipe, Wanted(), out=folder, quiet=True, data=data)
+    run = transfer_recipe(recipe, TransferOptions(), out=folder, quiet=True, data=data)
     return time.perf_counter() - began, run
 
 

@@ -22,7 +22,7 @@ from striate.data.augment.flip import mirror, mirrored
 from striate.data.augment.random_params import Draws, draw
 from striate.data.batches import Batches
 from striate.data.decode.preprocess import normalize
-from striate.data.subset import Part
+from striate.data.subset import Subset
 from support.images import stripes
 
 EVERYTHING = augmentation(
@@ -31,10 +31,12 @@ EVERYTHING = augmentation(
 SHAPE = ImageSpec(channels=3, height=20, width=30)
 
 
-def part(count: int = 40, height: int = 20, width: int = 30, channels: int = 3) -> Part:
+def part(
+    count: int = 40, height: int = 20, width: int = 30, channels: int = 3
+) -> Subset:
     pixels = np.stack([stripes(i, i, height, width, channels) for i in range(count)])
     labels = [i % 4 for i in range(count)]
-    return Part.of(torch.from_numpy(pixels), labels, [str(i) for i in range(count)])
+    return Subset.of(torch.from_numpy(pixels), labels, [str(i) for i in range(count)])
 
 
 def batches(augment, size=16, *, of=None, **options) -> Batches:

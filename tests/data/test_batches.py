@@ -9,14 +9,14 @@ from hypothesis import strategies as st
 
 from striate.core.spec import Preprocess
 from striate.data.batches import Batches
-from striate.data.subset import Part
+from striate.data.subset import Subset
 
 PLAIN = Preprocess(channels=1, height=1, width=1, mean=(0.0,), std=(1.0,))
 
 
 def batches(count, size, **options):
     pixels = torch.arange(count).byte().view(-1, 1, 1, 1)
-    part = Part.of(pixels, list(range(count)), [str(i) for i in range(count)])
+    part = Subset.of(pixels, list(range(count)), [str(i) for i in range(count)])
     return Batches(part=part, preprocess=PLAIN, batch_size=size, **options)
 
 
@@ -62,7 +62,7 @@ def test_a_last_batch_of_one_is_merged(count, sizes):
 def test_mirroring_shows_every_image_both_ways_in_two_epochs():
     """Left and right differ in these images; which side is dark tells."""
     pixels = torch.tensor([0, 200]).byte().view(1, 1, 2, 1).repeat(30, 1, 1, 1)
-    part = Part.of(pixels, list(range(30)), [str(i) for i in range(30)])
+    part = Subset.of(pixels, list(range(30)), [str(i) for i in range(30)])
     p = Preprocess(channels=1, height=1, width=2, mean=(0.0,), std=(1.0,))
 
     def turned(epoch, size=8, seed=0):

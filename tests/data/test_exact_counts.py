@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from striate.data.split.exact_counts import deal_exactly, hold, quotas, units
-from striate.data.split.hash_split import Deal
+from striate.data.split.hash_split import SplitConfig
 
 SHARES = [
     {"train": 0.6, "val": 0.15, "test": 0.25},
@@ -91,7 +91,7 @@ def test_folds_are_even_in_every_class_and_in_all(sizes, parts):
     contents, groups = [str(i) for i in range(len(labels))], [None] * len(labels)
     judged: Counter[str] = Counter()
     for fold in range(5):
-        deal = Deal(val=0.2, folds=5, fold=fold)
+        deal = SplitConfig(val=0.2, folds=5, fold=fold)
         dealt = deal_exactly(labels, contents, groups, deal, parts)
         here = Counter(
             label

@@ -30,7 +30,7 @@ from striate.data.decode.preprocess import file_to_input
 from striate.data.load import load_data
 from striate.data.scan import take_census
 from striate.data.sources.folder import read_folder
-from striate.data.subset import Part
+from striate.data.subset import Subset
 from support.images import encoded, pil_image, stripes, write_folder
 
 SIZE = Preprocess(channels=3, height=8, width=8, mean=(0.5,) * 3, std=(0.2,) * 3)
@@ -54,7 +54,7 @@ def lazily(photos, **options):
 
 def batches(pixels, seed=0, **options):
     paths = [pixels.originals.path(row) for row in range(len(pixels))]
-    part = Part.of(pixels, list(range(len(pixels))), paths)
+    part = Subset.of(pixels, list(range(len(pixels))), paths)
     return Batches(part=part, preprocess=SIZE, batch_size=5, seed=seed, **options)
 
 
@@ -83,7 +83,7 @@ AUGMENTS = {
 def test_draws_are_equal_between_worker_counts(photos, name, count):
     """D7: they differ between epochs and samples, never between ways of loading."""
     pixels = lazily(photos)
-    held = Part.of(pixels[:], list(range(24)), [str(i) for i in range(24)])
+    held = Subset.of(pixels[:], list(range(24)), [str(i) for i in range(24)])
     resident = Batches(part=held, preprocess=SIZE, batch_size=5, augment=AUGMENTS[name])
     lazy_ones = batches(lazily(photos, workers=count), augment=AUGMENTS[name])
     for epoch in (0, 1):

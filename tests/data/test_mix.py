@@ -22,7 +22,7 @@ from striate.data.augment.pixel_shift import whole_pixels
 from striate.data.augment.random_params import neutral
 from striate.data.batches import Batches
 from striate.data.decode.preprocess import normalize
-from striate.data.subset import Part
+from striate.data.subset import Subset
 from striate.engine.loss import softmax_cost
 from striate.engine.step import train_step
 
@@ -189,7 +189,7 @@ def test_every_image_is_partner_once():
 def mixing_batches(augment: Augment, count: int = 24) -> Batches:
     """Images of one level each, i, of class i % 4."""
     levels = torch.arange(count, dtype=torch.uint8).view(-1, 1, 1, 1)
-    part = Part.of(
+    part = Subset.of(
         levels.expand(-1, 9, 7, 3).contiguous(),
         [i % 4 for i in range(count)],
         [str(i) for i in range(count)],

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from striate.core.spec import Preprocess
 from striate.data.batches import Batches
-from striate.data.progressive_resize import Growing, growing_sides, resized
-from striate.data.subset import Part
+from striate.data.progressive_resize import ProgressiveResize, growing_sides, resized
+from striate.data.subset import Subset
 
 TABLE = {
     ((96, 96), 0.5, 10): "48 48 64 64 64 80 80 96 96 96",
@@ -49,7 +49,7 @@ def test_sides_never_shrink_and_end_full(full, share, epochs):
 def made(**settings):
     draw = torch.Generator().manual_seed(1)
     pixels = torch.randint(0, 256, (9, 32, 32, 1), dtype=torch.uint8, generator=draw)
-    part = Part.of(pixels, [i % 2 for i in range(9)], [str(i) for i in range(9)])
+    part = Subset.of(pixels, [i % 2 for i in range(9)], [str(i) for i in range(9)])
     how = {"channels": 1, "height": 32, "width": 32, "mean": (0.4,), "std": (0.3,)}
     return Batches(
         part=part, preprocess=Preprocess(**how), batch_size=4, classes=2, **settings
@@ -59,7 +59,7 @@ def made(**settings):
 @pytest.mark.parametrize("settings", [{}, {"augment": "six"}])
 def test_batches_are_the_same_images_in_another_size(settings):
     plain = made(**settings)
-    growing = Growing(batches=plain, sides=growing_sides((32, 32), 0.5, 4))
+    growing = ProgressiveResize(batches=plain, sides=growing_sides((32, 32), 0.5, 4))
     assert (len(growing), growing.images) == (len(plain), 9)
     assert growing.part is plain.part
     seen = []
@@ -77,7 +77,7 @@ def test_batches_are_the_same_images_in_another_size(settings):
 
 
 def test_begun_in_the_middle_of_an_epoch():
-    growing = Growing(batches=made(), sides=growing_sides((32, 32), 0.5, 4))
+    growing = ProgressiveResize(batches=made(), sides=growing_sides((32, 32), 0.5, 4))
     whole, rest = list(growing(0)), list(growing(0, 1))
     assert len(rest) == len(whole) - 1
     for (x, _), (again, _) in zip(whole[1:], rest, strict=True):
@@ -88,7 +88,7 @@ def test_a_share_of_nothing_has_the_size_of_its_batch():
     """Of three images the fourth process gets none."""
     ranks = [made(rank=rank, world=6) for rank in range(6)]
     sides = growing_sides((32, 32), 0.5, 4)
-    last = [list(Growing(batches=b, sides=sides)(0))[-1][0] for b in ranks]
+    last = [list(ProgressiveResize(batches=b, sides=sides)(0))[-1][0] for b in ranks]
     assert {tuple(x.shape[1:]) for x in last} == {(1, 16, 16)}
     assert 0 in [len(x) for x in last]
 

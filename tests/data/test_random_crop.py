@@ -13,7 +13,7 @@ from striate.data.augment.random_crop import MARGIN, cut, margin_for, windows
 from striate.data.augment.random_params import draw
 from striate.data.batches import Batches
 from striate.data.decode.preprocess import normalize
-from striate.data.subset import Part
+from striate.data.subset import Subset
 
 DRAW = np.random.default_rng(0)
 
@@ -22,7 +22,7 @@ def part(count, height, width, channels, larger=None):
     pixels = torch.from_numpy(
         DRAW.integers(0, 256, (count, height, width, channels), np.uint8)
     )
-    return Part.of(pixels, list(range(count)), ["" for _ in range(count)], larger)
+    return Subset.of(pixels, list(range(count)), ["" for _ in range(count)], larger)
 
 
 def plain(height, width, channels):

@@ -18,16 +18,16 @@ from striate.core.errors import SettingError
 from striate.data.sources.source import PARTS, Record
 from striate.data.split import assign as room
 from striate.data.split.assign import assign, beside_train
-from striate.data.split.hash_split import SPAN, Deal, draw, place
+from striate.data.split.hash_split import SPAN, SplitConfig, draw, place
 from striate.data.split.split_file import SplitRow
 
 DEALS = [
-    Deal(),
-    Deal(val=0.25, test=0.0),
-    Deal(val=0.1, test=0.1, seed=5),
-    Deal(val=1 / 3, test=1 / 3),
-    Deal(folds=5, fold=3),
-    Deal(val=0.3, folds=3, fold=0, seed=2),
+    SplitConfig(),
+    SplitConfig(val=0.25, test=0.0),
+    SplitConfig(val=0.1, test=0.1, seed=5),
+    SplitConfig(val=1 / 3, test=1 / 3),
+    SplitConfig(folds=5, fold=3),
+    SplitConfig(val=0.3, folds=3, fold=0, seed=2),
 ]
 NUMBERS = st.integers(0, SPAN - 1)
 
@@ -128,7 +128,7 @@ def test_the_promises_bite(monkeypatch, guard, without):
 
 def check_many():
     for seed in range(50):
-        check_promises(seed, 40, 4, 30, Deal())
+        check_promises(seed, 40, 4, 30, SplitConfig())
 
 
 # --- shares
@@ -139,7 +139,7 @@ def test_folds_meet_every_image_once(number, folds, own_test):
     """Edges are whole numbers: rounded ones could overlap, or leave a gap."""
     parts = ("val",) if own_test else ("val", "test")
     judged = "val" if own_test else "test"
-    deals = [Deal(val=0.1, folds=folds, fold=i) for i in range(folds)]
+    deals = [SplitConfig(val=0.1, folds=folds, fold=i) for i in range(folds)]
     places = [place(number, deal, parts) for deal in deals]
     assert places.count(judged) == 1
     if not own_test:
@@ -156,14 +156,14 @@ def test_the_edges_of_folds(folds):
         *(e - 1 for e in edges),
         *(e + 1 for e in edges),
     ]:
-        deals = [Deal(val=0.05, folds=folds, fold=i) for i in range(folds)]
+        deals = [SplitConfig(val=0.05, folds=folds, fold=i) for i in range(folds)]
         assert [place(number, d, PARTS[1:]) for d in deals].count("test") == 1
 
 
 @given(NUMBERS, st.floats(0.01, 0.45), st.floats(0.01, 0.45), st.floats(0.0, 0.5))
 def test_another_share_of_validation_moves_nothing_into_the_test(number, a, b, test):
     small, large = sorted((a, b))
-    few, many = (Deal(val=val, test=test) for val in (small, large))
+    few, many = (SplitConfig(val=val, test=test) for val in (small, large))
     places = place(number, few, PARTS[1:]), place(number, many, PARTS[1:])
     assert (places[0] == "test") == (places[1] == "test")
     assert places[0] != "val" or places[1] == "val"
@@ -172,7 +172,7 @@ def test_another_share_of_validation_moves_nothing_into_the_test(number, a, b, t
 
 
 def test_shares_in_large_numbers():
-    deal = Deal(val=0.15, test=0.25)
+    deal = SplitConfig(val=0.15, test=0.25)
     places = [place(draw(0, "split", f"{i}"), deal, PARTS[1:]) for i in range(40_000)]
     for part, share in deal.shares.items():
         off = abs(places.count(part) / 40_000 - share)
@@ -183,7 +183,9 @@ def test_places_are_frozen():
     """An image's place must be the same in every later version."""
     assert draw(0, "split", "abc") == FROZEN[0]
     assert draw(0, "split", "abc", "patient 7") == FROZEN[1]
-    places = [place(draw(0, "split", f"{i}"), Deal(), PARTS[1:])[1] for i in range(20)]
+    places = [
+        place(draw(0, "split", f"{i}"), SplitConfig(), PARTS[1:])[1] for i in range(20)
+    ]
     assert "".join(places) == FROZEN[2]
 
 
@@ -215,7 +217,7 @@ def test_another_seed_deals_another_split():
 )
 def test_impossible_deals(settings, message):
     with pytest.raises(SettingError) as caught:
-        Deal(**settings)
+        SplitConfig(**settings)
     assert message in str(caught.value)
 
 
@@ -228,7 +230,7 @@ def test_images_without_a_part_beside_some_with_one_are_training():
         Record(path=f"{i}", label="ab"[i % 2], part=part)
         for i, part in enumerate(given_parts)
     ]
-    assigned = assign(records, [str(i) for i in range(12)], Deal())
+    assigned = assign(records, [str(i) for i in range(12)], SplitConfig())
     assert [r.part for r in assigned.rows] == [part or "train" for part in given_parts]
     assert assigned.dealt == ()
 
@@ -238,12 +240,14 @@ def test_validation_is_dealt_from_given_training_images():
         Record(path=f"{i}", label="ab"[i % 2], part=("train", "test")[i % 5 == 0])
         for i in range(200)
     ]
-    rows = assign(records, [str(i) for i in range(200)], Deal(val=0.25)).rows
+    rows = assign(records, [str(i) for i in range(200)], SplitConfig(val=0.25)).rows
     parts = [row.part for row in rows]
     assert [parts[i] for i in range(0, 200, 5)] == ["test"] * 40
     assert 20 < parts.count("val") < 60
     folds = [
-        assign(records, [str(i) for i in range(200)], Deal(folds=4, fold=fold)).rows
+        assign(
+            records, [str(i) for i in range(200)], SplitConfig(folds=4, fold=fold)
+        ).rows
         for fold in range(4)
     ]
     judged = [{row.path for row in rows if row.part == "val"} for rows in folds]
@@ -261,7 +265,7 @@ def test_a_copy_in_another_group_leaves_training_not_the_test():
     """Two patients share an image: neither moves, and the lesser copy goes."""
     groups = {}
     for i in range(100):
-        part = place(draw(0, "split", "", f"p{i}"), Deal(), PARTS[1:])
+        part = place(draw(0, "split", "", f"p{i}"), SplitConfig(), PARTS[1:])
         groups.setdefault(part, []).append(f"p{i}")
     for lesser, better in pairwise(PARTS):
         a, b = groups[lesser][0], groups[better][0]
@@ -270,7 +274,7 @@ def test_a_copy_in_another_group_leaves_training_not_the_test():
             Record(path="two", label="x", group=b),
             Record(path="three", label="x", group=a),
         ]
-        assigned = assign(records, ["same", "same", "other"], Deal())
+        assigned = assign(records, ["same", "same", "other"], SplitConfig())
         assert [(r.path, r.part) for r in assigned.rows] == [
             ("two", better),
             ("three", lesser),

@@ -13,7 +13,7 @@ from striate.core.files import read_csv, write_csv
 from striate.data.load import load_data
 from striate.data.sources.source import Record, from_arrays
 from striate.data.split.assign import assign
-from striate.data.split.hash_split import Deal
+from striate.data.split.hash_split import SplitConfig
 from striate.data.split.split_file import read_earlier
 from support.images import pil_image, stripes, write_folder
 
@@ -77,12 +77,14 @@ def records(**groups):
 
 def test_a_new_image_of_an_old_group_goes_where_the_group_is(tmp_path):
     old = records(a="g", b="h", c=None)
-    rows = assign(old, ["1", "2", "3"], Deal()).rows
+    rows = assign(old, ["1", "2", "3"], SplitConfig()).rows
     for part, row in zip(("train", "val", "test"), rows, strict=True):
         object.__setattr__(row, "part", part)
     earlier = read_earlier(save(rows))
     news = records(d="g", e="h", f=None, g="g")
-    found = assign([*old, *news], ["1", "2", "3", "4", "5", "3", "2"], Deal(), earlier)
+    found = assign(
+        [*old, *news], ["1", "2", "3", "4", "5", "3", "2"], SplitConfig(), earlier
+    )
     have = {row.path: row.part for row in found.rows}
     assert have == {
         "a": "train",

@@ -12,8 +12,13 @@ from striate.core.errors import SettingError
 from striate.engine import benchmark as tuning
 from striate.engine import execution as ways
 from striate.engine.benchmark import FEWEST_STEPS, Free, race, tune
-from striate.engine.execution import Forward, Way, check_precision, why_not_bf16
-from striate.engine.stepper import Learner
+from striate.engine.execution import (
+    ExecutionConfig,
+    Forward,
+    check_precision,
+    why_not_bf16,
+)
+from striate.engine.stepper import Stepper
 
 CPU = torch.device("cpu")
 ENOUGH = FEWEST_STEPS
@@ -43,14 +48,14 @@ def clocked(monkeypatch, seconds):
 def test_a_measurement_leaves_everything_as_it_was():
     model, pair = network(), batch()
     optimizer = torch.optim.AdamW(model.parameters())
-    Learner(model, optimizer)(*pair, 0)
+    Stepper(model, optimizer)(*pair, 0)
     before = [tensor.clone() for tensor in model.state_dict().values()]
     moments = [t.clone() for s in optimizer.state.values() for t in s.values()]
     grads = [p.grad.clone() for p in model.parameters()]
     layouts = [p.stride() for p in model.parameters()]
     chance = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].copy()
     model.eval()
-    choice = tune(model, pair, Way(), Free(layout=True, half=True), ENOUGH)
+    choice = tune(model, pair, ExecutionConfig(), Free(layout=True, half=True), ENOUGH)
     assert set(choice.seconds) >= {"nhwc fp32", "nchw fp32"}
     after = model.state_dict().values()
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
@@ -68,8 +73,13 @@ def test_a_measurement_leaves_everything_as_it_was():
 
 def test_a_short_run_measures_nothing(monkeypatch):
     asked = clocked(monkeypatch, {})
-    choice = tune(network(), batch(), Way(), Free(half=True), ENOUGH - 1)
-    assert (choice.way, choice.seconds, choice.gain, asked) == (Way(), {}, 1.0, [])
+    choice = tune(network(), batch(), ExecutionConfig(), Free(half=True), ENOUGH - 1)
+    assert (choice.way, choice.seconds, choice.gain, asked) == (
+        ExecutionConfig(),
+        {},
+        1.0,
+        [],
+    )
 
 
 @pytest.mark.parametrize(
@@ -77,16 +87,16 @@ def test_a_short_run_measures_nothing(monkeypatch):
 )
 def test_another_layout_must_be_clearly_faster(monkeypatch, nchw, chosen):
     clocked(monkeypatch, {"nhwc fp32": 1.0, "nchw fp32": nchw})
-    choice = tune(network(), batch(), Way(), Free(), ENOUGH)
-    assert choice.way == Way(layout=chosen)
+    choice = tune(network(), batch(), ExecutionConfig(), Free(), ENOUGH)
+    assert choice.way == ExecutionConfig(layout=chosen)
 
 
 @pytest.mark.parametrize(("half", "chosen"), [(0.9, "fp32"), (0.8, "bf16")])
 def test_half_precision_must_gain_more(monkeypatch, half, chosen):
     times = {"nhwc fp32": 1.0, "nchw fp32": 2.0, "nhwc bf16": half}
     clocked(monkeypatch, times)
-    choice = tune(network(), batch(), Way(), Free(half=True), ENOUGH)
-    assert choice.way == Way(precision=chosen)
+    choice = tune(network(), batch(), ExecutionConfig(), Free(half=True), ENOUGH)
+    assert choice.way == ExecutionConfig(precision=chosen)
     assert choice.gain == pytest.approx(1 / half if chosen == "bf16" else 1)
 
 
@@ -94,27 +104,29 @@ def test_compiling_is_tried_only_where_a_minute_is_nothing(monkeypatch):
     times = {"nhwc fp32": 1.0, "nchw fp32": 2.0, "nhwc fp32 compiled": 0.5}
     asked = clocked(monkeypatch, times)
     free = Free(compiled=True)
-    assert not tune(network(), batch(), Way(), free, 3_599).way.compiled
+    assert not tune(network(), batch(), ExecutionConfig(), free, 3_599).way.compiled
     assert len(asked) == 1
-    assert tune(network(), batch(), Way(), free, 3_600).way.compiled
+    assert tune(network(), batch(), ExecutionConfig(), free, 3_600).way.compiled
 
 
 def test_what_is_asked_for_is_not_measured(monkeypatch):
     asked = clocked(monkeypatch, {})
-    asked_for = Way(layout="nchw")
+    asked_for = ExecutionConfig(layout="nchw")
     assert tune(network(), batch(), asked_for, Free(layout=False), ENOUGH).seconds == {}
     assert asked == []
 
 
 def test_a_race_is_timed():
-    taken = race(network(), batch(), [Way(), Way(layout="nchw")])
+    taken = race(
+        network(), batch(), [ExecutionConfig(), ExecutionConfig(layout="nchw")]
+    )
     assert len(taken) == 2
     assert all(seconds > 0 for seconds in taken)
 
 
 def test_half_precision_answers_in_float32():
     model, (x, _) = network().eval(), batch()
-    half = Forward(model, Way(precision="bf16"))(x)
+    half = Forward(model, ExecutionConfig(precision="bf16"))(x)
     assert half.dtype == torch.float32
     assert not torch.equal(half, model(x))
     assert torch.allclose(half, model(x), atol=0.05)
@@ -129,14 +141,14 @@ def test_heads_on_the_way_answer_in_float32_too():
         def forward(self, x):
             return HeadOutputs(self.dense(x), (self.dense(x),), 0.3)
 
-    answer = Forward(Two(), Way(precision="bf16"))(torch.randn(3, 4))
+    answer = Forward(Two(), ExecutionConfig(precision="bf16"))(torch.randn(3, 4))
     assert answer.logits.dtype == answer.auxiliary[0].dtype == torch.float32
 
 
 def test_weights_and_optimizer_stay_in_float32():
     model = network()
     optimizer = torch.optim.AdamW(model.parameters(), 0.01)
-    learn = Learner(model, optimizer, way=Way(precision="bf16"))
+    learn = Stepper(model, optimizer, way=ExecutionConfig(precision="bf16"))
     losses = [learn(*batch(), step) for step in range(3)]
     assert all(loss < 3 for loss in losses)
     kept = [t for s in optimizer.state.values() for t in s.values()]

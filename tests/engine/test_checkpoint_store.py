@@ -13,7 +13,12 @@ import pytest
 from striate.core.errors import StorageError
 from striate.core.folders import sweep
 from striate.engine import checkpoint_store as room
-from striate.engine.checkpoint_store import MANIFEST, UnsoundError, Vault, read_manifest
+from striate.engine.checkpoint_store import (
+    MANIFEST,
+    CheckpointStore,
+    UnsoundError,
+    read_manifest,
+)
 from support.power_loss import in_memory
 
 
@@ -35,7 +40,7 @@ def memory():
 
 @pytest.fixture
 def vault(memory):
-    made = Vault(memory / "last")
+    made = CheckpointStore(memory / "last")
     for step in (1, 2):
         write(made, step)
     return made
@@ -60,7 +65,7 @@ def test_the_two_newest_are_kept(vault):
 def test_a_sound_one_goes_only_for_a_sound_one(vault):
     """A new sitting trusts what it has read or written itself, and nothing else."""
     (vault.root / STEPS[2] / "state.json").write_bytes(b"?")
-    fresh = Vault(vault.root)
+    fresh = CheckpointStore(vault.root)
     sealed, _ = fresh.newest()
     assert sealed.facts["step"] == 1
     write(fresh, 5)
@@ -69,14 +74,14 @@ def test_a_sound_one_goes_only_for_a_sound_one(vault):
 
 def test_an_unsound_one_of_the_same_name_is_replaced(vault):
     (vault.root / STEPS[2] / "state.json").write_bytes(b"?")
-    fresh = Vault(vault.root)
+    fresh = CheckpointStore(vault.root)
     assert fresh.newest()[0].facts["step"] == 1
     write(fresh, 2)
-    assert Vault(vault.root).newest()[0].facts["step"] == 2
+    assert CheckpointStore(vault.root).newest()[0].facts["step"] == 2
 
 
 def test_steps_are_numbers_not_words(memory):
-    vault = Vault(memory)
+    vault = CheckpointStore(memory)
     for steps, epochs in ((99_999_999, 2), (100_000_000, 2), (100_000_000, 10_000)):
         vault.write(steps, epochs, [], size=0, facts={"at": [steps, epochs]})
         assert vault.newest()[0].facts["at"] == [steps, epochs]
@@ -86,7 +91,7 @@ def test_steps_are_numbers_not_words(memory):
 
 
 def test_nothing_is_there(memory):
-    assert Vault(memory / "none").newest() == (None, [])
+    assert CheckpointStore(memory / "none").newest() == (None, [])
 
 
 # --- A5: what was written is no longer what is there
@@ -109,14 +114,14 @@ def damage(path, how, draw):
 
 def one_damage(memory, number):
     draw = random.Random(number)
-    vault = Vault(memory / str(number))
+    vault = CheckpointStore(memory / str(number))
     for step in (1, 2):
         write(vault, step)
     target = draw.choice(sorted((vault.root / STEPS[2]).iterdir()))
     how = draw.choice(["flip", "flip", "flip", "cut", "zeros", "longer", "gone"])
     if not damage(target, how, draw):
         return
-    sealed, passed_over = Vault(vault.root).newest()
+    sealed, passed_over = CheckpointStore(vault.root).newest()
     assert len(passed_over) == 1, (number, how, target.name)
     assert passed_over[0].startswith(f"{STEPS[2]}: {target.name} ")
     assert list(sealed.files.items()) == contents(1)
@@ -160,7 +165,7 @@ def test_every_bit_of_the_manifest_counts(vault):
 def test_when_none_is_sound_all_are_named(vault):
     for name in (STEPS[1], STEPS[2]):
         (vault.root / name / "state.json").unlink()
-    sealed, passed_over = Vault(vault.root).newest()
+    sealed, passed_over = CheckpointStore(vault.root).newest()
     assert sealed is None
     assert passed_over == [
         f"{STEPS[2]}: state.json is missing",
@@ -215,7 +220,7 @@ HOSTILE = {
 def test_a_manifest_made_by_hand(vault, name):
     body, told = HOSTILE[name]
     (vault.root / STEPS[2] / MANIFEST).write_text(sealed_text(body))
-    sealed, passed_over = Vault(vault.root).newest()
+    sealed, passed_over = CheckpointStore(vault.root).newest()
     assert told in passed_over[0]
     assert sealed.facts["step"] == 1
 
@@ -232,7 +237,7 @@ def test_a_manifest_made_by_hand(vault, name):
 )
 def test_a_manifest_that_is_none(vault, text, told):
     (vault.root / STEPS[2] / MANIFEST).write_text(text)
-    assert told in Vault(vault.root).newest()[1][0]
+    assert told in CheckpointStore(vault.root).newest()[1][0]
 
 
 # --- A4: the disk refuses
@@ -277,11 +282,11 @@ def test_a_disk_that_refuses_anything_spares_what_is_there(memory, number):
     """At each of the calls of a save in turn, until one is never reached."""
     said = []
     while True:
-        vault = Vault(memory / str(len(said)))
+        vault = CheckpointStore(memory / str(len(said)))
         for step in (1, 2):
             write(vault, step)
         met, told = save_on(vault, len(said), number)
-        sealed, passed_over = Vault(vault.root).newest()
+        sealed, passed_over = CheckpointStore(vault.root).newest()
         assert sealed.facts["step"] in (2, 3)
         assert passed_over == []
         assert list(sealed.files.items()) == contents(sealed.facts["step"])

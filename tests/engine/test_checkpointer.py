@@ -10,10 +10,10 @@ from torch import nn
 
 from striate.core.errors import NonFiniteError, StorageError, WeightsError
 from striate.engine.checkpoint import OptimizerState, read_weights
-from striate.engine.checkpointer import Keeper, state_of
+from striate.engine.checkpointer import Checkpointer, state_of
 from striate.engine.optim import make_optimizer
 from striate.engine.step import train_step
-from striate.engine.train_state import EpochDone, Position, StepDone
+from striate.engine.train_state import EpochDone, StepDone, TrainState
 from support.power_loss import in_memory
 
 
@@ -42,7 +42,7 @@ class Bench:
         self.clock, self.told = Clock(), []
         parts = {"optimizer": OptimizerState(self.optimizer), **(extra or {})}
         options = {"every": 60.0, "tell": self.told.append, **options}
-        self.keeper = Keeper(
+        self.keeper = Checkpointer(
             self.folder, self.model, parts, clock=self.clock, **options
         )
 
@@ -265,5 +265,5 @@ def test_a_position_survives_json():
             best=True,
         )
     ]
-    at = Position(epoch=1, batch=2, step=9, losses=0.7 * 3, history=history)
-    assert Position.from_dict(json.loads(json.dumps(at.as_dict()))) == at
+    at = TrainState(epoch=1, batch=2, step=9, losses=0.7 * 3, history=history)
+    assert TrainState.from_dict(json.loads(json.dumps(at.as_dict()))) == at

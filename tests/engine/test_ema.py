@@ -9,7 +9,7 @@ from torch import nn
 from striate.core.device import flushed_denormals
 from striate.core.errors import WeightsError
 from striate.engine.checkpoint import read_weights
-from striate.engine.ema import Average
+from striate.engine.ema import EMA
 from striate.engine.train_state import StepDone
 from striate.finetune.freeze import freeze, frozen
 from support.small_run import Rig, network
@@ -22,7 +22,7 @@ def done(step, loss=1.0):
 def test_it_is_the_sum_it_is_said_to_be():
     """Against the closed form, by numbers, running statistics included."""
     model = network()
-    average = Average(model, decay=0.6)
+    average = EMA(model, decay=0.6)
     expected = {k: v.double().clone() for k, v in model.state_dict().items()}
     draw = torch.Generator().manual_seed(1)
     for step in range(8):
@@ -55,7 +55,7 @@ class Tied(nn.Module):
 def test_what_is_shared_moves_once_a_step():
     """And keeps all its names, so that what is saved stays as it was."""
     model = Tied()
-    average = Average(model, decay=0.9)
+    average = EMA(model, decay=0.9)
     before = {k: v.clone() for k, v in average.state_dict().items()}
     with torch.no_grad():
         for tensor in (model.first.weight, model.first.running_mean):
@@ -71,7 +71,7 @@ def test_what_is_shared_moves_once_a_step():
 
 def test_a_skipped_step_is_no_step():
     model = network()
-    average = Average(model, decay=0.5)
+    average = EMA(model, decay=0.5)
     before = {k: v.clone() for k, v in average.state_dict().items()}
     model[0].weight.data.add_(1.0)
     average.on_step(done(3, loss=math.nan))
@@ -80,7 +80,7 @@ def test_a_skipped_step_is_no_step():
 
 def test_it_shares_nothing_with_what_learns():
     model = network()
-    average = Average(model, decay=0.5)
+    average = EMA(model, decay=0.5)
     assert not any(p.requires_grad for p in average.model.parameters())
     own = {p.data_ptr() for p in average.model.parameters()}
     assert own.isdisjoint(p.data_ptr() for p in model.parameters())
@@ -98,7 +98,7 @@ def test_the_average_is_what_is_kept_as_best(tmp_path):
 
 
 def test_an_average_of_another_network_is_refused():
-    average = Average(nn.Linear(2, 2), decay=0.5)
+    average = EMA(nn.Linear(2, 2), decay=0.5)
     with pytest.raises(WeightsError, match="another network"):
         average.load_state_dict({"weight": torch.zeros(3, 2), "bias": torch.zeros(2)})
 
@@ -111,7 +111,7 @@ def test_what_is_frozen_stays_as_it_is_to_the_bit():
             tensor.view(-1)[0] = 1e-40
     freeze(model, "[01]")
     before = {k: v.clone() for k, v in model.state_dict().items()}
-    average = Average(model.train(), decay=0.5)
+    average = EMA(model.train(), decay=0.5)
     with flushed_denormals():
         average.on_step(done(3))
     assert frozen(average.model).parameters

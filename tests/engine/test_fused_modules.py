@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from striate.core.hooks import followed
 from striate.engine.fused_modules import Quick, keep_or_drop
-from striate.engine.stepper import Learner
+from striate.engine.stepper import Stepper
 from striate.models.catalogue import create_model
 
 LAYOUTS = (torch.contiguous_format, torch.channels_last)
@@ -71,7 +71,7 @@ def test_a_network_learns_the_same(name):
         model = nn.Sequential(*(m for m in model.modules() if not list(m.children())))
         model = nn.Sequential(*(m for m in model if type(m) is not nn.Dropout))
         model.train().to(memory_format=torch.channels_last)
-        learn = Learner(model, torch.optim.SGD(model.parameters(), 0.1))
+        learn = Stepper(model, torch.optim.SGD(model.parameters(), 0.1))
         learn._quick = Quick(model, wanted=wanted)
         found.append([learn(x, y, step) for step in range(3)])
     assert found[0] == found[1]

@@ -10,7 +10,7 @@ from torch import nn
 
 from striate.core.errors import NonFiniteError, SettingError, UnknownNameError
 from striate.engine.evaluate import evaluate
-from striate.engine.loop import Plan, fit
+from striate.engine.loop import FitConfig, fit
 from striate.engine.optim import OPTIMIZERS, make_optimizer, set_rate
 from striate.engine.schedule import END, SCHEDULES, START, WARM_SHARE
 from striate.engine.signals import polite_interrupt
@@ -47,7 +47,7 @@ def net(seed=0):
 def learn(model, train, val, observers=(), stop=lambda: False, **plan):
     chosen = {"epochs": 3, "lr": 0.01, "schedule": SCHEDULES["constant"], **plan}
     optimizer = make_optimizer(model, "adamw", chosen["lr"], 0.9, 0.0)
-    return fit(model, optimizer, train, val, Plan(**chosen), observers, stop)
+    return fit(model, optimizer, train, val, FitConfig(**chosen), observers, stop)
 
 
 class Notes:
@@ -275,7 +275,7 @@ def test_a_huge_learning_rate():
     x, y = toy()
     model = nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.Linear(8, 2))
     optimizer = make_optimizer(model, "sgd", 1e30, 0.9, 0.0)
-    plan = Plan(epochs=5, lr=1e30, schedule=SCHEDULES["constant"])
+    plan = FitConfig(epochs=5, lr=1e30, schedule=SCHEDULES["constant"])
     with pytest.raises(NonFiniteError, match=r"loss became (nan|inf)"):
         fit(model, optimizer, Data(*[(x, y)] * 3), Data((x, y)), plan)
 

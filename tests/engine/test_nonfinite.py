@@ -10,11 +10,11 @@ from torch import nn
 from striate.core.errors import NonFiniteError
 from striate.engine import nonfinite
 from striate.engine import step as room
-from striate.engine.loop import Plan, fit
+from striate.engine.loop import FitConfig, fit
 from striate.engine.nonfinite import Buffers, first_bad_layer, gradients_are_finite
 from striate.engine.optim import make_optimizer
 from striate.engine.schedule import SCHEDULES
-from striate.engine.train_state import Position
+from striate.engine.train_state import TrainState
 from support.small_run import batches, network
 
 KINDS = ("input", "activation", "loss", "gradient")
@@ -107,7 +107,7 @@ class Trial:
         self.poison = poison
         self.model = network()
         self.optimizer = make_optimizer(self.model, "adamw", 0.05, 0.9, 0.01)
-        self.at = Position()
+        self.at = TrainState()
         poison.attach(self.model)
         self.good = self.state()
         self.losses = []
@@ -128,7 +128,7 @@ class Trial:
     def go(self, **options):
         settings = {"label_smoothing": 0.1, "seed": 7}
         schedule = SCHEDULES["constant"]
-        plan = Plan(epochs=2, lr=0.05, schedule=schedule, **settings)
+        plan = FitConfig(epochs=2, lr=0.05, schedule=schedule, **settings)
         train = self.poison.batches(batches())
         val = batches(9, pixels=1, shuffle=False)
         words = self.model, self.optimizer, train, val, plan, [self]
@@ -227,7 +227,10 @@ def test_validation_names_layer_and_images():
                 x[2] = float("inf")
             yield x, y
 
-    optimizer, plan = trial.optimizer, Plan(epochs=1, lr=0.1, schedule=lambda t: 1.0)
+    optimizer, plan = (
+        trial.optimizer,
+        FitConfig(epochs=1, lr=0.1, schedule=lambda t: 1.0),
+    )
     with pytest.raises(NonFiniteError) as caught:
         fit(trial.model, optimizer, batches(), val, plan)
     assert caught.value.what.startswith("the validation loss became ")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from striate.engine.checkpoint_store import Vault
+from striate.engine.checkpoint_store import CheckpointStore
 from striate.engine.checkpointer import state_of
 from striate.engine.csv_logger import changed_files
 from striate.engine.optim import OPTIMIZERS
@@ -85,7 +85,7 @@ def test_with_an_average(memory, whole):
 
 
 def test_an_average_left_out_of_the_state_is_missed(memory, whole, monkeypatch):
-    name = "striate.engine.ema.Average.load_state_dict"
+    name = "striate.engine.ema.EMA.load_state_dict"
     monkeypatch.setattr(name, lambda *_: None)
     assert sat_through(memory, [Halt(before_step=7)], ema=0.9) != whole(ema=0.9)
 
@@ -202,7 +202,7 @@ def test_a_power_failure_anywhere_in_a_run(memory, monkeypatch, count):
     for crash in crashes(log, draws=1, after=after):
         with tempfile.TemporaryDirectory(dir=memory) as folder:
             lay_out(crash.tree, Path(folder))
-            sealed, _ = Vault(Path(folder) / "weights/last").newest()
+            sealed, _ = CheckpointStore(Path(folder) / "weights/last").newest()
             if sealed:
                 assert changed_files(Path(folder), state_of(sealed)[1]) == []
             if draw.random() < 0.1:

@@ -18,7 +18,7 @@ from striate.interpret.attribution.sanity_checks import (
     removal,
     weight_dependence,
 )
-from striate.interpret.attribution.target import Question, ask
+from striate.interpret.attribution.target import AttributionTarget, ask
 from striate.interpret.layer_choice import calls_of, place
 from striate.models.catalogue import create_model
 from support.foreign_networks import (
@@ -30,7 +30,7 @@ from support.foreign_networks import (
     stranger,
 )
 
-CAT = Question(target=1, words="cat")
+CAT = AttributionTarget(target=1, words="cat")
 NAMES = ["bird", "cat", "dog", "fish"]
 
 
@@ -82,7 +82,7 @@ LAYERS = [
 def test_grad_cam_is_captums(kind, layer, channels):
     model, x = stranger(kind, channels).eval(), image(channels)
     mine = [
-        cam_map(model, x, layer, Question(target=i, words=""), "gradcam")
+        cam_map(model, x, layer, AttributionTarget(target=i, words=""), "gradcam")
         for i in range(4)
     ]
     peer = attr.LayerGradCam(model, model.get_submodule(layer))
@@ -375,7 +375,7 @@ def test_deletion_and_insertion_know_a_good_map_from_a_bad_one():
 
     x = torch.zeros(1, 1, 32, 32)
     x[0, 0, 2:5, 3:6] = 1
-    question = Question(target=0, words="spot")
+    question = AttributionTarget(target=0, words="spot")
     good = removal(Spot(), x, x[0, 0], question)
     bad = removal(Spot(), x, -x[0, 0], question)
     assert good[0] < 0.4 < 0.9 < bad[0]

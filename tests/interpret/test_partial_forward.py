@@ -9,12 +9,12 @@ import striate.interpret.attribution.occlusion as occlusions
 from striate.core.hooks import untouched
 from striate.interpret.attribution.occlusion import Cover, plain_scores
 from striate.interpret.attribution.partial_forward import Patchwork
-from striate.interpret.attribution.target import Question
+from striate.interpret.attribution.target import AttributionTarget
 from striate.interpret.trace import record
 from striate.models.catalogue import create_model
 from support.foreign_networks import STRANGERS, Unchanged, stranger
 
-ASKED = Question(target=1, words="1")
+ASKED = AttributionTarget(target=1, words="1")
 
 
 def both(model, x, cover):

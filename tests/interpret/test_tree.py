@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from striate.interpret.arithmetic.tree import opened
-from striate.interpret.arithmetic.unit_arithmetic import Ledger
+from striate.interpret.arithmetic.unit_arithmetic import UnitArithmetic
 from support.foreign_networks import STRANGERS, stranger
 
 
@@ -23,7 +23,7 @@ def walk(node):
 @pytest.mark.parametrize("kind", STRANGERS)
 def test_lines_add_up_and_reach_the_image(kind):
     model, x = stranger(kind), torch.randn(1, 3, 12, 12)
-    book = Ledger(model, x)
+    book = UnitArithmetic(model, x)
     tree = opened(book, "output", (2,), labels=["a", "b", "c", "d"])
     top = tree.nodes[0]
     assert top.title.endswith("[2] (class c)")

@@ -10,10 +10,10 @@ from striate.audit.network import audit
 from striate.core.errors import GeometryError, SettingError, UnknownNameError
 from striate.interpret.arithmetic.contributions import shares
 from striate.interpret.arithmetic.entry import CHOICE, COPY, FUNCTION, IMAGE, SUM
-from striate.interpret.arithmetic.unit_arithmetic import Ledger
+from striate.interpret.arithmetic.unit_arithmetic import UnitArithmetic
 from striate.interpret.arithmetic.worked_example import beneath, worked
 from striate.interpret.attribution.occlusion import occlusion
-from striate.interpret.attribution.target import Question
+from striate.interpret.attribution.target import AttributionTarget
 from striate.interpret.trace import Ref, record
 from striate.models.catalogue import create_model, networks
 from support.foreign_networks import STRANGERS, Functional, InPlace, Unchanged, stranger
@@ -45,7 +45,7 @@ def test_a_convolution_on_paper():
     model[0].weight.data[:] = torch.tensor([[1.0, 0, -1]] * 3)
     x = torch.zeros(1, 1, 6, 6)
     x[..., :3] = 10
-    entry = Ledger(model, x).open("0", (0, 0, 1))
+    entry = UnitArithmetic(model, x).open("0", (0, 0, 1))
     assert (entry.value, entry.result, entry.kind) == (30, 30, SUM)
     (part,) = entry.parts
     assert part.ref == Ref(0)
@@ -57,7 +57,7 @@ def test_a_convolution_on_paper():
 
 def test_every_kind_of_entry():
     model, x = stranger(Functional).eval(), torch.randn(1, 3, 12, 12)
-    book = Ledger(model, x)
+    book = UnitArithmetic(model, x)
     expected = {
         "left": (SUM, "convolution"),
         "norm": (SUM, "batch norm"),
@@ -122,7 +122,7 @@ class Rare(nn.Module):
 def test_rare_operations_add_up(dtype):
     torch.manual_seed(1)
     model = Rare().to(dtype).eval()
-    book = Ledger(model, torch.randn(1, 2, 7, 9, dtype=dtype))
+    book = UnitArithmetic(model, torch.randn(1, 2, 7, 9, dtype=dtype))
     limit = 1e-5 if dtype == torch.float32 else 1e-12
     kinds = {}
     for ref, unit in random_units(book, 600):
@@ -135,7 +135,7 @@ def test_rare_operations_add_up(dtype):
 
 
 def check_units(model, x, count, limit=1e-5):
-    book = Ledger(model, x)
+    book = UnitArithmetic(model, x)
     worst = 0.0
     for ref, unit in random_units(book, count):
         entry = book.open(ref, unit)
@@ -167,7 +167,7 @@ def test_random_units_of_every_network_add_up(name):
     check_units(model, x, 32)
     model, x = model.double(), x.double()
     check_units(model, x, 32, 1e-12)
-    book = Ledger(model, x)
+    book = UnitArithmetic(model, x)
     for ref, unit in random_units(book, 32):
         entry = book.open(ref, unit)
         assert abs(entry.result - entry.value) <= 1e-5 * abs(entry.value)
@@ -218,7 +218,7 @@ def pixels_in_field(name, model, x, count):
     """Walk down from random units; return how many ways ended at a pixel."""
     shape = tuple(x.shape[1:])
     sights = {layer.name: layer.sight for layer in audit(model, shape).layers}
-    book = Ledger(model, x)
+    book = UnitArithmetic(model, x)
     rng = np.random.default_rng(0)
     pixels = 0
     for ref, unit in random_units(book, count):
@@ -247,7 +247,7 @@ def test_every_pixel_that_adds_lies_in_the_predicted_field(kind, channels):
     """All of a unit's pixels at once, not one way down: none outside the box adds."""
     model, x = stranger(kind, channels).eval(), torch.randn(1, channels, 12, 12)
     layers = audit(model, (channels, 12, 12)).layers
-    book = Ledger(model, x)
+    book = UnitArithmetic(model, x)
     rng = np.random.default_rng(1)
     checked = 0
     for layer in layers:
@@ -268,7 +268,7 @@ def test_every_pixel_that_adds_lies_in_the_predicted_field(kind, channels):
 def test_the_first_convolution_reads_its_whole_predicted_field():
     model = create_model("alexnet").eval()
     found = {layer.name: layer for layer in audit(model, (3, 227, 227)).layers}
-    book = Ledger(model, torch.randn(1, 3, 227, 227))
+    book = UnitArithmetic(model, torch.randn(1, 3, 227, 227))
     for unit in ((0, 0, 0), (5, 20, 54), (95, 54, 7)):
         part = book.open("conv1", unit).parts[0]
         _, _, rows, columns = np.unravel_index(part.at, (1, 3, 227, 227))
@@ -287,7 +287,7 @@ def test_pixels_and_biases_add_up_to_a_logit(name):
     entry = next(e for e in networks() if e.name == name)
     model = uneven(create_model(name)).double().eval()
     x = torch.randn(1, *entry.image.shape, dtype=torch.float64)
-    book = Ledger(model, x)
+    book = UnitArithmetic(model, x)
     found = shares(book, "output", (3,))
     assert found.total == pytest.approx(found.value, rel=1e-9)
     model.requires_grad_(True)
@@ -306,7 +306,7 @@ def test_pixels_and_biases_add_up_to_a_logit(name):
 
 def test_functions_that_bend_are_named():
     model, x = stranger(Functional).double().eval(), torch.randn(1, 3, 12, 12).double()
-    found = shares(Ledger(model, x), "head", (1,))
+    found = shares(UnitArithmetic(model, x), "head", (1,))
     assert "silu" in found.steps
     assert "leaky_relu" not in found.steps or abs(found.steps["leaky_relu"]) < 1e-9
     assert found.total == pytest.approx(found.value, rel=1e-9)
@@ -334,7 +334,7 @@ class Out(nn.Module):
 def test_a_module_that_writes_into_parts_is_one_step():
     model = nn.Sequential(nn.Conv2d(1, 2, 3), Writes(), nn.ReLU(), Out())
     x = torch.randn(1, 1, 6, 6)
-    book = Ledger(model, x)
+    book = UnitArithmetic(model, x)
     assert [s.name for s in book.tape.steps] == [
         "image",
         "convolution",
@@ -347,7 +347,10 @@ def test_a_module_that_writes_into_parts_is_one_step():
     assert entry.error < 1e-6
     assert entry.parts[0].weights.tolist() == [2.0]
     assert book.open("1", (1, 0, 2)).parts[0].at.size == 0
-    assert [s.name for s in Ledger(Writes(), x).tape.steps] == ["image", "Writes"]
+    assert [s.name for s in UnitArithmetic(Writes(), x).tape.steps] == [
+        "image",
+        "Writes",
+    ]
 
 
 class Restless(nn.Module):
@@ -367,7 +370,7 @@ def test_what_is_computed_again_leaves_the_model_alone():
     """One step that is a whole module runs again when it is opened, long after."""
     model, x = nn.Sequential(Restless(), nn.Flatten()), torch.randn(1, 2, 3, 3)
     with Unchanged(model.train()):
-        book = Ledger(model, x)
+        book = UnitArithmetic(model, x)
         entry = book.open("0", (1, 2, 2))
         assert entry.how == "Restless"
         assert entry.error < 1e-6
@@ -385,7 +388,7 @@ def test_a_tape_has_a_bound(monkeypatch):
     monkeypatch.setattr("striate.interpret.trace.MOST", own - 1)
     with Unchanged(model), pytest.raises(GeometryError, match="1×1×10×10 batch take"):
         record(model, x)
-    asked = Question(target=3, words="")  # occlusion does without a tape
+    asked = AttributionTarget(target=3, words="")  # occlusion does without a tape
     assert occlusion(model, x, asked).isfinite().all()
 
 
@@ -395,7 +398,7 @@ def test_a_tape_has_a_bound(monkeypatch):
 @pytest.mark.parametrize("kind", STRANGERS)
 def test_a_worked_example_adds_up_to_the_number(kind):
     model, x = stranger(kind).eval(), torch.randn(1, 3, 12, 12)
-    book = Ledger(model, x)
+    book = UnitArithmetic(model, x)
     for name in book.names:
         ref = book.find(name)
         shape = book.shape(ref)
@@ -417,18 +420,20 @@ def test_a_worked_example_adds_up_to_the_number(kind):
 
 
 def test_what_is_no_convolution_is_not_worked():
-    book = Ledger(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), torch.randn(1, 1, 2, 2))
+    book = UnitArithmetic(
+        nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), torch.randn(1, 1, 2, 2)
+    )
     entry = book.open("1", (0,))
     assert worked(book, entry) is None
     assert beneath(book, entry) is None
     solid = nn.Sequential(nn.Conv2d(1, 1, 1, padding=2))
-    corner = Ledger(solid, torch.randn(1, 1, 2, 2))
+    corner = UnitArithmetic(solid, torch.randn(1, 1, 2, 2))
     assert worked(corner, corner.open("0", (0, 0, 0))) is None  # all of it is padding
 
 
 def test_in_place_operations_do_not_reach_back():
     model, x = stranger(InPlace).eval(), torch.randn(1, 3, 12, 12)
-    book = Ledger(model, x)
+    book = UnitArithmetic(model, x)
     assert book.tape.value(book.find("stem.1")).min() < 0
     assert book.tape.value(book.find("stem.2")).min() == 0
 
@@ -436,7 +441,7 @@ def test_in_place_operations_do_not_reach_back():
 def test_wrong_names_and_units_are_refused():
     model, x = stranger(InPlace), torch.randn(1, 3, 12, 12)
     with Unchanged(model):
-        book = Ledger(model, x)
+        book = UnitArithmetic(model, x)
     with pytest.raises(UnknownNameError, match=r"'stem\.9'") as error:
         book.open("stem.9", (0, 0, 0))
     assert "stem.0" in error.value.fix
@@ -448,6 +453,6 @@ def test_wrong_names_and_units_are_refused():
     with pytest.raises(UnknownNameError):
         book.open("@99", (0,))
     with pytest.raises(GeometryError, match="about one image, got 2"):
-        Ledger(model, x.repeat(2, 1, 1, 1))
+        UnitArithmetic(model, x.repeat(2, 1, 1, 1))
     with Unchanged(model), pytest.raises(GeometryError, match="refuses a batch"):
-        Ledger(model, x[:, :1])
+        UnitArithmetic(model, x[:, :1])

@@ -12,7 +12,7 @@ from torch import nn
 import striate as st
 from striate.core.errors import SettingError, WeightsError
 from striate.core.files import hash_file, read_json, write_json
-from striate.engine.checkpoint_store import Vault
+from striate.engine.checkpoint_store import CheckpointStore
 from striate.run.pretrained import find_weights, read_state
 from striate.run.recipe import Recipe
 from striate.run.report_page import write_report
@@ -106,7 +106,7 @@ def test_resume_is_exact_with_frozen_and_pretrained(striate, shared_folder, sour
             st.load_run("whole").path / name
         )
     whole, again = (
-        Vault(st.load_run(r).path / "weights/last") for r in ("whole", "run")
+        CheckpointStore(st.load_run(r).path / "weights/last") for r in ("whole", "run")
     )
     assert whole.newest()[0].files == again.newest()[0].files
     said = striate("train", "--resume", "run", "--freeze", "block1")

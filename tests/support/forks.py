@@ -100,14 +100,14 @@ class Forks:
 def serve(flag: str, said: str) -> None:
 
     from striate.cli import printing as show  # noqa: F401 - once, for every fork
-    from striate.engine.checkpoint_store import Vault
+    from striate.engine.checkpoint_store import CheckpointStore
     from striate.models import notes  # noqa: F401
     from striate.run import manifest
     from striate.workflows.train import resume, train  # noqa: F401
 
     with open(flag, "r+b") as file:
         shared = mmap.mmap(file.fileno(), 1)
-    real = Vault.write
+    real = CheckpointStore.write
 
     def write(*words, **options):
         shared[0] = 1
@@ -116,7 +116,7 @@ def serve(flag: str, said: str) -> None:
         finally:
             shared[0] = 0
 
-    Vault.write = write
+    CheckpointStore.write = write
     # Drawn from what is compared, by a library that takes longer than the run; and
     # what git says, which takes as long.
     train.write_report = lambda run: None

@@ -35,8 +35,8 @@ def losses(name: str, side: int, channels: int, batch: int) -> list[str]:
     from striate.core.seeds import generator
     from striate.core.spec import Preprocess
     from striate.data.batches import Batches
-    from striate.data.subset import Part
-    from striate.engine.loop import Plan, fit
+    from striate.data.subset import Subset
+    from striate.engine.loop import FitConfig, fit
     from striate.engine.optim import make_optimizer
     from striate.engine.schedule import SCHEDULES
     from striate.models.catalogue import create_model
@@ -50,12 +50,12 @@ def losses(name: str, side: int, channels: int, batch: int) -> list[str]:
     preprocess = Preprocess(
         channels=channels, height=side, width=side, mean=half, std=whole
     )
-    part = Part.of(torch.from_numpy(pixels), labels, [str(i) for i in range(count)])
+    part = Subset.of(torch.from_numpy(pixels), labels, [str(i) for i in range(count)])
     batches = Batches(part=part, preprocess=preprocess, batch_size=batch, seed=5)
     model = create_model(
         name, num_classes=10, in_chans=channels, image_size=side, seed=5
     ).to(memory_format=torch.channels_last)
-    plan = Plan(
+    plan = FitConfig(
         epochs=3,
         lr=3e-3,
         schedule=SCHEDULES["one_cycle"],

@@ -1,7 +1,7 @@
 """What trials and probes of a plan came to, made up."""
 
 from striate.finetune.linear_probe import Probe, ProbePoint
-from striate.run.transfer_plan import Trial
+from striate.run.transfer_plan import TransferTrial
 
 
 def probed(*accuracies, count=100):
@@ -19,7 +19,7 @@ def probed(*accuracies, count=100):
 
 def tried(right, head="logistic", cost=0.5):
     """A trial that got these images right, each at that cost."""
-    return Trial(
+    return TransferTrial(
         head=head,
         cut="a",
         stages=("b",),

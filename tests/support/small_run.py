@@ -11,13 +11,13 @@ from torch import nn
 
 from striate.core.spec import Preprocess
 from striate.data.batches import Batches
-from striate.data.subset import Part
+from striate.data.subset import Subset
 from striate.engine.checkpoint import OptimizerState
-from striate.engine.checkpoint_store import Vault
-from striate.engine.checkpointer import Keeper, state_of
-from striate.engine.csv_logger import Journal
-from striate.engine.ema import Average
-from striate.engine.loop import Plan, fit
+from striate.engine.checkpoint_store import CheckpointStore
+from striate.engine.checkpointer import Checkpointer, state_of
+from striate.engine.csv_logger import CSVLogger
+from striate.engine.ema import EMA
+from striate.engine.loop import FitConfig, fit
 from striate.engine.optim import make_optimizer
 from striate.engine.rng import chance_kept
 from striate.engine.schedule import SCHEDULES
@@ -30,7 +30,7 @@ def part(count, seed):
     draw = torch.Generator().manual_seed(seed)
     pixels = torch.randint(0, 256, (count, 4, 4, 1), generator=draw).byte()
     labels = (pixels.float().mean((1, 2, 3)) > 127).long().tolist()
-    return Part.of(pixels, labels, [f"{i}.png" for i in range(count)])
+    return Subset.of(pixels, labels, [f"{i}.png" for i in range(count)])
 
 
 def batches(count=18, pixels=0, **options):
@@ -69,20 +69,20 @@ class Rig:
     every: float = 1e9
     ema: float = 0.0
 
-    def sit(self, halt=None, observers=(), **plan) -> Keeper:
+    def sit(self, halt=None, observers=(), **plan) -> Checkpointer:
         """Go on from what lies in the folder, until the end or the halt."""
         model = network().to(memory_format=self.layout)
         optimizer = make_optimizer(model, self.optimizer, 0.05, 0.9, 0.01)
         train, val = batches(), batches(9, pixels=1, shuffle=False)
-        sealed, _ = Vault(self.folder / "weights/last").newest()
+        sealed, _ = CheckpointStore(self.folder / "weights/last").newest()
         marks = state_of(sealed)[1] if sealed else None
-        with Journal(self.folder, train.indices, marks) as journal, chance_kept():
+        with CSVLogger(self.folder, train.indices, marks) as journal, chance_kept():
             parts = {"optimizer": OptimizerState(optimizer)}
             averaged, judged = (), model
             if self.ema:
-                parts["average"] = average = Average(model, self.ema)
+                parts["average"] = average = EMA(model, self.ema)
                 averaged, judged = (average,), average.model
-            keeper = Keeper(
+            keeper = Checkpointer(
                 self.folder / "weights",
                 model,
                 parts,
@@ -94,7 +94,7 @@ class Rig:
                 keeper.restore(sealed)
             keeper.save()
             chosen = {"epochs": EPOCHS, "lr": 0.05, "seed": 7, **plan}
-            settings = Plan(schedule=SCHEDULES["one_cycle"], **chosen)
+            settings = FitConfig(schedule=SCHEDULES["one_cycle"], **chosen)
             watchers = (*averaged, journal, keeper, *observers)
             words = model, optimizer, train, val, settings, watchers
             if halt is None:
@@ -108,7 +108,7 @@ class Rig:
 
 def digest(folder: Path) -> dict[str, str]:
     """Hash everything that must not depend on how often a run was stopped."""
-    sealed, passed_over = Vault(folder / "weights/last").newest()
+    sealed, passed_over = CheckpointStore(folder / "weights/last").newest()
     assert passed_over == []
     files = {f"last/{name}": content for name, content in sealed.files.items()}
     for name in ("results.csv", "events.jsonl", "weights/best.safetensors"):

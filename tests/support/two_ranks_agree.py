@@ -23,18 +23,18 @@ from striate.core.errors import NonFiniteError, RankError, SettingError
 from striate.core.frozen_mode import hold
 from striate.data.load import load_data
 from striate.data.rank_share import share
-from striate.engine.benchmark import Choice, Free
+from striate.engine.benchmark import BenchmarkResult, Free
 from striate.engine.distributed.gradients import Exchange
 from striate.engine.distributed.group import joined
-from striate.engine.distributed.rank_info import Place
+from striate.engine.distributed.rank_info import RankInfo
 from striate.engine.distributed.sync_batch_norm import synchronized
-from striate.engine.ema import Average
+from striate.engine.ema import EMA
 from striate.engine.evaluate import evaluate
-from striate.engine.execution import Way
+from striate.engine.execution import ExecutionConfig
 from striate.engine.loop import StepDone
 from striate.engine.loss import ClassCost, softmax_cost
 from striate.engine.optim import make_optimizer
-from striate.engine.stepper import USUAL, Learner
+from striate.engine.stepper import USUAL, Stepper
 from striate.engine.tta import VIEWS
 from striate.run.recipe import Recipe, make_recipe
 from striate.workflows.train import auto_settings as auto
@@ -84,8 +84,8 @@ def both(ranks, *, norm, sizes, soft=False, cost=None, pieces=1, sync=False, way
     first = make_optimizer(ours, "sgd", 0.1, 0.9, 0.01)
     second = make_optimizer(alone, "sgd", 0.1, 0.9, 0.01)
     exchange = Exchange(ranks, ours, first)
-    learn = Learner(ours, first, cost, 0, ranks.place.rank, pieces, exchange, way)
-    single = Learner(alone, second, cost)
+    learn = Stepper(ours, first, cost, 0, ranks.place.rank, pieces, exchange, way)
+    single = Stepper(alone, second, cost)
     losses = []
     for step, (x, y) in enumerate(data(sizes, soft)):
         mine = share(len(y), ranks.place.rank, ranks.world)
@@ -103,9 +103,9 @@ def averages(ranks, sizes, decay):
     optimizers = [make_optimizer(n, "sgd", 0.1, 0.9, 0.0) for n in (ours, alone)]
     exchange = Exchange(ranks, ours, optimizers[0])
     cost = softmax_cost(0.1)
-    learn = Learner(ours, optimizers[0], cost, 0, ranks.place.rank, 1, exchange)
-    single = Learner(alone, optimizers[1], cost)
-    kept = Average(ours, decay), Average(alone, decay)
+    learn = Stepper(ours, optimizers[0], cost, 0, ranks.place.rank, 1, exchange)
+    single = Stepper(alone, optimizers[1], cost)
+    kept = EMA(ours, decay), EMA(alone, decay)
     for step, (x, y) in enumerate(data(sizes, soft=False)):
         mine = share(len(y), ranks.place.rank, ranks.world)
         with synchronized(ours, ranks):
@@ -133,7 +133,7 @@ def check_learning(ranks):
     for cost in (softmax_cost(0.1, weights), softmax_cost(0.1, prior)):
         assert_same(*both(ranks, norm=False, sizes=uneven, cost=cost))
     assert_same(*both(ranks, norm=False, sizes=(16, 13, 9, 3), pieces=3))
-    nchw = Way(layout="nchw")
+    nchw = ExecutionConfig(layout="nchw")
     assert_same(*both(ranks, norm=False, sizes=uneven, way=nchw))
 
 
@@ -156,7 +156,7 @@ def check_held_norm(ranks):
     optimizer = make_optimizer(model, "sgd", 0.1, 0.9, 0.01)
     exchange = Exchange(ranks, model, optimizer)
     cost, rank = softmax_cost(0.0), ranks.place.rank
-    learn = Learner(model, optimizer, cost, 0, rank, 1, exchange)
+    learn = Stepper(model, optimizer, cost, 0, rank, 1, exchange)
     for step, (x, y) in enumerate(data((7, 5, 3), soft=False)):
         mine = share(len(y), rank, ranks.world)
         learn(x[mine].float(), y[mine], step)
@@ -284,7 +284,7 @@ def check_blown(ranks):
     optimizer = make_optimizer(model, "sgd", 0.1, 0.9, 0.0)
     exchange = Exchange(ranks, model, optimizer)
     cost = softmax_cost(0.0)
-    learn = Learner(model, optimizer, cost, 0, ranks.place.rank, 1, exchange)
+    learn = Stepper(model, optimizer, cost, 0, ranks.place.rank, 1, exchange)
     ((x, y),) = data((8,), soft=False)
     x[6] = float("nan")
     mine = share(8, ranks.place.rank, ranks.world)
@@ -316,7 +316,9 @@ def check_way(ranks):
 
     def tune(model, batch, start, free, steps):
         asked.append((len(batch[0]), free))
-        return Choice(way=Way(layout="nchw"), seconds={"nhwc fp32": 2, "nchw fp32": 1})
+        return BenchmarkResult(
+            way=ExecutionConfig(layout="nchw"), seconds={"nhwc fp32": 2, "nchw fp32": 1}
+        )
 
     data = load_data("digits", cache="off", workers=1)
     recipe = Recipe(data="digits", cache="off", batch_size=64, accumulate=2)
@@ -330,7 +332,7 @@ def check_way(ranks):
         # Norms that exchange statistics are not compiled.
         recipe = replace(recipe, sync_batch_norm=True)
         speed.settle(network(True), data, recipe, ranks)
-    assert speed.way_of(settled.recipe) == Way(layout="nchw")
+    assert speed.way_of(settled.recipe) == ExecutionConfig(layout="nchw")
     assert settled.measured == {"nhwc fp32": 2000, "nchw fp32": 1000}
     expected = [(16, Free(compiled=True)), (16, Free())]
     assert asked == (expected if ranks.first else [])
@@ -347,7 +349,7 @@ def check_words(ranks):
 
 
 def check_all():
-    with joined(Place.of(), torch.device("cpu")) as ranks:
+    with joined(RankInfo.of(), torch.device("cpu")) as ranks:
         for name, check in list(globals().items()):
             if name.startswith("check_") and name != "check_all":
                 check(ranks)

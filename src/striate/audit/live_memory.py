@@ -8,12 +8,12 @@ from functools import partial
 from torch import Tensor
 
 
-class Ledger:
+class LiveMemory:
     """Counts a storage from the operation that made it until nobody holds it.
 
     Example:
         >>> import torch
-        >>> ledger = Ledger()
+        >>> ledger = LiveMemory()
         >>> image = torch.empty(10)
         >>> ledger.enter(image), ledger.enter(image.view(2, 5)), ledger.live
         (40, 0, 40)

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from striate.audit.layer import Layer, Operation, Shape, functional_kind
-from striate.audit.live_memory import Ledger
+from striate.audit.live_memory import LiveMemory
 from striate.audit.macs import count
 from striate.audit.meta_mode import tensors_in
 from striate.audit.receptive_field import follow, is_local
@@ -95,7 +95,7 @@ class Recorder:
     ) -> None:
         self._places_only = places_only
         self.rows: list[Row] = []
-        self.ledger = Ledger()
+        self.ledger = LiveMemory()
         self.ends: dict[str, Row] = {}  # what each container gave out last
         self._stack = [Frame("", model, 0)]
         self._calls: dict[str, int] = {}

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from striate.core.errors import RunError
-from striate.data.split.hash_split import Deal
+from striate.data.split.hash_split import SplitConfig
 
 if TYPE_CHECKING:
     from striate.data.image_data import ImageData
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the data, the shares, and the file."""
-    shares = Deal()
+    shares = SplitConfig()
     parser.add_argument("data", metavar="DATA", help="as for `striate train`")
     parser.add_argument(
         "--exact",

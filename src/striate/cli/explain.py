@@ -91,10 +91,10 @@ def run(options: argparse.Namespace) -> int:
 
 def _subject(options: argparse.Namespace) -> Subject:
     from striate.cli.summary import size_of
-    from striate.run.target import Wanted
+    from striate.run.target import SummaryRequest
     from striate.workflows.explain.subject import subject
 
-    wanted = Wanted(
+    wanted = SummaryRequest(
         image_size=size_of(options.image_size),
         in_chans=options.in_chans,
         num_classes=options.num_classes,
@@ -131,14 +131,14 @@ def _class(word: str | None) -> str | int | None:
 def _open(options: argparse.Namespace, subject: Subject) -> int:
     from striate.cli.printing import console
     from striate.interpret.arithmetic.tree import opened
-    from striate.interpret.arithmetic.unit_arithmetic import Ledger
+    from striate.interpret.arithmetic.unit_arithmetic import UnitArithmetic
     from striate.interpret.arithmetic.worked_example import beneath, worked
     from striate.report.terminal import show
     from striate.workflows.explain.images import own_images, read
 
     name, unit = _unit(options.open, "--open")
     given = read(subject, options.images) if options.images else own_images(subject)
-    book = Ledger(subject.model, given[0].x)
+    book = UnitArithmetic(subject.model, given[0].x)
     names = subject.labels.names if subject.labels else ()
     tree = opened(book, name, unit, names, lines=24)
     entry = beneath(book, book.open(name, unit))

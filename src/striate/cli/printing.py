@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from striate.data.sources.source import Skipped
     from striate.metrics.classification import Score
     from striate.run.run import Run
-    from striate.run.transfer_plan import Proposal
+    from striate.run.transfer_plan import TransferPlan
     from striate.workflows.explain.explain import Explanation
     from striate.workflows.explain.features import Features
     from striate.workflows.predict.predict import Answers
@@ -132,7 +132,7 @@ def print_end(run: Run) -> None:
         out.print(f"  {command}", markup=False)
 
 
-def print_plan(proposal: Proposal) -> None:
+def print_plan(proposal: TransferPlan) -> None:
     """Show what a plan saw, and what it proposes."""
     from striate.report.terminal import show
     from striate.run.transfer_plan_findings import findings

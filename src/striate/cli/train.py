@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from striate.core.errors import SettingError
-from striate.engine.distributed.rank_info import Place
+from striate.engine.distributed.rank_info import RankInfo
 from striate.run.presets import PRESETS
 from striate.run.recipe import Recipe, make_recipe, setting_types
 from striate.run.yaml_io import read_settings
@@ -113,7 +113,7 @@ def run(options: argparse.Namespace) -> int:
         quiet=quiet,
         tensorboard=options.tensorboard,
     )
-    if not Place.of().first:
+    if not RankInfo.of().first:
         return 0
     if options.json:
         print(summary_json(finished))
@@ -165,7 +165,7 @@ def _resume(options: argparse.Namespace) -> int:
         quiet=quiet,
         tensorboard=options.tensorboard,
     )
-    if not Place.of().first:
+    if not RankInfo.of().first:
         return 0
     if options.json:
         print(summary_json(finished, resumed_at=how[0].at.step, exact=how[0].exact))

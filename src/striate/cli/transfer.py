@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from striate.data.image_data import ImageData
     from striate.run.recipe import Recipe
     from striate.run.run import Run
-    from striate.run.transfer_plan import Proposal
-    from striate.workflows.transfer.options import Wanted
+    from striate.run.transfer_plan import TransferPlan
+    from striate.workflows.transfer.options import TransferOptions
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -77,19 +77,19 @@ def run(options: argparse.Namespace) -> int:
 
     from striate.cli.printing import print_data, print_end, print_plan, print_transfer
     from striate.workflows.train.train import summary_json
-    from striate.workflows.transfer.options import Wanted
+    from striate.workflows.transfer.options import TransferOptions
     from striate.workflows.transfer.transfer import transfer_recipe
 
     def begun(data: ImageData, folder: Path) -> None:
         if not options.json:
             print_data(data, folder)
 
-    def planned(proposal: Proposal) -> None:
+    def planned(proposal: TransferPlan) -> None:
         if not options.json:
             print_plan(proposal)
 
     asked = ("cut", "head", "views", "lr_decay", "unfreeze", "batch_norm")
-    wanted = Wanted(**{name: getattr(options, name) for name in asked})
+    wanted = TransferOptions(**{name: getattr(options, name) for name in asked})
     finished = transfer_recipe(
         recipe,
         wanted,
@@ -112,7 +112,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _compared(
-    finished: Run, recipe: Recipe, wanted: Wanted, options: argparse.Namespace
+    finished: Run, recipe: Recipe, wanted: TransferOptions, options: argparse.Namespace
 ) -> list[dict[str, Any]]:
     """Learn in other ways too; print the comparison and return it."""
     from striate.cli.printing import wide_console

@@ -20,7 +20,7 @@ from striate.data.cache.pixel_rows import ahead, gathered, in_turn
 from striate.data.decode.preprocess import normalize
 from striate.data.epoch_order import batches, mixed
 from striate.data.rank_share import share
-from striate.data.subset import Part
+from striate.data.subset import Subset
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,14 +37,14 @@ class Batches:
 
     Example:
         >>> pixels = torch.zeros(5, 2, 2, 1, dtype=torch.uint8)
-        >>> part = Part.of(pixels, [0, 1, 0, 1, 0], list("abcde"))
+        >>> part = Subset.of(pixels, [0, 1, 0, 1, 0], list("abcde"))
         >>> p = Preprocess(channels=1, height=2, width=2, mean=(0.0,), std=(1.0,))
         >>> batches = Batches(part=part, preprocess=p, batch_size=2)
         >>> [len(y) for _, y in batches(0)], len(batches)
         ([2, 3], 2)
     """
 
-    part: Part
+    part: Subset
     preprocess: Preprocess
     batch_size: int
     shuffle: bool = True

@@ -10,9 +10,9 @@ from striate.core.spec import Labels, Preprocess
 from striate.data.decode.preprocess import statistics
 from striate.data.sources.source import Skipped
 from striate.data.split.fraction import spared
-from striate.data.split.hash_split import Deal
+from striate.data.split.hash_split import SplitConfig
 from striate.data.split.split_file import SPARE, SplitRow
-from striate.data.subset import Part
+from striate.data.subset import Subset
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,13 +30,13 @@ class ImageData:
     origin: str
     labels: Labels
     preprocess: Preprocess
-    parts: Mapping[str, Part] = field(repr=False)
+    parts: Mapping[str, Subset] = field(repr=False)
     rows: Sequence[SplitRow] = field(repr=False)
     quarantined: tuple[Skipped, ...] = field(default=(), repr=False)
     ignored: tuple[Skipped, ...] = field(default=(), repr=False)
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
-    deal: Deal = field(default_factory=Deal, repr=False)
+    deal: SplitConfig = field(default_factory=SplitConfig, repr=False)
     earlier: str = ""
     measured: bool = False
 
@@ -91,7 +91,7 @@ class ImageData:
             deal=deal,
         )
 
-    def part(self, name: str) -> Part:
+    def part(self, name: str) -> Subset:
         """Return a part.
 
         Raises:

@@ -32,10 +32,10 @@ from striate.data.split.coverage import (
     warnings_of,
 )
 from striate.data.split.fraction import spared
-from striate.data.split.hash_split import Deal
+from striate.data.split.hash_split import SplitConfig
 from striate.data.split.jpeg_copies import united
 from striate.data.split.split_file import Earlier, SplitRow, read_earlier
-from striate.data.subset import Part
+from striate.data.subset import Subset
 
 
 def load_data(
@@ -114,7 +114,7 @@ def load_data(
     """
     settings = dict(locals())  # as they were given
     shares = {"val": val_fraction, "test": test_fraction, "fraction": fraction}
-    deal = Deal(**shares, folds=folds, fold=fold, exact=exact, seed=seed)
+    deal = SplitConfig(**shares, folds=folds, fold=fold, exact=exact, seed=seed)
     earlier = _earlier(split, deal)
     if not isinstance(data, Source) and is_shards(data):
         from striate.data.shards.load import load_shards  # which calls this again
@@ -128,7 +128,7 @@ def load_data(
 def _load(
     source: Source,
     origin: str,
-    deal: Deal,
+    deal: SplitConfig,
     earlier: Earlier | None,
     settings: Mapping[str, Any],
 ) -> ImageData:
@@ -189,7 +189,7 @@ def _split_up(
     kept: Sequence[int],
     skipped: Sequence[Skipped],
     preprocess: Preprocess,
-    deal: Deal,
+    deal: SplitConfig,
     earlier: Earlier | None,
     workers: int,
 ) -> ImageData:
@@ -231,7 +231,7 @@ def _split_up(
     )
 
 
-def _earlier(split: str | Path | None, deal: Deal) -> Earlier | None:
+def _earlier(split: str | Path | None, deal: SplitConfig) -> Earlier | None:
     if split is None:
         return None
     if deal.folds:
@@ -279,7 +279,7 @@ def _part(
     labels: Labels,
     name: str,
     workers: int,
-) -> Part:
+) -> Subset:
     number = {label: i for i, label in enumerate(labels.names)}
     members = [row for row in rows if row.part == name]
     sizes = [
@@ -288,7 +288,7 @@ def _part(
     for pixels in sizes:
         if isinstance(pixels, LazyPixels):
             pixels.workers, pixels.forgiving = workers, name == "train"
-    return Part.of(
+    return Subset.of(
         sizes[0],
         [number[row.label] for row in members],
         [row.path for row in members],
@@ -353,7 +353,7 @@ def load_labeled(
     *,
     cache: str = AUTO,
     cache_gb: float = DEFAULT_GB,
-) -> tuple[Part, tuple[Skipped, ...]]:
+) -> tuple[Subset, tuple[Skipped, ...]]:
     """Read labeled images for judging a trained network; classes match by name.
 
     Args:
@@ -387,4 +387,4 @@ def load_labeled(
     records = [source.records[i] for i in found.index]
     numbers = [labels.index(record.label) for record in records]
     paths = [record.path for record in records]
-    return Part.of(found.pixels[0], numbers, paths), skipped
+    return Subset.of(found.pixels[0], numbers, paths), skipped

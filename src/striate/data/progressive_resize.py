@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from striate.data.augment.pipeline import Batch
 from striate.data.batches import Batches
-from striate.data.subset import Part
+from striate.data.subset import Subset
 
 MULTIPLE = 16  # sides a network halves four times without a rest
 GROWN = 0.8  # of the epochs, from which on images have their full size
@@ -56,7 +56,7 @@ def _side(full: int, share: float) -> int:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Growing:
+class ProgressiveResize:
     """Batches whose images have another size in each epoch; else what they were.
 
     Which images a batch holds and how they were changed does not depend on the size:
@@ -84,7 +84,7 @@ class Growing:
         return len(self.batches)
 
     @property
-    def part(self) -> Part:
+    def part(self) -> Subset:
         """Return the part that the images are of."""
         return self.batches.part
 

@@ -12,7 +12,7 @@ from striate.data.cache.pixel_rows import Rows, some, taken
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
+class Subset:
     """Images of the training, validation or test part.
 
     Args:
@@ -37,15 +37,15 @@ class Part:
         labels: Sequence[int],
         paths: Sequence[str],
         larger: Rows | None = None,
-    ) -> Part:
+    ) -> Subset:
         """Make a part from class numbers and paths in plain sequences."""
         numbers = torch.tensor(labels, dtype=torch.int64)
         return cls(pixels=pixels, labels=numbers, paths=tuple(paths), larger=larger)
 
-    def take(self, index: Sequence[int]) -> Part:
+    def take(self, index: Sequence[int]) -> Subset:
         """Return a part of the images at these positions."""
         larger = None if self.larger is None else some(self.larger, index, most=0)
-        return Part(
+        return Subset(
             pixels=some(self.pixels, index),
             labels=self.labels[list(index)],
             paths=tuple(self.paths[i] for i in index),

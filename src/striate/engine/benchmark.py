@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from striate.core.aux_heads import total_loss
-from striate.engine.execution import Forward, Way
+from striate.engine.execution import ExecutionConfig, Forward
 from striate.engine.fused_modules import Quick
 from striate.engine.rng import chance_kept
 
@@ -31,7 +31,7 @@ COMPILING = 3_600.0  # seconds of learning of which a minute of compiling is 2 %
 
 
 @dataclass(frozen=True, kw_only=True)
-class Choice:
+class BenchmarkResult:
     """The way that was chosen, and what was measured.
 
     Args:
@@ -39,7 +39,7 @@ class Choice:
         seconds: Of a step without its update, by way; empty if nothing was measured.
     """
 
-    way: Way
+    way: ExecutionConfig
     seconds: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -65,8 +65,12 @@ class Free:
 
 
 def tune(
-    model: nn.Module, batch: tuple[Tensor, Tensor], start: Way, free: Free, steps: int
-) -> Choice:
+    model: nn.Module,
+    batch: tuple[Tensor, Tensor],
+    start: ExecutionConfig,
+    free: Free,
+    steps: int,
+) -> BenchmarkResult:
     """Measure rivals of a way one after the other, and take what is clearly faster.
 
     Model, random state and everything else stay as they are: copies run.
@@ -79,8 +83,8 @@ def tune(
         steps: Of the whole run; a short one is not worth a measurement.
     """
     if steps < FEWEST_STEPS:
-        return Choice(way=start)
-    choice = Choice(way=start)
+        return BenchmarkResult(way=start)
+    choice = BenchmarkResult(way=start)
     if free.layout:
         layout = "nchw" if start.layout == "nhwc" else "nhwc"
         choice = _against(choice, replace(start, layout=layout), CLEAR, model, batch)
@@ -95,20 +99,20 @@ def tune(
 
 
 def _against(
-    holder: Choice,
-    rival: Way,
+    holder: BenchmarkResult,
+    rival: ExecutionConfig,
     needed: float,
     model: nn.Module,
     batch: tuple[Tensor, Tensor],
-) -> Choice:
+) -> BenchmarkResult:
     taken = race(model, batch, [holder.way, rival])
     wins = taken[0] >= needed * taken[1]
     seconds = {**holder.seconds, str(holder.way): taken[0], str(rival): taken[1]}
-    return Choice(way=rival if wins else holder.way, seconds=seconds)
+    return BenchmarkResult(way=rival if wins else holder.way, seconds=seconds)
 
 
 def race(
-    model: nn.Module, batch: tuple[Tensor, Tensor], ways: Sequence[Way]
+    model: nn.Module, batch: tuple[Tensor, Tensor], ways: Sequence[ExecutionConfig]
 ) -> list[float]:
     """Return the seconds of a step of each way, turn about, the best of some.
 
@@ -125,7 +129,7 @@ def race(
 class _Runner:
     """A copy of a network that runs in a way."""
 
-    def __init__(self, model: nn.Module, way: Way) -> None:
+    def __init__(self, model: nn.Module, way: ExecutionConfig) -> None:
         self._model = copy.deepcopy(model).train()
         self._model.to(memory_format=way.memory_format)  # type: ignore[call-overload]
         self._forward = Forward(self._model, way)

@@ -37,7 +37,7 @@ class UnsoundError(Exception):
 
 
 @dataclass(frozen=True)
-class Sealed:
+class Checkpoint:
     """A checkpoint whose every byte is as it was written."""
 
     path: Path
@@ -45,7 +45,7 @@ class Sealed:
     facts: dict[str, Any] = field(repr=False)
 
 
-class Vault:
+class CheckpointStore:
     """The checkpoints of one run; it knows bytes only, not what they mean.
 
     Example:
@@ -103,7 +103,7 @@ class Vault:
         self.prune(KEPT)
         return path
 
-    def newest(self) -> tuple[Sealed | None, list[str]]:
+    def newest(self) -> tuple[Checkpoint | None, list[str]]:
         """Return the newest sound checkpoint, and why newer ones were passed over."""
         passed_over = []
         for path in self._all():
@@ -114,7 +114,7 @@ class Vault:
                 passed_over.append(f"{path.name}: {flaw}")
                 continue
             self._sound.add(path.name)
-            return Sealed(path, files, manifest["facts"]), passed_over
+            return Checkpoint(path, files, manifest["facts"]), passed_over
         return None, passed_over
 
     def prune(self, kept: int) -> None:

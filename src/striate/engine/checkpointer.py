@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from striate.core.errors import NonFiniteError, StorageError, WeightsError
 from striate.core.files import write_bytes
 from striate.engine.checkpoint import packed, put_weights, unpacked
-from striate.engine.checkpoint_store import Sealed, Vault
+from striate.engine.checkpoint_store import Checkpoint, CheckpointStore
 from striate.engine.nonfinite import is_finite
-from striate.engine.train_state import EpochDone, Position, StepDone
+from striate.engine.train_state import EpochDone, StepDone, TrainState
 
 BEST = "best.safetensors"
 LAST = "last"
@@ -40,7 +40,7 @@ class Part(Protocol):
 Marks = Callable[[], Mapping[str, Any]]
 
 
-class Keeper:
+class Checkpointer:
     """Keeps the best weights, and checkpoints from which the run can go on exactly.
 
     Writes `best.safetensors` after an epoch that is best so far, and a checkpoint
@@ -71,8 +71,8 @@ class Keeper:
         judged: nn.Module | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.at = Position()
-        self.vault = Vault(folder / LAST)
+        self.at = TrainState()
+        self.vault = CheckpointStore(folder / LAST)
         self._best_path = folder / BEST
         self._best_hash = ""
         self._model = model
@@ -159,7 +159,7 @@ class Keeper:
             fix = "lower --lr; the last good checkpoint is kept"
             raise NonFiniteError(what, where=f"epoch {self.at.epoch + 1}", fix=fix)
 
-    def restore(self, sealed: Sealed) -> None:
+    def restore(self, sealed: Checkpoint) -> None:
         """Put a checkpoint back: tensors, best weights, position.
 
         Raises:
@@ -183,7 +183,7 @@ class Keeper:
         write_bytes(self._best_path, payload)
 
 
-def state_of(sealed: Sealed) -> tuple[Position, dict[str, Any]]:
+def state_of(sealed: Checkpoint) -> tuple[TrainState, dict[str, Any]]:
     """Return a checkpoint's position, and the journal's marks.
 
     Raises:
@@ -191,7 +191,7 @@ def state_of(sealed: Sealed) -> tuple[Position, dict[str, Any]]:
     """
     try:
         state = json.loads(sealed.files[STATE])
-        return Position.from_dict(state["position"]), dict(state["journal"])
+        return TrainState.from_dict(state["position"]), dict(state["journal"])
     except (KeyError, TypeError, ValueError) as error:
         what = f"{STATE} does not say how far the run is: {error!r}"
         fix = "go on with the version of striate that wrote it"

@@ -31,7 +31,7 @@ Order = Callable[[int, int], Iterable[Tensor]]
 Marks = Mapping[str, Any]
 
 
-class Journal:
+class CSVLogger:
     """Writes `results.csv` and `events.jsonl` into a run folder.
 
     Every step's line ends in a hash over the numbers of its images and the hash of

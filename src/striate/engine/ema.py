@@ -16,7 +16,7 @@ from striate.engine.train_state import EpochDone, StepDone
 FILE = Path("average.safetensors")
 
 
-class Average:
+class EMA:
     """The exponential moving average of a network that learns.
 
     After step k (from 1) of the run, average ← d·average + (1 − d)·weights with
@@ -33,7 +33,7 @@ class Average:
 
     Example:
         >>> learning = nn.Linear(1, 1, bias=False)
-        >>> average = Average(learning, decay=0.9)
+        >>> average = EMA(learning, decay=0.9)
         >>> before = average.model.weight.item()
         >>> _ = learning.weight.data.add_(1.0)
         >>> average.on_step(StepDone(0, 0, 0, loss=1.0, lr=0.1, images=4))

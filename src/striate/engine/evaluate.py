@@ -16,7 +16,7 @@ from striate.engine.distributed.heartbeat import COMPUTING
 from striate.engine.tta import View, plain
 
 if TYPE_CHECKING:
-    from striate.engine.distributed.group import Ranks
+    from striate.engine.distributed.group import RankGroup
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +61,7 @@ def evaluate(
     model: nn.Module,
     batches: Iterable[tuple[Tensor, Tensor]],
     view: View = plain,
-    ranks: Ranks | None = None,
+    ranks: RankGroup | None = None,
 ) -> Outputs:
     """Ask the network about every image; it is left in the mode it was in.
 
@@ -86,12 +86,12 @@ def evaluate(
     return Outputs(logits=answers, labels=truth, losses=losses)
 
 
-def _computing(ranks: Ranks | None) -> AbstractContextManager[None]:
+def _computing(ranks: RankGroup | None) -> AbstractContextManager[None]:
     return ranks.pulse.at(COMPUTING, "judging") if ranks else nullcontext()
 
 
 def _gathered(
-    logits: list[Tensor], labels: list[Tensor], ranks: Ranks
+    logits: list[Tensor], labels: list[Tensor], ranks: RankGroup
 ) -> tuple[Tensor, Tensor]:
     """Put the ranks' answers together: of each batch rank 0's first, then rank 1's."""
     mine = [len(y) for y in labels], logits[0].shape[1] if logits else 0

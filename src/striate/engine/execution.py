@@ -22,7 +22,7 @@ COMPILERS = ("c++", "g++", "clang++")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Way:
+class ExecutionConfig:
     """One way to run a network; the default is the one that is never wrong.
 
     Args:
@@ -32,7 +32,7 @@ class Way:
             and cost stay as they are (Micikevicius et al. 2017, mixed precision).
 
     Example:
-        >>> print(Way(precision="bf16"))
+        >>> print(ExecutionConfig(precision="bf16"))
         nhwc bf16
     """
 
@@ -64,7 +64,7 @@ class Forward:
         way: How.
     """
 
-    def __init__(self, model: nn.Module, way: Way) -> None:
+    def __init__(self, model: nn.Module, way: ExecutionConfig) -> None:
         self.way = way
         self._run: Callable[[Tensor], Any] = (
             torch.compile(model) if way.compiled else model

@@ -19,20 +19,20 @@ from torch.optim import Optimizer
 from striate.core.errors import NonFiniteError
 from striate.core.hooks import untouched
 from striate.engine.distributed.gradients import Exchange
-from striate.engine.distributed.group import Ranks
+from striate.engine.distributed.group import RankGroup
 from striate.engine.evaluate import Outputs, evaluate
-from striate.engine.execution import Way
+from striate.engine.execution import ExecutionConfig
 from striate.engine.loss import ClassCost, softmax_cost
 from striate.engine.nonfinite import LOSS, first_bad_layer
 from striate.engine.optim import set_rate
 from striate.engine.schedule import Schedule
 from striate.engine.step import LOWER_LR
-from striate.engine.stepper import USUAL, Learner
-from striate.engine.train_state import EpochDone, Observer, Position, StepDone
+from striate.engine.stepper import USUAL, Stepper
+from striate.engine.train_state import EpochDone, Observer, StepDone, TrainState
 from striate.engine.tta import View, plain
 
 Batch = tuple[Tensor, Tensor]
-Blown = Callable[[NonFiniteError, Position], None]
+Blown = Callable[[NonFiniteError, TrainState], None]
 
 
 class Epochs(Protocol):
@@ -46,7 +46,7 @@ class Epochs(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class FitConfig:
     """How long and how fast to learn.
 
     Args:
@@ -74,14 +74,14 @@ class Plan:
     view: View = plain
     seed: int = 0
     pieces: int = 1
-    way: Way = USUAL
+    way: ExecutionConfig = USUAL
 
 
 class StoppedError(Exception):
     """Someone asked the loop to stop."""
 
 
-def stop_there(error: NonFiniteError, at: Position) -> None:
+def stop_there(error: NonFiniteError, at: TrainState) -> None:
     """Let numbers that are none end the run; to return instead skips the batch."""
     raise error
 
@@ -91,13 +91,13 @@ def fit(
     optimizer: Optimizer,
     train: Epochs,
     val: Epochs,
-    plan: Plan,
+    plan: FitConfig,
     observers: Sequence[Observer] = (),
     stop: Callable[[], bool] = lambda: False,
-    at: Position | None = None,
+    at: TrainState | None = None,
     blown: Blown = stop_there,
     judged: nn.Module | None = None,
-    ranks: Ranks | None = None,
+    ranks: RankGroup | None = None,
 ) -> list[EpochDone]:
     """Train a network in place and return its history.
 
@@ -119,14 +119,14 @@ def fit(
         NonFiniteError: A loss or gradient blew up; names epoch, step and layer.
         RankError: Another process has died, hung or failed.
     """
-    at = at or Position()
+    at = at or TrainState()
     ranks = ranks if ranks and ranks.world > 1 else None
     total = plan.epochs * len(train)
     cost_of = softmax_cost(plan.label_smoothing, plan.classes)
     exchange = Exchange(ranks, model, optimizer, stop) if ranks else None
     rank = ranks.place.rank if ranks else 0
     how = rank, plan.pieces, exchange, plan.way
-    learn = Learner(model, optimizer, cost_of, plan.seed, *how)
+    learn = Stepper(model, optimizer, cost_of, plan.seed, *how)
     asked, ask = (exchange.stopped, exchange.agree) if exchange else (stop, stop)
     with suppress(StoppedError):
         while not at.finished(plan.epochs, plan.patience):
@@ -165,9 +165,9 @@ def _judge(
     model: nn.Module,
     val: Epochs,
     stop: Callable[[], bool],
-    at: Position,
+    at: TrainState,
     view: View,
-    ranks: Ranks | None,
+    ranks: RankGroup | None,
 ) -> Outputs:
     judged = evaluate(model, _until(stop, val(0)), view, ranks)
     if math.isfinite(judged.loss):

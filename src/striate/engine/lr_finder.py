@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 from striate.core.errors import NonFiniteError
 from striate.engine.optim import set_rate
 from striate.engine.rng import chance_kept
-from striate.engine.stepper import Learner
+from striate.engine.stepper import Stepper
 
 if TYPE_CHECKING:
     from striate.core.aux_heads import Loss
@@ -68,7 +68,7 @@ def range_test(
     tried: list[Tried] = []
     mean = weight = 0.0
     with chance_kept():
-        learn = Learner(learning, optimizer, cost_of, seed, pieces=pieces)
+        learn = Stepper(learning, optimizer, cost_of, seed, pieces=pieces)
         for step, (x, y) in enumerate(islice(_endless(batches), steps)):
             lr = LOWEST * (HIGHEST / LOWEST) ** (step / (steps - 1))
             set_rate(optimizer, lr)

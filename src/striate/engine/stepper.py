@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from striate.core.errors import NonFiniteError
 from striate.engine.distributed.distributed_step import SharedStep
-from striate.engine.execution import Forward, Way
+from striate.engine.execution import ExecutionConfig, Forward
 from striate.engine.fused_modules import Quick
 from striate.engine.nonfinite import (
     LOSS,
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     from striate.engine.distributed.gradients import Exchange
 
 NOT_AGAIN = "and not when the same batch was run again"
-USUAL = Way()
+USUAL = ExecutionConfig()
 
 
-class Learner:
+class Stepper:
     """Takes steps whose chance is a function, and leaves no trace of a failed one.
 
     Args:
@@ -54,7 +54,7 @@ class Learner:
         rank: int = 0,
         pieces: int = 1,
         exchange: Exchange | None = None,
-        way: Way = USUAL,
+        way: ExecutionConfig = USUAL,
     ) -> None:
         self.model = model
         self.optimizer = optimizer

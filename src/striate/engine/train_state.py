@@ -44,7 +44,7 @@ class Observer(Protocol):
 
 
 @dataclass(kw_only=True)
-class Position:
+class TrainState:
     """All that the loop must know to go on, apart from weights and optimizer.
 
     Args:
@@ -59,7 +59,7 @@ class Position:
         history: The epochs judged.
 
     Example:
-        >>> at = Position()
+        >>> at = TrainState()
         >>> at.step_done(loss=2.0, lr=0.1, images=3)
         >>> at.step_done(loss=math.nan, lr=0.1, images=3)
         >>> at.batch, at.losses, at.images, at.skipped
@@ -124,12 +124,12 @@ class Position:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, fields: Mapping[str, Any]) -> Position:
+    def from_dict(cls, fields: Mapping[str, Any]) -> TrainState:
         """Read what `as_dict` wrote.
 
         Example:
-            >>> at = Position(epoch=2, losses=0.1 + 0.2)
-            >>> Position.from_dict(at.as_dict()) == at
+            >>> at = TrainState(epoch=2, losses=0.1 + 0.2)
+            >>> TrainState.from_dict(at.as_dict()) == at
             True
         """
         history = [EpochDone(**done) for done in fields["history"]]

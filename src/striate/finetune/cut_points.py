@@ -40,7 +40,7 @@ class Stage:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ladder:
+class CutPoints:
     """A network's cuts from the input up; the last leaves nothing but the head.
 
     Args:
@@ -96,7 +96,7 @@ def stages(model: nn.Module, x: Tensor) -> tuple[Stage, ...]:
     return tuple(Stage(name=_end(part), layers=_layers(part, names)) for part in parts)
 
 
-def ladder(model: nn.Module, x: Tensor) -> Ladder:
+def ladder(model: nn.Module, x: Tensor) -> CutPoints:
     """Return every cut behind a stage at which the network is a chain of layers.
 
     Raises:
@@ -119,7 +119,7 @@ def ladder(model: nn.Module, x: Tensor) -> Ladder:
         averages = _heard(model, cuts, x, _averaged)
         vector = last.features(model, x).ndim == 2
     widths = tuple(averages[cut.name].shape[1] for cut in cuts)
-    return Ladder(cuts=tuple(cuts), widths=widths, whole=vector)
+    return CutPoints(cuts=tuple(cuts), widths=widths, whole=vector)
 
 
 def _parts(calls: Sequence[Call]) -> list[list[Call]]:

@@ -17,7 +17,7 @@ FINE = 4  # cells a side: maps of fewer say little about where
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class TargetLayer:
     """A layer's call, the shape of its output, and why it was taken.
 
     Args:
@@ -77,7 +77,7 @@ def _is_map(shape: tuple[int, ...]) -> bool:
     return len(shape) == 3 and shape[1] * shape[2] > 1
 
 
-def place(model: nn.Module, x: Tensor, layer: str = AUTO) -> Place:
+def place(model: nn.Module, x: Tensor, layer: str = AUTO) -> TargetLayer:
     """Return the layer to look at: the one named, or the last whose maps are fine.
 
     Fine is 4×4 cells or more; where no layer has that, the last with height and width.
@@ -101,7 +101,7 @@ def place(model: nn.Module, x: Tensor, layer: str = AUTO) -> Place:
     few = min(spatial[call][1:]) < FINE
     what = "with height and width" if few else f"with maps of {FINE}×{FINE} or finer"
     why = f"the last layer {what}, {_text(spatial[call])}"
-    return Place(call=call, shape=spatial[call], why=why)
+    return TargetLayer(call=call, shape=spatial[call], why=why)
 
 
 def check_unit(
@@ -141,9 +141,9 @@ def _named(
     shapes: Mapping[str, tuple[int, ...]],
     spatial: Mapping[str, tuple[int, ...]],
     model: nn.Module,
-) -> Place:
+) -> TargetLayer:
     if layer in spatial:
-        return Place(call=layer, shape=spatial[layer], why="as asked")
+        return TargetLayer(call=layer, shape=spatial[layer], why="as asked")
     chosen(model, layer)  # refuses a name that no module has
     fix = f"these have: {', '.join(spatial)}"
     if layer in shapes:

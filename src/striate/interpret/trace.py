@@ -82,7 +82,7 @@ class _Frame:
 
 
 @dataclass(eq=False)
-class Tape:
+class Trace:
     """The steps of one image's forward pass.
 
     Args:
@@ -100,7 +100,7 @@ class Tape:
         return self.steps[ref.step].results[ref.part]
 
 
-def record(model: nn.Module, x: Tensor) -> Tape:
+def record(model: nn.Module, x: Tensor) -> Trace:
     """Run images and write everything down; memory holds every step's numbers.
 
     Args:
@@ -145,7 +145,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         image = Step(
             place="", name="image", call=_nothing, args=(), kwargs={}, results=[x]
         )
-        self.tape = Tape(steps=[image])
+        self.tape = Trace(steps=[image])
         self._refs: dict[int, Ref] = {id(x): Ref(0)}
         self._alive: list[Any] = [x]  # so that no id is given twice
         self._shared: dict[int, list[Tensor]] = {_storage(x): [x]}
@@ -284,7 +284,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _ref(self, item: Any) -> Any:
         return self._refs.get(id(item), item) if isinstance(item, Tensor) else item
 
-    def finished(self, output: object) -> Tape:
+    def finished(self, output: object) -> Trace:
         """Return the tape."""
         results = tensors_of(output)
         if self._lost or not results or id(results[0]) not in self._refs:

@@ -14,7 +14,7 @@ from striate.run.scorecard import span
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rival:
+class Baseline:
     """A way to the same end, and what it came to.
 
     Args:
@@ -44,7 +44,7 @@ class Rival:
     p: float | None
 
 
-def rival_table(found: Sequence[Rival]) -> Table:
+def rival_table(found: Sequence[Baseline]) -> Table:
     """Return the comparison."""
     columns = (
         Column(title="what"),
@@ -66,20 +66,20 @@ def rival_table(found: Sequence[Rival]) -> Table:
     )
 
 
-def _row(one: Rival) -> tuple[Cell, ...]:
+def _row(one: Baseline) -> tuple[Cell, ...]:
     interval = span(one.interval, 1)
     time = round(one.seconds, 1)
     return (one.name, one.cut, one.accuracy, interval, one.count, time, one.p)
 
 
-def _aside(one: Rival) -> str:
+def _aside(one: Baseline) -> str:
     """Say what is within a rival's time, and what is not."""
     planned = f"{one.planning:.0f} s of it planned" if one.planning else ""
     kept = f"{one.kept:,} features were there from before" if one.kept else ""
     return f"{one.name.capitalize()}: {', '.join(filter(None, [planned, kept]))}."
 
 
-def summary(found: Sequence[Rival]) -> list[dict[str, Any]]:
+def summary(found: Sequence[Baseline]) -> list[dict[str, Any]]:
     """Return the comparison as JSON values."""
     return [asdict(one) for one in found]
 
@@ -92,5 +92,7 @@ def rival_section(folder: Path) -> tuple[Section, ...]:
     said = read_json(path)
     with damage_named(path):
         rows = said["rivals"]
-        found = [Rival(**{**row, "interval": tuple(row["interval"])}) for row in rows]
+        found = [
+            Baseline(**{**row, "interval": tuple(row["interval"])}) for row in rows
+        ]
     return (Section(title="Comparison", blocks=(rival_table(found),)),)

@@ -13,11 +13,11 @@ from torch.optim import Optimizer
 from striate.core.errors import SettingError
 from striate.data.batches import Batches
 from striate.data.image_data import ImageData
-from striate.data.progressive_resize import Growing, Side, growing_sides
-from striate.engine.distributed.group import Ranks
-from striate.engine.distributed.rank_info import Place
-from striate.engine.execution import Way
-from striate.engine.loop import Plan
+from striate.data.progressive_resize import ProgressiveResize, Side, growing_sides
+from striate.engine.distributed.group import RankGroup
+from striate.engine.distributed.rank_info import RankInfo
+from striate.engine.execution import ExecutionConfig
+from striate.engine.loop import FitConfig
 from striate.engine.loss import ClassCost, even_weights, shares
 from striate.engine.optim import make_optimizer
 from striate.engine.schedule import SCHEDULES
@@ -55,7 +55,7 @@ def batches_of(
     data: ImageData,
     recipe: Recipe,
     device: torch.device,
-    ranks: Ranks | None = None,
+    ranks: RankGroup | None = None,
 ) -> Batches:
     """Return a part's batches: shuffled and changed to learn from, else as they are.
 
@@ -125,10 +125,12 @@ def spans(sides: Sequence[Side]) -> str:
     return ", ".join(words)
 
 
-def as_shown(batches: Batches, data: ImageData, recipe: Recipe) -> Batches | Growing:
+def as_shown(
+    batches: Batches, data: ImageData, recipe: Recipe
+) -> Batches | ProgressiveResize:
     """Return training batches in the sizes that the recipe shows them in."""
     sides = sides_of(data, recipe)
-    return Growing(batches=batches, sides=sides) if sides else batches
+    return ProgressiveResize(batches=batches, sides=sides) if sides else batches
 
 
 def optimizer_of(
@@ -145,9 +147,9 @@ def optimizer_of(
     return make_optimizer(model, *settings, scales)
 
 
-def plan_of(data: ImageData, recipe: Recipe, device: torch.device) -> Plan:
+def plan_of(data: ImageData, recipe: Recipe, device: torch.device) -> FitConfig:
     """Return how long, how fast and by what cost a recipe learns."""
-    return Plan(
+    return FitConfig(
         epochs=recipe.epochs,
         lr=recipe.rate,
         schedule=SCHEDULES[recipe.schedule],
@@ -172,15 +174,15 @@ def cost_of_classes(
     return None
 
 
-def way_of(recipe: Recipe) -> Way:
+def way_of(recipe: Recipe) -> ExecutionConfig:
     """Return how a run is computed; what is still left open is as usual.
 
     Example:
         >>> print(way_of(Recipe(data="digits", layout="nchw")))
         nchw fp32
     """
-    usual = Way()
-    return Way(
+    usual = ExecutionConfig()
+    return ExecutionConfig(
         layout=usual.layout if recipe.layout == AUTO else recipe.layout,
         compiled=recipe.compile == "on",
         precision=usual.precision if recipe.precision == AUTO else recipe.precision,
@@ -189,7 +191,7 @@ def way_of(recipe: Recipe) -> Way:
 
 def rank_notes(recipe: Recipe) -> tuple[str, ...]:
     """Say how many processes learn, and with how many threads."""
-    place = Place.of()
+    place = RankInfo.of()
     if place.world == 1:
         return ()
     threads = torch.get_num_threads()

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from striate.core.append_log import Lines
 from striate.core.files import read_csv
 from striate.data.batches import Batches
-from striate.data.subset import Part
+from striate.data.subset import Subset
 from striate.engine.train_state import EpochDone, StepDone
 from striate.interpret.depth.layer_profile import Level, depth_profile
 from striate.interpret.depth.snapshots import Snapshot, due
@@ -108,7 +108,7 @@ def _row(step: int, level: Level) -> str:
 def norms_kept(
     folder: Path,
     model: nn.Module,
-    part: Part,
+    part: Subset,
     shown: Batches,
     begun: int,
     wanted: bool,
@@ -133,7 +133,7 @@ def norms_kept(
         norms.close()
 
 
-def _batch(part: Part, shown: Batches) -> Batch:
+def _batch(part: Subset, shown: Batches) -> Batch:
     count = min(len(part), IMAGES)
     few = part.take([i * len(part) // count for i in range(count)])
     made = Batches(

@@ -15,7 +15,7 @@ import torch
 from striate.core import device as devices
 from striate.core.files import hash_rows, read_json, write_json
 from striate.data.image_data import ImageData
-from striate.engine.distributed.rank_info import Place
+from striate.engine.distributed.rank_info import RankInfo
 from striate.models.timm import packages_of
 from striate.run.layout import MANIFEST
 from striate.run.recipe import INCIDENTAL, Recipe
@@ -73,7 +73,7 @@ def circumstances(
         **devices.circumstances(device),
         **settings,
         "order": _order(data),
-        "processes": str(Place.of().world),
+        "processes": str(RankInfo.of().world),
         "images": data_hash(data),
     }
 

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Self, TextIO
 
 from striate.data.batches import Batches
-from striate.data.progressive_resize import Growing
+from striate.data.progressive_resize import ProgressiveResize
 from striate.data.scan import Tick
 from striate.engine.train_state import EpochDone, StepDone
 from striate.report.progress import Progress
@@ -66,7 +66,7 @@ class Display:
     def __init__(
         self,
         epochs: int,
-        batches: Batches | Growing,
+        batches: Batches | ProgressiveResize,
         quiet: bool,
         balanced: bool = False,
         speed: Callable[[float], str] = lambda rate: "",

@@ -18,7 +18,7 @@ from striate.core.settings import setting as _setting
 from striate.core.spec import JPEGS, NORMALIZATIONS, RESIZES, WHITE
 from striate.data.augment.augment import PRESETS as AUGMENTS
 from striate.data.augment.augment import RANGES, Augment, augmentation
-from striate.data.split.hash_split import Deal
+from striate.data.split.hash_split import SplitConfig
 
 # What works for small networks from scratch; measured in NOTEBOOK.md.
 DEFAULT_LR = {"sgd": 0.05, "adam": 3e-3, "adamw": 3e-3, "muon": 3e-3}
@@ -244,9 +244,9 @@ class Recipe:
         return augmentation(self.augment, **ranges)
 
     @property
-    def deal(self) -> Deal:
+    def deal(self) -> SplitConfig:
         """Return how images without a part are dealt; wrong shares are refused."""
-        return Deal(
+        return SplitConfig(
             val=self.val_fraction,
             test=self.test_fraction,
             fraction=self.fraction,

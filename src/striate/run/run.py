@@ -19,9 +19,9 @@ from striate.data.load import load_data, load_labeled
 from striate.data.scan import CHANGED, MISSING, Tick
 from striate.data.sources.source import Skipped
 from striate.data.split.split_file import SPARE
-from striate.data.subset import Part
+from striate.data.subset import Subset
 from striate.engine.checkpoint import load_weights
-from striate.engine.distributed.group import Ranks
+from striate.engine.distributed.group import RankGroup
 from striate.engine.evaluate import evaluate
 from striate.engine.tta import VIEWS
 from striate.finetune.freeze import freeze
@@ -238,7 +238,7 @@ class Run:
         """Return the parts of the data that a finished run has judged."""
         return [part for part in ("val", "test") if part in self.data.parts]
 
-    def judge(self, part: Part, ranks: Ranks | None = None) -> Predictions:
+    def judge(self, part: Subset, ranks: RankGroup | None = None) -> Predictions:
         """Ask the best weights about every image of a part.
 
         Where `ranks` judge together, each asks about its share, and all get the whole.
@@ -259,7 +259,7 @@ class Run:
 
     def part_for(
         self, data: str | None = None, part: str | None = None
-    ) -> tuple[Part, str, tuple[Skipped, ...]]:
+    ) -> tuple[Subset, str, tuple[Skipped, ...]]:
         """Return images to judge, what to call them, and files left out.
 
         The run's own test part (else val) where nothing is asked; of other `data`, all

@@ -46,7 +46,7 @@ class Target:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wanted:
+class SummaryRequest:
     """What the user said about images and classes; None where nothing."""
 
     image_size: int | tuple[int, int] | None = None
@@ -54,7 +54,7 @@ class Wanted:
     num_classes: int | None = None
 
 
-def resolve(target: str, wanted: Wanted, *, real: bool = False) -> Target:
+def resolve(target: str, wanted: SummaryRequest, *, real: bool = False) -> Target:
     """Return the network that a word on the command line means.
 
     Args:
@@ -90,8 +90,8 @@ def _built(build: Callable[[], nn.Module], real: bool, name: str = "") -> nn.Mod
         return build()
 
 
-def _sketched(target: str, wanted: Wanted, real: bool) -> Target:
-    if wanted != Wanted():
+def _sketched(target: str, wanted: SummaryRequest, real: bool) -> Target:
+    if wanted != SummaryRequest():
         what = "a sketch holds its image and classes itself"
         raise SettingError(what, where=target, fix="change them in the sketch")
     shapes: list[Shape] = []
@@ -104,7 +104,7 @@ def _sketched(target: str, wanted: Wanted, real: bool) -> Target:
     return Target(name=target, model=_built(build, real), shape=shapes[0])
 
 
-def _named(target: str, wanted: Wanted, real: bool) -> Target:
+def _named(target: str, wanted: SummaryRequest, real: bool) -> Target:
     try:
         entry = find(target)
     except StriateError as error:
@@ -135,8 +135,8 @@ def _sides(
     return (size, size) if isinstance(size, int) else size
 
 
-def _from_run(target: str, wanted: Wanted, real: bool) -> Target:
-    if wanted != Wanted():
+def _from_run(target: str, wanted: SummaryRequest, real: bool) -> Target:
+    if wanted != SummaryRequest():
         what = "a run has its image size, channels and classes already"
         raise SettingError(what, where=target, fix="leave those flags out")
     run = Run(target)
@@ -152,7 +152,7 @@ def _from_run(target: str, wanted: Wanted, real: bool) -> Target:
     )
 
 
-def _from_file(target: str, wanted: Wanted, real: bool) -> Target:
+def _from_file(target: str, wanted: SummaryRequest, real: bool) -> Target:
     place, _, expression = target.partition(FILE)
     path = Path(place + FILE[:-1])
     build = _builder(path, expression, wanted)
@@ -181,7 +181,7 @@ def _ghostly(build: Callable[[], Any]) -> Any:
         return build()
 
 
-def _builder(path: Path, expression: str, wanted: Wanted) -> Callable[[], Any]:
+def _builder(path: Path, expression: str, wanted: SummaryRequest) -> Callable[[], Any]:
     try:
         call = ast.parse(expression, mode="eval").body
         name = call.func if isinstance(call, ast.Call) else call

@@ -19,7 +19,7 @@ STEPS = 64  # of the optimizer, or nothing has been learned that could be judged
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trial:
+class TransferTrial:
     """What a way came to on images that it did not learn from.
 
     Args:
@@ -67,14 +67,14 @@ class Trial:
         """Return the mean cost."""
         return sum(self.costs) / len(self.costs)
 
-    def behind(self, other: Trial) -> bool:
+    def behind(self, other: TransferTrial) -> bool:
         """Say whether it costs more by over a standard error, image by image."""
         more = np.subtract(self.costs, other.costs)
         return bool(more.mean() > more.std() / sqrt(len(more)))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Proposal:
+class TransferPlan:
     """What is to be done, what to expect of it, and what it was chosen among.
 
     Args:
@@ -94,7 +94,7 @@ class Proposal:
     """
 
     probes: tuple[Probe, ...]
-    trials: tuple[Trial, ...]
+    trials: tuple[TransferTrial, ...]
     chosen: int
     accuracy: float
     low: float
@@ -107,12 +107,12 @@ class Proposal:
     left_out: tuple[str, ...] = ()
 
     @property
-    def best(self) -> Trial:
+    def best(self) -> TransferTrial:
         """Return the way that is proposed."""
         return self.trials[self.chosen]
 
     @property
-    def tuned(self) -> Trial | None:
+    def tuned(self) -> TransferTrial | None:
         """Return the best of the tuned ones, proposed or not."""
         return best_tuned(self.trials)
 
@@ -121,7 +121,7 @@ class Proposal:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, fields: dict[str, Any]) -> Proposal:
+    def from_dict(cls, fields: dict[str, Any]) -> TransferPlan:
         """Read what `as_dict` wrote, also from JSON."""
         probes = [
             Probe(**{**one, "points": tuple(ProbePoint(**p) for p in one["points"])})
@@ -129,7 +129,7 @@ class Proposal:
         ]
         tuples = ("stages", "right", "costs")
         trials = [
-            Trial(**{**one, **{name: tuple(one[name]) for name in tuples}})
+            TransferTrial(**{**one, **{name: tuple(one[name]) for name in tuples}})
             for one in fields["trials"]
         ]
         out = tuple(fields["left_out"])
@@ -137,7 +137,7 @@ class Proposal:
         return cls(**{**fields, **read})
 
     @classmethod
-    def read(cls, path: Path) -> Proposal:
+    def read(cls, path: Path) -> TransferPlan:
         """Read a `plan.json`.
 
         Raises:
@@ -148,7 +148,7 @@ class Proposal:
             return cls.from_dict(fields)
 
 
-def best_tuned(trials: Sequence[Trial]) -> Trial | None:
+def best_tuned(trials: Sequence[TransferTrial]) -> TransferTrial | None:
     """Return the tuned one of which most learns, of those as good as the cheapest.
 
     As good, by a standard error: fewer images and epochs than there will be hold

@@ -21,13 +21,13 @@ from striate.report.format import percent
 from striate.report.png import save_curve
 from striate.run import layout as names
 from striate.run.scorecard import span
-from striate.run.transfer_plan import STEPS, Proposal, Trial
+from striate.run.transfer_plan import STEPS, TransferPlan, TransferTrial
 
 CHART = "cuts.png"
 HEADS = {"logistic": "head alone", "tuned": "fine-tuned"}
 
 
-def write_plan(folder: Path, proposal: Proposal) -> None:
+def write_plan(folder: Path, proposal: TransferPlan) -> None:
     """Write `plan.json` and the chart of accuracy against depth.
 
     Raises:
@@ -41,19 +41,19 @@ def plan_section(folder: Path) -> tuple[Section, ...]:
     """Return what a run's report says of its plan; nothing where it had none."""
     if not (folder / names.PLAN).is_file():
         return ()
-    proposal = Proposal.read(folder / names.PLAN)
+    proposal = TransferPlan.read(folder / names.PLAN)
     blocks: list[Block] = [proposed(proposal), depth_curve(proposal)]
     tables = probe_table(proposal), trial_table(proposal)
     lead = "Chosen on the training part; validation and test played no part in it."
     return (Section(title="Plan", lead=lead, blocks=(*blocks, *tables)),)
 
 
-def findings(proposal: Proposal) -> list[Block]:
+def findings(proposal: TransferPlan) -> list[Block]:
     """Return what a terminal shows before it is done."""
     return [probe_table(proposal), trial_table(proposal), proposed(proposal)]
 
 
-def probe_table(proposal: Proposal) -> Table:
+def probe_table(proposal: TransferPlan) -> Table:
     """Return what a linear head comes to at every cut, from ever more images."""
     sizes = [point.images for point in proposal.probes[-1].points]
     columns = [
@@ -79,13 +79,13 @@ def probe_table(proposal: Proposal) -> Table:
     )
 
 
-def _probe_row(probe: Probe, proposal: Proposal) -> tuple[Cell, ...]:
+def _probe_row(probe: Probe, proposal: TransferPlan) -> tuple[Cell, ...]:
     mark = "◂ cut here" if probe.cut == proposal.best.cut else ""
     shares = tuple(point.accuracy for point in probe.points)
     return (probe.cut, probe.width, *shares, probe.error, mark)
 
 
-def trial_table(proposal: Proposal) -> Table:
+def trial_table(proposal: TransferPlan) -> Table:
     """Return what was tried, and what it came to."""
     columns = (
         Column(title="what"),
@@ -131,7 +131,7 @@ def trial_table(proposal: Proposal) -> Table:
     return Table(title="Tried", columns=columns, rows=rows, note=note)
 
 
-def _trial_row(trial: Trial, proposal: Proposal) -> tuple[Cell, ...]:
+def _trial_row(trial: TransferTrial, proposal: TransferPlan) -> tuple[Cell, ...]:
     return (
         HEADS[trial.head],
         trial.cut,
@@ -146,7 +146,7 @@ def _trial_row(trial: Trial, proposal: Proposal) -> tuple[Cell, ...]:
     )
 
 
-def proposed(proposal: Proposal) -> Prose:
+def proposed(proposal: TransferPlan) -> Prose:
     """Say what is proposed, and what it is expected to come to and to cost."""
     best = proposal.best
     what = f"Proposed: keep everything up to {best.cut} and fit the head alone."
@@ -167,7 +167,7 @@ def proposed(proposal: Proposal) -> Prose:
     return Prose(text=f"{what} {hope}", tone="advice")
 
 
-def _named(trial: Trial) -> str:
+def _named(trial: TransferTrial) -> str:
     first, last = trial.stages[0], trial.stages[-1]
     return first if first == last else f"{first} … {last}"
 
@@ -176,7 +176,7 @@ def _time(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.1f} min"
 
 
-def depth_curve(proposal: Proposal) -> Curve:
+def depth_curve(proposal: TransferPlan) -> Curve:
     """Return accuracy against the depth of the cut, one line for each fraction."""
     depth = tuple(float(i + 1) for i in range(len(proposal.probes)))
     sizes = [point.images for point in proposal.probes[-1].points]

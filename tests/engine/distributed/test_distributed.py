@@ -21,10 +21,10 @@ from striate.core.spec import Preprocess
 from striate.data.augment.augment import Augment
 from striate.data.batches import Batches
 from striate.data.rank_share import share
-from striate.data.subset import Part
+from striate.data.subset import Subset
 from striate.engine.distributed.heartbeat import BUSY, COMPUTING, WAITING, Pulse
 from striate.engine.distributed.process import Process
-from striate.engine.distributed.rank_info import Place, fair_threads
+from striate.engine.distributed.rank_info import RankInfo, fair_threads
 from striate.engine.distributed.rendezvous import meet
 from striate.engine.distributed.watchdog import Sign, Watch
 from striate.engine.step import train_step
@@ -42,7 +42,7 @@ def test_shares_are_the_whole_without_overlap_and_never_single(count, world):
 
 def batches(count, **more):
     pixels = torch.arange(count, dtype=torch.uint8).view(-1, 1, 1, 1)
-    part = Part.of(pixels, [0] * count, [str(n) for n in range(count)])
+    part = Subset.of(pixels, [0] * count, [str(n) for n in range(count)])
     p = Preprocess(channels=1, height=1, width=1, mean=(0.0,), std=(1.0,))
     return Batches(part=part, preprocess=p, batch_size=8, seed=3, **more)
 
@@ -79,15 +79,15 @@ def test_pieces_add_up_to_the_batch():
 
 def test_a_place_is_read_from_the_environment():
     said = {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4"}
-    place = Place.of({**said, "TORCHELASTIC_RESTART_COUNT": "2"})
+    place = RankInfo.of({**said, "TORCHELASTIC_RESTART_COUNT": "2"})
     assert (place.rank, place.local_rank, place.attempt) == (5, 1, 2)
     assert place.launched
     assert not place.first
-    assert Place.of({**said, "RANK": ""}) == Place()
+    assert RankInfo.of({**said, "RANK": ""}) == RankInfo()
     with pytest.raises(SettingError, match="LOCAL_RANK must be a number, got 'x'"):
-        Place.of({**said, "LOCAL_RANK": "x"})
+        RankInfo.of({**said, "LOCAL_RANK": "x"})
     assert fair_threads(place, {"OMP_NUM_THREADS": "1"}) >= 1
-    assert Place.of({}).first
+    assert RankInfo.of({}).first
 
 
 class Clock:
@@ -195,7 +195,7 @@ def test_what_an_earlier_start_left_is_not_met():
 
     def come(rank, wait):
         time.sleep(wait)
-        found[rank] = meet(store, Place(rank=rank, world=2, launched=True))
+        found[rank] = meet(store, RankInfo(rank=rank, world=2, launched=True))
 
     both = [Thread(target=come, args=(rank, rank * 0.3)) for rank in (0, 1)]
     for each in both:
@@ -206,7 +206,7 @@ def test_what_an_earlier_start_left_is_not_met():
 
 
 def test_who_does_not_come_is_named():
-    place = Place(rank=0, world=3, launched=True)
+    place = RankInfo(rank=0, world=3, launched=True)
     with pytest.raises(RankError, match="rank 1, 2 did not come"):
         meet(HashStore(), place, within=0.1)
 

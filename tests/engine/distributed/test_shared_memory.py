@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch.distributed import HashStore
 
 from striate.engine.distributed import shared_memory as beside
-from striate.engine.distributed.rank_info import Place
+from striate.engine.distributed.rank_info import RankInfo
 from striate.engine.distributed.shared_memory import Beside, side_by_side
 
 
@@ -33,7 +33,7 @@ def nothing():
 
 
 def place(rank, world):
-    return Place(rank=rank, world=world, local_rank=rank, local_world=world)
+    return RankInfo(rank=rank, world=world, local_rank=rank, local_world=world)
 
 
 class Group:
@@ -134,7 +134,7 @@ def meeting(world, says=lambda rank, yes: yes, **more):
             every = [said.get(f"{number}/{each}") for each in range(world)]
             return all(each == b"yes" for each in every)
 
-        where = Place(rank=rank, world=world, local_rank=rank, **more)
+        where = RankInfo(rank=rank, world=world, local_rank=rank, **more)
         return side_by_side(where, store, all_say, nothing)
 
     with ThreadPoolExecutor(world) as pool:
@@ -175,4 +175,4 @@ def test_memory_that_is_refused_is_done_without(monkeypatch):
 
 def test_ranks_of_several_machines_do_not_meet():
     assert meeting(2, local_world=1) == [None] * 2
-    assert side_by_side(Place(), HashStore(), bool, nothing) is None
+    assert side_by_side(RankInfo(), HashStore(), bool, nothing) is None

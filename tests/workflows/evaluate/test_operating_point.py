@@ -18,7 +18,7 @@ from striate.report.html import render
 from striate.run.predictions import Predictions
 from striate.run.run import Run
 from striate.workflows.evaluate.operating_point import operating_point
-from striate.workflows.evaluate.request import Question
+from striate.workflows.evaluate.request import OperatingPointRequest
 from striate.workflows.evaluate.selection import untempered
 from support.images import snapshot
 from support.run_folders import made_run
@@ -286,7 +286,7 @@ def test_most_wrong_images_are_shown(shared_run, monkeypatch):
 
 def test_shares_are_checked_before_any_run_is_read():
     with pytest.raises(SettingError):
-        Question(target="a", recall=2)
+        OperatingPointRequest(target="a", recall=2)
 
 
 def test_every_run_has_it():

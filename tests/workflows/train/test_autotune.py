@@ -11,9 +11,9 @@ from striate.core.errors import GeometryError, InterruptedRunError
 from striate.core.files import read_json
 from striate.data.load import load_data
 from striate.engine import execution as ways
-from striate.engine.benchmark import Choice
-from striate.engine.checkpoint_store import Vault
-from striate.engine.execution import Way
+from striate.engine.benchmark import BenchmarkResult
+from striate.engine.checkpoint_store import CheckpointStore
+from striate.engine.execution import ExecutionConfig
 from striate.engine.throughput import Laps
 from striate.models.catalogue import create_model
 from striate.report.progress import Progress
@@ -26,8 +26,8 @@ from striate.workflows.train.resume import resume
 from striate.workflows.train.train import train_recipe
 from support.stopped_runs import ask_before
 
-HALF = Choice(
-    way=Way(layout="nchw", precision="bf16"),
+HALF = BenchmarkResult(
+    way=ExecutionConfig(layout="nchw", precision="bf16"),
     seconds={"nhwc fp32": 0.3, "nchw fp32": 0.2, "nchw bf16": 0.1},
 )
 
@@ -99,7 +99,10 @@ def test_a_run_goes_on_as_it_began(chosen, shared_folder, no_report, monkeypatch
     resumed = resume("run", quiet=True)
     assert before == 2
     assert resumed.manifest["exact"] == "yes"
-    newest = [Vault(p / "weights/last").newest()[0] for p in (whole.path, resumed.path)]
+    newest = [
+        CheckpointStore(p / "weights/last").newest()[0]
+        for p in (whole.path, resumed.path)
+    ]
     assert newest[0].files == newest[1].files
     best = [p / "weights/best.safetensors" for p in (whole.path, resumed.path)]
     assert best[0].read_bytes() == best[1].read_bytes()
@@ -126,9 +129,9 @@ def test_half_precision_is_refused_before_anything_is_written(
 
 
 def test_an_open_question_is_answered_as_usual():
-    assert way_of(Recipe(data="digits")) == Way()
+    assert way_of(Recipe(data="digits")) == ExecutionConfig()
     way = way_of(Recipe(data="digits", compile="on", precision="bf16"))
-    assert way == Way(compiled=True, precision="bf16")
+    assert way == ExecutionConfig(compiled=True, precision="bf16")
 
 
 @pytest.mark.parametrize(

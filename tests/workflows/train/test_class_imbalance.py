@@ -17,7 +17,7 @@ import striate as st
 from striate.core.errors import DataError, SettingError
 from striate.core.files import read_csv, read_json
 from striate.data.load import load_data
-from striate.engine.loop import Plan, fit
+from striate.engine.loop import FitConfig, fit
 from striate.metrics import classification as metrics
 from striate.run import predictions as answers
 from striate.run.builders import batch_notes
@@ -202,7 +202,7 @@ def test_with_the_switch_epochs_are_judged_by_the_balanced_accuracy(balanced, be
     model = nn.Linear(1, 2)
     batch = torch.tensor([[1.0]] * 4 + [[-1.0]] * 6), torch.tensor([0] * 9 + [1])
     optimizer = torch.optim.SGD(model.parameters(), 0.0)
-    plan = Plan(epochs=2, lr=0.0, schedule=lambda t: 1.0, balanced=balanced)
+    plan = FitConfig(epochs=2, lr=0.0, schedule=lambda t: 1.0, balanced=balanced)
     train = Scripted(model, batch, [ALWAYS_A, BY_SIGN])
     history = fit(model, optimizer, train, Held(batch), plan)
     assert [d.val_accuracy for d in history] == pytest.approx([0.9, 0.5])

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from striate.engine.checkpoint_store import Vault
+from striate.engine.checkpoint_store import CheckpointStore
 from support.forks import Forks
 from support.images import write_folder
 from support.power_loss import in_memory
@@ -23,7 +23,7 @@ SETTINGS = (
 
 def digest(run: Path) -> dict[str, str]:
     """Hash everything that must not depend on how often a run was killed."""
-    sealed, passed_over = Vault(run / "weights/last").newest()
+    sealed, passed_over = CheckpointStore(run / "weights/last").newest()
     assert passed_over == []
     files = {f"last/{name}": content for name, content in sealed.files.items()}
     names = ("results.csv", "events.jsonl", "split.csv", "args.yaml", "scores.json")

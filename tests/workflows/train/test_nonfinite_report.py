@@ -9,7 +9,7 @@ import pytest
 from striate.core.files import read_csv, read_json
 from striate.data.batches import Batches
 from striate.engine.checkpoint import read_weights
-from striate.engine.checkpoint_store import Vault
+from striate.engine.checkpoint_store import CheckpointStore
 from support.stopped_runs import ask_before
 
 pytestmark = pytest.mark.usefixtures("no_report")
@@ -71,7 +71,7 @@ def test_it_stops_and_offers_the_choice(striate, shared_folder, monkeypatch):
             "images": [bad],
         }
     ]
-    sealed, _ = Vault(Path("run/weights/last")).newest()
+    sealed, _ = CheckpointStore(Path("run/weights/last")).newest()
     assert sealed.path.name == "step-00000005-epoch-0001"
     record = read_json(Path("run/manifest.json"))
     assert record["status"] == "stopped"
@@ -187,7 +187,7 @@ def test_validation_names_its_images(striate, shared_folder, monkeypatch):
     rows = [r["path"] for r in read_csv(Path("run/split.csv")) if r["split"] == "val"]
     assert f"  images: {rows[1]}\n" in said.err
     assert not Path("run/weights/best.safetensors").exists()
-    sealed, _ = Vault(Path("run/weights/last")).newest()
+    sealed, _ = CheckpointStore(Path("run/weights/last")).newest()
     assert sealed.path.name == "step-00000004-epoch-0000"
 
 
@@ -227,6 +227,6 @@ def test_weights_that_blow_up_are_not_kept(striate, shared_folder, monkeypatch):
     said = striate("train", *words, "--out", "run")
     assert said.code == 1
     assert "the weights became NaN or infinite, first " in said.err
-    sealed, passed_over = Vault(Path("run/weights/last")).newest()
+    sealed, passed_over = CheckpointStore(Path("run/weights/last")).newest()
     assert sealed.path.name == "step-00000008-epoch-0002"
     assert passed_over == []

@@ -8,7 +8,7 @@ import striate as st
 from striate.core.errors import GeometryError, SettingError
 from striate.core.files import read_json
 from striate.data.batches import Batches
-from striate.engine.checkpoint_store import Vault
+from striate.engine.checkpoint_store import CheckpointStore
 from striate.models.catalogue import create_model
 from striate.run.input_sizes import check_sides
 from striate.run.recipe import Recipe
@@ -32,7 +32,7 @@ def photos(tmp_path):
 
 def contents(run):
     files = {name: (run / name).read_bytes() for name in SAME}
-    return files | Vault(run / "weights/last").newest()[0].files
+    return files | CheckpointStore(run / "weights/last").newest()[0].files
 
 
 @pytest.fixture

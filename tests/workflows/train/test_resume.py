@@ -21,7 +21,7 @@ from striate.core.errors import (
     StorageError,
 )
 from striate.core.files import read_json
-from striate.engine.checkpoint_store import Vault
+from striate.engine.checkpoint_store import CheckpointStore
 from striate.run import lock, manifest
 from striate.run.lock import held
 from striate.workflows.train import train as room
@@ -44,7 +44,7 @@ SAME = (
 
 def contents(run):
     files = {name: (run / name).read_bytes() for name in SAME}
-    return files | Vault(run / "weights/last").newest()[0].files
+    return files | CheckpointStore(run / "weights/last").newest()[0].files
 
 
 def test_it_needs_nothing_else(striate, shared_folder):
@@ -445,7 +445,7 @@ def test_images_that_are_nowhere(striate, photos):
 
 
 def newest(run):
-    return Vault(run / "weights/last").newest()[0].path
+    return CheckpointStore(run / "weights/last").newest()[0].path
 
 
 def test_a_damaged_checkpoint_is_named_and_passed_over(striate, shared_folder):

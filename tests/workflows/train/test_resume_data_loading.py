@@ -19,7 +19,7 @@ from striate.data.cache import free_memory as memory
 from striate.data.cache import materialize as develop
 from striate.data.cache.lazy_images import LazyPixels
 from striate.data.shards import load as shards
-from striate.engine.checkpoint_store import Vault
+from striate.engine.checkpoint_store import CheckpointStore
 from striate.run.run import Run
 from support.images import encoded, pil_image, stripes, write_folder
 from support.stopped_runs import ask_before, stopped, whole
@@ -58,13 +58,13 @@ def streamed(monkeypatch):
 
 def contents(run):
     files = {name: (run / name).read_bytes() for name in SAME}
-    return files | Vault(run / "weights/last").newest()[0].files
+    return files | CheckpointStore(run / "weights/last").newest()[0].files
 
 
 def resumed(data, step=5, **settings):
     """Stop a run, let it go on, and hold it against one that was never stopped."""
     run, expected = stopped(data, step=step, **settings), whole(data, **settings)
-    middle = Vault(run / "weights/last").newest()[0].path.name
+    middle = CheckpointStore(run / "weights/last").newest()[0].path.name
     assert middle.startswith(f"step-{step:08d}-epoch-0001")
     told = []
     done = st.resume(run, begun=told.append, quiet=True)

@@ -13,7 +13,7 @@ import pytest
 from striate.core.errors import RunError
 from striate.core.files import read_json
 from striate.engine.checkpoint import put_weights, unpacked
-from striate.engine.checkpoint_store import Vault
+from striate.engine.checkpoint_store import CheckpointStore
 from striate.engine.signals import polite_interrupt
 from striate.run.run import Run
 from support.forks import HELD
@@ -41,7 +41,7 @@ def steps(run):
 
 
 def is_sound(run):
-    sealed, passed_over = Vault(run / "weights/last").newest()
+    sealed, passed_over = CheckpointStore(run / "weights/last").newest()
     return sealed is not None and passed_over == []
 
 
@@ -77,7 +77,7 @@ def test_what_is_saved_can_be_read(forks, shared_folder, tmp_path):
     os.kill(pid, signal.SIGINT)
     (tmp_path / "held").unlink()
     assert forks.end(pid) == 130
-    sealed, passed_over = Vault(path / "weights/last").newest()
+    sealed, passed_over = CheckpointStore(path / "weights/last").newest()
     assert passed_over == []
     position = json.loads(sealed.files["state.json"])["position"]
     assert (position["epoch"], position["step"]) == (1, HELD - 1)  # not that one

@@ -15,10 +15,10 @@ from striate.finetune import logistic
 from striate.run.recipe import Recipe
 from striate.run.report_page import write_report
 from striate.run.setup import build, load_recipe, place, resolve
-from striate.run.transfer_plan import Proposal
+from striate.run.transfer_plan import TransferPlan
 from striate.workflows.transfer import baselines as rivals
 from striate.workflows.transfer import transfer as job
-from striate.workflows.transfer.options import Wanted
+from striate.workflows.transfer.options import TransferOptions
 from striate.workflows.transfer.plan import expected, propose
 from support.plans import probed, tried
 from support.stopped_runs import knows_stripes
@@ -62,7 +62,7 @@ def test_a_plan_is_told_and_done(striate, words, monkeypatch):
     assert said.code == 0, said.err
     for part in ("A linear head at every cut", "Tried", "Proposed: keep", "Expected"):
         assert part in said.out
-    proposal = Proposal.from_dict(read_json(Path("run/plan.json")))
+    proposal = TransferPlan.from_dict(read_json(Path("run/plan.json")))
     assert [probe.cut for probe in proposal.probes] == ["whiten", "block1", "flatten"]
     assert [trial.head for trial in proposal.trials][:3] == ["logistic", *["tuned"] * 2]
     modes = {trial.batch_norm for trial in proposal.trials[1:3]}
@@ -142,7 +142,7 @@ def test_validation_and_test_play_no_part(shared_folder, source):
     other = replace(data, parts={**data.parts, **noise})
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     one, two = (
-        propose(model, some, recipe, Wanted(cut="auto"), lambda line: None)
+        propose(model, some, recipe, TransferOptions(cut="auto"), lambda line: None)
         for some in (data, other)
     )
     assert one.probes == two.probes

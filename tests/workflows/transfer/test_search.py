@@ -9,7 +9,7 @@ from torch import nn
 from striate.core.errors import NonFiniteError
 from striate.run.transfer_plan import best_tuned
 from striate.workflows.transfer import search as tries
-from striate.workflows.transfer.options import Wanted
+from striate.workflows.transfer.options import TransferOptions
 from striate.workflows.transfer.search import Ways, first_rung
 from support.plans import probed, tried
 
@@ -27,7 +27,7 @@ def ways_of(names, run=None, **asked):
     cuts = tuple(SimpleNamespace(name=name, tail=tail) for name in (*names, "head"))
     bench = SimpleNamespace(ladder=SimpleNamespace(cuts=cuts), run=run)
     told = []
-    wanted = Wanted(cut="auto", **asked)
+    wanted = TransferOptions(cut="auto", **asked)
     return Ways(bench=bench, asked=wanted, tell=told.append), told
 
 

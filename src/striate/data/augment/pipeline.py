@@ -22,7 +22,7 @@ from striate.data.augment.random_params import Draws, draw
 from striate.data.cache import free_memory as memory
 from striate.data.cache.pixel_rows import Rows, SomeRows, standing
 from striate.data.decode.preprocess import normalize
-from striate.data.subset import Part
+from striate.data.subset import Subset
 
 TAPE = 1 << 30  # bytes of a part with borders and its mirror image, at most
 Batch = tuple[Tensor, Tensor]
@@ -41,7 +41,7 @@ class Views:
 
     Example:
         >>> pixels = torch.zeros(5, 2, 2, 1, dtype=torch.uint8)
-        >>> part = Part.of(pixels, [0, 1, 0, 1, 0], list("abcde"))
+        >>> part = Subset.of(pixels, [0, 1, 0, 1, 0], list("abcde"))
         >>> p = Preprocess(channels=1, height=2, width=2, mean=(0.0,), std=(1.0,))
         >>> views = Views(part=part, preprocess=p, augment=Augment(color=0.2))
         >>> index = torch.tensor([4, 1])
@@ -50,7 +50,7 @@ class Views:
         (torch.Size([2, 1, 2, 2]), tensor([0, 1]))
     """
 
-    part: Part = field(repr=False)
+    part: Subset = field(repr=False)
     preprocess: Preprocess
     augment: Augment
     seed: int = 0

@@ -23,8 +23,8 @@ from striate.data.shards.tars import shard_names
 from striate.data.sources.files import Stamp
 from striate.data.sources.remote import is_remote
 from striate.data.sources.source import Record, Source
-from striate.data.split.hash_split import Deal
-from striate.data.subset import Part
+from striate.data.split.hash_split import SplitConfig
+from striate.data.subset import Subset
 
 # More are streamed even where they would fit: records in memory take a kilobyte each.
 HELD = 200_000
@@ -35,7 +35,7 @@ def load_shards(
     data: str | Path,
     *,
     preprocess: Preprocess | None,
-    deal: Deal,
+    deal: SplitConfig,
     settings: Mapping[str, Any],
     most_held: int = HELD,
 ) -> ImageData:
@@ -71,7 +71,7 @@ def shard_source(data: str | Path) -> Source:
     """Return shards as a source of records, for judging and looking."""
     defaults: dict[str, Any] = {"background": 255, "white": WHITE}
     store = open_cache()
-    return source_of(_open(data, store, defaults, None, Deal()), name_of(data))
+    return source_of(_open(data, store, defaults, None, SplitConfig()), name_of(data))
 
 
 def _open(
@@ -79,7 +79,7 @@ def _open(
     store: Cache | None,
     settings: Mapping[str, Any],
     preprocess: Preprocess | None,
-    deal: Deal,
+    deal: SplitConfig,
 ) -> Stream:
     if store is not None:
         folder, nearby = store.folder, Nearby(store.folder / "shards", store.limit)
@@ -114,11 +114,11 @@ def _streamed(
     preprocess: Preprocess,
     name: str,
     origin: str,
-    deal: Deal,
+    deal: SplitConfig,
     workers: int,
 ) -> ImageData:
     parts = {
-        part: Part(
+        part: Subset(
             pixels=LazyPixels(
                 originals, preprocess, workers=workers, forgiving=part == "train"
             ),
@@ -145,7 +145,7 @@ def _streamed(
     )
 
 
-def _check(deal: Deal, settings: Mapping[str, Any]) -> None:
+def _check(deal: SplitConfig, settings: Mapping[str, Any]) -> None:
     """Refuse what takes a look at all images at once."""
     for name, asked in (
         ("fraction", deal.fraction < 1),

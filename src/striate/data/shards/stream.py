@@ -21,7 +21,7 @@ from striate.data.shards.index import ROW, Nearby, Shard, ShardOriginals, scan_s
 from striate.data.shards.tars import part_of
 from striate.data.sources.source import PARTS, Skipped
 from striate.data.split.assign import beside_train
-from striate.data.split.hash_split import Deal, draw, place
+from striate.data.split.hash_split import SplitConfig, draw, place
 from striate.data.split.split_file import SplitRow
 
 _BUCKETS = 16  # passes over the index in the search for images under two labels
@@ -63,7 +63,7 @@ def open_stream(
     *,
     index: Path,
     nearby: Nearby,
-    deal: Deal,
+    deal: SplitConfig,
     background: int,
     white: int,
 ) -> Stream:
@@ -150,7 +150,7 @@ def _deal(
     shards: Sequence[Shard],
     labels: Labels,
     conflicts: set[bytes],
-    deal: Deal,
+    deal: SplitConfig,
     root: Path,
 ) -> tuple[dict[str, list[tuple[int, int]]], dict[str, set[int]], list[Skipped]]:
     """Write each part's rows and labels; return its blocks, classes, and the rest."""
@@ -205,7 +205,9 @@ def _conflicting(name: str, rows: np.ndarray) -> Iterator[Skipped]:
         yield Skipped(path=path, reason="two-labels", detail=detail)
 
 
-def _placed(contents: Sequence[bytes], deal: Deal, beside: Sequence[str]) -> np.ndarray:
+def _placed(
+    contents: Sequence[bytes], deal: SplitConfig, beside: Sequence[str]
+) -> np.ndarray:
     """Give every content its part, as in a folder: equal ones the same."""
     numbers = (draw(deal.seed, "split", content.decode()) for content in contents)
     return np.array([place(number, deal, beside) for number in numbers], dtype="U5")

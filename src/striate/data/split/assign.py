@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from striate.data.sources.source import PARTS, Record, Skipped
 from striate.data.split.exact_counts import deal_exactly
-from striate.data.split.hash_split import Deal, draw, place
+from striate.data.split.hash_split import SplitConfig, draw, place
 from striate.data.split.split_file import Earlier, SplitRow
 
 
@@ -45,7 +45,7 @@ class Assigned:
 def assign(
     records: Sequence[Record],
     contents: Sequence[str],
-    deal: Deal,
+    deal: SplitConfig,
     earlier: Earlier | None = None,
 ) -> Assigned:
     """Keep given parts, take up earlier ones, and deal out those that are missing.
@@ -102,7 +102,7 @@ def _deal(
     parts: list[str | None],
     records: Sequence[Record],
     contents: Sequence[str],
-    deal: Deal,
+    deal: SplitConfig,
     beside: Sequence[str],
 ) -> None:
     """Fill in the parts of the images in `pool`."""
@@ -124,7 +124,7 @@ def _take_up(
     parts: list[str | None],
     records: Sequence[Record],
     contents: Sequence[str],
-    deal: Deal,
+    deal: SplitConfig,
     beside: Sequence[str],
 ) -> tuple[str, ...]:
     """Give old images their earlier part and deal the new ones; return notes."""

@@ -11,7 +11,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
-from striate.data.split.hash_split import Deal, draw
+from striate.data.split.hash_split import SplitConfig, draw
 
 Need = dict[str, dict[str, float]]
 
@@ -20,7 +20,7 @@ def deal_exactly(
     labels: Sequence[str],
     contents: Sequence[str],
     groups: Sequence[str | None],
-    deal: Deal,
+    deal: SplitConfig,
     parts: Sequence[str],
 ) -> list[str]:
     """Give every image a part, by shares or by folds.

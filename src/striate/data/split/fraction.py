@@ -7,11 +7,11 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 
-from striate.data.split.hash_split import Deal, draw
+from striate.data.split.hash_split import SplitConfig, draw
 from striate.data.split.split_file import SPARE, SplitRow
 
 
-def spared(rows: Sequence[SplitRow], deal: Deal) -> list[SplitRow]:
+def spared(rows: Sequence[SplitRow], deal: SplitConfig) -> list[SplitRow]:
     """Return the rows with training images beyond the fraction marked as spare."""
     if deal.fraction == 1:
         return [replace(r, part="train") if r.part == SPARE else r for r in rows]

@@ -19,7 +19,7 @@ SHARE_FLAGS = "--val-fraction, --test-fraction"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Deal:
+class SplitConfig:
     """How images that have no part get one.
 
     Args:
@@ -36,7 +36,7 @@ class Deal:
         SettingError: Nothing is left to train on, or there is no such fold.
 
     Example:
-        >>> Deal(folds=5, fold=2).shares["test"]
+        >>> SplitConfig(folds=5, fold=2).shares["test"]
         0.2
     """
 
@@ -90,7 +90,7 @@ def draw(seed: int, purpose: str, content: str, group: str | None = None) -> int
     return derive(seed, purpose, *key)
 
 
-def place(number: int, deal: Deal, parts: Collection[str]) -> str:
+def place(number: int, deal: SplitConfig, parts: Collection[str]) -> str:
     """Return the part of a number drawn with the purpose `split`.
 
     The test part takes the low end and validation the high end, so that another
@@ -106,9 +106,10 @@ def place(number: int, deal: Deal, parts: Collection[str]) -> str:
 
     Example:
         >>> quarter = SPAN // 4
-        >>> [place(n * quarter, Deal(), ("val", "test")) for n in range(4)]
+        >>> [place(n * quarter, SplitConfig(), ("val", "test")) for n in range(4)]
         ['test', 'train', 'train', 'train']
-        >>> [place(n * quarter, Deal(folds=4, fold=2), ("val",)) for n in range(4)]
+        >>> config = SplitConfig(folds=4, fold=2)
+        >>> [place(n * quarter, config, ("val",)) for n in range(4)]
         ['train', 'train', 'val', 'train']
     """
     folded = deal.folds is not None
@@ -124,7 +125,7 @@ def place(number: int, deal: Deal, parts: Collection[str]) -> str:
     return "train"
 
 
-def _fold_edges(deal: Deal) -> tuple[int, int]:
+def _fold_edges(deal: SplitConfig) -> tuple[int, int]:
     """Return where a fold begins and ends; whole numbers, so folds cannot overlap."""
     if deal.folds is None or deal.fold is None:
         return 0, 0

@@ -20,7 +20,7 @@ from striate.core.errors import RankError
 from striate.core.frozen_mode import held
 
 if TYPE_CHECKING:
-    from striate.engine.distributed.group import Ranks
+    from striate.engine.distributed.group import RankGroup
 
 _HEAD = 5  # images, cost, failures, wishes to stop, place in the run
 _PLACES = 4096  # steps after which the mark of a step's place comes again
@@ -42,7 +42,7 @@ class Exchange:
 
     def __init__(
         self,
-        ranks: Ranks,
+        ranks: RankGroup,
         model: nn.Module,
         optimizer: Optimizer,
         asked: Callable[[], bool] = lambda: False,

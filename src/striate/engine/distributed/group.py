@@ -15,7 +15,7 @@ from torch._C._distributed_c10d import PrefixStore, Store
 
 from striate.core.errors import InterruptedRunError, NonFiniteError, RankError
 from striate.engine.distributed.heartbeat import WAITING, Pulse
-from striate.engine.distributed.rank_info import Place
+from striate.engine.distributed.rank_info import RankInfo
 from striate.engine.distributed.rendezvous import JOIN, meet, open_store
 from striate.engine.distributed.shared_memory import Beside, side_by_side
 from striate.engine.distributed.watchdog import GO_ON, PATIENCE, Watch
@@ -26,7 +26,7 @@ _NEVER = timedelta(days=30)
 _KEPT = "run"
 
 
-class Ranks:
+class RankGroup:
     """The processes of a run, as one of them sees them.
 
     Every method but `keep` and `kept` is called by all ranks, in the same order, and
@@ -45,7 +45,7 @@ class Ranks:
 
     def __init__(
         self,
-        place: Place,
+        place: RankInfo,
         watch: Watch,
         pulse: Pulse,
         device: torch.device,
@@ -210,7 +210,7 @@ def _as_tensor(payload: bytes) -> Tensor:
 
 
 @contextmanager
-def joined(place: Place, device: torch.device) -> Iterator[Ranks]:
+def joined(place: RankInfo, device: torch.device) -> Iterator[RankGroup]:
     """Meet the other processes of the run; leave them in peace, or tell them why not.
 
     Raises:
@@ -222,7 +222,7 @@ def joined(place: Place, device: torch.device) -> Iterator[Ranks]:
     pulse = Pulse(PATIENCE)
     own = PrefixStore(f"{start}/watch", open_store(place, PATIENCE, again=True))
     watch = Watch(own, place.rank, place.world, pulse, PATIENCE)
-    ranks = Ranks(place, watch, pulse, device, kept)
+    ranks = RankGroup(place, watch, pulse, device, kept)
     watch.start()
     try:
         ranks.come_together(PrefixStore(start, kept))
@@ -246,7 +246,7 @@ def _part(watch: Watch, error: BaseException) -> None:
     watch.stop()
 
 
-def _begin(place: Place, store: Store, device: torch.device) -> None:
+def _begin(place: RankInfo, store: Store, device: torch.device) -> None:
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     try:
         dist.init_process_group(

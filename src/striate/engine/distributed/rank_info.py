@@ -11,7 +11,7 @@ from striate.core.errors import SettingError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class RankInfo:
     """One process among those of a run.
 
     Args:
@@ -23,9 +23,9 @@ class Place:
         launched: A launcher has started this process.
 
     Example:
-        >>> Place.of({"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1"}).rank
+        >>> RankInfo.of({"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1"}).rank
         3
-        >>> Place.of({}).launched
+        >>> RankInfo.of({}).launched
         False
     """
 
@@ -37,7 +37,7 @@ class Place:
     launched: bool = False
 
     @classmethod
-    def of(cls, environment: Mapping[str, str] = os.environ) -> Place:
+    def of(cls, environment: Mapping[str, str] = os.environ) -> RankInfo:
         """Read the environment of a process that a launcher has started.
 
         Raises:
@@ -68,7 +68,7 @@ def _number(environment: Mapping[str, str], name: str, default: str = "") -> int
     return int(value)
 
 
-def check_alone(what: str, place: Place | None = None) -> None:
+def check_alone(what: str, place: RankInfo | None = None) -> None:
     """Refuse what several processes would each do in full, over each other's files.
 
     Args:
@@ -79,13 +79,13 @@ def check_alone(what: str, place: Place | None = None) -> None:
         SettingError: There are several; rank 0 says it for all.
 
     Example:
-        >>> check_alone("drawing", Place(world=2))
+        >>> check_alone("drawing", RankInfo(world=2))
         Traceback (most recent call last):
         striate.core.errors.SettingError: drawing is for one process, and there are 2
           where: torchrun
           do:    start it without torchrun
     """
-    place = place or Place.of()
+    place = place or RankInfo.of()
     if place.world <= 1:
         return
     what = f"{what} is for one process, and there are {place.world}"
@@ -94,14 +94,14 @@ def check_alone(what: str, place: Place | None = None) -> None:
     raise error
 
 
-def fair_threads(place: Place, environment: Mapping[str, str] = os.environ) -> int:
+def fair_threads(place: RankInfo, environment: Mapping[str, str] = os.environ) -> int:
     """Return the threads of this process: its share of the machine's processors.
 
     torchrun sets `OMP_NUM_THREADS=1` where the user has set nothing, so 1 is taken for
     torchrun's and any other number for the user's.
 
     Example:
-        >>> fair_threads(Place(), {"OMP_NUM_THREADS": "3"})
+        >>> fair_threads(RankInfo(), {"OMP_NUM_THREADS": "3"})
         3
     """
     asked = environment.get("OMP_NUM_THREADS", "1")

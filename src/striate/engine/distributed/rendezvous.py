@@ -16,13 +16,13 @@ from datetime import timedelta
 from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
 
 from striate.core.errors import RankError
-from striate.engine.distributed.rank_info import Place
+from striate.engine.distributed.rank_info import RankInfo
 
 JOIN = 120.0  # seconds for all processes to have started
 _LOOK = 0.05  # seconds from one look into the store to the next
 
 
-def open_store(place: Place, within: float = JOIN, again: bool = False) -> Store:
+def open_store(place: RankInfo, within: float = JOIN, again: bool = False) -> Store:
     """Return the store that the environment names; of a plain start rank 0 keeps it.
 
     Args:
@@ -46,7 +46,7 @@ def open_store(place: Place, within: float = JOIN, again: bool = False) -> Store
     return PrefixStore("striate", store)
 
 
-def meet(store: Store, place: Place, within: float = JOIN) -> str:
+def meet(store: Store, place: RankInfo, within: float = JOIN) -> str:
     """Wait until every rank of this start is there; return the start's name.
 
     Args:
@@ -63,7 +63,7 @@ def meet(store: Store, place: Place, within: float = JOIN) -> str:
     return _call(store, place, end) if place.first else _answer(store, place, me, end)
 
 
-def _call(store: Store, place: Place, end: float) -> str:
+def _call(store: Store, place: RankInfo, end: float) -> str:
     """Call the roll until all of it answer; who says hello anew gets a new roll."""
     roll: list[str] = []
     name = ""
@@ -82,7 +82,7 @@ def _call(store: Store, place: Place, end: float) -> str:
         time.sleep(_LOOK)
 
 
-def _answer(store: Store, place: Place, me: str, end: float) -> str:
+def _answer(store: Store, place: RankInfo, me: str, end: float) -> str:
     while time.monotonic() < end + _LOOK:
         name, roll = json.loads(_read(store, "roll") or '["", []]')
         if me in roll:
@@ -93,7 +93,7 @@ def _answer(store: Store, place: Place, me: str, end: float) -> str:
     raise _late("another rank", place)
 
 
-def _late(who: str, place: Place) -> RankError:
+def _late(who: str, place: RankInfo) -> RankError:
     what = f"the {place.world} processes of the run did not meet: {who} did not come"
     fix = "see what that one says; --nproc-per-node and --nnodes must be as many"
     return RankError(what, where=f"within {JOIN:.0f} s", fix=fix)

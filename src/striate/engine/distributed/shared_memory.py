@@ -24,7 +24,7 @@ from torch import Tensor
 from torch._C._distributed_c10d import Store
 
 from striate.core.cpu_count import processors
-from striate.engine.distributed.rank_info import Place
+from striate.engine.distributed.rank_info import RankInfo
 
 SLOT = 1 << 30  # bytes; only those that are written to take memory
 _LOOK = 1.0  # seconds after which a wait looks whether there was a fault
@@ -49,7 +49,7 @@ class Beside:
     """
 
     def __init__(
-        self, memory: mmap.mmap, place: Place, links: Sequence[socket.socket]
+        self, memory: mmap.mmap, place: RankInfo, links: Sequence[socket.socket]
     ) -> None:
         self._memory = memory
         self._place = place
@@ -134,7 +134,7 @@ def _is_here(link: socket.socket) -> bool:
 
 
 def side_by_side(
-    place: Place, store: Store, all_say: Callable[[bool], bool], check: Check
+    place: RankInfo, store: Store, all_say: Callable[[bool], bool], check: Check
 ) -> Beside | None:
     """Bring the ranks of one machine together; None where that cannot be.
 
@@ -169,7 +169,7 @@ def _address(name: str) -> str:
 
 
 def _receive(
-    place: Place, store: Store, all_say: Callable[[bool], bool]
+    place: RankInfo, store: Store, all_say: Callable[[bool], bool]
 ) -> list[socket.socket]:
     """Open a door and let the other ranks in."""
     name = secrets.token_hex(16)
@@ -190,7 +190,7 @@ def _receive(
 
 
 def _visit(
-    place: Place, store: Store, all_say: Callable[[bool], bool]
+    place: RankInfo, store: Store, all_say: Callable[[bool], bool]
 ) -> list[socket.socket]:
     """Go to rank 0's door."""
     name = store.get(_ADDRESS).decode()
@@ -206,7 +206,7 @@ def _visit(
     return [link]
 
 
-def _made_for(links: Sequence[socket.socket], place: Place) -> mmap.mmap:
+def _made_for(links: Sequence[socket.socket], place: RankInfo) -> mmap.mmap:
     """Make the memory, and hand it to the other ranks; or nothing, if it fails."""
     files = []
     try:

@@ -20,11 +20,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from striate.engine.execution import laid_out_as
 
 if TYPE_CHECKING:
-    from striate.engine.distributed.group import Ranks
+    from striate.engine.distributed.group import RankGroup
 
 
 @contextmanager
-def synchronized(model: nn.Module, ranks: Ranks) -> Iterator[None]:
+def synchronized(model: nn.Module, ranks: RankGroup) -> Iterator[None]:
     """Normalize by the whole batch meanwhile, while the network trains.
 
     Nothing of the network is replaced: names, weights and checkpoints stay.
@@ -45,7 +45,7 @@ def synchronized(model: nn.Module, ranks: Ranks) -> Iterator[None]:
             del norm.forward
 
 
-def _forward(norm: _BatchNorm, ranks: Ranks, x: Tensor) -> Tensor:
+def _forward(norm: _BatchNorm, ranks: RankGroup, x: Tensor) -> Tensor:
     if not norm.training or not ranks.together:
         return type(norm).forward(norm, x)
     count, mean, spread = _statistics(x, ranks)
@@ -58,7 +58,7 @@ def _forward(norm: _BatchNorm, ranks: Ranks, x: Tensor) -> Tensor:
     return out
 
 
-def _statistics(x: Tensor, ranks: Ranks) -> tuple[float, Tensor, Tensor]:
+def _statistics(x: Tensor, ranks: RankGroup) -> tuple[float, Tensor, Tensor]:
     """Return count, mean and sum of squared differences over all ranks' numbers.
 
     A rank whose images stand in for none of the batch adds nothing.
@@ -144,7 +144,7 @@ class _Normalize(torch.autograd.Function):
         variance: Tensor,
         eps: float,
         count: float,
-        ranks: Ranks,
+        ranks: RankGroup,
     ) -> Tensor:
         """Normalize and scale."""
         ctx.save_for_backward(x, gain, mean, variance)

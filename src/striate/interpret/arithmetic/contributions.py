@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from striate.interpret.arithmetic.op_rules import gradients_of
-from striate.interpret.arithmetic.unit_arithmetic import Ledger
+from striate.interpret.arithmetic.unit_arithmetic import UnitArithmetic
 from striate.interpret.trace import Ref, Step
 
 _ROUNDING = 1e-6  # of a step's terms: less is what single precision loses
@@ -42,7 +42,7 @@ class Shares:
         return float(self.pixels.sum()) + sum(self.steps.values())
 
 
-def shares(book: Ledger, name: str, unit: tuple[int, ...]) -> Shares:
+def shares(book: UnitArithmetic, name: str, unit: tuple[int, ...]) -> Shares:
     """Share one number out over pixels and biases.
 
     The backward pass goes along the ledger's own steps, each recomputed by itself, so
@@ -54,7 +54,7 @@ def shares(book: Ledger, name: str, unit: tuple[int, ...]) -> Shares:
     Example:
         >>> from torch import nn
         >>> model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten())
-        >>> book = Ledger(model, torch.rand(1, 1, 3, 3))
+        >>> book = UnitArithmetic(model, torch.rand(1, 1, 3, 3))
         >>> found = shares(book, "0", (1, 0, 0))
         >>> abs(found.total - found.value) < 1e-5
         True
@@ -79,7 +79,10 @@ def shares(book: Ledger, name: str, unit: tuple[int, ...]) -> Shares:
 
 
 def _back(
-    book: Ledger, step: Step, asked: dict[Ref, Tensor], gradients: dict[Ref, Tensor]
+    book: UnitArithmetic,
+    step: Step,
+    asked: dict[Ref, Tensor],
+    gradients: dict[Ref, Tensor],
 ) -> tuple[float, float]:
     """Send gradients through one step; return what it adds, and its terms' size."""
     sources = list(dict.fromkeys(step.refs))

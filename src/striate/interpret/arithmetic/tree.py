@@ -10,7 +10,7 @@ import numpy as np
 
 from striate.core.findings import Node, Tree
 from striate.interpret.arithmetic.entry import COPY, FUNCTION, IMAGE, SUM, Entry
-from striate.interpret.arithmetic.unit_arithmetic import Ledger
+from striate.interpret.arithmetic.unit_arithmetic import UnitArithmetic
 
 TERMS = 4  # of a sum, opened one by one; the others are added up
 LINES = 160  # of a tree
@@ -28,7 +28,7 @@ class _Line:
 
 
 def opened(
-    book: Ledger,
+    book: UnitArithmetic,
     name: str,
     unit: Sequence[int],
     labels: Sequence[str] = (),
@@ -46,7 +46,8 @@ def opened(
     Example:
         >>> import torch
         >>> from torch import nn
-        >>> book = Ledger(nn.Sequential(nn.Conv2d(1, 1, 1)), torch.ones(1, 1, 1, 1))
+        >>> model = nn.Sequential(nn.Conv2d(1, 1, 1))
+        >>> book = UnitArithmetic(model, torch.ones(1, 1, 1, 1))
         >>> tree = opened(book, "0", (0, 0, 0))
         >>> tree.nodes[0].title, tree.nodes[0].children[0].title
         ('0 [0, 0, 0]', 'image [0, 0, 0]')
@@ -72,7 +73,7 @@ _NOTE = (
 )
 
 
-def _terms(book: Ledger, line: _Line) -> list[_Line]:
+def _terms(book: UnitArithmetic, line: _Line) -> list[_Line]:
     entry = line.entry
     total = sum(float(np.abs(part.products).sum()) for part in entry.parts) or 1.0
     found = []
@@ -91,7 +92,7 @@ def _terms(book: Ledger, line: _Line) -> list[_Line]:
     return found
 
 
-def _source(book: Ledger, entry: Entry) -> Entry:
+def _source(book: UnitArithmetic, entry: Entry) -> Entry:
     """Go back over steps that only hand a number on: views, copies, flattening."""
     while entry.kind == COPY and [part.weights.tolist() for part in entry.parts] == [
         [1.0]
@@ -100,7 +101,9 @@ def _source(book: Ledger, entry: Entry) -> Entry:
     return entry
 
 
-def _node(book: Ledger, line: _Line, labels: tuple[str, ...], depth: int) -> Node:
+def _node(
+    book: UnitArithmetic, line: _Line, labels: tuple[str, ...], depth: int
+) -> Node:
     entry = line.entry
     children = [_node(book, inner, labels, depth + 1) for inner in line.inner]
     if line.opened and entry.kind == SUM:

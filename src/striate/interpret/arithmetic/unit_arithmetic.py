@@ -11,13 +11,13 @@ from striate.core.errors import GeometryError, SettingError
 from striate.core.registry import unknown
 from striate.interpret.arithmetic.entry import IMAGE, Entry
 from striate.interpret.arithmetic.op_rules import open_unit
-from striate.interpret.trace import Ref, Tape, record
+from striate.interpret.trace import Ref, Trace, record
 
 OUTPUT = "output"
 INPUT = "image"
 
 
-class Ledger:
+class UnitArithmetic:
     """Everything one image made a network compute, ready to be opened.
 
     Args:
@@ -31,7 +31,7 @@ class Ledger:
     Example:
         >>> import torch
         >>> model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten())
-        >>> book = Ledger(model, torch.rand(1, 1, 3, 3))
+        >>> book = UnitArithmetic(model, torch.rand(1, 1, 3, 3))
         >>> entry = book.open("0", (1, 0, 0))
         >>> entry.how, len(entry.parts[0].at), entry.error < 1e-6
         ('convolution', 9, True)
@@ -41,7 +41,7 @@ class Ledger:
         if x.ndim == 4 and len(x) != 1:
             what = f"a ledger is about one image, got {len(x)}"
             raise GeometryError(what, fix="give x[i:i + 1]")
-        self.tape: Tape = record(model, x)
+        self.tape: Trace = record(model, x)
 
     @property
     def names(self) -> list[str]:
@@ -74,7 +74,7 @@ class Ledger:
 
         Example:
             >>> import torch
-            >>> Ledger(nn.ReLU(), torch.rand(1, 1, 2, 2)).name(Ref(1))
+            >>> UnitArithmetic(nn.ReLU(), torch.rand(1, 1, 2, 2)).name(Ref(1))
             'relu'
         """
         if ref.step == 0:
@@ -128,7 +128,7 @@ class Ledger:
 
         Example:
             >>> import torch
-            >>> book = Ledger(nn.Flatten(), torch.rand(1, 1, 2, 2))
+            >>> book = UnitArithmetic(nn.Flatten(), torch.rand(1, 1, 2, 2))
             >>> book.largest(book.open("output", (3,)))
             [(0, 0)]
         """

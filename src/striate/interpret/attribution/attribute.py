@@ -20,8 +20,13 @@ from striate.interpret.attribution.gap_head import ending
 from striate.interpret.attribution.integrated_gradients import integrated_gradients
 from striate.interpret.attribution.occlusion import occlusion
 from striate.interpret.attribution.sanity_checks import Trust, judge
-from striate.interpret.attribution.target import Class, Question, ask, logits_of
-from striate.interpret.layer_choice import AUTO, Place, place
+from striate.interpret.attribution.target import (
+    AttributionTarget,
+    Class,
+    ask,
+    logits_of,
+)
+from striate.interpret.layer_choice import AUTO, TargetLayer, place
 
 EXACT = "cam"
 METHODS = (EXACT, *CAMS, "occlusion", "integrated")
@@ -44,8 +49,8 @@ class Evidence:
     """
 
     method: str
-    question: Question
-    layer: Place | None
+    question: AttributionTarget
+    layer: TargetLayer | None
     own: Tensor
     heat: Tensor
     signed: bool
@@ -124,11 +129,11 @@ Drawer = Callable[[nn.Module], Tensor]
 def _drawer(
     model: nn.Module,
     x: Tensor,
-    question: Question,
+    question: AttributionTarget,
     method: str,
     layer: str,
     notes: list[str],
-) -> tuple[Place | None, Drawer]:
+) -> tuple[TargetLayer | None, Drawer]:
     """Return the layer of a method, and the method as a function of a network."""
     if method == "occlusion":
         return None, lambda network: occlusion(network, x, question)
@@ -141,7 +146,7 @@ def _drawer(
             raise GeometryError(what, where=layer, fix="use gradcam for other layers")
         where = place(model, x, call)
         why = "its maps are averaged and weighed: each cell's share is exact"
-        exact = Place(call=call, shape=where.shape, why=why)
+        exact = TargetLayer(call=call, shape=where.shape, why=why)
         return exact, lambda network: class_map(network, x, question)
     where = place(model, x, layer)
     return where, lambda network: cam_map(network, x, where.call, question, method)
@@ -155,7 +160,7 @@ def _exact(model: nn.Module, x: Tensor) -> bool:
     return True
 
 
-def class_map(model: nn.Module, x: Tensor, question: Question) -> Tensor:
+def class_map(model: nn.Module, x: Tensor, question: AttributionTarget) -> Tensor:
     """Return the exact map of a network that ends in global average pooling.
 
     Its cells and the class's bias add up to the score.
@@ -172,7 +177,7 @@ def class_map(model: nn.Module, x: Tensor, question: Question) -> Tensor:
 
 
 def _integrated(
-    model: nn.Module, x: Tensor, question: Question, notes: list[str]
+    model: nn.Module, x: Tensor, question: AttributionTarget, notes: list[str]
 ) -> Tensor:
     shares, gap = integrated_gradients(model, x, question)
     if not notes:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from striate.interpret.trace import Ref, Step, Tape, tensors_of
+from striate.interpret.trace import Ref, Step, Trace, tensors_of
 
 # What these make of an image is the same whatever comes with it, and none of their
 # arguments is the size of a batch.
@@ -29,7 +29,7 @@ class NotSideBySideError(Exception):
     """An operation that cannot be run for many changes at a time."""
 
 
-def side_by_side(tape: Tape, step: Step, changed: Stacks) -> list[Tensor]:
+def side_by_side(tape: Trace, step: Step, changed: Stacks) -> list[Tensor]:
     """Compute a step for every change.
 
     Args:
@@ -83,7 +83,7 @@ def _as_a_batch(step: Step, read: list[Tensor]) -> bool:
     return name in _BLIND
 
 
-def _batched(tape: Tape, step: Step, changed: Stacks) -> list[Tensor]:
+def _batched(tape: Trace, step: Step, changed: Stacks) -> list[Tensor]:
     """Let the changes be a batch."""
     count = len(next(iter(changed.values())))
 
@@ -101,7 +101,7 @@ def _batched(tape: Tape, step: Step, changed: Stacks) -> list[Tensor]:
     return [result.unsqueeze(1) for result in results]
 
 
-def _mapped(tape: Tape, step: Step, changed: Stacks) -> list[Tensor]:
+def _mapped(tape: Trace, step: Step, changed: Stacks) -> list[Tensor]:
     """Leave it to torch, which knows for most operations how."""
 
     def one(*values: Tensor) -> tuple[Tensor, ...]:

@@ -25,7 +25,7 @@ from torch.nn import functional as F
 from striate.core.errors import GeometryError
 from striate.core.hooks import untouched, visited
 from striate.interpret.activations_at import forward, module_of, together
-from striate.interpret.attribution.target import Question, logits_of
+from striate.interpret.attribution.target import AttributionTarget, logits_of
 
 Scores = Callable[[Tensor], Tensor]
 Weigh = Callable[[Tensor, Tensor, Scores], Tensor]
@@ -47,7 +47,7 @@ class Seen:
     logits: Tensor
 
 
-def see(model: nn.Module, x: Tensor, call: str, question: Question) -> Seen:
+def see(model: nn.Module, x: Tensor, call: str, question: AttributionTarget) -> Seen:
     """Run a batch and come back as far as one layer.
 
     Nothing before the layer is differentiated, no parameter's `.grad` is touched, and
@@ -58,7 +58,7 @@ def see(model: nn.Module, x: Tensor, call: str, question: Question) -> Seen:
 
     Example:
         >>> model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(2, 3))
-        >>> question = Question(target=0, words="class 0")
+        >>> question = AttributionTarget(target=0, words="class 0")
         >>> see(model, torch.zeros(1, 1, 3, 3), "0", question).gradients.shape
         torch.Size([1, 2, 1, 1])
     """
@@ -124,7 +124,7 @@ METHODS: dict[str, Weigh] = {
 
 
 def cam_map(
-    model: nn.Module, x: Tensor, call: str, question: Question, method: str
+    model: nn.Module, x: Tensor, call: str, question: AttributionTarget, method: str
 ) -> Tensor:
     """Return one image's map at the layer's own size.
 
@@ -148,7 +148,7 @@ def cam_map(
 
 
 def _masked_scores(
-    model: nn.Module, x: Tensor, masks: Tensor, question: Question
+    model: nn.Module, x: Tensor, masks: Tensor, question: AttributionTarget
 ) -> Tensor:
     found = []
     size = int(x.shape[2]), int(x.shape[3])

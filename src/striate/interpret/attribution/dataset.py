@@ -16,15 +16,15 @@ from torch.nn import functional as F
 from striate.core.errors import DataError
 from striate.interpret.activations_at import check_batch
 from striate.interpret.attribution.cam import see
-from striate.interpret.attribution.target import Question
-from striate.interpret.layer_choice import AUTO, Place, place
+from striate.interpret.attribution.target import AttributionTarget
+from striate.interpret.layer_choice import AUTO, TargetLayer, place
 
 RING = 0.1  # of each side, on either end: what counts as the border
 _OTHER = 0.25  # of an image's range: what stands out from its border's color
 
 
 @dataclass(frozen=True, kw_only=True)
-class Own(Question):
+class Own(AttributionTarget):
     """Each image's own answer."""
 
     target: int = -1
@@ -51,7 +51,7 @@ class WholeSet:
         flat: Images whose map is empty.
     """
 
-    place: Place
+    place: TargetLayer
     counts: Tensor
     heat: Tensor
     border: Tensor
@@ -105,7 +105,7 @@ def whole_set(
 
 
 class _Sums:
-    def __init__(self, where: Place, classes: int, x: Tensor) -> None:
+    def __init__(self, where: TargetLayer, classes: int, x: Tensor) -> None:
         height, width = x.shape[2:]
         self.place = where
         self._ring = ring(height, width)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from striate.core.hooks import untouched
 from striate.interpret.activations_at import check_batch, forward, together
-from striate.interpret.attribution.target import Question, logits_of
+from striate.interpret.attribution.target import AttributionTarget, logits_of
 
 STEPS = 50
 AT_ONCE = 16  # images on the way back together, which keeps all their numbers
@@ -18,7 +18,7 @@ _KEPT = 8  # times as much of each as where nothing is kept
 def integrated_gradients(
     model: nn.Module,
     x: Tensor,
-    question: Question,
+    question: AttributionTarget,
     baseline: Tensor | float = 0.0,
     steps: int = STEPS,
 ) -> tuple[Tensor, float]:
@@ -39,7 +39,7 @@ def integrated_gradients(
 
     Example:
         >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
-        >>> asked = Question(target=1, words="1")
+        >>> asked = AttributionTarget(target=1, words="1")
         >>> shares, gap = integrated_gradients(model, torch.ones(1, 1, 2, 2), asked)
         >>> torch.allclose(shares.flatten(), model[1].weight[1]), abs(gap) < 1e-5
         (True, True)

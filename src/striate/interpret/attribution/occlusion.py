@@ -18,8 +18,8 @@ from striate.interpret.activations_at import check_batch, forward, together
 from striate.interpret.attribution.batched_steps import NotSideBySideError
 from striate.interpret.attribution.partial_forward import Patchwork
 from striate.interpret.attribution.patches import Boxes, cut
-from striate.interpret.attribution.target import Question, logits_of
-from striate.interpret.trace import Tape, record
+from striate.interpret.attribution.target import AttributionTarget, logits_of
+from striate.interpret.trace import Trace, record
 
 AT_ONCE = 32  # covered images a batch, each computed whole
 MOST_AT_ONCE = 256  # changes a batch, where only boxes are computed
@@ -89,7 +89,7 @@ def _spans(side: int, window: int, stride: int) -> Spans:
 
 
 def occlusion(
-    model: nn.Module, x: Tensor, question: Question, cover: Cover | None = None
+    model: nn.Module, x: Tensor, question: AttributionTarget, cover: Cover | None = None
 ) -> Tensor:
     """Return for every pixel the mean loss of score over the windows that cover it.
 
@@ -107,7 +107,7 @@ def occlusion(
 
     Example:
         >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
-        >>> asked = Question(target=0, words="0")
+        >>> asked = AttributionTarget(target=0, words="0")
         >>> pixels = Cover(window=(1, 1), stride=(1, 1))
         >>> lost = occlusion(model, torch.ones(1, 1, 2, 2), asked, pixels)
         >>> torch.allclose(lost.flatten(), model[1].weight[0], atol=1e-6)
@@ -127,7 +127,11 @@ def occlusion(
 
 
 def _patched(
-    model: nn.Module, x: Tensor, question: Question, cover: Cover, boxes: list[Box]
+    model: nn.Module,
+    x: Tensor,
+    question: AttributionTarget,
+    cover: Cover,
+    boxes: list[Box],
 ) -> tuple[Tensor, Tensor] | None:
     """Return the scores of the image and of every window, by what windows change.
 
@@ -148,7 +152,9 @@ def _patched(
     return (whole, scores) if same else None
 
 
-def _recomputed(tape: Tape, x: Tensor, question: Question, cover: Cover) -> Tensor:
+def _recomputed(
+    tape: Trace, x: Tensor, question: AttributionTarget, cover: Cover
+) -> Tensor:
     """Return every window's score, from what it changes of each layer."""
     down, across = cover.axes(x.shape[2], x.shape[3])
     largest = max(result.nbytes for step in tape.steps for result in step.results)
@@ -193,7 +199,11 @@ def _placed(spans: Spans, length: int, room: int) -> tuple[list[int], Tensor]:
 
 
 def plain_scores(
-    model: nn.Module, x: Tensor, question: Question, cover: Cover, boxes: list[Box]
+    model: nn.Module,
+    x: Tensor,
+    question: AttributionTarget,
+    cover: Cover,
+    boxes: list[Box],
 ) -> Tensor:
     """Return the scores of covered images, each computed whole."""
     found = []

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from striate.interpret.attribution.batched_steps import side_by_side
 from striate.interpret.attribution.patches import Boxes, Ints, Sides, cut, lay, whole
-from striate.interpret.trace import Ref, Step, Tape, writes
+from striate.interpret.trace import Ref, Step, Trace, writes
 
 _MOST = 0.6  # share of a map from which boxes cost more than the whole
 # Boxes, or all changed tensors stacked along a new first axis: (changes, 1, C, H, W).
@@ -35,7 +35,7 @@ class Patchwork:
         tape: Of the image.
     """
 
-    def __init__(self, tape: Tape) -> None:
+    def __init__(self, tape: Trace) -> None:
         self._tape = tape
 
     def run(self, changed: Boxes) -> Tensor:
@@ -86,7 +86,7 @@ class Patchwork:
 
 # --- rules: what of a layer's output changes, and what it takes to know it ---
 
-Rule = Callable[[Tape, Step, dict[Ref, Change]], Boxes | None]
+Rule = Callable[[Trace, Step, dict[Ref, Change]], Boxes | None]
 
 
 def _rule(step: Step) -> Rule | None:
@@ -113,7 +113,7 @@ def _even(step: Step) -> bool:
     return all(c.ndim < 2 or set(c.shape[-2:]) == {1} for c in constants)
 
 
-def _in_place(tape: Tape, step: Step, state: dict[Ref, Change]) -> Boxes | None:
+def _in_place(tape: Trace, step: Step, state: dict[Ref, Change]) -> Boxes | None:
     """Run a step upon the smallest box that holds every input's."""
     height, width = step.results[0].shape[2:]
     moved = [state[ref] for ref in step.refs if ref in state]
@@ -151,7 +151,7 @@ def _union(spans: Sequence[tuple[Ints, int]], side: int) -> tuple[Ints, int]:
 _SLIDING = ("convolution", "max_pool2d_with_indices", "avg_pool2d")
 
 
-def _slide(tape: Tape, step: Step, state: dict[Ref, Change]) -> Boxes | None:
+def _slide(tape: Trace, step: Step, state: dict[Ref, Change]) -> Boxes | None:
     """Run a window over patches that hold all it reads for the outputs that change."""
     geometry = _geometry(step)
     change = state.get(step.args[0])

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from striate.core.hooks import lent, untouched
 from striate.core.seeds import derive
 from striate.interpret.activations_at import forward, together
-from striate.interpret.attribution.target import Question, logits_of
+from striate.interpret.attribution.target import AttributionTarget, logits_of
 
 STEPS = 20  # images between the whole and the empty one
 DRAWS = 3  # random networks a map is held against
@@ -59,7 +59,7 @@ def judge(
     model: nn.Module,
     x: Tensor,
     heat: Tensor,
-    question: Question,
+    question: AttributionTarget,
     draw: Draw,
     seed: int = 0,
 ) -> Trust:
@@ -87,7 +87,7 @@ def judge(
 
 
 def removal(
-    model: nn.Module, x: Tensor, heat: Tensor, question: Question
+    model: nn.Module, x: Tensor, heat: Tensor, question: AttributionTarget
 ) -> tuple[float, float]:
     """Return the areas under the deletion and insertion curves (Petsiuk et al. 2018).
 
@@ -98,8 +98,8 @@ def removal(
         >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2, bias=False))
         >>> _ = model[1].weight.data.copy_(torch.eye(4)[:2] * 9)
         >>> x = torch.tensor([[[[1.0, 0.0], [0.0, 0.0]]]])
-        >>> good = removal(model, x, x[0, 0], Question(target=0, words=""))[0]
-        >>> bad = removal(model, x, -x[0, 0], Question(target=0, words=""))[0]
+        >>> good = removal(model, x, x[0, 0], AttributionTarget(target=0, words=""))[0]
+        >>> bad = removal(model, x, -x[0, 0], AttributionTarget(target=0, words=""))[0]
         >>> good < bad
         True
     """
@@ -126,7 +126,7 @@ def _blurred(x: Tensor) -> Tensor:
     return F.interpolate(coarse, (height, width), mode="bilinear")
 
 
-def _area(model: nn.Module, images: Tensor, question: Question) -> float:
+def _area(model: nn.Module, images: Tensor, question: AttributionTarget) -> float:
     most = together(images.shape[2], images.shape[3], len(images))
     parts = [logits_of(forward(model, part)) for part in torch.split(images, most)]
     chances = question.chance(torch.cat(parts)).double()

@@ -14,7 +14,7 @@ Class = int | str
 
 
 @dataclass(frozen=True, kw_only=True)
-class Question:
+class AttributionTarget:
     """The number to be explained: a class's logit, or its lead over another's.
 
     Args:
@@ -48,7 +48,7 @@ def ask(
     target: Class | None = None,
     against: Class | None = None,
     labels: Labels | Sequence[str] | None = None,
-) -> Question:
+) -> AttributionTarget:
     """Make a question about a network's answer.
 
     Args:
@@ -69,13 +69,13 @@ def ask(
     names = _labels(logits.shape[1], labels)
     first = int(logits[0].argmax()) if target is None else names.index(target)
     if against is None:
-        return Question(target=first, words=names[first])
+        return AttributionTarget(target=first, words=names[first])
     second = names.index(against)
     if first == second:
         what = f"{names[first]} cannot be held against itself"
         raise SettingError(what, where="against", fix="name another class")
     words = f"{names[first]} rather than {names[second]}"
-    return Question(target=first, against=second, words=words)
+    return AttributionTarget(target=first, against=second, words=words)
 
 
 def _labels(count: int, labels: Labels | Sequence[str] | None) -> Labels:

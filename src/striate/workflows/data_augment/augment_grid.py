@@ -24,7 +24,7 @@ from striate.data.augment.single_transform import (
     furthest,
 )
 from striate.data.image_data import ImageData
-from striate.data.subset import Part
+from striate.data.subset import Subset
 from striate.interpret.render import enlarge, tile, to_image
 from striate.run.images import evenly
 
@@ -56,7 +56,7 @@ def sections(data: ImageData, augment: Augment, seed: int) -> list[Section]:
     ]
 
 
-def _one_of_each(part: Part) -> Tensor:
+def _one_of_each(part: Subset) -> Tensor:
     """Return the first image of each class, of classes spread over all of them."""
     first = {int(label): i for i, label in reversed(list(enumerate(part.labels)))}
     kept = evenly([first[label] for label in sorted(first)], TOGETHER)

@@ -18,7 +18,7 @@ from striate.core import device as devices
 from striate.data.augment.augment import Augment
 from striate.data.augment.pipeline import changed
 from striate.data.augment.single_transform import Trial, at, coins, furthest
-from striate.data.subset import Part
+from striate.data.subset import Subset
 from striate.engine.evaluate import evaluate
 from striate.metrics.classification import confusion_matrix, wilson
 from striate.metrics.significance import holm, no_loss
@@ -200,7 +200,7 @@ def _amounts(end: Trial) -> list[float]:
     return sorted({0.0, *AMOUNTS.get(end.change, ()), end.amount})
 
 
-def _answers(run: Run, part: Part, trial: Trial, border: str) -> np.ndarray:
+def _answers(run: Run, part: Subset, trial: Trial, border: str) -> np.ndarray:
     device = devices.choose(run.recipe.device)
     model = run.model.to(device)
     batches = _batches(run, part, trial, border, device)
@@ -209,7 +209,7 @@ def _answers(run: Run, part: Part, trial: Trial, border: str) -> np.ndarray:
 
 
 def _batches(
-    run: Run, part: Part, trial: Trial, border: str, device: torch.device
+    run: Run, part: Subset, trial: Trial, border: str, device: torch.device
 ) -> Iterator[tuple[Tensor, Tensor]]:
     augment = trial.augment(border)
     signs = coins(len(part), trial, run.recipe.seed)
@@ -221,7 +221,7 @@ def _batches(
 
 
 def _measured(
-    run: Run, part: Part, trial: Trial, plain: np.ndarray, said: np.ndarray
+    run: Run, part: Subset, trial: Trial, plain: np.ndarray, said: np.ndarray
 ) -> Measured:
     truth, size = part.labels.numpy(), len(run.labels)
     before, after = plain == truth, said == truth

@@ -14,9 +14,9 @@ from striate.core.seeds import derive
 from striate.core.spec import Preprocess
 from striate.data.batches import Batches
 from striate.data.decode.preprocess import statistics
-from striate.data.subset import Part
+from striate.data.subset import Subset
 from striate.engine.evaluate import evaluate
-from striate.engine.loop import Plan, fit
+from striate.engine.loop import FitConfig, fit
 from striate.engine.optim import make_optimizer
 from striate.engine.schedule import SCHEDULES
 from striate.engine.train_state import EpochDone, StepDone
@@ -54,7 +54,7 @@ class Jury:
         recipe: Settings of each training.
     """
 
-    part: Part
+    part: Subset
     preprocess: Preprocess
     classes: int
     recipe: Recipe
@@ -122,7 +122,7 @@ class Jury:
         optimizer = make_optimizer(
             model, recipe.optimizer, lr, recipe.momentum, recipe.weight_decay
         )
-        plan = Plan(
+        plan = FitConfig(
             epochs=recipe.epochs,
             lr=lr,
             schedule=SCHEDULES[recipe.schedule],

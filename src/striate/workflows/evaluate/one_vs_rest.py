@@ -12,7 +12,7 @@ from striate.core.errors import DataError, SettingError
 from striate.core.registry import unknown
 from striate.data.cache.pixel_rows import Rows
 from striate.data.sources.source import Skipped
-from striate.data.subset import Part
+from striate.data.subset import Subset
 from striate.metrics.temperature import costs, tempered
 from striate.run import layout as names
 from striate.run.images import part_pixels
@@ -172,7 +172,7 @@ def _others(run: Run, data: str, part: str | None) -> Answered:
     )
 
 
-def _pixels(part: Part) -> Rows:
+def _pixels(part: Subset) -> Rows:
     return part.pixels
 
 

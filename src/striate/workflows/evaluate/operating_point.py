@@ -31,7 +31,7 @@ from striate.workflows.evaluate.one_vs_rest import (
     seen,
     validation,
 )
-from striate.workflows.evaluate.request import Question
+from striate.workflows.evaluate.request import OperatingPointRequest
 from striate.workflows.evaluate.result import Told
 from striate.workflows.evaluate.selection import Choice, check_both, choose
 
@@ -39,7 +39,7 @@ WIDTH = 100  # of `print(operating_point(run, …))`
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Detection:
+class OperatingPoint:
     """How well a class is found; print it, ask it, or keep it.
 
     Args:
@@ -52,7 +52,7 @@ class Detection:
     """
 
     run: Run
-    question: Question
+    question: OperatingPointRequest
     part: str
     choice: Choice = field(repr=False)
     judged: Judged = field(repr=False)
@@ -147,7 +147,7 @@ def operating_point(
     by: str | Sequence[str] = (),
     data: str | Path | None = None,
     part: str | None = None,
-) -> Detection:
+) -> OperatingPoint:
     """Choose a decision threshold for one class against the rest, and evaluate it.
 
     The validation set chooses temperature, threshold and abstain band. The test set, or
@@ -172,14 +172,16 @@ def operating_point(
             a column.
     """
     columns = (by,) if isinstance(by, str) else tuple(by)
-    question = Question(target=target, recall=recall, band=band, by=columns)
+    question = OperatingPointRequest(
+        target=target, recall=recall, band=band, by=columns
+    )
     number = class_number(run, question.target)
     choice = choose(validation(run), number, question)
     answered = judged(run, None if data is None else str(data), part)
     view = seen(answered.part, answered.predictions, number, choice.temperature)
     check_both(view, question.target)
     values = _columns_of(answered, question.by)
-    return Detection(
+    return OperatingPoint(
         run=run,
         question=question,
         part=answered.part,

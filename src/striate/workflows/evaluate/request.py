@@ -8,7 +8,7 @@ from striate.core.errors import SettingError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Question:
+class OperatingPointRequest:
     """What is asked of a run.
 
     Args:
@@ -21,7 +21,7 @@ class Question:
         SettingError: A share is none, or a column is named twice.
 
     Example:
-        >>> Question(target="defect", recall=0.9).band
+        >>> OperatingPointRequest(target="defect", recall=0.9).band
         0.98
     """
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from striate.core.findings import Prose
 from striate.workflows.evaluate.evaluation import Judged
 from striate.workflows.evaluate.one_vs_rest import Seen
-from striate.workflows.evaluate.request import Question
+from striate.workflows.evaluate.request import OperatingPointRequest
 from striate.workflows.evaluate.selection import Choice
 
 
@@ -47,7 +47,7 @@ class Told:
     """
 
     run: str
-    question: Question
+    question: OperatingPointRequest
     part: str
     others: Sequence[str]
     choice: Choice

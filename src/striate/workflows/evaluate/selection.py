@@ -20,7 +20,7 @@ from striate.metrics.threshold import (
 from striate.report.format import percent
 from striate.run.predictions import Predictions
 from striate.workflows.evaluate.one_vs_rest import Seen, seen
-from striate.workflows.evaluate.request import Question
+from striate.workflows.evaluate.request import OperatingPointRequest
 
 AIMED, HALF, SAFE = "aimed", "half", "safe"
 
@@ -72,7 +72,7 @@ class Choice:
         return next(point for point in self.points if point.key == AIMED)
 
 
-def choose(said: Predictions, number: int, question: Question) -> Choice:
+def choose(said: Predictions, number: int, question: OperatingPointRequest) -> Choice:
     """Choose everything on validation.
 
     Raises:
@@ -106,7 +106,9 @@ def check_both(view: Seen, target: str) -> None:
     raise DataError(what, fix=fix)
 
 
-def _points(view: Seen, question: Question, temperature: float) -> tuple[Point, ...]:
+def _points(
+    view: Seen, question: OperatingPointRequest, temperature: float
+) -> tuple[Point, ...]:
     wish = percent(question.recall, 0 if question.recall * 100 % 1 < 1e-9 else 1)
     many = view.positives
     aimed, safe = rank_for(question.recall, many), sure_rank(question.recall, many)

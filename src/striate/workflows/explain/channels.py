@@ -21,7 +21,7 @@ from striate.core.findings import (
     Table,
 )
 from striate.data.batches import Batches
-from striate.data.subset import Part
+from striate.data.subset import Subset
 from striate.interpret.activations_at import together
 from striate.interpret.render import enlarge, tile, to_image
 from striate.interpret.top_patches import Habits, Spot, habits
@@ -59,7 +59,7 @@ class LookedFor:
     """
 
     name: str
-    part: Part
+    part: Subset
     labels: Sequence[str]
     found: tuple[Habits, ...]
     boxes: Mapping[str, BoxOf]
@@ -227,7 +227,7 @@ def _patches(looked: LookedFor, one: Habits) -> Images:
     return Images(title=one.call, images=tuple(row for row in drawn if row))
 
 
-def _cut(part: Part, spots: Sequence[Spot], box: BoxOf) -> list[np.ndarray]:
+def _cut(part: Subset, spots: Sequence[Spot], box: BoxOf) -> list[np.ndarray]:
     """Cut patches of one size; where the border cuts a field short, gray stands in."""
     boxes = [box(spot.row, spot.column) for spot in spots]
     sides = [max(b[axis][1] - b[axis][0] + 1 for b in boxes) for axis in (0, 1)]

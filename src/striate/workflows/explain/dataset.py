@@ -18,7 +18,7 @@ from striate.core.findings import (
     Table,
 )
 from striate.data.batches import Batches
-from striate.data.subset import Part
+from striate.data.subset import Subset
 from striate.interpret.activations_at import together
 from striate.interpret.attribution.attribute import evidence
 from striate.interpret.attribution.dataset import WholeSet, whole_set
@@ -95,7 +95,7 @@ def _color(pixels: np.ndarray) -> np.ndarray:
     return np.asarray(gray.repeat(3, -1))
 
 
-def _classes(run: Run, part: Part, found: WholeSet) -> Images:
+def _classes(run: Run, part: Subset, found: WholeSet) -> Images:
     """Lay each class's mean evidence over its mean image."""
     order = [int(i) for i in found.counts.argsort(descending=True, stable=True)]
     chosen = sorted(i for i in order[:CLASSES] if found.counts[i])

@@ -22,7 +22,7 @@ from striate.core.findings import (
 )
 from striate.interpret.arithmetic.contributions import shares
 from striate.interpret.arithmetic.tree import opened
-from striate.interpret.arithmetic.unit_arithmetic import Ledger
+from striate.interpret.arithmetic.unit_arithmetic import UnitArithmetic
 from striate.interpret.layer_choice import calls_of, check_unit
 from striate.interpret.render import enlarge, overlay, to_image
 from striate.report.records import nodes, records
@@ -118,10 +118,10 @@ def _patches(subject: Subject, looked: LookedFor | None, unit: Unit) -> list[Blo
     return looked.channel(call, place[0]) if looked is not None else []
 
 
-def _book(subject: Subject, one: Shown) -> tuple[Ledger | None, str]:
+def _book(subject: Subject, one: Shown) -> tuple[UnitArithmetic | None, str]:
     """Return the image's ledger; where it cannot be kept, the reason."""
     try:
-        return Ledger(subject.model, one.x), ""
+        return UnitArithmetic(subject.model, one.x), ""
     except GeometryError as error:
         return None, f"There is no ledger here: {error.what}."
 
@@ -148,7 +148,7 @@ def _also(subject: Subject, wish: Wish) -> tuple[list[Section], dict[str, Any]]:
 
 
 def _ledger(
-    subject: Subject, one: Shown, book: Ledger | None, answer: int, refused: str
+    subject: Subject, one: Shown, book: UnitArithmetic | None, answer: int, refused: str
 ) -> tuple[Section, dict[str, Any] | None]:
     """Open the answer's logit, and share it out to the pixels."""
     lead = (
@@ -165,7 +165,7 @@ def _ledger(
     return Section(title=title, lead=lead, blocks=(tree, table, drawn)), data
 
 
-def _down(one: Shown, book: Ledger, answer: int) -> tuple[Table, Images]:
+def _down(one: Shown, book: UnitArithmetic, answer: int) -> tuple[Table, Images]:
     """Say what pixels add to the logit, and what layers do."""
     found = shares(book, "output", (answer,))
     steps = sorted(found.steps.items(), key=lambda item: -abs(item[1]))

@@ -13,7 +13,7 @@ from striate.core.errors import DataError, SettingError
 from striate.core.registry import unknown
 from striate.data.decode.file_bytes import UndecodableError, read_file
 from striate.data.decode.preprocess import file_to_input, normalize
-from striate.data.subset import Part
+from striate.data.subset import Subset
 from striate.interpret.attribution.target import Class
 from striate.interpret.layer_choice import AUTO
 from striate.run.run import Run
@@ -114,7 +114,7 @@ def _shown(
     return Shown(name=name, pixels=pixels.numpy(), x=x, truth=truth)
 
 
-def some(part: Part, most: int) -> Part:
+def some(part: Subset, most: int) -> Subset:
     """Return a part, or as many of its images, spread evenly, as are wanted."""
     if len(part) <= most:
         return part

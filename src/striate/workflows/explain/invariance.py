@@ -20,7 +20,7 @@ from striate.core.findings import (
     Table,
 )
 from striate.data.batches import Batches
-from striate.data.subset import Part
+from striate.data.subset import Subset
 from striate.interpret.activations_at import together
 from striate.interpret.invariance.invariance_curves import OUTPUT, Response, respond
 from striate.interpret.invariance.transforms import MOVES, move_of
@@ -82,7 +82,7 @@ def _fits(name: str, run: Run) -> bool:
     return name != "shift" or min(height, width) > max(MOVES[name].amounts)
 
 
-def _batches(run: Run, part: Part) -> Iterator[Batch]:
+def _batches(run: Run, part: Subset) -> Iterator[Batch]:
     size = together(*run.preprocess.spec.shape[1:], BATCH)
     made = Batches(part=part, preprocess=run.preprocess, batch_size=size, shuffle=False)
     return made(0)

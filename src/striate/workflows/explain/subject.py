@@ -11,7 +11,7 @@ from striate.core.errors import SettingError
 from striate.core.spec import Labels, Preprocess
 from striate.models.weights import load_pretrained
 from striate.run.run import Run
-from striate.run.target import Wanted, is_run, resolve
+from striate.run.target import SummaryRequest, is_run, resolve
 
 # Of the public networks' training set; the usual guess for three channels.
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -39,7 +39,7 @@ class Subject:
 
 
 def subject(
-    target: str, wanted: Wanted | None = None, weights: Path | None = None
+    target: str, wanted: SummaryRequest | None = None, weights: Path | None = None
 ) -> Subject:
     """Return the network that a word means, with weights.
 
@@ -52,9 +52,9 @@ def subject(
     Raises:
         SettingError: It is none of these, or a run was given other weights.
     """
-    wanted = wanted or Wanted()
+    wanted = wanted or SummaryRequest()
     if is_run(target):
-        if weights is not None or wanted != Wanted():
+        if weights is not None or wanted != SummaryRequest():
             what = "a run has its weights, image size, channels and classes already"
             raise SettingError(what, where=target, fix="leave those flags out")
         run = Run(target)

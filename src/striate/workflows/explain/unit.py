@@ -14,7 +14,7 @@ from striate.core.errors import StriateError
 from striate.core.findings import Block, Image, Images, Prose, Section, Table
 from striate.interpret.activations_at import captured
 from striate.interpret.arithmetic.contributions import Shares, shares
-from striate.interpret.arithmetic.unit_arithmetic import Ledger
+from striate.interpret.arithmetic.unit_arithmetic import UnitArithmetic
 from striate.interpret.arithmetic.worked_example import beneath, worked
 from striate.interpret.effective_receptive_field import HELD, EffectiveField, unit_field
 from striate.interpret.layer_choice import place
@@ -61,7 +61,7 @@ def sights_of(subject: Subject) -> dict[str, Sight]:
 def unit_section(
     subject: Subject,
     one: Shown,
-    book: Ledger | None,
+    book: UnitArithmetic | None,
     unit: Unit,
     looked_for: Sequence[Block] = (),
 ) -> tuple[Section, dict[str, Any]]:
@@ -101,7 +101,7 @@ def unit_section(
     return section, _facts(seen, table)
 
 
-def _worked(book: Ledger | None, seen: _Seen) -> Table | None:
+def _worked(book: UnitArithmetic | None, seen: _Seen) -> Table | None:
     if book is None:
         return None
     entry = beneath(book, book.open(seen.call, seen.unit))

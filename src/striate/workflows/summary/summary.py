@@ -22,7 +22,7 @@ from striate.core.errors import SettingError
 from striate.core.files import write_csv, write_text
 from striate.core.findings import Block, Page, Section, Table
 from striate.report.records import as_data, keys, record, records
-from striate.run.target import Target, Wanted, first_channels, resolve
+from striate.run.target import SummaryRequest, Target, first_channels, resolve
 from striate.workflows.summary.effective_fields import effective_table, images
 
 WIDTH = 100  # of `print(st.summary(...))`
@@ -162,7 +162,9 @@ def summary(
     for name, number in (("batch_size", batch_size), ("depth", depth)):
         if number is not None and number < 1:
             raise SettingError(f"{name} must be at least 1, got {number}", where=name)
-    wanted = Wanted(image_size=image_size, in_chans=in_chans, num_classes=num_classes)
+    wanted = SummaryRequest(
+        image_size=image_size, in_chans=in_chans, num_classes=num_classes
+    )
     real_weights = real or effective is not None
     target = _target(network, shape, wanted, real=real_weights)
     try:
@@ -183,7 +185,7 @@ def summary(
 def _target(
     network: nn.Module | str,
     shape: tuple[int, int, int] | None,
-    wanted: Wanted,
+    wanted: SummaryRequest,
     *,
     real: bool,
 ) -> Target:

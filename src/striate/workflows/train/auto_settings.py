@@ -16,12 +16,12 @@ from striate.core.errors import NonFiniteError, SettingError
 from striate.core.files import write_csv
 from striate.data.cache.free_memory import available_bytes
 from striate.data.image_data import ImageData
-from striate.engine.distributed.group import Ranks
+from striate.engine.distributed.group import RankGroup
 from striate.engine.loss import softmax_cost
 from striate.engine.lr_finder import Tried, best_rate, range_test
 from striate.engine.rng import chance_kept
 from striate.engine.step import possible_pieces
-from striate.engine.stepper import Learner
+from striate.engine.stepper import Stepper
 from striate.report.png import save_curve
 from striate.run import layout as names
 from striate.run.builders import batches_of, cost_of_classes, optimizer_of
@@ -58,7 +58,7 @@ class Decided:
 
 
 def decide(
-    recipe: Recipe, model: nn.Module, data: ImageData, ranks: Ranks | None = None
+    recipe: Recipe, model: nn.Module, data: ImageData, ranks: RankGroup | None = None
 ) -> Decided:
     """Find out what a recipe left automatic; model and random state are untouched.
 
@@ -165,7 +165,7 @@ def _goes(
     recipe = replace(recipe, lr=DEFAULT_LR[recipe.optimizer])
     cost = softmax_cost(recipe.label_smoothing, cost_of_classes(data, recipe, device))
     optimizer, pieces = optimizer_of(copied, recipe), recipe.accumulate
-    learn = Learner(copied, optimizer, cost, recipe.seed, pieces=pieces)
+    learn = Stepper(copied, optimizer, cost, recipe.seed, pieces=pieces)
     batches = batches_of("train", data, recipe, device)
     try:
         # Numbers that are none are the run's to tell, with all that it can say.

@@ -21,9 +21,14 @@ from striate.core.files import read_json, write_json
 from striate.data.cache.cache_folder import open_cache
 from striate.data.image_data import ImageData
 from striate.data.rank_share import share
-from striate.engine.benchmark import FEWEST_STEPS, Choice, Free, tune
-from striate.engine.distributed.group import Ranks
-from striate.engine.execution import PRECISIONS, Way, has_compiler, why_not_bf16
+from striate.engine.benchmark import FEWEST_STEPS, BenchmarkResult, Free, tune
+from striate.engine.distributed.group import RankGroup
+from striate.engine.execution import (
+    PRECISIONS,
+    ExecutionConfig,
+    has_compiler,
+    why_not_bf16,
+)
 from striate.engine.step import possible_pieces
 from striate.engine.throughput import Laps, peak
 from striate.run.builders import sides_of, way_of
@@ -47,13 +52,13 @@ class Settled:
     """
 
     recipe: Recipe
-    choice: Choice
+    choice: BenchmarkResult
 
     @property
     def notes(self) -> list[str]:
         """Say what was chosen, where it is not the usual way."""
         way = self.choice.way
-        if not self.choice.seconds or way == Way():
+        if not self.choice.seconds or way == ExecutionConfig():
             return []
         faster = f"{self.choice.gain:.1f} times as fast as {next(iter(self.measured))}"
         return [f"computed in {way}: {faster} on this machine"]
@@ -65,7 +70,7 @@ class Settled:
 
 
 def settle(
-    model: nn.Module, data: ImageData, recipe: Recipe, ranks: Ranks | None = None
+    model: nn.Module, data: ImageData, recipe: Recipe, ranks: RankGroup | None = None
 ) -> Settled:
     """Answer what a recipe leaves open, and put the model into that layout.
 
@@ -82,10 +87,12 @@ def settle(
     if ranks is None or ranks.first:
         choice = _measured(model, data, recipe, free, ranks.world if ranks else 1)
     else:
-        choice = Choice(way=way_of(recipe))
+        choice = BenchmarkResult(way=way_of(recipe))
     if ranks:
         said = ranks.words(asdict(choice), "how to compute")[0]
-        choice = Choice(way=Way(**said["way"]), seconds=said["seconds"])
+        choice = BenchmarkResult(
+            way=ExecutionConfig(**said["way"]), seconds=said["seconds"]
+        )
     way = choice.way
     model.to(memory_format=way.memory_format)  # type: ignore[call-overload]
     decided = replace(
@@ -97,7 +104,7 @@ def settle(
     return Settled(decided, choice)
 
 
-def _free(recipe: Recipe, device: torch.device, ranks: Ranks | None) -> Free:
+def _free(recipe: Recipe, device: torch.device, ranks: RankGroup | None) -> Free:
     """Return what may be chosen: on all ranks, because all compute alike."""
     free = Free(
         layout=recipe.layout == AUTO,
@@ -116,13 +123,13 @@ def _free(recipe: Recipe, device: torch.device, ranks: Ranks | None) -> Free:
 
 def _measured(
     model: nn.Module, data: ImageData, recipe: Recipe, free: Free, world: int
-) -> Choice:
+) -> BenchmarkResult:
     """Return what is fastest for as many images as a process runs at a time."""
     start = way_of(recipe)
     count = len(data.part("train"))
     steps = recipe.epochs * -(-count // recipe.images_a_step)
     if steps < FEWEST_STEPS or not any(asdict(free).values()):
-        return Choice(way=start)
+        return BenchmarkResult(way=start)
     mine = share(min(recipe.images_a_step, count), 0, world)
     size = -(-mine.stop // possible_pieces(mine.stop, recipe.accumulate))
     batch = _noise(size, data, devices.choose(recipe.device))
@@ -139,7 +146,7 @@ def _noise(size: int, data: ImageData, device: torch.device) -> tuple[Tensor, Te
     return x.to(device), y.to(device)
 
 
-def _key(model: nn.Module, x: Tensor, way: Way, free: Free) -> str:
+def _key(model: nn.Module, x: Tensor, way: ExecutionConfig, free: Free) -> str:
     """Return a hash of everything that the speed of a way depends on."""
     facts = {
         **devices.circumstances(x.device),
@@ -173,11 +180,15 @@ class Book:
             with suppress(StriateError, TypeError, ValueError):
                 self._known = dict(read_json(path))
 
-    def choice(self, key: str, measure: Callable[[], Choice]) -> Choice:
+    def choice(
+        self, key: str, measure: Callable[[], BenchmarkResult]
+    ) -> BenchmarkResult:
         """Return the choice under a key, measured where none is remembered."""
         with suppress(KeyError, TypeError):
             said = self._known["choices"][key]
-            return Choice(way=Way(**said["way"]), seconds=dict(said["seconds"]))
+            return BenchmarkResult(
+                way=ExecutionConfig(**said["way"]), seconds=dict(said["seconds"])
+            )
         choice = measure()
         choices = self._section("choices")
         if len(choices) >= REMEMBERED:
@@ -221,7 +232,7 @@ def laps_of(
     data: ImageData,
     recipe: Recipe,
     quiet: bool,
-    ranks: Ranks | None = None,
+    ranks: RankGroup | None = None,
 ) -> Laps:
     """Return what times a run, told what an image costs and what the machine can.
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from striate.core.errors import NonFiniteError
 from striate.core.files import read_json, write_json
 from striate.data.batches import Batches
-from striate.data.progressive_resize import Growing
-from striate.engine.train_state import Position
+from striate.data.progressive_resize import ProgressiveResize
+from striate.engine.train_state import TrainState
 from striate.run.recipe import Recipe
 
 RECORD = "nonfinite.json"
@@ -32,7 +32,7 @@ class Blowups:
         self,
         folder: Path,
         recipe: Recipe,
-        train: Batches | Growing,
+        train: Batches | ProgressiveResize,
         val: Batches,
         tell: Callable[[str], None],
     ) -> None:
@@ -43,7 +43,7 @@ class Blowups:
         self._val = val
         self._tell = tell
 
-    def __call__(self, error: NonFiniteError, at: Position) -> None:
+    def __call__(self, error: NonFiniteError, at: TrainState) -> None:
         """Skip a training batch that blew up, if that is the answer.
 
         Raises:
@@ -58,7 +58,7 @@ class Blowups:
         named = _named(images)
         self._tell(f"skipped {error.where}: {error.what}; {named}")
 
-    def record(self, error: NonFiniteError, at: Position) -> list[str]:
+    def record(self, error: NonFiniteError, at: TrainState) -> list[str]:
         """Write a case down; return the images it is about."""
         images = self._images(error, at)
         case = {
@@ -76,7 +76,7 @@ class Blowups:
         write_json(self._path, [*kept, case])
         return images
 
-    def _images(self, error: NonFiniteError, at: Position) -> list[str]:
+    def _images(self, error: NonFiniteError, at: TrainState) -> list[str]:
         if error.part == "val":
             return [self._val.part.paths[row] for row in error.rows]
         if not error.layer:  # the weights themselves, not a batch
@@ -85,7 +85,7 @@ class Blowups:
         chosen = [numbers[row] for row in error.rows] or numbers
         return [self._train.part.paths[number] for number in chosen]
 
-    def complete(self, error: NonFiniteError, at: Position) -> NonFiniteError:
+    def complete(self, error: NonFiniteError, at: TrainState) -> NonFiniteError:
         """Return the error with the images and the choice in its message."""
         images = self.record(error, at)
         if images:

@@ -14,25 +14,25 @@ from striate.core.errors import RankError, SettingError
 from striate.data.image_data import ImageData
 from striate.engine.checkpoint import OptimizerState, packed, put_weights, unpacked
 from striate.engine.checkpointer import LAST
-from striate.engine.distributed.group import Ranks, joined
-from striate.engine.distributed.rank_info import Place, fair_threads
+from striate.engine.distributed.group import RankGroup, joined
+from striate.engine.distributed.rank_info import RankInfo, fair_threads
 from striate.engine.distributed.sync_batch_norm import synchronized
-from striate.engine.ema import Average
-from striate.engine.train_state import Position
+from striate.engine.ema import EMA
+from striate.engine.train_state import TrainState
 from striate.run import layout as names
 from striate.run.manifest import data_hash
 from striate.run.recipe import Recipe
 
 
 @contextmanager
-def together(recipe: Recipe) -> Iterator[Ranks | None]:
+def together(recipe: Recipe) -> Iterator[RankGroup | None]:
     """Meet the other processes that torchrun has started; None where it has not.
 
     Raises:
         RankError: Not all came, or one died, hung or failed.
         SettingError: There is no such device.
     """
-    place = Place.of()
+    place = RankInfo.of()
     if not place.launched:
         yield None
         return
@@ -44,18 +44,18 @@ def together(recipe: Recipe) -> Iterator[Ranks | None]:
         yield ranks
 
 
-def follows(ranks: Ranks | None) -> bool:
+def follows(ranks: RankGroup | None) -> bool:
     """Say whether this process leaves speaking and writing to rank 0."""
     return ranks is not None and not ranks.first
 
 
-def in_turn(ranks: Ranks | None) -> AbstractContextManager[None]:
+def in_turn(ranks: RankGroup | None) -> AbstractContextManager[None]:
     """Let one process of each machine read first; the others then find its cache."""
     return ranks.one_by_one() if ranks else nullcontext()
 
 
 def shared_norms(
-    model: nn.Module, recipe: Recipe, ranks: Ranks | None
+    model: nn.Module, recipe: Recipe, ranks: RankGroup | None
 ) -> AbstractContextManager[None]:
     """Let batch norms see the whole batch, where the recipe says so."""
     if ranks is None or not recipe.sync_batch_norm:
@@ -63,12 +63,12 @@ def shared_norms(
     return synchronized(model, ranks)
 
 
-def may_compile(recipe: Recipe, ranks: Ranks | None) -> bool:
+def may_compile(recipe: Recipe, ranks: RankGroup | None) -> bool:
     """Say whether the network can be compiled: not around exchanges within it."""
     return ranks is None or not recipe.sync_batch_norm
 
 
-def check_data(data: ImageData, ranks: Ranks | None) -> None:
+def check_data(data: ImageData, ranks: RankGroup | None) -> None:
     """Hold the images that the ranks have read against each other.
 
     Raises:
@@ -84,7 +84,7 @@ def check_data(data: ImageData, ranks: Ranks | None) -> None:
         raise RankError(what, where=data.origin or data.name, fix=fix)
 
 
-def share_folder(folder: Path | None, ranks: Ranks) -> Path:
+def share_folder(folder: Path | None, ranks: RankGroup) -> Path:
     """Return rank 0's run folder, which every rank must see.
 
     Raises:
@@ -101,12 +101,12 @@ def share_folder(folder: Path | None, ranks: Ranks) -> Path:
 
 
 def share_state(
-    ranks: Ranks,
+    ranks: RankGroup,
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
-    at: Position,
-    average: Average | None = None,
-) -> Position:
+    at: TrainState,
+    average: EMA | None = None,
+) -> TrainState:
     """Give every rank the weights, moments, average and position of rank 0."""
     if ranks.world == 1:
         return at
@@ -125,10 +125,10 @@ def share_state(
     moments.load_state_dict(unpacked(state, where))
     if average:
         average.load_state_dict(unpacked(averages, where))
-    return Position.from_dict(said)
+    return TrainState.from_dict(said)
 
 
-def begun_before(key: str, ranks: Ranks | None) -> tuple[Path | None, bool]:
+def begun_before(key: str, ranks: RankGroup | None) -> tuple[Path | None, bool]:
     """Return the run folder of an earlier start by torchrun, and whether it trained.
 
     torchrun starts the same command again after a fault. What it began is gone on with.
@@ -141,7 +141,7 @@ def begun_before(key: str, ranks: Ranks | None) -> tuple[Path | None, bool]:
     return (Path(found) if found else None), learned
 
 
-def check_together(recipe: Recipe, ranks: Ranks | None) -> None:
+def check_together(recipe: Recipe, ranks: RankGroup | None) -> None:
     """Refuse what several processes cannot do, such as batches too small for two each.
 
     Raises:

@@ -15,13 +15,13 @@ from striate.core.files import read_json, storage_errors, write_text
 from striate.core.folders import sweep
 from striate.data.augment.random_crop import margin_for
 from striate.data.image_data import ImageData
-from striate.engine.checkpoint_store import Sealed, Vault
+from striate.engine.checkpoint_store import Checkpoint, CheckpointStore
 from striate.engine.checkpointer import LAST, state_of
 from striate.engine.csv_logger import EVENTS, RESULTS, changed_files
-from striate.engine.distributed.group import Ranks
+from striate.engine.distributed.group import RankGroup
 from striate.engine.tensorboard import check_tensorboard
 from striate.engine.timings import TIMING
-from striate.engine.train_state import Position
+from striate.engine.train_state import TrainState
 from striate.run import layout as names
 from striate.run.builders import rank_notes
 from striate.run.lock import held
@@ -82,7 +82,7 @@ class Resumed:
     folder: Path
     recipe: Recipe
     data: ImageData | None = field(repr=False)
-    at: Position
+    at: TrainState
     inexact: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -143,7 +143,7 @@ def go_on(
     begun: Callable[[Resumed], None] = _nobody,
     quiet: bool = False,
     tensorboard: bool = False,
-    ranks: Ranks | None = None,
+    ranks: RankGroup | None = None,
 ) -> Run:
     """Do what `resume` says; a setting may be called as one of its arguments is."""
     if tensorboard:
@@ -156,7 +156,7 @@ def go_on(
     with meeting as met, _held_by_first(run.path, met):
         quiet = quiet or follows(met)
         begun = _nobody if follows(met) else begun
-        sealed, flaws = Vault(run.path / names.WEIGHTS / LAST).newest()
+        sealed, flaws = CheckpointStore(run.path / names.WEIGHTS / LAST).newest()
         check_together(recipe, met)
         if sealed is None:
             check_unlearned(run, flaws)
@@ -187,7 +187,7 @@ def go_on(
 
 
 @contextmanager
-def _held_by_first(folder: Path, ranks: Ranks | None) -> Iterator[None]:
+def _held_by_first(folder: Path, ranks: RankGroup | None) -> Iterator[None]:
     """Hold the run folder, which nobody else changes then; rank 0 does it for all."""
     if ranks is not None and not ranks.first:
         ranks.meet("rank 0 to hold the run folder")
@@ -199,7 +199,7 @@ def _held_by_first(folder: Path, ranks: Ranks | None) -> Iterator[None]:
         yield
 
 
-def _finished(at: Position, recipe: Recipe) -> bool:
+def _finished(at: TrainState, recipe: Recipe) -> bool:
     return at.finished(recipe.epochs, recipe.patience)
 
 
@@ -211,7 +211,7 @@ def _from_the_start(
     begun: Callable[[Resumed], None],
     quiet: bool,
     tensorboard: bool,
-    ranks: Ranks | None,
+    ranks: RankGroup | None,
 ) -> Run:
     """Begin a run that was stopped before its first checkpoint: nothing was learned."""
     if data is None:
@@ -229,7 +229,7 @@ def _from_the_start(
         write_inputs(run.path, network, data, recipe)
         note_speed(run.path, settled)
     notes = ("the run was stopped before it had learned anything; it begins",)
-    at = Position()
+    at = TrainState()
     begun(Resumed(folder=run.path, recipe=recipe, data=data, at=at, notes=notes))
     where = run.path, network, data, recipe, quiet
     return run_in(*where, tensorboard=tensorboard, ranks=ranks)
@@ -254,8 +254,8 @@ def _sweep(folder: Path) -> None:
 def _survey(
     run: Run,
     recipe: Recipe,
-    sealed: Sealed,
-    at: Position,
+    sealed: Checkpoint,
+    at: TrainState,
     marks: Mapping[str, Any],
     flaws: list[str],
 ) -> Resumed:

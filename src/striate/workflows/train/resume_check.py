@@ -10,9 +10,9 @@ from typing import Any
 
 from striate.core.errors import RunError, SettingError
 from striate.core.settings import flag
-from striate.engine.checkpoint_store import Sealed
+from striate.engine.checkpoint_store import Checkpoint
 from striate.engine.checkpointer import LAST
-from striate.engine.train_state import Position
+from striate.engine.train_state import TrainState
 from striate.run import layout as names
 from striate.run.manifest import UNBINDING
 from striate.run.recipe import AUTO, AUTOMATIC, Recipe, make_recipe
@@ -51,7 +51,7 @@ def changed(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
     return new
 
 
-def check_fixed(recipe: Recipe, sealed: Sealed, folder: Path) -> None:
+def check_fixed(recipe: Recipe, sealed: Checkpoint, folder: Path) -> None:
     """Hold settings against the checkpoint's.
 
     Raises:
@@ -82,7 +82,7 @@ def _same(sealed: str, value: Any) -> bool:
 
 
 def check_idle(
-    old: Recipe, new: Recipe, settings: Mapping[str, Any], at: Position, folder: Path
+    old: Recipe, new: Recipe, settings: Mapping[str, Any], at: TrainState, folder: Path
 ) -> None:
     """Look at changes to a finished run.
 

@@ -17,9 +17,9 @@ from striate.core.files import hash_file, read_json, write_json
 from striate.core.malloc import keep_freed
 from striate.data.image_data import ImageData
 from striate.engine.checkpoint import load_weights
-from striate.engine.checkpoint_store import Sealed
-from striate.engine.distributed.group import Ranks
-from striate.engine.ema import Average
+from striate.engine.checkpoint_store import Checkpoint
+from striate.engine.distributed.group import RankGroup
+from striate.engine.ema import EMA
 from striate.engine.tensorboard import check_tensorboard
 from striate.engine.tta import VIEWS
 from striate.finetune.freeze import check_frozen
@@ -185,7 +185,7 @@ def _gone_on(
     data: ImageData | None,
     quiet: bool,
     tensorboard: bool,
-    ranks: Ranks | None,
+    ranks: RankGroup | None,
     model: nn.Module | None = None,
     begun: GoneOn = _nobody_goes_on,
 ) -> Run:
@@ -211,7 +211,7 @@ def _prepared(
     recipe: Recipe,
     out: Path | None,
     overwrite: bool,
-    ranks: Ranks | None,
+    ranks: RankGroup | None,
     key: str,
 ) -> Iterator[tuple[Path, Recipe]]:
     """Put the model where it learns, try it, make the run folder and hold it."""
@@ -242,10 +242,10 @@ def run_in(
     data: ImageData,
     recipe: Recipe,
     quiet: bool,
-    sealed: Sealed | None = None,
+    sealed: Checkpoint | None = None,
     inexact: Sequence[str] = (),
     tensorboard: bool = False,
-    ranks: Ranks | None = None,
+    ranks: RankGroup | None = None,
 ) -> Run:
     """Learn into a run folder that is held, from a checkpoint where given, and judge.
 
@@ -278,7 +278,7 @@ def _job(
     quiet: bool,
     inexact: list[str],
     tensorboard: bool,
-    ranks: Ranks | None,
+    ranks: RankGroup | None,
 ) -> Job:
     """Put together everything that learns, and what it learns from."""
     device = devices.choose(recipe.device)
@@ -299,12 +299,12 @@ def _job(
         laps=laps_of(model, data, recipe, quiet, ranks),
         ranks=ranks,
         train_data=data,
-        average=Average(model, recipe.ema) if recipe.ema else None,
+        average=EMA(model, recipe.ema) if recipe.ema else None,
     )
 
 
 def _conclude(
-    run: Run, model: nn.Module, learned: Learned, ranks: Ranks | None
+    run: Run, model: nn.Module, learned: Learned, ranks: RankGroup | None
 ) -> None:
     """Judge the best weights, the test part once, and write the report."""
     load_weights(model, run.path / names.BEST)

@@ -16,20 +16,20 @@ from striate.core.errors import InterruptedRunError, NonFiniteError, StorageErro
 from striate.data.batches import Batches
 from striate.data.cache.lazy_images import LazyPixels
 from striate.data.image_data import ImageData
-from striate.data.progressive_resize import Growing
+from striate.data.progressive_resize import ProgressiveResize
 from striate.engine.checkpoint import OptimizerState
-from striate.engine.checkpoint_store import Sealed, Vault
-from striate.engine.checkpointer import LAST, Keeper, Part, state_of
-from striate.engine.csv_logger import Journal
-from striate.engine.distributed.group import Ranks
-from striate.engine.ema import Average
-from striate.engine.loop import Plan, fit
+from striate.engine.checkpoint_store import Checkpoint, CheckpointStore
+from striate.engine.checkpointer import LAST, Checkpointer, Part, state_of
+from striate.engine.csv_logger import CSVLogger
+from striate.engine.distributed.group import RankGroup
+from striate.engine.ema import EMA
+from striate.engine.loop import FitConfig, fit
 from striate.engine.rng import chance_kept
 from striate.engine.signals import Asked, polite_interrupt
 from striate.engine.tensorboard import boards
 from striate.engine.throughput import Laps
 from striate.engine.timings import Timing
-from striate.engine.train_state import EpochDone, Observer, Position
+from striate.engine.train_state import EpochDone, Observer, TrainState
 from striate.run import layout as names
 from striate.run.layer_norms import Norms, norms_kept
 from striate.run.manifest import now
@@ -68,17 +68,17 @@ class Job:
     recipe: Recipe
     model: nn.Module
     optimizer: Optimizer
-    plan: Plan
-    train: Batches | Growing
+    plan: FitConfig
+    train: Batches | ProgressiveResize
     val: Batches
     facts: Mapping[str, str]
     inexact: list[str]
     quiet: bool
     tensorboard: bool = False
-    ranks: Ranks | None = None
+    ranks: RankGroup | None = None
     train_data: ImageData | None = None
     laps: Laps = field(default_factory=Laps)
-    average: Average | None = None
+    average: EMA | None = None
 
     @property
     def judged(self) -> nn.Module:
@@ -114,7 +114,7 @@ class _SlowerError(Exception):
         self.brake = brake
 
 
-def learn(job: Job, sealed: Sealed | None = None) -> Learned:
+def learn(job: Job, sealed: Checkpoint | None = None) -> Learned:
     """Train to the end, from a checkpoint where one is given.
 
     Raises:
@@ -129,14 +129,14 @@ def learn(job: Job, sealed: Sealed | None = None) -> Learned:
             return _sit(job, sealed, brake)
         except _SlowerError as slower:
             brake = slower.brake
-            sealed = Vault(job.folder / names.WEIGHTS / LAST).newest()[0]
+            sealed = CheckpointStore(job.folder / names.WEIGHTS / LAST).newest()[0]
 
 
-def _sit(job: Job, sealed: Sealed | None, brake: float) -> Learned:
-    at, marks = state_of(sealed) if sealed else (Position(), None)
+def _sit(job: Job, sealed: Checkpoint | None, brake: float) -> Learned:
+    at, marks = state_of(sealed) if sealed else (TrainState(), None)
     before = float(sealed.facts["seconds"]) if sealed else 0.0
     with (
-        Journal(job.folder, job.train.indices, marks) as journal,
+        CSVLogger(job.folder, job.train.indices, marks) as journal,
         Timing(job.folder, len(at.history), before) as timing,
         _display(job) as display,
         boards(job.folder / names.TENSORBOARD, job.tensorboard, at.step) as board,
@@ -190,7 +190,7 @@ def _sit(job: Job, sealed: Sealed | None, brake: float) -> Learned:
     return Learned(keeper.at.history, timing.seconds, job.laps)
 
 
-def _norms(job: Job, at: Position) -> AbstractContextManager[Sequence[Norms]]:
+def _norms(job: Job, at: TrainState) -> AbstractContextManager[Sequence[Norms]]:
     shown = job.model, job.train.part, job.val
     return norms_kept(job.folder, *shown, at.step, wanted=job.recipe.track_norms)
 
@@ -200,7 +200,9 @@ def _display(job: Job) -> Display:
     return Display(plan.epochs, job.train, job.quiet, plan.balanced, words)
 
 
-def _keeper(job: Job, journal: Journal, timing: Timing, display: Display) -> Keeper:
+def _keeper(
+    job: Job, journal: CSVLogger, timing: Timing, display: Display
+) -> Checkpointer:
     def facts() -> dict[str, Any]:
         return {
             "saved": now(),
@@ -212,7 +214,7 @@ def _keeper(job: Job, journal: Journal, timing: Timing, display: Display) -> Kee
     parts: dict[str, Part] = {"optimizer": OptimizerState(job.optimizer)}
     if job.average:
         parts["average"] = job.average
-    return Keeper(
+    return Checkpointer(
         job.folder / names.WEIGHTS,
         job.model,
         parts,
@@ -224,7 +226,7 @@ def _keeper(job: Job, journal: Journal, timing: Timing, display: Display) -> Kee
     )
 
 
-def goes_on_slower(recipe: Recipe, at: Position) -> bool:
+def goes_on_slower(recipe: Recipe, at: TrainState) -> bool:
     """Say whether a run that blew up begins again from its checkpoint."""
     return recipe.on_nonfinite == LOWER_LR and at.brake > SMALLEST_BRAKE
 
@@ -232,7 +234,7 @@ def goes_on_slower(recipe: Recipe, at: Position) -> bool:
 def _answer(
     error: NonFiniteError,
     job: Job,
-    keeper: Keeper,
+    keeper: Checkpointer,
     blowups: Blowups,
     display: Display,
 ) -> Exception:
@@ -250,7 +252,7 @@ def _answer(
     return blowups.complete(error, at)
 
 
-def _interrupted(job: Job, at: Position, asked: Asked) -> InterruptedRunError:
+def _interrupted(job: Job, at: TrainState, asked: Asked) -> InterruptedRunError:
     total = job.plan.epochs * len(job.train)
     what = f"stopped on request after step {at.step:,} of {total:,}"
     where = f"{job.folder}, epoch {at.epoch + 1} of {job.plan.epochs}"

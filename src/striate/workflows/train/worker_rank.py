@@ -7,11 +7,11 @@ from pathlib import Path
 
 from striate.core import device as devices
 from striate.core.errors import InterruptedRunError, NonFiniteError
-from striate.engine.distributed.group import Ranks
+from striate.engine.distributed.group import RankGroup
 from striate.engine.loop import fit
 from striate.engine.rng import chance_kept
 from striate.engine.signals import polite_interrupt
-from striate.engine.train_state import Position
+from striate.engine.train_state import TrainState
 from striate.run.recipe import Recipe
 from striate.run.run import Run
 from striate.workflows.train.nonfinite_report import MOST_SKIPPED
@@ -19,7 +19,7 @@ from striate.workflows.train.ranks import share_state, shared_norms
 from striate.workflows.train.trainer import Job, goes_on_slower
 
 
-def follow(folder: Path, job: Job, ranks: Ranks) -> Run:
+def follow(folder: Path, job: Job, ranks: RankGroup) -> Run:
     """Learn and judge what rank 0 does; return the run that it writes.
 
     Raises:
@@ -37,7 +37,7 @@ def follow(folder: Path, job: Job, ranks: Ranks) -> Run:
     return run
 
 
-def _sit(job: Job, ranks: Ranks) -> bool:
+def _sit(job: Job, ranks: RankGroup) -> bool:
     """Learn; say whether rank 0 begins again from its checkpoint, more slowly."""
     with (
         chance_kept(),
@@ -45,7 +45,7 @@ def _sit(job: Job, ranks: Ranks) -> bool:
         polite_interrupt() as asked,
         shared_norms(job.model, job.recipe, ranks),
     ):
-        state = job.model, job.optimizer, Position(), job.average
+        state = job.model, job.optimizer, TrainState(), job.average
         at = share_state(ranks, *state)
         parts = job.train, job.val, job.plan
         watchers = (job.average,) if job.average else ()
@@ -67,10 +67,10 @@ def _sit(job: Job, ranks: Ranks) -> bool:
     return False
 
 
-def _answer(recipe: Recipe) -> Callable[[NonFiniteError, Position], None]:
+def _answer(recipe: Recipe) -> Callable[[NonFiniteError, TrainState], None]:
     """Return what answers a step that blew up as `runs.blowup` does on rank 0."""
 
-    def blown(error: NonFiniteError, at: Position) -> None:
+    def blown(error: NonFiniteError, at: TrainState) -> None:
         if recipe.on_nonfinite != "skip" or at.skipped >= MOST_SKIPPED:
             raise error
 

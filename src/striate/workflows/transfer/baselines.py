@@ -11,14 +11,14 @@ from striate.finetune.cut_points import ladder
 from striate.finetune.split_model import probe
 from striate.metrics.significance import mcnemar
 from striate.run import layout as names
-from striate.run.baselines_table import Rival, summary
+from striate.run.baselines_table import Baseline, summary
 from striate.run.pretrained import find_weights
 from striate.run.recipe import Recipe
 from striate.run.report_page import write_report
 from striate.run.run import Run
-from striate.run.transfer_plan import LOGISTIC, TUNED, Proposal
+from striate.run.transfer_plan import LOGISTIC, TUNED, TransferPlan
 from striate.workflows.train.train import train_recipe
-from striate.workflows.transfer.options import Wanted
+from striate.workflows.transfer.options import TransferOptions
 from striate.workflows.transfer.plan import way_of
 from striate.workflows.transfer.transfer import transfer_recipe
 
@@ -28,11 +28,11 @@ SCRATCH, ALONE, FINE = "from scratch", "head alone", "fine-tuned"
 def rivals(
     run: Run,
     recipe: Recipe,
-    wanted: Wanted,
+    wanted: TransferOptions,
     *,
     quiet: bool = True,
     tell: Callable[[str], None] = lambda line: None,
-) -> tuple[Rival, ...]:
+) -> tuple[Baseline, ...]:
     """Do what the run did in the other two ways, and write the comparison down.
 
     They have the same images in the same parts, the same size and the same settings,
@@ -57,7 +57,9 @@ def rivals(
     cut = _tuned_cut(run, wanted)
     if ALONE not in runs:
         tell(f"rival: {ALONE}")
-        runs[ALONE] = _transferred(run, alone, Wanted(head=LOGISTIC), "alone", quiet)
+        runs[ALONE] = _transferred(
+            run, alone, TransferOptions(head=LOGISTIC), "alone", quiet
+        )
     if FINE not in runs and cut is not None:
         tell(f"rival: {FINE} behind {cut.cut}")
         runs[FINE] = _transferred(run, alone, cut, "tuned", quiet)
@@ -73,17 +75,17 @@ def rivals(
 
 
 def _transferred(
-    run: Run, recipe: Recipe, wanted: Wanted, name: str, quiet: bool
+    run: Run, recipe: Recipe, wanted: TransferOptions, name: str, quiet: bool
 ) -> Run:
     out = run.path / names.RIVALS / name
     return transfer_recipe(recipe, wanted, data=run.data, out=out, quiet=quiet)
 
 
-def _tuned_cut(run: Run, asked: Wanted) -> Wanted | None:
+def _tuned_cut(run: Run, asked: TransferOptions) -> TransferOptions | None:
     """Return how to fine-tune: as a plan found best, else behind the middle layer."""
     path = run.path / names.PLAN
     if path.is_file():
-        best = Proposal.read(path).tuned
+        best = TransferPlan.read(path).tuned
         if best is not None:
             return way_of(best, replace(asked, cut=None, head=TUNED, views=0))
     size = run.data.in_chans, *run.data.image_size
@@ -91,17 +93,17 @@ def _tuned_cut(run: Run, asked: Wanted) -> Wanted | None:
     cuts = ladder(run.model.to(x.device), x).cuts
     if len(cuts) == 1:
         return None
-    return Wanted(cut=cuts[(len(cuts) - 1) // 2].name, head=TUNED)
+    return TransferOptions(cut=cuts[(len(cuts) - 1) // 2].name, head=TUNED)
 
 
-def _rival(name: str, run: Run, alone: Run) -> Rival:
+def _rival(name: str, run: Run, alone: Run) -> Baseline:
     part = run.judged_part
     score, facts = run.scores[part], run.manifest.get("transfer", {})
     mine, other = (
         p.predicted == p.truth for p in (run.predictions(part), alone.predictions(part))
     )
     chance = mcnemar(int((mine & ~other).sum()), int((other & ~mine).sum()))
-    return Rival(
+    return Baseline(
         name=name,
         path=str(run.path),
         cut=facts.get("cut", ""),

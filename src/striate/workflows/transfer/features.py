@@ -26,12 +26,12 @@ from striate.data.decode.hashing import content_hash
 from striate.data.decode.preprocess import normalize
 from striate.data.image_data import ImageData
 from striate.data.scan import Tick
-from striate.finetune.cut_points import Ladder
+from striate.finetune.cut_points import CutPoints
 from striate.finetune.freeze import Frozen
 from striate.finetune.split_model import Cut, probe
 from striate.run.recipe import Recipe
 
-Body = Cut | Ladder
+Body = Cut | CutPoints
 Inputs = Callable[[Tensor], Tensor]  # places in a batch → what the network takes
 BATCH = 32  # images at a time; more gain nothing on a processor
 

@@ -73,7 +73,7 @@ class _AsOne:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Headed:
+class HeadResult:
     """What a head came to.
 
     Args:
@@ -94,7 +94,7 @@ def fit_head(
     quiet: bool = True,
     depth: Depth | None = None,
     best: bool = True,
-) -> Headed:
+) -> HeadResult:
     """Let a network's tail learn from features, in place.
 
     Args:
@@ -158,7 +158,7 @@ def dense_of(tail: nn.Sequential) -> nn.Linear:
 
 def _logistic(
     tail: nn.Sequential, found: Featured, data: ImageData, recipe: Recipe
-) -> Headed:
+) -> HeadResult:
     dense = dense_of(tail)
     each = (found.rows["train"], *found.views)
     x = torch.cat([rows.whole() for rows in each])
@@ -173,7 +173,7 @@ def _logistic(
         lr=0.0,
         best=True,
     )
-    return Headed(history=[done], fitted=fitted)
+    return HeadResult(history=[done], fitted=fitted)
 
 
 def _put_logistic(
@@ -266,7 +266,7 @@ def _trained(
     quiet: bool,
     depth: Depth | None,
     best: bool,
-) -> Headed:
+) -> HeadResult:
     device = devices.choose(recipe.device)
     plan = plan_of(data, recipe, device)
     train, val = (batches(part, found, data, recipe) for part in ("train", "val"))
@@ -287,4 +287,4 @@ def _trained(
             one.end()
     if best:
         tail.load_state_dict(kept.state)
-    return Headed(history=history)
+    return HeadResult(history=history)

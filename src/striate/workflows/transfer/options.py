@@ -31,7 +31,7 @@ TUNED_LR = {"sgd": 0.01, "adam": 1e-3, "adamw": 1e-3, "muon": 1e-3}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wanted:
+class TransferOptions:
     """What is to be reused, and how the rest learns.
 
     Args:
@@ -103,7 +103,7 @@ class Wanted:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Halves:
+class SplitModel:
     """A network that is cut: what runs once, and what learns.
 
     Args:
@@ -120,8 +120,8 @@ class Halves:
 
 
 def halve(
-    model: nn.Module, data: ImageData, recipe: Recipe, wanted: Wanted
-) -> tuple[Halves, Recipe]:
+    model: nn.Module, data: ImageData, recipe: Recipe, wanted: TransferOptions
+) -> tuple[SplitModel, Recipe]:
     """Cut a network and freeze, in place, all that does not learn.
 
     Returns:
@@ -149,7 +149,7 @@ def halve(
     if tuning.batch_norm == FROZEN:
         hold_statistics(cut.tail)
     depth = Depth(model=model, stages=parts, tuning=tuning, kept=kept)
-    halves = Halves(cut=cut, body=body, frozen=frozen(model), depth=depth)
+    halves = SplitModel(cut=cut, body=body, frozen=frozen(model), depth=depth)
     return halves, replace(recipe, freeze=held or None)
 
 
@@ -169,7 +169,7 @@ def _check_head_learns(model: nn.Module, head: Stage) -> None:
             raise SettingError(what, where="--freeze", fix=fix)
 
 
-def headed(recipe: Recipe, wanted: Wanted) -> Wanted:
+def headed(recipe: Recipe, wanted: TransferOptions) -> TransferOptions:
     """Return what is wanted where the head is a small network, which is trained.
 
     Raises:
@@ -183,7 +183,7 @@ def headed(recipe: Recipe, wanted: Wanted) -> Wanted:
     return replace(wanted, head=TRAINED)
 
 
-def rated(recipe: Recipe, wanted: Wanted) -> Recipe:
+def rated(recipe: Recipe, wanted: TransferOptions) -> Recipe:
     """Return a recipe whose rate, where none is given, suits trained layers."""
     tunes = wanted.kind == TUNED or (wanted.planned and wanted.head is None)
     if recipe.lr is not None or not tunes:

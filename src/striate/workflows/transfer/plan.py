@@ -23,15 +23,15 @@ from striate.finetune.split_model import probe
 from striate.metrics.classification import Z95
 from striate.report.format import percent
 from striate.run.recipe import Recipe
-from striate.run.transfer_plan import LOGISTIC, TUNED, Proposal, Trial
+from striate.run.transfer_plan import LOGISTIC, TUNED, TransferPlan, TransferTrial
 from striate.workflows.transfer.features import featured
 from striate.workflows.transfer.heads import class_cost, groups_of
-from striate.workflows.transfer.options import Wanted
+from striate.workflows.transfer.options import TransferOptions
 from striate.workflows.transfer.search import Tell, Ways
 from striate.workflows.transfer.trials import Bench, dealt, some_of
 
 
-def way_of(trial: Trial, asked: Wanted) -> Wanted:
+def way_of(trial: TransferTrial, asked: TransferOptions) -> TransferOptions:
     """Return how to do with all images what a trial of a tuned head did."""
     return replace(
         asked,
@@ -43,8 +43,12 @@ def way_of(trial: Trial, asked: Wanted) -> Wanted:
 
 
 def propose(
-    model: nn.Module, data: ImageData, recipe: Recipe, asked: Wanted, tell: Tell
-) -> Proposal:
+    model: nn.Module,
+    data: ImageData,
+    recipe: Recipe,
+    asked: TransferOptions,
+    tell: Tell,
+) -> TransferPlan:
     """Look at every cut, try the likely ways, and choose.
 
     Validation and test images play no part in it.
@@ -85,7 +89,7 @@ def propose(
     trials, chosen = ways.trials, ways.chosen()
     judging = len(data.part("val"))
     accuracy, half = expected(probes[-1], trials[0], trials[chosen], judging)
-    return Proposal(
+    return TransferPlan(
         probes=probes,
         trials=tuple(trials),
         chosen=chosen,
@@ -118,7 +122,7 @@ def _probes(bench: Bench, tell: Tell) -> tuple[Probe, ...]:
 
 
 def expected(
-    last: Probe, alone: Trial, chosen: Trial, judging: int
+    last: Probe, alone: TransferTrial, chosen: TransferTrial, judging: int
 ) -> tuple[float, float]:
     """Return the accuracy to expect of a way, and half of its 95 % interval.
 
@@ -135,9 +139,11 @@ def expected(
     return accuracy, Z95 * sqrt(spread + differing)
 
 
-def options_from_plan(proposal: Proposal, asked: Wanted) -> Wanted:
+def options_from_plan(
+    proposal: TransferPlan, asked: TransferOptions
+) -> TransferOptions:
     """Return what was asked for, with all that was left to the plan."""
     best = proposal.best
     if best.head == LOGISTIC:
-        return Wanted(head=LOGISTIC, views=asked.views)
+        return TransferOptions(head=LOGISTIC, views=asked.views)
     return way_of(best, asked)

@@ -21,8 +21,8 @@ from striate.finetune.linear_probe import Probe
 from striate.finetune.split_model import probe
 from striate.finetune.unfreezing import ADAPTING, FROZEN
 from striate.report.format import percent
-from striate.run.transfer_plan import LOGISTIC, TUNED, Trial, best_tuned
-from striate.workflows.transfer.options import Wanted
+from striate.run.transfer_plan import LOGISTIC, TUNED, TransferTrial, best_tuned
+from striate.workflows.transfer.options import TransferOptions
 from striate.workflows.transfer.trials import Bench
 
 Tell = Callable[[str], None]
@@ -42,9 +42,9 @@ class Ways:
     """
 
     bench: Bench
-    asked: Wanted
+    asked: TransferOptions
     tell: Tell
-    trials: list[Trial] = field(default_factory=list)
+    trials: list[TransferTrial] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
 
     def explore(self, probes: Sequence[Probe]) -> None:
@@ -53,7 +53,7 @@ class Ways:
         Raises:
             NonFiniteError: A tuned head is asked for, and all that was tried diverged.
         """
-        alone = self._try(Wanted(head=LOGISTIC))
+        alone = self._try(TransferOptions(head=LOGISTIC))
         high = first_rung(probes)
         if self.asked.head == LOGISTIC or high < 0:
             return
@@ -67,7 +67,7 @@ class Ways:
         elif high > rung and self._fits(high):
             self._tune(high, best.batch_norm)
 
-    def _descend(self, rung: int, best: Trial) -> None:
+    def _descend(self, rung: int, best: TransferTrial) -> None:
         for lower in self.lower(rung):
             trial = self._tune(lower, best.batch_norm)
             if trial is None or not best.behind(trial):
@@ -116,7 +116,7 @@ class Ways:
             self._leave_out(f"{self._name(rung)} ({size / 1e9:.1f} GB of features)")
         return size <= MOST_BYTES
 
-    def _tune(self, rung: int, mode: str) -> Trial | None:
+    def _tune(self, rung: int, mode: str) -> TransferTrial | None:
         """Fine-tune behind a cut; nothing comes of it where it diverges."""
         wanted = replace(self.asked, cut=self._name(rung), head=TUNED, batch_norm=mode)
         wanted = replace(wanted, views=0, unfreeze=0)
@@ -126,7 +126,7 @@ class Ways:
             self._leave_out(f"{wanted.cut}, batch norm {mode} (diverged: lower --lr)")
             return None
 
-    def _try(self, wanted: Wanted) -> Trial:
+    def _try(self, wanted: TransferOptions) -> TransferTrial:
         trial = self.bench.run(wanted)
         self.trials.append(trial)
         what = "head alone" if trial.head == LOGISTIC else f"tuned behind {trial.cut}"

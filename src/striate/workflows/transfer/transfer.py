@@ -32,15 +32,21 @@ from striate.run.recipe import AUTO, AUTOMATIC, LOOP_ONLY, Recipe
 from striate.run.report_page import write_report
 from striate.run.run import Run, score_dict
 from striate.run.setup import build, load_recipe, place, resolve, write_inputs
-from striate.run.transfer_plan import LOGISTIC, Proposal
+from striate.run.transfer_plan import LOGISTIC, TransferPlan
 from striate.run.transfer_plan_findings import write_plan
 from striate.workflows.transfer.features import Featured, featured
-from striate.workflows.transfer.heads import Headed, answers, fit_head
-from striate.workflows.transfer.options import Halves, Wanted, halve, headed, rated
+from striate.workflows.transfer.heads import HeadResult, answers, fit_head
+from striate.workflows.transfer.options import (
+    SplitModel,
+    TransferOptions,
+    halve,
+    headed,
+    rated,
+)
 from striate.workflows.transfer.plan import options_from_plan, propose
 
 Begun = Callable[[ImageData, Path], None]
-Planned = Callable[[Proposal], None]
+Planned = Callable[[TransferPlan], None]
 PENALTIES = ("penalty", "cost", "accuracy")
 PLANNING = "where to cut, and what learns, is planned on the training part"
 
@@ -49,13 +55,13 @@ def _nobody(data: ImageData, folder: Path) -> None:
     """Tell nobody that a run has begun."""
 
 
-def _untold(proposal: Proposal) -> None:
+def _untold(proposal: TransferPlan) -> None:
     """Tell nobody what is planned."""
 
 
 def transfer_recipe(
     recipe: Recipe,
-    wanted: Wanted | None = None,
+    wanted: TransferOptions | None = None,
     *,
     data: ImageData | None = None,
     out: Path | None = None,
@@ -79,7 +85,7 @@ def transfer_recipe(
     Raises:
         StriateError: The data, the weights, the settings or the disk do not admit it.
     """
-    wanted = headed(recipe, wanted or Wanted())
+    wanted = headed(recipe, wanted or TransferOptions())
     _check(recipe)
     recipe = rated(recipe, wanted)
     if data is None:
@@ -137,7 +143,7 @@ def _check(recipe: Recipe) -> None:
             raise SettingError(what, where=flag(name), fix="leave it out")
 
 
-def _notes(cut: Cut, recipe: Recipe, wanted: Wanted) -> list[str]:
+def _notes(cut: Cut, recipe: Recipe, wanted: TransferOptions) -> list[str]:
     """Say what runs once, and what was asked for in vain."""
     views = f" and {wanted.views} views of each to learn from" if wanted.views else ""
     notes = [f"every image{views} runs once as far as {cut.name}; the rest learns"]
@@ -160,16 +166,18 @@ class _Job:
         write_inputs(self.folder, self.model, self.data, recipe, notes)
         update_manifest(self.folder, verb="transfer")
 
-    def write(self, halves: Halves, recipe: Recipe, wanted: Wanted) -> None:
+    def write(
+        self, halves: SplitModel, recipe: Recipe, wanted: TransferOptions
+    ) -> None:
         """Write down what is frozen, and everything else."""
         self.record(recipe, _notes(halves.cut, recipe, wanted))
 
     def run(
         self,
-        halves: Halves,
+        halves: SplitModel,
         recipe: Recipe,
-        wanted: Wanted,
-        proposal: Proposal | None = None,
+        wanted: TransferOptions,
+        proposal: TransferPlan | None = None,
     ) -> Run:
         """Compute features, fit the head, judge and report."""
         began = time.perf_counter()
@@ -211,10 +219,10 @@ class _Job:
 
     def _features(
         self,
-        halves: Halves,
+        halves: SplitModel,
         recipe: Recipe,
-        wanted: Wanted,
-        proposal: Proposal | None,
+        wanted: TransferOptions,
+        proposal: TransferPlan | None,
     ) -> Featured:
         """Run the body over every image, or go on with the pass of a plan."""
         tick = None if self.quiet else _tick()
@@ -230,7 +238,7 @@ class _Job:
 
 
 def _facts(
-    wanted: Wanted, halves: Halves, found: Featured, headed: Headed
+    wanted: TransferOptions, halves: SplitModel, found: Featured, headed: HeadResult
 ) -> dict[str, object]:
     """Return what a manifest says of how a network was reused."""
     tuning = halves.depth.tuning
@@ -251,7 +259,7 @@ def _facts(
     }
 
 
-def _kept_promise(proposal: Proposal, folder: Path) -> dict[str, object]:
+def _kept_promise(proposal: TransferPlan, folder: Path) -> dict[str, object]:
     """Return what a plan expected, and what it came to."""
     return {
         "expected": proposal.accuracy,

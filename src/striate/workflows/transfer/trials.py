@@ -17,16 +17,16 @@ from striate.core.errors import DataError
 from striate.core.hooks import untouched
 from striate.data.image_data import ImageData
 from striate.engine.evaluate import Outputs
-from striate.finetune.cut_points import Ladder
+from striate.finetune.cut_points import CutPoints
 from striate.finetune.freeze import Frozen
 from striate.finetune.linear_probe import turns
 from striate.finetune.split_model import probe
 from striate.metrics.temperature import costs, fit_temperature, tempered
 from striate.run.recipe import Recipe
-from striate.run.transfer_plan import LOGISTIC, STEPS, Trial
+from striate.run.transfer_plan import LOGISTIC, STEPS, TransferTrial
 from striate.workflows.transfer.features import Body, Featured, featured
 from striate.workflows.transfer.heads import answers, fit_head
-from striate.workflows.transfer.options import Wanted, halve
+from striate.workflows.transfer.options import TransferOptions, halve
 
 MOST = 3000  # training images that a plan looks at
 LEARNED = 500  # of them that a trial learns from
@@ -95,10 +95,10 @@ class Bench:
     recipe: Recipe
     found: Featured = field(repr=False)
     hands: tuple[Tensor, Tensor] = field(repr=False)
-    ladder: Ladder
+    ladder: CutPoints
     every: tuple[int, int]
 
-    def run(self, wanted: Wanted) -> Trial:
+    def run(self, wanted: TransferOptions) -> TransferTrial:
         """Try a way.
 
         Raises:
@@ -122,7 +122,7 @@ class Bench:
         learning = max(fitted - fitting - judging, 0.0) / short  # it judged once, too
         passing = self._passing(model, halves.cut)
         tuning = depth.tuning
-        return Trial(
+        return TransferTrial(
             head=wanted.kind,
             cut=halves.cut.name,
             stages=tuple(stage.name for stage in depth.stages),
@@ -149,7 +149,12 @@ class Bench:
         return learning * self.every[1] / len(tried.part("train")) + judging * judged
 
     def _features(
-        self, model: nn.Module, cut: Body, body: Frozen, recipe: Recipe, wanted: Wanted
+        self,
+        model: nn.Module,
+        cut: Body,
+        body: Frozen,
+        recipe: Recipe,
+        wanted: TransferOptions,
     ) -> Featured:
         if wanted.kind == LOGISTIC and self.ladder.whole:
             return self.found.columns(self.ladder.columns(-1))

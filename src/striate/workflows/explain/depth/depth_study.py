@@ -15,7 +15,7 @@ from striate.core.device import flushed_denormals
 from striate.core.errors import NonFiniteError, SettingError
 from striate.data.batches import Batches
 from striate.data.image_data import ImageData
-from striate.data.subset import Part
+from striate.data.subset import Subset
 from striate.engine.step import train_step
 from striate.interpret.depth.layer_profile import depth_profile, rate
 from striate.interpret.depth.snapshots import Snapshot, due, reach
@@ -172,7 +172,7 @@ class _Images:
                 yield self._x[index], self._y[index]
 
 
-def _some(part: Part) -> Part:
+def _some(part: Subset) -> Subset:
     if len(part) <= IMAGES:
         return part
     return part.take([i * len(part) // IMAGES for i in range(IMAGES)])
