@@ -25,7 +25,7 @@ from striate.runs.check.record import kept_together
 from striate.runs.prepare import auto_model
 from striate.runs.recipe import Recipe
 
-# Measured on training pictures of digits and Fashion-MNIST (NOTEBOOK.md, 2026-11-22).
+# Measured on digits and Fashion-MNIST, training only (docs/notebook/data-check.md).
 FOLDS = 5
 STEPS = 400  # of a training, where that takes a number of epochs within EPOCHS
 EPOCHS = (2, 20)
