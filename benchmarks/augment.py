@@ -27,11 +27,11 @@ from torch import Tensor
 
 from lrn import limits
 from record import save
-from striate.core.heap import keep_freed
+from striate.core.malloc import keep_freed
 from striate.core.spec import Preprocess
 from striate.data.augment.augment import augmentation
 from striate.data.batches import Batches
-from striate.data.part import Part
+from striate.data.subset import Part
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.25, 0.26, 0.27)
 BATCH = 128

@@ -14,9 +14,9 @@ import tempfile
 from pathlib import Path
 
 from record import save
-from striate.runs.curve.curve import LearningCurve, learning_curve
-from striate.runs.curve.power_law import fit_law
-from striate.runs.recipe import Recipe
+from striate.run.recipe import Recipe
+from striate.workflows.data_curve.learning_curve import LearningCurve, learning_curve
+from striate.workflows.data_curve.power_law import fit_law
 
 FRACTIONS = tuple(2.0**-power for power in range(6, -1, -1))
 KNOWN = 4  # fractions that the law is fitted to

@@ -29,11 +29,11 @@ from elpv import write_csv
 from record import save
 from striate.data.check.check import check_data
 from striate.data.check.duplicates import linked_groups, near_pairs, searchable
-from striate.data.check.examine import examine_pixels
+from striate.data.check.measure import examine_pixels
 from striate.data.sources.named import fashion_mnist
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from plant import CHANGES
+from support.planted_copies import CHANGES
 
 Pair = tuple[int, int]
 HAMMING = (0, 4, 8, 10)

@@ -14,9 +14,9 @@ import tempfile
 from pathlib import Path
 
 from record import save
-from striate.runs.recipe import Recipe
-from striate.runs.run import Run
-from striate.runs.train import train_recipe
+from striate.run.recipe import Recipe
+from striate.run.run import Run
+from striate.workflows.train.train import train_recipe
 
 
 def write_csv(path: Path) -> None:

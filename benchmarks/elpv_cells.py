@@ -19,7 +19,7 @@ from sklearn.metrics import (
 )
 from sklearn.model_selection import StratifiedShuffleSplit
 
-from striate.runs.run import Run
+from striate.run.run import Run
 
 PUBLISHED = "paper (Deitsch et al. 2019): SVM 82.44 %, fine-tuned VGG-19 88.42 %"
 LEAK = (

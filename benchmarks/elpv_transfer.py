@@ -19,10 +19,10 @@ import torch
 
 from elpv_cells import LEAK, PUBLISHED, cells, judged, splits, write_table
 from record import mean_deviation, save
-from striate.runs.recipe import Recipe
-from striate.runs.run import Run
-from striate.runs.transfer.transfer import transfer_recipe
-from striate.runs.transfer.wanted import Wanted
+from striate.run.recipe import Recipe
+from striate.run.run import Run
+from striate.workflows.transfer.options import Wanted
+from striate.workflows.transfer.transfer import transfer_recipe
 
 COLUMNS = "| split | accuracy | balanced | F1 defect | ROC-AUC | cost | penalty | s |"
 VAL = 0.05  # of the training part is set aside; the head does not need it

@@ -37,7 +37,7 @@ from elpv_cells import (
 from log import Log
 from record import mean_deviation, save
 from speeds import speeds
-from striate.runs.run import Run
+from striate.run.run import Run
 
 VAL = "0.05"  # of the training part
 SETTINGS = {

@@ -14,10 +14,10 @@ from captum.attr import Occlusion
 
 from record import save
 from rounds import interleaved, speeds, table
-from striate.core.heap import keep_freed
-from striate.look.evidence.ending import ending
-from striate.look.evidence.occlusion import Cover, occlusion
-from striate.look.evidence.question import Question
+from striate.core.malloc import keep_freed
+from striate.interpret.attribution.gap_head import ending
+from striate.interpret.attribution.occlusion import Cover, occlusion
+from striate.interpret.attribution.target import Question
 from striate.models.catalogue import create_model
 
 # network, side, channels, window, stride

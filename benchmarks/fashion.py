@@ -17,9 +17,9 @@ from pathlib import Path
 import torch
 
 from record import mean_deviation, save
-from striate.runs.presets import PRESETS
-from striate.runs.recipe import make_recipe
-from striate.runs.train import train_recipe
+from striate.run.presets import PRESETS
+from striate.run.recipe import make_recipe
+from striate.workflows.train.train import train_recipe
 
 SEEDS = range(4)
 GOALS = {"fashion-grey": 91.6, "fashion-best": 93.4, "fashion-large": 94.5}

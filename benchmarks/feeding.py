@@ -23,11 +23,11 @@ from torch.utils.data import DataLoader, Dataset
 from peers_vision import torchvision
 from record import save
 from speeds import speeds
-from striate.core.heap import keep_freed
+from striate.core.malloc import keep_freed
 from striate.core.spec import Preprocess
 from striate.data.augment.augment import Augment
 from striate.data.batches import Batches
-from striate.data.part import Part
+from striate.data.subset import Part
 
 BATCH = 128
 OURS = "striate"

@@ -20,11 +20,11 @@ from record import save
 from speeds import speeds
 from striate.audit.network import audit
 from striate.core.device import flushed_denormals
-from striate.core.heap import keep_freed
+from striate.core.malloc import keep_freed
 from striate.core.spec import ImageSpec
-from striate.engine.learner import Learner
+from striate.engine.execution import Way
 from striate.engine.optim import make_optimizer
-from striate.engine.way import Way
+from striate.engine.stepper import Learner
 from striate.models.resnet import Design, cifar_resnet
 
 BATCH, CLASSES, SECONDS = 32, 10, 0.5  # of a turn, at least

@@ -22,8 +22,8 @@ import numpy as np
 from record import mean_deviation, save
 from striate.data.image_data import ImageData
 from striate.data.load import load_data
-from striate.runs.recipe import Recipe
-from striate.runs.train import train_recipe
+from striate.run.recipe import Recipe
+from striate.workflows.train.train import train_recipe
 
 WAYS = ("none", "auto", "loss", "sampling")
 RARE = 20

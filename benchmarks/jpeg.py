@@ -31,9 +31,9 @@ from torch.utils.data import DataLoader
 from peers_vision import torchvision
 from record import save
 from speeds import speeds
-from striate.core.heap import keep_freed
+from striate.core.malloc import keep_freed
 from striate.data.augment.augment import Augment
-from striate.data.augment.windows import margin_for
+from striate.data.augment.random_crop import margin_for
 from striate.data.batches import Batches
 from striate.data.load import load_data
 

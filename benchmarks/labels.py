@@ -20,10 +20,10 @@ import numpy as np
 from record import save
 from striate.core.seeds import generator
 from striate.data.check.check import check_data
-from striate.data.check.confident import Confident
+from striate.data.check.label_errors import Confident
 from striate.data.sources.find import find_source
 from striate.data.sources.source import Source, from_arrays
-from striate.runs.check.labels import doubt_labels
+from striate.workflows.data_check.label_errors import doubt_labels
 
 SHARE = 0.05
 TOPS = (0.05, 0.10)

@@ -18,10 +18,10 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from record import save
-from striate.core.taps import own_tensors
+from striate.core.hooks import own_tensors
 from striate.engine.optim import make_optimizer
 from striate.models.catalogue import create_model
-from striate.runs.summary import summary
+from striate.workflows.summary.summary import summary
 
 CASES = (
     ("notes_colour", 32, 128),

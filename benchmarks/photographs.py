@@ -24,10 +24,10 @@ from elpv import write_csv
 from record import mean_deviation, save
 from striate.models.catalogue import network
 from striate.models.resnet import BLOCKS, IMAGENET, Design, resnet
-from striate.runs.presets import PRESETS
-from striate.runs.recipe import make_recipe
-from striate.runs.run import Run
-from striate.runs.train import train_recipe
+from striate.run.presets import PRESETS
+from striate.run.recipe import make_recipe
+from striate.run.run import Run
+from striate.workflows.train.train import train_recipe
 
 PRESET = PRESETS["photographs"].settings
 TRIAL = 2  # epochs, by which an arm's epochs are reckoned

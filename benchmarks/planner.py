@@ -28,16 +28,17 @@ from elpv_cells import LEAK, cells, splits, write_table
 from log import Log
 from record import save
 from speeds import speeds
-from striate.core.heap import keep_freed
+from striate.core.malloc import keep_freed
 from striate.data.image_data import ImageData
-from striate.runs.prepare import build, load_recipe, place, resolve
-from striate.runs.recipe import Recipe
-from striate.runs.run import Run
-from striate.runs.transfer.heads import LOGISTIC, TUNED
-from striate.runs.transfer.transfer import transfer_recipe
-from striate.runs.transfer.wanted import Wanted
-from striate.transfer.cut import probe
-from striate.transfer.ladder import ladder
+from striate.finetune.cut_points import ladder
+from striate.finetune.split_model import probe
+from striate.run.recipe import Recipe
+from striate.run.run import Run
+from striate.run.setup import build, load_recipe, place, resolve
+from striate.run.transfer_plan import LOGISTIC
+from striate.workflows.transfer.heads import TUNED
+from striate.workflows.transfer.options import Wanted
+from striate.workflows.transfer.transfer import transfer_recipe
 
 A_CLASS = 40
 VAL = 0.01  # of Fashion-MNIST's 60,000

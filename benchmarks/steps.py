@@ -29,20 +29,21 @@ from record import save
 from speeds import speeds
 from striate.audit.network import audit
 from striate.core.device import flushed_denormals
-from striate.core.heap import keep_freed
+from striate.core.malloc import keep_freed
 from striate.core.spec import Preprocess
 from striate.data.batches import Batches
 from striate.data.image_data import ImageData
 from striate.data.load import load_data
-from striate.data.part import Part
+from striate.data.subset import Part
+from striate.engine.execution import PRECISIONS, Way
 from striate.engine.loop import Plan, fit
 from striate.engine.optim import make_optimizer
 from striate.engine.schedule import SCHEDULES
 from striate.engine.throughput import Laps, peak
-from striate.engine.way import PRECISIONS, Way
 from striate.models.catalogue import create_model
-from striate.runs.recipe import Recipe
-from striate.runs.speed import settle, way_of
+from striate.run.builders import way_of
+from striate.run.recipe import Recipe
+from striate.workflows.train.autotune import settle
 
 BATCH = 128
 NETWORKS = {

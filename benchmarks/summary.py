@@ -43,7 +43,7 @@ def builder(name: str) -> Callable[[], nn.Module]:
 
 def with_striate(name: str) -> Job:
     """Summarise by name and write the table out."""
-    from striate.runs.summary import summary
+    from striate.workflows.summary.summary import summary
 
     return lambda: str(summary(name))
 

@@ -27,14 +27,14 @@ from elpv_cells import LEAK, cells, splits, write_table
 from record import save
 from speeds import speeds
 from striate.core.device import flushed_denormals
-from striate.core.heap import keep_freed
+from striate.core.malloc import keep_freed
+from striate.data.decode.preprocess import normalise
 from striate.data.image_data import ImageData
-from striate.data.picture.preprocess import normalise
-from striate.runs.prepare import build, load_recipe, resolve
-from striate.runs.recipe import Recipe
-from striate.runs.run import Run
-from striate.runs.transfer.transfer import transfer_recipe
-from striate.runs.transfer.wanted import Wanted
+from striate.run.recipe import Recipe
+from striate.run.run import Run
+from striate.run.setup import build, load_recipe, resolve
+from striate.workflows.transfer.options import Wanted
+from striate.workflows.transfer.transfer import transfer_recipe
 
 BATCH, EPOCHS, RATE = 32, 30, 1e-3
 

@@ -1,4 +1,4 @@
-"""Solar cells, from a table of labels to a report: the program of docs/solar-cells.md.
+"""Solar cells, from a table of labels to a report (docs/example_solar_cells.md).
 
 The cells are 2,624 electroluminescence pictures of 300×300 pixels (ELPV, Deitsch et al.
 2019), CC BY-NC-SA and hence not a part of striate. Install them first, then run:

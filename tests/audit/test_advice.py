@@ -7,10 +7,10 @@ from torch import nn
 
 from striate.audit.advice import listed
 from striate.audit.advise import advise
-from striate.audit.ghost import blueprint
+from striate.audit.meta_mode import blueprint
 from striate.audit.network import audit
 from striate.models.catalogue import create_model, find
-from striate.runs.summary import summary
+from striate.workflows.summary.summary import summary
 
 
 def advice(network, shape=None):

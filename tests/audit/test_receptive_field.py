@@ -8,16 +8,16 @@ from itertools import product
 import pytest
 import torch
 import torch.nn.functional as F
-from brute import boxes, positive
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from random_networks import Apply, chain
 from torch import nn
 
-from striate.audit.ghost import blueprint
+from striate.audit.meta_mode import blueprint
 from striate.audit.network import audit
 from striate.core.errors import GeometryError
 from striate.models.catalogue import create_model
+from support.brute_receptive_field import boxes, positive
+from support.random_networks import Apply, chain
 
 
 def contains(outer, inner):

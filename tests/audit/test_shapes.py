@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from striate.audit.ghost import Ghost, blueprint
+from striate.audit.meta_mode import Ghost, blueprint
 from striate.audit.shapes import answer
 from striate.core.errors import GeometryError
 from striate.models.catalogue import create_model, find

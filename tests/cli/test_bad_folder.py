@@ -9,8 +9,8 @@ import shutil
 
 import pytest
 
-from pictures import write_folder
 from striate.models.catalogue import create_model
+from support.images import write_folder
 
 
 def test_path_missing_offers_the_nearest(refused, tmp_path):

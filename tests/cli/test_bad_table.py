@@ -4,9 +4,9 @@ import os
 
 import pytest
 
-from pictures import image, stripes, write_table
 from striate.data.load import load_data
 from striate.data.sources.table import read_table
+from support.images import image, stripes, write_table
 
 
 @pytest.fixture

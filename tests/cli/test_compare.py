@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from pictures import snapshot
-from run_folders import made_run, stop
+from support.images import snapshot
+from support.run_folders import made_run, stop
 
 
 @pytest.fixture

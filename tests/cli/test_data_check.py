@@ -9,13 +9,13 @@ import pytest
 from PIL import Image, ImageFilter
 from sklearn.datasets import load_digits
 
-from pictures import encoded, image, snapshot, write_folder, write_table
-from plant import clouds
 from striate.cli import data_check
 from striate.core.errors import DataError
 from striate.data.check.check import check_data
-from striate.data.check.worth import Worth, worth
+from striate.data.check.leak_impact import Worth, worth
 from striate.data.load import load_data
+from support.images import encoded, image, snapshot, write_folder, write_table
+from support.planted_copies import clouds
 
 
 @pytest.fixture
@@ -348,7 +348,7 @@ def test_ten_thousand_classes():
     """A catalogue: one picture a thing; told in words, not in ten thousand lines."""
     from striate.data.sources.source import from_arrays
     from striate.report.html import render
-    from striate.runs.check.page import page_of, told
+    from striate.workflows.data_check.findings import page_of, told
 
     pixels = np.random.default_rng(0).integers(0, 256, (10_000, 16, 16), np.uint8)
     source = from_arrays("things", pixels, [f"thing {k}" for k in range(10_000)])
@@ -460,7 +460,7 @@ def test_the_page_shows_each_finding_with_its_pictures(striate, photos, tmp_path
 
 
 def test_a_picture_gone_before_the_page_is_made(photos, monkeypatch):
-    from striate.runs.check.page import page_of
+    from striate.workflows.data_check.findings import page_of
 
     shutil.copy(photos / "bark/03.png", photos / "cloth/twin.png")
     found = check_data(photos, near=False)
@@ -516,7 +516,7 @@ def test_the_table_joins_given_groups_and_copies(striate, tmp_path):
 
 
 def test_progress_is_shown_to_a_terminal_only(striate, photos, monkeypatch, capsys):
-    from striate.report import counting as bars
+    from striate.report import progress_bar as bars
 
     said = striate("data", "check", photos, "--near", "off")
     assert said.err == ""

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from pictures import write_folder
 from striate.core.files import read_csv
+from support.images import write_folder
 
 
 @pytest.fixture

@@ -9,11 +9,11 @@ import torch
 from torch import nn
 
 import striate as st
-from pictures import image as as_image
-from pictures import snapshot, stripes
 from striate.core.errors import DataError, SettingError
-from striate.runs.explain.explain import explain_pictures
-from striate.runs.explain.subject import subject
+from striate.workflows.explain.explain import explain_pictures
+from striate.workflows.explain.subject import subject
+from support.images import image as as_image
+from support.images import snapshot, stripes
 
 FILE = """
 import torch
@@ -221,7 +221,7 @@ def test_five_channels_and_no_weights(tmp_path):
         nn.Linear(4, 2),
     )
     run = st.train(model, data, epochs=2, out=tmp_path / "run")
-    from striate.runs.explain.subject import Subject
+    from striate.workflows.explain.subject import Subject
 
     about = Subject(
         name="five",

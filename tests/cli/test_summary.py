@@ -14,7 +14,7 @@ from torch import nn
 import striate as st
 from striate.audit.network import UnfinishedError
 from striate.core.errors import StriateError
-from striate.runs.target import Wanted, resolve
+from striate.run.target import Wanted, resolve
 
 FILE = """
 import torch

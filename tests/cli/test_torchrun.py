@@ -17,8 +17,8 @@ import pytest
 from torch.distributed import TCPStore
 
 from striate.core.files import read_csv
-from striate.engine.ranks.watch import _GRACE, BEAT, PATIENCE
-from torchrun import launch, left_behind
+from striate.engine.distributed.watchdog import _GRACE, BEAT, PATIENCE
+from support.torchrun import launch, left_behind
 
 SETTINGS = ("train", "digits", "--epochs", "2", "--save-every", "0")
 SAME = ("results.csv", "events.jsonl", "weights/best.safetensors")

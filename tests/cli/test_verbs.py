@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import load_file
 
 import striate as st
-from pictures import snapshot, write_folder, write_table
 from striate.cli.main import VERBS
 from striate.core.files import read_csv, read_json
+from support.images import snapshot, write_folder, write_table
 
 # --- help
 
@@ -313,7 +313,7 @@ def test_long_lists_are_cut_on_screen_only(striate, shared_run, tmp_path):
 
 
 def test_predictions_come_in_batches(striate, shared_run, fresh, monkeypatch):
-    from striate.look import capture
+    from striate.interpret import activations_at as capture
 
     whole = striate("predict", shared_run.path, fresh, "--json").json
     (fresh / "across/00.png").write_bytes(b"")

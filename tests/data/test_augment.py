@@ -13,17 +13,17 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pictures import stripes
 from striate.core.errors import SettingError, UnknownNameError
 from striate.core.seeds import COLUMNS, derive, uniform
 from striate.core.spec import ImageSpec, Preprocess
-from striate.data.augment import views
+from striate.data.augment import pipeline as views
 from striate.data.augment.augment import PRESETS, RANGES, Augment, augmentation
-from striate.data.augment.draws import Draws, draw
-from striate.data.augment.mirror import mirror, mirrored
+from striate.data.augment.flip import mirror, mirrored
+from striate.data.augment.random_params import Draws, draw
 from striate.data.batches import Batches
-from striate.data.part import Part
-from striate.data.picture.preprocess import normalise
+from striate.data.decode.preprocess import normalise
+from striate.data.subset import Part
+from support.images import stripes
 
 EVERYTHING = augmentation(
     "six", scale=0.2, shift=0.1, erase=0.5, mixup=0.4, cutmix=1.0, mirror="both"

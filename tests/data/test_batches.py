@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from striate.core.spec import Preprocess
 from striate.data.batches import Batches
-from striate.data.part import Part
+from striate.data.subset import Part
 
 PLAIN = Preprocess(channels=1, height=1, width=1, mean=(0.0,), std=(1.0,))
 

@@ -19,15 +19,19 @@ import numpy as np
 import pytest
 import torch
 
-from pictures import encoded, image, snapshot, stripes, write_folder
 from striate.core.spec import Preprocess
 from striate.data import scan
+from striate.data.cache import build_pack as packing
+from striate.data.cache import cache_folder as cache_room
+from striate.data.cache import file_index as facts
+from striate.data.cache import free_memory as memory
+from striate.data.cache import materialize as develop
+from striate.data.cache import packed_arrays as packs
+from striate.data.cache.cache_folder import Cache, open_cache
+from striate.data.cache.packed_arrays import Builder, Donors, open_pack, pack_key, weigh
+from striate.data.decode import decode
 from striate.data.load import load_data
-from striate.data.picture import decode
-from striate.data.store import cache as cache_room
-from striate.data.store import develop, facts, memory, packing, packs
-from striate.data.store.cache import Cache, open_cache
-from striate.data.store.packs import Builder, Donors, open_pack, pack_key, weigh
+from support.images import encoded, image, snapshot, stripes, write_folder
 
 
 @pytest.fixture
@@ -214,8 +218,8 @@ def test_a_damaged_book_of_facts(photos, store, later):
 
 
 def test_a_book_that_grew_too_large_is_begun_anew(tmp_path, monkeypatch, later):
+    from striate.data.cache.file_index import Fact, Facts
     from striate.data.sources.files import Stamp
-    from striate.data.store.facts import Fact, Facts
 
     book = Facts(tmp_path / "facts.sqlite")
     stamp = Stamp("1 2 3 4", 1)
@@ -233,7 +237,7 @@ def test_a_book_that_grew_too_large_is_begun_anew(tmp_path, monkeypatch, later):
 CHILD = """
 import sys, time
 from striate.data import scan
-from striate.data.store import packs
+from striate.data.cache import packed_arrays as packs
 from striate.data.load import load_data
 scan.SMALL = 0
 packs._TOGETHER = 4
@@ -438,7 +442,7 @@ def test_user_files_stay_as_they_are(photos, store):
 
 
 def test_rows_of_large_parts_are_mapped_not_copied(photos, store, monkeypatch):
-    from striate.data.store import rows
+    from striate.data.cache import pixel_rows as rows
 
     plain = load_data(photos, image_size=16, cache="off")
     monkeypatch.setattr(rows, "COPIED", 0)

@@ -6,7 +6,7 @@ from striate.core.errors import DataError
 from striate.core.spec import Labels
 from striate.data.sources.source import PARTS, Skipped
 from striate.data.split.coverage import check_classes, check_counts, warnings_of
-from striate.data.split.file import SplitRow
+from striate.data.split.split_file import SplitRow
 
 
 def row(label, part, content="", path="p"):

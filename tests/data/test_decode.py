@@ -15,11 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pictures import encoded, image, stripes
-from striate.data.picture import decode as decoding
-from striate.data.picture import reading
-from striate.data.picture.decode import Header, decode, read_header, unwarned
-from striate.data.picture.reading import UndecodableError, read_file
+from striate.data.decode import decode as decoding
+from striate.data.decode import file_bytes as reading
+from striate.data.decode.decode import Header, decode, read_header, unwarned
+from striate.data.decode.file_bytes import UndecodableError, read_file
+from support.images import encoded, image, stripes
 
 NOISE = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
 

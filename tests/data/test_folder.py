@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pictures import encoded, image, snapshot, stripes, write_folder
 from striate.core.files import read_csv
 from striate.data.load import load_data
 from striate.data.sources.folder import read_folder
+from support.images import encoded, image, snapshot, stripes, write_folder
 
 
 @pytest.fixture
@@ -342,7 +342,7 @@ def test_duplicates_never_straddle(loaded, photos):
 
 def test_a_file_that_vanishes_between_the_two_passes(photos, monkeypatch):
     from striate.data import load
-    from striate.data.store import develop
+    from striate.data.cache import materialize as develop
 
     real = develop.develop
 

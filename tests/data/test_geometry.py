@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.interpolate import BSpline
 from scipy.ndimage import map_coordinates
 
-from striate.data.augment.draws import neutral
+from striate.data.augment.elastic import CELLS, CONTROLS, basis, rows_of
 from striate.data.augment.geometry import (
     PADDING,
     course_of,
@@ -19,7 +19,7 @@ from striate.data.augment.geometry import (
     sampling_grid,
     warp,
 )
-from striate.data.augment.spline import CELLS, CONTROLS, basis, rows_of
+from striate.data.augment.random_params import neutral
 
 HEIGHT, WIDTH = 40, 52
 CENTRE = ((WIDTH - 1) / 2, (HEIGHT - 1) / 2)

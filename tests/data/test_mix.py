@@ -15,15 +15,15 @@ from torch.nn import functional as F
 from striate.core.errors import SettingError
 from striate.core.spec import ImageSpec, Preprocess
 from striate.data.augment.augment import Augment
-from striate.data.augment.colour import ColourMap
-from striate.data.augment.draws import neutral
+from striate.data.augment.color import ColourMap
 from striate.data.augment.mix import blank, pairs, shared_targets
-from striate.data.augment.shift import whole_pixels
-from striate.data.augment.views import changed
+from striate.data.augment.pipeline import changed
+from striate.data.augment.pixel_shift import whole_pixels
+from striate.data.augment.random_params import neutral
 from striate.data.batches import Batches
-from striate.data.part import Part
-from striate.data.picture.preprocess import normalise
-from striate.engine.cost import softmax_cost
+from striate.data.decode.preprocess import normalise
+from striate.data.subset import Part
+from striate.engine.loss import softmax_cost
 from striate.engine.step import train_step
 
 RGB = Preprocess(

@@ -9,8 +9,8 @@ from PIL import Image
 
 from striate.core.errors import DataError
 from striate.core.spec import Preprocess
-from striate.data.picture import preprocess as room
-from striate.data.picture.preprocess import (
+from striate.data.decode import preprocess as room
+from striate.data.decode.preprocess import (
     batch_to_input,
     normalise,
     statistics,

@@ -8,17 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_shards import write_shards
 
-from pictures import encoded, image, stripes, write_folder, write_table
 from striate.core.errors import DataError
 from striate.data.batches import Batches
+from striate.data.decode.decode import UndecodableError
 from striate.data.load import load_data
-from striate.data.picture.decode import UndecodableError
 from striate.data.shards import load as room
 from striate.data.shards.index import Nearby
 from striate.data.sources import remote
 from striate.data.sources.remote import RemoteFiles, fetch, open_place, read_remote
+from support.images import encoded, image, stripes, write_folder, write_table
+from support.tar_shards import write_shards
 
 
 def upload(place, folder, root):

@@ -18,19 +18,19 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pictures import encoded, image, snapshot, stripes
 from striate.core.errors import DataError
-from striate.data import order
+from striate.data import epoch_order as order
 from striate.data.batches import Batches
+from striate.data.cache.lazy_images import LazyPixels
+from striate.data.decode.preprocess import file_to_input
 from striate.data.load import load_data
-from striate.data.picture.preprocess import file_to_input
 from striate.data.shards import index as shards
 from striate.data.shards import load as room
 from striate.data.shards.tars import is_shards, members, part_of, shard_names
 from striate.data.sources.source import Skipped
-from striate.data.store.lazy import LazyPixels
-from striate.runs.run import load_run
-from tars import KINDS, add, write_shards
+from striate.run.run import load_run
+from support.images import encoded, image, snapshot, stripes
+from support.tar_shards import KINDS, add, write_shards
 
 
 @pytest.fixture

@@ -9,12 +9,12 @@ import pytest
 
 from striate.core.errors import DataError
 from striate.core.spec import Labels
+from striate.data.cache import free_memory as memory
 from striate.data.load import load_data, load_labelled
 from striate.data.sources.find import find_source
 from striate.data.sources.idx import read_idx
 from striate.data.sources.named import FASHION_CLASSES, fashion_mnist
 from striate.data.sources.source import from_arrays
-from striate.data.store import memory
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (40, 6, 5), np.uint8)
 NUMBERS = (np.arange(40) % 3).astype(np.uint8)

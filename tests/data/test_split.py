@@ -18,8 +18,8 @@ from striate.core.errors import SettingError
 from striate.data.sources.source import PARTS, Record
 from striate.data.split import assign as room
 from striate.data.split.assign import assign, beside_train
-from striate.data.split.file import SplitRow
-from striate.data.split.place import SPAN, Deal, draw, place
+from striate.data.split.hash_split import SPAN, Deal, draw, place
+from striate.data.split.split_file import SplitRow
 
 DEALS = [
     Deal(),

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 import striate as api
-from pictures import image, stripes, write_folder
 from striate.core.errors import DataError, SettingError
 from striate.core.files import read_csv, write_csv
 from striate.data.load import load_data
 from striate.data.sources.source import Record, from_arrays
 from striate.data.split.assign import assign
-from striate.data.split.file import read_earlier
-from striate.data.split.place import Deal
+from striate.data.split.hash_split import Deal
+from striate.data.split.split_file import read_earlier
+from support.images import image, stripes, write_folder
 
 
 def save(rows, path=Path("split.csv")):

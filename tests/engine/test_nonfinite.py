@@ -7,15 +7,15 @@ import pytest
 import torch
 from torch import nn
 
-from rig import batches, network
 from striate.core.errors import NonFiniteError
 from striate.engine import nonfinite
 from striate.engine import step as room
 from striate.engine.loop import Plan, fit
 from striate.engine.nonfinite import Buffers, first_bad_layer, gradients_are_finite
 from striate.engine.optim import make_optimizer
-from striate.engine.position import Position
 from striate.engine.schedule import SCHEDULES
+from striate.engine.train_state import Position
+from support.small_run import batches, network
 
 KINDS = ("input", "activation", "loss", "gradient")
 LAYERS = ("0", "1", "4")

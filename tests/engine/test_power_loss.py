@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from power import crashes, found, in_memory, lay_out, watched
-from striate.engine.vault import Vault
+from striate.engine.checkpoint_store import Vault
+from support.power_loss import crashes, found, in_memory, lay_out, watched
 
 PLACE = "weights/last"
 

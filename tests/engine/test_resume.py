@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from power import crashes, in_memory, lay_out, watched
-from rig import EPOCHS, STEPS, Halt, Rig, batches, digest, network
-from striate.engine.journal import changed_files
-from striate.engine.keeper import state_of
+from striate.engine.checkpoint_store import Vault
+from striate.engine.checkpointer import state_of
+from striate.engine.csv_logger import changed_files
 from striate.engine.optim import OPTIMIZERS
-from striate.engine.vault import Vault
+from support.power_loss import crashes, in_memory, lay_out, watched
+from support.small_run import EPOCHS, STEPS, Halt, Rig, batches, digest, network
 
 
 @pytest.fixture
@@ -85,7 +85,7 @@ def test_with_an_average(memory, whole):
 
 
 def test_an_average_left_out_of_the_state_is_missed(memory, whole, monkeypatch):
-    name = "striate.engine.average.Average.load_state_dict"
+    name = "striate.engine.ema.Average.load_state_dict"
     monkeypatch.setattr(name, lambda *_: None)
     assert sat_through(memory, [Halt(before_step=7)], ema=0.9) != whole(ema=0.9)
 
@@ -137,7 +137,7 @@ def test_the_sample_log_tells_another_order(memory, monkeypatch):
     """It bites: the chain of samples differs where the order of pictures does."""
     for name in ("one", "same", "other"):
         if name == "other":
-            monkeypatch.setattr("rig.batches", other_order)
+            monkeypatch.setattr("support.small_run.batches", other_order)
         Rig(memory / name).sit(epochs=1)
     assert last_link(memory / "one") == last_link(memory / "same")
     assert last_link(memory / "one") != last_link(memory / "other")
@@ -147,7 +147,7 @@ def test_the_sample_log_tells_another_order(memory, monkeypatch):
 def test_that_bites(memory, whole, monkeypatch, lost):
     """Each piece of the state, left out, is missed."""
     if lost == "draw_from":
-        monkeypatch.setattr("striate.engine.learner.draw_from", lambda *_: None)
+        monkeypatch.setattr("striate.engine.stepper.draw_from", lambda *_: None)
     if lost == "optimizer":
         name = "striate.engine.checkpoint.OptimizerState.load_state_dict"
         monkeypatch.setattr(name, lambda *_: None)
@@ -159,7 +159,7 @@ def test_that_bites(memory, whole, monkeypatch, lost):
 
 
 def forget_buffers(monkeypatch):
-    from striate.engine import keeper
+    from striate.engine import checkpointer as keeper
 
     real = keeper.put_weights
 
@@ -175,7 +175,7 @@ def forget_buffers(monkeypatch):
 
 
 def forget_losses(monkeypatch):
-    from striate.engine import keeper
+    from striate.engine import checkpointer as keeper
 
     real = keeper.state_of
 

@@ -7,7 +7,6 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from outsiders import imported
 from striate.audit.network import audit
 from striate.core.errors import SettingError
 from striate.layers.blur import BlurPool
@@ -15,6 +14,7 @@ from striate.models.catalogue import create_model
 from striate.models.naming import by_rules
 from striate.models.resnet import IMAGENET, Design, resnet
 from striate.models.weights import load_pretrained
+from support.optional_packages import imported
 
 PAIRS = {"resnetblur18": "resnet18", "resnetblur50": "resnet50_v1_5"}
 NAMES = ("resnetblur18", "antialiased_resnet18", "antialiased_resnet18_slim")

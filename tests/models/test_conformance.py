@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from striate.core.outputs import HeadOutputs, total_loss
+from striate.core.aux_heads import HeadOutputs, total_loss
 from striate.models.catalogue import create_model, find, networks
 
 NAMES = [n.name for n in networks()]

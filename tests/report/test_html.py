@@ -7,11 +7,11 @@ import re
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from report_pages import Reader, embedded, full_page, page, picture
 
 from striate.core.files import write_text
 from striate.core.findings import Column, Curve, Images, Matrix, Page, Prose, Table
 from striate.report.html import render
+from support.report_pages import Reader, embedded, full_page, page, picture
 
 HOSTILE = [
     "<script>alert(1)</script>",

@@ -8,12 +8,12 @@ from itertools import pairwise
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from report_pages import Reader, curve, line
 
 from striate.core.findings import Series
 from striate.report import svg
+from striate.report.axis_ticks import decades, fit, heat, shown, tick_text, ticks
 from striate.report.points import runs, thin
-from striate.report.scales import decades, fit, heat, shown, tick_text, ticks
+from support.report_pages import Reader, curve, line
 
 NAN, INF = float("nan"), float("inf")
 ANY = st.floats(allow_nan=True, allow_infinity=True)

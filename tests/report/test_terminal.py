@@ -5,12 +5,12 @@ import io
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from report_pages import curve, full_page, line, picture
 from rich.console import Console
 
 from striate.core.findings import Column, Images, Matrix, Prose, Series, Table
 from striate.report.progress import Progress, Rate, duration
 from striate.report.terminal import show, sparkline
+from support.report_pages import curve, full_page, line, picture
 
 
 def printed(*blocks, width=100, color=False):

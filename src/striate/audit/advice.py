@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from striate.audit.layer import Layer, Operation
 from striate.audit.network import Audit
-from striate.audit.reading import Reading, read
+from striate.audit.used_positions import Reading, read
 from striate.core.findings import Prose
 
 

@@ -7,9 +7,9 @@ from math import ceil
 
 from striate.audit.advice import Advice, Plan, listed
 from striate.audit.layer import Layer, Operation
-from striate.audit.reading import Mask, unread
 from striate.audit.recorder import PICTURE
 from striate.audit.table import last_map
+from striate.audit.used_positions import Mask, unread
 
 SMALL = 0.5  # of the picture's area: less, and a unit of the last map sees too little
 LARGE = 4.0  # times the picture's side: more, and most of what a unit sees is padding

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from striate.audit.sight import Sight
-from striate.audit.windows import Windows
+from striate.audit.rf_tracker import Sight
+from striate.audit.window_args import Windows
 
 Shape = tuple[int, ...]
 

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from striate.audit.ghost import Ghost, tensors_in
+from striate.audit.meta_mode import Ghost, tensors_in
 from striate.audit.recorder import Recorder
-from striate.core.taps import followed
+from striate.core.hooks import followed
 
 # Numbers an optimiser keeps for each that learns (SGD with momentum). Fused, as in
 # our engine, its update needs nothing more.

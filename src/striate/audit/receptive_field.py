@@ -12,8 +12,10 @@ from typing import Any
 
 import torch
 
-from striate.audit import mixing, moving, sliding
-from striate.audit.sight import LostError, Sight, blur_all, overlay
+from striate.audit import rf_rules_reduce as mixing
+from striate.audit import rf_rules_views as moving
+from striate.audit import rf_rules_window as sliding
+from striate.audit.rf_tracker import LostError, Sight, blur_all, overlay
 
 Shape = Sequence[int]
 Rule = Callable[[Sight, tuple[Any, ...], Shape], Sight]

@@ -7,13 +7,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from striate.audit.ghost import tensors_in
 from striate.audit.layer import Layer, Operation, Shape, functional_kind
-from striate.audit.ledger import Ledger
+from striate.audit.live_memory import Ledger
 from striate.audit.macs import count
+from striate.audit.meta_mode import tensors_in
 from striate.audit.receptive_field import follow, is_local
-from striate.audit.sight import Sight, blur_all
-from striate.audit.windows import read_windows
+from striate.audit.rf_tracker import Sight, blur_all
+from striate.audit.window_args import read_windows
 
 _SIGHT = "_striate_sight"
 _MAKER = "_striate_maker"

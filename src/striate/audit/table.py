@@ -9,10 +9,10 @@ from itertools import groupby
 
 from striate.audit.layer import Layer, shape_text
 from striate.audit.network import Audit
-from striate.audit.sight import Path, Sight
-from striate.audit.windows import brief
+from striate.audit.rf_tracker import Path, Sight
+from striate.audit.window_args import brief
 from striate.core.findings import Block, Cell, Column, Figure, Figures, Prose, Table
-from striate.core.units import size_text
+from striate.core.format import size_text
 
 Fields = tuple[str, str, str]  # receptive field, jump, centre
 
@@ -210,7 +210,7 @@ def field_texts(sight: Sight | None) -> Fields:
     """Return receptive field, jump and centre as text; `≤` before a bound.
 
     Example:
-        >>> from striate.audit.sight import of_pictures
+        >>> from striate.audit.rf_tracker import of_pictures
         >>> field_texts(of_pictures((1, 3, 8, 8)))
         ('1×1', '1', '0')
     """

@@ -30,10 +30,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Compare and print."""
-    from striate.cli.show import wide_console
+    from striate.cli.printing import wide_console
     from striate.report.terminal import show
-    from striate.runs.compare.result import compare
-    from striate.runs.summary import save_html
+    from striate.workflows.compare.compare import compare
+    from striate.workflows.summary.summary import save_html
 
     found = compare(*options.run_folders, part=options.part)
     if options.html:

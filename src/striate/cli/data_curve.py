@@ -41,11 +41,11 @@ def run(options: argparse.Namespace) -> int:
         what = f"a goal is an accuracy between 0 and 1, got {options.goal:g}"
         raise SettingError(what, where="--goal", fix="write 0.99 for 99 %")
 
-    from striate.cli.show import console
+    from striate.cli.printing import console
     from striate.report.terminal import show
-    from striate.runs.curve.curve import FRACTIONS, learning_curve
-    from striate.runs.curve.story import facts, findings, write_curve
-    from striate.runs.display import teller
+    from striate.run.progress import teller
+    from striate.workflows.data_curve.findings import facts, findings, write_curve
+    from striate.workflows.data_curve.learning_curve import FRACTIONS, learning_curve
 
     curve = learning_curve(
         recipe,

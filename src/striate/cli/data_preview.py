@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 
 from striate.cli.train import add_setting
-from striate.runs.recipe import AUTO, Recipe, coerce, setting_types
+from striate.run.recipe import AUTO, Recipe, coerce, setting_types
 
 # The settings of a run that decide what becomes of a picture.
 SETTINGS = (
@@ -44,12 +44,12 @@ def run(options: argparse.Namespace) -> int:
     if settings.get("normalise") == AUTO:
         del settings["normalise"]
 
-    from striate.cli.show import console, print_set
+    from striate.cli.printing import console, print_set
     from striate.core.files import write_text
     from striate.report.html import render
     from striate.report.terminal import show
-    from striate.runs.preview.page import page, rule_table, summary
-    from striate.runs.preview.preview import preview
+    from striate.workflows.data_preview.findings import page, rule_table, summary
+    from striate.workflows.data_preview.preview import preview
 
     found = preview(options.data, count=options.count, **settings)
     write_text(options.out, render(page(found)))

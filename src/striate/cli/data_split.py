@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from striate.core.errors import RunError
-from striate.data.split.place import Deal
+from striate.data.split.hash_split import Deal
 
 if TYPE_CHECKING:
     from striate.data.image_data import ImageData
@@ -52,9 +52,9 @@ def run(options: argparse.Namespace) -> int:
         raise RunError("the file exists already", where=options.out, fix=fix)
 
     from striate.data.load import load_data
-    from striate.data.split.file import write_split
-    from striate.runs.folder import find_split
-    from striate.runs.split_table import split_counts
+    from striate.data.split.split_file import write_split
+    from striate.run.layout import find_split
+    from striate.workflows.data_split.table import split_counts
 
     data = load_data(
         options.data,
@@ -80,9 +80,9 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _show(options: argparse.Namespace, data: ImageData) -> None:
-    from striate.cli.show import console
+    from striate.cli.printing import console
     from striate.report.terminal import show
-    from striate.runs.split_table import split_table
+    from striate.workflows.data_split.table import split_table
 
     out = console()
     show([split_table(data)], out)

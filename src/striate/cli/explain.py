@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from striate.runs.explain.shown import Wish
-    from striate.runs.explain.subject import Subject
+    from striate.workflows.explain.images import Wish
+    from striate.workflows.explain.subject import Subject
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -71,7 +71,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Explain, write, and say where; or open one number in the terminal."""
-    from striate.runs.explain.explain import explain_pictures
+    from striate.workflows.explain.explain import explain_pictures
 
     # What a user's file prints must not end up inside JSON.
     with redirect_stdout(sys.stderr):
@@ -85,7 +85,7 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps({"folder": str(done.folder), **done.data}))
         return 0
-    from striate.cli.show import print_explanation
+    from striate.cli.printing import print_explanation
 
     print_explanation(done, subject.remarks)
     return 0
@@ -93,8 +93,8 @@ def run(options: argparse.Namespace) -> int:
 
 def _subject(options: argparse.Namespace) -> Subject:
     from striate.cli.summary import size_of
-    from striate.runs.explain.subject import subject
-    from striate.runs.target import Wanted
+    from striate.run.target import Wanted
+    from striate.workflows.explain.subject import subject
 
     wanted = Wanted(
         image_size=size_of(options.image_size),
@@ -105,7 +105,7 @@ def _subject(options: argparse.Namespace) -> Subject:
 
 
 def _wish(options: argparse.Namespace) -> Wish:
-    from striate.runs.explain.shown import Wish, nobody
+    from striate.workflows.explain.images import Wish, nobody
 
     return Wish(
         target=_class(options.target),
@@ -131,12 +131,12 @@ def _class(word: str | None) -> str | int | None:
 
 
 def _open(options: argparse.Namespace, subject: Subject) -> int:
-    from striate.cli.show import console
-    from striate.look.ledger.ledger import Ledger
-    from striate.look.ledger.opening import opened
-    from striate.look.ledger.worked import beneath, worked
+    from striate.cli.printing import console
+    from striate.interpret.arithmetic.tree import opened
+    from striate.interpret.arithmetic.unit_arithmetic import Ledger
+    from striate.interpret.arithmetic.worked_example import beneath, worked
     from striate.report.terminal import show
-    from striate.runs.explain.shown import own_pictures, read
+    from striate.workflows.explain.images import own_pictures, read
 
     name, unit = _unit(options.open, "--open")
     given = (
@@ -148,7 +148,7 @@ def _open(options: argparse.Namespace, subject: Subject) -> int:
     entry = beneath(book, book.open(name, unit))
     table = None if entry is None else worked(book, entry)
     if options.json:
-        from striate.report.plain import as_data, nodes
+        from striate.report.records import as_data, nodes
 
         example = None if table is None else as_data(table)
         found = {"picture": given[0].name, "opened": nodes(tree), "worked": example}

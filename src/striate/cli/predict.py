@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from striate.runs.explain.features import Features
+    from striate.workflows.explain.features import Features
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -35,9 +35,9 @@ def run(options: argparse.Namespace) -> int:
     """Predict and print; with files that could not be used the exit code is 1."""
     if options.layers:
         return _inner(options)
-    from striate.cli.show import print_answers
-    from striate.runs.predict import answers_dict, predict, save_answers
-    from striate.runs.run import Run
+    from striate.cli.printing import print_answers
+    from striate.run.run import Run
+    from striate.workflows.predict.predict import answers_dict, predict, save_answers
 
     answers = predict(Run(options.run_folder), options.pictures)
     if options.out:
@@ -51,10 +51,10 @@ def run(options: argparse.Namespace) -> int:
 
 def _inner(options: argparse.Namespace) -> int:
     """Write inner outputs to a file, batch by batch."""
-    from striate.cli.show import print_features
+    from striate.cli.printing import print_features
     from striate.core.errors import SettingError
-    from striate.runs.explain.features import features
-    from striate.runs.run import Run
+    from striate.run.run import Run
+    from striate.workflows.explain.features import features
 
     if options.out is None:
         what = "inner outputs are too large to print"

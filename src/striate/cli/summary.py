@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from striate.audit.network import UnfinishedError
-    from striate.runs.summary import Summary
+    from striate.workflows.summary.summary import Summary
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -56,7 +56,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Summarise and print; of a network that stops half way, what ran is shown."""
     from striate.audit.network import UnfinishedError
-    from striate.runs.summary import page_of, save_csv, save_html
+    from striate.workflows.summary.summary import page_of, save_csv, save_html
 
     try:
         first = _summary(options, options.target)
@@ -78,7 +78,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _summary(options: argparse.Namespace, target: str) -> Summary:
-    from striate.runs.summary import summary
+    from striate.workflows.summary.summary import summary
 
     # What a user's file prints must not end up inside JSON.
     with redirect_stdout(sys.stderr):
@@ -97,7 +97,7 @@ def _summary(options: argparse.Namespace, target: str) -> Summary:
 def size_of(text: str | None) -> int | tuple[int, int] | None:
     """Read a side, or HEIGHTxWIDTH, from the command line."""
     from striate.core.errors import SettingError
-    from striate.core.units import sides_of
+    from striate.core.format import sides_of
 
     if text is None:
         return None
@@ -111,8 +111,8 @@ def size_of(text: str | None) -> int | tuple[int, int] | None:
 def _data(
     first: Summary, second: Summary | None, layer: str | None
 ) -> dict[str, object]:
-    from striate.report.plain import records
-    from striate.runs.summary import compared
+    from striate.report.records import records
+    from striate.workflows.summary.summary import compared
 
     data = first.as_dict()
     if second is not None:
@@ -124,9 +124,9 @@ def _data(
 
 
 def _print(first: Summary, second: Summary | None, layer: str | None) -> None:
-    from striate.cli.show import wide_console
+    from striate.cli.printing import wide_console
     from striate.report.terminal import show
-    from striate.runs.summary import compared
+    from striate.workflows.summary.summary import compared
 
     out = wide_console()
     if layer is not None:
@@ -144,7 +144,7 @@ def _print(first: Summary, second: Summary | None, layer: str | None) -> None:
 
 def _print_partial(error: UnfinishedError, depth: int | None) -> None:
     from striate.audit.table import layer_table
-    from striate.cli.show import wide_console
+    from striate.cli.printing import wide_console
     from striate.report.terminal import show
 
     if error.audit.layers:

@@ -6,16 +6,16 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from striate.cli.train import add_folder, add_settings, read_recipe
-from striate.runs.recipe import LOOP_ONLY
+from striate.run.recipe import LOOP_ONLY
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from striate.data.image_data import ImageData
-    from striate.runs.recipe import Recipe
-    from striate.runs.run import Run
-    from striate.runs.transfer.plan import Proposal
-    from striate.runs.transfer.wanted import Wanted
+    from striate.run.recipe import Recipe
+    from striate.run.run import Run
+    from striate.run.transfer_plan import Proposal
+    from striate.workflows.transfer.options import Wanted
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -75,10 +75,10 @@ def run(options: argparse.Namespace) -> int:
     """Transfer; print the run folder first and last."""
     recipe = read_recipe(options)
 
-    from striate.cli.show import print_data, print_end, print_plan, print_transfer
-    from striate.runs.train import summary_json
-    from striate.runs.transfer.transfer import transfer_recipe
-    from striate.runs.transfer.wanted import Wanted
+    from striate.cli.printing import print_data, print_end, print_plan, print_transfer
+    from striate.workflows.train.train import summary_json
+    from striate.workflows.transfer.options import Wanted
+    from striate.workflows.transfer.transfer import transfer_recipe
 
     def begun(data: ImageData, folder: Path) -> None:
         if not options.json:
@@ -115,11 +115,11 @@ def _compared(
     finished: Run, recipe: Recipe, wanted: Wanted, options: argparse.Namespace
 ) -> list[dict[str, Any]]:
     """Learn in other ways too; print the comparison and return it."""
-    from striate.cli.show import wide_console
+    from striate.cli.printing import wide_console
     from striate.report.terminal import show
-    from striate.runs.display import teller
-    from striate.runs.transfer.rival_table import rival_table, summary
-    from striate.runs.transfer.rivals import rivals
+    from striate.run.baselines_table import rival_table, summary
+    from striate.run.progress import teller
+    from striate.workflows.transfer.baselines import rivals
 
     quiet = options.quiet or options.json
     found = rivals(finished, recipe, wanted, quiet=quiet, tell=teller(quiet))

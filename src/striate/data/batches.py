@@ -14,13 +14,13 @@ from torch import Tensor
 from striate.core.seeds import permutation
 from striate.core.spec import Preprocess
 from striate.data.augment.augment import Augment, augmentation
-from striate.data.augment.views import Batch, Views
-from striate.data.balance import balanced_order
-from striate.data.order import batches, mixed
-from striate.data.part import Part
-from striate.data.picture.preprocess import normalise
-from striate.data.share import share
-from striate.data.store.rows import ahead, gathered, in_turn
+from striate.data.augment.pipeline import Batch, Views
+from striate.data.balanced_sampler import balanced_order
+from striate.data.cache.pixel_rows import ahead, gathered, in_turn
+from striate.data.decode.preprocess import normalise
+from striate.data.epoch_order import batches, mixed
+from striate.data.rank_share import share
+from striate.data.subset import Part
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field, replace
 
 from striate.core.errors import DataError, SettingError
 from striate.core.spec import Labels, Preprocess
-from striate.data.part import Part
-from striate.data.picture.preprocess import statistics
+from striate.data.decode.preprocess import statistics
 from striate.data.sources.source import Skipped
-from striate.data.split.file import SPARE, SplitRow
 from striate.data.split.fraction import spared
-from striate.data.split.place import Deal
+from striate.data.split.hash_split import Deal
+from striate.data.split.split_file import SPARE, SplitRow
+from striate.data.subset import Part
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,10 +11,13 @@ from typing import Any
 from striate.core.device import paused_collection
 from striate.core.errors import DataError, SettingError
 from striate.core.spec import WHITE, Labels, Preprocess
-from striate.data.choose import choose_preprocess
+from striate.data.cache.cache_folder import AUTO, DEFAULT_GB, open_cache
+from striate.data.cache.lazy_images import LazyPixels
+from striate.data.cache.materialize import Developed, develop
+from striate.data.cache.pixel_rows import Rows, some
+from striate.data.choose_preprocess import choose_preprocess
+from striate.data.decode.preprocess import statistics
 from striate.data.image_data import ImageData
-from striate.data.part import Part
-from striate.data.picture.preprocess import statistics
 from striate.data.scan import MISSING, Census, Tick, take_census, two_labels
 from striate.data.shards.tars import is_shards
 from striate.data.sources.find import find_source
@@ -28,14 +31,11 @@ from striate.data.split.coverage import (
     part_order,
     warnings_of,
 )
-from striate.data.split.file import Earlier, SplitRow, read_earlier
 from striate.data.split.fraction import spared
-from striate.data.split.place import Deal
-from striate.data.split.twins import united
-from striate.data.store.cache import AUTO, DEFAULT_GB, open_cache
-from striate.data.store.develop import Developed, develop
-from striate.data.store.lazy import LazyPixels
-from striate.data.store.rows import Rows, some
+from striate.data.split.hash_split import Deal
+from striate.data.split.jpeg_copies import united
+from striate.data.split.split_file import Earlier, SplitRow, read_earlier
+from striate.data.subset import Part
 
 
 def load_data(

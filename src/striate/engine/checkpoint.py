@@ -12,9 +12,9 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from striate.core.dtypes import misfit
 from striate.core.errors import WeightsError
 from striate.core.files import write_bytes
-from striate.core.kinds import misfit
 
 LISTED = 5  # differences named before "and n more"
 

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from striate.core.taps import untouched
-from striate.engine.ranks.pulse import COMPUTING
-from striate.engine.views import View, plain
+from striate.core.hooks import untouched
+from striate.engine.distributed.heartbeat import COMPUTING
+from striate.engine.tta import View, plain
 
 if TYPE_CHECKING:
-    from striate.engine.ranks.ranks import Ranks
+    from striate.engine.distributed.group import Ranks
 
 
 @dataclass(frozen=True, kw_only=True)

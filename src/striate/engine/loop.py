@@ -17,19 +17,19 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from striate.core.errors import NonFiniteError
-from striate.core.taps import untouched
-from striate.engine.cost import ClassCost, softmax_cost
+from striate.core.hooks import untouched
+from striate.engine.distributed.gradients import Exchange
+from striate.engine.distributed.group import Ranks
 from striate.engine.evaluate import Outputs, evaluate
-from striate.engine.learner import USUAL, Learner
+from striate.engine.execution import Way
+from striate.engine.loss import ClassCost, softmax_cost
 from striate.engine.nonfinite import LOSS, first_bad_layer
 from striate.engine.optim import set_rate
-from striate.engine.position import EpochDone, Observer, Position, StepDone
-from striate.engine.ranks.exchange import Exchange
-from striate.engine.ranks.ranks import Ranks
 from striate.engine.schedule import Schedule
 from striate.engine.step import LOWER_LR
-from striate.engine.views import View, plain
-from striate.engine.way import Way
+from striate.engine.stepper import USUAL, Learner
+from striate.engine.train_state import EpochDone, Observer, Position, StepDone
+from striate.engine.tta import View, plain
 
 Batch = tuple[Tensor, Tensor]
 Blown = Callable[[NonFiniteError, Position], None]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from striate.core.taps import followed
+from striate.core.hooks import followed
 
 INPUT = "the pictures"
 LOSS = "the cost"

@@ -9,14 +9,14 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
+from striate.core.aux_heads import total_loss
 from striate.core.errors import NonFiniteError
-from striate.core.outputs import total_loss
 from striate.engine.nonfinite import gradients_are_finite
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from striate.core.outputs import Loss
+    from striate.core.aux_heads import Loss
 
 LOWER_LR = "lower --lr; the last good weights are kept"
 

@@ -1,1 +1,1 @@
-"""Which paper? One network family a file; `catalogue` builds them by name."""
+"""Networks of the papers, by name, and their public weights."""

@@ -40,8 +40,8 @@ from functools import partial
 from torch import Tensor, nn
 
 from striate.core.arithmetic import Window, walk
+from striate.core.aux_heads import HeadOutputs
 from striate.core.errors import GeometryError
-from striate.core.outputs import HeadOutputs
 from striate.core.spec import ImageSpec
 from striate.layers.inception import Inception, Widths, unit
 from striate.layers.lrn import LRN

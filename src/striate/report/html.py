@@ -28,12 +28,12 @@ from striate.core.findings import (
     Tree,
 )
 from striate.report import svg
-from striate.report.album import Album
-from striate.report.grid import grid
+from striate.report.format import one_line
+from striate.report.html_images import Album
+from striate.report.html_matrix import grid
+from striate.report.html_table import sheet
+from striate.report.html_tree import branches
 from striate.report.markup import Html, join, paragraphs, say, tag
-from striate.report.sheet import sheet
-from striate.report.tree import branches
-from striate.report.words import one_line
 
 TONES = {"good": "Good", "warning": "Warning", "bad": "Problem", "advice": "Advice"}
 

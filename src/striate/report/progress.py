@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn
 from rich.progress import Progress as Bar
 
-from striate.report.words import number, percent
+from striate.report.format import number, percent
 
 REDRAW = 0.1  # seconds: faster than that nobody reads, and terminals are slow
 SHOWN = {  # what an epoch's line says, if the row has it

@@ -10,10 +10,10 @@ import json
 from collections.abc import Sequence
 
 from striate.core.findings import Curve, Series
+from striate.report.axis_ticks import Scale, fit, shown, tick_text
+from striate.report.format import isolate, number, one_line, reading
 from striate.report.markup import Html, join, say, tag
 from striate.report.points import Point, points, runs, thin
-from striate.report.scales import Scale, fit, shown, tick_text
-from striate.report.words import isolate, number, one_line, reading
 
 COLOURS = 6  # as many as page.css names; further series repeat them, dashed
 

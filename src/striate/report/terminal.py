@@ -25,9 +25,8 @@ from striate.core.findings import (
     Table,
     Tree,
 )
-from striate.report.scales import fit, shown
-from striate.report.tree import outline
-from striate.report.words import (
+from striate.report.axis_ticks import fit, shown
+from striate.report.format import (
     NUMERIC,
     cell_text,
     clean,
@@ -37,6 +36,7 @@ from striate.report.words import (
     reading,
     shorten,
 )
+from striate.report.html_tree import outline
 
 TONES = {"good": "green", "warning": "yellow", "bad": "red", "advice": "cyan"}
 MARKS = {"good": "✓", "warning": "!", "bad": "✗", "advice": "→"}

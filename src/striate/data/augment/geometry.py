@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from striate.data.augment.draws import Draws
-from striate.data.augment.spline import basis, rows_of
+from striate.data.augment.elastic import basis, rows_of
+from striate.data.augment.random_params import Draws
 
 PADDING = {"reflect": "reflection", "edge": "border", "background": "zeros"}
 
@@ -34,7 +34,7 @@ def matrices(draws: Draws, height: int, width: int) -> tuple[np.ndarray, np.ndar
         (N, 2, 2) and (N, 2), float64
 
     Example:
-        >>> from striate.data.augment.draws import neutral
+        >>> from striate.data.augment.random_params import neutral
         >>> a, t = matrices(neutral(1, angle=np.array([90.0])), 9, 9)
         >>> a.round().tolist(), t.tolist()
         ([[[0.0, -1.0], [1.0, 0.0]]], [[0.0, 0.0]])

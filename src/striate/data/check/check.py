@@ -11,16 +11,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from striate.data.check.changes import changes
 from striate.data.check.classes import class_counts, class_findings
-from striate.data.check.copies import Copies, copy_findings, find_equal
 from striate.data.check.descriptor import points_of
-from striate.data.check.doubts import Doubts, doubt_findings
+from striate.data.check.duplicate_findings import Copies, copy_findings, find_equal
 from striate.data.check.duplicates import SMALLEST, NearPair, near_pairs, searchable
 from striate.data.check.finding import TONES, Finding, Group
+from striate.data.check.label_error_findings import Doubts, doubt_findings
 from striate.data.check.leaks import given_parts, leak_findings
-from striate.data.check.oddities import oddities
-from striate.data.check.since import changes
-from striate.data.check.survey import Item, Survey, Tick, Views, survey
+from striate.data.check.outliers import oddities
+from striate.data.check.scan import Item, Survey, Tick, Views, survey
 from striate.data.shards.tars import is_shards
 from striate.data.sources.find import find_source
 from striate.data.sources.named import NAMED

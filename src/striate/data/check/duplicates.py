@@ -14,7 +14,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from striate.data.check.align import PATIENT, Difference, compare
-from striate.data.check.lookalikes import MIRRORS, RADIUS, SAME, Lookalikes, lookalikes
+from striate.data.check.near_duplicates import (
+    MIRRORS,
+    RADIUS,
+    SAME,
+    Lookalikes,
+    lookalikes,
+)
 
 SMALLEST = 16  # side below which two pictures cannot be told from two alike ones
 CONTRAST = 4.0  # levels of deviation below which a thumbnail shows nothing

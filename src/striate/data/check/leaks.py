@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from striate.data.check.copies import Copies
+from striate.data.check.duplicate_findings import Copies
 from striate.data.check.finding import Finding, Group
-from striate.data.check.worth import Worth, worth
+from striate.data.check.leak_impact import Worth, worth
 from striate.data.sources.source import PARTS, Record
 
 FIX = "remove them from one of the parts; from training, if test results are published"

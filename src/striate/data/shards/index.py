@@ -19,12 +19,12 @@ from typing import Any
 
 import numpy as np
 
+from striate.core.cpu_count import processors
 from striate.core.errors import DataError
 from striate.core.files import write_bytes, write_json
-from striate.core.processors import processors
-from striate.data.picture.decode import examine, unwarned
-from striate.data.picture.identity import check_hash
-from striate.data.picture.reading import UndecodableError
+from striate.data.decode.decode import examine, unwarned
+from striate.data.decode.file_bytes import UndecodableError
+from striate.data.decode.hashing import check_hash
 from striate.data.shards.tars import Member, members
 from striate.data.sources.files import LocalFiles, Stamp
 from striate.data.sources.remote import RemoteFiles, fetch, is_remote, short_key

@@ -13,13 +13,13 @@ from pathlib import Path
 
 from striate.core.errors import DataError
 from striate.core.spec import Labels
-from striate.data.picture.reading import MAX_BYTES, UndecodableError
+from striate.data.cache.cache_folder import PassingFolder
+from striate.data.decode.file_bytes import MAX_BYTES, UndecodableError
 from striate.data.shards.index import Nearby
 from striate.data.shards.load import UNCACHED, name_of, origin_of
 from striate.data.shards.tars import Member, members, part_of, shard_names
 from striate.data.sources.files import Stamp
 from striate.data.sources.source import Record, Skipped, Source
-from striate.data.store.cache import PassingFolder
 
 
 @dataclass(frozen=True)

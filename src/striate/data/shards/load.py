@@ -10,21 +10,21 @@ from typing import Any
 
 from striate.core.errors import SettingError
 from striate.core.spec import WHITE, Preprocess
-from striate.data.choose import choose_for
+from striate.data.cache import free_memory as memory
+from striate.data.cache.cache_folder import Cache, PassingFolder, open_cache
+from striate.data.cache.lazy_images import LazyPixels
+from striate.data.choose_preprocess import choose_for
+from striate.data.decode.preprocess import statistics
 from striate.data.image_data import ImageData
 from striate.data.load import load_data
-from striate.data.part import Part
-from striate.data.picture.preprocess import statistics
 from striate.data.shards.index import Nearby, ShardOriginals
 from striate.data.shards.stream import LazyPaths, LazyRows, Stream, open_stream
 from striate.data.shards.tars import shard_names
 from striate.data.sources.files import Stamp
 from striate.data.sources.remote import is_remote
 from striate.data.sources.source import Record, Source
-from striate.data.split.place import Deal
-from striate.data.store import memory
-from striate.data.store.cache import Cache, PassingFolder, open_cache
-from striate.data.store.lazy import LazyPixels
+from striate.data.split.hash_split import Deal
+from striate.data.subset import Part
 
 # More are streamed even where they would fit: records in memory take a kilobyte each.
 HELD = 200_000

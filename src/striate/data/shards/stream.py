@@ -16,13 +16,13 @@ import torch
 
 from striate.core.errors import DataError
 from striate.core.spec import Labels
+from striate.data.cache.cache_folder import PassingFolder
 from striate.data.shards.index import ROW, Nearby, Shard, ShardOriginals, scan_shard
 from striate.data.shards.tars import part_of
 from striate.data.sources.source import PARTS, Skipped
 from striate.data.split.assign import beside_train
-from striate.data.split.file import SplitRow
-from striate.data.split.place import Deal, draw, place
-from striate.data.store.cache import PassingFolder
+from striate.data.split.hash_split import Deal, draw, place
+from striate.data.split.split_file import SplitRow
 
 _BUCKETS = 16  # passes over the index in the search for pictures under two labels
 _CHUNK = 4096

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
-from striate.data.picture.reading import read_file
+from striate.data.decode.file_bytes import read_file
 
 
 @dataclass(frozen=True, slots=True)

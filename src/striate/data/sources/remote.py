@@ -19,7 +19,7 @@ import fsspec
 
 from striate.core.errors import DataError
 from striate.core.spec import Labels
-from striate.data.picture.reading import MAX_BYTES, UndecodableError
+from striate.data.decode.file_bytes import MAX_BYTES, UndecodableError
 from striate.data.sources.files import Stamp
 from striate.data.sources.folder import LAYOUT, LITTER, hold_parts
 from striate.data.sources.source import PART_ALIASES, Record, Skipped, Source

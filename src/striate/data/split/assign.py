@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from striate.data.sources.source import PARTS, Record, Skipped
-from striate.data.split.exact import deal_exactly
-from striate.data.split.file import Earlier, SplitRow
-from striate.data.split.place import Deal, draw, place
+from striate.data.split.exact_counts import deal_exactly
+from striate.data.split.hash_split import Deal, draw, place
+from striate.data.split.split_file import Earlier, SplitRow
 
 
 @dataclass(frozen=True, kw_only=True)

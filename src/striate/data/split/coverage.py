@@ -9,7 +9,7 @@ from itertools import combinations
 from striate.core.errors import DataError
 from striate.core.spec import Labels
 from striate.data.sources.source import PARTS, Skipped
-from striate.data.split.file import SplitRow
+from striate.data.split.split_file import SplitRow
 
 FEW = 10  # below this many training pictures a class's figures mean little
 UNEVEN = 10  # from this ratio of the largest class to the smallest, accuracy misleads

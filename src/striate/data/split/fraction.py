@@ -7,8 +7,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 
-from striate.data.split.file import SPARE, SplitRow
-from striate.data.split.place import Deal, draw
+from striate.data.split.hash_split import Deal, draw
+from striate.data.split.split_file import SPARE, SplitRow
 
 
 def spared(rows: Sequence[SplitRow], deal: Deal) -> list[SplitRow]:
