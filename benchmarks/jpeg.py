@@ -4,7 +4,8 @@ Goal: against ImageFolder, PIL's random resized crop and a DataLoader of 2 worke
 first epoch (folder listed, every file hashed, checked and decoded, cache written, then
 fed) is ≥ 3 times sooner, later epochs (from the cache) ≥ 15 times. First ones meet it
 at 4000×3000, later ones from 1600×1200 on; below, decoding in the first epoch and
-resizing in later ones take what the goal allows for everything (NOTEBOOK.md).
+resizing in later ones take what the goal allows for everything
+(docs/notebook/image-decoding.md).
 Both end in normalized float batches of 64; rivals take turns; run it where `make twins`
 installs.
 

@@ -2,8 +2,8 @@
 
 Goal: at 128 images a step, ≥ 1.5 times eager NCHW and ≥ 1.0 times the best of
 {NCHW, NHWC} × {eager, compiled} and Keras, on every small network, without being told
-how. `lenet5_modern` misses the first (NOTEBOOK.md). Ours is the real path: `fit` over
-`Batches`, in the way that `settle` chooses;
+how. `lenet5_modern` misses the first (docs/notebook/training-speed.md). Ours is the
+real path: `fit` over `Batches`, in the way that `settle` chooses;
 `striate fp32` is the same held to single precision, as all peers are. Peers get their
 batch ready-made. All take turns in one run, on as many threads each; Keras in a
 process of its own that waits while others run. `--rounds` ≥ 7.

@@ -1,8 +1,8 @@
 """Freed memory: kept for the next tensors, or given back to the system.
 
 What glibc does by itself suits neither. It returns every large block at first; then it
-raises its threshold to the largest that was freed, and keeps holes (NOTEBOOK.md,
-2026-11-22). On other C libraries both functions do nothing.
+raises its threshold to the largest that was freed, and keeps holes
+(docs/notebook/data-loading.md). On other C libraries both functions do nothing.
 """
 
 from __future__ import annotations

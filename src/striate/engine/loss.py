@@ -72,7 +72,8 @@ def _adjusted(prior: Tensor, smoothing: float, logits: Tensor, y: Tensor) -> Ten
     What is frequent then need not be learned as evidence, so the network's own logits
     speak as if all classes were equally frequent (Menon et al. 2021, equation 10).
     The smoothed target is spread by the same shares: spread evenly it would contradict
-    them, and beyond 20 to 1 the common classes get lost (NOTEBOOK.md, 2026-11-22).
+    them, and beyond 20 to 1 the common classes get lost
+    (docs/notebook/splits-and-imbalance.md).
     """
     logs = F.log_softmax(logits + prior.log(), dim=1)
     hit = logs.gather(1, y[:, None])[:, 0] if y.ndim == 1 else (y * logs).sum(1)

@@ -26,7 +26,8 @@ STEPS = 100
 LOWEST, HIGHEST = 1e-5, 10.0
 SMOOTHING = 0.9  # of the cost, from step to step
 LOST = 1.5  # times the first cost: there is nothing left to see
-SHARE = 1 / 4  # of the rate where the cost was least: see NOTEBOOK.md, 2026-11-22
+# Of the rate where the loss was lowest: see docs/notebook/accuracy-recipes.md.
+SHARE = 1 / 4
 
 Batches = Callable[[int], Iterable[tuple[Tensor, Tensor]]]
 

@@ -19,7 +19,7 @@ def draw_from(device: torch.device, *parts: object) -> None:
 
     Torch's generator is seeded, and those of Python and NumPy, which networks of the
     user's own may draw from. Not `torch.manual_seed`: it asks after every kind of
-    accelerator, which takes 0.25 ms against 0.02 (NOTEBOOK.md, 2026-11-22).
+    accelerator, which takes 0.25 ms against 0.02 (docs/notebook/training-speed.md).
 
     Example:
         >>> draw_from(torch.device("cpu"), 0, "dropout", 12)

@@ -46,7 +46,8 @@ def mirror_shift(model: nn.Module, x: Tensor) -> Tensor:
 
     Ten times the time of an answer. What moves out is lost; the edge is repeated where
     something must move in. For networks that reduce small images early, so that a
-    pixel counts: each answer has seen other samples (NOTEBOOK.md, 2026-11-23).
+    pixel counts: each answer has seen other samples
+    (docs/notebook/accuracy-recipes.md).
 
     Shapes:
         (N, C, H, W) → (N, classes)

@@ -16,7 +16,7 @@ from striate.core.hooks import call_name, followed, leaves, untouched
 from striate.interpret.activations_at import check_batch, chosen, forward, module_of
 
 # Numbers read at a time: 16 MiB stay in a third cache between readings; of smaller
-# pieces torch's threads would have to start more often (NOTEBOOK.md, P9).
+# pieces torch's threads would have to start more often (docs/notebook/explanation.md).
 _CHUNK = 1 << 22
 
 

@@ -11,8 +11,8 @@ and a dense layer. Both ideas are of the speed records on CIFAR-10 (Page 2019; J
 large steps of width. What they do not take over is pictures at full resolution: on a
 processor the products of the first layers are the whole time, so the whitening layer
 already halves the side. Every other convolution is 3×3, pooled where it says so, and
-then normalised and rectified: on a quarter of the positions. Measured in NOTEBOOK.md,
-2026-11-22.
+then normalised and rectified: on a quarter of the positions. Measured in
+docs/notebook/accuracy-recipes.md.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from striate.data.augment.augment import PRESETS as AUGMENTS
 from striate.data.augment.augment import RANGES, Augment, augmentation
 from striate.data.split.hash_split import SplitConfig
 
-# What works for small networks from scratch; measured in NOTEBOOK.md.
+# For small networks from scratch; measured in docs/notebook/accuracy-recipes.md.
 DEFAULT_LR = {"sgd": 0.05, "adam": 3e-3, "adamw": 3e-3, "muon": 3e-3}
 AUTO = "auto"  # found out when a run begins, see runs/auto
 PER_CHANNEL = ("mean", "std")

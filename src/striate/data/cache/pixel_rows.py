@@ -50,7 +50,7 @@ class SomeRows:
         """Return one image (H, W, C), or those of an index (n, H, W, C)."""
         if isinstance(index, int):
             return self.pixels[int(self.rows[index])]
-        # Indexing with brackets would take ten times as long (NOTEBOOK.md, 2026-11-22).
+        # Indexing with brackets takes ten times longer (docs/notebook/augmentation.md).
         return self.pixels.index_select(0, self.rows[index])
 
 

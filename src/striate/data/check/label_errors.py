@@ -113,7 +113,7 @@ class Confident:
         Its probability over what images labeled so are given on average, so that a
         class which networks find hard is not doubted as a whole. The paper's normalized
         margin puts images of two alike classes before planted errors
-        (NOTEBOOK.md, 2026-11-22).
+        (docs/notebook/data-check.md).
         """
         bars = self.thresholds[self.given]
         shares = np.zeros(len(bars))

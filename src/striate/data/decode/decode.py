@@ -35,7 +35,7 @@ PIXELS_A_BYTE = 1000
 LARGE_JPEG = 1_500_000
 # (fraction, how many times the scaled sides it must leave): the antialiased resize
 # that follows hides how the fraction was made. Eighths never come within the tolerance
-# of docs/preprocessing.md (NOTEBOOK.md, 2026-11-22).
+# of docs/preprocessing.md (docs/notebook/image-decoding.md).
 REDUCED = ((4, 4), (2, 3))
 
 _GRAY_MODES = ("1", "L", "LA", "I;16", "I;16L", "I;16B", "I;16N")

@@ -10,7 +10,7 @@ import xxhash
 from striate.data.decode.jpeg_markers import Layout, coded_bytes
 
 # Duplicates must be found, not forged: a fast 128-bit hash is enough. blake2 over the
-# pixels of a photograph takes as long as decoding it (NOTEBOOK.md, 2026-11-22).
+# pixels of a photograph takes as long as decoding it (docs/notebook/image-decoding.md).
 _DIGITS = 24
 _CODED = "j"  # begins what was hashed as coded, which no hexadecimal number does
 

@@ -1,7 +1,7 @@
 """Sums among the ranks of one machine: memory they share, and a byte when it is full.
 
 gloo sends numbers through the network even to a neighbor: 1.6 ms a message on two
-cores, 80 µs here (NOTEBOOK.md, 2026-11-22). Every rank writes its
+cores, 80 µs here (docs/notebook/distributed.md). Every rank writes its
 numbers into a slot of its own, all wait for each other, and each adds up the slots in
 the order of the ranks, so that all get the same bits.
 

@@ -25,7 +25,7 @@ from striate.run.setup import auto_model
 from striate.workflows.data_check.as_json import kept_together
 from striate.workflows.data_check.cross_validation import Jury
 
-# Measured on training images of digits and Fashion-MNIST (NOTEBOOK.md, 2026-11-22).
+# Measured on digits and Fashion-MNIST, training only (docs/notebook/data-check.md).
 FOLDS = 5
 STEPS = 400  # of a training, where that takes a number of epochs within EPOCHS
 EPOCHS = (2, 20)

@@ -9,7 +9,8 @@
 The activation stands before the convolution (He et al. 2016, "Identity mappings in
 deep residual networks"): what a branch adds then has either sign. Behind it, as
 sigmoid's and ReLU's outputs are, all are positive, and thirty of them drown the image
-(NOTEBOOK.md, 2026-11-22). For the plain chain it is the same composition.
+(docs/notebook/depth-and-vanishing-gradients.md). For the plain chain it is the same
+composition.
 
 No batch norm: it rescales what vanishes, and the notes' argument is about networks
 before it. First weights are each activation's own, drawn alike for both twins: Glorot
