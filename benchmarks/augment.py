@@ -262,7 +262,7 @@ def main() -> None:
     for side, channels in ((28, 1), (32, 3)):
         many = images(2048, side, channels)
         peers = {
-            "striate": ours(many, "mirror", shift=4 / side),
+            "striate": ours(many, "flip", shift=4 / side),
             "DataLoader + torchvision v2": dataloader(many),
         }
         table += rows(f"shift + mirror, {side}²×{channels}", race(peers, rounds))

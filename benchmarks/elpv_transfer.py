@@ -39,7 +39,7 @@ def one(table: Path, folder: Path, seed: int, options: argparse.Namespace) -> Ru
         val_fraction=VAL,
         seed=seed,
         cache=str(options.cache or folder / "cache"),
-        **({"augment": "mirror"} if options.views else {}),
+        **({"augment": "flip"} if options.views else {}),
     )
     wanted = TransferOptions(views=options.views)
     return transfer_recipe(recipe, wanted, out=folder / f"run{seed}", quiet=True)

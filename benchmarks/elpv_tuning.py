@@ -49,10 +49,10 @@ SETTINGS = {
     "epochs": "12",
     "batch-size": "32",
     "lr": "0.001",
-    "mirror": "both",
+    "flip": "both",
     "shift": "0.03",
     "ema": "0.98",
-    "test-view": "mirror",
+    "test-view": "flip",
 }
 COLUMNS = ("accuracy", "balanced", "f1", "auc", "cost", "seconds")
 

@@ -42,7 +42,7 @@ SIDE, BATCH, WORKERS = 160, 64, 2
 # messengers send, 4000×3000 what telephones take.
 SETS = {"500×375": (500, 375, 1500), "1600×1200": (1600, 1200, 300)}
 LARGE = {"4000×3000": (4000, 3000, 60)}
-AUGMENT = Augment(crop=0.4, mirror="horizontal")
+AUGMENT = Augment(crop=0.4, flip="horizontal")
 
 
 def write_folder(root: Path, width: int, height: int, count: int) -> int:

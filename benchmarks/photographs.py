@@ -38,7 +38,7 @@ network("resnet18_slim", image=IMAGENET, classes=1000, summary="for comparison")
 UNCHANGED = {"scale": 0.0, "shift": 0.0, "color": 0.0}
 ARMS: dict[str, Mapping[str, Any]] = {
     "photographs": PRESET,
-    "without growing": PRESET | {"grow": 1.0},
+    "without growing": PRESET | {"progressive_resize": 1.0},
     "without the blur": PRESET | {"model": "resnet18_slim"},
     "without mixing": PRESET | {"mixup": 0.0},
     "without changes": PRESET | {"augment": "none", **UNCHANGED},
@@ -59,7 +59,7 @@ def trained(table: Path, settings: Mapping[str, Any]) -> tuple[Run, float]:
 
 def epochs_for(table: Path, settings: Mapping[str, Any], seconds: float) -> int:
     """Return how many epochs of an arm take so much processor time."""
-    if settings.get("grow", 1.0) < 1:
+    if settings.get("progressive_resize", 1.0) < 1:
         return int(settings["epochs"])  # of the preset's own cost
     _, taken = trained(table, dict(settings) | {"epochs": TRIAL})
     return max(1, round(seconds / taken * TRIAL))

@@ -24,10 +24,10 @@ def test_the_preview_of_a_folder(striate, shared_folder, tmp_path):
     again = striate("data", "augment", shared_folder, "--out", folder)
     assert again.code == 2
     assert "--overwrite" in again.err
-    words = ("--out", folder, "--overwrite", "--augment", "mirror", "--json")
+    words = ("--out", folder, "--overwrite", "--augment", "flip", "--json")
     third = striate("data", "augment", shared_folder, *words)
     assert third.json["augment"]["rotate"] == 0
-    assert third.json["augment"]["mirror"] == "horizontal"
+    assert third.json["augment"]["flip"] == "horizontal"
 
 
 def test_the_network_of_a_run_is_asked(striate, shared_run):
@@ -54,7 +54,7 @@ def test_the_network_of_a_run_is_asked(striate, shared_run):
         (("digits", "--rotate", "200"), "rotate must be at most 180"),
         (("digits", "--rotate", "far"), "rotate must be float, got 'far'"),
         (("digits", "--augment", "sixx"), "no augment is called 'sixx'"),
-        (("digits", "--mirror", "left"), "no mirror is called 'left'"),
+        (("digits", "--flip", "left"), "no mirror is called 'left'"),
         (("digits", "--epochs", "3"), "unrecognized arguments: --epochs"),
         ((), "DATA|RUN"),
     ],
@@ -69,7 +69,7 @@ def test_mistakes_are_told_and_leave_nothing(striate, tmp_path, words, message):
 def test_color_images_of_any_size(striate, tmp_path):
     photos = write_folder(tmp_path / "photos", count=6, size=(150, 90), channels=3)
     said = striate(
-        "data", "augment", photos, "--image-size", "150x90", "--mirror", "both"
+        "data", "augment", photos, "--image-size", "150x90", "--flip", "both"
     )
     assert said.code == 0
     said = striate("data", "augment", photos, "--augment", "none", "--mixup", "0.5")
@@ -82,7 +82,7 @@ def test_training_with_everything_on(striate, shared_folder, tmp_path):
     assert striate("train", shared_folder, *words).code == 0
     args = read_settings(tmp_path / "run/args.yaml")
     assert (args["augment"], args["rotate"], args["mixup"]) == ("six", 15, 0.2)
-    assert (args["mirror"], args["border"]) == ("horizontal", "reflect")
+    assert (args["flip"], args["border"]) == ("horizontal", "reflect")
     again = ("--config", "run/args.yaml", "--out", "again", "--quiet")
     assert striate("train", *again).code == 0
     first, second = (

@@ -83,7 +83,7 @@ def test_a_run_explains_its_surest_and_its_worst(striate, shared_run):
 def test_a_run_shows_its_whole_set_and_what_it_forgives(
     striate, shared_run, file, photo, tmp_path
 ):
-    words = ("--also", "set,invariance", "--method", "gradcam", "--json")
+    words = ("--sections", "set,invariance", "--method", "gradcam", "--json")
     found = striate("explain", shared_run.path, *words, "--out", tmp_path / "all").json
     rows = found["set"]["classes"]
     judged = len(shared_run.predictions(shared_run.judged_part).paths)
@@ -96,10 +96,10 @@ def test_a_run_shows_its_whole_set_and_what_it_forgives(
     page = (tmp_path / "all" / "report.html").read_text()
     for words in ("Over the whole set", "Where evidence sits", "What it forgives"):
         assert words in page
-    said = striate("explain", f"{file}:Net", photo, "--also", "set")
+    said = striate("explain", f"{file}:Net", photo, "--sections", "set")
     assert said.code == 2
     assert "no set to look at" in said.err
-    said = striate("explain", shared_run.path, "--also", "sets")
+    said = striate("explain", shared_run.path, "--sections", "sets")
     assert said.code == 2
     assert "no part of the page is called 'sets'" in said.err
 

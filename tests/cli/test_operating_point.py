@@ -1,4 +1,4 @@
-"""`striate evaluate --detect` as typed."""
+"""`striate evaluate --operating-point` as typed."""
 
 import pytest
 
@@ -13,7 +13,7 @@ def given(shared_run, tmp_path, monkeypatch):
 
 def test_it_prints_and_keeps_a_page(striate, given, tmp_path):
     before = snapshot(given)
-    said = striate("evaluate", given, "--detect", "across", "--recall", "0.8")
+    said = striate("evaluate", given, "--operating-point", "across", "--recall", "0.8")
     assert (said.code, said.err) == (0, "")
     for part in (
         "Chosen on validation",
@@ -29,7 +29,7 @@ def test_it_prints_and_keeps_a_page(striate, given, tmp_path):
 
 
 def test_json_and_out(striate, given, tmp_path):
-    words = ("evaluate", given, "--detect", "down", "--json", "--out", "here")
+    words = ("evaluate", given, "--operating-point", "down", "--json", "--out", "here")
     found = striate(*words).json
     assert (found["class"], found["part"], found["folder"]) == ("down", "test", "here")
     said = striate(*words)
@@ -46,7 +46,7 @@ def test_other_images_with_a_bad_one(striate, given, shared_folder, tmp_path):
             (other / name / f"{i}.png").write_bytes(file.read_bytes())
     (other / "down" / "bad.png").write_bytes(b"")
     before = snapshot(other)
-    said = striate("evaluate", given, "--detect", "across", "--data", other)
+    said = striate("evaluate", given, "--operating-point", "across", "--data", other)
     assert said.code == 1
     assert "not used: down/bad.png" in said.out
     assert f"come to on {other}" in said.out
@@ -56,12 +56,12 @@ def test_other_images_with_a_bad_one(striate, given, shared_folder, tmp_path):
 @pytest.mark.parametrize(
     ("words", "hint"),
     [
-        (("--recall", "0.9"), "add --detect CLASS"),
-        (("--overwrite",), "add --detect CLASS"),
-        (("--detect", "acros"), "did you mean across"),
-        (("--detect", "across", "--part", "val"), "judge test"),
-        (("--detect", "across", "--by", "kind"), "leave --by out"),
-        (("--detect", "across", "--recall", "95"), "at most 1"),
+        (("--recall", "0.9"), "add --operating-point CLASS"),
+        (("--overwrite",), "add --operating-point CLASS"),
+        (("--operating-point", "acros"), "did you mean across"),
+        (("--operating-point", "across", "--part", "val"), "judge test"),
+        (("--operating-point", "across", "--by", "kind"), "leave --by out"),
+        (("--operating-point", "across", "--recall", "95"), "at most 1"),
     ],
 )
 def test_refused(striate, given, tmp_path, words, hint):

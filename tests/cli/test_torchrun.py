@@ -45,7 +45,7 @@ def losses(run):
 
 # Averaged weights and a second view too, which every rank must judge alike.
 SHORT = ("--epochs", "2", "--batch-size", "8", "--save-every", "0")
-SHORT += ("--ema", "0.9", "--test-view", "mirror")
+SHORT += ("--ema", "0.9", "--tta", "flip")
 STEPS = 6
 STARTING = 10.0  # seconds for both to have begun on a busy machine
 

@@ -123,7 +123,7 @@ def test_preprocess_round_trip(height, width, resize, background, stats):
     ("setting", "said"),
     [
         ({"background": 256}, "background must be 0–255, got 256"),
-        ({"white": 254}, "white must be 255–65535, got 254"),
+        ({"white_level": 254}, "white_level must be 255–65535, got 254"),
         ({"height": 0}, "channels and sides must be at least 1"),
     ],
 )

@@ -26,7 +26,7 @@ from striate.data.subset import Subset
 from support.images import stripes
 
 EVERYTHING = augmentation(
-    "six", scale=0.2, shift=0.1, erase=0.5, mixup=0.4, cutmix=1.0, mirror="both"
+    "six", scale=0.2, shift=0.1, erase=0.5, mixup=0.4, cutmix=1.0, flip="both"
 )
 SHAPE = ImageSpec(channels=3, height=20, width=30)
 
@@ -135,7 +135,7 @@ def test_columns_outside_are_refused():
 def test_presets_and_ranges():
     assert not augmentation("none").acts
     assert augmentation("six").bends
-    assert augmentation("mirror") == Augment(mirror="horizontal")
+    assert augmentation("flip") == Augment(flip="horizontal")
     assert augmentation("six", rotate=0, mirror=None).mirror == "horizontal"
     assert augmentation("none", cutmix=1).mixes
     assert tuple(spec.name for spec in fields(Augment)) == RANGES
@@ -160,7 +160,7 @@ def test_nonsense_is_refused(ranges, message):
         augmentation("none", **ranges)
 
 
-@pytest.mark.parametrize("ranges", [{"mirror": "left"}, {"border": "wrap"}])
+@pytest.mark.parametrize("ranges", [{"flip": "left"}, {"border": "wrap"}])
 def test_unknown_words_are_refused(ranges):
     with pytest.raises(UnknownNameError, match="is called"):
         augmentation("none", **ranges)
@@ -189,7 +189,7 @@ def test_draws_fill_their_ranges():
     assert 0.998 < kept.max() <= 1
     assert set(made.shift[:, 0]) == set(range(-6, 7))
     assert set(made.shift[:, 1]) == set(range(-4, 5))
-    assert 1900 < made.mirror[:, 0].sum() < 2100
+    assert 1900 < made.flip[:, 0].sum() < 2100
     top, bottom, left, right = made.erased.T
     assert (top >= 0).all()
     assert (bottom <= 20).all()
@@ -226,11 +226,11 @@ def test_two_epochs_show_every_image_both_ways(count, epoch, seed):
 
 
 def test_both_mirrors_show_all_four_ways_in_four_epochs():
-    augment = Augment(mirror="both")
+    augment = Augment(flip="both")
     ways = [some_draws(augment, epoch=epoch).mirror for epoch in range(4)]
     for i in range(40):
         assert len({tuple(way[i]) for way in ways}) == 4
-    upright = [some_draws(Augment(mirror="vertical"), epoch=e).mirror for e in (0, 1)]
+    upright = [some_draws(Augment(flip="vertical"), epoch=e).mirror for e in (0, 1)]
     assert (upright[0][:, 1] ^ upright[1][:, 1]).all()
     assert not upright[0][:, 0].any()
 
@@ -247,7 +247,7 @@ def test_mirroring_twice_is_nothing():
 # --- views: the same pixels in any company (fault D7)
 
 
-@pytest.mark.parametrize("augment", [EVERYTHING, "six", "mirror", Augment(shift=0.2)])
+@pytest.mark.parametrize("augment", [EVERYTHING, "six", "flip", Augment(shift=0.2)])
 @pytest.mark.parametrize("shape", [(20, 30, 3), (8, 8, 1), (150, 131, 2)])
 def test_batch_size_and_threads_change_no_pixel(augment, shape):
     if isinstance(augment, str):
@@ -320,7 +320,7 @@ def test_what_is_off_changes_no_bit():
     flips = torch.from_numpy(mirrored(40, 1, 0)).view(-1, 1, 1, 1)
     by_hand = torch.where(flips, own.pixels.flip(2), own.pixels)
     wanted = normalize(by_hand, batches("none").preprocess)
-    assert torch.equal(seen(batches("mirror"))[0], wanted)
+    assert torch.equal(seen(batches("flip"))[0], wanted)
     erased = seen(batches(Augment(erase=0.5)))[0]
     same = (erased == plain).flatten(1).all(1)
     assert 8 < same.sum() < 32

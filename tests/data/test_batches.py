@@ -67,7 +67,7 @@ def test_mirroring_shows_every_image_both_ways_in_two_epochs():
 
     def turned(epoch, size=8, seed=0):
         made = Batches(
-            part=part, preprocess=p, batch_size=size, augment="mirror", seed=seed
+            part=part, preprocess=p, batch_size=size, augment="flip", seed=seed
         )
         return {
             int(y): bool(x[0, 0, 0] > 0)

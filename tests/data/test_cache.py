@@ -112,7 +112,7 @@ def test_a_second_run_neither_reads_nor_decodes(photos, store, decoded, read, la
 
 
 def test_other_settings_are_other_images(photos, store, decoded, later):
-    rules = {"resize": "pad", "background": 7, "in_chans": 1, "white": 9999}
+    rules = {"resize": "pad", "background": 7, "in_chans": 1, "white_level": 9999}
     for rule, value in rules.items():
         load_data(photos, image_size=16, cache=store, **{rule: value})
     assert len(decoded) == 4 * 24

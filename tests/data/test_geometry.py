@@ -85,8 +85,8 @@ ALONE = [
     ({"shear": [0.0, -20.0]}, about_center(shears(0, -20))),
     ({"shear": [15.0, 25.0]}, about_center(shears(15, 25))),
     ({"shift": [5, -3]}, about_center(np.eye(2), (5, -3))),
-    ({"mirror": [True, False]}, about_center(np.diag([-1, 1]))),
-    ({"mirror": [False, True]}, about_center(np.diag([1, -1]))),
+    ({"flip": [True, False]}, about_center(np.diag([-1, 1]))),
+    ({"flip": [False, True]}, about_center(np.diag([1, -1]))),
 ]
 
 
@@ -127,7 +127,7 @@ def test_everything_at_once_is_scipys(border):
         "zoom": 0.9,
         "crop": [0.85, 0.4, -0.7],
         "shift": [2, -4],
-        "mirror": [True, False],
+        "flip": [True, False],
         "net": net,
     }
     rows, columns = np.mgrid[:HEIGHT, :WIDTH].astype(float)
@@ -214,7 +214,7 @@ def test_one_warp_equals_the_steps_in_turn():
     net = np.random.default_rng(1).uniform(-0.05, 0.05, (CONTROLS, CONTROLS, 2))
     steps = [
         {"crop": [0.9, 0.3, -0.5]},
-        {"mirror": [True, False]},
+        {"flip": [True, False]},
         {"zoom": 1.1},
         {"angle": 12.0},
         {"shear": [5.0, -4.0]},

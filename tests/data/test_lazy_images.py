@@ -72,9 +72,9 @@ def test_rows_look_like_a_tensor(photos):
 
 AUGMENTS = {
     "none": Augment(),
-    "moved": Augment(shift=0.25, mirror="horizontal"),
+    "moved": Augment(shift=0.25, flip="horizontal"),
     "six": augmentation("six"),
-    "cropped": Augment(crop=0.3, mirror="both"),
+    "cropped": Augment(crop=0.3, flip="both"),
 }
 
 

@@ -38,7 +38,7 @@ def plain(height, width, channels):
 
 @pytest.mark.parametrize("border", ["reflect", "edge", "background"])
 @pytest.mark.parametrize(
-    ("shift", "mirror"), [(0.0, "horizontal"), (0.2, "none"), (0.3, "horizontal")]
+    ("shift", "flip"), [(0.0, "horizontal"), (0.2, "none"), (0.3, "horizontal")]
 )
 @pytest.mark.parametrize("channels", [1, 3])
 def test_the_tape_changes_nothing_but_time(
@@ -68,8 +68,8 @@ def test_the_tape_changes_nothing_but_time(
 @pytest.mark.parametrize(
     "augment",
     [
-        Augment(mirror="vertical"),
-        Augment(mirror="both"),
+        Augment(flip="vertical"),
+        Augment(flip="both"),
         Augment(shift=0.1, color=0.1),
         Augment(shift=0.1, erase=0.5),
         Augment(shift=0.1, rotate=5),
@@ -85,7 +85,7 @@ def test_no_tape_where_more_is_done(augment):
 
 def test_no_tape_on_an_accelerator():
     p, held = plain(8, 8, 1), part(4, 8, 8, 1)
-    augment = Augment(mirror="horizontal")
+    augment = Augment(flip="horizontal")
     views = room.Views(part=held, preprocess=p, augment=augment, device="meta")
     assert views.tape is None
 
@@ -154,7 +154,7 @@ def test_crops_come_from_the_larger_images():
     larger = torch.from_numpy(DRAW.integers(0, 256, (12, 20, 20, 3), np.uint8))
     held = part(12, 16, 16, 3, larger)
     p = plain(16, 16, 3)
-    augment = Augment(crop=0.3, mirror="horizontal")
+    augment = Augment(crop=0.3, flip="horizontal")
     made = Batches(part=held, preprocess=p, batch_size=5, augment=augment, seed=3)
     (views,) = {id(made._views): made._views}.values()
     assert views.held is larger
@@ -180,6 +180,6 @@ def test_without_larger_images_crops_are_warped():
 
 
 def test_who_needs_a_margin():
-    assert margin_for(Augment(crop=0.2, mirror="horizontal", color=0.1)) == MARGIN
+    assert margin_for(Augment(crop=0.2, flip="horizontal", color=0.1)) == MARGIN
     for augment in (augmentation("six"), Augment(), Augment(crop=0.2, scale=0.1)):
         assert margin_for(augment) == 1

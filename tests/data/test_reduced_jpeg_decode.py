@@ -201,8 +201,8 @@ def test_sixteen_bits_by_their_own_white():
     wide = np.array([[0, 1000, 4095]], np.uint16)
     file = io.BytesIO()
     Image.fromarray(wide).save(file, "PNG")
-    twelve = decoding.decode(file.getvalue(), white=4095)
+    twelve = decoding.decode(file.getvalue(), white_level=4095)
     assert twelve[..., 0].tolist() == [[0, 62, 255]]
     assert decoding.decode(file.getvalue())[..., 0].tolist() == [[0, 4, 16]]
     with pytest.raises(UndecodableError, match="above-white: a value of 4,095"):
-        decoding.decode(file.getvalue(), white=4000)
+        decoding.decode(file.getvalue(), white_level=4000)

@@ -45,7 +45,7 @@ def test_ten_views_one_by_one(height, width, seed):
     np.testing.assert_allclose(found[0].numpy(), wanted, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["mirror", "mirror_shift"])
+@pytest.mark.parametrize("name", ["flip", "mirror_shift"])
 def test_a_mirrored_image_gets_the_same_answer(name):
     x = torch.rand(4, 3, 5, 7)
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten()).eval()

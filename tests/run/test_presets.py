@@ -16,7 +16,7 @@ def test_every_preset_is_a_recipe_and_says_what_it_reached(name):
 
 
 def test_photographs_take_a_folder_and_flags(striate, shared_folder, tmp_path):
-    flags = ("--epochs", "2", "--image-size", "48", "--mirror", "none")
+    flags = ("--epochs", "2", "--image-size", "48", "--flip", "none")
     words = ("--preset", "photographs", *flags, "--out", "run", "--quiet")
     assert striate("train", shared_folder, *words).code == 0
     args = (tmp_path / "run/args.yaml").read_text()

@@ -181,13 +181,13 @@ def test_a_network_of_the_same_names_and_shapes_is_another(shared_folder, tmp_pa
 def test_levels_are_the_weights_own_unless_given(shared_folder, tmp_path):
     """A mean that was measured with white at 4095 says nothing of another white."""
     first = Recipe(data=str(shared_folder), model="swift", epochs=1)
-    first = replace(first, white=4095, background=7)
+    first = replace(first, white_level=4095, background=7)
     run = train_recipe(first, out=tmp_path / "run", quiet=True)
     second = replace(first, white=None, background=None, pretrained=str(run.path))
     own = train_recipe(second, quiet=True).preprocess
     assert own == run.preprocess
-    given = train_recipe(replace(second, white=255, background=0), quiet=True)
-    assert (given.preprocess.white, given.preprocess.background) == (255, 0)
+    given = train_recipe(replace(second, white_level=255, background=0), quiet=True)
+    assert (given.preprocess.white_level, given.preprocess.background) == (255, 0)
 
 
 @pytest.mark.parametrize(

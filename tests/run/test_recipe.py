@@ -39,7 +39,7 @@ def test_ranges_of_augmentation_are_settings():
     with pytest.raises(SettingError, match="warp must be at most"):
         make_recipe({"data": "digits", "warp": 0.2})
     with pytest.raises(UnknownNameError, match="'sideways'"):
-        make_recipe({"data": "digits", "mirror": "sideways"})
+        make_recipe({"data": "digits", "flip": "sideways"})
 
 
 def test_a_preset_laid_over_ranges_starts_afresh():
@@ -65,7 +65,7 @@ RECIPES = st.builds(
     schedule=st.sampled_from(SCHEDULE_NAMES),
     label_smoothing=SHARE,
     patience=st.integers(0, 99),
-    augment=st.sampled_from(["none", "mirror", "six"]),
+    augment=st.sampled_from(["none", "flip", "six"]),
     rotate=st.none() | st.floats(0, 180),
     mirror=st.none() | st.sampled_from(["none", "horizontal", "both"]),
     warp=st.none() | st.floats(0, 0.12),

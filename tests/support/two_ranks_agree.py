@@ -257,7 +257,7 @@ def check_average(ranks):
     ours, alone = averages(ranks, (8, 7, 5, 3), 0.9)
     assert_same(ours.model, alone.model, [])
     assert not ours.model.conv.weight.equal(ours._learning.conv.weight)
-    assert_judged_alike(ranks, ours.model, alone.model, "mirror")
+    assert_judged_alike(ranks, ours.model, alone.model, "flip")
 
 
 def check_auto(ranks):

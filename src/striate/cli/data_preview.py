@@ -12,7 +12,7 @@ from striate.run.recipe import AUTO, Recipe, coerce, setting_types
 
 # The settings of a run that decide what becomes of an image.
 SETTINGS = (
-    *("image_size", "in_chans", "resize", "background", "white", "jpeg"),
+    *("image_size", "in_chans", "resize", "background", "white_level", "jpeg"),
     *("normalize", "mean", "std", "seed", "cache", "cache_gb"),
 )
 

@@ -24,7 +24,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--data", metavar="DATA", help="other images, laid out alike")
     parser.add_argument(
-        "--detect",
+        "--operating-point",
         metavar="CLASS",
         help="find this class: threshold, calibration and an unsure band chosen on "
         "validation, judged on test, with a page",
@@ -58,7 +58,7 @@ def run(options: argparse.Namespace) -> int:
 
     _check(options)
     found = Run(options.run_folder)
-    if options.detect is None:
+    if options.operating_point is None:
         return _score(found, options)
     return _detect(found, options)
 
@@ -67,9 +67,11 @@ def _check(options: argparse.Namespace) -> None:
     """Refuse what only a detection has, where none is asked for."""
     for name in OF_DETECTION:
         given = getattr(options, name)
-        if given is not None and given is not False and options.detect is None:
+        if given is not None and given is not False and options.operating_point is None:
             what = f"--{name} is of a detection"
-            raise SettingError(what, where=f"--{name}", fix="add --detect CLASS")
+            raise SettingError(
+                what, where=f"--{name}", fix="add --operating-point CLASS"
+            )
 
 
 def _score(found: Run, options: argparse.Namespace) -> int:
@@ -95,7 +97,7 @@ def _detect(found: Run, options: argparse.Namespace) -> int:
     shares = {"recall": options.recall, "band": options.band}
     done = operating_point(
         found,
-        options.detect,
+        options.operating_point,
         by=tuple(name for name in (options.by or "").split(",") if name),
         data=options.data,
         part=options.part,

@@ -52,7 +52,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="print one number's arithmetic and stop: 'conv2 3,10,12' or 'output 7'",
     )
     parser.add_argument(
-        "--also",
+        "--sections",
         metavar="NAMES",
         help="of a run, with commas: set (evidence over the whole set), invariance "
         "(images moved, pools exchanged), depth (gradients by layer, chains trained "
@@ -112,7 +112,7 @@ def _wish(options: argparse.Namespace) -> Wish:
         layer=options.layer,
         unit=_unit(options.unit, "--unit") if options.unit else None,
         seed=options.seed,
-        also=tuple(options.also.split(",")) if options.also else (),
+        also=tuple(options.sections.split(",")) if options.sections else (),
         told=nobody if options.json else _tell,
     )
 

@@ -65,7 +65,7 @@ class Preprocess:
         resize: `stretch` keeps everything and bends the aspect, `crop` keeps the
             aspect and cuts the longer side, `pad` keeps both and adds background.
         background: Gray level 0–255 under transparency and padding.
-        white: The 16-bit value that becomes 255; above it an image is refused.
+        white_level: The 16-bit value that becomes 255; above it an image is refused.
         jpeg: `full` decodes every pixel; `reduced` lets a large JPEG be decoded at a
             half, quarter or eighth while that leaves twice the input's sides.
         mean: One value a channel, of v/255, from the training part or given.
@@ -77,7 +77,7 @@ class Preprocess:
     width: int
     resize: str = "stretch"
     background: int = 255
-    white: int = WHITE
+    white_level: int = WHITE
     jpeg: str = "full"
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
@@ -94,7 +94,7 @@ class Preprocess:
             raise SettingError(what, where="preprocess")
         for name, level, low, high in (
             ("background", self.background, 0, 255),
-            ("white", self.white, 255, WHITE),
+            ("white_level", self.white_level, 255, WHITE),
         ):
             if not low <= level <= high:
                 what = f"{name} must be {low}–{high}, got {level}"

@@ -45,7 +45,7 @@ def load_data(
     in_chans: int | None = None,
     resize: str = "stretch",
     background: int = 255,
-    white: int = WHITE,
+    white_level: int = WHITE,
     jpeg: str = "reduced",
     normalize: str = "data",
     mean: Sequence[float] | None = None,
@@ -76,7 +76,7 @@ def load_data(
         in_chans: 1 or 3; gray where every image is gray.
         resize: `stretch`, `crop` or `pad`, see `Preprocess`.
         background: Gray level under transparency and padding.
-        white: The 16-bit gray value that becomes 255.
+        white_level: The 16-bit gray value that becomes 255.
         jpeg: `reduced` or `full`, see `Preprocess`.
         normalize: `data` measures mean and deviation on the training part, `imagenet`
             takes those of public weights, `none` gives v/255.
@@ -242,7 +242,7 @@ def _earlier(split: str | Path | None, deal: SplitConfig) -> Earlier | None:
 
 
 def _chosen(census: Census, settings: Mapping[str, Any]) -> Preprocess:
-    keys = ("image_size", "in_chans", "resize", "background", "white", "jpeg")
+    keys = ("image_size", "in_chans", "resize", "background", "white_level", "jpeg")
     return choose_preprocess(
         census,
         normalize=(settings["normalize"], settings["mean"], settings["std"]),

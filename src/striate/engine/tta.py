@@ -21,7 +21,7 @@ def plain(model: nn.Module, x: Tensor) -> Tensor:
     return out
 
 
-@VIEWS.add("mirror")
+@VIEWS.add("flip")
 def mirror(model: nn.Module, x: Tensor) -> Tensor:
     """Ask about an image and its mirror image, and average the logits.
 

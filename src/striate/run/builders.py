@@ -93,13 +93,14 @@ def sides_of(data: ImageData, recipe: Recipe) -> tuple[Side, ...]:
         SettingError: They are so small that nothing would grow.
     """
     full = data.image_size
-    if recipe.grow == 1:
+    if recipe.progressive_resize == 1:
         return ()
-    sides = growing_sides(full, recipe.grow, recipe.epochs)
+    sides = growing_sides(full, recipe.progressive_resize, recipe.epochs)
     if recipe.epochs > 1 and sides[0] == full:
-        what = f"images of {full[0]}×{full[1]} do not grow from {recipe.grow:g} of it"
+        size, start = f"{full[0]}×{full[1]}", recipe.progressive_resize
+        what = f"images of {size} do not grow from {start:g} of it"
         fix = "leave it away; sides are multiples of 16"
-        raise SettingError(what, where="--grow", fix=fix)
+        raise SettingError(what, where="--progressive-resize", fix=fix)
     return sides
 
 

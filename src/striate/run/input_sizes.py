@@ -56,9 +56,10 @@ def _refusal(
 ) -> GeometryError:
     """Return what to say; the layer is the last that began and did not end."""
     why = str(error).splitlines()[0]
-    what = f"the network cannot learn from {height}×{width}, as --grow shows: {why}"
+    size = f"{height}×{width}"
+    what = f"the network cannot learn from {size}, as --progressive-resize shows: {why}"
     fix = (
-        "leave --grow away, begin with a larger share, or take a network that averages "
-        "over any size before it answers: resnet18, antialiased_resnet18, mobilenet_v2"
+        "leave --progressive-resize away, begin with a larger share, or take a network "
+        "with global average pooling: resnet18, antialiased_resnet18, mobilenet_v2"
     )
     return GeometryError(what, where=f"layer {begun[-1]}", fix=fix)

@@ -25,8 +25,8 @@ _SWIFTLY: dict[str, Any] = {
     "optimizer": "muon",
     "lr": 0.02,
     "weight_decay": 0.05,
-    "augment": "mirror",
-    "test_view": "mirror",
+    "augment": "flip",
+    "tta": "flip",
     "val_fraction": 0.05,
 }
 
@@ -55,7 +55,7 @@ PRESETS.add("fashion-large")(
             "epochs": 36,
             "shift": 0.036,
             "erase": 0.25,
-            "test_view": "mirror_shift",
+            "tta": "mirror_shift",
         },
     )
 )
@@ -76,8 +76,8 @@ PRESETS.add("photographs")(
             "weight_decay": 0.05,
             "schedule": "cosine",
             "label_smoothing": 0.1,
-            "grow": 0.5,
-            "augment": "mirror",
+            "progressive_resize": 0.5,
+            "augment": "flip",
             "scale": 0.15,
             "shift": 0.0625,
             "color": 0.1,
@@ -97,7 +97,7 @@ PRESETS.add("fashion-best")(
             "optimizer": "sgd",
             "lr": 0.2,
             "weight_decay": 5e-4,
-            "augment": "mirror",
+            "augment": "flip",
             "val_fraction": 0.05,
         },
     )

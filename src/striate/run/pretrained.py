@@ -119,7 +119,7 @@ def _of_run(folder: Path) -> Weights:
         origin=f"the run {folder.name}",
         preprocess=preprocess,
         classes=outputs,
-        plain=not recipe.hidden,
+        plain=not recipe.head_hidden,
         network=recipe.model,
     )
 
@@ -194,7 +194,9 @@ def reading_settings(recipe: Recipe) -> dict[str, Any]:
     normalize = "data" if recipe.normalize == AUTO else recipe.normalize
     if _takes_statistics(recipe, own):
         normalize = "none"  # nothing is measured; `as_weights_want` puts them in
-    ours = {name: getattr(recipe, name) for name in ("resize", "background", "white")}
+    ours = {
+        name: getattr(recipe, name) for name in ("resize", "background", "white_level")
+    }
     theirs = own or Preprocess(channels=1, height=1, width=1)
     return {
         "image_size": recipe.image_size or ((own.height, own.width) if own else None),
@@ -258,7 +260,7 @@ def _asked(recipe: Recipe) -> Weights:
 
 
 def _keeps_head(weights: Weights, recipe: Recipe, data: ImageData) -> bool:
-    dense = weights.plain and not recipe.hidden
+    dense = weights.plain and not recipe.head_hidden
     return dense and weights.classes == data.labels.names
 
 

@@ -34,12 +34,19 @@ SHAPES = {
     "sync_batch_norm": "true or false",
 }
 SCHEDULE_NAMES = ("one_cycle", "cosine", "step", "constant")
-VIEW_NAMES = ("plain", "mirror", "mirror_shift")
+VIEW_NAMES = ("plain", "flip", "mirror_shift")
 NONFINITE_ANSWERS = ("stop", "skip", "lower-lr")
 # Of the loop that shows images, and of processes that learn together: nothing that
 # learns from features has them.
 LOOP_ONLY = (
-    *("accumulate", "sync_batch_norm", "drop_path", "ema", "grow", "save_every"),
+    *(
+        "accumulate",
+        "sync_batch_norm",
+        "drop_path",
+        "ema",
+        "progressive_resize",
+        "save_every",
+    ),
     *("on_nonfinite", "layout", "compile", "precision", "track_norms"),
 )
 
@@ -101,7 +108,7 @@ class Recipe:
         0.9, "momentum of sgd, first beta of adam", low=0, below=1
     )
     weight_decay: float = _setting(0.01, "decay of kernels, not of biases", low=0)
-    hidden: int = _setting(
+    head_hidden: int = _setting(
         0, "units of a hidden layer between features and classes; 0: none", low=0
     )
     dropout: float | None = _setting(
@@ -113,13 +120,13 @@ class Recipe:
     ema: float = _setting(
         0.0, "judge and keep a moving average of the weights; its decay", low=0, below=1
     )
-    test_view: str = _setting(
+    tta: str = _setting(
         "plain", "how images are seen where they are judged", choices=VIEW_NAMES
     )
     schedule: str = _setting(
         "one_cycle", "learning-rate schedule", choices=SCHEDULE_NAMES
     )
-    grow: float = _setting(
+    progressive_resize: float = _setting(
         1.0, "share of the side that images begin with, and grow", above=0, high=1
     )
     label_smoothing: float = _setting(
@@ -131,7 +138,7 @@ class Recipe:
     rotate: float | None = _augment("rotate")
     shear: float | None = _augment("shear")
     warp: float | None = _augment("warp")
-    mirror: str | None = _augment("mirror")
+    flip: str | None = _augment("flip")
     crop: float | None = _augment("crop")
     color: float | None = _augment("color")
     scale: float | None = _augment("scale")
@@ -158,7 +165,7 @@ class Recipe:
     background: int | None = _setting(
         None, "gray under transparency; the weights' own, or 255", low=0, below=256
     )
-    white: int | None = _setting(
+    white_level: int | None = _setting(
         None, "16-bit gray for 255; the weights' own, or all", low=255, below=WHITE + 1
     )
     jpeg: str = _setting(

@@ -159,8 +159,8 @@ class Run:
             image_size=(self.preprocess.height, self.preprocess.width),
             seed=self.recipe.seed,
         )
-        if self.recipe.hidden:
-            deepen(model, self.recipe.hidden, self.recipe.seed)
+        if self.recipe.head_hidden:
+            deepen(model, self.recipe.head_hidden, self.recipe.seed)
         if self.recipe.freeze:
             freeze(model, self.recipe.freeze)
         return model
@@ -253,7 +253,7 @@ class Run:
             rank=ranks.place.rank if ranks else 0,
             world=ranks.world if ranks else 1,
         )
-        view = VIEWS[self.recipe.test_view]
+        view = VIEWS[self.recipe.tta]
         outputs = evaluate(self.model.to(device), batches(0), view, ranks)
         return Predictions.of(part.paths, outputs, self.labels)
 

@@ -53,7 +53,7 @@ from striate.run.yaml_io import settings_text
 AUTO = "auto"
 # Settings that say how images are read; `load_data` takes them under these names.
 READING = (
-    *("image_size", "in_chans", "resize", "background", "white", "jpeg"),
+    *("image_size", "in_chans", "resize", "background", "white_level", "jpeg"),
     *("normalize", "mean", "std", "val_fraction", "test_fraction", "fraction"),
     *("folds", "fold", "seed", "cache", "cache_gb", "workers"),
 )
@@ -96,7 +96,7 @@ def resolve(recipe: Recipe, data: ImageData) -> Recipe:
         in_chans=data.in_chans,
         resize=used.resize,
         background=used.background,
-        white=used.white,
+        white_level=used.white_level,
         jpeg=used.jpeg,
         val_fraction=data.deal.val,
         test_fraction=data.deal.test,
@@ -122,8 +122,8 @@ def build(recipe: Recipe, data: ImageData) -> nn.Module:
     )
     if recipe.pretrained is not None:
         load_weights_of(recipe, model, data)
-    if recipe.hidden:
-        deepen(model, recipe.hidden, recipe.seed)
+    if recipe.head_hidden:
+        deepen(model, recipe.head_hidden, recipe.seed)
     return model
 
 

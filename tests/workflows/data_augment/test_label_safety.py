@@ -46,7 +46,7 @@ def found(safety):
 
 
 def test_a_mirrored_slope_is_the_other_slope(striped):
-    safety = measure(striped, Augment(mirror="horizontal"))
+    safety = measure(striped, Augment(flip="horizontal"))
     dangers = found(safety)
     assert set(dangers) == {
         ("mirror horizontal", "rising"),
@@ -82,7 +82,7 @@ def test_a_quarter_turn_exchanges_all_four(striped):
 
 
 def test_a_small_range_is_found_safe_and_says_what_it_could_not_see(striped):
-    safety = measure(striped, Augment(rotate=3, color=0.02, mirror="none"))
+    safety = measure(striped, Augment(rotate=3, color=0.02, flip="none"))
     assert safety.dangers == ()
     good = summary(safety)[0]
     assert good.tone == "good"
@@ -100,7 +100,7 @@ def test_the_weights_and_the_mode_are_left_alone(striped):
 
 
 def test_findings_say_it_in_words_and_numbers(striped):
-    safety = measure(striped, Augment(mirror="both", shift=0.2))
+    safety = measure(striped, Augment(flip="both", shift=0.2))
     warning = summary(safety)[0]
     assert warning.tone == "warning"
     assert "'rising' for 'falling'" in warning.text
@@ -111,7 +111,7 @@ def test_findings_say_it_in_words_and_numbers(striped):
     assert len(ends(safety).rows) == 3
     danger = danger_dict(safety.dangers[0])
     assert danger["mistaken"] is True
-    assert danger["change"].startswith("mirror")
+    assert danger["change"].startswith("flip")
     console = Console(width=100, record=True)
     show(summary(safety), console)
     assert "rising" in console.export_text()
@@ -119,7 +119,7 @@ def test_findings_say_it_in_words_and_numbers(striped):
 
 def test_preview_of_a_run_and_of_its_data(striped, tmp_path):
     made = preview_augment(
-        str(striped.path), {"mirror": "horizontal"}, out=tmp_path / "a"
+        str(striped.path), {"flip": "horizontal"}, out=tmp_path / "a"
     )
     assert made.augment.rotate == 15  # the run had none, so six
     assert {d.label for d in made.safety.dangers} >= {"rising", "falling"}
@@ -156,7 +156,7 @@ def test_a_trial_is_exactly_its_amount(change):
         "rotate": np.abs(draws.angle) / 30,
         "shear": np.abs(draws.shear) / 12,
         "warp": None if draws.net is None else np.abs(draws.net) / 0.1,
-        "mirror": draws.mirror.sum(1),
+        "flip": draws.mirror.sum(1),
         "crop": (1 - draws.crop[:, 0]) / 0.1,
         "color": None if draws.color is None else np.abs(draws.color) / 0.1,
         "scale": np.abs(np.log(draws.zoom)) / np.log(1.1),
@@ -174,7 +174,7 @@ def test_a_trial_is_exactly_its_amount(change):
 
 
 def test_ends_of_ranges():
-    augment = Augment(rotate=15, mirror="both", crop=0.1, color=0.2)
+    augment = Augment(rotate=15, flip="both", crop=0.1, color=0.2)
     said = [(end.change, end.range) for end in furthest(augment)]
     assert said == [
         ("rotate", "±15°"),

@@ -126,7 +126,7 @@ def test_on_the_command_line(striate, photos):
         (["--normalize", "imagnet"], "did you mean imagenet"),
         (["--std", "0", "--mean", "0"], "deviations above 0"),
         (["--background", "256"], "background must be below 256"),
-        (["--white", "100"], "white must be at least 255"),
+        (["--white-level", "100"], "white must be at least 255"),
         (["--resize", "crush"], "choose one of"),
         (["--jpeg", "half"], "no jpeg is called 'half'"),
     ],
@@ -170,7 +170,7 @@ def test_every_field_of_the_preprocessing_has_its_rule():
         "width": 9,
         "resize": "pad",
         "background": 7,
-        "white": 4095,
+        "white_level": 4095,
         "jpeg": "reduced",
     }
     said = rules(plain)

@@ -178,7 +178,7 @@ def test_dropout_reaches_the_layers(digits, tmp_path):
 
 def test_views_and_average_reach_the_judgement(digits, tmp_path):
     """What is written is what the kept weights say about both views."""
-    words = {"epochs": 2, "ema": 0.9, "test_view": "mirror", "lr": 0.01}
+    words = {"epochs": 2, "ema": 0.9, "tta": "flip", "lr": 0.01}
     model = small()
     run = striate.train(model, digits, out=tmp_path / "a", quiet=True, **words)
     val = Batches(
@@ -187,7 +187,7 @@ def test_views_and_average_reach_the_judgement(digits, tmp_path):
         batch_size=256,
         shuffle=False,
     )
-    both = evaluate(model, val(0), VIEWS["mirror"])
+    both = evaluate(model, val(0), VIEWS["flip"])
     assert run.scores["val"]["accuracy"] == pytest.approx(both.accuracy)
     best = max(row["val_accuracy"] for row in run.history)
     assert best == pytest.approx(both.accuracy, abs=1e-6)

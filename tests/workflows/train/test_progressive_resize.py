@@ -1,4 +1,4 @@
-"""`--grow`: learned from small images first, judged at full size; exact; refused."""
+"""`--progressive-resize`: trained on small images first, evaluated at full size."""
 
 import pytest
 import torch
@@ -19,7 +19,12 @@ from support.images import write_folder
 from support.stopped_runs import stopped, whole
 
 CPU = torch.device("cpu")
-SETTINGS = {"grow": 0.5, "image_size": 32, "model": "cifar_resnet20", "epochs": 4}
+SETTINGS = {
+    "progressive_resize": 0.5,
+    "image_size": 32,
+    "model": "cifar_resnet20",
+    "epochs": 4,
+}
 SAME = ("results.csv", "events.jsonl", "predictions_test.csv")
 
 pytestmark = pytest.mark.usefixtures("no_report")
@@ -78,24 +83,32 @@ def test_small_at_first_and_judged_at_full_size(photos, seen):
 
 
 def test_off_is_the_default_and_changes_no_byte(photos, monkeypatch):
-    plain = {**SETTINGS, "grow": 1.0}
-    del plain["grow"]
+    plain = {**SETTINGS, "progressive_resize": 1.0}
+    del plain["progressive_resize"]
     one = contents(whole(photos, "one", **plain))
     monkeypatch.setattr(room, "as_shown", lambda batches, data, recipe: batches)
-    assert contents(whole(photos, "other", grow=1.0, **plain)) == one
+    assert contents(whole(photos, "other", progressive_resize=1.0, **plain)) == one
 
 
 def test_a_network_of_one_size_is_refused_and_nothing_written(photos, refused):
     said = refused(
-        photos, "--model", "notes_grey", "--image-size", "32", "--grow", ".5"
+        photos,
+        "--model",
+        "notes_grey",
+        "--image-size",
+        "32",
+        "--progressive-resize",
+        ".5",
     )
-    assert "cannot learn from 16×16, as --grow shows" in said
+    assert "cannot learn from 16×16, as --progressive-resize shows" in said
     assert "layer head" in said
     assert "mobilenet_v2" in said
 
 
 def test_too_small_to_grow_is_refused(striate):
-    said = striate("train", "digits", "--grow", "0.5", "--model", "cifar_resnet20")
+    said = striate(
+        "train", "digits", "--progressive-resize", "0.5", "--model", "cifar_resnet20"
+    )
     assert said.code == 2
     assert "images of 8×8 do not grow from 0.5 of it" in said.err
     for wrong in (0, 1.5, -1):

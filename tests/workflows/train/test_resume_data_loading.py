@@ -81,9 +81,9 @@ WAYS = {
     "mixed": {"augment": "six", **MIXED},
     "mixed, sharp targets": {**MIXED, "label_smoothing": 0.0},
     "smoothed more": {"label_smoothing": 0.3},
-    "moved by whole pixels": {"shift": 0.2, "mirror": "horizontal"},
+    "moved by whole pixels": {"shift": 0.2, "flip": "horizontal"},
     "crops of larger images": {"crop": 0.3},
-    "erased": {"erase": 0.5, "mirror": "both"},
+    "erased": {"erase": 0.5, "flip": "both"},
     "sampled": {"class_weights": "sampling"},
     "sampled, mixed, augmented": {
         "class_weights": "sampling",

@@ -231,7 +231,7 @@ def test_without_a_cache_it_works_too(striate, words):
 
 
 def test_views_are_learned_from_and_kept(striate, words):
-    views = "--views", "3", "--augment", "mirror"
+    views = "--views", "3", "--augment", "flip"
     assert striate(*words, *views, "--out", "a").code == 0
     train = st.load_run("a").manifest["data"]["parts"]["train"]
     assert facts("a")["computed"] == 40 + 3 * train
@@ -377,7 +377,7 @@ def test_the_report_shows_how_the_penalty_was_chosen(striate, words, monkeypatch
 def test_a_head_that_is_a_small_network(striate, words, shared_folder, source):
     """It learns from features alone; loads, predicts and is reused like any other."""
     words = *words, "--in-chans", "3"
-    said = striate(*words, "--hidden", "16", "--epochs", "20", "--out", "run")
+    said = striate(*words, "--head-hidden", "16", "--epochs", "20", "--out", "run")
     assert said.code == 0, said.err
     run = st.load_run("run")
     assert (facts("run")["cut"], facts("run")["head"]) == ("before head", "trained")
@@ -393,7 +393,10 @@ def test_a_head_that_is_a_small_network(striate, words, shared_folder, source):
     assert all(torch.equal(before[name], after[name]) for name in body)
     assert len(striate("predict", "run", shared_folder, "--json").json["predictions"])
     # Its weights are reused: the body's, below a new head of either kind.
-    for out, more in (("dense", []), ("small", ["--hidden", "8", "--epochs", "2"])):
+    for out, more in (
+        ("dense", []),
+        ("small", ["--head-hidden", "8", "--epochs", "2"]),
+    ):
         said = striate(*words, "--pretrained", "run", *more, "--out", out)
         assert said.code == 0, said.err
         again = st.load_run(out).model.state_dict()
@@ -404,13 +407,13 @@ def test_a_head_that_is_a_small_network(striate, words, shared_folder, source):
     "wrong", [["--cut", "auto"], ["--head", "tuned"], ["--head", "logistic"]]
 )
 def test_a_small_network_is_trained(striate, words, wrong):
-    said = striate(*words, "--hidden", "16", *wrong)
+    said = striate(*words, "--head-hidden", "16", *wrong)
     assert said.code == 2
     assert "use --head trained" in said.err
 
 
 def test_a_hidden_layer_in_a_network_that_is_trained_whole(striate, shared_folder):
-    given = "--model", "notes_grey", "--in-chans", "1", "--hidden", "12"
+    given = "--model", "notes_grey", "--in-chans", "1", "--head-hidden", "12"
     said = striate("train", shared_folder, *given, "--epochs", "1", "--out", "run")
     assert said.code == 0, said.err
     assert st.load_run("run").model.head[0].out_features == 12
@@ -420,4 +423,4 @@ def test_a_hidden_layer_in_a_network_that_is_trained_whole(striate, shared_folde
 
 def test_a_network_that_is_an_object_has_its_own_head():
     with pytest.raises(SettingError, match="its own"):
-        st.train(torch.nn.Flatten(), st.load_data("digits"), hidden=4)
+        st.train(torch.nn.Flatten(), st.load_data("digits"), head_hidden=4)

@@ -32,7 +32,7 @@ class Augment:
         SettingError: A range makes no sense; the message names it.
 
     Example:
-        >>> Augment(rotate=15, mirror="horizontal").moves
+        >>> Augment(rotate=15, flip="horizontal").moves
         True
         >>> Augment(warp=0.5)
         Traceback (most recent call last):
@@ -51,9 +51,7 @@ class Augment:
         low=0,
         high=LARGEST_WARP,
     )
-    mirror: str = setting(
-        "none", "exchange sides in every other epoch", choices=MIRRORS
-    )
+    flip: str = setting("none", "exchange sides in every other epoch", choices=MIRRORS)
     crop: float = setting(
         0.0, "random crop: up to this share of the side is cut away", low=0, high=0.9
     )
@@ -94,7 +92,7 @@ class Augment:
     @property
     def moves(self) -> bool:
         """Tell whether any geometry is on."""
-        return self.bends or self.shift > 0 or self.mirror != "none"
+        return self.bends or self.shift > 0 or self.flip != "none"
 
     @property
     def only_crops(self) -> bool:
@@ -116,12 +114,12 @@ class Augment:
 # What `--augment NAME` means; single ranges given beside it win.
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "none": {},
-    "mirror": {"mirror": "horizontal"},
+    "flip": {"flip": "horizontal"},
     "six": {
         "rotate": 15.0,
         "shear": 10.0,
         "warp": 0.1,
-        "mirror": "horizontal",
+        "flip": "horizontal",
         "crop": 0.15,
         "color": 0.1,
     },
@@ -140,7 +138,7 @@ def augmentation(preset: str = "none", **ranges: float | str | None) -> Augment:
         SettingError: No such preset, or a range makes no sense.
 
     Example:
-        >>> augmentation("six", rotate=30, mirror="none").rotate
+        >>> augmentation("six", rotate=30, flip="none").rotate
         30
     """
     if preset not in PRESETS:

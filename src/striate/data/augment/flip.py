@@ -14,7 +14,7 @@ from striate.core.seeds import generator
 @lru_cache(maxsize=8)
 def coins(count: int, seed: int) -> np.ndarray:
     """Return one coin an image, thrown once and for all epochs; read-only."""
-    thrown: np.ndarray = generator(seed, "mirror").integers(0, 2, count).astype(bool)
+    thrown: np.ndarray = generator(seed, "flip").integers(0, 2, count).astype(bool)
     thrown.flags.writeable = False
     return thrown
 

@@ -71,7 +71,7 @@ class Views:
         """
         augment, pixels = self.augment, self.part.pixels
         others = augment.bends or augment.mixes or augment.color or augment.erase
-        if others or augment.mirror in ("vertical", "both"):
+        if others or augment.flip in ("vertical", "both"):
             return None
         if not isinstance(pixels, Tensor) or torch.device(self.device).type != "cpu":
             return None

@@ -71,7 +71,7 @@ def neutral(count: int, **changes: np.ndarray) -> Draws:
         "zoom": np.ones(count),
         "crop": np.tile([1.0, 0.0, 0.0], (count, 1)),
         "shift": np.zeros((count, 2), int),
-        "mirror": np.zeros((count, 2), bool),
+        "flip": np.zeros((count, 2), bool),
     }
     return Draws(**{**plain, **changes})
 
@@ -104,7 +104,7 @@ def draw(
         zoom=(1 + augment.scale) ** even[:, _SCALE],
         crop=_windows(augment.crop, head[:, _CROP]),
         shift=_whole(augment.shift, shape, head[:, _SHIFT]),
-        mirror=_mirrors(augment.mirror, samples, count, seed, epoch),
+        mirror=_mirrors(augment.flip, samples, count, seed, epoch),
         net=_net(augment.warp, samples, key) if augment.warp else None,
         color=_colors(augment.color, shape.channels, samples, key)
         if augment.color

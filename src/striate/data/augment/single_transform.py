@@ -53,7 +53,7 @@ class Trial:
     amount: float
 
     def __str__(self) -> str:
-        if self.change.startswith("mirror"):
+        if self.change.startswith("flip"):
             return "mirrored" if self.amount else "as it is"
         signed = self.change in DIRECTED and self.amount
         size = f"{self.amount:+g}°" if self.change in DEGREES else self._percent
@@ -84,11 +84,11 @@ def furthest(augment: Augment) -> tuple[Trial, ...]:
     """Return every change that is on, at the end of its range.
 
     Example:
-        >>> [str(trial) for trial in furthest(Augment(rotate=15, mirror="both"))]
+        >>> [str(trial) for trial in furthest(Augment(rotate=15, flip="both"))]
         ['+15°', 'mirrored', 'mirrored']
     """
     mirrors = {
-        f"mirror {axis}": float(augment.mirror in (axis, "both"))
+        f"mirror {axis}": float(augment.flip in (axis, "both"))
         for axis in ("horizontal", "vertical")
     }
     ends = {
@@ -140,5 +140,5 @@ def at(trial: Trial, shape: ImageSpec, signs: np.ndarray) -> Draws:
             change = {"shift": np.rint(amount * sides * signs[:, :2]).astype(int)}
         case _:
             axes = np.array(["horizontal", "vertical"]) == trial.change.split()[1]
-            change = {"mirror": np.tile(axes & bool(amount), (count, 1))}
+            change = {"flip": np.tile(axes & bool(amount), (count, 1))}
     return neutral(count, **change)

@@ -178,7 +178,7 @@ def _copies(seen: Survey, views: Views, near: bool) -> tuple[Copies, int]:
     distinct = len(set(found.stand_in))
     pairs = near_pairs(seen.thumbs[chosen], lambda k: views(int(chosen[k])))
     told = tuple(
-        NearPair(int(chosen[p.first]), int(chosen[p.second]), p.mirror, p.score)
+        NearPair(int(chosen[p.first]), int(chosen[p.second]), p.flip, p.score)
         for p in pairs
     )
     copies = Copies(count=len(seen.items), equal=equal, near=told)

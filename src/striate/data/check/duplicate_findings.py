@@ -153,9 +153,9 @@ def _within(
 def _differences(near: Sequence[NearPair]) -> dict[int, set[str]]:
     mirrors: dict[int, set[str]] = defaultdict(set)
     for pair in near:
-        if pair.mirror:
-            mirrors[pair.first].add(pair.mirror)
-            mirrors[pair.second].add(pair.mirror)
+        if pair.flip:
+            mirrors[pair.first].add(pair.flip)
+            mirrors[pair.second].add(pair.flip)
     return mirrors
 
 

@@ -49,7 +49,7 @@ class NearPair:
 
     first: int
     second: int
-    mirror: str
+    flip: str
     score: float
 
 
@@ -115,7 +115,7 @@ def near_pairs(
         pair = NearPair(
             first=int(alike.first[k]),
             second=int(alike.second[k]),
-            mirror=MIRRORS[alike.mirror[k]],
+            flip=MIRRORS[alike.flip[k]],
             score=round(float(found.score[k]), 4),
         )
         held = best.setdefault((pair.first, pair.second), pair)
@@ -164,7 +164,7 @@ def _differences(alike: Lookalikes, closeup: Closeup, tick: Tick | None) -> Diff
             closeup,
             alike.first[part],
             alike.second[part],
-            alike.mirror[part],
+            alike.flip[part],
             np.where(alike.distance[part] <= SAME, WORTH_SAME, WORTH),
         )
         residual[part], detail[part] = found.residual, found.detail

@@ -53,7 +53,7 @@ class Lookalikes:
 
     first: np.ndarray
     second: np.ndarray
-    mirror: np.ndarray
+    flip: np.ndarray
     distance: np.ndarray
     worthy: np.ndarray
 
@@ -145,7 +145,7 @@ def _united(rows: np.ndarray, count: int) -> Lookalikes:
     return Lookalikes(
         first=first,
         second=second,
-        mirror=rows[2].astype(np.int64),
+        flip=rows[2].astype(np.int64),
         distance=distance,
         worthy=(distance <= SAME) | close | lonely | (half > 0),
     )

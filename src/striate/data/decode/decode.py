@@ -113,13 +113,15 @@ class Decoded:
 Scaled = Callable[[int, int], tuple[int, int]]
 
 
-def decode(payload: bytes, background: int = 255, white: int = WHITE) -> np.ndarray:
+def decode(
+    payload: bytes, background: int = 255, white_level: int = WHITE
+) -> np.ndarray:
     """Return 8-bit pixels, (height, width, 1) for gray or (height, width, 3) for RGB.
 
     Args:
         payload: The whole file.
         background: Gray level laid under transparent pixels, 0–255.
-        white: The 16-bit gray value that becomes 255.
+        white_level: The 16-bit gray value that becomes 255.
 
     Raises:
         UndecodableError: The file is damaged, cut short, too large or no image.
@@ -131,13 +133,13 @@ def decode(payload: bytes, background: int = 255, white: int = WHITE) -> np.ndar
         >>> decode(file.getvalue()).shape
         (3, 4, 3)
     """
-    return examine(payload, background, white).pixels
+    return examine(payload, background, white_level).pixels
 
 
 def examine(
     payload: bytes,
     background: int = 255,
-    white: int = WHITE,
+    white_level: int = WHITE,
     scaled: Scaled | None = None,
 ) -> Decoded:
     """Decode an image and say what identifies it.
@@ -145,18 +147,18 @@ def examine(
     Args:
         payload: The whole file.
         background: Gray level laid under transparent pixels, 0–255.
-        white: The 16-bit gray value that becomes 255.
+        white_level: The 16-bit gray value that becomes 255.
         scaled: Given the displayed (height, width), the sides that the image will
             be scaled to: a large JPEG may then be decoded at a half or a quarter.
 
     Raises:
         UndecodableError: As `decode`.
     """
-    return _examine(payload, _open(payload), background, white, scaled)
+    return _examine(payload, _open(payload), background, white_level, scaled)
 
 
 def inspect(
-    payload: bytes, background: int = 255, white: int = WHITE
+    payload: bytes, background: int = 255, white_level: int = WHITE
 ) -> tuple[np.ndarray, Nature]:
     """Decode, and say what kind of file it is and what became of its pixels.
 
@@ -165,7 +167,7 @@ def inspect(
     """
     image = _open(payload)
     frames = _frames(payload, image)
-    decoded = _examine(payload, image, background, white, None)
+    decoded = _examine(payload, image, background, white_level, None)
     return decoded.pixels, _nature(image, frames)
 
 
@@ -173,7 +175,7 @@ def _examine(
     payload: bytes,
     image: Image.Image,
     background: int,
-    white: int,
+    white_level: int,
     scaled: Scaled | None,
 ) -> Decoded:
     try:
@@ -184,7 +186,7 @@ def _examine(
         image.load()
         if _orientation(image) > 1:
             image = ImageOps.exif_transpose(image)
-        pixels = _to_array(image, background, white)
+        pixels = _to_array(image, background, white_level)
         return Decoded(pixels, content_hash(pixels), 1, pixels.shape[:2])
     except UndecodableError:
         raise
@@ -205,9 +207,11 @@ def _reason(payload: bytes, text: str) -> str:
     return "truncated" if cut else "damaged"
 
 
-def pixel_content(payload: bytes, background: int = 255, white: int = WHITE) -> str:
+def pixel_content(
+    payload: bytes, background: int = 255, white_level: int = WHITE
+) -> str:
     """Return the hash of an image's pixels, however large: all of them are made."""
-    return content_hash(decode(payload, background, white))
+    return content_hash(decode(payload, background, white_level))
 
 
 def _open(payload: bytes) -> Image.Image:
@@ -351,9 +355,9 @@ def _orientation(image: Image.Image) -> int:
     return turned if 1 <= turned <= 8 and not empty else 0
 
 
-def _to_array(image: Image.Image, background: int, white: int) -> np.ndarray:
+def _to_array(image: Image.Image, background: int, white_level: int) -> np.ndarray:
     if image.mode.startswith("I;16"):
-        return _narrowed(np.asarray(image).astype(np.uint32), white)
+        return _narrowed(np.asarray(image).astype(np.uint32), white_level)
     if _is_transparent(image):
         return _flatten(image, background)
     mode = "L" if image.mode in ("1", "L") else "RGB"
@@ -366,11 +370,11 @@ def _is_transparent(image: Image.Image) -> bool:
     return alpha or "transparency" in image.info
 
 
-def _narrowed(wide: np.ndarray, white: int) -> np.ndarray:
-    if (most := int(wide.max())) > white:
-        detail = f"a value of {most:,} where white is {white:,}"
+def _narrowed(wide: np.ndarray, white_level: int) -> np.ndarray:
+    if (most := int(wide.max())) > white_level:
+        detail = f"a value of {most:,} where white is {white_level:,}"
         raise UndecodableError("above-white", detail)
-    return ((wide * 255 + white // 2) // white).astype(np.uint8)[..., None]
+    return ((wide * 255 + white_level // 2) // white_level).astype(np.uint8)[..., None]
 
 
 def _flatten(image: Image.Image, background: int) -> np.ndarray:

@@ -34,7 +34,7 @@ def look(payload: bytes, preprocess: Preprocess) -> Decoded:
     """
     p = preprocess
     scaled = partial(scaled_sides, p) if p.jpeg == "reduced" else None
-    return examine(payload, p.background, p.white, scaled)
+    return examine(payload, p.background, p.white_level, scaled)
 
 
 def look_at_sizes(

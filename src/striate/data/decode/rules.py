@@ -64,9 +64,9 @@ def _file_rules(p: Preprocess) -> tuple[Rule, ...]:
         Rule(step="EXIF", does="the image is turned the way up it is shown"),
         Rule(
             step="16 bits",
-            does=f"gray v becomes v·255/{p.white:,}, a value above is refused; "
+            does=f"gray v becomes v·255/{p.white_level:,}, a value above is refused; "
             "of colors the high byte counts",
-            setting="--white",
+            setting="--white-level",
         ),
         Rule(
             step="transparency",

@@ -129,7 +129,7 @@ def stamp_of(name: str) -> Stamp | None:
 
 
 def scan_shard(
-    name: str, folder: Path, nearby: Nearby, background: int, white: int
+    name: str, folder: Path, nearby: Nearby, background: int, white_level: int
 ) -> Shard:
     """Return what a shard holds, from its index where that is still true.
 
@@ -138,12 +138,12 @@ def scan_shard(
         folder: Where indices lie.
         nearby: Gives its bytes.
         background: As for `examine`.
-        white: Likewise.
+        white_level: Likewise.
 
     Raises:
         DataError: It is not a tar file, or cannot be had.
     """
-    rules = f"{RULES} {background} {white}"
+    rules = f"{RULES} {background} {white_level}"
     key = short_key(f"{Path(name).resolve() if not is_remote(name) else name}\n{rules}")
     rows_file, marker = folder / f"{key}.rows", folder / f"{key}.json"
     stamp = stamp_of(name)
@@ -151,7 +151,7 @@ def scan_shard(
     if known is None or stamp is None or known["stamp"] != stamp.text:
         if known is not None:
             nearby.forget(name)
-        known = _scan(nearby.path(name), rows_file, background, white)
+        known = _scan(nearby.path(name), rows_file, background, white_level)
         known["stamp"] = stamp.text if stamp else ""
         write_json(marker, known)
     return Shard(
@@ -178,7 +178,9 @@ def _read_marker(marker: Path, rows: Path) -> dict[str, Any] | None:
     return known if whole else None
 
 
-def _scan(path: Path, target: Path, background: int, white: int) -> dict[str, Any]:
+def _scan(
+    path: Path, target: Path, background: int, white_level: int
+) -> dict[str, Any]:
     skipped: list[Skipped] = []
     labels: dict[str, int] = {}
     rows = []
@@ -188,7 +190,7 @@ def _scan(path: Path, target: Path, background: int, white: int) -> dict[str, An
 
         def look(member: Member, payload: bytes) -> tuple[Any, ...] | Skipped:
             try:
-                seen = examine(payload, background, white, lambda *_: (1, 1))
+                seen = examine(payload, background, white_level, lambda *_: (1, 1))
             except UndecodableError as error:
                 words = {"reason": error.reason, "detail": error.detail}
                 return Skipped(path=member.name, **words)

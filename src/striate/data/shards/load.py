@@ -69,7 +69,7 @@ def load_shards(
 
 def shard_source(data: str | Path) -> Source:
     """Return shards as a source of records, for judging and looking."""
-    defaults: dict[str, Any] = {"background": 255, "white": WHITE}
+    defaults: dict[str, Any] = {"background": 255, "white_level": WHITE}
     store = open_cache()
     return source_of(_open(data, store, defaults, None, SplitConfig()), name_of(data))
 
@@ -95,12 +95,12 @@ def _open(
         nearby=nearby,
         deal=deal,
         background=find["background"],
-        white=find["white"],
+        white_level=find["white_level"],
     )
 
 
 def _choose(stream: Stream, settings: Mapping[str, Any]) -> Preprocess:
-    keys = ("resize", "background", "white", "jpeg", "image_size", "in_chans")
+    keys = ("resize", "background", "white_level", "jpeg", "image_size", "in_chans")
     return choose_for(
         stream.least if stream.least == stream.most else None,
         stream.channels,

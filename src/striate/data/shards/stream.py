@@ -65,7 +65,7 @@ def open_stream(
     nearby: Nearby,
     deal: SplitConfig,
     background: int,
-    white: int,
+    white_level: int,
 ) -> Stream:
     """Scan shards, or take their indices, and split them by content.
 
@@ -75,13 +75,13 @@ def open_stream(
         nearby: Gives the shards' bytes.
         deal: How images get the parts that no shard's name gives.
         background: As for `examine`.
-        white: Likewise.
+        white_level: Likewise.
 
     Raises:
         DataError: A shard cannot be read, or there is nothing to learn.
     """
     index.mkdir(parents=True, exist_ok=True)
-    shards = [scan_shard(n, index, nearby, background, white) for n in names]
+    shards = [scan_shard(n, index, nearby, background, white_level) for n in names]
     labels = Labels.of([label for shard in shards for label in shard.labels])
     if len(labels) < 2:
         what = f"{len(labels)} classes in {len(names)} shards: nothing to tell apart"

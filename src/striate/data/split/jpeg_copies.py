@@ -46,7 +46,9 @@ def united(
         for k in coded[sides]:
             try:
                 payload = census.payload(source, index[k])
-                known = pixel_content(payload, preprocess.background, preprocess.white)
+                known = pixel_content(
+                    payload, preprocess.background, preprocess.white_level
+                )
             except UndecodableError:
                 continue  # gone or changed since; training will say so
             if known in others:

@@ -110,7 +110,7 @@ def _stages(end: Trial, pixels: Tensor, preprocess: Preprocess, border: str) -> 
 
 
 def _steps(end: Trial) -> Sequence[float]:
-    if end.change.startswith("mirror"):
+    if end.change.startswith("flip"):
         return (0.0, 1.0)
     return BOTH_WAYS if end.change in DIRECTED else ONE_WAY
 

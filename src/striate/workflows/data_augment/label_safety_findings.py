@@ -102,7 +102,7 @@ def _warning(safety: Safety, change: str) -> Prose:
 
 def _named(trial: Trial) -> str:
     words = WORDS[trial.change].capitalize()
-    return words if trial.change.startswith("mirror") else f"{words} {trial.range}"
+    return words if trial.change.startswith("flip") else f"{words} {trial.range}"
 
 
 def _suffering(safety: Safety) -> Table:

@@ -117,7 +117,7 @@ def input_of(found: Checked) -> Preprocess:
     if held is not None and held.shape[-1] not in (1, 3):
         channels = held.shape[-1]  # no rule turns these into others
     return Preprocess(
-        channels=channels, height=height, width=width, white=WHITE, jpeg="reduced"
+        channels=channels, height=height, width=width, white_level=WHITE, jpeg="reduced"
     )
 
 

@@ -1,4 +1,4 @@
-"""`evaluate --detect`: one class among all others, as whoever must rely on it asks."""
+"""Operating point: a decision threshold for one class against the rest."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ class OperatingPoint:
         page, name = self.page, self.run.path.name
         place = None if out is None else Path(out)
         with names.new_folder("evaluate", name, place, overwrite) as folder:
-            said = {"made_by": "striate evaluate --detect", **self.as_dict()}
+            said = {"made_by": "striate evaluate --operating-point", **self.as_dict()}
             write_json(folder / names.DETECTED, said)
             for number, chart in enumerate(_charts(page), 1):
                 slug = names.plain_name(chart.title.lower()).replace("--", "-")[:60]

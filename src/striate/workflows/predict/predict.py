@@ -61,7 +61,7 @@ def predict(run: Run, inputs: Sequence[str | Path]) -> Answers:
     """
     paths = [path for item in inputs for path in expand(item)]
     device = devices.choose(run.recipe.device)
-    model, view = run.model.to(device), VIEWS[run.recipe.test_view]
+    model, view = run.model.to(device), VIEWS[run.recipe.tta]
     size = judged_at_once(run.preprocess.height, run.preprocess.width)
     predictions: list[Prediction] = []
     skipped: list[Skipped] = []

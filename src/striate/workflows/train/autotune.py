@@ -111,7 +111,7 @@ def _free(recipe: Recipe, device: torch.device, ranks: RankGroup | None) -> Free
         half=recipe.precision == AUTO and not why_not_bf16(device),
         # A gain at one size says nothing of code that must serve several.
         compiled=recipe.compile == AUTO
-        and recipe.grow == 1
+        and recipe.progressive_resize == 1
         and may_compile(recipe, ranks)
         and (device.type == "cuda" or has_compiler()),
     )

@@ -130,10 +130,10 @@ def train(
         what = "this network is an object, which has its weights already"
         fix = "load them into it first: striate.load_pretrained(model, path)"
         raise SettingError(what, where="pretrained", fix=fix)
-    if settings.get("hidden"):
+    if settings.get("head_hidden"):
         what = "this network is an object, whose head is its own"
         fix = "put the layer into it before: striate.models.head.deepen"
-        raise SettingError(what, where="hidden", fix=fix)
+        raise SettingError(what, where="head_hidden", fix=fix)
     if decided := LOADED & settings.keys():
         what = f"{', '.join(sorted(decided))} is decided when images are loaded"
         raise SettingError(what, where="train", fix="give it to load_data instead")
@@ -289,7 +289,7 @@ def _job(
         recipe=recipe,
         model=model,
         optimizer=optimizer_of(model, recipe),
-        plan=replace(plan, view=VIEWS[recipe.test_view], way=way_of(recipe)),
+        plan=replace(plan, view=VIEWS[recipe.tta], way=way_of(recipe)),
         train=as_shown(batches_of("train", data, recipe, device, ranks), data, recipe),
         val=batches_of("val", data, recipe, device, ranks),
         facts=circumstances(recipe, data, device),

@@ -49,11 +49,11 @@ def rivals(
         StriateError: One of them does not go, or the disk refused.
     """
     facts = run.manifest["transfer"]
-    small = recipe.hidden > 0 and wanted.cut is None
+    small = recipe.head_hidden > 0 and wanted.cut is None
     runs = {ALONE if small or len(facts.get("stages", ())) < 2 else FINE: run}
     # Without kept features each takes its time; the weights lie where they lay.
     weights = find_weights(str(recipe.pretrained), recipe.cache).path
-    alone = replace(recipe, cache="off", hidden=0, pretrained=str(weights))
+    alone = replace(recipe, cache="off", head_hidden=0, pretrained=str(weights))
     cut = _tuned_cut(run, wanted)
     if ALONE not in runs:
         tell(f"rival: {ALONE}")

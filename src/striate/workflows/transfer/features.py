@@ -130,7 +130,7 @@ def _check_views(recipe: Recipe, views: int) -> None:
     if not views:
         return
     if not recipe.augmentation.acts:
-        fix = "say what may change: --augment six, or --mirror sides"
+        fix = "say what may change: --augment six, or --flip sides"
         raise SettingError("views would all be alike", where="--views", fix=fix)
     if recipe.augmentation.mixes:
         fix = "leave --mixup and --cutmix out"

@@ -133,7 +133,7 @@ def halve(
     device = devices.choose(recipe.device)
     x = probe((data.in_chans, *data.image_size)).to(device)
     name = wanted.cut
-    if name is None and recipe.hidden:  # its first layer is new, too
+    if name is None and recipe.head_hidden:  # its first layer is new, too
         name = BEFORE + str(last_dense(model)).rpartition(".")[0]
     cut = cut_at(model, x, name)
     if wanted.kind == LOGISTIC:
@@ -175,11 +175,11 @@ def headed(recipe: Recipe, wanted: TransferOptions) -> TransferOptions:
     Raises:
         SettingError: It is asked for with a head of another kind.
     """
-    if not recipe.hidden:
+    if not recipe.head_hidden:
         return wanted
     if wanted.planned or wanted.kind == TUNED or wanted.head == LOGISTIC:
         what = "a head with a hidden layer begins anew, and is trained"
-        raise SettingError(what, where="--hidden", fix="use --head trained")
+        raise SettingError(what, where="--head-hidden", fix="use --head trained")
     return replace(wanted, head=TRAINED)
 
 

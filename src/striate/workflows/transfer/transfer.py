@@ -284,7 +284,7 @@ def _judge(
     """Judge from the features that are there; a mirror image has none."""
     scores = {}
     for part in run.parts_to_judge:
-        if recipe.test_view == "plain":
+        if recipe.tta == "plain":
             outputs = answers(cut.tail, part, found, data, recipe)
             paths = data.part(part).paths
             predictions = Predictions.of(paths, outputs, data.labels)
