@@ -289,5 +289,5 @@ def test_shares_are_checked_before_any_run_is_read():
         OperatingPointRequest(target="a", recall=2)
 
 
-def test_every_run_has_it():
-    assert st.Run.detect.__doc__
+def test_it_is_a_public_name():
+    assert st.operating_point is operating_point
