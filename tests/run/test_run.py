@@ -26,9 +26,9 @@ from striate.core.files import read_csv, read_json
 from striate.data.decode.preprocess import normalize
 from striate.engine.checkpoint import read_weights
 from striate.run import layout as names
-from striate.run.builders import batches_of
+from striate.run.builders import split_batches
 from striate.run.recipe import Recipe
-from striate.run.run import Run, judged_at_once
+from striate.run.run import Run, evaluation_batch_size
 from striate.workflows.predict.predict import predict, read_input
 from striate.workflows.train import train as room
 from support.images import encoded, pil_image, stripes, write_folder
@@ -160,13 +160,13 @@ def test_large_images_are_judged_few_at_a_time(shared_run, monkeypatch):
     assert len(predict(run, [fresh]).predictions) > 3
     assert max(seen) <= 4  # three, and one left over
     cpu = torch.device("cpu")
-    assert batches_of("val", run.data, run.recipe, cpu).batch_size == 3
-    assert batches_of("train", run.data, run.recipe, cpu).batch_size == 8
+    assert split_batches("val", run.data, run.recipe, cpu).batch_size == 3
+    assert split_batches("train", run.data, run.recipe, cpu).batch_size == 8
 
 
 @pytest.mark.parametrize("sides", [(28, 28), (32, 32), (64, 64)])
 def test_small_images_are_judged_256_at_a_time(sides):
-    assert judged_at_once(*sides) == 256
+    assert evaluation_batch_size(*sides) == 256
 
 
 # --- one answer everywhere

@@ -31,7 +31,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Compare and print."""
     from striate.cli.printing import wide_console
-    from striate.report.terminal import show
+    from striate.report.terminal import print_blocks
     from striate.workflows.compare.compare import compare
     from striate.workflows.summary.summary import save_html
 
@@ -42,7 +42,7 @@ def run(options: argparse.Namespace) -> int:
         print(json.dumps(found.as_dict()))
         return 0
     out = wide_console()
-    show(found.blocks, out)
+    print_blocks(found.blocks, out)
     if options.html:
         out.print(f"report  {options.html}", markup=False)
     else:

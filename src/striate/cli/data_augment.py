@@ -97,7 +97,7 @@ def _data(made: Augmented) -> dict[str, Any]:
 
 def _print(made: Augmented) -> None:
     from striate.cli.printing import console
-    from striate.report.terminal import show
+    from striate.report.terminal import print_blocks
     from striate.run.layout import REPORT
     from striate.workflows.data_augment.augment import PREVIEW
     from striate.workflows.data_augment.augment_grid import ranges
@@ -105,10 +105,10 @@ def _print(made: Augmented) -> None:
 
     out = console()
     if made.safety is None:
-        show([ranges(made.augment)], out)
+        print_blocks([ranges(made.augment)], out)
         text = "striate data augment RUN  asks a trained run which classes suffer"
         out.print(text, style="dim", markup=False)
     else:
-        show(summary(made.safety), out)
+        print_blocks(summary(made.safety), out)
     out.print(f"image {made.folder / PREVIEW}", markup=False)
     out.print(f"report  {made.folder / REPORT}", markup=False)

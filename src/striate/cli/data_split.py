@@ -81,11 +81,11 @@ def run(options: argparse.Namespace) -> int:
 
 def _show(options: argparse.Namespace, data: ImageData) -> None:
     from striate.cli.printing import console
-    from striate.report.terminal import show
+    from striate.report.terminal import print_blocks
     from striate.workflows.data_split.table import split_table
 
     out = console()
-    show([split_table(data)], out)
+    print_blocks([split_table(data)], out)
     for warning in data.warnings:
         out.print(f"note: {warning}", style="yellow", markup=False)
     for note in data.notes:

@@ -76,12 +76,12 @@ def _check(options: argparse.Namespace) -> None:
 
 def _score(found: Run, options: argparse.Namespace) -> int:
     from striate.cli.printing import print_score, print_skipped
-    from striate.run.run import score_dict
+    from striate.run.run import score_as_dict
 
     part, name, skipped = found.part_for(options.data, options.part)
     score = found.judge(part).score()
     if options.json:
-        figures = {"run": str(found.path), "part": name, **score_dict(score)}
+        figures = {"run": str(found.path), "part": name, **score_as_dict(score)}
         print(json.dumps({**figures, "skipped": len(skipped)}))
     else:
         print_score(name, score)
@@ -91,7 +91,7 @@ def _score(found: Run, options: argparse.Namespace) -> int:
 
 def _detect(found: Run, options: argparse.Namespace) -> int:
     from striate.cli.printing import console, print_skipped, wide_console
-    from striate.report.terminal import show
+    from striate.report.terminal import print_blocks
     from striate.workflows.evaluate.operating_point import operating_point
 
     shares = {"recall": options.recall, "band": options.band}
@@ -108,7 +108,7 @@ def _detect(found: Run, options: argparse.Namespace) -> int:
         more = {"folder": str(folder), "skipped": len(done.skipped)}
         print(json.dumps({**done.as_dict(), **more}))
     else:
-        show(done.blocks, wide_console())
+        print_blocks(done.blocks, wide_console())
         print_skipped(done.skipped)
         console().print(f"report  {folder / 'report.html'}", markup=False)
     return 1 if done.skipped else 0

@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from striate.cli.train import add_folder, add_settings, read_recipe
-from striate.run.recipe import LOOP_ONLY
+from striate.run.recipe import TRAINING_LOOP_SETTINGS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,7 +22,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the settings that a head has, what is reused, and the run folder's flags."""
     parser.usage = "striate transfer DATA --model NAME --pretrained WEIGHTS [settings]"
     mixing = "mixup", "cutmix"  # and a feature is of one image
-    add_settings(parser, without=(*LOOP_ONLY, *mixing))
+    add_settings(parser, without=(*TRAINING_LOOP_SETTINGS, *mixing))
     parser.add_argument(
         "--cut",
         metavar="LAYER",
@@ -116,13 +116,13 @@ def _compared(
 ) -> list[dict[str, Any]]:
     """Learn in other ways too; print the comparison and return it."""
     from striate.cli.printing import wide_console
-    from striate.report.terminal import show
-    from striate.run.baselines_table import rival_table, summary
-    from striate.run.progress import teller
+    from striate.report.terminal import print_blocks
+    from striate.run.baselines_table import baseline_dicts, baselines_table
+    from striate.run.progress import line_printer
     from striate.workflows.transfer.baselines import rivals
 
     quiet = options.quiet or options.json
-    found = rivals(finished, recipe, wanted, quiet=quiet, tell=teller(quiet))
+    found = rivals(finished, recipe, wanted, quiet=quiet, tell=line_printer(quiet))
     if not options.json:
-        show([rival_table(found)], wide_console())
-    return summary(found)
+        print_blocks([baselines_table(found)], wide_console())
+    return baseline_dicts(found)

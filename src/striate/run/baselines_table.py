@@ -10,7 +10,7 @@ from typing import Any
 from striate.core.files import damage_named, read_json
 from striate.core.findings import Cell, Column, Section, Table
 from striate.run import layout as names
-from striate.run.scorecard import span
+from striate.run.scorecard import ci_text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,7 @@ class Baseline:
     p: float | None
 
 
-def rival_table(found: Sequence[Baseline]) -> Table:
+def baselines_table(found: Sequence[Baseline]) -> Table:
     """Return the comparison."""
     columns = (
         Column(title="what"),
@@ -67,7 +67,7 @@ def rival_table(found: Sequence[Baseline]) -> Table:
 
 
 def _row(one: Baseline) -> tuple[Cell, ...]:
-    interval = span(one.interval, 1)
+    interval = ci_text(one.interval, 1)
     time = round(one.seconds, 1)
     return (one.name, one.cut, one.accuracy, interval, one.count, time, one.p)
 
@@ -79,14 +79,14 @@ def _aside(one: Baseline) -> str:
     return f"{one.name.capitalize()}: {', '.join(filter(None, [planned, kept]))}."
 
 
-def summary(found: Sequence[Baseline]) -> list[dict[str, Any]]:
+def baseline_dicts(found: Sequence[Baseline]) -> list[dict[str, Any]]:
     """Return the comparison as JSON values."""
     return [asdict(one) for one in found]
 
 
-def rival_section(folder: Path) -> tuple[Section, ...]:
+def baselines_section(folder: Path) -> tuple[Section, ...]:
     """Return what a run's report says of its rivals; nothing where it has none."""
-    path = folder / names.RIVALS_FILE
+    path = folder / names.BASELINES_FILE
     if not path.is_file():
         return ()
     said = read_json(path)
@@ -95,4 +95,4 @@ def rival_section(folder: Path) -> tuple[Section, ...]:
         found = [
             Baseline(**{**row, "interval": tuple(row["interval"])}) for row in rows
         ]
-    return (Section(title="Comparison", blocks=(rival_table(found),)),)
+    return (Section(title="Comparison", blocks=(baselines_table(found),)),)

@@ -7,29 +7,31 @@ from collections.abc import Mapping, Sequence
 from striate.core.findings import Block, Cell, Column, Curve, Series, Table
 from striate.interpret.depth.layer_profile import Level
 from striate.interpret.depth.snapshots import Snapshot
-from striate.run.images import evenly
+from striate.run.images import evenly_spaced
 
 STAGES = 5  # of learning, drawn as a line each
 LAYERS = 6  # followed through learning, likewise
-SIZES = {
+QUANTITIES = {
     "gradient": "gradient of an image's cost, root mean square",
     "activation": "output before its activation, root mean square",
     "update": "gradient over weight: what a step of rate 1 changes",
 }
 
 
-def by_depth(title: str, size: str, lines: Mapping[str, Sequence[Level]]) -> Curve:
+def chart_by_depth(
+    title: str, size: str, lines: Mapping[str, Sequence[Level]]
+) -> Curve:
     """Return one size of the layers against their number, a line a network or stage.
 
     Args:
         title: Of the chart.
-        size: A key of `SIZES`.
+        size: A key of `QUANTITIES`.
         lines: The layers by the line's name.
     """
     return Curve(
         title=title,
         x_label="layer with weights, from the input",
-        y_label=SIZES[size],
+        y_label=QUANTITIES[size],
         series=tuple(
             Series(
                 name=name,
@@ -42,17 +44,19 @@ def by_depth(title: str, size: str, lines: Mapping[str, Sequence[Level]]) -> Cur
     )
 
 
-def stages(snapshots: Sequence[Snapshot]) -> dict[str, tuple[Level, ...]]:
+def snapshots_by_stage(snapshots: Sequence[Snapshot]) -> dict[str, tuple[Level, ...]]:
     """Return layers at some stages of learning, the first and the last among them.
 
     Example:
-        >>> list(stages([Snapshot(step=s, levels=()) for s in (0, 1, 8)]))
+        >>> list(snapshots_by_stage([Snapshot(step=s, levels=()) for s in (0, 1, 8)]))
         ['at initialization', 'after 1 step', 'after 8 steps']
     """
-    return {stage_name(one.step): one.levels for one in evenly(snapshots, STAGES)}
+    return {
+        stage_text(one.step): one.levels for one in evenly_spaced(snapshots, STAGES)
+    }
 
 
-def sights(snapshots: Sequence[Snapshot]) -> tuple[float, ...]:
+def snapshot_steps(snapshots: Sequence[Snapshot]) -> tuple[float, ...]:
     """Return the step that sees each snapshot, the first of a run being 1.
 
     What is found after n steps is what step n + 1 sees: 0 has no place on a logarithm.
@@ -60,11 +64,11 @@ def sights(snapshots: Sequence[Snapshot]) -> tuple[float, ...]:
     return tuple(one.step + 1.0 for one in snapshots if one.step is not None)
 
 
-def stage_name(step: int | None) -> str:
+def stage_text(step: int | None) -> str:
     """Say when it was.
 
     Example:
-        >>> stage_name(0), stage_name(1_000), stage_name(None)
+        >>> stage_text(0), stage_text(1_000), stage_text(None)
         ('at initialization', 'after 1,000 steps', 'as trained')
     """
     if step is None:
@@ -74,14 +78,14 @@ def stage_name(step: int | None) -> str:
     return f"after {step:,} step{'' if step == 1 else 's'}"
 
 
-def through_training(snapshots: Sequence[Snapshot], size: str) -> Curve:
+def chart_over_steps(snapshots: Sequence[Snapshot], size: str) -> Curve:
     """Return one size of some layers against the step of learning."""
-    steps = sights(snapshots)
-    numbers = evenly(range(min(len(one.levels) for one in snapshots)), LAYERS)
+    steps = snapshot_steps(snapshots)
+    numbers = evenly_spaced(range(min(len(one.levels) for one in snapshots)), LAYERS)
     return Curve(
         title=f"{size.capitalize()} through training",
         x_label="step that sees it",
-        y_label=SIZES[size],
+        y_label=QUANTITIES[size],
         series=tuple(
             Series(
                 name=snapshots[0].levels[i].name,
@@ -95,18 +99,20 @@ def through_training(snapshots: Sequence[Snapshot], size: str) -> Curve:
     )
 
 
-def course_curves(snapshots: Sequence[Snapshot]) -> list[Curve]:
+def layer_charts(snapshots: Sequence[Snapshot]) -> list[Curve]:
     """Return all charts of one network's snapshots."""
     charts = [
-        by_depth(f"{size.capitalize()} by layer", size, stages(snapshots))
+        chart_by_depth(
+            f"{size.capitalize()} by layer", size, snapshots_by_stage(snapshots)
+        )
         for size in ("gradient", "activation")
     ]
-    if len(sights(snapshots)) == len(snapshots) > 1:
-        charts += [through_training(snapshots, s) for s in ("gradient", "update")]
+    if len(snapshot_steps(snapshots)) == len(snapshots) > 1:
+        charts += [chart_over_steps(snapshots, s) for s in ("gradient", "update")]
     return charts
 
 
-def course_table(snapshots: Sequence[Snapshot]) -> Table:
+def layer_norms_table(snapshots: Sequence[Snapshot]) -> Table:
     """Return every layer's sizes in the first and in the last snapshot."""
     first, last = snapshots[0], snapshots[-1]
     moments = [first] if len(snapshots) == 1 else [first, last]
@@ -115,16 +121,16 @@ def course_table(snapshots: Sequence[Snapshot]) -> Table:
         Column(title="Number", kind="integer", key="depth", rank=3),
     ]
     for when, rank in zip(("first", "last"), (0, 1), strict=False):
-        word = stage_name((first if when == "first" else last).step)
+        word = stage_text((first if when == "first" else last).step)
         columns += [
             Column(
                 title=f"{size.capitalize()}, {when}",
                 kind="number",
                 key=f"{size}_{when}",
-                hint=f"{SIZES[size]}, {word}",
+                hint=f"{QUANTITIES[size]}, {word}",
                 rank=rank + (size == "update"),
             )
-            for size in SIZES
+            for size in QUANTITIES
         ]
         if len(moments) == 1:
             break
@@ -136,15 +142,15 @@ def course_table(snapshots: Sequence[Snapshot]) -> Table:
 
 
 def _sizes(levels: Sequence[Level]) -> list[Cell]:
-    return [getattr(level, size) for level in levels for size in SIZES]
+    return [getattr(level, size) for level in levels for size in QUANTITIES]
 
 
-def course_blocks(snapshots: Sequence[Snapshot]) -> list[Block]:
+def layer_norms_blocks(snapshots: Sequence[Snapshot]) -> list[Block]:
     """Return the charts and the table of one network's snapshots."""
-    return [*course_curves(snapshots), course_table(snapshots)]
+    return [*layer_charts(snapshots), layer_norms_table(snapshots)]
 
 
-def range_curve(rows: list[tuple[float, float]], chosen: float) -> Curve:
+def lr_range_chart(rows: list[tuple[float, float]], chosen: float) -> Curve:
     """Return a range test's chart, the chosen rate marked."""
     rates, costs = zip(*rows, strict=True)
     return Curve(

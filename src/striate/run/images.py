@@ -32,7 +32,7 @@ PER_CELL = 24  # images held for a cell of wrong answers
 PER_RIGHT_CELL = 6
 
 
-def part_pixels(run: Run, part: str, paths: Sequence[str]) -> Rows | None:
+def split_pixels(run: Run, part: str, paths: Sequence[str]) -> Rows | None:
     """Return a part's images, or None where they are gone or no longer these."""
     try:
         found = run.data.part(part)
@@ -41,7 +41,7 @@ def part_pixels(run: Run, part: str, paths: Sequence[str]) -> Rows | None:
     return found.pixels if tuple(found.paths) == tuple(paths) else None
 
 
-def cell_images(
+def confusion_images(
     predictions: Predictions, pixels: Rows
 ) -> dict[tuple[int, int], tuple[Image, ...]]:
     """Hold the costliest images of every cell."""
@@ -64,7 +64,7 @@ def _captioned(predictions: Predictions, pixels: Rows, i: int) -> Image:
     return to_image(pixels[i].numpy(), caption, predictions.paths[i])
 
 
-def most_wrong(predictions: Predictions, pixels: Rows | None) -> Section:
+def highest_loss_section(predictions: Predictions, pixels: Rows | None) -> Section:
     """Return the wrong answers that cost most, worst first."""
     wrong = [
         i
@@ -87,7 +87,7 @@ def _scale(side: int, target: int = 96) -> int:
     return max(1, target // side)
 
 
-def inside(
+def filters_and_maps_sections(
     run: Run, predictions: Predictions, pixels: Rows | None
 ) -> Iterable[Section]:
     """Yield the first filters before and after, and one image's feature maps."""
@@ -138,7 +138,7 @@ def _maps(run: Run, pixels: Tensor, preprocess: Preprocess) -> list[Block]:
     found = feature_maps(run.model, x)
     maps = [(name, stack) for name, stack in found.items() if min(stack.shape[1:]) > 1]
     shown: list[Image] = []
-    for name, stack in evenly(maps, LAYERS_SHOWN):
+    for name, stack in evenly_spaced(maps, LAYERS_SHOWN):
         count, drawn = len(stack), min(len(stack), SHOWN)
         detail = (
             f"{drawn} of {count} channels" if drawn < count else f"{count} channels"
@@ -149,11 +149,11 @@ def _maps(run: Run, pixels: Tensor, preprocess: Preprocess) -> list[Block]:
     return [Images(images=tuple(shown), note=note)] if shown else []
 
 
-def evenly(items: Sequence[T], count: int) -> list[T]:
+def evenly_spaced(items: Sequence[T], count: int) -> list[T]:
     """Return at most `count` items, the first and the last among them.
 
     Example:
-        >>> evenly("abcdefg", 3)
+        >>> evenly_spaced("abcdefg", 3)
         ['a', 'd', 'g']
     """
     if len(items) <= count:

@@ -8,7 +8,7 @@ from striate.core.errors import RunError
 from striate.run import layout as names
 from striate.run.run import Run
 
-CURVES = {"train_loss", "val_loss", "val_accuracy"}
+CURVE_COLUMNS = {"train_loss", "val_loss", "val_accuracy"}
 # What a manifest says of every run that came to its end.
 _TOLD = (
     *("data", "versions", "machine", "git", "parameters", "seconds"),
@@ -16,7 +16,7 @@ _TOLD = (
 )
 
 
-def check_history(run: Run, columns: Set[str] = CURVES) -> None:
+def check_history(run: Run, columns: Set[str] = CURVE_COLUMNS) -> None:
     """Make sure that the learning curves can be drawn.
 
     Args:
@@ -38,7 +38,7 @@ def check_history(run: Run, columns: Set[str] = CURVES) -> None:
         raise RunError(what, where=run.path / names.RESULTS, fix=fix)
 
 
-def check_ended(run: Run) -> None:
+def check_finished(run: Run) -> None:
     """Make sure that the manifest says what a finished run's does.
 
     Raises:

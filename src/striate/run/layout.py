@@ -10,7 +10,7 @@ from pathlib import Path
 from striate.core.errors import RunError
 from striate.core.files import read_json, storage_errors
 from striate.core.registry import nearest
-from striate.run.lock import LOCK, held
+from striate.run.lock import LOCK, lock_folder
 
 MANIFEST = "manifest.json"
 ARGS = "args.yaml"
@@ -22,8 +22,8 @@ RESULTS = "results.csv"
 LR_RANGE = "lr_range.csv"
 PENALTIES = "penalties.csv"
 PLAN = "plan.json"
-RIVALS = "rivals"
-RIVALS_FILE = "rivals.json"
+BASELINES = "rivals"
+BASELINES_FILE = "rivals.json"
 NORMS = "norms.csv"
 SCORES = "scores.json"
 REPORT = "report.html"
@@ -32,12 +32,12 @@ BEST = "weights/best.safetensors"
 FIRST_LAYER = "weights/first_layer_initial.safetensors"
 PLOTS = "plots"
 CONFUSION = "confusion.png"  # in it
-EXPLAINED = "explain.json"
-DETECTED = "detection.json"
+EXPLANATION = "explain.json"
+OPERATING_POINT = "detection.json"
 TENSORBOARD = "tensorboard"
 # What tells that a folder is ours, and the key in it.
-_TELLING = {MANIFEST: "versions", EXPLAINED: "made_by", DETECTED: "made_by"}
-LEFT_EARLY = (f".{MANIFEST}.",)  # all that a run killed at its very start may leave
+_TELLING = {MANIFEST: "versions", EXPLANATION: "made_by", OPERATING_POINT: "made_by"}
+PARTIAL_FILES = (f".{MANIFEST}.",)  # all that a run killed at its very start may leave
 
 
 def predictions_file(part: str) -> str:
@@ -65,17 +65,17 @@ def new_folder(
         StorageError: The disk refused.
     """
     if out is None:
-        folder = _next_free(Path("runs") / verb / plain_name(name))
+        folder = _next_free(Path("runs") / verb / safe_name(name))
     else:
         folder = out
         _check_place(out, overwrite)
         with storage_errors(out, 0):
             out.mkdir(parents=True, exist_ok=True)
-    with held(folder):
+    with lock_folder(folder):
         if out is not None:
             _check_place(out, overwrite)  # again: now nobody else can change it
             with storage_errors(out, 0):
-                clear(out)
+                clear_folder(out)
         yield folder
 
 
@@ -99,29 +99,29 @@ def _check_place(out: Path, overwrite: bool) -> None:
     if not overwrite:
         fix = "choose another --out, add --overwrite, or go on with --resume"
         raise RunError("the run folder exists already", where=out, fix=fix)
-    if not is_run(out):
+    if not is_output_folder(out):
         fix = "choose another --out; only run folders are ever overwritten"
         raise RunError("this exists and is no run folder", where=out, fix=fix)
 
 
 def _is_unborn(folder: Path) -> bool:
     """Say whether a folder is empty, or a run was killed before its first file."""
-    known = (*LEFT_EARLY, LOCK)
+    known = (*PARTIAL_FILES, LOCK)
     return folder.is_dir() and all(
         entry.name.startswith(known) for entry in folder.iterdir()
     )
 
 
-def clear(folder: Path) -> None:
+def clear_folder(folder: Path) -> None:
     """Empty a run folder that is held."""
     # What tells that it is a run's folder goes last.
     entries = sorted(folder.iterdir(), key=lambda entry: entry.name in _TELLING)
     for entry in entries:
         if entry.name != LOCK:
-            remove(entry)
+            remove_path(entry)
 
 
-def remove(path: Path) -> None:
+def remove_path(path: Path) -> None:
     """Take away a file, a folder with all in it, or a link; nothing may be there."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
@@ -129,7 +129,7 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def is_run(folder: Path) -> bool:
+def is_output_folder(folder: Path) -> bool:
     """Tell whether a folder is one that this program made."""
     # Web projects have a manifest.json too, and theirs must not be deleted.
     for name, key in _TELLING.items():
@@ -141,11 +141,11 @@ def is_run(folder: Path) -> bool:
     return False
 
 
-def plain_name(name: str) -> str:
+def safe_name(name: str) -> str:
     """Return a name that every file system takes.
 
     Example:
-        >>> plain_name("my photos/2024")
+        >>> safe_name("my photos/2024")
         'my-photos-2024'
     """
     return "".join(c if c.isalnum() or c in "-_." else "-" for c in name).strip(".-")

@@ -20,7 +20,7 @@ _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 
 
 @contextmanager
-def held(folder: Path) -> Iterator[None]:
+def lock_folder(folder: Path) -> Iterator[None]:
     """Hold a run folder; the system lets go of it however the process ends.
 
     The lock is the kernel's, on an open file: one that a killed process left behind
@@ -32,7 +32,7 @@ def held(folder: Path) -> Iterator[None]:
 
     Example:
         >>> from tempfile import TemporaryDirectory
-        >>> with TemporaryDirectory() as folder, held(Path(folder)):
+        >>> with TemporaryDirectory() as folder, lock_folder(Path(folder)):
         ...     os.listdir(folder)
         ['.lock']
     """

@@ -18,11 +18,11 @@ from striate.data.image_data import ImageData
 from striate.engine.distributed.rank_info import RankInfo
 from striate.models.timm import packages_of
 from striate.run.layout import MANIFEST
-from striate.run.recipe import INCIDENTAL, Recipe
+from striate.run.recipe import NO_EFFECT_SETTINGS, Recipe
 
 COMPUTING = ("striate", "torch", "numpy", "pillow", "simplejpeg")
 # Settings that no result depends on; where the images lie is told by `images`.
-UNBINDING = {"data", *INCIDENTAL}
+NO_EFFECT_ON_RESULT = {"data", *NO_EFFECT_SETTINGS}
 PACKAGES = ("striate", "torch", "numpy", "pillow", "simplejpeg", "safetensors")
 
 
@@ -58,7 +58,7 @@ def first_manifest(name: str, data: ImageData, recipe: Recipe) -> dict[str, Any]
     }
 
 
-def circumstances(
+def result_factors(
     recipe: Recipe, data: ImageData, device: torch.device
 ) -> dict[str, str]:
     """Return everything that decides the bits of a run's results, by name.
@@ -66,7 +66,9 @@ def circumstances(
     Two runs of equal circumstances end in equal bytes; where they differ, this says
     in what.
     """
-    settings = {k: str(v) for k, v in recipe.as_dict().items() if k not in UNBINDING}
+    settings = {
+        k: str(v) for k, v in recipe.as_dict().items() if k not in NO_EFFECT_ON_RESULT
+    }
     computing = (*COMPUTING, *packages_of(recipe.model))
     return {
         **{name: version(name) for name in computing},
@@ -83,11 +85,11 @@ def _order(data: ImageData) -> str:
     return "shard by shard" if data.part("train").blocks else "image by image"
 
 
-def exactness(inexact: Sequence[str]) -> str:
+def exactness_text(inexact: Sequence[str]) -> str:
     """Say whether a run ends as if it had never been stopped: `yes`, or `no` and why.
 
     Example:
-        >>> exactness([]), exactness(["threads: 1, now 2"])
+        >>> exactness_text([]), exactness_text(["threads: 1, now 2"])
         ('yes', 'no (threads: 1, now 2)')
     """
     return f"no ({'; '.join(inexact)})" if inexact else "yes"

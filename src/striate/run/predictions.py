@@ -16,8 +16,10 @@ from striate.engine.evaluate import Outputs
 from striate.metrics.classification import Score, score
 
 _PREFIX = "p_"
-WIDE = 1000  # classes from which a column each would be larger than the images
-TOP = 10  # probabilities kept of so many classes
+MAX_PROBABILITY_COLUMNS = (
+    1000  # classes from which a column each would be larger than the images
+)
+TOP_K = 10  # probabilities kept of so many classes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +47,9 @@ class Predictions:
         return cls(
             paths=tuple(paths),
             truth=outputs.labels.numpy(),
-            probs=(probs if len(labels) > WIDE else probs.double()).numpy(),
+            probs=(
+                probs if len(labels) > MAX_PROBABILITY_COLUMNS else probs.double()
+            ).numpy(),
             losses=outputs.losses.double().numpy(),
             labels=labels,
         )
@@ -67,11 +71,11 @@ class Predictions:
     def save(self, path: Path) -> None:
         """Write path, label, prediction, probabilities and loss.
 
-        Of more than `WIDE` classes the `TOP` most probable stand in one column, as
-        JSON, in place of a column each.
+        There is one probability column per class. With more classes than
+        `MAX_PROBABILITY_COLUMNS`, one column holds the `TOP_K` classes as JSON.
         """
         names = self.labels.names
-        wide = len(names) > WIDE
+        wide = len(names) > MAX_PROBABILITY_COLUMNS
         written = partial(_top, names) if wide else _each
         rows = (
             [where, names[true], names[said], *written(probs), f"{loss:.7g}"]
@@ -101,7 +105,7 @@ class Predictions:
     @classmethod
     def _of_rows(cls, rows: Sequence[dict[str, str]], labels: Labels) -> Predictions:
         number = {name: i for i, name in enumerate(labels.names)}
-        if len(labels) > WIDE:
+        if len(labels) > MAX_PROBABILITY_COLUMNS:
             probs = np.zeros((len(rows), len(labels)), np.float32)
             for i, row in enumerate(rows):
                 for name, p in json.loads(row["top"]).items():
@@ -123,5 +127,5 @@ def _each(probs: np.ndarray) -> list[str]:
 
 
 def _top(names: Sequence[str], probs: np.ndarray) -> list[str]:
-    best = np.argsort(-probs, kind="stable")[:TOP]
+    best = np.argsort(-probs, kind="stable")[:TOP_K]
     return [json.dumps({names[i]: float(f"{probs[i]:.9g}") for i in best})]

@@ -38,7 +38,7 @@ VIEW_NAMES = ("plain", "flip", "mirror_shift")
 NONFINITE_ANSWERS = ("stop", "skip", "lower-lr")
 # Of the loop that shows images, and of processes that learn together: nothing that
 # learns from features has them.
-LOOP_ONLY = (
+TRAINING_LOOP_SETTINGS = (
     *(
         "accumulate",
         "sync_batch_norm",
@@ -266,14 +266,14 @@ class Recipe:
     def rate(self) -> float:
         """Return the largest learning rate, which must have been decided."""
         if not isinstance(self.lr, float | int):
-            raise undecided("lr")
+            raise undecided_error("lr")
         return self.lr
 
     @property
     def images_a_step(self) -> int:
         """Return the batch size, which must have been decided."""
         if not isinstance(self.batch_size, int):
-            raise undecided("batch_size")
+            raise undecided_error("batch_size")
         return self.batch_size
 
     def resolved(self) -> Recipe:
@@ -288,14 +288,16 @@ class Recipe:
         return plain | {name: list(plain[name]) for name in lists}
 
 
-def undecided(name: str) -> SettingError:
+def undecided_error(name: str) -> SettingError:
     """Say that a setting is still automatic where its value is needed."""
     fix = "give a number; only `striate train` finds it out"
     return SettingError(f"{name} is not decided yet", where=flag(name), fix=fix)
 
 
 # Settings that no result depends on.
-INCIDENTAL = {spec.name for spec in fields(Recipe) if spec.metadata.get("incidental")}
+NO_EFFECT_SETTINGS = {
+    spec.name for spec in fields(Recipe) if spec.metadata.get("incidental")
+}
 
 
 @functools.cache  # asked for every setting of every file and command line
@@ -313,15 +315,15 @@ def _without_none(hint: Any) -> Any:
     return kept[0] if len(kept) == 1 else kept
 
 
-def coerce(name: str, value: Any) -> Any:
+def parse_setting(name: str, value: Any) -> Any:
     """Bring a value from a flag or YAML to its setting's type.
 
     Raises:
         SettingError: It cannot be read as that type.
 
     Example:
-        >>> coerce("lr", "1e-3"), coerce("image_size", "64x48"), coerce("epochs", "5")
-        (0.001, (64, 48), 5)
+        >>> parse_setting("lr", "1e-3"), parse_setting("image_size", "64x48")
+        (0.001, (64, 48))
     """
     kind = setting_types()[name]
     if value == AUTO and name in AUTOMATIC:
@@ -399,7 +401,7 @@ def make_recipe(*layers: Mapping[str, Any]) -> Recipe:
         for name, value in layer.items():
             if name not in known:
                 raise unknown("setting", name, known)
-            merged[name] = coerce(name, value)
+            merged[name] = parse_setting(name, value)
     if not merged.get("data"):
         fix = "give a folder, a CSV, or digits: `striate train digits`"
         raise SettingError("no data was given", where="DATA", fix=fix)

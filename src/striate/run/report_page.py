@@ -27,22 +27,27 @@ from striate.core.findings import (
 from striate.data.cache.pixel_rows import Rows
 from striate.metrics.classification import Score
 from striate.report.format import percent
-from striate.report.html import render
+from striate.report.html import render_page
 from striate.report.png import save_curve, save_matrix
 from striate.run import layout as names
-from striate.run.baselines_table import rival_section
-from striate.run.charts import course_blocks, range_curve
-from striate.run.images import cell_images, inside, most_wrong, part_pixels
-from striate.run.integrity import CURVES, check_ended, check_history
+from striate.run.baselines_table import baselines_section
+from striate.run.charts import layer_norms_blocks, lr_range_chart
+from striate.run.images import (
+    confusion_images,
+    filters_and_maps_sections,
+    highest_loss_section,
+    split_pixels,
+)
+from striate.run.integrity import CURVE_COLUMNS, check_finished, check_history
 from striate.run.predictions import Predictions
-from striate.run.scorecard import class_table, confusion, headlines
+from striate.run.scorecard import confusion_block, headline_figures, per_class_table
 from striate.run.transfer_plan_findings import plan_section
 
 if TYPE_CHECKING:
     from striate.run.run import Run
 
 SKIPPED_SHOWN = 50
-DRAWN = CURVES | {"epoch", "val_balanced", "best"}
+DRAWN = CURVE_COLUMNS | {"epoch", "val_balanced", "best"}
 
 
 def write_report(run: Run) -> Path:
@@ -54,7 +59,7 @@ def write_report(run: Run) -> Path:
     Raises:
         RunError: A file of the run is missing or damaged, or the run has not ended.
     """
-    check_ended(run)
+    check_finished(run)
     predictions = run.predictions(run.judged_part)
     score = predictions.score()
     page = _page(run, predictions, score)
@@ -62,25 +67,25 @@ def write_report(run: Run) -> Path:
     for curve in (*_learning(run), *depth):
         name = curve.title.lower().replace(" ", "_")
         save_curve(curve, run.path / names.PLOTS / f"{name}.png")
-    plain = confusion(score, run.judged_part, {})
+    plain = confusion_block(score, run.judged_part, {})
     if isinstance(plain, Matrix):
         save_matrix(plain, run.path / names.PLOTS / names.CONFUSION)
     path = run.path / names.REPORT
-    write_text(path, render(page))
+    write_text(path, render_page(page))
     return path
 
 
 def _page(run: Run, predictions: Predictions, score: Score) -> Page:
-    pixels = part_pixels(run, run.judged_part, predictions.paths)
+    pixels = split_pixels(run, run.judged_part, predictions.paths)
     sections = [
         _result(run, score),
         Section(title="Learning", blocks=_learning(run)),
         *plan_section(run.path),
-        *rival_section(run.path),
+        *baselines_section(run.path),
         *_norms(run),
         _answers(run, predictions, score, pixels),
-        most_wrong(predictions, pixels),
-        *inside(run, predictions, pixels),
+        highest_loss_section(predictions, pixels),
+        *filters_and_maps_sections(run, predictions, pixels),
         _layers(run),
         _data(run),
         _settings(run),
@@ -104,7 +109,7 @@ def _result(run: Run, score: Score) -> Section:
     wrong = score.count - round(score.accuracy * score.count)
     figures = Figures(
         figures=(
-            *headlines(run.judged_part, score),
+            *headline_figures(run.judged_part, score),
             Figure(
                 label="wrong", value=f"{wrong:,}", detail=f"of {score.count:,} images"
             ),
@@ -115,7 +120,7 @@ def _result(run: Run, score: Score) -> Section:
             ),
             Figure(
                 label="training time",
-                value=duration(manifest["seconds"]),
+                value=duration_text(manifest["seconds"]),
                 detail=f"{manifest['images_per_second']:,.0f} images/s",
             ),
         )
@@ -142,11 +147,11 @@ def _remarks(run: Run, score: Score) -> list[Block]:
     return remarks
 
 
-def duration(seconds: float) -> str:
+def duration_text(seconds: float) -> str:
     """Write seconds for people.
 
     Example:
-        >>> duration(7.3), duration(90), duration(4000)
+        >>> duration_text(7.3), duration_text(90), duration_text(4000)
         ('7.3 s', '1 min 30 s', '1 h 6 min')
     """
     if seconds < 60:
@@ -157,7 +162,7 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60} min"
 
 
-def learning_curves(history: Sequence[dict[str, float]]) -> tuple[Curve, ...]:
+def learning_charts(history: Sequence[dict[str, float]]) -> tuple[Curve, ...]:
     """Return loss and accuracy by epoch, the best epoch marked."""
     epochs = tuple(row["epoch"] + 1 for row in history)
     best = max(row["epoch"] + 1 for row in history if row["best"])
@@ -194,13 +199,13 @@ def _learning(run: Run) -> tuple[Curve, ...]:
     """Return the curves, and the range test that chose the rate if there was one."""
     path = run.path / names.LR_RANGE
     if (run.path / names.PENALTIES).is_file():
-        return (penalty_curve(run),)
+        return (penalty_chart(run),)
     check_history(run, DRAWN)
-    curves = learning_curves(run.history)
+    curves = learning_charts(run.history)
     if not path.is_file():
         return curves
     rows = [(float(row["lr"]), float(row["cost"])) for row in read_csv(path)]
-    return (*curves, range_curve(rows, run.recipe.rate))
+    return (*curves, lr_range_chart(rows, run.recipe.rate))
 
 
 def _norms(run: Run) -> list[Section]:
@@ -213,11 +218,13 @@ def _norms(run: Run) -> list[Section]:
         "gradients vanish, layers stay as they were drawn."
     )
     return [
-        Section(title="Layers by depth", lead=lead, blocks=tuple(course_blocks(kept)))
+        Section(
+            title="Layers by depth", lead=lead, blocks=tuple(layer_norms_blocks(kept))
+        )
     ]
 
 
-def penalty_curve(run: Run) -> Curve:
+def penalty_chart(run: Run) -> Curve:
     """Return what each penalty of a logistic head came to, the chosen one marked."""
     rows = read_csv(run.path / names.PENALTIES)
     penalties = tuple(float(row["penalty"]) for row in rows)
@@ -239,9 +246,9 @@ def _answers(
 ) -> Section:
     held = {}
     if pixels is not None and score.confusion:
-        held = cell_images(predictions, pixels)
-    matrix = confusion(score, run.judged_part, held)
-    blocks: list[Block] = [matrix, class_table(score)]
+        held = confusion_images(predictions, pixels)
+    matrix = confusion_block(score, run.judged_part, held)
+    blocks: list[Block] = [matrix, per_class_table(score)]
     if pixels is None:
         text = "The images could not be read again, so the cells open nothing."
         blocks.insert(0, Prose(text=text, tone="warning"))
@@ -299,11 +306,11 @@ def _skipped_table(skipped: Sequence[dict[str, str]]) -> Table:
 
 def _settings(run: Run) -> Section:
     settings: list[tuple[Cell, ...]] = [
-        (name, plain(value)) for name, value in run.recipe.as_dict().items()
+        (name, setting_text(value)) for name, value in run.recipe.as_dict().items()
     ]
     origin: list[tuple[Cell, ...]] = [
         *((f"version of {k}", v) for k, v in run.manifest["versions"].items()),
-        *((k, plain(v)) for k, v in run.manifest["machine"].items()),
+        *((k, setting_text(v)) for k, v in run.manifest["machine"].items()),
         ("git", run.manifest["git"]),
         ("data hash", run.manifest["data"]["hash"][:16]),
         ("weights", run.manifest["weights"][:16]),
@@ -318,7 +325,7 @@ def _settings(run: Run) -> Section:
     )
 
 
-def plain(value: object) -> str:
+def setting_text(value: object) -> str:
     """Write a setting's value; nothing for None, 28×28 for a size."""
     if isinstance(value, list | tuple):
         return "×".join(map(str, value))

@@ -23,18 +23,18 @@ GAP = "\u00a0"
 Held = Mapping[tuple[int, int], tuple[Image, ...]]
 
 
-def span(interval: tuple[float, float], digits: int = 1) -> str:
+def ci_text(interval: tuple[float, float], digits: int = 1) -> str:
     """Write an interval of shares.
 
     Example:
-        >>> span((0.9455, 0.9982)).replace(GAP, " ")
+        >>> ci_text((0.9455, 0.9982)).replace(GAP, " ")
         '94.5–99.8 %'
     """
     low, high = (100 * bound for bound in interval)
     return f"{low:.{digits}f}–{high:.{digits}f}{GAP}%"
 
 
-def headlines(part: str, score: Score) -> tuple[Figure, ...]:
+def headline_figures(part: str, score: Score) -> tuple[Figure, ...]:
     """Return accuracy and balanced accuracy, each with its 95 % interval."""
     wide = f"95{GAP}% interval"
     count = f"n{GAP}={GAP}{score.count:,}"
@@ -42,17 +42,17 @@ def headlines(part: str, score: Score) -> tuple[Figure, ...]:
         Figure(
             label=f"{part} accuracy",
             value=percent(score.accuracy),
-            detail=f"{wide} {span(score.interval)}, {count}",
+            detail=f"{wide} {ci_text(score.interval)}, {count}",
         ),
         Figure(
             label="balanced accuracy",
             value=percent(score.balanced_accuracy),
-            detail=f"{wide} {span(score.balanced_interval)}, every class alike",
+            detail=f"{wide} {ci_text(score.balanced_interval)}, every class alike",
         ),
     )
 
 
-def confusion(score: Score, part: str, held: Held) -> Block:
+def confusion_block(score: Score, part: str, held: Held) -> Block:
     """Return the confusion matrix, or its most frequent errors where it is too large.
 
     Args:
@@ -78,7 +78,7 @@ def confusion(score: Score, part: str, held: Held) -> Block:
     )
 
 
-def class_table(score: Score, most: int = ROWS) -> Table:
+def per_class_table(score: Score, most: int = ROWS) -> Table:
     """Return precision, recall and F1 of each class, with intervals.
 
     Of more than `most` classes those with the lowest recall are listed.
@@ -103,9 +103,9 @@ def class_table(score: Score, most: int = ROWS) -> Table:
             c.name,
             c.support,
             c.recall if c.support else None,
-            span(c.recall_interval) if c.support else "not judged",
+            ci_text(c.recall_interval) if c.support else "not judged",
             c.precision if c.claimed else None,
-            span(c.precision_interval) if c.claimed else "never said",
+            ci_text(c.precision_interval) if c.claimed else "never said",
             c.f1,
         )
         for c in shown

@@ -20,7 +20,7 @@ from striate.metrics.classification import wilson
 from striate.report.format import percent
 from striate.report.png import save_curve
 from striate.run import layout as names
-from striate.run.scorecard import span
+from striate.run.scorecard import ci_text
 from striate.run.transfer_plan import STEPS, TransferPlan, TransferTrial
 
 CHART = "cuts.png"
@@ -34,7 +34,7 @@ def write_plan(folder: Path, proposal: TransferPlan) -> None:
         StorageError: The disk refused.
     """
     write_json(folder / names.PLAN, proposal.as_dict())
-    save_curve(depth_curve(proposal), folder / names.PLOTS / CHART)
+    save_curve(depth_chart(proposal), folder / names.PLOTS / CHART)
 
 
 def plan_section(folder: Path) -> tuple[Section, ...]:
@@ -42,15 +42,15 @@ def plan_section(folder: Path) -> tuple[Section, ...]:
     if not (folder / names.PLAN).is_file():
         return ()
     proposal = TransferPlan.read(folder / names.PLAN)
-    blocks: list[Block] = [proposed(proposal), depth_curve(proposal)]
+    blocks: list[Block] = [proposal_prose(proposal), depth_chart(proposal)]
     tables = probe_table(proposal), trial_table(proposal)
     lead = "Chosen on the training part; validation and test played no part in it."
     return (Section(title="Plan", lead=lead, blocks=(*blocks, *tables)),)
 
 
-def findings(proposal: TransferPlan) -> list[Block]:
+def plan_blocks(proposal: TransferPlan) -> list[Block]:
     """Return what a terminal shows before it is done."""
-    return [probe_table(proposal), trial_table(proposal), proposed(proposal)]
+    return [probe_table(proposal), trial_table(proposal), proposal_prose(proposal)]
 
 
 def probe_table(proposal: TransferPlan) -> Table:
@@ -138,7 +138,7 @@ def _trial_row(trial: TransferTrial, proposal: TransferPlan) -> tuple[Cell, ...]
         len(trial.stages),
         trial.batch_norm or None,
         trial.accuracy,
-        span(wilson(sum(trial.right), trial.judged), 1),
+        ci_text(wilson(sum(trial.right), trial.judged), 1),
         round(trial.cost, 3),
         round(trial.seconds, 1),
         round(trial.whole, 1),
@@ -146,7 +146,7 @@ def _trial_row(trial: TransferTrial, proposal: TransferPlan) -> tuple[Cell, ...]
     )
 
 
-def proposed(proposal: TransferPlan) -> Prose:
+def proposal_prose(proposal: TransferPlan) -> Prose:
     """Say what is proposed, and what it is expected to come to and to cost."""
     best = proposal.best
     what = f"Proposed: keep everything up to {best.cut} and fit the head alone."
@@ -161,7 +161,7 @@ def proposed(proposal: TransferPlan) -> Prose:
     hope = (
         f"Expected on the {proposal.judging:,} validation images: "
         f"{percent(proposal.accuracy)} (95 % interval "
-        f"{span((proposal.low, proposal.high), 1)}), in about {_time(best.whole)}. "
+        f"{ci_text((proposal.low, proposal.high), 1)}), in about {_time(best.whole)}. "
         f"The plan took {_time(proposal.seconds)}."
     )
     return Prose(text=f"{what} {hope}", tone="advice")
@@ -176,7 +176,7 @@ def _time(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.1f} min"
 
 
-def depth_curve(proposal: TransferPlan) -> Curve:
+def depth_chart(proposal: TransferPlan) -> Curve:
     """Return accuracy against the depth of the cut, one line for each fraction."""
     depth = tuple(float(i + 1) for i in range(len(proposal.probes)))
     sizes = [point.images for point in proposal.probes[-1].points]

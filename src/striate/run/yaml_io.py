@@ -51,6 +51,6 @@ def read_settings(path: Path) -> dict[str, Any]:
     return {str(name).replace("-", "_"): value for name, value in loaded.items()}
 
 
-def settings_text(recipe: Recipe) -> str:
+def settings_yaml(recipe: Recipe) -> str:
     """Write a recipe as YAML that `read_settings` reads back."""
     return yaml.safe_dump(recipe.as_dict(), sort_keys=False, allow_unicode=True)

@@ -15,7 +15,7 @@ from scipy import stats
 
 import striate as st
 from striate.core.errors import RunError, SettingError
-from striate.report.html import render
+from striate.report.html import render_page
 from striate.run.recipe import Recipe
 from striate.workflows.compare import flipped_images as flipped
 from striate.workflows.compare.difference_tables import class_table, differences_table
@@ -115,7 +115,7 @@ def test_equal_runs(tmp_path):
     assert found.flips() == ()
     assert found.matches[0].p == 1.0
     assert "Nothing: all settings are equal." in str(found)
-    assert "No image changed sides." in render(found.page)
+    assert "No image changed sides." in render_page(found.page)
     assert "another seed gives other networks" not in told(found)
 
 
@@ -185,7 +185,7 @@ def test_nothing_in_common(tmp_path):
     assert (match.how, match.p, match.pairings) == ("none", None, ())
     assert match.difference == pytest.approx(0.25)
     assert "No image was judged by both, so nothing can be tested." in words(found)
-    assert "Flipped" not in render(found.page)
+    assert "Flipped" not in render_page(found.page)
     assert found.as_dict()["matches"][0]["pairings"] == []
 
 
@@ -254,7 +254,7 @@ def test_many_runs_stand_below_each_other(tmp_path):
     assert f"{told} corrected for 4 tests (Holm)" in text
     assert "Classes and flipped images: in the page" in text
     assert re.search(r"^E  +100\.0 %", str(found), re.MULTILINE)
-    assert "6 runs compared" in render(found.page)
+    assert "6 runs compared" in render_page(found.page)
 
 
 # --- settings over seeds
@@ -329,7 +329,7 @@ def test_seeds_that_do_not_match_are_compared_unpaired(tmp_path):
     assert "over 3 and 4 seeds" in words(found)
     assert class_table(match) is None
     assert "3 and 4 seeds" in json.dumps(differences_table(found.matches).rows)
-    render(found.page)
+    render_page(found.page)
 
 
 def test_one_seed_against_several_tests_nothing(tmp_path):
@@ -532,7 +532,7 @@ def real(shared_folder, tmp_path_factory):
 def test_the_page_shows_the_flipped_images(real):
     before = [snapshot(run) for run in real]
     found = st.compare(*real)
-    page = render(found.page)
+    page = render_page(found.page)
     flip = found.flips()[0]
     assert not flip.gained
     assert f"A: {flip.label} → B: {flip.said[1]}" in page
@@ -549,7 +549,7 @@ def test_a_gallery_over_seeds(tmp_path, monkeypatch):
     pixels = torch.zeros(50, 8, 8, 1, dtype=torch.uint8)
     monkeypatch.setattr(flipped, "part_pixels", lambda *_: pixels)
     found = st.compare(*one, *two)
-    page = render(found.page)
+    page = render_page(found.page)
     assert "A: down → B: across" in page
     assert "90 % → 90 %, right 0 → 2 of 2 · 0009.png" in page
     assert "accuracy ± 2.83 over 2 seeds" in page
@@ -563,7 +563,7 @@ def test_images_that_are_gone_are_listed(real, tmp_path, monkeypatch):
         manifest["data"]["source"] = str(tmp_path / "gone")
         (run / "manifest.json").write_text(json.dumps(manifest))
     found = st.compare(*runs)
-    page = render(found.page)
+    page = render_page(found.page)
     assert "could not be read again" in page
     assert found.flips()[0].path in page
     assert "data:image/png" not in page

@@ -14,7 +14,7 @@ from striate.core.findings import Images
 from striate.core.spec import Labels
 from striate.engine.evaluate import Outputs
 from striate.metrics.temperature import fit_temperature
-from striate.report.html import render
+from striate.report.html import render_page
 from striate.run.predictions import Predictions
 from striate.run.run import Run
 from striate.workflows.evaluate.operating_point import operating_point
@@ -263,7 +263,7 @@ def test_the_page_is_kept_and_nothing_is_overwritten(made, tmp_path):
 
 def test_a_real_run_and_other_images(shared_run, shared_folder):
     found = operating_point(shared_run, "across")
-    page = render(found.page)
+    page = render_page(found.page)
     assert "Most wrong" in page
     # Its own images by another path: of these only the test part may judge.
     again = operating_point(shared_run, "across", data=shared_folder)

@@ -23,7 +23,7 @@ from striate.core.errors import (
 from striate.core.files import read_json
 from striate.engine.checkpoint_store import CheckpointStore
 from striate.run import lock, manifest
-from striate.run.lock import held
+from striate.run.lock import lock_folder
 from striate.workflows.train import train as room
 from support.images import snapshot, write_folder
 from support.stopped_runs import ask_before, stopped, whole
@@ -600,15 +600,18 @@ def test_a_second_process_is_refused_and_told_who(
 
 def test_two_sittings_in_one_process(shared_folder):
     run = stopped(shared_folder)
-    with held(run), pytest.raises(RunError, match=f"process {os.getpid()} on"):
+    with lock_folder(run), pytest.raises(RunError, match=f"process {os.getpid()} on"):
         st.resume(run)
 
 
 def test_a_lock_that_says_nothing_yet(shared_folder, monkeypatch):
     run = stopped(shared_folder)
-    with held(run):
+    with lock_folder(run):
         (run / ".lock").write_text("")
-        with pytest.raises(RunError, match="in use by another process"), held(run):
+        with (
+            pytest.raises(RunError, match="in use by another process"),
+            lock_folder(run),
+        ):
             pass
 
 
@@ -623,7 +626,7 @@ def test_a_lock_taken_away_while_one_waits(tmp_path, monkeypatch):
         real(handle, how)
 
     monkeypatch.setattr(lock.fcntl, "flock", late)
-    with held(tmp_path):
+    with lock_folder(tmp_path):
         assert len(met) == 2
         assert read_json(tmp_path / ".lock")["pid"] == os.getpid()
     assert os.listdir(tmp_path) == []
@@ -651,10 +654,13 @@ def test_a_file_system_without_locks(tmp_path, monkeypatch, pid, host, refused):
     named = {"pid": pid, "host": host or socket.gethostname()}
     (tmp_path / ".lock").write_text(json.dumps(named))
     if refused:
-        with pytest.raises(RunError, match="in use by process 1 on"), held(tmp_path):
+        with (
+            pytest.raises(RunError, match="in use by process 1 on"),
+            lock_folder(tmp_path),
+        ):
             pass
     else:
-        with held(tmp_path):
+        with lock_folder(tmp_path):
             pass
 
 

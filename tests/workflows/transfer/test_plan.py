@@ -14,7 +14,7 @@ from striate.core.files import read_json
 from striate.finetune import logistic
 from striate.run.recipe import Recipe
 from striate.run.report_page import write_report
-from striate.run.setup import build, load_recipe, place, resolve
+from striate.run.setup import build_model, load_recipe, prepare_model, resolve_recipe
 from striate.run.transfer_plan import TransferPlan
 from striate.workflows.transfer import baselines as rivals
 from striate.workflows.transfer import transfer as job
@@ -128,9 +128,9 @@ def test_validation_and_test_play_no_part(shared_folder, source):
         lr=0.01,
     )
     data = load_recipe(recipe)
-    recipe = resolve(recipe, data)
-    model = build(recipe, data)
-    place(model, data, recipe)
+    recipe = resolve_recipe(recipe, data)
+    model = build_model(recipe, data)
+    prepare_model(model, data, recipe)
     noise = {
         name: replace(
             data.part(name),

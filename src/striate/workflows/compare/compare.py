@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from striate.core.findings import Block, Page
-from striate.run.run import Run, score_dict
+from striate.run.run import Run, score_as_dict
 from striate.workflows.compare.evaluated_run import Contender, contenders
 from striate.workflows.compare.findings import page_of, terminal_blocks
 from striate.workflows.compare.groups import Differing, Side, differing, sides
@@ -64,11 +64,11 @@ class Comparison:
     def __str__(self) -> str:
         from rich.console import Console
 
-        from striate.report.terminal import show
+        from striate.report.terminal import print_blocks
 
         paper = io.StringIO()
         console = Console(file=paper, width=WIDTH, highlight=False, color_system=None)
-        show(self.blocks, console)
+        print_blocks(self.blocks, console)
         return "\n".join(line.rstrip() for line in paper.getvalue().splitlines())
 
 
@@ -111,7 +111,7 @@ def _run(run: Contender) -> dict[str, Any]:
     return {
         "run": str(run.run.path),
         "seed": run.seed,
-        "score": score_dict(run.score),
+        "score": score_as_dict(run.score),
         "macs": run.macs,
         **{name: facts.get(name) for name in asked},
     }

@@ -16,7 +16,7 @@ from striate.core.findings import (
     Section,
     Series,
 )
-from striate.report.format import counted, percent
+from striate.report.format import count_text, percent
 from striate.workflows.compare.difference_tables import (
     class_table,
     differences_table,
@@ -120,7 +120,7 @@ def _figure(side: Side) -> Figure:
     if deviation is None:
         score = side.runs[0].score
         low, high = score.interval
-        images = counted(score.count, "image")
+        images = count_text(score.count, "image")
         detail = f"accuracy on {images}, {100 * low:.1f}–{100 * high:.1f} %"
     else:
         detail = f"accuracy ± {100 * deviation:.2f} over {len(side.runs)} seeds"

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from striate.core.findings import Block, Cell, Column, Image, Images, Prose, Table
 from striate.data.cache.pixel_rows import Rows
 from striate.interpret.render import to_image
-from striate.report.format import counted, percent
-from striate.run.images import part_pixels
+from striate.report.format import count_text, percent
+from striate.run.images import split_pixels
 from striate.workflows.compare.evaluated_run import Contender
 from striate.workflows.compare.pairing import Flip, flips
 from striate.workflows.compare.significance import Match
@@ -72,7 +72,7 @@ def flipped_blocks(match: Match) -> Iterator[Block]:
     a, b = match.first.letter, match.second.letter
     for some, better, worse in ((gained, b, a), (lost, a, b)):
         if some:
-            title = f"{better} right, {worse} wrong: {counted(len(some), 'image')}"
+            title = f"{better} right, {worse} wrong: {count_text(len(some), 'image')}"
             yield _gallery(some, pixels, match, title)
 
 
@@ -95,7 +95,7 @@ def _fourfold(match: Match) -> Table:
 def _pixels(found: Sequence[Flip]) -> dict[Contender, Rows | None]:
     sources = dict.fromkeys(flip.source[0] for flip in found)
     return {
-        one: part_pixels(one.run, one.part, one.predictions.paths) for one in sources
+        one: split_pixels(one.run, one.part, one.predictions.paths) for one in sources
     }
 
 

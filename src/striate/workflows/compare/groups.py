@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any
 
-from striate.run.recipe import INCIDENTAL
+from striate.run.recipe import NO_EFFECT_SETTINGS
 from striate.workflows.compare.evaluated_run import Contender
 
 
@@ -72,7 +72,7 @@ def _setting(one: Contender) -> tuple[Any, ...]:
     images and labels, wherever they lay.
     """
     recipe = one.run.recipe.as_dict()
-    dropped = {"seed", "data"} | INCIDENTAL
+    dropped = {"seed", "data"} | NO_EFFECT_SETTINGS
     kept = (str(value) for key, value in recipe.items() if key not in dropped)
     return (one.facts.get("parameters"), one.data, *kept)
 

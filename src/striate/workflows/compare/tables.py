@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from striate.core.findings import Cell, Column, Table
 from striate.report.format import percent
-from striate.run.report_page import duration
+from striate.run.report_page import duration_text
 from striate.workflows.compare.evaluated_run import Contender
 from striate.workflows.compare.groups import Differing, Side, mean_and_deviation
 
@@ -97,7 +97,7 @@ MEASURES = (
     Measure(
         title="training time",
         ask=_fact("seconds"),
-        write=duration,
+        write=duration_text,
         spread="{:,.1f} ± {:,.1f} s".format,
     ),
     _count("images/s", _fact("images_per_second")),

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from striate.core.findings import Prose
 from striate.metrics.paired import Interval
-from striate.report.format import MINUS, counted
+from striate.report.format import MINUS, count_text
 from striate.workflows.compare.groups import Side
 from striate.workflows.compare.significance import Match
 
@@ -119,10 +119,10 @@ def _of_images(match: Match) -> Iterator[str]:
     (pairing,) = match.pairings
     paired = pairing.paired
     yield (
-        f"{b} gets {counted(paired.gained, 'image')} right that {a} gets wrong, and "
+        f"{b} gets {count_text(paired.gained, 'image')} right that {a} gets wrong, and "
         f"{paired.lost:,} wrong that {a} gets right: {points(paired.difference)} "
         f"points of accuracy (95 % interval {span(paired.interval)}) on the same "
-        f"{counted(pairing.count, 'image')}."
+        f"{count_text(pairing.count, 'image')}."
     )
 
 
@@ -210,7 +210,7 @@ def _images(found: Sequence[Match]) -> Iterator[str]:
                 seed = f", seed {pairing.first.seed}" if len(match.pairings) > 1 else ""
                 a, b = match.first.letter, match.second.letter
                 yield (
-                    f"{a} and {b} share {counted(pairing.count, 'image')}{seed}; "
+                    f"{a} and {b} share {count_text(pairing.count, 'image')}{seed}; "
                     f"{one:,} only of {a} and {two:,} only of {b} are left out of "
                     f"their comparison{_relabeled(pairing.relabeled)}."
                 )

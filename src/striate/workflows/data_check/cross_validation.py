@@ -22,7 +22,7 @@ from striate.engine.schedule import SCHEDULES
 from striate.engine.train_state import EpochDone, StepDone
 from striate.models.catalogue import create_model
 from striate.run.recipe import Recipe
-from striate.run.run import judged_at_once
+from striate.run.run import evaluation_batch_size
 from striate.run.setup import auto_model
 
 Tick = Callable[[int, int], None]
@@ -93,7 +93,7 @@ class Jury:
         ahead = Batches(
             part=test,
             preprocess=preprocess,
-            batch_size=judged_at_once(preprocess.height, preprocess.width),
+            batch_size=evaluation_batch_size(preprocess.height, preprocess.width),
             shuffle=False,
             device=device,
         )

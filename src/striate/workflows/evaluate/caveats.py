@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from striate.core.findings import Prose
 from striate.metrics.temperature import COLDEST, HOTTEST
-from striate.report.format import counted
+from striate.report.format import count_text
 from striate.run.run import Run
 from striate.workflows.evaluate.one_vs_rest import Seen
 from striate.workflows.evaluate.selection import SAFE, Choice
@@ -30,7 +30,7 @@ def remarks(run: Run, choice: Choice, view: Seen) -> Iterator[Prose]:
 def _few(choice: Choice) -> Iterator[str]:
     """Say where validation is too small for what is asked of it."""
     if not any(point.key == SAFE for point in choice.points):
-        many = counted(choice.positives, "such image")
+        many = count_text(choice.positives, "such image")
         yield (
             f"Validation has {many}: too few to be sure of the recall at any "
             "threshold. A larger --val-fraction, or more images, would do."
@@ -39,7 +39,7 @@ def _few(choice: Choice) -> Iterator[str]:
         yield "Not even the surest answers are right as often as was asked for."
     elif choice.sorted.answered < FEW:
         yield (
-            f"The unsure band rests on {counted(choice.sorted.answered, 'answer')} "
+            f"The unsure band rests on {count_text(choice.sorted.answered, 'answer')} "
             "outside it on validation."
         )
 

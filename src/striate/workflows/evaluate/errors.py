@@ -9,7 +9,7 @@ import numpy as np
 from striate.core.findings import Block, Column, Image, Images, Prose, Section, Table
 from striate.data.cache.pixel_rows import Rows
 from striate.interpret.render import to_image
-from striate.report.format import counted, percent
+from striate.report.format import count_text, percent
 from striate.workflows.evaluate.one_vs_rest import Seen
 from striate.workflows.evaluate.result import Told, Wrong
 
@@ -66,7 +66,7 @@ def _blocks(told: Told, pixels: Rows | None) -> Iterator[Block]:
     )
     for title, found in zip(titles, told.wrong, strict=True):
         if found:
-            headed = f"{title}: {counted(len(found), 'image')}"
+            headed = f"{title}: {count_text(len(found), 'image')}"
             yield _gallery(headed, found[:SHOWN], len(found), told.target, pixels)
         else:
             yield Prose(text=f"{title}: none.", tone="good")

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 from striate.core.findings import Block, Figure, Figures, Page, Prose, Section
 from striate.data.cache.pixel_rows import Rows
-from striate.report.format import counted, percent
-from striate.run.scorecard import span
+from striate.report.format import count_text, percent
+from striate.run.scorecard import ci_text
 from striate.workflows.evaluate.charts import (
     calibration_chart,
     fall_chart,
@@ -60,7 +60,7 @@ def page_of(told: Told, pixels: Rows | None) -> Page:
         title=f"Finding '{told.target}'",
         subtitle=f"{told.run}, judged on {told.part}: {whole.count:,} images, "
         f"{whole.positives:,} of them {told.target}. Everything was chosen on "
-        f"validation ({counted(told.choice.count, 'image')}); what is judged here "
+        f"validation ({count_text(told.choice.count, 'image')}); what is judged here "
         "chose nothing.",
         sections=tuple(sections),
     )
@@ -84,7 +84,7 @@ def headlines(told: Told) -> Figures:
         Figure(
             label="average precision",
             value=percent(precise),
-            detail=f"about {span(around)}; {percent(one.positives / one.count)} by "
+            detail=f"about {ci_text(around)}; {percent(one.positives / one.count)} by "
             "tossing a coin",
         )
     )
@@ -102,7 +102,7 @@ def headlines(told: Told) -> Figures:
 def _share(
     label: str, value: float, interval: tuple[float, float], count: int
 ) -> Figure:
-    detail = f"95 % interval {span(interval)}, n = {count:,}"
+    detail = f"95 % interval {ci_text(interval)}, n = {count:,}"
     return Figure(label=label, value=percent(value) if count else "–", detail=detail)
 
 
@@ -119,8 +119,8 @@ def _at_threshold(told: Told) -> Prose:
     text = (
         f"Called {told.target} from {percent(told.choice.aimed.threshold, 2)} on, "
         f"{one.found:,} of {one.positives:,} are found and {one.missed:,} missed: "
-        f"{percent(one.recall)} ({span((low, high))}) where {percent(wish)} was "
-        f"wanted. It costs {counted(one.alarms, 'false alarm')} among "
+        f"{percent(one.recall)} ({ci_text((low, high))}) where {percent(wish)} was "
+        f"wanted. It costs {count_text(one.alarms, 'false alarm')} among "
         f"{one.negatives:,} that are {told.rest}."
     )
     if high < wish:
@@ -139,7 +139,7 @@ def _temperature(told: Told) -> Prose:
         f"The network is {how}: its temperature is {warm:.3g}. Scaled by it, the "
         f"calibration error is {percent(found.after.gap)} in place of "
         f"{percent(found.before.gap)}; perfect probabilities would show "
-        f"{percent(found.after.by_chance)} on {counted(told.view.count, 'image')}."
+        f"{percent(found.after.by_chance)} on {count_text(told.view.count, 'image')}."
     )
     return Prose(text=text)
 
@@ -157,8 +157,8 @@ def _at_band(told: Told) -> Prose:
     text = (
         f"Between {percent(band.low)} and {percent(band.high)} the network is unsure. "
         f"{one.unsure:,} of {one.count:,} go to a person; of the other "
-        f"{one.answered:,} answers {percent(one.accuracy)} ({span((low, high))}) are "
-        f"right where {percent(wish)} was wanted, and {one.missed:,} of "
+        f"{one.answered:,} answers {percent(one.accuracy)} ({ci_text((low, high))}) "
+        f"are right where {percent(wish)} was wanted, and {one.missed:,} of "
         f"{one.positives:,} that are {told.target} slip through."
     )
     if high < wish:

@@ -15,8 +15,8 @@ from striate.data.sources.source import Skipped
 from striate.data.subset import Subset
 from striate.metrics.temperature import costs, tempered
 from striate.run import layout as names
-from striate.run.images import part_pixels
-from striate.run.predictions import WIDE, Predictions
+from striate.run.images import split_pixels
+from striate.run.predictions import MAX_PROBABILITY_COLUMNS, Predictions
 from striate.run.run import Run
 
 CHOOSING = "val"
@@ -146,14 +146,14 @@ def judged(run: Run, data: str | None, part: str | None) -> Answered:
         part="test",
         predictions=said,
         table=_table(run.origin),
-        pixels=lambda: part_pixels(run, "test", said.paths),
+        pixels=lambda: split_pixels(run, "test", said.paths),
     )
 
 
 def _kept(run: Run, part: str) -> bool:
     """Say whether the run kept every probability of a part."""
     path = run.path / names.predictions_file(part)
-    return path.is_file() and len(run.labels) <= WIDE
+    return path.is_file() and len(run.labels) <= MAX_PROBABILITY_COLUMNS
 
 
 def _is_own(run: Run, data: str) -> bool:

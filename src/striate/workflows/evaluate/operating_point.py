@@ -14,7 +14,7 @@ from striate.core.files import write_json, write_text
 from striate.core.findings import Block, Curve, Page
 from striate.data.sources.columns import read_columns
 from striate.data.sources.source import Skipped
-from striate.report.html import render
+from striate.report.html import render_page
 from striate.report.png import save_curve
 from striate.run import layout as names
 from striate.run.run import Run
@@ -120,21 +120,21 @@ class OperatingPoint:
         place = None if out is None else Path(out)
         with names.new_folder("evaluate", name, place, overwrite) as folder:
             said = {"made_by": "striate evaluate --operating-point", **self.as_dict()}
-            write_json(folder / names.DETECTED, said)
+            write_json(folder / names.OPERATING_POINT, said)
             for number, chart in enumerate(_charts(page), 1):
-                slug = names.plain_name(chart.title.lower()).replace("--", "-")[:60]
+                slug = names.safe_name(chart.title.lower()).replace("--", "-")[:60]
                 save_curve(chart, folder / names.PLOTS / f"{number:02d}-{slug}.png")
-            write_text(folder / names.REPORT, render(page))
+            write_text(folder / names.REPORT, render_page(page))
         return folder
 
     def __str__(self) -> str:
         from rich.console import Console
 
-        from striate.report.terminal import show
+        from striate.report.terminal import print_blocks
 
         paper = io.StringIO()
         console = Console(file=paper, width=WIDTH, highlight=False, color_system=None)
-        show(self.blocks, console)
+        print_blocks(self.blocks, console)
         return "\n".join(line.rstrip() for line in paper.getvalue().splitlines())
 
 

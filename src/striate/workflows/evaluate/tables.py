@@ -9,7 +9,7 @@ from striate.core.findings import Cell, Column, Table
 from striate.metrics.selective import Sorted
 from striate.metrics.threshold import Counts
 from striate.report.format import percent
-from striate.run.scorecard import GAP, span
+from striate.run.scorecard import GAP, ci_text
 from striate.workflows.evaluate.evaluation import Calibration, Group
 from striate.workflows.evaluate.result import Told
 from striate.workflows.evaluate.selection import Choice, Point
@@ -63,7 +63,7 @@ def _chosen(point: Point) -> Row:
         point.threshold,
         point.plain,
         of(counts.found, counts.positives),
-        span(point.promise) if point.promise else "not chosen for it",
+        ci_text(point.promise) if point.promise else "not chosen for it",
         of(counts.alarms, counts.negatives),
     )
 
@@ -92,17 +92,19 @@ def _shares(name: str, hint: str, rank: int) -> tuple[Column, Column]:
 
 
 def _recall(one: Counts) -> Row:
-    return (one.recall, span(one.recall_interval)) if one.positives else (None, "")
+    return (one.recall, ci_text(one.recall_interval)) if one.positives else (None, "")
 
 
 def _precision(one: Counts) -> Row:
-    return (one.precision, span(one.precision_interval)) if one.called else (None, "")
+    return (
+        (one.precision, ci_text(one.precision_interval)) if one.called else (None, "")
+    )
 
 
 def _specificity(one: Counts) -> Row:
     if not one.negatives:
         return None, ""
-    return one.specificity, span(one.specificity_interval)
+    return one.specificity, ci_text(one.specificity_interval)
 
 
 def calibration_table(told: Told) -> Table:
@@ -183,9 +185,9 @@ def _band(one: Sorted) -> Row:
     return (
         one.count,
         one.sent,
-        span(one.sent_interval),
+        ci_text(one.sent_interval),
         one.accuracy if one.answered else None,
-        span(one.accuracy_interval),
+        ci_text(one.accuracy_interval),
         of(one.found, one.above),
         of(one.passed, one.below),
         of(one.missed, one.positives),
@@ -276,9 +278,9 @@ def _fall(group: Group) -> Row:
     low, middle, high = group.quarters
     count, one = group.counts.count, group.sorted
     called = group.counts.called / count
-    head = (group.value, count, called, span((low, high)), middle)
+    head = (group.value, count, called, ci_text((low, high)), middle)
     if one is None:
         return (*head, None, 1.0, None, None, "")
     right = one.accuracy if one.answered else None
     sides = one.below / count, one.sent, one.above / count
-    return (*head, *sides, right, span(one.accuracy_interval))
+    return (*head, *sides, right, ci_text(one.accuracy_interval))

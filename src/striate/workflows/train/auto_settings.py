@@ -24,8 +24,8 @@ from striate.engine.step import possible_pieces
 from striate.engine.stepper import Stepper
 from striate.report.png import save_curve
 from striate.run import layout as names
-from striate.run.builders import batches_of, cost_of_classes, optimizer_of
-from striate.run.charts import range_curve
+from striate.run.builders import class_weighting, recipe_optimizer, split_batches
+from striate.run.charts import lr_range_chart
 from striate.run.recipe import AUTO, DEFAULT_LR, Recipe
 from striate.workflows.train.ranks import follows
 
@@ -53,7 +53,7 @@ class Decided:
         if self.tried:
             rows = [(one.lr, one.cost) for one in self.tried]
             write_csv(folder / names.LR_RANGE, ("lr", "cost"), rows)
-            chart = range_curve(rows, self.recipe.rate)
+            chart = lr_range_chart(rows, self.recipe.rate)
             save_curve(chart, folder / names.PLOTS / "lr_range.png")
 
 
@@ -100,9 +100,9 @@ def _with_rate(found: Decided, model: nn.Module, data: ImageData) -> Decided:
     device = devices.choose(recipe.device)
     tried = range_test(
         model,
-        lambda copied: optimizer_of(copied, recipe),
-        batches_of("train", data, recipe, device),
-        softmax_cost(recipe.label_smoothing, cost_of_classes(data, recipe, device)),
+        lambda copied: recipe_optimizer(copied, recipe),
+        split_batches("train", data, recipe, device),
+        softmax_cost(recipe.label_smoothing, class_weighting(data, recipe, device)),
         seed=recipe.seed,
         pieces=recipe.accumulate,
     )
@@ -163,10 +163,10 @@ def _goes(
     """Try a step on a copy; out of memory is an answer, and no error."""
     copied = copy.deepcopy(model).train()
     recipe = replace(recipe, lr=DEFAULT_LR[recipe.optimizer])
-    cost = softmax_cost(recipe.label_smoothing, cost_of_classes(data, recipe, device))
-    optimizer, pieces = optimizer_of(copied, recipe), recipe.accumulate
+    cost = softmax_cost(recipe.label_smoothing, class_weighting(data, recipe, device))
+    optimizer, pieces = recipe_optimizer(copied, recipe), recipe.accumulate
     learn = Stepper(copied, optimizer, cost, recipe.seed, pieces=pieces)
-    batches = batches_of("train", data, recipe, device)
+    batches = split_batches("train", data, recipe, device)
     try:
         # Numbers that are none are the run's to tell, with all that it can say.
         with chance_kept(), suppress(NonFiniteError):

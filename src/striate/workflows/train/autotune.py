@@ -31,7 +31,7 @@ from striate.engine.execution import (
 )
 from striate.engine.step import possible_pieces
 from striate.engine.throughput import Laps, peak
-from striate.run.builders import sides_of, way_of
+from striate.run.builders import epoch_image_sizes, recipe_execution
 from striate.run.layout import MANIFEST
 from striate.run.manifest import update_manifest
 from striate.run.recipe import Recipe
@@ -87,7 +87,7 @@ def settle(
     if ranks is None or ranks.first:
         choice = _measured(model, data, recipe, free, ranks.world if ranks else 1)
     else:
-        choice = BenchmarkResult(way=way_of(recipe))
+        choice = BenchmarkResult(way=recipe_execution(recipe))
     if ranks:
         said = ranks.words(asdict(choice), "how to compute")[0]
         choice = BenchmarkResult(
@@ -125,7 +125,7 @@ def _measured(
     model: nn.Module, data: ImageData, recipe: Recipe, free: Free, world: int
 ) -> BenchmarkResult:
     """Return what is fastest for as many images as a process runs at a time."""
-    start = way_of(recipe)
+    start = recipe_execution(recipe)
     count = len(data.part("train"))
     steps = recipe.epochs * -(-count // recipe.images_a_step)
     if steps < FEWEST_STEPS or not any(asdict(free).values()):
@@ -244,7 +244,7 @@ def laps_of(
     if follows(ranks) or not (long or (not quiet and sys.stderr.isatty())):
         return Laps()
     device = devices.choose(recipe.device)
-    sides = sides_of(data, recipe) or [data.image_size]
+    sides = epoch_image_sizes(data, recipe) or [data.image_size]
     try:
         macs = {side: audit(model, (data.in_chans, *side)).macs for side in {*sides}}
     except StriateError:  # a network that only runs on real numbers

@@ -92,7 +92,7 @@ def share_folder(folder: Path | None, ranks: RankGroup) -> Path:
     """
     mine = str(folder.resolve()).encode() if folder else b""
     there = Path(ranks.spread(mine, "the run folder").decode())
-    seen = ranks.words(names.is_run(there), "who sees the run folder")
+    seen = ranks.words(names.is_output_folder(there), "who sees the run folder")
     if not all(seen):
         what = f"rank {seen.index(False)} does not see the run folder"
         fix = "put it where every machine sees it: --out on a shared file system"

@@ -23,15 +23,15 @@ from striate.engine.tensorboard import check_tensorboard
 from striate.engine.timings import TIMING
 from striate.engine.train_state import TrainState
 from striate.run import layout as names
-from striate.run.builders import rank_notes
-from striate.run.lock import held
-from striate.run.manifest import circumstances, exactness, now, update_manifest
+from striate.run.builders import process_notes
+from striate.run.lock import lock_folder
+from striate.run.manifest import exactness_text, now, result_factors, update_manifest
 from striate.run.pretrained import check_same_weights
-from striate.run.progress import reading
+from striate.run.progress import reading_progress
 from striate.run.recipe import Recipe, make_recipe
 from striate.run.run import Run
-from striate.run.setup import build, load_recipe, place, write_inputs
-from striate.run.yaml_io import read_settings, settings_text
+from striate.run.setup import build_model, load_recipe, prepare_model, write_run_inputs
+from striate.run.yaml_io import read_settings, settings_yaml
 from striate.workflows.train.autotune import note_speed, settle
 from striate.workflows.train.nonfinite_report import RECORD as BLOWUPS
 from striate.workflows.train.ranks import (
@@ -89,7 +89,7 @@ class Resumed:
     @property
     def exact(self) -> str:
         """Return `yes`, or `no` and why."""
-        return exactness(self.inexact)
+        return exactness_text(self.inexact)
 
 
 def _nobody(resumed: Resumed) -> None:
@@ -171,11 +171,11 @@ def go_on(
         if data is None:
             margin = margin_for(recipe.augmentation)
             with in_turn(met):
-                again = run.read_again(margin=margin, tick=reading(quiet))
+                again = run.read_again(margin=margin, tick=reading_progress(quiet))
             run = Run(run.path, model=model, data=again)
         check_data(run.data, met)
         network = run.fresh_model() if model is None else model
-        place(network, run.data, recipe)
+        prepare_model(network, run.data, recipe)
         inexact: tuple[str, ...] = ()
         if not follows(met):
             resumed = _survey(run, recipe, sealed, at, marks, flaws)
@@ -193,7 +193,7 @@ def _held_by_first(folder: Path, ranks: RankGroup | None) -> Iterator[None]:
         ranks.meet("rank 0 to hold the run folder")
         yield
         return
-    with held(folder):
+    with lock_folder(folder):
         if ranks is not None:
             ranks.meet("the others to know that the run folder is held")
         yield
@@ -220,13 +220,13 @@ def _from_the_start(
             data = load_recipe(replace(recipe, data=origin), quiet=quiet)
     check_data(data, ranks)
     check_same_weights(recipe, run.manifest)
-    network = build(recipe, data) if model is None else model
-    place(network, data, recipe)
+    network = build_model(recipe, data) if model is None else model
+    prepare_model(network, data, recipe)
     settled = settle(network, data, recipe, ranks)
     recipe = settled.recipe
     if not follows(ranks):
         _clear(run.path)
-        write_inputs(run.path, network, data, recipe)
+        write_run_inputs(run.path, network, data, recipe)
         note_speed(run.path, settled)
     notes = ("the run was stopped before it had learned anything; it begins",)
     at = TrainState()
@@ -241,7 +241,7 @@ def _clear(folder: Path) -> None:
     for name in EARLY:
         path = folder / name
         with storage_errors(path, 0):
-            names.remove(path)
+            names.remove_path(path)
     _sweep(folder)
 
 
@@ -263,7 +263,7 @@ def _survey(
     changes = data_changes(run)
     device = devices.choose(recipe.device)
     before = sealed.facts["circumstances"]
-    after = circumstances(recipe, run.data, device)
+    after = result_factors(recipe, run.data, device)
     after["images"] = before["images"] if changes.harmless else changes.summary
     inexact = [*sealed.facts["inexact"], *differences(before, after)]
     inexact += [f"{name} was changed" for name in changed_files(run.path, marks)]
@@ -278,7 +278,7 @@ def _survey(
         notes=(
             *(f"not used: {flaw}" for flaw in flaws),
             *changes.notes(),
-            *rank_notes(recipe),
+            *process_notes(recipe),
         ),
     )
 
@@ -287,7 +287,7 @@ def _write_down(resumed: Resumed, settings_changed: bool) -> None:
     """Bring the settings and the manifest up to date; clear what no longer holds."""
     _sweep(resumed.folder)
     if settings_changed:
-        write_text(resumed.folder / names.ARGS, settings_text(resumed.recipe))
+        write_text(resumed.folder / names.ARGS, settings_yaml(resumed.recipe))
     earlier = read_json(resumed.folder / names.MANIFEST).get("resumed", [])
     sitting = {"when": now(), "step": resumed.at.step, "exact": resumed.exact}
     update_manifest(

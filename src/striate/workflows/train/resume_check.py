@@ -14,19 +14,19 @@ from striate.engine.checkpoint_store import Checkpoint
 from striate.engine.checkpointer import LAST
 from striate.engine.train_state import TrainState
 from striate.run import layout as names
-from striate.run.manifest import UNBINDING
+from striate.run.manifest import NO_EFFECT_ON_RESULT
 from striate.run.recipe import AUTO, AUTOMATIC, Recipe, make_recipe
 from striate.run.run import Run
-from striate.run.setup import READING
+from striate.run.setup import DATA_SETTINGS
 
 # Weights, optimizer or position would no longer belong to these.
 FIXED = tuple(
     name
     for name in (
         *("data", "model", "pretrained", "freeze", "split"),
-        *("batch_size", "optimizer", "ema", *READING),
+        *("batch_size", "optimizer", "ema", *DATA_SETTINGS),
     )
-    if name == "data" or name not in UNBINDING
+    if name == "data" or name not in NO_EFFECT_ON_RESULT
 )
 
 

@@ -25,19 +25,25 @@ from striate.engine.tta import VIEWS
 from striate.finetune.freeze import check_frozen
 from striate.models.catalogue import find
 from striate.run import layout as names
-from striate.run.builders import as_shown, batches_of, optimizer_of, plan_of, way_of
-from striate.run.manifest import circumstances, exactness, now, update_manifest
+from striate.run.builders import (
+    recipe_execution,
+    recipe_fit_config,
+    recipe_optimizer,
+    resized_batches,
+    split_batches,
+)
+from striate.run.manifest import exactness_text, now, result_factors, update_manifest
 from striate.run.recipe import Recipe, make_recipe
 from striate.run.report_page import write_report
-from striate.run.run import CUSTOM, Run, score_dict, short_name
+from striate.run.run import CUSTOM, Run, score_as_dict, short_name
 from striate.run.setup import (
     AUTO,
-    LOADED,
-    build,
+    LOADED_DATA_SETTINGS,
+    build_model,
     load_recipe,
-    place,
-    resolve,
-    write_inputs,
+    prepare_model,
+    resolve_recipe,
+    write_run_inputs,
 )
 from striate.workflows.train.auto_settings import decide
 from striate.workflows.train.autotune import laps_of, note_speed, settle, speed_facts
@@ -134,12 +140,12 @@ def train(
         what = "this network is an object, whose head is its own"
         fix = "put the layer into it before: striate.models.head.deepen"
         raise SettingError(what, where="head_hidden", fix=fix)
-    if decided := LOADED & settings.keys():
+    if decided := LOADED_DATA_SETTINGS & settings.keys():
         what = f"{', '.join(sorted(decided))} is decided when images are loaded"
         raise SettingError(what, where="train", fix="give it to load_data instead")
     name = f"{CUSTOM}{type(model).__module__}.{type(model).__qualname__}"
     fixed = {"data": data.origin or data.name, "model": name}
-    recipe = resolve(make_recipe(settings, fixed), data)
+    recipe = resolve_recipe(make_recipe(settings, fixed), data)
     where = Path(out) if out is not None else None
     return _trained(recipe, model, data, where, overwrite, quiet, tensorboard)
 
@@ -170,8 +176,8 @@ def _trained(
             with in_turn(ranks):
                 data = load_recipe(recipe, quiet=quiet)
         if model is None:
-            recipe = resolve(recipe, data)
-            model = build(recipe, data)
+            recipe = resolve_recipe(recipe, data)
+            model = build_model(recipe, data)
         new = _prepared(model, data, recipe, out, overwrite, ranks, key)
         with new as (folder, recipe):
             if not follows(ranks):
@@ -216,7 +222,7 @@ def _prepared(
 ) -> Iterator[tuple[Path, Recipe]]:
     """Put the model where it learns, try it, make the run folder and hold it."""
     check_data(data, ranks)
-    place(model, data, recipe)
+    prepare_model(model, data, recipe)
     found = decide(recipe, model, data, ranks)
     check_together(found.recipe, ranks)
     if ranks and not ranks.first:
@@ -228,7 +234,7 @@ def _prepared(
         if ranks:
             ranks.keep(key, str(folder.resolve()))
         settled = settle(model, data, found.recipe, ranks)
-        write_inputs(folder, model, data, settled.recipe, found.notes)
+        write_run_inputs(folder, model, data, settled.recipe, found.notes)
         found.save(folder)
         note_speed(folder, settled)
         if ranks:
@@ -259,7 +265,7 @@ def run_in(
         job = _job(folder, model, data, recipe, quiet, *how)
         learned = learn(job, sealed)
         if job.inexact:
-            update_manifest(folder, exact=exactness(job.inexact))
+            update_manifest(folder, exact=exactness_text(job.inexact))
         _conclude(Run(folder, model=model, data=data), model, learned, ranks)
     except BaseException as error:
         reason = error.what if isinstance(error, StriateError) else repr(error)
@@ -283,16 +289,18 @@ def _job(
     """Put together everything that learns, and what it learns from."""
     device = devices.choose(recipe.device)
     keep_freed()
-    plan = plan_of(data, recipe, device)
+    plan = recipe_fit_config(data, recipe, device)
     return Job(
         folder=folder,
         recipe=recipe,
         model=model,
-        optimizer=optimizer_of(model, recipe),
-        plan=replace(plan, view=VIEWS[recipe.tta], way=way_of(recipe)),
-        train=as_shown(batches_of("train", data, recipe, device, ranks), data, recipe),
-        val=batches_of("val", data, recipe, device, ranks),
-        facts=circumstances(recipe, data, device),
+        optimizer=recipe_optimizer(model, recipe),
+        plan=replace(plan, view=VIEWS[recipe.tta], way=recipe_execution(recipe)),
+        train=resized_batches(
+            split_batches("train", data, recipe, device, ranks), data, recipe
+        ),
+        val=split_batches("val", data, recipe, device, ranks),
+        facts=result_factors(recipe, data, device),
         inexact=inexact,
         quiet=quiet,
         tensorboard=tensorboard,
@@ -317,7 +325,7 @@ def _conclude(
     for part in run.parts_to_judge:
         predictions = run.judge(run.data.part(part), ranks)
         predictions.save(run.path / names.predictions_file(part))
-        scores[part] = score_dict(predictions.score())
+        scores[part] = score_as_dict(predictions.score())
     write_json(run.path / names.SCORES, scores)
     history, seconds = learned.history, learned.seconds
     images = len(history) * len(run.data.part("train"))

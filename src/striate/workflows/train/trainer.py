@@ -31,9 +31,9 @@ from striate.engine.throughput import Laps
 from striate.engine.timings import Timing
 from striate.engine.train_state import EpochDone, Observer, TrainState
 from striate.run import layout as names
-from striate.run.layer_norms import Norms, norms_kept
+from striate.run.layer_norms import LayerNormsLogger, layer_norms_logger
 from striate.run.manifest import now
-from striate.run.progress import Display
+from striate.run.progress import ProgressCallback
 from striate.run.recipe import Recipe
 from striate.workflows.train.nonfinite_report import Blowups
 from striate.workflows.train.ranks import share_state, shared_norms
@@ -190,18 +190,22 @@ def _sit(job: Job, sealed: Checkpoint | None, brake: float) -> Learned:
     return Learned(keeper.at.history, timing.seconds, job.laps)
 
 
-def _norms(job: Job, at: TrainState) -> AbstractContextManager[Sequence[Norms]]:
+def _norms(
+    job: Job, at: TrainState
+) -> AbstractContextManager[Sequence[LayerNormsLogger]]:
     shown = job.model, job.train.part, job.val
-    return norms_kept(job.folder, *shown, at.step, wanted=job.recipe.track_norms)
+    return layer_norms_logger(
+        job.folder, *shown, at.step, wanted=job.recipe.track_norms
+    )
 
 
-def _display(job: Job) -> Display:
+def _display(job: Job) -> ProgressCallback:
     plan, words = job.plan, job.laps.words
-    return Display(plan.epochs, job.train, job.quiet, plan.balanced, words)
+    return ProgressCallback(plan.epochs, job.train, job.quiet, plan.balanced, words)
 
 
 def _keeper(
-    job: Job, journal: CSVLogger, timing: Timing, display: Display
+    job: Job, journal: CSVLogger, timing: Timing, display: ProgressCallback
 ) -> Checkpointer:
     def facts() -> dict[str, Any]:
         return {
@@ -236,7 +240,7 @@ def _answer(
     job: Job,
     keeper: Checkpointer,
     blowups: Blowups,
-    display: Display,
+    display: ProgressCallback,
 ) -> Exception:
     """Return what to raise: the way to go on slower, or the error with the choice."""
     at = keeper.at

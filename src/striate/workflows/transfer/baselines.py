@@ -11,7 +11,7 @@ from striate.finetune.cut_points import ladder
 from striate.finetune.split_model import probe
 from striate.metrics.significance import mcnemar
 from striate.run import layout as names
-from striate.run.baselines_table import Baseline, summary
+from striate.run.baselines_table import Baseline, baseline_dicts
 from striate.run.pretrained import find_weights
 from striate.run.recipe import Recipe
 from striate.run.report_page import write_report
@@ -65,11 +65,11 @@ def rivals(
         runs[FINE] = _transferred(run, alone, cut, "tuned", quiet)
     tell(f"rival: {SCRATCH}")
     fresh = replace(recipe, pretrained=None, freeze=None)
-    out = run.path / names.RIVALS / "scratch"
+    out = run.path / names.BASELINES / "scratch"
     runs[SCRATCH] = train_recipe(fresh, data=run.data, out=out, quiet=quiet)
     known = [name for name in (SCRATCH, ALONE, FINE) if name in runs]
     found = tuple(_rival(name, runs[name], runs[ALONE]) for name in known)
-    write_json(run.path / names.RIVALS_FILE, {"rivals": summary(found)})
+    write_json(run.path / names.BASELINES_FILE, {"rivals": baseline_dicts(found)})
     write_report(run)
     return found
 
@@ -77,7 +77,7 @@ def rivals(
 def _transferred(
     run: Run, recipe: Recipe, wanted: TransferOptions, name: str, quiet: bool
 ) -> Run:
-    out = run.path / names.RIVALS / name
+    out = run.path / names.BASELINES / name
     return transfer_recipe(recipe, wanted, data=run.data, out=out, quiet=quiet)
 
 

@@ -25,10 +25,15 @@ from striate.engine.train_state import EpochDone, StepDone
 from striate.finetune.logistic import Cost, Fitted, logistic
 from striate.finetune.split_model import cut_at
 from striate.finetune.unfreezing import Depth, Thaw, adapt_statistics
-from striate.run.builders import batches_of, cost_of_classes, optimizer_of, plan_of
-from striate.run.progress import Display
+from striate.run.builders import (
+    class_weighting,
+    recipe_fit_config,
+    recipe_optimizer,
+    split_batches,
+)
+from striate.run.progress import ProgressCallback
 from striate.run.recipe import Recipe
-from striate.run.run import EVALUATION_BATCH, judged_at_once
+from striate.run.run import EVALUATION_BATCH, evaluation_batch_size
 from striate.run.transfer_plan import LOGISTIC, TUNED
 from striate.workflows.transfer.features import Featured
 
@@ -123,7 +128,7 @@ def batches(
 ) -> FeatureBatches:
     """Return a part's features in batches; to learn from, with their views."""
     device = devices.choose(recipe.device)
-    of = batches_of(part, data, recipe, device)
+    of = split_batches(part, data, recipe, device)
     views = found.views if part == "train" else ()
     rows = (found.rows[part], *views)
     return FeatureBatches(batches=of, rows=rows, device=device)
@@ -135,7 +140,9 @@ def answers(
     """Return what the network says of a part's images, in their order."""
     device = devices.choose(recipe.device)
     rows = found.rows[part]
-    order = torch.split(torch.arange(len(rows)), judged_at_once(*data.image_size))
+    order = torch.split(
+        torch.arange(len(rows)), evaluation_batch_size(*data.image_size)
+    )
     labels = data.part(part).labels
     pairs = ((rows[i].to(device), labels[i].to(device)) for i in order)
     return evaluate(tail, pairs)
@@ -226,7 +233,7 @@ def class_cost(data: ImageData, recipe: Recipe) -> Cost:
     """
     if recipe.class_weights == "sampling":
         recipe = replace(recipe, class_weights="loss")
-    return softmax_cost(0.0, cost_of_classes(data, recipe, torch.device("cpu")))
+    return softmax_cost(0.0, class_weighting(data, recipe, torch.device("cpu")))
 
 
 def groups_of(data: ImageData, found: Featured) -> list[str]:
@@ -268,7 +275,7 @@ def _trained(
     best: bool,
 ) -> HeadResult:
     device = devices.choose(recipe.device)
-    plan = plan_of(data, recipe, device)
+    plan = recipe_fit_config(data, recipe, device)
     train, val = (batches(part, found, data, recipe) for part in ("train", "val"))
     epochs: Epochs = train
     if not best and not (depth and depth.tuning.unfreeze):  # stages thaw after epochs
@@ -277,10 +284,10 @@ def _trained(
     with (
         chance_kept(),
         devices.flushed_denormals(),
-        Display(plan.epochs, train.batches, quiet, plan.balanced) as display,
+        ProgressCallback(plan.epochs, train.batches, quiet, plan.balanced) as display,
     ):
         whole, scales = (depth.model, depth.scales()) if depth else (tail, None)
-        optimizer = optimizer_of(whole, recipe, scales)  # Muon asks what is inside
+        optimizer = recipe_optimizer(whole, recipe, scales)  # Muon asks what is inside
         thaw = [Thaw(depth)] if depth else []
         history = fit(tail, optimizer, epochs, val, plan, (kept, *thaw, display))
         for one in thaw:

@@ -27,11 +27,17 @@ from striate.models.catalogue import find
 from striate.run import layout as names
 from striate.run.manifest import now, update_manifest
 from striate.run.predictions import Predictions
-from striate.run.progress import teller
-from striate.run.recipe import AUTO, AUTOMATIC, LOOP_ONLY, Recipe
+from striate.run.progress import line_printer
+from striate.run.recipe import AUTO, AUTOMATIC, TRAINING_LOOP_SETTINGS, Recipe
 from striate.run.report_page import write_report
-from striate.run.run import Run, score_dict
-from striate.run.setup import build, load_recipe, place, resolve, write_inputs
+from striate.run.run import Run, score_as_dict
+from striate.run.setup import (
+    build_model,
+    load_recipe,
+    prepare_model,
+    resolve_recipe,
+    write_run_inputs,
+)
 from striate.run.transfer_plan import LOGISTIC, TransferPlan
 from striate.run.transfer_plan_findings import write_plan
 from striate.workflows.transfer.features import Featured, featured
@@ -90,9 +96,9 @@ def transfer_recipe(
     recipe = rated(recipe, wanted)
     if data is None:
         data = load_recipe(recipe, quiet=quiet)
-    recipe = resolve(recipe, data)
-    model = build(recipe, data)
-    place(model, data, recipe)
+    recipe = resolve_recipe(recipe, data)
+    model = build_model(recipe, data)
+    prepare_model(model, data, recipe)
     halves = None if wanted.planned else halve(model, data, recipe, wanted)
     name = f"{data.name}-{recipe.model}"
     with names.new_folder("transfer", name, out, overwrite) as folder:
@@ -104,7 +110,7 @@ def transfer_recipe(
                 return job.run(*halves, wanted)
             job.record(recipe, [PLANNING])
             begun(data, folder)
-            proposal = propose(model, data, recipe, wanted, teller(quiet))
+            proposal = propose(model, data, recipe, wanted, line_printer(quiet))
             write_plan(folder, proposal)
             planned(proposal)
             wanted = options_from_plan(proposal, wanted)
@@ -137,7 +143,7 @@ def _check(recipe: Recipe) -> None:
             what = f"{name} is not found out here: a head learns in seconds"
             raise SettingError(what, where=flag(name), fix="name it")
     usual = Recipe(data=recipe.data)
-    for name in LOOP_ONLY:
+    for name in TRAINING_LOOP_SETTINGS:
         if getattr(recipe, name) != getattr(usual, name):
             what = f"{name} would do nothing: what learns from features has none"
             raise SettingError(what, where=flag(name), fix="leave it out")
@@ -163,7 +169,7 @@ class _Job:
 
     def record(self, recipe: Recipe, notes: list[str]) -> None:
         """Write down what the run starts from."""
-        write_inputs(self.folder, self.model, self.data, recipe, notes)
+        write_run_inputs(self.folder, self.model, self.data, recipe, notes)
         update_manifest(self.folder, verb="transfer")
 
     def write(
@@ -291,7 +297,7 @@ def _judge(
         else:
             predictions = run.judge(data.part(part))
         predictions.save(run.path / names.predictions_file(part))
-        scores[part] = score_dict(predictions.score())
+        scores[part] = score_as_dict(predictions.score())
     write_json(run.path / names.SCORES, scores)
 
 
