@@ -24,7 +24,7 @@ def test_it_prints_and_keeps_a_page(striate, given, tmp_path):
         assert part in said.out
     assert f"report  runs/evaluate/{given.name}/report.html" in said.out
     kept = sorted(p.name for p in (tmp_path / "runs/evaluate" / given.name).iterdir())
-    assert {"report.html", "detection.json"} <= set(kept)
+    assert {"report.html", "operating_point.json"} <= set(kept)
     assert snapshot(given) == before
 
 

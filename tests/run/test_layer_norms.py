@@ -83,7 +83,7 @@ def test_a_stopped_run_keeps_the_same(shared_folder, step):
 def test_it_can_begin_within_a_run(shared_folder):
     run = stopped(shared_folder)
     finished = st.resume(run, quiet=True, track_norms=True)
-    steps = [one.step for one in finished.norms]
+    steps = [one.step for one in finished.layer_norms]
     assert steps[0] in (6, 8)
     assert steps[-1] == max(steps)
 

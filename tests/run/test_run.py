@@ -116,7 +116,7 @@ def test_what_a_run_says_again(shared_run):
     assert repr(again) == f"Run('{shared_run.path}')"
     assert again.evaluate().accuracy == shared_run.scores["test"]["accuracy"]
     assert again.evaluate("val").accuracy == shared_run.scores["val"]["accuracy"]
-    assert again.judged_part == "test"
+    assert again.evaluation_split == "test"
     worst = again.top_losses(3)
     assert [w["loss"] for w in worst] == sorted(
         (w["loss"] for w in worst), reverse=True
@@ -142,7 +142,7 @@ def test_most_confused(shared_run, tmp_path):
 
 def test_predictions_of_validation_are_those_of_the_weights(shared_run):
     said = shared_run.predictions("val")
-    fresh = Run(shared_run.path).judge(shared_run.data.part("val"))
+    fresh = Run(shared_run.path).predict_subset(shared_run.data.part("val"))
     assert said.paths == fresh.paths
     assert np.allclose(said.probs, fresh.probs, atol=1e-7)
     assert np.allclose(said.losses, fresh.losses, rtol=1e-5, atol=1e-7)
@@ -155,7 +155,7 @@ def test_large_images_are_judged_few_at_a_time(shared_run, monkeypatch):
     fresh = write_folder(Path("fresh"), count=3, seed=9)
     run, seen = Run(shared_run.path), []
     run.model.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
-    said, written = run.judge(run.data.part("val")), run.predictions("val")
+    said, written = run.predict_subset(run.data.part("val")), run.predictions("val")
     np.testing.assert_allclose(said.probs, written.probs, atol=1e-6)
     assert len(predict(run, [fresh]).predictions) > 3
     assert max(seen) <= 4  # three, and one left over
@@ -299,7 +299,7 @@ def test_a_run_without_a_test_part(tmp_path):
     root = write_folder(tmp_path / "photos", count=20)
     run = quick(root, test_fraction=0)
     assert "predictions_test.csv" not in files_of(run.path)
-    assert run.judged_part == "val"
+    assert run.evaluation_split == "val"
     assert set(run.scores) == {"val"}
     assert "this is optimiztic" in (run.path / names.REPORT).read_text()
 

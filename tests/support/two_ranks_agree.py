@@ -270,8 +270,8 @@ def check_auto(ranks):
         if not ranks.first:
             patch.setattr(auto, "_found", lambda *words: pytest.fail("found out twice"))
         found = auto.decide(recipe, model, images, ranks)
-    sizes = ranks.words(found.recipe.images_a_step, "the batch size")
-    rates = ranks.words(found.recipe.rate, "the rate")
+    sizes = ranks.words(found.recipe.images_per_step, "the batch size")
+    rates = ranks.words(found.recipe.max_lr, "the rate")
     assert sizes == [32, 32]
     assert rates[0] == rates[1] > 0
     assert bool(found.tried) is ranks.first

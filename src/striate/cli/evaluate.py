@@ -78,8 +78,8 @@ def _score(found: Run, options: argparse.Namespace) -> int:
     from striate.cli.printing import print_score, print_skipped
     from striate.run.run import score_as_dict
 
-    part, name, skipped = found.part_for(options.data, options.part)
-    score = found.judge(part).score()
+    part, name, skipped = found.evaluation_data(options.data, options.part)
+    score = found.predict_subset(part).score()
     if options.json:
         figures = {"run": str(found.path), "part": name, **score_as_dict(score)}
         print(json.dumps({**figures, "skipped": len(skipped)}))

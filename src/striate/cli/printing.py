@@ -116,7 +116,7 @@ def print_score(part: str, score: Score) -> None:
 def print_end(run: Run) -> None:
     """Say how the run went, where it lies, and what to try next."""
     out = console()
-    print_score(run.judged_part, run.predictions(run.judged_part).score())
+    print_score(run.evaluation_split, run.predictions(run.evaluation_split).score())
     if "frozen" in run.manifest:
         said = run.manifest["frozen"]["sha256"][:16]
         out.print(f"frozen  bit-identical, {said} as at the start", markup=False)

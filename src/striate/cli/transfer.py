@@ -103,7 +103,7 @@ def run(options: argparse.Namespace) -> int:
     if not options.json:
         print_transfer(finished)
     if options.compare:
-        more["rivals"] = _compared(finished, recipe, wanted, options)
+        more["baselines"] = _compared(finished, recipe, wanted, options)
     if options.json:
         print(summary_json(finished, **more))
     else:

@@ -42,7 +42,7 @@ def matrix_html(matrix: Matrix, album: PageImages, key: str) -> Html:
 
     Example:
         >>> truth = Matrix(labels=("a", "b"), counts=((3, 1), (0, 4)))
-        >>> made = matrix_html(truth, Album(), "m")
+        >>> made = matrix_html(truth, PageImages(), "m")
         >>> made.count("<dialog"), 'aria-label="true a, predicted b: 1 image"' in made
         (3, True)
     """

@@ -91,7 +91,7 @@ def baselines_section(folder: Path) -> tuple[Section, ...]:
         return ()
     said = read_json(path)
     with damage_named(path):
-        rows = said["rivals"]
+        rows = said["baselines"]
         found = [
             Baseline(**{**row, "interval": tuple(row["interval"])}) for row in rows
         ]

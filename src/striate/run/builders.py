@@ -43,7 +43,7 @@ def check_batch_norm(model: nn.Module, recipe: Recipe) -> None:
 
 def last_batch_notes(data: ImageData, recipe: Recipe) -> tuple[str, ...]:
     """Say what becomes of an image left over by the batch size."""
-    count, size = len(data.part("train")), recipe.images_a_step
+    count, size = len(data.part("train")), recipe.images_per_step
     if size == 1 or count % size != 1:
         return ()
     over = f"{count:,} images in steps of {size} leave one over"
@@ -70,7 +70,7 @@ def split_batches(
         what = "streamed images come in their order, none oftener than others"
         fix = "use --class-weights auto or loss"
         raise SettingError(what, where="--class-weights sampling", fix=fix)
-    size = recipe.images_a_step if learns else evaluation_batch_size(*data.image_size)
+    size = recipe.images_per_step if learns else evaluation_batch_size(*data.image_size)
     return Batches(
         part=data.part(part),
         preprocess=data.preprocess,
@@ -144,7 +144,7 @@ def recipe_optimizer(
         recipe: Its rate must have been decided.
         scales: Shares of the rate by parameter, where they differ.
     """
-    settings = recipe.optimizer, recipe.rate, recipe.momentum, recipe.weight_decay
+    settings = recipe.optimizer, recipe.max_lr, recipe.momentum, recipe.weight_decay
     return make_optimizer(model, *settings, scales)
 
 
@@ -154,7 +154,7 @@ def recipe_fit_config(
     """Return how long, how fast and by what cost a recipe learns."""
     return FitConfig(
         epochs=recipe.epochs,
-        lr=recipe.rate,
+        lr=recipe.max_lr,
         schedule=SCHEDULES[recipe.schedule],
         label_smoothing=recipe.label_smoothing,
         patience=recipe.patience,

@@ -47,7 +47,7 @@ def confusion_images(
     """Hold the costliest images of every cell."""
     cells: dict[tuple[int, int], list[Image]] = {}
     said = predictions.predicted
-    for i in predictions.most_wrong(len(predictions.paths)):
+    for i in predictions.highest_losses(len(predictions.paths)):
         cell = int(predictions.truth[i]), int(said[i])
         room = PER_RIGHT_CELL if cell[0] == cell[1] else PER_CELL
         if len(cells.setdefault(cell, [])) < room:
@@ -68,7 +68,7 @@ def highest_loss_section(predictions: Predictions, pixels: Rows | None) -> Secti
     """Return the wrong answers that cost most, worst first."""
     wrong = [
         i
-        for i in predictions.most_wrong(WRONG_SHOWN)
+        for i in predictions.highest_losses(WRONG_SHOWN)
         if predictions.truth[i] != predictions.predicted[i]
     ]
     if not wrong:
@@ -128,7 +128,7 @@ def _filters(run: Run) -> list[Block]:
 def _example(predictions: Predictions) -> int:
     """Choose the image answered rightly with least doubt, else any."""
     right = predictions.truth == predictions.predicted
-    order = predictions.most_wrong(len(predictions.paths))
+    order = predictions.highest_losses(len(predictions.paths))
     return next((i for i in reversed(order) if right[i]), order[0])
 
 

@@ -64,7 +64,7 @@ class Predictions:
         """Return the figures of merit."""
         return score(self.probs, self.truth, self.losses, self.labels.names)
 
-    def most_wrong(self, count: int) -> list[int]:
+    def highest_losses(self, count: int) -> list[int]:
         """Return the positions of the largest losses, largest first."""
         return [int(i) for i in np.argsort(-self.losses, kind="stable")[:count]]
 

@@ -242,7 +242,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         check(self)
-        _ = self.deal
+        _ = self.split_config
 
     @property
     def augmentation(self) -> Augment:
@@ -251,7 +251,7 @@ class Recipe:
         return augmentation(self.augment, **ranges)
 
     @property
-    def deal(self) -> SplitConfig:
+    def split_config(self) -> SplitConfig:
         """Return how images without a part are dealt; wrong shares are refused."""
         return SplitConfig(
             val=self.val_fraction,
@@ -263,14 +263,14 @@ class Recipe:
         )
 
     @property
-    def rate(self) -> float:
+    def max_lr(self) -> float:
         """Return the largest learning rate, which must have been decided."""
         if not isinstance(self.lr, float | int):
             raise undecided_error("lr")
         return self.lr
 
     @property
-    def images_a_step(self) -> int:
+    def images_per_step(self) -> int:
         """Return the batch size, which must have been decided."""
         if not isinstance(self.batch_size, int):
             raise undecided_error("batch_size")

@@ -60,14 +60,14 @@ def write_report(run: Run) -> Path:
         RunError: A file of the run is missing or damaged, or the run has not ended.
     """
     check_finished(run)
-    predictions = run.predictions(run.judged_part)
+    predictions = run.predictions(run.evaluation_split)
     score = predictions.score()
     page = _page(run, predictions, score)
     depth = [b for s in _norms(run) for b in s.blocks if isinstance(b, Curve)]
     for curve in (*_learning(run), *depth):
         name = curve.title.lower().replace(" ", "_")
         save_curve(curve, run.path / names.PLOTS / f"{name}.png")
-    plain = confusion_block(score, run.judged_part, {})
+    plain = confusion_block(score, run.evaluation_split, {})
     if isinstance(plain, Matrix):
         save_matrix(plain, run.path / names.PLOTS / names.CONFUSION)
     path = run.path / names.REPORT
@@ -76,7 +76,7 @@ def write_report(run: Run) -> Path:
 
 
 def _page(run: Run, predictions: Predictions, score: Score) -> Page:
-    pixels = split_pixels(run, run.judged_part, predictions.paths)
+    pixels = split_pixels(run, run.evaluation_split, predictions.paths)
     sections = [
         _result(run, score),
         Section(title="Learning", blocks=_learning(run)),
@@ -109,7 +109,7 @@ def _result(run: Run, score: Score) -> Section:
     wrong = score.count - round(score.accuracy * score.count)
     figures = Figures(
         figures=(
-            *headline_figures(run.judged_part, score),
+            *headline_figures(run.evaluation_split, score),
             Figure(
                 label="wrong", value=f"{wrong:,}", detail=f"of {score.count:,} images"
             ),
@@ -132,14 +132,14 @@ def _remarks(run: Run, score: Score) -> list[Block]:
     manifest = run.manifest
     once = (
         "The test part was judged once, with the weights that were best on validation"
-        if run.judged_part == "test"
+        if run.evaluation_split == "test"
         else "There is no test part; validation chose the weights: this is optimiztic"
     )
     best = f"{once} (epoch {manifest['best_epoch']} of {manifest['epochs']})."
     if (run.path / names.PENALTIES).is_file():
         best = "The head is logistic regression on features of a frozen network. Its "
         best += "penalty was chosen by cross-validation within the training part; "
-        best += f"the {run.judged_part} part was judged once."
+        best += f"the {run.evaluation_split} part was judged once."
     gap = f" Expected calibration error: {percent(score.calibration_error)}."
     remarks: list[Block] = [Prose(text=best + gap)]
     remarks += [Prose(text=w, tone="warning") for w in manifest["data"]["warnings"]]
@@ -205,12 +205,12 @@ def _learning(run: Run) -> tuple[Curve, ...]:
     if not path.is_file():
         return curves
     rows = [(float(row["lr"]), float(row["cost"])) for row in read_csv(path)]
-    return (*curves, lr_range_chart(rows, run.recipe.rate))
+    return (*curves, lr_range_chart(rows, run.recipe.max_lr))
 
 
 def _norms(run: Run) -> list[Section]:
     """Return layers by depth through training, where the run kept them."""
-    kept = run.norms
+    kept = run.layer_norms
     if not kept:
         return []
     lead = (
@@ -247,7 +247,7 @@ def _answers(
     held = {}
     if pixels is not None and score.confusion:
         held = confusion_images(predictions, pixels)
-    matrix = confusion_block(score, run.judged_part, held)
+    matrix = confusion_block(score, run.evaluation_split, held)
     blocks: list[Block] = [matrix, per_class_table(score)]
     if pixels is None:
         text = "The images could not be read again, so the cells open nothing."
@@ -259,7 +259,7 @@ def _answers(
 
 
 def _layers(run: Run) -> Section:
-    size = run.recipe.images_a_step
+    size = run.recipe.images_per_step
     found = audit(run.model, run.preprocess.spec.shape, batch_size=size)
     lead = f"For an image of {run.preprocess.spec}."
     blocks: list[Block] = [figures(found), layer_table(found), *remarks(found)]

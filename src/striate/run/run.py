@@ -124,7 +124,7 @@ class Run:
         ]
 
     @property
-    def norms(self) -> list[Snapshot]:
+    def layer_norms(self) -> list[Snapshot]:
         """Return the layers by depth through training; empty where not kept."""
         return read_layer_norms(self.path)
 
@@ -234,11 +234,13 @@ class Run:
         return found
 
     @property
-    def parts_to_judge(self) -> list[str]:
+    def evaluated_splits(self) -> list[str]:
         """Return the parts of the data that a finished run has judged."""
         return [part for part in ("val", "test") if part in self.data.parts]
 
-    def judge(self, part: Subset, ranks: RankGroup | None = None) -> Predictions:
+    def predict_subset(
+        self, part: Subset, ranks: RankGroup | None = None
+    ) -> Predictions:
         """Ask the best weights about every image of a part.
 
         Where `ranks` judge together, each asks about its share, and all get the whole.
@@ -259,7 +261,7 @@ class Run:
         outputs = evaluate(self.model.to(device), batches(0), view, ranks)
         return Predictions.of(part.paths, outputs, self.labels)
 
-    def part_for(
+    def evaluation_data(
         self, data: str | None = None, part: str | None = None
     ) -> tuple[Subset, str, tuple[Skipped, ...]]:
         """Return images to judge, what to call them, and files left out.
@@ -282,17 +284,17 @@ class Run:
 
     def evaluate(self, part: str | None = None, data: str | None = None) -> Score:
         """Judge a part of the run's own data (test where there is one), or others."""
-        return self.judge(self.part_for(data, part)[0]).score()
+        return self.predict_subset(self.evaluation_data(data, part)[0]).score()
 
     @property
-    def judged_part(self) -> str:
+    def evaluation_split(self) -> str:
         """Return the part that the report is about: test where it was judged."""
         test = self.path / names.predictions_file("test")
         return "test" if test.is_file() else "val"
 
     def most_confused(self, count: int = 10) -> list[tuple[str, str, int]]:
         """Return (true, predicted, images) of the most frequent confusions."""
-        predictions = self.predictions(self.judged_part)
+        predictions = self.predictions(self.evaluation_split)
         return [
             (self.labels[true], self.labels[said], number)
             for true, said, number in predictions.score().confusions[:count]
@@ -300,7 +302,7 @@ class Run:
 
     def top_losses(self, count: int = 9) -> list[dict[str, Any]]:
         """Return the images that cost most, worst first."""
-        predictions = self.predictions(self.judged_part)
+        predictions = self.predictions(self.evaluation_split)
         said = predictions.predicted
         return [
             {
@@ -310,7 +312,7 @@ class Run:
                 "probability": float(predictions.probs[i].max()),
                 "loss": float(predictions.losses[i]),
             }
-            for i in predictions.most_wrong(count)
+            for i in predictions.highest_losses(count)
         ]
 
 

@@ -244,7 +244,7 @@ def test_the_page_is_kept_and_nothing_is_overwritten(made, tmp_path):
     folder = found.save()
     assert folder == type(folder)("runs/evaluate/cells")
     assert found.save().name == "cells-2"
-    kept = read_json(folder / "detection.json")
+    kept = read_json(folder / "operating_point.json")
     assert kept["class"] == "defect"
     assert "Finding &#x27;defect&#x27;" in (folder / "report.html").read_text() or (
         "Finding 'defect'" in (folder / "report.html").read_text()

@@ -297,7 +297,7 @@ def test_the_surest_mistakes_come_first(tmp_path):
     section, facts = whole_section(run)
     drawn = next(b for b in section.blocks if isinstance(b, Images))
     assert drawn.title == "The surest mistakes"
-    found = run.predictions(run.judged_part)
+    found = run.predictions(run.evaluation_split)
     wrong = int((found.truth != found.predicted).sum())
     assert len(drawn.images) == min(wrong, 8) > 0
     sure = [float(one.detail.split()[0]) for one in drawn.images]
@@ -320,7 +320,7 @@ def test_pools_that_cannot_be_compared_are_named(shared_run, monkeypatch):
         model=model,
         data=shared_run.data,
         preprocess=shared_run.preprocess,
-        judged_part=shared_run.judged_part,
+        evaluation_split=shared_run.evaluation_split,
         labels=shared_run.labels,
     )
     section, data = invariance_section(run)

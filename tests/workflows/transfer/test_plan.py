@@ -76,7 +76,7 @@ def test_a_plan_is_told_and_done(striate, words, monkeypatch):
     assert Path("run/plots/cuts.png").read_bytes()[1:4] == b"PNG"
     assert "Accuracy by depth of the cut" in Path("run/report.html").read_text("utf-8")
     run = st.load_run("run")
-    again = run.judge(run.data.part("test")).probs
+    again = run.predict_subset(run.data.part("test")).probs
     assert abs(again - run.predictions("test").probs).max() < 1e-5
 
 
@@ -106,10 +106,10 @@ def test_a_head_that_is_asked_for_is_kept(striate, words):
     )
 
 
-@pytest.mark.parametrize("name", ["plan.json", "rivals.json"])
+@pytest.mark.parametrize("name", ["plan.json", "baselines.json"])
 def test_a_damaged_plan_is_named(source, tmp_path, name):
     shutil.copytree(source.path, tmp_path / "run")
-    lacking = '{"rivals": [{}], "probes": [{}], "trials": [], "left_out": []}'
+    lacking = '{"baselines": [{}], "probes": [{}], "trials": [], "left_out": []}'
     for text in ("{}", "[1]", lacking):
         (tmp_path / "run" / name).write_text(text)
         with pytest.raises(RunError, match=f"{name} is damaged") as told:
@@ -208,7 +208,7 @@ def test_rivals_have_equal_images(striate, words, monkeypatch):
     monkeypatch.setattr(rivals, "write_report", lambda run: None)
     said = striate(*words, "--compare", "--out", "run", "--json")
     assert said.code == 0, said.err
-    found = {one["name"]: one for one in said.json["rivals"]}
+    found = {one["name"]: one for one in said.json["baselines"]}
     assert list(found) == ["from scratch", "head alone", "fine-tuned"]
     runs = {name: st.load_run(one["path"]) for name, one in found.items()}
     paths = {run.predictions("test").paths for run in runs.values()}
@@ -223,7 +223,7 @@ def test_rivals_have_equal_images(striate, words, monkeypatch):
     assert st.load_run("run").preprocess == runs["fine-tuned"].preprocess
     assert found["head alone"]["p"] is None
     assert 0 <= found["from scratch"]["p"] <= 1
-    assert read_json(Path("run/rivals.json"))["rivals"][1]["path"] == "run"
+    assert read_json(Path("run/baselines.json"))["baselines"][1]["path"] == "run"
     monkeypatch.setattr(rivals, "write_report", write_report)
     assert "Was it worth it?" in striate(*words, "--compare", "--out", "b").out
     assert "Was it worth it?" in Path("b/report.html").read_text("utf-8")
@@ -236,7 +236,7 @@ def test_a_head_alone_is_no_fine_tuning(striate, words, monkeypatch):
     given = "--head", "trained", "--compare", "--out", "run", "--json"
     said = striate(*words, *given)
     assert said.code == 0, said.err
-    found = {one["name"]: one for one in said.json["rivals"]}
+    found = {one["name"]: one for one in said.json["baselines"]}
     assert list(found) == ["from scratch", "head alone", "fine-tuned"]
     assert found["head alone"]["path"] == "run"
     assert found["fine-tuned"]["cut"] != found["head alone"]["cut"]

@@ -85,7 +85,7 @@ class Jury:
         batches = Batches(
             part=train,
             preprocess=preprocess,
-            batch_size=self.recipe.images_a_step,
+            batch_size=self.recipe.images_per_step,
             classes=self.classes,
             seed=seed,
             device=device,
@@ -118,7 +118,7 @@ class Jury:
         self, model: nn.Module, batches: Batches, ahead: Batches, counter: _Counter
     ) -> None:
         recipe = self.recipe.resolved()
-        lr = recipe.rate
+        lr = recipe.max_lr
         optimizer = make_optimizer(
             model, recipe.optimizer, lr, recipe.momentum, recipe.weight_decay
         )

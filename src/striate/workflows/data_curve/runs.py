@@ -135,7 +135,7 @@ class Study:
                     fix = "the same command goes on from there"
                     raise InterruptedRunError(what, where=place, fix=fix) from error
                 found.append(_read(run, fraction, seed))
-                parts.add(run.judged_part)
+                parts.add(run.evaluation_split)
                 told(_line(found[-1], len(found), total, new))
         return sorted(found, key=lambda run: (run.fraction, run.seed)), parts.pop()
 
@@ -211,7 +211,7 @@ def _clear_curve(out: Path) -> None:
 
 
 def _read(run: Run, fraction: float, seed: int) -> CurveRun:
-    score = run.scores[run.judged_part]
+    score = run.scores[run.evaluation_split]
     used = run.manifest["data"]["parts"]["train"]
     return CurveRun(
         fraction=fraction,

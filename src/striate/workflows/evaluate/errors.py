@@ -76,7 +76,7 @@ def _gallery(
     title: str, shown: Sequence[Wrong], count: int, target: str, pixels: Rows | None
 ) -> Block:
     rest = count - len(shown)
-    note = f"{rest:,} more stand in detection.json." if rest else ""
+    note = f"{rest:,} more stand in operating_point.json." if rest else ""
     if pixels is None:
         columns = (
             Column(title="image"),

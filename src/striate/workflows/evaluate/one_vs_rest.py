@@ -120,7 +120,7 @@ def validation(run: Run) -> Predictions:
         what = "the run has no validation part, and nothing else may choose a threshold"
         fix = "train again with one: --val-fraction 0.15, or rows of 'val' in the CSV"
         raise DataError(what, where=run.path, fix=fix)
-    return run.judge(run.data.part(CHOOSING))
+    return run.predict_subset(run.data.part(CHOOSING))
 
 
 def judged(run: Run, data: str | None, part: str | None) -> Answered:
@@ -141,7 +141,9 @@ def judged(run: Run, data: str | None, part: str | None) -> Answered:
         what = "the run has no test part to judge"
         fix = "give other labeled images: --data DATA"
         raise DataError(what, where=run.path, fix=fix)
-    said = run.predictions("test") if kept else run.judge(run.data.part("test"))
+    said = (
+        run.predictions("test") if kept else run.predict_subset(run.data.part("test"))
+    )
     return Answered(
         part="test",
         predictions=said,
@@ -162,10 +164,10 @@ def _is_own(run: Run, data: str) -> bool:
 
 
 def _others(run: Run, data: str, part: str | None) -> Answered:
-    found, name, skipped = run.part_for(data, part)
+    found, name, skipped = run.evaluation_data(data, part)
     return Answered(
         part=name if part is None else f"{part} of {data}",
-        predictions=run.judge(found),
+        predictions=run.predict_subset(found),
         table=_table(data),
         skipped=skipped,
         pixels=lambda: _pixels(found),

@@ -105,7 +105,7 @@ class OperatingPoint:
         return {"run": str(self.run.path), **record(self._told)}
 
     def save(self, out: str | Path | None = None, overwrite: bool = False) -> Path:
-        """Keep `report.html`, `detection.json` and charts in a folder of their own.
+        """Keep `report.html`, `operating_point.json` and charts in a folder of their own.
 
         Args:
             out: The folder; `runs/evaluate/<run>` where not given, with -2, -3 …

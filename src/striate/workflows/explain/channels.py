@@ -127,7 +127,7 @@ def look_for(subject: Subject, calls: Sequence[str]) -> LookedFor | None:
     run = subject.run
     if run is None or not calls:
         return None
-    part = some(run.data.parts[run.judged_part], LOOKED_AT)
+    part = some(run.data.parts[run.evaluation_split], LOOKED_AT)
     height, width = part.pixels.shape[1:3]
     batches = Batches(
         part=part,
@@ -140,7 +140,7 @@ def look_for(subject: Subject, calls: Sequence[str]) -> LookedFor | None:
     everything = (0, height - 1), (0, width - 1)
     boxes = {call: _box_of(sights.get(call), everything) for call in calls}
     return LookedFor(
-        name=run.judged_part,
+        name=run.evaluation_split,
         part=part,
         labels=run.labels.names,
         found=tuple(found),

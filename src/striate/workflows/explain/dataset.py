@@ -38,7 +38,7 @@ _FEW = 5  # images of a class: fewer tell nothing
 
 def whole_section(run: Run) -> tuple[Section, dict[str, Any]]:
     """Show where a run's answers look: its sure mistakes, its classes, its borders."""
-    part = some(run.data.parts[run.judged_part], MOST)
+    part = some(run.data.parts[run.evaluation_split], MOST)
     size = together(*run.preprocess.spec.shape[1:], BATCH)
     made = Batches(part=part, preprocess=run.preprocess, batch_size=size, shuffle=False)
     found = whole_set(run.model, (x for x, _ in made(0)), len(run.labels))
@@ -54,7 +54,7 @@ def whole_section(run: Run) -> tuple[Section, dict[str, Any]]:
     blocks += _warnings(run, found)
     lead = (
         f"Grad-CAM at {found.place.call} of the network's own answers, over "
-        f"{len(part):,} {run.judged_part} images, each map scaled to sum to one."
+        f"{len(part):,} {run.evaluation_split} images, each map scaled to sum to one."
     )
     if found.flat:
         lead += f" {found.flat} of them have no evidence at all there."
@@ -62,8 +62,8 @@ def whole_section(run: Run) -> tuple[Section, dict[str, Any]]:
 
 
 def _mistakes(run: Run) -> list[Image]:
-    predictions = run.predictions(run.judged_part)
-    part = run.data.parts[run.judged_part]
+    predictions = run.predictions(run.evaluation_split)
+    part = run.data.parts[run.evaluation_split]
     wrong = np.flatnonzero(np.asarray(predictions.truth != predictions.predicted))
     sure = np.asarray(predictions.probs).max(1)
     place = {path: i for i, path in enumerate(part.paths)}

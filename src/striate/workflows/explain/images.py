@@ -134,10 +134,10 @@ def own_images(subject: Subject) -> list[Shown]:
 
 
 def _from_run(run: Run, subject: Subject) -> list[Shown]:
-    predictions = run.predictions(run.judged_part)
-    part = run.data.parts[run.judged_part]
+    predictions = run.predictions(run.evaluation_split)
+    part = run.data.parts[run.evaluation_split]
     right = predictions.truth == predictions.predicted
-    order = predictions.most_wrong(len(predictions.paths))
+    order = predictions.highest_losses(len(predictions.paths))
     surest = next((i for i in reversed(order) if right[i]), None)
     worst = next((i for i in order if not right[i]), None)
     place = {path: i for i, path in enumerate(part.paths)}

@@ -42,7 +42,7 @@ Batch = tuple[Tensor, Tensor]
 
 def invariance_section(run: Run) -> tuple[Section, dict[str, Any]]:
     """Measure a run's network on moved images, and its base under other pools."""
-    part = some(run.data.parts[run.judged_part], MOVED)
+    part = some(run.data.parts[run.evaluation_split], MOVED)
     batches = list(_batches(run, part))
     shapes = calls_of(run.model, batches[0][0])
     maps = [c for c, s in shapes.items() if len(s) == 3 and s[1] * s[2] > 1]
@@ -69,8 +69,8 @@ def invariance_section(run: Run) -> tuple[Section, dict[str, Any]]:
         found_there, data["one_pixel"] = one_pixel_blocks(run.data)
         blocks += found_there
     lead = (
-        f"{len(part)} {run.judged_part} images, moved by growing amounts. Accuracy "
-        "says what is right, consistency what stays the answer it was; the distance "
+        f"{len(part)} {run.evaluation_split} images, moved by growing amounts. "
+        "Accuracy says what is right, consistency what stays the answer it was; the distance "
         "of features is 0 where nothing was noticed and 1 where another image of "
         "the set would be as far."
     )

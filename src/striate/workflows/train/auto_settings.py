@@ -53,7 +53,7 @@ class Decided:
         if self.tried:
             rows = [(one.lr, one.cost) for one in self.tried]
             write_csv(folder / names.LR_RANGE, ("lr", "cost"), rows)
-            chart = lr_range_chart(rows, self.recipe.rate)
+            chart = lr_range_chart(rows, self.recipe.max_lr)
             save_curve(chart, folder / names.PLOTS / "lr_range.png")
 
 
@@ -111,7 +111,7 @@ def _with_rate(found: Decided, model: nn.Module, data: ImageData) -> Decided:
     lost = "the range test saw no cost fall; the learning rate is the default, "
     return Decided(
         recipe=replace(recipe, lr=lr or recipe.lr),
-        notes=(*found.notes, note or f"{lost}{recipe.rate:g}"),
+        notes=(*found.notes, note or f"{lost}{recipe.max_lr:g}"),
         tried=tuple(tried),
     )
 

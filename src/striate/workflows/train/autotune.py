@@ -127,10 +127,10 @@ def _measured(
     """Return what is fastest for as many images as a process runs at a time."""
     start = recipe_execution(recipe)
     count = len(data.part("train"))
-    steps = recipe.epochs * -(-count // recipe.images_a_step)
+    steps = recipe.epochs * -(-count // recipe.images_per_step)
     if steps < FEWEST_STEPS or not any(asdict(free).values()):
         return BenchmarkResult(way=start)
-    mine = share(min(recipe.images_a_step, count), 0, world)
+    mine = share(min(recipe.images_per_step, count), 0, world)
     size = -(-mine.stop // possible_pieces(mine.stop, recipe.accumulate))
     batch = _noise(size, data, devices.choose(recipe.device))
     key = _key(model, batch[0], start, free)
@@ -239,7 +239,7 @@ def laps_of(
     That takes a moment, which runs that are short and not watched are spared, and all
     processes but rank 0, whose peak is taken for that of each.
     """
-    steps = recipe.epochs * len(data.part("train")) // recipe.images_a_step
+    steps = recipe.epochs * len(data.part("train")) // recipe.images_per_step
     long = steps >= FEWEST_STEPS
     if follows(ranks) or not (long or (not quiet and sys.stderr.isatty())):
         return Laps()

@@ -38,7 +38,7 @@ class Blowups:
     ) -> None:
         self._path = folder / RECORD
         self._answer = recipe.on_nonfinite
-        self._lr = recipe.rate
+        self._lr = recipe.max_lr
         self._train = train
         self._val = val
         self._tell = tell

@@ -157,12 +157,12 @@ def check_together(recipe: Recipe, ranks: RankGroup | None) -> None:
         what = f"norms by layer are kept in one process, and there are {world}"
         raise SettingError(what, where="--track-norms", fix="leave it out")
     needed = 2 * world if world > 1 else 1
-    if recipe.images_a_step < needed * recipe.accumulate and recipe.accumulate > 1:
+    if recipe.images_per_step < needed * recipe.accumulate and recipe.accumulate > 1:
         what = f"{recipe.batch_size} images a step are too few for "
         what += f"{recipe.accumulate} pieces of {needed}"
         fix = f"use --batch-size {needed * recipe.accumulate} or more"
         raise SettingError(what, where="--accumulate", fix=fix)
-    if recipe.images_a_step < needed:
+    if recipe.images_per_step < needed:
         what = f"{recipe.batch_size} images a step are too few for {world} processes"
         fix = f"use --batch-size {needed} or more, or fewer processes"
         raise SettingError(what, where="--batch-size", fix=fix)

@@ -322,8 +322,8 @@ def _conclude(
     if ranks:
         ranks.meet("the others to read the best weights")
     scores = {}
-    for part in run.parts_to_judge:
-        predictions = run.judge(run.data.part(part), ranks)
+    for part in run.evaluated_splits:
+        predictions = run.predict_subset(run.data.part(part), ranks)
         predictions.save(run.path / names.predictions_file(part))
         scores[part] = score_as_dict(predictions.score())
     write_json(run.path / names.SCORES, scores)
@@ -353,7 +353,7 @@ def summary_json(run: Run, **more: Any) -> str:
     fields = {
         "run": str(run.path),
         "report": str(run.path / names.REPORT),
-        "part": run.judged_part,
+        "part": run.evaluation_split,
         **chosen,
         "seconds": run.manifest["seconds"],
         "parameters": run.manifest["parameters"],

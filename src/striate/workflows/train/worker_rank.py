@@ -31,8 +31,8 @@ def follow(folder: Path, job: Job, ranks: RankGroup) -> Run:
         pass
     ranks.meet("rank 0 to write the best weights")
     run = Run(folder, model=job.model, data=job.train_data)
-    for part in run.parts_to_judge:
-        run.judge(run.data.part(part), ranks)
+    for part in run.evaluated_splits:
+        run.predict_subset(run.data.part(part), ranks)
     ranks.meet("rank 0 to write the report")
     return run
 

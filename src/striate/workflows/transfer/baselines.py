@@ -69,7 +69,7 @@ def rivals(
     runs[SCRATCH] = train_recipe(fresh, data=run.data, out=out, quiet=quiet)
     known = [name for name in (SCRATCH, ALONE, FINE) if name in runs]
     found = tuple(_rival(name, runs[name], runs[ALONE]) for name in known)
-    write_json(run.path / names.BASELINES_FILE, {"rivals": baseline_dicts(found)})
+    write_json(run.path / names.BASELINES_FILE, {"baselines": baseline_dicts(found)})
     write_report(run)
     return found
 
@@ -97,7 +97,7 @@ def _tuned_cut(run: Run, asked: TransferOptions) -> TransferOptions | None:
 
 
 def _rival(name: str, run: Run, alone: Run) -> Baseline:
-    part = run.judged_part
+    part = run.evaluation_split
     score, facts = run.scores[part], run.manifest.get("transfer", {})
     mine, other = (
         p.predicted == p.truth for p in (run.predictions(part), alone.predictions(part))

@@ -289,13 +289,13 @@ def _judge(
 ) -> None:
     """Judge from the features that are there; a mirror image has none."""
     scores = {}
-    for part in run.parts_to_judge:
+    for part in run.evaluated_splits:
         if recipe.tta == "plain":
             outputs = answers(cut.tail, part, found, data, recipe)
             paths = data.part(part).paths
             predictions = Predictions.of(paths, outputs, data.labels)
         else:
-            predictions = run.judge(data.part(part))
+            predictions = run.predict_subset(data.part(part))
         predictions.save(run.path / names.predictions_file(part))
         scores[part] = score_as_dict(predictions.score())
     write_json(run.path / names.SCORES, scores)

@@ -127,7 +127,7 @@ class Bench:
             cut=halves.cut.name,
             stages=tuple(stage.name for stage in depth.stages),
             batch_norm="" if alone else tuning.batch_norm,
-            lr=0.0 if alone else recipe.rate,
+            lr=0.0 if alone else recipe.max_lr,
             lr_decay=1.0 if alone else tuning.lr_decay,
             epochs=short,
             steps=0 if alone else short * steps_of(recipe, learned),

@@ -36,7 +36,7 @@ def own_layers(run: Run) -> list[Snapshot]:
 
     Before is the network built again, where it has a name and began from noise.
     """
-    if kept := run.norms:
+    if kept := run.layer_norms:
         return kept
     part = some(run.data.part("train"), IMAGES)
     made = Batches(
