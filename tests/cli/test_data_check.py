@@ -67,7 +67,7 @@ def members(finding):
 def test_the_flags_are_frozen():
     """A flag that a user's script may hold changes only on purpose."""
     parser = argparse.ArgumentParser()
-    data_check.configure(parser)
+    data_check.configure_data_check(parser)
     flags = {flag for action in parser._actions for flag in action.option_strings}
     expected = (
         "--near --labels --ranking --since --html --csv --workers --quiet --help -h"

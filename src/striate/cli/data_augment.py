@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 SETTINGS = ("augment", *RANGES, "image_size", "in_chans", "resize", "seed")
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
+def configure_data_augment(parser: argparse.ArgumentParser) -> None:
     """Add what to look at, the ranges, and the folder."""
     parser.add_argument(
         "target",
@@ -47,7 +47,7 @@ def _here(field: dataclasses.Field[Any]) -> dataclasses.Field[Any]:
     return field
 
 
-def run(options: argparse.Namespace) -> int:
+def run_data_augment(options: argparse.Namespace) -> int:
     """Draw, measure, print; with classes that suffer the exit code is 1."""
     from striate.workflows.data_augment.augment import preview_augment
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 CLASSES_SHOWN = 12
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
+def configure_data_check(parser: argparse.ArgumentParser) -> None:
     """Add the data, what to look for, and where to show it."""
     parser.add_argument(
         "data",
@@ -55,7 +55,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quiet", action="store_true", help="show no progress")
 
 
-def run(options: argparse.Namespace) -> int:
+def run_data_check(options: argparse.Namespace) -> int:
     """Check and print; with findings the exit code is 1."""
     from striate.core.errors import SettingError
     from striate.data.check.changes import read_hashes

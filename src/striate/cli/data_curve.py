@@ -15,7 +15,7 @@ WITHOUT = (
 )
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
+def configure_data_curve(parser: argparse.ArgumentParser) -> None:
     """Add the curve's own flags and those of training."""
     parser.usage = "striate data curve [DATA] [settings]"
     add_settings(parser, without=WITHOUT)
@@ -33,7 +33,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_folder(parser, "curve's folder")
 
 
-def run(options: argparse.Namespace) -> int:
+def run_data_curve(options: argparse.Namespace) -> int:
     """Train what is not trained yet, and say what the curve says."""
     recipe = read_recipe(options)
     fractions = _fractions(options.fractions)

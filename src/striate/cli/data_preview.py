@@ -17,7 +17,7 @@ SETTINGS = (
 )
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
+def configure_data_preview(parser: argparse.ArgumentParser) -> None:
     """Add the data, the settings of a run that matter here, and where to write."""
     parser.add_argument("data", metavar="DATA", help="as for `striate train`")
     kinds = setting_types()
@@ -36,7 +36,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(options: argparse.Namespace) -> int:
+def run_data_preview(options: argparse.Namespace) -> int:
     """Write the page and print what stands in it."""
     given = vars(options)
     settings = {

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from striate.workflows.explain.subject import Subject
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
+def configure_explain(parser: argparse.ArgumentParser) -> None:
     """Add the network, the images, and what is asked."""
     parser.add_argument(
         "network",
@@ -69,7 +69,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(options: argparse.Namespace) -> int:
+def run_explain(options: argparse.Namespace) -> int:
     """Explain, write, and say where; or open one number in the terminal."""
     from striate.workflows.explain.explain import explain_images
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from striate.core.findings import Table
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
+def configure_models(parser: argparse.ArgumentParser) -> None:
     """Add the filter."""
     parser.add_argument("pattern", nargs="?", default="", help="part of a name")
     parser.add_argument(
@@ -21,7 +21,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(options: argparse.Namespace) -> int:
+def run_models(options: argparse.Namespace) -> int:
     """Print one line a network."""
     from striate.cli.printing import wide_console
     from striate.core.registry import unknown

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from striate.workflows.summary.summary import Summary
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
+def configure_summary(parser: argparse.ArgumentParser) -> None:
     """Add the network, its image, and what to make of it."""
     parser.add_argument(
         "target",
@@ -53,7 +53,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--html", type=Path, metavar="FILE", help="keep a report")
 
 
-def run(options: argparse.Namespace) -> int:
+def run_summary(options: argparse.Namespace) -> int:
     """Summarize and print; of a network that stops half way, what ran is shown."""
     from striate.audit.network import UnfinishedError
     from striate.workflows.summary.summary import page_of, save_csv, save_html

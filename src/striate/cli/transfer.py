@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from striate.workflows.transfer.options import TransferOptions
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
+def configure_transfer(parser: argparse.ArgumentParser) -> None:
     """Add the settings that a head has, what is reused, and the run folder's flags."""
     parser.usage = "striate transfer DATA --model NAME --pretrained WEIGHTS [settings]"
     mixing = "mixup", "cutmix"  # and a feature is of one image
@@ -71,7 +71,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_folder(parser, "run folder")
 
 
-def run(options: argparse.Namespace) -> int:
+def run_transfer(options: argparse.Namespace) -> int:
     """Transfer; print the run folder first and last."""
     recipe = read_recipe(options)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -63,6 +64,15 @@ def print_blocks(blocks: Iterable[Block], console: Console) -> None:
         console.print()
 
 
+def blocks_text(blocks: Iterable[Block], width: int = 100) -> str:
+    """Return blocks as plain text, as `print` shows a result."""
+    file = io.StringIO()
+    print_blocks(
+        blocks, Console(file=file, width=width, highlight=False, color_system=None)
+    )
+    return "\n".join(line.rstrip() for line in file.getvalue().splitlines())
+
+
 def _block(block: Block, width: int) -> RenderableType:
     match block:
         case Prose():
@@ -105,7 +115,9 @@ def _framed(title: str, body: RenderableType, note: str) -> Group:
     parts: list[RenderableType] = [Text(one_line(title), "bold")] if title else []
     parts.append(body)
     if note.strip():
-        parts.append(Text(printable(note.strip()), "dim"))
+        # Notes are wrapped, also where tables and paths are not.
+        note = printable(note.strip())
+        parts.append(Text(note, "dim", no_wrap=False, overflow="fold"))
     return Group(*parts)
 
 

@@ -1,4 +1,4 @@
-"""What a network said about every image, as rows of a CSV."""
+"""Predictions of a split, and their CSV file `predictions_<split>.csv`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _PREFIX = "p_"
 MAX_PROBABILITY_COLUMNS = (
     1000  # classes from which a column each would be larger than the images
 )
-TOP_K = 10  # probabilities kept of so many classes
+TOP_K = 10  # probabilities saved with more classes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,10 +27,10 @@ class Predictions:
     """Probabilities, truth and losses of a part, in its order.
 
     Args:
-        paths: Where each image came from.
+        paths: Path of each image.
         truth: (N,) class numbers.
         probs: (N, classes).
-        losses: (N,) cross-entropies in nats.
+        losses: (N,) cross-entropy losses.
         labels: Class names by number.
     """
 
@@ -42,7 +42,7 @@ class Predictions:
 
     @classmethod
     def of(cls, paths: Sequence[str], outputs: Outputs, labels: Labels) -> Predictions:
-        """Take a network's outputs for the images at `paths`."""
+        """Return the predictions of a network's outputs for the images at `paths`."""
         probs = outputs.probs
         return cls(
             paths=tuple(paths),
@@ -61,7 +61,7 @@ class Predictions:
         return most
 
     def score(self) -> Score:
-        """Return the figures of merit."""
+        """Return accuracy, loss, calibration and the metrics of each class."""
         return score(self.probs, self.truth, self.losses, self.labels.names)
 
     def highest_losses(self, count: int) -> list[int]:
@@ -75,11 +75,11 @@ class Predictions:
         `MAX_PROBABILITY_COLUMNS`, one column holds the `TOP_K` classes as JSON.
         """
         names = self.labels.names
-        wide = len(names) > MAX_PROBABILITY_COLUMNS
-        written = partial(_top, names) if wide else _each
+        many = len(names) > MAX_PROBABILITY_COLUMNS
+        probs_cells = partial(_top_k, names) if many else _all_probs
         rows = (
-            [where, names[true], names[said], *written(probs), f"{loss:.7g}"]
-            for where, true, said, probs, loss in zip(
+            [path_, names[true], names[pred], *probs_cells(probs), f"{loss:.7g}"]
+            for path_, true, pred, probs, loss in zip(
                 self.paths,
                 self.truth,
                 self.predicted,
@@ -88,12 +88,12 @@ class Predictions:
                 strict=True,
             )
         )
-        each = ["top"] if wide else [_PREFIX + name for name in names]
-        write_csv(path, ["path", "label", "pred", *each, "loss"], rows)
+        columns = ["top"] if many else [_PREFIX + name for name in names]
+        write_csv(path, ["path", "label", "pred", *columns, "loss"], rows)
 
     @classmethod
     def read(cls, path: Path, labels: Labels) -> Predictions:
-        """Read what `save` wrote; probabilities that it left out are 0.
+        """Read a file written by `save`; probabilities that are not in it are 0.
 
         Raises:
             RunError: The file is missing or damaged.
@@ -122,10 +122,10 @@ class Predictions:
         )
 
 
-def _each(probs: np.ndarray) -> list[str]:
+def _all_probs(probs: np.ndarray) -> list[str]:
     return [f"{p:.7g}" for p in probs]
 
 
-def _top(names: Sequence[str], probs: np.ndarray) -> list[str]:
+def _top_k(names: Sequence[str], probs: np.ndarray) -> list[str]:
     best = np.argsort(-probs, kind="stable")[:TOP_K]
     return [json.dumps({names[i]: float(f"{probs[i]:.9g}") for i in best})]

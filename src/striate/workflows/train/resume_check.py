@@ -15,7 +15,7 @@ from striate.engine.checkpointer import LAST
 from striate.engine.train_state import TrainState
 from striate.run import layout as names
 from striate.run.manifest import NO_EFFECT_ON_RESULT
-from striate.run.recipe import AUTO, AUTOMATIC, Recipe, make_recipe
+from striate.run.recipe import AUTO, AUTO_SETTINGS, Recipe, make_recipe
 from striate.run.run import Run
 from striate.run.setup import DATA_SETTINGS
 
@@ -37,7 +37,7 @@ def changed(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
         SettingError: One would make another run of it.
     """
     new = make_recipe(recipe.as_dict(), settings).resolved()
-    for name in AUTOMATIC:
+    for name in AUTO_SETTINGS:
         if getattr(new, name) == AUTO:
             fix = f"give a number; this run's is {getattr(recipe, name)}"
             what = f"{name} is found out before a run learns, and this one has begun"

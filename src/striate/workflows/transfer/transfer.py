@@ -28,7 +28,7 @@ from striate.run import layout as names
 from striate.run.manifest import now, update_manifest
 from striate.run.predictions import Predictions
 from striate.run.progress import line_printer
-from striate.run.recipe import AUTO, AUTOMATIC, TRAINING_LOOP_SETTINGS, Recipe
+from striate.run.recipe import AUTO, AUTO_SETTINGS, TRAINING_LOOP_SETTINGS, Recipe
 from striate.run.report_page import write_report
 from striate.run.run import Run, score_as_dict
 from striate.run.setup import (
@@ -138,7 +138,7 @@ def _check(recipe: Recipe) -> None:
         raise SettingError("whose weights are they?", where="--model", fix=fix)
     find(recipe.model)
     check_alone("striate transfer")
-    for name in AUTOMATIC:
+    for name in AUTO_SETTINGS:
         if getattr(recipe, name) == AUTO:
             what = f"{name} is not found out here: a head learns in seconds"
             raise SettingError(what, where=flag(name), fix="name it")
