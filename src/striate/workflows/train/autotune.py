@@ -136,7 +136,7 @@ def _benchmark(
 ) -> BenchmarkResult:
     """Return the fastest execution for as many images as a process runs at once."""
     start = way_of(recipe)
-    count = len(data.part("train"))
+    count = len(data.subset("train"))
     steps = recipe.epochs * -(-count // recipe.images_a_step)
     if steps < FEWEST_STEPS or not any(asdict(free).values()):
         return BenchmarkResult(way=start)
@@ -250,7 +250,7 @@ def make_laps(
     To find these takes a moment. Short runs without a display are spared it, and so are
     all ranks but 0, whose peak is taken for that of each.
     """
-    steps = recipe.epochs * len(data.part("train")) // recipe.images_a_step
+    steps = recipe.epochs * len(data.subset("train")) // recipe.images_a_step
     long = steps >= FEWEST_STEPS
     if is_worker(group) or not (long or (not quiet and sys.stderr.isatty())):
         return Laps()

@@ -88,7 +88,7 @@ class TrainJob:
     @property
     def unread(self) -> list[str]:
         """Return a note on training images that could not be read during training."""
-        arrays = self.train.part.pixels, self.train.part.larger
+        arrays = self.train.subset.pixels, self.train.subset.larger
         lazy = [pixels for pixels in arrays if isinstance(pixels, LazyPixels)]
         lost = dict.fromkeys(skip.path for pixels in lazy for skip in pixels.lost)
         if not lost:
