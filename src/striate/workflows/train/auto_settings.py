@@ -127,13 +127,8 @@ def _largest_batch_size(
 ) -> tuple[int, str]:
     """Return the batch size and the reason: predicted from shapes, then tried."""
     device = devices.choose(recipe.device)
-<<<<<<< HEAD
     largest = max(len(data.subset("train")) // MIN_STEPS_PER_EPOCH, MIN_BATCH_SIZE)
     size = 1 << (largest.bit_length() - 1)
-=======
-    most = max(len(data.subset("train")) // STEPS_AN_EPOCH, SMALLEST)
-    size = 1 << (most.bit_length() - 1)
->>>>>>> datacore
     free = _free_bytes(device)
     while True:
         # Micro-batches run one after the other: the largest decides.

@@ -62,15 +62,9 @@ class NonFiniteReport:
         """Write a case to `nonfinite.json`; return the paths of its images."""
         images = self._images(error, state)
         case = {
-<<<<<<< HEAD
             "epoch": state.epoch + 1,
             "step": state.step + 1,
             "split": error.split,
-=======
-            "epoch": at.epoch + 1,
-            "step": at.step + 1,
-            "split": error.split,
->>>>>>> datacore
             "what": error.what,
             "layer": error.layer,
             "action": self._action,
@@ -82,7 +76,6 @@ class NonFiniteReport:
         write_json(self._path, [*earlier, case])
         return images
 
-<<<<<<< HEAD
     def _images(self, error: NonFiniteError, state: TrainState) -> list[str]:
         if error.split == "val":
             return [self._val.subset.paths[row] for row in error.rows]
@@ -91,16 +84,6 @@ class NonFiniteReport:
         batch = next(iter(self._train.indices(state.epoch, state.batch))).tolist()
         rows = [batch[row] for row in error.rows] or batch
         return [self._train.subset.paths[row] for row in rows]
-=======
-    def _images(self, error: NonFiniteError, at: TrainState) -> list[str]:
-        if error.split == "val":
-            return [self._val.subset.paths[row] for row in error.rows]
-        if not error.layer:  # the weights themselves, not a batch
-            return []
-        numbers = next(iter(self._train.indices(at.epoch, at.batch))).tolist()
-        chosen = [numbers[row] for row in error.rows] or numbers
-        return [self._train.subset.paths[number] for number in chosen]
->>>>>>> datacore
 
     def complete(self, error: NonFiniteError, state: TrainState) -> NonFiniteError:
         """Return the error with the images and the possible next commands."""

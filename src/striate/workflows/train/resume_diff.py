@@ -214,11 +214,7 @@ def data_changes(run: Run) -> DataChanges:
         for r in rows
         if r["path"] not in spare
     }
-<<<<<<< HEAD
     after = {r.path: (r.label, r.split, r.content) for r in data.rows}
-=======
-    now = {r.path: (r.label, r.split, r.content) for r in data.rows}
->>>>>>> datacore
     changed = {skip.path for skip in data.quarantined if skip.reason == CHANGED}
     changed |= {path for path in after if before.get(path) != after[path]}
     removed = before.keys() - after.keys() - changed

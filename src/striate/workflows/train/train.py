@@ -206,126 +206,15 @@ def _new_folder(
         yield folder, tuned.recipe
 
 
-<<<<<<< HEAD
 def summary_json(run: Run, **extra: Any) -> str:
-=======
-def run_in(
-    folder: Path,
-    model: nn.Module,
-    data: ImageData,
-    recipe: Recipe,
-    quiet: bool,
-    sealed: Checkpoint | None = None,
-    inexact: Sequence[str] = (),
-    tensorboard: bool = False,
-    ranks: RankGroup | None = None,
-) -> Run:
-    """Learn into a run folder that is held, from a checkpoint where given, and judge.
-
-    Raises:
-        StriateError: It was stopped, or blew up, or the disk refused.
-    """
-    how = list(inexact), tensorboard, ranks
-    if ranks and not ranks.first:
-        return follow(folder, _job(folder, model, data, recipe, quiet, *how), ranks)
-    try:
-        job = _job(folder, model, data, recipe, quiet, *how)
-        learned = learn(job, sealed)
-        if job.inexact:
-            update_manifest(folder, exact=exactness(job.inexact))
-        _conclude(Run(folder, model=model, data=data), model, learned, ranks)
-    except BaseException as error:
-        reason = error.what if isinstance(error, StriateError) else repr(error)
-        with suppress(StorageError):  # on a full disk the first error is the message
-            update_manifest(folder, status="stopped", reason=reason, finished=now())
-        raise
-    # Anew: what was read on the way is from before the run was done.
-    return Run(folder, model=model, data=data)
-
-
-def _job(
-    folder: Path,
-    model: nn.Module,
-    data: ImageData,
-    recipe: Recipe,
-    quiet: bool,
-    inexact: list[str],
-    tensorboard: bool,
-    ranks: RankGroup | None,
-) -> Job:
-    """Put together everything that learns, and what it learns from."""
-    device = devices.choose(recipe.device)
-    keep_freed()
-    plan = plan_of(data, recipe, device)
-    return Job(
-        folder=folder,
-        recipe=recipe,
-        model=model,
-        optimizer=optimizer_of(model, recipe),
-        plan=replace(plan, view=VIEWS[recipe.tta], way=way_of(recipe)),
-        train=as_shown(batches_of("train", data, recipe, device, ranks), data, recipe),
-        val=batches_of("val", data, recipe, device, ranks),
-        facts=circumstances(recipe, data, device),
-        inexact=inexact,
-        quiet=quiet,
-        tensorboard=tensorboard,
-        laps=laps_of(model, data, recipe, quiet, ranks),
-        ranks=ranks,
-        train_data=data,
-        average=EMA(model, recipe.ema) if recipe.ema else None,
-    )
-
-
-def _conclude(
-    run: Run, model: nn.Module, learned: Learned, ranks: RankGroup | None
-) -> None:
-    """Judge the best weights, the test split once, and write the report."""
-    load_weights(model, run.path / names.BEST)
-    # Not by `run.manifest`, which would keep what is not complete yet.
-    if before := read_json(run.path / names.MANIFEST).get("frozen"):
-        check_frozen(model, before["sha256"])
-    if ranks:
-        ranks.meet("the others to read the best weights")
-    scores = {}
-    for split in run.splits_to_evaluate:
-        predictions = run.judge(run.data.subset(split), ranks)
-        predictions.save(run.path / names.predictions_file(split))
-        scores[split] = score_dict(predictions.score())
-    write_json(run.path / names.SCORES, scores)
-    history, seconds = learned.history, learned.seconds
-    images = len(history) * len(run.data.subset("train"))
-    rate = images / seconds
-    update_manifest(
-        run.path,
-        finished=now(),
-        seconds=round(seconds, 3),
-        epochs=len(history),
-        images_per_second=round(rate, 1),
-        speed=speed_facts(learned.laps, rate, len(history)),
-        best_epoch=max(done.epoch for done in history if done.best) + 1,
-        weights=hash_file(run.path / names.BEST),
-    )
-    write_report(run)
-    update_manifest(run.path, status="done")
-    if ranks:
-        ranks.meet("the others to see that the run is done")
-
-
-def summary_json(run: Run, **more: Any) -> str:
->>>>>>> datacore
     """Return what `striate train --json` prints."""
     scores = run.scores.get("test", run.scores["val"])
     figures = {key: scores[key] for key in ("accuracy", "interval", "count", "loss")}
     fields = {
         "run": str(run.path),
         "report": str(run.path / names.REPORT),
-<<<<<<< HEAD
         "split": run.evaluated_split,
         **figures,
-=======
-        "split": run.evaluated_split,
-        **chosen,
->>>>>>> datacore
         "seconds": run.manifest["seconds"],
         "parameters": run.manifest["parameters"],
         **extra,

@@ -45,66 +45,7 @@ from striate.workflows.train.nonfinite_report import MAX_SKIPPED, NonFiniteRepor
 from striate.workflows.train.ranks import share_state, sync_batch_norm
 
 LOWER_LR = "lower-lr"
-<<<<<<< HEAD
 SMALLEST_LR_SCALE = 2.0**-6  # below that, the learning rate is not the cause
-=======
-SMALLEST_BRAKE = 2.0**-6  # of the planned rate; below that the rate is not the fault
-
-
-@dataclass(frozen=True, kw_only=True)
-class Job:
-    """Everything that learns, and what it learns from.
-
-    Args:
-        folder: The run folder.
-        recipe: All settings.
-        model: The network, where it learns.
-        optimizer: Over its parameters.
-        plan: Duration and rates.
-        train: Batches to learn from.
-        val: Batches to judge by.
-        facts: What decides the bits of the results.
-        inexact: Why the run no longer equals one that was never stopped; grows.
-        quiet: Show no progress.
-        tensorboard: Write event files too.
-        ranks: The processes that learn together, where there are several.
-        train_data: All images, for those who judge the result.
-        laps: Times the waiting for images, and updates.
-        average: Of the weights, where it is judged and kept in their place.
-    """
-
-    folder: Path
-    recipe: Recipe
-    model: nn.Module
-    optimizer: Optimizer
-    plan: FitConfig
-    train: Batches | ProgressiveResize
-    val: Batches
-    facts: Mapping[str, str]
-    inexact: list[str]
-    quiet: bool
-    tensorboard: bool = False
-    ranks: RankGroup | None = None
-    train_data: ImageData | None = None
-    laps: Laps = field(default_factory=Laps)
-    average: EMA | None = None
-
-    @property
-    def judged(self) -> nn.Module:
-        """Return the network whose weights are judged and kept."""
-        return self.average.model if self.average else self.model
-
-    @property
-    def unread(self) -> list[str]:
-        """Say which training images could not be read when they were wanted."""
-        held = self.train.subset.pixels, self.train.subset.larger
-        lazy = [pixels for pixels in held if isinstance(pixels, LazyPixels)]
-        lost = dict.fromkeys(skip.path for pixels in lazy for skip in pixels.lost)
-        if not lost:
-            return []
-        first = next(iter(lost))
-        return [f"{len(lost):,} of the images could not be read, first {first}"]
->>>>>>> datacore
 
 
 @dataclass(frozen=True)
@@ -224,16 +165,8 @@ def _run_once(
         report = NonFiniteReport(
             job.folder, job.recipe, job.train, job.val, display.note
         )
-<<<<<<< HEAD
         try:
             _fit(job, checkpointer.at, (*ema, *logging, *board, *norms), stop, report)
-=======
-        blowups = Blowups(job.folder, job.recipe, job.train, job.val, display.note)
-        loops = job.laps.feeding(job.train), job.val, job.plan
-        try:
-            learning = job.model, job.optimizer, *loops, watchers, asked
-            fit(*learning, keeper.at, blowups, job.judged, job.ranks)
->>>>>>> datacore
         except NonFiniteError as error:
             raise _on_nonfinite(error, job, checkpointer, report, display) from error
         checkpointer.save()
@@ -252,7 +185,6 @@ def _run_once(
     return TrainResult(checkpointer.at.history, timing.seconds, job.laps)
 
 
-<<<<<<< HEAD
 def _fit(
     job: TrainJob,
     state: TrainState,
@@ -273,11 +205,6 @@ def _fit(
         job.eval_model,
         job.group,
     )
-=======
-def _norms(job: Job, at: TrainState) -> AbstractContextManager[Sequence[Norms]]:
-    shown = job.model, job.train.subset, job.val
-    return norms_kept(job.folder, *shown, at.step, wanted=job.recipe.track_norms)
->>>>>>> datacore
 
 
 def _norms(job: TrainJob, state: TrainState) -> AbstractContextManager[Sequence[Norms]]:
