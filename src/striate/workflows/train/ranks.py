@@ -133,9 +133,7 @@ def share_state(
     return TrainState.from_dict(states[0])
 
 
-def find_earlier_attempt(
-    key: str, group: RankGroup | None
-) -> tuple[Path | None, bool]:
+def find_earlier_attempt(key: str, group: RankGroup | None) -> tuple[Path | None, bool]:
     """Return the run folder of an earlier attempt, and whether it has a checkpoint.
 
     torchrun starts the same command again after a fault. What that began is resumed.

@@ -154,9 +154,7 @@ def _run_once(
             checkpointer.restore(checkpoint)
         checkpointer.at.brake = min(checkpointer.at.brake, lr_scale)
         if job.group:
-            share_state(
-                job.group, job.model, job.optimizer, checkpointer.at, job.ema
-            )
+            share_state(job.group, job.model, job.optimizer, checkpointer.at, job.ema)
         checkpointer.save()
         for norm in norms:
             norm.begin(checkpointer.at.step)
