@@ -28,9 +28,9 @@ from striate.engine.checkpoint import read_weights
 from striate.run import layout as names
 from striate.run.builders import batches_of
 from striate.run.recipe import Recipe
+from striate.run.report_page import write_report
 from striate.run.run import Run, judged_at_once
 from striate.workflows.predict.predict import predict, read_input
-from striate.run.report_page import write_report
 from striate.workflows.train import trainer
 from support.images import encoded, pil_image, stripes, write_folder
 

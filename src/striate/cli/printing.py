@@ -134,31 +134,31 @@ def print_end(run: Run) -> None:
         out.print(f"  {command}", markup=False)
 
 
-def print_plan(proposal: TransferPlan) -> None:
-    """Show what a plan saw, and what it proposes."""
+def print_plan(plan: TransferPlan) -> None:
+    """Print the probes and trials of a plan, and what it proposes."""
     from striate.report.terminal import show
-    from striate.run.transfer_plan_findings import findings
+    from striate.run.transfer_plan_findings import plan_findings
 
-    show(findings(proposal), wide_console())
+    show(plan_findings(plan), wide_console())
 
 
 def print_transfer(run: Run) -> None:
-    """Say what was computed, what was there already, and how the head was chosen."""
+    """Print how many features were computed, and how the head was trained."""
     facts, out = run.manifest["transfer"], console()
-    took = facts["seconds"]
-    kept = f", {facts['kept']:,} were kept" if facts["kept"] else ""
-    rows = f"{facts['computed']:,} rows of {facts['width']:,} numbers"
-    out.print(f"features  {rows} in {took['features']:.1f} s{kept}", markup=False)
-    said = facts["head"]
+    seconds = facts["seconds"]
+    images = f"{facts['computed']:,} images computed, {facts['cached']:,} from cache"
+    width = f"{facts['width']:,} features per image"
+    out.print(f"features  {images}; {width}; {seconds['features']:.1f} s", markup=False)
+    head = facts["head"]
     if "penalty" in facts:
-        said += f", penalty {facts['penalty']:.2g} by cross-validation"
-    out.print(f"head      {said}, {took['head']:.1f} s", markup=False)
+        head += f", penalty {facts['penalty']:.2g} (chosen by cross-validation)"
+    out.print(f"head      {head}, {seconds['head']:.1f} s", markup=False)
     if "plan" in facts:
         plan = facts["plan"]
         low, high = (percent(end) for end in plan["interval"])
-        hoped = f"expected {percent(plan['expected'])} ({low} – {high})"
-        came = f"came to {percent(plan['came'])} on {plan['judged']:,} of validation"
-        out.print(f"plan      {hoped}, {came}", markup=False)
+        expected = f"expected {percent(plan['expected'])} ({low} – {high})"
+        reached = f"reached {percent(plan['accuracy'])}, n = {plan['val_images']:,}"
+        out.print(f"plan      validation accuracy: {expected}, {reached}", markup=False)
     out.print()
 
 

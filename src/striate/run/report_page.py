@@ -30,7 +30,7 @@ from striate.report.format import percent
 from striate.report.html import render
 from striate.report.png import save_curve, save_matrix
 from striate.run import layout as names
-from striate.run.baselines_table import rival_section
+from striate.run.baselines_table import baseline_section
 from striate.run.charts import course_blocks, range_curve
 from striate.run.images import cell_images, inside, most_wrong, subset_pixels
 from striate.run.integrity import CURVES, check_ended, check_history
@@ -76,7 +76,7 @@ def _page(run: Run, predictions: Predictions, score: Score) -> Page:
         _result(run, score),
         Section(title="Learning", blocks=_learning(run)),
         *plan_section(run.path),
-        *rival_section(run.path),
+        *baseline_section(run.path),
         *_norms(run),
         _answers(run, predictions, score, pixels),
         most_wrong(predictions, pixels),
@@ -221,13 +221,13 @@ def penalty_curve(run: Run) -> Curve:
     """Return what each penalty of a logistic head came to, the chosen one marked."""
     rows = read_csv(run.path / names.PENALTIES)
     penalties = tuple(float(row["penalty"]) for row in rows)
-    costs = tuple(float(row["cost"]) for row in rows)
+    losses = tuple(float(row["loss"]) for row in rows)
     chosen = run.manifest["transfer"]["penalty"]
     return Curve(
         title="Penalty",
         x_label="penalty on the head's weights",
         y_label="cross-entropy, nats",
-        series=(Series(name="cross-validation", x=penalties, y=costs),),
+        series=(Series(name="cross-validation", x=penalties, y=losses),),
         log_x=True,
         mark=(chosen, f"chosen: {chosen:.2g}"),
         note="Five folds of the training split; validation and test played no part.",
