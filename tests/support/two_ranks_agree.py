@@ -37,8 +37,7 @@ from striate.engine.optim import make_optimizer
 from striate.engine.stepper import USUAL, Stepper
 from striate.engine.tta import VIEWS
 from striate.run.recipe import Recipe, make_recipe
-from striate.workflows.train import auto_settings
-from striate.workflows.train import autotune
+from striate.workflows.train import auto_settings, autotune
 from striate.workflows.train import ranks as ranks_module
 
 CLASSES = 3

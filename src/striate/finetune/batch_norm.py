@@ -42,7 +42,7 @@ def adapt_batch_norm(module: nn.Module, batches: Iterable[Tensor]) -> int:
 
     Done before training: a head that was fitted with the old statistics would get other
     features as soon as the norms use those of the batch (Li et al. 2016, "Revisiting
-    batch normalization for practical domain adaptation"). Frozen norms stay as they are.
+    batch normalization for practical domain adaptation"). Frozen norms stay unchanged.
 
     Args:
         module: A model or a part of one; its other layers run in evaluation mode.

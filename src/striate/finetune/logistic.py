@@ -168,7 +168,7 @@ def assign_folds(y: Tensor, groups: Sequence[Hashable], seed: int) -> Tensor:
         (N,) → (N,) int64
 
     Example:
-        >>> assign_folds(torch.tensor([0, 0, 1, 1]), ["a", "a", "b", "c"], 0).tolist()[:2]
+        >>> assign_folds(torch.tensor([0, 0, 1, 1]), "aabc", 0).tolist()[:2]
         [0, 0]
     """
     labels: dict[Hashable, int] = {}

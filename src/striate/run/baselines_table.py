@@ -55,9 +55,7 @@ def baseline_table(baselines: Sequence[Baseline]) -> Table:
         Column(
             title="seconds", kind="number", hint="features and training", key="seconds"
         ),
-        Column(
-            title="p", kind="number", hint="McNemar's test against the head alone"
-        ),
+        Column(title="p", kind="number", hint="McNemar's test against the head alone"),
     )
     split = baselines[0].split
     notes = [

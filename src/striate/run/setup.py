@@ -21,7 +21,12 @@ from striate.data.sources.source import Skipped
 from striate.data.split.split_file import write_split
 from striate.engine.checkpoint import save_weights
 from striate.engine.execution import check_precision
-from striate.finetune.freeze import check_patterns, freeze, freeze_stats_of_frozen, frozen_layers
+from striate.finetune.freeze import (
+    check_patterns,
+    freeze,
+    freeze_stats_of_frozen,
+    frozen_layers,
+)
 from striate.interpret.filters import first_convolution
 from striate.layers.whiten import pictures_wanted, whitening
 from striate.models.catalogue import create_model

@@ -124,7 +124,9 @@ class TransferPlan:
     def from_dict(cls, fields: dict[str, Any]) -> TransferPlan:
         """Return the plan of an `as_dict`, also from JSON."""
         probes = [
-            LinearProbe(**{**row, "points": tuple(ProbePoint(**p) for p in row["points"])})
+            LinearProbe(
+                **{**row, "points": tuple(ProbePoint(**p) for p in row["points"])}
+            )
             for row in fields["probes"]
         ]
         tuples = ("stages", "correct", "losses")

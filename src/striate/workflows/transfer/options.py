@@ -186,7 +186,7 @@ def with_hidden_head(recipe: Recipe, options: TransferOptions) -> TransferOption
 
 
 def with_default_lr(recipe: Recipe, options: TransferOptions) -> Recipe:
-    """Return the recipe with a learning rate for pretrained layers, if none is given."""
+    """Return the recipe; without a learning rate, with one for pretrained layers."""
     planned = options.is_planned and options.head is None
     if recipe.lr is not None or not (options.head_kind == TUNED or planned):
         return recipe

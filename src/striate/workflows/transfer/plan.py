@@ -1,8 +1,8 @@
 """Transfer plan for `--cut auto`: which cut point, which head, which learning rates.
 
 Only the training split is used. One pass gives the features at every cut point, and a
-linear probe at each shows how well they classify already. It does not show what could be
-learned; so a few candidates are trained on a part of the images, and one is proposed.
+linear probe at each shows how well they classify already. It does not show how well
+fine-tuning works. So a few candidates are trained on a part of the images.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Search of a transfer plan: which candidates are tried, and which one is best.
 
 Fine-tuning is tried from the middle of the model with frozen and with adapting batch
-norm statistics. Then lower cut points follow as long as that helps. If the head alone is
+norm statistics. Lower cut points follow as long as that helps. If the head alone is
 better, a higher one is tried instead: the highest whose features classify as well as
 any, since the layers behind it have specialized in other images.
 """

@@ -128,7 +128,9 @@ def _check(recipe: Recipe) -> None:
         raise SettingError(what, where="--pretrained", fix=fix)
     if recipe.model == AUTO:
         what = "which model do these weights belong to?"
-        raise SettingError(what, where="--model", fix="for example --model mobilenet_v2")
+        raise SettingError(
+            what, where="--model", fix="for example --model mobilenet_v2"
+        )
     find(recipe.model)
     check_alone("striate transfer")
     for name in AUTOMATIC:

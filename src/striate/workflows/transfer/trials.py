@@ -180,9 +180,7 @@ class TrialRunner:
             model, split.cut, split.backbone, self.data, recipe, splits=("train",)
         )
 
-    def _split(
-        self, features: BackboneFeatures
-    ) -> tuple[BackboneFeatures, ImageData]:
+    def _split(self, features: BackboneFeatures) -> tuple[BackboneFeatures, ImageData]:
         """Split the training images: some to train, others in place of validation."""
         subset, hashes = self.data.subset("train"), features.keys["train"]
         index = dict(zip(("train", "val"), self.trial_split, strict=True))
