@@ -11,7 +11,7 @@ from striate.core.errors import WeightsError
 from striate.engine.checkpoint import read_weights
 from striate.engine.ema import EMA
 from striate.engine.train_state import StepDone
-from striate.finetune.freeze import freeze, frozen
+from striate.finetune.freeze import freeze, frozen_layers
 from support.small_run import Rig, network
 
 
@@ -114,6 +114,6 @@ def test_what_is_frozen_stays_as_it_is_to_the_bit():
     average = EMA(model.train(), decay=0.5)
     with flushed_denormals():
         average.on_step(done(3))
-    assert frozen(average.model).parameters
+    assert frozen_layers(average.model).parameters
     for name, value in average.state_dict().items():
         assert value.numpy().tobytes() == before[name].numpy().tobytes(), name

@@ -27,7 +27,7 @@ from striate.run.layer_norms import (
 )
 from striate.run.recipe import Recipe
 from striate.run.run import Run
-from striate.workflows.train.ranks import check_together
+from striate.workflows.train.ranks import check_distributed
 from support.stopped_runs import stopped, whole
 
 NORMS = "norms.csv"
@@ -106,9 +106,9 @@ def test_nothing_is_read_where_nothing_is_wanted(tmp_path):
 
 def test_several_processes_are_refused():
     recipe = Recipe(data="digits", track_norms=True)
-    check_together(recipe, None)
+    check_distributed(recipe, None)
     with pytest.raises(SettingError, match="kept in one process, and there are 2"):
-        check_together(recipe, SimpleNamespace(world=2))
+        check_distributed(recipe, SimpleNamespace(world=2))
 
 
 def test_a_stop_is_not_looked_at(shared_folder):

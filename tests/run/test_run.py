@@ -28,9 +28,10 @@ from striate.engine.checkpoint import read_weights
 from striate.run import layout as names
 from striate.run.builders import split_batches
 from striate.run.recipe import Recipe
+from striate.run.report_page import write_report
 from striate.run.run import Run, evaluation_batch_size
 from striate.workflows.predict.predict import predict, read_input
-from striate.workflows.train import train as room
+from striate.workflows.train import trainer
 from support.images import encoded, pil_image, stripes, write_folder
 
 FILES = {
@@ -312,7 +313,7 @@ def test_report_without_its_images(tmp_path):
     run = quick(root)
     root.rename(tmp_path / "moved")
     again = Run(run.path)
-    assert "could not be read again" in room.write_report(again).read_text()
+    assert "could not be read again" in write_report(again).read_text()
     with pytest.raises(DataError, match="no such file, folder or data set"):
         Run(run.path).evaluate()
 
@@ -323,7 +324,7 @@ def test_report_from_another_folder(tmp_path, monkeypatch):
     path = run.path.resolve()
     (tmp_path / "else").mkdir()
     monkeypatch.chdir(tmp_path / "else")
-    text = room.write_report(Run(path)).read_text()
+    text = write_report(Run(path)).read_text()
     assert "could not be read again" not in text
 
 
@@ -407,7 +408,7 @@ def test_a_run_that_blows_up_keeps_its_good_weights(shared_folder, tmp_path):
 
 
 def test_an_unforeseen_error_leaves_a_stopped_run(shared_folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(room, "learn", lambda *_: 1 / 0)
+    monkeypatch.setattr(trainer, "fit_job", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         quick(shared_folder)
     manifest = read_json(tmp_path / "run/manifest.json")

@@ -37,9 +37,8 @@ from striate.engine.optim import make_optimizer
 from striate.engine.stepper import USUAL, Stepper
 from striate.engine.tta import VIEWS
 from striate.run.recipe import Recipe, make_recipe
-from striate.workflows.train import auto_settings as auto
-from striate.workflows.train import autotune as speed
-from striate.workflows.train import ranks as together
+from striate.workflows.train import auto_settings, autotune
+from striate.workflows.train import ranks as ranks_module
 
 CLASSES = 3
 
@@ -268,13 +267,15 @@ def check_auto(ranks):
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
     with pytest.MonkeyPatch.context() as patch:
         if not ranks.first:
-            patch.setattr(auto, "_found", lambda *words: pytest.fail("found out twice"))
-        found = auto.decide(recipe, model, images, ranks)
+            patch.setattr(
+                auto_settings, "_choose", lambda *words: pytest.fail("found out twice")
+            )
+        found = auto_settings.resolve_auto_settings(recipe, model, images, ranks)
     sizes = ranks.words(found.recipe.images_per_step, "the batch size")
     rates = ranks.words(found.recipe.max_lr, "the rate")
     assert sizes == [32, 32]
     assert rates[0] == rates[1] > 0
-    assert bool(found.tried) is ranks.first
+    assert bool(found.lr_range) is ranks.first
 
 
 def check_blown(ranks):
@@ -324,20 +325,20 @@ def check_way(ranks):
     recipe = Recipe(data="digits", cache="off", batch_size=64, accumulate=2)
     reason = "" if ranks.first else "no bf16 here"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(speed, "FEWEST_STEPS", 1)
-        patch.setattr(speed, "why_not_bf16", lambda device: reason)
-        patch.setattr(speed, "has_compiler", lambda: True)
-        patch.setattr(speed, "tune", tune)
-        settled = speed.settle(network(True), data, recipe, ranks)
+        patch.setattr(autotune, "FEWEST_STEPS", 1)
+        patch.setattr(autotune, "why_not_bf16", lambda device: reason)
+        patch.setattr(autotune, "has_compiler", lambda: True)
+        patch.setattr(autotune, "tune", tune)
+        settled = autotune.autotune(network(True), data, recipe, ranks)
         # Norms that exchange statistics are not compiled.
         recipe = replace(recipe, sync_batch_norm=True)
-        speed.settle(network(True), data, recipe, ranks)
-    assert speed.way_of(settled.recipe) == ExecutionConfig(layout="nchw")
-    assert settled.measured == {"nhwc fp32": 2000, "nchw fp32": 1000}
+        autotune.autotune(network(True), data, recipe, ranks)
+    assert autotune.way_of(settled.recipe) == ExecutionConfig(layout="nchw")
+    assert settled.milliseconds == {"nhwc fp32": 2000, "nchw fp32": 1000}
     expected = [(16, Free(compiled=True)), (16, Free())]
     assert asked == (expected if ranks.first else [])
     with pytest.raises(SettingError, match="cannot be compiled"):
-        together.check_together(replace(recipe, compile="on"), ranks)
+        ranks_module.check_distributed(replace(recipe, compile="on"), ranks)
 
 
 def check_words(ranks):

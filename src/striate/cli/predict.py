@@ -35,18 +35,18 @@ def run_predict(options: argparse.Namespace) -> int:
     """Predict and print; with files that could not be used the exit code is 1."""
     if options.layers:
         return _inner(options)
-    from striate.cli.printing import print_answers
+    from striate.cli.printing import print_predictions
     from striate.run.run import Run
-    from striate.workflows.predict.predict import answers_dict, predict, save_answers
+    from striate.workflows.predict.predict import predict
 
-    answers = predict(Run(options.run_folder), options.images)
+    result = predict(Run(options.run_folder), options.images)
     if options.out:
-        save_answers(answers, options.out)
+        result.save(options.out)
     if options.json:
-        print(json.dumps(answers_dict(answers)))
+        print(json.dumps(result.as_dict()))
     else:
-        print_answers(answers)
-    return 1 if answers.skipped else 0
+        print_predictions(result)
+    return 1 if result.skipped else 0
 
 
 def _inner(options: argparse.Namespace) -> int:

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from striate.run.transfer_plan import TransferPlan
     from striate.workflows.explain.explain import Explanation
     from striate.workflows.explain.features import Features
-    from striate.workflows.predict.predict import Answers
-    from striate.workflows.train.resume import Resumed
+    from striate.workflows.predict.predict import PredictResult
+    from striate.workflows.train.resume import ResumeInfo
 
 CLASSES_NAMED = 12
 CLASSES_SHOWN = 20
@@ -79,21 +79,21 @@ def print_set(data: ImageData) -> None:
         out.print(f"note: {warning}", style="yellow", markup=False)
 
 
-def print_resumed(resumed: Resumed) -> None:
-    """Say where a run goes on, whether exactly, and what was passed over."""
+def print_resumed(info: ResumeInfo) -> None:
+    """Print where a run resumes, whether that is exact, and what is not used."""
     out = console()
-    at, recipe = resumed.at, resumed.recipe
-    if resumed.data is None:
-        text = f"finished: {at.epoch} of {recipe.epochs} epochs; nothing is left to do"
+    state, recipe = info.state, info.recipe
+    if info.data is None:
+        text = f"already finished: {state.epoch} of {recipe.epochs} epochs"
         out.print(text, markup=False)
-        out.print("--epochs N makes it longer, --patience N more patient", style="dim")
+        out.print("to train longer: --epochs N, or a larger --patience", style="dim")
         return
-    print_data(resumed.data, resumed.folder)
-    for note in resumed.notes:
+    print_data(info.data, info.folder)
+    for note in info.notes:
         out.print(f"note: {note}", style="yellow", markup=False)
-    epoch = min(at.epoch + 1, recipe.epochs)
-    where = f"step {at.step:,}, epoch {epoch} of {recipe.epochs}"
-    out.print(f"resumed at {where}; exact: {resumed.exact}", markup=False)
+    epoch = min(state.epoch + 1, recipe.epochs)
+    where = f"step {state.step:,}, epoch {epoch} of {recipe.epochs}"
+    out.print(f"resumed at {where}; exact: {info.exact}", markup=False)
 
 
 def _listed(labels: Labels) -> str:
@@ -134,31 +134,31 @@ def print_end(run: Run) -> None:
         out.print(f"  {command}", markup=False)
 
 
-def print_plan(proposal: TransferPlan) -> None:
-    """Show what a plan saw, and what it proposes."""
+def print_plan(plan: TransferPlan) -> None:
+    """Print the probes and trials of a plan, and what it proposes."""
     from striate.report.terminal import print_blocks
-    from striate.run.transfer_plan_findings import plan_blocks
+    from striate.run.transfer_plan_findings import plan_findings
 
-    print_blocks(plan_blocks(proposal), wide_console())
+    print_blocks(plan_findings(plan), wide_console())
 
 
 def print_transfer(run: Run) -> None:
-    """Say what was computed, what was there already, and how the head was chosen."""
+    """Print how many features were computed, and how the head was trained."""
     facts, out = run.manifest["transfer"], console()
-    took = facts["seconds"]
-    kept = f", {facts['kept']:,} were kept" if facts["kept"] else ""
-    rows = f"{facts['computed']:,} rows of {facts['width']:,} numbers"
-    out.print(f"features  {rows} in {took['features']:.1f} s{kept}", markup=False)
-    said = facts["head"]
+    seconds = facts["seconds"]
+    images = f"{facts['computed']:,} images computed, {facts['cached']:,} from cache"
+    width = f"{facts['width']:,} features per image"
+    out.print(f"features  {images}; {width}; {seconds['features']:.1f} s", markup=False)
+    head = facts["head"]
     if "penalty" in facts:
-        said += f", penalty {facts['penalty']:.2g} by cross-validation"
-    out.print(f"head      {said}, {took['head']:.1f} s", markup=False)
+        head += f", penalty {facts['penalty']:.2g} (chosen by cross-validation)"
+    out.print(f"head      {head}, {seconds['head']:.1f} s", markup=False)
     if "plan" in facts:
         plan = facts["plan"]
         low, high = (percent(end) for end in plan["interval"])
-        hoped = f"expected {percent(plan['expected'])} ({low} – {high})"
-        came = f"came to {percent(plan['came'])} on {plan['judged']:,} of validation"
-        out.print(f"plan      {hoped}, {came}", markup=False)
+        expected = f"expected {percent(plan['expected'])} ({low} – {high})"
+        reached = f"reached {percent(plan['accuracy'])}, n = {plan['val_images']:,}"
+        out.print(f"plan      validation accuracy: {expected}, {reached}", markup=False)
     out.print()
 
 
@@ -167,15 +167,17 @@ def _program() -> str:
     return "striate" if shutil.which("striate") else os.path.relpath(sys.argv[0])
 
 
-def print_answers(answers: Answers) -> None:
-    """List predictions, and every file that could not be asked about."""
+def print_predictions(result: PredictResult) -> None:
+    """List predictions, and every file that could not be read."""
     out = console()
-    for one in answers.predictions[:ANSWERS_SHOWN]:
-        out.print(f"{percent(one.score):>8}  {one.label:<20} {one.path}", markup=False)
-    rest = len(answers.predictions) - ANSWERS_SHOWN
+    for item in result.predictions[:ANSWERS_SHOWN]:
+        out.print(
+            f"{percent(item.score):>8}  {item.label:<20} {item.path}", markup=False
+        )
+    rest = len(result.predictions) - ANSWERS_SHOWN
     if rest > 0:
         out.print(f"… and {rest:,} more; --out FILE.csv keeps all", style="dim")
-    print_skipped(answers.skipped)
+    print_skipped(result.skipped)
 
 
 def print_skipped(skipped: Sequence[Skipped]) -> None:

@@ -17,7 +17,7 @@ from striate.run.yaml_io import read_settings
 if TYPE_CHECKING:
     from striate.data.image_data import ImageData
     from striate.run.run import Run
-    from striate.workflows.train.resume import Resumed
+    from striate.workflows.train.resume import ResumeInfo
 
 METAVARS = {str(int): "N", str(float): "F", str(str): "NAME"}
 
@@ -96,20 +96,20 @@ def run_train(options: argparse.Namespace) -> int:
 
     quiet = options.quiet or options.json
 
-    def begun(data: ImageData, folder: Path) -> None:
+    def on_begin(data: ImageData, folder: Path) -> None:
         if not options.json:
             print_data(data, folder)
 
-    def gone_on(resumed: Resumed) -> None:
+    def on_resume(info: ResumeInfo) -> None:
         if not options.json:
-            print_resumed(resumed)
+            print_resumed(info)
 
     finished: Run = train_recipe(
         recipe,
         out=options.out,
         overwrite=options.overwrite,
-        begun=begun,
-        gone_on=gone_on,
+        on_begin=on_begin,
+        on_resume=on_resume,
         quiet=quiet,
         tensorboard=options.tensorboard,
     )
@@ -147,28 +147,30 @@ def _resume(options: argparse.Namespace) -> int:
             raise SettingError("a run that is resumed has its own", where=flag, fix=fix)
 
     from striate.cli.printing import print_end, print_resumed
-    from striate.workflows.train.resume import go_on
+    from striate.workflows.train.job import SessionOptions
+    from striate.workflows.train.resume import resume_run
     from striate.workflows.train.train import summary_json
 
-    how: list[Resumed] = []
+    infos: list[ResumeInfo] = []
 
-    def begun(resumed: Resumed) -> None:
-        how.append(resumed)
+    def on_resume(info: ResumeInfo) -> None:
+        infos.append(info)
         if not options.json:
-            print_resumed(resumed)
+            print_resumed(info)
 
     quiet = options.quiet or options.json
-    finished = go_on(
+    finished = resume_run(
         options.resume,
         _flags(options),
-        begun=begun,
-        quiet=quiet,
-        tensorboard=options.tensorboard,
+        on_resume=on_resume,
+        options=SessionOptions(quiet=quiet, tensorboard=options.tensorboard),
     )
     if not RankInfo.of().first:
         return 0
     if options.json:
-        print(summary_json(finished, resumed_at=how[0].at.step, exact=how[0].exact))
+        print(
+            summary_json(finished, resumed_at=infos[0].state.step, exact=infos[0].exact)
+        )
     else:
         print_end(finished)
     return 0

@@ -30,7 +30,7 @@ from striate.report.format import percent
 from striate.report.html import render_page
 from striate.report.png import save_curve, save_matrix
 from striate.run import layout as names
-from striate.run.baselines_table import baselines_section
+from striate.run.baselines_table import baseline_section
 from striate.run.charts import layer_norms_blocks, lr_range_chart
 from striate.run.images import (
     confusion_images,
@@ -86,7 +86,7 @@ def _page(run: Run, predictions: Predictions, score: Score) -> Page:
         _result(run, score),
         Section(title="Learning curves", blocks=_learning(run)),
         *plan_section(run.path),
-        *baselines_section(run.path),
+        *baseline_section(run.path),
         *_norms(run),
         _predictions(run, predictions, score, pixels),
         highest_loss_section(predictions, pixels),
@@ -233,7 +233,7 @@ def penalty_chart(run: Run) -> Curve:
     """Return the loss of a logistic head by its penalty, the chosen one marked."""
     rows = read_csv(run.path / names.PENALTIES)
     penalties = tuple(float(row["penalty"]) for row in rows)
-    losses = tuple(float(row["cost"]) for row in rows)
+    losses = tuple(float(row["loss"]) for row in rows)
     penalty = run.manifest["transfer"]["penalty"]
     return Curve(
         title="Penalty",

@@ -21,7 +21,12 @@ from striate.data.sources.source import Skipped
 from striate.data.split.split_file import write_split
 from striate.engine.checkpoint import save_weights
 from striate.engine.execution import check_precision
-from striate.finetune.freeze import check_patterns, freeze, frozen, keep_frozen
+from striate.finetune.freeze import (
+    check_patterns,
+    freeze,
+    freeze_stats_of_frozen,
+    frozen_layers,
+)
 from striate.interpret.filters import first_convolution
 from striate.layers.whiten import pictures_wanted, whitening
 from striate.models.catalogue import create_model
@@ -146,7 +151,7 @@ def prepare_model(model: nn.Module, data: ImageData, recipe: Recipe) -> None:
     check_precision(recipe.precision, device)
     if recipe.pretrained is None:  # filters that were learned with are kept
         _whiten(model, data, recipe)
-    keep_frozen(model)
+    freeze_stats_of_frozen(model)
     if recipe.freeze:
         check_patterns(model, recipe.freeze)
         freeze(model, recipe.freeze)
@@ -163,7 +168,7 @@ def frozen_record(model: nn.Module, recipe: Recipe) -> dict[str, Any]:
     """
     if recipe.freeze is None and not recipe.model.startswith(CUSTOM):
         return {}
-    found = frozen(model)
+    found = frozen_layers(model)
     return {"frozen": {**asdict(found), "said": str(found)}} if found.layers else {}
 
 

@@ -12,7 +12,7 @@ from striate.engine.evaluate import evaluate
 from striate.engine.tta import VIEWS
 from striate.run.recipe import Recipe, make_recipe
 from striate.run.yaml_io import read_settings
-from striate.workflows.train import auto_settings as auto
+from striate.workflows.train import auto_settings
 from striate.workflows.train.resume import resume
 from striate.workflows.train.train import train_recipe
 
@@ -63,23 +63,25 @@ def test_finding_out_changes_nothing_else(digits, tmp_path):
 def test_auto_cannot_come_to_a_run_that_has_begun(digits, tmp_path):
     recipe = Recipe(data="digits", epochs=1)
     train_recipe(recipe, data=digits, out=tmp_path / "a", quiet=True)
-    with pytest.raises(SettingError, match="found out before a run learns"):
+    with pytest.raises(SettingError, match="chosen automatically only before a run"):
         resume(tmp_path / "a", lr="auto", epochs=2, quiet=True)
 
 
 def test_memory_bounds_the_batch(digits, monkeypatch):
     recipe = make_recipe({"data": "digits", "batch_size": "auto"}).resolved()
     model = small()
-    whole = auto.decide(recipe, model, digits)
+    whole = auto_settings.resolve_auto_settings(recipe, model, digits)
     assert whole.recipe.batch_size == 32
-    need = auto._predicted(model, digits, 8)
-    monkeypatch.setattr(auto, "available_bytes", lambda: int(need / auto.MEMORY_SHARE))
-    less = auto.decide(recipe, model, digits)
+    need = auto_settings._peak_bytes(model, digits, 8)
+    monkeypatch.setattr(
+        auto_settings, "available_bytes", lambda: int(need / auto_settings.MEMORY_SHARE)
+    )
+    less = auto_settings.resolve_auto_settings(recipe, model, digits)
     assert less.recipe.batch_size == 8
     assert "not fit" in less.notes[0]
-    monkeypatch.setattr(auto, "available_bytes", lambda: 10)
-    with pytest.raises(SettingError, match="step of 2 images"):
-        auto.decide(recipe, model, digits)
+    monkeypatch.setattr(auto_settings, "available_bytes", lambda: 10)
+    with pytest.raises(SettingError, match="batch of 2 images"):
+        auto_settings.resolve_auto_settings(recipe, model, digits)
 
 
 def test_a_trial_step_has_the_last_word(digits, monkeypatch):
@@ -96,8 +98,11 @@ def test_a_trial_step_has_the_last_word(digits, monkeypatch):
             return self.inner(x)
 
     recipe = make_recipe({"data": "digits", "batch_size": "auto"}).resolved()
-    monkeypatch.setattr(auto, "_predicted", lambda *_: None)
-    assert auto.decide(recipe, Greedy(), digits).recipe.batch_size == 4
+    monkeypatch.setattr(auto_settings, "_peak_bytes", lambda *_: None)
+    assert (
+        auto_settings.resolve_auto_settings(recipe, Greedy(), digits).recipe.batch_size
+        == 4
+    )
 
 
 @pytest.mark.parametrize("size", ["auto", 32])
@@ -116,10 +121,14 @@ def test_finding_out_takes_the_pieces_of_the_run(digits, monkeypatch, size):
 
     words = {"data": "digits", "batch_size": size, "lr": "auto", "accumulate": 4}
     asked = []
-    monkeypatch.setattr(auto, "_predicted", lambda *given: asked.append(given[2]))
-    found = auto.decide(make_recipe(words).resolved(), Greedy(), digits)
+    monkeypatch.setattr(
+        auto_settings, "_peak_bytes", lambda *given: asked.append(given[2])
+    )
+    found = auto_settings.resolve_auto_settings(
+        make_recipe(words).resolved(), Greedy(), digits
+    )
     assert found.recipe.batch_size == 32
-    assert found.tried
+    assert found.lr_range
     assert asked == ([8] if size == "auto" else [])
 
 
@@ -133,9 +142,9 @@ def test_a_network_that_looks_at_values_is_tried_for_real(digits):
             return self.inner(x) * (2.0 if float(x.mean()) > 0 else 1.0)
 
     recipe = make_recipe({"data": "digits", "batch_size": "auto"}).resolved()
-    found = auto.decide(recipe, Looks(), digits)
+    found = auto_settings.resolve_auto_settings(recipe, Looks(), digits)
     assert found.recipe.batch_size == 32
-    assert "a step was tried" in found.notes[0]
+    assert "one step was tested" in found.notes[0]
 
 
 def test_other_errors_of_the_trial_are_told(digits, monkeypatch):
@@ -148,9 +157,9 @@ def test_other_errors_of_the_trial_are_told(digits, monkeypatch):
             raise RuntimeError("shapes do not fit")
 
     recipe = make_recipe({"data": "digits", "batch_size": "auto"}).resolved()
-    monkeypatch.setattr(auto, "_predicted", lambda *_: None)
+    monkeypatch.setattr(auto_settings, "_peak_bytes", lambda *_: None)
     with pytest.raises(RuntimeError, match="shapes"):
-        auto.decide(recipe, Broken(), digits)
+        auto_settings.resolve_auto_settings(recipe, Broken(), digits)
 
 
 def test_a_number_is_needed_where_nobody_decides():

@@ -2,6 +2,7 @@
 
 import io
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -19,9 +20,8 @@ from striate.models.catalogue import create_model
 from striate.report.progress import TrainingProgress
 from striate.run.builders import recipe_execution
 from striate.run.recipe import Recipe
-from striate.workflows.train import autotune as speed
-from striate.workflows.train import train as room
-from striate.workflows.train.autotune import Book, laps_of, settle
+from striate.workflows.train import autotune as autotune_module
+from striate.workflows.train.autotune import AutotuneCache, autotune, make_laps
 from striate.workflows.train.resume import resume
 from striate.workflows.train.train import train_recipe
 from support.stopped_runs import ask_before
@@ -36,10 +36,12 @@ HALF = BenchmarkResult(
 def chosen(monkeypatch):
     """Count measurements, each of which finds nchw bf16; every run is long enough."""
     asked = []
-    monkeypatch.setattr(speed, "FEWEST_STEPS", 1)
-    monkeypatch.setattr(speed, "why_not_bf16", lambda device: "")
+    monkeypatch.setattr(autotune_module, "FEWEST_STEPS", 1)
+    monkeypatch.setattr(autotune_module, "why_not_bf16", lambda device: "")
     monkeypatch.setattr(ways, "why_not_bf16", lambda device: "")
-    monkeypatch.setattr(speed, "tune", lambda *words: asked.append(words) or HALF)
+    monkeypatch.setattr(
+        autotune_module, "tune", lambda *words: asked.append(words) or HALF
+    )
     return asked
 
 
@@ -64,7 +66,7 @@ def test_the_choice_is_written_down_told_and_remembered(
     assert found == ["nchw", "off", "bf16"]
     facts = read_json(run.path / "manifest.json")
     assert facts["tuning"] == {"nhwc fp32": 300, "nchw fp32": 200, "nchw bf16": 100}
-    told = "computed in nchw bf16: 3.0 times as fast as nhwc fp32 on this machine"
+    told = "execution: nchw bf16, 3.0 times as fast as nhwc fp32 on this machine"
     assert told in facts["notes"]
     assert facts["speed"]["mfu"] > 0
     again = train_recipe(settings(shared_folder), out=tmp_path / "again", quiet=True)
@@ -82,20 +84,22 @@ def test_what_is_asked_for_is_taken(chosen, shared_folder):
     recipe = settings(shared_folder, **asked_for)
     data = load_data(shared_folder)
     model = create_model("notes_grey", num_classes=2, image_size=8)
-    settled = settle(model, data, recipe)
-    assert (settled.recipe, settled.notes, chosen) == (recipe, [], [])
+    tuned = autotune(model, data, recipe)
+    assert (tuned.recipe, tuned.notes, chosen) == (recipe, [], [])
 
 
 def test_a_run_goes_on_as_it_began(chosen, shared_folder, no_report, monkeypatch):
     """To the byte, and without a second measurement, with the cache gone too."""
     recipe = settings(shared_folder, cache="off")
-    whole = train_recipe(recipe, out=room.Path("whole"), quiet=True)
+    whole = train_recipe(recipe, out=Path("whole"), quiet=True)
     with pytest.MonkeyPatch.context() as patch:
         ask_before(3, patch)
         with pytest.raises(InterruptedRunError):
-            train_recipe(recipe, out=room.Path("run"), quiet=True)
+            train_recipe(recipe, out=Path("run"), quiet=True)
     before = len(chosen)
-    monkeypatch.setattr(speed, "tune", lambda *words: pytest.fail("measured again"))
+    monkeypatch.setattr(
+        autotune_module, "tune", lambda *words: pytest.fail("measured again")
+    )
     resumed = resume("run", quiet=True)
     assert before == 2
     assert resumed.manifest["exact"] == "yes"
@@ -113,7 +117,7 @@ def test_another_way_makes_a_resumed_run_inexact(shared_folder, no_report):
     with pytest.MonkeyPatch.context() as patch:
         ask_before(3, patch)
         with pytest.raises(InterruptedRunError):
-            train_recipe(recipe, out=room.Path("run"), quiet=True)
+            train_recipe(recipe, out=Path("run"), quiet=True)
     resumed = resume("run", quiet=True, layout="nchw")
     assert resumed.manifest["exact"] == "no (layout: nhwc, now nchw)"
 
@@ -140,27 +144,30 @@ def test_an_open_question_is_answered_as_usual():
 def test_a_damaged_book_is_as_none(damage, tmp_path):
     path = tmp_path / "speed.json"
     path.write_text(damage)
-    assert Book(path).choice("k", lambda: HALF) == HALF
-    assert Book(path).choice("k", lambda: pytest.fail("measured again")) == HALF
-    assert Book(path).peak(torch.device("cpu"), "fp32", again=False) > 0
+    assert AutotuneCache(path).benchmark("k", lambda: HALF) == HALF
+    assert (
+        AutotuneCache(path).benchmark("k", lambda: pytest.fail("measured again"))
+        == HALF
+    )
+    assert AutotuneCache(path).peak(torch.device("cpu"), "fp32", again=False) > 0
 
 
 def test_a_book_of_nothing_and_one_that_is_full(tmp_path, monkeypatch):
-    assert Book(None).choice("k", lambda: HALF) == HALF
-    monkeypatch.setattr(speed, "REMEMBERED", 2)
+    assert AutotuneCache(None).benchmark("k", lambda: HALF) == HALF
+    monkeypatch.setattr(autotune_module, "MAX_RESULTS", 2)
     path = tmp_path / "speed.json"
     for key in "abc":
-        Book(path).choice(key, lambda: HALF)
+        AutotuneCache(path).benchmark(key, lambda: HALF)
     assert list(read_json(path)["choices"]) == ["c"]
 
 
 def test_the_largest_peak_stays(tmp_path, monkeypatch):
-    cpu, book = torch.device("cpu"), Book(tmp_path / "speed.json")
+    cpu, cache = torch.device("cpu"), AutotuneCache(tmp_path / "speed.json")
     found = []
     for measured in (5.0, 3.0, 8.0):
-        monkeypatch.setattr(speed, "peak", lambda *words, now=measured: now)
-        found.append(book.peak(cpu, "fp32", again=True))
-    found.append(Book(tmp_path / "speed.json").peak(cpu, "fp32", again=False))
+        monkeypatch.setattr(autotune_module, "peak", lambda *words, now=measured: now)
+        found.append(cache.peak(cpu, "fp32", again=True))
+    found.append(AutotuneCache(tmp_path / "speed.json").peak(cpu, "fp32", again=False))
     assert found == [5.0, 5.0, 8.0, 8.0]
 
 
@@ -172,9 +179,9 @@ def test_a_network_that_shapes_alone_do_not_run_has_no_share(
 
     data, recipe = load_data(shared_folder), settings(shared_folder)
     model = create_model("notes_grey", num_classes=2, image_size=8)
-    assert laps_of(model, data, replace(recipe, precision="fp32"), True).macs[0] > 0
-    monkeypatch.setattr(speed, "audit", refuses)
-    assert laps_of(model, data, recipe, True).peak == 0.0
+    assert make_laps(model, data, replace(recipe, precision="fp32"), True).macs[0] > 0
+    monkeypatch.setattr(autotune_module, "audit", refuses)
+    assert make_laps(model, data, recipe, True).peak == 0.0
 
 
 def test_the_progress_line_says_how_fast_and_why(monkeypatch):

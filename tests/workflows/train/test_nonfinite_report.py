@@ -54,8 +54,8 @@ def test_it_stops_and_offers_the_choice(striate, shared_folder, monkeypatch):
     assert said.err == (
         "striate: the training loss became nan, first in the images\n"
         f"  images: {bad}\n"
-        "  where: epoch 2, step 2; all of it in run/nonfinite.json\n"
-        "  do:    the last good state is kept; go on from it with one of\n"
+        "  where: epoch 2, step 2; details in run/nonfinite.json\n"
+        "  do:    the last valid state is saved; resume from it with one of\n"
         "         striate train --resume run --on-nonfinite skip\n"
         "         striate train --resume run --on-nonfinite lower-lr\n"
         "         striate train --resume run --lr 0.0015\n"
@@ -67,7 +67,7 @@ def test_it_stops_and_offers_the_choice(striate, shared_folder, monkeypatch):
             "split": "train",
             "what": "the training loss became nan, first in the images",
             "layer": "the images",
-            "answer": "stop",
+            "action": "stop",
             "images": [bad],
         }
     ]
@@ -101,7 +101,7 @@ def test_the_first_choice(striate, shared_folder, monkeypatch):
     events = events_of("run")
     assert [e["step"] for e in events if e["loss"] is None] == [5]
     assert [e["step"] for e in events] == list(range(12))
-    assert [c["answer"] for c in read_json(Path("run/nonfinite.json"))] == ["skip"]
+    assert [c["action"] for c in read_json(Path("run/nonfinite.json"))] == ["skip"]
 
 
 def test_a_run_that_skips_can_be_stopped(striate, shared_folder, monkeypatch):
@@ -138,8 +138,13 @@ def test_the_second_choice(striate, shared_folder):
         "train", *words, *hot, "--on-nonfinite", "lower-lr", "--out", "other"
     )
     assert said.code == 1
-    assert "at 0.015625 of the planned rate" in said.err
-    assert said.err.count("back to the last checkpoint, the rate halved") == 6
+    assert "at 0.015625 of the learning rate" in said.err
+    assert (
+        said.err.count(
+            "restarting from the last checkpoint with half the learning rate"
+        )
+        == 6
+    )
     rates = {row["lr"] for row in read_csv(Path("other/results.csv"))}
     assert rates <= {"15625"}
 
@@ -151,11 +156,11 @@ def test_the_second_choice_helps(striate, shared_folder, monkeypatch):
     said = striate("train", *words, "--schedule", "constant", "--out", "run")
     assert said.code == 0
     assert blows == [5]
-    assert "the rate halved" in said.err
+    assert "half the learning rate" in said.err
     events = events_of("run")
     assert [e["lr"] for e in events] == [0.003] * 5 + [0.0015] * 7
     record = read_json(Path("run/manifest.json"))
-    assert record["exact"] == "no (the rate was halved after step 5)"
+    assert record["exact"] == "no (the learning rate was halved after step 5)"
     assert len(read_csv(Path("run/timing.csv"))) == 3
 
 

@@ -12,8 +12,8 @@ from striate.engine.checkpoint_store import CheckpointStore
 from striate.models.catalogue import create_model
 from striate.run.input_sizes import check_image_sizes
 from striate.run.recipe import Recipe
-from striate.workflows.train import train as room
-from striate.workflows.train.autotune import laps_of
+from striate.workflows.train import job
+from striate.workflows.train.autotune import make_laps
 from striate.workflows.train.train import train_recipe
 from support.images import write_folder
 from support.stopped_runs import stopped, whole
@@ -86,7 +86,7 @@ def test_off_is_the_default_and_changes_no_byte(photos, monkeypatch):
     plain = {**SETTINGS, "progressive_resize": 1.0}
     del plain["progressive_resize"]
     one = contents(whole(photos, "one", **plain))
-    monkeypatch.setattr(room, "as_shown", lambda batches, data, recipe: batches)
+    monkeypatch.setattr(job, "as_shown", lambda batches, data, recipe: batches)
     assert contents(whole(photos, "other", progressive_resize=1.0, **plain)) == one
 
 
@@ -148,7 +148,7 @@ def test_products_are_counted_by_size(monkeypatch):
     data = st.load_data("digits", image_size=32)
     model = create_model("cifar_resnet20", in_chans=1, image_size=32)
     recipe = Recipe(data="digits", batch_size=4, precision="fp32", **SETTINGS)
-    laps = laps_of(model, data, recipe, quiet=True)
+    laps = make_laps(model, data, recipe, quiet=True)
     full, small = laps.macs[-1], laps.macs[0]
     assert laps.macs == (small, small, full, full)
     assert full / small == pytest.approx(4, rel=0.01)

@@ -24,7 +24,7 @@ from striate.core.files import read_json
 from striate.engine.checkpoint_store import CheckpointStore
 from striate.run import lock, manifest
 from striate.run.lock import lock_folder
-from striate.workflows.train import train as room
+from striate.workflows.train import trainer
 from support.images import snapshot, write_folder
 from support.stopped_runs import ask_before, stopped, whole
 
@@ -73,10 +73,10 @@ def test_stopped_again_and_again(striate, shared_folder):
             said = striate("train", "--resume", "run", "--quiet")
         assert said.code == 130
         assert "stopped on request after step" in said.err
-        assert "go on, exactly: striate train --resume run" in said.err
+        assert "resume exactly with: striate train --resume run" in said.err
     assert striate("train", "--resume", "run", "--quiet").code == 0
     assert contents(run) == expected
-    steps = [sitting["step"] for sitting in read_json(run / "manifest.json")["resumed"]]
+    steps = [session["step"] for session in read_json(run / "manifest.json")["resumed"]]
     assert steps == [1, 1, 4, 6]
 
 
@@ -94,7 +94,7 @@ def test_a_finished_run_says_so(striate, shared_folder):
     before = snapshot(run)
     said = striate("train", "--resume", "whole")
     assert said.code == 0
-    assert said.out.startswith("finished: 3 of 3 epochs; nothing is left to do")
+    assert said.out.startswith("already finished: 3 of 3 epochs")
     assert snapshot(run) == before
 
 
@@ -112,11 +112,11 @@ def test_a_finished_run_refuses_what_would_do_nothing(striate, shared_folder):
     assert snapshot(run) == before
 
 
-def test_killed_while_it_was_judged(striate, shared_folder, monkeypatch):
-    """All is learned, nothing is judged: that is what is left to do."""
+def test_killed_before_the_evaluation(striate, shared_folder, monkeypatch):
+    """Training is finished, the evaluation is missing: resume does that."""
     expected = contents(whole(shared_folder))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(room, "_conclude", lambda *_: 1 / 0)
+        patch.setattr(trainer, "_finish", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             whole(shared_folder, "run")
     assert not Path("run/scores.json").exists()
@@ -127,17 +127,17 @@ def test_killed_while_it_was_judged(striate, shared_folder, monkeypatch):
 
 def test_from_python(shared_folder):
     run, expected = stopped(shared_folder), contents(whole(shared_folder))
-    told = []
-    done = st.resume("run", begun=told.append, quiet=True)
+    infos = []
+    done = st.resume("run", on_resume=infos.append, quiet=True)
     assert done.scores["test"]["count"] == 7
-    assert told[0].at.step == 6
-    assert told[0].exact == "yes"
+    assert infos[0].state.step == 6
+    assert infos[0].exact == "yes"
     assert contents(run) == expected
 
 
 def test_the_run_that_comes_back_is_done(shared_folder, monkeypatch):
     """The report reads the manifest, which then says that the run is at work."""
-    monkeypatch.setattr(room, "write_report", lambda run: run.manifest["status"])
+    monkeypatch.setattr(trainer, "write_report", lambda run: run.manifest["status"])
     recipe = st.Recipe(data=str(shared_folder), epochs=1, batch_size=8)
     done = st.train_recipe(recipe, out=Path("one"), quiet=True)
     assert done.manifest == read_json(Path("one/manifest.json"))
@@ -246,19 +246,21 @@ def test_other_versions_and_another_processor(striate, shared_folder, monkeypatc
 
 def test_another_device(striate, shared_folder, monkeypatch):
     """Only told: no test machine has one."""
-    from striate.workflows.train import resume as room
+    from striate.workflows.train import resume as resume_module
 
     stopped(shared_folder)
-    monkeypatch.setattr(room.devices, "choose", lambda name: torch.device("cuda"))
-    monkeypatch.setattr(room, "place", lambda *_: None)
-    monkeypatch.setattr(room, "run_in", lambda *_: 1 / 0)
+    monkeypatch.setattr(
+        resume_module.devices, "choose", lambda name: torch.device("cuda")
+    )
+    monkeypatch.setattr(resume_module, "place", lambda *_: None)
+    monkeypatch.setattr(resume_module, "train_in_folder", lambda *_: 1 / 0)
     monkeypatch.setattr("torch.cuda.get_device_name", lambda device: "Some GPU")
-    told = []
+    infos = []
     with pytest.raises(ZeroDivisionError):
-        st.resume("run", begun=told.append)
-    assert "device: cpu, now cuda" in told[0].exact
-    assert "now Some GPU" in told[0].exact
-    assert "cuda adds in an order that varies" in told[0].exact
+        st.resume("run", on_resume=infos.append)
+    assert "device: cpu, now cuda" in infos[0].exact
+    assert "now Some GPU" in infos[0].exact
+    assert "cuda adds numbers in an order that varies" in infos[0].exact
 
 
 def test_other_settings(striate, shared_folder):
@@ -330,7 +332,7 @@ def test_settings_that_make_it_another_run(striate, shared_folder, flag, value):
     assert said.code == 2
     assert f"cannot become {value}" in said.err or "cannot become (16, 16)" in said.err
     assert f"where: --{flag}" in said.err
-    assert "train anew without --resume" in said.err
+    assert "train a new run without --resume" in said.err
     assert snapshot(run) == before
 
 
@@ -543,7 +545,9 @@ def test_what_a_kill_left_is_cleared(shared_folder, monkeypatch):
         (run / name).write_text("half")
     (run / "weights/last/.step-00000009-epoch-0001.0123abcd").mkdir()
     (run / ".mine").write_text("kept")
-    monkeypatch.setattr("striate.workflows.train.resume.run_in", lambda *_: 1 / 0)
+    monkeypatch.setattr(
+        "striate.workflows.train.resume.train_in_folder", lambda *_: 1 / 0
+    )
     with pytest.raises(ZeroDivisionError):
         st.resume("run")
     hidden = {str(path.relative_to(run)) for path in run.rglob(".*")}
@@ -598,7 +602,7 @@ def test_a_second_process_is_refused_and_told_who(
     assert striate("train", "--resume", "run", "--quiet").code == 0
 
 
-def test_two_sittings_in_one_process(shared_folder):
+def test_two_resumes_in_one_process(shared_folder):
     run = stopped(shared_folder)
     with lock_folder(run), pytest.raises(RunError, match=f"process {os.getpid()} on"):
         st.resume(run)

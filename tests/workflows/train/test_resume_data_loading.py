@@ -66,10 +66,10 @@ def resumed(data, step=5, **settings):
     run, expected = stopped(data, step=step, **settings), whole(data, **settings)
     middle = CheckpointStore(run / "weights/last").newest()[0].path.name
     assert middle.startswith(f"step-{step:08d}-epoch-0001")
-    told = []
-    done = st.resume(run, begun=told.append, quiet=True)
-    assert told[0].exact == "yes"
-    assert told[0].at.batch > 0
+    infos = []
+    done = st.resume(run, on_resume=infos.append, quiet=True)
+    assert infos[0].exact == "yes"
+    assert infos[0].state.batch > 0
     assert read_json(run / "manifest.json")["exact"] == "yes"
     assert contents(run) == contents(expected)
     return done
@@ -130,9 +130,9 @@ def test_what_the_cache_held_may_be_decoded(shared_folder, monkeypatch):
     run = stopped(shared_folder, augment="six", **MIXED)
     expected = contents(whole(shared_folder, augment="six", **MIXED))
     hold_nothing(monkeypatch)
-    told = []
-    st.resume(run, begun=told.append, quiet=True, cache="off", workers=2)
-    assert told[0].exact == "yes"
+    infos = []
+    st.resume(run, on_resume=infos.append, quiet=True, cache="off", workers=2)
+    assert infos[0].exact == "yes"
     found = contents(run)
     assert found.pop("args.yaml") != expected.pop("args.yaml")
     assert found == expected
@@ -164,11 +164,11 @@ def test_streamed_and_then_held(streamed, tmp_path, monkeypatch):
     folder = write_shards(tmp_path / "shards")
     run = stopped(folder, step=14)
     monkeypatch.setitem(shards.load_shards.__kwdefaults__, "most_held", 10**6)
-    told = []
-    st.resume(run, begun=told.append, quiet=True)
+    infos = []
+    st.resume(run, on_resume=infos.append, quiet=True)
     reason = "order: shard by shard, now image by image"
-    assert told[0].exact == f"no ({reason})"
-    assert read_json(run / "manifest.json")["exact"] == told[0].exact
+    assert infos[0].exact == f"no ({reason})"
+    assert read_json(run / "manifest.json")["exact"] == infos[0].exact
 
 
 def test_another_shard(streamed, tmp_path):
@@ -181,10 +181,10 @@ def test_another_shard(streamed, tmp_path):
             payload = encoded(pil_image(stripes(i % 2, 9000 + i)))
             add(tar, f"{kind}-{i}.png", payload)
             add(tar, f"{kind}-{i}.cls", kind.encode())
-    told = []
-    st.resume(run, begun=told.append, quiet=True)
-    assert told[0].exact.startswith("no (images: ")
-    assert "now 0 removed and 4 changed" in told[0].exact
+    infos = []
+    st.resume(run, on_resume=infos.append, quiet=True)
+    assert infos[0].exact.startswith("no (images: ")
+    assert "now 0 removed and 4 changed" in infos[0].exact
 
 
 def test_files_that_cannot_be_read_are_told(lazily, tmp_path, capsys):
@@ -213,12 +213,12 @@ def test_files_that_cannot_be_read_are_told(lazily, tmp_path, capsys):
         with pytest.raises(InterruptedRunError):
             whole(photos, out="run", cache="off")
     reason = f"1 of the images could not be read, first {gone}"
-    assert f"{reason}; others of their batches were shown instead" in (
+    assert f"{reason}; other images of their batches were used instead" in (
         capsys.readouterr().err
     )
-    told = []
-    st.resume("run", begun=told.append, quiet=True)
-    assert told[0].exact == f"no ({reason})"
+    infos = []
+    st.resume("run", on_resume=infos.append, quiet=True)
+    assert infos[0].exact == f"no ({reason})"
     assert read_json(Path("run/manifest.json"))["exact"] == f"no ({reason})"
 
 

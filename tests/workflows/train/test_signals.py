@@ -62,7 +62,7 @@ def test_asked_once_it_saves_and_goes(forks, shared_folder, tmp_path, number, co
     assert forks.end(pid) == code
     said = forks.said.read_text()
     assert "stopped on request after step " in said
-    assert f"go on, exactly: striate train --resume {run}" in said
+    assert f"resume exactly with: striate train --resume {run}" in said
     assert "Traceback" not in said
     assert steps(run) >= before
     assert read_json(run / "manifest.json")["status"] == "stopped"

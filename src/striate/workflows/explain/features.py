@@ -16,7 +16,7 @@ from striate.data.sources.source import Skipped
 from striate.interpret.activations_at import captured, check_batch, chosen, together
 from striate.run.run import Run
 from striate.workflows.explain.tensor_file import TensorFile
-from striate.workflows.predict.predict import expand
+from striate.workflows.predict.predict import expand_inputs
 
 Images = Tensor | str | Path | Sequence[str | Path]
 
@@ -144,7 +144,7 @@ class _Reader:
             fix = "give a run, or preprocess=striate.core.spec.Preprocess(…)"
             raise SettingError(what, where="preprocess", fix=fix)
         named = [x] if isinstance(x, str | Path) else list(x)
-        paths = [path for item in named for path in expand(item)]
+        paths = [path for item in named for path in expand_inputs(item)]
         self._files = len(paths)
         size = together(*self._preprocess.spec.shape[1:], self._size)
         for start in range(0, len(paths), size):

@@ -18,7 +18,7 @@ from striate.interpret.attribution.target import Class
 from striate.interpret.layer_choice import AUTO
 from striate.run.run import Run
 from striate.workflows.explain.subject import Subject
-from striate.workflows.predict.predict import expand
+from striate.workflows.predict.predict import expand_inputs
 
 METHODS = (AUTO, "occlusion", "integrated")
 MOST = 6  # images on a page
@@ -92,7 +92,7 @@ def read(subject: Subject, inputs: Sequence[str | Path]) -> list[Shown]:
     Raises:
         DataError: A file is no usable image, or there are more than a page holds.
     """
-    paths = [path for item in inputs for path in expand(item)]
+    paths = [path for item in inputs for path in expand_inputs(item)]
     if len(paths) > MOST:
         what = f"{len(paths)} images; a page explains at most {MOST}"
         raise DataError(what, fix="name fewer, or make several pages")
