@@ -516,7 +516,7 @@ def test_the_table_joins_given_groups_and_copies(striate, tmp_path):
 
 
 def test_progress_is_shown_to_a_terminal_only(striate, photos, monkeypatch, capsys):
-    from striate.report import progress_bar as bars
+    from striate.report import progress as bars
 
     said = striate("data", "check", photos, "--near", "off")
     assert said.err == ""

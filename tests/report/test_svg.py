@@ -19,7 +19,7 @@ from striate.report.axis_ticks import (
     tick_text,
     ticks,
 )
-from striate.report.points import downsample, line_segments
+from striate.report.svg import downsample, line_segments
 from support.report_pages import Reader, curve, line
 
 NAN, INF = float("nan"), float("inf")

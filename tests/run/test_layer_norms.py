@@ -14,7 +14,7 @@ from striate.core.files import read_csv
 from striate.data.batches import Batches
 from striate.interpret.depth.layer_profile import Level, depth_profile
 from striate.interpret.depth.snapshots import Snapshot, due, reach
-from striate.run.charts import (
+from striate.run.layer_norm_charts import (
     chart_over_steps,
     layer_norms_table,
     snapshots_by_stage,

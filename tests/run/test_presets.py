@@ -3,8 +3,8 @@
 import pytest
 
 from striate.models.catalogue import find
+from striate.run.parse_settings import make_recipe
 from striate.run.presets import PRESETS
-from striate.run.recipe import make_recipe
 
 
 @pytest.mark.parametrize("name", list(PRESETS))

@@ -11,13 +11,8 @@ from striate.core.errors import SettingError, UnknownNameError
 from striate.data.augment.augment import RANGES, Augment, augmentation
 from striate.engine.optim import OPTIMIZERS
 from striate.engine.schedule import SCHEDULES
-from striate.run.recipe import (
-    DEFAULT_LR,
-    SCHEDULE_NAMES,
-    Recipe,
-    make_recipe,
-    parse_setting,
-)
+from striate.run.parse_settings import make_recipe, parse_setting
+from striate.run.recipe import DEFAULT_LR, SCHEDULE_NAMES, Recipe
 from striate.run.yaml_io import read_settings, settings_yaml
 
 

@@ -36,7 +36,8 @@ from striate.engine.loss import ClassCost, softmax_cost
 from striate.engine.optim import make_optimizer
 from striate.engine.stepper import USUAL, Stepper
 from striate.engine.tta import VIEWS
-from striate.run.recipe import Recipe, make_recipe
+from striate.run.parse_settings import make_recipe
+from striate.run.recipe import Recipe
 from striate.workflows.train import auto_settings, autotune
 from striate.workflows.train import ranks as ranks_module
 

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from striate.cli.train import add_setting
 from striate.data.augment.augment import RANGES
-from striate.run.recipe import Recipe, setting_types
+from striate.run.parse_settings import setting_types
+from striate.run.recipe import Recipe
 
 if TYPE_CHECKING:
     from striate.workflows.data_augment.augment import Augmented

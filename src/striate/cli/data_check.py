@@ -60,7 +60,7 @@ def run_data_check(options: argparse.Namespace) -> int:
     from striate.core.errors import SettingError
     from striate.data.check.changes import read_hashes
     from striate.data.check.check import check_data
-    from striate.report.progress_bar import progress_bar
+    from striate.report.progress import progress_bar
     from striate.workflows.data_check.as_json import as_dict, save_ranking, save_table
     from striate.workflows.data_check.findings import save_page
 
@@ -95,7 +95,7 @@ def run_data_check(options: argparse.Namespace) -> int:
 
 
 def _doubted(found: Checked, options: argparse.Namespace) -> Checked:
-    from striate.report.progress_bar import progress_bar
+    from striate.report.progress import progress_bar
     from striate.workflows.data_check.label_errors import doubt_labels
 
     with progress_bar("judging labels", quiet=options.quiet or options.json) as tick:

@@ -8,7 +8,8 @@ import json
 from pathlib import Path
 
 from striate.cli.train import add_setting
-from striate.run.recipe import AUTO, Recipe, parse_setting, setting_types
+from striate.run.parse_settings import parse_setting, setting_types
+from striate.run.recipe import AUTO, Recipe
 
 # The settings of a run that decide what becomes of an image.
 SETTINGS = (

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from striate.core.errors import SettingError
 from striate.engine.distributed.rank_info import RankInfo
+from striate.run.parse_settings import make_recipe, setting_types
 from striate.run.presets import PRESETS
-from striate.run.recipe import Recipe, make_recipe, setting_types
+from striate.run.recipe import Recipe
 from striate.run.yaml_io import read_settings
 
 if TYPE_CHECKING:

@@ -29,8 +29,8 @@ from striate.core.findings import (
 )
 from striate.report import svg
 from striate.report.format import one_line
+from striate.report.html_confusion_matrix import matrix_html
 from striate.report.html_images import PageImages
-from striate.report.html_matrix import matrix_html
 from striate.report.html_table import table_html
 from striate.report.html_tree import tree_html
 from striate.report.markup import Html, escape, join, paragraphs, tag

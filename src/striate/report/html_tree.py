@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from rich.text import Text
-from rich.tree import Tree as Outline
-
 from striate.core.findings import Node, Tree
 from striate.report.format import one_line
 from striate.report.markup import Html, bdi, escape, tag
@@ -34,22 +31,3 @@ def _branch(node: Node) -> Html:
     inner = [tag("li", _branch(child)) for child in node.children]
     head = tag("summary", *words)
     return tag("details", head, tag("ul", *inner), open=node.opened)
-
-
-def rich_tree(tree: Tree) -> Outline:
-    """Return a tree for a terminal, whole."""
-    root = Outline("", hide_root=True, guide_style="dim")
-    for node in tree.nodes:
-        _grow(root, node)
-    return root
-
-
-def _grow(above: Outline, node: Node) -> None:
-    line = Text(one_line(node.title))
-    if node.value:
-        line.append(f"  {one_line(node.value)}", "bold")
-    if node.detail:
-        line.append(f"  {one_line(node.detail)}", "dim")
-    here = above.add(line)
-    for child in node.children:
-        _grow(here, child)

@@ -8,12 +8,19 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Self, TextIO
 
 from rich.console import Console
-from rich.progress import BarColumn, TaskID, TextColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.progress import Progress as Bar
 
 from striate.report.format import number, percent
@@ -218,3 +225,28 @@ def _bar(stream: TextIO) -> Bar:
         redirect_stdout=False,
         redirect_stderr=False,
     )
+
+
+@contextmanager
+def progress_bar(
+    words: str, *, quiet: bool = False
+) -> Iterator[Callable[[int, int], None]]:
+    """Yield a function that is told (done, all); the bar is gone at the end.
+
+    Example:
+        >>> with progress_bar("looking", quiet=True) as tick:
+        ...     tick(1, 2)
+    """
+    console = Console(file=sys.stderr)
+    bar = Bar(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=quiet or not console.is_terminal,
+    )
+    with bar:
+        task = bar.add_task(words, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

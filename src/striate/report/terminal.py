@@ -13,6 +13,7 @@ from rich.segment import Segment
 from rich.style import Style
 from rich.table import Table as Grid
 from rich.text import Text
+from rich.tree import Tree as Outline
 
 from striate.core.findings import (
     Block,
@@ -21,6 +22,7 @@ from striate.core.findings import (
     Figures,
     Images,
     Matrix,
+    Node,
     Prose,
     Series,
     Table,
@@ -37,7 +39,6 @@ from striate.report.format import (
     shorten,
     value_text,
 )
-from striate.report.html_tree import rich_tree
 
 TONES = {"good": "green", "warning": "yellow", "bad": "red", "advice": "cyan"}
 MARKS = {"good": "✓", "warning": "!", "bad": "✗", "advice": "→"}
@@ -355,3 +356,22 @@ def _errors(matrix: Matrix) -> RenderableType:
         true, guess = one_line(matrix.labels[row]), one_line(matrix.labels[column])
         grid.add_row(Text(f"{count:,}", "red"), Text(f"{true} taken for {guess}"))
     return Group(head, Padding(grid, (0, 0, 0, 2)))
+
+
+def rich_tree(tree: Tree) -> Outline:
+    """Return a tree for a terminal, whole."""
+    root = Outline("", hide_root=True, guide_style="dim")
+    for node in tree.nodes:
+        _grow(root, node)
+    return root
+
+
+def _grow(above: Outline, node: Node) -> None:
+    line = Text(one_line(node.title))
+    if node.value:
+        line.append(f"  {one_line(node.value)}", "bold")
+    if node.detail:
+        line.append(f"  {one_line(node.detail)}", "dim")
+    here = above.add(line)
+    for child in node.children:
+        _grow(here, child)

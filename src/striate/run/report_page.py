@@ -31,15 +31,15 @@ from striate.report.html import render_page
 from striate.report.png import save_curve, save_matrix
 from striate.run import layout as names
 from striate.run.baselines_table import baseline_section
-from striate.run.charts import layer_norms_blocks, lr_range_chart
-from striate.run.images import (
+from striate.run.integrity import CURVE_COLUMNS, check_finished, check_history
+from striate.run.layer_norm_charts import layer_norms_blocks
+from striate.run.predictions import Predictions
+from striate.run.report_images import (
     confusion_images,
     filters_and_maps_sections,
     highest_loss_section,
     subset_pixels,
 )
-from striate.run.integrity import CURVE_COLUMNS, check_finished, check_history
-from striate.run.predictions import Predictions
 from striate.run.scorecard import (
     CellImages,
     confusion_block,
@@ -338,3 +338,17 @@ def setting_text(value: object) -> str:
     if isinstance(value, list | tuple):
         return "×".join(map(str, value))
     return "" if value is None else str(value)
+
+
+def lr_range_chart(rows: list[tuple[float, float]], lr: float) -> Curve:
+    """Return the chart of a learning-rate range test, the chosen rate marked."""
+    rates, losses = zip(*rows, strict=True)
+    return Curve(
+        title="Learning-rate range test",
+        x_label="learning rate",
+        y_label="training loss, smoothed",
+        series=(Series(name="loss", x=rates, y=losses),),
+        log_x=True,
+        mark=(lr, f"chosen: {lr:g}"),
+        note="One training step per rate, on a copy of the network.",
+    )

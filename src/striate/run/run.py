@@ -33,8 +33,9 @@ from striate.models.head import deepen
 from striate.run import layout as names
 from striate.run.layer_norms import read_layer_norms
 from striate.run.layout import find_run
+from striate.run.parse_settings import make_recipe
 from striate.run.predictions import Predictions
-from striate.run.recipe import Recipe, make_recipe
+from striate.run.recipe import Recipe
 from striate.run.yaml_io import read_settings
 
 CUSTOM = "custom:"  # prefix of a model that was handed in, not named

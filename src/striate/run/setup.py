@@ -8,15 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
 
 from striate.core import device as devices
 from striate.core.errors import GeometryError, SettingError
 from striate.core.files import write_csv, write_json, write_text
+from striate.core.hooks import followed, lent
 from striate.data.augment.random_crop import margin_for
 from striate.data.batches import Batches
 from striate.data.image_data import ImageData
 from striate.data.load import load_data
+from striate.data.progressive_resize import Side
 from striate.data.sources.source import Skipped
 from striate.data.split.split_file import write_split
 from striate.engine.checkpoint import save_weights
@@ -28,6 +31,7 @@ from striate.finetune.freeze import (
     frozen_layers,
 )
 from striate.interpret.filters import first_convolution
+from striate.layers.drop_path import set_drop_path
 from striate.layers.whiten import pictures_wanted, whitening
 from striate.models.catalogue import create_model
 from striate.models.head import deepen
@@ -40,7 +44,6 @@ from striate.run.builders import (
     progressive_resize_notes,
     recipe_execution,
 )
-from striate.run.input_sizes import check_image_sizes
 from striate.run.manifest import first_manifest
 from striate.run.pretrained import (
     load_recipe_weights,
@@ -51,7 +54,6 @@ from striate.run.pretrained import (
 )
 from striate.run.progress import reading_progress
 from striate.run.recipe import Recipe
-from striate.run.regularization import regularize
 from striate.run.run import CUSTOM
 from striate.run.yaml_io import settings_yaml
 
@@ -242,3 +244,89 @@ def _write_skipped(
     rows = [("quarantined", s.path, s.reason, s.detail) for s in quarantined]
     rows += [("ignored", s.path, s.reason, s.detail) for s in ignored]
     write_csv(path, ("status", "path", "reason", "detail"), rows)
+
+
+def regularize(model: nn.Module, recipe: Recipe) -> None:
+    """Set the network's dropout and stochastic depth as the recipe says.
+
+    Raises:
+        SettingError: It has no layer that could do so.
+    """
+    if recipe.dropout is not None:
+        set_dropout(model, recipe.dropout)
+    if recipe.drop_path:
+        set_drop_path(model, recipe.drop_path)
+
+
+def set_dropout(model: nn.Module, rate: float) -> None:
+    """Give every dropout layer of a network a rate.
+
+    Raises:
+        SettingError: It has none.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.5))
+        >>> set_dropout(model, 0.1)
+        >>> model[1]
+        Dropout(p=0.1, inplace=False)
+    """
+    layers = [m for m in model.modules() if isinstance(m, _DropoutNd)]
+    if not layers:
+        what = "dropout sets the rate of dropout layers, and the network has none"
+        fix = "use a network with some (notes_colour, vgg16), or --drop-path"
+        raise SettingError(what, where="--dropout", fix=fix)
+    for layer in layers:
+        layer.p = rate
+
+
+def check_image_sizes(
+    model: nn.Module, channels: int, sides: Sequence[Side], device: torch.device
+) -> None:
+    """Try two images of each size in training mode, and leave no trace.
+
+    In training mode, because auxiliary heads answer only there.
+
+    Raises:
+        GeometryError: The network cannot take one of them; names the layer.
+
+    Example:
+        >>> model = nn.Sequential(nn.Flatten(), nn.Linear(64, 2))
+        >>> check_image_sizes(model, 1, [(8, 8)], torch.device("cpu"))
+        >>> check_image_sizes(model, 1, [(4, 4)], torch.device("cpu"))
+        Traceback (most recent call last):
+        ...
+        striate.core.errors.GeometryError: the network cannot learn from 4×4, ...
+    """
+    begun: list[str] = []
+
+    def enter(name: str, module: nn.Module, inputs: object) -> None:
+        begun.append(name or type(module).__name__)
+
+    def leave(name: str, module: nn.Module, output: object) -> None:
+        begun.pop()
+
+    # Numbers too are changed in training mode: those of batch norm. Copies take them.
+    with lent(model, Tensor.clone) as trial, torch.no_grad():
+        trial.train()
+        for height, width in dict.fromkeys(sides):
+            probe = torch.zeros(2, channels, height, width, device=device)
+            begun.clear()
+            try:
+                with followed(trial, enter=enter, leave=leave):
+                    trial(probe)
+            except (RuntimeError, ValueError, GeometryError) as error:
+                raise _refusal(error, height, width, begun) from error
+
+
+def _refusal(
+    error: Exception, height: int, width: int, begun: Sequence[str]
+) -> GeometryError:
+    """Return what to say; the layer is the last that began and did not end."""
+    why = str(error).splitlines()[0]
+    size = f"{height}×{width}"
+    what = f"the network cannot learn from {size}, as --progressive-resize shows: {why}"
+    fix = (
+        "leave --progressive-resize away, begin with a larger share, or take a network "
+        "with global average pooling: resnet18, antialiased_resnet18, mobilenet_v2"
+    )
+    return GeometryError(what, where=f"layer {begun[-1]}", fix=fix)

@@ -10,7 +10,8 @@ from striate.core.files import read_csv
 from striate.data.batches import Batches
 from striate.engine.evaluate import evaluate
 from striate.engine.tta import VIEWS
-from striate.run.recipe import Recipe, make_recipe
+from striate.run.parse_settings import make_recipe
+from striate.run.recipe import Recipe
 from striate.run.yaml_io import read_settings
 from striate.workflows.train import auto_settings
 from striate.workflows.train.resume import resume

@@ -10,8 +10,8 @@ from striate.core.files import read_json
 from striate.data.batches import Batches
 from striate.engine.checkpoint_store import CheckpointStore
 from striate.models.catalogue import create_model
-from striate.run.input_sizes import check_image_sizes
 from striate.run.recipe import Recipe
+from striate.run.setup import check_image_sizes
 from striate.workflows.train import job
 from striate.workflows.train.autotune import make_laps
 from striate.workflows.train.train import train_recipe

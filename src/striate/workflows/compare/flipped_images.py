@@ -8,7 +8,7 @@ from striate.core.findings import Block, Cell, Column, Image, Images, Prose, Tab
 from striate.data.cache.pixel_rows import Rows
 from striate.interpret.render import to_image
 from striate.report.format import count_text, percent
-from striate.run.images import subset_pixels
+from striate.run.report_images import subset_pixels
 from striate.workflows.compare.evaluated_run import EvaluatedRun
 from striate.workflows.compare.pairing import FlippedImage, flipped_images
 from striate.workflows.compare.significance import PairwiseTest

@@ -16,7 +16,8 @@ from striate.report.html import render_page
 from striate.report.png import save_images
 from striate.run import layout as names
 from striate.run.manifest import first_manifest, now, update_manifest
-from striate.run.recipe import Recipe, make_recipe
+from striate.run.parse_settings import make_recipe
+from striate.run.recipe import Recipe
 from striate.run.run import Run
 from striate.workflows.data_augment import augment_grid as grid
 from striate.workflows.data_augment import label_safety_findings as safety_findings

@@ -26,7 +26,7 @@ from striate.data.augment.single_transform import (
 from striate.data.image_data import ImageData
 from striate.data.subset import Subset
 from striate.interpret.render import enlarge, tile, to_image
-from striate.run.images import evenly_spaced
+from striate.run.report_images import evenly_spaced
 
 ALONE, TOGETHER = 3, 8  # images shown of single changes, and of all at once
 BOTH_WAYS = (-1.0, -0.5, 0.0, 0.5, 1.0)

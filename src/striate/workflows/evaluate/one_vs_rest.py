@@ -15,8 +15,8 @@ from striate.data.sources.source import Skipped
 from striate.data.subset import Subset
 from striate.metrics.temperature import costs, tempered
 from striate.run import layout as names
-from striate.run.images import subset_pixels
 from striate.run.predictions import MAX_PROBABILITY_COLUMNS, Predictions
+from striate.run.report_images import subset_pixels
 from striate.run.run import Run
 
 

@@ -26,7 +26,7 @@ from striate.interpret.activations_at import together
 from striate.interpret.render import enlarge, tile, to_image
 from striate.interpret.top_patches import Habits, Spot, habits
 from striate.report.records import records
-from striate.run.images import evenly_spaced
+from striate.run.report_images import evenly_spaced
 from striate.workflows.explain.images import some
 from striate.workflows.explain.subject import Subject
 from striate.workflows.explain.unit import sights_of

@@ -27,7 +27,7 @@ from striate.interpret.filters import (
     layers_with_filters,
 )
 from striate.interpret.render import tile, to_image
-from striate.run.images import evenly_spaced
+from striate.run.report_images import evenly_spaced
 
 MOST = 48  # layers drawn; of deeper networks those with filters
 _COLUMNS = 16  # filters of one or three channels side by side

@@ -26,7 +26,7 @@ from striate.interpret.invariance.invariance_curves import OUTPUT, Response, res
 from striate.interpret.invariance.transforms import MOVES, move_of
 from striate.interpret.layer_choice import calls_of
 from striate.models.head import last_dense
-from striate.run.images import evenly_spaced
+from striate.run.report_images import evenly_spaced
 from striate.run.run import Run
 from striate.workflows.explain.images import some
 from striate.workflows.explain.one_pixel import one_pixel_blocks

@@ -25,8 +25,8 @@ from striate.engine.stepper import Stepper
 from striate.report.png import save_curve
 from striate.run import layout as names
 from striate.run.builders import class_weighting, recipe_optimizer, split_batches
-from striate.run.charts import lr_range_chart
 from striate.run.recipe import AUTO, DEFAULT_LR, Recipe
+from striate.run.report_page import lr_range_chart
 from striate.workflows.train.ranks import is_worker
 
 MEMORY_SHARE = 0.5  # of the free memory; images and the system need the rest

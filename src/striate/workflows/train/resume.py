@@ -26,9 +26,10 @@ from striate.run import layout as names
 from striate.run.builders import process_notes
 from striate.run.lock import lock_folder
 from striate.run.manifest import exactness_text, now, result_factors, update_manifest
+from striate.run.parse_settings import make_recipe
 from striate.run.pretrained import check_same_weights
 from striate.run.progress import reading_progress
-from striate.run.recipe import Recipe, make_recipe
+from striate.run.recipe import Recipe
 from striate.run.run import Run
 from striate.run.setup import build_model, load_recipe, prepare_model, write_run_inputs
 from striate.run.yaml_io import read_settings, settings_yaml

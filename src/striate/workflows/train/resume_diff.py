@@ -20,7 +20,8 @@ from striate.engine.checkpointer import LAST
 from striate.engine.train_state import TrainState
 from striate.run import layout as names
 from striate.run.manifest import NO_EFFECT_ON_RESULT, data_hash
-from striate.run.recipe import AUTO, AUTO_SETTINGS, Recipe, make_recipe
+from striate.run.parse_settings import AUTO_SETTINGS, make_recipe
+from striate.run.recipe import AUTO, Recipe
 from striate.run.run import Run
 from striate.run.setup import DATA_SETTINGS
 

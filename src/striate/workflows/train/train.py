@@ -16,7 +16,8 @@ from striate.engine.distributed.group import RankGroup
 from striate.engine.tensorboard import check_tensorboard
 from striate.models.catalogue import find
 from striate.run import layout as names
-from striate.run.recipe import Recipe, make_recipe
+from striate.run.parse_settings import make_recipe
+from striate.run.recipe import Recipe
 from striate.run.run import CUSTOM, Run, short_name
 from striate.run.setup import (
     AUTO,

@@ -26,9 +26,10 @@ from striate.finetune.split_model import BEFORE, CutPoint, probe_batch
 from striate.models.catalogue import find
 from striate.run import layout as names
 from striate.run.manifest import now, update_manifest
+from striate.run.parse_settings import AUTO_SETTINGS
 from striate.run.predictions import Predictions
 from striate.run.progress import line_printer
-from striate.run.recipe import AUTO, AUTO_SETTINGS, TRAINING_LOOP_SETTINGS, Recipe
+from striate.run.recipe import AUTO, TRAINING_LOOP_SETTINGS, Recipe
 from striate.run.report_page import write_report
 from striate.run.run import Run, score_as_dict
 from striate.run.setup import (

@@ -21,7 +21,11 @@ from striate.interpret.depth.layer_profile import depth_profile
 from striate.interpret.depth.snapshots import Snapshot
 from striate.layers.whiten import whitening
 from striate.report.format import number, percent
-from striate.run.charts import chart_by_depth, layer_norms_blocks, snapshot_steps
+from striate.run.layer_norm_charts import (
+    chart_by_depth,
+    layer_norms_blocks,
+    snapshot_steps,
+)
 from striate.run.layer_norms import IMAGES
 from striate.run.run import Run
 from striate.workflows.explain.depth.depth_study import Course, DepthStudy, depth_study

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from striate.core.findings import Block, Cell, Column, Curve, Series, Table
 from striate.interpret.depth.layer_profile import Level
 from striate.interpret.depth.snapshots import Snapshot
-from striate.run.images import evenly_spaced
+from striate.run.report_images import evenly_spaced
 
 MAX_STAGES = 5  # lines of a chart over the layers
 MAX_LAYERS = 6  # lines of a chart over the steps
@@ -152,17 +152,3 @@ def _values(levels: Sequence[Level]) -> list[Cell]:
 def layer_norms_blocks(snapshots: Sequence[Snapshot]) -> list[Block]:
     """Return the charts and the table of the snapshots of snapshot network."""
     return [*layer_charts(snapshots), layer_norms_table(snapshots)]
-
-
-def lr_range_chart(rows: list[tuple[float, float]], lr: float) -> Curve:
-    """Return the chart of a learning-rate range test, the chosen rate marked."""
-    rates, losses = zip(*rows, strict=True)
-    return Curve(
-        title="Learning-rate range test",
-        x_label="learning rate",
-        y_label="training loss, smoothed",
-        series=(Series(name="loss", x=rates, y=losses),),
-        log_x=True,
-        mark=(lr, f"chosen: {lr:g}"),
-        note="One training step per rate, on a copy of the network.",
-    )
