@@ -56,7 +56,7 @@ def print_data(data: ImageData, folder: Path) -> None:
     for note in manifest["notes"]:
         console().print(f"note: {note}", style="dim", markup=False)
     if "frozen" in manifest:
-        console().print(f"frozen  {manifest['frozen']['said']}", markup=False)
+        console().print(f"frozen  {manifest['frozen']['text']}", markup=False)
 
 
 def print_set(data: ImageData) -> None:

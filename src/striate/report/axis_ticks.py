@@ -1,4 +1,4 @@
-"""Where a chart's marks go: tick positions and their spelling, torch- and SVG-free."""
+"""Axes of charts: range, tick positions and tick labels."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from itertools import pairwise
 
 from striate.report.format import MINUS, number
 
-# Beyond this a span overflows to infinity, so such a value has no place on an axis.
+# Larger values would overflow the range of an axis, so they are not drawn.
 LARGEST = 1e300
 
 
 @dataclass(frozen=True, kw_only=True)
 class ChartAxis:
-    """One axis: what lies at its two ends, its ticks, and whether it is logarithmic.
+    """One axis: its two ends, its ticks, and whether it is logarithmic.
 
     Example:
         >>> axis = fit_axis([0.0, 7.0])
@@ -29,15 +29,15 @@ class ChartAxis:
     log: bool = False
 
     def place(self, value: float) -> float:
-        """Return a value's position between the ends, 0 to 1."""
-        low, high, here = self.low, self.high, value
+        """Return the position of a value between the ends, 0 to 1."""
+        low, high, x = self.low, self.high, value
         if self.log:
-            low, high, here = math.log10(low), math.log10(high), math.log10(value)
-        return min(1.0, max(0.0, (here - low) / (high - low)))
+            low, high, x = math.log10(low), math.log10(high), math.log10(value)
+        return min(1.0, max(0.0, (x - low) / (high - low)))
 
 
 def is_drawable(value: float, log: bool = False) -> bool:
-    """Tell whether a value has a place on an axis at all.
+    """Tell whether a value can be drawn on an axis.
 
     Example:
         >>> is_drawable(0.0), is_drawable(0.0, log=True), is_drawable(float("nan"))
@@ -49,20 +49,22 @@ def is_drawable(value: float, log: bool = False) -> bool:
 def fit_axis(
     values: Iterable[float], *, log: bool = False, tight: bool = False
 ) -> ChartAxis:
-    """Return the axis for these values; `tight` ends it at the data, not at a tick.
+    """Return an axis for these values; with `tight` it ends at the data, not at a tick.
 
     Example:
         >>> fit_axis([0.003, 40.0], log=True).ticks
         (0.001, 0.01, 0.1, 1.0, 10.0, 100.0)
     """
-    kept = [value for value in values if is_drawable(value, log)]
-    low, high = (min(kept), max(kept)) if kept else (1.0, 10.0) if log else (0.0, 1.0)
+    finite = [value for value in values if is_drawable(value, log)]
+    low, high = (
+        (min(finite), max(finite)) if finite else (1.0, 10.0) if log else (0.0, 1.0)
+    )
     if log:
         marks = log_ticks(low, high)
         return ChartAxis(low=marks[0], high=marks[-1], ticks=marks, log=True)
-    low, high = _apart(low, high)
-    # There is no epoch 1.5.
-    least = 1.0 if tight and all(value == round(value) for value in kept) else 0.0
+    low, high = _widen(low, high)
+    # Integers such as epochs get integer ticks.
+    least = 1.0 if tight and all(value == round(value) for value in finite) else 0.0
     marks = ticks(low, high, least=least)
     if not tight:
         return ChartAxis(low=marks[0], high=marks[-1], ticks=marks)
@@ -71,15 +73,15 @@ def fit_axis(
 
 def _inside(low: float, high: float, marks: Sequence[float]) -> tuple[float, ...]:
     inside = [mark for mark in marks if low <= mark <= high]
-    # Epochs begin at 1, which is no round number and yet the one to be read.
+    # Epochs start at 1, which is not a round number but needs a tick.
     if low == round(low) and inside and inside[0] - low > 0.4 * (marks[1] - marks[0]):
         inside.insert(0, low)
     return tuple(inside)
 
 
-def _apart(low: float, high: float) -> tuple[float, float]:
-    # A constant has no span of its own; it gets a tenth of its size on both sides.
-    # Spans near the resolution of floats would give ticks that coincide.
+def _widen(low: float, high: float) -> tuple[float, float]:
+    # A constant gets a margin of a tenth of its size on both sides. Ranges near the
+    # resolution of floats would give equal ticks.
     size = max(abs(low), abs(high))
     if high - low > max(1e-9 * size, 1e-290):
         return low, high
@@ -90,7 +92,7 @@ def _apart(low: float, high: float) -> tuple[float, float]:
 def ticks(low: float, high: float, *, least: float = 0.0) -> tuple[float, ...]:
     """Return round values from at or below `low` to at or above `high`.
 
-    Steps are 1, 2 or 5 times a power of ten, five or so, and none below `least`.
+    About five steps of 1, 2 or 5 times a power of ten, and at least `least`.
 
     Example:
         >>> ticks(0.83, 0.991)
@@ -107,7 +109,7 @@ def ticks(low: float, high: float, *, least: float = 0.0) -> tuple[float, ...]:
 
 
 def log_ticks(low: float, high: float) -> tuple[float, ...]:
-    """Return powers of ten around a positive range, thinned to at most eight.
+    """Return at most eight powers of ten around a positive range.
 
     Example:
         >>> log_ticks(0.2, 0.7)
@@ -133,9 +135,9 @@ def _around(marks: Sequence[float], low: float, high: float) -> tuple[float, ...
 
 
 def error_shade(count: int, most: int) -> float:
-    """Return how strongly to color a cell that counts so many errors, 0 to 1.
+    """Return the color strength of a cell with so many errors, 0 to 1.
 
-    The logarithm keeps one error visible beside a hundred.
+    It is logarithmic, so that one error is visible beside a hundred.
 
     Example:
         >>> error_shade(100, 100), round(error_shade(1, 100), 2)
@@ -145,7 +147,7 @@ def error_shade(count: int, most: int) -> float:
 
 
 def tick_text(value: float, marks: Sequence[float], percent: bool = False) -> str:
-    """Spell a tick with as many digits as its neighbors need.
+    """Write a tick with as many digits as its neighbors need.
 
     Example:
         >>> [tick_text(v, (0.0, 0.25, 0.5)) for v in (0.0, 0.25)]

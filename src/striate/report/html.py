@@ -1,8 +1,8 @@
-"""One page, one file: a report that opens anywhere, offline, for good.
+"""Render a report as one HTML file that works offline.
 
-Nothing is fetched: the policy in the head forbids it, style and script are inline,
-images are data. The script is allowed by its hash, so even markup that slipped
-through could not run; without it everything but old browsers' dialogs still works.
+Nothing is loaded from a network: style, script and images are inline, and the content
+security policy forbids the rest. It allows our script by its hash, so no other script
+can run. Without JavaScript everything works but dialogs in old browsers.
 """
 
 from __future__ import annotations
@@ -43,17 +43,17 @@ def render_page(page: Page) -> str:
 
     Example:
         >>> section = Section(title="A", blocks=(Prose(text="All <well>."),))
-        >>> made = render_page(Page(title="Run 1", sections=(section,)))
-        >>> made[:15], "All &lt;well&gt;." in made, "://" in made
+        >>> html = render_page(Page(title="Run 1", sections=(section,)))
+        >>> html[:15], "All &lt;well&gt;." in html, "://" in html
         ('<!doctype html>', True, False)
     """
-    album = PageImages()
-    # The body comes first: it fills the album, whose rules stand in the head.
-    body = _body(page, album)
-    return f"<!doctype html>\n{tag('html', _head(page, album), body, lang='en')}\n"
+    images = PageImages()
+    # The body comes first: it collects the images for the style sheet in the head.
+    body = _body(page, images)
+    return f"<!doctype html>\n{tag('html', _head(page, images), body, lang='en')}\n"
 
 
-def _head(page: Page, album: PageImages) -> Html:
+def _head(page: Page, images: PageImages) -> Html:
     script = _asset("page.js")
     return tag(
         "head",
@@ -63,7 +63,7 @@ def _head(page: Page, album: PageImages) -> Html:
         tag("meta", name="color-scheme", content="light dark"),
         tag("meta", name="generator", content="striate"),
         tag("title", escape(one_line(page.title))),
-        tag("style", _asset("page.css"), Html(album.css())),
+        tag("style", _asset("page.css"), Html(images.css())),
         tag("script", script, type="module"),
     )
 
@@ -74,17 +74,17 @@ def _asset(file: str) -> Html:
 
 def _policy(script: str) -> str:
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    nothing = "default-src 'none'; base-uri 'none'; form-action 'none'"
+    deny = "default-src 'none'; base-uri 'none'; form-action 'none'"
     own = f"img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
-    return f"{nothing}; {own}"
+    return f"{deny}; {own}"
 
 
-def _body(page: Page, album: PageImages) -> Html:
+def _body(page: Page, images: PageImages) -> Html:
     anchors = _anchors(page.sections)
     pairs = list(zip(page.sections, anchors, strict=True))
     title = tag("h1", escape(one_line(page.title)))
     subtitle = paragraphs(page.subtitle)
-    sections = [_section(section, anchor, album) for section, anchor in pairs]
+    sections = [_section(section, anchor, images) for section, anchor in pairs]
     return tag(
         "body",
         tag("a", escape("Skip to the report"), href="#report", class_="skip"),
@@ -96,7 +96,7 @@ def _body(page: Page, album: PageImages) -> Html:
 
 
 def _anchors(sections: Sequence[Section]) -> list[str]:
-    """Ids that read like the titles; the number keeps equal titles apart."""
+    """Return ids made of the titles; a number distinguishes equal titles."""
     slugs = [re.sub(r"[^a-z0-9]+", "-", s.title.lower()).strip("-") for s in sections]
     return [f"{number}-{slug}".strip("-") for number, slug in enumerate(slugs, 1)]
 
@@ -109,23 +109,23 @@ def _contents(pairs: Sequence[tuple[Section, str]]) -> Html:
     return tag("nav", tag("ol", *links), aria_label="Contents")
 
 
-def _section(section: Section, anchor: str, album: PageImages) -> Html:
+def _section(section: Section, anchor: str, images: PageImages) -> Html:
     head = tag("h2", escape(one_line(section.title)), id=f"{anchor}-title")
     lead = tag("div", paragraphs(section.lead), class_="lead") if section.lead else ""
-    blocks = join(_blocks(section.blocks, album, anchor))
+    blocks = join(_blocks(section.blocks, images, anchor))
     label_id = f"{anchor}-title"
     return tag("section", head, Html(lead), blocks, id=anchor, aria_labelledby=label_id)
 
 
-def _blocks(blocks: Sequence[Block], album: PageImages, anchor: str) -> Iterator[Html]:
-    """Neighboring charts share a row where the page is wide enough."""
+def _blocks(blocks: Sequence[Block], images: PageImages, anchor: str) -> Iterator[Html]:
+    """Render blocks; neighboring charts share a row on wide pages."""
     numbered = enumerate(blocks, 1)
     for charts, group in groupby(numbered, key=lambda pair: isinstance(pair[1], Curve)):
-        made = [_block(block, album, f"{anchor}-{number}") for number, block in group]
-        yield tag("div", *made, class_="charts") if charts else join(made)
+        html = [_block(block, images, f"{anchor}-{number}") for number, block in group]
+        yield tag("div", *html, class_="charts") if charts else join(html)
 
 
-def _block(block: Block, album: PageImages, key: str) -> Html:
+def _block(block: Block, images: PageImages, key: str) -> Html:
     match block:
         case Prose():
             return _prose(block)
@@ -136,9 +136,9 @@ def _block(block: Block, album: PageImages, key: str) -> Html:
         case Curve():
             return _chart(block)
         case Images():
-            return _gallery(block, album)
+            return _gallery(block, images)
         case Matrix():
-            return matrix_html(block, album, key)
+            return matrix_html(block, images, key)
         case Tree():
             return tree_html(block)
 
@@ -146,10 +146,10 @@ def _block(block: Block, album: PageImages, key: str) -> Html:
 def _prose(prose: Prose) -> Html:
     if prose.tone not in TONES:
         return tag("div", paragraphs(prose.text), class_="prose")
-    # Color alone must not carry the tone.
-    word = tag("b", escape(TONES[prose.tone]), class_="tone")
+    # Color alone must not show the tone.
+    label = tag("b", escape(TONES[prose.tone]), class_="tone")
     text = paragraphs(prose.text)
-    return tag("div", word, text, class_=f"prose {prose.tone}", role="note")
+    return tag("div", label, text, class_=f"prose {prose.tone}", role="note")
 
 
 def _figure(figure: Figure) -> Html:
@@ -166,8 +166,8 @@ def _chart(curve: Curve) -> Html:
     return tag("figure", title, *drawing, note, class_="block")
 
 
-def _gallery(images: Images, album: PageImages) -> Html:
-    title = tag("h3", escape(images.title)) if images.title else Html("")
-    note = tag("p", escape(images.note), class_="note") if images.note else Html("")
-    gallery = album.gallery(images.images, images.scale)
-    return tag("div", title, gallery, note, class_="block")
+def _gallery(gallery: Images, images: PageImages) -> Html:
+    title = tag("h3", escape(gallery.title)) if gallery.title else Html("")
+    note = tag("p", escape(gallery.note), class_="note") if gallery.note else Html("")
+    html = images.gallery(gallery.images, gallery.scale)
+    return tag("div", title, html, note, class_="block")

@@ -1,4 +1,4 @@
-"""Lines that open: nested on a page, indented in a terminal."""
+"""A tree as HTML: nested lines that open."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""HTML as values: text becomes markup here, by escaping, and nowhere else.
+"""HTML elements, with text escaped in one place.
 
-`Html` is a type of its own, so that mypy refuses a plain string where markup is
-meant: to forget an escape is a type error.
+`Html` is a type of its own, so that mypy refuses a plain string instead of markup: a
+forgotten escape is a type error.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _VOID = {"meta", "br", "col", "link", "hr"}
 
 
 def escape(text: str) -> Html:
-    """Turn foreign text into markup that shows exactly that text.
+    """Escape text, so that a page shows exactly that text.
 
     Example:
         >>> escape("<b>7 & 'up'</b>")
@@ -29,7 +29,7 @@ def escape(text: str) -> Html:
 
 
 def bdi(text: str) -> Html:
-    """Turn a foreign name into markup, fenced against its writing direction.
+    """Return a name in a `<bdi>` element, which isolates its writing direction.
 
     Example:
         >>> bdi("שבע")
@@ -39,9 +39,9 @@ def bdi(text: str) -> Html:
 
 
 def tag(element: str, *children: Html, **attributes: Value) -> Html:
-    """Build one element; attributes are escaped, None and False leave one out.
+    """Return an element; attributes are escaped, None and False are left out.
 
-    `class_` spells class and an underscore inside a name spells a hyphen.
+    `class_` stands for class, and an underscore in a name for a hyphen.
 
     Example:
         >>> tag("td", escape("a<b"), class_="n", data_x='"', hidden=True, title=None)
@@ -57,12 +57,12 @@ def tag(element: str, *children: Html, **attributes: Value) -> Html:
 def _attribute(key: str, value: Value) -> str:
     if value is None or value is False:
         return ""
-    spelt = key.rstrip("_").replace("_", "-")
-    return f" {spelt}" if value is True else f' {spelt}="{escape(str(value))}"'
+    attribute = key.rstrip("_").replace("_", "-")
+    return f" {attribute}" if value is True else f' {attribute}="{escape(str(value))}"'
 
 
 def join(parts: Iterable[Html]) -> Html:
-    """Put markup side by side.
+    """Concatenate markup.
 
     Example:
         >>> join([escape("a"), tag("br"), escape("b")])
@@ -72,7 +72,7 @@ def join(parts: Iterable[Html]) -> Html:
 
 
 def paragraphs(text: str) -> Html:
-    r"""Set text in paragraphs, which blank lines part.
+    r"""Return text as paragraphs, separated by blank lines.
 
     Example:
         >>> paragraphs("one\n\ntwo")

@@ -1,7 +1,7 @@
-"""A chart as inline SVG that follows the page's theme and width.
+"""A chart as inline SVG that adapts to the theme and the width of the page.
 
-The drawing is stretched to its box while lines keep their thickness and words their
-size: paths live in an inner viewport of 1000×1000, words are placed in percent.
+The drawing is stretched to its box, while lines keep their thickness and text its size:
+paths are in an inner viewport of 1000×1000, text is placed in percent.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from striate.report.axis_ticks import ChartAxis, fit_axis, is_drawable, tick_tex
 from striate.report.format import isolate, number, one_line, value_text
 from striate.report.markup import Html, escape, join, tag
 
-COLORS = 6  # as many as page.css names; further series repeat them, dashed
+COLORS = 6  # as in page.css; more series repeat them with dashes
 
 
 def svg_chart(chart: Curve) -> str:
-    """Return a chart as one `<svg>` element; page.css gives it colors.
+    """Return a chart as one `<svg>` element, with colors from page.css.
 
-    Values that have no place on the axis (NaN, infinity, zero on a logarithm) are
-    gaps in the line, and the description counts them.
+    Values that cannot be drawn (NaN, infinity, zero on a log axis) are gaps; the
+    description counts them.
 
     Example:
         >>> loss = Series(name="train", x=(1, 2, 3), y=(0.9, 0.4, 0.3))
         >>> chart = Curve(title="L", x_label="epoch", y_label="", series=(loss,))
-        >>> made = svg_chart(chart)
-        >>> made[:4], "M0,0 500,833.3 1000,1000" in made
+        >>> svg = svg_chart(chart)
+        >>> svg[:4], "M0,0 500,833.3 1000,1000" in svg
         ('<svg', True)
     """
     across, up = _axes(chart)
@@ -52,7 +52,7 @@ def svg_chart(chart: Curve) -> str:
 
 
 def svg_legend(curve: Curve) -> str:
-    """Return the chart's key: a swatch, the name and the last value of each series.
+    """Return the legend: color, name and last value of each series.
 
     Example:
         >>> flat = Series(name="a<b", x=(1,), y=(0.5,))
@@ -102,15 +102,15 @@ def _band(index: int, series: Series, across: ChartAxis, up: ChartAxis) -> Html:
     if series.low is None or series.high is None:
         return Html("")
     edges = zip(series.x, series.low, series.high, strict=False)
-    kept = [
+    points = [
         e
         for e in edges
         if is_drawable(e[0], across.log) and all(is_drawable(y, up.log) for y in e[1:])
     ]
-    if len(kept) < 2:
+    if len(points) < 2:
         return Html("")
-    floor = _trail(downsample([(x, low) for x, low, _ in kept]), across, up)
-    roof = _trail(downsample([(x, high) for x, _, high in kept])[::-1], across, up)
+    floor = _trail(downsample([(x, low) for x, low, _ in points]), across, up)
+    roof = _trail(downsample([(x, high) for x, _, high in points])[::-1], across, up)
     return tag("path", class_=f"band {_hue(index)}", d=f"M{floor} L{roof}Z")
 
 
@@ -130,7 +130,7 @@ def _hundred(scale: ChartAxis, value: float, flip: bool = False) -> str:
 
 
 def _dots(index: int, series: Series, across: ChartAxis, up: ChartAxis) -> Html:
-    """A lone value draws no line, so it is a dot."""
+    """Return single values as dots, because they draw no line."""
     alone = [
         run[0]
         for run in line_segments(series.x, series.y, up.log, across.log)
@@ -190,8 +190,8 @@ def _mark(curve: Curve, across: ChartAxis) -> Html:
 
 
 def _description(curve: Curve) -> str:
-    said = [_sentence(series, curve) for series in curve.series]
-    return " ".join(said) or "There are no values."
+    sentences = [_sentence(series, curve) for series in curve.series]
+    return " ".join(sentences) or "There are no values."
 
 
 def _sentence(series: Series, curve: Curve) -> str:
@@ -200,7 +200,7 @@ def _sentence(series: Series, curve: Curve) -> str:
         isolate(one_line(series.name)),
     )
     left_out = len(series.x) - len(spots)
-    gap = f" {left_out:,} values have no place on the axis." if left_out else ""
+    gap = f" {left_out:,} values cannot be drawn." if left_out else ""
     if not spots:
         return f"{who}: no values.{gap}"
     (x0, y0), (x1, y1) = spots[0], spots[-1]
@@ -209,14 +209,14 @@ def _sentence(series: Series, curve: Curve) -> str:
 
 
 def _readings(curve: Curve, across: ChartAxis) -> str:
-    """What the pointer reads: for each series, place, x and y of every kept point."""
-    kept = [
+    """Return for each series the position, x and y of its points, for the pointer."""
+    lines = [
         downsample(drawable_points(s, curve.log_y, curve.log_x), 300)
         for s in curve.series
     ]
     table = [
         [[round(across.place(x), 4), _short(x), _short(y)] for x, y in spots]
-        for spots in kept
+        for spots in lines
     ]
     return json.dumps(table, separators=(",", ":"), allow_nan=False)
 
@@ -234,12 +234,12 @@ Point = tuple[float, float]
 def drawable_points(
     series: Series, log: bool = False, log_x: bool = False
 ) -> list[Point]:
-    """Return the points of a series that have a place on the axes.
+    """Return the points of a series that can be drawn.
 
     Args:
         series: A line.
-        log: Whether the height is on a logarithm.
-        log_x: Whether the width is.
+        log: Whether the y axis is logarithmic.
+        log_x: Whether the x axis is.
 
     Example:
         >>> drawable_points(Series(name="", x=(1, 2), y=(float("inf"), 0.5)))
@@ -256,7 +256,7 @@ def drawable_points(
 def line_segments(
     xs: Sequence[float], ys: Sequence[float], log: bool, log_x: bool = False
 ) -> Iterator[list[Point]]:
-    """Yield the unbroken stretches of a line.
+    """Yield the parts of a line between values that cannot be drawn.
 
     Example:
         >>> list(line_segments([1, 2, 3], [5.0, float("nan"), 7.0], log=False))
@@ -274,19 +274,19 @@ def line_segments(
 
 
 def downsample(points: Sequence[Point], most: int = MOST_POINTS) -> list[Point]:
-    """Keep the lowest and highest point of each bucket: spikes outlive thinning.
+    """Reduce points to the lowest and highest of each bucket, which keeps spikes.
 
     Example:
-        >>> kept = downsample([(i, float(i == 4321)) for i in range(10_000)], most=100)
-        >>> len(kept) <= 102, max(y for _, y in kept)
+        >>> few = downsample([(i, float(i == 4321)) for i in range(10_000)], most=100)
+        >>> len(few) <= 102, max(y for _, y in few)
         (True, 1.0)
     """
     if len(points) <= most:
         return list(points)
     size = -(-len(points) // (most // 2))
-    kept = {0, len(points) - 1}
+    indices = {0, len(points) - 1}
     for start in range(0, len(points), size):
         bucket = range(start, min(start + size, len(points)))
-        kept |= {min(bucket, key=lambda i: points[i][1])}
-        kept |= {max(bucket, key=lambda i: points[i][1])}
-    return [points[i] for i in sorted(kept)]
+        indices |= {min(bucket, key=lambda i: points[i][1])}
+        indices |= {max(bucket, key=lambda i: points[i][1])}
+    return [points[i] for i in sorted(indices)]

@@ -1,4 +1,4 @@
-"""What stands before a run learns: images, a network that fits them, a record."""
+"""Prepare a run: load its images, build and check its model, write its inputs."""
 
 from __future__ import annotations
 
@@ -58,13 +58,13 @@ from striate.run.run import CUSTOM
 from striate.run.yaml_io import settings_yaml
 
 AUTO = "auto"
-# Settings that say how images are read; `load_data` takes them under these names.
+# Settings of `load_data`, under the same names.
 DATA_SETTINGS = (
     *("image_size", "in_chans", "resize", "background", "white_level", "jpeg"),
     *("normalize", "mean", "std", "val_fraction", "test_fraction", "fraction"),
     *("folds", "fold", "seed", "cache", "cache_gb", "workers"),
 )
-# `train` gets loaded data, where settings of the split and the input would do nothing.
+# Settings without effect on data that is loaded already, as in `striate.train`.
 LOADED_DATA_SETTINGS = {*DATA_SETTINGS, "split"} - {
     "seed",
     "cache",
@@ -74,10 +74,10 @@ LOADED_DATA_SETTINGS = {*DATA_SETTINGS, "split"} - {
 
 
 def load_recipe(recipe: Recipe, *, quiet: bool = True) -> ImageData:
-    """Read the images that a recipe is about, split as it says; tell unless quiet.
+    """Load the images of a recipe and split them; show progress unless quiet.
 
     Raises:
-        StriateError: The data or the settings do not admit it.
+        StriateError: The data cannot be loaded with these settings.
     """
     settings = {name: getattr(recipe, name) for name in DATA_SETTINGS}
     data = load_data(
@@ -91,12 +91,12 @@ def load_recipe(recipe: Recipe, *, quiet: bool = True) -> ImageData:
 
 
 def auto_model(in_chans: int) -> str:
-    """Return the network that `auto` stands for."""
+    """Return the network that `--model auto` stands for."""
     return "notes_grey" if in_chans == 1 else "notes_colour"
 
 
 def resolve_recipe(recipe: Recipe, data: ImageData) -> Recipe:
-    """Decide what was left automatic, so that `args.yaml` holds what was used."""
+    """Replace `auto` by the values in use, for `args.yaml`."""
     model = recipe.model
     if model == AUTO:
         model = auto_model(data.in_chans)
@@ -120,10 +120,10 @@ def resolve_recipe(recipe: Recipe, data: ImageData) -> Recipe:
 
 
 def build_model(recipe: Recipe, data: ImageData) -> nn.Module:
-    """Build the network of a recipe, as it is before it learns.
+    """Build the network of a recipe, before training.
 
     Raises:
-        WeightsError: It begins with weights that are not its own.
+        WeightsError: The pretrained weights do not fit.
     """
     model = create_model(
         recipe.model,
@@ -140,18 +140,18 @@ def build_model(recipe: Recipe, data: ImageData) -> nn.Module:
 
 
 def prepare_model(model: nn.Module, data: ImageData, recipe: Recipe) -> None:
-    """Put the model where it learns, and try it.
+    """Move the model to its device, apply the settings, and try one image.
 
     Raises:
-        GeometryError: It cannot take the images.
-        SettingError: It gives another number of classes, needs more images a step,
-            or there is no such device, or it loses by half precision.
+        GeometryError: The model cannot take the images.
+        SettingError: The model has another number of outputs, needs larger batches, or
+            the device or the precision is not available.
     """
     device = devices.choose(recipe.device)
     regularize(model, recipe)
     check_batch_norm(model, recipe)
     check_precision(recipe.precision, device)
-    if recipe.pretrained is None:  # filters that were learned with are kept
+    if recipe.pretrained is None:  # pretrained filters stay as they are
         _whiten(model, data, recipe)
     freeze_stats_of_frozen(model)
     if recipe.freeze:
@@ -164,34 +164,35 @@ def prepare_model(model: nn.Module, data: ImageData, recipe: Recipe) -> None:
 
 
 def frozen_record(model: nn.Module, recipe: Recipe) -> dict[str, Any]:
-    """Return what a manifest says of layers that do not learn; empty without any.
+    """Return the manifest entry of frozen layers; empty without any.
 
-    Filters that a network computes instead of learning are its own affair.
+    Filters that a network computes instead of learning do not count.
     """
     if recipe.freeze is None and not recipe.model.startswith(CUSTOM):
         return {}
-    found = frozen_layers(model)
-    return {"frozen": {**asdict(found), "said": str(found)}} if found.layers else {}
+    layers = frozen_layers(model)
+    entry = {"frozen": {**asdict(layers), "text": str(layers)}}
+    return entry if layers.layers else {}
 
 
 def _whiten(model: nn.Module, data: ImageData, recipe: Recipe) -> None:
-    """Show training images to layers whose filters are computed from them."""
+    """Compute the filters of whitening layers from training images."""
     layers = whitening(model)
     if not layers:
         return
-    some = Batches(
+    batches = Batches(
         subset=data.subset("train"),
         preprocess=data.preprocess,
         batch_size=pictures_wanted(*data.preprocess.spec.shape),
         seed=recipe.seed,
     )
-    images, _ = next(iter(some(0)))
+    images, _ = next(iter(batches(0)))
     for layer in layers:
         layer.fit(images)
 
 
 def _check_output(model: nn.Module, data: ImageData, device: torch.device) -> None:
-    """Try one image, so that a misfit is told before anything is written."""
+    """Try one image, so that an error comes before any file is written."""
     channels, (height, width) = data.in_chans, data.image_size
     probe = torch.zeros(1, channels, height, width, device=device)
     training = model.training
@@ -206,7 +207,7 @@ def _check_output(model: nn.Module, data: ImageData, device: torch.device) -> No
     finally:
         model.train(training)
     if shape != (1, data.num_classes):
-        what = f"the network gives {shape[1:]}, the data has {data.num_classes} classes"
+        what = f"the model outputs {shape[1:]}, the data has {data.num_classes} classes"
         raise SettingError(what, fix=f"build it with num_classes={data.num_classes}")
 
 
@@ -217,7 +218,7 @@ def write_run_inputs(
     recipe: Recipe,
     notes: Sequence[str] = (),
 ) -> None:
-    """Write down everything the run starts from, before it starts."""
+    """Write manifest, settings, classes, preprocessing and split before training."""
     manifest = first_manifest(folder.name, data, recipe)
     manifest["notes"] = [*data.notes, *last_batch_notes(data, recipe), *notes]
     manifest["notes"] += pretrained_notes(recipe, data)
@@ -247,10 +248,10 @@ def _write_skipped(
 
 
 def regularize(model: nn.Module, recipe: Recipe) -> None:
-    """Set the network's dropout and stochastic depth as the recipe says.
+    """Set the dropout and the stochastic depth of a network.
 
     Raises:
-        SettingError: It has no layer that could do so.
+        SettingError: The network has no such layer.
     """
     if recipe.dropout is not None:
         set_dropout(model, recipe.dropout)
@@ -259,10 +260,10 @@ def regularize(model: nn.Module, recipe: Recipe) -> None:
 
 
 def set_dropout(model: nn.Module, rate: float) -> None:
-    """Give every dropout layer of a network a rate.
+    """Set the rate of all dropout layers of a network.
 
     Raises:
-        SettingError: It has none.
+        SettingError: The network has none.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.5))
@@ -272,7 +273,7 @@ def set_dropout(model: nn.Module, rate: float) -> None:
     """
     layers = [m for m in model.modules() if isinstance(m, _DropoutNd)]
     if not layers:
-        what = "dropout sets the rate of dropout layers, and the network has none"
+        what = "the network has no dropout layer whose rate --dropout could set"
         fix = "use a network with some (notes_colour, vgg16), or --drop-path"
         raise SettingError(what, where="--dropout", fix=fix)
     for layer in layers:
@@ -282,12 +283,12 @@ def set_dropout(model: nn.Module, rate: float) -> None:
 def check_image_sizes(
     model: nn.Module, channels: int, sides: Sequence[Side], device: torch.device
 ) -> None:
-    """Try two images of each size in training mode, and leave no trace.
+    """Check that a network can train on images of each size; it stays unchanged.
 
-    In training mode, because auxiliary heads answer only there.
+    It is run in training mode, because only there auxiliary heads are active.
 
     Raises:
-        GeometryError: The network cannot take one of them; names the layer.
+        GeometryError: The network cannot take a size; names the layer.
 
     Example:
         >>> model = nn.Sequential(nn.Flatten(), nn.Linear(64, 2))
@@ -295,38 +296,40 @@ def check_image_sizes(
         >>> check_image_sizes(model, 1, [(4, 4)], torch.device("cpu"))
         Traceback (most recent call last):
         ...
-        striate.core.errors.GeometryError: the network cannot learn from 4×4, ...
+        striate.core.errors.GeometryError: the network cannot train on 4×4 images, ...
     """
-    begun: list[str] = []
+    active: list[str] = []  # modules entered and not yet left
 
     def enter(name: str, module: nn.Module, inputs: object) -> None:
-        begun.append(name or type(module).__name__)
+        active.append(name or type(module).__name__)
 
     def leave(name: str, module: nn.Module, output: object) -> None:
-        begun.pop()
+        active.pop()
 
-    # Numbers too are changed in training mode: those of batch norm. Copies take them.
+    # Training mode changes the statistics of batch norm, so it runs on a copy.
     with lent(model, Tensor.clone) as trial, torch.no_grad():
         trial.train()
         for height, width in dict.fromkeys(sides):
             probe = torch.zeros(2, channels, height, width, device=device)
-            begun.clear()
+            active.clear()
             try:
                 with followed(trial, enter=enter, leave=leave):
                     trial(probe)
             except (RuntimeError, ValueError, GeometryError) as error:
-                raise _refusal(error, height, width, begun) from error
+                raise _refusal(error, height, width, active) from error
 
 
 def _refusal(
-    error: Exception, height: int, width: int, begun: Sequence[str]
+    error: Exception, height: int, width: int, active: Sequence[str]
 ) -> GeometryError:
-    """Return what to say; the layer is the last that began and did not end."""
-    why = str(error).splitlines()[0]
+    """Return the error; the layer is the last one that was entered."""
+    reason = str(error).splitlines()[0]
     size = f"{height}×{width}"
-    what = f"the network cannot learn from {size}, as --progressive-resize shows: {why}"
+    what = (
+        f"the network cannot train on {size} images of --progressive-resize: {reason}"
+    )
     fix = (
-        "leave --progressive-resize away, begin with a larger share, or take a network "
+        "leave --progressive-resize out, start at a larger fraction, or use a network "
         "with global average pooling: resnet18, antialiased_resnet18, mobilenet_v2"
     )
-    return GeometryError(what, where=f"layer {begun[-1]}", fix=fix)
+    return GeometryError(what, where=f"layer {active[-1]}", fix=fix)

@@ -174,7 +174,7 @@ def _run_once(
             notes = job.group.words(unread, "which images could not be read")
             unread = list(dict.fromkeys(text for rank in notes for text in rank))
         for norm in () if stop() else norms:
-            norm.look(checkpointer.at.step)
+            norm.record(checkpointer.at.step)
         for text in unread:
             display.note(f"{text}; other images of their batches were used instead")
     job.inexact.extend(unread)
@@ -214,7 +214,7 @@ def _norms(
         job.train.subset,
         job.val,
         state.step,
-        wanted=job.recipe.track_norms,
+        enabled=job.recipe.track_norms,
     )
 
 
