@@ -1,4 +1,4 @@
-"""Show augmented images; of a trained run, point out labels that do not survive."""
+"""Show augmented images; with a trained run, also which classes lose their label."""
 
 from __future__ import annotations
 
@@ -23,25 +23,27 @@ SETTINGS = ("augment", *RANGES, "image_size", "in_chans", "resize", "seed")
 
 
 def configure_data_augment(parser: argparse.ArgumentParser) -> None:
-    """Add what to look at, the ranges, and the folder."""
+    """Add the data or run, the augmentation, and the folder."""
     parser.add_argument(
         "target",
         metavar="DATA|RUN",
-        help="as for `train`; or a run folder or its name, whose network then says "
-        "which classes suffer",
+        help="images, as for `striate train`; or a run folder or its name, whose model "
+        "then measures which classes are damaged by the augmentation",
     )
     kinds = setting_types()
     for field in dataclasses.fields(Recipe):
         if field.name in SETTINGS:
             add_setting(parser, _here(field), kinds[field.name])
-    parser.add_argument("--out", type=Path, metavar="DIR", help="the folder to write")
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="folder to write (runs/augment/NAME)"
+    )
     parser.add_argument(
         "--overwrite", action="store_true", help="replace the folder in --out"
     )
 
 
 def _here(field: dataclasses.Field[Any]) -> dataclasses.Field[Any]:
-    """Return a setting as it is here: `six` by default, or nothing would be shown."""
+    """Return a setting; the default of `augment` is `six` here."""
     if field.name == "augment":
         field = copy.copy(field)
         field.default = "six"
@@ -49,54 +51,56 @@ def _here(field: dataclasses.Field[Any]) -> dataclasses.Field[Any]:
 
 
 def run_data_augment(options: argparse.Namespace) -> int:
-    """Draw, measure, print; with classes that suffer the exit code is 1."""
+    """Augment, measure and print; the exit code is 1 if a class is damaged."""
     from striate.workflows.data_augment.augment import preview_augment
 
-    given = {name: value for name, value in vars(options).items() if name in SETTINGS}
+    settings = {
+        name: value for name, value in vars(options).items() if name in SETTINGS
+    }
     with _bar(options.json) as tick:
-        made = preview_augment(
+        result = preview_augment(
             options.target,
-            given,
+            settings,
             out=options.out,
             overwrite=options.overwrite,
             tick=tick,
         )
     if options.json:
-        print(json.dumps(_data(made)))
+        print(json.dumps(_data(result)))
     else:
-        _print(made)
-    return 1 if made.safety is not None and made.safety.dangers else 0
+        _print(result)
+    return 1 if result.safety is not None and result.safety.dangers else 0
 
 
 @contextmanager
 def _bar(quiet: bool) -> Iterator[Callable[[int, int], None]]:
-    """Show on stderr how far the asking is; nothing where nobody watches."""
+    """Show on stderr the progress of the predictions, in a terminal only."""
     from rich.console import Console
     from rich.progress import Progress
 
     screen = Console(stderr=True)
-    watched = screen.is_terminal and not quiet
-    with Progress(console=screen, transient=True, disable=not watched) as progress:
-        task = progress.add_task("asking the network", total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)
+    visible = screen.is_terminal and not quiet
+    with Progress(console=screen, transient=True, disable=not visible) as progress:
+        task = progress.add_task("predicting", total=None)
+        yield lambda count, total: progress.update(task, completed=count, total=total)
 
 
-def _data(made: Augmented) -> dict[str, Any]:
+def _data(result: Augmented) -> dict[str, Any]:
     from striate.report.records import records
     from striate.workflows.data_augment.label_safety_findings import danger_dict, ends
 
     data: dict[str, Any] = {
-        "folder": str(made.folder),
-        "augment": dataclasses.asdict(made.augment),
+        "folder": str(result.folder),
+        "augment": dataclasses.asdict(result.augment),
     }
-    if made.safety is not None:
-        data["images"] = made.safety.images
-        data["changes"] = records(ends(made.safety))
-        data["dangers"] = [danger_dict(danger) for danger in made.safety.dangers]
+    if result.safety is not None:
+        data["images"] = result.safety.images
+        data["changes"] = records(ends(result.safety))
+        data["dangers"] = [danger_dict(danger) for danger in result.safety.dangers]
     return data
 
 
-def _print(made: Augmented) -> None:
+def _print(result: Augmented) -> None:
     from striate.cli.printing import console
     from striate.report.terminal import print_blocks
     from striate.run.layout import REPORT
@@ -105,11 +109,11 @@ def _print(made: Augmented) -> None:
     from striate.workflows.data_augment.label_safety_findings import summary
 
     out = console()
-    if made.safety is None:
-        print_blocks([ranges(made.augment)], out)
-        text = "striate data augment RUN  asks a trained run which classes suffer"
+    if result.safety is None:
+        print_blocks([ranges(result.augment)], out)
+        text = "To find damaged classes with a trained run: striate data augment RUN"
         out.print(text, style="dim", markup=False)
     else:
-        print_blocks(summary(made.safety), out)
-    out.print(f"image {made.folder / PREVIEW}", markup=False)
-    out.print(f"report  {made.folder / REPORT}", markup=False)
+        print_blocks(summary(result.safety), out)
+    out.print(f"image {result.folder / PREVIEW}", markup=False)
+    out.print(f"report  {result.folder / REPORT}", markup=False)

@@ -1,4 +1,4 @@
-"""Look at every image before training: broken, doubled, leaked, odd."""
+"""Check images before training: broken files, duplicates, leaks, label errors."""
 
 from __future__ import annotations
 
@@ -10,53 +10,56 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from striate.data.check.check import Checked
 
-CLASSES_SHOWN = 12
+MAX_CLASSES = 12
 
 
 def configure_data_check(parser: argparse.ArgumentParser) -> None:
-    """Add the data, what to look for, and where to show it."""
+    """Add the data, the checks, and the files to write."""
     parser.add_argument(
         "data",
         metavar="PATH",
-        help="a folder, a CSV, IDX files, tar shards, an address, or a name: digits",
+        help="images: a folder, a CSV, IDX files, tar shards, a URL, or a name: digits",
     )
     parser.add_argument(
         "--near",
         choices=("on", "off"),
         default="on",
-        help="look for near-duplicates too (on)",
+        help="find near-duplicates (on)",
     )
     parser.add_argument(
         "--labels",
         action="store_true",
-        help="train small networks too, and tell which labels they doubt",
+        help="find likely label errors, by cross-validation with small networks",
     )
     parser.add_argument(
         "--ranking",
         type=Path,
         metavar="FILE",
-        help="with --labels: keep a CSV of all images, the most doubted label first",
+        help="with --labels: write a CSV of all images, the most likely error first",
     )
     parser.add_argument(
-        "--since", type=Path, metavar="FILE", help="tell what changed since this --json"
+        "--since",
+        type=Path,
+        metavar="FILE",
+        help="list changes since this earlier --json output",
     )
     parser.add_argument(
-        "--html", type=Path, metavar="FILE", help="keep a page with the images"
+        "--html", type=Path, metavar="FILE", help="write a report that shows the images"
     )
     parser.add_argument(
         "--csv",
         type=Path,
         metavar="FILE",
-        help="keep a table to train on, copies in one group",
+        help="write a CSV to train on, with duplicates in one group",
     )
     parser.add_argument(
-        "--workers", type=int, metavar="N", help="decoding processes (processors)"
+        "--workers", type=int, metavar="N", help="decoding processes (number of CPUs)"
     )
     parser.add_argument("--quiet", action="store_true", help="show no progress")
 
 
 def run_data_check(options: argparse.Namespace) -> int:
-    """Check and print; with findings the exit code is 1."""
+    """Check and print; the exit code is 1 if there are problems."""
     from striate.core.errors import SettingError
     from striate.data.check.changes import read_hashes
     from striate.data.check.check import check_data
@@ -65,14 +68,14 @@ def run_data_check(options: argparse.Namespace) -> int:
     from striate.workflows.data_check.findings import save_page
 
     if options.workers is not None and options.workers < 1:
-        what = f"at least one process is needed, got {options.workers}"
+        what = f"workers must be at least 1, got {options.workers}"
         raise SettingError(what, where="--workers")
     if options.ranking and not options.labels:
-        what = "a ranking of labels needs them judged"
+        what = "--ranking needs the label check"
         raise SettingError(what, where="--ranking", fix="add --labels")
     before = read_hashes(options.since) if options.since else None
-    with progress_bar("looking", quiet=options.quiet or options.json) as tick:
-        found = check_data(
+    with progress_bar("checking", quiet=options.quiet or options.json) as tick:
+        result = check_data(
             options.data,
             near=options.near == "on",
             since=before,
@@ -80,29 +83,29 @@ def run_data_check(options: argparse.Namespace) -> int:
             tick=tick,
         )
     if options.labels:
-        found = _doubted(found, options)
+        result = _check_labels(result, options)
     if options.csv:
-        save_table(found, options.csv)
+        save_table(result, options.csv)
     if options.ranking:
-        save_ranking(found, options.ranking)
+        save_ranking(result, options.ranking)
     if options.html:
-        save_page(found, options.html)
+        save_page(result, options.html)
     if options.json:
-        print(json.dumps(as_dict(found)))
+        print(json.dumps(as_dict(result)))
     else:
-        _print(found, options)
-    return 0 if found.good else 1
+        _print(result, options)
+    return 0 if result.good else 1
 
 
-def _doubted(found: Checked, options: argparse.Namespace) -> Checked:
+def _check_labels(result: Checked, options: argparse.Namespace) -> Checked:
     from striate.report.progress import progress_bar
     from striate.workflows.data_check.label_errors import doubt_labels
 
-    with progress_bar("judging labels", quiet=options.quiet or options.json) as tick:
-        return doubt_labels(found, tick=tick)
+    with progress_bar("checking labels", quiet=options.quiet or options.json) as tick:
+        return doubt_labels(result, tick=tick)
 
 
-def _print(found: Checked, options: argparse.Namespace) -> None:
+def _print(result: Checked, options: argparse.Namespace) -> None:
     from rich.markup import escape
 
     from striate.cli.printing import console
@@ -110,15 +113,15 @@ def _print(found: Checked, options: argparse.Namespace) -> None:
     from striate.workflows.data_check.findings import told
 
     out = console()
-    out.print(f"[bold]{escape(found.source.name)}[/]  {_account(found)}")
-    names = [f"{name} {sum(by.values()):,}" for name, by in found.classes]
-    listed = ", ".join(names[:CLASSES_SHOWN])
-    more = " …" if len(names) > CLASSES_SHOWN else ""
+    out.print(f"[bold]{escape(result.source.name)}[/]  {_account(result)}")
+    names = [f"{name} {sum(by.values()):,}" for name, by in result.classes]
+    listed = ", ".join(names[:MAX_CLASSES])
+    more = " …" if len(names) > MAX_CLASSES else ""
     out.print(f"{len(names)} classes: {listed}{more}\n", style="dim", markup=False)
-    print_blocks(told(found), out)
+    print_blocks(told(result), out)
     if options.html:
-        out.print(f"page    {options.html}", markup=False)
-    elif not found.good:
+        out.print(f"report  {options.html}", markup=False)
+    elif not result.good:
         out.print("--html FILE shows the images", style="dim")
     if options.csv:
         out.print(f"table   {options.csv}", markup=False)
@@ -126,8 +129,8 @@ def _print(found: Checked, options: argparse.Namespace) -> None:
         out.print(f"ranking {options.ranking}", markup=False)
 
 
-def _account(found: Checked) -> str:
+def _account(result: Checked) -> str:
     return (
-        f"{found.seen:,} seen = {len(found.items):,} used + "
-        f"{len(found.quarantined):,} quarantined + {len(found.ignored):,} ignored"
+        f"{result.seen:,} seen = {len(result.items):,} used + "
+        f"{len(result.quarantined):,} quarantined + {len(result.ignored):,} ignored"
     )

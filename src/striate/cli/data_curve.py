@@ -1,4 +1,4 @@
-"""Train at growing fractions and foretell what more images would buy."""
+"""Learning curve: train on growing fractions and predict the gain of more images."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import json
 from striate.cli.train import add_folder, add_settings, read_recipe
 from striate.core.errors import SettingError
 
-# The curve goes through fractions itself, deals each seed anew, and begins from noise.
+# The curve sets fractions and seeds itself, and trains from random weights.
 WITHOUT = (
     *("fraction", "folds", "fold", "pretrained", "freeze", "trust"),
     "track_norms",
@@ -16,29 +16,37 @@ WITHOUT = (
 
 
 def configure_data_curve(parser: argparse.ArgumentParser) -> None:
-    """Add the curve's own flags and those of training."""
+    """Add the flags of the curve and the settings of training."""
     parser.usage = "striate data curve [DATA] [settings]"
     add_settings(parser, without=WITHOUT)
     parser.add_argument(
         "--fractions",
         metavar="F,F,…",
-        help="of the training split, at least three (0.0625,0.125,0.25,0.5,1)",
+        help="fractions of the training split, at least three "
+        "(0.0625,0.125,0.25,0.5,1)",
     )
     parser.add_argument(
-        "--seeds", type=int, metavar="N", default=3, help="runs a fraction (3)"
+        "--seeds",
+        type=int,
+        metavar="N",
+        default=3,
+        help="runs (seeds) per fraction (3)",
     )
     parser.add_argument(
-        "--goal", type=float, metavar="F", help="say how many images this would take"
+        "--goal",
+        type=float,
+        metavar="F",
+        help="predict how many images reach this accuracy (0-1)",
     )
-    add_folder(parser, "curve's folder")
+    add_folder(parser, "folder of the curve", "runs/curve/DATA-MODEL")
 
 
 def run_data_curve(options: argparse.Namespace) -> int:
-    """Train what is not trained yet, and say what the curve says."""
+    """Train the missing runs and print the curve."""
     recipe = read_recipe(options)
     fractions = _fractions(options.fractions)
     if options.goal is not None and not 0 < options.goal < 1:
-        what = f"a goal is an accuracy between 0 and 1, got {options.goal:g}"
+        what = f"the goal is an accuracy between 0 and 1, got {options.goal:g}"
         raise SettingError(what, where="--goal", fix="write 0.99 for 99 %")
 
     from striate.cli.printing import console
@@ -71,8 +79,8 @@ def _fractions(text: str | None) -> tuple[float, ...]:
     if text is None:
         return ()
     try:
-        return tuple(float(part) for part in text.split(","))
+        return tuple(float(number) for number in text.split(","))
     except ValueError as error:
-        what = f"'{text}' is no list of fractions"
-        fix = "write them with commas: 0.1,0.3,1"
+        what = f"'{text}' is not a list of fractions"
+        fix = "separate numbers by commas: 0.1,0.3,1"
         raise SettingError(what, where="--fractions", fix=fix) from error

@@ -1,4 +1,4 @@
-"""Show what the network will see, before and after, for every resize mode."""
+"""Show images before and after preprocessing, for each resize mode."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from striate.cli.train import add_setting
 from striate.run.parse_settings import parse_setting, setting_types
 from striate.run.recipe import AUTO, Recipe
 
-# The settings of a run that decide what becomes of an image.
+# The settings of a run that change the preprocessing.
 SETTINGS = (
     *("image_size", "in_chans", "resize", "background", "white_level", "jpeg"),
     *("normalize", "mean", "std", "seed", "cache", "cache_gb"),
@@ -19,31 +19,31 @@ SETTINGS = (
 
 
 def configure_data_preview(parser: argparse.ArgumentParser) -> None:
-    """Add the data, the settings of a run that matter here, and where to write."""
-    parser.add_argument("data", metavar="DATA", help="as for `striate train`")
+    """Add the data, the settings of the preprocessing, and the report file."""
+    parser.add_argument("data", metavar="DATA", help="images, as for `striate train`")
     kinds = setting_types()
     for field in dataclasses.fields(Recipe):
         if field.name in SETTINGS:
             add_setting(parser, field, kinds[field.name])
     parser.add_argument(
-        "--count", type=int, default=6, metavar="N", help="images to show (6)"
+        "--count", type=int, default=6, metavar="N", help="number of images to show (6)"
     )
     parser.add_argument(
         "--out",
         type=Path,
         default=Path("preview.html"),
         metavar="FILE",
-        help="the page with the images (preview.html)",
+        help="report with the images (preview.html)",
     )
 
 
 def run_data_preview(options: argparse.Namespace) -> int:
-    """Write the page and print what stands in it."""
-    given = vars(options)
+    """Write the report and print a summary."""
+    flags = vars(options)
     settings = {
-        name: parse_setting(name, given[name]) for name in SETTINGS if name in given
+        name: parse_setting(name, flags[name]) for name in SETTINGS if name in flags
     }
-    Recipe(data=options.data, **settings)  # refuses what is out of range
+    Recipe(data=options.data, **settings)  # checks the values
     if settings.get("normalize") == AUTO:
         del settings["normalize"]
 
@@ -54,13 +54,13 @@ def run_data_preview(options: argparse.Namespace) -> int:
     from striate.workflows.data_preview.findings import page, rule_table, summary
     from striate.workflows.data_preview.preview import preview
 
-    found = preview(options.data, count=options.count, **settings)
-    write_text(options.out, render_page(page(found)))
+    result = preview(options.data, count=options.count, **settings)
+    write_text(options.out, render_page(page(result)))
     if options.json:
-        print(json.dumps({"page": str(options.out), **found.as_dict()}))
+        print(json.dumps({"page": str(options.out), **result.as_dict()}))
         return 0
     out = console()
-    print_set(found.data)
-    print_blocks([*summary(found), rule_table(found)], out)
+    print_set(result.data)
+    print_blocks([*summary(result), rule_table(result)], out)
     out.print(f"page  {options.out}", markup=False)
     return 0

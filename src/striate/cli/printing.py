@@ -1,4 +1,4 @@
-"""What the verbs say on a terminal."""
+"""Print the results of the verbs."""
 
 from __future__ import annotations
 
@@ -29,27 +29,27 @@ if TYPE_CHECKING:
     from striate.workflows.predict.predict import PredictResult
     from striate.workflows.train.resume import ResumeInfo
 
-CLASSES_NAMED = 12
-CLASSES_SHOWN = 20
-ANSWERS_SHOWN = 40
-WIDE = 180  # columns of a file or pipe
+MAX_CLASS_NAMES = 12
+MAX_CLASS_ROWS = 20
+MAX_PREDICTIONS = 40
+PIPE_WIDTH = 180  # columns of a file or pipe
 
 
 def console() -> Console:
-    """Return the console of results: stdout, colors only in a terminal."""
+    """Return the console for results: stdout, with colors only in a terminal."""
     return Console(file=sys.stdout, highlight=False, soft_wrap=True)
 
 
 def wide_console() -> Console:
-    """Return the console of tables: a file or pipe, which need not scroll, is wide."""
+    """Return the console for tables, which is wide in a file or pipe."""
     out = console()
     if not out.is_terminal:
-        out.width = WIDE
+        out.width = PIPE_WIDTH
     return out
 
 
 def print_data(data: ImageData, folder: Path) -> None:
-    """Say what the images are, and everything a user should be warned of."""
+    """Print the run folder, the data, and all notes and warnings."""
     console().print(f"run     {folder}", markup=False)
     print_set(data)
     manifest = read_json(folder / names.MANIFEST)
@@ -60,23 +60,23 @@ def print_data(data: ImageData, folder: Path) -> None:
 
 
 def print_set(data: ImageData) -> None:
-    """Say what the images are, their parts and classes, and every warning."""
+    """Print the data: splits, classes, unusable files, warnings."""
     out = console()
     splits = " · ".join(
         f"{name} {len(subset):,}" for name, subset in data.subsets.items()
     )
-    splits += f" · spare {data.spare:,}" if data.spare else ""
+    splits += f" · unused {data.spare:,}" if data.spare else ""
     out.print(f"[bold]{escape(data.name)}[/]  {data.preprocess.spec}  {splits}")
     listed = f"{data.num_classes} classes: {_listed(data.labels)}"
     out.print(listed, style="dim", markup=False)
     if data.quarantined:
         count = len(data.quarantined)
-        text = f"{count:,} of {data.seen:,} files cannot be used, first:"
+        text = f"{count:,} of {data.seen:,} files cannot be used; the first:"
         out.print(text, style="yellow")
         for skip in data.quarantined[:3]:
             out.print(f"  {skip.path}: {skip.reason} ({skip.detail})", markup=False)
     for warning in data.warnings:
-        out.print(f"note: {warning}", style="yellow", markup=False)
+        out.print(f"warning: {warning}", style="yellow", markup=False)
 
 
 def print_resumed(info: ResumeInfo) -> None:
@@ -97,12 +97,12 @@ def print_resumed(info: ResumeInfo) -> None:
 
 
 def _listed(labels: Labels) -> str:
-    shown = ", ".join(labels.names[:CLASSES_NAMED])
-    return shown + (" …" if len(labels) > CLASSES_NAMED else "")
+    first = ", ".join(labels.names[:MAX_CLASS_NAMES])
+    return first + (" …" if len(labels) > MAX_CLASS_NAMES else "")
 
 
 def print_score(split: str, score: Score) -> None:
-    """Say how good the answers are, in all and by class, with the intervals."""
+    """Print accuracy, loss and calibration, and the metrics of each class."""
     from striate.report.terminal import print_blocks
     from striate.run.scorecard import headline_figures, per_class_table
 
@@ -110,26 +110,27 @@ def print_score(split: str, score: Score) -> None:
     for figure, style in zip(headline_figures(split, score), ("bold", ""), strict=True):
         out.print(f"{figure.label} {figure.value}", style=style, end="  ")
         out.print(figure.detail, markup=False)
-    odd = f"calibration error {percent(score.calibration_error)}"
-    out.print(f"cross-entropy {score.loss:.4f} nats, {odd}\n", style="dim")
-    print_blocks([per_class_table(score, CLASSES_SHOWN)], out)
+    ece = f"expected calibration error (ECE) {percent(score.calibration_error)}"
+    out.print(f"{split} loss {score.loss:.4f}  {ece}\n", style="dim", markup=False)
+    print_blocks([per_class_table(score, MAX_CLASS_ROWS)], out)
 
 
 def print_end(run: Run) -> None:
-    """Say how the run went, where it lies, and what to try next."""
+    """Print the scores of a run, its folder and report, and what to do next."""
     out = console()
     print_score(run.evaluated_split, run.predictions(run.evaluated_split).score())
     if "frozen" in run.manifest:
-        said = run.manifest["frozen"]["sha256"][:16]
-        out.print(f"frozen  bit-identical, {said} as at the start", markup=False)
+        digest = run.manifest["frozen"]["sha256"][:16]
+        text = f"frozen  weights are unchanged (hash {digest})"
+        out.print(text, markup=False)
     out.print(f"run     {run.path}", markup=False)
     out.print(f"report  {run.path / names.REPORT}", markup=False)
     out.print("\nnext:", style="bold")
-    me = _program()
+    program = _program()
     for command in (
         f"open {run.path / names.REPORT}",
-        f"{me} predict {run.path} IMAGE_OR_FOLDER",
-        f"{me} train FOLDER_OF_CLASS_FOLDERS",
+        f"{program} predict {run.path} IMAGE_OR_FOLDER",
+        f"{program} train FOLDER_OF_CLASS_FOLDERS",
     ):
         out.print(f"  {command}", markup=False)
 
@@ -163,54 +164,52 @@ def print_transfer(run: Run) -> None:
 
 
 def _program() -> str:
-    """Return what to type: the bare name only where the shell would find it."""
+    """Return the command to type: `striate` if the shell finds it, else its path."""
     return "striate" if shutil.which("striate") else os.path.relpath(sys.argv[0])
 
 
 def print_predictions(result: PredictResult) -> None:
     """List predictions, and every file that could not be read."""
     out = console()
-    for item in result.predictions[:ANSWERS_SHOWN]:
+    for item in result.predictions[:MAX_PREDICTIONS]:
         out.print(
             f"{percent(item.score):>8}  {item.label:<20} {item.path}", markup=False
         )
-    rest = len(result.predictions) - ANSWERS_SHOWN
+    rest = len(result.predictions) - MAX_PREDICTIONS
     if rest > 0:
-        out.print(f"… and {rest:,} more; --out FILE.csv keeps all", style="dim")
+        out.print(f"… and {rest:,} more; --out FILE.csv writes all", style="dim")
     print_skipped(result.skipped)
 
 
 def print_skipped(skipped: Sequence[Skipped]) -> None:
-    """Name every file that could not be used, and why."""
+    """Print every file that could not be used, with the reason."""
     for skip in skipped:
         text = f"not used: {skip.path}: {skip.reason} ({skip.detail})"
         console().print(text, style="yellow", markup=False)
 
 
-def print_features(found: Features, path: Path) -> None:
-    """Say what a file of inner outputs holds, and which images it does not."""
+def print_features(features: Features, path: Path) -> None:
+    """Print the shape of each layer's output, and the files that were not used."""
     out = console()
-    for name, shape in found.shapes.items():
-        sides = "×".join(map(str, shape[1:])) or "a number"
-        out.print(f"{name:<20} {shape[0]:,} rows of {sides}", markup=False)
-    print_skipped(found.skipped)
-    out.print(
-        f"written {path}, its rows' paths {path.with_suffix('.csv')}", markup=False
-    )
+    for name, shape in features.shapes.items():
+        sides = "×".join(map(str, shape[1:])) or "1"
+        out.print(f"{name:<20} {shape[0]:,} images × {sides}", markup=False)
+    print_skipped(features.skipped)
+    out.print(f"written {path}; image paths: {path.with_suffix('.csv')}", markup=False)
 
 
-def print_explanation(done: Explanation, remarks: tuple[str, ...]) -> None:
-    """Say for every image what was answered, and what its evidence is worth."""
+def print_explanation(explanation: Explanation, notes: tuple[str, ...]) -> None:
+    """Print the prediction and the sanity checks of each image."""
     from striate.core.findings import Figures, Prose, Table
     from striate.report.terminal import print_blocks
 
     out = console()
-    for remark in remarks:
-        out.print(f"note: {remark}", style="yellow", markup=False)
-    for section in done.page.sections[: len(done.data["images"])]:
+    for note in notes:
+        out.print(f"note: {note}", style="yellow", markup=False)
+    for section in explanation.page.sections[: len(explanation.data["images"])]:
         out.print(f"\n{section.title}", style="bold", markup=False)
         out.print(section.lead, style="dim", markup=False)
         print_blocks(
             [b for b in section.blocks if isinstance(b, Figures | Table | Prose)], out
         )
-    out.print(f"report  {done.folder / 'report.html'}", markup=False)
+    out.print(f"report  {explanation.folder / 'report.html'}", markup=False)

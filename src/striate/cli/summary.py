@@ -1,4 +1,4 @@
-"""Show a network without running it: shapes, cost, memory, receptive fields."""
+"""Summarize a network without running it: shapes, MACs, memory, receptive fields."""
 
 from __future__ import annotations
 
@@ -15,46 +15,71 @@ if TYPE_CHECKING:
 
 
 def configure_summary(parser: argparse.ArgumentParser) -> None:
-    """Add the network, its image, and what to make of it."""
+    """Add the network, its input, and the outputs."""
     parser.add_argument(
         "target",
         metavar="TARGET",
-        help="a name of `striate models`; FILE.py:CLASS, which runs your file; a run "
-        "folder; or a sketch: '28x28x1 > conv 5x5 8 same > pool 2 > dense 10'",
+        help="network: a name of `striate models`; FILE.py:CLASS (imports your file); "
+        "a run folder; or a sketch: '28x28x1 > conv 5x5 8 same > pool 2 > dense 10'",
     )
     parser.add_argument(
-        "--against", metavar="OTHER", help="a second TARGET, side by side"
+        "--against", metavar="OTHER", help="second TARGET, shown side by side"
     )
     parser.add_argument(
-        "--explain", metavar="LAYER", help="write a layer's arithmetic out"
+        "--explain",
+        metavar="LAYER",
+        help="show how the numbers of this layer are computed",
     )
-    parser.add_argument("--depth", type=int, metavar="N", help="unite deeper modules")
-    parser.add_argument("--image-size", metavar="SIZE", help="side, or HEIGHTxWIDTH")
-    parser.add_argument("--in-chans", type=int, metavar="N", help="image channels")
-    parser.add_argument("--num-classes", type=int, metavar="N", help="outputs")
+    parser.add_argument(
+        "--depth",
+        type=int,
+        metavar="N",
+        help="show modules only down to this depth (all)",
+    )
+    add_input_flags(parser)
     parser.add_argument(
         "--batch-size",
         type=int,
         default=32,
         metavar="N",
-        help="of a training step (32)",
+        help="images per training step, for the memory (32)",
     )
     parser.add_argument(
         "--real",
         action="store_true",
-        help="compute one image, where a network looks at values",
+        help="run one real forward pass (for data-dependent models)",
     )
     parser.add_argument(
         "--effective",
         metavar="DATA",
         help="measure effective receptive fields on some of these images",
     )
-    parser.add_argument("--csv", type=Path, metavar="FILE", help="keep the layers")
-    parser.add_argument("--html", type=Path, metavar="FILE", help="keep a report")
+    parser.add_argument(
+        "--csv", type=Path, metavar="FILE", help="write the layer table"
+    )
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write a report")
+
+
+def add_input_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of a network's input and output."""
+    parser.add_argument(
+        "--image-size",
+        metavar="SIZE",
+        help="input size in pixels, or HEIGHTxWIDTH (default of the network)",
+    )
+    parser.add_argument(
+        "--in-chans", type=int, metavar="N", help="input channels (default likewise)"
+    )
+    parser.add_argument(
+        "--num-classes",
+        type=int,
+        metavar="N",
+        help="number of classes (default likewise)",
+    )
 
 
 def run_summary(options: argparse.Namespace) -> int:
-    """Summarize and print; of a network that stops half way, what ran is shown."""
+    """Summarize and print; if the network fails, print the layers that ran."""
     from striate.audit.network import UnfinishedError
     from striate.workflows.summary.summary import page_of, save_csv, save_html
 
@@ -80,7 +105,7 @@ def run_summary(options: argparse.Namespace) -> int:
 def _summary(options: argparse.Namespace, target: str) -> Summary:
     from striate.workflows.summary.summary import summary
 
-    # What a user's file prints must not end up inside JSON.
+    # Output of a user's file must not mix with JSON.
     with redirect_stdout(sys.stderr):
         return summary(
             target,
@@ -95,7 +120,7 @@ def _summary(options: argparse.Namespace, target: str) -> Summary:
 
 
 def parse_image_size(text: str | None) -> int | tuple[int, int] | None:
-    """Read a side, or HEIGHTxWIDTH, from the command line."""
+    """Parse `N` or `HEIGHTxWIDTH` from the command line."""
     from striate.core.errors import SettingError
     from striate.core.format import sides_of
 
@@ -104,7 +129,7 @@ def parse_image_size(text: str | None) -> int | tuple[int, int] | None:
     try:
         return sides_of(text)
     except ValueError:
-        what, fix = f"'{text}' is no image size", "write 224 or 224x320"
+        what, fix = f"'{text}' is not an image size", "write 224 or 224x320"
         raise SettingError(what, where="--image-size", fix=fix) from None
 
 
@@ -134,9 +159,9 @@ def _print(first: Summary, second: Summary | None, layer: str | None) -> None:
         return
     if second is not None:
         print_blocks([compared(first, second)], out)
-        for one in (first, second):
-            out.print(f"{one.name}  {one.image}\n", style="bold", markup=False)
-            print_blocks([one.table], out)
+        for each in (first, second):
+            out.print(f"{each.name}  {each.image}\n", style="bold", markup=False)
+            print_blocks([each.table], out)
         return
     out.print(f"{first.name}  {first.image}\n", style="bold", markup=False)
     print_blocks(first.blocks, out)
@@ -148,5 +173,5 @@ def _print_partial(error: UnfinishedError, depth: int | None) -> None:
     from striate.report.terminal import print_blocks
 
     if error.audit.layers:
-        title = "What ran before it stopped"
+        title = "Layers that ran before the error"
         print_blocks([layer_table(error.audit, depth, title)], wide_console())

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def configure_transfer(parser: argparse.ArgumentParser) -> None:
     """Add the settings of a head, the transfer options, and the run folder's flags."""
     parser.usage = "striate transfer DATA --model NAME --pretrained WEIGHTS [settings]"
-    mixing = "mixup", "cutmix"  # and a feature is of one image
+    mixing = "mixup", "cutmix"  # features are computed per image
     add_settings(parser, without=(*TRAINING_LOOP_SETTINGS, *mixing))
     parser.add_argument(
         "--cut",
@@ -68,11 +68,11 @@ def configure_transfer(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="also train baselines: from scratch, and head only or fine-tuned",
     )
-    add_folder(parser, "run folder")
+    add_folder(parser, "run folder", "runs/transfer/DATA-MODEL")
 
 
 def run_transfer(options: argparse.Namespace) -> int:
-    """Transfer; print the run folder first and last."""
+    """Train the head and print the result."""
     recipe = read_recipe(options)
 
     from striate.cli.printing import print_data, print_end, print_plan, print_transfer

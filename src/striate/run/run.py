@@ -283,7 +283,7 @@ class Run:
         return tuple(s for s in self.data.quarantined if s.reason in reasons)
 
     def evaluate(self, split: str | None = None, data: str | None = None) -> Score:
-        """Evaluate a split of the run's data (default: test, else val)."""
+        """Evaluate a split (default: test, else val), or the images of `data`."""
         return self.predict_subset(self.subset_for(data, split)[0]).score()
 
     @property

@@ -50,7 +50,7 @@ def precision_recall_chart(result: OperatingPointResult) -> Curve:
     curve = trade(result.data.probs, result.data.positive)
     threshold = result.selection.threshold
     counts = next(n for each, n in result.evaluation.thresholds if each is threshold)
-    chosen = f"P({result.target}) ≥ {percent(threshold.probability)}"
+    label = f"P({result.target}) ≥ {percent(threshold.probability)}"
     return Curve(
         title="Precision and recall",
         x_label="recall",
@@ -64,7 +64,7 @@ def precision_recall_chart(result: OperatingPointResult) -> Curve:
             Series(name="chosen threshold", x=(counts.recall,), y=(counts.precision,)),
         ),
         percent_y=True,
-        mark=(counts.recall, chosen),
+        mark=(counts.recall, label),
         note=f"{result.split}: {counts.count:,} images, {counts.positives:,} of them "
         f"{result.target}. The threshold was chosen on validation.",
     )

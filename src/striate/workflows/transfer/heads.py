@@ -35,7 +35,7 @@ from striate.run.builders import (
 )
 from striate.run.progress import ProgressCallback
 from striate.run.recipe import Recipe
-from striate.run.run import EVALUATION_BATCH, evaluation_batch_size
+from striate.run.run import MAX_EVALUATION_BATCH, evaluation_batch_size
 from striate.run.transfer_plan import LOGISTIC, TUNED
 from striate.workflows.transfer.features import BackboneFeatures
 
@@ -226,7 +226,7 @@ def _fit_classifier_first(
     """
     device = devices.choose(recipe.device)
     rows = features.rows["train"]
-    equal = ceil(len(rows) / EVALUATION_BATCH)  # equal batches have equal weights
+    equal = ceil(len(rows) / MAX_EVALUATION_BATCH)  # equal batches have equal weights
     order = torch.arange(len(rows)).tensor_split(equal)
     adapt_batch_norm(head, (rows[i].to(device) for i in order))
     some = rows[torch.arange(min(2, len(rows)))].to(device)

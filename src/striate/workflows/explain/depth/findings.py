@@ -26,7 +26,7 @@ from striate.run.layer_norm_charts import (
     layer_norms_blocks,
     snapshot_steps,
 )
-from striate.run.layer_norms import IMAGES
+from striate.run.layer_norms import MAX_IMAGES
 from striate.run.run import Run
 from striate.workflows.explain.depth.depth_study import Course, DepthStudy, depth_study
 from striate.workflows.explain.images import Told, nobody, some
@@ -42,7 +42,7 @@ def own_layers(run: Run) -> list[Snapshot]:
     """
     if kept := run.layer_norms:
         return kept
-    subset = some(run.data.subset("train"), IMAGES)
+    subset = some(run.data.subset("train"), MAX_IMAGES)
     made = Batches(
         subset=subset, preprocess=run.preprocess, batch_size=len(subset), shuffle=False
     )
@@ -64,7 +64,7 @@ def depth_section(run: Run, told: Told = nobody) -> tuple[Section, dict[str, Any
     depth = study.courses[0].design.depth
     lead = (
         f"A gradient that came through many layers is a product of as many factors. "
-        f"First this network, over {IMAGES} training images; then chains of "
+        f"First this network, over {MAX_IMAGES} training images; then chains of "
         f"{depth} layers that differ in activation and shortcuts alone, without batch "
         "norm, each trained on these images at the best of some rates."
     )
