@@ -19,7 +19,7 @@ def configure_compare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--split",
         choices=("test", "val"),
-        help="compare on this split (test if all runs evaluated it, else val)",
+        help="compare on this split (default test if all runs evaluated it, else val)",
     )
     parser.add_argument(
         "--html",

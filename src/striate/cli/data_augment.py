@@ -35,7 +35,10 @@ def configure_data_augment(parser: argparse.ArgumentParser) -> None:
         if field.name in SETTINGS:
             add_setting(parser, _here(field), kinds[field.name])
     parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="folder to write (runs/augment/NAME)"
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="folder to write (default runs/augment/NAME)",
     )
     parser.add_argument(
         "--overwrite", action="store_true", help="replace the folder in --out"

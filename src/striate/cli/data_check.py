@@ -24,7 +24,7 @@ def configure_data_check(parser: argparse.ArgumentParser) -> None:
         "--near",
         choices=("on", "off"),
         default="on",
-        help="find near-duplicates (on)",
+        help="find near-duplicates (default on)",
     )
     parser.add_argument(
         "--labels",
@@ -53,7 +53,10 @@ def configure_data_check(parser: argparse.ArgumentParser) -> None:
         help="write a CSV to train on, with duplicates in one group",
     )
     parser.add_argument(
-        "--workers", type=int, metavar="N", help="decoding processes (number of CPUs)"
+        "--workers",
+        type=int,
+        metavar="N",
+        help="decoding processes (default number of CPUs)",
     )
     parser.add_argument("--quiet", action="store_true", help="show no progress")
 

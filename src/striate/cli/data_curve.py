@@ -30,7 +30,7 @@ def configure_data_curve(parser: argparse.ArgumentParser) -> None:
         type=int,
         metavar="N",
         default=3,
-        help="runs (seeds) per fraction (3)",
+        help="runs (seeds) per fraction (default 3)",
     )
     parser.add_argument(
         "--goal",

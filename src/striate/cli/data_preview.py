@@ -26,14 +26,18 @@ def configure_data_preview(parser: argparse.ArgumentParser) -> None:
         if field.name in SETTINGS:
             add_setting(parser, field, kinds[field.name])
     parser.add_argument(
-        "--count", type=int, default=6, metavar="N", help="number of images to show (6)"
+        "--count",
+        type=int,
+        default=6,
+        metavar="N",
+        help="number of images to show (default 6)",
     )
     parser.add_argument(
         "--out",
         type=Path,
         default=Path("preview.html"),
         metavar="FILE",
-        help="report with the images (preview.html)",
+        help="report with the images (default preview.html)",
     )
 
 

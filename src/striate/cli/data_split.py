@@ -29,14 +29,14 @@ def configure_data_split(parser: argparse.ArgumentParser) -> None:
         type=float,
         metavar="F",
         default=shares.val,
-        help="validation fraction (0.15)",
+        help="validation fraction (default 0.15)",
     )
     parser.add_argument(
         "--test-fraction",
         type=float,
         metavar="F",
         default=shares.test,
-        help="test fraction (0.25)",
+        help="test fraction (default 0.25)",
     )
     parser.add_argument(
         "--folds", type=int, metavar="N", help="number of cross-validation folds"
@@ -50,7 +50,7 @@ def configure_data_split(parser: argparse.ArgumentParser) -> None:
         help="run folder or CSV whose images keep their split",
     )
     parser.add_argument(
-        "--seed", type=int, metavar="N", default=0, help="random seed (0)"
+        "--seed", type=int, metavar="N", default=0, help="random seed (default 0)"
     )
     parser.add_argument("--out", type=Path, metavar="FILE", help="CSV to write")
     parser.add_argument(

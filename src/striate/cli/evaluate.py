@@ -22,7 +22,7 @@ def configure_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--split",
         choices=("train", "val", "test"),
-        help="evaluate this split (test, or val if there is no test split)",
+        help="evaluate this split (default test, or val if there is no test split)",
     )
     parser.add_argument(
         "--data",
@@ -39,14 +39,14 @@ def configure_evaluate(parser: argparse.ArgumentParser) -> None:
         "--recall",
         type=float,
         metavar="SHARE",
-        help="operating point: target recall of the class (0.95)",
+        help="operating point: target recall of the class (default 0.95)",
     )
     parser.add_argument(
         "--selective-accuracy",
         type=float,
         metavar="SHARE",
         help="operating point: target accuracy of the predictions outside the review "
-        "band (0.98)",
+        "band (default 0.98)",
     )
     parser.add_argument(
         "--by",
@@ -57,7 +57,7 @@ def configure_evaluate(parser: argparse.ArgumentParser) -> None:
         "--out",
         type=Path,
         metavar="DIR",
-        help="operating point: report folder (runs/evaluate/RUN)",
+        help="operating point: report folder (default runs/evaluate/RUN)",
     )
     parser.add_argument(
         "--overwrite",

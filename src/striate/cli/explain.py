@@ -32,7 +32,9 @@ def configure_explain(parser: argparse.ArgumentParser) -> None:
         "images and its worst errors)",
     )
     parser.add_argument(
-        "--target", metavar="CLASS", help="class to explain (the predicted class)"
+        "--target",
+        metavar="CLASS",
+        help="class to explain (default the predicted class)",
     )
     parser.add_argument(
         "--against", metavar="CLASS", help="explain why --target rather than this class"
@@ -42,19 +44,20 @@ def configure_explain(parser: argparse.ArgumentParser) -> None:
         default="auto,occlusion,integrated",
         metavar="NAMES",
         help="heatmap methods, separated by commas: cam gradcam gradcam++ layercam "
-        "scorecam occlusion integrated (auto,occlusion,integrated)",
+        "scorecam occlusion integrated (default auto,occlusion,integrated)",
     )
     parser.add_argument(
         "--layer",
         default="auto",
         metavar="NAME",
-        help="layer used for the heatmap (auto: last layer with a spatial output)",
+        help="layer used for the heatmap (default auto: the last with a spatial "
+        "output)",
     )
     parser.add_argument(
         "--unit",
         metavar="UNIT",
         help="unit to explain in the report, as 'LAYER CHANNEL,ROW,COLUMN': 'conv2 "
-        "3,10,12' (the strongest of the heatmap's layer)",
+        "3,10,12' (default the strongest of the heatmap's layer)",
     )
     parser.add_argument(
         "--open",
@@ -77,10 +80,13 @@ def configure_explain(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=0,
         metavar="N",
-        help="random seed of the sanity checks (0)",
+        help="random seed of the sanity checks (default 0)",
     )
     parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="folder to write (runs/explain/NAME)"
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="folder to write (default runs/explain/NAME)",
     )
     parser.add_argument(
         "--overwrite", action="store_true", help="replace the folder in --out"

@@ -34,7 +34,7 @@ def configure_summary(parser: argparse.ArgumentParser) -> None:
         "--depth",
         type=int,
         metavar="N",
-        help="show modules only down to this depth (all)",
+        help="show modules only down to this depth (default all)",
     )
     add_input_flags(parser)
     parser.add_argument(
@@ -42,7 +42,7 @@ def configure_summary(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=32,
         metavar="N",
-        help="images per training step, for the memory (32)",
+        help="images per training step, for the memory (default 32)",
     )
     parser.add_argument(
         "--real",

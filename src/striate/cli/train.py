@@ -20,7 +20,16 @@ if TYPE_CHECKING:
     from striate.run.run import Run
     from striate.workflows.train.resume import ResumeInfo
 
-METAVARS = {str(int): "N", str(float): "F", str(str): "NAME"}
+METAVARS = {int: "N", float: "F", str: "NAME", tuple[float, ...]: "F,F,…"}
+# Headings in --help, and the setting that starts each group.
+GROUPS = {
+    "model": "model",
+    "epochs": "optimization",
+    "augment": "augmentation",
+    "image_size": "input",
+    "val_fraction": "split and class weights",
+    "seed": "runtime",
+}
 
 
 def configure_train(parser: argparse.ArgumentParser) -> None:
@@ -38,7 +47,7 @@ def configure_train(parser: argparse.ArgumentParser) -> None:
 
 def add_folder(parser: argparse.ArgumentParser, name: str, default: str) -> None:
     """Add the flags of a verb that writes a folder and shows progress."""
-    text = f"{name} to write ({default})"
+    text = f"{name} to write (default {default})"
     parser.add_argument("--out", type=Path, metavar="DIR", help=text)
     text = f"replace the {name} in --out"
     parser.add_argument("--overwrite", action="store_true", help=text)
@@ -57,9 +66,12 @@ def add_settings(
         "shards, or a name: digits, fashion-mnist",
     )
     kinds = setting_types()
+    group: argparse._ActionsContainer = parser
     for field in dataclasses.fields(Recipe):
+        if field.name in GROUPS:
+            group = parser.add_argument_group(GROUPS[field.name])
         if field.name not in ("data", *without):
-            add_setting(parser, field, kinds[field.name])
+            add_setting(group, field, kinds[field.name])
     parser.add_argument(
         "--preset",
         metavar="NAME",
@@ -71,7 +83,7 @@ def add_settings(
 
 
 def add_setting(
-    parser: argparse.ArgumentParser, field: dataclasses.Field[Any], kind: Any
+    parser: argparse._ActionsContainer, field: dataclasses.Field[Any], kind: Any
 ) -> None:
     """Add the flag of a setting, with its help, choices and default."""
     flag = f"--{field.name.replace('_', '-')}"
@@ -80,15 +92,15 @@ def add_setting(
         parser.add_argument(flag, action="store_true", help=text, default=default)
         return
     choices = field.metadata.get("choices")
-    default = "" if field.default is None else f" ({field.default})"
-    listed = f": {', '.join(choices)}" if choices else ""
+    notes = [f"one of {', '.join(choices)}"] if choices else []
+    notes += [] if field.default is None else [f"default {field.default}"]
     if field.name == "freeze":
         text, default = field.metadata["help"], argparse.SUPPRESS
         append: dict[str, Any] = {"action": "append", "metavar": "LAYER"}
         parser.add_argument(flag, help=text, default=default, **append)
         return
-    metavar = METAVARS.get(str(kind), "SIZE")
-    text = f"{field.metadata['help']}{listed}{default}"
+    metavar = next((text for k, text in METAVARS.items() if k == kind), "SIZE")
+    text = field.metadata["help"] + (f" ({'; '.join(notes)})" if notes else "")
     parser.add_argument(flag, metavar=metavar, help=text, default=argparse.SUPPRESS)
 
 

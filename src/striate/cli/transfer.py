@@ -49,19 +49,21 @@ def configure_transfer(parser: argparse.ArgumentParser) -> None:
         default=0,
         metavar="N",
         help="gradual unfreezing: one more block below the head every N epochs; 0: all "
-        "at once (0)",
+        "at once (default 0)",
     )
     parser.add_argument(
         "--batch-norm",
         metavar="NAME",
-        help="batch norm statistics behind the cut: adapting, frozen (adapting)",
+        help="batch norm statistics behind the cut: adapting, frozen (default "
+        "adapting)",
     )
     parser.add_argument(
         "--views",
         type=int,
         default=0,
         metavar="N",
-        help="augmented copies of each image to train on as well, see --augment (0)",
+        help="augmented copies of each image to train on as well, see --augment "
+        "(default 0)",
     )
     parser.add_argument(
         "--compare",

@@ -82,7 +82,7 @@ class Recipe:
     )
     accumulate: int = _setting(
         1,
-        "gradient accumulation: number of micro-batches per batch (saves memory)",
+        "gradient accumulation: number of micro-batches per batch, to save memory",
         low=1,
     )
     sync_batch_norm: bool = _setting(
@@ -90,7 +90,8 @@ class Recipe:
     )
     lr: float | Literal["auto"] | None = _setting(
         None,
-        "maximum learning rate; auto: chosen by a range test (sgd 0.05, others 0.003)",
+        "maximum learning rate; auto: chosen by a range test (default sgd 0.05, others "
+        "0.003)",
         above=0,
     )
     optimizer: str = _setting("adamw", "optimizer", choices=tuple(DEFAULT_LR))
@@ -98,14 +99,14 @@ class Recipe:
         0.9, "momentum of sgd and muon, beta1 of adam and adamw", low=0, below=1
     )
     weight_decay: float = _setting(
-        0.01, "weight decay (not applied to biases and norms)", low=0
+        0.01, "weight decay, not applied to biases and norms", low=0
     )
     head_hidden: int = _setting(
         0, "units of a hidden layer in the classifier head; 0: none", low=0
     )
     dropout: float | None = _setting(
         None,
-        "dropout rate of all dropout layers (default of the network)",
+        "dropout rate of all dropout layers (default: as in the network)",
         low=0,
         below=1,
     )
@@ -151,27 +152,30 @@ class Recipe:
     )
     image_size: int | tuple[int, int] | None = _setting(
         None,
-        "input size in pixels, or HEIGHTxWIDTH (common size of the images, else 64)",
+        "input size in pixels, or HEIGHTxWIDTH (default: common size of the images, "
+        "else 64)",
     )
     in_chans: int | None = _setting(
-        None, "input channels: 1 gray, 3 color (1 if all images are gray)", low=1
+        None,
+        "input channels: 1 gray, 3 color (default: 1 if all images are gray)",
+        low=1,
     )
     resize: str | None = _setting(
         None,
-        "how images are resized (as the pretrained weights expect, else stretch)",
+        "how images are resized; default as the pretrained weights expect, or stretch",
         choices=RESIZES,
     )
     background: int | None = _setting(
         None,
-        "gray level 0-255 behind transparent pixels (as the pretrained weights "
-        "expect, else 255)",
+        "gray level 0-255 behind transparent pixels (default: as the pretrained "
+        "weights expect, else 255)",
         low=0,
         below=256,
     )
     white_level: int | None = _setting(
         None,
-        "16-bit value that becomes white (as the pretrained weights expect, else the "
-        "full range)",
+        "16-bit value that becomes white (default: as the pretrained weights expect, "
+        "else the full range)",
         low=255,
         below=WHITE + 1,
     )
