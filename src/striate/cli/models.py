@@ -51,11 +51,11 @@ def _table(rows: Sequence[Mapping[str, Any]], *, weights: bool) -> Table:
         hint = "SHA-256 of the file, or its first digits if only these are published"
         columns: tuple[Column, ...] = (
             Column(title="name", kind="code"),
-            Column(title="file", kind="code"),
+            Column(title="file", kind="code", rank=2),
             Column(title="classes", kind="integer"),
             Column(title="on disk", key="here"),
             Column(title="license"),
-            Column(title="sha256", kind="code", hint=hint),
+            Column(title="sha256", kind="code", hint=hint, rank=3),
         )
         note = "Use: striate train DATA --model NAME --pretrained NAME"
         return Table(columns=columns, rows=cells, note=note)

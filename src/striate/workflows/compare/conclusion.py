@@ -179,7 +179,7 @@ def _decision(test: PairwiseTest, count: int) -> Iterator[str]:
         better = test.second if test.difference > 0 else test.first
         yield f"{better.letter} is better."
     else:
-        yield "no significant difference; one of this size is likely by chance alone."
+        yield "no significant difference (at the 5 % level)."
 
 
 def comparison_caveats(result: ComparisonResult) -> Iterator[Prose]:

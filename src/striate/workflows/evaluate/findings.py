@@ -95,9 +95,7 @@ def operating_point_figures(result: OperatingPointResult) -> Figures:
     figures = [_share_figure(*share) for share in shares]
     if overall.roc_auc:
         auc, (low, high) = overall.roc_auc
-        detail = (
-            f"95 % interval {low:.3f}–{high:.3f}; 1 = perfect ranking, 0.5 = random"
-        )
+        detail = f"95 % interval {low:.3f}–{high:.3f}; 1 = perfect, 0.5 = random"
         figures.append(Figure(label="ROC-AUC", value=f"{auc:.3f}", detail=detail))
     baseline = percent(counts.positives / counts.count)
     figures.append(
@@ -148,13 +146,17 @@ def _threshold_conclusion(result: OperatingPointResult) -> Prose:
         f"'{result.target}' images are found: recall {percent(counts.recall)} (95 % "
         f"interval {ci_text((low, high))}), target {percent(goal)}. "
         f"{count_text(counts.alarms, 'false positive')} among {counts.negatives:,} "
-        f"images of {result.rest}."
+        f"{_negatives(result)}."
     )
     if high < goal:
         return Prose(text=f"{text} Target not reached.", tone="warning")
     if low >= goal:
         return Prose(text=f"{text} Target reached.", tone="good")
     return Prose(text=f"{text} Too few images to tell whether the target is reached.")
+
+
+def _negatives(result: OperatingPointResult) -> str:
+    return "other images" if len(result.other_classes) > 1 else f"{result.rest} images"
 
 
 def _temperature_conclusion(result: OperatingPointResult) -> Prose:
@@ -262,8 +264,8 @@ def _too_few_images(selection: Selection, target: str) -> Iterator[str]:
     if not any(each.key == GUARANTEED for each in selection.thresholds):
         yield (
             f"Validation has only {count_text(selection.positives, 'image')} of "
-            f"{target}: too few to guarantee the target recall with any threshold. Use "
-            "a larger --val-fraction, or more images."
+            f"'{target}': too few to guarantee the target recall with any threshold. "
+            "Use a larger --val-fraction, or more images."
         )
     if selection.selective is None:
         yield "Even the most confident predictions do not reach the target accuracy."

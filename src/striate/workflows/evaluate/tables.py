@@ -55,12 +55,13 @@ def selection_table(selection: Selection, target: str) -> Table:
         Column(title="false positives", hint="on validation", key="fp", rank=1),
     )
     count = f"n{GAP}={GAP}{selection.count:,}"
-    return Table(
+    table = Table(
         title=f"Chosen on validation: {count}, {selection.positives:,} of them "
         f"{target}",
         columns=columns,
         rows=tuple(_threshold(each) for each in selection.thresholds),
     )
+    return _without_empty_columns(table)
 
 
 def _threshold(threshold: Threshold) -> Row:
@@ -254,7 +255,7 @@ def group_table(
 
 
 def _without_empty_columns(table: Table) -> Table:
-    """Drop columns without a value: a column's value may select one class only."""
+    """Drop columns without any value."""
     cells = list(zip(*table.rows, strict=True))
     filled = [
         i for i, column in enumerate(cells) if any(c not in (None, "") for c in column)
