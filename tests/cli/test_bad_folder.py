@@ -146,14 +146,14 @@ def test_run_folder_that_exists(refused, shared_folder, tmp_path):
     (tmp_path / "kept/diary.txt").write_text("mine")
     said = refused(shared_folder, "--out", "kept")
     assert "the run folder exists already" in said
-    assert "choose another --out, add --overwrite, or go on with --resume" in said
+    assert "choose another --out, add --overwrite, or continue with --resume" in said
 
 
 def test_overwrite_spares_what_is_no_run_folder(refused, shared_folder, tmp_path):
     (tmp_path / "site").mkdir()
     (tmp_path / "site/manifest.json").write_text('{"name": "a web app"}')
     said = refused(shared_folder, "--out", "site", "--overwrite")
-    assert "this exists and is no run folder" in said
+    assert "this exists and is not a run folder" in said
     assert "only run folders are ever overwritten" in said
 
 
@@ -162,7 +162,7 @@ def test_overwrite_spares_any_other_manifest(refused, shared_folder, tmp_path, t
     (tmp_path / "site").mkdir()
     (tmp_path / "site/manifest.json").write_text(text, encoding="latin-1")
     said = refused(shared_folder, "--out", "site", "--overwrite")
-    assert "this exists and is no run folder" in said
+    assert "this exists and is not a run folder" in said
 
 
 def test_out_is_a_file(refused, shared_folder, tmp_path):

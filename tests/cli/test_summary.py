@@ -214,7 +214,7 @@ def test_a_misfit_shows_what_ran_and_the_sizes_that_fit(striate, file):
 
 MISTAKES = {
     "vgg61": "did you mean vgg19 or vgg16",
-    "nowhere": "no network is 'nowhere'",
+    "nowhere": "there is no network 'nowhere'",
     "absent.py:Net": "no such file",
     "net.py:Absent": "it has: Broken, Looks, Net, Peeks",
     "net.py:Net(": "is no class",
@@ -282,7 +282,7 @@ def test_a_terminal_gets_what_fits(striate, monkeypatch):
     monkeypatch.setattr(Console, "is_terminal", True)
     monkeypatch.setenv("COLUMNS", "80")
     said = striate("summary", "lenet5")
-    assert "No room for: " in said.out
+    assert "Hidden columns (terminal too narrow): " in said.out
 
 
 def test_a_run_folder(striate, shared_run):

@@ -53,7 +53,7 @@ def test_version(striate):
 @pytest.mark.parametrize(
     ("words", "messages"),
     [
-        (["trian"], ["no verb is called 'trian'", "did you mean train"]),
+        (["trian"], ["unknown command 'trian'", "did you mean train"]),
         (["train", "digits", "--epohcs", "3"], ["--epohcs", "did you mean --epochs"]),
         (["train", "digits", "--ep", "3"], ["unrecognized arguments: --ep"]),
         (["train", "digits", "--epochs", "x"], ["epochs must be int, got 'x'"]),
@@ -64,10 +64,10 @@ def test_version(striate):
         (["train", "digits", "--device", "tpu"], ["device 'tpu' cannot be used"]),
         (["train"], ["no data was given", "striate train digits"]),
         (["train", "digits", "--val-fraction", "0.9"], ["must leave some to train on"]),
-        (["evaluate", "nowhere"], ["no run folder is there"]),
+        (["evaluate", "nowhere"], ["there is no run folder"]),
         (["evaluate"], ["RUN"]),
-        (["predict", "nowhere", "x.png"], ["no run folder is there"]),
-        (["report", "nowhere"], ["no run folder is there"]),
+        (["predict", "nowhere", "x.png"], ["there is no run folder"]),
+        (["report", "nowhere"], ["there is no run folder"]),
         (
             ["models", "lenett"],
             ["no network is called 'lenett'", "did you mean lenet5"],

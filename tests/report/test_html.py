@@ -187,8 +187,8 @@ def test_large_matrices_list_their_worst_errors_first():
     )
     chips = [n for n in reader.all("button") if n.attributes.get("class") == "chip"]
     assert ["".join(n.text) for n in chips] == [
-        "n3 taken for n230",
-        "n4 taken for n917",
+        "n3 predicted as n230",
+        "n4 predicted as n917",
     ]
 
 

@@ -59,7 +59,7 @@ def test_a_small_matrix_is_shown_whole_and_a_large_one_by_its_worst_errors():
     labels = tuple(f"n{i}" for i in range(50))
     text = printed(Matrix(labels=labels, counts=tuple(map(tuple, counts))))
     assert "83 of 100 right (83.0 %)" in text
-    assert "n4 taken for n9" in text
+    assert "n4 predicted as n9" in text
 
 
 def test_class_names_in_brackets_are_no_markup():

@@ -1,4 +1,4 @@
-"""Layers by depth through training: kept exactly, shown, and without a trace."""
+"""Layer norms: recorded exactly, shown in the report, without effect on training."""
 
 from types import SimpleNamespace
 
@@ -21,7 +21,7 @@ from striate.run.layer_norm_charts import (
 )
 from striate.run.layer_norms import (
     COLUMNS,
-    IMAGES,
+    MAX_IMAGES,
     layer_norms_logger,
     read_layer_norms,
 )
@@ -33,16 +33,16 @@ from support.stopped_runs import stopped, whole
 NORMS = "norms.csv"
 
 
-def test_a_watched_run_is_the_same_run(shared_folder):
+def test_a_run_with_layer_norms_is_the_same_run(shared_folder):
     plain = whole(shared_folder, "plain")
     watched = whole(shared_folder, "watched", track_norms=True)
     for name in ("results.csv", "events.jsonl", "weights/best.safetensors"):
         assert (watched / name).read_bytes() == (plain / name).read_bytes()
     assert not (plain / NORMS).exists()
     assert read_layer_norms(plain) == []
-    assert "Layers by depth" not in (plain / "report.html").read_text()
+    assert "Layer norms" not in (plain / "report.html").read_text()
     page = (watched / "report.html").read_text()
-    for words in ("Layers by depth", "Gradient by layer", "Update through training"):
+    for words in ("Layer norms", "Gradient by layer", "Update during training"):
         assert words in page
 
 
@@ -54,7 +54,7 @@ def test_it_keeps_what_the_layers_were(shared_folder):
     expected = [step for step in range(last + 1) if due(step) or step == last]
     assert [one.step for one in kept] == expected
     subset = run.data.subset("train")
-    assert len(subset) <= IMAGES
+    assert len(subset) <= MAX_IMAGES
     made = Batches(
         subset=subset, preprocess=run.preprocess, batch_size=len(subset), shuffle=False
     )

@@ -32,7 +32,7 @@ def test_photographs_take_a_folder_and_flags(striate, shared_folder, tmp_path):
         assert f"{line}\n" in args
     assert f"data: {shared_folder}\n" in args
     notes = (tmp_path / "run/manifest.json").read_text()
-    assert "images grow: 32×32 in epoch 1, 48×48 in epoch 2" in notes
+    assert "progressive resizing: 32×32 in epoch 1, 48×48 in epoch 2" in notes
 
 
 def test_photographs_without_a_folder(striate):

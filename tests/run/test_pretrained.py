@@ -43,7 +43,7 @@ def test_frozen_layers_are_bit_identical_and_shown(striate, shared_folder, sourc
     assert not any(n.startswith("head") for n in same)
     digest = manifest["frozen"]["sha256"]
     assert f"{digest[:16]}\n" in said.out
-    assert f"frozen  bit-identical, {digest[:16]} as at the start" in said.out
+    assert f"frozen  weights are unchanged (hash {digest[:16]})" in said.out
     assert manifest["pretrained"]["sha256"] == hash_file(
         source.path / "weights/best.safetensors"
     )
@@ -218,7 +218,7 @@ def test_a_name_too_long_for_any_file(refused, shared_folder):
 
 def test_words_that_mean_no_weights(refused, shared_folder):
     said = refused(shared_folder, "--pretrained", "mobilnet_v2")
-    assert "no weights are 'mobilnet_v2'" in said
+    assert "there are no weights 'mobilnet_v2'" in said
     assert "did you mean mobilenet_v2" in said
 
 

@@ -124,7 +124,7 @@ def test_what_a_run_says_again(shared_run):
     )
     assert set(worst[0]) == {"path", "label", "pred", "probability", "loss"}
     assert len(again.most_confused()) <= 2
-    with pytest.raises(RunError, match="the train split was not judged") as caught:
+    with pytest.raises(RunError, match="the train split was not evaluated") as caught:
         again.predictions("train")
     assert "predictions_test, predictions_val" in caught.value.what
 
@@ -332,7 +332,7 @@ def test_report_from_another_folder(tmp_path, monkeypatch):
 
 
 def test_a_run_that_is_none():
-    with pytest.raises(RunError, match="no run folder is there"):
+    with pytest.raises(RunError, match="there is no run folder"):
         Run("nowhere")
 
 

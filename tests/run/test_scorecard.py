@@ -7,7 +7,7 @@ from striate.run import scorecard
 
 
 def scored(classes, wrong):
-    """Score one image a class; those in `wrong` are taken for their successor."""
+    """Score one image a class; those in `wrong` are predicted as their successor."""
     truth = np.arange(classes)
     said = truth + np.isin(truth, wrong)
     probs = np.eye(classes)[said]
@@ -16,13 +16,15 @@ def scored(classes, wrong):
 
 
 def test_of_many_classes_the_least_found_are_listed():
-    classes = scorecard.ROWS + 10
+    classes = scorecard.MAX_CLASSES + 10
     found = scorecard.per_class_table(scored(classes, wrong=[5, classes - 3]))
-    assert found.title == f"By class, the {scorecard.ROWS} least found"
+    assert (
+        found.title == f"By class, the {scorecard.MAX_CLASSES} with the lowest recall"
+    )
     names = [row[0] for row in found.rows]
     assert names[:3] == ["thing 005", f"thing {classes - 3:03d}", "thing 000"]
-    assert len(names) == scorecard.ROWS
-    assert found.note == f"All {classes} classes stand in scores.json."
+    assert len(names) == scorecard.MAX_CLASSES
+    assert found.note == f"scores.json has all {classes} classes."
 
 
 def test_few_classes_are_listed_in_their_order():

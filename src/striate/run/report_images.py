@@ -122,11 +122,11 @@ def _filters(run: Run) -> list[Block]:
     ]
     count, _, rows, width = before.shape
     title = f"{name}: {count} filters of {rows}×{width}"
-    note = "Blue: negative, red: positive. Both versions of a filter have one scale."
+    note = "Blue: negative, red: positive; same color scale before and after."
     note = (
         note
         if before.shape[1] != 3
-        else "Gray: zero. Both versions of a filter have one scale."
+        else "Gray: zero; same color scale before and after."
     )
     return [Images(title=title, note=note, images=tuple(sheets))]
 

@@ -134,22 +134,29 @@ def _result(run: Run, score: Score) -> Section:
 
 
 def _notes(run: Run, score: Score) -> list[Block]:
-    manifest = run.manifest
-    once = (
-        "The test split was judged once, with the weights that were best on validation"
-        if run.evaluated_split == "test"
-        else "There is no test split; validation chose the weights: this is optimiztic"
+    manifest, split = run.manifest, run.evaluated_split
+    epoch = f"epoch {manifest['best_epoch']} of {manifest['epochs']}"
+    metric = "balanced accuracy" if run.recipe.class_weights != "none" else "accuracy"
+    text = (
+        f"Evaluated once on the test split, using the weights with the best validation "
+        f"{metric} ({epoch})."
     )
-    best = f"{once} (epoch {manifest['best_epoch']} of {manifest['epochs']})."
+    if split != "test":
+        text = (
+            "There is no test split. These are validation results, and validation "
+            f"chose the weights ({epoch}), so they are optimistic."
+        )
     if (run.path / names.PENALTIES).is_file():
-        best = "The head is logistic regression on features of a frozen network. Its "
-        best += "penalty was chosen by cross-validation within the training split; "
-        best += f"the {run.evaluated_split} split was judged once."
-    gap = f" Expected calibration error: {percent(score.calibration_error)}."
-    remarks: list[Block] = [Prose(text=best + gap)]
-    remarks += [Prose(text=w, tone="warning") for w in manifest["data"]["warnings"]]
-    remarks += [Prose(text=note) for note in manifest.get("notes", ())]
-    return remarks
+        text = (
+            "The head is a logistic regression on features of a frozen network. Its "
+            "penalty was chosen by cross-validation on the training split. It was "
+            f"evaluated once on the {split} split."
+        )
+    ece = f" Expected calibration error (ECE): {percent(score.calibration_error)}."
+    notes: list[Block] = [Prose(text=text + ece)]
+    notes += [Prose(text=w, tone="warning") for w in manifest["data"]["warnings"]]
+    notes += [Prose(text=note) for note in manifest.get("notes", ())]
+    return notes
 
 
 def duration_text(seconds: float) -> str:
@@ -257,11 +264,7 @@ def _predictions(
     if pixels is None:
         text = "The image files could not be read, so the cells show no images."
         blocks.insert(0, Prose(text=text, tone="warning"))
-    lead = ""
-    if score.confusion:
-        lead = "Rows: true class. Columns: predicted class. Click a cell to see its "
-        lead += "images."
-    return Section(title="Predictions", lead=lead, blocks=tuple(blocks))
+    return Section(title="Predictions", blocks=tuple(blocks))
 
 
 def _layers(run: Run) -> Section:

@@ -75,7 +75,7 @@ def test_small_at_first_and_judged_at_full_size(photos, seen):
     assert learned == [16] * 2 * steps + [32] * 2 * steps
     assert set(seen["judge"]) == {32}
     notes = read_json(run.path / "manifest.json")["notes"]
-    assert "images grow: 16×16 in epochs 1–2, 32×32 in epochs 3–4" in notes
+    assert "progressive resizing: 16×16 in epochs 1–2, 32×32 in epochs 3–4" in notes
     seen["judge"].clear()
     run.evaluate()
     st.predict(run, [photos])
@@ -100,7 +100,7 @@ def test_a_network_of_one_size_is_refused_and_nothing_written(photos, refused):
         "--progressive-resize",
         ".5",
     )
-    assert "cannot learn from 16×16, as --progressive-resize shows" in said
+    assert "cannot train on 16×16 images of --progressive-resize" in said
     assert "layer head" in said
     assert "mobilenet_v2" in said
 
