@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -62,7 +63,7 @@ def test_version(striate):
         (["train", "digits", "--preset", "fashion"], ["no preset is called 'fashion'"]),
         (["train", "digits", "--config", "no.yaml"], ["cannot read the settings"]),
         (["train", "digits", "--device", "tpu"], ["device 'tpu' cannot be used"]),
-        (["train"], ["no data was given", "striate train digits"]),
+        (["train"], ["no data given", "striate train digits"]),
         (["train", "digits", "--val-fraction", "0.9"], ["must leave some to train on"]),
         (["evaluate", "nowhere"], ["there is no run folder"]),
         (["evaluate"], ["RUN"]),
@@ -72,7 +73,7 @@ def test_version(striate):
             ["models", "lenett"],
             ["no network is called 'lenett'", "did you mean lenet5"],
         ),
-        (["evaluate", "x", "--part", "tset"], ["tset"]),
+        (["evaluate", "x", "--split", "tset"], ["tset"]),
     ],
 )
 def test_wrong_words(striate, tmp_path, words, messages):
@@ -177,7 +178,7 @@ def test_evaluate(striate, shared_run):
     assert said.code == 0
     assert "test accuracy" in said.out
     assert "across" in said.out
-    found = striate("evaluate", shared_run.path, "--part", "val", "--json").json
+    found = striate("evaluate", shared_run.path, "--split", "val", "--json").json
     assert found["accuracy"] == shared_run.scores["val"]["accuracy"]
     assert found["skipped"] == 0
 
@@ -211,7 +212,15 @@ def test_a_class_the_network_does_not_know(striate, shared_run, tmp_path):
 def test_a_split_of_other_images(striate, shared_run, tmp_path):
     write_folder(tmp_path / "other/train", seed=4)
     write_folder(tmp_path / "other/test", count=3, seed=5)
-    words = ("evaluate", shared_run.path, "--data", "other", "--part", "test", "--json")
+    words = (
+        "evaluate",
+        shared_run.path,
+        "--data",
+        "other",
+        "--split",
+        "test",
+        "--json",
+    )
     assert striate(*words).json["count"] == 6
 
 
@@ -300,7 +309,7 @@ def test_predict_nothing(striate, shared_run, tmp_path):
     for item in ("gone.png", "*.jpg", "empty"):
         said = striate("predict", shared_run.path, item)
         assert said.code == 2
-        assert "no file is there" in said.err
+        assert "no such file" in said.err
     said = striate("predict", shared_run.path, "zero.png")
     assert said.code == 2
     assert "none of 1 files is a usable image" in said.err
@@ -309,7 +318,7 @@ def test_predict_nothing(striate, shared_run, tmp_path):
 def test_long_lists_are_cut_on_screen_only(striate, shared_run, tmp_path):
     write_folder(tmp_path / "many", classes=["x"], count=45)
     said = striate("predict", shared_run.path, "many")
-    assert "and 5 more; --out FILE.csv keeps all" in said.out
+    assert "and 5 more; --out FILE.csv writes all" in said.out
 
 
 def test_predictions_come_in_batches(striate, shared_run, fresh, monkeypatch):
@@ -374,7 +383,7 @@ def test_a_report_of_damaged_files_names_them(striate, shared_run, tmp_path):
         "results.csv": header(tmp_path / "run/results.csv"),
         "predictions_test.csv": header(tmp_path / "run/predictions_test.csv"),
     }
-    messages = ("does not say: finished", "no sound row an epoch", "no image of the")
+    messages = ("lacks: finished", "no sound row an epoch", "no image of the")
     for (name, text), message in zip(lacking.items(), messages, strict=True):
         path = tmp_path / "run" / name
         kept = path.read_bytes()
@@ -392,12 +401,10 @@ def header(path):
 
 
 def test_keyboard_interrupt_outside_the_loop(striate, monkeypatch):
-    from striate.cli import models
-
     def interrupt(options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(models, "run", interrupt)
+    monkeypatch.setitem(VERBS, "models", replace(VERBS["models"], run=interrupt))
     said = striate("models")
     assert (said.code, said.out, said.err) == (130, "", "stopped\n")
 
@@ -417,14 +424,13 @@ def test_a_reader_that_has_gone():
 
 
 def test_a_broken_pipe_is_no_error(striate, monkeypatch):
-    from striate.cli import main as room
-    from striate.cli import models
+    from striate.cli import main
 
     def broken(options):
         raise BrokenPipeError
 
     replaced = []
-    monkeypatch.setattr(models, "run", broken)
-    monkeypatch.setattr(room.os, "dup2", lambda *pair: replaced.append(pair))
+    monkeypatch.setitem(VERBS, "models", replace(VERBS["models"], run=broken))
+    monkeypatch.setattr(main.os, "dup2", lambda *pair: replaced.append(pair))
     assert striate("models").code == 0
-    room.os.close(replaced[0][0])
+    main.os.close(replaced[0][0])

@@ -213,7 +213,7 @@ def test_names_of_every_kind(striate, photos, tmp_path):
     assert said.code == 0
     rows = read_csv(tmp_path / "run/split.csv")
     assert {r["path"] for r in rows} >= {f"across/{name}" for name in NAMES}
-    judged = striate("evaluate", "run", "--part", "train", "--json")
+    judged = striate("evaluate", "run", "--split", "train", "--json")
     assert judged.json["count"] > 0
     answers = striate("predict", "run", photos / "across", "--json", "--out", "a.json")
     assert answers.code == 1

@@ -165,7 +165,7 @@ def test_a_cell_says_what_it_counted_and_how_many_images_are_held():
     assert "true 3, predicted 5: 40 images" in labels
     assert "true 5, predicted 3: 2 images" in labels
     said = {n.attributes["id"]: "".join(n.text) for n in reader.all("dialog")}
-    assert "showing 12 of 40" in said["1-part-1-0-1"]
+    assert "12 of 40 images" in said["1-part-1-0-1"]
     assert "showing" not in said["1-part-1-1-0"]
     assert "none is held" in said["1-part-1-0-0"]
 

@@ -117,7 +117,7 @@ def test_a_gap_parts_the_line_and_a_lone_value_is_a_dot():
     (path,) = (n for n in reader.all("path") if "line" in n.attributes["class"])
     assert path.attributes["d"].count("M") == 2
     assert len(reader.all("circle")) == 1
-    assert "2 values have no place" in text
+    assert "2 values cannot be drawn" in text
 
 
 def test_zero_has_no_place_on_a_logarithm():

@@ -58,7 +58,7 @@ def test_a_small_matrix_is_shown_whole_and_a_large_one_by_its_worst_errors():
     counts[4][9], counts[0][0] = 17, 83
     labels = tuple(f"n{i}" for i in range(50))
     text = printed(Matrix(labels=labels, counts=tuple(map(tuple, counts))))
-    assert "83 of 100 right (83.0 %)" in text
+    assert "83 of 100 correct (83.0 %)" in text
     assert "n4 predicted as n9" in text
 
 
@@ -186,10 +186,10 @@ def test_an_error_takes_the_bar_away(monkeypatch):
     assert terminal.getvalue().endswith("\x1b[2K")  # and the line is empty
 
 
-def test_speed_survives_counts_that_begin_anew():
+def test_throughput_after_a_restart():
     rate = Throughput()
     for now, steps, images in [(0, 0, 0), (1, 10, 320), (2, 20, 32), (3, 30, 352)]:
-        rate.note(float(now), steps, images)
+        rate.update(float(now), steps, images)
     assert rate.steps == 10
     assert rate.images == 320
 

@@ -99,7 +99,7 @@ def test_frozen_layers_have_no_update(shared_folder):
 
 
 def test_nothing_is_read_where_nothing_is_wanted(tmp_path):
-    with layer_norms_logger(tmp_path, None, None, None, 0, wanted=False) as none:
+    with layer_norms_logger(tmp_path, None, None, None, 0, enabled=False) as none:
         assert none == ()
     assert list(tmp_path.iterdir()) == []
 
@@ -107,7 +107,7 @@ def test_nothing_is_read_where_nothing_is_wanted(tmp_path):
 def test_several_processes_are_refused():
     recipe = Recipe(data="digits", track_norms=True)
     check_distributed(recipe, None)
-    with pytest.raises(SettingError, match="kept in one process, and there are 2"):
+    with pytest.raises(SettingError, match="need a single process, and there are 2"):
         check_distributed(recipe, SimpleNamespace(world=2))
 
 

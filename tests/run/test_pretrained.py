@@ -77,12 +77,12 @@ def test_preprocessing_is_the_weights_own_unless_given(shared_folder, source):
     assert (own.mean, own.std, own.resize) == ((0.25,) * 3, (0.5,) * 3, "pad")
 
 
-def test_the_head_is_kept_where_the_classes_are_the_same(striate, source):
+def test_the_head_is_loaded_if_the_classes_are_the_same(striate, source):
     words = "train", source.origin, "--model", "swift", "--pretrained", source.path
     said = striate(*words, "--freeze", "*,head", *QUICK)
-    assert "nothing is left to learn" in said.err
+    assert "no layer is left to train" in said.err
     said = striate(*words, "--freeze", "block*,head,whiten", *QUICK)
-    assert "nothing is left to learn" in said.err
+    assert "no layer is left to train" in said.err
     said = striate(*words, "--freeze", "block*,head", *QUICK, "--out", "again")
     assert said.code == 0, said.err
     after = load_file("again/weights/best.safetensors")
@@ -113,9 +113,7 @@ def test_resume_is_exact_with_frozen_and_pretrained(striate, shared_folder, sour
     assert "freeze was" in said.err
 
 
-def test_begun_again_only_from_the_same_weights(
-    striate, shared_folder, source, tmp_path
-):
+def test_resume_needs_the_same_weights(striate, shared_folder, source, tmp_path):
     mine = tmp_path / "mine.safetensors"
     mine.write_bytes((source.path / "weights/best.safetensors").read_bytes())
     words = ("train", shared_folder, "--model", "swift", "--image-size", "12")
@@ -128,7 +126,7 @@ def test_begun_again_only_from_the_same_weights(
     save_file({n: t + 1 if n == "head.bias" else t for n, t in state.items()}, mine)
     said = striate("train", "--resume", "run", "--quiet")
     assert said.code == 2
-    assert "and are now" in said.err
+    assert "the weights file changed" in said.err
 
 
 @pytest.mark.parametrize(
@@ -159,7 +157,7 @@ def test_a_cut_file_is_damaged(refused, shared_folder, source, tmp_path_factory)
 def test_weights_of_another_network(refused, shared_folder, source, tmp_path_factory):
     """Of a run it is known which; of a file, only what is in it."""
     said = refused(shared_folder, "--model", "notes_grey", "--pretrained", source.path)
-    assert "these weights are of swift, not of notes_grey" in said
+    assert "these weights are for swift, not for notes_grey" in said
     assert "use --model swift" in said
     file = source.path / "weights/best.safetensors"
     path = shutil.copy(file, tmp_path_factory.mktemp("bare") / "a.safetensors")
@@ -174,7 +172,7 @@ def test_a_network_of_the_same_names_and_shapes_is_another(shared_folder, tmp_pa
     )
     run = train_recipe(first, out=tmp_path / "run", quiet=True)
     second = replace(first, model="cifar_resnet20", pretrained=str(run.path))
-    with pytest.raises(WeightsError, match="are of cifar_plain20, not of cifar_res"):
+    with pytest.raises(WeightsError, match="are for cifar_plain20, not for cifar_res"):
         train_recipe(second, out=tmp_path / "two", quiet=True)
 
 
@@ -183,7 +181,7 @@ def test_levels_are_the_weights_own_unless_given(shared_folder, tmp_path):
     first = Recipe(data=str(shared_folder), model="swift", epochs=1)
     first = replace(first, white_level=4095, background=7)
     run = train_recipe(first, out=tmp_path / "run", quiet=True)
-    second = replace(first, white=None, background=None, pretrained=str(run.path))
+    second = replace(first, white_level=None, background=None, pretrained=str(run.path))
     own = train_recipe(second, quiet=True).preprocess
     assert own == run.preprocess
     given = train_recipe(replace(second, white_level=255, background=0), quiet=True)
@@ -224,13 +222,13 @@ def test_words_that_mean_no_weights(refused, shared_folder):
 
 def test_patterns_that_freeze_nothing(refused, shared_folder):
     said = refused(shared_folder, "--model", "swift", "--freeze", "blok1")
-    assert "no layer is called 'blok1', so it freezes nothing" in said
+    assert "no layer matches 'blok1', so it freezes nothing" in said
     assert "did you mean block1" in said
 
 
 def test_a_network_that_is_an_object_loads_its_own(shared_folder):
     data = st.load_data(shared_folder)
-    with pytest.raises(SettingError, match="an object, which has its weights"):
+    with pytest.raises(SettingError, match="an object, which already has its weights"):
         st.train(nn.Identity(), data, pretrained="x")
 
 

@@ -62,7 +62,7 @@ RECIPES = st.builds(
     patience=st.integers(0, 99),
     augment=st.sampled_from(["none", "flip", "six"]),
     rotate=st.none() | st.floats(0, 180),
-    mirror=st.none() | st.sampled_from(["none", "horizontal", "both"]),
+    flip=st.none() | st.sampled_from(["none", "horizontal", "both"]),
     warp=st.none() | st.floats(0, 0.12),
     border=st.none() | st.sampled_from(["reflect", "edge", "background"]),
     image_size=st.none()
@@ -120,16 +120,28 @@ def test_a_recipe_of_odd_bytes(tmp_path):
         ({"val_fraction": 0}, "val_fraction must be above 0"),
         ({"seed": -1}, "seed must be at least 0, got -1"),
         ({"in_chans": 0}, "in_chans must be at least 1, got 0"),
-        ({"image_size": "64x"}, "image_size must be a side or HEIGHTxWIDTH"),
-        ({"image_size": 64.5}, "image_size must be a side or HEIGHTxWIDTH, got 64.5"),
-        ({"image_size": "1x2×3"}, "image_size must be a side or HEIGHTxWIDTH"),
-        ({"image_size": [1, 2, 3]}, "image_size must be a side or HEIGHTxWIDTH"),
+        (
+            {"image_size": "64x"},
+            "image_size must be a number of pixels or HEIGHTxWIDTH",
+        ),
+        (
+            {"image_size": 64.5},
+            "image_size must be a number of pixels or HEIGHTxWIDTH, got 64.5",
+        ),
+        (
+            {"image_size": "1x2×3"},
+            "image_size must be a number of pixels or HEIGHTxWIDTH",
+        ),
+        (
+            {"image_size": [1, 2, 3]},
+            "image_size must be a number of pixels or HEIGHTxWIDTH",
+        ),
         ({"optimizer": "adamm"}, "no optimizer is called 'adamm'"),
         ({"schedule": "cosin"}, "no schedule is called 'cosin'"),
         ({"resize": "strech"}, "no resize is called 'strech'"),
         ({"epoch": 3}, "no setting is called 'epoch'"),
         ({"__class__": 3}, "no setting is called '__class__'"),
-        ({"data": ""}, "no data was given"),
+        ({"data": ""}, "no data given"),
     ],
 )
 def test_wrong_settings(settings, message):

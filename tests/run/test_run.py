@@ -281,7 +281,7 @@ def test_a_plain_module_goes_in_and_comes_out(shared_folder):
 def test_a_module_that_does_not_fit(shared_folder):
     data = st.load_data(shared_folder)
     with pytest.raises(
-        SettingError, match=r"gives \(5,\), the data has 2 classes"
+        SettingError, match=r"outputs \(5,\), the data has 2 classes"
     ) as c:
         st.train(Mine(5), data, quiet=True)
     assert "build it with num_classes=2" in str(c.value)
@@ -302,7 +302,7 @@ def test_a_run_without_a_test_split(tmp_path):
     assert "predictions_test.csv" not in files_of(run.path)
     assert run.evaluated_split == "val"
     assert set(run.scores) == {"val"}
-    assert "this is optimiztic" in (run.path / names.REPORT).read_text()
+    assert "they are optimistic" in (run.path / names.REPORT).read_text()
 
 
 # --- the images have moved
@@ -313,7 +313,7 @@ def test_report_without_its_images(tmp_path):
     run = quick(root)
     root.rename(tmp_path / "moved")
     again = Run(run.path)
-    assert "could not be read again" in write_report(again).read_text()
+    assert "could not be read" in write_report(again).read_text()
     with pytest.raises(DataError, match="no such file, folder or data set"):
         Run(run.path).evaluate()
 
@@ -325,7 +325,7 @@ def test_report_from_another_folder(tmp_path, monkeypatch):
     (tmp_path / "else").mkdir()
     monkeypatch.chdir(tmp_path / "else")
     text = write_report(Run(path)).read_text()
-    assert "could not be read again" not in text
+    assert "could not be read" not in text
 
 
 # --- refusals at work
