@@ -18,8 +18,8 @@ from striate.core.seeds import COLUMNS, derive, uniform
 from striate.core.spec import ImageSpec, Preprocess
 from striate.data.augment import pipeline as views
 from striate.data.augment.augment import PRESETS, RANGES, Augment, augmentation
-from striate.data.augment.flip import mirror, mirrored
-from striate.data.augment.random_params import Draws, draw
+from striate.data.augment.flip import flip_images, flipped_in_epoch
+from striate.data.augment.random_params import RandomParams, draw
 from striate.data.batches import Batches
 from striate.data.decode.preprocess import normalize
 from striate.data.subset import Subset
@@ -63,7 +63,7 @@ def seen(made: Batches, epoch: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
     return x[order], y[order]
 
 
-def some_draws(augment=EVERYTHING, samples=range(40), epoch=1, seed=0) -> Draws:
+def some_draws(augment=EVERYTHING, samples=range(40), epoch=1, seed=0) -> RandomParams:
     numbers = np.array(samples)
     return draw(augment, SHAPE, numbers, count=40, seed=seed, epoch=epoch)
 
@@ -133,11 +133,11 @@ def test_columns_outside_are_refused():
 
 
 def test_presets_and_ranges():
-    assert not augmentation("none").acts
-    assert augmentation("six").bends
+    assert not augmentation("none").is_active
+    assert augmentation("six").interpolates
     assert augmentation("flip") == Augment(flip="horizontal")
-    assert augmentation("six", rotate=0, mirror=None).mirror == "horizontal"
-    assert augmentation("none", cutmix=1).mixes
+    assert augmentation("six", rotate=0, flip_images=None).flip_images == "horizontal"
+    assert augmentation("none", cutmix=1).mixes_images
     assert tuple(spec.name for spec in fields(Augment)) == RANGES
     assert {name for preset in PRESETS.values() for name in preset} <= set(RANGES)
 
@@ -220,17 +220,17 @@ def test_draws_differ_by_image_epoch_and_seed():
 
 @given(st.integers(2, 40), st.integers(0, 50), st.integers(0, 9))
 def test_two_epochs_show_every_image_both_ways(count, epoch, seed):
-    first, second = mirrored(count, epoch, seed), mirrored(count, epoch + 1, seed)
+    first, second = flipped_in_epoch(count, epoch, seed), flipped_in_epoch(count, epoch + 1, seed)
     assert (first ^ second).all()
-    assert (first == mirrored(count, epoch + 2, seed)).all()
+    assert (first == flipped_in_epoch(count, epoch + 2, seed)).all()
 
 
 def test_both_mirrors_show_all_four_ways_in_four_epochs():
     augment = Augment(flip="both")
-    ways = [some_draws(augment, epoch=epoch).mirror for epoch in range(4)]
+    ways = [some_draws(augment, epoch=epoch).flip_images for epoch in range(4)]
     for i in range(40):
         assert len({tuple(way[i]) for way in ways}) == 4
-    upright = [some_draws(Augment(flip="vertical"), epoch=e).mirror for e in (0, 1)]
+    upright = [some_draws(Augment(flip="vertical"), epoch=e).flip_images for e in (0, 1)]
     assert (upright[0][:, 1] ^ upright[1][:, 1]).all()
     assert not upright[0][:, 0].any()
 
@@ -238,10 +238,10 @@ def test_both_mirrors_show_all_four_ways_in_four_epochs():
 def test_mirroring_twice_is_nothing():
     pixels = torch.randint(0, 256, (5, 4, 3, 2), dtype=torch.uint8)
     which = torch.tensor([True, False, True, True, False])
-    assert torch.equal(mirror(mirror(pixels, which), which), pixels)
-    assert torch.equal(mirror(pixels, which)[0], pixels[0].flip(1))
-    assert torch.equal(mirror(pixels, which)[1], pixels[1])
-    assert torch.equal(mirror(pixels, which, axis=1)[3], pixels[3].flip(0))
+    assert torch.equal(flip_images(flip_images(pixels, which), which), pixels)
+    assert torch.equal(flip_images(pixels, which)[0], pixels[0].flip(1))
+    assert torch.equal(flip_images(pixels, which)[1], pixels[1])
+    assert torch.equal(flip_images(pixels, which, axis=1)[3], pixels[3].flip(0))
 
 
 # --- views: the same pixels in any company (fault D7)
@@ -314,10 +314,10 @@ def test_what_is_off_changes_no_bit():
     own = part()
     plain = normalize(own.pixels, batches("none").preprocess)
     zero = Augment(rotate=0, border="edge")
-    assert not zero.acts
+    assert not zero.is_active
     for augment in ("none", zero):
         assert torch.equal(seen(batches(augment))[0], plain)
-    flips = torch.from_numpy(mirrored(40, 1, 0)).view(-1, 1, 1, 1)
+    flips = torch.from_numpy(flipped_in_epoch(40, 1, 0)).view(-1, 1, 1, 1)
     by_hand = torch.where(flips, own.pixels.flip(2), own.pixels)
     wanted = normalize(by_hand, batches("none").preprocess)
     assert torch.equal(seen(batches("flip"))[0], wanted)

@@ -11,15 +11,15 @@ from hypothesis import strategies as st
 from scipy.interpolate import BSpline
 from scipy.ndimage import map_coordinates
 
-from striate.data.augment.elastic import CELLS, CONTROLS, basis, rows_of
+from striate.data.augment.elastic import CELLS, CONTROL_POINTS, spline_basis, spline_rows
 from striate.data.augment.geometry import (
     PADDING,
-    course_of,
-    matrices,
+    sampling_field,
+    affine_matrices,
     sampling_grid,
-    warp,
+    warp_images,
 )
-from striate.data.augment.random_params import neutral
+from striate.data.augment.random_params import identity_params
 
 HEIGHT, WIDTH = 40, 52
 CENTER = ((WIDTH - 1) / 2, (HEIGHT - 1) / 2)
@@ -45,11 +45,11 @@ def smooth(seed=0, channels=3, height=HEIGHT, width=WIDTH, cell=8):
 
 def ours(image, border="reflect", back=None, **draws):
     """Warp one image by one draw."""
-    one = neutral(1, **{name: np.array([value]) for name, value in draws.items()})
-    course = course_of(one, *image.shape[1:])
+    one = identity_params(1, **{name: np.array([value]) for name, value in draws.items()})
+    sampling = sampling_field(one, *image.shape[1:])
     x = torch.from_numpy(image)[None].float()
     level = None if back is None else torch.full((1, len(image), 1, 1), float(back))
-    return warp(x, course, border, level)[0].numpy()
+    return warp_images(x, sampling, border, level)[0].numpy()
 
 
 def opencv(image, matrix, border="reflect", back=0.0):
@@ -120,7 +120,7 @@ def test_everything_at_once_is_scipys(border):
     """The whole composition, bend included, against SciPy's sampling in float64."""
     image = smooth(5)
     draw = np.random.default_rng(2)
-    net = draw.uniform(-0.1, 0.1, (CONTROLS, CONTROLS, 2))
+    control_shifts = draw.uniform(-0.1, 0.1, (CONTROL_POINTS, CONTROL_POINTS, 2))
     draws = {
         "angle": 20.0,
         "shear": [8.0, -6.0],
@@ -128,11 +128,11 @@ def test_everything_at_once_is_scipys(border):
         "crop": [0.85, 0.4, -0.7],
         "shift": [2, -4],
         "flip": [True, False],
-        "net": net,
+        "net": control_shifts,
     }
     rows, columns = np.mgrid[:HEIGHT, :WIDTH].astype(float)
     place = np.stack([columns - CENTER[0], rows - CENTER[1]])
-    place += bend(net) * np.array([WIDTH, HEIGHT])[:, None, None]
+    place += bend(control_shifts) * np.array([WIDTH, HEIGHT])[:, None, None]
     place -= np.array([2, -4])[:, None, None]
     turn = np.deg2rad(20)
     turned = np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]])
@@ -149,23 +149,23 @@ def test_everything_at_once_is_scipys(border):
     assert np.abs(ours(image, border, **draws) - wanted).max() < 1.0
 
 
-def bend(net, height=HEIGHT, width=WIDTH):
+def bend(control_shifts, height=HEIGHT, width=WIDTH):
     """SciPy's cubic B-spline over the control points, in float64: (2, H, W)."""
     cubic = BSpline.basis_element(np.arange(-2, 3), extrapolate=False)
 
     def weights(side):
         place = (np.arange(side) + 0.5) / side * CELLS
-        return np.nan_to_num(cubic(place[:, None] - (np.arange(CONTROLS) - 1)))
+        return np.nan_to_num(cubic(place[:, None] - (np.arange(CONTROL_POINTS) - 1)))
 
-    return np.einsum("hk,kld,wl->dhw", weights(height), net, weights(width))
+    return np.einsum("hk,kld,wl->dhw", weights(height), control_shifts, weights(width))
 
 
 def test_the_bend_is_scipys_cubic_spline():
-    net = np.random.default_rng(0).uniform(-0.12, 0.12, (3, CONTROLS, CONTROLS, 2))
-    course = course_of(neutral(3, net=net), 48, 30)
-    straight = sampling_grid(course_of(neutral(3), 48, 30), 48)
-    moved = (sampling_grid(course, 48) - straight).numpy() / 2  # in shares of the side
-    for made, own in zip(moved, net, strict=True):
+    control_shifts = np.random.default_rng(0).uniform(-0.12, 0.12, (3, CONTROL_POINTS, CONTROL_POINTS, 2))
+    sampling = sampling_field(identity_params(3, control_shifts=control_shifts), 48, 30)
+    straight = sampling_grid(sampling_field(identity_params(3), 48, 30), 48)
+    moved = (sampling_grid(sampling, 48) - straight).numpy() / 2  # in shares of the side
+    for made, own in zip(moved, control_shifts, strict=True):
         wanted = bend(own, 48, 30).transpose(1, 2, 0)
         assert np.abs(made - wanted).max() < 0.12 * 2**-9
         assert np.abs(wanted).max() > 0.02
@@ -173,7 +173,7 @@ def test_the_bend_is_scipys_cubic_spline():
 
 @given(st.integers(1, 300))
 def test_control_points_share_every_pixel(side):
-    weights = basis(side).numpy()
+    weights = spline_basis(side).numpy()
     assert weights.min() >= 0
     assert np.abs(weights.sum(1) - 1).max() <= 4 * 2.0**-12
     assert ((weights > 0).sum(1) <= 4).all()
@@ -183,16 +183,16 @@ def test_control_points_share_every_pixel(side):
 def test_the_bends_sums_are_exact_in_any_order(seed, height, width, largest):
     """Every partial sum fits float32, so no processor and no batch can round it."""
     draw = np.random.default_rng(seed)
-    net = draw.uniform(-largest, largest, (2, CONTROLS, CONTROLS, 2))
-    rows = rows_of(net, width).reshape(2, CONTROLS, -1)
-    terms = basis(height).numpy()[:, :, None] * rows[:, None].astype(np.float64)
-    for order in (range(CONTROLS), draw.permutation(CONTROLS)):
+    control_shifts = draw.uniform(-largest, largest, (2, CONTROL_POINTS, CONTROL_POINTS, 2))
+    rows = spline_rows(control_shifts, width).reshape(2, CONTROL_POINTS, -1)
+    terms = spline_basis(height).numpy()[:, :, None] * rows[:, None].astype(np.float64)
+    for order in (range(CONTROL_POINTS), draw.permutation(CONTROL_POINTS)):
         total = np.zeros_like(terms[:, :, 0])
         for k in order:
             total += terms[:, :, k]
             assert (total.astype(np.float32) == total).all()
     # And the rounding of the net is far below what can be seen.
-    exact = np.einsum("wl,nklj->nkwj", basis(width).numpy(), net).reshape(rows.shape)
+    exact = np.einsum("wl,nklj->nkwj", spline_basis(width).numpy(), control_shifts).reshape(rows.shape)
     assert np.abs(rows - exact).max() <= 2 * largest * 2.0**-12
 
 
@@ -200,8 +200,8 @@ def test_the_bends_sums_are_exact_in_any_order(seed, height, width, largest):
 def test_the_largest_warp_never_folds(seed, height, width):
     """Neighbors stay in order, so no point of the image is seen twice."""
     draw = np.random.default_rng(seed)
-    net = 0.12 * draw.choice([-1.0, 1.0], (1, CONTROLS, CONTROLS, 2))
-    grid = sampling_grid(course_of(neutral(1, net=net), height, width), height)[0]
+    control_shifts = 0.12 * draw.choice([-1.0, 1.0], (1, CONTROL_POINTS, CONTROL_POINTS, 2))
+    grid = sampling_grid(sampling_field(identity_params(1, control_shifts=control_shifts), height, width), height)[0]
     right = (grid[:, 1:] - grid[:, :-1])[:-1].numpy()
     down = (grid[1:] - grid[:-1])[:, :-1].numpy()
     area = right[..., 0] * down[..., 1] - right[..., 1] * down[..., 0]
@@ -211,7 +211,7 @@ def test_the_largest_warp_never_folds(seed, height, width):
 def test_one_warp_equals_the_steps_in_turn():
     """Within interpolation error on a smooth image, where no step saw a border."""
     image = smooth(3, height=144, width=144, cell=24)
-    net = np.random.default_rng(1).uniform(-0.05, 0.05, (CONTROLS, CONTROLS, 2))
+    control_shifts = np.random.default_rng(1).uniform(-0.05, 0.05, (CONTROL_POINTS, CONTROL_POINTS, 2))
     steps = [
         {"crop": [0.9, 0.3, -0.5]},
         {"flip": [True, False]},
@@ -219,7 +219,7 @@ def test_one_warp_equals_the_steps_in_turn():
         {"angle": 12.0},
         {"shear": [5.0, -4.0]},
         {"shift": [3, 2]},
-        {"net": net},
+        {"net": control_shifts},
     ]
     turn = image
     for step in steps:
@@ -251,12 +251,12 @@ def test_what_a_crop_hides_is_still_seen_by_a_later_turn():
 @pytest.mark.parametrize("side", [1, 2, 3, 7, 32, 50, 224])
 def test_neutral_draws_leave_images(side):
     image = np.random.default_rng(side).uniform(0, 255, (2, side, side + 1))
-    net = np.zeros((CONTROLS, CONTROLS, 2))
+    control_shifts = np.zeros((CONTROL_POINTS, CONTROL_POINTS, 2))
     for border in ("reflect", "edge"):
-        assert np.abs(ours(image, border, net=net) - image).max() < 255 * 1e-4
+        assert np.abs(ours(image, border, control_shifts=control_shifts) - image).max() < 255 * 1e-4
 
 
 def test_a_turn_and_back_again():
-    draws = neutral(2, angle=np.array([30.0, -30.0]))
-    a, _ = matrices(draws, 8, 8)
+    draws = identity_params(2, angle=np.array([30.0, -30.0]))
+    a, _ = affine_matrices(draws, 8, 8)
     assert np.allclose(a[0] @ a[1], np.eye(2))

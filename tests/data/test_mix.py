@@ -16,10 +16,10 @@ from striate.core.errors import SettingError
 from striate.core.spec import ImageSpec, Preprocess
 from striate.data.augment.augment import Augment
 from striate.data.augment.color import ColorMap
-from striate.data.augment.mix import blank, pairs, shared_targets
+from striate.data.augment.mix import blank, pairs, mixed_targets
 from striate.data.augment.pipeline import changed
-from striate.data.augment.pixel_shift import whole_pixels
-from striate.data.augment.random_params import neutral
+from striate.data.augment.pixel_shift import shift_whole_pixels
+from striate.data.augment.random_params import identity_params
 from striate.data.batches import Batches
 from striate.data.decode.preprocess import normalize
 from striate.data.subset import Subset
@@ -79,7 +79,7 @@ def test_the_background_is_shifted_with_the_image():
     """A turned image on its background shows no edge, whatever its color is."""
     white = torch.full((2, 9, 7, 3), RGB.background, dtype=torch.uint8)
     shifts = np.array([[0.1, -0.3, 0.5], [-0.9, 0.0, 0.2]])
-    draws = neutral(2, angle=np.array([30.0, 75.0]), colour=shifts)
+    draws = identity_params(2, angle=np.array([30.0, 75.0]), colour=shifts)
     augment = Augment(rotate=90, colour=1, border="background")
     x = changed(white, draws, RGB, augment)
     wanted = np.clip(RGB.background + 255 * shifts, 0, 255)
@@ -96,7 +96,7 @@ def test_whole_pixels_are_opencvs_border_and_window(border, most):
     draw = np.random.default_rng(most)
     shift = draw.integers(-most, most + 1, (40, 2))
     flips = draw.integers(0, 2, (40, 2)).astype(bool)
-    made = whole_pixels(pixels, shift, flips, border, RGB.background)
+    made = shift_whole_pixels(pixels, shift, flips, border, RGB.background)
     for moved, image, (right, down), (left, top) in zip(
         made.numpy(), pixels.numpy(), shift, flips, strict=True
     ):
@@ -123,7 +123,7 @@ def test_a_shift_as_warp_is_the_shift_as_copy(height, width, channels, seed):
     reach = np.array([width // 2, height // 2])
     shift = draw.integers(-reach, reach + 1, (3, 2))
     flips = draw.integers(0, 2, (3, 2)).astype(bool)
-    draws = neutral(3, shift=shift, mirror=flips)
+    draws = identity_params(3, shift=shift, mirror=flips)
     for border in OPENCV:
         copied = changed(pixels, draws, p, Augment(shift=0.5, border=border))
         warped = changed(pixels, draws, p, Augment(rotate=1, border=border))
@@ -240,7 +240,7 @@ def test_a_partner_is_seen_as_it_looks_itself():
 def test_soft_targets_cost_what_hard_ones_do():
     """A share of 1 is the class itself, with label smoothing and without."""
     labels = torch.tensor([0, 2, 1])
-    soft = shared_targets(labels, labels.flip(0), np.ones(3), 3)
+    soft = mixed_targets(labels, labels.flip(0), np.ones(3), 3)
     for smoothing in (0.0, 0.1):
         costs = []
         for y in (labels, soft):

@@ -9,7 +9,7 @@ from striate.core.spec import ImageSpec, Preprocess
 from striate.data.augment import pipeline as room
 from striate.data.augment import random_crop as windows_room
 from striate.data.augment.augment import Augment, augmentation
-from striate.data.augment.random_crop import MARGIN, cut, margin_for, windows
+from striate.data.augment.random_crop import MARGIN, cut, crop_margin, windows
 from striate.data.augment.random_params import draw
 from striate.data.batches import Batches
 from striate.data.decode.preprocess import normalize
@@ -180,6 +180,6 @@ def test_without_larger_images_crops_are_warped():
 
 
 def test_who_needs_a_margin():
-    assert margin_for(Augment(crop=0.2, flip="horizontal", color=0.1)) == MARGIN
+    assert crop_margin(Augment(crop=0.2, flip="horizontal", color=0.1)) == MARGIN
     for augment in (augmentation("six"), Augment(), Augment(crop=0.2, scale=0.1)):
-        assert margin_for(augment) == 1
+        assert crop_margin(augment) == 1

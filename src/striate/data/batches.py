@@ -14,7 +14,7 @@ from torch import Tensor
 from striate.core.seeds import permutation
 from striate.core.spec import Preprocess
 from striate.data.augment.augment import Augment, augmentation
-from striate.data.augment.pipeline import Batch, Views
+from striate.data.augment.pipeline import Batch, AugmentPipeline
 from striate.data.balanced_sampler import balanced_order
 from striate.data.cache.pixel_rows import ahead, gathered, in_turn
 from striate.data.decode.preprocess import normalize
@@ -82,14 +82,14 @@ class Batches:
     def _nothing(self) -> Batch:
         p = self.preprocess
         shape = 0, p.channels, p.height, p.width
-        mixes = self._views is not None and self._views.augment.mixes
+        mixes = self._views is not None and self._views.augment.mixes_images
         y = torch.empty(0, self.classes) if mixes else torch.empty(0).long()
         return torch.empty(shape, device=self.device), y.to(self.device)
 
     def _made(self, epoch: int, indices: Iterable[Tensor]) -> Iterator[Batch]:
         views = self._views
-        if views is not None and views.tape is not None:
-            yield from map(views.moved(epoch), indices)
+        if views is not None and views.shift_buffer is not None:
+            yield from map(views.shifted_batches(epoch), indices)
             return
         if views is None:
             for batch in gathered(self.part.pixels, indices):
@@ -102,22 +102,22 @@ class Batches:
             yield views(pixels, index, epoch)
 
     def _held(
-        self, views: Views, epoch: int, indices: Iterable[Tensor]
+        self, views: AugmentPipeline, epoch: int, indices: Iterable[Tensor]
     ) -> Iterator[Batch]:
         """Yield images to be changed and their numbers, crops cut ahead of time."""
-        if not views.cuts:
-            return ((b.pixels, b.index) for b in gathered(views.held, indices))
-        batches = in_turn(views.held, indices)
-        return ahead((views.ready(held, i, epoch), i) for held, i in batches)
+        if not views.crops_larger:
+            return ((b.pixels, b.index) for b in gathered(views.source_pixels, indices))
+        batches = in_turn(views.source_pixels, indices)
+        return ahead((views.crop_to_input(held, i, epoch), i) for held, i in batches)
 
     @cached_property
-    def _views(self) -> Views | None:
+    def _views(self) -> AugmentPipeline | None:
         augment = self.augment
         if isinstance(augment, str):
             augment = augmentation(augment)
-        if not augment.acts:
+        if not augment.is_active:
             return None
-        return Views(
+        return AugmentPipeline(
             part=self.part,
             preprocess=self.preprocess,
             augment=augment,

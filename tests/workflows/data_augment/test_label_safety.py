@@ -10,7 +10,7 @@ from scipy.stats import binomtest
 from striate.core.files import read_csv
 from striate.core.spec import ImageSpec
 from striate.data.augment.augment import Augment
-from striate.data.augment.single_transform import CHANGES, Trial, at, coins, furthest
+from striate.data.augment.single_transform import TRANSFORMS, SingleTransform, at, coins, range_ends
 from striate.metrics.significance import holm, no_loss
 from striate.report.terminal import Console, show
 from striate.run.recipe import Recipe
@@ -139,16 +139,16 @@ def test_preview_of_a_run_and_of_its_data(striped, tmp_path):
     nothing = preview_augment(
         striped.recipe.data, {"augment": "none"}, out=tmp_path / "c"
     )
-    assert not nothing.augment.acts
+    assert not nothing.augment.is_active
 
 
 # --- trials
 
 
-@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("change", TRANSFORMS)
 def test_a_trial_is_exactly_its_amount(change):
     amount = {"rotate": 30.0, "shear": 12.0}.get(change, 0.1)
-    trial = Trial(change, amount)
+    trial = SingleTransform(change, amount)
     signs = coins(200, trial)
     draws = at(trial, SHAPE, signs)
     name = change.partition(" ")[0]
@@ -163,8 +163,8 @@ def test_a_trial_is_exactly_its_amount(change):
         "shift": np.abs(draws.shift) / [3, 2],
     }[name]
     assert np.allclose(values, 1)
-    assert trial.augment().acts
-    none = at(Trial(change, 0.0), SHAPE, signs)
+    assert trial.augment().is_active
+    none = at(SingleTransform(change, 0.0), SHAPE, signs)
     assert not none.angle.any()
     assert not none.shear.any()
     assert not none.shift.any()
@@ -175,7 +175,7 @@ def test_a_trial_is_exactly_its_amount(change):
 
 def test_ends_of_ranges():
     augment = Augment(rotate=15, flip="both", crop=0.1, color=0.2)
-    said = [(end.change, end.range) for end in furthest(augment)]
+    said = [(end.change, end.range) for end in range_ends(augment)]
     assert said == [
         ("rotate", "±15°"),
         ("mirror horizontal", "mirrored"),
@@ -183,9 +183,9 @@ def test_ends_of_ranges():
         ("crop", "10 %"),
         ("color", "±20 %"),
     ]
-    assert str(Trial("mirror vertical", 0)) == "as it is"
-    assert str(Trial("rotate", -7.5)) == "−7.5°"
-    assert str(Trial("scale", 0)) == "0 %"
+    assert str(SingleTransform("mirror vertical", 0)) == "as it is"
+    assert str(SingleTransform("rotate", -7.5)) == "−7.5°"
+    assert str(SingleTransform("scale", 0)) == "0 %"
 
 
 # --- statistics
@@ -210,7 +210,7 @@ def test_many_classes_are_not_named_for_what_two_would_be():
         own = 6 * np.eye(classes, dtype=int)
         lost, counts = own.sum(1), own + np.roll(own, 1, axis=1)
         end = Measured(
-            trial=Trial("rotate", 15.0),
+            trial=SingleTransform("rotate", 15.0),
             counts=counts,
             lost=lost,
             won=0 * lost,
@@ -228,7 +228,7 @@ def measured(counts):
     counts = np.array(counts)
     nothing = np.zeros(len(counts), int)
     return Measured(
-        trial=Trial("rotate", 90.0),
+        trial=SingleTransform("rotate", 90.0),
         counts=counts,
         lost=nothing,
         won=nothing,
