@@ -106,9 +106,9 @@ def work(folder: str, cache: str, answer: multiprocessing.Queue) -> None:
     drop_cached(Path(folder))
     scanned = spent()
     seen = 0
-    for part, shuffle in (("train", True), ("val", False)):
+    for split, shuffle in (("train", True), ("val", False)):
         batches = Batches(
-            part=data.part(part),
+            subset=data.subset(split),
             preprocess=data.preprocess,
             batch_size=BATCH,
             shuffle=shuffle,

@@ -97,9 +97,9 @@ def read(monkeypatch):
 def same(one, other):
     assert one.rows == other.rows
     assert one.preprocess == other.preprocess
-    for name, part in one.parts.items():
-        assert torch.equal(part.pixels[:], other.parts[name].pixels[:])
-        assert torch.equal(part.labels, other.parts[name].labels)
+    for name, subset in one.subsets.items():
+        assert torch.equal(subset.pixels[:], other.subsets[name].pixels[:])
+        assert torch.equal(subset.labels, other.subsets[name].labels)
 
 
 def test_a_second_run_neither_reads_nor_decodes(photos, store, decoded, read, later):
@@ -441,13 +441,13 @@ def test_user_files_stay_as_they_are(photos, store):
     assert snapshot(photos) == before
 
 
-def test_rows_of_large_parts_are_mapped_not_copied(photos, store, monkeypatch):
+def test_rows_of_large_splits_are_mapped_not_copied(photos, store, monkeypatch):
     from striate.data.cache import pixel_rows as rows
 
     plain = load_data(photos, image_size=16, cache="off")
     monkeypatch.setattr(rows, "COPIED", 0)
     mapped = load_data(photos, image_size=16, cache=store)
-    train = mapped.part("train").pixels
+    train = mapped.subset("train").pixels
     assert isinstance(train, rows.SomeRows)
     (folder,) = (store / "packs").iterdir()
     maps = Path("/proc/self/maps").read_text()
@@ -461,14 +461,14 @@ def test_two_sizes_from_one_reading(photos, store, decoded, later):
     """The larger one, for crops, comes from the same decoding."""
     both = load_data(photos, image_size=16, margin=1.25, cache=store)
     assert len(decoded) == 24
-    larger = both.part("train").larger
+    larger = both.subset("train").larger
     assert larger.shape[1:] == (20, 20, 3)
-    assert both.part("val").larger is None
+    assert both.subset("val").larger is None
     load_data(photos, image_size=16, cache=store)
     load_data(photos, image_size=20, cache=store)
     assert len(decoded) == 24
     off = load_data(photos, image_size=16, margin=1.25, cache="off")
-    assert torch.equal(off.part("train").larger[:], larger[:])
+    assert torch.equal(off.subset("train").larger[:], larger[:])
     same(both, off)
 
 
@@ -478,7 +478,7 @@ def test_when_nothing_fits_images_are_decoded_when_wanted(photos, store, monkeyp
     monkeypatch.setattr(memory, "available_bytes", lambda: 1 << 40)
     monkeypatch.setattr(develop, "BATCH", 1)
     lazy = load_data(photos, image_size=16, cache="off")
-    assert type(lazy.part("train").pixels).__name__ == "LazyPixels"
+    assert type(lazy.subset("train").pixels).__name__ == "LazyPixels"
     same(plain, lazy)
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from striate.core.seeds import permutation
 from striate.core.spec import Preprocess
 from striate.data.augment.augment import Augment, augmentation
-from striate.data.augment.pipeline import Batch, AugmentPipeline
+from striate.data.augment.pipeline import AugmentPipeline, Batch
 from striate.data.balanced_sampler import balanced_order
 from striate.data.cache.pixel_rows import ahead, gathered, in_turn
 from striate.data.decode.preprocess import normalize
@@ -37,14 +37,14 @@ class Batches:
 
     Example:
         >>> pixels = torch.zeros(5, 2, 2, 1, dtype=torch.uint8)
-        >>> part = Subset.of(pixels, [0, 1, 0, 1, 0], list("abcde"))
+        >>> subset = Subset.of(pixels, [0, 1, 0, 1, 0], list("abcde"))
         >>> p = Preprocess(channels=1, height=2, width=2, mean=(0.0,), std=(1.0,))
-        >>> batches = Batches(part=part, preprocess=p, batch_size=2)
+        >>> batches = Batches(subset=subset, preprocess=p, batch_size=2)
         >>> [len(y) for _, y in batches(0)], len(batches)
         ([2, 3], 2)
     """
 
-    part: Subset
+    subset: Subset
     preprocess: Preprocess
     batch_size: int
     shuffle: bool = True
@@ -92,8 +92,8 @@ class Batches:
             yield from map(views.shifted_batches(epoch), indices)
             return
         if views is None:
-            for batch in gathered(self.part.pixels, indices):
-                labels = self.part.labels[batch.index]
+            for batch in gathered(self.subset.pixels, indices):
+                labels = self.subset.labels[batch.index]
                 sent = batch.pixels.to(self.device, non_blocking=True)
                 ready = labels.to(self.device, non_blocking=True)
                 yield normalize(sent, self.preprocess), ready
@@ -118,7 +118,7 @@ class Batches:
         if not augment.is_active:
             return None
         return AugmentPipeline(
-            part=self.part,
+            subset=self.subset,
             preprocess=self.preprocess,
             augment=augment,
             classes=self.classes,
@@ -128,23 +128,23 @@ class Batches:
 
     def indices(self, epoch: int = 0, start: int = 0) -> Iterable[Tensor]:
         """Return the image numbers of each batch of an epoch, the first left out."""
-        if self.part.blocks:
+        if self.subset.blocks:
             return islice(batches(self._runs(epoch), self.batch_size), start, None)
         return self._order(epoch)[start:]
 
     def _runs(self, epoch: int) -> Iterator[np.ndarray]:
         """Yield the numbers of images that lie in blocks, as many as are mixed."""
         if self.shuffle:
-            return mixed(self.part.blocks, self.seed, epoch)
-        return (np.arange(*block) for block in self.part.blocks)
+            return mixed(self.subset.blocks, self.seed, epoch)
+        return (np.arange(*block) for block in self.subset.blocks)
 
     def _order(self, epoch: int) -> list[Tensor]:
-        count = len(self.part)
+        count = len(self.subset)
         order = torch.arange(count)
         if self.shuffle:
             order = torch.from_numpy(permutation(count, self.seed, "order", epoch))
         if self.balanced:
-            labels = self.part.labels.numpy()
+            labels = self.subset.labels.numpy()
             order = torch.from_numpy(balanced_order(labels, self.seed, epoch))
         found = list(torch.split(order, self.batch_size))
         if self.batch_size > 1 and len(found) > 1 and len(found[-1]) == 1:
@@ -152,11 +152,11 @@ class Batches:
         return found
 
     def __len__(self) -> int:
-        full, rest = divmod(len(self.part), self.batch_size)
+        full, rest = divmod(len(self.subset), self.batch_size)
         merged = rest == 1 and full > 0
         return full + (rest > 0 and not merged)
 
     @property
     def images(self) -> int:
         """Return how many images an epoch shows."""
-        return len(self.part)
+        return len(self.subset)

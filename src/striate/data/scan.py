@@ -204,12 +204,12 @@ def two_labels(
     source: Source,
     index: Sequence[int],
     contents: Sequence[str],
-    parts: Sequence[str | None],
+    splits: Sequence[str | None],
 ) -> dict[int, Skipped]:
     """Return positions in `index` whose content also stands under another label.
 
     Nobody can know which label is right, so all of them are quarantined; those of a
-    given test part stay, because a published test set is never changed.
+    given test split stay, because a published test set is never changed.
     """
     labels = [source.records[i].label for i in index]
     seen: dict[str, list[int]] = {}
@@ -217,7 +217,7 @@ def two_labels(
         seen.setdefault(content, []).append(k)
     conflicts: dict[int, Skipped] = {}
     for twins in seen.values():
-        open_twins = [k for k in twins if parts[k] != "test"]
+        open_twins = [k for k in twins if splits[k] != "test"]
         if len({labels[k] for k in open_twins}) < 2:
             continue
         for k in open_twins:

@@ -13,7 +13,7 @@ import pytest
 import striate as st
 from striate.core.errors import InterruptedRunError
 from striate.core.files import read_csv, read_json
-from striate.data.augment.pipeline import Views
+from striate.data.augment.pipeline import AugmentPipeline
 from striate.data.batches import Batches
 from striate.data.cache import free_memory as memory
 from striate.data.cache import materialize as develop
@@ -122,7 +122,7 @@ WITH_WORKERS = [
 )
 def test_decoded_when_wanted(lazily, shared_folder, way, workers):
     done = resumed(shared_folder, cache="off", workers=workers, **LAZILY[way])
-    assert isinstance(done.data.part("train").pixels, LazyPixels)
+    assert isinstance(done.data.subset("train").pixels, LazyPixels)
 
 
 def test_what_the_cache_held_may_be_decoded(shared_folder, monkeypatch):
@@ -150,7 +150,7 @@ def test_what_the_cache_held_may_be_decoded(shared_folder, monkeypatch):
 def test_streamed_shards(streamed, tmp_path, way, workers):
     folder = write_shards(tmp_path / "shards")
     done = resumed(folder, step=14, workers=workers, **LAZILY[way])
-    assert done.data.part("train").blocks
+    assert done.data.subset("train").blocks
 
 
 def test_shards_named_as_seen_from_here(streamed, tmp_path):
@@ -239,11 +239,11 @@ def test_nothing_left_out_is_decoded(lazily, shared_folder, way, workers, monkey
     run = Run(whole(shared_folder, cache="off", epochs=1, **LAZILY[way]))
     margin = 1.25 if "crop" in LAZILY[way] else 1.0
     data = run.read_again(margin=margin)
-    part = data.part("train")
-    for pixels in filter(None, (part.pixels, part.larger)):
+    subset = data.subset("train")
+    for pixels in filter(None, (subset.pixels, subset.larger)):
         pixels.workers, pixels.__class__ = workers, Counting
     made = Batches(
-        part=part,
+        subset=subset,
         preprocess=data.preprocess,
         batch_size=8,
         augment=run.recipe.augmentation,
@@ -251,7 +251,7 @@ def test_nothing_left_out_is_decoded(lazily, shared_folder, way, workers, monkey
         seed=run.recipe.seed,
     )
     every = list(made(1))
-    held = part.larger if part.larger is not None else part.pixels
+    held = subset.larger if subset.larger is not None else subset.pixels
     held.seen = []
     rest = list(made(1, 2))
     assert len(rest) == len(every) - 2 > 0
@@ -266,9 +266,9 @@ def test_nothing_left_out_is_decoded(lazily, shared_folder, way, workers, monkey
 def test_moved_images_come_from_a_tape(shared_folder):
     """The way of `moved by whole pixels` above is the one it is meant to be."""
     data = st.load_data(shared_folder)
-    views = Views(
-        part=data.part("train"),
+    views = AugmentPipeline(
+        subset=data.subset("train"),
         preprocess=data.preprocess,
         augment=st.Recipe(data="x", **WAYS["moved by whole pixels"]).augmentation,
     )
-    assert views.tape is not None
+    assert views.shift_buffer is not None

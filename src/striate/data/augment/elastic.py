@@ -1,9 +1,10 @@
 """Elastic deformation: a coarse grid of control points, interpolated by B-splines.
 
-The displacement field is a uniform cubic B-spline (free-form deformation, Rueckert et al. 1999). It
-cannot fold the image over itself while no control point moves further than 1/2.046
-of the distance between two of them (Choi & Lee 2000, "Injectivity conditions of 2D and
-3D uniform cubic B-spline functions"): 0.122 of the side for the four cells used here.
+The displacement field is a uniform cubic B-spline (free-form deformation, Rueckert et
+al. 1999). It cannot fold the image over itself while no control point moves further
+than 1/2.046 of the distance between two of them (Choi & Lee 2000, "Injectivity
+conditions of 2D and 3D uniform cubic B-spline functions"): 0.122 of the side for the
+four cells used here.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ def spline_basis(side: int) -> Tensor:
         (side, CONTROLS), float64; every row sums to 1 up to rounding
 
     Example:
-        >>> spline_basis(8).shape, bool((spline_basis(8).sum(1) - 1).abs().max() < 0.002)
+        >>> basis = spline_basis(8)
+        >>> basis.shape, bool((basis.sum(1) - 1).abs().max() < 0.002)
         (torch.Size([8, 7]), True)
     """
     place = (np.arange(side) + 0.5) / side * CELLS

@@ -25,7 +25,8 @@ class MixPairs:
     Args:
         partner: (N,) indices of the other images in the subset.
         target_share: (N,) weight of the image's own target.
-        pixel_share: (N,) weight of its own pixels: `target_share` for mixup, 1 for CutMix.
+        pixel_share: (N,) weight of its own pixels: `target_share` for mixup, 1 for
+            CutMix.
         pasted: (N, 4) rectangle pasted from the other image: row start and stop, column
             start and stop.
     """
@@ -49,7 +50,8 @@ def draw_mix_pairs(
 
     Partners are drawn from the whole subset and not from the batch, or the batch size
     would change the result. Every image is a partner once an epoch. With both mixup
-    (Zhang et al. 2017) and CutMix (Yun et al. 2019) on, each is used with probability 1/2.
+    (Zhang et al. 2017) and CutMix (Yun et al. 2019) on, each is used with probability
+    1/2.
     """
     uniform01 = uniform(samples, _HEAD, seed, "mix", epoch)
     cut = np.full(len(samples), augment.cutmix > 0)

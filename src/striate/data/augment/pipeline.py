@@ -1,4 +1,4 @@
-"""Augmentation pipeline: random parameters, transforms and normalization of a batch."""
+"""Augmentation pipeline: random transforms and normalization of batches."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from striate.data.augment.augment import Augment
 from striate.data.augment.color import ColorMap
 from striate.data.augment.geometry import sampling_field, warp_images
 from striate.data.augment.mix import (
+    draw_mix_pairs,
     erase_rectangles,
     mix_batches,
-    draw_mix_pairs,
     mixed_targets,
 )
 from striate.data.augment.pixel_shift import ShiftBuffer, shift_whole_pixels
@@ -45,16 +45,17 @@ class AugmentPipeline:
 
     Example:
         >>> pixels = torch.zeros(5, 2, 2, 1, dtype=torch.uint8)
-        >>> part = Subset.of(pixels, [0, 1, 0, 1, 0], list("abcde"))
+        >>> subset = Subset.of(pixels, [0, 1, 0, 1, 0], list("abcde"))
         >>> p = Preprocess(channels=1, height=2, width=2, mean=(0.0,), std=(1.0,))
-        >>> pipeline = AugmentPipeline(part=part, preprocess=p, augment=Augment(color=0.2))
+        >>> augment = Augment(color=0.2)
+        >>> pipeline = AugmentPipeline(subset=subset, preprocess=p, augment=augment)
         >>> index = torch.tensor([4, 1])
-        >>> x, y = pipeline(part.gather(index), index, epoch=0)
+        >>> x, y = pipeline(subset.gather(index), index, epoch=0)
         >>> x.shape, y
         (torch.Size([2, 1, 2, 2]), tensor([0, 1]))
     """
 
-    part: Subset = field(repr=False)
+    subset: Subset = field(repr=False)
     preprocess: Preprocess
     augment: Augment
     seed: int = 0
@@ -73,7 +74,7 @@ class AugmentPipeline:
         Gathering, shifting and flipping a batch is then one copy per image. None if
         other transforms are on, or if it would take too much memory.
         """
-        augment, pixels = self.augment, self.part.pixels
+        augment, pixels = self.augment, self.subset.pixels
         others = (
             augment.interpolates
             or augment.mixes_images
@@ -98,7 +99,7 @@ class AugmentPipeline:
         """Return a function from indices to a batch, which reads the shift buffer."""
         shift_buffer = self.shift_buffer
         assert shift_buffer is not None  # noqa: S101 - asked only where there is one
-        count = len(self.part)
+        count = len(self.subset)
         index_all = np.arange(count)
         params = draw_params(
             self.augment,
@@ -114,15 +115,15 @@ class AugmentPipeline:
 
         def batch(index: Tensor) -> Batch:
             pixels = shift_buffer.gather(places[index])
-            return normalize(pixels, self.preprocess), self.part.labels[index]
+            return normalize(pixels, self.preprocess), self.subset.labels[index]
 
         return batch
 
     @property
     def source_pixels(self) -> Rows:
         """Return the images to augment: the larger copies, if random crop uses them."""
-        larger = self.part.larger if self.augment.only_crops else None
-        return self.part.pixels if larger is None else larger
+        larger = self.subset.larger if self.augment.only_crops else None
+        return self.subset.pixels if larger is None else larger
 
     @property
     def crops_larger(self) -> bool:
@@ -159,7 +160,7 @@ class AugmentPipeline:
             index: (N,) indices in the subset.
             epoch: From 0.
         """
-        labels = self.part.labels[index]
+        labels = self.subset.labels[index]
         x = self._augmented(pixels, index, epoch)
         if not self.augment.mixes_images:
             return x, labels.to(self.device, non_blocking=True)
@@ -167,13 +168,13 @@ class AugmentPipeline:
             self.augment,
             self.preprocess.spec,
             index.numpy(),
-            count=len(self.part),
+            count=len(self.subset),
             seed=self.seed,
             epoch=epoch,
         )
         others = torch.from_numpy(mix.partner)
         y = mixed_targets(
-            labels, self.part.labels[others], mix.target_share, self.classes
+            labels, self.subset.labels[others], mix.target_share, self.classes
         )
         partners = self.crop_to_input(
             standing(self.source_pixels, others), others, epoch
@@ -195,7 +196,7 @@ class AugmentPipeline:
             self.augment,
             self.preprocess.spec,
             index.numpy(),
-            count=len(self.part),
+            count=len(self.subset),
             seed=self.seed,
             epoch=epoch,
         )

@@ -82,13 +82,13 @@ def crop_and_resize(
     out = pixels.new_empty((count, *size, pixels.shape[-1]))
     flips = np.zeros((count, 2), bool) if flips is None else flips
     which = range(count) if rows is None else rows.tolist()
-    images, out = pixels.numpy(), out.numpy()
+    arrays, results = pixels.numpy(), out.numpy()
 
     def crop_chunk(chunk: range) -> None:
         for i in chunk:
             row, col, height, width = crop_windows[i].tolist()
-            window = images[which[i], row : row + height, col : col + width]
-            _write_flipped(_resized(window, size), flips[i], out[i])
+            window = arrays[which[i], row : row + height, col : col + width]
+            _write_flipped(_resized(window, size), flips[i], results[i])
 
     _run_threaded(
         crop_chunk, [range(i, min(i + _CHUNK, count)) for i in range(0, count, _CHUNK)]

@@ -38,8 +38,8 @@ class RandomParams:
             window: x from −1 (left) to 1 (right), y from −1 (top) to 1 (bottom).
         shift: (N, 2) whole pixels to the right and down.
         flip: (N, 2): horizontal flip, vertical flip.
-        control_shifts: (N, K, K, 2) shifts of control points to the right and down, as a
-            share of the sides; None without elastic deformation.
+        control_shifts: (N, K, K, 2) shifts of control points to the right and down, as
+            a share of the sides; None without elastic deformation.
         color: (N, C) shifts as a share of the value range; None without color shift.
         erased: (N, 4) row start and stop, column start and stop; None without erasing.
     """

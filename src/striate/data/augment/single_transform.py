@@ -84,7 +84,7 @@ def range_ends(augment: Augment) -> tuple[SingleTransform, ...]:
     """Return every transform that is on, at the end of its range.
 
     Example:
-        >>> [str(transform) for transform in range_ends(Augment(rotate=15, flip="both"))]
+        >>> [str(end) for end in range_ends(Augment(rotate=15, flip="both"))]
         ['+15°', 'flipped', 'flipped']
     """
     flips = {

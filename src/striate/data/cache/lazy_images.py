@@ -28,7 +28,7 @@ from striate.data.scan import unchanged
 from striate.data.sources.files import Files
 from striate.data.sources.source import Skipped
 
-# Of a training part so many may be lost in a run before it stops: a few files that
+# Of a training split so many may be lost in a run before it stops: a few files that
 # somebody tidies away must not cost a night, a set that is being deleted must.
 LOST_SHARE = 0.01
 LOST_LEAST = 4

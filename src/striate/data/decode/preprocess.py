@@ -230,7 +230,7 @@ def statistics(pixels: Rows) -> tuple[tuple[float, ...], tuple[float, ...]]:
     over evenly spaced images.
 
     Args:
-        pixels: (N, H, W, C), uint8: the training part only.
+        pixels: (N, H, W, C), uint8: the training split only.
 
     Example:
         >>> statistics(torch.tensor([0, 255]).byte().view(2, 1, 1, 1))

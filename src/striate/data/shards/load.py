@@ -35,7 +35,7 @@ def load_shards(
     data: str | Path,
     *,
     preprocess: Preprocess | None,
-    deal: SplitConfig,
+    split_config: SplitConfig,
     settings: Mapping[str, Any],
     most_held: int = HELD,
 ) -> ImageData:
@@ -44,16 +44,16 @@ def load_shards(
     Args:
         data: As for `load_data`.
         preprocess: The network's own, or None to choose it.
-        deal: How images without a part get one.
+        split_config: How images without a part get one.
         settings: Of `load_data`.
         most_held: Images up to which the set may be held like any other.
 
     Raises:
         DataError: The shards do not admit training; says why.
     """
-    _check(deal, settings)
+    _check(split_config, settings)
     store = open_cache(settings["cache"], settings["cache_gb"])
-    stream = _open(data, store, settings, preprocess, deal)
+    stream = _open(data, store, settings, preprocess, split_config)
     preprocess = preprocess or _choose(stream, settings)
     weight = preprocess.weight * stream.count
     fits = memory.fits(weight) or (store is not None and store.fits(weight))
@@ -63,8 +63,10 @@ def load_shards(
         own = {key: settings[key] for key in ("margin", "workers", "cache", "cache_gb")}
         held = load_data(source, preprocess=preprocess, tick=settings["tick"], **own)
         # Its records came with their parts; the deal that gave them is the one to note.
-        return replace(held, origin=origin, deal=deal)
-    return _streamed(stream, preprocess, name, origin, deal, settings["workers"])
+        return replace(held, origin=origin, split_config=split_config)
+    return _streamed(
+        stream, preprocess, name, origin, split_config, settings["workers"]
+    )
 
 
 def shard_source(data: str | Path) -> Source:
@@ -79,7 +81,7 @@ def _open(
     store: Cache | None,
     settings: Mapping[str, Any],
     preprocess: Preprocess | None,
-    deal: SplitConfig,
+    split_config: SplitConfig,
 ) -> Stream:
     if store is not None:
         folder, nearby = store.folder, Nearby(store.folder / "shards", store.limit)
@@ -93,7 +95,7 @@ def _open(
         shard_names(origin_of(data)),
         index=folder / "index",
         nearby=nearby,
-        deal=deal,
+        split_config=split_config,
         background=find["background"],
         white_level=find["white_level"],
     )
@@ -114,42 +116,42 @@ def _streamed(
     preprocess: Preprocess,
     name: str,
     origin: str,
-    deal: SplitConfig,
+    split_config: SplitConfig,
     workers: int,
 ) -> ImageData:
-    parts = {
-        part: Subset(
+    subsets = {
+        split: Subset(
             pixels=LazyPixels(
-                originals, preprocess, workers=workers, forgiving=part == "train"
+                originals, preprocess, workers=workers, forgiving=split == "train"
             ),
-            labels=stream.numbers[part],
+            labels=stream.numbers[split],
             paths=LazyPaths(originals),
-            blocks=stream.blocks[part],
+            blocks=stream.blocks[split],
         )
-        for part, originals in stream.originals.items()
+        for split, originals in stream.originals.items()
     }
     measured = not preprocess.mean
     if measured:
-        mean, std = statistics(parts["train"].pixels)
+        mean, std = statistics(subsets["train"].pixels)
         preprocess = replace(preprocess, mean=mean, std=std)
     return ImageData(
         name=name,
         origin=origin,
         labels=stream.labels,
         preprocess=preprocess,
-        parts=parts,
+        subsets=subsets,
         rows=LazyRows(stream),
         quarantined=stream.skipped,
-        deal=deal,
+        split_config=split_config,
         measured=measured,
     )
 
 
-def _check(deal: SplitConfig, settings: Mapping[str, Any]) -> None:
+def _check(split_config: SplitConfig, settings: Mapping[str, Any]) -> None:
     """Refuse what takes a look at all images at once."""
     for name, asked in (
-        ("fraction", deal.fraction < 1),
-        ("exact", deal.exact),
+        ("fraction", split_config.fraction < 1),
+        ("exact", split_config.exact),
         ("split", settings["split"] is not None),
     ):
         if asked:
@@ -189,7 +191,7 @@ def source_of(stream: Stream, name: str) -> Source:
             places[path] = originals, i
     return Source(
         name=name,
-        records=tuple(Record(path=r.path, label=r.label, part=r.part) for r in rows),
+        records=tuple(Record(path=r.path, label=r.label, split=r.split) for r in rows),
         labels=stream.labels,
         files=ShardFiles(places),
         quarantined=stream.skipped,

@@ -60,7 +60,7 @@ def preview_augment(
     *,
     out: Path | None = None,
     overwrite: bool = False,
-    tick: Tick = lambda done, total: None,
+    tick: Tick = lambda count, total: None,
 ) -> AugmentPreview:
     """Write a preview of augmentation; for a run, also test whether labels survive.
 

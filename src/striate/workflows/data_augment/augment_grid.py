@@ -19,9 +19,9 @@ from striate.data.augment.single_transform import (
     SIGNED,
     TRANSFORM_NAMES,
     SingleTransform,
-    single_params,
     random_signs,
     range_ends,
+    single_params,
 )
 from striate.data.image_data import ImageData
 from striate.data.subset import Subset
@@ -37,8 +37,8 @@ MIN_HEIGHT, MAX_HEIGHT = 48, 112  # display height in pixels
 
 def preview_sections(data: ImageData, augment: Augment, seed: int) -> list[Section]:
     """Return grids of all transforms combined and of each alone, and the ranges."""
-    part = data.part("train")
-    index = _one_per_class(part)
+    subset = data.subset("train")
+    index = _one_per_class(subset)
     return [
         Section(
             title="All transforms combined",
@@ -55,9 +55,9 @@ def preview_sections(data: ImageData, augment: Augment, seed: int) -> list[Secti
     ]
 
 
-def _one_per_class(part: Subset) -> Tensor:
+def _one_per_class(subset: Subset) -> Tensor:
     """Return the index of one image per class, for evenly spaced classes."""
-    first = {int(label): i for i, label in reversed(list(enumerate(part.labels)))}
+    first = {int(label): i for i, label in reversed(list(enumerate(subset.labels)))}
     positions = evenly([first[label] for label in sorted(first)], COMBINED_COUNT)
     return torch.tensor(positions)
 
@@ -66,17 +66,21 @@ def combined_grid(
     data: ImageData, augment: Augment, index: Tensor, seed: int
 ) -> Images:
     """Return a grid: one row per image, the first epochs from left to right."""
-    part, p = data.part("train"), data.preprocess
-    pixels = part.gather(index)
+    subset, p = data.subset("train"), data.preprocess
+    pixels = subset.gather(index)
     pipeline = AugmentPipeline(
-        part=part, preprocess=p, augment=augment, seed=seed, classes=data.num_classes
+        subset=subset,
+        preprocess=p,
+        augment=augment,
+        seed=seed,
+        classes=data.num_classes,
     )
     columns = [pixels]
     if augment.is_active:
         columns += [
             to_pixels(pipeline(pixels, index, epoch)[0], p) for epoch in range(EPOCHS)
         ]
-    labels = ", ".join(data.labels[int(part.labels[i])] for i in index)
+    labels = ", ".join(data.labels[int(subset.labels[i])] for i in index)
     caption = f"original, then epochs 1–{EPOCHS}"
     grid = _grid_image(columns, caption, f"classes {labels}")
     return Images(images=(grid,))
@@ -84,7 +88,7 @@ def combined_grid(
 
 def single_grids(data: ImageData, augment: Augment, index: Tensor) -> Images:
     """Return a grid for each transform that is on."""
-    pixels = data.part("train").gather(index)
+    pixels = data.subset("train").gather(index)
     images = [
         _amounts_grid(range_end, pixels, data.preprocess, augment.border)
         for range_end in range_ends(augment)

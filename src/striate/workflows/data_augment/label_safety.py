@@ -1,8 +1,8 @@
-"""How far images can be changed before a network mistakes them, class by class.
+"""Label safety: per-class accuracy of a trained network on transformed images.
 
-An augmentation teaches that a changed image still is what it was. Where that is not
-so (a mirrored 2, a 6 stood on its head) it teaches something wrong. No rule knows that,
-but a trained network and images it has not learned from can say where to look.
+An augmentation teaches that a transformed image keeps its label. Where that is wrong (a
+mirrored 2, a 6 turned upside down) it teaches an error. No rule knows such cases, but
+the errors of a trained network on new images show where to look.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from striate.data.augment.augment import Augment
 from striate.data.augment.pipeline import augment_batch
 from striate.data.augment.single_transform import (
     SingleTransform,
-    single_params,
     random_signs,
     range_ends,
+    single_params,
 )
 from striate.data.subset import Subset
 from striate.engine.evaluate import evaluate
@@ -29,7 +29,7 @@ from striate.metrics.classification import confusion_matrix, wilson
 from striate.metrics.significance import holm, no_loss
 from striate.run.run import Run, judged_at_once
 
-# Beside the end of its range, each change is measured at these amounts.
+# Amounts at which each transform is measured, besides the end of its range.
 AMOUNTS: dict[str, tuple[float, ...]] = {
     "rotate": (5, 10, 15, 20, 30, 45, 90, 180),
     "shear": (5, 10, 20, 30, 45),
@@ -39,23 +39,23 @@ AMOUNTS: dict[str, tuple[float, ...]] = {
     "scale": (0.1, 0.25, 0.5, 1.0),
     "shift": (0.05, 0.1, 0.2, 0.3),
 }
-ALPHA = 0.05  # chance of any false alarm among all classes and changes
-MIN_LOSS = 0.05  # less is not worth a warning, however certain
-# A class looks like another if most of its lost images get that one's name, and
-# images of the rest get it at most a quarter as often. Without the second condition
-# any strange image would "look like" whatever a network calls strange images.
+ALPHA = 0.05  # probability of any false alarm over all classes and transforms
+MIN_LOSS = 0.05  # a smaller loss gives no warning, even if significant
+# A class is mistaken for another if most of its new errors are predicted as that one,
+# and the remaining classes are predicted as it at most a quarter as often. Without the
+# second condition, a class that the network predicts for any unusual image would count.
 MIN_SHARE, MAX_OTHER_SHARE = 0.5, 0.25
 
 
 @dataclass(frozen=True, kw_only=True)
 class TransformedAccuracy:
-    """What a network said of images that were changed by one amount.
+    """Predictions for images transformed by one amount, compared with the originals.
 
     Args:
-        transform: The change and the amount.
+        transform: The transform and its amount.
         counts: (classes, classes) images by true and predicted class.
-        lost: (classes,) images that were right unchanged and are wrong now.
-        gained: (classes,) the other way round.
+        lost: (classes,) images correct before the transform and wrong after it.
+        gained: (classes,) images wrong before the transform and correct after it.
         lost_counts: (classes, classes) the lost images by true and predicted class.
     """
 
@@ -67,20 +67,20 @@ class TransformedAccuracy:
 
     @property
     def correct(self) -> np.ndarray:
-        """Return right answers by class."""
+        """Return correct predictions by class."""
         return self.counts.diagonal()
 
     @property
     def accuracy(self) -> float:
-        """Return the share of right answers."""
+        """Return the accuracy over all classes."""
         return float(self.correct.sum() / self.counts.sum())
 
     def errors(self, k: int) -> tuple[int, float, float]:
-        """Return a class's most frequent error.
+        """Return the most frequent error of class k.
 
         Returns:
-            The other class, the share of class k given its name, and the share of the
-            remaining classes given it too.
+            The predicted class, the share of class k predicted as it, and the share of
+            the remaining classes predicted as it.
         """
         wrong = self.counts[k].copy()
         wrong[k] = 0
@@ -96,7 +96,7 @@ class TransformedAccuracy:
         )
 
     def mistaken_for(self, k: int) -> tuple[int, float] | None:
-        """Return the class that most of class k looks like, and how much; or None."""
+        """Return the class that most of class k is mistaken for, and the share."""
         other, predicted_share, other_share = self.errors(k)
         mistaken = (
             predicted_share > MIN_SHARE
@@ -107,19 +107,19 @@ class TransformedAccuracy:
 
 @dataclass(frozen=True, kw_only=True)
 class UnsafeLabel:
-    """A class that suffers at the end of a change's range, beyond chance.
+    """A class with a significant loss of accuracy at the end of a range.
 
     Args:
-        transform: The change and the amount.
+        transform: The transform and its amount.
         label: The class.
-        before: Share of its images that is right unchanged.
-        after: The same, changed.
+        before: Accuracy of the class on original images.
+        after: Accuracy of the class on transformed images.
         interval: Wilson's 95 % interval of `after`.
-        count: Its images.
-        p_value: Adjusted probability of such a loss where there is none.
-        predicted: The name that most of its lost images are given.
-        predicted_share: How many of the lost ones that is.
-        other_share: Share of the remaining classes' images given that name.
+        count: Number of its images.
+        p_value: Exact McNemar test, Holm-adjusted.
+        predicted: Most frequent prediction for its lost images.
+        predicted_share: Share of the lost images with that prediction.
+        other_share: Share of the remaining classes' images with that prediction.
     """
 
     transform: SingleTransform
@@ -135,7 +135,7 @@ class UnsafeLabel:
 
     @property
     def mistaken(self) -> bool:
-        """Tell whether lost images look like one other class, and only they do."""
+        """True if the lost images are mistaken for one other class."""
         return (
             self.predicted_share > MIN_SHARE
             and self.other_share <= MAX_OTHER_SHARE * self.predicted_share
@@ -144,17 +144,17 @@ class UnsafeLabel:
 
 @dataclass(frozen=True, kw_only=True)
 class LabelSafety:
-    """Accuracy against amount, per class, on images the network has not learned from.
+    """Accuracy against transform amount, per class, on images not used for training.
 
     Args:
-        part: Which part was judged.
+        split: Split that was evaluated.
         labels: Class names.
-        curves: By change, from amount 0 on.
-        ends: By change, the end of the range that was asked about.
-        unsafe: What must be looked at, the worst first.
+        curves: By transform name, from amount 0 up.
+        ends: By transform name, the end of the requested range.
+        unsafe: Classes with a significant loss, the worst first.
     """
 
-    part: str
+    split: str
     labels: tuple[str, ...]
     curves: dict[str, tuple[TransformedAccuracy, ...]] = field(repr=False)
     ends: dict[str, float]
@@ -162,7 +162,7 @@ class LabelSafety:
 
     @property
     def images(self) -> int:
-        """Return how many images were judged."""
+        """Return the number of evaluated images."""
         first = next(iter(self.curves.values()))[0]
         return int(first.counts.sum())
 
@@ -170,21 +170,21 @@ class LabelSafety:
 def measure_label_safety(
     run: Run,
     augment: Augment,
-    part: str = "val",
-    tick: Callable[[int, int], None] = lambda done_count, total: None,
+    split: str = "val",
+    tick: Callable[[int, int], None] = lambda count, total: None,
 ) -> LabelSafety:
-    """Judge a run's network on images changed further and further.
+    """Evaluate a run's network on images transformed by increasing amounts.
 
-    Every change is measured alone, in random directions, on the validation part: the
-    test part is for the one final judgement.
+    Every transform is measured alone, in random directions, on the validation split:
+    the test split is only for the final evaluation.
 
     Args:
         run: A finished run.
-        augment: Changes that are on, and their ranges.
-        part: Which of the run's parts to change.
-        tick: Told (done, all) after every amount.
+        augment: Transforms that are on, and their ranges.
+        split: Split of the run to evaluate on.
+        tick: Called with (done, total) after every amount.
     """
-    images = run.data.part(part)
+    images = run.data.subset(split)
     ends = range_ends(augment)
     amounts_by_name = {range_end.name: _amounts(range_end) for range_end in ends}
     total = 1 + sum(len(amounts) - 1 for amounts in amounts_by_name.values())
@@ -209,7 +209,7 @@ def measure_label_safety(
         curves[name] = tuple(points)
     unsafe = unsafe_labels(curves, ends, run.labels.names)
     return LabelSafety(
-        part=part,
+        split=split,
         labels=run.labels.names,
         curves=curves,
         ends={range_end.name: range_end.amount for range_end in ends},
@@ -222,39 +222,42 @@ def _amounts(range_end: SingleTransform) -> list[float]:
 
 
 def _predictions(
-    run: Run, part: Subset, transform: SingleTransform, border: str
+    run: Run, subset: Subset, transform: SingleTransform, border: str
 ) -> np.ndarray:
     device = devices.choose(run.recipe.device)
     model = run.model.to(device)
-    batches = _batches(run, part, transform, border, device)
+    batches = _batches(run, subset, transform, border, device)
     predictions: np.ndarray = evaluate(model, batches).logits.argmax(1).numpy()
     return predictions
 
 
 def _batches(
     run: Run,
-    part: Subset,
+    subset: Subset,
     transform: SingleTransform,
     border: str,
     device: torch.device,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     augment = transform.augment(border)
-    signs = random_signs(len(part), transform, run.recipe.seed)
+    signs = random_signs(len(subset), transform, run.recipe.seed)
     size = judged_at_once(run.preprocess.height, run.preprocess.width)
-    for index in torch.split(torch.arange(len(part)), size):
+    for index in torch.split(torch.arange(len(subset)), size):
         params = single_params(transform, run.preprocess.spec, signs[index])
-        pixels = part.gather(index).to(device)
-        yield augment_batch(pixels, params, run.preprocess, augment), part.labels[index]
+        pixels = subset.gather(index).to(device)
+        yield (
+            augment_batch(pixels, params, run.preprocess, augment),
+            subset.labels[index],
+        )
 
 
 def _transformed_accuracy(
     run: Run,
-    part: Subset,
+    subset: Subset,
     transform: SingleTransform,
     baseline: np.ndarray,
     predictions: np.ndarray,
 ) -> TransformedAccuracy:
-    truth, size = part.labels.numpy(), len(run.labels)
+    truth, size = subset.labels.numpy(), len(run.labels)
     before, after = baseline == truth, predictions == truth
     lost = before & ~after
     return TransformedAccuracy(

@@ -1,4 +1,4 @@
-"""What `safety` measured, in findings: what to be warned of, curves, tables."""
+"""Label safety as report blocks: warnings, tables and accuracy curves."""
 
 from __future__ import annotations
 
@@ -22,58 +22,59 @@ from striate.data.augment.single_transform import TRANSFORM_NAMES, SingleTransfo
 from striate.metrics.classification import wilson
 from striate.report.format import percent
 from striate.workflows.data_augment.label_safety import (
-    MIN_LOSS,
     ALPHA,
-    UnsafeLabel,
-    TransformedAccuracy,
+    MIN_LOSS,
     LabelSafety,
+    TransformedAccuracy,
+    UnsafeLabel,
 )
 
-WORST_SHOWN = 3  # classes drawn beside the mean
-ROWS_SHOWN = 12  # classes that suffer in the table; the CSV has all
+WORST_SHOWN = 3  # classes in a chart, besides the mean
+ROWS_SHOWN = 12  # rows of the table; the CSV has all
 READING = (
-    "Taken for one other class: if you would say so too, the label does not survive, "
-    "and a smaller range is right. If you would not, or where they are taken for many, "
-    "the network has not met such images, and training with the change may teach it. "
-    "A run that was trained with it decides: where a class loses on unchanged "
-    "images, the change was wrong."
+    "If a class is mistaken for one other class, look at the images. If you agree with "
+    "the prediction, the transform changes the label: use a smaller range. If you "
+    "disagree, or if the predictions differ, the network has not seen such images in "
+    "training, and training with this transform may help. To decide, train a run with "
+    "the transform: if a class loses accuracy on original images, the range is wrong."
 )
 AXES = {
-    "rotate": "degrees, either way",
-    "shear": "degrees, either way",
-    "warp": "share of the side that control points move",
-    "crop": "share of the side cut away",
-    "color": "share of the range, up or down",
-    "scale": "zoom in or out, factor − 1",
+    "rotate": "degrees, in both directions",
+    "shear": "degrees, in both directions",
+    "warp": "shift of control points, as a share of the side",
+    "crop": "removed share of the side",
+    "color": "share of the value range, up or down",
+    "scale": "zoom factor − 1, in or out",
     "shift": "share of the side",
 }
 
 
 def label_safety_sections(safety: LabelSafety) -> list[Section]:
-    """Return the warnings, and accuracy against amount."""
-    part = "validation" if safety.part == "val" else safety.part
+    """Return sections with the warnings and the accuracy curves."""
+    split = "validation" if safety.split == "val" else safety.split
     lead = (
-        f"The network judged {safety.images:,} images of the {part} part, "
-        "each change alone. A loss is named if it is beyond chance among all classes "
-        f"and changes ({percent(LEVEL, 0)}) and above {percent(LEAST_LOSS, 0)}."
+        f"The network was evaluated on {safety.images:,} images of the {split} split, "
+        "one transform at a time. Listed are accuracy losses that are significant over "
+        f"all classes and transforms (level {percent(ALPHA, 0)}) and above "
+        f"{percent(MIN_LOSS, 0)}."
     )
     return [
         Section(
-            title="Does the label hold?",
+            title="Do labels survive the transforms?",
             lead=lead,
             blocks=(*label_safety_summary(safety), Prose(text=READING)),
         ),
         Section(
-            title="Accuracy against amount",
-            lead=f"All classes, and the {WORST} that lose most at the end of the "
-            "range; bands are 95 % intervals (Wilson).",
+            title="Accuracy by transform amount",
+            lead=f"All classes, and the {WORST_SHOWN} with the largest loss at the end "
+            "of the range. Bands: 95 % intervals (Wilson).",
             blocks=tuple(_curves(safety)),
         ),
     ]
 
 
 def label_safety_summary(safety: LabelSafety) -> list[Block]:
-    """Return what suffers, what is taken for what, and the ends of the ranges."""
+    """Return warnings, the tables of unsafe classes, and the range ends."""
     blocks: list[Block] = [Prose(text=_all_safe(safety), tone="good")]
     if safety.unsafe:
         changes = dict.fromkeys(label.transform.name for label in safety.unsafe)
@@ -84,29 +85,29 @@ def label_safety_summary(safety: LabelSafety) -> list[Block]:
 
 
 def _warning(safety: LabelSafety, name: str) -> Prose:
-    """Say in a sentence how many classes suffer from a change, and which most."""
+    """Return a warning: how many classes lose accuracy, and the worst one."""
     unsafe_here = [d for d in safety.unsafe if d.transform.name == name]
     worst = unsafe_here[0]
-    classes = "class suffers" if len(unsafe_here) == 1 else "classes suffer"
+    classes = "class loses" if len(unsafe_here) == 1 else "classes lose"
     text = (
-        f"{_named(worst.trial)}: {len(found)} of {len(safety.labels)} {classes}, most "
-        f"'{worst.label}', from {percent(worst.before, 0)} to "
+        f"{_title(worst.transform)}: {len(unsafe_here)} of {len(safety.labels)} "
+        f"{classes} accuracy, most '{worst.label}', from {percent(worst.before, 0)} to "
         f"{percent(worst.after, 0)}."
     )
     mistaken = [d for d in unsafe_here if d.mistaken]
     if mistaken:
-        pairs = ", ".join(f"'{d.label}' for '{d.taken_for}'" for d in mistaken)
-        text += f" Taken for one other class: {pairs}."
+        pairs = ", ".join(f"'{d.label}' for '{d.predicted}'" for d in mistaken)
+        text += f" Mistaken for one other class: {pairs}."
     return Prose(text=text, tone="warning")
 
 
 def _title(transform: SingleTransform) -> str:
     words = TRANSFORM_NAMES[transform.name].capitalize()
-    return words if transform.name.startswith("flip") else f"{words} {trial.range}"
+    return words if transform.name.startswith("flip") else f"{words} {transform.range}"
 
 
 def _unsafe_table(safety: LabelSafety) -> Table:
-    """Return one row a class that suffers, the worst first."""
+    """Return one row per class that loses accuracy, the worst first."""
     rows = tuple(
         (
             _title(d.transform),
@@ -121,22 +122,26 @@ def _unsafe_table(safety: LabelSafety) -> Table:
         for d in safety.unsafe[:ROWS_SHOWN]
     )
     more = len(safety.unsafe) - len(rows)
-    note = f"And {more} that lose less." if more else ""
+    note = f"{more} more with a smaller loss." if more else ""
     columns = (
-        Column(title="Change"),
+        Column(title="Transform"),
         Column(title="Class"),
-        Column(title="Unchanged", kind="ratio"),
-        Column(title="Changed", kind="ratio"),
+        Column(title="Original", kind="ratio", hint="accuracy on original images"),
+        Column(
+            title="Transformed", kind="ratio", hint="accuracy on transformed images"
+        ),
         Column(title="95 % interval", rank=1),
         Column(title="Images", kind="integer", rank=2),
-        Column(title="Taken for"),
-        Column(title="Of the lost", kind="ratio"),
+        Column(title="Predicted as"),
+        Column(title="Of new errors", kind="ratio"),
     )
-    return Table(columns=columns, rows=rows, title="Classes that suffer", note=note)
+    return Table(
+        columns=columns, rows=rows, title="Classes that lose accuracy", note=note
+    )
 
 
 def mistaken_table(safety: LabelSafety) -> Table:
-    """Return at which amount most of a class first looks like one other class."""
+    """Return the amount at which most of a class is mistaken for another class."""
     rows: list[tuple[Cell, ...]] = []
     for name, curve in safety.curves.items():
         for k in _classes(curve[0]):
@@ -144,9 +149,7 @@ def mistaken_table(safety: LabelSafety) -> Table:
                 mistaken = point.mistaken_for(k)
                 if mistaken is not None:
                     within = (
-                        "yes"
-                        if point.transform.amount <= safety.range_end_table[name]
-                        else ""
+                        "yes" if point.transform.amount <= safety.ends[name] else ""
                     )
                     fields_ = (
                         safety.labels[k],
@@ -158,39 +161,40 @@ def mistaken_table(safety: LabelSafety) -> Table:
                     )
                     break
     columns = (
-        Column(title="Change"),
+        Column(title="Transform"),
         Column(title="Amount"),
         Column(title="Class"),
-        Column(title="Taken for"),
-        Column(title="Of its images", kind="ratio"),
-        Column(title="In the range"),
+        Column(title="Predicted as"),
+        Column(title="Share", kind="ratio", hint="of the images of the class"),
+        Column(title="In range", hint="amount within the chosen range"),
     )
-    note = "Images of the other classes get that name at most a quarter as often."
-    title = "What most of a class looks like, further out too"
+    note = "Images of the other classes get this prediction at most a quarter as often."
+    title = "Classes mistaken for one other class, also beyond the range"
     return Table(columns=columns, rows=tuple(rows), title=title, note=note)
 
 
 def unsafe_label_dict(label: UnsafeLabel) -> dict[str, object]:
-    """Return a danger as JSON values."""
+    """Return an unsafe class as JSON values."""
     fields = asdict(label)
-    transform = fields.pop("trial")
-    return {**transform, **fields, "mistaken": label.mistaken}
+    transform = fields.pop("transform")
+    names = {"transform": transform["name"], "amount": transform["amount"]}
+    return {**names, **fields, "mistaken": label.mistaken}
 
 
 def _all_safe(safety: LabelSafety) -> str:
-    """Say that nothing was found, and what could not have been."""
+    """Return the sentence for no significant loss, with the smallest detectable one."""
     first = next(iter(safety.curves.values()))[0]
     tests = len(safety.curves) * len(_classes(first))
-    # The rarest outcome, every changed answer a loss, has a chance of 1 in 2^losses.
+    # The rarest outcome, every changed prediction a loss, has probability 2^-losses.
     least = math.ceil(math.log2(tests / ALPHA))
     return (
-        "No class loses beyond chance at the end of any range. A class that loses "
-        f"fewer than {least} of its images could not have been told from chance."
+        "No class loses accuracy significantly at the end of any range. A loss of "
+        f"fewer than {least} images of a class could not be detected."
     )
 
 
 def range_end_table(safety: LabelSafety) -> Table:
-    """Return one row a change: the mean and the worst class at the end of its range."""
+    """Return one row per transform: accuracy at the end of its range."""
     rows = []
     for name, curve in safety.curves.items():
         unsafe_here = _end(safety, name)
@@ -209,20 +213,22 @@ def range_end_table(safety: LabelSafety) -> Table:
             )
         )
     columns = (
-        Column(title="Change"),
+        Column(title="Transform"),
         Column(title="End of range", key="amount"),
-        Column(title="Unchanged", kind="ratio", key="accuracy_unchanged"),
-        Column(title="Changed", kind="ratio", key="accuracy_changed"),
+        Column(title="Original", kind="ratio", key="accuracy_original"),
+        Column(title="Transformed", kind="ratio", key="accuracy_transformed"),
         Column(title="Worst class", key="worst_class"),
-        Column(title="Its unchanged", kind="ratio", key="worst_unchanged", rank=1),
-        Column(title="Its changed", kind="ratio", key="worst_changed"),
+        Column(title="Its original", kind="ratio", key="worst_original", rank=1),
+        Column(title="Its transformed", kind="ratio", key="worst_transformed"),
     )
-    return Table(columns=columns, rows=tuple(rows), title="At the end of each range")
+    return Table(
+        columns=columns, rows=tuple(rows), title="Accuracy at the end of each range"
+    )
 
 
 def _end(safety: LabelSafety, name: str) -> TransformedAccuracy:
-    """Return the measurement at the end of the range, which need not be the last."""
-    amount = safety.range_end_table[name]
+    """Return the measurement at the range end, which need not be the last."""
+    amount = safety.ends[name]
     (unsafe_here,) = [
         point for point in safety.curves[name] if point.transform.amount == amount
     ]
@@ -230,7 +236,7 @@ def _end(safety: LabelSafety, name: str) -> TransformedAccuracy:
 
 
 def _by_loss(before: TransformedAccuracy, after: TransformedAccuracy) -> list[int]:
-    """Return classes that occur, those that lose most first."""
+    """Return classes that have images, the largest loss first."""
     loss = (before.correct - after.correct) / np.maximum(before.counts.sum(1), 1)
     return sorted(_classes(before), key=lambda k: -loss[k])
 
@@ -242,14 +248,14 @@ def _classes(measured: TransformedAccuracy) -> list[int]:
 def _curves(safety: LabelSafety) -> Iterator[Curve]:
     for name, curve in safety.curves.items():
         if len(curve) < 3:
-            continue  # a mirror has no amounts between
+            continue  # a flip has no amounts between
         worst = _by_loss(curve[0], _end(safety, name))[:WORST_SHOWN]
         yield Curve(
             title=TRANSFORM_NAMES[name].capitalize(),
             x_label=AXES[name],
             y_label="accuracy",
             percent_y=True,
-            mark=(safety.range_end_table[name], "range"),
+            mark=(safety.ends[name], "range"),
             series=(
                 _accuracy_series("all", curve, None),
                 *(_accuracy_series(f"'{safety.labels[k]}'", curve, k) for k in worst),
@@ -276,8 +282,8 @@ def _accuracy_series(
     )
 
 
-def rows(safety: LabelSafety) -> Iterator[tuple[object, ...]]:
-    """Yield change, amount, class, images, right, low, high, most frequent error."""
+def amount_rows(safety: LabelSafety) -> Iterator[tuple[object, ...]]:
+    """Yield the rows of `amounts.csv`: one per transform, amount and class."""
     for name, curve in safety.curves.items():
         for point in curve:
             for k in _classes(point):
