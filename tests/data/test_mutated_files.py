@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from striate.data.check.measure import Examined
+from striate.data.check.image_stats import ExaminedImage
 from striate.data.check.sandbox import examine_files
 from striate.data.decode.decode import inspect, unwarned
 from striate.data.decode.file_bytes import UndecodableError
@@ -28,10 +28,12 @@ def check_folder(striate, root, files) -> collections.Counter:
     assert snapshot(root) == before
     found = said.json
     assert said.code == 1
-    assert found["seen"] == len(found["files"])
-    assert found["seen"] == found["used"] + found["quarantined"] + found["ignored"]
+    assert found["file_count"] == len(found["files"])
+    assert (
+        found["file_count"] == found["used"] + found["quarantined"] + found["ignored"]
+    )
     names = {one["path"] for one in found["files"]}
-    assert len(names) == found["seen"]
+    assert len(names) == found["file_count"]
     return collections.Counter(one.get("reason", "") for one in found["files"])
 
 
@@ -86,7 +88,7 @@ def test_mutants_stay_within_512_mebibytes(tmp_path):
     wide = [type(answer) for answer in examine_files(paths)]
     tight = [type(answer) for answer in examine_files(paths, program=program)]
     assert wide == tight
-    assert Examined in tight
+    assert ExaminedImage in tight
 
 
 def test_a_sound_image_among_them_is_found(striate, tmp_path):
@@ -97,5 +99,5 @@ def test_a_sound_image_among_them_is_found(striate, tmp_path):
         paths.append(tmp_path / f"{number:02d}")
         paths[-1].write_bytes(payload)
     answers = list(examine_files([*paths, paths[0]]))
-    assert isinstance(answers[0], Examined)
-    assert answers[0].facts == answers[-1].facts
+    assert isinstance(answers[0], ExaminedImage)
+    assert answers[0].stats == answers[-1].stats
