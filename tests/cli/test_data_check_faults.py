@@ -190,7 +190,8 @@ def grown_by(paths) -> int:
         "    for line in Path('/proc/self/status').read_text().splitlines():\n"
         "        if line.startswith('VmHWM'): return int(line.split()[1]) * 1024\n"
         "before = peak()\n"
-        "assert all(isinstance(examine_file(Path(p)), UnusableFile) for p in sys.argv[1:])\n"
+        "results = [examine_file(Path(p)) for p in sys.argv[1:]]\n"
+        "assert all(isinstance(r, UnusableFile) for r in results)\n"
         "print(peak() - before)\n"
     )
     command = [sys.executable, "-c", code, *map(str, paths)]

@@ -12,9 +12,9 @@ from striate.core.errors import DataError, SettingError
 from striate.core.files import read_csv, write_csv
 from striate.data.load import load_data
 from striate.data.sources.source import Record, from_arrays
-from striate.data.split.assign import assign
+from striate.data.split.assign import assign_splits
 from striate.data.split.hash_split import SplitConfig
-from striate.data.split.split_file import read_earlier
+from striate.data.split.split_file import read_split
 from support.images import pil_image, stripes, write_folder
 
 
@@ -77,12 +77,12 @@ def records(**groups):
 
 def test_a_new_image_of_an_old_group_goes_where_the_group_is(tmp_path):
     old = records(a="g", b="h", c=None)
-    rows = assign(old, ["1", "2", "3"], SplitConfig()).rows
+    rows = assign_splits(old, ["1", "2", "3"], SplitConfig()).rows
     for split, row in zip(("train", "val", "test"), rows, strict=True):
         object.__setattr__(row, "split", split)
-    earlier = read_earlier(save(rows))
+    earlier = read_split(save(rows))
     news = records(d="g", e="h", f=None, g="g")
-    found = assign(
+    found = assign_splits(
         [*old, *news], ["1", "2", "3", "4", "5", "3", "2"], SplitConfig(), earlier
     )
     have = {row.path: row.split for row in found.rows}
@@ -95,7 +95,7 @@ def test_a_new_image_of_an_old_group_goes_where_the_group_is(tmp_path):
         "f": "test",
     }
     # The new copy of a validation image in a training group is left out.
-    assert [(s.path, s.reason) for s in found.left_out] == [("g", "twin-in-val")]
+    assert [(s.path, s.reason) for s in found.left_out] == [("g", "duplicate-in-val")]
 
 
 def test_a_table_of_ones_own_is_a_split_too(photos, tmp_path):
@@ -182,16 +182,16 @@ def test_a_run_is_a_split(striate, photos):
 def test_what_is_no_split(tmp_path, text, message):
     (tmp_path / "s.csv").write_text(text)
     with pytest.raises(DataError) as caught:
-        read_earlier("s.csv")
+        read_split("s.csv")
     assert message in str(caught.value)
 
 
 def test_a_split_that_is_not_there(striate, refused, photos, tmp_path):
     with pytest.raises(DataError, match="no split is there"):
-        read_earlier(tmp_path)
+        read_split(tmp_path)
     (tmp_path / "bad.csv").write_bytes(b'path,split\n"' + b"x" * 200_000)
     with pytest.raises(DataError, match="not a split: field larger"):
-        read_earlier("bad.csv")
+        read_split("bad.csv")
     assert "no run folder is there" in refused(photos, "--split", "nowhere")
     assert "line 3" in refused(
         photos, "--split", save_lines(tmp_path, "a,train", "b,x")

@@ -9,7 +9,7 @@ from striate.core.errors import DataError, SettingError
 from striate.core.spec import Labels, Preprocess
 from striate.data.decode.preprocess import statistics
 from striate.data.sources.source import Skipped
-from striate.data.split.fraction import spared
+from striate.data.split.fraction import mark_spare
 from striate.data.split.hash_split import SplitConfig
 from striate.data.split.split_file import SPARE, SplitRow
 from striate.data.subset import Subset
@@ -75,7 +75,7 @@ class ImageData:
             have = f"have {self.split_config.fraction:g} of the training split"
             raise SettingError(f"fraction {fraction:g} cannot be cut: {have}")
         split_config = replace(self.split_config, fraction=fraction)
-        rows = spared(self.rows, split_config)
+        rows = mark_spare(self.rows, split_config)
         had = [i for i, row in enumerate(self.rows) if row.split == "train"]
         stays = [n for n, i in enumerate(had) if rows[i].split == "train"]
         train = self.subset("train").take(stays)

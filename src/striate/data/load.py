@@ -24,17 +24,17 @@ from striate.data.sources.find import find_source
 from striate.data.sources.named import NAMED
 from striate.data.sources.remote import is_remote
 from striate.data.sources.source import Skipped, Source
-from striate.data.split.assign import assign
-from striate.data.split.coverage import (
+from striate.data.split.assign import assign_splits
+from striate.data.split.fraction import mark_spare
+from striate.data.split.hash_split import SplitConfig
+from striate.data.split.jpeg_copies import merge_jpeg_hashes
+from striate.data.split.split_checks import (
     check_classes,
     check_counts,
     split_order,
-    warnings_of,
+    split_warnings,
 )
-from striate.data.split.fraction import spared
-from striate.data.split.hash_split import SplitConfig
-from striate.data.split.jpeg_copies import united
-from striate.data.split.split_file import Earlier, SplitRow, read_earlier
+from striate.data.split.split_file import EarlierSplit, SplitRow, read_split
 from striate.data.subset import Subset
 
 
@@ -131,7 +131,7 @@ def _load(
     source: Source,
     origin: str,
     split_config: SplitConfig,
-    earlier: Earlier | None,
+    earlier: EarlierSplit | None,
     settings: Mapping[str, Any],
 ) -> ImageData:
     """Scan, decode, leave out, split: the steps of `load_data` in order."""
@@ -174,7 +174,9 @@ def _sound(
     The others join `skipped`.
     """
     _check_any(found.index, skipped, source)
-    contents = united(source, census, found.index, found.contents, preprocess)
+    contents = merge_jpeg_hashes(
+        source, census, found.index, found.contents, preprocess
+    )
     found = replace(found, contents=tuple(contents))
     given_splits = [source.records[i].split for i in found.index]
     conflicts = two_labels(source, found.index, found.contents, given_splits)
@@ -192,21 +194,23 @@ def _split_up(
     skipped: Sequence[Skipped],
     preprocess: Preprocess,
     split_config: SplitConfig,
-    earlier: Earlier | None,
+    earlier: EarlierSplit | None,
     workers: int,
 ) -> ImageData:
     """Give the images at `kept` in `found` their parts, and say what came of it."""
     records = [source.records[found.index[k]] for k in kept]
     contents = [found.contents[k] for k in kept]
     check_counts(record.label for record in records)
-    assigned = assign(records, contents, split_config, earlier)
+    assigned = assign_splits(records, contents, split_config, earlier)
     left_out = assigned.left_out
-    labels = check_classes(assigned.rows, source.labels, assigned.dealt)
-    kept = [kept[i] for i in assigned.stays]
+    labels = check_classes(assigned.rows, source.labels, assigned.held_out)
+    kept = [kept[i] for i in assigned.positions]
     hashes = [census.hashes[found.index[k]] for k in kept]
     rows = [
         replace(row, sha256=sha256) if sha256 else row
-        for row, sha256 in zip(spared(assigned.rows, split_config), hashes, strict=True)
+        for row, sha256 in zip(
+            mark_spare(assigned.rows, split_config), hashes, strict=True
+        )
     ]
     subsets = {
         name: _subset(found, kept, rows, labels, name, workers)
@@ -225,7 +229,7 @@ def _split_up(
         rows=tuple(rows),
         quarantined=(*source.quarantined, *skipped),
         ignored=(*source.ignored, *left_out),
-        warnings=(*source.warnings, *warnings_of(rows, left_out)),
+        warnings=(*source.warnings, *split_warnings(rows, left_out)),
         notes=assigned.notes,
         split_config=split_config,
         earlier=str(earlier.origin.resolve()) if earlier else "",
@@ -233,14 +237,16 @@ def _split_up(
     )
 
 
-def _earlier(split: str | Path | None, split_config: SplitConfig) -> Earlier | None:
+def _earlier(
+    split: str | Path | None, split_config: SplitConfig
+) -> EarlierSplit | None:
     if split is None:
         return None
     if split_config.folds:
         fix = "leave out --folds and --fold, or --split"
         what = "an earlier split has its parts; it cannot be dealt into folds"
         raise SettingError(what, where="--split", fix=fix)
-    return read_earlier(split)
+    return read_split(split)
 
 
 def _chosen(census: Census, settings: Mapping[str, Any]) -> Preprocess:

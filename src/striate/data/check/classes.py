@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from striate.data.check.finding import Finding, ImageGroup
 from striate.data.sources.source import SPLITS, Skipped
-from striate.data.split.coverage import FEW
+from striate.data.split.split_checks import FEW
 
 IMBALANCE = 10.0  # ratio of the largest to the smallest class that gives a warning
 NAMES_SHOWN = 5

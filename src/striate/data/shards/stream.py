@@ -20,8 +20,8 @@ from striate.data.cache.cache_folder import PassingFolder
 from striate.data.shards.index import ROW, Nearby, Shard, ShardOriginals, scan_shard
 from striate.data.shards.tars import split_of
 from striate.data.sources.source import SPLITS, Skipped
-from striate.data.split.assign import beside_train
-from striate.data.split.hash_split import SplitConfig, draw, place
+from striate.data.split.assign import held_out_splits
+from striate.data.split.hash_split import SplitConfig, hash_number, split_of_number
 from striate.data.split.split_file import SplitRow
 
 _BUCKETS = 16  # passes over the index in the search for images under two labels
@@ -155,7 +155,7 @@ def _deal(
 ) -> tuple[dict[str, list[tuple[int, int]]], dict[str, set[int]], list[Skipped]]:
     """Write each part's rows and labels; return its blocks, classes, and the rest."""
     given = [split_of(shard.name) for shard in shards]
-    beside = beside_train({split for split in given if split})
+    beside = held_out_splits({split for split in given if split})
     blocks: dict[str, list[tuple[int, int]]] = {}
     counts: Counter[str] = Counter()
     seen: dict[str, set[int]] = {}
@@ -210,10 +210,12 @@ def _placed(
 ) -> np.ndarray:
     """Give every content its part, as in a folder: equal ones the same."""
     numbers = (
-        draw(split_config.seed, "split", content.decode()) for content in contents
+        hash_number(split_config.seed, "split", content.decode())
+        for content in contents
     )
     return np.array(
-        [place(number, split_config, beside) for number in numbers], dtype="U5"
+        [split_of_number(number, split_config, beside) for number in numbers],
+        dtype="U5",
     )
 
 

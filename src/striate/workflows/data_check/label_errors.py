@@ -17,7 +17,7 @@ from striate.data.check.label_errors import ConfidentLearning, LabelErrors
 from striate.data.load import load_labeled
 from striate.data.scan import Tick
 from striate.data.sources.source import Source
-from striate.data.split.exact_counts import hold
+from striate.data.split.exact_counts import stratify
 from striate.run.recipe import Recipe
 from striate.run.setup import auto_model
 from striate.workflows.data_check.as_json import split_groups
@@ -140,7 +140,7 @@ def assign_folds(result: DataCheckResult, seed: int) -> np.ndarray:
     """Return the stratified fold of each position, (N,); groups stay together."""
     groups = enumerate(split_groups(result))
     group_names = {i: f"group {k}" for k, members in groups for i in members}
-    folds = hold(
+    folds = stratify(
         [item.record.label for item in result.items],
         [item.stats.content for item in result.items],
         [group_names.get(i) for i in range(len(result.items))],

@@ -5,7 +5,7 @@ import pytest
 from striate.core.errors import DataError
 from striate.core.spec import Labels
 from striate.data.sources.source import SPLITS, Skipped
-from striate.data.split.coverage import check_classes, check_counts, warnings_of
+from striate.data.split.split_checks import check_classes, check_counts, split_warnings
 from striate.data.split.split_file import SplitRow
 
 
@@ -61,7 +61,7 @@ def test_classes_of_dealt_splits_come_with_the_way_out():
 
 def test_what_is_unseen_small_or_uneven_is_told_with_figures():
     found = rows(a_train=200, a_val=20, a_test=30, b_train=30, b_val=3, c_train=9)
-    told = warnings_of([*found, *rows(b_test=2)])
+    told = split_warnings([*found, *rows(b_test=2)])
     assert told == (
         "val has no image of 1 of 3 classes and says nothing of them: c (9)",
         "test has no image of 1 of 3 classes and says nothing of them: c (9)",
@@ -70,13 +70,13 @@ def test_what_is_unseen_small_or_uneven_is_told_with_figures():
         "accuracy; --class-weights auto evens them out",
     )
     even = rows(a_train=10, a_val=1, a_test=1, b_train=99, b_val=1, b_test=1)
-    assert warnings_of(even) == ()
-    assert warnings_of(rows(a_train=10, a_val=1, b_train=10, b_val=1)) == ()
+    assert split_warnings(even) == ()
+    assert split_warnings(rows(a_train=10, a_val=1, b_train=10, b_val=1)) == ()
 
 
 def test_many_classes_are_named_by_the_first():
     found = rows(**{f"{name}_train": 10 for name in "abcdefgh"}, a_val=1)
-    (told,) = warnings_of(found)
+    (told,) = split_warnings(found)
     assert told.endswith(
         "7 of 8 classes and says nothing of them: b (10), c (10), "
         "d (10), e (10), f (10) …"
@@ -89,8 +89,8 @@ def test_leaks_as_given_and_images_left_out():
         row("a", "val", "other"),
         row("a", "test", "same", "y"),
     ]
-    twin = Skipped(path="p", reason="twin-in-test", detail="q")
-    told = warnings_of(found, [twin])
+    twin = Skipped(path="p", reason="duplicate-in-test", detail="q")
+    told = split_warnings(found, [twin])
     assert "1 images of test are also in train, as given: x = y" in told
     assert (
         "images left out, because equal ones of another group are judged on: "
