@@ -57,7 +57,7 @@ def test_no_class_folders(refused, tmp_path):
 def test_one_class(refused, tmp_path):
     write_folder(tmp_path / "photos", classes=["cats"])
     said = refused("photos")
-    assert "one class only ('cats'): there is nothing to tell apart" in said
+    assert "only one class ('cats'): a classifier needs at least two" in said
     assert "add images of at least a second class" in said
 
 
@@ -74,7 +74,7 @@ def test_a_class_with_two_images_is_warned_of_not_refused(striate, tmp_path):
     write_folder(tmp_path / "photos", classes=["newt"], count=2, seed=5)
     said = striate("train", "photos", "--epochs", "1")
     assert said.code == 0
-    assert "1 classes have under 10 training images: newt (" in said.out
+    assert "1 classes have fewer than 10 training images: newt (" in said.out
 
 
 def test_nothing_usable_says_why(refused, tmp_path):
@@ -91,7 +91,7 @@ def test_classes_in_test_that_training_has_not(refused, tmp_path):
     write_folder(tmp_path / "photos/train", classes=["cats", "dogs"])
     write_folder(tmp_path / "photos/test", classes=["cats", "newts"], seed=1)
     said = refused("photos")
-    assert "the test split has classes that training has not: 'newts'" in said
+    assert "the test split has classes without training images: 'newts'" in said
     assert "add training images of them, rename them, or remove them" in said
 
 

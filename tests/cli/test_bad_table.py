@@ -163,7 +163,7 @@ def with_split(table, split):
 def test_bad_split_name(refused, table):
     with_split(table, lambda i: "holdout" if i == 3 else "train")
     said = refused(table)
-    assert "line 5: split cannot be 'holdout'" in said
+    assert "line 5: unknown split 'holdout'" in said
     assert "use train, val, test or nothing" in said
 
 
@@ -186,7 +186,7 @@ def test_given_split_and_spellings(table):
 def test_classes_in_test_that_training_has_not(refused, table):
     with_split(table, lambda i: "test" if i >= 12 else ("train", "val")[i % 2])
     said = refused(table)
-    assert "the test split has classes that training has not: 'down'" in said
+    assert "the test split has classes without training images: 'down'" in said
 
 
 def test_two_files_of_one_image_under_two_labels(table, tmp_path):
@@ -218,7 +218,7 @@ def test_a_given_test_split_is_never_changed(table, tmp_path):
     add(table, "images/across/t.png,across,train", "images/down/t.png,down,test")
     data = load_data(table)
     assert data.quarantined == ()
-    leak = "1 images of test are also in train, as given: "
+    leak = "1 images of test are also in train (given splits): "
     pair = "images/across/t.png = images/down/t.png"
     assert leak + pair in data.warnings
 

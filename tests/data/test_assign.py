@@ -1,8 +1,8 @@
-"""The split keeps its word: a place is a function of content or group, and the seed.
+"""Assignment of splits: a function of content or group, and the seed.
 
 Each promise was seen to break without its guard: a draw that takes in the number of
-images, or their order, moves old ones; without `_duplicates_to_leave_out`, equal images of two groups
-straddle; drawing by content alone tears groups.
+images, or their order, moves old ones; without `_duplicates_to_leave_out`, equal images
+of two groups straddle; a hash of content alone splits groups.
 """
 
 import math
@@ -126,12 +126,12 @@ def by_content_alone(seed, purpose, content, group=None):
 @pytest.mark.parametrize(
     ("guard", "without"),
     [
-        ("draw", by_count),
-        ("draw", by_content_alone),
+        ("hash_number", by_count),
+        ("hash_number", by_content_alone),
         ("_duplicates_to_leave_out", lambda pool, splits, records, contents: {}),
     ],
 )
-def test_the_promises_bite(monkeypatch, guard, without):
+def test_each_guard_is_needed(monkeypatch, guard, without):
     monkeypatch.setattr(assign_module, guard, without)
     with pytest.raises(AssertionError):
         check_many()
@@ -146,7 +146,7 @@ def check_many():
 
 
 @given(NUMBERS, st.integers(2, 12), st.booleans())
-def test_folds_meet_every_image_once(number, folds, own_test):
+def test_folds_contain_every_image_once(number, folds, own_test):
     """Edges are whole numbers: rounded ones could overlap, or leave a gap."""
     splits = ("val",) if own_test else ("val", "test")
     judged = "val" if own_test else "test"
@@ -222,22 +222,31 @@ def test_another_seed_deals_another_split():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"val": 0, "test": 0.2}, "must leave some to train on: 0 + 0.2"),
-        ({"val": 1, "test": 0}, "must leave some to train on"),
-        ({"val": 0.5, "test": 0.5}, "must leave some to train on: 0.5 + 0.5"),
-        ({"val": -0.1}, "must leave some to train on"),
-        ({"test": -0.1}, "must leave some to train on"),
-        ({"val": 0.6, "folds": 2, "fold": 0}, "must leave some to train on: 0.6 + 0.5"),
-        ({"folds": 5}, "give both, for example --folds 5 --fold 0"),
-        ({"fold": 1}, "give both"),
+        (
+            {"val": 0, "test": 0.2},
+            "no images are left for training; validation + test is 0 + 0.2",
+        ),
+        ({"val": 1, "test": 0}, "no images are left for training"),
+        (
+            {"val": 0.5, "test": 0.5},
+            "no images are left for training; validation + test is 0.5 + 0.5",
+        ),
+        ({"val": -0.1}, "no images are left for training"),
+        ({"test": -0.1}, "no images are left for training"),
+        (
+            {"val": 0.6, "folds": 2, "fold": 0},
+            "no images are left for training; validation + test is 0.6 + 0.5",
+        ),
+        ({"folds": 5}, "for example --folds 5 --fold 0"),
+        ({"fold": 1}, "must be given together"),
         ({"folds": 1, "fold": 0}, "folds must be at least 2, got 1"),
-        ({"folds": 5, "fold": 5}, "there is no fold 5 of 5"),
+        ({"folds": 5, "fold": 5}, "there is no fold 5 among 5 folds"),
         ({"folds": 5, "fold": -1}, "folds count from 0 to 4"),
-        ({"fraction": 0}, "a fraction is above 0 and at most 1, got 0"),
-        ({"fraction": 1.5}, "a fraction is above 0 and at most 1, got 1.5"),
+        ({"fraction": 0}, "fraction must be above 0 and at most 1, got 0"),
+        ({"fraction": 1.5}, "fraction must be above 0 and at most 1, got 1.5"),
     ],
 )
-def test_impossible_deals(settings, message):
+def test_invalid_settings(settings, message):
     with pytest.raises(SettingError) as caught:
         SplitConfig(**settings)
     assert message in str(caught.value)
@@ -256,10 +265,10 @@ def test_images_without_a_split_beside_some_with_one_are_training():
     assert [r.split for r in assigned.rows] == [
         split or "train" for split in given_splits
     ]
-    assert assigned.dealt == ()
+    assert assigned.held_out == ()
 
 
-def test_validation_is_dealt_from_given_training_images():
+def test_validation_is_taken_from_given_training_images():
     records = [
         Record(path=f"{i}", label="ab"[i % 2], split=("train", "test")[i % 5 == 0])
         for i in range(200)
@@ -282,7 +291,7 @@ def test_validation_is_dealt_from_given_training_images():
         assert sum(row.split == "test" for row in rows) == 40
 
 
-def test_what_is_dealt_beside_training():
+def test_held_out_splits():
     assert held_out_splits({"train", "val", "test"}) == ()
     assert held_out_splits({"train"}) == ("val", "test")
 

@@ -1,4 +1,4 @@
-"""An earlier split taken up again: old images stay, new ones are dealt."""
+"""Split files: old images keep their split, new ones are assigned."""
 
 import csv
 import shutil
@@ -35,7 +35,7 @@ def photos(tmp_path):
     return write_folder(tmp_path / "photos", count=30)
 
 
-def test_a_split_dealt_exactly_stays_when_images_come(photos):
+def test_an_exact_split_is_kept_when_images_are_added(photos):
     """The file makes the promise that an exact deal by itself cannot."""
     first = load_data(photos, exact=True, seed=1)
     save(first.rows)
@@ -46,15 +46,15 @@ def test_a_split_dealt_exactly_stays_when_images_come(photos):
     assert splits(first).items() <= splits(again).items()
     assert len(again.rows) == 69
     assert again.notes == (
-        "split of split.csv: 60 images stay where they were, 9 new ones are dealt, "
-        "0 are gone",
+        "split of split.csv: 60 images keep their split, 9 new images are assigned, "
+        "0 are missing",
     )
     # Dealt anew they would not have stayed: the file is what keeps them.
     anew = splits(load_data(photos, exact=True, seed=1))
     assert any(anew[path] != split for path, split in splits(first).items())
 
 
-def test_renamed_files_are_known_by_content_and_changed_ones_are_new(photos):
+def test_renamed_files_match_by_content_and_changed_files_are_new(photos):
     first = load_data(photos, exact=True)
     save(first.rows)
     (photos / "down/00.png").rename(photos / "down/renamed.png")
@@ -64,8 +64,8 @@ def test_renamed_files_are_known_by_content_and_changed_ones_are_new(photos):
     had, have = splits(first), splits(again)
     assert have["down/renamed.png"] == had["down/00.png"]
     assert "59 images" not in again.notes[0]
-    assert "58 images stay where they were, 1 new" in again.notes[0]
-    assert "1 are gone" in again.notes[0]
+    assert "58 images keep their split, 1 new" in again.notes[0]
+    assert "1 are missing" in again.notes[0]
     rest = had.keys() - {"down/00.png", "down/01.png", "down/02.png"}
     assert {have[p] for p in rest} == {"train", "val", "test"}
     assert all(have[path] == had[path] for path in rest)
@@ -123,7 +123,7 @@ def test_a_split_without_a_test_gets_none(photos):
     assert splits(first).items() <= splits(again).items()
 
 
-def test_given_splits_stand(tmp_path):
+def test_given_splits_are_kept(tmp_path):
     """Validation dealt from given training images is kept; the folders' test is."""
     for seed, name in enumerate(("train", "test")):
         write_folder(tmp_path / "sets" / name, count=20, seed=seed)
@@ -135,7 +135,7 @@ def test_given_splits_stand(tmp_path):
         tmp_path / "sets/test/across/00.png", tmp_path / "sets/train/across/t.png"
     )
     moved = load_data(tmp_path / "sets", split="split.csv")
-    assert moved.notes[1] == "1 test images stand in train now; dealt anew"
+    assert moved.notes[1] == "1 test images are now in train; assigned again"
     assert splits(moved)["train/across/t.png"] in ("train", "val")
 
 
@@ -155,7 +155,7 @@ def test_a_run_is_a_split(striate, photos):
     write_folder(photos, count=33)
     words = ("--epochs", "1", "--seed", "3", "--out", "b")
     said = striate("train", photos, "--split", "a", *words)
-    assert "60 images stay where they were, 6 new ones are dealt" in said.out
+    assert "60 images keep their split, 6 new images are assigned" in said.out
     had, have = (
         {row["path"]: row["split"] for row in read_csv(Path(run) / "split.csv")}
         for run in ("runs/train/a", "b")
@@ -164,7 +164,7 @@ def test_a_run_is_a_split(striate, photos):
     assert api.load_run("b").recipe.split == str(
         Path("runs/train/a/split.csv").resolve()
     )
-    assert "60 images stay where they were" in Path("b/report.html").read_text()
+    assert "60 images keep their split" in Path("b/report.html").read_text()
     # And again from the settings that the run wrote down.
     assert striate("train", "--config", "b/args.yaml", "--out", "c").code == 0
     assert Path("c/split.csv").read_text() == Path("b/split.csv").read_text()
@@ -173,24 +173,24 @@ def test_a_run_is_a_split(striate, photos):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "a split needs the columns path and split; got: "),
+        ("", "a split file needs the columns path and split, got: "),
         ("path,label\na,b\n", "got: path, label"),
         ("image,split\na,train\n", "got: image, split"),
-        ("path,split\na,train\nb,holdout\n", "split cannot be 'holdout'"),
+        ("path,split\na,train\nb,holdout\n", "unknown split 'holdout'"),
     ],
 )
-def test_what_is_no_split(tmp_path, text, message):
+def test_invalid_split_files(tmp_path, text, message):
     (tmp_path / "s.csv").write_text(text)
     with pytest.raises(DataError) as caught:
         read_split("s.csv")
     assert message in str(caught.value)
 
 
-def test_a_split_that_is_not_there(striate, refused, photos, tmp_path):
-    with pytest.raises(DataError, match="no split is there"):
+def test_a_missing_split_file(striate, refused, photos, tmp_path):
+    with pytest.raises(DataError, match="there is no split file"):
         read_split(tmp_path)
     (tmp_path / "bad.csv").write_bytes(b'path,split\n"' + b"x" * 200_000)
-    with pytest.raises(DataError, match="not a split: field larger"):
+    with pytest.raises(DataError, match="not a split file: field larger"):
         read_split("bad.csv")
     assert "no run folder is there" in refused(photos, "--split", "nowhere")
     assert "line 3" in refused(

@@ -1,4 +1,4 @@
-"""Learning curves: nested runs, made once, gone on with, and told with intervals."""
+"""Learning curves: nested runs, resumed runs, forecasts with intervals."""
 
 import json
 import shutil
@@ -93,7 +93,7 @@ def test_small_fractions_take_as_many_steps_up_to_eight_times_the_epochs():
     assert epochs == [30, 60, 240, 240]
 
 
-def test_it_goes_on_where_it_stopped(made, photos, tmp_path, monkeypatch):
+def test_an_interrupted_curve_is_continued(made, photos, tmp_path, monkeypatch):
     """One run is gone, one was killed half way, one is stopped by hand."""
     curve, _ = made
     place = tmp_path / "curve"
@@ -124,10 +124,10 @@ def test_it_goes_on_where_it_stopped(made, photos, tmp_path, monkeypatch):
     with pytest.raises(InterruptedRunError) as caught:
         again()
     assert "stopped after 1 of 6 runs" in str(caught.value)
-    assert "the same command goes on" in str(caught.value)
+    assert "run the same command" in str(caught.value)
     monkeypatch.setattr(curve_runs, "train", real)
     done, lines = again()
-    assert ["there already" in line for line in lines] == [1, 0, 1, 1, 1, 0]
+    assert ["already done" in line for line in lines] == [1, 0, 1, 1, 1, 0]
     figures = [replace(run, path=Path()) for run in curve.runs]
     assert [replace(run, path=Path()) for run in done.runs] == figures
     assert snapshot(place / "fraction-0.25-seed-0") == kept
@@ -150,17 +150,19 @@ def test_other_images_do_not_go_on_with_it(made, photos, tmp_path):
         learning_curve(recipe, fractions=FRACTIONS, seeds=2, make=small, out=place)
 
 
-def test_a_folder_of_something_else_or_of_other_settings(made, photos, tmp_path):
+def test_a_folder_with_other_contents_or_settings_is_refused(made, photos, tmp_path):
     curve, _ = made
     recipe = Recipe(data=str(photos), **FAST)
     other = replace(recipe, epochs=2, lr=0.1)
     options = {"fractions": FRACTIONS, "make": small}
     with pytest.raises(RunError) as caught:
         learning_curve(other, seeds=3, out=curve.path, **options)
-    assert "the curve there has other settings: epochs, lr, seeds" in str(caught.value)
+    assert "the learning curve has other settings: epochs, lr, seeds" in str(
+        caught.value
+    )
     (tmp_path / "mine").mkdir()
     for overwrite in (False, True):
-        with pytest.raises(RunError, match="this exists and is no curve"):
+        with pytest.raises(RunError, match="this exists and is not a learning curve"):
             learning_curve(
                 recipe, out=tmp_path / "mine", overwrite=overwrite, **options
             )
@@ -219,11 +221,11 @@ def test_settings_that_no_result_depends_on_split_no_curves(photos):
         ({}, {"fractions": (0.5, 1, 0.5)}, "three fractions"),
         ({}, {"fractions": (0, 0.5, 1)}, "three fractions"),
         ({}, {"fractions": (0.1, 0.5, 2)}, "three fractions"),
-        ({}, {"seeds": 1}, "two seeds or more for its intervals, got 1"),
-        ({"fraction": 0.5}, {}, "a curve goes through the fractions itself"),
+        ({}, {"seeds": 1}, "two or more seeds for its intervals, got 1"),
+        ({"fraction": 0.5}, {}, "a learning curve cannot use --fraction"),
     ],
 )
-def test_what_is_no_curve(settings, words, message):
+def test_invalid_settings(settings, words, message):
     with pytest.raises(SettingError) as caught:
         learning_curve(Recipe(data="digits", **settings), **words)
     assert message in str(caught.value)
@@ -270,10 +272,10 @@ def invented(
 FALLING = tuple(2 * (8000 * f) ** -0.5 for f in (0.125, 0.25, 0.5, 1.0))
 
 
-def test_a_curve_that_falls_says_so():
+def test_conclusion_of_a_falling_curve():
     curve = invented(FALLING, test_images=20_000)
     output = conclusion(curve)
-    assert (output.tone, output.text[:26]) == ("good", "More images would help: ")
+    assert (output.tone, output.text[:24]) == ("good", "More images would help: ")
     assert "16,000" in output.text
     assert "98.41 % accuracy" in output.text  # 1 − 2/√16000 is 98.42
     assert "97.76 % is measured with 8,000" in output.text
@@ -282,20 +284,20 @@ def test_a_curve_that_falls_says_so():
     assert "from the fractions up to 0.5 alone" in tried.text
 
 
-def test_a_flat_curve_promises_nothing():
+def test_conclusion_of_a_flat_curve():
     output = conclusion(invented((0.06, 0.05, 0.05, 0.05)))
     assert output.tone == "plain"
-    assert output.text.startswith("Whether more images would help is within the noise")
+    assert output.text.startswith("It is not clear whether more images would help")
 
 
-def test_a_curve_that_breaks_its_law_is_told():
+def test_backtest_of_a_curve_that_breaks_its_law():
     tried = backtest(invented((0.2, 0.1, 0.05, 0.2), test_images=50_000))
     assert tried.tone == "warning"
-    assert tried.text.endswith("outside. Take the forecast with care.")
+    assert tried.text.endswith("The forecast is unreliable.")
     assert backtest(invented(FALLING[:3], fractions=(0.25, 0.5, 1.0))) is None
 
 
-def test_a_goal_is_reached_by_so_many_images():
+def test_images_for_goal():
     curve = invented(FALLING, test_images=20_000)
     result = images_for_goal(curve, 0.99)  # 2/√n = 0.01 at n = 40,000
     assert 25_000 < result.images < 60_000
@@ -306,14 +308,14 @@ def test_a_goal_is_reached_by_so_many_images():
         invented((0.06, 0.05, 0.05, 0.05), test_images=100_000), 0.99
     )
     assert flat.images is None
-    assert "no law that fits reaches it" in goal_text(flat, "accuracy").text
+    assert "not reached with" in goal_text(flat, "accuracy").text
     unsure = replace(flat, low=9000)
     output = goal_text(unsure, "accuracy").text
     assert output.endswith("not to be expected, though 9,000 images could reach it.")
     assert "to no number)" in goal_text(replace(unsure, images=9999), "accuracy").text
 
 
-def test_evened_classes_are_foretold_by_the_balanced_accuracy():
+def test_weighted_classes_use_balanced_accuracy():
     curve = invented(FALLING, weights="auto")
     assert curve.metric == "balanced_accuracy"
     assert curve.points[-1].mean == pytest.approx(2 * FALLING[-1])
@@ -336,7 +338,7 @@ def test_charts_go_on_to_four_times_the_images():
     assert flipped.low == tuple(1 - high for high in forecasts.high)
 
 
-def test_it_is_written_whole(made, tmp_path):
+def test_report_files(made, tmp_path):
     curve, _ = made
     place = tmp_path / "curve"
     shutil.copytree(curve.path, place)
@@ -347,14 +349,14 @@ def test_it_is_written_whole(made, tmp_path):
     )
     report = write_curve_report(copied, goal=0.9)
     page = report.read_text()
-    for word in ("What more images would buy", "Foretold", "fraction-0.25-seed-1"):
+    for word in ("Would more images help?", "Forecast", "fraction-0.25-seed-1"):
         assert word in page
     written = json.loads((place / "curve.json").read_text())
     assert written["plan"]["fractions"] == list(FRACTIONS)
     assert {k: v for k, v in written.items() if k != "plan"} == json.loads(
         json.dumps(curve_dict(copied, 0.9))
     )
-    assert written["trial"] is None  # three fractions: none can be left out
+    assert written["backtest"] is None  # three fractions: none can be left out
     for name in ("error.png", "accuracy.png"):
         assert (place / "plots" / name).read_bytes()[1:4] == b"PNG"
     kinds = [type(block).__name__ for block in curve_blocks(copied)]
@@ -368,7 +370,7 @@ def test_from_the_command_line(striate, photos):
     assert "run 6/6" in output.err
     for word in (
         "Measured on the test split",
-        "Foretold",
+        "Forecast",
         "99.00 % accuracy",
         "report",
     ):
@@ -379,20 +381,21 @@ def test_from_the_command_line(striate, photos):
     assert again.json["curve"] == "runs/curve/photos-auto"
     assert [p["runs"] for p in again.json["points"]] == [2, 2, 2]
     assert [
-        f["images"] / again.json["points"][-1]["images"] for f in again.json["foretold"]
+        f["images"] / again.json["points"][-1]["images"]
+        for f in again.json["forecasts"]
     ] == [2, 4]
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--fractions", "a,b"), "'a,b' is no list of fractions"),
-        (("--goal", "99"), "a goal is an accuracy between 0 and 1, got 99"),
+        (("--fractions", "a,b"), "'a,b' is not a list of fractions"),
+        (("--goal", "99"), "goal must be an accuracy between 0 and 1, got 99"),
         (("--fraction", "0.5"), "unrecognized arguments: --fraction"),
-        (("--seeds", "1"), "two seeds or more"),
+        (("--seeds", "1"), "two or more seeds"),
     ],
 )
-def test_wrong_words(striate, words, message):
+def test_wrong_arguments(striate, words, message):
     output = striate("data", "curve", "digits", *words)
     assert output.code == 2
     assert message in output.err

@@ -102,7 +102,7 @@ def test_on_the_command_line(striate, photos):
     )
     assert output.code == 0
     assert "crop ←" in output.out
-    assert "Of some images only 10 % is seen" in output.out
+    assert "Only 10 % of some images is visible" in output.out
     assert "page  preview.html" in output.out
     text = Path("preview.html").read_text()
     for words in ("wide.png", "crop (chosen)", "un-normalized", "--background"):
@@ -114,9 +114,9 @@ def test_on_the_command_line(striate, photos):
     ).json
     assert texts["preprocess"]["mean"] == [0.5, 0.5, 0.5]
     assert texts["preprocess"]["std"] == [0.25, 0.25, 0.5]
-    assert texts["recovered"]
+    assert texts["recovers_pixels"]
     assert len(texts["shown"]) == len(texts["input"]) == 3
-    assert texts["modes"]["pad"]["kept"] == [1, 1]
+    assert texts["modes"]["pad"]["visible"] == [1, 1]
     json.dumps(texts)
 
 
@@ -128,12 +128,12 @@ def test_on_the_command_line(striate, photos):
         (["--normalize", "imagnet"], "did you mean imagenet"),
         (["--std", "0", "--mean", "0"], "deviations above 0"),
         (["--background", "256"], "background must be below 256"),
-        (["--white-level", "100"], "white must be at least 255"),
+        (["--white-level", "100"], "white_level must be at least 255"),
         (["--resize", "crush"], "choose one of"),
         (["--jpeg", "half"], "no jpeg is called 'half'"),
     ],
 )
-def test_settings_that_cannot_be(striate, photos, words, match):
+def test_invalid_settings(striate, photos, words, match):
     output = striate("data", "preview", photos, *words)
     assert output.code == 2
     assert match in output.err
@@ -145,8 +145,8 @@ def test_arrays_and_channels_of_any_number():
     source = from_arrays("five", pixels, ["a", "b"] * 10)
     result = preview(source, count=2)
     assert [n.channel for n in result.input_stats][-1] == "channel 4"
-    assert preview_page(result).title == "What the network sees of five"
-    assert "costs these images little" in str(preview_summary(result))
+    assert preview_page(result).title == "five · network input"
+    assert "resize mode loses little" in str(preview_summary(result))
 
 
 def test_a_image_that_goes_meanwhile_is_left_out(photos, monkeypatch):
