@@ -115,5 +115,5 @@ def _print(made: AugmentPreview) -> None:
         out.print(text, style="dim", markup=False)
     else:
         show(label_safety_summary(made.safety), out)
-    out.print(f"image {made.folder / PREVIEW}", markup=False)
+    out.print(f"images  {made.folder / PREVIEW}", markup=False)
     out.print(f"report  {made.folder / REPORT}", markup=False)

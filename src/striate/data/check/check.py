@@ -266,7 +266,8 @@ def _own_note(item: ImageItem, note: str) -> str:
 def _not_searched(count: int) -> list[Finding]:
     if not count:
         return []
-    what = f"{count:,} images were not searched for near-duplicates"
+    noun = "image was" if count == 1 else "images were"
+    what = f"{count:,} {noun} not searched for near-duplicates"
     why = (
         f"They are smaller than {MIN_SIDE} pixels or have no contrast, so different "
         "images look the same."

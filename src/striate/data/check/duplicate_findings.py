@@ -40,11 +40,11 @@ def _conflicting_labels(
     if not conflicts:
         return None
     images = sum(map(len, conflicts))
-    similarity = "the same image" if exact else "nearly the same image"
+    similarity = "the same pixels" if exact else "nearly the same content"
     return Finding(
         kind="two-labels" if exact else "near-two-labels",
         tone="bad" if exact else "warning",
-        what=f"{images:,} images show {similarity} but have different labels",
+        what=f"{images:,} images have {similarity} but different labels",
         why="At most one label is correct. Training leaves all of these images out."
         if exact
         else "A label may be wrong, or the classes differ only in fine detail.",
@@ -84,7 +84,8 @@ def _near(
     return Finding(
         kind="near-duplicates",
         tone="warning",
-        what=f"{images:,} images are near-duplicates, in {len(selected):,} groups",
+        what=f"{images:,} images are near-duplicates, in {len(selected):,} "
+        f"group{'' if len(selected) == 1 else 's'}",
         why="They are edited copies of one image, or several photos of one object. If "
         "they are in different splits, test results are too good.",
         fix=TABLE_FIX,
