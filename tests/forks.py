@@ -101,7 +101,7 @@ def serve(flag: str, said: str) -> None:
 
     from striate.cli import show  # noqa: F401 - once, for every fork
     from striate.engine.vault import Vault
-    from striate.models import notes  # noqa: F401
+    from striate.models import tutorial_nets  # noqa: F401
     from striate.runs import manifest, resume, train  # noqa: F401
 
     with open(flag, "r+b") as file:

@@ -6,10 +6,10 @@ from torch.nn import functional as F
 
 from striate.core.errors import GeometryError, SettingError, UnknownNameError
 from striate.layers.blur import BlurPool
-from striate.layers.connect import LENET_C3, PartialConv2d
 from striate.layers.depth_pool import DepthMaxPool
 from striate.layers.inception import Inception, Widths
 from striate.layers.inverted import InvertedResidual
+from striate.layers.partial_conv import LENET_C3, PartialConv2d
 from striate.layers.residual import PadShortcut, bottleneck_body, shortcut
 
 

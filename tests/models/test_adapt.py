@@ -15,7 +15,7 @@ from striate.core.errors import WeightsError
 from striate.models.adapt import adapted, adapted_statistics, rule
 from striate.models.catalogue import create_model, networks
 from striate.models.downloading import PART, fetch, local_file, whereabouts
-from striate.models.published import PUBLISHED, Published
+from striate.models.pretrained_registry import PUBLISHED, Published
 from striate.models.weights import load_pretrained
 
 
@@ -120,7 +120,7 @@ def public(monkeypatch):
 
     def make(server, payload, digits=64):
         host = f"http://127.0.0.1:{server.server.server_address[1]}/"
-        monkeypatch.setattr("striate.models.published._HOST", host)
+        monkeypatch.setattr("striate.models.pretrained_registry._HOST", host)
         sha256 = hashlib.sha256(payload).hexdigest()[:digits]
         return Published(network="resnet18", file="a.pth", sha256=sha256)
 

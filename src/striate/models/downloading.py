@@ -14,7 +14,7 @@ from pathlib import Path
 
 from striate.core.errors import WeightsError
 from striate.core.files import hash_file, make_folder, storage_errors, sync_folder
-from striate.models.published import Published
+from striate.models.pretrained_registry import Published
 
 PIECE = 1 << 20
 PATIENCE = 30.0  # seconds without a byte

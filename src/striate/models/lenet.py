@@ -19,7 +19,7 @@ from torch import nn
 
 from striate.core.arithmetic import Window, walk
 from striate.core.spec import ImageSpec
-from striate.layers.connect import LENET_C3, PartialConv2d
+from striate.layers.partial_conv import LENET_C3, PartialConv2d
 from striate.layers.rbf import RBFOutput, digit_codes, random_codes
 from striate.layers.scaled_tanh import ScaledTanh
 from striate.layers.subsample import Subsample2d

@@ -14,8 +14,8 @@ from striate.core.errors import WeightsError
 from striate.core.files import hash_file
 from striate.core.kinds import misfit
 from striate.models.adapt import adapted, first_kernel
-from striate.models.naming import Naming, choose
-from striate.models.published import by_hash
+from striate.models.key_mapping import Naming, choose
+from striate.models.pretrained_registry import by_hash
 from striate.models.timm import heads_of
 
 LISTED = 5

@@ -19,7 +19,7 @@ from striate.engine.checkpoint import save_weights
 from striate.models.adapt import fitted, rule
 from striate.models.catalogue import networks
 from striate.models.downloading import local_file, whereabouts
-from striate.models.published import PUBLISHED, Published, known_by
+from striate.models.pretrained_registry import PUBLISHED, Published, known_by
 from striate.models.timm import describe, fetch, is_timm
 from striate.models.weights import State, put_pretrained, read
 from striate.runs import folder as names

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from striate.models.catalogue import create_model
-from striate.models.naming import choose
+from striate.models.key_mapping import choose
 
 EXAMPLES = {
     "alexnet_one_tower": {
