@@ -22,8 +22,8 @@ import torch
 
 from elpv import write_csv
 from record import mean_deviation, save
-from striate.models.catalogue import network
-from striate.models.resnet import BLOCKS, IMAGENET, Design, resnet
+from striate.models.catalogue import register_model
+from striate.models.resnet import BLOCKS, IMAGENET, ResNetConfig, resnet
 from striate.runs.presets import PRESETS
 from striate.runs.recipe import make_recipe
 from striate.runs.run import Run
@@ -31,9 +31,9 @@ from striate.runs.train import train_recipe
 
 PRESET = PRESETS["photographs"].settings
 TRIAL = 2  # epochs, by which an arm's epochs are reckoned
-SLIM = Design(blocks=BLOCKS[18], width=32)
-network("resnet18_slim", image=IMAGENET, classes=1000, summary="for comparison")(
-    partial(resnet, design=SLIM)
+SLIM = ResNetConfig(blocks=BLOCKS[18], width=32)
+register_model("resnet18_slim", image=IMAGENET, classes=1000, summary="for comparison")(
+    partial(resnet, config=SLIM)
 )
 UNCHANGED = {"scale": 0.0, "shift": 0.0, "colour": 0.0}
 ARMS: dict[str, Mapping[str, Any]] = {

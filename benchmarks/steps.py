@@ -46,8 +46,8 @@ from striate.runs.speed import settle, way_of
 
 BATCH = 128
 NETWORKS = {
-    "notes_grey": (1, 28),
-    "notes_colour": (3, 32),
+    "tutorial_gray": (1, 28),
+    "tutorial_color": (3, 32),
     "lenet5_modern": (1, 32),
     "cifar_resnet20": (3, 32),
     "resnet18": (3, 64),

@@ -4,7 +4,7 @@
 import striate as st
 
 data = st.load_data("digits")
-model = st.create_model("notes_grey", num_classes=10, in_chans=1, image_size=8)
+model = st.create_model("tutorial_gray", num_classes=10, in_chans=1, image_size=8)
 run = st.train(model, data, epochs=10)
 ```
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from striate.data.load import load_data as load_data
     from striate.data.sources.source import from_arrays as from_arrays
     from striate.models.catalogue import create_model as create_model
-    from striate.models.catalogue import networks as networks
+    from striate.models.catalogue import list_models as list_models
     from striate.models.weights import load_pretrained as load_pretrained
     from striate.runs.check.check import check_data as check_data
     from striate.runs.compare.result import compare as compare
@@ -53,10 +53,10 @@ _HOMES = {
     "freeze": "striate.transfer.freeze",
     "from_arrays": "striate.data.sources.source",
     "learning_curve": "striate.runs.curve.curve",
+    "list_models": "striate.models.catalogue",
     "load_data": "striate.data.load",
     "load_pretrained": "striate.models.weights",
     "load_run": "striate.runs.run",
-    "networks": "striate.models.catalogue",
     "predict": "striate.runs.predict",
     "preview": "striate.runs.preview.preview",
     "resume": "striate.runs.resume",

@@ -9,7 +9,7 @@ from striate.audit.advice import listed
 from striate.audit.advise import advise
 from striate.audit.ghost import blueprint
 from striate.audit.network import audit
-from striate.models.catalogue import create_model, find
+from striate.models.catalogue import create_model, model_entry
 from striate.runs.summary import summary
 
 
@@ -17,7 +17,7 @@ def advice(network, shape=None):
     if isinstance(network, str) and ">" not in network:
         with blueprint():
             model = create_model(network)
-        found = audit(model, shape or find(network).image.shape)
+        found = audit(model, shape or model_entry(network).image.shape)
     else:
         found = summary(network, shape).audit
     return {each.about: each for each in advise(found)}

@@ -87,7 +87,7 @@ def test_off_is_the_default_and_changes_no_byte(photos, monkeypatch):
 
 def test_a_network_of_one_size_is_refused_and_nothing_written(photos, refused):
     said = refused(
-        photos, "--model", "notes_grey", "--image-size", "32", "--grow", ".5"
+        photos, "--model", "tutorial_gray", "--image-size", "32", "--grow", ".5"
     )
     assert "cannot learn from 16×16, as --grow shows" in said
     assert "layer head" in said

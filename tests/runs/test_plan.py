@@ -41,7 +41,14 @@ def source(tmp_path_factory):
 
 @pytest.fixture
 def words(shared_folder, source):
-    given = "transfer", shared_folder, "--model", "swift", "--pretrained", source.path
+    given = (
+        "transfer",
+        shared_folder,
+        "--model",
+        "fast_small",
+        "--pretrained",
+        source.path,
+    )
     return (*given, "--quiet", "--cache", "cache", "--epochs", "4", "--batch-size", "8")
 
 
@@ -119,7 +126,7 @@ def test_a_damaged_plan_is_named(source, tmp_path, name):
 def test_validation_and_test_play_no_part(shared_folder, source):
     recipe = Recipe(
         data=str(shared_folder),
-        model="swift",
+        model="fast_small",
         pretrained=str(source.path),
         epochs=4,
         batch_size=8,

@@ -29,7 +29,14 @@ pytestmark = pytest.mark.usefixtures("no_report")
 
 @pytest.fixture
 def words(shared_folder, source):
-    given = "transfer", shared_folder, "--model", "swift", "--pretrained", source.path
+    given = (
+        "transfer",
+        shared_folder,
+        "--model",
+        "fast_small",
+        "--pretrained",
+        source.path,
+    )
     return (*given, "--quiet", "--cache", "cache")
 
 
@@ -146,7 +153,7 @@ def test_training_pictures_of_one_group(striate, source, shared_folder):
         for i, path in enumerate(paths)
     ]
     Path("lots.csv").write_text("\n".join(["image_path,label,split,group", *lines]))
-    words = "transfer", "lots.csv", "--model", "swift", "--pretrained", source.path
+    words = "transfer", "lots.csv", "--model", "fast_small", "--pretrained", source.path
     words = *words, "--quiet", "--cache", "cache", "--epochs", "1"
     for head in ((), ("--head", "tuned", "--cut", "block2"), ("--cut", "auto")):
         said = striate(*words, *head, "--out", "run", "--overwrite")
@@ -410,7 +417,7 @@ def test_a_small_network_is_trained(striate, words, wrong):
 
 
 def test_a_hidden_layer_in_a_network_that_is_trained_whole(striate, shared_folder):
-    given = "--model", "notes_grey", "--in-chans", "1", "--hidden", "12"
+    given = "--model", "tutorial_gray", "--in-chans", "1", "--hidden", "12"
     said = striate("train", shared_folder, *given, "--epochs", "1", "--out", "run")
     assert said.code == 0, said.err
     assert st.load_run("run").model.head[0].out_features == 12

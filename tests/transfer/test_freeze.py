@@ -9,7 +9,7 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from striate.core.errors import SettingError, UnknownNameError, WeightsError
 from striate.core.outputs import total_loss
-from striate.models.catalogue import find, networks
+from striate.models.catalogue import model_entries, model_entry
 from striate.transfer.freeze import (
     check_frozen,
     freeze,
@@ -18,13 +18,13 @@ from striate.transfer.freeze import (
     unfreeze,
 )
 
-QUICK = ("cifar_resnet20", "mobilenet_v2", "swift", "googlenet_bn_no_aux")
-SIDES = {"vgg": 32, "googlenet": 64, "cifar": 32, "swift": 12}
+QUICK = ("cifar_resnet20", "mobilenet_v2", "fast_small", "googlenet_bn_no_aux")
+SIDES = {"vgg": 32, "googlenet": 64, "cifar": 32, "fast_small": 12}
 
 
 def normed():
     """Yield every network of the catalogue that has batch norm; large ones are slow."""
-    for entry in networks():
+    for entry in model_entries():
         with torch.device("meta"):
             model = entry.build(entry.image, entry.classes)
         if any(isinstance(module, _NormBase) for module in model.modules()):
@@ -35,7 +35,7 @@ def normed():
 def cheap(name):
     """Build a network for three classes with weights that cost nothing to draw."""
     side = next((s for start, s in SIDES.items() if name.startswith(start)), 64)
-    entry = find(name)
+    entry = model_entry(name)
     image = type(entry.image)(channels=entry.image.channels, height=side, width=side)
     with torch.device("meta"):
         model = entry.build(image, 3)

@@ -1,91 +1,82 @@
-"""The two networks of the study notes: one for grey pictures, one for colour.
+"""Two networks from study notes on CNNs: one for gray images, one for color.
 
-Grey, 28×28×1 in:  conv 25 · pool · conv 50 · pool · 2450 · dense
-Colour, 32×32×3 in: conv 36 · conv 72 · conv 144, each pooled and dropped out,
+Gray, 28×28×1 in:  conv 25 · pool · conv 50 · pool · 2450 · dense
+Color, 32×32×3 in: conv 36 · conv 72 · conv 144, each with pool and dropout,
 4·4·144 = 2304 · dense 576 · dense. Every convolution is 3×3 `same`, every pool 2×2.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
 
 from torch import nn
 
-from striate.core.arithmetic import Window, walk
 from striate.core.spec import ImageSpec
-from striate.models.catalogue import network
+from striate.models.catalogue import register_model
+from striate.models.classifier import ImageClassifier, flat_features
 
-GREY_WIDTHS = (25, 50)
-COLOUR_WIDTHS = (36, 72, 144)
-COLOUR_DENSE = 576
+GRAY_WIDTHS = (25, 50)
+COLOR_WIDTHS = (36, 72, 144)
+COLOR_DENSE = 576
 
 
-@network("notes_grey", image=ImageSpec(channels=1, height=28, width=28), classes=10)
-def notes_grey(image: ImageSpec, num_classes: int) -> nn.Sequential:
-    """Build the notes' grey net: two convolutions, two pools, one dense layer.
+@register_model(
+    "tutorial_gray", image=ImageSpec(channels=1, height=28, width=28), classes=10
+)
+def tutorial_gray(image: ImageSpec, num_classes: int) -> ImageClassifier:
+    """Build the tutorial network for gray images: two convolutions, one dense layer.
 
     Shapes:
         4×28×28×1 → 4×28×28×25 → 4×14×14×25 → 4×14×14×50 → 4×7×7×50 → 4×2450 → 4×10
 
     Raises:
-        GeometryError: The picture does not survive two halvings.
+        GeometryError: The image is too small to be halved twice.
 
     Example:
         >>> from striate.models.catalogue import create_model
-        >>> model = create_model("notes_grey")
+        >>> model = create_model("tutorial_gray")
         >>> [sum(p.numel() for p in model[i].parameters()) for i in (0, 3)]
         [250, 11300]
     """
-    flat = _flat_side(image.height, 2) * _flat_side(image.width, 2) * GREY_WIDTHS[-1]
-    blocks = _blocks(image.channels, GREY_WIDTHS, dropout=0.0)
-    return nn.Sequential(
-        OrderedDict(**blocks, flatten=nn.Flatten(), head=nn.Linear(flat, num_classes))
-    )
+    features = _features(image.channels, GRAY_WIDTHS, dropout=0.0)
+    flat = flat_features(features.items(), image)
+    head = {"flatten": nn.Flatten(), "fc": nn.Linear(flat, num_classes)}
+    return ImageClassifier({**features, **head})
 
 
-@network("notes_colour", image=ImageSpec(channels=3, height=32, width=32), classes=10)
-def notes_colour(image: ImageSpec, num_classes: int) -> nn.Sequential:
-    """Build the notes' colour net, its third convolution `same` as its shapes say.
+@register_model(
+    "tutorial_color", image=ImageSpec(channels=3, height=32, width=32), classes=10
+)
+def tutorial_color(image: ImageSpec, num_classes: int) -> ImageClassifier:
+    """Build the tutorial network for color images: three convolutions, dropout.
+
+    The third convolution is `same`, as the shapes of the notes say.
 
     Shapes:
         32×32×3 → 32×32×36 → 16×16×72 → 8×8×144 → 4×4×144 = 2304 → 576 → 10
 
     Raises:
-        GeometryError: The picture does not survive three halvings.
+        GeometryError: The image is too small to be halved three times.
 
     Example:
         >>> from striate.models.catalogue import create_model
-        >>> sum(p.numel() for p in create_model("notes_colour").parameters())
+        >>> sum(p.numel() for p in create_model("tutorial_color").parameters())
         1451314
     """
-    flat = _flat_side(image.height, 3) * _flat_side(image.width, 3) * COLOUR_WIDTHS[-1]
-    blocks = _blocks(image.channels, COLOUR_WIDTHS, dropout=0.25)
-    return nn.Sequential(
-        OrderedDict(
-            **blocks,
-            flatten=nn.Flatten(),
-            fc=nn.Linear(flat, COLOUR_DENSE),
-            relu_fc=nn.ReLU(),
-            dropout_fc=nn.Dropout(0.5),
-            head=nn.Linear(COLOUR_DENSE, num_classes),
-        )
+    features = _features(image.channels, COLOR_WIDTHS, dropout=0.25)
+    return ImageClassifier(
+        {
+            **features,
+            "flatten": nn.Flatten(),
+            "fc1": nn.Linear(flat_features(features.items(), image), COLOR_DENSE),
+            "relu4": nn.ReLU(),
+            "dropout4": nn.Dropout(0.5),
+            "fc2": nn.Linear(COLOR_DENSE, num_classes),
+        }
     )
 
 
-def _flat_side(side: int, halvings: int) -> int:
-    windows = [
-        window
-        for i in range(1, halvings + 1)
-        for window in (
-            Window(name=f"conv{i}", kernel=3, padding="same"),
-            Window(name=f"pool{i}", kernel=2, stride=2),
-        )
-    ]
-    return walk(side, windows)
-
-
-def _blocks(
+def _features(
     channels: int, widths: Sequence[int], dropout: float
 ) -> dict[str, nn.Module]:
     layers: dict[str, nn.Module] = {}

@@ -75,7 +75,7 @@ def load_recipe(recipe: Recipe, *, quiet: bool = True) -> ImageData:
 
 def auto_model(in_chans: int) -> str:
     """Return the network that `auto` stands for."""
-    return "notes_grey" if in_chans == 1 else "notes_colour"
+    return "tutorial_gray" if in_chans == 1 else "tutorial_color"
 
 
 def resolve(recipe: Recipe, data: ImageData) -> Recipe:

@@ -22,7 +22,7 @@ from striate.engine.ranks.ranks import Ranks
 from striate.engine.tensorboard import check_tensorboard
 from striate.engine.vault import Sealed
 from striate.engine.views import VIEWS
-from striate.models.catalogue import find
+from striate.models.catalogue import model_entry
 from striate.runs import folder as names
 from striate.runs.auto import decide
 from striate.runs.follow import follow
@@ -95,7 +95,7 @@ def train_recipe(
         StriateError: The data, the settings or the disk do not admit it.
     """
     if recipe.model != AUTO:
-        find(recipe.model)  # a misspelt name is told before any picture is read
+        model_entry(recipe.model)  # refuses a misspelt name before images are read
     return _trained(
         recipe, None, data, out, overwrite, quiet, tensorboard, begun, gone_on
     )

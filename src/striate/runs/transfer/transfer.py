@@ -20,7 +20,7 @@ from striate.engine.checkpoint import save_weights
 from striate.engine.journal import COLUMNS
 from striate.engine.position import EpochDone
 from striate.engine.ranks.place import check_alone
-from striate.models.catalogue import find
+from striate.models.catalogue import model_entry
 from striate.runs import folder as names
 from striate.runs.display import teller
 from striate.runs.manifest import now, update_manifest
@@ -123,7 +123,7 @@ def _check(recipe: Recipe) -> None:
     if recipe.model == AUTO:
         fix = "name it: --model mobilenet_v2"
         raise SettingError("whose weights are they?", where="--model", fix=fix)
-    find(recipe.model)
+    model_entry(recipe.model)
     check_alone("striate transfer")
     for name in AUTOMATIC:
         if getattr(recipe, name) == AUTO:
