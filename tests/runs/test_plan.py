@@ -155,7 +155,7 @@ def test_validation_and_test_play_no_part(shared_folder, source):
     assert [t.right for t in one.trials] == [t.right for t in two.trials]
     assert (one.chosen, one.accuracy, one.low) == (two.chosen, two.accuracy, two.low)
     assert all(torch.equal(before[n], t) for n, t in model.state_dict().items())
-    assert all(parameter.requires_grad for parameter in model.head.parameters())
+    assert all(parameter.requires_grad for parameter in model.fc.parameters())
 
 
 @pytest.mark.slow
@@ -169,18 +169,18 @@ def test_a_tuned_head_begins_where_logistic_regression_ends(striate, words, sour
 
 @pytest.mark.slow
 def test_frozen_statistics_stay_and_weights_do_not(striate, words, source):
-    given = "--batch-norm", "frozen", "--freeze", "block2.norm"
+    given = "--batch-norm", "frozen", "--freeze", "block2.bn"
     said = striate(*words, *TUNED, *given, "--out", "run")
     assert said.code == 0, said.err
     before = load_file(source.path / "weights/best.safetensors")
     after = load_file("run/weights/best.safetensors")
-    same = [n for n in after if n.startswith(("block1", "block2.norm"))]
+    same = [n for n in after if n.startswith(("block1", "block2.bn"))]
     assert all(torch.equal(before[n], after[n]) for n in same)
     assert not torch.equal(before["block2.conv.weight"], after["block2.conv.weight"])
-    assert facts("run")["stages"] == ["block2", "head"]
+    assert facts("run")["stages"] == ["block2", "fc"]
     assert striate(*words, *TUNED, "--out", "adapting").code == 0
     after = load_file("adapting/weights/best.safetensors")
-    name = "block2.norm.running_mean"
+    name = "block2.bn.running_mean"
     assert not torch.equal(before[name], after[name])
 
 
@@ -189,7 +189,7 @@ def test_a_stage_that_is_frozen_is_none_that_learns(striate, words):
     given = *words, "--head", "tuned", "--freeze", "block2"
     said = striate(*given, "--cut", "whiten", "--out", "run")
     assert said.code == 0, said.err
-    assert facts("run")["stages"] == ["block1", "head"]
+    assert facts("run")["stages"] == ["block1", "fc"]
     assert striate(*given, "--cut", "auto", "--out", "planned").code == 0
     found = read_json(Path("planned/plan.json"))["trials"]
     assert all("block2" not in trial["stages"] for trial in found)

@@ -40,7 +40,7 @@ def test_frozen_layers_are_bit_identical_and_shown(striate, shared_folder, sourc
     assert torch.equal(
         after["whiten.conv.weight"], before["whiten.conv.weight"].sum(1, keepdim=True)
     )
-    assert not any(n.startswith("head") for n in same)
+    assert not any(n.startswith("fc") for n in same)
     digest = manifest["frozen"]["sha256"]
     assert f"{digest[:16]}\n" in said.out
     assert f"frozen  bit-identical, {digest[:16]} as at the start" in said.out
@@ -52,7 +52,7 @@ def test_frozen_layers_are_bit_identical_and_shown(striate, shared_folder, sourc
     summary = striate("summary", "run", "--json").json
     learns = {row["layer"]: row["trainable"] for row in summary["layers"]}
     assert learns["block1.conv"] == "no"
-    assert learns["head"] == "yes"
+    assert learns["fc"] == "yes"
 
 
 def test_preprocessing_is_the_weights_own_unless_given(shared_folder, source):
@@ -82,15 +82,15 @@ def test_preprocessing_is_the_weights_own_unless_given(shared_folder, source):
 
 def test_the_head_is_kept_where_the_classes_are_the_same(striate, source):
     words = "train", source.origin, "--model", "fast_small", "--pretrained", source.path
-    said = striate(*words, "--freeze", "*,head", *QUICK)
+    said = striate(*words, "--freeze", "*,fc", *QUICK)
     assert "nothing is left to learn" in said.err
-    said = striate(*words, "--freeze", "block*,head,whiten", *QUICK)
+    said = striate(*words, "--freeze", "block*,fc,whiten", *QUICK)
     assert "nothing is left to learn" in said.err
-    said = striate(*words, "--freeze", "block*,head", *QUICK, "--out", "again")
+    said = striate(*words, "--freeze", "block*,fc", *QUICK, "--out", "again")
     assert said.code == 0, said.err
     after = load_file("again/weights/best.safetensors")
     before = load_file(source.path / "weights/best.safetensors")
-    assert torch.equal(after["head.weight"], before["head.weight"])
+    assert torch.equal(after["fc.weight"], before["fc.weight"])
     assert "the head is kept: the classes are the same" in said.out
 
 
@@ -128,7 +128,7 @@ def test_begun_again_only_from_the_same_weights(
     record = read_json(Path("run/manifest.json"))
     write_json(Path("run/manifest.json"), record | {"status": "running"})
     state = load_file(mine)
-    save_file({n: t + 1 if n == "head.bias" else t for n, t in state.items()}, mine)
+    save_file({n: t + 1 if n == "fc.bias" else t for n, t in state.items()}, mine)
     said = striate("train", "--resume", "run", "--quiet")
     assert said.code == 2
     assert "and are now" in said.err
@@ -137,7 +137,7 @@ def test_begun_again_only_from_the_same_weights(
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (lambda s: s | {"head.weight": s["head.weight"] * float("nan")}, "NaN"),
+        (lambda s: s | {"fc.weight": s["fc.weight"] * float("nan")}, "NaN"),
         (lambda s: s | {"block1.conv.weight": torch.zeros(1)}, "do not fit"),
         (lambda s: {f"x.{n}": t for n, t in s.items()}, "is missing"),
     ],

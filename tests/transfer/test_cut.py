@@ -10,11 +10,11 @@ from striate.models.catalogue import create_model
 from striate.transfer.cut import cut_at, probe
 
 NETWORKS = {
-    "cifar_resnet20": (32, "flatten", "conv3.1"),
+    "cifar_resnet20": (32, "flatten", "layer2.1"),
     "fast_small": (12, "flatten", "block1.conv"),
-    "mobilenet_v2": (64, "flatten", "block13"),
-    "googlenet_bn_no_aux": (64, "flatten", "features.inception4e"),
-    "lenet5": (32, None, "squash1"),
+    "mobilenet_v2": (64, "flatten", "features.13"),
+    "googlenet_bn_no_aux": (64, "flatten", "inception4e"),
+    "lenet5": (32, None, "tanh1"),
 }
 
 

@@ -12,10 +12,10 @@ from striate.transfer.cut import cut_at, probe
 from striate.transfer.ladder import MOST, ladder, stages
 
 RUNGS = {
-    "mobilenet_v2": (64, 3, ["relu1", *(f"block{i}" for i in range(1, 18)), "flatten"]),
+    "mobilenet_v2": (64, 3, [*(f"features.{i}" for i in range(18)), "flatten"]),
     "cifar_resnet20": (
         *(32, 3),
-        ["relu1", *(f"conv{s}.{i}" for s in (2, 3, 4) for i in range(3))],
+        ["relu", *(f"layer{s}.{i}" for s in (1, 2, 3) for i in range(3))],
     ),
     "fast_small": (12, 1, ["whiten", "block1", "flatten"]),
 }
