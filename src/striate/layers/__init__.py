@@ -1,1 +1,1 @@
-"""Which block? Layers that torch lacks, one paper's idea a file."""
+"""Layers and blocks that torch lacks, one idea of a paper per file."""

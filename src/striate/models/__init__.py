@@ -1,1 +1,1 @@
-"""Which paper? One network family a file; `catalogue` builds them by name."""
+"""Networks, one family per file; `catalogue` builds them by name."""

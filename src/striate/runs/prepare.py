@@ -21,7 +21,7 @@ from striate.data.sources.source import Skipped
 from striate.data.split.file import write_split
 from striate.engine.checkpoint import save_weights
 from striate.engine.way import check_precision
-from striate.layers.whiten import pictures_wanted, whitening
+from striate.layers.whiten import num_images_for_fit, whiten_layers
 from striate.look.filters import first_convolution
 from striate.models.catalogue import create_model
 from striate.models.head import deepen
@@ -159,13 +159,13 @@ def frozen_facts(model: nn.Module, recipe: Recipe) -> dict[str, Any]:
 
 def _whiten(model: nn.Module, data: ImageData, recipe: Recipe) -> None:
     """Show training pictures to layers whose filters are computed from them."""
-    layers = whitening(model)
+    layers = whiten_layers(model)
     if not layers:
         return
     some = Batches(
         part=data.part("train"),
         preprocess=data.preprocess,
-        batch_size=pictures_wanted(*data.preprocess.spec.shape),
+        batch_size=num_images_for_fit(*data.preprocess.spec.shape),
         seed=recipe.seed,
     )
     pictures, _ = next(iter(some(0)))

@@ -17,7 +17,7 @@ from striate.core.findings import (
     Table,
 )
 from striate.data.batches import Batches
-from striate.layers.whiten import whitening
+from striate.layers.whiten import whiten_layers
 from striate.look.depth.course import Snapshot
 from striate.look.depth.profile import depth_profile
 from striate.report.words import number, percent
@@ -48,7 +48,7 @@ def own_layers(run: Run) -> list[Snapshot]:
         fresh = None if run.recipe.pretrained else run.fresh_model()
     except RunError:
         fresh = None
-    if fresh is None or whitening(fresh):
+    if fresh is None or whiten_layers(fresh):
         return [now]
     return [Snapshot(step=0, levels=tuple(depth_profile(fresh, x, y, True))), now]
 
