@@ -1,8 +1,8 @@
 """Six augmentations, and shift with mirror, against the field's libraries (P4, P3).
 
-Claims, in pictures a second on one core: rotation, shear, local warp, mirror, crop and
-colour shift at 32² and 224² ≥ 5 times kornia, ≥ 10 times torchvision v2, ≥ 2 times
-albumentations; shift and mirror at 28² and 32² ≥ 50 times a DataLoader over per-picture
+Claims, in images a second on one core: rotation, shear, local warp, mirror, crop and
+color shift at 32² and 224² ≥ 5 times kornia, ≥ 10 times torchvision v2, ≥ 2 times
+albumentations; shift and mirror at 28² and 32² ≥ 50 times a DataLoader over per-image
 transforms. All take turns in one process; `--rounds` ≥ 7.
 
 The peers live in an environment of their own: `make bench-augment` sets it up.
@@ -27,28 +27,28 @@ from torch import Tensor
 
 from lrn import limits
 from record import save
-from striate.core.heap import keep_freed
+from striate.core.malloc import keep_freed
 from striate.core.spec import Preprocess
 from striate.data.augment.augment import augmentation
 from striate.data.batches import Batches
-from striate.data.part import Part
+from striate.data.subset import Subset
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.25, 0.26, 0.27)
 BATCH = 128
-ROTATE, SHEAR, CROP, COLOUR = 15, 10, 0.15, 0.1
+ROTATE, SHEAR, CROP, COLOR = 15, 10, 0.15, 0.1
 GOALS = {"kornia": 5, "torchvision": 10, "albumentations": 2, "DataLoader": 50}
 
 
 @dataclass(frozen=True)
 class Peer:
-    """A library's way to a batch, and of how many pictures it is timed."""
+    """A library's way to a batch, and of how many images it is timed."""
 
     run: Callable[[], Tensor]
-    pictures: int
+    images: int
 
 
-def pictures(count: int, side: int, channels: int = 3) -> np.ndarray:
-    """Return pictures with structure at every scale, (N, side, side, channels)."""
+def images(count: int, side: int, channels: int = 3) -> np.ndarray:
+    """Return images with structure at every scale, (N, side, side, channels)."""
     draw = np.random.default_rng(0)
     total = np.zeros((count, side, side, channels))
     for cell in (side // 4, side // 8 or 1, 1):
@@ -58,13 +58,13 @@ def pictures(count: int, side: int, channels: int = 3) -> np.ndarray:
 
 
 def ours(pixels: np.ndarray, preset: str, **ranges: float) -> Peer:
-    """Return our own batches over the same pictures, one epoch after another."""
+    """Return our own batches over the same images, one epoch after another."""
     count, side, _, channels = pixels.shape
     mean, std = MEAN[:channels], STD[:channels]
     p = Preprocess(channels=channels, height=side, width=side, mean=mean, std=std)
     labels, paths = [0] * count, [str(i) for i in range(count)]
     batches = Batches(
-        part=Part.of(torch.from_numpy(pixels), labels, paths),
+        part=Subset.of(torch.from_numpy(pixels), labels, paths),
         preprocess=p,
         batch_size=BATCH,
         augment=augmentation(preset, **ranges),
@@ -79,13 +79,13 @@ def ours(pixels: np.ndarray, preset: str, **ranges: float) -> Peer:
     return Peer(run, count)
 
 
-def normaliser() -> tuple[Tensor, Tensor]:
+def normalizer() -> tuple[Tensor, Tensor]:
     """Return mean and deviation as planes."""
     return torch.tensor(MEAN).view(1, 3, 1, 1), torch.tensor(STD).view(1, 3, 1, 1)
 
 
 def kornia_six(pixels: np.ndarray) -> Peer:
-    """Return kornia's batch pipeline; every picture draws for itself."""
+    """Return kornia's batch pipeline; every image draws for itself."""
     import kornia.augmentation as K
 
     side = pixels.shape[1]
@@ -95,9 +95,9 @@ def kornia_six(pixels: np.ndarray) -> Peer:
         K.RandomHorizontalFlip(p=0.5),
         K.RandomAffine(ROTATE, shear=SHEAR, p=1.0),
         K.RandomElasticTransform(p=1.0),
-        K.RandomRGBShift(COLOUR, COLOUR, COLOUR, p=1.0),
+        K.RandomRGBShift(COLOR, COLOR, COLOR, p=1.0),
     )
-    mean, std = normaliser()
+    mean, std = normalizer()
 
     def run() -> Tensor:
         x = torch.from_numpy(pixels).permute(0, 3, 1, 2).float().div_(255)
@@ -119,13 +119,13 @@ def torchvision_v2() -> object:
 
 
 def torchvision_six(pixels: np.ndarray) -> Peer:
-    """Return torchvision's pipeline, a picture at a time: a batch shares its draws."""
+    """Return torchvision's pipeline, an image at a time: a batch shares its draws."""
     v2 = torchvision_v2()
     side = pixels.shape[1]
     low = (1 - CROP) ** 2
 
     def shifted(x: Tensor) -> Tensor:  # torchvision has no shift for each channel
-        return (x + COLOUR * (2 * torch.rand(3, 1, 1) - 1)).clamp_(0, 1)
+        return (x + COLOR * (2 * torch.rand(3, 1, 1) - 1)).clamp_(0, 1)
 
     steps = v2.Compose(
         [
@@ -157,7 +157,7 @@ def albumentations_six(pixels: np.ndarray, local: str) -> Peer:
         "elastic, approximate": A.ElasticTransform(p=1.0, approximate=True),
         "grid": A.GridDistortion(p=1.0),
     }
-    most = int(255 * COLOUR)
+    most = int(255 * COLOR)
     steps = A.Compose(
         [
             A.RandomResizedCrop((side, side), scale=(low, 1.0), ratio=(1.0, 1.0)),
@@ -170,14 +170,14 @@ def albumentations_six(pixels: np.ndarray, local: str) -> Peer:
     )
 
     def run() -> Tensor:
-        made = np.stack([steps(image=picture)["image"] for picture in pixels])
+        made = np.stack([steps(image=image)["image"] for image in pixels])
         return torch.from_numpy(made).permute(0, 3, 1, 2)
 
     return Peer(run, len(pixels))
 
 
 def dataloader(pixels: np.ndarray) -> Peer:
-    """Return what tutorials show: a data set of pictures, transforms, a DataLoader."""
+    """Return what tutorials show: a data set of images, transforms, a DataLoader."""
     from PIL import Image
     from torch.utils.data import DataLoader, Dataset
 
@@ -193,15 +193,15 @@ def dataloader(pixels: np.ndarray) -> Peer:
         ]
     )
 
-    class Pictures(Dataset[tuple[Tensor, int]]):
+    class Images(Dataset[tuple[Tensor, int]]):
         def __len__(self) -> int:
             return len(pixels)
 
         def __getitem__(self, i: int) -> tuple[Tensor, int]:
-            picture = pixels[i] if channels == 3 else pixels[i, :, :, 0]
-            return steps(Image.fromarray(picture)), 0
+            image = pixels[i] if channels == 3 else pixels[i, :, :, 0]
+            return steps(Image.fromarray(image)), 0
 
-    loader = DataLoader(Pictures(), batch_size=BATCH, shuffle=True)
+    loader = DataLoader(Images(), batch_size=BATCH, shuffle=True)
 
     def run() -> Tensor:
         for x, _ in loader:
@@ -212,7 +212,7 @@ def dataloader(pixels: np.ndarray) -> Peer:
 
 
 def race(peers: dict[str, Peer], rounds: int) -> dict[str, list[float]]:
-    """Return pictures a second of each peer and round, turn about."""
+    """Return images a second of each peer and round, turn about."""
     speeds: dict[str, list[float]] = {name: [] for name in peers}
     for turn in range(rounds + 1):
         for name in sorted(peers, reverse=turn % 2 == 1):
@@ -220,7 +220,7 @@ def race(peers: dict[str, Peer], rounds: int) -> dict[str, list[float]]:
             peers[name].run()
             seconds = time.perf_counter() - start
             if turn:  # the first is to warm up
-                speeds[name].append(peers[name].pictures / seconds)
+                speeds[name].append(peers[name].images / seconds)
     return speeds
 
 
@@ -249,9 +249,9 @@ def main() -> None:
     sgemm, copy = limits()
     table = []
     for side, few in ((32, 128), (224, 16)):
-        whole, some = pictures(BATCH, side), pictures(few, side)
+        whole, some = images(BATCH, side), images(few, side)
         peers = {
-            "striate": ours(pictures(BATCH * 2048 // side**2 + BATCH, side), "six"),
+            "striate": ours(images(BATCH * 2048 // side**2 + BATCH, side), "six"),
             "kornia": kornia_six(whole),
             "torchvision v2": torchvision_six(some[:32]),
         }
@@ -260,17 +260,17 @@ def main() -> None:
             peers[name] = albumentations_six(some, local)
         table += rows(f"six, {side}²", race(peers, rounds))
     for side, channels in ((28, 1), (32, 3)):
-        many = pictures(2048, side, channels)
+        many = images(2048, side, channels)
         peers = {
-            "striate": ours(many, "mirror", shift=4 / side),
+            "striate": ours(many, "flip", shift=4 / side),
             "DataLoader + torchvision v2": dataloader(many),
         }
         table += rows(f"shift + mirror, {side}²×{channels}", race(peers, rounds))
-    head = "| work | who | pictures/s, median | worst | striate is | goal |\n"
+    head = "| work | who | images/s, median | worst | striate is | goal |\n"
     head += "|---|---|---|---|---|---|\n"
     facts = (
-        f"One core, {rounds} rounds turn about, from 8-bit pictures in memory to a "
-        "normalised float32 batch of 128; libraries that work picture by picture are "
+        f"One core, {rounds} rounds turn about, from 8-bit images in memory to a "
+        "normalized float32 batch of 128; libraries that work image by image are "
         f"timed on fewer. Machine: sgemm {sgemm:.0f} GFLOP/s, copy {copy:.1f} GB/s."
     )
     save("augment", "Augmentation", head + "\n".join(table) + f"\n\n{facts}")

@@ -11,10 +11,10 @@ import torch
 
 from record import save
 from rounds import interleaved, speeds, table
-from striate.core.heap import keep_freed
-from striate.core.taps import leaves, tapped
-from striate.look.capture import features
-from striate.look.statistics import activation_statistics
+from striate.core.hooks import leaves, tapped
+from striate.core.malloc import keep_freed
+from striate.interpret.activations_at import features
+from striate.interpret.layer_statistics import activation_statistics
 from striate.models.catalogue import create_model
 
 

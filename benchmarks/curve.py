@@ -1,6 +1,6 @@
-"""Does a learning curve foretell what more pictures bring? Fashion-MNIST, held back.
+"""Does a learning curve foretell what more images bring? Fashion-MNIST, held back.
 
-The law is fitted to an eighth of the training pictures and less, and asked for two,
+The law is fitted to an eighth of the training images and less, and asked for two,
 four and eight times as many; then those are trained and judged too. Claim: the means
 measured lie within the 95 % intervals foretold.
 
@@ -14,9 +14,9 @@ import tempfile
 from pathlib import Path
 
 from record import save
-from striate.runs.curve.curve import LearningCurve, learning_curve
-from striate.runs.curve.power_law import fit_law
-from striate.runs.recipe import Recipe
+from striate.run.recipe import Recipe
+from striate.workflows.data_curve.learning_curve import LearningCurve, learning_curve
+from striate.workflows.data_curve.power_law import fit_law
 
 FRACTIONS = tuple(2.0**-power for power in range(6, -1, -1))
 KNOWN = 4  # fractions that the law is fitted to
@@ -33,15 +33,15 @@ RECIPE = Recipe(
 def compare(curve: LearningCurve) -> str:
     """Return the table of what was measured beside what was foretold."""
     law = fit_law(curve.points[:KNOWN])
-    lines = ["| fraction | pictures | measured accuracy | foretold | 95 % interval | |"]
+    lines = ["| fraction | images | measured accuracy | foretold | 95 % interval | |"]
     lines.append("|---|---|---|---|---|---|")
     for place, (fraction, point) in enumerate(
         zip(curve.fractions, curve.points, strict=True)
     ):
-        told = law.foretell(point.pictures)
+        told = law.foretell(point.images)
         mean = f"{100 * (1 - point.mean):.2f} ± {100 * point.deviation:.2f} %"
         inside = "within" if told.low <= point.mean <= told.high else "outside"
-        cells = [f"1/{round(1 / fraction)}", f"{point.pictures:,.0f}", mean]
+        cells = [f"1/{round(1 / fraction)}", f"{point.images:,.0f}", mean]
         if place < KNOWN:
             cells += ["fitted", "", ""]
         else:
@@ -50,9 +50,7 @@ def compare(curve: LearningCurve) -> str:
             cells.append(inside)
         lines.append(f"| {' | '.join(cells)} |")
     lines.append(f"\nn = {SEEDS} seeds a fraction, {curve.points[0].judged:,} test ")
-    lines.append(
-        f"pictures. Law: {law.floor:.4f} + {law.gain:.3g}·n^−{law.exponent:.2f}"
-    )
+    lines.append(f"images. Law: {law.floor:.4f} + {law.gain:.3g}·n^−{law.exponent:.2f}")
     return "\n".join(lines)
 
 

@@ -1,8 +1,8 @@
 """`data check` on real sets: what it finds, how long it takes, planted copies found.
 
 Copies are planted among the 2,624 ELPV cells, which all look alike, and among 20,000
-pictures of Fashion-MNIST: 13 changes, from JPEG at quality 50 to a word across the
-middle. A false pair joins pictures of two originals. Beside it stands what the field
+images of Fashion-MNIST: 13 changes, from JPEG at quality 50 to a word across the
+middle. A false pair joins images of two originals. Beside it stands what the field
 uses, a 64-bit DCT hash ("pHash", Zauner 2010) with pairs up to a Hamming distance,
 mirrored ones looked for as well.
 """
@@ -29,32 +29,32 @@ from elpv import write_csv
 from record import save
 from striate.data.check.check import check_data
 from striate.data.check.duplicates import linked_groups, near_pairs, searchable
-from striate.data.check.examine import examine_pixels
+from striate.data.check.measure import examine_pixels
 from striate.data.sources.named import fashion_mnist
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from plant import CHANGES
+from support.planted_copies import CHANGES
 
 Pair = tuple[int, int]
 HAMMING = (0, 4, 8, 10)
 
 
-def find(pictures: Sequence[np.ndarray]) -> list[Pair]:
+def find(images: Sequence[np.ndarray]) -> list[Pair]:
     """Return the pairs that striate calls near-duplicates."""
-    seen = [examine_pixels(picture) for picture in pictures]
+    seen = [examine_pixels(image) for image in images]
     thumbs = np.stack([one.thumb for one in seen])
-    sides = [min(picture.shape[:2]) for picture in pictures]
-    chosen = searchable(thumbs, sides, range(len(pictures)))
+    sides = [min(image.shape[:2]) for image in images]
+    chosen = searchable(thumbs, sides, range(len(images)))
     found = near_pairs(thumbs[chosen], lambda k: seen[int(chosen[k])].view)
     return [(int(chosen[p.first]), int(chosen[p.second])) for p in found]
 
 
-def hashed(pictures: Sequence[np.ndarray], most: int) -> list[Pair]:
+def hashed(images: Sequence[np.ndarray], most: int) -> list[Pair]:
     """Return the pairs within a Hamming distance, as is or mirrored."""
-    bits = np.stack([phash(picture) for picture in pictures]).astype(np.float32) * 2 - 1
+    bits = np.stack([phash(image) for image in images]).astype(np.float32) * 2 - 1
     ways = [bits]
     for axis in (0, 1):
-        turned = [phash(np.flip(picture, axis)) for picture in pictures]
+        turned = [phash(np.flip(image, axis)) for image in images]
         ways.append(np.stack(turned).astype(np.float32) * 2 - 1)
     found: set[Pair] = set()
     for other in ways:
@@ -66,10 +66,10 @@ def hashed(pictures: Sequence[np.ndarray], most: int) -> list[Pair]:
     return sorted(found)
 
 
-def phash(picture: np.ndarray) -> np.ndarray:
+def phash(image: np.ndarray) -> np.ndarray:
     """Return 64 bits: signs of the low DCT frequencies about their median."""
-    grey = Image.fromarray(np.ascontiguousarray(picture[..., 0]))
-    small = np.asarray(grey.resize((32, 32), Image.Resampling.LANCZOS), float)
+    gray = Image.fromarray(np.ascontiguousarray(image[..., 0]))
+    small = np.asarray(gray.resize((32, 32), Image.Resampling.LANCZOS), float)
     low = dctn(small)[:8, :8].ravel()
     return low > np.median(low)
 
@@ -77,16 +77,16 @@ def phash(picture: np.ndarray) -> np.ndarray:
 def plant(
     originals: Sequence[np.ndarray], each: int
 ) -> tuple[list[np.ndarray], list[int], list[tuple[str, int]]]:
-    """Return pictures, the original of each, and the copies by change."""
+    """Return images, the original of each, and the copies by change."""
     chance = np.random.default_rng(0)
-    pictures, roots = list(originals), list(range(len(originals)))
+    images, roots = list(originals), list(range(len(originals)))
     planted = []
     for name, change in CHANGES.items():
         for k in chance.permutation(len(originals))[:each]:
-            planted.append((name, len(pictures)))
-            pictures.append(np.ascontiguousarray(change(originals[k], chance)))
+            planted.append((name, len(images)))
+            images.append(np.ascontiguousarray(change(originals[k], chance)))
             roots.append(int(k))
-    return pictures, roots, planted
+    return images, roots, planted
 
 
 def judge(
@@ -105,10 +105,10 @@ def judge(
     return by_change, statistics.mean(by_change.values()), false
 
 
-def planted_table(title: str, pictures: list[np.ndarray], each: int) -> str:
+def planted_table(title: str, images: list[np.ndarray], each: int) -> str:
     """Plant, find by both ways, and tell as a table."""
-    own = {i for pair in find(pictures) for i in pair}
-    originals = [p for i, p in enumerate(pictures) if i not in own and p.std() > 8]
+    own = {i for pair in find(images) for i in pair}
+    originals = [p for i, p in enumerate(images) if i not in own and p.std() > 8]
     planted = plant(originals, each)
     ways = {"striate": find(planted[0])}
     ways |= {f"pHash ≤ {most}": hashed(planted[0], most) for most in HAMMING}
@@ -116,7 +116,7 @@ def planted_table(title: str, pictures: list[np.ndarray], each: int) -> str:
     names = list(CHANGES)
     lines = [
         f"## {title}",
-        f"{len(originals):,} originals (of {len(pictures):,}; {len(own)} are copies "
+        f"{len(originals):,} originals (of {len(images):,}; {len(own)} are copies "
         f"already), {len(planted[2]):,} planted copies.",
         "",
         f"| | recall | false pairs | false of found | {' | '.join(names)} |",

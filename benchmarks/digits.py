@@ -9,8 +9,8 @@ import tempfile
 from pathlib import Path
 
 from record import mean_deviation, save
-from striate.runs.recipe import Recipe
-from striate.runs.train import train_recipe
+from striate.run.recipe import Recipe
+from striate.workflows.train.train import train_recipe
 
 SEEDS = range(20)
 

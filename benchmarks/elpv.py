@@ -1,6 +1,6 @@
 """ELPV solar cells through the CSV route, from scratch, without special handling.
 
-Grey 300×300, defect probability ≥ 0.5 against below, stratified 75/25 with validation
+Gray 300×300, defect probability ≥ 0.5 against below, stratified 75/25 with validation
 dealt from the 75. The package holds no module ids, so cells of one module can fall on
 both sides of the split. A check that the route carries a real set, not a record.
 """
@@ -14,9 +14,9 @@ import tempfile
 from pathlib import Path
 
 from record import save
-from striate.runs.recipe import Recipe
-from striate.runs.run import Run
-from striate.runs.train import train_recipe
+from striate.run.recipe import Recipe
+from striate.run.run import Run
+from striate.workflows.train.train import train_recipe
 
 
 def write_csv(path: Path) -> None:

@@ -19,7 +19,7 @@ from sklearn.metrics import (
 )
 from sklearn.model_selection import StratifiedShuffleSplit
 
-from striate.runs.run import Run
+from striate.run.run import Run
 
 PUBLISHED = "paper (Deitsch et al. 2019): SVM 82.44 %, fine-tuned VGG-19 88.42 %"
 LEAK = (
@@ -30,7 +30,7 @@ LEAK = (
 
 @dataclass(frozen=True)
 class Cell:
-    """A solar cell: its picture, the probability of a defect, mono or poly."""
+    """A solar cell: its image, the probability of a defect, mono or poly."""
 
     path: Path
     probability: str
@@ -48,23 +48,23 @@ class Judged:
 
     Args:
         truth: (N,) bool.
-        odds: (N,) probabilities of a defect.
+        probs: (N,) probabilities of a defect.
         seconds: From the table to the judged run.
     """
 
     truth: np.ndarray
-    odds: np.ndarray
+    probs: np.ndarray
     seconds: float = 0.0
 
     def figures(self) -> dict[str, float]:
         """Return what it came to: defect against sound, at one half."""
-        answer, odds = self.odds > 0.5, self.odds.clip(1e-7, 1 - 1e-7)
+        answer, probs = self.probs > 0.5, self.probs.clip(1e-7, 1 - 1e-7)
         return {
             "accuracy": float((answer == self.truth).mean()),
             "balanced": float(balanced_accuracy_score(self.truth, answer)),
             "f1": float(f1_score(self.truth, answer)),
-            "auc": float(roc_auc_score(self.truth, odds)),
-            "cost": float(log_loss(self.truth, odds)),
+            "auc": float(roc_auc_score(self.truth, probs)),
+            "cost": float(log_loss(self.truth, probs)),
             "seconds": self.seconds,
         }
 
@@ -76,14 +76,14 @@ def judged(run: Run, seconds: float = 0.0) -> Judged:
     """
     said = run.predictions("test")
     mine = [name.startswith("defect") for name in run.labels.names]
-    odds = said.probabilities[:, mine].sum(1)
-    return Judged(np.array(mine)[said.truth], odds, seconds)
+    probs = said.probs[:, mine].sum(1)
+    return Judged(np.array(mine)[said.truth], probs, seconds)
 
 
 def together(several: Sequence[Judged]) -> Judged:
     """Return the mean of several networks' answers to the same cells, one by one."""
-    odds = np.mean([one.odds for one in several], axis=0)
-    return Judged(several[0].truth, odds, sum(one.seconds for one in several))
+    probs = np.mean([one.probs for one in several], axis=0)
+    return Judged(several[0].truth, probs, sum(one.seconds for one in several))
 
 
 def cells() -> list[Cell]:
@@ -93,7 +93,9 @@ def cells() -> list[Cell]:
         sys.exit("install elpv-dataset first: pip install --no-deps elpv-dataset")
     root = Path(found.origin).parent / "data"
     lines = (root / "labels.csv").read_text().splitlines()
-    return [Cell(root / name, odds, kind) for name, odds, kind in map(str.split, lines)]
+    return [
+        Cell(root / name, probs, kind) for name, probs, kind in map(str.split, lines)
+    ]
 
 
 def splits(every: list[Cell], count: int) -> Iterator[tuple[int, set[int]]]:

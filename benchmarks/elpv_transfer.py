@@ -4,7 +4,7 @@ Question: how near the paper's fine-tuned VGG-19 (88.42 %) does the head alone c
 minutes on a CPU? Five stratified 75/25 splits; nothing is chosen by a test part: the
 penalty comes from cross-validation within the training part, and the other settings
 stand here.
-The features of a picture are the same in every split and are computed once.
+The features of an image are the same in every split and are computed once.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ import torch
 
 from elpv_cells import LEAK, PUBLISHED, cells, judged, splits, write_table
 from record import mean_deviation, save
-from striate.runs.recipe import Recipe
-from striate.runs.run import Run
-from striate.runs.transfer.transfer import transfer_recipe
-from striate.runs.transfer.wanted import Wanted
+from striate.run.recipe import Recipe
+from striate.run.run import Run
+from striate.workflows.transfer.options import TransferOptions
+from striate.workflows.transfer.transfer import transfer_recipe
 
 COLUMNS = "| split | accuracy | balanced | F1 defect | ROC-AUC | cost | penalty | s |"
 VAL = 0.05  # of the training part is set aside; the head does not need it
@@ -39,9 +39,9 @@ def one(table: Path, folder: Path, seed: int, options: argparse.Namespace) -> Ru
         val_fraction=VAL,
         seed=seed,
         cache=str(options.cache or folder / "cache"),
-        **({"augment": "mirror"} if options.views else {}),
+        **({"augment": "flip"} if options.views else {}),
     )
-    wanted = Wanted(views=options.views)
+    wanted = TransferOptions(views=options.views)
     return transfer_recipe(recipe, wanted, out=folder / f"run{seed}", quiet=True)
 
 
@@ -83,7 +83,7 @@ def main() -> None:
         f"{options.views} views; {PUBLISHED}.",
         f"**Mean of {len(found)} splits: {', '.join(means)}, ROC-AUC {auc:.4f}.**",
         "\n".join(lines),
-        f"Features of all pictures are computed in the first split, kept after. {LEAK}",
+        f"Features of all images are computed in the first split, kept after. {LEAK}",
     ]
     print("\n".join(body))
     save("elpv-transfer", "ELPV by transfer, head alone", "\n\n".join(body))

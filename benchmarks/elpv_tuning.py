@@ -2,7 +2,7 @@
 
 Goals: above the fine-tuned VGG-19 of the paper (88.42 %, on a GPU), in at most ten
 minutes a split on two cores; at least 90 % in thirty. Five stratified 75/25 splits.
-Every setting stands here, and was chosen on pictures of the first split's training
+Every setting stands here, and was chosen on images of the first split's training
 part; of each split's training part a twentieth decides which epoch is best; the test
 part is judged once. `--networks 3` takes the mean of three: what half an hour holds.
 
@@ -37,7 +37,7 @@ from elpv_cells import (
 from log import Log
 from record import mean_deviation, save
 from speeds import speeds
-from striate.runs.run import Run
+from striate.run.run import Run
 
 VAL = "0.05"  # of the training part
 SETTINGS = {
@@ -49,10 +49,10 @@ SETTINGS = {
     "epochs": "12",
     "batch-size": "32",
     "lr": "0.001",
-    "mirror": "both",
+    "flip": "both",
     "shift": "0.03",
     "ema": "0.98",
-    "test-view": "mirror",
+    "test-view": "flip",
 }
 COLUMNS = ("accuracy", "balanced", "f1", "auc", "cost", "seconds")
 
@@ -76,7 +76,7 @@ def one(table: Path, folder: Path, seed: int, given: list[str]) -> dict[str, Any
     if done.returncode:
         raise SystemExit(done.stdout + done.stderr)
     found = judged(Run(out))
-    answers = {"truth": found.truth.tolist(), "odds": found.odds.tolist()}
+    answers = {"truth": found.truth.tolist(), "probabilities": found.probs.tolist()}
     return {**answers, "seconds": seconds}
 
 
@@ -108,7 +108,7 @@ def main() -> None:
                 key = " ".join([f"split {split} seed {seed}", *given])
                 make = partial(one, table, folder, seed, given)
                 told = log.get(key, make)
-                answers = (np.array(told[name]) for name in ("truth", "odds"))
+                answers = (np.array(told[name]) for name in ("truth", "probabilities"))
                 several.append(Judged(*answers, told["seconds"]))
                 print(row(split, several[-1].figures()), flush=True)
             alone.append(several[0].figures())

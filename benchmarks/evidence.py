@@ -2,7 +2,7 @@
 
 Goals: occlusion at least 5 times as fast as captum at the same windows and with equal
 results; CAM of all classes within 1.1 times one forward pass. captum is run as it comes
-(one covered picture at a time) and with 32 at a time.
+(one covered image at a time) and with 32 at a time.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from captum.attr import Occlusion
 
 from record import save
 from rounds import interleaved, speeds, table
-from striate.core.heap import keep_freed
-from striate.look.evidence.ending import ending
-from striate.look.evidence.occlusion import Cover, occlusion
-from striate.look.evidence.question import Question
+from striate.core.malloc import keep_freed
+from striate.interpret.attribution.gap_head import ending
+from striate.interpret.attribution.occlusion import Cover, occlusion
+from striate.interpret.attribution.target import AttributionTarget
 from striate.models.catalogue import create_model
 
 # network, side, channels, window, stride
@@ -38,7 +38,7 @@ def occlusions(name: str, side: int, channels: int, window: int, stride: int, n:
     model.eval()
     x = torch.randn(1, channels, side, side)
     cover = Cover(window=(window, window), stride=(stride, stride))
-    asked = Question(target=3, words="3")
+    asked = AttributionTarget(target=3, words="3")
     sizes = {
         "sliding_window_shapes": (channels, window, window),
         "strides": (channels, stride, stride),

@@ -2,7 +2,7 @@
 
 Goals: `fashion-gray` ≥ 91.6 % (published for two convolutions with pooling),
 `fashion-best` ≥ 93.4 %, `fashion-large` ≥ 94.5 %. The validation part is dealt from the
-60,000 training pictures; the 10,000 test pictures are judged once a seed.
+60,000 training images; the 10,000 test images are judged once a seed.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from pathlib import Path
 import torch
 
 from record import mean_deviation, save
-from striate.runs.presets import PRESETS
-from striate.runs.recipe import make_recipe
-from striate.runs.train import train_recipe
+from striate.run.presets import PRESETS
+from striate.run.recipe import make_recipe
+from striate.workflows.train.train import train_recipe
 
 SEEDS = range(4)
 GOALS = {"fashion-gray": 91.6, "fashion-best": 93.4, "fashion-large": 94.5}

@@ -1,7 +1,7 @@
-"""Feeding small pictures (P3): shift and mirror, normalised float batches.
+"""Feeding small images (P3): shift and mirror, normalized float batches.
 
-Claim: ≥ 50 times the pictures a second of torch's DataLoader with torchvision's
-per-picture transforms (RandomCrop with padding, RandomHorizontalFlip, ToTensor,
+Claim: ≥ 50 times the images a second of torch's DataLoader with torchvision's
+per-image transforms (RandomCrop with padding, RandomHorizontalFlip, ToTensor,
 Normalize) and as many workers as cores, at 28×28×1 and 32×32×3, batch 128, the same
 threads. Both run in turn in one process; run it in the environment of `make twins`.
 """
@@ -23,19 +23,19 @@ from torch.utils.data import DataLoader, Dataset
 from peers_vision import torchvision
 from record import save
 from speeds import speeds
-from striate.core.heap import keep_freed
+from striate.core.malloc import keep_freed
 from striate.core.spec import Preprocess
 from striate.data.augment.augment import Augment
 from striate.data.batches import Batches
-from striate.data.part import Part
+from striate.data.subset import Subset
 
 BATCH = 128
 OURS = "striate"
 SHAPES = {"28×28×1": (28, 1), "32×32×3": (32, 3)}
 
 
-class Pictures(Dataset):
-    """What every tutorial writes: a picture a call, transformed one by one."""
+class Images(Dataset):
+    """What every tutorial writes: an image a call, transformed one by one."""
 
     def __init__(self, pixels: Tensor, labels: Tensor, transform: Callable) -> None:
         self.pixels, self.labels, self.transform = pixels.numpy(), labels, transform
@@ -50,7 +50,7 @@ class Pictures(Dataset):
 
 
 def peer(pixels: Tensor, labels: Tensor, p: Preprocess, workers: int) -> DataLoader:
-    """Return the DataLoader over per-picture transforms."""
+    """Return the DataLoader over per-image transforms."""
     t = torchvision().transforms
     transform = t.Compose(
         [
@@ -60,9 +60,9 @@ def peer(pixels: Tensor, labels: Tensor, p: Preprocess, workers: int) -> DataLoa
             t.Normalize(p.mean, p.std),
         ]
     )
-    pictures = Pictures(pixels, labels, transform)
+    images = Images(pixels, labels, transform)
     return DataLoader(
-        pictures,
+        images,
         BATCH,
         shuffle=True,
         num_workers=workers,
@@ -71,7 +71,7 @@ def peer(pixels: Tensor, labels: Tensor, p: Preprocess, workers: int) -> DataLoa
 
 
 def seconds(batches: Callable[[], object], count: int) -> float:
-    """Return microseconds a picture of going through an epoch once."""
+    """Return microseconds an image of going through an epoch once."""
     start = time.perf_counter()
     seen = 0
     for x, y in batches():
@@ -82,7 +82,7 @@ def seconds(batches: Callable[[], object], count: int) -> float:
 
 
 def race(side: int, channels: int, count: int, rounds: int) -> dict[str, list[float]]:
-    """Return microseconds a picture of every rival, turn about."""
+    """Return microseconds an image of every rival, turn about."""
     cores = os.cpu_count() or 1
     draw = np.random.default_rng(0)
     shape = (count, side, side, channels)
@@ -95,8 +95,8 @@ def race(side: int, channels: int, count: int, rounds: int) -> dict[str, list[fl
         mean=(0.5,) * channels,
         std=(0.25,) * channels,
     )
-    part = Part(pixels=pixels, labels=labels, paths=("",) * count)
-    augment = Augment(shift=1 / 8, mirror="horizontal")
+    part = Subset(pixels=pixels, labels=labels, paths=("",) * count)
+    augment = Augment(shift=1 / 8, flip="horizontal")
     ours = Batches(part=part, preprocess=p, batch_size=BATCH, augment=augment)
     several, alone = peer(pixels, labels, p, cores), peer(pixels, labels, p, 0)
     rivals: dict[str, Callable[[], object]] = {
@@ -135,13 +135,13 @@ def main() -> None:
             )
             rows.append("| " + " | ".join(cells) + " |")
             print(rows[-1], flush=True)
-    head = "| feeding | median a picture | worst | pictures/s | striate is faster by |"
+    head = "| feeding | median an image | worst | images/s | striate is faster by |"
     facts = (
-        f"{options.count:,} pictures, batch {BATCH}, {options.rounds} rounds turn "
+        f"{options.count:,} images, batch {BATCH}, {options.rounds} rounds turn "
         f"about, {torch.get_num_threads()} threads here, workers as said. {speeds()}"
     )
     body = head + "\n|---|---|---|---|---|\n" + "\n".join(rows) + f"\n\n{facts}"
-    save("feeding", "Feeding small pictures, shifted and mirrored (P3)", body)
+    save("feeding", "Feeding small images, shifted and mirrored (P3)", body)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What a training step costs as networks and pictures grow (P16).
+"""What a training step costs as networks and images grow (P16).
 
 Claim: time grows as the multiply-adds do, within 10 %: nothing is spent that grows
 faster with depth, width or the image's side. Networks are CIFAR ResNets (He et al.
@@ -20,11 +20,11 @@ from record import save
 from speeds import speeds
 from striate.audit.network import audit
 from striate.core.device import flushed_denormals
-from striate.core.heap import keep_freed
+from striate.core.malloc import keep_freed
 from striate.core.spec import ImageSpec
-from striate.engine.learner import Learner
+from striate.engine.execution import ExecutionConfig
 from striate.engine.optim import make_optimizer
-from striate.engine.way import Way
+from striate.engine.stepper import Stepper
 from striate.models.resnet import ResNetConfig, cifar_resnet
 
 BATCH, CLASSES, SECONDS = 32, 10, 0.5  # of a turn, at least
@@ -32,7 +32,7 @@ BATCH, CLASSES, SECONDS = 32, 10, 0.5  # of a turn, at least
 
 @dataclass(frozen=True)
 class Size:
-    """A network for pictures of a side."""
+    """A network for images of a side."""
 
     blocks: int = 3  # of each of the three stages
     width: int = 16
@@ -62,7 +62,7 @@ class Runner:
         model.to(memory_format=torch.channels_last)
         self.macs = BATCH * audit(model, (3, size.side, size.side)).macs
         optimizer = make_optimizer(model.train(), "adamw", 1e-3, 0.9, 0.01)
-        self._learn = Learner(model, optimizer, F.cross_entropy, way=Way())
+        self._learn = Stepper(model, optimizer, F.cross_entropy, way=ExecutionConfig())
         x = torch.rand(BATCH, 3, size.side, size.side)
         self._batch = x.to(memory_format=torch.channels_last), torch.arange(BATCH) % 10
         self._done = 0
@@ -112,11 +112,9 @@ def main() -> None:
             lines = [f"**{name.capitalize()}**\n", head, "|---|---|---|---|---|"]
             parts.append("\n".join(lines + grown(sizes, options.rounds)))
             print(parts[-1], flush=True)
-    facts = (
-        f"Training steps of {BATCH} pictures, medians of {options.rounds}. {speeds()}"
-    )
+    facts = f"Training steps of {BATCH} images, medians of {options.rounds}. {speeds()}"
     body = "\n\n".join([*parts, facts])
-    save("growth", "Steps as networks and pictures grow (P16)", body)
+    save("growth", "Steps as networks and images grow (P16)", body)
 
 
 if __name__ == "__main__":

@@ -12,9 +12,9 @@ Half = tuple[np.ndarray, np.ndarray]
 
 
 def fashion(folder: str = "") -> tuple[Half, Half]:
-    """Return (pictures, labels) of the training and the test part.
+    """Return (images, labels) of the training and the test part.
 
-    Pictures are (N, 28, 28) float32 with values 0–255, labels (N,) int64.
+    Images are (N, 28, 28) float32 with values 0–255, labels (N,) int64.
     """
     places = [Path(p).expanduser() for p in ((folder,) if folder else PLACES)]
     found = next((p for p in places if p.is_dir()), places[0])

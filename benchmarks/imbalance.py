@@ -1,8 +1,8 @@
 """What `--class-weights` does for rare classes, on two sets made uneven.
 
-`digits`: of the digits 5–9 one in 20 training and validation pictures is kept.
-`fashion`: a long tail, class k keeps 1000·100^(−k/9) training pictures, 1000 to 10.
-The test parts keep all pictures, so every class is judged alike. Claim: every way of
+`digits`: of the digits 5–9 one in 20 training and validation images is kept.
+`fashion`: a long tail, class k keeps 1000·100^(−k/9) training images, 1000 to 10.
+The test parts keep all images, so every class is judged alike. Claim: every way of
 the switch raises the balanced accuracy by more than the deviation over seeds; `auto`
 was chosen on the digits, and Fashion-MNIST confirms or refutes it.
 """
@@ -22,8 +22,8 @@ import numpy as np
 from record import mean_deviation, save
 from striate.data.image_data import ImageData
 from striate.data.load import load_data
-from striate.runs.recipe import Recipe
-from striate.runs.train import train_recipe
+from striate.run.recipe import Recipe
+from striate.workflows.train.train import train_recipe
 
 WAYS = ("none", "auto", "loss", "sampling")
 RARE = 20
@@ -39,7 +39,7 @@ def thinned(data: ImageData, keep: Callable[[str, int, int], int]) -> ImageData:
 
     Args:
         data: Whole.
-        keep: From part, class number and pictures there are to pictures kept.
+        keep: From part, class number and images there are to images kept.
     """
     parts = dict(data.parts)
     for name in ("train", "val"):
@@ -104,7 +104,7 @@ def table(name: str, folder: Path) -> str:
         ]
         lines.append(f"| {way} | {' | '.join(cells)} |")
     lines.append(f"\nn = {SEEDS[name]} seeds; mean recall of the first and last five")
-    lines.append(f"classes; training pictures: {', '.join(map(str, counts))}.\n")
+    lines.append(f"classes; training images: {', '.join(map(str, counts))}.\n")
     return "\n".join(lines)
 
 

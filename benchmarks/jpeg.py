@@ -4,11 +4,12 @@ Goal: against ImageFolder, PIL's random resized crop and a DataLoader of 2 worke
 first epoch (folder listed, every file hashed, checked and decoded, cache written, then
 fed) is ≥ 3 times sooner, later epochs (from the cache) ≥ 15 times. First ones meet it
 at 4000×3000, later ones from 1600×1200 on; below, decoding in the first epoch and
-resizing in later ones take what the goal allows for everything (NOTEBOOK.md).
-Both end in normalised float batches of 64; rivals take turns; run it where `make twins`
+resizing in later ones take what the goal allows for everything
+(docs/notebook/image-decoding.md).
+Both end in normalized float batches of 64; rivals take turns; run it where `make twins`
 installs.
 
-Pictures are cut from two real photographs at several sizes, quality 90.
+Images are cut from two real photographs at several sizes, quality 90.
 """
 
 from __future__ import annotations
@@ -30,18 +31,18 @@ from torch.utils.data import DataLoader
 from peers_vision import torchvision
 from record import save
 from speeds import speeds
-from striate.core.heap import keep_freed
+from striate.core.malloc import keep_freed
 from striate.data.augment.augment import Augment
-from striate.data.augment.windows import margin_for
+from striate.data.augment.random_crop import margin_for
 from striate.data.batches import Batches
 from striate.data.load import load_data
 
 SIDE, BATCH, WORKERS = 160, 64, 2
-# Sides of the pictures, and how many: 500×375 is ImageNet's habit, 1600×1200 what
+# Sides of the images, and how many: 500×375 is ImageNet's habit, 1600×1200 what
 # messengers send, 4000×3000 what telephones take.
 SETS = {"500×375": (500, 375, 1500), "1600×1200": (1600, 1200, 300)}
 LARGE = {"4000×3000": (4000, 3000, 60)}
-AUGMENT = Augment(crop=0.4, mirror="horizontal")
+AUGMENT = Augment(crop=0.4, flip="horizontal")
 
 
 def write_folder(root: Path, width: int, height: int, count: int) -> int:
@@ -84,11 +85,11 @@ def theirs(root: Path) -> DataLoader:
 
 
 def ours(root: Path, cache: Path) -> Batches:
-    """Return striate's batches; all but a sliver of the pictures are for training."""
+    """Return striate's batches; all but a sliver of the images are for training."""
     data = load_data(
         root,
         image_size=SIDE,
-        normalise="none",
+        normalize="none",
         val_fraction=0.02,
         exact=True,
         test_fraction=0,
@@ -102,7 +103,7 @@ def ours(root: Path, cache: Path) -> Batches:
 
 
 def epoch(batches: object, number: int) -> int:
-    """Go through an epoch; return how many pictures it showed."""
+    """Go through an epoch; return how many images it showed."""
     made = batches(number) if callable(batches) else batches
     seen = 0
     for x, y in made:
@@ -113,7 +114,7 @@ def epoch(batches: object, number: int) -> int:
 
 
 def timed(make: object, later: int) -> tuple[float, float]:
-    """Return microseconds a picture of the first epoch and of a later one."""
+    """Return microseconds an image of the first epoch and of a later one."""
     start = time.perf_counter()
     batches = make()
     seen = epoch(batches, 0)
@@ -142,7 +143,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--later", type=int, default=1, help="later epochs of the peer")
-    parser.add_argument("--share", type=float, default=1.0, help="of the pictures")
+    parser.add_argument("--share", type=float, default=1.0, help="of the images")
     parser.add_argument("--large", action="store_true", help="12 megapixels, too")
     options = parser.parse_args()
     keep_freed()
@@ -167,9 +168,9 @@ def main() -> None:
             )
             rows.append("| " + " | ".join(cells) + " |")
             print(rows[-1], f"({size / 1e6:.0f} MB)", flush=True)
-    head = "| pictures, epoch | striate | worst | ImageFolder | worst | faster by |"
+    head = "| images, epoch | striate | worst | ImageFolder | worst | faster by |"
     facts = (
-        f"Microseconds a picture; {options.rounds} rounds turn about, each with a new "
+        f"Microseconds an image; {options.rounds} rounds turn about, each with a new "
         f"cache; {torch.get_num_threads()} threads, {WORKERS} workers of the peer, "
         f"{os.cpu_count()} cores. {speeds()}"
     )

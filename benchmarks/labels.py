@@ -4,7 +4,7 @@ One label in twenty is changed to another class by chance. Claim (row D4): at le
 of the changed ones stand in the top 10 % of the ranking. Beside it, from the same
 probabilities: the plain baseline (the label's own probability, lowest first), and
 cleanlab's ranking and filter where that library can be imported. The settings were
-chosen on training pictures; the 10,000 of Fashion-MNIST here are its test part.
+chosen on training images; the 10,000 of Fashion-MNIST here are its test part.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ import numpy as np
 from record import save
 from striate.core.seeds import generator
 from striate.data.check.check import check_data
-from striate.data.check.confident import Confident
+from striate.data.check.label_errors import Confident
 from striate.data.sources.find import find_source
 from striate.data.sources.source import Source, from_arrays
-from striate.runs.check.labels import doubt_labels
+from striate.workflows.data_check.label_errors import doubt_labels
 
 SHARE = 0.05
 TOPS = (0.05, 0.10)
@@ -35,7 +35,7 @@ def digits() -> Source:
 
 
 def fashion() -> Source:
-    """Return the 10,000 test pictures of Fashion-MNIST."""
+    """Return the 10,000 test images of Fashion-MNIST."""
     whole = find_source("fashion-mnist")
     rows = [i for i, record in enumerate(whole.records) if record.part == "test"]
     assert whole.arrays is not None
@@ -71,7 +71,7 @@ def orders(judged: Confident) -> dict[str, np.ndarray]:
         rank = import_module("cleanlab.rank")
         for way in ("normalized_margin", "confidence_weighted_entropy"):
             score = rank.get_label_quality_scores(
-                judged.given, judged.odds.astype(float), method=way
+                judged.given, judged.probs.astype(float), method=way
             )
             found[f"cleanlab {way}"] = np.argsort(score, kind="stable")
     return found
@@ -83,13 +83,15 @@ def sets_believed(judged: Confident) -> dict[str, np.ndarray]:
     mine[judged.wrong] = True
     found = {
         "striate": mine,
-        "most probable class": judged.odds.argmax(1) != judged.given,
+        "most probable class": judged.probs.argmax(1) != judged.given,
     }
     if find_spec("cleanlab"):
         find = import_module("cleanlab.filter").find_label_issues
         for way in ("confident_learning", "prune_by_noise_rate", "both"):
-            odds = judged.odds.astype(float)
-            found[f"cleanlab {way}"] = find(judged.given, odds, filter_by=way, n_jobs=1)
+            probs = judged.probs.astype(float)
+            found[f"cleanlab {way}"] = find(
+                judged.given, probs, filter_by=way, n_jobs=1
+            )
     return found
 
 
@@ -115,7 +117,7 @@ def table(name: str, seeds: int) -> str:
             row = (mask.sum(), hits / max(1, mask.sum()), hits / changed.sum())
             believed.setdefault(way, []).append(row)
         print(name, seed, tops["striate"][-1], f"{seconds[-1]:.1f} s", flush=True)
-    title = f"## {name}: {len(changed):,} pictures, {changed.sum()} labels changed\n"
+    title = f"## {name}: {len(changed):,} images, {changed.sum()} labels changed\n"
     end = (
         f"\nn = {seeds} seeds. {found.doubts.folds} networks, {found.doubts.epochs} "
         f"epochs, {statistics.median(seconds):.0f} s in the median "

@@ -1,4 +1,4 @@
-"""Local response normalisation against torch's own (P12), forward and backward.
+"""Local response normalization against torch's own (P12), forward and backward.
 
 Claim: ≥ 5 times as fast at 32×96×55×55, with less memory, on any CPU. Both layers run
 in turn in one process, the memory of each in a process of its own; `--rounds` ≥ 7.
@@ -27,7 +27,7 @@ Layer = Callable[[Tensor], Tensor]
 
 
 def torchs(x: Tensor) -> Tensor:
-    """Normalise with torch's layer, which divides alpha by the window."""
+    """Normalize with torch's layer, which divides alpha by the window."""
     return F.local_response_norm(x, 5, alpha=5e-4, beta=0.75, k=2.0)
 
 
@@ -167,7 +167,7 @@ def main() -> None:
         "Memory is what one pass adds to the process, output and gradient (74 MiB) "
         "included. Errors are against the formula in float64."
     )
-    save("lrn", "Local response normalisation", head + "\n".join(rows) + f"\n\n{facts}")
+    save("lrn", "Local response normalization", head + "\n".join(rows) + f"\n\n{facts}")
 
 
 if __name__ == "__main__":

@@ -18,10 +18,10 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from record import save
-from striate.core.taps import own_tensors
+from striate.core.hooks import own_tensors
 from striate.engine.optim import make_optimizer
 from striate.models.catalogue import create_model
-from striate.runs.summary import summary
+from striate.workflows.summary.summary import summary
 
 CASES = (
     ("tutorial_color", 32, 128),
@@ -41,9 +41,9 @@ def measure(name: str, side: int, batch: int) -> None:
         model.to(memory_format=torch.channels_last)  # as `striate train` does
         optimizer = make_optimizer(model, "adamw", 1e-3, 0.9, 0.01)
         for _ in range(2):
-            pictures = torch.rand(batch, channels, side, side)
-            pictures = pictures.to(memory_format=torch.channels_last)
-            model(pictures).sum().backward()
+            images = torch.rand(batch, channels, side, side)
+            images = images.to(memory_format=torch.channels_last)
+            model(images).sum().backward()
             optimizer.step()
             optimizer.zero_grad()
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

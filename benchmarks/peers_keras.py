@@ -1,4 +1,4 @@
-"""The notes' grey net in Keras, as its own examples write it: `fit`, judged each epoch.
+"""The notes' gray net in Keras, as its own examples write it: `fit`, judged each epoch.
 
 Run in an environment with tensorflow-cpu and keras (see `make bench-time`):
 `python peers_keras.py FOLDER SEED EPOCHS BATCH` prints a test accuracy an epoch.

@@ -1,4 +1,4 @@
-"""The notes' grey net in a plain PyTorch loop with DataLoader, as tutorials write it.
+"""The notes' gray net in a plain PyTorch loop with DataLoader, as tutorials write it.
 
 `python peers_loop.py FOLDER SEED EPOCHS BATCH` prints a test accuracy an epoch.
 """
@@ -19,10 +19,10 @@ from idx import fashion
 def loader(half: tuple, batch: int, shuffle: bool) -> DataLoader:
     """Return a DataLoader with a worker a core."""
     x, y = half
-    pictures = torch.from_numpy(x)[:, None] / 255
+    images = torch.from_numpy(x)[:, None] / 255
     workers = os.cpu_count() or 1
     return DataLoader(
-        TensorDataset(pictures, torch.from_numpy(y)),
+        TensorDataset(images, torch.from_numpy(y)),
         batch,
         shuffle=shuffle,
         num_workers=workers,

@@ -2,7 +2,7 @@
 
 Each arm is the preset without one of its parts, or the plain default settings, with as
 many epochs as take the time of the preset: a trial of two epochs says how many those
-are. The parts of a run depend on its seed. Arms are compared on validation pictures,
+are. The parts of a run depend on its seed. Arms are compared on validation images,
 dealt from outside the test part; `--part test` reads off the test part, once, for what
 was chosen. No module ids are published with the cells, so that cells of one module can
 fall on both sides of a split.
@@ -24,10 +24,10 @@ from elpv import write_csv
 from record import mean_deviation, save
 from striate.models.catalogue import register_model
 from striate.models.resnet import BLOCKS, IMAGENET, ResNetConfig, resnet
-from striate.runs.presets import PRESETS
-from striate.runs.recipe import make_recipe
-from striate.runs.run import Run
-from striate.runs.train import train_recipe
+from striate.run.presets import PRESETS
+from striate.run.recipe import make_recipe
+from striate.run.run import Run
+from striate.workflows.train.train import train_recipe
 
 PRESET = PRESETS["photographs"].settings
 TRIAL = 2  # epochs, by which an arm's epochs are reckoned
@@ -35,10 +35,10 @@ SLIM = ResNetConfig(blocks=BLOCKS[18], width=32)
 register_model("resnet18_slim", image=IMAGENET, classes=1000, summary="for comparison")(
     partial(resnet, config=SLIM)
 )
-UNCHANGED = {"scale": 0.0, "shift": 0.0, "colour": 0.0}
+UNCHANGED = {"scale": 0.0, "shift": 0.0, "color": 0.0}
 ARMS: dict[str, Mapping[str, Any]] = {
     "photographs": PRESET,
-    "without growing": PRESET | {"grow": 1.0},
+    "without growing": PRESET | {"progressive_resize": 1.0},
     "without the blur": PRESET | {"model": "resnet18_slim"},
     "without mixing": PRESET | {"mixup": 0.0},
     "without changes": PRESET | {"augment": "none", **UNCHANGED},
@@ -59,7 +59,7 @@ def trained(table: Path, settings: Mapping[str, Any]) -> tuple[Run, float]:
 
 def epochs_for(table: Path, settings: Mapping[str, Any], seconds: float) -> int:
     """Return how many epochs of an arm take so much processor time."""
-    if settings.get("grow", 1.0) < 1:
+    if settings.get("progressive_resize", 1.0) < 1:
         return int(settings["epochs"])  # of the preset's own cost
     _, taken = trained(table, dict(settings) | {"epochs": TRIAL})
     return max(1, round(seconds / taken * TRIAL))

@@ -3,13 +3,13 @@
 Goal: the plan's choice comes within 1 point of the best way there is, in at most a
 tenth of its processor time.
 
-The search fine-tunes with all training pictures and epochs behind every cut, with
+The search fine-tunes with all training images and epochs behind every cut, with
 batch-norm statistics frozen and adapting, and fits the head alone; it takes what
 validation likes best. Each of its ways has only what it needs computed, and what one
 computed, the others use. The plan begins with an empty cache. Both are judged once, on
 the test part. The best on test of all ways stands beside: nobody could have known it.
 
-Sets: 40 pictures a class of Fashion-MNIST (MobileNetV2 at 64 px), and ELPV solar cells.
+Sets: 40 images a class of Fashion-MNIST (MobileNetV2 at 64 px), and ELPV solar cells.
 """
 
 from __future__ import annotations
@@ -28,20 +28,21 @@ from elpv_cells import LEAK, cells, splits, write_table
 from log import Log
 from record import save
 from speeds import speeds
-from striate.core.heap import keep_freed
+from striate.core.malloc import keep_freed
 from striate.data.image_data import ImageData
-from striate.runs.prepare import build, load_recipe, place, resolve
-from striate.runs.recipe import Recipe
-from striate.runs.run import Run
-from striate.runs.transfer.heads import LOGISTIC, TUNED
-from striate.runs.transfer.transfer import transfer_recipe
-from striate.runs.transfer.wanted import Wanted
-from striate.transfer.cut import probe
-from striate.transfer.ladder import ladder
+from striate.finetune.cut_points import ladder
+from striate.finetune.split_model import probe
+from striate.run.recipe import Recipe
+from striate.run.run import Run
+from striate.run.setup import build, load_recipe, place, resolve
+from striate.run.transfer_plan import LOGISTIC
+from striate.workflows.transfer.heads import TUNED
+from striate.workflows.transfer.options import TransferOptions
+from striate.workflows.transfer.transfer import transfer_recipe
 
 A_CLASS = 40
 VAL = 0.01  # of Fashion-MNIST's 60,000
-JUDGED = 2000  # test pictures at most, or the search would do little but judge
+JUDGED = 2000  # test images at most, or the search would do little but judge
 MODEL = "mobilenet_v2"
 
 
@@ -57,7 +58,7 @@ class Way:
 
 
 def fashion(folder: Path, options: argparse.Namespace) -> Recipe:
-    """Return 40 training pictures a class of Fashion-MNIST, and its test part."""
+    """Return 40 training images a class of Fashion-MNIST, and its test part."""
     dealt = {"data": "fashion-mnist", "val_fraction": VAL, "seed": options.seed}
     share = A_CLASS * 10 / len(load_recipe(Recipe(**dealt)).part("train"))
     return Recipe(
@@ -94,7 +95,7 @@ SETS = {"fashion": fashion, "elpv": elpv}
 
 
 def fewer(data: ImageData) -> ImageData:
-    """Return data with at most so many test pictures, evenly taken."""
+    """Return data with at most so many test images, evenly taken."""
     test = data.part("test")
     index = range(0, len(test), max(1, len(test) // JUDGED))
     return replace(data, parts={**data.parts, "test": test.take(index)})
@@ -116,7 +117,7 @@ def went(name: str, run: Run, seconds: float) -> Way:
 
 
 def one(
-    name: str, recipe: Recipe, wanted: Wanted, data: ImageData, folder: Path
+    name: str, recipe: Recipe, wanted: TransferOptions, data: ImageData, folder: Path
 ) -> tuple[Way, Run]:
     """Do it one way, in processor seconds."""
     began = time.process_time()
@@ -132,10 +133,10 @@ def one(
 
 def searched(recipe: Recipe, data: ImageData, folder: Path, log: Log) -> list[Way]:
     """Go all ways that the log does not know yet."""
-    wanted = {"head-alone": Wanted(head=LOGISTIC)}
+    wanted = {"head-alone": TransferOptions(head=LOGISTIC)}
     for cut in cuts_of(recipe, data):
         for mode in ("frozen", "adapting"):
-            way = Wanted(cut=cut, head=TUNED, batch_norm=mode)
+            way = TransferOptions(cut=cut, head=TUNED, batch_norm=mode)
             wanted[f"{cut}-{mode}"] = way
 
     def go(name: str) -> dict[str, Any]:
@@ -163,7 +164,7 @@ def main() -> None:
         recipe = SETS[options.set](folder, options)
         data = fewer(load_recipe(recipe))
         apart = [replace(recipe, cache=str(folder / name)) for name in ("a", "b")]
-        mine, run = one("plan", apart[0], Wanted(cut="auto"), data, folder)
+        mine, run = one("plan", apart[0], TransferOptions(cut="auto"), data, folder)
         facts = run.manifest["transfer"]
         print(facts)
         if options.plan_only:

@@ -1,6 +1,6 @@
 """Two processes under torchrun against one process with two threads.
 
-Goal (P14): at least 0.95 of the pictures a second, on the same loss curve. Seconds are
+Goal (P14): at least 0.95 of the images a second, on the same loss curve. Seconds are
 those from epoch to epoch, as `timing.csv` has them: neither side's start counts. Both
 run the network in one way, given, so that nobody wins by another choice, and without
 dropout, which each rank draws for itself.
@@ -29,7 +29,7 @@ WORK = {
 }
 BATCH = "128"
 RUN = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-TOLERANCE = 1e-3  # of the losses, relative; batch norm is synchronised
+TOLERANCE = 1e-3  # of the losses, relative; batch norm is synchronized
 ONE, TWO = "one process, 2 threads", "two processes, 1 thread"
 ALONE = "one process, 1 thread"
 
@@ -66,7 +66,7 @@ def losses(run: Path) -> list[float]:
 
 
 def speed(run: Path) -> float:
-    """Return the pictures a second, from the end of the first epoch to the last's."""
+    """Return the images a second, from the end of the first epoch to the last's."""
     with (run / "timing.csv").open() as file:
         ends = [float(row["seconds"]) for row in csv.DictReader(file)]
     parts = json.loads((run / "manifest.json").read_text())["data"]["parts"]
@@ -115,7 +115,7 @@ def main() -> None:
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
         print(lines[-1], flush=True)
     body = "\n".join(lines)
-    body += f"\n\nPictures a second, medians of {options.rounds} rounds, interleaved. "
+    body += f"\n\nImages a second, medians of {options.rounds} rounds, interleaved. "
     body += (
         f"Goal: ratio ≥ 0.95, curves within {TOLERANCE:g}, or as far as those of one "
     )

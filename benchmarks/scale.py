@@ -1,4 +1,4 @@
-"""Memory and time as a set in shards grows from 10³ to 10⁶ pictures (P16).
+"""Memory and time as a set in shards grows from 10³ to 10⁶ images (P16).
 
 Claim: memory flat, time linear within 10 %. Each size is scanned and then fed for one
 epoch in a process of its own, streamed from tar shards of synthetic 32×32 JPEGs; peak
@@ -32,10 +32,10 @@ from striate.data.shards import load as load_shards
 
 SIDE, EACH, BATCH = 32, 2000, 256
 WHO = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-DISTINCT = 4096  # pictures that are made; the rest differ in their last bytes only
+DISTINCT = 4096  # images that are made; the rest differ in their last bytes only
 
 
-def pictures() -> list[bytes]:
+def images() -> list[bytes]:
     """Return distinct JPEGs of noisy stripes."""
     draw = np.random.default_rng(0)
     made = []
@@ -49,8 +49,8 @@ def pictures() -> list[bytes]:
 
 
 def write_shards(folder: Path, count: int) -> None:
-    """Write `count` pictures of ten classes; comments keep their bytes apart."""
-    base = pictures()
+    """Write `count` images of ten classes; comments keep their bytes apart."""
+    base = images()
     folder.mkdir(parents=True)
     each = min(EACH, max(100, count // 10))
     for shard, first in enumerate(range(0, count, each)):
@@ -101,7 +101,7 @@ def work(folder: str, cache: str, answer: multiprocessing.Queue) -> None:
     watcher = threading.Thread(target=watch)
     watcher.start()
     start = spent()
-    data = load_data(folder, cache=cache, normalise="none", in_chans=3)
+    data = load_data(folder, cache=cache, normalize="none", in_chans=3)
     scan = [after - before for before, after in zip(start, spent(), strict=True)]
     drop_cached(Path(folder))
     scanned = spent()
@@ -172,13 +172,13 @@ def main() -> None:
         rows.append("| " + " | ".join(cells) + " |")
         print(rows[-1])
     head = (
-        "| pictures | scan, each | processor | feed, each | processor | read from disk "
+        "| images | scan, each | processor | feed, each | processor | read from disk "
         "| memory | worst | rounds |"
     )
     facts = f"{SIDE}² JPEGs in shards of {EACH:,}, batch {BATCH}. Read from disk: what "
     facts += f"was fed from it, all sizes with nothing cached. {speeds()}"
     body = head + "\n" + "|---" * 9 + "|\n" + "\n".join(rows) + f"\n\n{facts}"
-    save("scale", "From a thousand pictures to a million (P16)", body)
+    save("scale", "From a thousand images to a million (P16)", body)
 
 
 if __name__ == "__main__":

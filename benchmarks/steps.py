@@ -1,9 +1,9 @@
 """Training steps against PyTorch's own loop, and Keras' (P2).
 
-Goal: at 128 pictures a step, ≥ 1.5 times eager NCHW and ≥ 1.0 times the best of
+Goal: at 128 images a step, ≥ 1.5 times eager NCHW and ≥ 1.0 times the best of
 {NCHW, NHWC} × {eager, compiled} and Keras, on every small network, without being told
-how. `lenet5_modern` misses the first (NOTEBOOK.md). Ours is the real path: `fit` over
-`Batches`, in the way that `settle` chooses;
+how. `lenet5_modern` misses the first (docs/notebook/training-speed.md). Ours is the
+real path: `fit` over `Batches`, in the way that `settle` chooses;
 `striate fp32` is the same held to single precision, as all peers are. Peers get their
 batch ready-made. All take turns in one run, on as many threads each; Keras in a
 process of its own that waits while others run. `--rounds` ≥ 7.
@@ -29,20 +29,21 @@ from record import save
 from speeds import speeds
 from striate.audit.network import audit
 from striate.core.device import flushed_denormals
-from striate.core.heap import keep_freed
+from striate.core.malloc import keep_freed
 from striate.core.spec import Preprocess
 from striate.data.batches import Batches
 from striate.data.image_data import ImageData
 from striate.data.load import load_data
-from striate.data.part import Part
-from striate.engine.loop import Plan, fit
+from striate.data.subset import Subset
+from striate.engine.execution import PRECISIONS, ExecutionConfig
+from striate.engine.loop import FitConfig, fit
 from striate.engine.optim import make_optimizer
 from striate.engine.schedule import SCHEDULES
 from striate.engine.throughput import Laps, peak
-from striate.engine.way import PRECISIONS, Way
 from striate.models.catalogue import create_model
-from striate.runs.recipe import Recipe
-from striate.runs.speed import settle, way_of
+from striate.run.builders import way_of
+from striate.run.recipe import Recipe
+from striate.workflows.train.autotune import settle
 
 BATCH = 128
 NETWORKS = {
@@ -56,7 +57,7 @@ Steps = Callable[[int], float]  # so many steps, in seconds
 
 
 def plain_step(model: Callable[[Tensor], Tensor], optimizer, x: Tensor, y: Tensor):
-    """Take the step that every tutorial shows, with a fused optimiser."""
+    """Take the step that every tutorial shows, with a fused optimizer."""
     optimizer.zero_grad()
     loss = F.cross_entropy(model(x), y, label_smoothing=0.1)
     loss.backward()
@@ -81,15 +82,15 @@ def torchs(model: nn.Module, x: Tensor, y: Tensor, nhwc: bool, compiled: bool) -
     return steps
 
 
-def striates(model: nn.Module, channels: int, side: int, way: Way) -> Steps:
-    """Return ours: `fit` over `Batches` of bytes; validation of two pictures."""
+def striates(model: nn.Module, channels: int, side: int, way: ExecutionConfig) -> Steps:
+    """Return ours: `fit` over `Batches` of bytes; validation of two images."""
     mine = copy.deepcopy(model).to(memory_format=way.memory_format)
     optimizer = make_optimizer(mine, "adamw", 1e-4, 0.9, 0.01)
     val = _batches(2, channels, side, shuffle=False)
 
     def steps(count: int) -> float:
         train = _batches(count * BATCH, channels, side)
-        plan = Plan(
+        plan = FitConfig(
             epochs=1,
             lr=1e-4,
             schedule=SCHEDULES["one_cycle"],
@@ -104,12 +105,12 @@ def striates(model: nn.Module, channels: int, side: int, way: Way) -> Steps:
     return steps
 
 
-def _part(count: int, channels: int, side: int) -> Part:
+def _part(count: int, channels: int, side: int) -> Subset:
     draw = torch.Generator().manual_seed(0)
     shape = (count, side, side, channels)
     pixels = torch.randint(0, 256, shape, generator=draw, dtype=torch.uint8)
     names = [str(i) for i in range(count)]
-    return Part.of(pixels, [i % 10 for i in range(count)], names)
+    return Subset.of(pixels, [i % 10 for i in range(count)], names)
 
 
 def _batches(count: int, channels: int, side: int, shuffle: bool = True) -> Batches:
@@ -125,14 +126,14 @@ def _batches(count: int, channels: int, side: int, shuffle: bool = True) -> Batc
     )
 
 
-def chosen(model: nn.Module, data: ImageData) -> Way:
+def chosen(model: nn.Module, data: ImageData) -> ExecutionConfig:
     """Return what the program itself chooses for a long run, measured afresh."""
     recipe = Recipe(data="digits", epochs=1_000, batch_size=BATCH, cache="off")
     recipe = Recipe(**{**recipe.as_dict(), "compile": "off"})
     return way_of(settle(copy.deepcopy(model), data, recipe).recipe)
 
 
-def pictures(channels: int, side: int) -> ImageData:
+def images(channels: int, side: int) -> ImageData:
     """Return digits in the network's size: only their shape matters."""
     return load_data("digits", image_size=side, in_chans=channels, cache="off")
 
@@ -166,7 +167,7 @@ def keras(python: str, name: str, threads: int) -> Keras:
 
 def contenders(
     name: str, options: argparse.Namespace
-) -> tuple[dict[str, Steps], Way, int]:
+) -> tuple[dict[str, Steps], ExecutionConfig, int]:
     """Return who races on a network, warmed up; our way; and multiply-adds."""
     channels, side = NETWORKS[name]
     model = create_model(
@@ -174,7 +175,7 @@ def contenders(
     ).train()
     macs = audit(model, (channels, side, side)).macs
     x, y = torch.randn(BATCH, channels, side, side), torch.arange(BATCH) % 10
-    way = chosen(model, pictures(channels, side))
+    way = chosen(model, images(channels, side))
     found: dict[str, Steps] = {}
     for nhwc in (False, True):
         for compiled in (False, True) if options.compiled else (False,):
@@ -186,7 +187,7 @@ def contenders(
             found[label](2)
     if options.keras:
         found["Keras"] = keras(options.keras, name, torch.get_num_threads())
-    single = Way(layout=way.layout)
+    single = ExecutionConfig(layout=way.layout)
     found["striate fp32"] = striates(model, channels, side, single)
     found["striate"] = striates(model, channels, side, way)
     for label in ("striate fp32", "striate"):
@@ -224,7 +225,7 @@ class Race:
     """Who took how long on a network, our way, and its multiply-adds."""
 
     name: str
-    way: Way
+    way: ExecutionConfig
     macs: int
     taken: dict[str, list[float]]
 
@@ -276,9 +277,9 @@ def main() -> None:
         "| of the best peer | MFU |\n|---|---|---|---|---|---|---|---|\n"
     )
     facts = (
-        f"{BATCH} pictures a step, {options.steps} steps a turn, {options.rounds} "
+        f"{BATCH} images a step, {options.steps} steps a turn, {options.rounds} "
         f"rounds turn about, {options.threads} threads, AdamW, label smoothing. "
-        "MFU: 2 · 3 · multiply-adds a picture, of this machine's peak of a matrix "
+        "MFU: 2 · 3 · multiply-adds an image, of this machine's peak of a matrix "
         f"product in that precision, "
         f"{PEAKS['fp32'] / 1e9:.0f} and {PEAKS['bf16'] / 1e9:.0f} GFLOP/s. {speeds()}"
     )

@@ -100,8 +100,8 @@ def build(name: str, channels: int, side: int) -> keras.Model:
 def main() -> None:
     """Answer each number on stdin by the seconds of as many steps."""
     name, (channels, side, batch, threads) = sys.argv[1], map(int, sys.argv[2:])
-    tf.config.threading.set_intra_op_parallelism_threads(threads)
-    tf.config.threading.set_inter_op_parallelism_threads(1)
+    tf.config.threading.set_intra_op_parallelizm_threads(threads)
+    tf.config.threading.set_inter_op_parallelizm_threads(1)
     model = build(name, channels, side)
     draw = np.random.default_rng(0)
 

@@ -3,7 +3,7 @@
 Claim: from name to table ≥ 20 times sooner than torchinfo and with ≥ 50 times less
 memory, for shapes, parameters, multiply-adds, memory and exact receptive fields; the
 VGG-16 summary under 0.3 s after import. Each measurement is a fresh process, tools in
-turn, `--rounds` ≥ 7. Peers summarise torchvision's network of the same name. They need
+turn, `--rounds` ≥ 7. Peers summarize torchvision's network of the same name. They need
 an environment of their own, beside `make twins`'s:
 
     .venv-twins/bin/python -m pip install torchinfo==1.8.0 fvcore==0.1.5.post20221221 \
@@ -42,14 +42,14 @@ def builder(name: str) -> Callable[[], nn.Module]:
 
 
 def with_striate(name: str) -> Job:
-    """Summarise by name and write the table out."""
-    from striate.runs.summary import summary
+    """Summarize by name and write the table out."""
+    from striate.workflows.summary.summary import summary
 
     return lambda: str(summary(name))
 
 
 def with_torchinfo(name: str) -> Job:
-    """Summarise a built network: shapes, parameters, multiply-adds, memory."""
+    """Summarize a built network: shapes, parameters, multiply-adds, memory."""
     import torchinfo
 
     build = builder(name)
@@ -66,9 +66,9 @@ def with_fvcore(name: str) -> Job:
     from fvcore.nn import FlopCountAnalysis, flop_count_table
 
     build = builder(name)
-    picture = torch.zeros(1, 3, 224, 224)
+    image = torch.zeros(1, 3, 224, 224)
     return lambda: flop_count_table(
-        FlopCountAnalysis(build().eval(), picture), max_depth=9
+        FlopCountAnalysis(build().eval(), image), max_depth=9
     )
 
 
@@ -77,8 +77,8 @@ def with_torchlens(name: str) -> Job:
     import torchlens
 
     build = builder(name)
-    picture = torch.zeros(1, 3, 224, 224)
-    return lambda: str(torchlens.trace(build().eval(), picture))
+    image = torch.zeros(1, 3, 224, 224)
+    return lambda: str(torchlens.trace(build().eval(), image))
 
 
 TOOLS = {

@@ -1,6 +1,6 @@
 """Cold start to a test accuracy on Fashion-MNIST (P1), turn about, over seeds.
 
-Claims: 91 % at least 8 times sooner than Keras' `fit` of the notes' grey net, and at
+Claims: 91 % at least 8 times sooner than Keras' `fit` of the notes' gray net, and at
 least 93.5 % in the time that Keras takes for 91 %. Third is the same net in a plain
 PyTorch loop with DataLoader. The clock runs from the start of the process: imports,
 reading the files and every judging are in it. Peers are judged on the test part after

@@ -1,14 +1,14 @@
 """Transfer, head only (P6): cached features against the loop that every tutorial shows.
 
 Claim: ≥ 10× sooner than a frozen-backbone loop of 30 epochs at equal accuracy, and the
-whole job, data to judged weights, in ≤ 1.3× one forward pass over all pictures.
+whole job, data to judged weights, in ≤ 1.3× one forward pass over all images.
 
 Frozen MobileNetV2 with ImageNet's weights, ELPV solar cells at 224 px, decoded before
 any clock starts (both sides read them from memory). The peer is the tutorials' loop
 with nothing left out that it would do: body in evaluation mode under `no_grad`, new
 head, Adam at 1e-3, batches of 32, shuffled; after each epoch the validation part. An
 epoch of it takes as long as the next, so `--epochs` of it are timed and the rest is
-reckoned; its accuracy is of all 30, learnt on its own features (the same numbers). In
+reckoned; its accuracy is of all 30, learned on its own features (the same numbers). In
 one process, in turn: one forward pass, ours, the peer's epochs.
 """
 
@@ -27,33 +27,33 @@ from elpv_cells import LEAK, cells, splits, write_table
 from record import save
 from speeds import speeds
 from striate.core.device import flushed_denormals
-from striate.core.heap import keep_freed
+from striate.core.malloc import keep_freed
+from striate.data.decode.preprocess import normalize
 from striate.data.image_data import ImageData
-from striate.data.picture.preprocess import normalise
-from striate.runs.prepare import build, load_recipe, resolve
-from striate.runs.recipe import Recipe
-from striate.runs.run import Run
-from striate.runs.transfer.transfer import transfer_recipe
-from striate.runs.transfer.wanted import Wanted
+from striate.run.recipe import Recipe
+from striate.run.run import Run
+from striate.run.setup import build, load_recipe, resolve
+from striate.workflows.transfer.options import TransferOptions
+from striate.workflows.transfer.transfer import transfer_recipe
 
 BATCH, EPOCHS, RATE = 32, 30, 1e-3
 
 
 def pieces(data: ImageData, part: str, order: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """Return (8-bit pictures, labels) of batches."""
+    """Return (8-bit images, labels) of batches."""
     of = data.part(part)
     return [(of.gather(i), of.labels[i]) for i in torch.split(order, BATCH)]
 
 
 def passed(model: nn.Module, data: ImageData) -> float:
-    """Return the seconds of one forward pass over every picture."""
+    """Return the seconds of one forward pass over every image."""
     model.eval()
     began = time.perf_counter()
     with torch.inference_mode():
         for name in data.parts:
             order = torch.arange(len(data.part(name)))
             for pixels, _ in pieces(data, name, order):
-                model(normalise(pixels, data.preprocess))
+                model(normalize(pixels, data.preprocess))
     return time.perf_counter() - began
 
 
@@ -72,12 +72,12 @@ class Tutorial:
         order = torch.randperm(len(self.data.part("train")), generator=self.draw)
         for pixels, labels in pieces(self.data, "train", order):
             with torch.no_grad():
-                x = self.body(normalise(pixels, self.data.preprocess))
+                x = self.body(normalize(pixels, self.data.preprocess))
             self.step(x, labels)
         val = torch.arange(len(self.data.part("val")))
         with torch.no_grad():
             for pixels, _ in pieces(self.data, "val", val):
-                self.head(self.body(normalise(pixels, self.data.preprocess)))
+                self.head(self.body(normalize(pixels, self.data.preprocess)))
         return time.perf_counter() - began
 
     def step(self, x: Tensor, labels: Tensor) -> None:
@@ -93,11 +93,11 @@ class Tutorial:
         order = torch.arange(len(self.data.part(part)))
         every = pieces(self.data, part, order)
         return torch.cat(
-            [self.body(normalise(p, self.data.preprocess)) for p, _ in every]
+            [self.body(normalize(p, self.data.preprocess)) for p, _ in every]
         )
 
     def accuracy(self) -> float:
-        """Return the test accuracy after 30 epochs: what the loop would have learnt."""
+        """Return the test accuracy after 30 epochs of the ordinary loop."""
         x, labels = self.features("train"), self.data.part("train").labels
         for _ in range(EPOCHS):
             order = torch.randperm(len(x), generator=self.draw)
@@ -111,7 +111,7 @@ class Tutorial:
 def ours(recipe: Recipe, data: ImageData, folder: Path) -> tuple[float, Run]:
     """Return the seconds of the whole job and its run, nothing kept from before."""
     began = time.perf_counter()
-    run = transfer_recipe(recipe, Wanted(), out=folder, quiet=True, data=data)
+    run = transfer_recipe(recipe, TransferOptions(), out=folder, quiet=True, data=data)
     return time.perf_counter() - began, run
 
 

@@ -1,6 +1,6 @@
-"""Solar cells, from a table of labels to a report: the program of docs/solar-cells.md.
+"""Solar cells, from a table of labels to a report (docs/example_solar_cells.md).
 
-The cells are 2,624 electroluminescence pictures of 300×300 pixels (ELPV, Deitsch et al.
+The cells are 2,624 electroluminescence images of 300×300 pixels (ELPV, Deitsch et al.
 2019), CC BY-NC-SA and hence not a part of striate. Install them first, then run:
 
     pip install --no-deps elpv-dataset
@@ -28,19 +28,19 @@ Cell = tuple[Path, float, str]
 
 
 def cells() -> list[Cell]:
-    """Return each cell's picture, its probability of a defect, and mono or poly."""
+    """Return each cell's image, its probability of a defect, and mono or poly."""
     package = importlib.util.find_spec("elpv_dataset")
     if package is None or package.origin is None:
-        sys.exit("install the pictures first: pip install --no-deps elpv-dataset")
+        sys.exit("install the images first: pip install --no-deps elpv-dataset")
     root = Path(package.origin).parent / "data"
     lines = (root / "labels.csv").read_text().splitlines()
     rows = [line.split() for line in lines]
-    return [(root / name, float(odds), kind) for name, odds, kind in rows]
+    return [(root / name, float(probs), kind) for name, probs, kind in rows]
 
 
 def parts(every: Sequence[Cell]) -> list[str]:
     """Deal a quarter to test and 15 % of the rest to validation, alike in all kinds."""
-    strata = [f"{odds:.2f} {kind}" for _, odds, kind in every]
+    strata = [f"{probs:.2f} {kind}" for _, probs, kind in every]
     dealt = ["train"] * len(every)
     left = list(range(len(every)))
     for part, share in (("test", 0.25), ("val", 0.15)):
@@ -57,9 +57,9 @@ def write_table(every: Sequence[Cell], path: Path) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
-        for (picture, odds, kind), part in zip(every, parts(every), strict=True):
-            label = "defect" if odds >= 0.5 else "sound"
-            writer.writerow((picture, label, kind, f"{odds:.2g}", part))
+        for (image, probs, kind), part in zip(every, parts(every), strict=True):
+            label = "defect" if probs >= 0.5 else "sound"
+            writer.writerow((image, label, kind, f"{probs:.2g}", part))
 
 
 def striate(*words: str) -> None:
@@ -75,5 +75,5 @@ if __name__ == "__main__":
     reuse = ("--model", "mobilenet_v2", "--pretrained", "mobilenet_v2")
     size = ("--image-size", "224", "--in-chans", "1")
     striate("transfer", str(TABLE), *reuse, *size, "--out", RUN, "--overwrite")
-    asked = ("--detect", "defect", "--recall", "0.95", "--band", "0.98")
+    asked = ("--operating-point", "defect", "--recall", "0.95", "--band", "0.98")
     striate("evaluate", RUN, *asked, "--by", "kind,probability")

@@ -15,18 +15,20 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
-from forks import Forks
-from pictures import snapshot, write_folder
-from power import in_memory
-from stopping import knows_stripes
 from striate.cli.main import main
-from striate.runs import story, train
-from striate.runs.detect import detect
-from striate.runs.explain import explain
-from striate.runs.recipe import Recipe
-from striate.runs.run import Run
-from striate.runs.train import train_recipe
-from striate.runs.transfer import plan_page, transfer
+from striate.run import report_page as story
+from striate.run import transfer_plan_findings as plan_page
+from striate.run.recipe import Recipe
+from striate.run.run import Run
+from striate.workflows.evaluate import operating_point as detect
+from striate.workflows.explain import explain
+from striate.workflows.train import train
+from striate.workflows.train.train import train_recipe
+from striate.workflows.transfer import transfer
+from support.forks import Forks
+from support.images import snapshot, write_folder
+from support.power_loss import in_memory
+from support.stopped_runs import knows_stripes
 
 torch.set_num_threads(1)
 # What a shell starts in the background ignores Ctrl-C, and so does all it starts.
@@ -120,13 +122,13 @@ def memory():
 
 @pytest.fixture(scope="session")
 def shared_folder(tmp_path_factory) -> Path:
-    """Two classes of 20 grey 8×8 pictures; look, do not touch."""
+    """Two classes of 20 gray 8×8 images; look, do not touch."""
     return write_folder(tmp_path_factory.mktemp("shared") / "stripes", count=20)
 
 
 @pytest.fixture(scope="session")
 def source(tmp_path_factory) -> Run:
-    """A network that knows stripes: a run on three classes of them, 12×12 in colour."""
+    """A network that knows stripes: a run on three classes of them, 12×12 in color."""
     return knows_stripes(tmp_path_factory.mktemp("source"), 30, (12, 12), channels=3)
 
 

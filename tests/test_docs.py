@@ -45,9 +45,9 @@ def run_command(program: str, words: list[str]) -> None:
 def test_the_flag_table_names_real_flags():
     from dataclasses import fields
 
-    from striate.runs.recipe import Recipe
+    from striate.run.recipe import Recipe
 
-    text = (ROOT / "docs" / "training.md").read_text()
+    text = (ROOT / "docs" / "train.md").read_text()
     shown = set(re.findall(r"^\| `--([a-z-]+)` \|", text, re.MULTILINE))
     real = {field.name.replace("_", "-") for field in fields(Recipe)}
     assert shown

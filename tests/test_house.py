@@ -84,19 +84,19 @@ def test_every_file_says_what_it_is():
 def test_one_foreign_library_one_file():
     """Pillow, simplejpeg, matplotlib and yaml each have one home (Pillow two)."""
     homes = {
-        "PIL": {"data/picture/decode.py", "look/raster.py"},
-        "simplejpeg": {"data/picture/decode.py"},
-        "matplotlib": {"report/plots.py"},
-        "yaml": {"runs/settings_file.py"},
+        "PIL": {"data/decode/decode.py", "interpret/render.py"},
+        "simplejpeg": {"data/decode/decode.py"},
+        "matplotlib": {"report/png.py"},
+        "yaml": {"run/yaml_io.py"},
         "safetensors": {"engine/checkpoint.py", "models/weights.py"},
         "scipy": {
-            "engine/significance.py",
-            "runs/curve/power_law.py",
-            "transfer/logistic.py",
+            "metrics/significance.py",
+            "workflows/data_curve/power_law.py",
+            "finetune/logistic.py",
         },
         "sklearn": {"data/sources/named.py"},
         "fsspec": {"data/sources/remote.py"},
-        "xxhash": {"data/picture/identity.py", "data/store/packs.py"},
+        "xxhash": {"data/decode/hashing.py", "data/cache/packed_arrays.py"},
         "tensorboardX": {"engine/tensorboard.py"},
         "timm": {"models/timm.py"},
     }
@@ -144,10 +144,11 @@ def test_exported_names_are_frozen_and_real():
         "freeze",
         "from_arrays",
         "learning_curve",
+        "list_models",
         "load_data",
         "load_pretrained",
         "load_run",
-        "networks",
+        "operating_point",
         "predict",
         "preview",
         "resume",
@@ -163,57 +164,72 @@ def test_exported_names_are_frozen_and_real():
 
 
 FLAGS = {
-    "train": "--accumulate --augment --background --batch-size --border "
-    "--cache --cache-gb --class-weights --colour --compile --config "
-    "--crop --cutmix --device --drop-path --dropout --ema --epochs "
-    "--erase --fold --folds --fraction --freeze --grow --hidden --image-size "
-    "--in-chans --jpeg --json --label-smoothing --layout --lr "
-    "--mean --mirror --mixup --model --momentum --normalise "
-    "--on-nonfinite --optimizer --out --overwrite --patience "
-    "--precision --preset --pretrained --quiet --resize --resume "
-    "--rotate --save-every --scale --schedule --seed --shear "
-    "--shift --split --std --sync-batch-norm --tensorboard "
-    "--test-fraction --test-view --track-norms --trust --val-fraction "
-    "--warp --weight-decay --white --workers",
-    "transfer": "--augment --background --batch-norm --batch-size --border --cache "
-    "--cache-gb --class-weights --colour --compare --config --crop --cut --device "
-    "--dropout --epochs --erase --fold --folds --fraction --freeze --head "
-    "--hidden --image-size --in-chans --jpeg --json --label-smoothing --lr "
-    "--lr-decay --mean --mirror --model --momentum --normalise --optimizer --out "
-    "--overwrite --patience --preset --pretrained --quiet --resize --rotate --scale "
-    "--schedule --seed --shear --shift --split --std --test-fraction --test-view "
-    "--trust --unfreeze --val-fraction --views --warp --weight-decay --white --workers",
-    "evaluate": "--band --by --data --detect --json --out --overwrite --part --recall",
+    "train": (
+        "--accumulate --augment --background --batch-size --border --cache "
+        "--cache-gb --class-weights --color --compile --config --crop --cutmix "
+        "--device --drop-path --dropout --ema --epochs --erase --flip --fold "
+        "--folds --fraction --freeze --head-hidden --image-size --in-chans --jpeg "
+        "--json --label-smoothing --layout --lr --mean --mixup --model --momentum "
+        "--normalize --on-nonfinite --optimizer --out --overwrite --patience "
+        "--precision --preset --pretrained --progressive-resize --quiet --resize "
+        "--resume --rotate --save-every --scale --schedule --seed --shear --shift "
+        "--split --std --sync-batch-norm --tensorboard --test-fraction "
+        "--track-norms --trust --tta --val-fraction --warp --weight-decay "
+        "--white-level --workers"
+    ),
+    "transfer": (
+        "--augment --background --batch-norm --batch-size --border --cache "
+        "--cache-gb --class-weights --color --compare --config --crop --cut "
+        "--device --dropout --epochs --erase --flip --fold --folds --fraction "
+        "--freeze --head --head-hidden --image-size --in-chans --jpeg --json "
+        "--label-smoothing --lr --lr-decay --mean --model --momentum --normalize "
+        "--optimizer --out --overwrite --patience --preset --pretrained --quiet "
+        "--resize --rotate --scale --schedule --seed --shear --shift --split --std "
+        "--test-fraction --trust --tta --unfreeze --val-fraction --views --warp "
+        "--weight-decay --white-level --workers"
+    ),
+    "evaluate": (
+        "--band --by --data --json --operating-point --out --overwrite --part --recall"
+    ),
     "predict": "--json --layers --out",
-    "summary": "--against --batch-size --csv --depth --effective --explain "
-    "--html --image-size --in-chans --json --num-classes --real",
-    "explain": "--against --also --image-size --in-chans --json --layer "
-    "--method --num-classes --open --out --overwrite --seed "
-    "--target --unit --weights",
+    "summary": (
+        "--against --batch-size --csv --depth --effective --explain --html "
+        "--image-size --in-chans --json --num-classes --real"
+    ),
+    "explain": (
+        "--against --image-size --in-chans --json --layer --method --num-classes "
+        "--open --out --overwrite --sections --seed --target --unit --weights"
+    ),
     "compare": "--html --json --part",
     "data": "--json",
-    "data check": "--csv --html --json --labels --near --quiet --ranking --since "
-    "--workers",
-    "data split": "--exact --fold --folds --json --out --overwrite --seed --split "
-    "--test-fraction --val-fraction",
-    "data preview": "--background --cache --cache-gb --count --image-size "
-    "--in-chans --jpeg --json --mean --normalise --out --resize "
-    "--seed --std --white",
-    "data augment": "--augment --border --colour --crop --cutmix --erase "
-    "--image-size --in-chans --json --mirror --mixup --out "
-    "--overwrite --resize --rotate --scale --seed --shear --shift "
-    "--warp",
-    "data curve": "--accumulate --augment --background --batch-size --border "
-    "--cache --cache-gb --class-weights --colour --compile --config "
-    "--crop --cutmix --device --drop-path --dropout --ema --epochs "
-    "--erase --fractions --goal --grow --hidden --image-size --in-chans "
-    "--jpeg --json --label-smoothing --layout --lr --mean --mirror "
-    "--mixup --model --momentum --normalise --on-nonfinite "
-    "--optimizer --out --overwrite --patience --precision --preset "
-    "--quiet --resize --rotate --save-every --scale --schedule "
-    "--seed --seeds --shear --shift --split --std --sync-batch-norm "
-    "--test-fraction --test-view --val-fraction --warp "
-    "--weight-decay --white --workers",
+    "data check": (
+        "--csv --html --json --labels --near --quiet --ranking --since --workers"
+    ),
+    "data split": (
+        "--exact --fold --folds --json --out --overwrite --seed --split "
+        "--test-fraction --val-fraction"
+    ),
+    "data preview": (
+        "--background --cache --cache-gb --count --image-size --in-chans --jpeg "
+        "--json --mean --normalize --out --resize --seed --std --white-level"
+    ),
+    "data augment": (
+        "--augment --border --color --crop --cutmix --erase --flip --image-size "
+        "--in-chans --json --mixup --out --overwrite --resize --rotate --scale "
+        "--seed --shear --shift --warp"
+    ),
+    "data curve": (
+        "--accumulate --augment --background --batch-size --border --cache "
+        "--cache-gb --class-weights --color --compile --config --crop --cutmix "
+        "--device --drop-path --dropout --ema --epochs --erase --flip --fractions "
+        "--goal --head-hidden --image-size --in-chans --jpeg --json "
+        "--label-smoothing --layout --lr --mean --mixup --model --momentum "
+        "--normalize --on-nonfinite --optimizer --out --overwrite --patience "
+        "--precision --preset --progressive-resize --quiet --resize --rotate "
+        "--save-every --scale --schedule --seed --seeds --shear --shift --split "
+        "--std --sync-batch-norm --test-fraction --tta --val-fraction --warp "
+        "--weight-decay --white-level --workers"
+    ),
     "models": "--json --weights",
     "report": "--json",
 }

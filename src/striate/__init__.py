@@ -20,49 +20,57 @@ if TYPE_CHECKING:
     from striate.data.image_data import ImageData as ImageData
     from striate.data.load import load_data as load_data
     from striate.data.sources.source import from_arrays as from_arrays
+    from striate.finetune.freeze import freeze as freeze
     from striate.models.catalogue import create_model as create_model
     from striate.models.catalogue import list_models as list_models
     from striate.models.weights import load_pretrained as load_pretrained
-    from striate.runs.check.check import check_data as check_data
-    from striate.runs.compare.result import compare as compare
-    from striate.runs.curve.curve import LearningCurve as LearningCurve
-    from striate.runs.curve.curve import learning_curve as learning_curve
-    from striate.runs.explain.explain import explain as explain
-    from striate.runs.explain.features import features as features
-    from striate.runs.predict import predict as predict
-    from striate.runs.preview.preview import preview as preview
-    from striate.runs.recipe import Recipe as Recipe
-    from striate.runs.resume import resume as resume
-    from striate.runs.run import Run as Run
-    from striate.runs.run import load_run as load_run
-    from striate.runs.summary import summary as summary
-    from striate.runs.train import train as train
-    from striate.runs.train import train_recipe as train_recipe
-    from striate.transfer.freeze import freeze as freeze
+    from striate.run.recipe import Recipe as Recipe
+    from striate.run.run import Run as Run
+    from striate.run.run import load_run as load_run
+    from striate.workflows.compare.compare import compare as compare
+    from striate.workflows.data_check.check import check_data as check_data
+    from striate.workflows.data_curve.learning_curve import (
+        LearningCurve as LearningCurve,
+    )
+    from striate.workflows.data_curve.learning_curve import (
+        learning_curve as learning_curve,
+    )
+    from striate.workflows.data_preview.preview import preview as preview
+    from striate.workflows.evaluate.operating_point import (
+        operating_point as operating_point,
+    )
+    from striate.workflows.explain.explain import explain as explain
+    from striate.workflows.explain.features import features as features
+    from striate.workflows.predict.predict import predict as predict
+    from striate.workflows.summary.summary import summary as summary
+    from striate.workflows.train.resume import resume as resume
+    from striate.workflows.train.train import train as train
+    from striate.workflows.train.train import train_recipe as train_recipe
 
 _HOMES = {
     "ImageData": "striate.data.image_data",
-    "LearningCurve": "striate.runs.curve.curve",
-    "Recipe": "striate.runs.recipe",
-    "Run": "striate.runs.run",
-    "check_data": "striate.runs.check.check",
-    "compare": "striate.runs.compare.result",
+    "LearningCurve": "striate.workflows.data_curve.learning_curve",
+    "Recipe": "striate.run.recipe",
+    "Run": "striate.run.run",
+    "check_data": "striate.workflows.data_check.check",
+    "compare": "striate.workflows.compare.compare",
     "create_model": "striate.models.catalogue",
-    "explain": "striate.runs.explain.explain",
-    "features": "striate.runs.explain.features",
-    "freeze": "striate.transfer.freeze",
+    "explain": "striate.workflows.explain.explain",
+    "features": "striate.workflows.explain.features",
+    "freeze": "striate.finetune.freeze",
     "from_arrays": "striate.data.sources.source",
-    "learning_curve": "striate.runs.curve.curve",
+    "learning_curve": "striate.workflows.data_curve.learning_curve",
     "list_models": "striate.models.catalogue",
     "load_data": "striate.data.load",
     "load_pretrained": "striate.models.weights",
-    "load_run": "striate.runs.run",
-    "predict": "striate.runs.predict",
-    "preview": "striate.runs.preview.preview",
-    "resume": "striate.runs.resume",
-    "summary": "striate.runs.summary",
-    "train": "striate.runs.train",
-    "train_recipe": "striate.runs.train",
+    "load_run": "striate.run.run",
+    "operating_point": "striate.workflows.evaluate.operating_point",
+    "predict": "striate.workflows.predict.predict",
+    "preview": "striate.workflows.data_preview.preview",
+    "resume": "striate.workflows.train.resume",
+    "summary": "striate.workflows.summary.summary",
+    "train": "striate.workflows.train.train",
+    "train_recipe": "striate.workflows.train.train",
 }
 
 __all__ = sorted(_HOMES)

@@ -7,10 +7,10 @@ from torch import nn
 
 from striate.audit.advice import listed
 from striate.audit.advise import advise
-from striate.audit.ghost import blueprint
+from striate.audit.meta_mode import blueprint
 from striate.audit.network import audit
 from striate.models.catalogue import create_model, model_entry
-from striate.runs.summary import summary
+from striate.workflows.summary.summary import summary
 
 
 def advice(network, shape=None):
@@ -105,9 +105,9 @@ def test_a_small_field_and_what_more_convolutions_see():
     assert "small-field" not in advice("8x8x1 > conv 7x7 2")
 
 
-def test_a_field_far_larger_than_the_picture():
+def test_a_field_far_larger_than_the_image():
     said = advice("resnet50", (3, 64, 64))["large-field"]
-    assert "sees 483×483, the picture has 64×64" in said.finding
+    assert "sees 483×483, the image has 64×64" in said.finding
     assert said.after == 121
     assert "large-field" not in advice("resnet50")
 
@@ -122,7 +122,7 @@ def test_positions_that_no_output_sees():
     said = advice("9x9x3 > pool 2 > conv 3x3 4 same")["unseen-positions"]
     assert said.before == 17
     assert "1 row and 1 column at the end" in said.finding
-    assert "Pictures of 8×8" in said.change
+    assert "Images of 8×8" in said.change
     gaps = advice("9x8x1 > conv 1x1 2 /2")["unseen-positions"]
     assert gaps.before == 72 - 5 * 4
     assert "in conv1 would read them all" in gaps.change
@@ -133,7 +133,7 @@ def test_alexnet_of_224_leaves_a_border():
     """The paper's 224 does not give 55 without padding; 227 does."""
     said = advice("224x224x3 > conv 11x11 96 /4 > pool 3 /2")["unseen-positions"]
     assert "5 rows and 5 columns at the end" in said.finding
-    assert "Pictures of 219×219" in said.change
+    assert "Images of 219×219" in said.change
     assert "unseen-positions" not in advice("alexnet")
 
 
@@ -156,11 +156,11 @@ def test_a_slice_that_drops_is_not_judged():
     assert "dropped-positions" not in advice(Every(), (3, 8, 8))
 
 
-# torch warns that it copies the picture for an even kernel.
+# torch warns that it copies the image for an even kernel.
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even")
 def test_an_even_window_has_no_middle():
     said = advice("32x32x3 > pool 2 > conv 4x4 8 same")["even-window"]
-    assert "1 of the picture's" in said.finding
+    assert "1 of the image's" in said.finding
     assert said.after == parameters("32x32x3 > pool 2 > conv 3x3 8 same")
     model = nn.Sequential(nn.Conv2d(3, 8, 2, padding="same", bias=False))
     assert advice(model, (3, 8, 8))["even-window"].after == 24
@@ -177,9 +177,8 @@ def test_a_summary_shows_and_tells_it():
         "redundant-bias",
         "bottleneck",
     ]
-    assert "→ classifier.0, classifier.3 and classifier.6 hold 123,642,856" in str(
-        found
-    )
+    layers = "classifier.0, classifier.3 and classifier.6"
+    assert f"→ {layers} hold 123,642,856" in str(found)
 
 
 def test_long_lists_are_cut():

@@ -46,10 +46,10 @@ def check_convolution(side, kernel, stride, before, after, dilation):
 
 
 def check_same(side, kernel, dilation):
-    picture = torch.empty(1, 1, side)
+    image = torch.empty(1, 1, side)
     got = torch_side(
         lambda: F.conv1d(
-            picture, torch.empty(1, 1, kernel), padding="same", dilation=dilation
+            image, torch.empty(1, 1, kernel), padding="same", dilation=dilation
         )
     )
     said = ours(lambda: output_side(side, kernel, 1, "same", dilation))
@@ -57,21 +57,19 @@ def check_same(side, kernel, dilation):
 
 
 def check_pool(side, kernel, stride, pad, dilation, ceil):
-    picture = torch.zeros(1, 1, 1, side)
+    image = torch.zeros(1, 1, 1, side)
     geometry = ((1, n) for n in (kernel, stride))
     got = torch_side(
-        lambda: F.max_pool2d(picture, *geometry, (0, pad), (1, dilation), ceil)
+        lambda: F.max_pool2d(image, *geometry, (0, pad), (1, dilation), ceil)
     )
     said = ours(lambda: pooled_side(side, kernel, stride, pad, dilation, ceil))
     assert said == got
 
 
 def check_transposed(side, kernel, stride, pad, dilation, extra):
-    picture, weight = torch.empty(1, 1, side), torch.empty(1, 1, kernel)
+    image, weight = torch.empty(1, 1, side), torch.empty(1, 1, kernel)
     got = torch_side(
-        lambda: F.conv_transpose1d(
-            picture, weight, None, stride, pad, extra, 1, dilation
-        )
+        lambda: F.conv_transpose1d(image, weight, None, stride, pad, extra, 1, dilation)
     )
     said = ours(lambda: transposed_side(side, kernel, stride, pad, dilation, extra))
     assert said == got
@@ -89,7 +87,7 @@ CASES = [
 NAMES = ["convolution", "same", "pool", "transposed"]
 
 
-# torch warns that it copies the picture for an even kernel.
+# torch warns that it copies the image for an even kernel.
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even")
 @pytest.mark.parametrize(("check", "parts"), CASES, ids=NAMES)
 def test_predicts_torch_or_both_refuse(check, parts):

@@ -141,7 +141,7 @@ def test_looking_at_values_stops_with_a_way_out():
 
 def test_a_misfit_names_the_layer_and_keeps_what_ran():
     model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(7, 2))
-    with pytest.raises(GeometryError, match="cannot take pictures of 5×5×1") as caught:
+    with pytest.raises(GeometryError, match="cannot take images of 5×5×1") as caught:
         audit(model, (1, 5, 5))
     assert caught.value.where == "2"
     assert [x.output for x in caught.value.audit.layers] == [(2, 3, 3), (18,)]

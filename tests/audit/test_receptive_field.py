@@ -8,16 +8,16 @@ from itertools import product
 import pytest
 import torch
 import torch.nn.functional as F
-from brute import boxes, positive
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from random_networks import Apply, chain
 from torch import nn
 
-from striate.audit.ghost import blueprint
+from striate.audit.meta_mode import blueprint
 from striate.audit.network import audit
 from striate.core.errors import GeometryError
 from striate.models.catalogue import create_model
+from support.brute_receptive_field import boxes, positive
+from support.random_networks import Apply, chain
 
 
 def contains(outer, inner):
@@ -51,7 +51,7 @@ def check(seed: int) -> None:
         assert not agree(model, shape, lambda sides: unit).loose
 
 
-# torch warns that it copies the picture for an even kernel.
+# torch warns that it copies the image for an even kernel.
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even")
 @settings(max_examples=200, derandomize=True)
 @given(st.integers(0, 2**32))
@@ -190,14 +190,14 @@ def agree_inside(model, shape, units, chance):
 
 
 def varied(model, shape, unit):
-    """Unite the boxes of random pictures, so that chance zeros do not count."""
+    """Unite the boxes of random images, so that chance zeros do not count."""
     found = []
     for _ in range(3):
-        picture = torch.rand(1, *shape, dtype=torch.double, requires_grad=True)
-        out = model(picture)[0, :, unit[0], unit[1]]
+        image = torch.rand(1, *shape, dtype=torch.double, requires_grad=True)
+        out = model(image)[0, :, unit[0], unit[1]]
         total = (out * torch.rand(out.shape, dtype=out.dtype)).sum()
         if total.requires_grad:
-            (gradient,) = torch.autograd.grad(total, picture)
+            (gradient,) = torch.autograd.grad(total, image)
             found.append(gradient[0].abs().sum(0) > 0)
     reached = torch.stack(found).any(0) if found else torch.zeros(1, 1, dtype=bool)
     if not reached.any():

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from striate.audit.ghost import Ghost, blueprint
+from striate.audit.meta_mode import Ghost, blueprint
 from striate.audit.shapes import answer
 from striate.core.errors import GeometryError
 from striate.models.catalogue import create_model, model_entry
@@ -132,9 +132,9 @@ def test_whole_networks_give_the_shapes_of_a_real_run(name):
             with blueprint():
                 model = create_model(name).eval()
         note = lambda op, args, out, seen=seen: seen.append((str(op), told(out)[:1]))  # noqa: E731
-        picture = torch.zeros(1, *image.shape, device="cpu" if real else "meta")
+        image = torch.zeros(1, *image.shape, device="cpu" if real else "meta")
         with torch.no_grad(), Ghost(note, real=real):
-            model(picture)
+            model(image)
     assert shapes[True] == shapes[False]
 
 

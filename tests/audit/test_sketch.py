@@ -34,9 +34,9 @@ GOOD = {
 def test_gives_the_network_it_says(line, shape):
     """The shape it predicts while reading is the shape of a real run."""
     assert is_sketch(line)
-    model, picture = sketch(line)
-    assert tuple(model.eval()(torch.zeros(1, *picture)).shape[1:]) == shape
-    assert audit(model, picture).layers[-1].output == shape
+    model, image = sketch(line)
+    assert tuple(model.eval()(torch.zeros(1, *image)).shape[1:]) == shape
+    assert audit(model, image).layers[-1].output == shape
 
 
 BAD = {

@@ -9,8 +9,8 @@ import shutil
 
 import pytest
 
-from pictures import write_folder
 from striate.models.catalogue import create_model
+from support.images import write_folder
 
 
 def test_path_missing_offers_the_nearest(refused, tmp_path):
@@ -58,23 +58,23 @@ def test_one_class(refused, tmp_path):
     write_folder(tmp_path / "photos", classes=["cats"])
     said = refused("photos")
     assert "one class only ('cats'): there is nothing to tell apart" in said
-    assert "add pictures of at least a second class" in said
+    assert "add images of at least a second class" in said
 
 
-def test_a_class_with_one_picture(refused, tmp_path):
+def test_a_class_with_one_image(refused, tmp_path):
     write_folder(tmp_path / "photos", classes=["cats", "dogs"])
     write_folder(tmp_path / "photos", classes=["newt"], count=1, seed=5)
     said = refused("photos")
-    assert "1 of 3 classes have one picture: 'newt'" in said
-    assert "one picture cannot train and validate" in said
+    assert "1 of 3 classes have one image: 'newt'" in said
+    assert "one image cannot train and validate" in said
 
 
-def test_a_class_with_two_pictures_is_warned_of_not_refused(striate, tmp_path):
+def test_a_class_with_two_images_is_warned_of_not_refused(striate, tmp_path):
     write_folder(tmp_path / "photos", count=30)
     write_folder(tmp_path / "photos", classes=["newt"], count=2, seed=5)
     said = striate("train", "photos", "--epochs", "1")
     assert said.code == 0
-    assert "1 classes have under 10 training pictures: newt (" in said.out
+    assert "1 classes have under 10 training images: newt (" in said.out
 
 
 def test_nothing_usable_says_why(refused, tmp_path):
@@ -83,7 +83,7 @@ def test_nothing_usable_says_why(refused, tmp_path):
         for i in range(3):
             (tmp_path / "photos" / name / f"{i}.jpg").write_bytes(b"")
     said = refused("photos")
-    assert "no usable pictures among 6 files: 6 not-an-image" in said
+    assert "no usable images among 6 files: 6 not-an-image" in said
     assert f"the first: a{os.sep}0.jpg (the file is empty)" in said
 
 
@@ -92,11 +92,11 @@ def test_classes_in_test_that_training_has_not(refused, tmp_path):
     write_folder(tmp_path / "photos/test", classes=["cats", "newts"], seed=1)
     said = refused("photos")
     assert "the test part has classes that training has not: 'newts'" in said
-    assert "add training pictures of them, rename them, or remove them" in said
+    assert "add training images of them, rename them, or remove them" in said
 
 
 def test_a_split_folder_with_another_folder_beside(refused, tmp_path):
-    """Without the guard `train` and `test` would be learnt as classes."""
+    """Without the guard `train` and `test` would be learned as classes."""
     write_folder(tmp_path / "photos/train")
     write_folder(tmp_path / "photos/test", seed=1)
     write_folder(tmp_path / "photos/unsorted", seed=2)
@@ -116,7 +116,7 @@ SMALLEST = {"lenet5": 16, "lenet5_modern": 12, "tutorial_gray": 4, "tutorial_col
 
 @pytest.mark.parametrize("model", SMALLEST)
 @pytest.mark.parametrize("narrow", ["height", "width"])
-def test_picture_smaller_than_the_network_needs(refused, tmp_path, model, narrow):
+def test_image_smaller_than_the_network_needs(refused, tmp_path, model, narrow):
     least = SMALLEST[model]
     write_folder(tmp_path / "photos")
     short = (least - 1, 32) if narrow == "height" else (32, least - 1)
@@ -124,13 +124,13 @@ def test_picture_smaller_than_the_network_needs(refused, tmp_path, model, narrow
     said = refused("photos", "--model", model, "--image-size", size)
     assert "a window of" in said
     assert "got a side of" in said
-    assert f"from a picture side of {least - 1}" in said
-    assert f"use pictures of at least {least}×{least}" in said
+    assert f"from an image side of {least - 1}" in said
+    assert f"use images of at least {least}×{least}" in said
     assert f"--image-size {least}" in said
 
 
 @pytest.mark.parametrize("model", SMALLEST)
-def test_the_smallest_picture_does_fit(model):
+def test_the_smallest_image_does_fit(model):
     create_model(model, image_size=SMALLEST[model], num_classes=2, in_chans=1)
 
 
@@ -196,13 +196,13 @@ def test_without_out_the_next_free_name_is_taken(striate, shared_folder, tmp_pat
 def test_odd_channels(refused, tmp_path):
     write_folder(tmp_path / "photos", channels=3)
     said = refused("photos", "--in-chans", "2")
-    assert "pictures have 3 channels, the network takes 2" in said
+    assert "images have 3 channels, the network takes 2" in said
     assert "use --in-chans 3" in said
 
 
-def test_more_pictures_than_memory(refused, tmp_path):
+def test_more_images_than_memory(refused, tmp_path):
     write_folder(tmp_path / "photos")
     said = refused("photos", "--image-size", "1000000")
-    assert "not even 32 pictures of 1000000×1000000×1 fit into memory" in said
+    assert "not even 32 images of 1000000×1000000×1 fit into memory" in said
     assert "931.3 GiB each" in said
     assert "choose a smaller --image-size" in said

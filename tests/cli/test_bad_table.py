@@ -4,9 +4,9 @@ import os
 
 import pytest
 
-from pictures import image, stripes, write_table
 from striate.data.load import load_data
 from striate.data.sources.table import read_table
+from support.images import pil_image, stripes, write_table
 
 
 @pytest.fixture
@@ -25,12 +25,12 @@ def accounted(data):
 
 
 def test_missing_files_are_quarantined(table):
-    add(table, "pictures/across/gone.png,across", "elsewhere/x.png,down")
+    add(table, "images/across/gone.png,across", "elsewhere/x.png,down")
     data = load_data(table)
     assert data.seen == 26
     assert accounted(data)
     assert [(s.path, s.reason, s.detail) for s in data.quarantined] == [
-        ("pictures/across/gone.png", "missing", "no such file"),
+        ("images/across/gone.png", "missing", "no such file"),
         ("elsewhere/x.png", "missing", "no such file"),
     ]
 
@@ -38,12 +38,12 @@ def test_missing_files_are_quarantined(table):
 def test_all_files_missing(refused, tmp_path):
     (tmp_path / "t.csv").write_text("image_path,label\na.png,x\nb.png,y\n")
     said = refused("t.csv")
-    assert "no usable pictures among 2 files: 2 missing" in said
+    assert "no usable images among 2 files: 2 missing" in said
     assert "the first: a.png (no such file)" in said
 
 
 def test_duplicate_rows_count_once(table):
-    add(table, "pictures/across/00.png,across", "pictures/across/00.png,across")
+    add(table, "images/across/00.png,across", "images/across/00.png,across")
     data = load_data(table)
     assert (data.seen, len(data.rows)) == (26, 24)
     assert [(s.reason, s.detail) for s in data.ignored] == [
@@ -81,29 +81,29 @@ def test_no_rows(refused, tmp_path):
 
 
 def test_two_labels_for_one_path(table):
-    """Nobody can know which is right, so neither is learnt."""
-    add(table, "pictures/across/00.png,down")
+    """Nobody can know which is right, so neither is learned."""
+    add(table, "images/across/00.png,down")
     data = load_data(table)
     assert data.seen == 25
     assert accounted(data)
     assert [(s.path, s.reason, s.detail) for s in data.quarantined] == [
         (
-            "pictures/across/00.png",
+            "images/across/00.png",
             "two-labels",
-            "labelled 'across' and 'down' (line 26)",
+            "labeled 'across' and 'down' (line 26)",
         )
     ]
-    assert "pictures/across/00.png" not in {row.path for row in data.rows}
+    assert "images/across/00.png" not in {row.path for row in data.rows}
 
 
 def test_three_rows_of_one_path_are_all_accounted_for(table):
-    add(table, "pictures/across/00.png,down", "pictures/across/00.png,across")
+    add(table, "images/across/00.png,down", "images/across/00.png,across")
     data = load_data(table)
     assert data.seen == 26
     assert accounted(data)
 
 
-@pytest.mark.parametrize("line", [",across", "pictures/across/00.png,", "x.png"])
+@pytest.mark.parametrize("line", [",across", "images/across/00.png,", "x.png"])
 def test_empty_path_or_label(refused, table, line):
     add(table, line)
     said = refused(table)
@@ -113,12 +113,12 @@ def test_empty_path_or_label(refused, table, line):
 
 def test_the_line_named_is_the_editors(refused, table):
     """Blank lines and line breaks in quotes count, as in any editor."""
-    add(table, "", "", "pictures/across/00.png,")
+    add(table, "", "", "images/across/00.png,")
     assert "line 28 lacks" in refused(table)
 
 
 def test_not_utf8(refused, table):
-    table.write_bytes(table.read_bytes() + "pictures/é.png,across\n".encode("latin-1"))
+    table.write_bytes(table.read_bytes() + "images/é.png,across\n".encode("latin-1"))
     said = refused(table)
     assert "the CSV is not UTF-8: invalid continuation byte at byte" in said
     assert "save it as UTF-8" in said
@@ -168,10 +168,10 @@ def test_bad_split_name(refused, table):
 
 
 @pytest.mark.parametrize("part", ["train", "val"])
-def test_a_part_without_pictures(refused, table, part):
+def test_a_part_without_images(refused, table, part):
     other = "val" if part == "train" else "test"
     with_split(table, lambda i: other)
-    assert "the train part has no pictures" in refused(table)
+    assert "the train part has no images" in refused(table)
 
 
 def test_given_split_and_spellings(table):
@@ -189,24 +189,24 @@ def test_classes_in_test_that_training_has_not(refused, table):
     assert "the test part has classes that training has not: 'down'" in said
 
 
-def test_two_files_of_one_picture_under_two_labels(table, tmp_path):
+def test_two_files_of_one_image_under_two_labels(table, tmp_path):
     """Found by what the files show: other format, other name, same pixels."""
-    picture = image(stripes(0, 99))
-    picture.save(tmp_path / "pictures/across/twin.png")
-    picture.save(tmp_path / "pictures/down/twin.bmp")
-    add(table, "pictures/across/twin.png,across", "pictures/down/twin.bmp,down")
+    image = pil_image(stripes(0, 99))
+    image.save(tmp_path / "images/across/twin.png")
+    image.save(tmp_path / "images/down/twin.bmp")
+    add(table, "images/across/twin.png,across", "images/down/twin.bmp,down")
     data = load_data(table)
     assert accounted(data)
     assert [(s.path, s.reason, s.detail) for s in data.quarantined] == [
         (
-            "pictures/across/twin.png",
+            "images/across/twin.png",
             "two-labels",
-            "'across' here, 'down' in pictures/down/twin.bmp",
+            "'across' here, 'down' in images/down/twin.bmp",
         ),
         (
-            "pictures/down/twin.bmp",
+            "images/down/twin.bmp",
             "two-labels",
-            "'down' here, 'across' in pictures/across/twin.png",
+            "'down' here, 'across' in images/across/twin.png",
         ),
     ]
 
@@ -214,17 +214,17 @@ def test_two_files_of_one_picture_under_two_labels(table, tmp_path):
 def test_a_given_test_part_is_never_changed(table, tmp_path):
     with_split(table, lambda i: ("train", "val")[i % 2])
     for name in ("across/t.png", "down/t.png"):
-        image(stripes(0, 99)).save(tmp_path / "pictures" / name)
-    add(table, "pictures/across/t.png,across,train", "pictures/down/t.png,down,test")
+        pil_image(stripes(0, 99)).save(tmp_path / "images" / name)
+    add(table, "images/across/t.png,across,train", "images/down/t.png,down,test")
     data = load_data(table)
     assert data.quarantined == ()
-    leak = "1 pictures of test are also in train, as given: "
-    pair = "pictures/across/t.png = pictures/down/t.png"
+    leak = "1 images of test are also in train, as given: "
+    pair = "images/across/t.png = images/down/t.png"
     assert leak + pair in data.warnings
 
 
 def test_absolute_paths(table, tmp_path):
-    text = table.read_text().replace("\npictures", f"\n{tmp_path}{os.sep}pictures")
+    text = table.read_text().replace("\nimages", f"\n{tmp_path}{os.sep}images")
     table.write_text(text)
     assert len(load_data(table).rows) == 24
 
@@ -248,7 +248,7 @@ def test_groups_stay_together(table):
         (",\n{0},train,", "two-parts"),
     ],
 )
-def test_rows_that_disagree_on_where_a_picture_belongs(tmp_path, rows, reason):
+def test_rows_that_disagree_on_where_a_image_belongs(tmp_path, rows, reason):
     table = write_table(tmp_path)
     header, first, *rest = table.read_text().splitlines()
     path = first.split(",")[0]

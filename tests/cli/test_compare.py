@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from pictures import snapshot
-from run_folders import made_run, stop
+from support.images import snapshot
+from support.run_folders import made_run, stop
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def test_it_prints_and_changes_nothing(striate, runs, tmp_path):
     for part in (
         "A  first",
         "lr  0.003  0.5",
-        "B gets 9 pictures right that A gets wrong, and 0 wrong that A gets right",
+        "B gets 9 images right that A gets wrong, and 0 wrong that A gets right",
         "+22.5 points of accuracy",
         "p = 0.0039: B is better.",
         "McNemar's exact test; Tango's score interval.",
@@ -38,7 +38,7 @@ def test_json(striate, runs):
     found = striate("compare", *runs, "--json").json
     assert found["part"] == "test"
     (match,) = found["matches"]
-    assert (match["first"], match["second"], match["how"]) == ("A", "B", "pictures")
+    assert (match["first"], match["second"], match["how"]) == ("A", "B", "images")
     assert match["p"] == match["p_corrected"] == 2 / 2**9
     (pairing,) = match["pairings"]
     counts = [pairing[name] for name in ("both", "gained", "lost", "neither")]
@@ -59,7 +59,7 @@ def test_html(striate, runs, tmp_path):
     said = striate("compare", *runs, "--html", page)
     assert said.code == 0
     assert f"report  {page}" in said.out
-    assert "B right, A wrong: 9 pictures" in page.read_text()
+    assert "B right, A wrong: 9 images" in page.read_text()
     assert "--html FILE keeps" not in said.out
     said = striate("compare", *runs, "--json", "--html", page)
     assert said.json["part"] == "test"
@@ -78,7 +78,7 @@ def test_a_narrow_terminal(striate, runs, monkeypatch):
 def test_the_validation_part(striate, tmp_path):
     runs = [made_run(tmp_path / n, [True] * 9, part="val") for n in ("one", "two")]
     said = striate("compare", *runs)
-    assert "the accuracies are optimistic" in " ".join(said.out.split())
+    assert "the accuracies are optimiztic" in " ".join(said.out.split())
 
 
 @pytest.mark.parametrize("given", [(), ("first",), ("first", "first")])

@@ -9,29 +9,29 @@ import pytest
 from PIL import Image, ImageFilter
 from sklearn.datasets import load_digits
 
-from pictures import encoded, image, snapshot, write_folder, write_table
-from plant import clouds
 from striate.cli import data_check
 from striate.core.errors import DataError
 from striate.data.check.check import check_data
-from striate.data.check.worth import Worth, worth
+from striate.data.check.leak_impact import Worth, worth
 from striate.data.load import load_data
+from support.images import encoded, pil_image, snapshot, write_folder, write_table
+from support.planted_copies import clouds
 
 
 @pytest.fixture
 def photos(tmp_path):
-    """Two classes of 30 coloured pictures that share nothing."""
+    """Two classes of 30 colored images that share nothing."""
     root = tmp_path / "photos"
     for kind, name in enumerate(("bark", "cloth")):
         (root / name).mkdir(parents=True)
         for k in range(30):
             pixels = clouds(100 * kind + k, 40)
-            image(pixels).save(root / name / f"{k:02d}.png")
+            pil_image(pixels).save(root / name / f"{k:02d}.png")
     return root
 
 
 def split(photos):
-    """Give every third picture to the test part."""
+    """Give every third image to the test part."""
     for part in ("train", "test"):
         for name in ("bark", "cloth"):
             (photos.parent / "split" / part / name).mkdir(parents=True)
@@ -86,7 +86,7 @@ def test_a_good_set_ends_with_0(striate, photos):
 
 def test_findings_end_with_1_and_say_what_to_do(striate, photos):
     (photos / "bark/cut.jpg").write_bytes(
-        encoded(image(clouds(7)), "JPEG")[:900] + b"\xff\xd9"
+        encoded(pil_image(clouds(7)), "JPEG")[:900] + b"\xff\xd9"
     )
     for k in range(5):
         shutil.copy(photos / f"cloth/{k:02d}.png", photos / f"cloth/copy{k}.png")
@@ -95,10 +95,10 @@ def test_findings_end_with_1_and_say_what_to_do(striate, photos):
     assert "1 file cannot be used: 1 truncated" in said.out
     assert "bark/cut.jpg: truncated" in said.out
     assert "do:  copy them again" in said.out
-    assert "5 pictures are exact copies of others of the same class" in said.out
+    assert "5 images are exact copies of others of the same class" in said.out
     assert "cloth/00.png = cloth/copy0.png" in said.out
     assert "… and 2 more" in said.out
-    assert "--html FILE shows the pictures" in said.out
+    assert "--html FILE shows the images" in said.out
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ def test_every_file_stands_in_the_json(striate, photos):
     assert status["bark/zero.png"] == "quarantined"
     [one] = [f for f in found["files"] if f["path"] == "bark/00.png"]
     assert (one["height"], one["width"], one["format"]) == (40, 40, "PNG")
-    assert (one["mode"], one["coloured"], one["label"]) == ("RGB", True, "bark")
+    assert (one["mode"], one["colored"], one["label"]) == ("RGB", True, "bark")
     assert len(one["hash"]) == 64
     assert one["bytes"] == (photos / "bark/00.png").stat().st_size
 
@@ -162,23 +162,23 @@ def test_every_file_stands_in_the_json(striate, photos):
 
 def test_equal_pixels_in_every_format(told, photos):
     pixels = np.asarray(Image.open(photos / "bark/00.png"))
-    grey = clouds(77, 40, 1)
+    gray = clouds(77, 40, 1)
     comment = {"description": "another camera"}
     names = {
-        "a.bmp": encoded(image(pixels), "BMP"),
-        "b.tif": encoded(image(pixels), "TIFF", compression="tiff_lzw"),
-        "c.webp": encoded(image(pixels), "WEBP", lossless=True),
-        "d.png": encoded(image(pixels), "PNG", compress_level=1),
-        "e.tif": encoded(image(pixels), "TIFF", **comment),
-        "grey.png": encoded(image(grey)),
-        "grey3.png": encoded(image(grey.repeat(3, -1))),
+        "a.bmp": encoded(pil_image(pixels), "BMP"),
+        "b.tif": encoded(pil_image(pixels), "TIFF", compression="tiff_lzw"),
+        "c.webp": encoded(pil_image(pixels), "WEBP", lossless=True),
+        "d.png": encoded(pil_image(pixels), "PNG", compress_level=1),
+        "e.tif": encoded(pil_image(pixels), "TIFF", **comment),
+        "gray.png": encoded(pil_image(gray)),
+        "gray3.png": encoded(pil_image(gray.repeat(3, -1))),
     }
     for name, payload in names.items():
         (photos / "bark" / name).write_bytes(payload)
     found = told(photos)
     same = {"bark/00.png", *(f"bark/{n}" for n in names if n[1] == ".")}
-    assert members(found["equal"]) == [same, {"bark/grey.png", "bark/grey3.png"}]
-    assert found["equal"]["what"].startswith("6 pictures are exact copies")
+    assert members(found["equal"]) == [same, {"bark/gray.png", "bark/gray3.png"}]
+    assert found["equal"]["what"].startswith("6 images are exact copies")
     assert "near" not in found
     data = load_data(photos)
     parts = {row.path: row.part for row in data.rows}
@@ -196,23 +196,23 @@ def test_every_planted_exact_leak_is_found(told, photos):
     leaked = members(found["leak"])
     assert len(leaked) == len(planted) == 10
     assert all(len(group) == 2 for group in leaked)
-    assert found["leak"]["what"] == "10 pictures of test are also in train: 10 exactly"
+    assert found["leak"]["what"] == "10 images of test are also in train: 10 exactly"
     assert found["leak"]["tone"] == "bad"
-    # 10 of 30 test pictures: at most 33.33 points, less what is known anyway.
+    # 10 of 30 test images: at most 33.33 points, less what is known anyway.
     assert "They are 33.33\u00a0% of test" in found["leak"]["why"]
     assert "accuracy can gain at most 33.33 points" in found["leak"]["why"]
     assert "0.3333 · (1 − a)" in found["leak"]["why"]
 
 
 def test_what_a_leak_is_worth():
-    """Four test pictures; three leak, one of them under another label."""
+    """Four test images; three leak, one of them under another label."""
     points = np.array([[0.0], [1.0], [5.0], [0.0], [1.0], [5.0], [9.0]])
     labels = ["x", "x", "y", "x", "y", "y", "y"]
     gain = worth(points, labels, [3, 4, 5, 6], [0, 1, 2], {3: [0], 4: [1], 5: [2]})
-    assert gain == Worth(pictures=4, agreeing=2, differing=1, anyway=1)
+    assert gain == Worth(images=4, agreeing=2, differing=1, anyway=1)
     assert (gain.bound, gain.estimate) == (0.5, 0.25)
     alone = worth(points, labels, [3], [0], {3: [0]})
-    assert alone == Worth(pictures=1, agreeing=1, differing=0, anyway=0)
+    assert alone == Worth(images=1, agreeing=1, differing=0, anyway=0)
 
 
 def test_memory_is_worth_what_the_bound_says():
@@ -242,7 +242,7 @@ def test_memory_is_worth_what_the_bound_says():
 # --- D3: two labels
 
 
-def test_one_picture_under_two_labels(told, photos):
+def test_one_image_under_two_labels(told, photos):
     shutil.copy(photos / "bark/03.png", photos / "cloth/03-again.png")
     found = told(photos)
     assert members(found["two-labels"]) == [{"bark/03.png", "cloth/03-again.png"}]
@@ -253,10 +253,10 @@ def test_one_picture_under_two_labels(told, photos):
 def test_a_csv_that_gives_one_file_two_labels(told, tmp_path):
     table = write_table(tmp_path, size=(24, 24))
     with open(table, "a") as file:
-        file.write("pictures/across/00.png,down\n")
+        file.write("images/across/00.png,down\n")
     found = told(table, "--near", "off")
     [skip] = found["quarantined"]["files"]
-    assert (skip["path"], skip["reason"]) == ("pictures/across/00.png", "two-labels")
+    assert (skip["path"], skip["reason"]) == ("images/across/00.png", "two-labels")
 
 
 def test_unknown_columns_are_told(told, tmp_path):
@@ -277,15 +277,15 @@ def test_small_and_empty_classes(told, photos):
     for name, count in (("one", 1), ("four", 4)):
         (photos / name).mkdir()
         for k in range(count):
-            image(clouds(900 + 10 * count + k, 40)).save(photos / name / f"{k}.png")
+            pil_image(clouds(900 + 10 * count + k, 40)).save(photos / name / f"{k}.png")
     found = told(photos)
-    what = "2 classes without a usable picture: none, broken"
+    what = "2 classes without a usable image: none, broken"
     assert found["empty-class"]["what"] == what
-    what = "2 classes with under 10 training pictures: one (1), four (4)"
+    what = "2 classes with under 10 training images: one (1), four (4)"
     assert found["tiny-class"]["what"] == what
     assert found["tiny-class"]["tone"] == "bad"
     assert found["tiny-class"]["why"] == (
-        "One picture cannot both train and validate: training refuses it."
+        "One image cannot both train and validate: training refuses it."
     )
     assert found["imbalance"]["what"].startswith("classes out of balance, 30:1")
     assert "'bark' is right" in found["imbalance"]["why"] or (
@@ -296,9 +296,9 @@ def test_small_and_empty_classes(told, photos):
 @pytest.mark.parametrize(
     ("moss", "others", "tone", "why"),
     [
-        ({"train": 1, "val": 3}, "val", "warning", "a matter of single pictures"),
-        ({"train": 1}, "val", "bad", "refuses a class of one picture."),
-        ({"val": 3}, "val", "bad", "refuses a class without a training picture"),
+        ({"train": 1, "val": 3}, "val", "warning", "a matter of single images"),
+        ({"train": 1}, "val", "bad", "refuses a class of one image."),
+        ({"val": 3}, "val", "bad", "refuses a class without a training image"),
         ({"train": 1, "test": 3}, "test", "bad", "Validation is dealt from the"),
     ],
 )
@@ -330,7 +330,7 @@ def test_nothing_usable(told, tmp_path):
     (root / "a").mkdir(parents=True)
     (root / "a/x.png").write_bytes(b"")
     found = told(root)
-    assert found["one-class"]["what"] == "there are no usable pictures"
+    assert found["one-class"]["what"] == "there are no usable images"
     assert found["quarantined"]["what"] == "1 file cannot be used: 1 not-an-image"
 
 
@@ -338,23 +338,23 @@ def test_classes_that_training_has_not(told, photos):
     root = split(photos)
     (root / "test/moss").mkdir()
     for k in range(3):
-        image(clouds(700 + k, 40)).save(root / f"test/moss/{k}.png")
+        pil_image(clouds(700 + k, 40)).save(root / f"test/moss/{k}.png")
     found = told(root)
     what = "test has 1 class that training has not: moss"
     assert found["unseen-class"]["what"] == what
 
 
 def test_ten_thousand_classes():
-    """A catalogue: one picture a thing; told in words, not in ten thousand lines."""
+    """A catalogue: one image a thing; told in words, not in ten thousand lines."""
     from striate.data.sources.source import from_arrays
     from striate.report.html import render
-    from striate.runs.check.page import page_of, told
+    from striate.workflows.data_check.findings import page_of, told
 
     pixels = np.random.default_rng(0).integers(0, 256, (10_000, 16, 16), np.uint8)
     source = from_arrays("things", pixels, [f"thing {k}" for k in range(10_000)])
     found = check_data(source, near=False)
     tiny = next(f for f in found.findings if f.kind == "tiny-class")
-    assert tiny.what.startswith("10,000 classes with under 10 training pictures")
+    assert tiny.what.startswith("10,000 classes with under 10 training images")
     assert tiny.what.endswith("and 9,995 more")
     assert len(told(found)) < 10
     assert len(render(page_of(found))) < 3_000_000
@@ -367,19 +367,19 @@ def test_odd_ones(told, photos):
     bark = photos / "bark"
     Image.new("RGB", (40, 40), (90, 90, 90)).save(bark / "blank.png")
     dark = (clouds(1, 40) * 0.1).astype(np.uint8)
-    image(dark).save(bark / "dark.png")
-    image(255 - dark).save(bark / "pale.png")
-    soft = image(clouds(2, 40)).filter(ImageFilter.GaussianBlur(6))
-    image(_stretched(np.asarray(soft))).save(bark / "soft.png")
-    image(clouds(3, 120)).save(bark / "large.png")
-    image(clouds(4, 40, 1)).save(bark / "grey.png")
+    pil_image(dark).save(bark / "dark.png")
+    pil_image(255 - dark).save(bark / "pale.png")
+    soft = pil_image(clouds(2, 40)).filter(ImageFilter.GaussianBlur(6))
+    pil_image(_stretched(np.asarray(soft))).save(bark / "soft.png")
+    pil_image(clouds(3, 120)).save(bark / "large.png")
+    pil_image(clouds(4, 40, 1)).save(bark / "gray.png")
     found = told(photos)
-    for kind in ("blank", "dark", "pale", "colour"):
-        name = {"colour": "grey"}.get(kind, kind)
+    for kind in ("blank", "dark", "pale", "color"):
+        name = {"color": "gray"}.get(kind, kind)
         assert members(found[kind]) == [{f"bark/{name}.png"}], kind
     assert members(found["blurred"]) == [{"bark/soft.png"}]
     assert members(found["size"]) == [{"bark/large.png"}]
-    assert found["colour"]["what"] == "1 picture is grey"
+    assert found["color"]["what"] == "1 image is gray"
     assert all(found[k]["tone"] == "warning" for k in ("blank", "dark", "size"))
 
 
@@ -390,7 +390,7 @@ def _stretched(pixels):
 
 
 def test_a_set_that_was_enlarged_is_soft_as_a_rule(striate, tmp_path):
-    """Half of it lies below its own median; that makes no picture an odd one."""
+    """Half of it lies below its own median; that makes no image an odd one."""
     for i, digit in enumerate(load_digits().images[:60]):
         folder = tmp_path / "soft" / str(i % 2)
         folder.mkdir(parents=True, exist_ok=True)
@@ -401,13 +401,13 @@ def test_a_set_that_was_enlarged_is_soft_as_a_rule(striate, tmp_path):
 
 
 def test_a_set_that_is_odd_as_a_rule_is_not_at_fault(told, tmp_path):
-    """All dark, all of different sizes, half of them grey: so it is meant."""
+    """All dark, all of different sizes, half of them gray: so it is meant."""
     root = tmp_path / "night"
     for kind, name in enumerate(("owl", "fox")):
         (root / name).mkdir(parents=True)
         for k in range(12):
             pixels = clouds(50 * kind + k, 40 + k, 3 if k % 2 else 1)
-            image((pixels * 0.12).astype(np.uint8)).save(root / name / f"{k}.png")
+            pil_image((pixels * 0.12).astype(np.uint8)).save(root / name / f"{k}.png")
     told(root, code=0)
 
 
@@ -416,24 +416,24 @@ def test_extreme_sizes_among_many(told, tmp_path):
     for kind, name in enumerate(("owl", "fox")):
         (root / name).mkdir(parents=True)
         for k in range(12):
-            image(clouds(50 * kind + k, 40 + k)).save(root / name / f"{k}.png")
-    image(clouds(1, 400)).save(root / "owl/poster.png")
-    image(clouds(2, 60)[:10]).save(root / "fox/strip.png")
+            pil_image(clouds(50 * kind + k, 40 + k)).save(root / name / f"{k}.png")
+    pil_image(clouds(1, 400)).save(root / "owl/poster.png")
+    pil_image(clouds(2, 60)[:10]).save(root / "fox/strip.png")
     found = told(root)
     assert members(found["size"]) == [{"fox/strip.png"}, {"owl/poster.png"}]
 
 
-def test_coloured_among_grey(told, tmp_path):
+def test_colored_among_gray(told, tmp_path):
     root = write_folder(tmp_path / "set", size=(24, 24), count=20)
-    image(clouds(5, 24)).save(root / "down/tint.png")
+    pil_image(clouds(5, 24)).save(root / "down/tint.png")
     found = told(root, "--near", "off")
-    assert found["colour"]["what"] == "1 picture is coloured"
+    assert found["color"]["what"] == "1 image is colored"
 
 
 # --- what it leaves
 
 
-def test_the_page_shows_each_finding_with_its_pictures(striate, photos, tmp_path):
+def test_the_page_shows_each_finding_with_its_images(striate, photos, tmp_path):
     shutil.copy(photos / "bark/03.png", photos / "cloth/twin.png")
     Image.new("RGB", (40, 40), (90, 90, 90)).save(photos / "bark/<blank>.png")
     (photos / "bark/page.jpg").write_bytes(b"<!doctype html>")
@@ -459,8 +459,8 @@ def test_the_page_shows_each_finding_with_its_pictures(striate, photos, tmp_path
     assert "://" not in page
 
 
-def test_a_picture_gone_before_the_page_is_made(photos, monkeypatch):
-    from striate.runs.check.page import page_of
+def test_a_image_gone_before_the_page_is_made(photos, monkeypatch):
+    from striate.workflows.data_check.findings import page_of
 
     shutil.copy(photos / "bark/03.png", photos / "cloth/twin.png")
     found = check_data(photos, near=False)
@@ -483,7 +483,9 @@ def test_the_table_keeps_copies_on_one_side(striate, photos, tmp_path):
     for k in range(12):
         pixels = np.asarray(Image.open(photos / f"bark/{k:02d}.png"))
         brighter = (pixels * 1.08).clip(0, 255).astype(np.uint8)
-        image(brighter[int(chance.integers(2)) :]).save(photos / f"bark/near{k}.png")
+        pil_image(brighter[int(chance.integers(2)) :]).save(
+            photos / f"bark/near{k}.png"
+        )
     said = striate("data", "check", photos, "--csv", "tables/safe.csv")
     assert said.code == 1
     assert "table   tables/safe.csv" in said.out
@@ -502,9 +504,7 @@ def test_the_table_joins_given_groups_and_copies(striate, tmp_path):
     table = write_table(tmp_path, size=(24, 24), count=6)
     lines = table.read_text().splitlines()
     groups = ["g", "g", "h", "h", "", ""] * 2
-    shutil.copy(
-        tmp_path / "pictures/across/01.png", tmp_path / "pictures/across/02.png"
-    )
+    shutil.copy(tmp_path / "images/across/01.png", tmp_path / "images/across/02.png")
     rows = [f"{line},{g}" for line, g in zip(lines[1:], groups, strict=True)]
     table.write_text("\n".join([f"{lines[0]},group", *rows, ""]))
     striate("data", "check", table, "--csv", "out.csv", "--near", "off")
@@ -516,7 +516,7 @@ def test_the_table_joins_given_groups_and_copies(striate, tmp_path):
 
 
 def test_progress_is_shown_to_a_terminal_only(striate, photos, monkeypatch, capsys):
-    from striate.report import counting as bars
+    from striate.report import progress_bar as bars
 
     said = striate("data", "check", photos, "--near", "off")
     assert said.err == ""

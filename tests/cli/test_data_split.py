@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from pictures import write_folder
 from striate.core.files import read_csv
+from support.images import write_folder
 
 
 @pytest.fixture
@@ -36,8 +36,8 @@ def test_it_extends_an_earlier_one(striate, photos):
     assert striate("data", "split", photos, "--exact", "--out", "one.csv").code == 0
     write_folder(photos, count=36)
     said = striate("data", "split", photos, "--split", "one.csv", "--out", "two.csv")
-    assert "63 pictures stay where they were, 12 new ones are dealt" in said.out
-    assert "classes have under 10 training pictures: rare (1)" in said.out
+    assert "63 images stay where they were, 12 new ones are dealt" in said.out
+    assert "classes have under 10 training images: rare (1)" in said.out
     one, two = (
         {row["path"]: row["split"] for row in read_csv(Path(path))}
         for path in ("one.csv", "two.csv")

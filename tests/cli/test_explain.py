@@ -9,11 +9,11 @@ import torch
 from torch import nn
 
 import striate as st
-from pictures import image as as_image
-from pictures import snapshot, stripes
 from striate.core.errors import DataError, SettingError
-from striate.runs.explain.explain import explain_pictures
-from striate.runs.explain.subject import subject
+from striate.workflows.explain.explain import explain_images
+from striate.workflows.explain.subject import subject
+from support.images import pil_image as as_image
+from support.images import snapshot, stripes
 
 FILE = """
 import torch
@@ -60,7 +60,7 @@ def test_a_run_explains_its_surest_and_its_worst(striate, shared_run):
     assert folder == f"runs/explain/{shared_run.path.name}"
     data = json.loads(Path(folder, "explain.json").read_text())
     assert data["made_by"] == "striate explain"
-    first = data["pictures"][0]
+    first = data["images"][0]
     assert first["truth"] == first["answers"][0]["class"]
     methods = [row["method"] for row in first["evidence"]]
     assert methods[1:3] == ["Occlusion", "Integrated gradients"]
@@ -83,28 +83,28 @@ def test_a_run_explains_its_surest_and_its_worst(striate, shared_run):
 def test_a_run_shows_its_whole_set_and_what_it_forgives(
     striate, shared_run, file, photo, tmp_path
 ):
-    words = ("--also", "set,invariance", "--method", "gradcam", "--json")
+    words = ("--sections", "set,invariance", "--method", "gradcam", "--json")
     found = striate("explain", shared_run.path, *words, "--out", tmp_path / "all").json
     rows = found["set"]["classes"]
     judged = len(shared_run.predictions(shared_run.judged_part).paths)
-    assert sum(row["pictures"] for row in rows) + found["set"]["flat"] == judged
+    assert sum(row["images"] for row in rows) + found["set"]["flat"] == judged
     moves = {one["move"]: one for one in found["invariance"]["moves"]}
-    assert set(moves) == {"shift", "rotation", "scale", "shear", "colour"}
+    assert set(moves) == {"shift", "rotation", "scale", "shear", "color"}
     assert all(one["consistency"][0] == 1 for one in moves.values())
     pools = found["invariance"]["pools"]
     assert not pools or set(pools) >= {"max", "average", "strided", "blur"}
     page = (tmp_path / "all" / "report.html").read_text()
     for words in ("Over the whole set", "Where evidence sits", "What it forgives"):
         assert words in page
-    said = striate("explain", f"{file}:Net", photo, "--also", "set")
+    said = striate("explain", f"{file}:Net", photo, "--sections", "set")
     assert said.code == 2
     assert "no set to look at" in said.err
-    said = striate("explain", shared_run.path, "--also", "sets")
+    said = striate("explain", shared_run.path, "--sections", "sets")
     assert said.code == 2
     assert "no part of the page is called 'sets'" in said.err
 
 
-def test_a_file_of_your_own_with_pictures(striate, file, photo, tmp_path):
+def test_a_file_of_your_own_with_images(striate, file, photo, tmp_path):
     words = ("--image-size", "24x32", "--target", "#1", "--against", "#0")
     method = ("--method", "gradcam,layercam,scorecam", "--out", tmp_path / "mine")
     said = striate("explain", f"{file}:Net", photo, *words, *method)
@@ -112,7 +112,7 @@ def test_a_file_of_your_own_with_pictures(striate, file, photo, tmp_path):
     assert "class 1 rather than class 0" in said.out
     assert "random ones it began with" in said.out
     assert "mean 0.485, 0.456, 0.406" in said.out
-    drawn = sorted(path.name for path in (tmp_path / "mine" / "pictures").iterdir())
+    drawn = sorted(path.name for path in (tmp_path / "mine" / "images").iterdir())
     assert any("layercam" in name for name in drawn)
     assert striate("explain", f"{file}:Net", photo, *method).code == 2
     words = (*method, "--overwrite", "--json")
@@ -155,7 +155,7 @@ def test_one_number_in_the_terminal(striate, file, photo):
         (["--layer", "head"], "head gives 3, which is no map"),
         (["--method", "gradcan"], "no method is called 'gradcan'"),
         (["--target", "cat"], "no class is called 'cat'"),
-        (["--in-chans", "4"], "pictures have 3 channels, the network takes 4"),
+        (["--in-chans", "4"], "images have 3 channels, the network takes 4"),
         (["--image-size", "1"], "refuses a batch"),
     ],
 )
@@ -178,15 +178,15 @@ def test_a_unit_on_the_page(striate, file, photo, tmp_path):
     assert "second [3, 2, 2], worked" in (tmp_path / "one" / "report.html").read_text()
 
 
-def test_pictures_are_needed_and_must_be_pictures(
+def test_images_are_needed_and_must_be_images(
     striate, file, photo, tmp_path, shared_run
 ):
-    assert "no picture to explain" in striate("explain", f"{file}:Net").err
+    assert "no image to explain" in striate("explain", f"{file}:Net").err
     text = tmp_path / "text.png"
     text.write_text("text")
-    assert "no usable picture" in striate("explain", f"{file}:Net", text).err
+    assert "no usable image" in striate("explain", f"{file}:Net", text).err
     many = ["explain", f"{file}:Net", *[photo] * 7]
-    assert "7 pictures; a page explains at most 6" in striate(*many).err
+    assert "7 images; a page explains at most 6" in striate(*many).err
     said = striate("explain", shared_run.path, photo, "--image-size", "9")
     assert "a run has its weights" in said.err
 
@@ -207,7 +207,7 @@ def test_st_explain(shared_run, shared_folder):
 
 
 def test_five_channels_and_no_weights(tmp_path):
-    """Five-channel pictures come from arrays; the page draws their mean."""
+    """Five-channel images come from arrays; the page draws their mean."""
     import numpy as np
 
     pixels = np.stack([stripes(i % 2, i, 12, 12, 5) for i in range(60)])
@@ -221,7 +221,7 @@ def test_five_channels_and_no_weights(tmp_path):
         nn.Linear(4, 2),
     )
     run = st.train(model, data, epochs=2, out=tmp_path / "run")
-    from striate.runs.explain.subject import Subject
+    from striate.workflows.explain.subject import Subject
 
     about = Subject(
         name="five",
@@ -230,14 +230,14 @@ def test_five_channels_and_no_weights(tmp_path):
         labels=run.labels,
         run=run,
     )
-    done = explain_pictures(about, out=tmp_path / "five")
+    done = explain_images(about, out=tmp_path / "five")
     assert (tmp_path / "five" / "report.html").is_file()
-    assert done.data["pictures"][0]["evidence"][0]["method"] == "CAM"
+    assert done.data["images"][0]["evidence"][0]["method"] == "CAM"
 
 
 def test_weights_are_for_named_networks(tmp_path):
     with pytest.raises(DataError):
-        explain_pictures(subject("tutorial_gray"), [tmp_path / "nothing.png"])
+        explain_images(subject("tutorial_gray"), [tmp_path / "nothing.png"])
     about = subject("28x28x1 > conv 3x3 4 > relu > dense 3")
     assert about.preprocess.mean == (0.5,)
     assert "mean nothing" in " ".join(about.remarks) or "means nothing" in " ".join(

@@ -14,7 +14,7 @@ from torch import nn
 import striate as st
 from striate.audit.network import UnfinishedError
 from striate.core.errors import StriateError
-from striate.runs.target import Wanted, resolve
+from striate.run.target import SummaryRequest, resolve
 
 FILE = """
 import torch
@@ -132,17 +132,17 @@ def test_csv_html_and_depth(striate, tmp_path):
 @pytest.mark.parametrize("size", ["64x32", "64X32", "64×32"])
 def test_a_size_is_written_with_any_of_its_signs(striate, size):
     said = striate("summary", "vgg11", "--image-size", size, "--json")
-    assert said.json["picture"].startswith("64×32")
+    assert said.json["image"].startswith("64×32")
 
 
 def test_sizes_channels_classes_and_batch(striate):
     words = ("--image-size", "64x32", "--in-chans", "1", "--num-classes", "3")
     data = striate("summary", "vgg11", *words, "--batch-size", "4", "--json").json
-    assert data["picture"] == "64×32×1"
+    assert data["image"] == "64×32×1"
     assert data["layers"][-1]["output"] == "3"
     assert "batch size 4" in data["training"]["title"]
     assert striate("summary", "vgg11", "--image-size", "64", "--json").json[
-        "picture"
+        "image"
     ] == ("64×64×3")
 
 
@@ -179,7 +179,7 @@ def test_a_file_with_a_dataclass_of_late_annotations(tmp_path):
         "        super().__init__(4, (sizes or Sizes()).classes)\n"
         "        self.sizes = sizes or Sizes()\n"
     )
-    model = resolve(f"{path}:Net", Wanted(), real=True).model
+    model = resolve(f"{path}:Net", SummaryRequest(), real=True).model
     assert typing.get_type_hints(type(model.sizes)) == {"classes": int}
     assert "late" not in sys.modules
 
@@ -202,7 +202,7 @@ def test_a_misfit_shows_what_ran_and_the_sizes_that_fit(striate, file):
     assert said.code == 2
     assert "What ran before it stopped" in said.out
     assert "body.1" in said.out
-    assert "cannot take pictures of 9×9×1" in said.err
+    assert "cannot take images of 9×9×1" in said.err
     assert "where: head" in said.err
     assert "the layer takes 64 numbers and got 81" in said.err
     assert "use a side of 8" in said.err
@@ -248,10 +248,10 @@ def test_a_thing_that_is_no_network(striate, file):
 
 def test_settings_that_do_not_go_with_the_target(striate, shared_run):
     said = striate("summary", "8x8x3 > conv 3x3 2", "--image-size", "9")
-    assert "a sketch holds its picture" in said.err
+    assert "a sketch holds its image" in said.err
     said = striate("summary", shared_run.path, "--num-classes", "9")
-    assert "a run has its picture" in said.err
-    assert "no picture size" in striate("summary", "vgg11", "--image-size", "x").err
+    assert "a run has its image" in said.err
+    assert "no image size" in striate("summary", "vgg11", "--image-size", "x").err
     assert "got 0" in striate("summary", "vgg11", "--batch-size", "0").err
     assert "at least 1" in striate("summary", "vgg11", "--depth", "0").err
 
@@ -288,7 +288,7 @@ def test_a_terminal_gets_what_fits(striate, monkeypatch):
 def test_a_run_folder(striate, shared_run):
     data = striate("summary", shared_run.path, "--json").json
     assert data["network"] == "run"
-    assert data["picture"] == "8×8×1"
+    assert data["image"] == "8×8×1"
     real = striate("summary", shared_run.path, "--real", "--json").json
     assert real["totals"]["macs"] == data["totals"]["macs"]
 

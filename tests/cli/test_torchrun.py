@@ -17,8 +17,8 @@ import pytest
 from torch.distributed import TCPStore
 
 from striate.core.files import read_csv
-from striate.engine.ranks.watch import _GRACE, BEAT, PATIENCE
-from torchrun import launch, left_behind
+from striate.engine.distributed.watchdog import _GRACE, BEAT, PATIENCE
+from support.torchrun import launch, left_behind
 
 SETTINGS = ("train", "digits", "--epochs", "2", "--save-every", "0")
 SAME = ("results.csv", "events.jsonl", "weights/best.safetensors")
@@ -45,7 +45,7 @@ def losses(run):
 
 # Averaged weights and a second view too, which every rank must judge alike.
 SHORT = ("--epochs", "2", "--batch-size", "8", "--save-every", "0")
-SHORT += ("--ema", "0.9", "--test-view", "mirror")
+SHORT += ("--ema", "0.9", "--tta", "flip")
 STEPS = 6
 STARTING = 10.0  # seconds for both to have begun on a busy machine
 
@@ -68,7 +68,7 @@ def test_one_process_two_processes_and_a_killed_one(striate, shared_folder):
 
 
 @pytest.mark.slow
-def test_the_same_with_more_pictures(striate):
+def test_the_same_with_more_images(striate):
     assert striate(*SETTINGS, "--out", "one", "--quiet").code == 0
     whole = trained("two")
     assert whole.code == 0, whole.said

@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import load_file
 
 import striate as st
-from pictures import snapshot, write_folder, write_table
 from striate.cli.main import VERBS
 from striate.core.files import read_csv, read_json
+from support.images import snapshot, write_folder, write_table
 
 # --- help
 
@@ -182,7 +182,7 @@ def test_evaluate(striate, shared_run):
     assert found["skipped"] == 0
 
 
-def test_other_pictures_are_matched_by_name(striate, shared_run, tmp_path):
+def test_other_images_are_matched_by_name(striate, shared_run, tmp_path):
     """Class folders in another order, one class missing, one file unusable."""
     write_folder(tmp_path / "other", classes=("aaa", "down"), seed=3)
     shutil.rmtree(tmp_path / "other/aaa")
@@ -208,7 +208,7 @@ def test_a_class_the_network_does_not_know(striate, shared_run, tmp_path):
     assert "it knows: across, down" in said.err
 
 
-def test_a_part_of_other_pictures(striate, shared_run, tmp_path):
+def test_a_part_of_other_images(striate, shared_run, tmp_path):
     write_folder(tmp_path / "other/train", seed=4)
     write_folder(tmp_path / "other/test", count=3, seed=5)
     words = ("evaluate", shared_run.path, "--data", "other", "--part", "test", "--json")
@@ -225,7 +225,7 @@ def fresh(tmp_path):
 
 def test_predict_inner_outputs(striate, shared_run, fresh, tmp_path):
     """What layers make of a folder, in a file; a wrong name lists the right ones."""
-    (fresh / "down" / "broken.png").write_bytes(b"no picture")
+    (fresh / "down" / "broken.png").write_bytes(b"no image")
     out = tmp_path / "rows.safetensors"
     asked = ("predict", shared_run.path, fresh, "--layers", "conv1,pool*", "--out", out)
     said = striate(*asked)
@@ -235,7 +235,7 @@ def test_predict_inner_outputs(striate, shared_run, fresh, tmp_path):
     found = striate(*asked, "--json").json
     rows = load_file(out)
     assert {name: list(one.shape) for name, one in rows.items()} == found["layers"]
-    assert len(found["pictures"]) == len(rows["conv1"])
+    assert len(found["images"]) == len(rows["conv1"])
     assert [skip["reason"] for skip in found["skipped"]] == ["not-an-image"]
     again = st.features(shared_run, fresh, "conv1")["conv1"]
     assert torch.equal(again, rows["conv1"])
@@ -303,7 +303,7 @@ def test_predict_nothing(striate, shared_run, tmp_path):
         assert "no file is there" in said.err
     said = striate("predict", shared_run.path, "zero.png")
     assert said.code == 2
-    assert "none of 1 files is a usable picture" in said.err
+    assert "none of 1 files is a usable image" in said.err
 
 
 def test_long_lists_are_cut_on_screen_only(striate, shared_run, tmp_path):
@@ -313,7 +313,7 @@ def test_long_lists_are_cut_on_screen_only(striate, shared_run, tmp_path):
 
 
 def test_predictions_come_in_batches(striate, shared_run, fresh, monkeypatch):
-    from striate.look import capture
+    from striate.interpret import activations_at as capture
 
     whole = striate("predict", shared_run.path, fresh, "--json").json
     (fresh / "across/00.png").write_bytes(b"")
@@ -374,7 +374,7 @@ def test_a_report_of_damaged_files_names_them(striate, shared_run, tmp_path):
         "results.csv": header(tmp_path / "run/results.csv"),
         "predictions_test.csv": header(tmp_path / "run/predictions_test.csv"),
     }
-    messages = ("does not say: finished", "no sound row an epoch", "no picture of the")
+    messages = ("does not say: finished", "no sound row an epoch", "no image of the")
     for (name, text), message in zip(lacking.items(), messages, strict=True):
         path = tmp_path / "run" / name
         kept = path.read_bytes()

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from striate.core import files, folders, lines
+from striate.core import append_log as lines
+from striate.core import files, folders
 from striate.core.errors import RunError, StorageError
 
 

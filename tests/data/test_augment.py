@@ -1,4 +1,4 @@
-"""Draws: pure functions of (seed, epoch, picture); views: the same in any company."""
+"""Draws: pure functions of (seed, epoch, image); views: the same in any company."""
 
 from __future__ import annotations
 
@@ -13,28 +13,30 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pictures import stripes
 from striate.core.errors import SettingError, UnknownNameError
 from striate.core.seeds import COLUMNS, derive, uniform
 from striate.core.spec import ImageSpec, Preprocess
-from striate.data.augment import views
+from striate.data.augment import pipeline as views
 from striate.data.augment.augment import PRESETS, RANGES, Augment, augmentation
-from striate.data.augment.draws import Draws, draw
-from striate.data.augment.mirror import mirror, mirrored
+from striate.data.augment.flip import mirror, mirrored
+from striate.data.augment.random_params import Draws, draw
 from striate.data.batches import Batches
-from striate.data.part import Part
-from striate.data.picture.preprocess import normalise
+from striate.data.decode.preprocess import normalize
+from striate.data.subset import Subset
+from support.images import stripes
 
 EVERYTHING = augmentation(
-    "six", scale=0.2, shift=0.1, erase=0.5, mixup=0.4, cutmix=1.0, mirror="both"
+    "six", scale=0.2, shift=0.1, erase=0.5, mixup=0.4, cutmix=1.0, flip="both"
 )
 SHAPE = ImageSpec(channels=3, height=20, width=30)
 
 
-def part(count: int = 40, height: int = 20, width: int = 30, channels: int = 3) -> Part:
+def part(
+    count: int = 40, height: int = 20, width: int = 30, channels: int = 3
+) -> Subset:
     pixels = np.stack([stripes(i, i, height, width, channels) for i in range(count)])
     labels = [i % 4 for i in range(count)]
-    return Part.of(torch.from_numpy(pixels), labels, [str(i) for i in range(count)])
+    return Subset.of(torch.from_numpy(pixels), labels, [str(i) for i in range(count)])
 
 
 def batches(augment, size=16, *, of=None, **options) -> Batches:
@@ -53,7 +55,7 @@ def batches(augment, size=16, *, of=None, **options) -> Batches:
 
 
 def seen(made: Batches, epoch: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return what each picture looked like and its target, by its number."""
+    """Return what each image looked like and its target, by its number."""
     index = torch.cat(made.indices(epoch))
     pairs = list(made(epoch))
     x, y = (torch.cat([pair[k] for pair in pairs]) for k in (0, 1))
@@ -91,7 +93,7 @@ def test_the_sequence_is_splitmix64():
 
 
 def test_numbers_are_even_and_independent():
-    """Moments, bins and correlations of neighbours, within five standard errors."""
+    """Moments, bins and correlations of neighbors, within five standard errors."""
     count = 20_000
     numbers = uniform(np.arange(count), range(8), 0, "augment", 3)
     assert 0 <= numbers.min() < numbers.max() < 1
@@ -103,8 +105,8 @@ def test_numbers_are_even_and_independent():
     next_epoch = uniform(np.arange(count), range(8), 0, "augment", 4)
     next_seed = uniform(np.arange(count), range(8), 1, "augment", 3)
     pairs = [
-        (numbers[:-1], numbers[1:]),  # neighbouring samples
-        (numbers[:, :-1], numbers[:, 1:]),  # neighbouring columns
+        (numbers[:-1], numbers[1:]),  # neighboring samples
+        (numbers[:, :-1], numbers[:, 1:]),  # neighboring columns
         (numbers, next_epoch),
         (numbers, next_seed),
     ]
@@ -133,7 +135,7 @@ def test_columns_outside_are_refused():
 def test_presets_and_ranges():
     assert not augmentation("none").acts
     assert augmentation("six").bends
-    assert augmentation("mirror") == Augment(mirror="horizontal")
+    assert augmentation("flip") == Augment(flip="horizontal")
     assert augmentation("six", rotate=0, mirror=None).mirror == "horizontal"
     assert augmentation("none", cutmix=1).mixes
     assert tuple(spec.name for spec in fields(Augment)) == RANGES
@@ -148,7 +150,7 @@ def test_presets_and_ranges():
         ({"shear": 60}, "shear must be at most 45"),
         ({"warp": 0.3}, "warp must be at most 0.12"),
         ({"crop": 1}, "crop must be at most 0.9"),
-        ({"colour": -0.1}, "colour must be at least 0"),
+        ({"color": -0.1}, "color must be at least 0"),
         ({"erase": 1.5}, "erase must be at most 1"),
         ({"mixup": -1}, "mixup must be at least 0"),
     ],
@@ -158,7 +160,7 @@ def test_nonsense_is_refused(ranges, message):
         augmentation("none", **ranges)
 
 
-@pytest.mark.parametrize("ranges", [{"mirror": "left"}, {"border": "wrap"}])
+@pytest.mark.parametrize("ranges", [{"flip": "left"}, {"border": "wrap"}])
 def test_unknown_words_are_refused(ranges):
     with pytest.raises(UnknownNameError, match="is called"):
         augmentation("none", **ranges)
@@ -177,7 +179,7 @@ def test_draws_fill_their_ranges():
         (made.angle, 15),
         (made.shear, 10),
         (made.net, 0.1),
-        (made.colour, 0.1),
+        (made.color, 0.1),
         (np.log(made.zoom), np.log(1.5)),
     ):
         assert 0.98 * most < np.abs(values).max() <= most
@@ -187,7 +189,7 @@ def test_draws_fill_their_ranges():
     assert 0.998 < kept.max() <= 1
     assert set(made.shift[:, 0]) == set(range(-6, 7))
     assert set(made.shift[:, 1]) == set(range(-4, 5))
-    assert 1900 < made.mirror[:, 0].sum() < 2100
+    assert 1900 < made.flip[:, 0].sum() < 2100
     top, bottom, left, right = made.erased.T
     assert (top >= 0).all()
     assert (bottom <= 20).all()
@@ -203,13 +205,13 @@ def test_a_further_change_leaves_the_draws_of_the_others():
     together = some_draws()
     assert (alone.angle == together.angle).all()
     assert alone.net is None
-    assert alone.colour is None
+    assert alone.color is None
     assert (alone.zoom == 1).all()
 
 
-def test_draws_differ_by_picture_epoch_and_seed():
+def test_draws_differ_by_image_epoch_and_seed():
     now, later, other = some_draws(), some_draws(epoch=2), some_draws(seed=1)
-    for name in ("angle", "shear", "zoom", "crop", "net", "colour"):
+    for name in ("angle", "shear", "zoom", "crop", "net", "color"):
         values = getattr(now, name).reshape(40, -1)
         assert len(np.unique(values, axis=0)) == 40
         assert (values != getattr(later, name).reshape(40, -1)).any(1).all()
@@ -217,18 +219,18 @@ def test_draws_differ_by_picture_epoch_and_seed():
 
 
 @given(st.integers(2, 40), st.integers(0, 50), st.integers(0, 9))
-def test_two_epochs_show_every_picture_both_ways(count, epoch, seed):
+def test_two_epochs_show_every_image_both_ways(count, epoch, seed):
     first, second = mirrored(count, epoch, seed), mirrored(count, epoch + 1, seed)
     assert (first ^ second).all()
     assert (first == mirrored(count, epoch + 2, seed)).all()
 
 
 def test_both_mirrors_show_all_four_ways_in_four_epochs():
-    augment = Augment(mirror="both")
+    augment = Augment(flip="both")
     ways = [some_draws(augment, epoch=epoch).mirror for epoch in range(4)]
     for i in range(40):
         assert len({tuple(way[i]) for way in ways}) == 4
-    upright = [some_draws(Augment(mirror="vertical"), epoch=e).mirror for e in (0, 1)]
+    upright = [some_draws(Augment(flip="vertical"), epoch=e).mirror for e in (0, 1)]
     assert (upright[0][:, 1] ^ upright[1][:, 1]).all()
     assert not upright[0][:, 0].any()
 
@@ -245,7 +247,7 @@ def test_mirroring_twice_is_nothing():
 # --- views: the same pixels in any company (fault D7)
 
 
-@pytest.mark.parametrize("augment", [EVERYTHING, "six", "mirror", Augment(shift=0.2)])
+@pytest.mark.parametrize("augment", [EVERYTHING, "six", "flip", Augment(shift=0.2)])
 @pytest.mark.parametrize("shape", [(20, 30, 3), (8, 8, 1), (150, 131, 2)])
 def test_batch_size_and_threads_change_no_pixel(augment, shape):
     if isinstance(augment, str):
@@ -310,15 +312,15 @@ def test_seeds_differ():
 def test_what_is_off_changes_no_bit():
     """None, ranges of zero, and mirroring as it always was, to the bit."""
     own = part()
-    plain = normalise(own.pixels, batches("none").preprocess)
+    plain = normalize(own.pixels, batches("none").preprocess)
     zero = Augment(rotate=0, border="edge")
     assert not zero.acts
     for augment in ("none", zero):
         assert torch.equal(seen(batches(augment))[0], plain)
     flips = torch.from_numpy(mirrored(40, 1, 0)).view(-1, 1, 1, 1)
     by_hand = torch.where(flips, own.pixels.flip(2), own.pixels)
-    wanted = normalise(by_hand, batches("none").preprocess)
-    assert torch.equal(seen(batches("mirror"))[0], wanted)
+    wanted = normalize(by_hand, batches("none").preprocess)
+    assert torch.equal(seen(batches("flip"))[0], wanted)
     erased = seen(batches(Augment(erase=0.5)))[0]
     same = (erased == plain).flatten(1).all(1)
     assert 8 < same.sum() < 32
@@ -328,7 +330,7 @@ def test_what_is_off_changes_no_bit():
 def test_golden_pixels():
     """A view of release 0.1: a run of today is repeated by tomorrow's program.
 
-    Sums of the picture's values, not bits, so that another processor's sine may
+    Sums of the image's values, not bits, so that another processor's sine may
     differ in its last digit.
     """
     x, _ = seen(batches("six"), epoch=3)

@@ -1,4 +1,4 @@
-"""Batches: the order is f(seed, epoch); all pictures once; no batch of one."""
+"""Batches: the order is f(seed, epoch); all images once; no batch of one."""
 
 from itertools import chain
 
@@ -9,24 +9,24 @@ from hypothesis import strategies as st
 
 from striate.core.spec import Preprocess
 from striate.data.batches import Batches
-from striate.data.part import Part
+from striate.data.subset import Subset
 
 PLAIN = Preprocess(channels=1, height=1, width=1, mean=(0.0,), std=(1.0,))
 
 
 def batches(count, size, **options):
     pixels = torch.arange(count).byte().view(-1, 1, 1, 1)
-    part = Part.of(pixels, list(range(count)), [str(i) for i in range(count)])
+    part = Subset.of(pixels, list(range(count)), [str(i) for i in range(count)])
     return Batches(part=part, preprocess=PLAIN, batch_size=size, **options)
 
 
 @given(st.integers(1, 60), st.integers(1, 20), st.integers(0, 3), st.booleans())
-def test_every_picture_once(count, size, epoch, shuffle):
+def test_every_image_once(count, size, epoch, shuffle):
     made = batches(count, size, shuffle=shuffle)
     labels = [y.tolist() for _, y in made(epoch)]
     assert sorted(chain.from_iterable(labels)) == list(range(count))
     assert len(labels) == len(made)
-    assert made.pictures == count
+    assert made.images == count
     if size > 1 and count > 1:
         assert min(map(len, labels)) > 1
         assert max(map(len, labels)) <= size + 1
@@ -55,19 +55,19 @@ def test_pixels_follow_their_labels():
     ("count", "sizes"), [(1, [1]), (4, [4]), (5, [5]), (6, [4, 2])]
 )
 def test_a_last_batch_of_one_is_merged(count, sizes):
-    """Batch norm has no variance over one picture."""
+    """Batch norm has no variance over one image."""
     assert [len(y) for _, y in batches(count, 4, shuffle=False)()] == sizes
 
 
-def test_mirroring_shows_every_picture_both_ways_in_two_epochs():
-    """Left and right differ in these pictures; which side is dark tells."""
+def test_mirroring_shows_every_image_both_ways_in_two_epochs():
+    """Left and right differ in these images; which side is dark tells."""
     pixels = torch.tensor([0, 200]).byte().view(1, 1, 2, 1).repeat(30, 1, 1, 1)
-    part = Part.of(pixels, list(range(30)), [str(i) for i in range(30)])
+    part = Subset.of(pixels, list(range(30)), [str(i) for i in range(30)])
     p = Preprocess(channels=1, height=1, width=2, mean=(0.0,), std=(1.0,))
 
     def turned(epoch, size=8, seed=0):
         made = Batches(
-            part=part, preprocess=p, batch_size=size, augment="mirror", seed=seed
+            part=part, preprocess=p, batch_size=size, augment="flip", seed=seed
         )
         return {
             int(y): bool(x[0, 0, 0] > 0)

@@ -19,20 +19,24 @@ import numpy as np
 import pytest
 import torch
 
-from pictures import encoded, image, snapshot, stripes, write_folder
 from striate.core.spec import Preprocess
 from striate.data import scan
+from striate.data.cache import build_pack as packing
+from striate.data.cache import cache_folder as cache_room
+from striate.data.cache import file_index as facts
+from striate.data.cache import free_memory as memory
+from striate.data.cache import materialize as develop
+from striate.data.cache import packed_arrays as packs
+from striate.data.cache.cache_folder import Cache, open_cache
+from striate.data.cache.packed_arrays import Builder, Donors, open_pack, pack_key, weigh
+from striate.data.decode import decode
 from striate.data.load import load_data
-from striate.data.picture import decode
-from striate.data.store import cache as cache_room
-from striate.data.store import develop, facts, memory, packing, packs
-from striate.data.store.cache import Cache, open_cache
-from striate.data.store.packs import Builder, Donors, open_pack, pack_key, weigh
+from support.images import encoded, pil_image, snapshot, stripes, write_folder
 
 
 @pytest.fixture
 def photos(tmp_path):
-    """Colour JPEGs that were written long ago."""
+    """Color JPEGs that were written long ago."""
     root = write_folder(tmp_path / "photos", size=(24, 32), channels=3, suffix=".jpg")
     return aged(root)
 
@@ -107,12 +111,12 @@ def test_a_second_run_neither_reads_nor_decodes(photos, store, decoded, read, la
     same(first, load_data(photos, image_size=16, cache="off"))
 
 
-def test_other_settings_are_other_pictures(photos, store, decoded, later):
-    rules = {"resize": "pad", "background": 7, "in_chans": 1, "white": 9999}
+def test_other_settings_are_other_images(photos, store, decoded, later):
+    rules = {"resize": "pad", "background": 7, "in_chans": 1, "white_level": 9999}
     for rule, value in rules.items():
         load_data(photos, image_size=16, cache=store, **{rule: value})
     assert len(decoded) == 4 * 24
-    load_data(photos, image_size=16, cache=store, resize="pad", normalise="imagenet")
+    load_data(photos, image_size=16, cache=store, resize="pad", normalize="imagenet")
     assert len(decoded) == 4 * 24  # mean and deviation are not in the pixels
 
 
@@ -120,7 +124,7 @@ def test_a_changed_file_alone_is_decoded_again(photos, store, decoded, later):
     load_data(photos, image_size=16, cache=store)
     path = photos / "across/03.jpg"
     stamp = path.stat()
-    path.write_bytes(encoded(image(stripes(0, 77, 24, 32, 3)), "JPEG"))
+    path.write_bytes(encoded(pil_image(stripes(0, 77, 24, 32, 3)), "JPEG"))
     os.utime(path, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))  # as a careful tool would
     decoded.clear()
     again = load_data(photos, image_size=16, cache=store)
@@ -140,7 +144,7 @@ def test_new_and_renamed_files(photos, store, decoded, later):
     load_data(photos, image_size=16, cache=store)
     decoded.clear()
     (photos / "across/00.jpg").rename(photos / "across/zz.jpg")
-    image(stripes(1, 99, 24, 32, 3)).save(photos / "down/99.jpg")
+    pil_image(stripes(1, 99, 24, 32, 3)).save(photos / "down/99.jpg")
     again = load_data(photos, image_size=16, cache=store)
     assert len(decoded) == 1
     same(again, load_data(photos, image_size=16, cache="off"))
@@ -149,7 +153,7 @@ def test_new_and_renamed_files(photos, store, decoded, later):
 def test_what_cannot_be_decoded_is_remembered_too(photos, store, decoded, later):
     whole = (photos / "across/00.jpg").read_bytes()
     (photos / "across/00.jpg").write_bytes(whole[: len(whole) // 2] + b"\xff\xd9")
-    (photos / "across/01.jpg").write_bytes(b"no picture")
+    (photos / "across/01.jpg").write_bytes(b"no image")
     shutil.copy(photos / "down/00.jpg", photos / "down/copy.jpg")
     first = load_data(photos, image_size=16, cache=store)
     decoded.clear()
@@ -166,7 +170,7 @@ def test_what_cannot_be_decoded_is_remembered_too(photos, store, decoded, later)
 def test_a_changed_file_between_scan_and_decoding(photos, store, monkeypatch, later):
     """The pack is not made under the name of bytes that nobody decoded."""
     real = packing.stream
-    new = encoded(image(stripes(0, 77, 24, 32, 3)), "JPEG")
+    new = encoded(pil_image(stripes(0, 77, 24, 32, 3)), "JPEG")
     old = (photos / "across/05.jpg").read_bytes()
 
     def late(source, index, work):
@@ -214,8 +218,8 @@ def test_a_damaged_book_of_facts(photos, store, later):
 
 
 def test_a_book_that_grew_too_large_is_begun_anew(tmp_path, monkeypatch, later):
+    from striate.data.cache.file_index import Fact, Facts
     from striate.data.sources.files import Stamp
-    from striate.data.store.facts import Fact, Facts
 
     book = Facts(tmp_path / "facts.sqlite")
     stamp = Stamp("1 2 3 4", 1)
@@ -233,7 +237,7 @@ def test_a_book_that_grew_too_large_is_begun_anew(tmp_path, monkeypatch, later):
 CHILD = """
 import sys, time
 from striate.data import scan
-from striate.data.store import packs
+from striate.data.cache import packed_arrays as packs
 from striate.data.load import load_data
 scan.SMALL = 0
 packs._TOGETHER = 4
@@ -438,7 +442,7 @@ def test_user_files_stay_as_they_are(photos, store):
 
 
 def test_rows_of_large_parts_are_mapped_not_copied(photos, store, monkeypatch):
-    from striate.data.store import rows
+    from striate.data.cache import pixel_rows as rows
 
     plain = load_data(photos, image_size=16, cache="off")
     monkeypatch.setattr(rows, "COPIED", 0)
@@ -468,7 +472,7 @@ def test_two_sizes_from_one_reading(photos, store, decoded, later):
     same(both, off)
 
 
-def test_when_nothing_fits_pictures_are_decoded_when_wanted(photos, store, monkeypatch):
+def test_when_nothing_fits_images_are_decoded_when_wanted(photos, store, monkeypatch):
     plain = load_data(photos, image_size=16, cache="off")
     monkeypatch.setattr(memory, "SHARE", 24 * 16 * 16 * 3 / 1.5 / (1 << 40))
     monkeypatch.setattr(memory, "available_bytes", lambda: 1 << 40)

@@ -6,7 +6,7 @@ from striate.core.errors import DataError
 from striate.core.spec import Labels
 from striate.data.sources.source import PARTS, Skipped
 from striate.data.split.coverage import check_classes, check_counts, warnings_of
-from striate.data.split.file import SplitRow
+from striate.data.split.split_file import SplitRow
 
 
 def row(label, part, content="", path="p"):
@@ -14,7 +14,7 @@ def row(label, part, content="", path="p"):
 
 
 def rows(**counts):
-    """Rows of `label_part=count`, every picture its own."""
+    """Rows of `label_part=count`, every image its own."""
     made = []
     for name, count in counts.items():
         label, part = name.split("_")
@@ -26,7 +26,7 @@ def test_counts():
     check_counts(["a", "b"] * 2)
     with pytest.raises(DataError, match=r"one class only \('a'\)"):
         check_counts(["a"] * 9)
-    with pytest.raises(DataError, match="2 of 3 classes have one picture: 'b', 'c'"):
+    with pytest.raises(DataError, match="2 of 3 classes have one image: 'b', 'c'"):
         check_counts(["a", "a", "b", "c"])
 
 
@@ -34,7 +34,7 @@ def test_classes_of_given_parts():
     labels = Labels(("a", "b", "c"))
     found = [row("c", "train"), row("a", "train"), row("a", "val")]
     assert check_classes(found, labels).names == ("a", "c")
-    with pytest.raises(DataError, match="the val part has no pictures") as caught:
+    with pytest.raises(DataError, match="the val part has no images") as caught:
         check_classes(found[:2], labels)
     assert "or another split" in str(caught.value)
     with pytest.raises(DataError, match="the val part has classes that training has"):
@@ -47,11 +47,11 @@ def test_classes_of_dealt_parts_come_with_the_way_out():
         check_classes(
             rows(a_train=5, a_val=2, b_val=1, b_test=1, c_test=2), labels, PARTS[1:]
         )
-    assert "no training picture falls to 2 of 3 classes: b (2), c (2)" in str(
+    assert "no training image falls to 2 of 3 classes: b (2), c (2)" in str(
         caught.value
     )
     assert "striate data split DATA --exact --out split.csv" in str(caught.value)
-    with pytest.raises(DataError, match="the val part has no pictures") as caught:
+    with pytest.raises(DataError, match="the val part has no images") as caught:
         check_classes(rows(a_train=5, b_train=2, b_test=1), labels, PARTS[1:])
     assert "--exact" in str(caught.value)
     # A class that only a given test part shows is not for dealing to mend.
@@ -63,10 +63,10 @@ def test_what_is_unseen_small_or_uneven_is_told_with_figures():
     found = rows(a_train=200, a_val=20, a_test=30, b_train=30, b_val=3, c_train=9)
     told = warnings_of([*found, *rows(b_test=2)])
     assert told == (
-        "val has no picture of 1 of 3 classes and says nothing of them: c (9)",
-        "test has no picture of 1 of 3 classes and says nothing of them: c (9)",
-        "1 classes have under 10 training pictures: c (9)",
-        "uneven classes, 22 to 1: a has 200 training pictures, c 9; read the balanced "
+        "val has no image of 1 of 3 classes and says nothing of them: c (9)",
+        "test has no image of 1 of 3 classes and says nothing of them: c (9)",
+        "1 classes have under 10 training images: c (9)",
+        "uneven classes, 22 to 1: a has 200 training images, c 9; read the balanced "
         "accuracy; --class-weights auto evens them out",
     )
     even = rows(a_train=10, a_val=1, a_test=1, b_train=99, b_val=1, b_test=1)
@@ -83,7 +83,7 @@ def test_many_classes_are_named_by_the_first():
     )
 
 
-def test_leaks_as_given_and_pictures_left_out():
+def test_leaks_as_given_and_images_left_out():
     found = [
         row("a", "train", "same", "x"),
         row("a", "val", "other"),
@@ -91,8 +91,8 @@ def test_leaks_as_given_and_pictures_left_out():
     ]
     twin = Skipped(path="p", reason="twin-in-test", detail="q")
     told = warnings_of(found, [twin])
-    assert "1 pictures of test are also in train, as given: x = y" in told
+    assert "1 images of test are also in train, as given: x = y" in told
     assert (
-        "pictures left out, because equal ones of another group are judged on: "
+        "images left out, because equal ones of another group are judged on: "
         "1, first p = q"
     ) in told

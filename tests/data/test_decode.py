@@ -1,4 +1,4 @@
-"""Strict decoding: whole pictures or a reason; one meaning for every colour mode.
+"""Strict decoding: whole images or a reason; one meaning for every color mode.
 
 The guards were each taken out once: without libjpeg-turbo's strictness half JPEGs with
 an end marker pass (Pillow alone takes all of them), without `lacks_scans` progressive
@@ -15,11 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pictures import encoded, image, stripes
-from striate.data.picture import decode as decoding
-from striate.data.picture import reading
-from striate.data.picture.decode import Header, decode, read_header, unwarned
-from striate.data.picture.reading import UndecodableError, read_file
+from striate.data.decode import decode as decoding
+from striate.data.decode import file_bytes as reading
+from striate.data.decode.decode import Header, decode, read_header, unwarned
+from striate.data.decode.file_bytes import UndecodableError, read_file
+from support.images import encoded, pil_image, stripes
 
 NOISE = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
 
@@ -59,13 +59,13 @@ def png_header(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + body + chunk(b"IEND", b"")
 
 
-# --- what is no picture
+# --- what is no image
 
 
 @pytest.mark.parametrize(
     ("payload", "detail"),
     [
-        (b"\xff", "of no picture format"),
+        (b"\xff", "of no image format"),
         (b"just words", "this is a text file"),
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "this is an SVG drawing"),
         (b"\n <?xml version='1.0'?><svg/>", "this is an XML or SVG file"),
@@ -75,7 +75,7 @@ def png_header(width: int, height: int) -> bytes:
         (b"PK\x03\x04rest", "this is a ZIP archive"),
         (b"{\\rtf1}", "this is an RTF document"),
         (b"\0\0\0\x18ftypheic\0\0\0\0", "HEIC/AVIF or a video"),
-        (os.urandom(4096), "of no picture format"),
+        (os.urandom(4096), "of no image format"),
     ],
 )
 def test_not_an_image_and_what_it_is(payload, detail):
@@ -102,7 +102,7 @@ def test_not_an_image_and_what_it_is(payload, detail):
 )
 def test_cut_jpeg(options, tail):
     """Every place but the last bytes of the last scan, where all pixels are there."""
-    whole = encoded(image(stripes(0, 0, 64, 64, 3)), "JPEG", **options)
+    whole = encoded(pil_image(stripes(0, 0, 64, 64, 3)), "JPEG", **options)
     decode(whole)
     cuts = range(1, len(whole) - 2, 7)
     accepted = [cut for cut in cuts if not refusal(whole[:cut] + tail)]
@@ -110,16 +110,16 @@ def test_cut_jpeg(options, tail):
     assert not accepted or options.get("progressive")
 
 
-def test_cut_grey_and_cmyk_jpeg():
+def test_cut_gray_and_cmyk_jpeg():
     for mode in ("L", "CMYK"):
-        whole = encoded(image(NOISE).convert(mode), "JPEG")
+        whole = encoded(pil_image(NOISE).convert(mode), "JPEG")
         decode(whole)
         assert reason(whole[: len(whole) * 2 // 3] + b"\xff\xd9") == "truncated"
 
 
 @pytest.mark.parametrize("kind", ["PNG", "GIF", "WEBP", "TIFF", "BMP"])
 def test_cut_others(kind):
-    whole = encoded(image(NOISE), kind)
+    whole = encoded(pil_image(NOISE), kind)
     decode(whole)
     for cut in range(1, len(whole) - 12, 13):
         found = reason(whole[:cut])
@@ -127,17 +127,18 @@ def test_cut_others(kind):
 
 
 def test_png_without_its_end_alone():
-    whole = encoded(image(NOISE))
+    whole = encoded(pil_image(NOISE))
     assert reason(whole[:-12]) == "truncated"
     assert decode(whole + b"trailing").shape == (20, 30, 3)
 
 
 KINDS = {
-    kind: encoded(image(NOISE), kind) for kind in ("PNG", "GIF", "WEBP", "TIFF", "BMP")
+    kind: encoded(pil_image(NOISE), kind)
+    for kind in ("PNG", "GIF", "WEBP", "TIFF", "BMP")
 } | {
-    "JPEG": encoded(image(NOISE), "JPEG"),
-    "progressive": encoded(image(NOISE), "JPEG", progressive=True),
-    "exif": encoded(image(NOISE), "PNG", exif=b"Exif\0\0II*\0\x08\0\0\0\x01\0"),
+    "JPEG": encoded(pil_image(NOISE), "JPEG"),
+    "progressive": encoded(pil_image(NOISE), "JPEG", progressive=True),
+    "exif": encoded(pil_image(NOISE), "PNG", exif=b"Exif\0\0II*\0\x08\0\0\0\x01\0"),
 }
 
 
@@ -163,13 +164,13 @@ def test_memory_errors_are_too_large(monkeypatch):
         raise MemoryError
 
     monkeypatch.setattr(decoding, "_to_array", burst)
-    assert reason(encoded(image(NOISE))) == "too-large"
+    assert reason(encoded(pil_image(NOISE))) == "too-large"
 
 
 def test_jpeg_with_a_scan_marker_and_nothing_in_it(monkeypatch):
     """A marker parser must not run off the end, whatever libjpeg thought."""
     monkeypatch.setattr(decoding.simplejpeg, "decode_jpeg", lambda *a, **k: None)
-    whole = encoded(image(NOISE), "JPEG", progressive=True)
+    whole = encoded(pil_image(NOISE), "JPEG", progressive=True)
     scan = whole.index(b"\xff\xda")
     assert reason(whole[: scan + 2] + b"\0\x02" + whole[scan + 2 :]) == "truncated"
 
@@ -192,7 +193,7 @@ def test_huge_is_refused_before_decoding(width, height, monkeypatch):
 
 
 def test_a_real_bomb_stays_small():
-    """14000×14000 of one colour is a small file; it is not unpacked."""
+    """14000×14000 of one color is a small file; it is not unpacked."""
     import resource
 
     payload = encoded(Image.new("1", (14_000, 14_000)))
@@ -213,14 +214,14 @@ def test_text_bomb_in_a_png():
     body = b"key\0\1\0\0\0" + zlib.compress(b"\0" * (80 << 20), 9)
     chunk = struct.pack(">I", len(body)) + b"iTXt" + body
     chunk += struct.pack(">I", zlib.crc32(b"iTXt" + body))
-    whole = encoded(image(NOISE))
+    whole = encoded(pil_image(NOISE))
     assert refusal(whole[:33] + chunk + whole[33:]) == "too-large"
 
 
 # --- depth
 
 
-def test_16_bit_grey_keeps_its_levels():
+def test_16_bit_gray_keeps_its_levels():
     """Through Pillow's own `convert` 99.6 % of the values would be one level."""
     ramp = np.arange(65_536, dtype=np.uint16).reshape(256, 256)
     for kind in ("PNG", "TIFF"):
@@ -240,7 +241,7 @@ def test_16_bit_big_endian_tiff():
     assert len(np.unique(decode(payload))) >= 250
 
 
-def test_16_bit_colour_is_not_clipped():
+def test_16_bit_color_is_not_clipped():
     ramp = np.linspace(0, 65_535, 256, dtype=">u2")
     rows = b"".join(b"\0" + np.repeat(ramp[i : i + 1], 3).tobytes() for i in range(256))
     payload = _png16(1, 256, rows)
@@ -278,23 +279,23 @@ def test_1_bit():
     assert (pixels[..., 0] == 255 * np.eye(8)).all()
 
 
-# --- colour modes
+# --- color modes
 
 
-def one_colour(mode, colour):
-    return encoded(Image.new(mode, (2, 2), colour), "PNG")
+def one_color(mode, color):
+    return encoded(Image.new(mode, (2, 2), color), "PNG")
 
 
 @pytest.mark.parametrize(
     ("payload", "expected"),
     [
-        (one_colour("L", 7), [7]),
-        (one_colour("RGB", (1, 2, 3)), [1, 2, 3]),
-        (one_colour("RGBA", (10, 20, 30, 255)), [10, 20, 30]),
-        (one_colour("RGBA", (10, 20, 30, 0)), [255, 255, 255]),
-        (one_colour("RGBA", (0, 0, 0, 128)), [127, 127, 127]),
-        (one_colour("LA", (90, 255)), [90]),
-        (one_colour("LA", (90, 0)), [255]),
+        (one_color("L", 7), [7]),
+        (one_color("RGB", (1, 2, 3)), [1, 2, 3]),
+        (one_color("RGBA", (10, 20, 30, 255)), [10, 20, 30]),
+        (one_color("RGBA", (10, 20, 30, 0)), [255, 255, 255]),
+        (one_color("RGBA", (0, 0, 0, 128)), [127, 127, 127]),
+        (one_color("LA", (90, 255)), [90]),
+        (one_color("LA", (90, 0)), [255]),
     ],
 )
 def test_modes(payload, expected):
@@ -304,7 +305,7 @@ def test_modes(payload, expected):
 
 
 def test_background_lies_under_transparency():
-    payload = one_colour("RGBA", (10, 20, 30, 0))
+    payload = one_color("RGBA", (10, 20, 30, 0))
     assert decode(payload, background=0)[0, 0].tolist() == [0, 0, 0]
 
 
@@ -315,8 +316,8 @@ def test_palette_with_and_without_transparency():
     assert decode(encoded(paletted)).tolist() == [[[10, 20, 30], [200, 100, 50]]]
     clear = decode(encoded(paletted, transparency=1))
     assert clear.tolist() == [[[10, 20, 30], [255, 255, 255]]]
-    grey = Image.new("L", (1, 1), 9)
-    assert decode(encoded(grey, transparency=9)).tolist() == [[[255]]]
+    gray = Image.new("L", (1, 1), 9)
+    assert decode(encoded(gray, transparency=9)).tolist() == [[[255]]]
 
 
 def test_cmyk_adobe_inverted():
@@ -327,7 +328,7 @@ def test_cmyk_adobe_inverted():
     assert np.abs(pixels[8, 8].astype(int) - [255, 0, 0]).max() <= 3
 
 
-def test_lab_becomes_the_colour_it_means():
+def test_lab_becomes_the_color_it_means():
     crimson = Image.new("LAB", (4, 4), (128, 200, 128))
     red, green, blue = decode(encoded(crimson, "TIFF"))[0, 0].tolist()
     assert red > 200 > 150 > blue > 100 > 50 > green
@@ -347,7 +348,7 @@ def _oriented(kind, tag):
         7: Image.Transpose.TRANSVERSE,
         8: Image.Transpose.ROTATE_270,
     }
-    stored = image(NOISE)
+    stored = pil_image(NOISE)
     stored = stored.transpose(inverse[tag]) if tag in inverse else stored
     exif = Image.Exif()
     exif[0x0112] = tag
@@ -374,8 +375,8 @@ def test_orientations_of_jpeg(tag):
 @pytest.mark.parametrize(
     "exif", [b"Exif\0\0garbage!", b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0" * 2]
 )
-def test_bad_exif_stops_no_picture(kind, exif):
-    payload = encoded(image(NOISE), kind, exif=exif)
+def test_bad_exif_stops_no_image(kind, exif):
+    payload = encoded(pil_image(NOISE), kind, exif=exif)
     assert decode(payload).shape == (20, 30, 3)
     assert read_header(payload) == Header(height=20, width=30, channels=3)
 
@@ -383,15 +384,15 @@ def test_bad_exif_stops_no_picture(kind, exif):
 def test_orientation_out_of_range():
     exif = Image.Exif()
     exif[0x0112] = 77
-    payload = encoded(image(NOISE), exif=exif)
+    payload = encoded(pil_image(NOISE), exif=exif)
     assert (decode(payload) == NOISE).all()
 
 
-# --- several pictures in one file
+# --- several images in one file
 
 
 @pytest.mark.parametrize("kind", ["GIF", "TIFF", "WEBP", "PNG"])
-def test_the_first_picture_of_many_counts(kind):
+def test_the_first_image_of_many_counts(kind):
     frames = [Image.new("L", (8, 8), value) for value in (40, 200, 90)]
     options = {"lossless": True} if kind == "WEBP" else {}
     payload = encoded(
@@ -401,7 +402,7 @@ def test_the_first_picture_of_many_counts(kind):
 
 
 def test_mpo_counts_as_a_jpeg():
-    frames = [image(stripes(kind, 0, 32, 32, 3)) for kind in (0, 1)]
+    frames = [pil_image(stripes(kind, 0, 32, 32, 3)) for kind in (0, 1)]
     payload = encoded(frames[0], "MPO", save_all=True, append_images=frames[1:])
     assert decode(payload).shape == (32, 32, 3)
 
@@ -471,7 +472,7 @@ def test_an_error_without_a_number(tmp_path, monkeypatch):
 
 
 def test_reading_leaves_the_stream_of_bytes_alone():
-    payload = encoded(image(NOISE))
+    payload = encoded(pil_image(NOISE))
     copy = io.BytesIO(payload).getvalue()
     decode(payload)
     assert payload == copy

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pictures import encoded, image, snapshot, stripes, write_folder
 from striate.core.files import read_csv
 from striate.data.load import load_data
 from striate.data.sources.folder import read_folder
+from support.images import encoded, pil_image, snapshot, stripes, write_folder
 
 
 @pytest.fixture
@@ -47,8 +47,8 @@ def test_plain(loaded):
 
 
 def test_broken_files_are_quarantined_with_their_reason(loaded, photos):
-    jpeg = encoded(image(stripes(0, 1, 64, 64)), "JPEG")
-    png = encoded(image(stripes(0, 2, 64, 64)))
+    jpeg = encoded(pil_image(stripes(0, 1, 64, 64)), "JPEG")
+    png = encoded(pil_image(stripes(0, 2, 64, 64)))
     broken = {
         "zero.jpg": (b"", "not-an-image"),
         "page.jpg": (b"<!doctype html>", "not-an-image"),
@@ -86,7 +86,7 @@ def test_everything_skipped_stands_in_quarantine_csv(striate, photos, tmp_path):
     ]
 
 
-def test_litter_is_never_a_class_nor_a_picture(loaded, photos):
+def test_litter_is_never_a_class_nor_a_image(loaded, photos):
     for folder in (".ipynb_checkpoints", "__MACOSX", ".git"):
         shutil.copytree(photos / "across", photos / folder)
     for name in ("Thumbs.db", "desktop.ini", ".DS_Store", "._a.png"):
@@ -116,7 +116,7 @@ def test_an_empty_class_folder_is_listed(loaded, photos):
 def test_links(loaded, photos, tmp_path):
     """Loops end; a link to a file outside is a file; a dangling one is named."""
     outside = tmp_path / "outside.png"
-    image(stripes(0, 50)).save(outside)
+    pil_image(stripes(0, 50)).save(outside)
     (photos / "across/outside.png").symlink_to(outside)
     (photos / "across/gone.png").symlink_to(tmp_path / "gone.png")
     (photos / "across/self.png").symlink_to("self.png")
@@ -206,7 +206,7 @@ NAMES = [
 def test_names_of_every_kind(striate, photos, tmp_path):
     """They go through split.csv, predictions, report and terminal, and come back."""
     for number, name in enumerate(NAMES):
-        image(stripes(0, 500 + number)).save(photos / "across" / name)
+        pil_image(stripes(0, 500 + number)).save(photos / "across" / name)
     (photos / "across" / os.fsdecode(b"bad\xff.png")).touch()
     before = snapshot(photos)
     said = striate("train", photos, "--epochs", "1", "--out", "run")
@@ -236,29 +236,29 @@ def test_class_names_of_every_kind(striate, tmp_path):
 
 
 def test_extensions_do_not_matter_content_does(loaded, photos):
-    picture = image(stripes(1, 77))
+    image = pil_image(stripes(1, 77))
     for name in ("A.JPG", "b.jfif", "none", "wrong.png", "x.docx"):
         (photos / "down" / name).write_bytes(
-            encoded(image(stripes(1, len(name) * 7)), "JPEG")
+            encoded(pil_image(stripes(1, len(name) * 7)), "JPEG")
         )
-    (photos / "down/really-png.jpg").write_bytes(encoded(picture))
+    (photos / "down/really-png.jpg").write_bytes(encoded(image))
     (photos / "down/photo.heic").write_bytes(b"\0\0\0\x18ftypheic" + b"\0" * 20)
     data, skipped = loaded()
     assert skipped == {"down/photo.heic": "not-an-image"}
     assert len(data.rows) == 30
 
 
-def test_modes_together_make_a_colour_set(loaded, photos):
-    colour = image(stripes(0, 9, channels=3))
+def test_modes_together_make_a_color_set(loaded, photos):
+    color = pil_image(stripes(0, 9, channels=3))
     for mode in ("CMYK", "P", "LA", "RGBA", "1", "L"):
         kind = "TIFF" if mode == "CMYK" else "PNG"
-        picture = colour.convert(mode)
-        (photos / "across" / f"mode-{mode}").write_bytes(encoded(picture, kind))
+        image = color.convert(mode)
+        (photos / "across" / f"mode-{mode}").write_bytes(encoded(image, kind))
     data, skipped = loaded()
     assert (data.in_chans, skipped) == (3, {})
 
 
-def test_grey_forced_on_colour(loaded, photos):
+def test_gray_forced_on_color(loaded, photos):
     write_folder(photos, classes=["across"], channels=3, seed=4)
     data, _ = loaded(in_chans=1)
     assert data.part("train").pixels.shape[-1] == 1
@@ -266,7 +266,7 @@ def test_grey_forced_on_colour(loaded, photos):
 
 def test_sizes_mixed_or_shared_or_large(tmp_path):
     mixed = write_folder(tmp_path / "mixed")
-    image(stripes(0, 1, 9, 8)).save(mixed / "across/odd.png")
+    pil_image(stripes(0, 1, 9, 8)).save(mixed / "across/odd.png")
     assert load_data(mixed).image_size == (64, 64)
     oblong = write_folder(tmp_path / "oblong", size=(6, 10))
     assert load_data(oblong).image_size == (6, 10)
@@ -322,11 +322,11 @@ def test_missing_parts_are_dealt_from_training(tmp_path):
     assert list(load_data(given).parts) == ["train", "val"]
 
 
-def test_same_picture_in_two_parts_is_told(tmp_path):
+def test_same_image_in_two_parts_is_told(tmp_path):
     root = write_folder(tmp_path / "split/train", count=12).parent
     write_folder(root / "test", count=3)
     data = load_data(root)
-    leaks = [w for w in data.warnings if "pictures of test are also in" in w]
+    leaks = [w for w in data.warnings if "images of test are also in" in w]
     assert sum(int(w.split()[0]) for w in leaks) == 6
 
 
@@ -342,7 +342,7 @@ def test_duplicates_never_straddle(loaded, photos):
 
 def test_a_file_that_vanishes_between_the_two_passes(photos, monkeypatch):
     from striate.data import load
-    from striate.data.store import develop
+    from striate.data.cache import materialize as develop
 
     real = develop.develop
 

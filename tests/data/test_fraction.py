@@ -40,7 +40,7 @@ def test_a_smaller_fraction_is_a_subset(labels, a, b):
 
 @pytest.mark.parametrize("tenths", range(1, 11))
 def test_tenths_of_thirty_are_threes(tenths):
-    """0.1 · 3 = 0.30000000000000004, and still no picture more."""
+    """0.1 · 3 = 0.30000000000000004, and still no image more."""
     assert sum(kept(["a"] * 30, tenths * 0.1)) == 3 * tenths
 
 
@@ -92,15 +92,15 @@ def test_the_training_part_alone_is_cut():
 
 
 @pytest.mark.parametrize(
-    "asked", [{"normalise": "none"}, {"mean": [0.2], "std": [0.4]}]
+    "asked", [{"normalize": "none"}, {"mean": [0.2], "std": [0.4]}]
 )
-def test_cutting_keeps_the_normalisation_asked_for(asked):
+def test_cutting_keeps_the_normalization_asked_for(asked):
     whole = striate.load_data("digits", **asked)
     assert whole.cut(0.2).preprocess == whole.preprocess
 
 
 def test_the_end_of_a_run_can_be_repeated(striate):
-    """split.csv says what was spare, and the run finds its own pictures again."""
+    """split.csv says what was spare, and the run finds its own images again."""
     words = ("--epochs", "1", "--fraction", "0.3", "--out", "run", "--json")
     assert striate("train", "digits", *words).code == 0
     run = __import__("striate").load_run("run")

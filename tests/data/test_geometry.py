@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.interpolate import BSpline
 from scipy.ndimage import map_coordinates
 
-from striate.data.augment.draws import neutral
+from striate.data.augment.elastic import CELLS, CONTROLS, basis, rows_of
 from striate.data.augment.geometry import (
     PADDING,
     course_of,
@@ -19,10 +19,10 @@ from striate.data.augment.geometry import (
     sampling_grid,
     warp,
 )
-from striate.data.augment.spline import CELLS, CONTROLS, basis, rows_of
+from striate.data.augment.random_params import neutral
 
 HEIGHT, WIDTH = 40, 52
-CENTRE = ((WIDTH - 1) / 2, (HEIGHT - 1) / 2)
+CENTER = ((WIDTH - 1) / 2, (HEIGHT - 1) / 2)
 SCIPY = {"reflect": "reflect", "edge": "nearest"}  # SciPy's names of the borders
 OPENCV = {
     "reflect": cv2.BORDER_REFLECT,
@@ -34,7 +34,7 @@ OPENCV_STEP = 1 / 64
 
 
 def smooth(seed=0, channels=3, height=HEIGHT, width=WIDTH, cell=8):
-    """A picture without detail below `cell` pixels, (C, H, W), 0–255."""
+    """An image without detail below `cell` pixels, (C, H, W), 0–255."""
     draw = np.random.default_rng(seed)
     coarse = draw.uniform(0, 255, (height // cell + 1, width // cell + 1, channels))
     fine = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
@@ -43,32 +43,32 @@ def smooth(seed=0, channels=3, height=HEIGHT, width=WIDTH, cell=8):
     )
 
 
-def ours(picture, border="reflect", back=None, **draws):
-    """Warp one picture by one draw."""
+def ours(image, border="reflect", back=None, **draws):
+    """Warp one image by one draw."""
     one = neutral(1, **{name: np.array([value]) for name, value in draws.items()})
-    course = course_of(one, *picture.shape[1:])
-    x = torch.from_numpy(picture)[None].float()
-    level = None if back is None else torch.full((1, len(picture), 1, 1), float(back))
+    course = course_of(one, *image.shape[1:])
+    x = torch.from_numpy(image)[None].float()
+    level = None if back is None else torch.full((1, len(image), 1, 1), float(back))
     return warp(x, course, border, level)[0].numpy()
 
 
-def opencv(picture, matrix, border="reflect", back=0.0):
+def opencv(image, matrix, border="reflect", back=0.0):
     """Warp by OpenCV; the matrix says where a pixel of the source goes."""
     moved = cv2.warpAffine(
-        np.ascontiguousarray(picture.transpose(1, 2, 0)).astype(np.float32),
+        np.ascontiguousarray(image.transpose(1, 2, 0)).astype(np.float32),
         matrix,
-        (picture.shape[2], picture.shape[1]),
+        (image.shape[2], image.shape[1]),
         flags=cv2.INTER_LINEAR,
         borderMode=OPENCV[border],
         borderValue=(back,) * 4,
     )
-    return moved.reshape(*picture.shape[1:], -1).transpose(2, 0, 1)
+    return moved.reshape(*image.shape[1:], -1).transpose(2, 0, 1)
 
 
-def about_centre(linear, move=(0.0, 0.0)):
-    """A forward matrix of OpenCV from a linear map about the picture's centre."""
-    linear, centre = np.array(linear, float), np.array(CENTRE)
-    return np.hstack([linear, (centre - linear @ centre + move)[:, None]])
+def about_center(linear, move=(0.0, 0.0)):
+    """A forward matrix of OpenCV from a linear map about the image's center."""
+    linear, center = np.array(linear, float), np.array(CENTER)
+    return np.hstack([linear, (center - linear @ center + move)[:, None]])
 
 
 def shears(along, down):
@@ -77,16 +77,16 @@ def shears(along, down):
 
 
 ALONE = [
-    ({"angle": 30.0}, cv2.getRotationMatrix2D(CENTRE, 30, 1.0)),
-    ({"angle": -100.0}, cv2.getRotationMatrix2D(CENTRE, -100, 1.0)),
-    ({"zoom": 1.4}, cv2.getRotationMatrix2D(CENTRE, 0, 1.4)),
-    ({"zoom": 0.7}, cv2.getRotationMatrix2D(CENTRE, 0, 0.7)),
-    ({"shear": [12.0, 0.0]}, about_centre(shears(12, 0))),
-    ({"shear": [0.0, -20.0]}, about_centre(shears(0, -20))),
-    ({"shear": [15.0, 25.0]}, about_centre(shears(15, 25))),
-    ({"shift": [5, -3]}, about_centre(np.eye(2), (5, -3))),
-    ({"mirror": [True, False]}, about_centre(np.diag([-1, 1]))),
-    ({"mirror": [False, True]}, about_centre(np.diag([1, -1]))),
+    ({"angle": 30.0}, cv2.getRotationMatrix2D(CENTER, 30, 1.0)),
+    ({"angle": -100.0}, cv2.getRotationMatrix2D(CENTER, -100, 1.0)),
+    ({"zoom": 1.4}, cv2.getRotationMatrix2D(CENTER, 0, 1.4)),
+    ({"zoom": 0.7}, cv2.getRotationMatrix2D(CENTER, 0, 0.7)),
+    ({"shear": [12.0, 0.0]}, about_center(shears(12, 0))),
+    ({"shear": [0.0, -20.0]}, about_center(shears(0, -20))),
+    ({"shear": [15.0, 25.0]}, about_center(shears(15, 25))),
+    ({"shift": [5, -3]}, about_center(np.eye(2), (5, -3))),
+    ({"flip": [True, False]}, about_center(np.diag([-1, 1]))),
+    ({"flip": [False, True]}, about_center(np.diag([1, -1]))),
 ]
 
 
@@ -94,31 +94,31 @@ ALONE = [
 @pytest.mark.parametrize(("draws", "matrix"), ALONE, ids=[str(d) for d, _ in ALONE])
 def test_each_alone_is_opencvs(draws, matrix, border):
     """Positive angles turn counter-clockwise; pixels' values stand at their middles."""
-    picture = smooth()
+    image = smooth()
     back = 90.0 if border == "background" else None
-    made = ours(picture, border, back, **draws)
-    wanted = opencv(picture, matrix, border, back or 0.0)
-    steepest = max(np.abs(np.diff(picture, axis=axis)).max() for axis in (1, 2))
-    if border == "background":  # the edge of a colour is as steep as can be
-        steepest = np.abs(picture - back).max()
+    made = ours(image, border, back, **draws)
+    wanted = opencv(image, matrix, border, back or 0.0)
+    steepest = max(np.abs(np.diff(image, axis=axis)).max() for axis in (1, 2))
+    if border == "background":  # the edge of a color is as steep as can be
+        steepest = np.abs(image - back).max()
     assert np.abs(made - wanted).max() <= 2 * steepest * OPENCV_STEP + 1e-3
-    assert np.abs(made - picture).max() > 20  # something was done at all
+    assert np.abs(made - image).max() > 20  # something was done at all
 
 
 def test_a_crop_is_the_window_enlarged():
     """Against OpenCV's resize of the same window; edges aside, where borders differ."""
-    picture = smooth(channels=1, height=64, width=64)
-    window = picture[0, 12:44, 28:60]  # half the side; 12 of 32 down, 28 of 32 right
+    image = smooth(channels=1, height=64, width=64)
+    window = image[0, 12:44, 28:60]  # half the side; 12 of 32 down, 28 of 32 right
     wanted = cv2.resize(window, (64, 64), interpolation=cv2.INTER_LINEAR)
     places = (2 * 28 / 32 - 1, 2 * 12 / 32 - 1)
-    made = ours(picture, crop=[0.5, *places])[0]
+    made = ours(image, crop=[0.5, *places])[0]
     assert np.abs(made - wanted)[2:-2, 2:-2].max() < 1e-3
 
 
 @pytest.mark.parametrize("border", SCIPY)
 def test_everything_at_once_is_scipys(border):
     """The whole composition, bend included, against SciPy's sampling in float64."""
-    picture = smooth(5)
+    image = smooth(5)
     draw = np.random.default_rng(2)
     net = draw.uniform(-0.1, 0.1, (CONTROLS, CONTROLS, 2))
     draws = {
@@ -127,26 +127,26 @@ def test_everything_at_once_is_scipys(border):
         "zoom": 0.9,
         "crop": [0.85, 0.4, -0.7],
         "shift": [2, -4],
-        "mirror": [True, False],
+        "flip": [True, False],
         "net": net,
     }
     rows, columns = np.mgrid[:HEIGHT, :WIDTH].astype(float)
-    place = np.stack([columns - CENTRE[0], rows - CENTRE[1]])
+    place = np.stack([columns - CENTER[0], rows - CENTER[1]])
     place += bend(net) * np.array([WIDTH, HEIGHT])[:, None, None]
     place -= np.array([2, -4])[:, None, None]
     turn = np.deg2rad(20)
     turned = np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]])
     forward = shears(8, -6) @ turned @ (0.9 * np.diag([-1, 1])) / 0.85
     source = np.einsum("ij,jhw->ihw", np.linalg.inv(forward), place)
-    source += (0.5 * 0.15 * np.array([0.4 * WIDTH, -0.7 * HEIGHT]) + CENTRE)[
+    source += (0.5 * 0.15 * np.array([0.4 * WIDTH, -0.7 * HEIGHT]) + CENTER)[
         :, None, None
     ]
     wanted = [
         map_coordinates(plane, source[::-1], order=1, mode=SCIPY[border])
-        for plane in picture
+        for plane in image
     ]
     # The bend's factors are rounded: a hundredth of a pixel, see `spline`.
-    assert np.abs(ours(picture, border, **draws) - wanted).max() < 1.0
+    assert np.abs(ours(image, border, **draws) - wanted).max() < 1.0
 
 
 def bend(net, height=HEIGHT, width=WIDTH):
@@ -198,7 +198,7 @@ def test_the_bends_sums_are_exact_in_any_order(seed, height, width, largest):
 
 @given(st.integers(0, 10_000), st.integers(8, 64), st.integers(8, 64))
 def test_the_largest_warp_never_folds(seed, height, width):
-    """Neighbours stay in order, so no point of the picture is seen twice."""
+    """Neighbors stay in order, so no point of the image is seen twice."""
     draw = np.random.default_rng(seed)
     net = 0.12 * draw.choice([-1.0, 1.0], (1, CONTROLS, CONTROLS, 2))
     grid = sampling_grid(course_of(neutral(1, net=net), height, width), height)[0]
@@ -209,51 +209,51 @@ def test_the_largest_warp_never_folds(seed, height, width):
 
 
 def test_one_warp_equals_the_steps_in_turn():
-    """Within interpolation error on a smooth picture, where no step saw a border."""
-    picture = smooth(3, height=144, width=144, cell=24)
+    """Within interpolation error on a smooth image, where no step saw a border."""
+    image = smooth(3, height=144, width=144, cell=24)
     net = np.random.default_rng(1).uniform(-0.05, 0.05, (CONTROLS, CONTROLS, 2))
     steps = [
         {"crop": [0.9, 0.3, -0.5]},
-        {"mirror": [True, False]},
+        {"flip": [True, False]},
         {"zoom": 1.1},
         {"angle": 12.0},
         {"shear": [5.0, -4.0]},
         {"shift": [3, 2]},
         {"net": net},
     ]
-    turn = picture
+    turn = image
     for step in steps:
         turn = ours(turn, **step).astype(float)
-    together = ours(picture, **{key: step[key] for step in steps for key in step})
+    together = ours(image, **{key: step[key] for step in steps for key in step})
     inner = (slice(None), slice(36, -36), slice(36, -36))
     error = np.abs(together - turn)[inner]
     # A sampling is off by an eighth of the second difference at most; six are not
     # at whole pixels, and one is what is left.
-    bent = max(np.abs(np.diff(picture, 2, axis=axis)).max() for axis in (1, 2))
+    bent = max(np.abs(np.diff(image, 2, axis=axis)).max() for axis in (1, 2))
     assert error.max() <= 6 * 2 * bent / 8
     assert error.mean() < 0.3  # of 255
-    # The order matters: another one is another picture.
-    other = picture
+    # The order matters: another one is another image.
+    other = image
     for step in reversed(steps):
         other = ours(other, **step).astype(float)
     assert np.abs(together - other)[inner].max() > 20
 
 
 def test_what_a_crop_hides_is_still_seen_by_a_later_turn():
-    """Composed, a turned crop shows the picture and no border of the window."""
-    picture = np.tile(np.linspace(0, 255, 64), (64, 1))[None]
-    made = ours(picture, crop=[0.5, 0.0, 0.0], angle=45.0)
+    """Composed, a turned crop shows the image and no border of the window."""
+    image = np.tile(np.linspace(0, 255, 64), (64, 1))[None]
+    made = ours(image, crop=[0.5, 0.0, 0.0], angle=45.0)
     row, column = made[0, 32], made[0, :, 32]
     assert (np.diff(row) > 0).all()
     assert (np.diff(column) < 0).all() or (np.diff(column) > 0).all()
 
 
 @pytest.mark.parametrize("side", [1, 2, 3, 7, 32, 50, 224])
-def test_neutral_draws_leave_pictures(side):
-    picture = np.random.default_rng(side).uniform(0, 255, (2, side, side + 1))
+def test_neutral_draws_leave_images(side):
+    image = np.random.default_rng(side).uniform(0, 255, (2, side, side + 1))
     net = np.zeros((CONTROLS, CONTROLS, 2))
     for border in ("reflect", "edge"):
-        assert np.abs(ours(picture, border, net=net) - picture).max() < 255 * 1e-4
+        assert np.abs(ours(image, border, net=net) - image).max() < 255 * 1e-4
 
 
 def test_a_turn_and_back_again():

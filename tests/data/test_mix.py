@@ -1,4 +1,4 @@
-"""Colour, whole pixels, rectangles and mixed pairs: each against its definition."""
+"""Color, whole pixels, rectangles and mixed pairs: each against its definition."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from torch.nn import functional as F
 from striate.core.errors import SettingError
 from striate.core.spec import ImageSpec, Preprocess
 from striate.data.augment.augment import Augment
-from striate.data.augment.colour import ColourMap
-from striate.data.augment.draws import neutral
+from striate.data.augment.color import ColorMap
 from striate.data.augment.mix import blank, pairs, shared_targets
-from striate.data.augment.shift import whole_pixels
-from striate.data.augment.views import changed
+from striate.data.augment.pipeline import changed
+from striate.data.augment.pixel_shift import whole_pixels
+from striate.data.augment.random_params import neutral
 from striate.data.batches import Batches
-from striate.data.part import Part
-from striate.data.picture.preprocess import normalise
-from striate.engine.cost import softmax_cost
+from striate.data.decode.preprocess import normalize
+from striate.data.subset import Subset
+from striate.engine.loss import softmax_cost
 from striate.engine.step import train_step
 
 RGB = Preprocess(
@@ -53,30 +53,30 @@ def values(x: torch.Tensor) -> np.ndarray:
     return 255 * (x.permute(0, 2, 3, 1).double().numpy() * std + mean)
 
 
-# --- colour
+# --- color
 
 
-def test_the_colour_map_is_opencvs_saturating_sum():
+def test_the_color_map_is_opencvs_saturating_sum():
     pixels = noise()
     shifts = np.random.default_rng(0).integers(-100, 101, (5, 3))
-    x = ColourMap(RGB, shifts / 255, "cpu")(pixels)
-    for made, picture, shift in zip(values(x), pixels.numpy(), shifts, strict=True):
-        wanted = cv2.add(picture, (*map(float, shift), 0.0))
+    x = ColorMap(RGB, shifts / 255, "cpu")(pixels)
+    for made, image, shift in zip(values(x), pixels.numpy(), shifts, strict=True):
+        wanted = cv2.add(image, (*map(float, shift), 0.0))
         assert np.abs(made - wanted).max() < 1e-3
     assert x.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_the_map_without_shift_is_the_normalisation():
+def test_the_map_without_shift_is_the_normalization():
     pixels = noise()
-    plain = normalise(pixels, RGB)
-    assert torch.allclose(ColourMap(RGB, None, "cpu")(pixels), plain, atol=1e-6)
-    zero = ColourMap(RGB, np.zeros((5, 3)), "cpu")
+    plain = normalize(pixels, RGB)
+    assert torch.allclose(ColorMap(RGB, None, "cpu")(pixels), plain, atol=1e-6)
+    zero = ColorMap(RGB, np.zeros((5, 3)), "cpu")
     assert torch.allclose(zero(pixels), plain, atol=1e-6)
     assert torch.equal(zero(pixels)[2:4], zero(pixels[2:4], slice(2, 4)))
 
 
-def test_the_background_is_shifted_with_the_picture():
-    """A turned picture on its background shows no edge, whatever its colour is."""
+def test_the_background_is_shifted_with_the_image():
+    """A turned image on its background shows no edge, whatever its color is."""
     white = torch.full((2, 9, 7, 3), RGB.background, dtype=torch.uint8)
     shifts = np.array([[0.1, -0.3, 0.5], [-0.9, 0.0, 0.2]])
     draws = neutral(2, angle=np.array([30.0, 75.0]), colour=shifts)
@@ -97,10 +97,10 @@ def test_whole_pixels_are_opencvs_border_and_window(border, most):
     shift = draw.integers(-most, most + 1, (40, 2))
     flips = draw.integers(0, 2, (40, 2)).astype(bool)
     made = whole_pixels(pixels, shift, flips, border, RGB.background)
-    for moved, picture, (right, down), (left, top) in zip(
+    for moved, image, (right, down), (left, top) in zip(
         made.numpy(), pixels.numpy(), shift, flips, strict=True
     ):
-        turned = picture[:: -1 if top else 1, :: -1 if left else 1]
+        turned = image[:: -1 if top else 1, :: -1 if left else 1]
         wide = cv2.copyMakeBorder(
             turned.copy(), *(most,) * 4, OPENCV[border], value=(RGB.background,) * 3
         )
@@ -181,15 +181,15 @@ def test_with_both_a_coin_decides():
     assert not mixed.pasted[blended].any()
 
 
-def test_every_picture_is_partner_once():
+def test_every_image_is_partner_once():
     mixed = drawn(Augment(mixup=0.5), 50)
     assert sorted(mixed.partner.tolist()) == list(range(50))
 
 
 def mixing_batches(augment: Augment, count: int = 24) -> Batches:
-    """Pictures of one level each, i, of class i % 4."""
+    """Images of one level each, i, of class i % 4."""
     levels = torch.arange(count, dtype=torch.uint8).view(-1, 1, 1, 1)
-    part = Part.of(
+    part = Subset.of(
         levels.expand(-1, 9, 7, 3).contiguous(),
         [i % 4 for i in range(count)],
         [str(i) for i in range(count)],
@@ -202,7 +202,7 @@ def mixing_batches(augment: Augment, count: int = 24) -> Batches:
 
 @pytest.mark.parametrize("augment", [Augment(mixup=1.0), Augment(cutmix=1.0)])
 def test_pixels_and_targets_hold_the_same_shares(augment):
-    """From the mean level of a mixed picture follows its target."""
+    """From the mean level of a mixed image follows its target."""
     made = mixing_batches(augment)
     mixed = pairs(augment, SHAPE, np.arange(24), count=24, seed=0, epoch=1)
     x, y = (torch.cat(parts) for parts in zip(*made(1), strict=True))

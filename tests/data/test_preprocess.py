@@ -1,4 +1,4 @@
-"""One path from pixels to input, the same to the bit for one picture and for many."""
+"""One path from pixels to input, the same to the bit for one image and for many."""
 
 import numpy as np
 import pytest
@@ -9,10 +9,10 @@ from PIL import Image
 
 from striate.core.errors import DataError
 from striate.core.spec import Preprocess
-from striate.data.picture import preprocess as room
-from striate.data.picture.preprocess import (
+from striate.data.decode import preprocess as room
+from striate.data.decode.preprocess import (
     batch_to_input,
-    normalise,
+    normalize,
     statistics,
     to_input,
 )
@@ -27,10 +27,10 @@ from striate.data.picture.preprocess import (
     st.sampled_from([1, 3]),
     st.integers(1, 33),
     st.integers(1, 33),
-    st.sampled_from(["squash", "crop", "pad"]),
+    st.sampled_from(["stretch", "crop", "pad"]),
 )
 def test_one_and_many_agree_to_the_bit(n, h, w, have, want, height, width, resize):
-    """Batches come from arrays, single pictures from files; torch picks its routine
+    """Batches come from arrays, single images from files; torch picks its routine
     by the layout of memory, and both must give the same numbers."""
     pixels = np.random.default_rng(h * w).integers(0, 256, (n, h, w, have), np.uint8)
     p = Preprocess(channels=want, height=height, width=width, resize=resize)
@@ -49,8 +49,8 @@ def make(resize, height=8, width=8, **options):
     return Preprocess(channels=1, height=height, width=width, resize=resize, **options)
 
 
-def test_squash_keeps_all_of_the_picture():
-    out = to_input(ramp(4, 32), make("squash"))
+def test_stretch_keeps_all_of_the_image():
+    out = to_input(ramp(4, 32), make("stretch"))
     assert out[0, 0] < 20
     assert out[0, -1] > 235
 
@@ -73,21 +73,19 @@ def test_shrinking_averages():
     """Without antialiasing fine stripes come out dark or light by chance."""
     lines = (np.arange(66) % 3 == 0) * np.uint8(255)
     fine = lines[None, :, None].repeat(66, 0)
-    out = to_input(fine, make("squash"))
+    out = to_input(fine, make("stretch"))
     assert out[:, 1:-1].float().sub(85).abs().max() < 15
 
 
-def test_grey_of_colour_is_the_luma_of_every_imaging_library():
+def test_gray_of_color_is_the_luma_of_every_imaging_library():
     pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
-    ours = to_input(pixels, make("squash", 32, 32))[..., 0].numpy()
+    ours = to_input(pixels, make("stretch", 32, 32))[..., 0].numpy()
     assert (ours == np.asarray(Image.fromarray(pixels).convert("L"))).all()
 
 
 def test_channels_without_a_rule():
-    with pytest.raises(
-        DataError, match="pictures have 4 channels, the network takes 1"
-    ):
-        to_input(np.zeros((2, 2, 4), np.uint8), make("squash", 2, 2))
+    with pytest.raises(DataError, match="images have 4 channels, the network takes 1"):
+        to_input(np.zeros((2, 2, 4), np.uint8), make("stretch", 2, 2))
 
 
 @pytest.mark.parametrize("chunk", [7, 1 << 24])
@@ -100,15 +98,15 @@ def test_statistics_are_exact(monkeypatch, chunk):
     assert std == pytest.approx(flat.std(0, correction=0).tolist(), abs=1e-6)
 
 
-def test_constant_pictures_stay_finite():
+def test_constant_images_stay_finite():
     mean, std = statistics(torch.full((2, 2, 2, 1), 51, dtype=torch.uint8))
     assert (mean, std) == ((0.2,), (round(1 / 255, 6),))
-    p = make("squash", 2, 2, mean=mean, std=std)
-    assert normalise(torch.full((1, 2, 2, 1), 51).byte(), p).abs().max() < 1e-3
+    p = make("stretch", 2, 2, mean=mean, std=std)
+    assert normalize(torch.full((1, 2, 2, 1), 51).byte(), p).abs().max() < 1e-3
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_large_pictures_are_normalised_to_the_same_bit(monkeypatch, channels):
+def test_large_images_are_normalized_to_the_same_bit(monkeypatch, channels):
     """One by one in the cache, or a whole batch at once; with long rows, too."""
     p = Preprocess(
         channels=channels,
@@ -121,18 +119,18 @@ def test_large_pictures_are_normalised_to_the_same_bit(monkeypatch, channels):
     shape = 5, 19, 25, channels
     pixels = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
     for batch in (pixels, pixels[:, :, :23], pixels[:1]):
-        whole = normalise(batch, p)
+        whole = normalize(batch, p)
         with monkeypatch.context() as patch:
             patch.setattr(room, "_LARGE", 1)
-            alone = normalise(batch, p)
+            alone = normalize(batch, p)
         assert torch.equal(whole, alone)
         assert whole.stride() == alone.stride()
 
 
-def test_normalise_leaves_its_input_alone():
+def test_normalize_leaves_its_input_alone():
     pixels = torch.full((2, 2, 2, 3), 100, dtype=torch.uint8)
     p = Preprocess(channels=3, height=2, width=2, mean=(0, 0.5, 1), std=(1, 1, 1))
-    x = normalise(pixels, p)
+    x = normalize(pixels, p)
     assert pixels.eq(100).all()
     assert x.shape == (2, 3, 2, 2)
     assert x[0, :, 0, 0].tolist() == pytest.approx(

@@ -8,17 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_shards import write_shards
 
-from pictures import encoded, image, stripes, write_folder, write_table
 from striate.core.errors import DataError
 from striate.data.batches import Batches
+from striate.data.decode.decode import UndecodableError
 from striate.data.load import load_data
-from striate.data.picture.decode import UndecodableError
 from striate.data.shards import load as room
 from striate.data.shards.index import Nearby
 from striate.data.sources import remote
 from striate.data.sources.remote import RemoteFiles, fetch, open_place, read_remote
+from support.images import encoded, pil_image, stripes, write_folder, write_table
+from support.tar_shards import write_shards
 
 
 def upload(place, folder, root):
@@ -129,7 +129,7 @@ def test_a_remote_set_is_read_once(memory, tmp_path, monkeypatch):
     [
         ("memory://nothing/there", "nothing is there"),
         ("nonsense://a/b", "nonsense"),
-        ("simplecache::memory://a", "not a place that pictures are read from"),
+        ("simplecache::memory://a", "not a place that images are read from"),
         ("reference://a", "not a place"),
         ("memory://nothing.csv", "FileNotFoundError"),
         ("memory://p-{0..1}.tar", "FileNotFoundError"),
@@ -144,7 +144,7 @@ def test_addresses_that_cannot_be(striate, memory, address, match):
 
 
 def test_a_folder_without_classes(memory):
-    memory.pipe("/bucket/loose.png", encoded(image(stripes(0, 1))))
+    memory.pipe("/bucket/loose.png", encoded(pil_image(stripes(0, 1))))
     with pytest.raises(DataError, match="no class folders"):
         read_remote("memory://bucket")
 
@@ -205,8 +205,8 @@ def test_predicting_needs_no_address():
 
 
 def test_parts_and_classes_do_not_stand_side_by_side(memory):
-    """Read as classes, `train` and `test` would be learnt as two kinds of thing."""
+    """Read as classes, `train` and `test` would be learned as two kinds of thing."""
     for name in ("train/a/0.png", "test/a/0.png", "extra/a/0.png"):
-        memory.pipe(f"/set/{name}", encoded(image(stripes(0, 5))))
+        memory.pipe(f"/set/{name}", encoded(pil_image(stripes(0, 5))))
     with pytest.raises(DataError, match="stand other folders: extra"):
         read_remote("memory://set")

@@ -18,19 +18,19 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pictures import encoded, image, snapshot, stripes
 from striate.core.errors import DataError
-from striate.data import order
+from striate.data import epoch_order as order
 from striate.data.batches import Batches
+from striate.data.cache.lazy_images import LazyPixels
+from striate.data.decode.preprocess import file_to_input
 from striate.data.load import load_data
-from striate.data.picture.preprocess import file_to_input
 from striate.data.shards import index as shards
 from striate.data.shards import load as room
 from striate.data.shards.tars import is_shards, members, part_of, shard_names
 from striate.data.sources.source import Skipped
-from striate.data.store.lazy import LazyPixels
-from striate.runs.run import load_run
-from tars import KINDS, add, write_shards
+from striate.run.run import load_run
+from support.images import encoded, pil_image, snapshot, stripes
+from support.tar_shards import KINDS, add, write_shards
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def test_held_and_streamed_are_one_set(folder, request):
         paths[len(paths)]
 
 
-def test_pictures_are_counted_from_the_end_too(folder, streamed):
+def test_images_are_counted_from_the_end_too(folder, streamed):
     """As of a tensor: a place before the first one is no place in the index file."""
     pixels = load_data(folder).part("train").pixels
     count, whole = len(pixels), pixels[:]
@@ -96,12 +96,12 @@ def test_pictures_are_counted_from_the_end_too(folder, streamed):
     assert torch.equal(pixels[torch.tensor([-1, 0, -count])], whole[[-1, 0, -count]])
     assert torch.equal(pixels.part([-2])[0], whole[-2])
     for outside in (count, -count - 1):
-        with pytest.raises(IndexError, match=f"no picture {outside} of {count}"):
+        with pytest.raises(IndexError, match=f"no image {outside} of {count}"):
             pixels[outside]
 
 
 def test_the_split_belongs_to_the_content(tmp_path, streamed):
-    """More shards, other names, another order: no picture moves (D6)."""
+    """More shards, other names, another order: no image moves (D6)."""
     few = load_data(write_shards(tmp_path / "few", count=2), seed=1)
     write_shards(tmp_path / "more", count=3, name="z-{:03d}.tar")
     more = load_data(tmp_path / "more", seed=1)
@@ -124,10 +124,10 @@ def test_shards_that_name_their_part(tmp_path, streamed):
 
 def test_twins_under_two_labels(tmp_path, streamed):
     root = write_shards(tmp_path / "s")
-    same = encoded(image(stripes(0, 2)))
+    same = encoded(pil_image(stripes(0, 2)))
     with tarfile.open(root / "p-009.tar", "w") as tar:
         add(tar, "down/again.png", same)
-        add(tar, "across/again.png", encoded(image(stripes(0, 4))))
+        add(tar, "across/again.png", encoded(pil_image(stripes(0, 4))))
     data = load_data(root)
     reasons = Counter(skip.reason for skip in data.quarantined)
     assert reasons == {"two-labels": 2}
@@ -141,13 +141,13 @@ def test_twins_under_two_labels(tmp_path, streamed):
 def test_what_else_may_be_in_a_tar(tmp_path, streamed):
     root = write_shards(tmp_path / "s", count=2)
     outside = tmp_path / "secret.png"
-    outside.write_bytes(encoded(image(stripes(0, 1))))
+    outside.write_bytes(encoded(pil_image(stripes(0, 1))))
     with tarfile.open(root / "odd.tar", "w") as tar:
-        add(tar, "across/cut.png", encoded(image(stripes(0, 5)))[:-20])
+        add(tar, "across/cut.png", encoded(pil_image(stripes(0, 5)))[:-20])
         add(tar, "across/notes.txt", b"words")
-        add(tar, "loose.png", encoded(image(stripes(0, 6))))
+        add(tar, "loose.png", encoded(pil_image(stripes(0, 6))))
         add(tar, "bad.json", b"{")
-        add(tar, "bad.png", encoded(image(stripes(0, 7))))
+        add(tar, "bad.png", encoded(pil_image(stripes(0, 7))))
         add(tar, "long.cls", b"x" * (1 << 17))
         add(tar, "code.pyd", b"cposix\nsystem\n.")
         for kind, name in (
@@ -157,7 +157,7 @@ def test_what_else_may_be_in_a_tar(tmp_path, streamed):
             link = tarfile.TarInfo(name)
             link.type, link.linkname = kind, str(outside)
             tar.addfile(link)
-        add(tar, "../../down/up.png", encoded(image(stripes(1, 8))))
+        add(tar, "../../down/up.png", encoded(pil_image(stripes(1, 8))))
         tar.addfile(tarfile.TarInfo("across/empty.png"))
     before = snapshot(tmp_path)
     data = load_data(root)
@@ -232,7 +232,7 @@ def test_a_shard_that_changes_meanwhile_stops_the_run(folder, streamed, harm):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_every_picture_once_by_any_means(folder, streamed, workers):
+def test_every_image_once_by_any_means(folder, streamed, workers):
     data = load_data(folder, workers=workers)
     part = data.part("train")
     made = Batches(part=part, preprocess=data.preprocess, batch_size=16, seed=5)
@@ -250,10 +250,10 @@ def test_every_picture_once_by_any_means(folder, streamed, workers):
 
 
 def test_a_shard_is_asked_for_whole(folder, streamed, monkeypatch):
-    """Once for all its pictures, so that a disk reads on instead of seeking."""
+    """Once for all its images, so that a disk reads on instead of seeking."""
     asked = []
     monkeypatch.setattr(os, "posix_fadvise", lambda *words: asked.append(words[1:]))
-    data = load_data(folder, image_size=16, cache="off", normalise="none")
+    data = load_data(folder, image_size=16, cache="off", normalize="none")
     for _ in Batches(part=data.part("train"), preprocess=data.preprocess, batch_size=4)(
         0
     ):
@@ -300,11 +300,11 @@ def test_training_on_shards(striate, folder, streamed):
     assert other.json["count"] == 30
 
 
-def test_streamed_pictures_cannot_be_shown_oftener(striate, folder, streamed):
+def test_streamed_images_cannot_be_shown_oftener(striate, folder, streamed):
     pattern = f"{folder}/p-{{000..003}}.tar"
     said = striate("train", pattern, "--class-weights", "sampling", "--epochs", "1")
     assert said.code == 2
-    assert "streamed pictures come in their order" in said.err
+    assert "streamed images come in their order" in said.err
     assert "use --class-weights auto or loss" in said.err
 
 
@@ -335,7 +335,7 @@ def test_what_was_trained_on_never_judges(striate, folder, shares):
 def test_shards_that_cannot_be(striate, tmp_path, data, match):
     (tmp_path / "page.tar").write_text("<html>not found</html>" * 999)
     with tarfile.open(tmp_path / "one.tar", "w") as tar:
-        add(tar, "across/0.png", encoded(image(stripes(0, 5))))
+        add(tar, "across/0.png", encoded(pil_image(stripes(0, 5))))
     with tarfile.open(tmp_path / "none.tar", "w"):
         pass
     said = striate("train", data)
@@ -346,11 +346,11 @@ def test_shards_that_cannot_be(striate, tmp_path, data, match):
 def test_parts_that_lack(tmp_path):
     root = write_shards(tmp_path / "a", count=1, name="train-{:03d}.tar")
     with tarfile.open(root / "val-000.tar", "w") as tar:
-        add(tar, "aslant/0.png", encoded(image(stripes(2, 5))))
+        add(tar, "aslant/0.png", encoded(pil_image(stripes(2, 5))))
     with pytest.raises(DataError, match=r"the val part has classes .*'aslant'"):
         load_data(root)
     (root / "val-000.tar").unlink()
-    with pytest.raises(DataError, match="the val part has no pictures"):
+    with pytest.raises(DataError, match="the val part has no images"):
         load_data(root, val_fraction=1e-9)
 
 
@@ -365,7 +365,7 @@ def test_a_cut_shard_is_named(tmp_path):
 
 
 def test_a_damaged_header_is_no_end(folder):
-    """tarfile stops there in silence; the pictures behind it would be lost."""
+    """tarfile stops there in silence; the images behind it would be lost."""
     path = folder / "p-001.tar"
     bytes_ = bytearray(path.read_bytes())
     with tarfile.open(path) as tar:
@@ -390,7 +390,7 @@ def test_names(tmp_path):
     assert part_of("valley-01.tar") is None
 
 
-def test_pictures_are_those_of_the_files(folder, streamed):
+def test_images_are_those_of_the_files(folder, streamed):
     data = load_data(folder, image_size=6)
     part = data.part("val")
     originals = part.pixels.originals
@@ -409,7 +409,7 @@ def test_what_the_field_writes_is_read(tmp_path):
             sink.write(
                 {
                     "__key__": f"sample{i:04d}",
-                    "png": encoded(image(stripes(i % 2, i))),
+                    "png": encoded(pil_image(stripes(i % 2, i))),
                     "cls": i % 2,
                 }
             )

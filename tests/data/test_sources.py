@@ -9,12 +9,12 @@ import pytest
 
 from striate.core.errors import DataError
 from striate.core.spec import Labels
-from striate.data.load import load_data, load_labelled
+from striate.data.cache import free_memory as memory
+from striate.data.load import load_data, load_labeled
 from striate.data.sources.find import find_source
 from striate.data.sources.idx import read_idx
 from striate.data.sources.named import FASHION_CLASSES, fashion_mnist
 from striate.data.sources.source import from_arrays
-from striate.data.store import memory
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (40, 6, 5), np.uint8)
 NUMBERS = (np.arange(40) % 3).astype(np.uint8)
@@ -80,7 +80,7 @@ def test_damaged_idx(refused, tmp_path, zipped, change, message):
 
 
 def test_idx_that_disagrees(tmp_path):
-    with pytest.raises(DataError, match="40 pictures but 39 labels in 'train'"):
+    with pytest.raises(DataError, match="40 images but 39 labels in 'train'"):
         read_idx(write(tmp_path / "a", numbers=NUMBERS[:39]))
     folder = write(tmp_path / "b")
     (folder / "train-labels-idx1-ubyte").unlink()
@@ -88,11 +88,11 @@ def test_idx_that_disagrees(tmp_path):
         read_idx(folder)
     folder = write(tmp_path / "c")
     write(folder, "t10k", PIXELS[:, :4], NUMBERS)
-    with pytest.raises(DataError, match=r"pictures of 'test' are \(4, 5\)|of 't10k'"):
+    with pytest.raises(DataError, match=r"images of 'test' are \(4, 5\)|of 't10k'"):
         read_idx(folder)
     with pytest.raises(DataError, match="label 2 where there are 2 classes"):
         read_idx(write(tmp_path / "d"), names=("a", "b"))
-    with pytest.raises(DataError, match="the IDX files hold no pictures"):
+    with pytest.raises(DataError, match="the IDX files hold no images"):
         read_idx(write(tmp_path / "e", pixels=PIXELS[:0], numbers=NUMBERS[:0]))
 
 
@@ -142,7 +142,7 @@ def test_from_arrays():
     for wrong in (PIXELS.astype(np.float32), PIXELS[0]):
         with pytest.raises(ValueError, match=r"must be uint8 \(N, H, W\[, C\]\)"):
             from_arrays("toy", wrong, ["a"] * len(wrong))
-    with pytest.raises(ValueError, match="40 pictures but 1 labels"):
+    with pytest.raises(ValueError, match="40 images but 1 labels"):
         from_arrays("toy", PIXELS, ["a"])
     source = from_arrays("toy", PIXELS, [f"{n}" for n in NUMBERS])
     assert [r.path for r in source.records[:2]] == ["toy/00", "toy/01"]
@@ -183,21 +183,21 @@ def test_an_earlier_split_is_taken_up_again():
     assert [s.reason for s in again.ignored] == ["not-in-split"] * 5
 
 
-def test_load_labelled():
+def test_load_labeled():
     source = from_arrays("toy", PIXELS, [f"{n}" for n in NUMBERS])
     data = load_data(source)
     shuffled = Labels(("2", "0", "1"))
-    part, skipped = load_labelled(source, data.preprocess, shuffled)
+    part, skipped = load_labeled(source, data.preprocess, shuffled)
     assert [shuffled[i] for i in part.labels.tolist()] == [f"{n}" for n in NUMBERS]
     assert skipped == ()
     with pytest.raises(DataError, match="'toy' has no val part"):
-        load_labelled(source, data.preprocess, shuffled, "val")
+        load_labeled(source, data.preprocess, shuffled, "val")
     with pytest.raises(DataError, match="classes that the network does not know: 2"):
-        load_labelled(source, data.preprocess, Labels(("0", "1")))
+        load_labeled(source, data.preprocess, Labels(("0", "1")))
 
 
 def test_memory_is_what_can_be_had_not_what_is_idle(monkeypatch, tmp_path):
-    """Free pages leave out the caches, which reading the pictures has just filled."""
+    """Free pages leave out the caches, which reading the images has just filled."""
     known = memory.available_bytes()
     assert known > 1 << 24
     assert memory.fits(0.5 * known)

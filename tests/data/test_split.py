@@ -1,7 +1,7 @@
 """The split keeps its word: a place is a function of content or group, and the seed.
 
 Each promise was seen to break without its guard: a draw that takes in the number of
-pictures, or their order, moves old ones; without `_twins`, equal pictures of two groups
+images, or their order, moves old ones; without `_twins`, equal images of two groups
 straddle; drawing by content alone tears groups.
 """
 
@@ -18,22 +18,22 @@ from striate.core.errors import SettingError
 from striate.data.sources.source import PARTS, Record
 from striate.data.split import assign as room
 from striate.data.split.assign import assign, beside_train
-from striate.data.split.file import SplitRow
-from striate.data.split.place import SPAN, Deal, draw, place
+from striate.data.split.hash_split import SPAN, SplitConfig, draw, place
+from striate.data.split.split_file import SplitRow
 
 DEALS = [
-    Deal(),
-    Deal(val=0.25, test=0.0),
-    Deal(val=0.1, test=0.1, seed=5),
-    Deal(val=1 / 3, test=1 / 3),
-    Deal(folds=5, fold=3),
-    Deal(val=0.3, folds=3, fold=0, seed=2),
+    SplitConfig(),
+    SplitConfig(val=0.25, test=0.0),
+    SplitConfig(val=0.1, test=0.1, seed=5),
+    SplitConfig(val=1 / 3, test=1 / 3),
+    SplitConfig(folds=5, fold=3),
+    SplitConfig(val=0.3, folds=3, fold=0, seed=2),
 ]
 NUMBERS = st.integers(0, SPAN - 1)
 
 
 def made(draws, size, groups, contents):
-    """Pictures of few contents and groups, so that duplicates and groups collide."""
+    """Images of few contents and groups, so that duplicates and groups collide."""
     names = draws.integers(1 << 60, size=size).tolist()
     chosen = draws.integers(0, groups + 1, size).tolist()
     shown = draws.integers(0, contents, size).tolist()
@@ -45,7 +45,7 @@ def made(draws, size, groups, contents):
 
 
 def outcome(records, contents, deal):
-    """Part by path; None for a picture left out."""
+    """Part by path; None for an image left out."""
     results = assign(records, contents, deal).results
     return {
         record.path: result.part if isinstance(result, SplitRow) else None
@@ -96,7 +96,7 @@ def check_promises(seed, size, groups, contents, deal):
     st.sampled_from(DEALS),
 )
 def test_the_promises(seed, size, groups, contents, deal):
-    """Four sets of pictures a case: 10,000 in all."""
+    """Four sets of images a case: 10,000 in all."""
     for extra in range(4):
         check_promises(seed + extra, size, groups, contents, deal)
 
@@ -128,18 +128,18 @@ def test_the_promises_bite(monkeypatch, guard, without):
 
 def check_many():
     for seed in range(50):
-        check_promises(seed, 40, 4, 30, Deal())
+        check_promises(seed, 40, 4, 30, SplitConfig())
 
 
 # --- shares
 
 
 @given(NUMBERS, st.integers(2, 12), st.booleans())
-def test_folds_meet_every_picture_once(number, folds, own_test):
+def test_folds_meet_every_image_once(number, folds, own_test):
     """Edges are whole numbers: rounded ones could overlap, or leave a gap."""
     parts = ("val",) if own_test else ("val", "test")
     judged = "val" if own_test else "test"
-    deals = [Deal(val=0.1, folds=folds, fold=i) for i in range(folds)]
+    deals = [SplitConfig(val=0.1, folds=folds, fold=i) for i in range(folds)]
     places = [place(number, deal, parts) for deal in deals]
     assert places.count(judged) == 1
     if not own_test:
@@ -156,23 +156,23 @@ def test_the_edges_of_folds(folds):
         *(e - 1 for e in edges),
         *(e + 1 for e in edges),
     ]:
-        deals = [Deal(val=0.05, folds=folds, fold=i) for i in range(folds)]
+        deals = [SplitConfig(val=0.05, folds=folds, fold=i) for i in range(folds)]
         assert [place(number, d, PARTS[1:]) for d in deals].count("test") == 1
 
 
 @given(NUMBERS, st.floats(0.01, 0.45), st.floats(0.01, 0.45), st.floats(0.0, 0.5))
 def test_another_share_of_validation_moves_nothing_into_the_test(number, a, b, test):
     small, large = sorted((a, b))
-    few, many = (Deal(val=val, test=test) for val in (small, large))
+    few, many = (SplitConfig(val=val, test=test) for val in (small, large))
     places = place(number, few, PARTS[1:]), place(number, many, PARTS[1:])
     assert (places[0] == "test") == (places[1] == "test")
     assert places[0] != "val" or places[1] == "val"
-    # Where the test is given, the same pictures validate.
+    # Where the test is given, the same images validate.
     assert (place(number, few, ("val",)) == "val") == (places[0] == "val")
 
 
 def test_shares_in_large_numbers():
-    deal = Deal(val=0.15, test=0.25)
+    deal = SplitConfig(val=0.15, test=0.25)
     places = [place(draw(0, "split", f"{i}"), deal, PARTS[1:]) for i in range(40_000)]
     for part, share in deal.shares.items():
         off = abs(places.count(part) / 40_000 - share)
@@ -180,10 +180,12 @@ def test_shares_in_large_numbers():
 
 
 def test_places_are_frozen():
-    """A picture's place must be the same in every later version."""
+    """An image's place must be the same in every later version."""
     assert draw(0, "split", "abc") == FROZEN[0]
     assert draw(0, "split", "abc", "patient 7") == FROZEN[1]
-    places = [place(draw(0, "split", f"{i}"), Deal(), PARTS[1:])[1] for i in range(20)]
+    places = [
+        place(draw(0, "split", f"{i}"), SplitConfig(), PARTS[1:])[1] for i in range(20)
+    ]
     assert "".join(places) == FROZEN[2]
 
 
@@ -215,35 +217,37 @@ def test_another_seed_deals_another_split():
 )
 def test_impossible_deals(settings, message):
     with pytest.raises(SettingError) as caught:
-        Deal(**settings)
+        SplitConfig(**settings)
     assert message in str(caught.value)
 
 
 # --- given parts
 
 
-def test_pictures_without_a_part_beside_some_with_one_are_training():
+def test_images_without_a_part_beside_some_with_one_are_training():
     given_parts = ["train", None, "val", "test"] * 3
     records = [
         Record(path=f"{i}", label="ab"[i % 2], part=part)
         for i, part in enumerate(given_parts)
     ]
-    assigned = assign(records, [str(i) for i in range(12)], Deal())
+    assigned = assign(records, [str(i) for i in range(12)], SplitConfig())
     assert [r.part for r in assigned.rows] == [part or "train" for part in given_parts]
     assert assigned.dealt == ()
 
 
-def test_validation_is_dealt_from_given_training_pictures():
+def test_validation_is_dealt_from_given_training_images():
     records = [
         Record(path=f"{i}", label="ab"[i % 2], part=("train", "test")[i % 5 == 0])
         for i in range(200)
     ]
-    rows = assign(records, [str(i) for i in range(200)], Deal(val=0.25)).rows
+    rows = assign(records, [str(i) for i in range(200)], SplitConfig(val=0.25)).rows
     parts = [row.part for row in rows]
     assert [parts[i] for i in range(0, 200, 5)] == ["test"] * 40
     assert 20 < parts.count("val") < 60
     folds = [
-        assign(records, [str(i) for i in range(200)], Deal(folds=4, fold=fold)).rows
+        assign(
+            records, [str(i) for i in range(200)], SplitConfig(folds=4, fold=fold)
+        ).rows
         for fold in range(4)
     ]
     judged = [{row.path for row in rows if row.part == "val"} for rows in folds]
@@ -258,10 +262,10 @@ def test_what_is_dealt_beside_training():
 
 
 def test_a_copy_in_another_group_leaves_training_not_the_test():
-    """Two patients share a picture: neither moves, and the lesser copy goes."""
+    """Two patients share an image: neither moves, and the lesser copy goes."""
     groups = {}
     for i in range(100):
-        part = place(draw(0, "split", "", f"p{i}"), Deal(), PARTS[1:])
+        part = place(draw(0, "split", "", f"p{i}"), SplitConfig(), PARTS[1:])
         groups.setdefault(part, []).append(f"p{i}")
     for lesser, better in pairwise(PARTS):
         a, b = groups[lesser][0], groups[better][0]
@@ -270,7 +274,7 @@ def test_a_copy_in_another_group_leaves_training_not_the_test():
             Record(path="two", label="x", group=b),
             Record(path="three", label="x", group=a),
         ]
-        assigned = assign(records, ["same", "same", "other"], Deal())
+        assigned = assign(records, ["same", "same", "other"], SplitConfig())
         assert [(r.path, r.part) for r in assigned.rows] == [
             ("two", better),
             ("three", lesser),

@@ -1,4 +1,4 @@
-"""An earlier split taken up again: old pictures stay, new ones are dealt."""
+"""An earlier split taken up again: old images stay, new ones are dealt."""
 
 import csv
 import shutil
@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 import striate as api
-from pictures import image, stripes, write_folder
 from striate.core.errors import DataError, SettingError
 from striate.core.files import read_csv, write_csv
 from striate.data.load import load_data
 from striate.data.sources.source import Record, from_arrays
 from striate.data.split.assign import assign
-from striate.data.split.file import read_earlier
-from striate.data.split.place import Deal
+from striate.data.split.hash_split import SplitConfig
+from striate.data.split.split_file import read_earlier
+from support.images import pil_image, stripes, write_folder
 
 
 def save(rows, path=Path("split.csv")):
@@ -35,18 +35,18 @@ def photos(tmp_path):
     return write_folder(tmp_path / "photos", count=30)
 
 
-def test_a_split_dealt_exactly_stays_when_pictures_come(photos):
+def test_a_split_dealt_exactly_stays_when_images_come(photos):
     """The file makes the promise that an exact deal by itself cannot."""
     first = load_data(photos, exact=True, seed=1)
     save(first.rows)
     write_folder(photos, count=33, seed=0)
     for i in range(40, 43):
-        image(stripes(0, i)).save(photos / "across" / f"{i}.png")
+        pil_image(stripes(0, i)).save(photos / "across" / f"{i}.png")
     again = load_data(photos, split="split.csv", seed=9)
     assert parts(first).items() <= parts(again).items()
     assert len(again.rows) == 69
     assert again.notes == (
-        "split of split.csv: 60 pictures stay where they were, 9 new ones are dealt, "
+        "split of split.csv: 60 images stay where they were, 9 new ones are dealt, "
         "0 are gone",
     )
     # Dealt anew they would not have stayed: the file is what keeps them.
@@ -59,12 +59,12 @@ def test_renamed_files_are_known_by_content_and_changed_ones_are_new(photos):
     save(first.rows)
     (photos / "down/00.png").rename(photos / "down/renamed.png")
     (photos / "down/01.png").unlink()
-    image(stripes(1, 777)).save(photos / "down/02.png")
+    pil_image(stripes(1, 777)).save(photos / "down/02.png")
     again = load_data(photos, split="split.csv")
     had, have = parts(first), parts(again)
     assert have["down/renamed.png"] == had["down/00.png"]
-    assert "59 pictures" not in again.notes[0]
-    assert "58 pictures stay where they were, 1 new" in again.notes[0]
+    assert "59 images" not in again.notes[0]
+    assert "58 images stay where they were, 1 new" in again.notes[0]
     assert "1 are gone" in again.notes[0]
     rest = had.keys() - {"down/00.png", "down/01.png", "down/02.png"}
     assert {have[p] for p in rest} == {"train", "val", "test"}
@@ -75,14 +75,16 @@ def records(**groups):
     return [Record(path=path, label="a", group=group) for path, group in groups.items()]
 
 
-def test_a_new_picture_of_an_old_group_goes_where_the_group_is(tmp_path):
+def test_a_new_image_of_an_old_group_goes_where_the_group_is(tmp_path):
     old = records(a="g", b="h", c=None)
-    rows = assign(old, ["1", "2", "3"], Deal()).rows
+    rows = assign(old, ["1", "2", "3"], SplitConfig()).rows
     for part, row in zip(("train", "val", "test"), rows, strict=True):
         object.__setattr__(row, "part", part)
     earlier = read_earlier(save(rows))
     news = records(d="g", e="h", f=None, g="g")
-    found = assign([*old, *news], ["1", "2", "3", "4", "5", "3", "2"], Deal(), earlier)
+    found = assign(
+        [*old, *news], ["1", "2", "3", "4", "5", "3", "2"], SplitConfig(), earlier
+    )
     have = {row.path: row.part for row in found.rows}
     assert have == {
         "a": "train",
@@ -92,7 +94,7 @@ def test_a_new_picture_of_an_old_group_goes_where_the_group_is(tmp_path):
         "e": "val",
         "f": "test",
     }
-    # The new copy of a validation picture in a training group is left out.
+    # The new copy of a validation image in a training group is left out.
     assert [(s.path, s.reason) for s in found.left_out] == [("g", "twin-in-val")]
 
 
@@ -108,7 +110,7 @@ def test_a_table_of_ones_own_is_a_split_too(photos, tmp_path):
     data = load_data(photos, split="mine.csv", val_fraction=0.3)
     assert sum(row.part == "test" for row in data.rows) == 20
     assert all(r.part != "test" for r in data.rows if int(r.path[-6:-4]) % 3)
-    # It names no validation pictures, so they are dealt from the training ones.
+    # It names no validation images, so they are dealt from the training ones.
     assert 4 < len(data.part("val")) < 24
 
 
@@ -122,7 +124,7 @@ def test_a_split_without_a_test_gets_none(photos):
 
 
 def test_given_parts_stand(tmp_path):
-    """Validation dealt from given training pictures is kept; the folders' test is."""
+    """Validation dealt from given training images is kept; the folders' test is."""
     for seed, name in enumerate(("train", "test")):
         write_folder(tmp_path / "sets" / name, count=20, seed=seed)
     first = load_data(tmp_path / "sets", val_fraction=0.3)
@@ -133,11 +135,11 @@ def test_given_parts_stand(tmp_path):
         tmp_path / "sets/test/across/00.png", tmp_path / "sets/train/across/t.png"
     )
     moved = load_data(tmp_path / "sets", split="split.csv")
-    assert moved.notes[1] == "1 test pictures stand in train now; dealt anew"
+    assert moved.notes[1] == "1 test images stand in train now; dealt anew"
     assert parts(moved)["train/across/t.png"] in ("train", "val")
 
 
-def test_spare_pictures_are_training_pictures():
+def test_spare_images_are_training_images():
     pixels = np.random.default_rng(0).integers(0, 256, (200, 3, 3), np.uint8)
     source = from_arrays("toy", pixels, ["ab"[i % 2] for i in range(200)])
     small = load_data(source, fraction=0.2)
@@ -153,7 +155,7 @@ def test_a_run_is_a_split(striate, photos):
     write_folder(photos, count=33)
     words = ("--epochs", "1", "--seed", "3", "--out", "b")
     said = striate("train", photos, "--split", "a", *words)
-    assert "60 pictures stay where they were, 6 new ones are dealt" in said.out
+    assert "60 images stay where they were, 6 new ones are dealt" in said.out
     had, have = (
         {row["path"]: row["split"] for row in read_csv(Path(run) / "split.csv")}
         for run in ("runs/train/a", "b")
@@ -162,7 +164,7 @@ def test_a_run_is_a_split(striate, photos):
     assert api.load_run("b").recipe.split == str(
         Path("runs/train/a/split.csv").resolve()
     )
-    assert "60 pictures stay where they were" in Path("b/report.html").read_text()
+    assert "60 images stay where they were" in Path("b/report.html").read_text()
     # And again from the settings that the run wrote down.
     assert striate("train", "--config", "b/args.yaml", "--out", "c").code == 0
     assert Path("c/split.csv").read_text() == Path("b/split.csv").read_text()

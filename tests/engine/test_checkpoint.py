@@ -178,7 +178,7 @@ def test_tied_weights_are_written_twice(tmp_path):
     assert same(other, model.state_dict())
 
 
-# --- the optimiser's state
+# --- the optimizer's state
 
 
 def stepped(name, layout=torch.contiguous_format, momentum=0.9, steps=3):
@@ -193,7 +193,7 @@ def stepped(name, layout=torch.contiguous_format, momentum=0.9, steps=3):
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
-def test_an_optimiser_goes_on_to_the_bit(name, layout):
+def test_an_optimizer_goes_on_to_the_bit(name, layout):
     """Without the parameter's memory order fused kernels would mix up the moments."""
     whole, _ = stepped(name, layout, steps=6)
     model, optimizer = stepped(name, layout)
@@ -208,7 +208,7 @@ def test_an_optimiser_goes_on_to_the_bit(name, layout):
     assert same(other, whole.state_dict())
 
 
-def test_an_optimiser_whose_state_is_empty():
+def test_an_optimizer_whose_state_is_empty():
     """SGD without momentum keeps None beside its parameters."""
     _, optimizer = stepped("sgd", momentum=0.0)
     state = OptimizerState(optimizer)
@@ -217,7 +217,7 @@ def test_an_optimiser_whose_state_is_empty():
 
 
 @pytest.mark.parametrize("name", ["6.exp_avg", "x.exp_avg", "exp_avg"])
-def test_state_of_another_optimiser_is_refused(name):
+def test_state_of_another_optimizer_is_refused(name):
     _, optimizer = stepped("adamw")
     with pytest.raises(WeightsError, match=f"of another network: '{name}'"):
         OptimizerState(optimizer).load_state_dict({name: torch.zeros(1)})

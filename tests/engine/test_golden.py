@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 
-import golden
+from support import golden as golden
 
 
 def computed():

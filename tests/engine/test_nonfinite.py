@@ -7,15 +7,15 @@ import pytest
 import torch
 from torch import nn
 
-from rig import batches, network
 from striate.core.errors import NonFiniteError
 from striate.engine import nonfinite
 from striate.engine import step as room
-from striate.engine.loop import Plan, fit
+from striate.engine.loop import FitConfig, fit
 from striate.engine.nonfinite import Buffers, first_bad_layer, gradients_are_finite
 from striate.engine.optim import make_optimizer
-from striate.engine.position import Position
 from striate.engine.schedule import SCHEDULES
+from striate.engine.train_state import TrainState
+from support.small_run import batches, network
 
 KINDS = ("input", "activation", "loss", "gradient")
 LAYERS = ("0", "1", "4")
@@ -41,7 +41,7 @@ class Poison:
     def expected(self):
         """What is to be named."""
         return {
-            "input": "the pictures",
+            "input": "the images",
             "activation": self.layer,
             "loss": "the cost",
             "gradient": f"{self.layer}.weight",
@@ -107,7 +107,7 @@ class Trial:
         self.poison = poison
         self.model = network()
         self.optimizer = make_optimizer(self.model, "adamw", 0.05, 0.9, 0.01)
-        self.at = Position()
+        self.at = TrainState()
         poison.attach(self.model)
         self.good = self.state()
         self.losses = []
@@ -128,7 +128,7 @@ class Trial:
     def go(self, **options):
         settings = {"label_smoothing": 0.1, "seed": 7}
         schedule = SCHEDULES["constant"]
-        plan = Plan(epochs=2, lr=0.05, schedule=schedule, **settings)
+        plan = FitConfig(epochs=2, lr=0.05, schedule=schedule, **settings)
         train = self.poison.batches(batches())
         val = batches(9, pixels=1, shuffle=False)
         words = self.model, self.optimizer, train, val, plan, [self]
@@ -217,7 +217,7 @@ def test_an_epoch_of_which_all_was_skipped():
 # --- validation
 
 
-def test_validation_names_layer_and_pictures():
+def test_validation_names_layer_and_images():
     trial = Trial(Poison("none", -1, 0.0))
     clean = batches(9, pixels=1, shuffle=False)
 
@@ -227,11 +227,14 @@ def test_validation_names_layer_and_pictures():
                 x[2] = float("inf")
             yield x, y
 
-    optimizer, plan = trial.optimizer, Plan(epochs=1, lr=0.1, schedule=lambda t: 1.0)
+    optimizer, plan = (
+        trial.optimizer,
+        FitConfig(epochs=1, lr=0.1, schedule=lambda t: 1.0),
+    )
     with pytest.raises(NonFiniteError) as caught:
         fit(trial.model, optimizer, batches(), val, plan)
     assert caught.value.what.startswith("the validation loss became ")
-    assert caught.value.what.endswith(", first in the pictures")
+    assert caught.value.what.endswith(", first in the images")
     assert (caught.value.part, caught.value.rows) == ("val", (6,))
     assert trial.model.training
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from power import crashes, found, in_memory, lay_out, watched
-from striate.engine.vault import Vault
+from striate.engine.checkpoint_store import CheckpointStore
+from support.power_loss import crashes, found, in_memory, lay_out, watched
 
 PLACE = "weights/last"
 
@@ -34,7 +34,7 @@ def record(disk, monkeypatch, steps=5):
     """Note the calls of some checkpoints, of which all but two are let go again."""
     disk.mkdir(exist_ok=True)
     with watched(disk, monkeypatch) as log:
-        vault = Vault(disk / PLACE)
+        vault = CheckpointStore(disk / PLACE)
         for step in range(1, steps + 1):
             write(vault, step)
             log.mark()
@@ -54,7 +54,7 @@ def check(crash, log, memory):
     done = sum(mark <= crash.after for mark in log.marks)
     with tempfile.TemporaryDirectory(dir=memory) as folder:
         lay_out(crash.tree, Path(folder))
-        vault = Vault(Path(folder, PLACE))
+        vault = CheckpointStore(Path(folder, PLACE))
         sealed, passed_over = vault.newest()
         assert all(": " in flaw for flaw in passed_over)
         step = sealed.facts["step"] if sealed else 0

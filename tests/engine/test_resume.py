@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from power import crashes, in_memory, lay_out, watched
-from rig import EPOCHS, STEPS, Halt, Rig, batches, digest, network
-from striate.engine.journal import changed_files
-from striate.engine.keeper import state_of
+from striate.engine.checkpoint_store import CheckpointStore
+from striate.engine.checkpointer import state_of
+from striate.engine.csv_logger import changed_files
 from striate.engine.optim import OPTIMIZERS
-from striate.engine.vault import Vault
+from support.power_loss import crashes, in_memory, lay_out, watched
+from support.small_run import EPOCHS, STEPS, Halt, Rig, batches, digest, network
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def test_stopped_at_every_step_and_every_validation(memory, whole):
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("optimizer", list(OPTIMIZERS))
-def test_with_any_optimiser_and_memory_order(memory, whole, optimizer, layout):
+def test_with_any_optimizer_and_memory_order(memory, whole, optimizer, layout):
     how = {"optimizer": optimizer, "layout": layout}
     halts = [Halt(before_step=7), Halt(in_validation_of=1)]
     assert sat_through(memory, halts, **how) == whole(**how)
@@ -85,7 +85,7 @@ def test_with_an_average(memory, whole):
 
 
 def test_an_average_left_out_of_the_state_is_missed(memory, whole, monkeypatch):
-    name = "striate.engine.average.Average.load_state_dict"
+    name = "striate.engine.ema.EMA.load_state_dict"
     monkeypatch.setattr(name, lambda *_: None)
     assert sat_through(memory, [Halt(before_step=7)], ema=0.9) != whole(ema=0.9)
 
@@ -134,10 +134,10 @@ def other_order(*sizes, **options):
 
 
 def test_the_sample_log_tells_another_order(memory, monkeypatch):
-    """It bites: the chain of samples differs where the order of pictures does."""
+    """It bites: the chain of samples differs where the order of images does."""
     for name in ("one", "same", "other"):
         if name == "other":
-            monkeypatch.setattr("rig.batches", other_order)
+            monkeypatch.setattr("support.small_run.batches", other_order)
         Rig(memory / name).sit(epochs=1)
     assert last_link(memory / "one") == last_link(memory / "same")
     assert last_link(memory / "one") != last_link(memory / "other")
@@ -147,7 +147,7 @@ def test_the_sample_log_tells_another_order(memory, monkeypatch):
 def test_that_bites(memory, whole, monkeypatch, lost):
     """Each piece of the state, left out, is missed."""
     if lost == "draw_from":
-        monkeypatch.setattr("striate.engine.learner.draw_from", lambda *_: None)
+        monkeypatch.setattr("striate.engine.stepper.draw_from", lambda *_: None)
     if lost == "optimizer":
         name = "striate.engine.checkpoint.OptimizerState.load_state_dict"
         monkeypatch.setattr(name, lambda *_: None)
@@ -159,7 +159,7 @@ def test_that_bites(memory, whole, monkeypatch, lost):
 
 
 def forget_buffers(monkeypatch):
-    from striate.engine import keeper
+    from striate.engine import checkpointer as keeper
 
     real = keeper.put_weights
 
@@ -175,7 +175,7 @@ def forget_buffers(monkeypatch):
 
 
 def forget_losses(monkeypatch):
-    from striate.engine import keeper
+    from striate.engine import checkpointer as keeper
 
     real = keeper.state_of
 
@@ -202,7 +202,7 @@ def test_a_power_failure_anywhere_in_a_run(memory, monkeypatch, count):
     for crash in crashes(log, draws=1, after=after):
         with tempfile.TemporaryDirectory(dir=memory) as folder:
             lay_out(crash.tree, Path(folder))
-            sealed, _ = Vault(Path(folder) / "weights/last").newest()
+            sealed, _ = CheckpointStore(Path(folder) / "weights/last").newest()
             if sealed:
                 assert changed_files(Path(folder), state_of(sealed)[1]) == []
             if draw.random() < 0.1:

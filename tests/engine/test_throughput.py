@@ -29,7 +29,7 @@ def test_the_share_of_the_peak():
 
 @pytest.mark.parametrize(
     ("data", "update", "word"),
-    [(6.0, 1.0, "data"), (1.0, 6.0, "optimiser"), (1.0, 1.0, "compute")],
+    [(6.0, 1.0, "data"), (1.0, 6.0, "optimizer"), (1.0, 1.0, "compute")],
 )
 def test_the_bottleneck(data, update, word):
     clock = Clock()
@@ -66,7 +66,7 @@ def test_the_bottleneck(data, update, word):
     whole = 2 * (data + update + 2.0)
     shares = laps.shares()
     assert shares["data"] == pytest.approx(2 * data / whole)
-    assert shares["optimiser"] == pytest.approx(2 * update / whole)
+    assert shares["optimizer"] == pytest.approx(2 * update / whole)
     assert sum(shares.values()) == pytest.approx(1)
     assert laps.words(5.0) == f"{word}-bound"
 

@@ -8,13 +8,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from outsiders import imported
 from striate.audit.network import audit
 from striate.core.errors import SettingError
 from striate.layers.blur import BlurPool
 from striate.models.catalogue import create_model
 from striate.models.resnet import IMAGENET, ResNetConfig, resnet
 from striate.models.weights import load_pretrained
+from support.optional_packages import imported
 
 PAIRS = {"resnetblur18": "resnet18", "resnetblur50": "resnet50_v1_5"}
 NAMES = ("resnetblur18", "antialiased_resnet18", "antialiased_resnet18_slim")

@@ -1,14 +1,14 @@
-"""A wrong layer name is answered with the nearest right one, wherever layers are named."""
+"""A wrong layer name is answered with the nearest right one."""
 
 import pytest
 import torch
 
 from striate.core.errors import UnknownNameError
-from striate.look.capture import features
-from striate.look.spatial import place
+from striate.finetune.freeze import freeze
+from striate.finetune.split_model import cut_at
+from striate.interpret.activations_at import features
+from striate.interpret.layer_choice import place
 from striate.models.catalogue import create_model
-from striate.transfer.cut import cut_at
-from striate.transfer.freeze import freeze
 
 NAMED = {
     "freeze": lambda model, x, name: freeze(model, name),

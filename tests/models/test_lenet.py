@@ -63,7 +63,7 @@ def test_initial_weights_lie_within_the_papers_bound():
 def test_lenet5_learns_digits():
     """The paper's own net, by the engine alone, on digits enlarged to 32×32."""
     from striate.data.batches import Batches
-    from striate.engine.loop import Plan, fit
+    from striate.engine.loop import FitConfig, fit
     from striate.engine.optim import make_optimizer
     from striate.engine.schedule import SCHEDULES
 
@@ -74,6 +74,6 @@ def test_lenet5_learns_digits():
         for p in ("train", "val")
     )
     optimizer = make_optimizer(model, "adamw", 3e-3, 0.9, 0.01)
-    plan = Plan(epochs=4, lr=3e-3, schedule=SCHEDULES["one_cycle"])
+    plan = FitConfig(epochs=4, lr=3e-3, schedule=SCHEDULES["one_cycle"])
     history = fit(model, optimizer, train, val, plan)
     assert history[-1].val_accuracy > 0.9

@@ -8,17 +8,17 @@ from safetensors.torch import load_file, save_file
 from torch.utils.flop_counter import FlopCounterMode
 
 import striate as st
-from outsiders import imported
-from pictures import write_folder
 from striate.core.errors import GeometryError, SettingError, UnknownNameError
 from striate.core.errors import WeightsError as NoWeightsError
 from striate.core.files import read_json
+from striate.finetune.cut_points import ladder
+from striate.finetune.freeze import freeze
+from striate.finetune.split_model import cut_at, probe
 from striate.models import timm as room
 from striate.models.catalogue import create_model, model_entry
 from striate.models.weights import load_pretrained
-from striate.transfer.cut import cut_at, probe
-from striate.transfer.freeze import freeze
-from striate.transfer.ladder import ladder
+from support.images import write_folder
+from support.optional_packages import imported
 
 # Two of them change the number of maps at a 1×1 behind the last average.
 NAMES = ("resnet18", "mobilenetv3_small_050", "convnext_atto", "efficientnet_lite0")

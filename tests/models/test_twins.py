@@ -5,11 +5,11 @@ import torch
 from safetensors.torch import save_file
 from torch.nn import functional as F
 
-from outsiders import imported
+from striate.core.aux_heads import HeadOutputs, total_loss
 from striate.core.errors import WeightsError
-from striate.core.outputs import HeadOutputs, total_loss
 from striate.models.catalogue import create_model
 from striate.models.weights import load_pretrained
+from support.optional_packages import imported
 
 pytestmark = pytest.mark.slow
 

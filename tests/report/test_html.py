@@ -7,11 +7,11 @@ import re
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from report_pages import Reader, embedded, full_page, page, picture
 
 from striate.core.files import write_text
 from striate.core.findings import Column, Curve, Images, Matrix, Page, Prose, Table
 from striate.report.html import render
+from support.report_pages import Reader, embedded, full_page, image, page
 
 HOSTILE = [
     "<script>alert(1)</script>",
@@ -104,19 +104,19 @@ def test_the_policy_forbids_everything_but_our_own_script():
 
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.binary(min_size=1, max_size=3), min_size=1, max_size=8))
-def test_each_distinct_picture_is_embedded_once(contents):
-    pictures = tuple(picture(content) for content in contents)
-    counts = ((0, len(pictures)), (0, 1))
-    matrix = Matrix(labels=("a", "b"), counts=counts, pictures={(0, 1): pictures})
-    text = render(page(Images(pictures=pictures), Images(pictures=pictures), matrix))
+def test_each_distinct_image_is_embedded_once(contents):
+    images = tuple(image(content) for content in contents)
+    counts = ((0, len(images)), (0, 1))
+    matrix = Matrix(labels=("a", "b"), counts=counts, images={(0, 1): images})
+    text = render(page(Images(images=images), Images(images=images), matrix))
     assert sorted(embedded(text)) == sorted(set(contents))
     shown = [n for n in Reader(text).all("span") if n.attributes.get("role") == "img"]
     assert len(shown) == 3 * len(contents)
 
 
-def test_spans_of_a_picture_share_its_rule():
-    one, other = picture(b"one"), picture(b"other")
-    text = render(page(Images(pictures=(one, other, one))))
+def test_spans_of_a_image_share_its_rule():
+    one, other = image(b"one"), image(b"other")
+    text = render(page(Images(images=(one, other, one))))
     spans = [n for n in Reader(text).all("span") if n.attributes.get("role") == "img"]
     first, second, third = (span.attributes["class"].split()[1] for span in spans)
     assert first == third != second
@@ -124,9 +124,9 @@ def test_spans_of_a_picture_share_its_rule():
     assert rule + base64.b64encode(b"other").decode() in text
 
 
-def test_pictures_grow_by_whole_pixels_and_say_what_they_show():
-    shot = picture(caption="a seven")
-    reader = Reader(render(page(Images(pictures=(shot,), scale=3))))
+def test_images_grow_by_whole_pixels_and_say_what_they_show():
+    shot = image(caption="a seven")
+    reader = Reader(render(page(Images(images=(shot,), scale=3))))
     span = next(n for n in reader.all("span") if n.attributes.get("role") == "img")
     assert "width:24px" in span.attributes["style"]
     assert "crisp" in span.attributes["class"]
@@ -153,17 +153,17 @@ def test_every_cell_that_counted_opens_its_own_dialog(size):
     assert {n.attributes["command"] for n in cells} <= {"show-modal"}
 
 
-def test_a_cell_says_what_it_counted_and_how_many_pictures_are_held():
-    held = tuple(picture(bytes([i])) for i in range(12))
+def test_a_cell_says_what_it_counted_and_how_many_images_are_held():
+    held = tuple(image(bytes([i])) for i in range(12))
     matrix = Matrix(
         labels=("3", "5"),
         counts=((7, 40), (2, 9)),
-        pictures={(0, 1): held, (1, 0): held[:2]},
+        images={(0, 1): held, (1, 0): held[:2]},
     )
     reader = Reader(render(page(matrix)))
     labels = {n.attributes.get("aria-label") for n in reader.all("button")}
-    assert "true 3, predicted 5: 40 pictures" in labels
-    assert "true 5, predicted 3: 2 pictures" in labels
+    assert "true 3, predicted 5: 40 images" in labels
+    assert "true 5, predicted 3: 2 images" in labels
     said = {n.attributes["id"]: "".join(n.text) for n in reader.all("dialog")}
     assert "showing 12 of 40" in said["1-part-1-0-1"]
     assert "showing" not in said["1-part-1-1-0"]
@@ -199,7 +199,7 @@ def test_recall_and_precision_stand_at_the_margins():
     text = "|".join(Reader(render(page(skewed))).text)
     assert "75%" in text
     assert "100%" in text
-    assert "–" in text  # class b has no pictures, hence no recall
+    assert "–" in text  # class b has no images, hence no recall
 
 
 def test_ids_are_unique_and_links_lead_somewhere():
@@ -253,7 +253,7 @@ def test_blank_lines_part_paragraphs_and_tones_have_words():
 def test_empty_blocks_render():
     blocks = (
         Table(columns=(), rows=()),
-        Images(pictures=()),
+        Images(images=()),
         Curve(title="", x_label="", y_label="", series=()),
         Prose(text=""),
     )

@@ -5,10 +5,10 @@ import subprocess
 import sys
 
 import pytest
-from report_pages import curve, line
 
 from striate.core.findings import Matrix, Series
-from striate.report.plots import save_curve, save_matrix
+from striate.report.png import save_curve, save_matrix
+from support.report_pages import curve, line
 
 NAN, INF = float("nan"), float("inf")
 NAMES = ("$x^2", "a_b\nc", "caf\udce9", "שלום", "日本", "", "$\\frac{$")
@@ -47,14 +47,14 @@ def test_a_matrix_is_saved_square(count, tmp_path):
     assert width == height >= 600
 
 
-def test_different_curves_make_different_pictures(tmp_path):
+def test_different_curves_make_different_images(tmp_path):
     save_curve(curve(line(1, 2)), tmp_path / "a.png")
     save_curve(curve(line(2, 1)), tmp_path / "b.png")
     assert (tmp_path / "a.png").read_bytes() != (tmp_path / "b.png").read_bytes()
 
 
 def test_importing_the_room_imports_neither_matplotlib_nor_torch():
-    rooms = "striate.report.html, striate.report.plots, striate.report.progress"
+    rooms = "striate.report.html, striate.report.png, striate.report.progress"
     code = f"import {rooms}, striate.report.terminal, sys"
     check = "print(sorted({'matplotlib', 'torch', 'PIL'} & set(sys.modules)))"
     done = subprocess.run(
@@ -67,7 +67,7 @@ def test_pyplot_is_never_imported(tmp_path):
     code = (
         "import sys; from pathlib import Path\n"
         "from striate.core.findings import Matrix\n"
-        "from striate.report.plots import save_matrix\n"
+        "from striate.report.png import save_matrix\n"
         "one = Matrix(labels=('a',), counts=((1,),))\n"
         "save_matrix(one, Path(sys.argv[1]))\n"
         "print('matplotlib.pyplot' in sys.modules)"

@@ -8,12 +8,12 @@ from itertools import pairwise
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from report_pages import Reader, curve, line
 
 from striate.core.findings import Series
 from striate.report import svg
+from striate.report.axis_ticks import decades, fit, heat, shown, tick_text, ticks
 from striate.report.points import runs, thin
-from striate.report.scales import decades, fit, heat, shown, tick_text, ticks
+from support.report_pages import Reader, curve, line
 
 NAN, INF = float("nan"), float("inf")
 ANY = st.floats(allow_nan=True, allow_infinity=True)
@@ -97,7 +97,7 @@ def test_there_is_no_epoch_one_and_a_half():
 
 
 @given(st.floats(-1e5, 1e5), st.floats(1e-3, 1e5))
-def test_neighbouring_ticks_never_read_the_same(low, span):
+def test_neighboring_ticks_never_read_the_same(low, span):
     marks = ticks(low, low + span)
     assert len({tick_text(mark, marks) for mark in marks}) == len(marks)
 
@@ -168,7 +168,7 @@ def test_a_band_needs_both_edges():
     assert 'class="band' not in svg.curve(curve(half))
 
 
-def test_more_series_than_colours_are_dashed():
+def test_more_series_than_colors_are_dashed():
     series = [line(1, 2, name=str(i)) for i in range(8)]
     key = Reader(svg.legend(curve(*series)))
     hues = [node.attributes["class"] for node in key.all("i")]

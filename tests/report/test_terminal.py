@@ -5,12 +5,12 @@ import io
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from report_pages import curve, full_page, line, picture
 from rich.console import Console
 
 from striate.core.findings import Column, Images, Matrix, Prose, Series, Table
 from striate.report.progress import Progress, Rate, duration
 from striate.report.terminal import show, sparkline
+from support.report_pages import curve, full_page, image, line
 
 
 def printed(*blocks, width=100, color=False):
@@ -76,9 +76,9 @@ def test_a_table_shows_totals_and_empty_cells():
 
 
 def test_images_list_captions_up_to_a_limit():
-    pictures = tuple(picture(caption=f"c{i}") for i in range(20))
-    text = printed(Images(pictures=pictures), width=200)
-    assert "20 pictures: c0, " in text
+    images = tuple(image(caption=f"c{i}") for i in range(20))
+    text = printed(Images(images=images), width=200)
+    assert "20 images: c0, " in text
     assert "and 8 more" in text
 
 
@@ -105,7 +105,7 @@ class Clock:
 def train(progress, epochs=3):
     accuracies = [0.9, 0.8, 0.95]
     with progress:
-        progress.start(epochs=epochs, steps=10, pictures=320)
+        progress.start(epochs=epochs, steps=10, images=320)
         for epoch in range(1, epochs + 1):
             for step in range(1, 11):
                 progress.step(epoch, step, 0.5, 32 * step)
@@ -146,7 +146,7 @@ def test_a_terminal_gets_a_bar_with_speed_and_time_left(monkeypatch):
     monkeypatch.setenv("TERM", "xterm-256color")
     terminal, clock = Terminal(), Clock()
     with Progress(stream=terminal, clock=clock) as progress:
-        progress.start(epochs=2, steps=100, pictures=3200)
+        progress.start(epochs=2, steps=100, images=3200)
         for step in range(1, 51):
             clock.now += 0.2
             progress.step(1, step, 0.25, 32 * step)
@@ -159,7 +159,7 @@ def test_redraws_are_rare(monkeypatch):
     monkeypatch.setenv("TERM", "xterm")
     terminal, clock = Terminal(), Clock()
     with Progress(stream=terminal, clock=clock) as progress:
-        progress.start(epochs=1, steps=10_000, pictures=10_000)
+        progress.start(epochs=1, steps=10_000, images=10_000)
         before = terminal.getvalue().count("loss")
         for step in range(10_000):  # one second of training
             clock.now += 1e-4
@@ -179,7 +179,7 @@ def test_an_error_takes_the_bar_away(monkeypatch):
     monkeypatch.setenv("TERM", "xterm")
     terminal = Terminal()
     progress = Progress(stream=terminal)
-    progress.start(epochs=1, steps=1, pictures=1)
+    progress.start(epochs=1, steps=1, images=1)
     with pytest.raises(ValueError, match="stop"), progress:
         raise ValueError("stop")
     assert "\x1b[?25h" in terminal.getvalue()  # the cursor is back
@@ -188,10 +188,10 @@ def test_an_error_takes_the_bar_away(monkeypatch):
 
 def test_speed_survives_counts_that_begin_anew():
     rate = Rate()
-    for now, steps, pictures in [(0, 0, 0), (1, 10, 320), (2, 20, 32), (3, 30, 352)]:
-        rate.note(float(now), steps, pictures)
+    for now, steps, images in [(0, 0, 0), (1, 10, 320), (2, 20, 32), (3, 30, 352)]:
+        rate.note(float(now), steps, images)
     assert rate.steps == 10
-    assert rate.pictures == 320
+    assert rate.images == 320
 
 
 def test_times_read_like_a_watch():

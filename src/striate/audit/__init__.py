@@ -1,1 +1,1 @@
-"""What is this network, without running it?"""
+"""Static analysis of a network: shapes, MACs, memory, receptive fields."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from striate.audit.layer import Layer, Operation
 from striate.audit.network import Audit
-from striate.audit.reading import Reading, read
+from striate.audit.used_positions import Reading, read
 from striate.core.findings import Prose
 
 
@@ -21,7 +21,7 @@ class Advice:
 
     Args:
         about: What kind of remark, such as `redundant-bias`.
-        layer: Where, as the table writes it; `picture` for the input.
+        layer: Where, as the table writes it; `image` for the input.
         finding: What is so, with its numbers.
         change: What could be done, with the numbers it would give.
         before: The number that the change is about.
@@ -62,8 +62,8 @@ class Plan:
         )
 
     def named(self, number: int) -> str:
-        """Return the layer that an operation belongs to, or the picture."""
-        return self.owner[number].name if number in self.owner else "the picture"
+        """Return the layer that an operation belongs to, or the image."""
+        return self.owner[number].name if number in self.owner else "the image"
 
 
 Check = Callable[[Plan], Iterator[Advice]]

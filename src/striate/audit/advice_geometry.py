@@ -7,17 +7,17 @@ from math import ceil
 
 from striate.audit.advice import Advice, Plan, listed
 from striate.audit.layer import Layer, Operation
-from striate.audit.reading import Mask, unread
-from striate.audit.recorder import PICTURE
+from striate.audit.recorder import IMAGE
 from striate.audit.table import last_map
+from striate.audit.used_positions import Mask, unread
 
-SMALL = 0.5  # of the picture's area: less, and a unit of the last map sees too little
-LARGE = 4.0  # times the picture's side: more, and most of what a unit sees is padding
+SMALL = 0.5  # of the image's area: less, and a unit of the last map sees too little
+LARGE = 4.0  # times the image's side: more, and most of what a unit sees is padding
 DROPPED = 0.05  # of a map's positions; odd sides lose a row here and there
 
 
-def field_and_picture(plan: Plan) -> Iterator[Advice]:
-    """Compare what a unit of the last map sees with the picture."""
+def field_and_image(plan: Plan) -> Iterator[Advice]:
+    """Compare what a unit of the last map sees with the image."""
     last = last_map(plan.audit)
     if last is None or last.sight is None or last.sight.loose:
         return
@@ -29,7 +29,7 @@ def field_and_picture(plan: Plan) -> Iterator[Advice]:
     jump = [int(line.jump) for line in lines if line is not None]
     seen = min(field[0], sides[0]) * min(field[1], sides[1])
     what = f"A unit of the last map ({last.name}) sees {field[0]}×{field[1]}"
-    picture = f"{sides[0]}×{sides[1]}"
+    image = f"{sides[0]}×{sides[1]}"
     if seen < SMALL * sides[0] * sides[1]:
         missing = zip(sides, field, jump, strict=True)
         more = max(ceil((n - f) / (2 * j)) for n, f, j in missing)
@@ -39,7 +39,7 @@ def field_and_picture(plan: Plan) -> Iterator[Advice]:
         yield Advice(
             about="small-field",
             layer=last.name,
-            finding=f"{what} of {picture}, {share:.1f} % of the picture.",
+            finding=f"{what} of {image}, {share:.1f} % of the image.",
             change=f"{more} more 3×3 {word} there would see {grown[0]}×{grown[1]}; "
             "each halving before it needs half as many.",
             before=field[0],
@@ -47,7 +47,7 @@ def field_and_picture(plan: Plan) -> Iterator[Advice]:
             unit="positions",
         )
     elif all(f > LARGE * n for f, n in zip(field, sides, strict=True)):
-        yield from _large(plan, last, field, f"{what}, the picture has {picture}")
+        yield from _large(plan, last, field, f"{what}, the image has {image}")
 
 
 def _large(plan: Plan, last: Layer, field: list[int], what: str) -> Iterator[Advice]:
@@ -61,8 +61,8 @@ def _large(plan: Plan, last: Layer, field: list[int], what: str) -> Iterator[Adv
         about="large-field",
         layer=last.name,
         finding=f"{what}: {padding:.1f} % of what it sees is padding, and "
-        f"{enough.name} (layer {depth} of {len(layers)}) sees the picture whole.",
-        change=f"Pictures of {side} a side would fill a quarter of it; else fewer "
+        f"{enough.name} (layer {depth} of {len(layers)}) sees the image whole.",
+        change=f"Images of {side} a side would fill a quarter of it; else fewer "
         "layers may do. What units really use is smaller: --effective measures it.",
         before=sides[0],
         after=side,
@@ -76,18 +76,18 @@ def _sees_all(layer: Layer, sides: tuple[int, ...]) -> bool:
 
 
 def unseen(plan: Plan) -> Iterator[Advice]:
-    """Find positions of the picture that no output depends on."""
-    masks = plan.reading.needed.get(PICTURE)
+    """Find positions of the image that no output depends on."""
+    masks = plan.reading.needed.get(IMAGE)
     if masks is None or not (count := unread(masks)):
         return
     height, width = plan.audit.shape[1:]
     rows, columns = (int(mask.sum()) for mask in masks)
     inner = any(_has_gaps(mask) for mask in masks)
-    users = listed([plan.owner[o.number].name for o in plan.reading.users[PICTURE]])
+    users = listed([plan.owner[o.number].name for o in plan.reading.users[IMAGE]])
     change = (
         f"A window no smaller than its stride in {users} would read them all."
         if inner
-        else f"Pictures of {rows}×{columns} give the same output."
+        else f"Images of {rows}×{columns} give the same output."
     )
     places = " and ".join(
         f"{len(mask) - kept} {word}{'s' if len(mask) - kept > 1 else ''}"
@@ -99,8 +99,8 @@ def unseen(plan: Plan) -> Iterator[Advice]:
     where = "" if inner else " at the end"
     yield Advice(
         about="unseen-positions",
-        layer="picture",
-        finding=f"{count:,} of the picture's {height * width:,} positions never reach "
+        layer="image",
+        finding=f"{count:,} of the image's {height * width:,} positions never reach "
         f"the output: {places}{where}.",
         change=change,
         before=count,
@@ -119,7 +119,7 @@ def dropped(plan: Plan) -> Iterator[Advice]:
     """Find maps of which strides leave positions that nothing reads."""
     for number, masks in plan.reading.taken.items():
         count, size = unread(masks), len(masks[0]) * len(masks[1])
-        if number == PICTURE or count <= DROPPED * size:
+        if number == IMAGE or count <= DROPPED * size:
             continue
         users = plan.reading.users[number]
         sliding = [o for o in users if o.windows is not None]
@@ -195,7 +195,7 @@ def _is_even_same(plan: Plan, operation: Operation) -> bool:
 
 def _jump(layer: Layer) -> str:
     line = layer.sight.axes[0].line if layer.sight is not None else None
-    return "" if line is None else f", {float(line.jump) / 2:g} of the picture's"
+    return "" if line is None else f", {float(line.jump) / 2:g} of the image's"
 
 
-CHECKS = (field_and_picture, unseen, dropped, even_windows)
+CHECKS = (field_and_image, unseen, dropped, even_windows)

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from striate.audit.sight import Sight
-from striate.audit.windows import Windows
+from striate.audit.rf_tracker import Sight
+from striate.audit.window_args import Windows
 
 Shape = tuple[int, ...]
 
@@ -25,8 +25,8 @@ class Operation:
         given: What the units of its first input see.
         sight: What its own units see.
         number: Its place in the order of all operations.
-        makers: Which of its inputs come of the picture, and the operations that made
-            them; −1 is the picture itself.
+        makers: Which of its inputs come of the image, and the operations that made
+            them; −1 is the image itself.
         local: Each position of its output comes from the same position alone.
     """
 
@@ -50,12 +50,12 @@ class Layer:
         name: Dotted name in the model; in parentheses what no module did; ` #2` marks
             a second call.
         kind: The module's class, or the operations.
-        output: Shape of one picture's output, without the batch.
+        output: Shape of one image's output, without the batch.
         parameters: Numbers first used here, trainable or not.
         trainable: Those of them that learn.
         operations: What was computed, in order.
         activation: Bytes of the output, where it takes memory of its own.
-        saved: Bytes a picture that training keeps for the way back.
+        saved: Bytes an image that training keeps for the way back.
         sight: What the output's units see.
     """
 
@@ -72,7 +72,7 @@ class Layer:
 
     @cached_property
     def macs(self) -> int:
-        """Multiply-adds of one picture, of those operations that have a rule."""
+        """Multiply-adds of one image, of those operations that have a rule."""
         return sum(operation.macs or 0 for operation in self.operations)
 
     @property

@@ -1,6 +1,6 @@
 """Multiply-adds: a table from operation to a function of shapes. 1 MAC = 2 FLOPs.
 
-Convolutions and matrix products count. Element-wise arithmetic, pooling, normalisation,
+Convolutions and matrix products count. Element-wise arithmetic, pooling, normalization,
 resampling and moving data count as none: that is the convention of the field. What has
 arithmetic and no rule is listed as not counted, never taken for zero.
 """

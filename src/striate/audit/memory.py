@@ -9,36 +9,36 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from striate.audit.ghost import Ghost, tensors_in
+from striate.audit.meta_mode import Ghost, tensors_in
 from striate.audit.recorder import Recorder
-from striate.core.taps import followed
+from striate.core.hooks import followed
 
-# Numbers an optimiser keeps for each that learns (SGD with momentum). Fused, as in
+# Numbers an optimizer keeps for each that learns (SGD with momentum). Fused, as in
 # our engine, its update needs nothing more.
-OPTIMISERS = {"sgd": 1, "adam": 2, "adamw": 2, "muon": 2}  # muon: at most
+OPTIMIZERS = {"sgd": 1, "adam": 2, "adamw": 2, "muon": 2}  # muon: at most
 
 
 @dataclass(frozen=True, kw_only=True)
 class Memory:
-    """Bytes of one training step from its second on, when optimiser state exists.
+    """Bytes of one training step from its second on, when optimizer state exists.
 
     Args:
-        batch_size: Pictures a step.
-        optimiser: Whose state is counted.
+        batch_size: Images a step.
+        optimizer: Whose state is counted.
         weights: Parameters and buffers.
         gradients: One number for each that learns.
-        state: What the optimiser keeps.
-        pictures: The batch itself.
+        state: What the optimizer keeps.
+        images: The batch itself.
         saved: What autograd keeps of the forward pass for the way back.
         peak: The most that lives at once, of all these and what comes and goes.
     """
 
     batch_size: int
-    optimiser: str
+    optimizer: str
     weights: int
     gradients: int
     state: int
-    pictures: int
+    images: int
     saved: int
     peak: int
 
@@ -53,7 +53,7 @@ def training_step(
     weights: Sequence[Tensor],
     buffers: Sequence[Tensor],
     batch: Tensor,
-    optimiser: str = "adamw",
+    optimizer: str = "adamw",
 ) -> tuple[Memory, dict[Any, int]]:
     """Run a step on shapes; return its memory, and bytes saved by row.
 
@@ -63,8 +63,8 @@ def training_step(
         model: The network, with ghosts for weights, in training mode.
         weights: Its parameters.
         buffers: Its buffers.
-        batch: Ghost of a batch of pictures.
-        optimiser: `sgd`, `adam` or `adamw`.
+        batch: Ghost of a batch of images.
+        optimizer: `sgd`, `adam` or `adamw`.
     """
     recorder = Recorder(model, weights, buffers, places_only=True)
     recorder.ledger.enter(batch)
@@ -76,14 +76,14 @@ def training_step(
             out.backward()  # type: ignore[no-untyped-call]
     learning = [size_of(w) for w in weights if w.requires_grad]
     held = sum(size_of(t) for t in (*weights, *buffers))
-    gradients, state = sum(learning), OPTIMISERS[optimiser] * sum(learning)
+    gradients, state = sum(learning), OPTIMIZERS[optimizer] * sum(learning)
     memory = Memory(
         batch_size=batch.shape[0],
-        optimiser=optimiser,
+        optimizer=optimizer,
         weights=held,
         gradients=gradients,
         state=state,
-        pictures=size_of(batch),
+        images=size_of(batch),
         saved=sum(saved.values()),
         peak=held + state + recorder.ledger.peak,
     )

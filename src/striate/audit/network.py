@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from striate.audit.ghost import Ghost, ghost_of
 from striate.audit.layer import Layer, shape_text
 from striate.audit.memory import Memory, size_of, training_step
+from striate.audit.meta_mode import Ghost, ghost_of
 from striate.audit.recorder import Recorder, Row, layers_of, show
-from striate.audit.sight import of_pictures
+from striate.audit.rf_tracker import of_images
 from striate.core.errors import GeometryError
-from striate.core.taps import followed, lent, own_tensors
+from striate.core.hooks import followed, lent, own_tensors
 
 Shape = tuple[int, int, int]
 
@@ -28,16 +28,16 @@ class Audit:
     """A network's layers in the order they run, and its totals.
 
     Args:
-        shape: (channels, height, width) of one picture.
+        shape: (channels, height, width) of one image.
         layers: Everything that runs in evaluation.
         idle: Layers with weights that evaluation does not touch.
         parameters: All numbers of the network, trainable or not.
         trainable: Those of them that learn.
         weights: Bytes of parameters and buffers.
-        peak: Bytes of one picture's activations alive at once in evaluation.
+        peak: Bytes of one image's activations alive at once in evaluation.
         memory: A training step's; None where it could not run on shapes.
         untrained: Why not.
-        real: One picture was computed for real.
+        real: One image was computed for real.
     """
 
     shape: Shape
@@ -54,7 +54,7 @@ class Audit:
 
     @cached_property
     def macs(self) -> int:
-        """Multiply-adds of one picture."""
+        """Multiply-adds of one image."""
         return sum(layer.macs for layer in self.layers)
 
     @property
@@ -92,24 +92,24 @@ def audit(
     shape: Shape,
     *,
     batch_size: int = 32,
-    optimiser: str = "adamw",
+    optimizer: str = "adamw",
     real: bool = False,
 ) -> Audit:
-    """Return what a network is, for pictures of one shape.
+    """Return what a network is, for images of one shape.
 
     The network runs on shapes, its weights represented by ghosts: nothing is computed
     or allocated, and nothing of it changes, its random state included.
 
     Args:
         model: Any network.
-        shape: (channels, height, width) of one picture.
-        batch_size: Pictures in the training step whose memory is wanted.
-        optimiser: Whose state that step keeps: `sgd`, `adam` or `adamw`.
-        real: Compute one picture of zeros for real, where the network's way depends
+        shape: (channels, height, width) of one image.
+        batch_size: Images in the training step whose memory is wanted.
+        optimizer: Whose state that step keeps: `sgd`, `adam` or `adamw`.
+        real: Compute one image of zeros for real, where the network's way depends
             on values; the training step is then left out.
 
     Raises:
-        UnfinishedError: The network refuses a picture of this shape, or looks at
+        UnfinishedError: The network refuses an image of this shape, or looks at
             values; holds the layers that ran.
 
     Example:
@@ -124,8 +124,8 @@ def audit(
     with lent(model, _copy if real else ghost_of):
         weights, buffers = own_tensors(model)
         recorder = Recorder(model, weights, buffers)
-        picture = _picture(1, shape, weights, "cpu" if real else "meta")
-        stopped = _evaluate(model, picture, recorder, real)
+        image = _image(1, shape, weights, "cpu" if real else "meta")
+        stopped = _evaluate(model, image, recorder, real)
         known = _Known(
             model=model,
             weights=weights,
@@ -138,11 +138,11 @@ def audit(
             recorder.abandon()
             raise _unfinished(stopped, recorder.place, known.audit()) from stopped
         if real:
-            return known.audit(untrained="one picture was computed for real, no step")
+            return known.audit(untrained="one image was computed for real, no step")
         _set_training(model, modes)
-        batch = _picture(batch_size, shape, weights, "meta")
+        batch = _image(batch_size, shape, weights, "meta")
         try:
-            memory, saved = training_step(model, weights, buffers, batch, optimiser)
+            memory, saved = training_step(model, weights, buffers, batch, optimizer)
         except Exception as error:  # a foreign forward may raise anything
             return known.audit(untrained=reason_of(error))
         return known.audit(memory=memory, saved=saved)
@@ -156,9 +156,7 @@ def _set_training(model: nn.Module, modes: Sequence[tuple[nn.Module, bool]]) -> 
         model.train()
 
 
-def _picture(
-    count: int, shape: Shape, weights: Sequence[Tensor], device: str
-) -> Tensor:
+def _image(count: int, shape: Shape, weights: Sequence[Tensor], device: str) -> Tensor:
     """Return zeros of the type of number that the network computes in."""
     types = (w.dtype for w in weights if w.is_floating_point())
     return torch.zeros(count, *shape, dtype=next(types, torch.float32), device=device)
@@ -175,21 +173,21 @@ def _lazy(model: nn.Module) -> GeometryError:
     named = (*model.named_parameters(), *model.named_buffers())
     name = next(name for name, tensor in named if is_lazy(tensor))
     what = f"{name} has no shape yet: the layer is lazy"
-    fix = "run the network once on a picture, then summarise it"
+    fix = "run the network once on an image, then summarize it"
     return GeometryError(what, where=name, fix=fix)
 
 
 def _evaluate(
-    model: nn.Module, picture: Tensor, recorder: Recorder, real: bool
+    model: nn.Module, image: Tensor, recorder: Recorder, real: bool
 ) -> Exception | None:
-    """Run one picture in evaluation mode; return what stopped it, if anything did."""
+    """Run one image in evaluation mode; return what stopped it, if anything did."""
     model.eval()
-    recorder.ledger.enter(picture)
-    show(picture, of_pictures(picture.shape))
+    recorder.ledger.enter(image)
+    show(image, of_images(image.shape))
     watched = followed(model, enter=recorder.enter, leave=recorder.leave)
     with torch.no_grad(), watched, Ghost(recorder.see, real=real):
         try:
-            model(picture)
+            model(image)
         except Exception as error:  # a foreign forward may raise anything
             return error
     return None
@@ -213,14 +211,14 @@ class _Known:
         untrained: str = "",
     ) -> Audit:
         weights, buffers = self.weights, self.buffers
-        per_picture = (
+        per_image = (
             None
             if memory is None or saved is None
             else {key: size // memory.batch_size for key, size in saved.items()}
         )
         return Audit(
             shape=self.shape,
-            layers=layers_of(self.recorder.rows, per_picture),
+            layers=layers_of(self.recorder.rows, per_image),
             idle=_idle(self.model, self.recorder),
             parameters=sum(w.numel() for w in weights),
             trainable=sum(w.numel() for w in weights if w.requires_grad),
@@ -288,10 +286,10 @@ def _unfinished(
     looks = not found.real and any(word in str(error) for word in _LOOKS)
     if looks:
         what = f"the way on depends on values, and shapes have none: {reason_of(error)}"
-        fix = "add --real (real=True): one picture of zeros is then computed for real"
+        fix = "add --real (real=True): one image of zeros is then computed for real"
     else:
         size = shape_text(found.shape)
         reason = _product_misfit(error) or f"{got} {reason_of(error)}"
-        what = f"the network cannot take pictures of {size}:{reason}"
+        what = f"the network cannot take images of {size}:{reason}"
         fix = "give a size or channels that fit"
     return UnfinishedError(what, where=where, fix=fix, audit=found, looks=looks)

@@ -12,8 +12,10 @@ from typing import Any
 
 import torch
 
-from striate.audit import mixing, moving, sliding
-from striate.audit.sight import LostError, Sight, blur_all, overlay
+from striate.audit import rf_rules_reduce as mixing
+from striate.audit import rf_rules_views as moving
+from striate.audit import rf_rules_window as sliding
+from striate.audit.rf_tracker import LostError, Sight, blur_all, overlay
 
 Shape = Sequence[int]
 Rule = Callable[[Sight, tuple[Any, ...], Shape], Sight]
@@ -40,7 +42,7 @@ def follow(
     Args:
         func: The operation.
         args: Its arguments.
-        sources: Which tensors among them depend on the picture, and their sights;
+        sources: Which tensors among them depend on the image, and their sights;
             tensors are numbered in order, those in lists too.
         shape: Of the output.
         part: Which of several outputs it is, where the operation splits.

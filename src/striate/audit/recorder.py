@@ -7,17 +7,17 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from striate.audit.ghost import tensors_in
 from striate.audit.layer import Layer, Operation, Shape, functional_kind
-from striate.audit.ledger import Ledger
+from striate.audit.live_memory import LiveMemory
 from striate.audit.macs import count
+from striate.audit.meta_mode import tensors_in
 from striate.audit.receptive_field import follow, is_local
-from striate.audit.sight import Sight, blur_all
-from striate.audit.windows import read_windows
+from striate.audit.rf_tracker import Sight, blur_all
+from striate.audit.window_args import read_windows
 
 _SIGHT = "_striate_sight"
 _MAKER = "_striate_maker"
-PICTURE = -1  # the maker of what no operation made
+IMAGE = -1  # the maker of what no operation made
 _SILENT = {"detach", "lift_fresh", "alias"}
 
 
@@ -67,7 +67,7 @@ class Frame:
 
     @property
     def given(self) -> Shape | None:
-        """Return the shape of one picture of its first input."""
+        """Return the shape of one image of its first input."""
         return None if self._shape is None else tuple(self._shape[1:])
 
 
@@ -95,7 +95,7 @@ class Recorder:
     ) -> None:
         self._places_only = places_only
         self.rows: list[Row] = []
-        self.ledger = Ledger()
+        self.ledger = LiveMemory()
         self.ends: dict[str, Row] = {}  # what each container gave out last
         self._stack = [Frame("", model, 0)]
         self._calls: dict[str, int] = {}
@@ -253,19 +253,19 @@ def _part_of_another(tensor: Tensor, args: tuple[Any, ...]) -> bool:
     return bool(args) and tensor is args[0] and tensor._base is not None
 
 
-def show(tensor: Tensor, sight: Sight, maker: int = PICTURE) -> None:
+def show(tensor: Tensor, sight: Sight, maker: int = IMAGE) -> None:
     """Say what a tensor's units see, as of the input."""
     setattr(tensor, _SIGHT, sight)
     setattr(tensor, _MAKER, maker)
 
 
 def maker_of(tensor: Tensor) -> int:
-    """Return the number of the operation that made a tensor of the picture."""
+    """Return the number of the operation that made a tensor of the image."""
     return int(getattr(tensor, _MAKER))
 
 
 def sight_of(tensor: Tensor, tainted: dict[int, Tensor]) -> Sight | None:
-    """Return what a tensor's units see; None if it does not depend on the picture."""
+    """Return what a tensor's units see; None if it does not depend on the image."""
     sight: Sight | None = getattr(tensor, _SIGHT, None)
     if tainted:
         writer = tainted.get(tensor.untyped_storage()._cdata)
@@ -282,7 +282,7 @@ def layers_of(
 
     Args:
         rows: In the order they ran.
-        saved: Bytes a picture that training keeps, by row.
+        saved: Bytes an image that training keeps, by row.
     """
     layers = []
     seen: dict[str, int] = {}

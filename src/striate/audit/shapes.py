@@ -29,9 +29,9 @@ def answer(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Return what an operation would return, or None where torch must be asked.
 
     Example:
-        >>> picture = torch.empty(1, 3, 8, 8, device="meta")
+        >>> image = torch.empty(1, 3, 8, 8, device="meta")
         >>> kernel = torch.empty(4, 3, 3, 3, device="meta")
-        >>> args = (picture, kernel, None, [1, 1], [0, 0], [1, 1], False, [0, 0], 1)
+        >>> args = (image, kernel, None, [1, 1], [0, 0], [1, 1], False, [0, 0], 1)
         >>> answer(aten.convolution.default, args, {}).shape
         torch.Size([1, 4, 6, 6])
     """

@@ -1,6 +1,6 @@
 """A network in one line: `28x28x192 > conv 1x1 16 > conv 5x5 32 same`.
 
-Height×width×channels of the picture, then layers in order, parted by `>` or `|`.
+Height×width×channels of the image, then layers in order, parted by `>` or `|`.
 Branches stand in brackets, parted by commas, and are concatenated; `sum [ … ]` adds
 them, and an empty branch passes its input on. `3 * ( … )` repeats.
 """

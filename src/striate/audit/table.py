@@ -9,12 +9,12 @@ from itertools import groupby
 
 from striate.audit.layer import Layer, shape_text
 from striate.audit.network import Audit
-from striate.audit.sight import Path, Sight
-from striate.audit.windows import brief
+from striate.audit.rf_tracker import Path, Sight
+from striate.audit.window_args import brief
 from striate.core.findings import Block, Cell, Column, Figure, Figures, Prose, Table
-from striate.core.units import size_text
+from striate.core.format import size_text
 
-Fields = tuple[str, str, str]  # receptive field, jump, centre
+Fields = tuple[str, str, str]  # receptive field, jump, center
 
 # Titles are torchinfo's where it has the column; ranks say what a narrow screen drops.
 COLUMNS = (
@@ -31,7 +31,7 @@ COLUMNS = (
         title="Output Shape",
         key="output",
         kind="code",
-        hint="height×width×channels of one picture",
+        hint="height×width×channels of one image",
     ),
     Column(title="Param #", key="parameters", kind="integer"),
     Column(
@@ -45,7 +45,7 @@ COLUMNS = (
         title="Mult-Adds",
         key="macs",
         kind="integer",
-        hint="multiply-adds of one picture; 1 MAC = 2 FLOPs",
+        hint="multiply-adds of one image; 1 MAC = 2 FLOPs",
     ),
     Column(
         title="Mult-Adds %",
@@ -59,14 +59,14 @@ COLUMNS = (
         key="activation_bytes",
         kind="bytes",
         rank=6,
-        hint="of one picture's output, where it takes memory of its own",
+        hint="of one image's output, where it takes memory of its own",
     ),
     Column(
         title="Kept",
         key="saved_bytes",
         kind="bytes",
         rank=8,
-        hint="what training keeps of one picture for the way back",
+        hint="what training keeps of one image for the way back",
     ),
     Column(
         title="Field",
@@ -80,14 +80,14 @@ COLUMNS = (
         key="jump",
         kind="code",
         rank=4,
-        hint="input positions between neighbouring units",
+        hint="input positions between neighboring units",
     ),
     Column(
-        title="Centre",
-        key="centre",
+        title="Center",
+        key="center",
         kind="code",
         rank=9,
-        hint="where the first unit's field is centred on the input",
+        hint="where the first unit's field is centerd on the input",
     ),
     Column(title="Trainable", key="trainable", rank=10),
 )
@@ -119,7 +119,7 @@ def layer_table(audit: Audit, depth: int | None = None, title: str = "") -> Tabl
 def _row(
     layer: Layer, audit: Audit, known: dict[tuple[Path, bool], Fields]
 ) -> tuple[Cell, ...]:
-    field, jump, centre = _known_texts(layer.sight, known)
+    field, jump, center = _known_texts(layer.sight, known)
     windows = layer.windows
     return (
         layer.name,
@@ -134,7 +134,7 @@ def _row(
         layer.saved or None,
         field,
         jump,
-        centre,
+        center,
         _trainable(layer.parameters, layer.trainable),
     )
 
@@ -165,7 +165,7 @@ def _totals(audit: Audit, count: int) -> tuple[Cell, ...]:
 
 
 def collapse(audit: Audit, layers: Sequence[Layer], depth: int) -> list[Layer]:
-    """Unite neighbouring layers that stand in the same module at a depth."""
+    """Unite neighboring layers that stand in the same module at a depth."""
     united = []
     for name, group in groupby(layers, key=lambda x: _prefix(x.name, depth)):
         members = list(group)
@@ -207,11 +207,11 @@ def _known_texts(sight: Sight | None, known: dict[tuple[Path, bool], Fields]) ->
 
 
 def field_texts(sight: Sight | None) -> Fields:
-    """Return receptive field, jump and centre as text; `≤` before a bound.
+    """Return receptive field, jump and center as text; `≤` before a bound.
 
     Example:
-        >>> from striate.audit.sight import of_pictures
-        >>> field_texts(of_pictures((1, 3, 8, 8)))
+        >>> from striate.audit.rf_tracker import of_images
+        >>> field_texts(of_images((1, 3, 8, 8)))
         ('1×1', '1', '0')
     """
     if sight is None:
@@ -223,7 +223,7 @@ def field_texts(sight: Sight | None) -> Fields:
     if len(kept) < len(lines):
         return field, "", ""
     jump = brief(tuple(_number(line.jump) for line in kept))
-    return field, jump, brief(tuple(_number(line.centre) for line in kept))
+    return field, jump, brief(tuple(_number(line.center) for line in kept))
 
 
 def _number(value: int | Fraction) -> str:
@@ -243,12 +243,12 @@ def figures(audit: Audit) -> Figures:
         Figure(
             label="multiply-adds",
             value=f"{audit.macs:,}",
-            detail=f"a picture; {2 * audit.macs:,} FLOPs",
+            detail=f"an image; {2 * audit.macs:,} FLOPs",
         ),
         Figure(
             label="inference memory",
             value=size_text(audit.weights + audit.peak),
-            detail="weights and one picture's activations at their most",
+            detail="weights and one image's activations at their most",
         ),
     ]
     last = last_map(audit)
@@ -257,7 +257,7 @@ def figures(audit: Audit) -> Figures:
             Figure(
                 label="receptive field",
                 value=last_field(audit),
-                detail=f"at {last.name}, of a picture {_sides(audit)}",
+                detail=f"at {last.name}, of an image {_sides(audit)}",
             )
         )
     if audit.memory is not None:
@@ -282,7 +282,7 @@ def last_field(audit: Audit) -> str:
 
 
 def last_map(audit: Audit) -> Layer | None:
-    """Return the last layer whose units still have places on the picture."""
+    """Return the last layer whose units still have places on the image."""
     kept = (
         layer
         for layer in reversed(audit.layers)
@@ -302,8 +302,8 @@ def memory_table(audit: Audit) -> Table | None:
     rows: list[tuple[Cell, ...]] = [
         ("weights", memory.weights, "parameters and buffers"),
         ("gradients", memory.gradients, "one for each that learns"),
-        (f"state of {memory.optimiser}", memory.state, "from the second step on"),
-        ("pictures", memory.pictures, f"a batch of {memory.batch_size}"),
+        (f"state of {memory.optimizer}", memory.state, "from the second step on"),
+        ("images", memory.images, f"a batch of {memory.batch_size}"),
         ("kept activations", memory.saved, "for the way back"),
     ]
     columns = (
@@ -343,9 +343,9 @@ def remarks(audit: Audit) -> list[Prose]:
 
 CONVENTIONS = (
     "Multiply-adds are those of convolutions and matrix products, biases not "
-    "counted; 1 MAC = 2 FLOPs. Element-wise arithmetic, pooling and normalisation "
+    "counted; 1 MAC = 2 FLOPs. Element-wise arithmetic, pooling and normalization "
     "count as none. "
-    "Receptive fields are those of a picture without border. 1 MB is 10⁶ bytes."
+    "Receptive fields are those of an image without border. 1 MB is 10⁶ bytes."
 )
 
 

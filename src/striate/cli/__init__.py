@@ -1,1 +1,1 @@
-"""Verbs only: parse, call, print. One verb a file; torch is imported when it runs."""
+"""The command line: one file a verb, which parses, calls and prints."""

@@ -1,4 +1,4 @@
-"""Lay runs side by side and test which is better, on the same pictures."""
+"""Lay runs side by side and test which is better, on the same images."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--html",
         type=Path,
         metavar="FILE",
-        help="keep a report with the flipped pictures",
+        help="keep a report with the flipped images",
     )
 
 
 def run(options: argparse.Namespace) -> int:
     """Compare and print."""
-    from striate.cli.show import wide_console
+    from striate.cli.printing import wide_console
     from striate.report.terminal import show
-    from striate.runs.compare.result import compare
-    from striate.runs.summary import save_html
+    from striate.workflows.compare.compare import compare
+    from striate.workflows.summary.summary import save_html
 
     found = compare(*options.run_folders, part=options.part)
     if options.html:
@@ -46,6 +46,6 @@ def run(options: argparse.Namespace) -> int:
     if options.html:
         out.print(f"report  {options.html}", markup=False)
     else:
-        text = "--html FILE keeps a page that shows the flipped pictures."
+        text = "--html FILE keeps a page that shows the flipped images."
         out.print(text, style="dim")
     return 0

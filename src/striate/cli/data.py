@@ -1,4 +1,4 @@
-"""Look at a set of pictures before training: check it, preview it, plan for more."""
+"""Look at a set of images before training: check it, preview it, plan for more."""
 
 from __future__ import annotations
 

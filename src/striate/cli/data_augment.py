@@ -1,4 +1,4 @@
-"""Show augmented pictures; of a trained run, point out labels that do not survive."""
+"""Show augmented images; of a trained run, point out labels that do not survive."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from striate.cli.train import add_setting
 from striate.data.augment.augment import RANGES
-from striate.runs.recipe import Recipe, setting_types
+from striate.run.recipe import Recipe, setting_types
 
 if TYPE_CHECKING:
-    from striate.runs.preview.augmenting import Augmented
+    from striate.workflows.data_augment.augment import Augmented
 
 SETTINGS = ("augment", *RANGES, "image_size", "in_chans", "resize", "seed")
 
@@ -49,7 +49,7 @@ def _here(field: dataclasses.Field[Any]) -> dataclasses.Field[Any]:
 
 def run(options: argparse.Namespace) -> int:
     """Draw, measure, print; with classes that suffer the exit code is 1."""
-    from striate.runs.preview.augmenting import preview_augment
+    from striate.workflows.data_augment.augment import preview_augment
 
     given = {name: value for name, value in vars(options).items() if name in SETTINGS}
     with _bar(options.json) as tick:
@@ -81,27 +81,27 @@ def _bar(quiet: bool) -> Iterator[Callable[[int, int], None]]:
 
 
 def _data(made: Augmented) -> dict[str, Any]:
-    from striate.report.plain import records
-    from striate.runs.preview.safety_findings import danger_dict, ends
+    from striate.report.records import records
+    from striate.workflows.data_augment.label_safety_findings import danger_dict, ends
 
     data: dict[str, Any] = {
         "folder": str(made.folder),
         "augment": dataclasses.asdict(made.augment),
     }
     if made.safety is not None:
-        data["pictures"] = made.safety.pictures
+        data["images"] = made.safety.images
         data["changes"] = records(ends(made.safety))
         data["dangers"] = [danger_dict(danger) for danger in made.safety.dangers]
     return data
 
 
 def _print(made: Augmented) -> None:
-    from striate.cli.show import console
+    from striate.cli.printing import console
     from striate.report.terminal import show
-    from striate.runs.folder import REPORT
-    from striate.runs.preview.augmenting import PREVIEW
-    from striate.runs.preview.grid import ranges
-    from striate.runs.preview.safety_findings import summary
+    from striate.run.layout import REPORT
+    from striate.workflows.data_augment.augment import PREVIEW
+    from striate.workflows.data_augment.augment_grid import ranges
+    from striate.workflows.data_augment.label_safety_findings import summary
 
     out = console()
     if made.safety is None:
@@ -110,5 +110,5 @@ def _print(made: Augmented) -> None:
         out.print(text, style="dim", markup=False)
     else:
         show(summary(made.safety), out)
-    out.print(f"picture {made.folder / PREVIEW}", markup=False)
+    out.print(f"image {made.folder / PREVIEW}", markup=False)
     out.print(f"report  {made.folder / REPORT}", markup=False)

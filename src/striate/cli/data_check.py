@@ -1,4 +1,4 @@
-"""Look at every picture before training: broken, doubled, leaked, odd."""
+"""Look at every image before training: broken, doubled, leaked, odd."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--ranking",
         type=Path,
         metavar="FILE",
-        help="with --labels: keep a CSV of all pictures, the most doubted label first",
+        help="with --labels: keep a CSV of all images, the most doubted label first",
     )
     parser.add_argument(
         "--since", type=Path, metavar="FILE", help="tell what changed since this --json"
     )
     parser.add_argument(
-        "--html", type=Path, metavar="FILE", help="keep a page with the pictures"
+        "--html", type=Path, metavar="FILE", help="keep a page with the images"
     )
     parser.add_argument(
         "--csv",
@@ -58,11 +58,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Check and print; with findings the exit code is 1."""
     from striate.core.errors import SettingError
+    from striate.data.check.changes import read_hashes
     from striate.data.check.check import check_data
-    from striate.data.check.since import read_hashes
-    from striate.report.counting import counting
-    from striate.runs.check.page import save_page
-    from striate.runs.check.record import as_dict, save_ranking, save_table
+    from striate.report.progress_bar import counting
+    from striate.workflows.data_check.as_json import as_dict, save_ranking, save_table
+    from striate.workflows.data_check.findings import save_page
 
     if options.workers is not None and options.workers < 1:
         what = f"at least one process is needed, got {options.workers}"
@@ -95,8 +95,8 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _doubted(found: Checked, options: argparse.Namespace) -> Checked:
-    from striate.report.counting import counting
-    from striate.runs.check.labels import doubt_labels
+    from striate.report.progress_bar import counting
+    from striate.workflows.data_check.label_errors import doubt_labels
 
     with counting("judging labels", quiet=options.quiet or options.json) as tick:
         return doubt_labels(found, tick=tick)
@@ -105,9 +105,9 @@ def _doubted(found: Checked, options: argparse.Namespace) -> Checked:
 def _print(found: Checked, options: argparse.Namespace) -> None:
     from rich.markup import escape
 
-    from striate.cli.show import console
+    from striate.cli.printing import console
     from striate.report.terminal import show
-    from striate.runs.check.page import told
+    from striate.workflows.data_check.findings import told
 
     out = console()
     out.print(f"[bold]{escape(found.source.name)}[/]  {_account(found)}")
@@ -119,7 +119,7 @@ def _print(found: Checked, options: argparse.Namespace) -> None:
     if options.html:
         out.print(f"page    {options.html}", markup=False)
     elif not found.good:
-        out.print("--html FILE shows the pictures", style="dim")
+        out.print("--html FILE shows the images", style="dim")
     if options.csv:
         out.print(f"table   {options.csv}", markup=False)
     if options.ranking:

@@ -1,4 +1,4 @@
-"""Train at growing fractions and foretell what more pictures would buy."""
+"""Train at growing fractions and foretell what more images would buy."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--seeds", type=int, metavar="N", default=3, help="runs a fraction (3)"
     )
     parser.add_argument(
-        "--goal", type=float, metavar="F", help="say how many pictures this would take"
+        "--goal", type=float, metavar="F", help="say how many images this would take"
     )
     add_folder(parser, "curve's folder")
 
@@ -41,11 +41,11 @@ def run(options: argparse.Namespace) -> int:
         what = f"a goal is an accuracy between 0 and 1, got {options.goal:g}"
         raise SettingError(what, where="--goal", fix="write 0.99 for 99 %")
 
-    from striate.cli.show import console
+    from striate.cli.printing import console
     from striate.report.terminal import show
-    from striate.runs.curve.curve import FRACTIONS, learning_curve
-    from striate.runs.curve.story import facts, findings, write_curve
-    from striate.runs.display import teller
+    from striate.run.progress import teller
+    from striate.workflows.data_curve.findings import facts, findings, write_curve
+    from striate.workflows.data_curve.learning_curve import FRACTIONS, learning_curve
 
     curve = learning_curve(
         recipe,

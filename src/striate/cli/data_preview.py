@@ -8,12 +8,12 @@ import json
 from pathlib import Path
 
 from striate.cli.train import add_setting
-from striate.runs.recipe import AUTO, Recipe, coerce, setting_types
+from striate.run.recipe import AUTO, Recipe, coerce, setting_types
 
-# The settings of a run that decide what becomes of a picture.
+# The settings of a run that decide what becomes of an image.
 SETTINGS = (
-    *("image_size", "in_chans", "resize", "background", "white", "jpeg"),
-    *("normalise", "mean", "std", "seed", "cache", "cache_gb"),
+    *("image_size", "in_chans", "resize", "background", "white_level", "jpeg"),
+    *("normalize", "mean", "std", "seed", "cache", "cache_gb"),
 )
 
 
@@ -25,14 +25,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
         if field.name in SETTINGS:
             add_setting(parser, field, kinds[field.name])
     parser.add_argument(
-        "--count", type=int, default=6, metavar="N", help="pictures to show (6)"
+        "--count", type=int, default=6, metavar="N", help="images to show (6)"
     )
     parser.add_argument(
         "--out",
         type=Path,
         default=Path("preview.html"),
         metavar="FILE",
-        help="the page with the pictures (preview.html)",
+        help="the page with the images (preview.html)",
     )
 
 
@@ -41,15 +41,15 @@ def run(options: argparse.Namespace) -> int:
     given = vars(options)
     settings = {name: coerce(name, given[name]) for name in SETTINGS if name in given}
     Recipe(data=options.data, **settings)  # refuses what is out of range
-    if settings.get("normalise") == AUTO:
-        del settings["normalise"]
+    if settings.get("normalize") == AUTO:
+        del settings["normalize"]
 
-    from striate.cli.show import console, print_set
+    from striate.cli.printing import console, print_set
     from striate.core.files import write_text
     from striate.report.html import render
     from striate.report.terminal import show
-    from striate.runs.preview.page import page, rule_table, summary
-    from striate.runs.preview.preview import preview
+    from striate.workflows.data_preview.findings import page, rule_table, summary
+    from striate.workflows.data_preview.preview import preview
 
     found = preview(options.data, count=options.count, **settings)
     write_text(options.out, render(page(found)))

@@ -1,4 +1,4 @@
-"""Deal pictures into parts; --out writes a file that training re-uses."""
+"""Deal images into parts; --out writes a file that training re-uses."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from striate.core.errors import RunError
-from striate.data.split.place import Deal
+from striate.data.split.hash_split import SplitConfig
 
 if TYPE_CHECKING:
     from striate.data.image_data import ImageData
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the data, the shares, and the file."""
-    shares = Deal()
+    shares = SplitConfig()
     parser.add_argument("data", metavar="DATA", help="as for `striate train`")
     parser.add_argument(
         "--exact",
         action="store_true",
-        help="hold the shares of every class to the picture, small ones covered first",
+        help="hold the shares of every class to the image, small ones covered first",
     )
     parser.add_argument(
         "--val-fraction", type=float, metavar="F", default=shares.val, help="(0.15)"
@@ -36,7 +36,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--split",
         metavar="NAME",
-        help="a run or CSV whose pictures stay where they are",
+        help="a run or CSV whose images stay where they are",
     )
     parser.add_argument("--seed", type=int, metavar="N", default=0, help="(0)")
     parser.add_argument("--out", type=Path, metavar="FILE", help="the CSV to write")
@@ -52,9 +52,9 @@ def run(options: argparse.Namespace) -> int:
         raise RunError("the file exists already", where=options.out, fix=fix)
 
     from striate.data.load import load_data
-    from striate.data.split.file import write_split
-    from striate.runs.folder import find_split
-    from striate.runs.split_table import split_counts
+    from striate.data.split.split_file import write_split
+    from striate.run.layout import find_split
+    from striate.workflows.data_split.table import split_counts
 
     data = load_data(
         options.data,
@@ -80,9 +80,9 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _show(options: argparse.Namespace, data: ImageData) -> None:
-    from striate.cli.show import console
+    from striate.cli.printing import console
     from striate.report.terminal import show
-    from striate.runs.split_table import split_table
+    from striate.workflows.data_split.table import split_table
 
     out = console()
     show([split_table(data)], out)

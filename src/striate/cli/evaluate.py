@@ -1,4 +1,4 @@
-"""Judge a trained network on a part of its own data, or on other labelled pictures."""
+"""Judge a trained network on a part of its own data, or on other labeled images."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from striate.core.errors import SettingError
 
 if TYPE_CHECKING:
-    from striate.runs.run import Run
+    from striate.run.run import Run
 
 # Of a detection; without one they would change nothing.
 OF_DETECTION = ("recall", "band", "by", "out", "overwrite")
@@ -22,9 +22,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--part", choices=("train", "val", "test"), help="test where there is one"
     )
-    parser.add_argument("--data", metavar="DATA", help="other pictures, laid out alike")
+    parser.add_argument("--data", metavar="DATA", help="other images, laid out alike")
     parser.add_argument(
-        "--detect",
+        "--operating-point",
         metavar="CLASS",
         help="find this class: threshold, calibration and an unsure band chosen on "
         "validation, judged on test, with a page",
@@ -54,11 +54,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Judge and print; with findings of unusable files the exit code is 1."""
-    from striate.runs.run import Run
+    from striate.run.run import Run
 
     _check(options)
     found = Run(options.run_folder)
-    if options.detect is None:
+    if options.operating_point is None:
         return _score(found, options)
     return _detect(found, options)
 
@@ -67,14 +67,16 @@ def _check(options: argparse.Namespace) -> None:
     """Refuse what only a detection has, where none is asked for."""
     for name in OF_DETECTION:
         given = getattr(options, name)
-        if given is not None and given is not False and options.detect is None:
+        if given is not None and given is not False and options.operating_point is None:
             what = f"--{name} is of a detection"
-            raise SettingError(what, where=f"--{name}", fix="add --detect CLASS")
+            raise SettingError(
+                what, where=f"--{name}", fix="add --operating-point CLASS"
+            )
 
 
 def _score(found: Run, options: argparse.Namespace) -> int:
-    from striate.cli.show import print_score, print_skipped
-    from striate.runs.run import score_dict
+    from striate.cli.printing import print_score, print_skipped
+    from striate.run.run import score_dict
 
     part, name, skipped = found.part_for(options.data, options.part)
     score = found.judge(part).score()
@@ -88,18 +90,19 @@ def _score(found: Run, options: argparse.Namespace) -> int:
 
 
 def _detect(found: Run, options: argparse.Namespace) -> int:
-    from striate.cli.show import console, print_skipped, wide_console
+    from striate.cli.printing import console, print_skipped, wide_console
     from striate.report.terminal import show
-    from striate.runs.detect.detect import detect
-    from striate.runs.detect.question import Question
+    from striate.workflows.evaluate.operating_point import operating_point
 
-    asked = {"recall": options.recall, "band": options.band}
-    question = Question(
-        target=options.detect,
+    shares = {"recall": options.recall, "band": options.band}
+    done = operating_point(
+        found,
+        options.operating_point,
         by=tuple(name for name in (options.by or "").split(",") if name),
-        **{name: share for name, share in asked.items() if share is not None},
+        data=options.data,
+        part=options.part,
+        **{name: share for name, share in shares.items() if share is not None},
     )
-    done = detect(found, question, data=options.data, part=options.part)
     folder = done.save(options.out, options.overwrite)
     if options.json:
         more = {"folder": str(folder), "skipped": len(done.skipped)}

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from striate.runs.explain.shown import Wish
-    from striate.runs.explain.subject import Subject
+    from striate.workflows.explain.images import Wish
+    from striate.workflows.explain.subject import Subject
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the network, the pictures, and what is asked."""
+    """Add the network, the images, and what is asked."""
     parser.add_argument(
         "network",
         metavar="TARGET",
@@ -23,7 +23,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "FILE.py:CLASS, which runs your file",
     )
     parser.add_argument(
-        "pictures",
+        "images",
         nargs="*",
         metavar="IMAGE",
         help="files, folders or patterns; a run's surest and worst where none",
@@ -52,15 +52,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="print one number's arithmetic and stop: 'conv2 3,10,12' or 'output 7'",
     )
     parser.add_argument(
-        "--also",
+        "--sections",
         metavar="NAMES",
         help="of a run, with commas: set (evidence over the whole set), invariance "
-        "(pictures moved, pools exchanged), depth (gradients by layer, chains trained "
+        "(images moved, pools exchanged), depth (gradients by layer, chains trained "
         "to compare), bend (why depth needs one)",
     )
     parser.add_argument("--weights", type=Path, metavar="FILE", help="for a name")
     parser.add_argument("--image-size", metavar="SIZE", help="side, or HEIGHTxWIDTH")
-    parser.add_argument("--in-chans", type=int, metavar="N", help="picture channels")
+    parser.add_argument("--in-chans", type=int, metavar="N", help="image channels")
     parser.add_argument("--num-classes", type=int, metavar="N", help="outputs")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the marks")
     parser.add_argument("--out", type=Path, metavar="DIR", help="where to write")
@@ -71,7 +71,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Explain, write, and say where; or open one number in the terminal."""
-    from striate.runs.explain.explain import explain_pictures
+    from striate.workflows.explain.explain import explain_images
 
     # What a user's file prints must not end up inside JSON.
     with redirect_stdout(sys.stderr):
@@ -79,13 +79,11 @@ def run(options: argparse.Namespace) -> int:
     if options.open:
         return _open(options, subject)
     wish = _wish(options)
-    done = explain_pictures(
-        subject, options.pictures, wish, options.out, options.overwrite
-    )
+    done = explain_images(subject, options.images, wish, options.out, options.overwrite)
     if options.json:
         print(json.dumps({"folder": str(done.folder), **done.data}))
         return 0
-    from striate.cli.show import print_explanation
+    from striate.cli.printing import print_explanation
 
     print_explanation(done, subject.remarks)
     return 0
@@ -93,10 +91,10 @@ def run(options: argparse.Namespace) -> int:
 
 def _subject(options: argparse.Namespace) -> Subject:
     from striate.cli.summary import size_of
-    from striate.runs.explain.subject import subject
-    from striate.runs.target import Wanted
+    from striate.run.target import SummaryRequest
+    from striate.workflows.explain.subject import subject
 
-    wanted = Wanted(
+    wanted = SummaryRequest(
         image_size=size_of(options.image_size),
         in_chans=options.in_chans,
         num_classes=options.num_classes,
@@ -105,7 +103,7 @@ def _subject(options: argparse.Namespace) -> Subject:
 
 
 def _wish(options: argparse.Namespace) -> Wish:
-    from striate.runs.explain.shown import Wish, nobody
+    from striate.workflows.explain.images import Wish, nobody
 
     return Wish(
         target=_class(options.target),
@@ -114,7 +112,7 @@ def _wish(options: argparse.Namespace) -> Wish:
         layer=options.layer,
         unit=_unit(options.unit, "--unit") if options.unit else None,
         seed=options.seed,
-        also=tuple(options.also.split(",")) if options.also else (),
+        also=tuple(options.sections.split(",")) if options.sections else (),
         told=nobody if options.json else _tell,
     )
 
@@ -131,27 +129,25 @@ def _class(word: str | None) -> str | int | None:
 
 
 def _open(options: argparse.Namespace, subject: Subject) -> int:
-    from striate.cli.show import console
-    from striate.look.ledger.ledger import Ledger
-    from striate.look.ledger.opening import opened
-    from striate.look.ledger.worked import beneath, worked
+    from striate.cli.printing import console
+    from striate.interpret.arithmetic.tree import opened
+    from striate.interpret.arithmetic.unit_arithmetic import UnitArithmetic
+    from striate.interpret.arithmetic.worked_example import beneath, worked
     from striate.report.terminal import show
-    from striate.runs.explain.shown import own_pictures, read
+    from striate.workflows.explain.images import own_images, read
 
     name, unit = _unit(options.open, "--open")
-    given = (
-        read(subject, options.pictures) if options.pictures else own_pictures(subject)
-    )
-    book = Ledger(subject.model, given[0].x)
+    given = read(subject, options.images) if options.images else own_images(subject)
+    book = UnitArithmetic(subject.model, given[0].x)
     names = subject.labels.names if subject.labels else ()
     tree = opened(book, name, unit, names, lines=24)
     entry = beneath(book, book.open(name, unit))
     table = None if entry is None else worked(book, entry)
     if options.json:
-        from striate.report.plain import as_data, nodes
+        from striate.report.records import as_data, nodes
 
         example = None if table is None else as_data(table)
-        found = {"picture": given[0].name, "opened": nodes(tree), "worked": example}
+        found = {"image": given[0].name, "opened": nodes(tree), "worked": example}
         print(json.dumps(found))
         return 0
     out = console()

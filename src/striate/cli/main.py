@@ -24,7 +24,7 @@ from striate.cli import (
 )
 from striate.core.errors import SettingError, StriateError
 from striate.core.registry import nearest
-from striate.engine.ranks.place import check_alone
+from striate.engine.distributed.rank_info import check_alone
 
 VERBS = {
     "train": train,

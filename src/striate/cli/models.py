@@ -23,11 +23,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print one line a network."""
-    from striate.cli.show import wide_console
+    from striate.cli.printing import wide_console
     from striate.core.registry import unknown
     from striate.models.catalogue import catalogue_rows
     from striate.report.terminal import show
-    from striate.runs.pretrained import weights_rows
+    from striate.run.pretrained import weights_rows
 
     every = weights_rows() if options.weights else catalogue_rows(options.pattern)
     rows = [row for row in every if options.pattern in str(row["name"])]

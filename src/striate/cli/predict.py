@@ -1,4 +1,4 @@
-"""Name the class of new pictures: files, folders or patterns."""
+"""Name the class of new images: files, folders or patterns."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from striate.runs.explain.features import Features
+    from striate.workflows.explain.features import Features
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the run, the pictures, and where to keep the answers."""
+    """Add the run, the images, and where to keep the answers."""
     parser.add_argument("run_folder", metavar="RUN", help="a run folder, or its name")
     parser.add_argument(
-        "pictures", nargs="+", metavar="PICTURE", help="file, folder or 'pattern'"
+        "images", nargs="+", metavar="IMAGE", help="file, folder or 'pattern'"
     )
     parser.add_argument(
         "--out",
@@ -26,7 +26,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--layers",
         metavar="NAMES",
-        help="give what these layers make of the pictures in place of classes: names "
+        help="give what these layers make of the images in place of classes: names "
         "and 'patterns', with commas; nothing after the last of them runs",
     )
 
@@ -35,11 +35,11 @@ def run(options: argparse.Namespace) -> int:
     """Predict and print; with files that could not be used the exit code is 1."""
     if options.layers:
         return _inner(options)
-    from striate.cli.show import print_answers
-    from striate.runs.predict import answers_dict, predict, save_answers
-    from striate.runs.run import Run
+    from striate.cli.printing import print_answers
+    from striate.run.run import Run
+    from striate.workflows.predict.predict import answers_dict, predict, save_answers
 
-    answers = predict(Run(options.run_folder), options.pictures)
+    answers = predict(Run(options.run_folder), options.images)
     if options.out:
         save_answers(answers, options.out)
     if options.json:
@@ -51,10 +51,10 @@ def run(options: argparse.Namespace) -> int:
 
 def _inner(options: argparse.Namespace) -> int:
     """Write inner outputs to a file, batch by batch."""
-    from striate.cli.show import print_features
+    from striate.cli.printing import print_features
     from striate.core.errors import SettingError
-    from striate.runs.explain.features import features
-    from striate.runs.run import Run
+    from striate.run.run import Run
+    from striate.workflows.explain.features import features
 
     if options.out is None:
         what = "inner outputs are too large to print"
@@ -62,7 +62,7 @@ def _inner(options: argparse.Namespace) -> int:
         raise SettingError(what, where="--layers", fix=fix)
     run = Run(options.run_folder)
     names = options.layers.split(",")
-    found = features(run, options.pictures, names, out=options.out)
+    found = features(run, options.images, names, out=options.out)
     if options.json:
         print(json.dumps(_as_data(found, options.out)))
     else:
@@ -78,6 +78,6 @@ def _as_data(found: Features, out: Path) -> dict[str, Any]:
     return {
         "file": str(out),
         "layers": layers,
-        "pictures": list(found.paths),
+        "images": list(found.paths),
         "skipped": skipped,
     }

@@ -13,8 +13,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Write the report and print where it is."""
-    from striate.runs.run import Run
-    from striate.runs.story import write_report
+    from striate.run.report_page import write_report
+    from striate.run.run import Run
 
     path = write_report(Run(options.run_folder))
     print(json.dumps({"report": str(path)}) if options.json else path)

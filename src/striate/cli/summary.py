@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from striate.audit.network import UnfinishedError
-    from striate.runs.summary import Summary
+    from striate.workflows.summary.summary import Summary
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Add the network, its picture, and what to make of it."""
+    """Add the network, its image, and what to make of it."""
     parser.add_argument(
         "target",
         metavar="TARGET",
@@ -30,7 +30,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--depth", type=int, metavar="N", help="unite deeper modules")
     parser.add_argument("--image-size", metavar="SIZE", help="side, or HEIGHTxWIDTH")
-    parser.add_argument("--in-chans", type=int, metavar="N", help="picture channels")
+    parser.add_argument("--in-chans", type=int, metavar="N", help="image channels")
     parser.add_argument("--num-classes", type=int, metavar="N", help="outputs")
     parser.add_argument(
         "--batch-size",
@@ -42,21 +42,21 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--real",
         action="store_true",
-        help="compute one picture, where a network looks at values",
+        help="compute one image, where a network looks at values",
     )
     parser.add_argument(
         "--effective",
         metavar="DATA",
-        help="measure effective receptive fields on some of these pictures",
+        help="measure effective receptive fields on some of these images",
     )
     parser.add_argument("--csv", type=Path, metavar="FILE", help="keep the layers")
     parser.add_argument("--html", type=Path, metavar="FILE", help="keep a report")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Summarise and print; of a network that stops half way, what ran is shown."""
+    """Summarize and print; of a network that stops half way, what ran is shown."""
     from striate.audit.network import UnfinishedError
-    from striate.runs.summary import page_of, save_csv, save_html
+    from striate.workflows.summary.summary import page_of, save_csv, save_html
 
     try:
         first = _summary(options, options.target)
@@ -78,7 +78,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _summary(options: argparse.Namespace, target: str) -> Summary:
-    from striate.runs.summary import summary
+    from striate.workflows.summary.summary import summary
 
     # What a user's file prints must not end up inside JSON.
     with redirect_stdout(sys.stderr):
@@ -97,22 +97,22 @@ def _summary(options: argparse.Namespace, target: str) -> Summary:
 def size_of(text: str | None) -> int | tuple[int, int] | None:
     """Read a side, or HEIGHTxWIDTH, from the command line."""
     from striate.core.errors import SettingError
-    from striate.core.units import sides_of
+    from striate.core.format import sides_of
 
     if text is None:
         return None
     try:
         return sides_of(text)
     except ValueError:
-        what, fix = f"'{text}' is no picture size", "write 224 or 224x320"
+        what, fix = f"'{text}' is no image size", "write 224 or 224x320"
         raise SettingError(what, where="--image-size", fix=fix) from None
 
 
 def _data(
     first: Summary, second: Summary | None, layer: str | None
 ) -> dict[str, object]:
-    from striate.report.plain import records
-    from striate.runs.summary import compared
+    from striate.report.records import records
+    from striate.workflows.summary.summary import compared
 
     data = first.as_dict()
     if second is not None:
@@ -124,9 +124,9 @@ def _data(
 
 
 def _print(first: Summary, second: Summary | None, layer: str | None) -> None:
-    from striate.cli.show import wide_console
+    from striate.cli.printing import wide_console
     from striate.report.terminal import show
-    from striate.runs.summary import compared
+    from striate.workflows.summary.summary import compared
 
     out = wide_console()
     if layer is not None:
@@ -135,16 +135,16 @@ def _print(first: Summary, second: Summary | None, layer: str | None) -> None:
     if second is not None:
         show([compared(first, second)], out)
         for one in (first, second):
-            out.print(f"{one.name}  {one.picture}\n", style="bold", markup=False)
+            out.print(f"{one.name}  {one.image}\n", style="bold", markup=False)
             show([one.table], out)
         return
-    out.print(f"{first.name}  {first.picture}\n", style="bold", markup=False)
+    out.print(f"{first.name}  {first.image}\n", style="bold", markup=False)
     show(first.blocks, out)
 
 
 def _print_partial(error: UnfinishedError, depth: int | None) -> None:
     from striate.audit.table import layer_table
-    from striate.cli.show import wide_console
+    from striate.cli.printing import wide_console
     from striate.report.terminal import show
 
     if error.audit.layers:

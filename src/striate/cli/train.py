@@ -1,4 +1,4 @@
-"""Train a network on pictures and write a run folder with its report."""
+"""Train a network on images and write a run folder with its report."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from striate.core.errors import SettingError
-from striate.engine.ranks.place import Place
-from striate.runs.presets import PRESETS
-from striate.runs.recipe import Recipe, make_recipe, setting_types
-from striate.runs.settings_file import read_settings
+from striate.engine.distributed.rank_info import RankInfo
+from striate.run.presets import PRESETS
+from striate.run.recipe import Recipe, make_recipe, setting_types
+from striate.run.yaml_io import read_settings
 
 if TYPE_CHECKING:
     from striate.data.image_data import ImageData
-    from striate.runs.resume import Resumed
-    from striate.runs.run import Run
+    from striate.run.run import Run
+    from striate.workflows.train.resume import Resumed
 
 METAVARS = {str(int): "N", str(float): "F", str(str): "NAME"}
 
@@ -91,8 +91,8 @@ def run(options: argparse.Namespace) -> int:
         return _resume(options)
     recipe = read_recipe(options)
 
-    from striate.cli.show import print_data, print_end, print_resumed
-    from striate.runs.train import summary_json, train_recipe
+    from striate.cli.printing import print_data, print_end, print_resumed
+    from striate.workflows.train.train import summary_json, train_recipe
 
     quiet = options.quiet or options.json
 
@@ -113,7 +113,7 @@ def run(options: argparse.Namespace) -> int:
         quiet=quiet,
         tensorboard=options.tensorboard,
     )
-    if not Place.of().first:
+    if not RankInfo.of().first:
         return 0
     if options.json:
         print(summary_json(finished))
@@ -146,9 +146,9 @@ def _resume(options: argparse.Namespace) -> int:
             flag = "DATA" if name == "data" else f"--{name}"
             raise SettingError("a run that is resumed has its own", where=flag, fix=fix)
 
-    from striate.cli.show import print_end, print_resumed
-    from striate.runs.resume import go_on
-    from striate.runs.train import summary_json
+    from striate.cli.printing import print_end, print_resumed
+    from striate.workflows.train.resume import go_on
+    from striate.workflows.train.train import summary_json
 
     how: list[Resumed] = []
 
@@ -165,7 +165,7 @@ def _resume(options: argparse.Namespace) -> int:
         quiet=quiet,
         tensorboard=options.tensorboard,
     )
-    if not Place.of().first:
+    if not RankInfo.of().first:
         return 0
     if options.json:
         print(summary_json(finished, resumed_at=how[0].at.step, exact=how[0].exact))

@@ -6,22 +6,22 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from striate.cli.train import add_folder, add_settings, read_recipe
-from striate.runs.recipe import LOOP_ONLY
+from striate.run.recipe import LOOP_ONLY
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from striate.data.image_data import ImageData
-    from striate.runs.recipe import Recipe
-    from striate.runs.run import Run
-    from striate.runs.transfer.plan import Proposal
-    from striate.runs.transfer.wanted import Wanted
+    from striate.run.recipe import Recipe
+    from striate.run.run import Run
+    from striate.run.transfer_plan import TransferPlan
+    from striate.workflows.transfer.options import TransferOptions
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the settings that a head has, what is reused, and the run folder's flags."""
     parser.usage = "striate transfer DATA --model NAME --pretrained WEIGHTS [settings]"
-    mixing = "mixup", "cutmix"  # and a feature is of one picture
+    mixing = "mixup", "cutmix"  # and a feature is of one image
     add_settings(parser, without=(*LOOP_ONLY, *mixing))
     parser.add_argument(
         "--cut",
@@ -60,7 +60,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=0,
         metavar="N",
-        help="learn from so many changed views of each picture too, see --augment (0)",
+        help="learn from so many changed views of each image too, see --augment (0)",
     )
     parser.add_argument(
         "--compare",
@@ -75,21 +75,21 @@ def run(options: argparse.Namespace) -> int:
     """Transfer; print the run folder first and last."""
     recipe = read_recipe(options)
 
-    from striate.cli.show import print_data, print_end, print_plan, print_transfer
-    from striate.runs.train import summary_json
-    from striate.runs.transfer.transfer import transfer_recipe
-    from striate.runs.transfer.wanted import Wanted
+    from striate.cli.printing import print_data, print_end, print_plan, print_transfer
+    from striate.workflows.train.train import summary_json
+    from striate.workflows.transfer.options import TransferOptions
+    from striate.workflows.transfer.transfer import transfer_recipe
 
     def begun(data: ImageData, folder: Path) -> None:
         if not options.json:
             print_data(data, folder)
 
-    def planned(proposal: Proposal) -> None:
+    def planned(proposal: TransferPlan) -> None:
         if not options.json:
             print_plan(proposal)
 
     asked = ("cut", "head", "views", "lr_decay", "unfreeze", "batch_norm")
-    wanted = Wanted(**{name: getattr(options, name) for name in asked})
+    wanted = TransferOptions(**{name: getattr(options, name) for name in asked})
     finished = transfer_recipe(
         recipe,
         wanted,
@@ -112,14 +112,14 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _compared(
-    finished: Run, recipe: Recipe, wanted: Wanted, options: argparse.Namespace
+    finished: Run, recipe: Recipe, wanted: TransferOptions, options: argparse.Namespace
 ) -> list[dict[str, Any]]:
     """Learn in other ways too; print the comparison and return it."""
-    from striate.cli.show import wide_console
+    from striate.cli.printing import wide_console
     from striate.report.terminal import show
-    from striate.runs.display import teller
-    from striate.runs.transfer.rival_table import rival_table, summary
-    from striate.runs.transfer.rivals import rivals
+    from striate.run.baselines_table import rival_table, summary
+    from striate.run.progress import teller
+    from striate.workflows.transfer.baselines import rivals
 
     quiet = options.quiet or options.json
     found = rivals(finished, recipe, wanted, quiet=quiet, tell=teller(quiet))

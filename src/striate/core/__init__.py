@@ -1,1 +1,1 @@
-"""What do we call things? Words that every room shares."""
+"""Errors, findings, hooks, files and seeds that all packages share."""

@@ -165,7 +165,7 @@ def conv_parameters(
 ) -> int:
     """Return a convolution's parameters: (f·f·C_in/g + 1)·C_out.
 
-    They do not depend on the picture's size.
+    They do not depend on the image's size.
 
     Example:
         >>> conv_parameters((3, 3), 3, 2), conv_parameters((3, 3), 1, 10)
@@ -213,7 +213,7 @@ def walk(side: int, windows: Sequence[Window]) -> int:
 
     Raises:
         GeometryError: A window does not fit; names the layer, the size it got, the
-            size it needs, and the smallest picture that goes through.
+            size it needs, and the smallest image that goes through.
 
     Example:
         >>> pool = Window(name="pool", kernel=2, stride=2)
@@ -227,8 +227,8 @@ def walk(side: int, windows: Sequence[Window]) -> int:
         except GeometryError as error:
             needed = smallest_side(windows)
             what = f"{window.name} got a side of {got}: {error.what}"
-            fix = f"use pictures of at least {needed}×{needed} (--image-size {needed})"
-            got_text = f"a picture side of {side}"
+            fix = f"use images of at least {needed}×{needed} (--image-size {needed})"
+            got_text = f"an image side of {side}"
             raise GeometryError(f"{what}; from {got_text}", fix=fix) from error
     return got
 

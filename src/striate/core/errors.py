@@ -12,8 +12,8 @@ class StriateError(Exception):
         fix: What to do next.
 
     Example:
-        >>> print(StriateError("no pictures", where="photos/", fix="add some"))
-        no pictures
+        >>> print(StriateError("no images", where="photos/", fix="add some"))
+        no images
           where: photos/
           do:    add some
     """
@@ -52,11 +52,11 @@ class UnknownNameError(SettingError):
 
 
 class DataError(StriateError):
-    """The pictures, or the way they are laid out, do not admit the work."""
+    """The images, or the way they are laid out, do not admit the work."""
 
 
 class GeometryError(StriateError):
-    """A picture's size or channels do not fit a network."""
+    """An image's size or channels do not fit a network."""
 
 
 class WeightsError(StriateError):
@@ -74,7 +74,7 @@ class StorageError(StriateError):
 class NonFiniteError(StriateError):
     """A loss or gradient became NaN or infinite; the weights were not touched by it.
 
-    `layer` is where it was first seen; `rows` are the bad pictures, where it is known
+    `layer` is where it was first seen; `rows` are the bad images, where it is known
     which they are: their positions in the batch, or in the whole of another `part`.
     """
 

@@ -1,4 +1,4 @@
-"""Neutral blocks that analyses return and renderers show: no formatting, no torch.
+"""Neutral blocks that analyzes return and renderers show: no formatting, no torch.
 
 An analysis says *what* it found in these words; `report` decides how a page or a
 terminal shows them.
@@ -84,7 +84,7 @@ class Series:
 
 @dataclass(frozen=True, kw_only=True)
 class Curve:
-    """A chart of lines over one axis; `mark` is a labelled vertical line."""
+    """A chart of lines over one axis; `mark` is a labeled vertical line."""
 
     title: str
     x_label: str
@@ -98,8 +98,8 @@ class Curve:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Picture:
-    """An encoded picture: PNG bytes, its size in pixels, and what it shows."""
+class Image:
+    """An encoded image: PNG bytes, its size in pixels, and what it shows."""
 
     png: bytes = field(repr=False)
     width: int
@@ -110,9 +110,9 @@ class Picture:
 
 @dataclass(frozen=True, kw_only=True)
 class Images:
-    """A gallery. `scale` enlarges small pictures by whole pixels (28×28 at 3)."""
+    """A gallery. `scale` enlarges small images by whole pixels (28×28 at 3)."""
 
-    pictures: tuple[Picture, ...]
+    images: tuple[Image, ...]
     title: str = ""
     note: str = ""
     scale: int = 1
@@ -122,15 +122,13 @@ class Images:
 class Matrix:
     """A confusion matrix: rows are the truth, columns the prediction.
 
-    `pictures[(row, column)]` are examples of that cell; `counts` stay exact where
-    fewer pictures than counted are held.
+    `images[(row, column)]` are examples of that cell; `counts` stay exact where
+    fewer images than counted are held.
     """
 
     labels: tuple[str, ...]
     counts: tuple[tuple[int, ...], ...]
-    pictures: Mapping[tuple[int, int], tuple[Picture, ...]] = field(
-        default_factory=dict
-    )
+    images: Mapping[tuple[int, int], tuple[Image, ...]] = field(default_factory=dict)
     title: str = ""
     note: str = ""
 

@@ -1,4 +1,4 @@
-"""What a picture is to a network: its shape, its preprocessing, its class names."""
+"""What an image is to a network: its shape, its preprocessing, its class names."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from typing import Any
 from striate.core.errors import DataError, SettingError
 from striate.core.registry import unknown
 
-RESIZES = ("squash", "crop", "pad")
+RESIZES = ("stretch", "crop", "pad")
 JPEGS = ("full", "reduced")
 WHITE = 65_535
 
 # Mean and deviation of v/255 by name; `data` measures them on the training part. Those
-# of ImageNet are the ones public weights were trained with (He et al. 2015); its grey
+# of ImageNet are the ones public weights were trained with (He et al. 2015); its gray
 # ones are the means over the three channels, as the field uses them.
-NORMALISATIONS: Mapping[str, tuple[tuple[float, ...], tuple[float, ...]] | None] = {
+NORMALIZATIONS: Mapping[str, tuple[tuple[float, ...], tuple[float, ...]] | None] = {
     "data": None,
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     "none": ((0.0,), (1.0,)),
 }
-_IMAGENET_GREY = ((0.449,), (0.226,))
+_IMAGENET_GRAY = ((0.449,), (0.226,))
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageSpec:
-    """The shape of one input picture, without the batch.
+    """The shape of one input image, without the batch.
 
     Example:
         >>> ImageSpec(channels=3, height=32, width=48)
@@ -51,21 +51,21 @@ class ImageSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class Preprocess:
-    """Everything between a picture file and the network's input, as one value.
+    """Everything between an image file and the network's input, as one value.
 
     Training, evaluation and prediction share it, which makes their input tensors
-    identical to the bit. Colours go to `channels` (1 grey, 3 RGB); transparency is
-    laid on `background`; 16-bit grey is scaled as v·255/`white`; EXIF orientation is
+    identical to the bit. Colors go to `channels` (1 gray, 3 RGB); transparency is
+    laid on `background`; 16-bit gray is scaled as v·255/`white`; EXIF orientation is
     applied; then `resize`, then (v/255 − mean)/std for each channel.
 
     Args:
-        channels: 1 for grey, 3 for RGB; sets held as arrays may have any number.
+        channels: 1 for gray, 3 for RGB; sets held as arrays may have any number.
         height: Rows of the network's input.
         width: Columns of the network's input.
-        resize: `squash` keeps everything and bends the aspect, `crop` keeps the
+        resize: `stretch` keeps everything and bends the aspect, `crop` keeps the
             aspect and cuts the longer side, `pad` keeps both and adds background.
-        background: Grey level 0–255 under transparency and padding.
-        white: The 16-bit value that becomes 255; above it a picture is refused.
+        background: Gray level 0–255 under transparency and padding.
+        white_level: The 16-bit value that becomes 255; above it an image is refused.
         jpeg: `full` decodes every pixel; `reduced` lets a large JPEG be decoded at a
             half, quarter or eighth while that leaves twice the input's sides.
         mean: One value a channel, of v/255, from the training part or given.
@@ -75,9 +75,9 @@ class Preprocess:
     channels: int
     height: int
     width: int
-    resize: str = "squash"
+    resize: str = "stretch"
     background: int = 255
-    white: int = WHITE
+    white_level: int = WHITE
     jpeg: str = "full"
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
@@ -94,16 +94,16 @@ class Preprocess:
             raise SettingError(what, where="preprocess")
         for name, level, low, high in (
             ("background", self.background, 0, 255),
-            ("white", self.white, 255, WHITE),
+            ("white_level", self.white_level, 255, WHITE),
         ):
             if not low <= level <= high:
                 what = f"{name} must be {low}–{high}, got {level}"
                 raise SettingError(what, where="preprocess")
-        _check_normalisation(self.mean, self.std, self.channels)
+        _check_normalization(self.mean, self.std, self.channels)
 
     @property
     def spec(self) -> ImageSpec:
-        """The shape this makes of every picture."""
+        """The shape this makes of every image."""
         return ImageSpec(channels=self.channels, height=self.height, width=self.width)
 
     @property
@@ -119,7 +119,7 @@ class Preprocess:
 
     @property
     def weight(self) -> int:
-        """Bytes of one 8-bit picture."""
+        """Bytes of one 8-bit image."""
         return self.height * self.width * self.channels
 
     def at(self, height: int, width: int) -> Preprocess:
@@ -156,7 +156,7 @@ class Preprocess:
             raise SettingError(what, where="preprocess.json") from error
 
 
-def _check_normalisation(
+def _check_normalization(
     mean: tuple[float, ...], std: tuple[float, ...], channels: int
 ) -> None:
     if not mean and not std:
@@ -170,7 +170,7 @@ def _check_normalisation(
         raise SettingError(what, where="preprocess")
 
 
-def normalisation(
+def normalization(
     name: str, mean: Sequence[float] | None, std: Sequence[float] | None, channels: int
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return mean and deviation for a name or for given values; empty: to be measured.
@@ -181,22 +181,22 @@ def normalisation(
         SettingError: Only one of the two is given, or they do not fit the channels.
 
     Example:
-        >>> normalisation("none", None, None, 3)
+        >>> normalization("none", None, None, 3)
         ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
-        >>> normalisation("data", [0.5], [0.25], 1)
+        >>> normalization("data", [0.5], [0.25], 1)
         ((0.5,), (0.25,))
     """
-    if name not in NORMALISATIONS:
-        raise unknown("normalisation", name, NORMALISATIONS)
-    pair = NORMALISATIONS[name]
+    if name not in NORMALIZATIONS:
+        raise unknown("normalization", name, NORMALIZATIONS)
+    pair = NORMALIZATIONS[name]
     if mean or std:
         pair = tuple(mean or ()), tuple(std or ())
     elif name == "imagenet" and channels == 1:
-        pair = _IMAGENET_GREY
+        pair = _IMAGENET_GRAY
     if pair is None:
         return (), ()
     means, stds = (v * channels if len(v) == 1 else v for v in pair)
-    _check_normalisation(means, stds, channels)
+    _check_normalization(means, stds, channels)
     return means, stds
 
 

@@ -1,1 +1,1 @@
-"""What are the pictures? From files on disk to batches of tensors."""
+"""Data sets of images: sources, decoding, splits, caching, augmentation, checks."""

@@ -14,37 +14,37 @@ from torch import Tensor
 from striate.core.seeds import permutation
 from striate.core.spec import Preprocess
 from striate.data.augment.augment import Augment, augmentation
-from striate.data.augment.views import Batch, Views
-from striate.data.balance import balanced_order
-from striate.data.order import batches, mixed
-from striate.data.part import Part
-from striate.data.picture.preprocess import normalise
-from striate.data.share import share
-from striate.data.store.rows import ahead, gathered, in_turn
+from striate.data.augment.pipeline import Batch, Views
+from striate.data.balanced_sampler import balanced_order
+from striate.data.cache.pixel_rows import ahead, gathered, in_turn
+from striate.data.decode.preprocess import normalize
+from striate.data.epoch_order import batches, mixed
+from striate.data.rank_share import share
+from striate.data.subset import Subset
 
 
 @dataclass(frozen=True, kw_only=True)
 class Batches:
-    """Whole batches gathered at once; no per-picture Python, no worker processes.
+    """Whole batches gathered at once; no per-image Python, no worker processes.
 
     Calling it with an epoch gives that epoch's batches: the order is f(seed, epoch),
     or the part's own where `shuffle` is off; `balanced` shows every class equally
-    often. A last batch of one picture is merged into the one before, because batch
+    often. A last batch of one image is merged into the one before, because batch
     norm has no variance over one.
 
     Of `world` processes this one, number `rank`, gets its share of every batch; which
-    pictures a batch is made of does not depend on how many there are.
+    images a batch is made of does not depend on how many there are.
 
     Example:
         >>> pixels = torch.zeros(5, 2, 2, 1, dtype=torch.uint8)
-        >>> part = Part.of(pixels, [0, 1, 0, 1, 0], list("abcde"))
+        >>> part = Subset.of(pixels, [0, 1, 0, 1, 0], list("abcde"))
         >>> p = Preprocess(channels=1, height=2, width=2, mean=(0.0,), std=(1.0,))
         >>> batches = Batches(part=part, preprocess=p, batch_size=2)
         >>> [len(y) for _, y in batches(0)], len(batches)
         ([2, 3], 2)
     """
 
-    part: Part
+    part: Subset
     preprocess: Preprocess
     batch_size: int
     shuffle: bool = True
@@ -59,10 +59,10 @@ class Batches:
     def __call__(self, epoch: int = 0, start: int = 0) -> Iterator[Batch]:
         """Yield (input, label) batches: (N, C, H, W) float32 and (N,) int64.
 
-        Where `augment` mixes pictures, targets are (N, classes) float32. The first
-        `start` batches are left out: no picture of theirs is decoded or changed. Of
+        Where `augment` mixes images, targets are (N, classes) float32. The first
+        `start` batches are left out: no image of theirs is decoded or changed. Of
         `world` processes each gets its share of every batch, empty where there are
-        fewer pictures than that.
+        fewer images than that.
         """
         if self.world == 1:
             yield from self._made(epoch, self.indices(epoch, start))
@@ -96,7 +96,7 @@ class Batches:
                 labels = self.part.labels[batch.index]
                 sent = batch.pixels.to(self.device, non_blocking=True)
                 ready = labels.to(self.device, non_blocking=True)
-                yield normalise(sent, self.preprocess), ready
+                yield normalize(sent, self.preprocess), ready
             return
         for pixels, index in self._held(views, epoch, indices):
             yield views(pixels, index, epoch)
@@ -104,7 +104,7 @@ class Batches:
     def _held(
         self, views: Views, epoch: int, indices: Iterable[Tensor]
     ) -> Iterator[Batch]:
-        """Yield pictures to be changed and their numbers, crops cut ahead of time."""
+        """Yield images to be changed and their numbers, crops cut ahead of time."""
         if not views.cuts:
             return ((b.pixels, b.index) for b in gathered(views.held, indices))
         batches = in_turn(views.held, indices)
@@ -127,13 +127,13 @@ class Batches:
         )
 
     def indices(self, epoch: int = 0, start: int = 0) -> Iterable[Tensor]:
-        """Return the picture numbers of each batch of an epoch, the first left out."""
+        """Return the image numbers of each batch of an epoch, the first left out."""
         if self.part.blocks:
             return islice(batches(self._runs(epoch), self.batch_size), start, None)
         return self._order(epoch)[start:]
 
     def _runs(self, epoch: int) -> Iterator[np.ndarray]:
-        """Yield the numbers of pictures that lie in blocks, as many as are mixed."""
+        """Yield the numbers of images that lie in blocks, as many as are mixed."""
         if self.shuffle:
             return mixed(self.part.blocks, self.seed, epoch)
         return (np.arange(*block) for block in self.part.blocks)
@@ -157,6 +157,6 @@ class Batches:
         return full + (rest > 0 and not merged)
 
     @property
-    def pictures(self) -> int:
-        """Return how many pictures an epoch shows."""
+    def images(self) -> int:
+        """Return how many images an epoch shows."""
         return len(self.part)

@@ -1,4 +1,4 @@
-"""Pictures in parts, with everything needed to treat new ones alike."""
+"""Images in parts, with everything needed to treat new ones alike."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from dataclasses import dataclass, field, replace
 
 from striate.core.errors import DataError, SettingError
 from striate.core.spec import Labels, Preprocess
-from striate.data.part import Part
-from striate.data.picture.preprocess import statistics
+from striate.data.decode.preprocess import statistics
 from striate.data.sources.source import Skipped
-from striate.data.split.file import SPARE, SplitRow
 from striate.data.split.fraction import spared
-from striate.data.split.place import Deal
+from striate.data.split.hash_split import SplitConfig
+from striate.data.split.split_file import SPARE, SplitRow
+from striate.data.subset import Subset
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageData:
-    """Pictures in parts, with everything needed to treat new ones alike.
+    """Images in parts, with everything needed to treat new ones alike.
 
-    `seen` files are used, spare (training pictures beyond the fraction), quarantined
-    (should have worked and did not) or ignored (by rule no pictures of the set); the
+    `seen` files are used, spare (training images beyond the fraction), quarantined
+    (should have worked and did not) or ignored (by rule no images of the set); the
     four always add up. `origin` is where they can be read again: a name or an absolute
-    path, empty for pictures from memory. `deal` says how they were split; `measured`,
+    path, empty for images from memory. `deal` says how they were split; `measured`,
     that mean and deviation are those of the training part.
     """
 
@@ -30,13 +30,13 @@ class ImageData:
     origin: str
     labels: Labels
     preprocess: Preprocess
-    parts: Mapping[str, Part] = field(repr=False)
+    parts: Mapping[str, Subset] = field(repr=False)
     rows: Sequence[SplitRow] = field(repr=False)
     quarantined: tuple[Skipped, ...] = field(default=(), repr=False)
     ignored: tuple[Skipped, ...] = field(default=(), repr=False)
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
-    deal: Deal = field(default_factory=Deal, repr=False)
+    deal: SplitConfig = field(default_factory=SplitConfig, repr=False)
     earlier: str = ""
     measured: bool = False
 
@@ -62,7 +62,7 @@ class ImageData:
 
     @property
     def spare(self) -> int:
-        """Return how many training pictures lie beyond the fraction."""
+        """Return how many training images lie beyond the fraction."""
         return sum(row.part == SPARE for row in self.rows)
 
     def cut(self, fraction: float) -> ImageData:
@@ -91,7 +91,7 @@ class ImageData:
             deal=deal,
         )
 
-    def part(self, name: str) -> Part:
+    def part(self, name: str) -> Subset:
         """Return a part.
 
         Raises:

@@ -11,10 +11,13 @@ from typing import Any
 from striate.core.device import paused_collection
 from striate.core.errors import DataError, SettingError
 from striate.core.spec import WHITE, Labels, Preprocess
-from striate.data.choose import choose_preprocess
+from striate.data.cache.cache_folder import AUTO, DEFAULT_GB, open_cache
+from striate.data.cache.lazy_images import LazyPixels
+from striate.data.cache.materialize import Developed, develop
+from striate.data.cache.pixel_rows import Rows, some
+from striate.data.choose_preprocess import choose_preprocess
+from striate.data.decode.preprocess import statistics
 from striate.data.image_data import ImageData
-from striate.data.part import Part
-from striate.data.picture.preprocess import statistics
 from striate.data.scan import MISSING, Census, Tick, take_census, two_labels
 from striate.data.shards.tars import is_shards
 from striate.data.sources.find import find_source
@@ -28,14 +31,11 @@ from striate.data.split.coverage import (
     part_order,
     warnings_of,
 )
-from striate.data.split.file import Earlier, SplitRow, read_earlier
 from striate.data.split.fraction import spared
-from striate.data.split.place import Deal
-from striate.data.split.twins import united
-from striate.data.store.cache import AUTO, DEFAULT_GB, open_cache
-from striate.data.store.develop import Developed, develop
-from striate.data.store.lazy import LazyPixels
-from striate.data.store.rows import Rows, some
+from striate.data.split.hash_split import SplitConfig
+from striate.data.split.jpeg_copies import united
+from striate.data.split.split_file import Earlier, SplitRow, read_earlier
+from striate.data.subset import Subset
 
 
 def load_data(
@@ -43,11 +43,11 @@ def load_data(
     *,
     image_size: int | tuple[int, int] | None = None,
     in_chans: int | None = None,
-    resize: str = "squash",
+    resize: str = "stretch",
     background: int = 255,
-    white: int = WHITE,
+    white_level: int = WHITE,
     jpeg: str = "reduced",
-    normalise: str = "data",
+    normalize: str = "data",
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     val_fraction: float = 0.15,
@@ -67,36 +67,36 @@ def load_data(
     given_hashes: Mapping[str, str] | None = None,
     tick: Tick | None = None,
 ) -> ImageData:
-    """Read pictures, check them, and split them where they are not.
+    """Read images, check them, and split them where they are not.
 
     Args:
         data: A named set, a folder, a CSV, IDX files, or a source of arrays.
-        image_size: Input side or (height, width) in pixels; the pictures' own size
+        image_size: Input side or (height, width) in pixels; the images' own size
             where they all share one, else 64.
-        in_chans: 1 or 3; grey where every picture is grey.
-        resize: `squash`, `crop` or `pad`, see `Preprocess`.
-        background: Grey level under transparency and padding.
-        white: The 16-bit grey value that becomes 255.
+        in_chans: 1 or 3; gray where every image is gray.
+        resize: `stretch`, `crop` or `pad`, see `Preprocess`.
+        background: Gray level under transparency and padding.
+        white_level: The 16-bit gray value that becomes 255.
         jpeg: `reduced` or `full`, see `Preprocess`.
-        normalise: `data` measures mean and deviation on the training part, `imagenet`
+        normalize: `data` measures mean and deviation on the training part, `imagenet`
             takes those of public weights, `none` gives v/255.
         mean: Use these instead, one a channel or one for all; with `std`.
         std: Likewise.
-        val_fraction: Share for validation of all pictures that have no part.
+        val_fraction: Share for validation of all images that have no part.
         test_fraction: Share for the test, where no test part is given.
         fraction: Train on this share of the training part, alike in every class.
         folds: Deal so many folds for cross-validation.
         fold: The one to judge, counted from 0: it is the test part, or validation
             where a test is given.
-        split: A run folder, or a CSV of paths and parts, whose pictures stay where
+        split: A run folder, or a CSV of paths and parts, whose images stay where
             they are; only new ones are dealt.
-        exact: Hold each class's shares to the picture; then adding pictures can move
+        exact: Hold each class's shares to the image; then adding images can move
             old ones.
         seed: Deals the split.
-        margin: Also hold training pictures at so many times the input's sides, for
+        margin: Also hold training images at so many times the input's sides, for
             crops to be cut from.
         workers: Processes that decode, for sets that neither cache nor memory hold.
-        cache: `auto`, `off`, or a folder to keep decoded pictures in.
+        cache: `auto`, `off`, or a folder to keep decoded images in.
         cache_gb: The most it may hold, in 10⁹ bytes.
         preprocess: Use this, whole, in place of the settings above.
         given_split: Parts by path, as an earlier `split.csv` had them.
@@ -114,7 +114,7 @@ def load_data(
     """
     settings = dict(locals())  # as they were given
     shares = {"val": val_fraction, "test": test_fraction, "fraction": fraction}
-    deal = Deal(**shares, folds=folds, fold=fold, exact=exact, seed=seed)
+    deal = SplitConfig(**shares, folds=folds, fold=fold, exact=exact, seed=seed)
     earlier = _earlier(split, deal)
     if not isinstance(data, Source) and is_shards(data):
         from striate.data.shards.load import load_shards  # which calls this again
@@ -128,7 +128,7 @@ def load_data(
 def _load(
     source: Source,
     origin: str,
-    deal: Deal,
+    deal: SplitConfig,
     earlier: Earlier | None,
     settings: Mapping[str, Any],
 ) -> ImageData:
@@ -189,11 +189,11 @@ def _split_up(
     kept: Sequence[int],
     skipped: Sequence[Skipped],
     preprocess: Preprocess,
-    deal: Deal,
+    deal: SplitConfig,
     earlier: Earlier | None,
     workers: int,
 ) -> ImageData:
-    """Give the pictures at `kept` in `found` their parts, and say what came of it."""
+    """Give the images at `kept` in `found` their parts, and say what came of it."""
     records = [source.records[found.index[k]] for k in kept]
     contents = [found.contents[k] for k in kept]
     check_counts(record.label for record in records)
@@ -231,7 +231,7 @@ def _split_up(
     )
 
 
-def _earlier(split: str | Path | None, deal: Deal) -> Earlier | None:
+def _earlier(split: str | Path | None, deal: SplitConfig) -> Earlier | None:
     if split is None:
         return None
     if deal.folds:
@@ -242,10 +242,10 @@ def _earlier(split: str | Path | None, deal: Deal) -> Earlier | None:
 
 
 def _chosen(census: Census, settings: Mapping[str, Any]) -> Preprocess:
-    keys = ("image_size", "in_chans", "resize", "background", "white", "jpeg")
+    keys = ("image_size", "in_chans", "resize", "background", "white_level", "jpeg")
     return choose_preprocess(
         census,
-        normalise=(settings["normalise"], settings["mean"], settings["std"]),
+        normalize=(settings["normalize"], settings["mean"], settings["std"]),
         **{key: settings[key] for key in keys},
     )
 
@@ -268,8 +268,8 @@ def _check_any(
     reasons = Counter(skip.reason for skip in skipped)
     counts = ", ".join(f"{n} {reason}" for reason, n in reasons.most_common())
     first = f"; the first: {skipped[0].path} ({skipped[0].detail})" if skipped else ""
-    what = f"no usable pictures among {len(source.records)} files: {counts}{first}"
-    raise DataError(what, where=source.root, fix="give PNG, JPEG or other pictures")
+    what = f"no usable images among {len(source.records)} files: {counts}{first}"
+    raise DataError(what, where=source.root, fix="give PNG, JPEG or other images")
 
 
 def _part(
@@ -279,7 +279,7 @@ def _part(
     labels: Labels,
     name: str,
     workers: int,
-) -> Part:
+) -> Subset:
     number = {label: i for i, label in enumerate(labels.names)}
     members = [row for row in rows if row.part == name]
     sizes = [
@@ -288,7 +288,7 @@ def _part(
     for pixels in sizes:
         if isinstance(pixels, LazyPixels):
             pixels.workers, pixels.forgiving = workers, name == "train"
-    return Part.of(
+    return Subset.of(
         sizes[0],
         [number[row.label] for row in members],
         [row.path for row in members],
@@ -330,7 +330,7 @@ def _missing(source: Source, given: Mapping[str, str]) -> list[Skipped]:
 
 
 def _with_split(source: Source, given: Mapping[str, str]) -> Source:
-    """Return the source with an earlier split; pictures not in it are ignored."""
+    """Return the source with an earlier split; images not in it are ignored."""
     kept = [i for i, record in enumerate(source.records) if record.path in given]
     new = [record for record in source.records if record.path not in given]
     records = [
@@ -345,7 +345,7 @@ def _with_split(source: Source, given: Mapping[str, str]) -> Source:
     )
 
 
-def load_labelled(
+def load_labeled(
     data: str | Path | Source,
     preprocess: Preprocess,
     labels: Labels,
@@ -353,19 +353,19 @@ def load_labelled(
     *,
     cache: str = AUTO,
     cache_gb: float = DEFAULT_GB,
-) -> tuple[Part, tuple[Skipped, ...]]:
-    """Read labelled pictures for judging a trained network; classes match by name.
+) -> tuple[Subset, tuple[Skipped, ...]]:
+    """Read labeled images for judging a trained network; classes match by name.
 
     Args:
         data: As for `load_data`.
         preprocess: The network's own.
         labels: The network's own.
-        part: Only pictures of this given part; all where None.
+        part: Only images of this given part; all where None.
         cache: As for `load_data`.
         cache_gb: Likewise.
 
     Returns:
-        The pictures, and the files that could not be used.
+        The images, and the files that could not be used.
 
     Raises:
         DataError: Nothing usable, or a class that the network does not know.
@@ -387,4 +387,4 @@ def load_labelled(
     records = [source.records[i] for i in found.index]
     numbers = [labels.index(record.label) for record in records]
     paths = [record.path for record in records]
-    return Part.of(found.pixels[0], numbers, paths), skipped
+    return Subset.of(found.pixels[0], numbers, paths), skipped

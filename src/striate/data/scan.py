@@ -8,14 +8,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-from striate.core.processors import processors
-from striate.data.picture.decode import Header, read_header, unwarned
-from striate.data.picture.identity import file_hash
-from striate.data.picture.reading import UndecodableError
+from striate.core.cpu_count import processors
+from striate.data.cache.cache_folder import Cache
+from striate.data.cache.file_index import Fact
+from striate.data.decode.decode import Header, read_header, unwarned
+from striate.data.decode.file_bytes import UndecodableError
+from striate.data.decode.hashing import file_hash
 from striate.data.sources.files import Stamp
 from striate.data.sources.source import Skipped, Source
-from striate.data.store.cache import Cache
-from striate.data.store.facts import Fact
 
 T = TypeVar("T")
 Tick = Callable[[int, int], None]
@@ -180,7 +180,7 @@ def stream(
         return [attempt(i) for i in span]
 
     # Decoders release the interpreter lock, so threads are enough. Spans keep the cost
-    # of handing over small; the queue bounds how many decoded pictures wait.
+    # of handing over small; the queue bounds how many decoded images wait.
     workers = processors()
     waiting: deque[Future[list[T | Skipped]]] = deque()
     with unwarned(), ThreadPoolExecutor(workers) as pool:

@@ -1,1 +1,1 @@
-"""How does it learn? The loop, its parts, and what it writes down."""
+"""Training engine: loop, step, optimizers, schedules, checkpoints."""

@@ -12,9 +12,9 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from striate.core.dtypes import misfit
 from striate.core.errors import WeightsError
 from striate.core.files import write_bytes
-from striate.core.kinds import misfit
 
 LISTED = 5  # differences named before "and n more"
 
@@ -120,7 +120,7 @@ def _shape(tensor: Tensor) -> str:
 
 
 class OptimizerState:
-    """An optimiser's state as named tensors, to be kept and given back.
+    """An optimizer's state as named tensors, to be kept and given back.
 
     Its settings are not among them: the recipe and the schedule say those.
 
@@ -157,7 +157,7 @@ class OptimizerState:
         for name, tensor in tensors.items():
             number, _, key = name.partition(".")
             if not number.isdecimal() or int(number) >= len(parameters):
-                what = f"the optimiser's state is of another network: '{name}'"
+                what = f"the optimizer's state is of another network: '{name}'"
                 raise WeightsError(what)
             mine = state.setdefault(int(number), {})
             mine[key] = _laid_out_as(parameters[int(number)], tensor)

@@ -1,4 +1,4 @@
-"""Run a network over batches and keep what it said about every picture."""
+"""Run a network over batches and keep what it said about every image."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from striate.core.taps import untouched
-from striate.engine.ranks.pulse import COMPUTING
-from striate.engine.views import View, plain
+from striate.core.hooks import untouched
+from striate.engine.distributed.heartbeat import COMPUTING
+from striate.engine.tta import View, plain
 
 if TYPE_CHECKING:
-    from striate.engine.ranks.ranks import Ranks
+    from striate.engine.distributed.group import RankGroup
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +34,7 @@ class Outputs:
     losses: Tensor = field(repr=False)
 
     @property
-    def probabilities(self) -> Tensor:
+    def probs(self) -> Tensor:
         """Return softmax of the logits, (N, classes)."""
         return self.logits.softmax(1)
 
@@ -61,15 +61,15 @@ def evaluate(
     model: nn.Module,
     batches: Iterable[tuple[Tensor, Tensor]],
     view: View = plain,
-    ranks: Ranks | None = None,
+    ranks: RankGroup | None = None,
 ) -> Outputs:
-    """Ask the network about every picture; it is left in the mode it was in.
+    """Ask the network about every image; it is left in the mode it was in.
 
     Args:
         model: Any network.
         batches: Inputs and labels; of each batch this rank's share, where ranks judge
             together. All of them then get all answers.
-        view: How a picture is shown to it.
+        view: How an image is shown to it.
         ranks: The processes that judge together.
     """
     logits, labels = [], []
@@ -86,16 +86,16 @@ def evaluate(
     return Outputs(logits=answers, labels=truth, losses=losses)
 
 
-def _computing(ranks: Ranks | None) -> AbstractContextManager[None]:
+def _computing(ranks: RankGroup | None) -> AbstractContextManager[None]:
     return ranks.pulse.at(COMPUTING, "judging") if ranks else nullcontext()
 
 
 def _gathered(
-    logits: list[Tensor], labels: list[Tensor], ranks: Ranks
+    logits: list[Tensor], labels: list[Tensor], ranks: RankGroup
 ) -> tuple[Tensor, Tensor]:
     """Put the ranks' answers together: of each batch rank 0's first, then rank 1's."""
     mine = [len(y) for y in labels], logits[0].shape[1] if logits else 0
-    said = ranks.words(mine, "how many pictures each has judged")
+    said = ranks.words(mine, "how many images each has judged")
     sizes = torch.tensor([each[0] for each in said]).T.reshape(-1)  # batch by batch
     ends = sizes.cumsum(0)
     count, classes = int(ends[-1]), max(each[1] for each in said)

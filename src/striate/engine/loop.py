@@ -1,6 +1,6 @@
 """The algorithm of the notes, on one screen.
 
-Choose hyper-parameters, initialise; then: take a mini-batch, run it forward, softmax,
+Choose hyper-parameters, initialize; then: take a mini-batch, run it forward, softmax,
 cost, back-propagate, update; repeat. After each epoch the validation part is judged,
 and nothing but it decides which weights are best and when to stop.
 """
@@ -17,22 +17,22 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from striate.core.errors import NonFiniteError
-from striate.core.taps import untouched
-from striate.engine.cost import ClassCost, softmax_cost
+from striate.core.hooks import untouched
+from striate.engine.distributed.gradients import Exchange
+from striate.engine.distributed.group import RankGroup
 from striate.engine.evaluate import Outputs, evaluate
-from striate.engine.learner import USUAL, Learner
+from striate.engine.execution import ExecutionConfig
+from striate.engine.loss import ClassCost, softmax_cost
 from striate.engine.nonfinite import LOSS, first_bad_layer
 from striate.engine.optim import set_rate
-from striate.engine.position import EpochDone, Observer, Position, StepDone
-from striate.engine.ranks.exchange import Exchange
-from striate.engine.ranks.ranks import Ranks
 from striate.engine.schedule import Schedule
 from striate.engine.step import LOWER_LR
-from striate.engine.views import View, plain
-from striate.engine.way import Way
+from striate.engine.stepper import USUAL, Stepper
+from striate.engine.train_state import EpochDone, Observer, StepDone, TrainState
+from striate.engine.tta import View, plain
 
 Batch = tuple[Tensor, Tensor]
-Blown = Callable[[NonFiniteError, Position], None]
+Blown = Callable[[NonFiniteError, TrainState], None]
 
 
 class Epochs(Protocol):
@@ -46,7 +46,7 @@ class Epochs(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class FitConfig:
     """How long and how fast to learn.
 
     Args:
@@ -58,9 +58,9 @@ class Plan:
         classes: Makes up in the cost for uneven classes.
         balanced: Judge epochs by the balanced accuracy, so that weights which forget
             a rare class are not the best.
-        view: How a picture is shown when the network is judged.
+        view: How an image is shown when the network is judged.
         seed: What layers draw, dropout's above all, is a function of it and the step.
-        pieces: Runs through the network a step, of as many fewer pictures each.
+        pieces: Runs through the network a step, of as many fewer images each.
         way: How the network is run.
     """
 
@@ -74,14 +74,14 @@ class Plan:
     view: View = plain
     seed: int = 0
     pieces: int = 1
-    way: Way = USUAL
+    way: ExecutionConfig = USUAL
 
 
 class StoppedError(Exception):
     """Someone asked the loop to stop."""
 
 
-def stop_there(error: NonFiniteError, at: Position) -> None:
+def stop_there(error: NonFiniteError, at: TrainState) -> None:
     """Let numbers that are none end the run; to return instead skips the batch."""
     raise error
 
@@ -91,18 +91,18 @@ def fit(
     optimizer: Optimizer,
     train: Epochs,
     val: Epochs,
-    plan: Plan,
+    plan: FitConfig,
     observers: Sequence[Observer] = (),
     stop: Callable[[], bool] = lambda: False,
-    at: Position | None = None,
+    at: TrainState | None = None,
     blown: Blown = stop_there,
     judged: nn.Module | None = None,
-    ranks: Ranks | None = None,
+    ranks: RankGroup | None = None,
 ) -> list[EpochDone]:
     """Train a network in place and return its history.
 
     Args:
-        model: Any network from pictures to logits.
+        model: Any network from images to logits.
         optimizer: Over its parameters; the plan sets its rate.
         train: Batches to learn from.
         val: Batches to judge by.
@@ -119,14 +119,14 @@ def fit(
         NonFiniteError: A loss or gradient blew up; names epoch, step and layer.
         RankError: Another process has died, hung or failed.
     """
-    at = at or Position()
+    at = at or TrainState()
     ranks = ranks if ranks and ranks.world > 1 else None
     total = plan.epochs * len(train)
     cost_of = softmax_cost(plan.label_smoothing, plan.classes)
     exchange = Exchange(ranks, model, optimizer, stop) if ranks else None
     rank = ranks.place.rank if ranks else 0
     how = rank, plan.pieces, exchange, plan.way
-    learn = Learner(model, optimizer, cost_of, plan.seed, *how)
+    learn = Stepper(model, optimizer, cost_of, plan.seed, *how)
     asked, ask = (exchange.stopped, exchange.agree) if exchange else (stop, stop)
     with suppress(StoppedError):
         while not at.finished(plan.epochs, plan.patience):
@@ -140,8 +140,8 @@ def fit(
                     error.where = f"epoch {at.epoch + 1}, step {at.batch + 1}"
                     blown(error, at)
                     loss = math.nan
-                done = StepDone(at.epoch, at.batch, at.step, loss, rate, learn.pictures)
-                at.step_done(loss, rate, learn.pictures)
+                done = StepDone(at.epoch, at.batch, at.step, loss, rate, learn.images)
+                at.step_done(loss, rate, learn.images)
                 for observer in observers:
                     observer.on_step(done)
             if exchange:
@@ -165,9 +165,9 @@ def _judge(
     model: nn.Module,
     val: Epochs,
     stop: Callable[[], bool],
-    at: Position,
+    at: TrainState,
     view: View,
-    ranks: Ranks | None,
+    ranks: RankGroup | None,
 ) -> Outputs:
     judged = evaluate(model, _until(stop, val(0)), view, ranks)
     if math.isfinite(judged.loss):

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from striate.core.taps import followed
+from striate.core.hooks import followed
 
-INPUT = "the pictures"
+INPUT = "the images"
 LOSS = "the cost"
 
 
@@ -43,7 +43,7 @@ def first_bad_layer(model: nn.Module, x: Tensor) -> tuple[str, tuple[int, ...]]:
         x: The batch.
 
     Returns:
-        The dotted name, `the pictures` where they are not finite themselves, or '';
+        The dotted name, `the images` where they are not finite themselves, or '';
         and the positions in the batch that are bad there.
 
     Example:
@@ -91,7 +91,7 @@ def first_bad_gradient(model: nn.Module, x: Tensor) -> str:
 
 
 def _bad_rows(tensor: Tensor, count: int) -> tuple[int, ...]:
-    if not tensor.ndim or len(tensor) != count:  # its rows are no pictures
+    if not tensor.ndim or len(tensor) != count:  # its rows are no images
         return ()
     sound = tensor.isfinite().reshape(count, -1).all(1)
     return tuple(torch.nonzero(~sound).flatten().tolist())

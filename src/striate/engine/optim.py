@@ -1,4 +1,4 @@
-"""Optimisers by name, with decay on weights only."""
+"""Optimizers by name, with decay on weights only."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def lbfgs(parameters: Sequence[Tensor], **options: Any) -> Optimizer:
     Its step is given what computes cost and gradients, of all examples at once.
 
     Args:
-        parameters: What it minimises over.
+        parameters: What it minimizes over.
         options: Those of `torch.optim.LBFGS`.
     """
     _spare_the_compiler()
@@ -70,7 +70,7 @@ def lbfgs(parameters: Sequence[Tensor], **options: Any) -> Optimizer:
 
 
 def _uncompiled(kind: type[Optimizer]) -> Callable[..., Optimizer]:
-    """Return an optimiser of torch's whose step does not import torch's compiler.
+    """Return an optimizer of torch's whose step does not import torch's compiler.
 
     torch's own step does, to say where a compiled program is to be broken; it takes
     more than a second, once. The arithmetic is the same.
@@ -92,10 +92,10 @@ def make_optimizer(
     weight_decay: float,
     scales: Mapping[nn.Parameter, float] | None = None,
 ) -> Optimizer:
-    """Build an optimiser over the parameters that are trainable.
+    """Build an optimizer over the parameters that are trainable.
 
     Biases, gains and other vectors are not decayed: shrinking them does not
-    regularise what the network computes.
+    regularize what the network computes.
 
     Args:
         model: Whose parameters learn.
@@ -106,7 +106,7 @@ def make_optimizer(
         scales: Shares of the rate by parameter, where they differ; 1 for others.
 
     Raises:
-        UnknownNameError: No optimiser has this name.
+        UnknownNameError: No optimizer has this name.
         SettingError: Nothing is trainable.
     """
     trainable = [p for p in model.parameters() if p.requires_grad]

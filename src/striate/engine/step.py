@@ -9,14 +9,14 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
+from striate.core.aux_heads import total_loss
 from striate.core.errors import NonFiniteError
-from striate.core.outputs import total_loss
 from striate.engine.nonfinite import gradients_are_finite
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from striate.core.outputs import Loss
+    from striate.core.aux_heads import Loss
 
 LOWER_LR = "lower --lr; the last good weights are kept"
 
@@ -35,10 +35,10 @@ def train_step(
         model: Any network from (N, C, H, W) to (N, classes); auxiliary heads add
             their share of the cost, see `core.outputs`.
         x: A batch of inputs.
-        y: Class numbers (N,), or shares of classes (N, classes) of mixed pictures.
+        y: Class numbers (N,), or shares of classes (N, classes) of mixed images.
         optimizer: Over the model's parameters.
         cost_of: What a batch's logits cost, see `engine.cost`.
-        pieces: So many runs of fewer pictures, whose gradients add up to the batch's.
+        pieces: So many runs of fewer images, whose gradients add up to the batch's.
 
     Raises:
         NonFiniteError: The cost or a gradient is NaN or infinite; the weights are as
@@ -68,8 +68,8 @@ def back_propagate(
         x: A batch of inputs.
         y: Its targets.
         cost_of: The mean cost of a batch's logits.
-        pieces: So many runs of fewer pictures, one after the other.
-        summed: Gradients of the sum over the pictures, not of the mean.
+        pieces: So many runs of fewer images, one after the other.
+        summed: Gradients of the sum over the images, not of the mean.
     """
     scale = float(len(x)) if summed else 1.0
     if pieces == 1:
@@ -100,7 +100,7 @@ def backward(cost: Tensor, scale: float = 1.0) -> None:
 
 
 def update(optimizer: Optimizer) -> None:
-    """Let the optimiser step, if every gradient is finite.
+    """Let the optimizer step, if every gradient is finite.
 
     Raises:
         NonFiniteError: One is not; the weights are as before.
@@ -110,11 +110,11 @@ def update(optimizer: Optimizer) -> None:
     optimizer.step()
 
 
-def possible_pieces(pictures: int, pieces: int) -> int:
-    """Return in how many pieces a batch can be learnt from, two pictures in each.
+def possible_pieces(images: int, pieces: int) -> int:
+    """Return in how many pieces a batch can be learned from, two images in each.
 
     Example:
         >>> possible_pieces(64, 4), possible_pieces(5, 4), possible_pieces(1, 4)
         (4, 2, 1)
     """
-    return max(1, min(pieces, pictures // 2))
+    return max(1, min(pieces, images // 2))

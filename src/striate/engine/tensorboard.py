@@ -11,7 +11,7 @@ from typing import Any
 
 from striate.core.errors import SettingError
 from striate.core.files import storage_errors
-from striate.engine.position import EpochDone, Observer, StepDone
+from striate.engine.train_state import EpochDone, Observer, StepDone
 
 PARTS = ("train", "val")
 PATIENCE = 10.0  # seconds that a watcher waits for a point, at most

@@ -40,12 +40,12 @@ def peak(
 
 
 class Laps:
-    """What of the time goes into waiting for pictures, and into the update.
+    """What of the time goes into waiting for images, and into the update.
 
     All else is computing: forward, cost, backward. Two looks at the clock a batch.
 
     Args:
-        macs: Multiply-adds of a picture's way forward, in each epoch where pictures
+        macs: Multiply-adds of an image's way forward, in each epoch where images
             grow; 0 where they are not known.
         peak: FLOP/s of the machine; 0 where it was not measured.
         clock: Seconds that never go backwards; tests bring their own.
@@ -70,10 +70,10 @@ class Laps:
         self._began = clock()
 
     def mfu(self, rate: float, epochs: int = 0) -> float:
-        """Return the share of the peak that so many pictures a second use usefully.
+        """Return the share of the peak that so many images a second use usefully.
 
         Args:
-            rate: Pictures a second.
+            rate: Images a second.
             epochs: Over so many from the first on; in the present one where it is 0.
 
         Example:
@@ -87,10 +87,10 @@ class Laps:
         return useful / self.peak if self.peak else 0.0
 
     def shares(self) -> dict[str, float]:
-        """Return the shares of the time since it began: data, compute, optimiser."""
+        """Return the shares of the time since it began: data, compute, optimizer."""
         whole = max(self._clock() - self._began, 1e-9)
         data, update = self.data / whole, self.update / whole
-        return {"data": data, "compute": 1 - data - update, "optimiser": update}
+        return {"data": data, "compute": 1 - data - update, "optimizer": update}
 
     def words(self, rate: float) -> str:
         """Say the share of the peak and the bottleneck, for the progress line.
@@ -106,7 +106,7 @@ class Laps:
 
     @contextmanager
     def watching(self, optimizer: Optimizer) -> Iterator[None]:
-        """Time the updates of an optimiser meanwhile, by its own hooks."""
+        """Time the updates of an optimizer meanwhile, by its own hooks."""
         started = 0.0
 
         def before(*_: Any) -> None:

@@ -11,7 +11,8 @@ and a dense layer. Both ideas are of the speed records on CIFAR-10 (Page 2019; J
 large steps of width. Their images at full resolution are not taken over: on a CPU the
 MACs of the first layers are the whole time, so the whitening layer already halves the
 side. Every other convolution is 3×3, with a max pool where the table says so, then
-batch norm and ReLU: on a quarter of the positions. Measured in NOTEBOOK.md, 2026-11-22.
+batch norm and ReLU: on a quarter of the positions. Measured in
+docs/notebook/accuracy-recipes.md.
 """
 
 from __future__ import annotations

@@ -24,8 +24,8 @@ rounded up. LRN (figure 3; its constants are AlexNet's, the paper gives none) is
 maxpool1 and before maxpool2. The auxiliary heads `aux1` and `aux2` read 4a and 4d: mean
 5×5/3, 1×1 to 128, dense 1024, dropout 0.7, dense. Names are torchvision's.
 
-In training the network with heads returns `core.outputs.HeadOutputs`, whose loss is
-`core.outputs.total_loss(loss, output, target)`; in evaluation, as every network,
+In training the network with heads returns `core.aux_heads.HeadOutputs`, whose loss is
+`core.aux_heads.total_loss(loss, output, target)`; in evaluation, as every network,
 logits alone, without computing the heads. `…_no_aux` always returns logits.
 
 `googlenet_bn` is the variant whose weights are public (torchvision): batch norm for
@@ -43,8 +43,8 @@ from functools import partial
 from torch import Tensor, nn
 
 from striate.core.arithmetic import Window, walk
+from striate.core.aux_heads import HeadOutputs
 from striate.core.errors import GeometryError
-from striate.core.outputs import HeadOutputs
 from striate.core.spec import ImageSpec
 from striate.layers.inception import Inception, InceptionWidths, conv_relu
 from striate.layers.lrn import LRN

@@ -51,7 +51,7 @@ def deepen(model: nn.Module, units: int, seed: int = 0) -> None:
     old = model.get_submodule(name) if name else None
     if name is None or not isinstance(old, nn.Linear):
         what = "a hidden layer needs a dense layer at the end, and there is none"
-        raise SettingError(what, where="--hidden", fix="leave --hidden out")
+        raise SettingError(what, where="--head-hidden", fix="leave --head-hidden out")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "hidden"))
         first = nn.Linear(old.in_features, units)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from striate.core.registry import Registry
-from striate.core.spec import NORMALISATIONS
+from striate.core.spec import NORMALIZATIONS
 
 _HOST = "https://download.pytorch.org/models/"
-_imagenet = NORMALISATIONS["imagenet"]
+_imagenet = NORMALIZATIONS["imagenet"]
 assert _imagenet is not None  # noqa: S101 - for the type checker
 _IMAGENET = _imagenet
 _HALVES = (0.5, 0.5, 0.5)

@@ -10,9 +10,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from striate.core.dtypes import misfit
 from striate.core.errors import WeightsError
 from striate.core.files import hash_file
-from striate.core.kinds import misfit
 from striate.models.adapt import adapted, first_kernel
 from striate.models.head import AUXILIARY
 from striate.models.key_mapping import (

@@ -1,1 +1,1 @@
-"""How is it shown? Renderers of `core.findings`; they know nothing else."""
+"""Rendering of findings: HTML, terminal, SVG, PNG."""

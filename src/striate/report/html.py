@@ -1,7 +1,7 @@
 """One page, one file: a report that opens anywhere, offline, for good.
 
 Nothing is fetched: the policy in the head forbids it, style and script are inline,
-pictures are data. The script is allowed by its hash, so even markup that slipped
+images are data. The script is allowed by its hash, so even markup that slipped
 through could not run; without it everything but old browsers' dialogs still works.
 """
 
@@ -28,12 +28,12 @@ from striate.core.findings import (
     Tree,
 )
 from striate.report import svg
-from striate.report.album import Album
-from striate.report.grid import grid
+from striate.report.format import one_line
+from striate.report.html_images import Album
+from striate.report.html_matrix import grid
+from striate.report.html_table import sheet
+from striate.report.html_tree import branches
 from striate.report.markup import Html, join, paragraphs, say, tag
-from striate.report.sheet import sheet
-from striate.report.tree import branches
-from striate.report.words import one_line
 
 TONES = {"good": "Good", "warning": "Warning", "bad": "Problem", "advice": "Advice"}
 
@@ -113,12 +113,12 @@ def _section(section: Section, anchor: str, album: Album) -> Html:
     head = tag("h2", say(one_line(section.title)), id=f"{anchor}-title")
     lead = tag("div", paragraphs(section.lead), class_="lead") if section.lead else ""
     blocks = join(_blocks(section.blocks, album, anchor))
-    labelled = f"{anchor}-title"
-    return tag("section", head, Html(lead), blocks, id=anchor, aria_labelledby=labelled)
+    label_id = f"{anchor}-title"
+    return tag("section", head, Html(lead), blocks, id=anchor, aria_labelledby=label_id)
 
 
 def _blocks(blocks: Sequence[Block], album: Album, anchor: str) -> Iterator[Html]:
-    """Neighbouring charts share a row where the page is wide enough."""
+    """Neighboring charts share a row where the page is wide enough."""
     numbered = enumerate(blocks, 1)
     for charts, group in groupby(numbered, key=lambda pair: isinstance(pair[1], Curve)):
         made = [_block(block, album, f"{anchor}-{number}") for number, block in group]
@@ -146,7 +146,7 @@ def _block(block: Block, album: Album, key: str) -> Html:
 def _prose(prose: Prose) -> Html:
     if prose.tone not in TONES:
         return tag("div", paragraphs(prose.text), class_="prose")
-    # Colour alone must not carry the tone.
+    # Color alone must not carry the tone.
     word = tag("b", say(TONES[prose.tone]), class_="tone")
     text = paragraphs(prose.text)
     return tag("div", word, text, class_=f"prose {prose.tone}", role="note")
@@ -169,5 +169,5 @@ def _chart(curve: Curve) -> Html:
 def _gallery(images: Images, album: Album) -> Html:
     title = tag("h3", say(images.title)) if images.title else Html("")
     note = tag("p", say(images.note), class_="note") if images.note else Html("")
-    pictures = album.gallery(images.pictures, images.scale)
-    return tag("div", title, pictures, note, class_="block")
+    gallery = album.gallery(images.images, images.scale)
+    return tag("div", title, gallery, note, class_="block")

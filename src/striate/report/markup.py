@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from html import escape
 from typing import NewType
 
-from striate.report.words import clean, one_line
+from striate.report.format import clean, one_line
 
 Html = NewType("Html", str)
 Value = str | int | float | bool | None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from striate.core.findings import Series
-from striate.report.scales import shown
+from striate.report.axis_ticks import shown
 
 MOST_POINTS = 600  # about one a pixel; more would only make the file larger
 

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn
 from rich.progress import Progress as Bar
 
-from striate.report.words import number, percent
+from striate.report.format import number, percent
 
 REDRAW = 0.1  # seconds: faster than that nobody reads, and terminals are slow
 SHOWN = {  # what an epoch's line says, if the row has it
@@ -35,11 +35,11 @@ class Progress:
         stream: Where to write; stderr if not given.
         quiet: Print nothing at all.
         clock: Seconds that never go backwards; tests bring their own.
-        speed: What to say beside so many pictures a second; '' for nothing.
+        speed: What to say beside so many images a second; '' for nothing.
 
     Example:
         >>> with Progress(stream=sys.stdout) as progress:
-        ...     progress.start(epochs=2, steps=10, pictures=320)
+        ...     progress.start(epochs=2, steps=10, images=320)
         ...     progress.epoch({"epoch": 1, "val_accuracy": 0.9, "best": True})
         ...     progress.epoch({"epoch": 2, "val_accuracy": 0.8})
         epoch 1/2  val accuracy 90.00 %  best
@@ -75,8 +75,8 @@ class Progress:
     ) -> None:
         self.close()
 
-    def start(self, epochs: int, steps: int, pictures: int) -> None:
-        """Begin a training of so many epochs, each of so many steps and pictures.
+    def start(self, epochs: int, steps: int, images: int) -> None:
+        """Begin a training of so many epochs, each of so many steps and images.
 
         Called again, it begins another training: bar and speed are fresh.
         """
@@ -86,18 +86,18 @@ class Progress:
         self._drawn = float("-inf")
         if not self._quiet and _interactive(self._stream):
             self._bar = _bar(self._stream)
-            words = f"{pictures:,} pictures an epoch"
+            words = f"{images:,} images an epoch"
             self._task = self._bar.add_task("", total=epochs * steps, words=words)
             self._bar.start()
 
-    def step(self, epoch: int, step: int, loss: float, pictures_done: int) -> None:
+    def step(self, epoch: int, step: int, loss: float, images_done: int) -> None:
         """Note that a step is done; draws at most ten times a second.
 
         Args:
             epoch: Counts from 1.
             step: Steps done in this epoch.
             loss: Of this step.
-            pictures_done: Trained on so far, in this epoch or since the start.
+            images_done: Trained on so far, in this epoch or since the start.
         """
         if self._bar is None:
             return
@@ -106,15 +106,15 @@ class Progress:
             return
         self._drawn = now
         done = (epoch - 1) * self._steps + step
-        self._rate.note(now, done, pictures_done)
+        self._rate.note(now, done, images_done)
         words = self._words(epoch, loss, self._epochs * self._steps - done)
         self._bar.update(self._task, completed=done, words=words, refresh=True)
 
     def _words(self, epoch: int, loss: float, steps_left: int) -> str:
         parts = [f"epoch {epoch}/{self._epochs}", f"loss {number(loss)}"]
-        if self._rate.pictures > 0:
-            parts.append(f"{self._rate.pictures:,.0f} images/s")
-            parts += filter(None, [self._speed(self._rate.pictures)])
+        if self._rate.images > 0:
+            parts.append(f"{self._rate.images:,.0f} images/s")
+            parts += filter(None, [self._speed(self._rate.images)])
         if self._rate.steps > 0:
             parts.append(f"{duration(steps_left / self._rate.steps)} left")
         return " · ".join(parts)
@@ -149,24 +149,24 @@ class Progress:
 
 
 class Rate:
-    """Steps and pictures a second, smoothed over about the last ten seconds.
+    """Steps and images a second, smoothed over about the last ten seconds.
 
     Example:
         >>> rate = Rate()
         >>> rate.note(0.0, 0, 0)
         >>> rate.note(2.0, 10, 320)
-        >>> rate.steps, rate.pictures
+        >>> rate.steps, rate.images
         (5.0, 160.0)
     """
 
     def __init__(self) -> None:
-        self.steps = self.pictures = 0.0
+        self.steps = self.images = 0.0
         self._notes = 0
         self._last: tuple[float, int, int] | None = None
 
-    def note(self, now: float, steps: int, pictures: int) -> None:
+    def note(self, now: float, steps: int, images: int) -> None:
         """Take in the counts at a time; counts that fell begin anew."""
-        last, self._last = self._last, (now, steps, pictures)
+        last, self._last = self._last, (now, steps, images)
         if last is None or now <= last[0]:
             return
         seconds = now - last[0]
@@ -175,8 +175,8 @@ class Rate:
         weight = min(1.0, max(seconds / 10, 1 / self._notes))
         if steps >= last[1]:
             self.steps += weight * ((steps - last[1]) / seconds - self.steps)
-        if pictures >= last[2]:
-            self.pictures += weight * ((pictures - last[2]) / seconds - self.pictures)
+        if images >= last[2]:
+            self.images += weight * ((images - last[2]) / seconds - self.images)
 
 
 def duration(seconds: float) -> str:

@@ -10,16 +10,16 @@ import json
 from collections.abc import Sequence
 
 from striate.core.findings import Curve, Series
+from striate.report.axis_ticks import Scale, fit, shown, tick_text
+from striate.report.format import isolate, number, one_line, reading
 from striate.report.markup import Html, join, say, tag
 from striate.report.points import Point, points, runs, thin
-from striate.report.scales import Scale, fit, shown, tick_text
-from striate.report.words import isolate, number, one_line, reading
 
-COLOURS = 6  # as many as page.css names; further series repeat them, dashed
+COLORS = 6  # as many as page.css names; further series repeat them, dashed
 
 
 def curve(chart: Curve) -> str:
-    """Return a chart as one `<svg>` element; page.css gives it colours.
+    """Return a chart as one `<svg>` element; page.css gives it colors.
 
     Values that have no place on the axis (NaN, infinity, zero on a logarithm) are
     gaps in the line, and the description counts them.
@@ -143,8 +143,8 @@ def _dots(index: int, series: Series, across: Scale, up: Scale) -> Html:
 
 
 def _hue(index: int) -> str:
-    dash = f" d{index // COLOURS % 3}" if index >= COLOURS else ""
-    return f"c{index % COLOURS}{dash}"
+    dash = f" d{index // COLORS % 3}" if index >= COLORS else ""
+    return f"c{index % COLORS}{dash}"
 
 
 def _grid(curve: Curve, across: Scale, up: Scale) -> Html:

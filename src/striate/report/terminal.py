@@ -25,9 +25,8 @@ from striate.core.findings import (
     Table,
     Tree,
 )
-from striate.report.scales import fit, shown
-from striate.report.tree import outline
-from striate.report.words import (
+from striate.report.axis_ticks import fit, shown
+from striate.report.format import (
     NUMERIC,
     cell_text,
     clean,
@@ -37,6 +36,7 @@ from striate.report.words import (
     reading,
     shorten,
 )
+from striate.report.html_tree import outline
 
 TONES = {"good": "green", "warning": "yellow", "bad": "red", "advice": "cyan"}
 MARKS = {"good": "✓", "warning": "!", "bad": "✗", "advice": "→"}
@@ -52,8 +52,8 @@ def show(blocks: Iterable[Block], console: Console) -> None:
 
     Example:
         >>> console = Console(width=60)
-        >>> show([Prose(text="[bold]12[/bold] pictures")], console)
-        [bold]12[/bold] pictures
+        >>> show([Prose(text="[bold]12[/bold] images")], console)
+        [bold]12[/bold] images
         <BLANKLINE>
     """
     for block in blocks:
@@ -291,11 +291,11 @@ def _level(place: float | None, low: float, high: float) -> str:
 
 
 def _images(images: Images) -> Group:
-    named = [one_line(p.caption) for p in images.pictures if p.caption][:NAMED]
-    more = len(images.pictures) - len(named)
+    named = [one_line(p.caption) for p in images.images if p.caption][:NAMED]
+    more = len(images.images) - len(named)
     if named and more:
         named.append(f"and {more:,} more")
-    said = counted(len(images.pictures), "picture")
+    said = counted(len(images.images), "image")
     line = Text(f"{said}: {', '.join(named)}" if named else said)
     return _framed(images.title, line, images.note)
 

@@ -1,1 +1,1 @@
-"""Changes to training pictures that keep their label."""
+"""Data augmentation: random changes of training images that keep their label."""

@@ -1,8 +1,8 @@
-"""Changes to training pictures that keep their label: which, and how far they go.
+"""Changes to training images that keep their label: which, and how far they go.
 
 Six are those of the study notes: rotation, shear, local warping, mirroring, random
-crop, colour shift for each channel. What is drawn for a picture stands in
-`draws`, how geometry is applied in `geometry`, colour in `colour`,
+crop, color shift for each channel. What is drawn for an image stands in
+`draws`, how geometry is applied in `geometry`, color in `color`,
 mixing in `mix`.
 """
 
@@ -17,22 +17,22 @@ from striate.core.settings import check, setting
 
 MIRRORS = ("none", "horizontal", "vertical", "both")
 BORDERS = ("reflect", "edge", "background")
-# Further control points could fold the picture over itself; see `data.spline`.
+# Further control points could fold the image over itself; see `data.spline`.
 LARGEST_WARP = 0.12
 
 
 @dataclass(frozen=True, kw_only=True)
 class Augment:
-    """How far training pictures may be changed; at 0 a change is off and costs nothing.
+    """How far training images may be changed; at 0 a change is off and costs nothing.
 
-    Every picture gets draws of its own in every epoch. All geometry becomes one warp
-    and all colour one map, applied together.
+    Every image gets draws of its own in every epoch. All geometry becomes one warp
+    and all color one map, applied together.
 
     Raises:
         SettingError: A range makes no sense; the message names it.
 
     Example:
-        >>> Augment(rotate=15, mirror="horizontal").moves
+        >>> Augment(rotate=15, flip="horizontal").moves
         True
         >>> Augment(warp=0.5)
         Traceback (most recent call last):
@@ -51,15 +51,13 @@ class Augment:
         low=0,
         high=LARGEST_WARP,
     )
-    mirror: str = setting(
-        "none", "exchange sides in every other epoch", choices=MIRRORS
-    )
+    flip: str = setting("none", "exchange sides in every other epoch", choices=MIRRORS)
     crop: float = setting(
         0.0, "random crop: up to this share of the side is cut away", low=0, high=0.9
     )
-    colour: float = setting(
+    color: float = setting(
         0.0,
-        "colour shift of each channel, up to ± this share of its range",
+        "color shift of each channel, up to ± this share of its range",
         low=0,
         high=1,
     )
@@ -70,16 +68,16 @@ class Augment:
         0.0, "move by whole pixels, up to ± this share of the side", low=0, high=0.5
     )
     erase: float = setting(
-        0.0, "share of views in which a rectangle is made grey", low=0, high=1
+        0.0, "share of views in which a rectangle is made gray", low=0, high=1
     )
     mixup: float = setting(
         0.0, "blend pairs: parameter of the beta distribution of shares", low=0, high=10
     )
     cutmix: float = setting(
-        0.0, "paste a rectangle of another picture: likewise", low=0, high=10
+        0.0, "paste a rectangle of another image: likewise", low=0, high=10
     )
     border: str = setting(
-        "reflect", "what geometry finds beyond the picture's edge", choices=BORDERS
+        "reflect", "what geometry finds beyond the image's edge", choices=BORDERS
     )
 
     def __post_init__(self) -> None:
@@ -94,7 +92,7 @@ class Augment:
     @property
     def moves(self) -> bool:
         """Tell whether any geometry is on."""
-        return self.bends or self.shift > 0 or self.mirror != "none"
+        return self.bends or self.shift > 0 or self.flip != "none"
 
     @property
     def only_crops(self) -> bool:
@@ -110,20 +108,20 @@ class Augment:
     @property
     def acts(self) -> bool:
         """Tell whether anything is on."""
-        return self.moves or self.mixes or self.colour > 0 or self.erase > 0
+        return self.moves or self.mixes or self.color > 0 or self.erase > 0
 
 
 # What `--augment NAME` means; single ranges given beside it win.
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "none": {},
-    "mirror": {"mirror": "horizontal"},
+    "flip": {"flip": "horizontal"},
     "six": {
         "rotate": 15.0,
         "shear": 10.0,
         "warp": 0.1,
-        "mirror": "horizontal",
+        "flip": "horizontal",
         "crop": 0.15,
-        "colour": 0.1,
+        "color": 0.1,
     },
 }
 RANGES = tuple(spec.name for spec in fields(Augment))
@@ -140,7 +138,7 @@ def augmentation(preset: str = "none", **ranges: float | str | None) -> Augment:
         SettingError: No such preset, or a range makes no sense.
 
     Example:
-        >>> augmentation("six", rotate=30, mirror="none").rotate
+        >>> augmentation("six", rotate=30, flip="none").rotate
         30
     """
     if preset not in PRESETS:

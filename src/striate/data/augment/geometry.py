@@ -1,14 +1,14 @@
-"""All geometry of a picture as one warp: matrices multiplied, then one sampling.
+"""All geometry of an image as one warp: matrices multiplied, then one sampling.
 
-Coordinates are pixels from the picture's centre, x to the right and y down; a pixel's
+Coordinates are pixels from the image's center, x to the right and y down; a pixel's
 value stands at its middle. The warp says for every pixel of the result where in the
 source it comes from:
 
     source = A · (place + bend(place)) + t
 
-A picture is changed in this order: crop, mirror, scale, rotation, shear, shift, local
+An image is changed in this order: crop, mirror, scale, rotation, shear, shift, local
 warping. As one warp the result is sampled once, so that nothing is blurred twice; and
-where a change looks past the window that an earlier one has cut, it sees the picture
+where a change looks past the window that an earlier one has cut, it sees the image
 and not a border.
 """
 
@@ -21,20 +21,20 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from striate.data.augment.draws import Draws
-from striate.data.augment.spline import basis, rows_of
+from striate.data.augment.elastic import basis, rows_of
+from striate.data.augment.random_params import Draws
 
 PADDING = {"reflect": "reflection", "edge": "border", "background": "zeros"}
 
 
 def matrices(draws: Draws, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return A and t of every picture.
+    """Return A and t of every image.
 
     Shapes:
         (N, 2, 2) and (N, 2), float64
 
     Example:
-        >>> from striate.data.augment.draws import neutral
+        >>> from striate.data.augment.random_params import neutral
         >>> a, t = matrices(neutral(1, angle=np.array([90.0])), 9, 9)
         >>> a.round().tolist(), t.tolist()
         ([[[0.0, -1.0], [1.0, 0.0]]], [[0.0, 0.0]])
@@ -63,7 +63,7 @@ class Course:
     """Where pixels come from, in lines of x, y, x, y …: across + row · slope + bend.
 
     Args:
-        across: (N, 1, 2W), for a row through the centre.
+        across: (N, 1, 2W), for a row through the center.
         slope: (N, 1, 2W), what a row further down adds.
         bends: (N, K, 2W), to be weighed by `basis(H)`; None where nothing bends.
     """
@@ -73,7 +73,7 @@ class Course:
     bends: Tensor | None = field(default=None, repr=False)
 
     def some(self, which: slice) -> Course:
-        """Return the field of some of the pictures."""
+        """Return the field of some of the images."""
         bends = None if self.bends is None else self.bends[which]
         return Course(self.across[which], self.slope[which], bends)
 
@@ -81,7 +81,7 @@ class Course:
 def course_of(
     draws: Draws, height: int, width: int, device: torch.device | str = "cpu"
 ) -> Course:
-    """Compose all geometry of every picture.
+    """Compose all geometry of every image.
 
     The unit is that of `grid_sample`: −1 and 1 are the outer edges of outer pixels.
     """
@@ -121,24 +121,24 @@ def sampling_grid(course: Course, height: int) -> Tensor:
 
 
 def warp(
-    pictures: Tensor, course: Course, border: str, back: Tensor | None = None
+    images: Tensor, course: Course, border: str, back: Tensor | None = None
 ) -> Tensor:
-    """Sample pictures along a course, by bilinear interpolation.
+    """Sample images along a course, by bilinear interpolation.
 
     Args:
-        pictures: (N, C, H, W) float32.
-        course: Of as many pictures.
+        images: (N, C, H, W) float32.
+        course: Of as many images.
         border: `reflect` mirrors at the outer edge, `edge` repeats the last pixel,
-            `background` is a colour.
-        back: That colour, (N or 1, C, 1, 1), where it is needed.
+            `background` is a color.
+        back: That color, (N or 1, C, 1, 1), where it is needed.
 
     Returns:
-        As many pictures of the same size; not channels last.
+        As many images of the same size; not channels last.
     """
-    grid = sampling_grid(course, pictures.shape[2])
-    if back is not None:  # past the edge sampling finds zero, so the colour is zero
-        pictures = pictures - back
+    grid = sampling_grid(course, images.shape[2])
+    if back is not None:  # past the edge sampling finds zero, so the color is zero
+        images = images - back
     found = F.grid_sample(
-        pictures, grid, padding_mode=PADDING[border], align_corners=False
+        images, grid, padding_mode=PADDING[border], align_corners=False
     )
     return found if back is None else found.add_(back)

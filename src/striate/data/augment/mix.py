@@ -1,4 +1,4 @@
-"""Rectangles erased, and pairs of pictures mixed with their targets."""
+"""Rectangles erased, and pairs of images mixed with their targets."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _HEAD = range(4)  # whether CutMix, its or mixup's share, and where it is pasted
 
 @dataclass(frozen=True, kw_only=True)
 class Pairs:
-    """With whom each picture of a batch is mixed, and how.
+    """With whom each image of a batch is mixed, and how.
 
     Args:
-        partner: (N,) numbers of the other pictures in the part.
-        kept: (N,) share of the target that stays with the picture itself.
+        partner: (N,) numbers of the other images in the part.
+        kept: (N,) share of the target that stays with the image itself.
         blend: (N,) its share in every pixel: `kept` for mixup, 1 for CutMix.
-        pasted: (N, 4) rows from, to, columns from, to of the other picture.
+        pasted: (N, 4) rows from, to, columns from, to of the other image.
     """
 
     partner: np.ndarray = field(repr=False)
@@ -44,10 +44,10 @@ def pairs(
     seed: int,
     epoch: int,
 ) -> Pairs:
-    """Decide with whom and how pictures are mixed.
+    """Decide with whom and how images are mixed.
 
     Partners are drawn from the whole part and not from the batch, or the batch size
-    would change what is seen. Every picture is partner once an epoch. With both mixup
+    would change what is seen. Every image is partner once an epoch. With both mixup
     (Zhang et al. 2017) and CutMix (Yun et al. 2019) on, a coin decides.
     """
     even = uniform(samples, _HEAD, seed, "mix", epoch)
@@ -89,7 +89,7 @@ def _beta(parameter: float, even: np.ndarray) -> np.ndarray:
 
 
 def _rectangles(shape: ImageSpec, area: np.ndarray, even: np.ndarray) -> np.ndarray:
-    """Rectangles of the picture's own aspect around an even place, cut at its edge."""
+    """Rectangles of the image's own aspect around an even place, cut at its edge."""
     spans = []
     for side, place in ((shape.height, even[:, 0]), (shape.width, even[:, 1])):
         half = np.sqrt(area) * side / 2
@@ -104,7 +104,7 @@ def _rectangles(shape: ImageSpec, area: np.ndarray, even: np.ndarray) -> np.ndar
 def shared_targets(
     labels: Tensor, others: Tensor, kept: np.ndarray, classes: int
 ) -> Tensor:
-    """Return how much of each class is in each mixed picture.
+    """Return how much of each class is in each mixed image.
 
     Shapes:
         (N,), (N,), (N,) → (N, classes) float32; rows sum to 1
@@ -146,7 +146,7 @@ def blank(x: Tensor, rectangles: np.ndarray) -> Tensor:
 
 
 def _lines(x: Tensor) -> Tensor:
-    """See channels-last pictures as rows of width times channels numbers."""
+    """See channels-last images as rows of width times channels numbers."""
     count, channels, height, width = x.shape
     return x.permute(0, 2, 3, 1).view(count, height, width * channels)
 

@@ -1,1 +1,1 @@
-"""Is the set sound? Broken, doubled, leaked and odd pictures."""
+"""Checks of a data set: duplicates, leaks, outliers, label errors."""

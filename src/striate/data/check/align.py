@@ -1,9 +1,9 @@
-"""Lay one picture over another and measure what still differs.
+"""Lay one image over another and measure what still differs.
 
-The first picture's crop and brightness are fitted to the second's by Gauss-Newton steps
+The first image's crop and brightness are fitted to the second's by Gauss-Newton steps
 that give little weight to what does not fit (a watermark, a changed corner). What then
-differs is set against the pictures' own detail: of a copy it is a small part, between
-two alike pictures of different things it is nearly all.
+differs is set against the images' own detail: of a copy it is a small part, between
+two alike images of different things it is nearly all.
 
 Lucas, Kanade: "An iterative image registration technique" (IJCAI 1981); the weights are
 Geman and McClure's (1985).
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 LARGEST = 48  # cells a side that are compared
-QUICK = (2, 3)  # steps on blurred pictures, which see further, then on sharp ones
+QUICK = (2, 3)  # steps on blurred images, which see further, then on sharp ones
 PATIENT = (3, 7)
 CROP = 0.07  # most of a side that a crop may take from each edge
 GAIN = (0.8, 1.25)  # brightness changes that still make a copy
@@ -27,7 +27,7 @@ FEWEST = 8  # cells with detail below which nothing is said
 
 @dataclass(frozen=True)
 class Difference:
-    """What differs between aligned pictures, an array over the pairs.
+    """What differs between aligned images, an array over the pairs.
 
     Args:
         residual: Median difference where there is detail, over the contrast.
@@ -47,12 +47,12 @@ class Difference:
 def compare(
     ours: np.ndarray, theirs: np.ndarray, steps: tuple[int, int] = QUICK
 ) -> Difference:
-    """Compare pairs of grey pictures, each stack of one size.
+    """Compare pairs of gray images, each stack of one size.
 
     Args:
-        ours: Pictures whose crop is fitted; the finer of the two.
-        theirs: Pictures they are laid over.
-        steps: How many steps on blurred and on sharp pictures.
+        ours: Images whose crop is fitted; the finer of the two.
+        theirs: Images they are laid over.
+        steps: How many steps on blurred and on sharp images.
 
     Shapes:
         (P, H, W), (P, h, w) → P differences
@@ -84,16 +84,16 @@ def compare(
 
 
 def _look(
-    pictures: np.ndarray, down: np.ndarray, across: np.ndarray, size: tuple[int, int]
+    images: np.ndarray, down: np.ndarray, across: np.ndarray, size: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Average a window of each picture to cells; tell which cells lie inside.
+    """Average a window of each image to cells; tell which cells lie inside.
 
     Windows are (start, end) in shares of the side.
     """
-    height, width = pictures.shape[1:]
+    height, width = images.shape[1:]
     left, rows_inside = _window(height, size[0], down)
     right, columns_inside = _window(width, size[1], across)
-    cells = left @ pictures @ right.transpose(0, 2, 1)
+    cells = left @ images @ right.transpose(0, 2, 1)
     inside = rows_inside[:, :, None] & columns_inside[:, None, :]
     return cells, inside.astype(np.float32)
 
@@ -138,7 +138,7 @@ def _fit_light(
     """Fit brightness and contrast, thrice, ever less swayed by what does not fit.
 
     Returns:
-        The lit pictures (P, h, w), and flat: error, weights, and the error's scale.
+        The lit images (P, h, w), and flat: error, weights, and the error's scale.
     """
     count = len(seen)
     ours, theirs = seen.reshape(count, -1), goal.reshape(count, -1)
@@ -189,7 +189,7 @@ def _detail(
 
 
 def _median(values: np.ndarray, where: np.ndarray) -> np.ndarray:
-    """Return the median over the chosen cells of each picture, NaN where none is."""
+    """Return the median over the chosen cells of each image, NaN where none is."""
     flat = np.where(where, values, np.inf).reshape(len(values), -1)
     flat.sort(axis=1)
     count = where.reshape(len(values), -1).sum(1)
@@ -198,7 +198,7 @@ def _median(values: np.ndarray, where: np.ndarray) -> np.ndarray:
 
 
 def _smooth(cells: np.ndarray) -> np.ndarray:
-    """Average each cell with its eight neighbours, the edge repeated."""
+    """Average each cell with its eight neighbors, the edge repeated."""
     wide = np.pad(cells, ((0, 0), (1, 1), (1, 1)), "edge")
     rows = wide[:, :-2] + wide[:, 1:-1] + wide[:, 2:]
     return np.asarray((rows[:, :, :-2] + rows[:, :, 1:-1] + rows[:, :, 2:]) / 9)

@@ -1,4 +1,4 @@
-"""`data check`: one pass over a set of pictures, and everything there is to know of it.
+"""`data check`: one pass over a set of images, and everything there is to know of it.
 
 Nothing is written; every file is used, quarantined or ignored, and the three add up.
 """
@@ -11,16 +11,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from striate.data.check.changes import changes
 from striate.data.check.classes import class_counts, class_findings
-from striate.data.check.copies import Copies, copy_findings, find_equal
 from striate.data.check.descriptor import points_of
-from striate.data.check.doubts import Doubts, doubt_findings
+from striate.data.check.duplicate_findings import Copies, copy_findings, find_equal
 from striate.data.check.duplicates import SMALLEST, NearPair, near_pairs, searchable
 from striate.data.check.finding import TONES, Finding, Group
+from striate.data.check.label_error_findings import Doubts, doubt_findings
 from striate.data.check.leaks import given_parts, leak_findings
-from striate.data.check.oddities import oddities
-from striate.data.check.since import changes
-from striate.data.check.survey import Item, Survey, Tick, Views, survey
+from striate.data.check.outliers import oddities
+from striate.data.check.scan import Item, Survey, Tick, Views, survey
 from striate.data.shards.tars import is_shards
 from striate.data.sources.find import find_source
 from striate.data.sources.named import NAMED
@@ -35,14 +35,14 @@ class Checked:
 
     Args:
         source: What was checked.
-        items: The usable pictures, in the source's order; findings speak of them by
+        items: The usable images, in the source's order; findings speak of them by
             position.
         quarantined: Files that should have been usable and are not.
-        ignored: Files that by rule are no pictures of the set.
-        classes: Each class with its pictures by part.
-        copies: Which pictures are copies of which.
+        ignored: Files that by rule are no images of the set.
+        classes: Each class with its images by part.
+        copies: Which images are copies of which.
         findings: The worst first.
-        unsearched: Pictures too small or too plain to look for near-duplicates of.
+        unsearched: Images too small or too plain to look for near-duplicates of.
         doubts: What networks think of the labels, where they were asked.
     """
 
@@ -98,7 +98,7 @@ def check_data(
     workers: int | None = None,
     tick: Tick | None = None,
 ) -> Checked:
-    """Check a set of pictures without writing anything.
+    """Check a set of images without writing anything.
 
     Args:
         data: A named set, a folder, a CSV, IDX files, shards, an address, or a source.
@@ -168,7 +168,7 @@ def worst_first(findings: Sequence[Finding]) -> tuple[Finding, ...]:
 
 
 def _copies(seen: Survey, views: Views, near: bool) -> tuple[Copies, int]:
-    """Find equal pictures, and near ones among one of each."""
+    """Find equal images, and near ones among one of each."""
     equal = find_equal([item.facts.content for item in seen.items])
     found = Copies(count=len(seen.items), equal=equal)
     if not near:
@@ -178,7 +178,7 @@ def _copies(seen: Survey, views: Views, near: bool) -> tuple[Copies, int]:
     distinct = len(set(found.stand_in))
     pairs = near_pairs(seen.thumbs[chosen], lambda k: views(int(chosen[k])))
     told = tuple(
-        NearPair(int(chosen[p.first]), int(chosen[p.second]), p.mirror, p.score)
+        NearPair(int(chosen[p.first]), int(chosen[p.second]), p.flip, p.score)
         for p in pairs
     )
     copies = Copies(count=len(seen.items), equal=equal, near=told)
@@ -203,7 +203,7 @@ def _quarantine(skips: Sequence[Skipped]) -> list[Finding]:
             kind="quarantined",
             tone="bad",
             what=f"{len(skips):,} {noun} cannot be used: {counts}",
-            why="They should have been pictures of the set; training leaves them out.",
+            why="They should have been images of the set; training leaves them out.",
             fix="copy them again from where they came from, or remove them",
             files=tuple(skips),
         )
@@ -211,7 +211,7 @@ def _quarantine(skips: Sequence[Skipped]) -> list[Finding]:
 
 
 def _natures(items: Sequence[Item]) -> list[Finding]:
-    """Tell what was done to pictures by rule, and what was odd about their files."""
+    """Tell what was done to images by rule, and what was odd about their files."""
     noted: dict[str, list[int]] = defaultdict(list)
     for position, item in enumerate(items):
         for note in item.nature.notes if item.nature else ():
@@ -220,7 +220,7 @@ def _natures(items: Sequence[Item]) -> list[Finding]:
         Finding(
             kind="exif" if note == WARNED else "rule",
             tone="warning" if note == WARNED else "note",
-            what=f"{len(members):,} picture{'' if len(members) == 1 else 's'}: {note}",
+            what=f"{len(members):,} image{'' if len(members) == 1 else 's'}: {note}",
             fix="check which way up they are" if note == WARNED else "",
             groups=tuple(
                 Group(members=(i,), note=_own(items[i], note)) for i in members
@@ -247,7 +247,7 @@ def _own(item: Item, note: str) -> str:
 def _unsearched(count: int) -> list[Finding]:
     if not count:
         return []
-    what = f"{count:,} pictures were not searched for near-duplicates"
+    what = f"{count:,} images were not searched for near-duplicates"
     why = f"Under {SMALLEST} pixels a side, or without contrast, too much looks alike."
     return [Finding(kind="unsearched", tone="note", what=what, why=why)]
 
@@ -276,7 +276,7 @@ def _file(item: Item) -> dict[str, Any]:
         "bytes": item.size,
         "height": facts.height,
         "width": facts.width,
-        "coloured": facts.coloured,
+        "colored": facts.colored,
         "format": nature.format if nature else "",
         "mode": nature.mode if nature else "",
         "notes": list(nature.notes) if nature else [],

@@ -16,7 +16,7 @@ NAMED = 5
 def class_counts(
     labels: Sequence[str], parts: Sequence[str], names: Sequence[str]
 ) -> list[tuple[str, dict[str, int]]]:
-    """Return each class with its pictures by part.
+    """Return each class with its images by part.
 
     Example:
         >>> class_counts(["a", "a"], ["train", "test"], ["a", "b"])
@@ -36,8 +36,8 @@ def class_findings(
     """Return what is wrong or odd about the classes.
 
     Args:
-        counts: Each class with its pictures by part.
-        places: Positions of each class's pictures.
+        counts: Each class with its images by part.
+        places: Positions of each class's images.
         ignored: Files and folders passed over, among them empty class folders.
     """
     found = [
@@ -54,8 +54,8 @@ def _one_class(counts: Sequence[tuple[str, dict[str, int]]]) -> Finding | None:
     held = [name for name, by_part in counts if by_part]
     if len(held) > 1:
         return None
-    what = "there are no usable pictures" if not held else f"one class only: {held[0]}"
-    fix = "add pictures of at least a second class"
+    what = "there are no usable images" if not held else f"one class only: {held[0]}"
+    fix = "add images of at least a second class"
     why = "There is nothing to tell apart."
     return Finding(kind="one-class", tone="bad", what=what, why=why, fix=fix)
 
@@ -63,7 +63,7 @@ def _one_class(counts: Sequence[tuple[str, dict[str, int]]]) -> Finding | None:
 def _empty(
     counts: Sequence[tuple[str, dict[str, int]]], ignored: Sequence[Skipped]
 ) -> Finding | None:
-    lost = [Skipped(path=n, reason="no-usable-picture") for n, c in counts if not c]
+    lost = [Skipped(path=n, reason="no-usable-image") for n, c in counts if not c]
     files = [s for s in ignored if s.reason == "empty-class-folder"] + lost
     if not files:
         return None
@@ -71,9 +71,9 @@ def _empty(
     return Finding(
         kind="empty-class",
         tone="bad",
-        what=f"{_classes(len(files))} without a usable picture: {names}",
+        what=f"{_classes(len(files))} without a usable image: {names}",
         why="A network trained on this does not know the class.",
-        fix="add pictures, or remove the folder",
+        fix="add images, or remove the folder",
         files=tuple(files),
     )
 
@@ -95,9 +95,9 @@ def _tiny(
     return Finding(
         kind="tiny-class",
         tone="bad" if refusal else "warning",
-        what=f"{_classes(len(tiny))} with under {FEW} training pictures: {names}",
-        why=refusal or "Their recall will be a matter of single pictures.",
-        fix="add pictures, or join or remove the classes",
+        what=f"{_classes(len(tiny))} with under {FEW} training images: {names}",
+        why=refusal or "Their recall will be a matter of single images.",
+        fix="add images, or join or remove the classes",
         groups=tuple(
             Group(members=tuple(places[name]), note=name) for _, name in tiny[:20]
         ),
@@ -107,18 +107,18 @@ def _tiny(
 def _refusal(counts: Sequence[tuple[str, dict[str, int]]]) -> str:
     """Say why training refuses a class for its size, or may; empty where it does not.
 
-    One training picture is enough where validation has pictures of its own.
+    One training image is enough where validation has images of its own.
     """
     held = [by_part for _, by_part in counts if by_part]
     given = {part for by_part in held for part in by_part if part}
     if any(sum(by_part.values()) == 1 for by_part in held):
-        alone = "One picture cannot both train and validate: training refuses it."
-        return "Training refuses a class of one picture." if given else alone
+        alone = "One image cannot both train and validate: training refuses it."
+        return "Training refuses a class of one image." if given else alone
     if given and any("train" not in by_part for by_part in held):
-        return "Training refuses a class without a training picture."
+        return "Training refuses a class without a training image."
     if given and "val" not in given and any(p["train"] == 1 for p in held):
         return (
-            "Validation is dealt from the training pictures: if a class's only one "
+            "Validation is dealt from the training images: if a class's only one "
             "falls to it, training refuses the class."
         )
     return ""
@@ -134,10 +134,10 @@ def _imbalance(counts: Sequence[tuple[str, dict[str, int]]]) -> Finding | None:
         kind="imbalance",
         tone="warning",
         what=f"classes out of balance, {most / least:,.0f}:1: {large} has {most:,} "
-        f"pictures, {small} {least:,}",
+        f"images, {small} {least:,}",
         why=f"Who always answers '{large}' is right {share:.1%} of the time; look at "
         "balanced accuracy and recall by class.".replace("%", "\u00a0%"),
-        fix="add pictures of the small classes, or weigh the classes when training",
+        fix="add images of the small classes, or weigh the classes when training",
     )
 
 
@@ -151,7 +151,7 @@ def _unseen(counts: Sequence[tuple[str, dict[str, int]]], part: str) -> Finding 
         what=f"{part} has {_classes(len(strange))} that training has not: "
         f"{_named(strange)}",
         why="No network can answer what it never saw.",
-        fix="add training pictures of them, rename them, or remove them",
+        fix="add training images of them, rename them, or remove them",
     )
 
 

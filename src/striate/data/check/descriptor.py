@@ -1,4 +1,4 @@
-"""A picture in 64 numbers whose distance ignores small crops, brightness and noise.
+"""An image in 64 numbers whose distance ignores small crops, brightness and noise.
 
 A thumbnail's inner part is blurred and averaged to 8×8, its mean taken away and its
 length made one: brightness, compression and resizing hardly move it. A crop moves it a
@@ -29,7 +29,7 @@ _CHUNK = 4096
 
 @dataclass(frozen=True)
 class Described:
-    """Pictures as points, and the directions that small crops move them in.
+    """Images as points, and the directions that small crops move them in.
 
     Args:
         points: (N, 64), of length at most one.
@@ -107,18 +107,18 @@ def halves(thumbs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     flat = np.asarray(thumbs, np.float32)
     across = flat @ _FULL[0].T
     top, bottom = _TOP @ across, _BOTTOM @ across
-    return _centred(top), _centred(bottom)
+    return _centerd(top), _centerd(bottom)
 
 
-def _centred(parts: np.ndarray) -> np.ndarray:
+def _centerd(parts: np.ndarray) -> np.ndarray:
     flat = parts.reshape(len(parts), -1)
     return _unit(flat - flat.mean(1, keepdims=True))[0]
 
 
-def _unit(centred: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    power = (centred**2).sum(1, keepdims=True)
-    length = np.sqrt(power + FLOOR**2 * centred.shape[1])
-    return centred / length, length
+def _unit(centerd: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    power = (centerd**2).sum(1, keepdims=True)
+    length = np.sqrt(power + FLOOR**2 * centerd.shape[1])
+    return centerd / length, length
 
 
 def points_of(thumbs: np.ndarray) -> np.ndarray:
@@ -129,7 +129,7 @@ def points_of(thumbs: np.ndarray) -> np.ndarray:
 
 
 def mirrored(points: np.ndarray, axis: int) -> np.ndarray:
-    """Return the points of the mirrored pictures: 1 top to bottom, 2 left to right."""
+    """Return the points of the mirrored images: 1 top to bottom, 2 left to right."""
     grid = points.reshape(-1, GRID, GRID)
     return np.asarray(np.flip(grid, axis).reshape(len(points), -1))
 

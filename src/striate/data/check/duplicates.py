@@ -1,7 +1,7 @@
-"""Equal pictures, and those that differ only as copies do.
+"""Equal images, and those that differ only as copies do.
 
 What `lookalikes` proposes is laid over each other (`align`). What may pass depends on
-how crowded it is there: where many pictures look alike, only a copy that matches in its
+how crowded it is there: where many images look alike, only a copy that matches in its
 details; where nothing else does, one that was compressed or shrunk as well.
 """
 
@@ -14,9 +14,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from striate.data.check.align import PATIENT, Difference, compare
-from striate.data.check.lookalikes import MIRRORS, RADIUS, SAME, Lookalikes, lookalikes
+from striate.data.check.near_duplicates import (
+    MIRRORS,
+    RADIUS,
+    SAME,
+    Lookalikes,
+    lookalikes,
+)
 
-SMALLEST = 16  # side below which two pictures cannot be told from two alike ones
+SMALLEST = 16  # side below which two images cannot be told from two alike ones
 CONTRAST = 4.0  # levels of deviation below which a thumbnail shows nothing
 SURE = 0.026  # score that only copies reach, whatever stands around them
 LIKELY = 0.08  # enough where nothing else looks alike
@@ -32,7 +38,7 @@ Closeup = Callable[[int], np.ndarray]
 
 @dataclass(frozen=True, slots=True, order=True)
 class NearPair:
-    """Two positions whose pictures are copies of each other, but not to the pixel.
+    """Two positions whose images are copies of each other, but not to the pixel.
 
     Args:
         first: A position.
@@ -43,7 +49,7 @@ class NearPair:
 
     first: int
     second: int
-    mirror: str
+    flip: str
     score: float
 
 
@@ -86,11 +92,11 @@ def linked_groups(count: int, pairs: Sequence[tuple[int, int]]) -> list[list[int
 def near_pairs(
     thumbs: np.ndarray, closeup: Closeup, tick: Tick | None = None
 ) -> list[NearPair]:
-    """Find copies among pictures of which no two are equal and none is blank.
+    """Find copies among images of which no two are equal and none is blank.
 
     Args:
-        thumbs: Grey thumbnails of all pictures.
-        closeup: Returns a position's grey picture, as fine as is at hand.
+        thumbs: Gray thumbnails of all images.
+        closeup: Returns a position's gray image, as fine as is at hand.
         tick: Called with (done, all) now and then.
 
     Shapes:
@@ -109,7 +115,7 @@ def near_pairs(
         pair = NearPair(
             first=int(alike.first[k]),
             second=int(alike.second[k]),
-            mirror=MIRRORS[alike.mirror[k]],
+            flip=MIRRORS[alike.flip[k]],
             score=round(float(found.score[k]), 4),
         )
         held = best.setdefault((pair.first, pair.second), pair)
@@ -118,7 +124,7 @@ def near_pairs(
 
 
 def _crowd(alike: Lookalikes, found: Difference, count: int) -> np.ndarray:
-    """Return for each pair how close the next picture is that is no copy of either."""
+    """Return for each pair how close the next image is that is no copy of either."""
     other = ~alike.worthy | (found.score > LIKELY) | (found.detail > DETAIL)
     nearest = np.full(count, RADIUS)
     for ends in (alike.first, alike.second):
@@ -129,11 +135,11 @@ def _crowd(alike: Lookalikes, found: Difference, count: int) -> np.ndarray:
 def searchable(
     thumbs: np.ndarray, sides: Sequence[int], among: Collection[int]
 ) -> np.ndarray:
-    """Return positions of pictures that show enough to be told from alike ones.
+    """Return positions of images that show enough to be told from alike ones.
 
     Args:
         thumbs: (N, 32, 32).
-        sides: Each picture's shorter side.
+        sides: Each image's shorter side.
         among: Positions in question.
     """
     large = np.array([side >= SMALLEST for side in sides], bool)
@@ -158,7 +164,7 @@ def _differences(alike: Lookalikes, closeup: Closeup, tick: Tick | None) -> Diff
             closeup,
             alike.first[part],
             alike.second[part],
-            alike.mirror[part],
+            alike.flip[part],
             np.where(alike.distance[part] <= SAME, WORTH_SAME, WORTH),
         )
         residual[part], detail[part] = found.residual, found.detail
@@ -174,7 +180,7 @@ def _difference(
     mirror: np.ndarray,
     limit: np.ndarray,
 ) -> Difference:
-    """Compare pairs of pictures, those of equal sizes at once."""
+    """Compare pairs of images, those of equal sizes at once."""
     stacks: dict[tuple[tuple[int, ...], ...], list[int]] = defaultdict(list)
     ours: list[np.ndarray] = []
     theirs: list[np.ndarray] = []

@@ -1,4 +1,4 @@
-"""What a check has to say: a sentence, what it means, what to do, and the pictures."""
+"""What a check has to say: a sentence, what it means, what to do, and the images."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ TONES = ("bad", "warning", "note")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Group:
-    """Pictures that belong together in a finding, by position, and what they share."""
+    """Images that belong together in a finding, by position, and what they share."""
 
     members: tuple[int, ...]
     note: str = ""
@@ -19,7 +19,7 @@ class Group:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One thing to know about a set of pictures.
+    """One thing to know about a set of images.
 
     Args:
         kind: A short name for programs: `two-labels`, `leak`, …
@@ -27,8 +27,8 @@ class Finding:
         what: The finding in one sentence, with its figures.
         why: What it means for training.
         fix: What to do.
-        groups: The pictures it is about.
-        files: Files without a picture that it is about.
+        groups: The images it is about.
+        files: Files without an image that it is about.
     """
 
     kind: str

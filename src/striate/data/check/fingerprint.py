@@ -1,4 +1,4 @@
-"""What a picture shows, in little room: a hash, a thumbnail, a close-up."""
+"""What an image shows, in little room: a hash, a thumbnail, a close-up."""
 
 from __future__ import annotations
 
@@ -6,31 +6,31 @@ from functools import lru_cache
 
 import numpy as np
 
-THUMB = 32  # side of the thumbnail that all pictures are searched by
+THUMB = 32  # side of the thumbnail that all images are searched by
 CLOSEUP = 128  # longest side of the view that pairs are compared by
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R 601
 
 
-def grey_levels(pixels: np.ndarray) -> np.ndarray:
+def gray_levels(pixels: np.ndarray) -> np.ndarray:
     """Return luma as floats, (H, W, C) → (H, W)."""
     if pixels.shape[-1] == 3:
         return np.asarray(pixels.astype(np.float32) @ _LUMA)
     return np.asarray(pixels.astype(np.float32).mean(-1))
 
 
-def shrink(grey: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Average a grey picture to a size, by area; 8-bit.
+def shrink(gray: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Average a gray image to a size, by area; 8-bit.
 
     Example:
         >>> shrink(np.array([[0.0, 100.0], [200.0, 100.0]]), 1, 2)
         array([[100, 100]], dtype=uint8)
     """
-    rows, columns = grey.shape
+    rows, columns = gray.shape
     if height != rows:
-        grey = area_matrix(rows, height) @ grey
+        gray = area_matrix(rows, height) @ gray
     if width != columns:
-        grey = grey @ area_matrix(columns, width).T
-    return np.asarray(np.rint(grey).clip(0, 255).astype(np.uint8))
+        gray = gray @ area_matrix(columns, width).T
+    return np.asarray(np.rint(gray).clip(0, 255).astype(np.uint8))
 
 
 @lru_cache(256)
@@ -48,13 +48,13 @@ def area_matrix(size: int, parts: int) -> np.ndarray:
     return np.asarray(inside * (parts / size), np.float32)
 
 
-def closeup(grey: np.ndarray) -> np.ndarray:
+def closeup(gray: np.ndarray) -> np.ndarray:
     """Return a view of at most 128 a side, 8-bit, aspect kept."""
-    ratio = min(1.0, CLOSEUP / max(grey.shape))
-    height, width = (max(1, round(n * ratio)) for n in grey.shape)
-    return shrink(grey, height, width)
+    ratio = min(1.0, CLOSEUP / max(gray.shape))
+    height, width = (max(1, round(n * ratio)) for n in gray.shape)
+    return shrink(gray, height, width)
 
 
 def thumbnail(view: np.ndarray) -> np.ndarray:
-    """Return a close-up squashed to 32×32, 8-bit."""
+    """Return a close-up stretched to 32×32, 8-bit."""
     return shrink(view.astype(np.float32), THUMB, THUMB)

@@ -1,4 +1,4 @@
-"""Pictures that stand on both sides of a split, and what that could be worth."""
+"""Images that stand on both sides of a split, and what that could be worth."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from striate.data.check.copies import Copies
+from striate.data.check.duplicate_findings import Copies
 from striate.data.check.finding import Finding, Group
-from striate.data.check.worth import Worth, worth
+from striate.data.check.leak_impact import Worth, worth
 from striate.data.sources.source import PARTS, Record
 
 FIX = "remove them from one of the parts; from training, if test results are published"
 
 
 def given_parts(records: Sequence[Record]) -> list[str]:
-    """Return each picture's part; without one beside pictures with one, it is trained.
+    """Return each image's part; without one beside images with one, it is trained.
 
     Example:
         >>> given_parts([Record(path="a", label="x"), Record(path="b", label="x")])
@@ -33,11 +33,11 @@ def leak_findings(
     parts: Sequence[str],
     points: np.ndarray,
 ) -> list[Finding]:
-    """Return a finding for every pair of parts that share pictures.
+    """Return a finding for every pair of parts that share images.
 
     Args:
-        copies: Which pictures are copies of which.
-        records: The pictures' records.
+        copies: Which images are copies of which.
+        records: The images' records.
         parts: The part each is in.
         points: (N, d) where close ones look alike, for the estimate.
     """
@@ -59,7 +59,7 @@ def leak_findings(
 def _twins(
     copies: Copies, parts: Sequence[str], judged: str, known: str
 ) -> dict[int, list[int]]:
-    """Return each picture of the one part that has copies in the other, with them."""
+    """Return each image of the one part that has copies in the other, with them."""
     twins: dict[int, list[int]] = {}
     for family in copies.families:
         there = [i for i in family if parts[i] == known]
@@ -78,7 +78,7 @@ def _leak(
     stand_in = copies.stand_in
     exact = sum(any(stand_in[t] == stand_in[i] for t in ts) for i, ts in twins.items())
     near = len(twins) - exact
-    verb, noun = ("is", "picture") if len(twins) == 1 else ("are", "pictures")
+    verb, noun = ("is", "image") if len(twins) == 1 else ("are", "images")
     what = f"{len(twins):,} {noun} of {judged} {verb} also in {known}: "
     what += " and ".join(
         f"{n:,} {how}" for n, how in ((exact, "exactly"), (near, "nearly")) if n
@@ -95,16 +95,16 @@ def _leak(
 
 def _reasoning(judged: str, gain: Worth) -> str:
     leaked = gain.agreeing + gain.differing
-    share = leaked / gain.pictures
+    share = leaked / gain.images
     told = [
         f"They are {share:.2%} of {judged}. A network that remembers them answers "
-        f"{gain.agreeing:,} right whatever it has learnt, so accuracy can gain at most "
+        f"{gain.agreeing:,} right in any case, so accuracy can gain at most "
         f"{100 * gain.bound:.2f} points: if it is a on the rest, "
         f"{gain.bound:.4f} · (1 − a)."
     ]
     told.append(
-        f"A nearest-neighbour classifier, which remembers everything, gets "
-        f"{gain.anyway:,} of the {leaked:,} right from other pictures as well: to it "
+        f"A nearest-neighbor classifier, which remembers everything, gets "
+        f"{gain.anyway:,} of the {leaked:,} right from other images as well: to it "
         f"they are worth {100 * gain.estimate:+.2f} points."
     )
     if gain.differing:

@@ -1,1 +1,1 @@
-"""Sets in tar shards: walked through, indexed, held where they fit, else streamed."""
+"""Tar shards in the layout of WebDataset."""

@@ -1,6 +1,6 @@
 """What shards hold, written down shard by shard: an index that never is in memory.
 
-Every picture is decoded once to know it by its content and that it can be decoded. The
+Every image is decoded once to know it by its content and that it can be decoded. The
 index of a shard is kept in the cache under the shard's stamp, so that a scan that was
 stopped goes on, and a shard that has changed alone is scanned again.
 """
@@ -19,20 +19,20 @@ from typing import Any
 
 import numpy as np
 
+from striate.core.cpu_count import processors
 from striate.core.errors import DataError
 from striate.core.files import write_bytes, write_json
-from striate.core.processors import processors
-from striate.data.picture.decode import examine, unwarned
-from striate.data.picture.identity import check_hash
-from striate.data.picture.reading import UndecodableError
+from striate.data.decode.decode import examine, unwarned
+from striate.data.decode.file_bytes import UndecodableError
+from striate.data.decode.hashing import check_hash
 from striate.data.shards.tars import Member, members
 from striate.data.sources.files import LocalFiles, Stamp
 from striate.data.sources.remote import RemoteFiles, fetch, is_remote, short_key
 from striate.data.sources.source import Skipped
 
 AHEAD = 64  # shards remembered as asked for; more than are mixed at a time
-AHEAD_BYTES = 1 << 28  # of a shard; of larger ones the pictures are larger, too
-# Of a picture: shard, bytes from–to, class, checksum of the bytes, what it shows.
+AHEAD_BYTES = 1 << 28  # of a shard; of larger ones the images are larger, too
+# Of an image: shard, bytes from–to, class, checksum of the bytes, what it shows.
 ROW = np.dtype(
     [
         ("shard", "<u4"),
@@ -44,7 +44,7 @@ ROW = np.dtype(
     ]
 )
 RULES = 1  # another number, and indices are made again
-_TOGETHER = 256  # pictures decoded at a time
+_TOGETHER = 256  # images decoded at a time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,7 +129,7 @@ def stamp_of(name: str) -> Stamp | None:
 
 
 def scan_shard(
-    name: str, folder: Path, nearby: Nearby, background: int, white: int
+    name: str, folder: Path, nearby: Nearby, background: int, white_level: int
 ) -> Shard:
     """Return what a shard holds, from its index where that is still true.
 
@@ -138,12 +138,12 @@ def scan_shard(
         folder: Where indices lie.
         nearby: Gives its bytes.
         background: As for `examine`.
-        white: Likewise.
+        white_level: Likewise.
 
     Raises:
         DataError: It is not a tar file, or cannot be had.
     """
-    rules = f"{RULES} {background} {white}"
+    rules = f"{RULES} {background} {white_level}"
     key = short_key(f"{Path(name).resolve() if not is_remote(name) else name}\n{rules}")
     rows_file, marker = folder / f"{key}.rows", folder / f"{key}.json"
     stamp = stamp_of(name)
@@ -151,7 +151,7 @@ def scan_shard(
     if known is None or stamp is None or known["stamp"] != stamp.text:
         if known is not None:
             nearby.forget(name)
-        known = _scan(nearby.path(name), rows_file, background, white)
+        known = _scan(nearby.path(name), rows_file, background, white_level)
         known["stamp"] = stamp.text if stamp else ""
         write_json(marker, known)
     return Shard(
@@ -178,7 +178,9 @@ def _read_marker(marker: Path, rows: Path) -> dict[str, Any] | None:
     return known if whole else None
 
 
-def _scan(path: Path, target: Path, background: int, white: int) -> dict[str, Any]:
+def _scan(
+    path: Path, target: Path, background: int, white_level: int
+) -> dict[str, Any]:
     skipped: list[Skipped] = []
     labels: dict[str, int] = {}
     rows = []
@@ -188,7 +190,7 @@ def _scan(path: Path, target: Path, background: int, white: int) -> dict[str, An
 
         def look(member: Member, payload: bytes) -> tuple[Any, ...] | Skipped:
             try:
-                seen = examine(payload, background, white, lambda *_: (1, 1))
+                seen = examine(payload, background, white_level, lambda *_: (1, 1))
             except UndecodableError as error:
                 words = {"reason": error.reason, "detail": error.detail}
                 return Skipped(path=member.name, **words)
@@ -219,7 +221,7 @@ def _scan(path: Path, target: Path, background: int, white: int) -> dict[str, An
 
 @dataclass(frozen=True)
 class ShardOriginals:
-    """Pictures of shards by the rows of an index file.
+    """Images of shards by the rows of an index file.
 
     Args:
         index: Rows of one part, on the disk.
@@ -242,7 +244,7 @@ class ShardOriginals:
         return self.index.stat().st_size // ROW.itemsize
 
     def payload(self, i: int) -> bytes:
-        """Return the bytes of picture i, which must be those that were scanned.
+        """Return the bytes of image i, which must be those that were scanned.
 
         Raises:
             UndecodableError: The shard is gone or has changed.
@@ -262,10 +264,10 @@ class ShardOriginals:
         return payload
 
     def _read_ahead(self, file: int, shard: int) -> None:
-        """Ask for all of a shard at once: its pictures are wanted soon, in any order.
+        """Ask for all of a shard at once: its images are wanted soon, in any order.
 
         A tenth sooner where the disk is a fast one and nothing of the shard is in
-        memory; a disk that seeks would read picture by picture.
+        memory; a disk that seeks would read image by image.
         """
         if shard in self._ahead or not hasattr(os, "posix_fadvise"):
             return
@@ -282,6 +284,6 @@ class ShardOriginals:
         return np.frombuffer(raw, ROW)[0]
 
     def path(self, i: int) -> str:
-        """Return `shard#offset`, which names a picture for good."""
+        """Return `shard#offset`, which names an image for good."""
         row = self.row(i)
         return f"{self.shards[int(row['shard'])]}#{int(row['offset'])}"

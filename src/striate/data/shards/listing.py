@@ -1,7 +1,7 @@
-"""Shards as a source of files: the tars are walked through, no picture is decoded.
+"""Shards as a source of files: the tars are walked through, no image is decoded.
 
 `data check` decodes where a decoder may die. So nothing here is dealt by what it shows:
-a picture has the part that its shard's name gives it.
+an image has the part that its shard's name gives it.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from pathlib import Path
 
 from striate.core.errors import DataError
 from striate.core.spec import Labels
-from striate.data.picture.reading import MAX_BYTES, UndecodableError
+from striate.data.cache.cache_folder import PassingFolder
+from striate.data.decode.file_bytes import MAX_BYTES, UndecodableError
 from striate.data.shards.index import Nearby
 from striate.data.shards.load import UNCACHED, name_of, origin_of
 from striate.data.shards.tars import Member, members, part_of, shard_names
 from striate.data.sources.files import Stamp
 from striate.data.sources.source import Record, Skipped, Source
-from striate.data.store.cache import PassingFolder
 
 
 @dataclass(frozen=True)
 class MemberFiles:
-    """Pictures in tars by the paths of their records.
+    """Images in tars by the paths of their records.
 
     Args:
         places: Shard and member of each path.
@@ -35,10 +35,10 @@ class MemberFiles:
     nearby: Nearby = field(repr=False)
 
     def read(self, path: str) -> bytes:
-        """Return a picture's bytes.
+        """Return an image's bytes.
 
         Raises:
-            UndecodableError: The shard cannot be read, or the picture is no picture.
+            UndecodableError: The shard cannot be read, or the image is no image.
         """
         shard, member = self.places[path]
         if not member.size:
@@ -64,7 +64,7 @@ class MemberFiles:
 
 
 def list_shards(data: str | Path) -> Source:
-    """Return the pictures of shards as records named `shard/member`.
+    """Return the images of shards as records named `shard/member`.
 
     A shard that cannot be walked to its end is quarantined; what came before stays.
     Copies of remote shards are fetched anew and go with the source.
@@ -77,7 +77,7 @@ def list_shards(data: str | Path) -> Source:
     places: dict[str, tuple[str, Member]] = {}
     records: list[Record] = []
     skipped: list[Skipped] = []
-    # As `origin_of` has them: checked again, a picture has the same path.
+    # As `origin_of` has them: checked again, an image has the same path.
     for shard in shard_names(origin_of(data)):
         for member in _walked(shard, nearby, skipped):
             path = f"{shard}/{member.name}"
@@ -96,7 +96,7 @@ def list_shards(data: str | Path) -> Source:
 
 
 def _walked(shard: str, nearby: Nearby, skipped: list[Skipped]) -> list[Member]:
-    """Return a shard's pictures; what else is in it joins `skipped`."""
+    """Return a shard's images; what else is in it joins `skipped`."""
     local = nearby.path(shard)
     found: list[Member] = []
     passed: list[Skipped] = []

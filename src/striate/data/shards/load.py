@@ -10,21 +10,21 @@ from typing import Any
 
 from striate.core.errors import SettingError
 from striate.core.spec import WHITE, Preprocess
-from striate.data.choose import choose_for
+from striate.data.cache import free_memory as memory
+from striate.data.cache.cache_folder import Cache, PassingFolder, open_cache
+from striate.data.cache.lazy_images import LazyPixels
+from striate.data.choose_preprocess import choose_for
+from striate.data.decode.preprocess import statistics
 from striate.data.image_data import ImageData
 from striate.data.load import load_data
-from striate.data.part import Part
-from striate.data.picture.preprocess import statistics
 from striate.data.shards.index import Nearby, ShardOriginals
 from striate.data.shards.stream import LazyPaths, LazyRows, Stream, open_stream
 from striate.data.shards.tars import shard_names
 from striate.data.sources.files import Stamp
 from striate.data.sources.remote import is_remote
 from striate.data.sources.source import Record, Source
-from striate.data.split.place import Deal
-from striate.data.store import memory
-from striate.data.store.cache import Cache, PassingFolder, open_cache
-from striate.data.store.lazy import LazyPixels
+from striate.data.split.hash_split import SplitConfig
+from striate.data.subset import Subset
 
 # More are streamed even where they would fit: records in memory take a kilobyte each.
 HELD = 200_000
@@ -35,7 +35,7 @@ def load_shards(
     data: str | Path,
     *,
     preprocess: Preprocess | None,
-    deal: Deal,
+    deal: SplitConfig,
     settings: Mapping[str, Any],
     most_held: int = HELD,
 ) -> ImageData:
@@ -44,9 +44,9 @@ def load_shards(
     Args:
         data: As for `load_data`.
         preprocess: The network's own, or None to choose it.
-        deal: How pictures without a part get one.
+        deal: How images without a part get one.
         settings: Of `load_data`.
-        most_held: Pictures up to which the set may be held like any other.
+        most_held: Images up to which the set may be held like any other.
 
     Raises:
         DataError: The shards do not admit training; says why.
@@ -69,9 +69,9 @@ def load_shards(
 
 def shard_source(data: str | Path) -> Source:
     """Return shards as a source of records, for judging and looking."""
-    defaults: dict[str, Any] = {"background": 255, "white": WHITE}
+    defaults: dict[str, Any] = {"background": 255, "white_level": WHITE}
     store = open_cache()
-    return source_of(_open(data, store, defaults, None, Deal()), name_of(data))
+    return source_of(_open(data, store, defaults, None, SplitConfig()), name_of(data))
 
 
 def _open(
@@ -79,7 +79,7 @@ def _open(
     store: Cache | None,
     settings: Mapping[str, Any],
     preprocess: Preprocess | None,
-    deal: Deal,
+    deal: SplitConfig,
 ) -> Stream:
     if store is not None:
         folder, nearby = store.folder, Nearby(store.folder / "shards", store.limit)
@@ -89,22 +89,22 @@ def _open(
     rules = preprocess or settings
     find = vars(rules) if isinstance(rules, Preprocess) else rules
     return open_stream(
-        # As `origin_of` has them: read again, a picture has the same path.
+        # As `origin_of` has them: read again, an image has the same path.
         shard_names(origin_of(data)),
         index=folder / "index",
         nearby=nearby,
         deal=deal,
         background=find["background"],
-        white=find["white"],
+        white_level=find["white_level"],
     )
 
 
 def _choose(stream: Stream, settings: Mapping[str, Any]) -> Preprocess:
-    keys = ("resize", "background", "white", "jpeg", "image_size", "in_chans")
+    keys = ("resize", "background", "white_level", "jpeg", "image_size", "in_chans")
     return choose_for(
         stream.least if stream.least == stream.most else None,
         stream.channels,
-        normalise=(settings["normalise"], settings["mean"], settings["std"]),
+        normalize=(settings["normalize"], settings["mean"], settings["std"]),
         **{key: settings[key] for key in keys},
     )
 
@@ -114,11 +114,11 @@ def _streamed(
     preprocess: Preprocess,
     name: str,
     origin: str,
-    deal: Deal,
+    deal: SplitConfig,
     workers: int,
 ) -> ImageData:
     parts = {
-        part: Part(
+        part: Subset(
             pixels=LazyPixels(
                 originals, preprocess, workers=workers, forgiving=part == "train"
             ),
@@ -145,27 +145,27 @@ def _streamed(
     )
 
 
-def _check(deal: Deal, settings: Mapping[str, Any]) -> None:
-    """Refuse what takes a look at all pictures at once."""
+def _check(deal: SplitConfig, settings: Mapping[str, Any]) -> None:
+    """Refuse what takes a look at all images at once."""
     for name, asked in (
         ("fraction", deal.fraction < 1),
         ("exact", deal.exact),
         ("split", settings["split"] is not None),
     ):
         if asked:
-            what = f"shards are dealt picture by picture, without --{name}"
-            fix = "give fewer shards, or a folder of pictures"
+            what = f"shards are dealt image by image, without --{name}"
+            fix = "give fewer shards, or a folder of images"
             raise SettingError(what, where=f"--{name}", fix=fix)
 
 
 @dataclass(frozen=True)
 class ShardFiles:
-    """The pictures of shards by the paths of their records."""
+    """The images of shards by the paths of their records."""
 
     places: Mapping[str, tuple[ShardOriginals, int]] = field(repr=False)
 
     def read(self, path: str) -> bytes:
-        """Return a picture's bytes."""
+        """Return an image's bytes."""
         originals, i = self.places[path]
         return originals.payload(i)
 
@@ -181,7 +181,7 @@ class ShardFiles:
 
 
 def source_of(stream: Stream, name: str) -> Source:
-    """Return a stream's pictures as records, each with the part it was dealt."""
+    """Return a stream's images as records, each with the part it was dealt."""
     rows = LazyRows(stream)
     places: dict[str, tuple[ShardOriginals, int]] = {}
     for originals in stream.originals.values():

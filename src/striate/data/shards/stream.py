@@ -1,6 +1,6 @@
 """Sets in shards that nothing holds: split by content, shown shard by shard, mixed.
 
-Memory does not grow with the pictures: what is known of them lies in index files.
+Memory does not grow with the images: what is known of them lies in index files.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ import torch
 
 from striate.core.errors import DataError
 from striate.core.spec import Labels
+from striate.data.cache.cache_folder import PassingFolder
 from striate.data.shards.index import ROW, Nearby, Shard, ShardOriginals, scan_shard
 from striate.data.shards.tars import part_of
 from striate.data.sources.source import PARTS, Skipped
 from striate.data.split.assign import beside_train
-from striate.data.split.file import SplitRow
-from striate.data.split.place import Deal, draw, place
-from striate.data.store.cache import PassingFolder
+from striate.data.split.hash_split import SplitConfig, draw, place
+from striate.data.split.split_file import SplitRow
 
-_BUCKETS = 16  # passes over the index in the search for pictures under two labels
+_BUCKETS = 16  # passes over the index in the search for images under two labels
 _CHUNK = 4096
 
 
@@ -34,13 +34,13 @@ class Stream:
 
     Args:
         labels: Class names in output order.
-        originals: Pictures of each part.
+        originals: Images of each part.
         numbers: Class number of each, mapped from a file.
-        blocks: Of each part, where a shard's pictures begin and end.
+        blocks: Of each part, where a shard's images begin and end.
         skipped: What cannot be used.
         least: The smallest height and width.
         most: The largest.
-        channels: 1 where every picture is grey.
+        channels: 1 where every image is gray.
     """
 
     labels: Labels
@@ -54,7 +54,7 @@ class Stream:
 
     @property
     def count(self) -> int:
-        """Return how many pictures there are."""
+        """Return how many images there are."""
         return sum(len(part) for part in self.originals.values())
 
 
@@ -63,9 +63,9 @@ def open_stream(
     *,
     index: Path,
     nearby: Nearby,
-    deal: Deal,
+    deal: SplitConfig,
     background: int,
-    white: int,
+    white_level: int,
 ) -> Stream:
     """Scan shards, or take their indices, and split them by content.
 
@@ -73,15 +73,15 @@ def open_stream(
         names: Shards in order.
         index: Folder of indices.
         nearby: Gives the shards' bytes.
-        deal: How pictures get the parts that no shard's name gives.
+        deal: How images get the parts that no shard's name gives.
         background: As for `examine`.
-        white: Likewise.
+        white_level: Likewise.
 
     Raises:
         DataError: A shard cannot be read, or there is nothing to learn.
     """
     index.mkdir(parents=True, exist_ok=True)
-    shards = [scan_shard(n, index, nearby, background, white) for n in names]
+    shards = [scan_shard(n, index, nearby, background, white_level) for n in names]
     labels = Labels.of([label for shard in shards for label in shard.labels])
     if len(labels) < 2:
         what = f"{len(labels)} classes in {len(names)} shards: nothing to tell apart"
@@ -94,8 +94,8 @@ def open_stream(
     parts = [part for part in PARTS if blocks.get(part)]
     for part in ("train", "val"):
         if part not in parts:
-            fix = "add pictures, or give another --val-fraction"
-            raise DataError(f"the {part} part has no pictures", where=names[0], fix=fix)
+            fix = "add images, or give another --val-fraction"
+            raise DataError(f"the {part} part has no images", where=names[0], fix=fix)
     _check_classes(labels, seen)
     return Stream(
         labels=labels,
@@ -130,7 +130,7 @@ def _two_labels(shards: Sequence[Shard], labels: Labels) -> set[bytes]:
         contents, numbers = [], []
         for shard in shards:
             rows = shard.rows()
-            # The last digit: the first is not hexadecimal for pictures known as coded.
+            # The last digit: the first is not hexadecimal for images known as coded.
             shown = np.ascontiguousarray(rows["content"])
             last = shown.view(np.uint8).reshape(-1, ROW["content"].itemsize)
             mine = rows[last[:, -1] == digit]
@@ -150,7 +150,7 @@ def _deal(
     shards: Sequence[Shard],
     labels: Labels,
     conflicts: set[bytes],
-    deal: Deal,
+    deal: SplitConfig,
     root: Path,
 ) -> tuple[dict[str, list[tuple[int, int]]], dict[str, set[int]], list[Skipped]]:
     """Write each part's rows and labels; return its blocks, classes, and the rest."""
@@ -195,24 +195,26 @@ def _check_classes(labels: Labels, seen: Mapping[str, set[int]]) -> None:
         if strange:
             names = ", ".join(repr(labels[i]) for i in strange[:5])
             what = f"the {part} part has classes that training has not: {names}"
-            raise DataError(what, fix="add training pictures of them")
+            raise DataError(what, fix="add training images of them")
 
 
 def _conflicting(name: str, rows: np.ndarray) -> Iterator[Skipped]:
     for row in rows:
-        detail = "the same picture stands under another label, too"
+        detail = "the same image stands under another label, too"
         path = f"{name}#{int(row['offset'])}"
         yield Skipped(path=path, reason="two-labels", detail=detail)
 
 
-def _placed(contents: Sequence[bytes], deal: Deal, beside: Sequence[str]) -> np.ndarray:
+def _placed(
+    contents: Sequence[bytes], deal: SplitConfig, beside: Sequence[str]
+) -> np.ndarray:
     """Give every content its part, as in a folder: equal ones the same."""
     numbers = (draw(deal.seed, "split", content.decode()) for content in contents)
     return np.array([place(number, deal, beside) for number in numbers], dtype="U5")
 
 
 class LazyPaths(Sequence[str]):
-    """Where pictures of shards come from, read when asked for."""
+    """Where images of shards come from, read when asked for."""
 
     def __init__(self, originals: ShardOriginals) -> None:
         self._originals = originals
@@ -225,7 +227,7 @@ class LazyPaths(Sequence[str]):
     @overload
     def __getitem__(self, index: slice) -> Sequence[str]: ...
     def __getitem__(self, index: int | slice) -> str | Sequence[str]:
-        """Return `shard#offset` of a picture."""
+        """Return `shard#offset` of an image."""
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
         return self._originals.path(_counted(index, len(self)))

@@ -1,1 +1,1 @@
-"""Where pictures come from; each file reads one layout, `find` recognises which."""
+"""Where images come from: folders, CSV tables, IDX files, named sets, remote stores."""

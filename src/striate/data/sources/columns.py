@@ -1,4 +1,4 @@
-"""Further columns of a CSV of pictures, which say nothing to a network."""
+"""Further columns of a CSV of images, which say nothing to a network."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from striate.data.sources.table import read_rows
 
 
 def read_columns(path: Path, columns: Sequence[str]) -> dict[str, dict[str, str]]:
-    """Return the cells of some columns, by picture: path as it stands there, column.
+    """Return the cells of some columns, by image: path as it stands there, column.
 
     Of repeated rows the first counts, as everywhere.
 

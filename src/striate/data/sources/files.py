@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
-from striate.data.picture.reading import read_file
+from striate.data.decode.file_bytes import read_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class Stamp:
 
 
 class Files(Protocol):
-    """A place that pictures are read from, by the paths of its records."""
+    """A place that images are read from, by the paths of its records."""
 
     def read(self, path: str) -> bytes:
         """Return a file's bytes.

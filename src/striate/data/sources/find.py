@@ -1,4 +1,4 @@
-"""Recognise what the user means by DATA: a name, a folder, a CSV, or IDX files."""
+"""Recognize what the user means by DATA: a name, a folder, a CSV, or IDX files."""
 
 from __future__ import annotations
 

@@ -11,10 +11,10 @@ from striate.core.errors import DataError
 from striate.core.spec import Labels
 from striate.data.sources.source import PART_ALIASES, Record, Skipped, Source
 
-# Litter that systems and tools leave behind; never a class, never a picture.
+# Litter that systems and tools leave behind; never a class, never an image.
 LITTER = {"thumbs.db", "desktop.ini", "__macosx"}
 
-LAYOUT = "lay pictures out as FOLDER/<class>/*.jpg, or FOLDER/train/<class>/*.jpg"
+LAYOUT = "lay images out as FOLDER/<class>/*.jpg, or FOLDER/train/<class>/*.jpg"
 
 
 def read_folder(root: Path) -> Source:
@@ -33,7 +33,7 @@ def read_folder(root: Path) -> Source:
         records = _class_records(root, folders, None, ignored)
     if not records:
         what = "the class folders hold no files"
-        raise DataError(what, where=root, fix="put pictures into them")
+        raise DataError(what, where=root, fix="put images into them")
     labels = Labels.of([record.label for record in records])
     return Source(
         name=root.resolve().name or "data",
@@ -58,7 +58,7 @@ def hold_parts(folders: Iterable[str], where: Path | str) -> bool:
     parts = {PART_ALIASES[name] for name in names if name in PART_ALIASES}
     others = sorted(names - PART_ALIASES.keys())
     if "train" in parts and len(parts) > 1 and others:
-        # Read as classes, `train` and `test` would be learnt as two kinds of thing.
+        # Read as classes, `train` and `test` would be learned as two kinds of thing.
         what = f"beside train, val or test stand other folders: {', '.join(others)}"
         raise DataError(what, where=where, fix="move them out of this folder")
     return "train" in parts and not others

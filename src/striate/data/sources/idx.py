@@ -19,12 +19,12 @@ _UNSIGNED_BYTE = 0x08
 
 
 def has_idx(folder: Path) -> bool:
-    """Tell whether a folder holds IDX pictures."""
+    """Tell whether a folder holds IDX images."""
     return _locate(folder, "train", "images") is not None
 
 
 def read_idx(folder: Path, names: tuple[str, ...] | None = None) -> Source:
-    """Read train (and t10k, test, val) pictures and labels, gzipped or not.
+    """Read train (and t10k, test, val) images and labels, gzipped or not.
 
     Args:
         folder: Where `train-images-idx3-ubyte[.gz]` and the rest lie.
@@ -42,17 +42,17 @@ def read_idx(folder: Path, names: tuple[str, ...] | None = None) -> Source:
         pixels = _read(_require(folder, prefix, "images"), dimensions=3)
         numbers = _read(_require(folder, prefix, "labels"), dimensions=1)
         if len(pixels) != len(numbers):
-            what = f"{len(pixels)} pictures but {len(numbers)} labels in '{prefix}'"
+            what = f"{len(pixels)} images but {len(numbers)} labels in '{prefix}'"
             raise DataError(what, where=folder)
         if images and pixels.shape[1:] != images[0].shape[1:]:
-            what = f"pictures of '{prefix}' are {pixels.shape[1:]}, not as in training"
+            what = f"images of '{prefix}' are {pixels.shape[1:]}, not as in training"
             raise DataError(what, where=folder)
         images.append(pixels)
         labels.append(numbers)
         parts += [part] * len(pixels)
     numbers = np.concatenate(labels)
     if not len(numbers):
-        raise DataError("the IDX files hold no pictures", where=folder)
+        raise DataError("the IDX files hold no images", where=folder)
     classes = names or tuple(str(n) for n in range(int(numbers.max()) + 1))
     if numbers.max() >= len(classes):
         what = f"label {numbers.max()} where there are {len(classes)} classes"

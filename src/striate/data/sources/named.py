@@ -31,7 +31,7 @@ NAMED: Registry[Callable[[], Source]] = Registry("data set")
 
 @NAMED.add("digits")
 def digits() -> Source:
-    """Return scikit-learn's 1,797 handwritten digits, 8×8 grey, levels 0–16."""
+    """Return scikit-learn's 1,797 handwritten digits, 8×8 gray, levels 0–16."""
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
@@ -41,7 +41,7 @@ def digits() -> Source:
 
 @NAMED.add("fashion-mnist")
 def fashion_mnist() -> Source:
-    """Return Fashion-MNIST (Xiao et al. 2017): 60,000 + 10,000 grey 28×28.
+    """Return Fashion-MNIST (Xiao et al. 2017): 60,000 + 10,000 gray 28×28.
 
     Raises:
         DataError: It is not installed; says how to get it or where to point.

@@ -1,4 +1,4 @@
-"""Pictures that lie elsewhere: object stores, web servers, other machines (fsspec).
+"""Images that lie elsewhere: object stores, web servers, other machines (fsspec).
 
 `scheme://…` names what fsspec can open. Files are read whole, one at a time; nothing is
 run, listed schemes that would run something are refused.
@@ -19,7 +19,7 @@ import fsspec
 
 from striate.core.errors import DataError
 from striate.core.spec import Labels
-from striate.data.picture.reading import MAX_BYTES, UndecodableError
+from striate.data.decode.file_bytes import MAX_BYTES, UndecodableError
 from striate.data.sources.files import Stamp
 from striate.data.sources.folder import LAYOUT, LITTER, hold_parts
 from striate.data.sources.source import PART_ALIASES, Record, Skipped, Source
@@ -100,12 +100,12 @@ def open_place(address: str) -> tuple[Any, str]:
     """
     scheme = address.partition("://")[0]
     if "::" in address or scheme in _REFUSED:
-        what = f"'{scheme}://' is not a place that pictures are read from"
+        what = f"'{scheme}://' is not a place that images are read from"
         raise DataError(what, where=address, fix="give http, s3, gs, … or a local path")
     try:
         place, path = fsspec.core.url_to_fs(address)
     except (ValueError, ImportError) as error:
-        fix = "install what it names, or copy the pictures here"
+        fix = "install what it names, or copy the images here"
         raise DataError(_said(error), where=address, fix=fix) from error
     return place, str(path).rstrip("/")
 

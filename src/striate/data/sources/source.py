@@ -1,4 +1,4 @@
-"""A source: records of pictures in a fixed order, and what was passed over, and why."""
+"""A source: records of images in a fixed order, and what was passed over, and why."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PART_ALIASES = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """One picture: where it is, its class, and its part and group where given.
+    """One image: where it is, its class, and its part and group where given.
 
     `path` is relative to the source's root, or `set/number` for sets held as arrays.
     """
@@ -51,12 +51,12 @@ class Source:
 
     Args:
         name: What the user called it, short enough for a run's name.
-        records: One a picture.
+        records: One an image.
         labels: Class names in output order.
         root: Folder that the records' paths start from; None for arrays.
         files: How to read them, where they are not plain files below `root`.
         arrays: Pixels (N, height, width, channels), row i for records[i], or None.
-        ignored: Files that by rule are no pictures of the set.
+        ignored: Files that by rule are no images of the set.
         quarantined: Files that should have been usable and are not.
         warnings: Sentences a user should read.
     """
@@ -97,25 +97,25 @@ def from_arrays(
     classes: Labels | None = None,
     parts: Sequence[str] | None = None,
 ) -> Source:
-    """Make a source of pictures that are already in memory.
+    """Make a source of images that are already in memory.
 
     Args:
         name: Prefix of the records' paths.
         images: 8-bit pixels, (N, height, width) or (N, height, width, channels).
-        labels: A class name for each picture.
+        labels: A class name for each image.
         classes: Output order of the classes; sorted names where not given.
-        parts: `train`, `val` or `test` for each picture, where the set is split.
+        parts: `train`, `val` or `test` for each image, where the set is split.
 
     Example:
-        >>> grey = np.zeros((2, 4, 4), np.uint8)
-        >>> from_arrays("toy", grey, ["a", "b"]).arrays.shape
+        >>> gray = np.zeros((2, 4, 4), np.uint8)
+        >>> from_arrays("toy", gray, ["a", "b"]).arrays.shape
         (2, 4, 4, 1)
     """
     if images.dtype != np.uint8 or images.ndim not in (3, 4):
         shape = f"{images.dtype} of {images.ndim} dimensions"
-        raise ValueError(f"pictures must be uint8 (N, H, W[, C]), got {shape}")
+        raise ValueError(f"images must be uint8 (N, H, W[, C]), got {shape}")
     if len(images) != len(labels):
-        raise ValueError(f"{len(images)} pictures but {len(labels)} labels")
+        raise ValueError(f"{len(images)} images but {len(labels)} labels")
     width = len(str(len(images) - 1))
     given: Sequence[str | None] = parts or [None] * len(labels)
     records = tuple(

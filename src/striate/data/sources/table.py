@@ -17,7 +17,7 @@ OPTIONAL = ("split", "group")
 def read_table(path: Path) -> Source:
     """Read records from a CSV; paths in it are relative to its own folder.
 
-    A repeated row is ignored and listed; a picture given two labels, parts or groups
+    A repeated row is ignored and listed; an image given two labels, parts or groups
     is quarantined, because nobody can know which is right. Unknown columns are named in
     a warning.
 
@@ -54,8 +54,8 @@ def read_table(path: Path) -> Source:
 
 
 def _conflict(first: Record, other: Record, line: int) -> Skipped | None:
-    """Say what two rows of one picture do not agree on, if anything."""
-    for key, word in (("label", "labelled"), ("part", "split"), ("group", "group")):
+    """Say what two rows of one image do not agree on, if anything."""
+    for key, word in (("label", "labeled"), ("part", "split"), ("group", "group")):
         before, now = getattr(first, key) or "", getattr(other, key) or ""
         if before != now:
             detail = f"{word} '{before}' and '{now}' (line {line})"

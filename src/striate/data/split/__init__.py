@@ -1,1 +1,1 @@
-"""Who goes where? Parts, folds and fractions."""
+"""Division into train, validation and test."""

@@ -1,4 +1,4 @@
-"""Every used picture gets a part: the one it was given, had earlier, or is dealt."""
+"""Every used image gets a part: the one it was given, had earlier, or is dealt."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from striate.data.sources.source import PARTS, Record, Skipped
-from striate.data.split.exact import deal_exactly
-from striate.data.split.file import Earlier, SplitRow
-from striate.data.split.place import Deal, draw, place
+from striate.data.split.exact_counts import deal_exactly
+from striate.data.split.hash_split import SplitConfig, draw, place
+from striate.data.split.split_file import Earlier, SplitRow
 
 
 @dataclass(frozen=True, kw_only=True)
 class Assigned:
-    """What became of each picture: a row, or left out because an equal one stays.
+    """What became of each image: a row, or left out because an equal one stays.
 
     Args:
         results: In the order of the records.
-        dealt: The parts that were dealt out of the training pictures.
+        dealt: The parts that were dealt out of the training images.
         notes: Sentences on an earlier split that was taken up.
     """
 
@@ -28,7 +28,7 @@ class Assigned:
 
     @property
     def stays(self) -> list[int]:
-        """Return the positions of the pictures that have a part."""
+        """Return the positions of the images that have a part."""
         return [i for i, r in enumerate(self.results) if isinstance(r, SplitRow)]
 
     @property
@@ -45,14 +45,14 @@ class Assigned:
 def assign(
     records: Sequence[Record],
     contents: Sequence[str],
-    deal: Deal,
+    deal: SplitConfig,
     earlier: Earlier | None = None,
 ) -> Assigned:
     """Keep given parts, take up earlier ones, and deal out those that are missing.
 
-    With no part given, all pictures are dealt. Where some are given, `val` is dealt
-    from the training pictures if there is none, and `test` too if neither is given.
-    A picture without a part beside pictures with one counts as training.
+    With no part given, all images are dealt. Where some are given, `val` is dealt
+    from the training images if there is none, and `test` too if neither is given.
+    An image without a part beside images with one counts as training.
     """
     parts = [record.part for record in records]
     beside = beside_train({part for part in parts if part})
@@ -84,7 +84,7 @@ def assign(
 
 
 def beside_train(given: set[str]) -> tuple[str, ...]:
-    """Return the parts to deal out of the training pictures.
+    """Return the parts to deal out of the training images.
 
     Example:
         >>> beside_train(set()), beside_train({"train", "test"})
@@ -102,10 +102,10 @@ def _deal(
     parts: list[str | None],
     records: Sequence[Record],
     contents: Sequence[str],
-    deal: Deal,
+    deal: SplitConfig,
     beside: Sequence[str],
 ) -> None:
-    """Fill in the parts of the pictures in `pool`."""
+    """Fill in the parts of the images in `pool`."""
     groups = [records[i].group for i in pool]
     if deal.exact:
         labels = [records[i].label for i in pool]
@@ -124,10 +124,10 @@ def _take_up(
     parts: list[str | None],
     records: Sequence[Record],
     contents: Sequence[str],
-    deal: Deal,
+    deal: SplitConfig,
     beside: Sequence[str],
 ) -> tuple[str, ...]:
-    """Give old pictures their earlier part and deal the new ones; return notes."""
+    """Give old images their earlier part and deal the new ones; return notes."""
     allowed = {"train", *beside}
     old = {i: earlier.place(records[i], contents[i]) for i in pool}
     moved = [i for i, part in old.items() if part and part not in allowed]
@@ -143,11 +143,11 @@ def _take_up(
         _deal(rest, parts, records, contents, deal, ("val",))
     kept, gone = len(pool) - len(new), earlier.gone(records, contents)
     notes = [
-        f"split of {earlier.origin}: {kept:,} pictures stay where they were, "
+        f"split of {earlier.origin}: {kept:,} images stay where they were, "
         f"{len(new):,} new ones are dealt, {gone:,} are gone"
     ]
     if moved:
-        notes.append(f"{len(moved):,} test pictures stand in train now; dealt anew")
+        notes.append(f"{len(moved):,} test images stand in train now; dealt anew")
     return tuple(notes)
 
 
@@ -157,11 +157,11 @@ def _twins(
     records: Sequence[Record],
     contents: Sequence[str],
 ) -> dict[int, Skipped]:
-    """Return the pictures to leave out because an equal one is in a later part.
+    """Return the images to leave out because an equal one is in a later part.
 
-    Equal pictures of one group, or of none, lie together. Of two groups they need
-    not: moving a whole group for one picture would move old ones, so the copy in
-    the less protected part goes, and no test picture ever does.
+    Equal images of one group, or of none, lie together. Of two groups they need
+    not: moving a whole group for one image would move old ones, so the copy in
+    the less protected part goes, and no test image ever does.
     """
     copies: dict[str, list[int]] = defaultdict(list)
     for i in pool:

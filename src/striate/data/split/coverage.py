@@ -9,15 +9,15 @@ from itertools import combinations
 from striate.core.errors import DataError
 from striate.core.spec import Labels
 from striate.data.sources.source import PARTS, Skipped
-from striate.data.split.file import SplitRow
+from striate.data.split.split_file import SplitRow
 
-FEW = 10  # below this many training pictures a class's figures mean little
+FEW = 10  # below this many training images a class's figures mean little
 UNEVEN = 10  # from this ratio of the largest class to the smallest, accuracy misleads
 NAMED = 5
 
 EXACTLY = (
     "deal by count, `striate data split DATA --exact --out split.csv`, and train with "
-    "--split split.csv; or add pictures; or try another --seed"
+    "--split split.csv; or add images; or try another --seed"
 )
 
 
@@ -25,25 +25,25 @@ def check_counts(labels: Iterable[str]) -> None:
     """Refuse what no split could serve.
 
     Raises:
-        DataError: One class only, or classes of a single picture.
+        DataError: One class only, or classes of a single image.
     """
     counts = Counter(labels)
     if len(counts) < 2:
         only = next(iter(counts))
         what = f"one class only ('{only}'): there is nothing to tell apart"
-        raise DataError(what, fix="add pictures of at least a second class")
+        raise DataError(what, fix="add images of at least a second class")
     single = [label for label, count in counts.items() if count == 1]
     if single:
         names = ", ".join(repr(label) for label in single[:NAMED])
-        what = f"{len(single)} of {len(counts)} classes have one picture: {names}"
-        fix = "add pictures, or remove the class: one picture cannot train and validate"
+        what = f"{len(single)} of {len(counts)} classes have one image: {names}"
+        fix = "add images, or remove the class: one image cannot train and validate"
         raise DataError(what, fix=fix)
 
 
 def check_classes(
     rows: Sequence[SplitRow], labels: Labels, dealt: Collection[str] = ()
 ) -> Labels:
-    """Return the classes that have training pictures, in output order.
+    """Return the classes that have training images, in output order.
 
     Args:
         rows: The split.
@@ -56,18 +56,18 @@ def check_classes(
     counts = _by_part(rows)
     for part in ("train", "val"):
         if not counts[part]:
-            fix = EXACTLY if dealt else "add pictures, or another split"
-            raise DataError(f"the {part} part has no pictures", fix=fix)
+            fix = EXACTLY if dealt else "add images, or another split"
+            raise DataError(f"the {part} part has no images", fix=fix)
     ours = sum((counts[part] for part in dealt), counts["train"])
     if without := _listed(ours, counts["train"]):
-        what = f"no training picture falls to {without[0]}: {without[1]}"
+        what = f"no training image falls to {without[0]}: {without[1]}"
         raise DataError(what, fix=EXACTLY)
     for part in ("val", "test"):
         strange = sorted(counts[part].keys() - counts["train"].keys())
         if strange:
             names = ", ".join(repr(label) for label in strange[:NAMED])
             what = f"the {part} part has classes that training has not: {names}"
-            fix = "add training pictures of them, rename them, or remove them"
+            fix = "add training images of them, rename them, or remove them"
             raise DataError(what, fix=fix)
     return Labels(tuple(name for name in labels.names if name in counts["train"]))
 
@@ -82,7 +82,7 @@ def _by_part(rows: Sequence[SplitRow]) -> dict[str, Counter[str]]:
 def _listed(
     classes: Mapping[str, int], present: Mapping[str, int]
 ) -> tuple[str, str] | None:
-    """Name the classes that are not present, with how many pictures they have."""
+    """Name the classes that are not present, with how many images they have."""
     missing = sorted(classes.keys() - present.keys())
     if not missing:
         return None
@@ -120,7 +120,7 @@ def _leaks(rows: Sequence[SplitRow]) -> list[str]:
             continue
         count = sum(len(parts[b]) for parts in shared)
         pair = f"{shared[0][a][0]} = {shared[0][b][0]}"
-        sentences.append(f"{count} pictures of {b} are also in {a}, as given: {pair}")
+        sentences.append(f"{count} images of {b} are also in {a}, as given: {pair}")
     return sentences
 
 
@@ -136,7 +136,7 @@ def _left_out(twins: Sequence[Skipped]) -> list[str]:
     if not twins:
         return []
     pair = f"{twins[0].path} = {twins[0].detail}"
-    what = "pictures left out, because equal ones of another group are judged on"
+    what = "images left out, because equal ones of another group are judged on"
     return [f"{what}: {len(twins):,}, first {pair}"]
 
 
@@ -147,7 +147,7 @@ def _unseen(counts: Mapping[str, Counter[str]]) -> list[str]:
     for part in ("val", "test"):
         missing = _listed(everywhere, counts[part]) if counts[part] else None
         if missing:
-            said = f"{part} has no picture of {missing[0]} and says nothing of them"
+            said = f"{part} has no image of {missing[0]} and says nothing of them"
             sentences.append(f"{said}: {missing[1]}")
     return sentences
 
@@ -157,14 +157,14 @@ def _small(train: Mapping[str, int]) -> list[str]:
     if not small:
         return []
     names = ", ".join(f"{label} ({train[label]})" for label in small[:NAMED])
-    return [f"{len(small):,} classes have under {FEW} training pictures: {names}"]
+    return [f"{len(small):,} classes have under {FEW} training images: {names}"]
 
 
 def _uneven(train: Counter[str]) -> list[str]:
     (most, many), (least, few) = train.most_common()[0], train.most_common()[-1]
     if many < UNEVEN * few:
         return []
-    ratio = f"{most} has {many:,} training pictures, {least} {few:,}"
+    ratio = f"{most} has {many:,} training images, {least} {few:,}"
     advice = "read the balanced accuracy; --class-weights auto evens them out"
     return [f"uneven classes, {many / few:,.0f} to 1: {ratio}; {advice}"]
 

@@ -1,4 +1,4 @@
-"""A part of the training pictures: stratified to the picture, nested, and in order."""
+"""A part of the training images: stratified to the image, nested, and in order."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 
-from striate.data.split.file import SPARE, SplitRow
-from striate.data.split.place import Deal, draw
+from striate.data.split.hash_split import SplitConfig, draw
+from striate.data.split.split_file import SPARE, SplitRow
 
 
-def spared(rows: Sequence[SplitRow], deal: Deal) -> list[SplitRow]:
-    """Return the rows with training pictures beyond the fraction marked as spare."""
+def spared(rows: Sequence[SplitRow], deal: SplitConfig) -> list[SplitRow]:
+    """Return the rows with training images beyond the fraction marked as spare."""
     if deal.fraction == 1:
         return [replace(r, part="train") if r.part == SPARE else r for r in rows]
     pool = [i for i, row in enumerate(rows) if row.part in ("train", SPARE)]
@@ -36,12 +36,12 @@ def within_fraction(
     fraction: float,
     seed: int,
 ) -> list[bool]:
-    """Tell which pictures a fraction keeps.
+    """Tell which images a fraction keeps.
 
     Each class has an order that is a function of content (or group) and seed, and the
-    fraction is its beginning, at least one picture: shares are exact to the picture, a
+    fraction is its beginning, at least one image: shares are exact to the image, a
     smaller fraction is a subset of a larger one, and more files never change which of
-    two old pictures comes first. Pictures of one group follow each other, so a
+    two old images comes first. Images of one group follow each other, so a
     fraction holds whole groups and at most one broken one a class.
 
     Example:

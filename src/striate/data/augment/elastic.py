@@ -1,0 +1,71 @@
+"""Local warping: a coarse net of control points, and a smooth bend between them.
+
+The bend is a uniform cubic B-spline (free-form deformation, Rueckert et al. 1999). It
+cannot fold the image over itself while no control point moves further than 1/2.046
+of the distance between two of them (Choi & Lee 2000, "Injectivity conditions of 2D and
+3D uniform cubic B-spline functions"): 0.122 of the side for the four cells used here.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+CELLS = 4
+CONTROLS = CELLS + 3
+
+# The bend is a matrix product. Its factors are rounded to so many bits that every
+# product and every sum of them is exact in float32: whatever order a processor adds
+# in, and whatever else is in the batch, the same pixels come out.
+_BASIS_BITS, _ROW_BITS = 11, 12
+
+
+@lru_cache(maxsize=32)
+def basis(side: int) -> Tensor:
+    """Return how much each control point weighs at each pixel of a side.
+
+    Shapes:
+        (side, CONTROLS), float64; every row sums to 1 but for the rounding
+
+    Example:
+        >>> basis(8).shape, bool((basis(8).sum(1) - 1).abs().max() < 0.002)
+        (torch.Size([8, 7]), True)
+    """
+    place = (np.arange(side) + 0.5) / side * CELLS
+    cell = np.floor(place).astype(int)
+    t = place - cell
+    weights = np.stack(
+        [
+            (1 - t) ** 3,
+            3 * t**3 - 6 * t**2 + 4,
+            -3 * t**3 + 3 * t**2 + 3 * t + 1,
+            t**3,
+        ]
+    )
+    table = np.zeros((side, CONTROLS))
+    for k, weight in enumerate(weights):
+        table[np.arange(side), cell + k] = weight / 6
+    table = np.rint(table * 2**_BASIS_BITS) / 2**_BASIS_BITS
+    return torch.from_numpy(table)
+
+
+def rows_of(net: np.ndarray, width: int) -> np.ndarray:
+    """Bend the net along x: what is left is a product with `basis(height)`.
+
+    Shapes:
+        (N, K, K, 2) → (N, K, width, 2), float32, in the net's unit
+    """
+    largest = np.abs(net).max(axis=(1, 2, 3), keepdims=True)
+    # A power of two above the net's largest move: to divide by it rounds nothing.
+    unit = np.exp2(np.ceil(np.log2(np.maximum(largest, 2.0**-40))))
+    exact = np.rint(net / unit * 2**_ROW_BITS)
+    # One product of all nets, not one for each: (…, 2, K) times (K, width).
+    along = np.matmul(
+        exact.swapaxes(2, 3).reshape(-1, CONTROLS), basis(width).numpy().T
+    )
+    rows = np.rint(along).reshape(len(net), CONTROLS, 2, width) * (unit / 2**_ROW_BITS)
+    ready: np.ndarray = rows.swapaxes(2, 3).astype(np.float32, order="C")
+    return ready

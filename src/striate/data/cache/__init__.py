@@ -1,0 +1,1 @@
+"""Decoded images and features kept on disk or in memory."""

@@ -1,0 +1,90 @@
+"""What a file's own structure says before anything is decoded: cut, damaged, a bomb."""
+
+from __future__ import annotations
+
+import zlib
+
+MAX_FRAMES = 10_000  # an animation of five minutes; more is a bomb or no photograph
+
+_KNOWN_OTHERS = {
+    b"<svg": "an SVG drawing",
+    b"<?xml": "an XML or SVG file",
+    b"<!doc": "an HTML page",
+    b"<html": "an HTML page",
+    b"%pdf": "a PDF document",
+    b"pk\x03\x04": "a ZIP archive",
+    b"{\\rtf": "an RTF document",
+}
+
+_PNG_START = 8
+_PNG_NEEDED = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
+
+
+def kind_of(payload: bytes) -> str:
+    """Say what a file that is no image is, where that is known.
+
+    Example:
+        >>> kind_of(b"<!DOCTYPE html>")
+        'this is an HTML page'
+    """
+    start = payload[:64].lstrip().lower()
+    for magic, kind in _KNOWN_OTHERS.items():
+        if start.startswith(magic):
+            return f"this is {kind}"
+    if payload[4:8] == b"ftyp":
+        return "HEIC/AVIF or a video, which is not supported; save it as PNG or JPEG"
+    try:
+        payload[:512].decode("utf-8")
+    except UnicodeDecodeError:
+        return "the content is of no image format that is read here"
+    return "this is a text file"
+
+
+def png_fault(payload: bytes) -> tuple[str, str] | None:
+    """Return why a PNG is not whole, as (reason, detail).
+
+    Pillow reads past wrong checksums of the pixels' chunks, every other reader stops.
+    """
+    position = _PNG_START
+    view = memoryview(payload)
+    while position + 12 <= len(payload):
+        size = int.from_bytes(view[position : position + 4])
+        kind = bytes(view[position + 4 : position + 8])
+        end = position + 8 + size
+        if end + 4 > len(payload):
+            name = kind.decode("ascii", "backslashreplace")
+            return "truncated", f"the PNG ends inside its {name} chunk"
+        check = int.from_bytes(view[end : end + 4])
+        if kind in _PNG_NEEDED and zlib.crc32(view[position + 4 : end]) != check:
+            return "damaged", f"wrong checksum of the PNG's {kind.decode()} chunk"
+        if kind == b"IEND":
+            return None
+        position = end + 4
+    return "truncated", "the PNG has no end"
+
+
+def gif_frames(payload: bytes, most: int = MAX_FRAMES) -> int:
+    """Count a GIF's images without decoding one; stops just above `most`.
+
+    A file that breaks off or makes no sense counts as far as it can be followed.
+    """
+    position = 13 + _table_bytes(payload[10:11])
+    count = 0
+    while position < len(payload) and count <= most:
+        kind = payload[position]
+        if kind == 0x2C:  # an image: its place, its palette, its code size
+            count += 1
+            position += 10 + _table_bytes(payload[position + 9 : position + 10]) + 1
+        elif kind == 0x21:  # an extension
+            position += 2
+        else:
+            break
+        while position < len(payload) and payload[position]:
+            position += payload[position] + 1
+        position += 1
+    return count
+
+
+def _table_bytes(flags: bytes) -> int:
+    """Return the bytes of a GIF color table from its flags."""
+    return 3 << ((flags[0] & 7) + 1) if flags and flags[0] & 0x80 else 0

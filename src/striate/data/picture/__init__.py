@@ -1,1 +1,0 @@
-"""One picture: from a file's bytes to a network's input."""

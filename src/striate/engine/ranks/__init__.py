@@ -1,1 +1,0 @@
-"""Several processes that learn as one: who they are, what they tell each other."""

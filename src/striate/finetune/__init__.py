@@ -1,0 +1,1 @@
+"""Fine-tuning of any network: freezing, cut points, linear heads, unfreezing."""

@@ -1,0 +1,1 @@
+"""Look inside any network: activations, attribution, arithmetic, invariance, depth."""

@@ -1,0 +1,107 @@
+"""One number of a network, opened: what was added up to make it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from striate.interpret.trace import Ref
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+SUM, COPY, CHOICE, FUNCTION, IMAGE = "sum", "copy", "choice", "function", "image"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """The numbers of one tensor that went into a unit.
+
+    Args:
+        ref: The tensor.
+        at: Their places, flat.
+        values: The numbers, as the framework had them.
+        weights: What each was multiplied by.
+    """
+
+    ref: Ref
+    at: Ints
+    values: Floats
+    weights: Floats
+
+    @property
+    def products(self) -> Floats:
+        """What each adds."""
+        return self.values * self.weights
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """A unit's own arithmetic.
+
+    Args:
+        ref: The tensor that holds it.
+        unit: Its place there.
+        value: The framework's number.
+        kind: `sum` (weighted), `copy` (moved or padded), `choice` (a pool's winner),
+            `function` (of the numbers listed), `image` (nothing made it).
+        how: The operation, in words.
+        parts: What went in.
+        constant: What was added besides: a bias, a batch norm's shift.
+        result: What the parts give: the sum, or the function's value.
+    """
+
+    ref: Ref
+    unit: tuple[int, ...]
+    value: float
+    kind: str
+    how: str
+    parts: tuple[Part, ...] = ()
+    constant: float = 0.0
+    result: float = 0.0
+
+    @property
+    def scale(self) -> float:
+        """The terms' sizes added up: what a sum's rounding is relative to.
+
+        Higham 2002, section 4.2: a sum that cancels cannot be known better.
+        """
+        sizes = [float(np.abs(part.products).sum()) for part in self.parts]
+        return max(abs(self.value), abs(self.constant) + sum(sizes))
+
+    @property
+    def error(self) -> float:
+        """The difference of result and framework, relative to `scale`."""
+        return abs(self.result - self.value) / (self.scale or 1.0)
+
+
+def summed(
+    ref: Ref,
+    unit: tuple[int, ...],
+    value: float,
+    how: str,
+    parts: tuple[Part, ...],
+    constant: float = 0.0,
+    kind: str = SUM,
+) -> Entry:
+    """Build an entry whose result is the weighted sum of its parts.
+
+    Example:
+        >>> part = Part(ref=Ref(0), at=np.array([4]), values=np.array([3.0]),
+        ...             weights=np.array([2.0]))
+        >>> summed(Ref(1), (0,), 7.0, "linear", (part,), constant=1.0).error
+        0.0
+    """
+    result = constant + sum(float(part.products.sum()) for part in parts)
+    return Entry(
+        ref=ref,
+        unit=unit,
+        value=value,
+        kind=kind,
+        how=how,
+        parts=parts,
+        constant=constant,
+        result=result,
+    )

@@ -1,0 +1,381 @@
+"""How each of torch's operations makes one number: a table from name to rule.
+
+A rule returns the parts of the sum, or says that the number is a function of others.
+What no rule knows is computed again whole from its own inputs and called a function of
+those that move it: opened, but not a sum.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from striate.interpret.arithmetic.entry import (
+    CHOICE,
+    COPY,
+    FUNCTION,
+    Entry,
+    Floats,
+    Part,
+    summed,
+)
+from striate.interpret.trace import Ref, Step, writes
+
+Unit = tuple[int, ...]
+Value = Callable[[Ref], Tensor]
+Rule = Callable[[Step, Ref, Unit, Value], Entry]
+
+
+def _numbers(tensor: Tensor) -> Floats:
+    return tensor.detach().double().cpu().numpy()
+
+
+def _part(ref: Ref, value: Tensor, at: Any, weights: Any) -> Part:
+    places = np.asarray(at, np.int64).reshape(-1)
+    values = _numbers(value.detach().reshape(-1)[torch.from_numpy(places)])
+    return Part(ref=ref, at=places, values=values, weights=np.ravel(weights))
+
+
+def _number(tensor: Tensor) -> float:
+    return float(tensor.detach())
+
+
+def _own(step: Step, ref: Ref, unit: Unit) -> float:
+    return _number(step.results[ref.part][unit])
+
+
+def _convolution(step: Step, ref: Ref, unit: Unit, value: Value) -> Entry:
+    """Σ over the group's channels and the window: x·w, and the bias."""
+    source, weight, bias, stride, padding, dilation, turned, _, groups = step.args
+    x = value(source)
+    n, channel, *places = unit
+    outputs = step.results[0].shape[1] // groups
+    group, within = divmod(channel, outputs)
+    if turned:
+        first = group * weight.shape[0] // groups
+        kernel = weight[first : first + weight.shape[0] // groups, within]
+    else:
+        first = group * weight.shape[1]
+        kernel = weight[channel]
+    taps = [
+        _taps(at, size, side, s, p, d, turned)
+        for at, size, side, s, p, d in zip(
+            places,
+            weight.shape[2:],
+            x.shape[2:],
+            *(_spread(v, len(places)) for v in (stride, padding, dilation)),
+            strict=True,
+        )
+    ]
+    channels = first + np.arange(kernel.shape[0])
+    inputs = np.ix_(np.array([n]), channels, *(inside for inside, _ in taps))
+    at = np.ravel_multi_index(np.broadcast_arrays(*inputs), tuple(x.shape))
+    rows = np.ix_(np.arange(kernel.shape[0]), *(tap for _, tap in taps))
+    constant = 0.0 if bias is None else _number(bias[channel])
+    part = _part(source, x, at, _numbers(kernel)[rows])
+    return summed(ref, unit, _own(step, ref, unit), "convolution", (part,), constant)
+
+
+def _spread(value: Sequence[int], count: int) -> list[int]:
+    return list(value) * count if len(value) == 1 else list(value)
+
+
+def _taps(
+    at: int,
+    size: int,
+    side: int,
+    stride: int,
+    padding: int,
+    dilation: int,
+    turned: bool,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return input positions inside the image, and the kernel's cells upon them."""
+    taps = np.arange(size)
+    if turned:
+        places = at + padding - dilation * taps
+        good = (places % stride == 0) & (places >= 0) & (places < side * stride)
+        return places[good] // stride, taps[good]
+    places = at * stride - padding + dilation * taps
+    good = (places >= 0) & (places < side)
+    return places[good], taps[good]
+
+
+def _linear(step: Step, ref: Ref, unit: Unit, value: Value) -> Entry:
+    """Σ x·w + bias, of `addmm` and `mm` with weights that are not data."""
+    offset = len(step.args) - 2
+    x, weight = step.args[offset], step.args[offset + 1]
+    if not isinstance(x, Ref) or isinstance(weight, Ref):
+        return _function(step, ref, unit, value)
+    numbers = value(x)
+    row, column = unit
+    at = row * numbers.shape[1] + np.arange(numbers.shape[1])
+    constant = 0.0
+    if offset:
+        bias = step.args[0]
+        if isinstance(bias, Ref):
+            return _function(step, ref, unit, value)
+        constant = _number(bias.expand_as(step.results[0])[unit])
+    part = _part(x, numbers, at, _numbers(weight[:, column]))
+    return summed(ref, unit, _own(step, ref, unit), "linear", (part,), constant)
+
+
+def _batch_norm(step: Step, ref: Ref, unit: Unit, value: Value) -> Entry:
+    """x·γ/√(σ² + ε) + (β − μ·γ/√(σ² + ε)) with the running μ and σ²."""
+    source, weight, bias, mean, variance, training, _, epsilon = step.args
+    if training or isinstance(mean, Ref) or mean is None:
+        return _function(step, ref, unit, value)
+    c = unit[1]
+    slope = (1.0 if weight is None else _number(weight[c])) / math.sqrt(
+        _number(variance[c]) + epsilon
+    )
+    shift = (0.0 if bias is None else _number(bias[c])) - _number(mean[c]) * slope
+    x = value(source)
+    part = _part(source, x, _flat(unit, x), [slope])
+    return summed(ref, unit, _own(step, ref, unit), "batch norm", (part,), shift)
+
+
+def _flat(unit: Unit, tensor: Tensor) -> list[int]:
+    return [int(np.ravel_multi_index(unit, tuple(tensor.shape)))]
+
+
+def _winner(step: Step, ref: Ref, unit: Unit, value: Value) -> Entry:
+    """The largest of a window, whose place torch keeps."""
+    x = value(step.args[0])
+    depth = 3 if "3d" in step.name else 2
+    inner = math.prod(x.shape[-depth:])
+    plane = unit[:-depth]
+    outer = np.ravel_multi_index(plane, tuple(x.shape[:-depth])) if plane else 0
+    at = int(outer) * inner + int(step.results[1][unit])
+    part = _part(step.args[0], x, [at], [1.0])
+    own = _own(step, ref, unit)
+    return summed(ref, unit, own, "the largest of its window", (part,), kind=CHOICE)
+
+
+def _move(step: Step, ref: Ref, unit: Unit, value: Value) -> Entry:
+    """Follow the number through the operation by sending places instead of numbers."""
+    starts: dict[Ref, int] = {}
+    total = 1  # zero is what padding writes
+
+    def places(source: Ref) -> Tensor:
+        nonlocal total
+        numbers = value(source)
+        if source not in starts:
+            starts[source] = total
+            total += numbers.numel()
+        start = starts[source]
+        line = torch.arange(start, start + numbers.numel(), dtype=torch.float64)
+        return line.view(numbers.shape)
+
+    own = _own(step, ref, unit)
+    sent = _blank(step).again(places)[ref.part][unit]
+    for source, start in starts.items():
+        x = value(source)
+        at = round(float(sent)) - start
+        if 0 <= at < x.numel():
+            parts = (_part(source, x, [at], [1.0]),)
+            return summed(ref, unit, own, _spelt(step.name), parts, kind=COPY)
+    return summed(ref, unit, own, "padding", (), own, kind=COPY)
+
+
+def _blank(step: Step) -> Step:
+    """Return the step with padding that writes zero and constants that hold zeros."""
+    args = tuple(_zeros(arg) for arg in step.args)
+    if step.name == "constant_pad_nd":
+        args = args[:2]
+    return Step(
+        place=step.place,
+        name=step.name,
+        call=step.call,
+        args=args,
+        kwargs={k: v for k, v in step.kwargs.items() if k != "dtype"},
+        results=step.results,
+        func=step.func,
+    )
+
+
+def _zeros(arg: Any) -> Any:
+    if isinstance(arg, list | tuple):
+        return type(arg)(_zeros(item) for item in arg)
+    if isinstance(arg, Tensor) and arg.is_floating_point():
+        return torch.zeros_like(arg, dtype=torch.float64)
+    return arg
+
+
+def _add(step: Step, ref: Ref, unit: Unit, value: Value) -> Entry:
+    """A + α·b, either of which may be a constant and may be repeated."""
+    alpha = float(step.kwargs.get("alpha", 1))
+    factors = {"sub": (1.0, -alpha), "rsub": (-alpha, 1.0)}
+    parts: list[Part] = []
+    constant = 0.0
+    for term, weight in zip(
+        step.args[:2], factors.get(step.name.rstrip("_"), (1.0, alpha)), strict=True
+    ):
+        if isinstance(term, Ref):
+            parts.append(_one(step, term, unit, value, weight))
+        else:
+            constant += weight * _at(term, unit)
+    own = _own(step, ref, unit)
+    return summed(ref, unit, own, "addition", tuple(parts), constant)
+
+
+def _one(step: Step, ref: Ref, unit: Unit, value: Value, weight: float) -> Part:
+    x = value(ref)
+    return _part(ref, x, _flat(_narrowed(unit, x.shape), x), [weight])
+
+
+def _narrowed(unit: Unit, shape: Sequence[int]) -> Unit:
+    """Return the place in a tensor that was repeated to the unit's shape.
+
+    Example:
+        >>> _narrowed((0, 3, 5, 2), (4, 1, 1))
+        (3, 0, 0)
+    """
+    tail = unit[len(unit) - len(shape) :]
+    return tuple(0 if n == 1 else i for i, n in zip(tail, shape, strict=True))
+
+
+def _at(term: Any, unit: Unit) -> float:
+    if isinstance(term, Tensor):
+        return _number(term[_narrowed(unit, term.shape)])
+    return float(term)
+
+
+def _scale(step: Step, ref: Ref, unit: Unit, value: Value) -> Entry:
+    """x·c or x/c by a constant; a product of data is a function of both."""
+    a, b = step.args[:2]
+    if isinstance(a, Ref) == isinstance(b, Ref):
+        return _pointwise(step, ref, unit, value)
+    if step.name.startswith("div") and (isinstance(b, Ref) or len(step.kwargs)):
+        return _pointwise(step, ref, unit, value)
+    data, other = (a, b) if isinstance(a, Ref) else (b, a)
+    weight = _at(other, unit)
+    if step.name.startswith("div"):
+        weight = 1 / weight
+    part = _one(step, data, unit, value, weight)
+    return summed(ref, unit, _own(step, ref, unit), "scaling", (part,))
+
+
+def _weighted(step: Step, ref: Ref, unit: Unit, value: Value) -> Entry:
+    """A linear operation: the weights are its derivative, and there is no constant."""
+    return _by_derivative(step, ref, unit, value, _spelt(step.name))
+
+
+def _by_derivative(
+    step: Step, ref: Ref, unit: Unit, value: Value, how: str, kind: str = ""
+) -> Entry:
+    asked = list(dict.fromkeys(step.refs))
+    inputs = {source: value(source).detach().requires_grad_() for source in asked}
+    with torch.enable_grad():
+        result = step.again(lambda source: inputs[source])[ref.part][unit]
+        found = gradients_of([result], list(inputs.values()))
+    parts = []
+    for source, gradient in zip(asked, found, strict=True):
+        if gradient is not None:
+            at = gradient.reshape(-1).nonzero()[:, 0]
+            weights = _numbers(gradient.reshape(-1)[at])
+            parts.append(_part(source, inputs[source], at.numpy(), weights))
+    own = _own(step, ref, unit)
+    if kind != FUNCTION:
+        return summed(ref, unit, own, how, tuple(parts))
+    again = _number(result)
+    return Entry(
+        ref=ref, unit=unit, value=own, kind=FUNCTION, how=how, parts=tuple(parts),
+        result=again,
+    )  # fmt: skip
+
+
+def gradients_of(
+    results: Sequence[Tensor], inputs: Sequence[Tensor], sent: Any = None
+) -> Sequence[Tensor | None]:
+    """Differentiate; nothing where the results do not move with the inputs at all."""
+    if not any(result.requires_grad for result in results):
+        return [None] * len(inputs)
+    return torch.autograd.grad(results, inputs, sent, allow_unused=True)
+
+
+def _pointwise(step: Step, ref: Ref, unit: Unit, value: Value) -> Entry:
+    """A function of single numbers, computed again from those numbers alone."""
+    taken = {
+        source: _flat(_narrowed(unit, value(source).shape), value(source))
+        for source in dict.fromkeys(step.refs)
+    }
+
+    def single(source: Ref) -> Tensor:
+        return value(source).reshape(-1)[taken[source][0]].clone()
+
+    numbers = Step(
+        place=step.place,
+        name=step.name,
+        call=step.call,
+        args=tuple(_single(arg, unit) for arg in step.args),
+        kwargs={k: _single(v, unit) for k, v in step.kwargs.items()},
+        results=step.results,
+        func=step.func,
+    )
+    result = float(numbers.again(single)[0])
+    parts = tuple(
+        _part(source, value(source), at, [1.0]) for source, at in taken.items()
+    )
+    return Entry(
+        ref=ref, unit=unit, value=_own(step, ref, unit), kind=FUNCTION,
+        how=_spelt(step.name), parts=parts, result=result,
+    )  # fmt: skip
+
+
+def _single(arg: Any, unit: Unit) -> Any:
+    if isinstance(arg, Tensor) and arg.ndim:
+        return arg[_narrowed(unit, arg.shape)]
+    return arg
+
+
+def _function(step: Step, ref: Ref, unit: Unit, value: Value) -> Entry:
+    """What no rule knows: computed again whole; the numbers that move it are listed."""
+    return _by_derivative(step, ref, unit, value, _spelt(step.name), FUNCTION)
+
+
+def _spelt(name: str) -> str:
+    return name.strip("_").removesuffix("2d").removesuffix(".default").replace("_", " ")
+
+
+_MOVES = """
+    view _unsafe_view reshape t transpose permute expand squeeze unsqueeze slice select
+    clone detach alias _to_copy flip roll pixel_shuffle pixel_unshuffle channel_shuffle
+    reflection_pad2d replication_pad2d constant_pad_nd cat stack split unbind
+    split_with_sizes unfold diagonal as_strided contiguous repeat
+"""
+_LINEAR = """
+    avg_pool1d avg_pool2d avg_pool3d _adaptive_avg_pool2d _adaptive_avg_pool3d mean sum
+    upsample_nearest2d upsample_bilinear2d upsample_bicubic2d cumsum
+"""
+RULES: dict[str, Rule] = {
+    "convolution": _convolution,
+    "addmm": _linear,
+    "mm": _linear,
+    "native_batch_norm": _batch_norm,
+    "max_pool2d_with_indices": _winner,
+    "max_pool3d_with_indices": _winner,
+    "adaptive_max_pool2d": _winner,
+    "add": _add,
+    "sub": _add,
+    "rsub": _add,
+    "mul": _scale,
+    "div": _scale,
+    **dict.fromkeys(_MOVES.split(), _move),
+    **dict.fromkeys(_LINEAR.split(), _weighted),
+}
+
+
+def open_unit(step: Step, ref: Ref, unit: Unit, value: Value) -> Entry:
+    """Return the arithmetic of one number of one step."""
+    name = step.name.rstrip("_") if writes(step.func) else step.name
+    rule = RULES.get(name) if step.func is not None else None
+    if rule is not None:
+        return rule(step, ref, unit, value)
+    if step.func is not None and torch.Tag.pointwise in step.func.tags:
+        return _pointwise(step, ref, unit, value)
+    return _function(step, ref, unit, value)

@@ -1,0 +1,106 @@
+"""One number of a convolution as a worked example: the window, the filter, the sum."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from striate.core.findings import Cell, Column, Table
+from striate.interpret.arithmetic.entry import Entry
+from striate.interpret.arithmetic.unit_arithmetic import UnitArithmetic
+
+CHANNELS = 3  # of the input, those that add most; the others are added up
+CONVOLUTION = "convolution"
+
+
+def beneath(book: UnitArithmetic, entry: Entry) -> Entry | None:
+    """Go down the largest terms to the nearest convolution; None where there is none.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> model = nn.Sequential(nn.Conv2d(1, 1, 2), nn.ReLU(), nn.MaxPool2d(2))
+        >>> _ = nn.init.ones_(model[0].weight)
+        >>> book = UnitArithmetic(model, torch.ones(1, 1, 3, 3))
+        >>> beneath(book, book.open("2", (0, 0, 0))).how
+        'convolution'
+    """
+    while entry.how != CONVOLUTION:
+        largest = book.largest(entry)
+        if not largest:
+            return None
+        entry = book.follow(entry, *largest[0])
+    return entry
+
+
+def worked(book: UnitArithmetic, entry: Entry) -> Table | None:
+    """Write a convolution's sum out, a row of the window at a time.
+
+    Cells of the window that lie on padding are zero and left out.
+
+    Args:
+        book: The ledger.
+        entry: One of its numbers.
+
+    Returns:
+        For each of the input channels that add most, a line a row: the image's
+        numbers, the filter's upon them, what they add. None where the number is no
+        two-dimensional convolution's.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> edge = nn.Conv2d(1, 1, 3, bias=False)
+        >>> _ = edge.weight.data.copy_(torch.tensor([[1.0, 0, -1]] * 3))
+        >>> step = torch.tensor([10.0, 10, 0]).expand(1, 1, 3, 3)
+        >>> book = UnitArithmetic(nn.Sequential(edge), step)
+        >>> table = worked(book, book.open("0", (0, 0, 0)))
+        >>> table.rows[0]
+        ('0, row 0', 10.0, 10.0, 0.0, 1.0, 0.0, -1.0, 10.0)
+        >>> table.totals[-1]
+        30.0
+    """
+    part = entry.parts[0] if entry.parts else None
+    if entry.how != CONVOLUTION or part is None or not len(part.at):
+        return None
+    shape = tuple(book.tape.value(part.ref).shape)
+    if len(shape) != 4:
+        return None
+    _, channels, rows, columns = np.unravel_index(part.at, shape)
+    sides = tuple(len(np.unique(axis)) for axis in (channels, rows, columns))
+    x, w = part.values.reshape(sides), part.weights.reshape(sides)
+    adds = (x * w).sum(2)
+    names = channels.reshape(sides)[:, 0, 0], rows.reshape(sides)[0, :, 0]
+    most = np.argsort(-np.abs(adds.sum(1)), kind="stable")[:CHANNELS]
+    lines: list[tuple[Cell, ...]] = [
+        (f"{names[0][c]}, row {names[1][r]}", *_floats(x[c, r]), *_floats(w[c, r]),
+         float(adds[c, r]))
+        for c in most
+        for r in range(sides[1])
+    ]  # fmt: skip
+    empty: tuple[Cell, ...] = (None,) * (2 * sides[2])
+    if rest := sides[0] - len(most):
+        others = float(adds.sum() - adds[most].sum())
+        lines.append((f"{rest} others", *empty, others))
+    if entry.constant:
+        lines.append(("bias", *empty, entry.constant))
+    return Table(
+        title=f"{book.name(entry.ref)} {list(entry.unit[1:])}, worked",
+        columns=_columns([int(c) for c in columns.reshape(sides)[0, 0]]),
+        rows=tuple(lines),
+        totals=("the number", *empty, entry.value),
+        note=f"A line is one row of the window on {book.name(part.ref)}: its numbers, "
+        "the filter's numbers upon them, and what their products add.",
+    )
+
+
+def _floats(values: np.ndarray) -> list[float]:
+    return [float(value) for value in values]
+
+
+def _columns(places: list[int]) -> tuple[Column, ...]:
+    window = [Column(title=f"at {p}", kind="number", key=f"at_{p}") for p in places]
+    kernel = [
+        Column(title=f"× w{i}", kind="number", key=f"w_{i}") for i in range(len(places))
+    ]
+    first = Column(title="Channel", key="channel")
+    return (first, *window, *kernel, Column(title="adds", kind="number", key="adds"))

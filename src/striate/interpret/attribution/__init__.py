@@ -1,0 +1,1 @@
+"""Attribution maps: which pixels of an image support the score of a class."""

@@ -1,0 +1,234 @@
+"""Many small changes of one image, recomputing of each layer only what changes.
+
+A covered window changes a box of every map; the rest is the whole image's, known
+already. Boxes of many windows go through a layer together as one batch of patches:
+what the layer reads around each box is cut out of the known map, the changed box is
+laid upon it, and the layer runs without padding. Where boxes fill most of a map, or an
+operation mixes places, whole maps are put together and go on side by side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from striate.interpret.attribution.batched_steps import side_by_side
+from striate.interpret.attribution.patches import Boxes, Ints, Sides, cut, lay, whole
+from striate.interpret.trace import Ref, Step, Trace, writes
+
+_MOST = 0.6  # share of a map from which boxes cost more than the whole
+# Boxes, or all changed tensors stacked along a new first axis: (changes, 1, C, H, W).
+Change = Boxes | Tensor
+
+
+class Patchwork:
+    """One image's known numbers, and changes of it run through the same steps.
+
+    Every change is computed as if it came alone, whatever the network would do to a
+    batch.
+
+    Args:
+        tape: Of the image.
+    """
+
+    def __init__(self, tape: Trace) -> None:
+        self._tape = tape
+
+    def run(self, changed: Boxes) -> Tensor:
+        """Return the network's output for every change, (changes, …).
+
+        Raises:
+            NotSideBySideError: A step cannot be run for many changes at a time.
+        """
+        count = len(changed.values)
+        state: dict[Ref, Change] = {Ref(0): changed}
+        last = self._last_uses()
+        for number, step in enumerate(self._tape.steps[1:], start=1):
+            moved = [ref for ref in step.refs if ref in state]
+            if moved:
+                self._step(number, step, state)
+            for ref in moved:
+                if last[ref] == number and ref != self._tape.output:
+                    del state[ref]
+        if self._tape.output not in state:  # no change comes so far
+            known = self._tape.value(self._tape.output)
+            return known.expand(count, *known.shape[1:])
+        return self._stacked(self._tape.output, state).flatten(0, 1)
+
+    def _last_uses(self) -> dict[Ref, int]:
+        steps = enumerate(self._tape.steps)
+        return {ref: number for number, step in steps for ref in step.refs}
+
+    def _step(self, number: int, step: Step, state: dict[Ref, Change]) -> None:
+        rule = _rule(step)
+        boxed = all(isinstance(state.get(ref), Boxes | None) for ref in step.refs)
+        if rule is not None and boxed:
+            made = rule(self._tape, step, state)
+            if made is not None:
+                state[Ref(number)] = made
+                return
+        given = {ref: self._stacked(ref, state) for ref in step.refs if ref in state}
+        for part, result in enumerate(side_by_side(self._tape, step, given)):
+            state[Ref(number, part)] = result
+
+    def _stacked(self, ref: Ref, state: dict[Ref, Change]) -> Tensor:
+        """Return whole maps of a tensor for every change."""
+        change = state[ref]
+        if isinstance(change, Boxes):
+            change = whole(self._tape.value(ref), change).unsqueeze(1)
+            state[ref] = change
+        return change
+
+
+# --- rules: what of a layer's output changes, and what it takes to know it ---
+
+Rule = Callable[[Trace, Step, dict[Ref, Change]], Boxes | None]
+
+
+def _rule(step: Step) -> Rule | None:
+    """Return how boxes go through a step; None where it mixes places."""
+    if step.func is None or len(step.results[0].shape) != 4:
+        return None
+    name = step.name.rstrip("_") if writes(step.func) else step.name
+    if name == "native_batch_norm":
+        return None if step.args[5] else _in_place
+    if name == "cat":
+        return _in_place if step.args[1:] in ((1,), (-3,)) else None
+    if name in _SLIDING:
+        return _slide
+    if torch.Tag.pointwise in step.func.tags or name in ("clone", "detach"):
+        return _in_place if _even(step) else None
+    return None
+
+
+def _even(step: Step) -> bool:
+    """Tell an operation whose constants are the same at every place."""
+    constants = [
+        a for a in (*step.args, *step.kwargs.values()) if isinstance(a, Tensor)
+    ]
+    return all(c.ndim < 2 or set(c.shape[-2:]) == {1} for c in constants)
+
+
+def _in_place(tape: Trace, step: Step, state: dict[Ref, Change]) -> Boxes | None:
+    """Run a step upon the smallest box that holds every input's."""
+    height, width = step.results[0].shape[2:]
+    moved = [state[ref] for ref in step.refs if ref in state]
+    boxes = [change for change in moved if isinstance(change, Boxes)]
+    if any(tuple(tape.value(ref).shape[2:]) != (height, width) for ref in step.refs):
+        return None
+    rows = _union([(box.tops, box.sides[0]) for box in boxes], height)
+    columns = _union([(box.lefts, box.sides[1]) for box in boxes], width)
+    (tops, down), (lefts, across) = rows, columns
+    if down * across > _MOST * height * width:
+        return None
+
+    def patch(ref: Ref) -> Tensor:
+        change = state.get(ref)
+        if isinstance(change, Boxes):
+            spans = change.tops, change.lefts, change.sides
+            if spans == (tops, lefts, (down, across)):
+                return change.values
+        patches = cut(tape.value(ref), tops, lefts, (down, across))
+        if isinstance(change, Boxes):
+            lay(patches, change, tops, lefts)
+        return patches
+
+    return Boxes(step.again(patch)[0], tops, lefts)
+
+
+def _union(spans: Sequence[tuple[Ints, int]], side: int) -> tuple[Ints, int]:
+    """Return starts and one length that hold every span, inside a side."""
+    firsts = [min(at) for at in zip(*(starts for starts, _ in spans), strict=True)]
+    ends = zip(*([s + n for s in starts] for starts, n in spans), strict=True)
+    length = max(max(e) - f for f, e in zip(firsts, ends, strict=True))
+    return [min(first, side - length) for first in firsts], length
+
+
+_SLIDING = ("convolution", "max_pool2d_with_indices", "avg_pool2d")
+
+
+def _slide(tape: Trace, step: Step, state: dict[Ref, Change]) -> Boxes | None:
+    """Run a window over patches that hold all it reads for the outputs that change."""
+    geometry = _geometry(step)
+    change = state.get(step.args[0])
+    if geometry is None or not isinstance(change, Boxes):
+        return None
+    outputs = tuple(step.results[0].shape[2:])
+    sides = [(change.tops, change.sides[0]), (change.lefts, change.sides[1])]
+    tops, down = _reached(*sides[0], outputs[0], *(g[0] for g in geometry))
+    lefts, across = _reached(*sides[1], outputs[1], *(g[1] for g in geometry))
+    if down * across > _MOST * outputs[0] * outputs[1]:
+        return None
+    kernel, stride, padding, dilation = geometry
+    above = [at * stride[0] - padding[0] for at in tops]
+    before = [at * stride[1] - padding[1] for at in lefts]
+    reach = [d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True)]
+    size = (down - 1) * stride[0] + reach[0], (across - 1) * stride[1] + reach[1]
+    empty = -float("inf") if step.name.startswith("max") else 0.0
+    patches = cut(tape.value(step.args[0]), above, before, size, empty)
+    lay(patches, change, above, before)
+    return Boxes(_unpadded(step, patches), tops, lefts)
+
+
+def _geometry(step: Step) -> tuple[Sides, Sides, Sides, Sides] | None:
+    """Return kernel, stride, padding, dilation; None where they do not tell all."""
+    args = step.args
+    if step.name == "convolution":
+        if args[6] or any(isinstance(a, Ref) for a in args[1:3]):
+            return None
+        kernel = (args[1].shape[2], args[1].shape[3])
+        return kernel, _pair(args[3]), _pair(args[4]), _pair(args[5])
+    kernel = _pair(args[1])
+    stride = _pair(args[2]) if len(args) > 2 and args[2] else kernel
+    padding = _pair(args[3]) if len(args) > 3 else (0, 0)
+    if step.name == "avg_pool2d":
+        # At a padded or ragged border the divisor is not the kernel's size.
+        ragged = len(args) > 4 and args[4]
+        return None if any(padding) or ragged else (kernel, stride, padding, (1, 1))
+    return kernel, stride, padding, _pair(args[4]) if len(args) > 4 else (1, 1)
+
+
+def _pair(value: Any) -> Sides:
+    both = [value] if isinstance(value, int) else list(value)
+    return (int(both[0]), int(both[-1]))
+
+
+def _reached(
+    starts: Ints,
+    length: int,
+    outputs: int,
+    kernel: int,
+    stride: int,
+    padding: int,
+    dilation: int,
+) -> tuple[Ints, int]:
+    """Return the outputs whose window meets a span of inputs, one length for all.
+
+    Example:
+        >>> _reached([4, 5], 2, 10, kernel=3, stride=1, padding=1, dilation=1)
+        ([3, 4], 4)
+    """
+    reach = dilation * (kernel - 1)
+    firsts = [max(0, -((reach - s - padding) // stride)) for s in starts]
+    lasts = [min(outputs - 1, (s + length - 1 + padding) // stride) for s in starts]
+    most = max(last - first + 1 for first, last in zip(firsts, lasts, strict=True))
+    most = max(1, most)
+    return [max(0, min(first, outputs - most)) for first in firsts], most
+
+
+def _unpadded(step: Step, patches: Tensor) -> Tensor:
+    if step.name == "convolution":
+        weight, bias, stride, _, dilation, _, _, groups = step.args[1:]
+        made: Tensor = F.conv2d(patches, weight, bias, stride, 0, dilation, groups)
+        return made
+    stride = step.args[2] if len(step.args) > 2 and step.args[2] else step.args[1]
+    if step.name == "avg_pool2d":
+        rest = step.args[5:]  # whether padding counts, and another divisor
+        pooled: Tensor = step.call(patches, step.args[1], stride, [0, 0], False, *rest)
+        return pooled
+    dilation = step.args[4] if len(step.args) > 4 else 1
+    return F.max_pool2d(patches, step.args[1], stride, 0, dilation)

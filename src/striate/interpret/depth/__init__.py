@@ -1,0 +1,1 @@
+"""Activation and gradient sizes by layer depth."""

@@ -1,0 +1,1 @@
+"""Invariance: how predictions and features change when an image is transformed."""

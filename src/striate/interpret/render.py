@@ -1,0 +1,137 @@
+"""From numbers to images: color maps, tiles, PNG."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image as PILImage
+
+from striate.core.findings import Image
+
+# Ends and middle of the map for signed values: negative blue, zero pale, positive red.
+_NEGATIVE, _ZERO, _POSITIVE = (33, 86, 165), (238, 238, 234), (190, 45, 40)
+_FOR = (230, 120, 20)  # amber: what speaks for, and borders
+_BLACK, _SPAN = 90, 0.5  # what black becomes under a map, and a level's step
+# Stops of the map for amounts: nothing dark, much light, through blue and amber.
+_AMOUNTS = (
+    (12, 14, 28),
+    (38, 64, 120),
+    (96, 130, 150),
+    (222, 178, 96),
+    (255, 247, 220),
+)
+
+
+def signed(values: np.ndarray, limit: float) -> np.ndarray:
+    """Color signed numbers: −limit blue, 0 pale, +limit red.
+
+    Shapes:
+        (H, W) → (H, W, 3) uint8
+
+    Example:
+        >>> signed(np.array([[0.0]]), 1.0).tolist()
+        [[[238, 238, 234]]]
+    """
+    share = np.clip(values / (limit or 1.0), -1, 1)
+    return _ramp((share + 1) / 2, (_NEGATIVE, _ZERO, _POSITIVE))
+
+
+def amounts(values: np.ndarray) -> np.ndarray:
+    """Color numbers from the map's own least (dark) to its most (light)."""
+    low, high = float(values.min()), float(values.max())
+    return _ramp((values - low) / ((high - low) or 1.0), _AMOUNTS)
+
+
+def _ramp(share: np.ndarray, stops: Sequence[tuple[int, int, int]]) -> np.ndarray:
+    places = np.linspace(0, 1, len(stops))
+    channels = [np.interp(share, places, [s[c] for s in stops]) for c in range(3)]
+    return np.stack(channels, -1).round().astype(np.uint8)
+
+
+def overlay(pixels: np.ndarray, heat: np.ndarray, signed_map: bool) -> np.ndarray:
+    """Lay a map over an image: the image in gray, the map as color upon it.
+
+    Args:
+        pixels: (H, W, C), uint8.
+        heat: (H, W); of an unsigned map zero is nothing.
+        signed_map: Blue speaks against, red for; else amber for.
+
+    Shapes:
+        (H, W, C) and (H, W) → (H, W, 3) uint8
+
+    Example:
+        >>> overlay(np.full((1, 1, 1), 80, np.uint8), np.zeros((1, 1)), True).tolist()
+        [[[130, 130, 130]]]
+    """
+    # Lifted off black: colors upon black are all brown.
+    gray = _BLACK + pixels.astype(float).mean(-1, keepdims=True).repeat(3, -1) * _SPAN
+    share = heat / (float(np.abs(heat).max()) or 1.0)
+    against = _NEGATIVE if signed_map else _FOR
+    color = np.where(share[..., None] < 0, against, _POSITIVE if signed_map else _FOR)
+    # The square root lets weak evidence show; opacity stops short of hiding anything.
+    strength = 0.75 * np.sqrt(np.abs(share))[..., None]
+    mixed = (1 - strength) * gray + strength * color
+    return np.asarray(mixed.round().astype(np.uint8))
+
+
+def framed(pixels: np.ndarray, box: tuple[tuple[int, int], ...]) -> np.ndarray:
+    """Draw a box's border into an image: first and last row, first and last column.
+
+    Example:
+        >>> framed(np.zeros((3, 3, 3), np.uint8), ((0, 2), (0, 2)))[1].tolist()
+        [[230, 120, 20], [0, 0, 0], [230, 120, 20]]
+    """
+    (top, bottom), (left, right) = box
+    drawn = pixels.copy()
+    drawn[[top, bottom], left : right + 1] = _FOR
+    drawn[top : bottom + 1, [left, right]] = _FOR
+    return drawn
+
+
+def enlarge(pixels: np.ndarray, side: int) -> np.ndarray:
+    """Repeat pixels until the image is at least `side` high, if it is smaller.
+
+    Example:
+        >>> enlarge(np.zeros((3, 2, 3), np.uint8), 6).shape
+        (6, 4, 3)
+    """
+    times = -(-side // pixels.shape[0])
+    return pixels.repeat(times, 0).repeat(times, 1)
+
+
+def tile(images: Sequence[np.ndarray], columns: int, gap: int = 4) -> np.ndarray:
+    """Lay equal images (H, W, 3) out in rows; what lies between is transparent.
+
+    Example:
+        >>> tile([np.zeros((2, 2, 3), np.uint8)] * 3, columns=2).shape
+        (8, 8, 4)
+    """
+    columns = min(columns, len(images))
+    rows = -(-len(images) // columns)
+    height, width = images[0].shape[:2]
+    size = (rows * (height + gap) - gap, columns * (width + gap) - gap, 4)
+    sheet = np.zeros(size, np.uint8)
+    for i, image in enumerate(images):
+        top, left = (i // columns) * (height + gap), (i % columns) * (width + gap)
+        place = sheet[top : top + height, left : left + width]
+        place[..., 3] = 255
+        place[..., : image.shape[-1]] = image
+    return sheet
+
+
+def to_image(pixels: np.ndarray, caption: str = "", detail: str = "") -> Image:
+    """Encode 8-bit pixels, (H, W, channels), as a PNG with its words.
+
+    Any channel count can be shown: 1 is gray, 3 RGB, 4 RGB with transparency; of
+    others the mean is shown.
+    """
+    if pixels.shape[-1] not in (1, 3, 4):
+        pixels = pixels.mean(-1, keepdims=True).round().astype(np.uint8)
+    height, width, channels = pixels.shape
+    image = PILImage.fromarray(pixels[..., 0] if channels == 1 else pixels)
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    png = file.getvalue()
+    return Image(png=png, width=width, height=height, caption=caption, detail=detail)

@@ -1,1 +1,0 @@
-"""What in the picture speaks for the answer? Maps, and what they are worth."""

@@ -1,1 +1,0 @@
-"""What does it forgive? Answers and features while pictures move."""

@@ -1,0 +1,1 @@
+"""Metrics of classifiers: accuracy, ROC, calibration, thresholds, significance."""

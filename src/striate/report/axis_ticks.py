@@ -1,0 +1,165 @@
+"""Where a chart's marks go: tick positions and their spelling, torch- and SVG-free."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from striate.report.format import MINUS, number
+
+# Beyond this a span overflows to infinity, so such a value has no place on an axis.
+LARGEST = 1e300
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scale:
+    """One axis: what lies at its two ends, its ticks, and whether it is logarithmic.
+
+    Example:
+        >>> axis = fit([0.0, 7.0])
+        >>> axis.ticks, axis.place(4.0)
+        ((0.0, 2.0, 4.0, 6.0, 8.0), 0.5)
+    """
+
+    low: float
+    high: float
+    ticks: tuple[float, ...]
+    log: bool = False
+
+    def place(self, value: float) -> float:
+        """Return a value's position between the ends, 0 to 1."""
+        low, high, here = self.low, self.high, value
+        if self.log:
+            low, high, here = math.log10(low), math.log10(high), math.log10(value)
+        return min(1.0, max(0.0, (here - low) / (high - low)))
+
+
+def shown(value: float, log: bool = False) -> bool:
+    """Tell whether a value has a place on an axis at all.
+
+    Example:
+        >>> shown(0.0), shown(0.0, log=True), shown(float("nan"))
+        (True, False, False)
+    """
+    return math.isfinite(value) and abs(value) < LARGEST and (value > 1e-300 or not log)
+
+
+def fit(values: Iterable[float], *, log: bool = False, tight: bool = False) -> Scale:
+    """Return the axis for these values; `tight` ends it at the data, not at a tick.
+
+    Example:
+        >>> fit([0.003, 40.0], log=True).ticks
+        (0.001, 0.01, 0.1, 1.0, 10.0, 100.0)
+    """
+    kept = [value for value in values if shown(value, log)]
+    low, high = (min(kept), max(kept)) if kept else (1.0, 10.0) if log else (0.0, 1.0)
+    if log:
+        marks = decades(low, high)
+        return Scale(low=marks[0], high=marks[-1], ticks=marks, log=True)
+    low, high = _apart(low, high)
+    # There is no epoch 1.5.
+    least = 1.0 if tight and all(value == round(value) for value in kept) else 0.0
+    marks = ticks(low, high, least=least)
+    if not tight:
+        return Scale(low=marks[0], high=marks[-1], ticks=marks)
+    return Scale(low=low, high=high, ticks=_inside(low, high, marks))
+
+
+def _inside(low: float, high: float, marks: Sequence[float]) -> tuple[float, ...]:
+    inside = [mark for mark in marks if low <= mark <= high]
+    # Epochs begin at 1, which is no round number and yet the one to be read.
+    if low == round(low) and inside and inside[0] - low > 0.4 * (marks[1] - marks[0]):
+        inside.insert(0, low)
+    return tuple(inside)
+
+
+def _apart(low: float, high: float) -> tuple[float, float]:
+    # A constant has no span of its own; it gets a tenth of its size on both sides.
+    # Spans near the resolution of floats would give ticks that coincide.
+    size = max(abs(low), abs(high))
+    if high - low > max(1e-9 * size, 1e-290):
+        return low, high
+    margin = 0.1 * size if size > 1e-280 else 1.0
+    return low - margin, high + margin
+
+
+def ticks(low: float, high: float, *, least: float = 0.0) -> tuple[float, ...]:
+    """Return round values from at or below `low` to at or above `high`.
+
+    Steps are 1, 2 or 5 times a power of ten, five or so, and none below `least`.
+
+    Example:
+        >>> ticks(0.83, 0.991)
+        (0.8, 0.85, 0.9, 0.95, 1.0)
+    """
+    rough = max((high - low) / 5, least)
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(s * power for s in (1, 2, 5, 10) if s * power >= rough * 0.8)
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    # Rounding to the step's own digits turns 0.30000000000000004 into 0.3.
+    digits = max(0, 2 - math.floor(math.log10(step)))
+    rounded = (round(k * step, digits) for k in range(first, last + 1))
+    return tuple(value + 0.0 for value in rounded)
+
+
+def decades(low: float, high: float) -> tuple[float, ...]:
+    """Return powers of ten around a positive range, thinned to at most eight.
+
+    Example:
+        >>> decades(0.2, 0.7)
+        (0.2, 0.5, 1.0)
+    """
+    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    last = max(last, first + 1)
+    if last - first <= 2:
+        fine = [d * 10.0**p for p in range(first, last) for d in (1, 2, 5)]
+        return _around(
+            [float(f"{mark:.0e}") for mark in [*fine, 10.0**last]], low, high
+        )
+    stride = -(-(last - first) // 7)
+    powers = range(first, last + stride, stride)
+    return tuple(10.0**power for power in powers if -300 <= power <= 300)
+
+
+def _around(marks: Sequence[float], low: float, high: float) -> tuple[float, ...]:
+    start = max(i for i, mark in enumerate(marks) if mark <= low or i == 0)
+    stop = min(i for i, m in enumerate(marks) if m >= high or i == len(marks) - 1)
+    stop = min(len(marks) - 1, max(stop, start + 1))
+    return tuple(marks[min(start, stop - 1) : stop + 1])
+
+
+def heat(count: int, most: int) -> float:
+    """Return how strongly to color a cell that counts so many errors, 0 to 1.
+
+    The logarithm keeps one error visible beside a hundred.
+
+    Example:
+        >>> heat(100, 100), round(heat(1, 100), 2)
+        (1.0, 0.28)
+    """
+    return 0.15 + 0.85 * math.log1p(count) / math.log1p(max(most, count))
+
+
+def tick_text(value: float, marks: Sequence[float], percent: bool = False) -> str:
+    """Spell a tick with as many digits as its neighbors need.
+
+    Example:
+        >>> [tick_text(v, (0.0, 0.25, 0.5)) for v in (0.0, 0.25)]
+        ['0.00', '0.25']
+        >>> tick_text(0.975, (0.95, 0.975, 1.0), percent=True)
+        '97.5 %'
+    """
+    factor = 100.0 if percent else 1.0
+    gap = min((b - a for a, b in pairwise(marks)), default=1.0)
+    largest = max((abs(mark) for mark in marks), default=0.0) * factor
+    if largest >= 1e6 or gap * factor < 1e-5:
+        return number(value * factor) + (" %" if percent else "")
+    digits = _digits(gap * factor)
+    text = f"{value * factor:,.{digits}f}".replace("-", MINUS)
+    return f"{text} %" if percent else text
+
+
+def _digits(gap: float) -> int:
+    return next(d for d in range(7) if d == 6 or abs(gap - round(gap, d)) < gap * 1e-3)

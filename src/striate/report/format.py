@@ -1,0 +1,130 @@
+"""Values and foreign text in words: the same on a page, in a terminal, in a PNG."""
+
+from __future__ import annotations
+
+import math
+import re
+import unicodedata
+
+from striate.core.findings import Cell
+from striate.core.format import size_text
+
+MINUS = "−"
+NUMERIC = ("integer", "number", "share", "percent", "ratio", "bytes")
+
+# Half a surrogate pair cannot be written as UTF-8, and a control character can move
+# a terminal's cursor or end an HTML token; both stand visibly as a replacement mark.
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef]")
+_RIGHT_TO_LEFT = {"R", "AL", "AN", "RLE", "RLO", "RLI", "LRE", "LRO", "LRI", "PDF"}
+
+
+def clean(text: str) -> str:
+    r"""Replace what no screen can show; line breaks and tabs stay.
+
+    Example:
+        >>> clean("caf\udce9 \x1b[31m")
+        'caf� �[31m'
+    """
+    return text if text.isprintable() else _UNPRINTABLE.sub("\ufffd", text)
+
+
+def one_line(text: str) -> str:
+    r"""Clean a name and close up its white space, for headings and tooltips.
+
+    Example:
+        >>> one_line("two\n  lines")
+        'two lines'
+    """
+    return " ".join(clean(text).split())
+
+
+def isolate(text: str) -> str:
+    """Fence a right-to-left name, so that the words around it keep their order.
+
+    Example:
+        >>> isolate("seven"), len(isolate("שבע"))
+        ('seven', 5)
+    """
+    if any(unicodedata.bidirectional(sign) in _RIGHT_TO_LEFT for sign in text):
+        return f"\u2068{text}\u2069"
+    return text
+
+
+def shorten(text: str, most: int) -> str:
+    """Cut a name to `most` signs, the last of which is then an ellipsis.
+
+    Example:
+        >>> shorten("golden retriever", 8)
+        'golden …'
+    """
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def number(value: float) -> str:
+    """Write a number to four significant digits, with a true minus sign.
+
+    Example:
+        >>> number(0.03121), number(-12345.6), number(4.2e-9), number(2.0)
+        ('0.03121', '−12,346', '4.2e−9', '2')
+    """
+    if not math.isfinite(value):
+        return "NaN" if math.isnan(value) else f"{MINUS if value < 0 else ''}∞"
+    if value == 0 or 1e-4 <= abs(value) < 1e3:
+        return f"{value:.4g}".replace("-", MINUS)
+    if abs(value) < 1e9 and abs(value) >= 1e3:
+        return f"{value:,.0f}".replace("-", MINUS)
+    mantissa, power = f"{value:.3e}".split("e")
+    mantissa = mantissa.rstrip("0").rstrip(".")
+    return f"{mantissa}e{int(power)}".replace("-", MINUS)
+
+
+def percent(value: float, digits: int = 1) -> str:
+    """Write a share of one as a percentage.
+
+    Example:
+        >>> percent(0.9887), percent(1.0), percent(float("nan"))
+        ('98.9 %', '100.0 %', 'NaN')
+    """
+    if not math.isfinite(value) or abs(value) > 1e6:
+        return number(value)
+    return f"{100 * value:.{digits}f} %".replace("-", MINUS)
+
+
+def reading(value: float, share: bool) -> str:
+    """Write a value of a chart, with two digits more than a tick.
+
+    Example:
+        >>> reading(0.98765, share=True), reading(0.98765, share=False)
+        ('98.77 %', '0.9877')
+    """
+    return percent(value, 2) if share else number(value)
+
+
+def cell_text(cell: Cell, kind: str) -> str:
+    """Write one cell of a table as its column's kind asks.
+
+    Example:
+        >>> cell_text(1792, "integer"), cell_text(0.25, "share"), cell_text(None, "")
+        ('1,792', '25.0 %', '')
+    """
+    if cell is None:
+        return ""
+    if isinstance(cell, str):
+        return clean(cell)
+    if kind in ("share", "percent", "ratio"):
+        return percent(cell, 2 if kind == "ratio" else 1)
+    if kind == "bytes":
+        return size_text(int(cell))
+    if isinstance(cell, int):
+        return f"{cell:,}".replace("-", MINUS)
+    return number(cell)
+
+
+def counted(count: int, noun: str) -> str:
+    """Write a count with its noun, in the plural where that is due.
+
+    Example:
+        >>> counted(1, "image"), counted(2000, "image")
+        ('1 image', '2,000 images')
+    """
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

@@ -1,0 +1,75 @@
+"""A table as HTML: aligned digits, bars in share columns, room to scroll."""
+
+from __future__ import annotations
+
+import math
+
+from striate.core.findings import Cell, Column, Table
+from striate.report.format import NUMERIC, cell_text
+from striate.report.markup import Html, join, name, say, tag
+
+
+def sheet(table: Table) -> Html:
+    """Return a table in a box of its own, with its hints and note beneath.
+
+    Example:
+        >>> macs = Column(title="share", kind="share", hint="of all multiply-adds")
+        >>> made = sheet(Table(columns=(macs,), rows=((0.25,), (None,))))
+        >>> "25.0 %" in made, "of all multiply-adds" in made
+        (True, True)
+    """
+    heads = tag("tr", *[_head(column) for column in table.columns])
+    body = tag("tbody", *[_row(row, table.columns) for row in table.rows])
+    parts = [tag("thead", heads), body]
+    if table.totals is not None:
+        parts.append(tag("tfoot", _row(table.totals, table.columns)))
+    if table.title:
+        parts.insert(0, tag("caption", say(table.title)))
+    grid = tag("table", *parts, class_="sheet")
+    # A box that scrolls must be reachable by keyboard, and then needs a name.
+    label = table.title or "table"
+    box = tag("div", grid, class_="scroll", tabindex=0, role="region", aria_label=label)
+    return tag("div", box, _hints(table.columns), _note(table.note), class_="block")
+
+
+def _head(column: Column) -> Html:
+    hint = column.hint or None
+    side = "n" if column.kind in NUMERIC else None
+    return tag("th", say(column.title), scope="col", class_=side, title=hint)
+
+
+def _row(row: tuple[Cell, ...], columns: tuple[Column, ...]) -> Html:
+    cells = zip(row, columns, strict=False)
+    return tag("tr", *[_cell(cell, column.kind) for cell, column in cells])
+
+
+def _cell(cell: Cell, kind: str) -> Html:
+    words = cell_text(cell, kind)
+    if kind == "code":
+        return tag("td", tag("code", say(words)) if words else Html(""))
+    if kind == "share" and isinstance(cell, int | float):
+        return tag("td", _bar(cell), tag("span", say(words)), class_="n share")
+    if kind in NUMERIC:
+        return tag("td", say(words), class_="n")
+    return tag("td", name(words) if words else Html(""))
+
+
+def _bar(share: float) -> Html:
+    width = min(1.0, max(0.0, share)) if math.isfinite(share) else 0.0
+    return tag("i", class_="bar", style=f"--v:{width:.4f}", aria_hidden="true")
+
+
+def _hints(columns: tuple[Column, ...]) -> Html:
+    """A tooltip is out of reach of fingers and paper, so hints also stand below."""
+    explained = [column for column in columns if column.hint]
+    if not explained:
+        return Html("")
+    pairs = join(
+        tag("div", tag("dt", say(column.title)), tag("dd", say(column.hint)))
+        for column in explained
+    )
+    return tag("dl", pairs, class_="hints")
+
+
+def _note(note: str) -> Html:
+    return tag("p", say(note), class_="note") if note else Html("")

@@ -1,0 +1,1 @@
+"""One run: its settings, folder, record and report page."""

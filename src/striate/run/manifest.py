@@ -1,0 +1,129 @@
+"""What made a run: versions, commit, seed, data; and how it ended."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from collections.abc import Collection, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from striate.core import device as devices
+from striate.core.files import hash_rows, read_json, write_json
+from striate.data.image_data import ImageData
+from striate.engine.distributed.rank_info import RankInfo
+from striate.models.timm import packages_of
+from striate.run.layout import MANIFEST
+from striate.run.recipe import INCIDENTAL, Recipe
+
+COMPUTING = ("striate", "torch", "numpy", "pillow", "simplejpeg")
+# Settings that no result depends on; where the images lie is told by `images`.
+UNBINDING = {"data", *INCIDENTAL}
+PACKAGES = ("striate", "torch", "numpy", "pillow", "simplejpeg", "safetensors")
+
+
+def first_manifest(name: str, data: ImageData, recipe: Recipe) -> dict[str, Any]:
+    """Describe a run that is about to start."""
+    packages = (*PACKAGES, *packages_of(recipe.model))
+    return {
+        "name": name,
+        "status": "running",
+        "started": now(),
+        "seed": recipe.seed,
+        "data": {
+            "name": data.name,
+            "source": data.origin,
+            "hash": data_hash(data),
+            "seen": data.seen,
+            "used": len(data.rows) - data.spare,
+            "spare": data.spare,
+            "parts": {name: len(part) for name, part in data.parts.items()},
+            "quarantined": len(data.quarantined),
+            "ignored": len(data.ignored),
+            "warnings": list(data.warnings),
+        },
+        "versions": {
+            "python": platform.python_version(),
+            **{package: version(package) for package in packages},
+        },
+        "machine": {
+            "system": platform.platform(),
+            "threads": torch.get_num_threads(),
+        },
+        "git": git_commit(),
+    }
+
+
+def circumstances(
+    recipe: Recipe, data: ImageData, device: torch.device
+) -> dict[str, str]:
+    """Return everything that decides the bits of a run's results, by name.
+
+    Two runs of equal circumstances end in equal bytes; where they differ, this says
+    in what.
+    """
+    settings = {k: str(v) for k, v in recipe.as_dict().items() if k not in UNBINDING}
+    computing = (*COMPUTING, *packages_of(recipe.model))
+    return {
+        **{name: version(name) for name in computing},
+        **devices.circumstances(device),
+        **settings,
+        "order": _order(data),
+        "processes": str(RankInfo.of().world),
+        "images": data_hash(data),
+    }
+
+
+def _order(data: ImageData) -> str:
+    # Whether shards are held or streamed depends on the memory that is free.
+    return "shard by shard" if data.part("train").blocks else "image by image"
+
+
+def exactness(inexact: Sequence[str]) -> str:
+    """Say whether a run ends as if it had never been stopped: `yes`, or `no` and why.
+
+    Example:
+        >>> exactness([]), exactness(["threads: 1, now 2"])
+        ('yes', 'no (threads: 1, now 2)')
+    """
+    return f"no ({'; '.join(inexact)})" if inexact else "yes"
+
+
+def data_hash(data: ImageData) -> str:
+    """Return one hash over path, label, part and content of every used image."""
+    return hash_rows((r.path, r.label, r.part, r.content) for r in data.rows)
+
+
+def update_manifest(
+    folder: Path, *, without: Collection[str] = (), **changes: Any
+) -> None:
+    """Merge values into a run's manifest, atomically; take those of `without` away."""
+    path = folder / MANIFEST
+    kept = {k: v for k, v in read_json(path).items() if k not in without}
+    write_json(path, {**kept, **changes})
+
+
+def now() -> str:
+    """Return the time as ISO 8601, UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def git_commit() -> str | None:
+    """Return the commit of the folder we are in, `+` behind it if changed."""
+    try:
+        commit = _git("rev-parse", "HEAD")
+        return commit + ("+" if _git("status", "--porcelain", "-uno") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _git(*words: str) -> str:
+    command = ["git", *words]
+    done = subprocess.run(  # noqa: S603 - fixed words, no shell
+        command, capture_output=True, text=True, check=True, timeout=5
+    )
+    return done.stdout.strip()

@@ -1,0 +1,117 @@
+"""Bundled recipes, each opening with its claim."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from striate.core.registry import Registry
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preset:
+    """Settings under a name, and what was measured with them."""
+
+    claim: str
+    settings: dict[str, Any]
+
+
+PRESETS: Registry[Preset] = Registry("preset")
+
+# What the quick recipes share; they differ in width and in epochs.
+_FAST: dict[str, Any] = {
+    "data": "fashion-mnist",
+    "batch_size": 256,
+    "optimizer": "muon",
+    "lr": 0.02,
+    "weight_decay": 0.05,
+    "augment": "flip",
+    "tta": "flip",
+    "val_fraction": 0.05,
+}
+
+PRESETS.add("fashion-fast")(
+    Preset(
+        claim="test accuracy 91.58 ± 0.12 % over 5 seeds, 28 s after a cold start on "
+        "two cores",
+        settings=_FAST | {"model": "fast_small", "epochs": 3},
+    )
+)
+
+PRESETS.add("fashion-wide")(
+    Preset(
+        claim="test accuracy 93.57 ± 0.09 % over 5 seeds, 117 s after a cold start on "
+        "two cores",
+        settings=_FAST | {"model": "fast_small_wide", "epochs": 8},
+    )
+)
+
+PRESETS.add("fashion-large")(
+    Preset(
+        claim="test accuracy 94.70 ± 0.09 % (n = 4) in 43 minutes on one thread",
+        settings=_FAST
+        | {
+            "model": "fast_small_large",
+            "epochs": 36,
+            "shift": 0.036,
+            "erase": 0.25,
+            "tta": "mirror_shift",
+        },
+    )
+)
+
+# No data: the user gives a folder. Chosen from the literature:
+# `benchmarks/photographs.py` measures it, part by part.
+PRESETS.add("photographs")(
+    Preset(
+        claim="on 2,624 solar cells 80.0 % of 410 validation images, one seed, as "
+        "the default settings; 79.0 % without growing",
+        settings={
+            "model": "antialiased_resnet18_slim",
+            "image_size": 96,
+            "epochs": 30,
+            "batch_size": 32,
+            "optimizer": "adamw",
+            "lr": 2e-3,
+            "weight_decay": 0.05,
+            "schedule": "cosine",
+            "label_smoothing": 0.1,
+            "progressive_resize": 0.5,
+            "augment": "flip",
+            "scale": 0.15,
+            "shift": 0.0625,
+            "color": 0.1,
+            "mixup": 0.2,
+        },
+    )
+)
+
+PRESETS.add("fashion-best")(
+    Preset(
+        claim="test accuracy 93.69 ± 0.16 % over 3 seeds",
+        settings={
+            "data": "fashion-mnist",
+            "model": "cifar_resnet20",
+            "epochs": 9,
+            "batch_size": 128,
+            "optimizer": "sgd",
+            "lr": 0.2,
+            "weight_decay": 5e-4,
+            "augment": "flip",
+            "val_fraction": 0.05,
+        },
+    )
+)
+
+PRESETS.add("fashion-gray")(
+    Preset(
+        claim="test accuracy 91.97 ± 0.23 % over 3 seeds",
+        settings={
+            "data": "fashion-mnist",
+            "model": "tutorial_gray",
+            "epochs": 10,
+            "batch_size": 128,
+            "val_fraction": 0.1,
+        },
+    )
+)

@@ -1,0 +1,336 @@
+"""A finished run, read back from its folder."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from striate.core import device as devices
+from striate.core.errors import RunError
+from striate.core.files import read_csv, read_json
+from striate.core.spec import Labels, Preprocess
+from striate.data.batches import Batches
+from striate.data.image_data import ImageData
+from striate.data.load import load_data, load_labeled
+from striate.data.scan import CHANGED, MISSING, Tick
+from striate.data.sources.source import Skipped
+from striate.data.split.split_file import SPARE
+from striate.data.subset import Subset
+from striate.engine.checkpoint import load_weights
+from striate.engine.distributed.group import RankGroup
+from striate.engine.evaluate import evaluate
+from striate.engine.tta import VIEWS
+from striate.finetune.freeze import freeze
+from striate.interpret.activations_at import together
+from striate.interpret.depth.snapshots import Snapshot
+from striate.metrics.classification import Score
+from striate.models.catalogue import create_model
+from striate.models.head import deepen
+from striate.run import layout as names
+from striate.run.layer_norms import read_norms
+from striate.run.layout import find_run
+from striate.run.predictions import Predictions
+from striate.run.recipe import Recipe, make_recipe
+from striate.run.yaml_io import read_settings
+
+CUSTOM = "custom:"  # prefix of a model that was handed in, not named
+EVALUATION_BATCH = 256  # images judged at a time, however small they are
+
+
+def judged_at_once(height: int, width: int) -> int:
+    """Return how many images of a size are judged at a time, so that they fit.
+
+    Learning holds the maps of every layer, judging those of one or two: 32 of 224×224
+    take 0.5 to 1.3 times the memory of a training step of 8.
+
+    Example:
+        >>> judged_at_once(28, 28), judged_at_once(64, 64), judged_at_once(224, 224)
+        (256, 256, 32)
+    """
+    return together(height, width, EVALUATION_BATCH)
+
+
+def short_name(model: str) -> str:
+    """Return what a folder calls a network: a class without the place it lies in.
+
+    Example:
+        >>> short_name("custom:mine.nets.Small"), short_name("timm:resnet18.a1_in1k")
+        ('Small', 'timm:resnet18.a1_in1k')
+    """
+    name = model.removeprefix(CUSTOM)
+    return name if name == model else name.rpartition(".")[2]
+
+
+class Run:
+    """A run folder as an object; nothing is read before it is asked for.
+
+    Args:
+        path: The folder, or its name below `runs/train`, else `runs/transfer`.
+        model: The network, for runs whose model was handed in as an object.
+        data: The data, where it is at hand; else it is read again when needed.
+
+    Raises:
+        RunError: There is no run folder.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        model: nn.Module | None = None,
+        data: ImageData | None = None,
+    ) -> None:
+        self.path = find_run(path)
+        self._given_model = model
+        self._given_data = data
+
+    def __repr__(self) -> str:
+        return f"Run('{self.path}')"
+
+    @cached_property
+    def manifest(self) -> dict[str, Any]:
+        """Return versions, data and status."""
+        manifest: dict[str, Any] = read_json(self.path / names.MANIFEST)
+        return manifest
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        """Return every setting of the run."""
+        return make_recipe(read_settings(self.path / names.ARGS))
+
+    @cached_property
+    def labels(self) -> Labels:
+        """Return the class names in output order."""
+        return Labels(tuple(read_json(self.path / names.CLASSES)))
+
+    @cached_property
+    def preprocess(self) -> Preprocess:
+        """Return what is done to every image."""
+        return Preprocess.from_dict(read_json(self.path / names.PREPROCESS))
+
+    @cached_property
+    def history(self) -> list[dict[str, float]]:
+        """Return one row an epoch, as in `results.csv`."""
+        return [
+            {
+                key: float(value == "true" if key == "best" else value)
+                for key, value in row.items()
+            }
+            for row in read_csv(self.path / names.RESULTS)
+        ]
+
+    @property
+    def norms(self) -> list[Snapshot]:
+        """Return the layers by depth through training; empty where not kept."""
+        return read_norms(self.path)
+
+    @cached_property
+    def scores(self) -> dict[str, dict[str, Any]]:
+        """Return the figures of each judged part, as in `scores.json`."""
+        scores: dict[str, dict[str, Any]] = read_json(self.path / names.SCORES)
+        return scores
+
+    @cached_property
+    def model(self) -> nn.Module:
+        """Return the network with the run's best weights, in evaluation mode."""
+        model = self._given_model or self.fresh_model()
+        load_weights(model, self.path / names.BEST)
+        return model.eval()
+
+    def fresh_model(self) -> nn.Module:
+        """Return the network as it was before training.
+
+        Raises:
+            RunError: It was handed in as an object, and has no name.
+        """
+        name = self.recipe.model
+        if name.startswith(CUSTOM):
+            what = f"the run's model was the object {name.removeprefix(CUSTOM)}"
+            fix = "pass it: striate.load_run(path, model=...), or resume likewise"
+            raise RunError(what, where=self.path, fix=fix)
+        model = create_model(
+            name,
+            num_classes=len(self.labels),
+            in_chans=self.preprocess.channels,
+            image_size=(self.preprocess.height, self.preprocess.width),
+            seed=self.recipe.seed,
+        )
+        if self.recipe.head_hidden:
+            deepen(model, self.recipe.head_hidden, self.recipe.seed)
+        if self.recipe.freeze:
+            freeze(model, self.recipe.freeze)
+        return model
+
+    @property
+    def origin(self) -> str:
+        """Return where the images can be read again; empty if they were in memory."""
+        return str(self.manifest["data"]["source"])
+
+    @cached_property
+    def data(self) -> ImageData:
+        """Return the run's images in the run's split, read again if need be."""
+        return self._given_data or self.read_again()
+
+    def read_again(self, margin: float = 1.0, tick: Tick | None = None) -> ImageData:
+        """Read the run's images, in the run's split and as it saw them.
+
+        Args:
+            margin: As for `load_data`; training wants it where it cuts crops.
+            tick: Called with (done, all) while decoding.
+
+        Raises:
+            RunError: They came from memory.
+        """
+        origin = self.origin
+        if not origin:
+            fix = "pass them: striate.load_run(path, data=...), or resume likewise"
+            raise RunError(
+                "the run's images came from memory", where=self.path, fix=fix
+            )
+        rows = read_csv(self.path / names.SPLIT)
+        return load_data(
+            origin,
+            preprocess=self.preprocess,
+            given_split={
+                row["path"]: row["split"] for row in rows if row["split"] != SPARE
+            },
+            given_hashes={row["path"]: row.get("sha256", "") for row in rows},
+            cache=self.recipe.cache,
+            cache_gb=self.recipe.cache_gb,
+            workers=self.recipe.workers,
+            margin=margin,
+            tick=tick,
+            # Shards are split anew, by content: with the same settings to the same.
+            seed=self.recipe.seed,
+            val_fraction=self.recipe.val_fraction,
+            test_fraction=self.recipe.test_fraction,
+            folds=self.recipe.folds,
+            fold=self.recipe.fold,
+        )
+
+    def predictions(self, part: str) -> Predictions:
+        """Return what the run said about a part, from its CSV.
+
+        Raises:
+            RunError: That part was not judged, or the file has a header and no row.
+        """
+        path = self.path / names.predictions_file(part)
+        if not path.is_file():
+            have = sorted(p.stem for p in self.path.glob("predictions_*.csv"))
+            what = (
+                f"the {part} part was not judged; there is {', '.join(have) or 'none'}"
+            )
+            fix = f"run: striate evaluate {self.path} --part {part}"
+            raise RunError(what, where=path, fix=fix)
+        found = Predictions.read(path, self.labels)
+        if not found.paths:
+            what = f"the run judged no image of the {part} part"
+            fix = "restore the file from a copy, or train again"
+            raise RunError(what, where=path, fix=fix)
+        return found
+
+    @property
+    def parts_to_judge(self) -> list[str]:
+        """Return the parts of the data that a finished run has judged."""
+        return [part for part in ("val", "test") if part in self.data.parts]
+
+    def judge(self, part: Subset, ranks: RankGroup | None = None) -> Predictions:
+        """Ask the best weights about every image of a part.
+
+        Where `ranks` judge together, each asks about its share, and all get the whole.
+        """
+        device = devices.choose(self.recipe.device)
+        batches = Batches(
+            part=part,
+            preprocess=self.preprocess,
+            batch_size=judged_at_once(self.preprocess.height, self.preprocess.width),
+            shuffle=False,
+            device=device,
+            rank=ranks.place.rank if ranks else 0,
+            world=ranks.world if ranks else 1,
+        )
+        view = VIEWS[self.recipe.tta]
+        outputs = evaluate(self.model.to(device), batches(0), view, ranks)
+        return Predictions.of(part.paths, outputs, self.labels)
+
+    def part_for(
+        self, data: str | None = None, part: str | None = None
+    ) -> tuple[Subset, str, tuple[Skipped, ...]]:
+        """Return images to judge, what to call them, and files left out.
+
+        The run's own test part (else val) where nothing is asked; of other `data`, all
+        images or the part named.
+        """
+        if data is not None:
+            found, skipped = load_labeled(data, self.preprocess, self.labels, part)
+            return found, part or data, skipped
+        chosen = part or ("test" if "test" in self.data.parts else "val")
+        return self.data.part(chosen), chosen, self._lost()
+
+    def _lost(self) -> tuple[Skipped, ...]:
+        """Return the run's images that are gone or have changed since it began."""
+        if self._given_data is not None:
+            return ()
+        reasons = (CHANGED, MISSING)
+        return tuple(s for s in self.data.quarantined if s.reason in reasons)
+
+    def evaluate(self, part: str | None = None, data: str | None = None) -> Score:
+        """Judge a part of the run's own data (test where there is one), or others."""
+        return self.judge(self.part_for(data, part)[0]).score()
+
+    @property
+    def judged_part(self) -> str:
+        """Return the part that the report is about: test where it was judged."""
+        test = self.path / names.predictions_file("test")
+        return "test" if test.is_file() else "val"
+
+    def most_confused(self, count: int = 10) -> list[tuple[str, str, int]]:
+        """Return (true, predicted, images) of the most frequent confusions."""
+        predictions = self.predictions(self.judged_part)
+        return [
+            (self.labels[true], self.labels[said], number)
+            for true, said, number in predictions.score().confusions[:count]
+        ]
+
+    def top_losses(self, count: int = 9) -> list[dict[str, Any]]:
+        """Return the images that cost most, worst first."""
+        predictions = self.predictions(self.judged_part)
+        said = predictions.predicted
+        return [
+            {
+                "path": predictions.paths[i],
+                "label": self.labels[int(predictions.truth[i])],
+                "pred": self.labels[int(said[i])],
+                "probability": float(predictions.probs[i].max()),
+                "loss": float(predictions.losses[i]),
+            }
+            for i in predictions.most_wrong(count)
+        ]
+
+
+def score_dict(score: Score) -> dict[str, Any]:
+    """Return a score as JSON values."""
+    return asdict(score)
+
+
+def load_run(
+    path: str | Path,
+    *,
+    model: nn.Module | None = None,
+    data: ImageData | None = None,
+) -> Run:
+    """Open a run folder.
+
+    Args:
+        path: The folder, or its name below `runs/train`, else `runs/transfer`.
+        model: The network, where it was handed to `train` as an object.
+        data: The images, where they came from memory; else they are read again.
+
+    Raises:
+        RunError: There is no run folder.
+    """
+    return Run(path, model=model, data=data)

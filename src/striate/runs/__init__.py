@@ -1,1 +1,0 @@
-"""What was done? The one room where models, data and engine meet."""

@@ -1,1 +1,0 @@
-"""What `data check` found: a page, pictures, a record."""

@@ -1,1 +1,0 @@
-"""What would more pictures buy? Trainings at growing fractions."""

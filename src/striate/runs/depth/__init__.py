@@ -1,1 +1,0 @@
-"""What does depth do while a network learns? Norms by layer, and chains to compare."""

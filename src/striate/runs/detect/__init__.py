@@ -1,1 +1,0 @@
-"""How well is one class found, and from which probability on?"""

@@ -1,1 +1,0 @@
-"""What did it see, and why did it answer so?"""

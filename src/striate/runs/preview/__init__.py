@@ -1,1 +1,0 @@
-"""What will the network see, and what may that spoil?"""

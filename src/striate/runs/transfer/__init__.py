@@ -1,1 +1,0 @@
-"""What does a trained network already know? The job of `striate transfer`."""

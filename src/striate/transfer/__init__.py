@@ -1,1 +1,0 @@
-"""What can be reused? Freezing, the cut, cached features, heads."""

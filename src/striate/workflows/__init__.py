@@ -1,0 +1,1 @@
+"""What a user can do: one folder for each verb of the command line."""

@@ -1,0 +1,1 @@
+"""`striate compare`: test which of several runs is better on the same images."""

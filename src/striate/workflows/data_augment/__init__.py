@@ -1,0 +1,1 @@
+"""`striate data augment`: augmented images, and labels that they put at risk."""

@@ -1,0 +1,1 @@
+"""`striate data check`: damaged files, duplicates, leaks, outliers and label errors."""

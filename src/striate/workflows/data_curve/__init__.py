@@ -1,0 +1,1 @@
+"""`striate data curve`: accuracy against the number of training images."""

@@ -1,0 +1,1 @@
+"""`striate data split`: divide images into train, validation and test."""

@@ -1,0 +1,1 @@
+"""`striate evaluate`: accuracy, and a decision threshold for one class."""

@@ -1,0 +1,172 @@
+"""What the judged part shows of what validation chose, in all and by value."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from striate.metrics.calibration import Bin, brier, gap, gap_by_chance, reliability
+from striate.metrics.classification import calibration_error, wilson
+from striate.metrics.roc import auc_interval, roc_auc, trade
+from striate.metrics.selective import Sorted
+from striate.metrics.significance import Effect, paired_t
+from striate.metrics.threshold import Counts, counts
+from striate.workflows.evaluate.one_vs_rest import Seen
+from striate.workflows.evaluate.selection import Choice, Point
+
+Interval = tuple[float, float]
+VALUES = 20  # of a column, told one by one; the rarer ones together
+REST, NONE = "(all others)", "(none)"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """Some of the judged images: what came of them.
+
+    Args:
+        value: What they share.
+        counts: At the threshold that was asked for.
+        sorted: By the unsure band; None where there is none.
+        auc: ROC area and interval; None where only one kind is there.
+        quarters: Lower quartile, median, upper quartile of the class's probability.
+        probs: Their probabilities, rising.
+    """
+
+    value: str
+    counts: Counts
+    sorted: Sorted | None
+    auc: tuple[float, Interval] | None
+    quarters: tuple[float, float, float]
+    probs: np.ndarray = field(repr=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """How far probabilities agree with shares, before or after temperature scaling.
+
+    Args:
+        cost: Mean cross-entropy in nats.
+        gap: Calibration error of the class, over bins of equal number.
+        by_chance: What it would be if the probabilities were perfect.
+        answers: Calibration error of the answers, whatever they are (Guo et al.).
+        brier: Mean square of the class's probability minus truth.
+        bins: What it rests on.
+    """
+
+    cost: float
+    gap: float
+    by_chance: float
+    answers: float
+    brier: float
+    bins: tuple[Bin, ...] = field(repr=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """All that the judged part shows.
+
+    Args:
+        points: What each threshold of the choice comes to.
+        whole: All images as one group.
+        average_precision: With an approximate interval.
+        before: Calibration of the network's own probabilities.
+        after: And after temperature scaling.
+        cooler: Cost after minus before, image by image.
+        by: Groups by column and value.
+    """
+
+    points: tuple[tuple[Point, Counts], ...]
+    whole: Group
+    average_precision: tuple[float, Interval]
+    before: Calibration
+    after: Calibration
+    cooler: Effect
+    by: Mapping[str, tuple[Group, ...]]
+
+
+def judge(view: Seen, choice: Choice, columns: Mapping[str, Sequence[str]]) -> Judged:
+    """Judge what was chosen.
+
+    Args:
+        view: The judged part.
+        choice: What validation chose.
+        columns: Values of each column, one an image.
+    """
+    before, after = view.costs
+    precise = trade(view.probs, view.positive).average_precision
+    return Judged(
+        points=tuple(
+            (point, counts(view.probs, view.positive, point.threshold))
+            for point in choice.points
+        ),
+        whole=_group("all", np.arange(view.count), view, choice),
+        average_precision=(precise, _like_a_share(precise, view.positives)),
+        before=_calibration(view, view.plain, view.all_plain, before),
+        after=_calibration(view, view.probs, view.all_probs, after),
+        cooler=paired_t((after - before).tolist()),
+        by={
+            name: tuple(_groups(cells, view, choice)) for name, cells in columns.items()
+        },
+    )
+
+
+def _like_a_share(value: float, count: int) -> Interval:
+    """Return Wilson's interval as if the value were a share of so many images."""
+    return wilson(value * count, count)
+
+
+def _calibration(
+    view: Seen, probs: np.ndarray, every: np.ndarray, costs: np.ndarray
+) -> Calibration:
+    bins = reliability(probs, view.positive)
+    return Calibration(
+        cost=float(costs.mean()),
+        gap=gap(bins),
+        by_chance=gap_by_chance(probs),
+        answers=calibration_error(every, every.argmax(1) == view.truth),
+        brier=brier(probs, view.positive),
+        bins=bins,
+    )
+
+
+def _groups(cells: Sequence[str], view: Seen, choice: Choice) -> Iterator[Group]:
+    every = np.array(cells, object)
+    often = Counter(cells).most_common()
+    told = [value for value, _ in often[:VALUES]]
+    for value in sorted(told, key=_order):
+        yield _group(value or NONE, np.flatnonzero(every == value), view, choice)
+    rest = [i for i, value in enumerate(cells) if value not in told]
+    if rest:
+        yield _group(REST, np.array(rest), view, choice)
+
+
+def _order(value: str) -> tuple[bool, float, str]:
+    """Put numbers first, by size, then words."""
+    try:
+        return False, float(value), value
+    except ValueError:
+        return True, 0.0, value
+
+
+def _group(value: str, index: np.ndarray, view: Seen, choice: Choice) -> Group:
+    probs, positive = view.probs[index], view.positive[index]
+    low, middle, high = np.quantile(probs, (0.25, 0.5, 0.75)).tolist()
+    return Group(
+        value=value,
+        counts=counts(probs, positive, choice.aimed.threshold),
+        sorted=choice.band.sort(probs, positive) if choice.band else None,
+        auc=_auc(probs, positive),
+        quarters=(low, middle, high),
+        probs=np.sort(probs),
+    )
+
+
+def _auc(probs: np.ndarray, positive: np.ndarray) -> tuple[float, Interval] | None:
+    many = int(positive.sum())
+    if many in (0, len(positive)):
+        return None
+    area = roc_auc(probs, positive)
+    return area, auc_interval(area, many, len(positive) - many)

@@ -1,0 +1,1 @@
+"""`striate explain`: heat maps, filters, feature maps and unit arithmetic."""

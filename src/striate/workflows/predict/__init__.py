@@ -1,0 +1,1 @@
+"""`striate predict`: classify new images with a trained run."""

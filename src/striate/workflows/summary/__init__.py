@@ -1,0 +1,1 @@
+"""`striate summary`: layers, parameters, MACs, memory and receptive fields."""

@@ -1,0 +1,1 @@
+"""`striate train`: images and a network in, a run folder out."""

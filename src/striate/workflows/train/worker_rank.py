@@ -1,0 +1,77 @@
+"""A rank other than the first: it learns the same, and leaves writing to rank 0."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from striate.core import device as devices
+from striate.core.errors import InterruptedRunError, NonFiniteError
+from striate.engine.distributed.group import RankGroup
+from striate.engine.loop import fit
+from striate.engine.rng import chance_kept
+from striate.engine.signals import polite_interrupt
+from striate.engine.train_state import TrainState
+from striate.run.recipe import Recipe
+from striate.run.run import Run
+from striate.workflows.train.nonfinite_report import MOST_SKIPPED
+from striate.workflows.train.ranks import share_state, shared_norms
+from striate.workflows.train.trainer import Job, goes_on_slower
+
+
+def follow(folder: Path, job: Job, ranks: RankGroup) -> Run:
+    """Learn and judge what rank 0 does; return the run that it writes.
+
+    Raises:
+        InterruptedRunError: Someone asked one of the ranks to stop.
+        NonFiniteError: A number blew up on one of them.
+        RankError: One of them died, hung or failed.
+    """
+    while _sit(job, ranks):
+        pass
+    ranks.meet("rank 0 to write the best weights")
+    run = Run(folder, model=job.model, data=job.train_data)
+    for part in run.parts_to_judge:
+        run.judge(run.data.part(part), ranks)
+    ranks.meet("rank 0 to write the report")
+    return run
+
+
+def _sit(job: Job, ranks: RankGroup) -> bool:
+    """Learn; say whether rank 0 begins again from its checkpoint, more slowly."""
+    with (
+        chance_kept(),
+        devices.flushed_denormals(),
+        polite_interrupt() as asked,
+        shared_norms(job.model, job.recipe, ranks),
+    ):
+        state = job.model, job.optimizer, TrainState(), job.average
+        at = share_state(ranks, *state)
+        parts = job.train, job.val, job.plan
+        watchers = (job.average,) if job.average else ()
+        blown = _answer(job.recipe)
+        try:
+            learning = job.model, job.optimizer, *parts, watchers, asked
+            fit(*learning, at, blown, job.judged, ranks)
+        except NonFiniteError as error:
+            if goes_on_slower(job.recipe, at):
+                return True
+            error.said_elsewhere = True
+            raise
+        asked.signal = ranks.largest(asked.signal, "whether to stop")
+        ranks.words(job.unread, "what could not be read")
+    if asked():
+        error_ = InterruptedRunError("stopped on request", where=job.folder)
+        error_.exit_code, error_.said_elsewhere = asked.exit_code, True
+        raise error_
+    return False
+
+
+def _answer(recipe: Recipe) -> Callable[[NonFiniteError, TrainState], None]:
+    """Return what answers a step that blew up as `runs.blowup` does on rank 0."""
+
+    def blown(error: NonFiniteError, at: TrainState) -> None:
+        if recipe.on_nonfinite != "skip" or at.skipped >= MOST_SKIPPED:
+            raise error
+
+    return blown

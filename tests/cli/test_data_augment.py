@@ -1,0 +1,91 @@
+"""`striate data augment` and the flags of augmentation, as a user types them."""
+
+from __future__ import annotations
+
+import pytest
+
+from striate.core.files import read_json
+from striate.run.yaml_io import read_settings
+from support.images import write_folder
+
+
+def test_the_preview_of_a_folder(striate, shared_folder, tmp_path):
+    said = striate("data", "augment", shared_folder, "--rotate", "30")
+    assert (said.code, said.err) == (0, "")
+    for words in ("--rotate", "30", "horizontal", "off", "preview.png", "report.html"):
+        assert words in said.out
+    folder = tmp_path / "runs/augment/stripes"
+    assert {path.name for path in folder.iterdir()} == {
+        "manifest.json",
+        "preview.png",
+        "report.html",
+    }
+    assert read_json(folder / "manifest.json")["augment"]["rotate"] == 30
+    again = striate("data", "augment", shared_folder, "--out", folder)
+    assert again.code == 2
+    assert "--overwrite" in again.err
+    words = ("--out", folder, "--overwrite", "--augment", "flip", "--json")
+    third = striate("data", "augment", shared_folder, *words)
+    assert third.json["augment"]["rotate"] == 0
+    assert third.json["augment"]["flip"] == "horizontal"
+
+
+def test_the_network_of_a_run_is_asked(striate, shared_run):
+    said = striate("data", "augment", shared_run.path, "--json", "--color", "0")
+    assert said.code in (0, 1)
+    changes = {row["change"] for row in said.json["changes"]}
+    assert changes == {
+        "rotation",
+        "shear",
+        "local warping",
+        "mirroring, left and right",
+        "crop",
+    }
+    assert said.code == bool(said.json["dangers"])
+    assert said.json["images"] == len(shared_run.data.part("val"))
+    plain = striate("data", "augment", shared_run.path)
+    assert "End of range" in plain.out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("nowhere",), "nowhere"),
+        (("digits", "--rotate", "200"), "rotate must be at most 180"),
+        (("digits", "--rotate", "far"), "rotate must be float, got 'far'"),
+        (("digits", "--augment", "sixx"), "no augment is called 'sixx'"),
+        (("digits", "--flip", "left"), "no mirror is called 'left'"),
+        (("digits", "--epochs", "3"), "unrecognized arguments: --epochs"),
+        ((), "DATA|RUN"),
+    ],
+)
+def test_mistakes_are_told_and_leave_nothing(striate, tmp_path, words, message):
+    said = striate("data", "augment", *words)
+    assert (said.code, said.out) == (2, "")
+    assert message in said.err
+    assert not list(tmp_path.iterdir())
+
+
+def test_color_images_of_any_size(striate, tmp_path):
+    photos = write_folder(tmp_path / "photos", count=6, size=(150, 90), channels=3)
+    said = striate(
+        "data", "augment", photos, "--image-size", "150x90", "--flip", "both"
+    )
+    assert said.code == 0
+    said = striate("data", "augment", photos, "--augment", "none", "--mixup", "0.5")
+    assert said.code == 0
+
+
+def test_training_with_everything_on(striate, shared_folder, tmp_path):
+    words = ("--augment", "six", "--erase", "0.3", "--mixup", "0.2", "--cutmix", "1")
+    words += ("--epochs", "2", "--batch-size", "8", "--out", "run", "--quiet")
+    assert striate("train", shared_folder, *words).code == 0
+    args = read_settings(tmp_path / "run/args.yaml")
+    assert (args["augment"], args["rotate"], args["mixup"]) == ("six", 15, 0.2)
+    assert (args["flip"], args["border"]) == ("horizontal", "reflect")
+    again = ("--config", "run/args.yaml", "--out", "again", "--quiet")
+    assert striate("train", *again).code == 0
+    first, second = (
+        tmp_path / f"{n}/weights/best.safetensors" for n in ("run", "again")
+    )
+    assert first.read_bytes() == second.read_bytes()

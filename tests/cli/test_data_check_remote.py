@@ -1,0 +1,233 @@
+"""`striate data check` of shards and addresses: what a folder would be told, they are.
+
+The folder itself is the witness: its images are put into tars and into an object
+store in memory, and all three are checked.
+"""
+
+import shutil
+import tarfile
+
+import pytest
+from PIL import Image
+
+from striate.data.check.check import check_data
+from striate.data.shards import index
+from striate.workflows.data_check.findings import page_of
+from striate.workflows.data_check.thumbnails import base_of
+from support.images import encoded, pil_image, snapshot
+from support.planted_copies import clouds
+from support.tar_shards import add
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Sound images of two classes, and five that are not as they should be."""
+    root = tmp_path / "photos"
+    for kind, name in enumerate(("bark", "cloth")):
+        (root / name).mkdir(parents=True)
+        for k in range(12):
+            pil_image(clouds(100 * kind + k, 40)).save(root / name / f"{k:02d}.png")
+    (root / "bark/cut.png").write_bytes((root / "bark/00.png").read_bytes()[:-30])
+    (root / "bark/page.jpg").write_bytes(b"<!doctype html>")
+    (root / "cloth/zero.png").touch()
+    Image.new("RGB", (40, 40), (90, 90, 90)).save(root / "bark/blank.png")
+    shutil.copy(root / "bark/03.png", root / "cloth/twin.png")
+    return root
+
+
+def files_of(root):
+    return [path for path in sorted(root.rglob("*")) if path.is_file()]
+
+
+def packed(root, *shards):
+    """Put a folder's files into tars in turn, and return the first."""
+    shards = shards or (root.parent / "s.tar",)
+    for number, shard in enumerate(shards):
+        shard.parent.mkdir(exist_ok=True)
+        with tarfile.open(shard, "w") as tar:
+            for path in files_of(root)[number :: len(shards)]:
+                add(tar, str(path.relative_to(root)), path.read_bytes())
+    return shards[0]
+
+
+def uploaded(memory, root, address="memory://bucket/photos"):
+    for path in files_of(root):
+        name = path.relative_to(root)
+        memory.pipe(f"/{address.partition('://')[2]}/{name}", path.read_bytes())
+    return address
+
+
+@pytest.fixture
+def elsewhere(request, memory, photos):
+    """The same images: (data, what the paths of its records begin with)."""
+
+    def call(place):
+        if place == "tar":
+            return (tar := packed(photos)), f"{tar}/"
+        if place == "remote tar":
+            memory.pipe("/bucket/s.tar", packed(photos).read_bytes())
+            return "memory://bucket/s.tar", "memory://bucket/s.tar/"
+        return uploaded(memory, photos), ""
+
+    return call
+
+
+def without(text, base):
+    return text.replace(base, "") if base else text
+
+
+@pytest.mark.parametrize("place", ["tar", "remote tar", "address"])
+def test_it_is_told_what_a_folder_is_told(striate, tmp_path, photos, elsewhere, place):
+    data, base = elsewhere(place)
+    words = ("--json", "--html")
+    near = striate("data", "check", photos, *words, "near.html")
+    before = snapshot(photos)
+    far = striate("data", "check", data, *words, "far.html")
+    assert snapshot(photos) == before
+    assert (near.code, near.err, far.code, far.err) == (1, "", 1, "")
+    assert (far.json["seen"], far.json["used"], far.json["quarantined"]) == (29, 26, 3)
+    ours, theirs = near.json, far.json
+    for found in (ours, theirs):
+        found["files"].sort(key=lambda one: one["path"])
+    for file in theirs["files"]:
+        file["path"] = without(file["path"], base)
+        if file["path"] == "cloth/zero.png":
+            assert file["reason"] == "not-an-image"
+    assert theirs["files"] == ours["files"]
+    assert {f["path"]: f["reason"] for f in ours["files"] if "reason" in f} == {
+        "bark/cut.png": "truncated",
+        "bark/page.jpg": "not-an-image",
+        "cloth/zero.png": "not-an-image",
+    }
+    assert [f["what"] for f in theirs["findings"]] == [
+        f["what"] for f in ours["findings"]
+    ]
+    pages = [(tmp_path / f"{n}.html").read_text("utf-8") for n in ("near", "far")]
+    shown = [page.count("data:image/png") for page in pages]
+    assert shown[0] == shown[1] >= 14
+    assert "bark/03.png = cloth/twin.png" in pages[1]
+    assert ("this is an HTML page" in pages[1]) is True
+
+
+def test_no_image_is_decoded_in_this_process(photos, monkeypatch):
+    """A decoder that dies would take the check with it."""
+
+    def dies(*words):
+        raise AssertionError("decoded here")
+
+    monkeypatch.setattr(index, "examine", dies)
+    monkeypatch.setattr("striate.data.check.measure.inspect", dies)
+    found = check_data(packed(photos), near=False)
+    assert (len(found.items), len(found.quarantined)) == (26, 3)
+
+
+def test_shards_that_name_their_part(striate, tmp_path, photos):
+    shards = [tmp_path / "set" / f"p-{part}-0.tar" for part in ("train", "test")]
+    packed(photos, *shards)
+    found = striate("data", "check", tmp_path / "set", "--json", "--near", "off").json
+    assert found["used"] == 26
+    assert {f.get("part") for f in found["files"] if f["status"] == "used"} == {
+        "train",
+        "test",
+    }
+
+
+def test_a_tar_that_breaks_off_is_one_finding(striate, tmp_path, photos):
+    """What came before stays, and so does every other shard."""
+    shards = [tmp_path / "set" / f"p-{k}.tar" for k in range(2)]
+    packed(photos, *shards)
+    whole = shards[0].read_bytes()
+    shards[0].write_bytes(whole[: whole.index(b"cloth/05.png\0") + 600])
+    (tmp_path / "set/p-9.tar").write_bytes(b"no tar at all")
+    found = striate("data", "check", tmp_path / "set", "--json", "--near", "off").json
+    assert found["seen"] == len(found["files"])
+    broken = [f for f in found["files"] if f["path"].endswith(".tar")]
+    assert {(f["path"][-7:], f["reason"]) for f in broken} == {
+        ("p-0.tar", "damaged"),
+        ("p-9.tar", "damaged"),
+    }
+    assert 15 < found["used"] < 26
+
+
+def test_what_else_a_tar_holds(striate, tmp_path, photos):
+    tar = packed(photos)
+    with tarfile.open(tar, "a") as more:
+        add(more, "bark/notes.txt", b"words")
+        add(more, "loose.png", encoded(pil_image(clouds(5, 40))))
+        add(more, "bark/00.png", encoded(pil_image(clouds(6, 40))))
+        link = tarfile.TarInfo("bark/link.png")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        more.addfile(link)
+    found = striate("data", "check", tar, "--json", "--near", "off").json
+    files = {f["path"].removeprefix(f"{tar}/"): f for f in found["files"]}
+    assert len(files) == found["seen"] == 33
+    told = {name: f["reason"] for name, f in files.items() if "reason" in f}
+    assert told["bark/notes.txt"] == "not-read-here"
+    assert told["loose.png"] == "no-label"
+    assert told["bark/link.png"] == "not-a-file"
+    [again] = [name for name in files if name.startswith("bark/00.png#")]
+    assert files[again]["content"] != files["bark/00.png"]["content"]
+
+
+@pytest.mark.parametrize("place", ["tar", "remote tar", "address"])
+def test_since_an_earlier_check(striate, tmp_path, photos, memory, elsewhere, place):
+    data, base = elsewhere(place)
+    quick = ("--near", "off", "--json")
+    (tmp_path / "scan.json").write_text(striate("data", "check", data, *quick).out)
+    pil_image(clouds(77, 40)).save(photos / "bark/05.png")
+    (photos / "cloth/06.png").unlink()
+    memory.store.clear()
+    elsewhere(place)
+    said = striate("data", "check", data, *quick, "--since", "scan.json")
+    told = {f["kind"]: f for f in said.json["findings"]}
+    for kind, path in (("changed", "bark/05.png"), ("gone", "cloth/06.png")):
+        assert [f["path"] for f in told[kind]["files"]] == [f"{base}{path}"]
+
+
+def test_a_place_that_fails_while_it_looks(striate, memory, photos, monkeypatch):
+    address = uploaded(memory, photos)
+    real = type(memory).cat_file
+
+    def cat_file(place, path, *words, **options):
+        if path.endswith("bark/01.png"):
+            raise ConnectionResetError("the line is dead")
+        if path.endswith("bark/02.png"):
+            raise FileNotFoundError(path)
+        return real(place, path, *words, **options)
+
+    monkeypatch.setattr(type(memory), "cat_file", cat_file)
+    found = striate("data", "check", address, "--json", "--near", "off").json
+    told = {f["path"]: (f["reason"], f["detail"]) for f in found["files"][24:]}
+    line = "ConnectionResetError: the line is dead"
+    assert told["bark/01.png"] == ("unreadable", line)
+    assert told["bark/02.png"] == ("missing", "no such file")
+    assert (found["used"], found["quarantined"]) == (24, 5)
+
+
+@pytest.mark.parametrize("place", ["tar", "address"])
+def test_a_table_cannot_name_them(striate, tmp_path, elsewhere, place):
+    data, _ = elsewhere(place)
+    said = striate("data", "check", data, "--near", "off", "--csv", "a.csv")
+    assert said.code == 2
+    assert "in shards or at an address" in said.err
+    assert not (tmp_path / "a.csv").exists()
+
+
+def test_images_gone_before_the_page_is_made(memory, photos):
+    found = check_data(uploaded(memory, photos), near=False)
+    memory.store.clear()
+    titles = [section.title for section in page_of(found).sections]
+    assert titles[0] == "Result"
+
+
+def test_an_address_keeps_its_slashes(memory, photos):
+    memory.pipe("/bucket/s.tar", packed(photos).read_bytes())
+    found = check_data("memory://bucket/s.tar", near=False)
+    assert base_of(found) == "memory://bucket/s.tar/"
+
+
+def test_labels_of_shards_are_judged(striate, photos):
+    """The files are read again for it, by the names of the check."""
+    said = striate("data", "check", packed(photos), "--labels", "--json", "--quiet")
+    assert said.err == ""
+    assert said.json["labels"]["judged"] == 26

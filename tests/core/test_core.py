@@ -1,0 +1,262 @@
+"""Errors, names, specs, seeds, taps and devices."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from striate.core import device, errors
+from striate.core.arithmetic import Window, output_side, padding_amounts, walk
+from striate.core.errors import (
+    DataError,
+    GeometryError,
+    SettingError,
+    StriateError,
+    UnknownNameError,
+)
+from striate.core.hooks import tapped, untouched
+from striate.core.registry import Registry, nearest, unknown
+from striate.core.seeds import derive, generator, permutation
+from striate.core.spec import ImageSpec, Labels, Preprocess, normalization
+
+# --- errors
+
+
+def test_every_error_is_of_one_family():
+    kinds = [e for e in vars(errors).values() if isinstance(e, type)]
+    assert all(issubclass(kind, StriateError) for kind in kinds)
+    codes = {kind.__name__: kind.exit_code for kind in kinds if kind.exit_code != 2}
+    ones = dict.fromkeys(["NonFiniteError", "WorkerError", "RankError"], 1)
+    assert codes == {**ones, "InterruptedRunError": 130}
+
+
+def test_an_error_as_text_and_as_json():
+    error = DataError("what", where=3, fix="do")
+    assert str(error) == "what\n  where: 3\n  do:    do"
+    assert str(DataError("what")) == "what"
+    fields = {"error": "DataError", "what": "what", "where": "3", "do": "do"}
+    assert error.as_dict() == fields
+
+
+# --- registry
+
+
+def test_nearest_folds_case_and_hyphens():
+    assert nearest("Fashion_MNIST", ["fashion-mnist", "digits"]) == ["fashion-mnist"]
+    assert nearest("gray", ["tutorial_gray", "lenet5"]) == ["tutorial_gray"]
+    assert nearest("", ["a", "b"]) == []
+
+
+def test_registry():
+    table: Registry[int] = Registry("shape")
+    table.add("square")(4)
+    with pytest.raises(ValueError, match="two shapes are called 'square'"):
+        table.add("square")(5)
+    with pytest.raises(UnknownNameError, match="did you mean square"):
+        table["sqare"]
+    assert "square" in table
+    assert "circle" not in table
+
+
+def test_unknown_without_a_near_name():
+    said = str(unknown("shape", "xyz", ["square"]))
+    assert said == "no shape is called 'xyz'\n  do:    choose one of: square"
+
+
+def test_unknown_among_many_shows_the_first_in_their_order():
+    names = [f"block{i}" for i in range(100, 0, -1)]
+    said = unknown("layer", "blok7", names, where="--cut")
+    assert said.where == "--cut"
+    assert "did you mean block7" in said.fix
+    assert "block100, block99, " in said.fix
+    assert said.fix.endswith("block89, … (100 in all)")
+
+
+# --- spec
+
+
+def test_preprocess_refuses():
+    with pytest.raises(UnknownNameError, match="no resize mode is called 'strech'"):
+        Preprocess(channels=1, height=8, width=8, resize="strech")
+    with pytest.raises(SettingError, match="must be at least 1, got 0×8×1"):
+        Preprocess(channels=1, height=0, width=8)
+    for fields in ({"channels": 1}, {"channels": 1, "height": 8, "width": 8, "x": 1}):
+        with pytest.raises(SettingError, match="unknown or missing field"):
+            Preprocess.from_dict(fields)
+
+
+UNIT = st.floats(0, 1, allow_nan=False)
+STATISTICS = st.integers(1, 5).flatmap(
+    lambda count: st.lists(
+        st.tuples(UNIT, st.floats(1e-3, 1)), min_size=count, max_size=count
+    )
+)
+
+
+@given(
+    st.integers(1, 900),
+    st.integers(1, 900),
+    st.sampled_from(["stretch", "crop", "pad"]),
+    st.integers(0, 255),
+    STATISTICS,
+)
+def test_preprocess_round_trip(height, width, resize, background, stats):
+    import json
+
+    channels = len(stats)
+    made = Preprocess(
+        channels=channels,
+        height=height,
+        width=width,
+        resize=resize,
+        background=background,
+        mean=tuple(m for m, _ in stats),
+        std=tuple(s for _, s in stats),
+    )
+    assert Preprocess.from_dict(json.loads(json.dumps(made.as_dict()))) == made
+    assert made.spec == ImageSpec(channels=channels, height=height, width=width)
+    assert made.spec.shape == (channels, height, width)
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ({"background": 256}, "background must be 0–255, got 256"),
+        ({"white_level": 254}, "white_level must be 255–65535, got 254"),
+        ({"height": 0}, "channels and sides must be at least 1"),
+    ],
+)
+def test_preprocess_refuses_what_no_image_has(setting, said):
+    with pytest.raises(SettingError, match=said):
+        Preprocess(**{"channels": 3, "height": 8, "width": 8, **setting})
+
+
+def test_normalization_by_name():
+    with pytest.raises(UnknownNameError, match="did you mean imagenet"):
+        normalization("imagnet", None, None, 3)
+    mean, std = normalization("imagenet", None, None, 1)
+    # Gray is the mean of the three channels, in level and in spread.
+    assert mean == pytest.approx(((0.485 + 0.456 + 0.406) / 3,), abs=1e-6)
+    assert std == pytest.approx(((0.229 + 0.224 + 0.225) / 3,), abs=1e-6)
+
+
+def test_labels():
+    labels = Labels.of(["cat", "dog", "cat"])
+    assert (labels.index("dog"), labels.index(1), labels[1]) == (1, 1, "dog")
+    with pytest.raises(UnknownNameError, match="did you mean dog"):
+        labels.index("dgo")
+    for wrong in (2, -1):
+        with pytest.raises(
+            UnknownNameError, match=f"no class index is called '{wrong}'"
+        ):
+            labels.index(wrong)
+    with pytest.raises(DataError, match="two classes have the same name"):
+        Labels(("a", "a"))
+
+
+def test_numbers_sort_as_numbers_whatever_order_a_set_has():
+    """'1' and '01' are one number: without the name as tie-break the order of classes
+    would depend on Python's hash seed."""
+    ones = [f"{'0' * zeros}1" for zeros in range(9, -1, -1)]
+    assert Labels.of(["10", "9", *ones]).names == (*ones, "9", "10")
+    assert Labels.of(["10", "9", "x"]).names == ("10", "9", "x")
+
+
+# --- seeds
+
+
+def test_draws_belong_to_their_parts():
+    assert derive(0, "order", 1) == derive(0, "order", 1)
+    others = [(1, "order", 1), (0, "split", 1), (0, "order", 2), ("0", "order", 1)]
+    assert len({derive(0, "order", 1), *(derive(*parts) for parts in others)}) == 5
+    assert 0 <= derive("x") < 2**63
+    assert (permutation(9, 1) == permutation(9, 1)).all()
+    assert generator(1).random() != generator(2).random()
+
+
+def test_seeds_are_frozen():
+    """An old run's split and order must come out again in every later version."""
+    assert derive(0, "order", 0) == 8_910_218_324_382_068_013
+    assert permutation(5, 0, "order", 0).tolist() == [3, 1, 2, 0, 4]
+
+
+# --- arithmetic
+
+
+def test_windows_that_do_not_fit():
+    with pytest.raises(GeometryError, match=r"a window of 5 does not fit a side of 2 "):
+        output_side(2, 5, padding=(1, 1))
+    with pytest.raises(GeometryError, match="padding cannot be 'full'"):
+        padding_amounts("full", 8, 3)
+    windows = [Window(name="conv", kernel=5), Window(name="pool", kernel=2, stride=2)]
+    with pytest.raises(GeometryError, match="pool got a side of 1") as caught:
+        walk(5, windows)
+    assert "at least 6×6 (--image-size 6)" in str(caught.value)
+    assert walk(6, windows) == 1
+
+
+# --- taps
+
+
+class Branches(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.one = nn.Linear(2, 2)
+        self.drop = nn.Dropout()
+
+    def forward(self, x):
+        return self.drop(self.one(x)), "not a tensor"
+
+
+def test_untouched_restores_modes_and_random_state_on_errors_too():
+    model = Branches()
+    model.drop.eval()
+    torch.manual_seed(1)
+    state = torch.get_rng_state()
+
+    def misuse():
+        with untouched(model) as lent:
+            assert not lent.training
+            torch.rand(3)
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        misuse()
+    assert model.training
+    assert not model.drop.training
+    assert (torch.get_rng_state() == state).all()
+
+
+def test_tapped_hands_over_tensors_only_and_leaves_no_hook():
+    model, seen = Branches(), []
+    with tapped(model, ["one", ""], lambda name, out: seen.append(name)):
+        model(torch.zeros(1, 2))
+    assert seen == ["one"]
+    wrong = tapped(model, ["drop", "onee"], lambda name, out: None)
+    with pytest.raises(UnknownNameError, match="did you mean one"), wrong:
+        pass
+    assert not any(m._forward_hooks for m in model.modules())
+
+
+# --- device
+
+
+def test_device(monkeypatch):
+    assert device.choose("auto").type in ("cpu", "cuda", "mps", "xpu")
+    for name in ("cuda:99", "tpu"):
+        with pytest.raises(SettingError, match=f"device '{name}' cannot be used"):
+            device.choose(name)
+    fake = torch.device("cpu")
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: fake)
+    assert device.choose("auto") is fake
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
+    assert device.choose("auto").type == "cpu"
+
+
+def test_denormals_are_flushed_and_given_back():
+    before = device._flushes()
+    with device.flushed_denormals():
+        assert device._flushes()
+    assert device._flushes() == before

@@ -1,0 +1,28 @@
+"""How many processors there are: those that this process may use."""
+
+import os
+import sys
+
+import pytest
+
+from striate.core.cpu_count import processors
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="affinity is Linux's")
+def test_a_process_bound_to_one_processor_has_one() -> None:
+    allowed = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {min(allowed)})
+        assert processors() == 1
+    finally:
+        os.sched_setaffinity(0, allowed)
+    assert processors() == len(allowed)
+
+
+@pytest.mark.parametrize(("said", "count"), [(6, 6), (None, 1)])
+def test_elsewhere_the_system_says_it(
+    monkeypatch: pytest.MonkeyPatch, said: int | None, count: int
+) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr(os, "cpu_count", lambda: said)
+    assert processors() == count

@@ -1,0 +1,199 @@
+"""The way a network is run: chosen by measurement, which changes nothing."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from striate.core.aux_heads import HeadOutputs
+from striate.core.errors import SettingError
+from striate.engine import benchmark as tuning
+from striate.engine import execution as ways
+from striate.engine.benchmark import FEWEST_STEPS, Free, race, tune
+from striate.engine.execution import (
+    ExecutionConfig,
+    Forward,
+    check_precision,
+    why_not_bf16,
+)
+from striate.engine.stepper import Stepper
+
+CPU = torch.device("cpu")
+ENOUGH = FEWEST_STEPS
+
+
+def network():
+    layers = nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.ReLU(), nn.MaxPool2d(2)
+    return nn.Sequential(*layers, nn.Dropout(0.4), nn.Flatten(), nn.Linear(12, 2))
+
+
+def batch():
+    return torch.randn(4, 1, 6, 6), torch.tensor([0, 1, 0, 1])
+
+
+def clocked(monkeypatch, seconds):
+    """Let each way take what the table says, in place of what it takes."""
+    asked = []
+
+    def raced(model, batch, rivals):
+        asked.append([str(way) for way in rivals])
+        return [seconds[str(way)] for way in rivals]
+
+    monkeypatch.setattr(tuning, "race", raced)
+    return asked
+
+
+def test_a_measurement_leaves_everything_as_it_was():
+    model, pair = network(), batch()
+    optimizer = torch.optim.AdamW(model.parameters())
+    Stepper(model, optimizer)(*pair, 0)
+    before = [tensor.clone() for tensor in model.state_dict().values()]
+    moments = [t.clone() for s in optimizer.state.values() for t in s.values()]
+    grads = [p.grad.clone() for p in model.parameters()]
+    layouts = [p.stride() for p in model.parameters()]
+    chance = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].copy()
+    model.eval()
+    choice = tune(model, pair, ExecutionConfig(), Free(layout=True, half=True), ENOUGH)
+    assert set(choice.seconds) >= {"nhwc fp32", "nchw fp32"}
+    after = model.state_dict().values()
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+    now = [t for s in optimizer.state.values() for t in s.values()]
+    assert all(torch.equal(a, b) for a, b in zip(moments, now, strict=True))
+    assert all(
+        torch.equal(g, p.grad) for g, p in zip(grads, model.parameters(), strict=True)
+    )
+    assert [p.stride() for p in model.parameters()] == layouts
+    assert not any(module.training for module in model.modules())
+    assert torch.equal(torch.get_rng_state(), chance[0])
+    assert random.getstate() == chance[1]
+    assert (np.random.get_state()[1] == chance[2]).all()
+
+
+def test_a_short_run_measures_nothing(monkeypatch):
+    asked = clocked(monkeypatch, {})
+    choice = tune(network(), batch(), ExecutionConfig(), Free(half=True), ENOUGH - 1)
+    assert (choice.way, choice.seconds, choice.gain, asked) == (
+        ExecutionConfig(),
+        {},
+        1.0,
+        [],
+    )
+
+
+@pytest.mark.parametrize(
+    ("nchw", "chosen"), [(0.95, "nhwc"), (0.92, "nhwc"), (0.90, "nchw")]
+)
+def test_another_layout_must_be_clearly_faster(monkeypatch, nchw, chosen):
+    clocked(monkeypatch, {"nhwc fp32": 1.0, "nchw fp32": nchw})
+    choice = tune(network(), batch(), ExecutionConfig(), Free(), ENOUGH)
+    assert choice.way == ExecutionConfig(layout=chosen)
+
+
+@pytest.mark.parametrize(("half", "chosen"), [(0.9, "fp32"), (0.8, "bf16")])
+def test_half_precision_must_gain_more(monkeypatch, half, chosen):
+    times = {"nhwc fp32": 1.0, "nchw fp32": 2.0, "nhwc bf16": half}
+    clocked(monkeypatch, times)
+    choice = tune(network(), batch(), ExecutionConfig(), Free(half=True), ENOUGH)
+    assert choice.way == ExecutionConfig(precision=chosen)
+    assert choice.gain == pytest.approx(1 / half if chosen == "bf16" else 1)
+
+
+def test_compiling_is_tried_only_where_a_minute_is_nothing(monkeypatch):
+    times = {"nhwc fp32": 1.0, "nchw fp32": 2.0, "nhwc fp32 compiled": 0.5}
+    asked = clocked(monkeypatch, times)
+    free = Free(compiled=True)
+    assert not tune(network(), batch(), ExecutionConfig(), free, 3_599).way.compiled
+    assert len(asked) == 1
+    assert tune(network(), batch(), ExecutionConfig(), free, 3_600).way.compiled
+
+
+def test_what_is_asked_for_is_not_measured(monkeypatch):
+    asked = clocked(monkeypatch, {})
+    asked_for = ExecutionConfig(layout="nchw")
+    assert tune(network(), batch(), asked_for, Free(layout=False), ENOUGH).seconds == {}
+    assert asked == []
+
+
+def test_a_race_is_timed():
+    taken = race(
+        network(), batch(), [ExecutionConfig(), ExecutionConfig(layout="nchw")]
+    )
+    assert len(taken) == 2
+    assert all(seconds > 0 for seconds in taken)
+
+
+def test_half_precision_answers_in_float32():
+    model, (x, _) = network().eval(), batch()
+    half = Forward(model, ExecutionConfig(precision="bf16"))(x)
+    assert half.dtype == torch.float32
+    assert not torch.equal(half, model(x))
+    assert torch.allclose(half, model(x), atol=0.05)
+
+
+def test_heads_on_the_way_answer_in_float32_too():
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.dense = nn.Linear(4, 2)
+
+        def forward(self, x):
+            return HeadOutputs(self.dense(x), (self.dense(x),), 0.3)
+
+    answer = Forward(Two(), ExecutionConfig(precision="bf16"))(torch.randn(3, 4))
+    assert answer.logits.dtype == answer.auxiliary[0].dtype == torch.float32
+
+
+def test_weights_and_optimizer_stay_in_float32():
+    model = network()
+    optimizer = torch.optim.AdamW(model.parameters(), 0.01)
+    learn = Stepper(model, optimizer, way=ExecutionConfig(precision="bf16"))
+    losses = [learn(*batch(), step) for step in range(3)]
+    assert all(loss < 3 for loss in losses)
+    kept = [t for s in optimizer.state.values() for t in s.values()]
+    everything = [*model.parameters(), *kept, *(p.grad for p in model.parameters())]
+    assert {tensor.dtype for tensor in everything} == {torch.float32}
+    assert model[1].running_mean.dtype == torch.float32
+
+
+def info(monkeypatch, tmp_path, text):
+    path = tmp_path / "cpuinfo"
+    path.write_text(text)
+    monkeypatch.setattr(ways, "CPU_INFO", path)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+
+
+@pytest.mark.parametrize(
+    ("text", "able"),
+    [
+        ("flags\t\t: fpu avx2 fma\n", False),
+        ("flags\t\t: fpu avx512f avx512_bf16\n", True),
+        ("flags\t\t: avx512f amx_bf16 amx_tile\n", True),
+        ("Features\t: fp asimd bf16 i8mm\n", True),
+        ("model name: nobody knows\n", False),
+    ],
+)
+def test_half_precision_needs_the_instructions(monkeypatch, tmp_path, text, able):
+    info(monkeypatch, tmp_path, text)
+    assert (why_not_bf16(CPU) == "") == able
+
+
+def test_half_precision_is_refused_with_the_reason(monkeypatch, tmp_path):
+    info(monkeypatch, tmp_path, "flags: avx2\n")
+    with pytest.raises(SettingError, match=r"no bf16 instructions .* hundreds"):
+        check_precision("bf16", CPU)
+    check_precision("fp32", CPU)
+    check_precision("auto", CPU)
+    monkeypatch.setattr(ways, "CPU_INFO", tmp_path / "none")
+    assert why_not_bf16(CPU)
+
+
+def test_other_devices(monkeypatch):
+    assert "never measured on mps" in why_not_bf16(torch.device("mps"))
+    for able in (True, False):
+        known = lambda including_emulation, able=able: able  # noqa: E731
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", known)
+        assert (why_not_bf16(torch.device("cuda")) == "") == able
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "DEFAULT")
+    assert "switched off" in why_not_bf16(CPU)

@@ -1,0 +1,173 @@
+"""Frozen is frozen: in every network with batch norm, in any loop, and it is proven."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
+
+from striate.core.aux_heads import total_loss
+from striate.core.errors import SettingError, UnknownNameError, WeightsError
+from striate.finetune.freeze import (
+    check_frozen,
+    freeze,
+    frozen,
+    keep_frozen,
+    unfreeze,
+)
+from striate.models.catalogue import model_entries, model_entry
+
+QUICK = ("cifar_resnet20", "mobilenet_v2", "fast_small", "googlenet_bn_no_aux")
+SIDES = {"vgg": 32, "googlenet": 64, "cifar": 32, "fast_small": 12}
+
+
+def normed():
+    """Yield every network of the catalogue that has batch norm; large ones are slow."""
+    for entry in model_entries():
+        with torch.device("meta"):
+            model = entry.build(entry.image, entry.classes)
+        if any(isinstance(module, _NormBase) for module in model.modules()):
+            marks = () if entry.name in QUICK else (pytest.mark.slow,)
+            yield pytest.param(entry.name, marks=marks)
+
+
+def cheap(name):
+    """Build a network for three classes with weights that cost nothing to draw."""
+    side = next((s for start, s in SIDES.items() if name.startswith(start)), 64)
+    entry = model_entry(name)
+    image = type(entry.image)(channels=entry.image.channels, height=side, width=side)
+    with torch.device("meta"):
+        model = entry.build(image, 3)
+    model = model.to_empty(device="cpu")
+    draw = torch.Generator().manual_seed(0)
+    for tensor in model.state_dict().values():
+        if tensor.is_floating_point():
+            small = torch.rand(997, generator=draw).mul_(0.02).add_(0.01)
+            tensor.copy_(
+                small.repeat(-(-tensor.numel() // 997))[: tensor.numel()].view(
+                    tensor.shape
+                )
+            )
+    return model, torch.rand(2, *image.shape, generator=draw)
+
+
+def one_step(model, x):
+    """Learn as any loop does, which knows nothing of frozen layers."""
+    model.train()
+    learning = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.SGD(learning, lr=0.1, weight_decay=0.1)
+    y = torch.tensor([0, 2])
+    total_loss(nn.functional.cross_entropy, model(x), y).backward()
+    optimizer.step()
+
+
+@pytest.mark.parametrize("name", list(normed()))
+def test_frozen_in_every_network_with_batch_norm(name):
+    model, x = cheap(name)
+    everything = {n: t.clone() for n, t in model.state_dict().items()}
+    heads = tuple(f"{name}." for name in model.classifiers)
+    layers = [n for n, m in model.named_modules() if n and not any(m.children())]
+    before = freeze(model, [n for n in layers if not f"{n}.".startswith(heads)])
+    one_step(model, x)
+    assert frozen(model) == before
+    check_frozen(model, before.sha256)
+    moved = {
+        n for n, t in model.state_dict().items() if not torch.equal(t, everything[n])
+    }
+    assert moved  # the head has learned
+    assert all(n.startswith(heads) for n in moved)
+
+
+def test_without_being_held_a_batch_norm_drifts():
+    """What every tutorial does: the guard above would see it."""
+    model, x = cheap("cifar_resnet20")
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name.startswith("fc."))
+    before = model.bn1.running_mean.clone()
+    one_step(model, x)
+    assert not torch.equal(model.bn1.running_mean, before)
+
+
+def test_what_a_user_froze_by_hand_is_held_too():
+    model, x = cheap("cifar_resnet20")
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name.startswith("fc."))
+    before = keep_frozen(model)
+    one_step(model, x)
+    assert frozen(model) == before
+
+
+def test_a_batch_norm_that_learns_half_is_left_alone():
+    norm = nn.BatchNorm2d(2)
+    norm.weight.requires_grad_(False)
+    assert keep_frozen(nn.Sequential(norm, nn.Linear(1, 1))).parameters == 2
+    assert norm.train().training
+
+
+def test_batch_norms_without_parameters_are_held_by_name():
+    model = nn.Sequential(nn.BatchNorm1d(2, affine=False), nn.Linear(2, 3))
+    before = freeze(model, "0")
+    one_step(model, torch.rand(2, 2))
+    assert frozen(model) == before
+
+
+def test_the_rest_of_the_network_still_trains():
+    model, _ = cheap("cifar_resnet20")
+    freeze(model, ["conv1", "bn1", "layer1"])
+    model.train()
+    assert model.training
+    assert model.layer2.training
+    assert not model.bn1.training
+    held = [m for m in model.layer1.modules() if isinstance(m, _NormBase)]
+    assert not any(module.training for module in held)
+    assert not any(module.training for module in model.eval().modules())
+
+
+def test_a_copy_is_frozen_for_itself():
+    model, x = cheap("cifar_resnet20")
+    before = freeze(model, ["conv*", "bn*"])
+    twin = copy.deepcopy(model)
+    unfreeze(model)
+    one_step(twin, x)
+    assert frozen(twin) == before
+    assert frozen(model).layers == ()
+    one_step(model, x)
+    assert not torch.equal(model.bn1.running_mean, twin.bn1.running_mean)
+
+
+def test_tied_weights_count_once():
+    first, second = (nn.Linear(3, 3, bias=False) for _ in range(2))
+    second.weight = first.weight
+    model = nn.Sequential(first, second, nn.Linear(3, 2))
+    assert freeze(model, ["0", "1"]).parameters == 9
+
+
+def test_the_hash_sees_the_smallest_change():
+    model, _ = cheap("cifar_resnet20")
+    before = freeze(model, ["conv*", "bn*"])
+    assert frozen(model.to(memory_format=torch.channels_last)) == before
+    model.bn1.running_var[3] = torch.nextafter(
+        model.bn1.running_var[3], torch.tensor(9.0)
+    )
+    with pytest.raises(WeightsError, match=f"hash was {before.sha256[:16]}"):
+        check_frozen(model, before.sha256)
+
+
+def test_patterns_that_fit_nothing_name_the_nearest():
+    model, _ = cheap("mobilenet_v2")
+    with pytest.raises(
+        UnknownNameError, match="no layer is called 'fetures\\*'"
+    ) as caught:
+        freeze(model, ["features.0", "fetures*"])
+    assert "did you mean features" in caught.value.fix
+    assert all(p.requires_grad for p in model.parameters())
+
+
+def test_patterns_that_fit_everything_are_refused_before_anything_is_frozen():
+    model, _ = cheap("cifar_resnet20")
+    with pytest.raises(SettingError, match="nothing is left to learn") as caught:
+        freeze(model, "*")
+    assert "leave a layer out, such as fc" in caught.value.fix
+    assert all(p.requires_grad for p in model.parameters())
+    assert model.bn1.train().training

@@ -1,0 +1,257 @@
+"""Inner outputs by name: right numbers, early stop, and the model as it was."""
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+import striate as st
+from striate.core.errors import (
+    DataError,
+    GeometryError,
+    SettingError,
+    StriateError,
+    UnknownNameError,
+)
+from striate.core.hooks import untouched
+from striate.core.spec import Preprocess
+from striate.interpret.activations_at import chosen, features
+from striate.interpret.layer_statistics import activation_statistics
+from striate.workflows.explain.tensor_file import TensorFile
+from support.foreign_networks import (
+    STRANGERS,
+    Functional,
+    InPlace,
+    Reused,
+    Unchanged,
+    stranger,
+)
+from support.images import write_folder
+
+
+@pytest.mark.parametrize("channels", [1, 3, 5])
+@pytest.mark.parametrize("kind", STRANGERS)
+def test_outputs_are_what_the_layers_gave(kind, channels):
+    model = stranger(kind, channels)
+    x = torch.randn(3, channels, 12, 12)
+    names = [name for name, _ in model.named_modules() if name]
+    heard = {}
+    with Unchanged(model):
+        found = features(model, x, [n for n in names if n not in ("pool", "drop")], 2)
+
+    def hear(name):
+        def hook(module, given, out):
+            heard.setdefault(name, out.clone())
+
+        return hook
+
+    for name in found:
+        model.get_submodule(name).register_forward_hook(hear(name))
+    model.eval()(x)
+    assert list(found) == [n for n in names if n in found]
+    for name, out in found.items():
+        assert torch.allclose(out, heard[name], atol=1e-6), name
+        assert not out.requires_grad
+
+
+def test_a_reused_layer_answers_by_call():
+    model = stranger(Reused).eval()
+    x = torch.randn(2, 3, 8, 8)
+    found = features(model, x, ["relu", "relu #2", "relu #3", "again #2"])
+    with torch.no_grad():
+        one = torch.relu(model.first(x))
+        two = torch.relu(model.again(one) + one)
+        three = model.again(two)
+    assert torch.allclose(found["relu"], one)
+    assert torch.allclose(found["relu #2"], two)
+    assert torch.allclose(found["again #2"], three)
+    assert torch.allclose(found["relu #3"], torch.relu(three + two))
+    with pytest.raises(StriateError, match="relu #4 did not run"):
+        features(model, x, "relu #4")
+
+
+class Counting(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.ran = 0
+
+    def forward(self, x):
+        self.ran += 1
+        return x
+
+
+def test_nothing_later_runs():
+    """The one assertion that fails if the early stop is taken out."""
+    late = Counting()
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(inplace=True), late)
+    features(model, torch.randn(4, 1, 5, 5), ["0", "1"], batch_size=2)
+    assert late.ran == 0
+    features(model, torch.randn(4, 1, 5, 5), "2", batch_size=2)
+    assert late.ran == 2
+
+
+def test_an_in_place_activation_does_not_reach_back():
+    model = stranger(InPlace)
+    found = features(model, torch.randn(2, 3, 8, 8), "stem.*")
+    assert found["stem.1"].min() < 0
+    assert torch.equal(found["stem.1"].clamp(min=0), found["stem.2"])
+
+
+def test_patterns_and_wrong_names():
+    model = stranger(InPlace)
+    assert chosen(model, "stem*") == ["stem", "stem.0", "stem.1", "stem.2"]
+    assert chosen(model, ["fc", "body.?", "fc"]) == ["body.0", "body.1", "fc"]
+    assert chosen(model, ["fc #1", "fc #2"]) == ["fc", "fc #2"]
+    for wrong in ("stm.0", "layer*", "fc #x", ""):
+        with pytest.raises(UnknownNameError, match="no layer is called") as error:
+            chosen(model, wrong)
+        assert "stem.0, stem.1" in error.value.fix
+    with pytest.raises(UnknownNameError) as error:
+        chosen(model, "stm.0")
+    assert error.value.fix.startswith("did you mean stem.0")
+
+
+def test_bad_images_are_refused_and_the_model_is_left():
+    model = stranger(Functional)
+    for x, words in (
+        (torch.zeros(3, 8, 8), "4 dimensions, got 3×8×8"),
+        (torch.zeros(0, 3, 8, 8), "4 dimensions, got 0×3×8×8"),
+        (torch.zeros(1, 3, 8, 8, dtype=torch.uint8), "floating-point"),
+        (torch.zeros(1, 4, 8, 8), "refuses a batch of 1×4×8×8"),
+        (torch.zeros(1, 3, 2, 2), "refuses a batch of 1×3×2×2"),
+    ):
+        with Unchanged(model), pytest.raises(GeometryError, match=words):
+            features(model, x, "*")
+
+
+def test_a_layer_that_gives_no_tensor_is_named():
+    class Pair(nn.Module):
+        def forward(self, x):
+            return x, x
+
+    model = nn.Sequential(Pair())
+    with pytest.raises(StriateError, match="0 gives a tuple, not a tensor"):
+        features(model, torch.randn(1, 1, 2, 2), "0")
+
+
+class Careless(nn.Module):
+    """Writes to its buffer, draws random numbers, even in evaluation mode."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("count", torch.zeros(1))
+
+    def forward(self, x):
+        self.count += 1
+        np.random.rand()
+        return x + torch.rand(1)
+
+
+class Assigning(Careless):
+    """Puts new tensors in place of its buffer, and a buffer of its own beside it."""
+
+    def forward(self, x):
+        self.count = self.count + 1
+        self.register_buffer("late", x.mean())
+        return x
+
+
+@pytest.mark.parametrize("kind", [Careless, Assigning])
+def test_even_careless_networks_come_back_as_they_were(kind):
+    model = nn.Sequential(kind())
+    count = model[0].count
+    x = torch.randn(2, 1, 2, 2)
+    with Unchanged(model):
+        features(model, x, "0")
+        activation_statistics(model, x)
+    assert list(model[0]._buffers) == ["count"]
+    assert model[0].count is count
+    with torch.inference_mode(), untouched(model):
+        model(x)
+    assert not model[0].count.is_inference()
+
+
+@pytest.mark.parametrize("kind", STRANGERS)
+def test_statistics_are_numpys(kind):
+    model = stranger(kind)
+    x = torch.randn(5, 3, 12, 12)
+    with Unchanged(model):
+        found = activation_statistics(model, x)
+    for one in found:
+        values = features(model, x, one.name)[one.name].double()
+        assert one.shape == values.shape[1:]
+        assert one.mean == pytest.approx(values.mean().item(), rel=1e-5, abs=1e-6)
+        assert one.deviation == pytest.approx(values.std(correction=0).item(), rel=1e-4)
+        assert (one.low, one.high) == (values.min(), values.max())
+        if one.low >= 0:
+            assert one.zero == pytest.approx((values == 0).double().mean().item())
+            channels = values.abs().amax([d for d in range(values.ndim) if d != 1])
+            assert one.silent == (channels == 0).sum()
+        else:
+            assert one.zero is None
+
+
+def test_statistics_of_large_and_odd_outputs():
+    """More than one chunk; channels-last memory; a dead channel; half precision."""
+    x = torch.randn(4, 3, 200, 200).to(memory_format=torch.channels_last)
+    x[:, 1] = -1
+    model = nn.Sequential(nn.ReLU(), nn.Flatten(0), nn.Identity())
+    found = {one.name: one for one in activation_statistics(model, x)}
+    assert found["0"].silent == 1
+    assert found["0"].mean == pytest.approx(x.clamp(min=0).mean().item(), rel=1e-5)
+    assert found["1"].silent is None
+    half = activation_statistics(nn.Sequential(nn.ReLU()), x.half(), ["0"])[0]
+    assert half.mean == pytest.approx(found["0"].mean, rel=1e-2)
+
+
+def test_folders_go_to_files(tmp_path, shared_run):
+    folder = write_folder(tmp_path / "new", count=5)
+    (folder / "across" / "broken.png").write_bytes(b"no image")
+    kept = st.features(shared_run, folder, ["conv1", "pool2"], batch_size=3)
+    assert len(kept.paths) == 10
+    assert [skip.reason for skip in kept.skipped] == ["not-an-image"]
+    out = tmp_path / "deep" / "rows.safetensors"
+    stored = st.features(
+        shared_run, [folder], ["conv1", "pool2"], batch_size=4, out=out
+    )
+    assert stored.shapes == {k: tuple(v.shape) for k, v in kept.items()}
+    read = load_file(out)
+    assert set(read) == {"conv1", "pool2"}
+    for name, tensor in read.items():
+        assert torch.allclose(tensor, kept[name], atol=1e-6)
+    lines = out.with_suffix(".csv").read_text().splitlines()
+    assert lines[0] == "row,path"
+    assert lines[1:] == [f"{i},{path}" for i, path in enumerate(kept.paths)]
+    single = tmp_path / "one.npy"
+    st.features(shared_run, folder, "conv1", out=single)
+    assert np.allclose(np.load(single), kept["conv1"], atol=1e-6)
+    assert not list(tmp_path.rglob(".features*"))
+
+
+def test_files_are_refused_with_reasons(tmp_path, shared_run):
+    folder = write_folder(tmp_path / "new", count=1)
+    with pytest.raises(SettingError, match="brought to the network's size"):
+        st.features(shared_run.model, folder, "conv1")
+    own = Preprocess(channels=1, height=8, width=8, mean=(0.5,), std=(0.2,))
+    found = st.features(shared_run.model, folder, "conv1", preprocess=own)
+    assert found.shapes["conv1"][0] == 2
+    for out, words in (("a.pt", "not '.pt'"), ("a.npy", "holds one layer, 2")):
+        with pytest.raises(SettingError, match=words):
+            st.features(shared_run, folder, ["conv1", "relu1"], out=tmp_path / out)
+    with pytest.raises(SettingError, match="batch_size"):
+        st.features(shared_run, folder, "conv1", batch_size=0)
+    (tmp_path / "text.png").write_text("text")
+    with pytest.raises(DataError, match="none of 1 files"):
+        st.features(shared_run, tmp_path / "text.png", "conv1")
+    with pytest.raises(DataError, match="none of 1 files"):
+        st.features(shared_run, tmp_path / "text.png", "conv1", out=tmp_path / "b.npy")
+    assert not (tmp_path / "b.npy").exists()
+
+
+def test_rows_of_other_shapes_are_refused(tmp_path):
+    with TensorFile(tmp_path / "c.npy", ["0"]) as file:
+        file.add({"0": torch.zeros(1, 1, 2, 2)})
+        with pytest.raises(SettingError, match="0 changed from"):
+            file.add({"0": torch.zeros(1, 1, 3, 3)})
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,169 @@
+"""Gradients by depth against autograd; linear collapse and bent boundaries."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from striate.core.errors import GeometryError
+from striate.interpret.depth.layer_profile import depth_profile, rate
+from striate.interpret.depth.linear_collapse import (
+    boundary,
+    collapsed,
+    polynomial,
+    rings,
+)
+from striate.interpret.depth.nonlinearity import bends, plane, profile
+from support.foreign_networks import STRANGERS, Reused, Unchanged, stranger
+
+
+def plain(activation, depth=20, width=32, shortcut=False):
+    """A chain of dense blocks behind an image, as the notes draw them."""
+    torch.manual_seed(0)
+
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.dense = nn.Linear(width, width)
+            nn.init.kaiming_normal_(self.dense.weight)
+
+        def forward(self, x):
+            out = activation(self.dense(x))
+            return x + out if shortcut else out
+
+    first = nn.Linear(16, width)
+    return nn.Sequential(
+        nn.Flatten(), first, *[Block() for _ in range(depth)], nn.Linear(width, 4)
+    )
+
+
+def batch(count=16, channels=1, side=4):
+    x = torch.randn(count, channels, side, side, generator=torch.manual_seed(3))
+    return x, torch.arange(count) % 4
+
+
+@pytest.mark.parametrize("kind", STRANGERS)
+@pytest.mark.parametrize("training", [False, True])
+def test_networks_of_others_are_left_alone(kind, training):
+    model = stranger(kind)
+    x, y = batch(8, 3, 12)
+    with Unchanged(model):
+        found = depth_profile(model, x, y, training)
+    assert [level.depth for level in found] == list(range(1, len(found) + 1))
+    assert all(level.gradient > 0 and level.activation > 0 for level in found)
+    if kind is Reused:
+        assert [level.name for level in found] == ["first", "again", "again #2", "fc"]
+
+
+def test_numbers_are_autograds():
+    """The same network written out by hand, every inner number kept."""
+    torch.manual_seed(1)
+    model = nn.Sequential(
+        nn.Conv2d(1, 3, 3), nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(12, 4)
+    )
+    x, y = batch()
+    found = depth_profile(model, x, y)
+    conv = F.conv2d(x, model[0].weight, model[0].bias)
+    conv.retain_grad()
+    logits = F.linear(conv.relu().flatten(1), model[3].weight, model[3].bias)
+    logits.retain_grad()
+    F.cross_entropy(logits, y, reduction="sum").backward()
+    for level, inner in zip(found, (conv, logits), strict=True):
+        size = float(inner.detach().square().mean().sqrt())
+        assert level.activation == pytest.approx(size)
+        want = float(inner.grad.square().mean().sqrt())
+        assert level.gradient == pytest.approx(want, rel=1e-5)
+    weight = model[0].weight
+    want = float((weight.grad / len(x)).norm() / weight.detach().norm())
+    assert found[0].update == pytest.approx(want, rel=1e-5)
+
+
+def test_sigmoid_vanishes_tanh_less_relu_stays_and_shortcuts_cure():
+    x, y = batch()
+    found = {
+        name: rate(depth_profile(plain(function, shortcut=short), x, y))
+        for name, function, short in (
+            ("sigmoid", torch.sigmoid, False),
+            ("tanh", torch.tanh, False),
+            ("relu", torch.relu, False),
+            ("sigmoid, shortcut", torch.sigmoid, True),
+        )
+    }
+    assert found["sigmoid"] < 0.45  # a slope of a quarter, times weights
+    assert found["sigmoid"] < found["tanh"]
+    assert abs(found["relu"] - 1) < 0.1
+    assert abs(found["sigmoid, shortcut"] - 1) < 0.15
+
+
+def test_a_frozen_layer_has_no_update_but_a_gradient():
+    x, y = batch()
+    model = plain(torch.relu, depth=2)
+    model[2].dense.weight.requires_grad_(False)
+    found = {level.name: level for level in depth_profile(model, x, y)}
+    assert found["2.dense"].update != found["2.dense"].update
+    assert found["2.dense"].gradient > 0
+    assert found["1"].update > 0
+
+
+def test_rates_need_two_layers():
+    assert rate([]) != rate([])
+
+
+# --- one layer, and more -------------------------------------------------------------
+
+
+def test_linear_layers_collapse_and_bent_ones_do_not():
+    torch.manual_seed(0)
+    chain = [nn.Linear(4, 9), nn.Linear(9, 7, bias=False), nn.Linear(7, 3)]
+    x = torch.randn(20, 4)
+    assert torch.allclose(collapsed(chain)(x), nn.Sequential(*chain)(x), atol=1e-5)
+    bent = nn.Sequential(chain[0], nn.ReLU(), *chain[1:])
+    assert not torch.allclose(collapsed(chain)(x), bent(x), atol=1e-2)
+    with pytest.raises(GeometryError, match="layer 1 is a ReLU"):
+        collapsed(list(bent))
+    with pytest.raises(GeometryError, match="no layers"):
+        collapsed([])
+
+
+def test_what_bends_a_boundary():
+    """One layer, three in a row, squares before it, a bend between."""
+    points, inner = rings(400)
+
+    def accuracy(model, x=points):
+        torch.manual_seed(0)
+        for module in model.modules():
+            if isinstance(module, nn.Linear):
+                module.reset_parameters()
+        return boundary(model, x, inner)
+
+    line = accuracy(nn.Linear(2, 1))
+    deep = accuracy(nn.Sequential(nn.Linear(2, 8), nn.Linear(8, 8), nn.Linear(8, 1)))
+    squares = accuracy(nn.Linear(5, 1), polynomial(points, 2))
+    bent = accuracy(nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, 1)))
+    assert line < 0.62
+    assert deep < 0.62
+    assert squares == 1
+    assert bent > 0.99
+
+
+def test_a_plane_is_red_where_the_inner_ring_is():
+    """Squares draw a disc: red within, blue without, the points upon it."""
+    found = bends(300)
+    points, inner = rings(300)
+    drawn = plane(found[2].model, points, inner, side=120).astype(int)
+    middle, corner = drawn[60, 60], drawn[2, 2]
+    assert middle[0] > middle[2]
+    assert corner[2] > corner[0]
+    right = plane(lambda x: x[:, :1] * 9, points[:0], inner[:0], side=9).astype(int)
+    assert right[4, 8, 0] > right[4, 8, 2]  # to the right is red
+    up = plane(lambda x: x[:, 1:] * 9, points[:0], inner[:0], side=9).astype(int)
+    assert up[0, 4, 0] > up[0, 4, 2]  # the upper side is on top
+    one = plane(lambda x: x[:, :1] * 0, torch.tensor([[2.6, 2.6]]), inner[:1], side=9)
+    assert one[0, 8].tolist() == [120, 20, 18]
+
+
+def test_a_profile_runs_from_left_to_right():
+    places, probs = profile(lambda x: x[:, :1], 5)
+    assert places == sorted(places)
+    assert probs == sorted(probs)
+    assert probs[2] == 0.5

@@ -1,0 +1,102 @@
+"""The first losses of three networks, to the last bit: a refactoring changes none.
+
+`python tests/support/golden.py` prints them; `… --write` takes what it
+finds as what is to be. The environment below makes the arithmetic the same on every
+x86-64 processor, whatever instructions it has; torch itself is the lock's.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+PORTABLE = {
+    "ATEN_CPU_CAPABILITY": "default",
+    "MKL_CBWR": "COMPATIBLE",
+    "OMP_NUM_THREADS": "1",
+}
+KEPT = Path(__file__).with_name("golden.json")
+STEPS = 50
+# Plain, with dropout, with batch norm and shortcuts: name, side, channels, batch.
+NETWORKS = (
+    ("tutorial_gray", 12, 1, 8),
+    ("tutorial_color", 8, 3, 8),
+    ("cifar_resnet20", 8, 3, 4),
+)
+
+
+def losses(name: str, side: int, channels: int, batch: int) -> list[str]:
+    """Train for 50 steps on noise that is a function; return hexadecimal losses."""
+    import torch
+
+    from striate.core.device import flushed_denormals
+    from striate.core.seeds import generator
+    from striate.core.spec import Preprocess
+    from striate.data.batches import Batches
+    from striate.data.subset import Subset
+    from striate.engine.loop import FitConfig, fit
+    from striate.engine.optim import make_optimizer
+    from striate.engine.schedule import SCHEDULES
+    from striate.models.catalogue import create_model
+
+    torch.backends.mkldnn.enabled = False
+    count = 21 * batch  # three epochs, the last of them in part
+    draw = generator("golden", name)
+    pixels = draw.integers(0, 256, (count, side, side, channels), dtype="uint8")
+    labels = [int(image.sum()) % 10 for image in pixels]
+    half, whole = (0.5,) * channels, (0.25,) * channels
+    preprocess = Preprocess(
+        channels=channels, height=side, width=side, mean=half, std=whole
+    )
+    part = Subset.of(torch.from_numpy(pixels), labels, [str(i) for i in range(count)])
+    batches = Batches(part=part, preprocess=preprocess, batch_size=batch, seed=5)
+    model = create_model(
+        name, num_classes=10, in_chans=channels, image_size=side, seed=5
+    ).to(memory_format=torch.channels_last)
+    plan = FitConfig(
+        epochs=3,
+        lr=3e-3,
+        schedule=SCHEDULES["one_cycle"],
+        label_smoothing=0.1,
+        seed=5,
+    )
+    optimizer = make_optimizer(model, "adamw", plan.lr, 0.9, 0.01)
+    seen = Seen()
+    val = Batches(part=part, preprocess=preprocess, batch_size=256, shuffle=False)
+    with flushed_denormals():
+        fit(model, optimizer, batches, val, plan, [seen], lambda: seen.full)
+    return seen.losses
+
+
+class Seen:
+    """Keeps the first losses."""
+
+    def __init__(self) -> None:
+        self.losses: list[str] = []
+
+    @property
+    def full(self) -> bool:
+        return len(self.losses) == STEPS
+
+    def on_step(self, done) -> None:
+        self.losses.append(done.loss.hex())
+
+    def on_epoch(self, done) -> None:
+        self.losses[-1] += f" {done.val_loss.hex()}"
+
+
+def main() -> None:
+    if any(os.environ.get(key) != value for key, value in PORTABLE.items()):
+        words = [sys.executable, *sys.argv]
+        os.execve(sys.executable, words, os.environ | PORTABLE)  # noqa: S606
+    found = {name: losses(name, *how) for name, *how in NETWORKS}
+    text = json.dumps(found, indent=1) + "\n"
+    if "--write" in sys.argv:
+        KEPT.write_text(text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,295 @@
+"""Uneven classes and odd batches: told with figures, judged alike, never a crash.
+
+Checked by removal: without `check_batch` torch stops with "Expected more than 1 value
+per channel"; without the balanced judgement the last epoch that forgets the rare class
+is kept; with torch's own class weights the tests of `engine.cost` go red.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import striate as st
+from striate.core.errors import DataError, SettingError
+from striate.core.files import read_csv, read_json
+from striate.data.load import load_data
+from striate.engine.loop import FitConfig, fit
+from striate.metrics import classification as metrics
+from striate.run import predictions as answers
+from striate.run.builders import batch_notes
+from striate.workflows.train.train import train_recipe
+from support.images import stripes, write_folder
+
+
+def uneven(*counts):
+    """Classes a, b, … of so many striped images, held in memory."""
+    pixels = [
+        stripes(k, 100_000 * k + i) for k, n in enumerate(counts) for i in range(n)
+    ]
+    labels = ["abcdefgh"[k] for k, n in enumerate(counts) for _ in range(n)]
+    return st.from_arrays("uneven", np.stack(pixels), labels)
+
+
+class Small(nn.Sequential):
+    def __init__(self, classes=2, norm=False):
+        layers = [nn.Conv2d(1, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1)]
+        extra = [nn.BatchNorm2d(4)] if norm else []
+        super().__init__(*layers, *extra, nn.Flatten(), nn.Linear(4, classes))
+
+
+# --- few images, few classes, many classes
+
+
+@pytest.mark.parametrize(
+    ("counts", "message"),
+    [
+        ((30,), "one class only ('a'): there is nothing to tell apart"),
+        ((30, 1), "1 of 2 classes have one image: 'b'"),
+        ((30, 0), "one class only"),
+    ],
+)
+def test_too_few_are_refused_with_figures(counts, message):
+    with pytest.raises(DataError) as caught:
+        load_data(uneven(*counts))
+    assert message in str(caught.value)
+
+
+def test_an_empty_class_is_listed(tmp_path, striate):
+    root = write_folder(tmp_path / "photos", count=20)
+    (root / "empty").mkdir()
+    said = striate("train", root, "--epochs", "1", "--out", "run", "--json")
+    assert said.code == 0
+    rows = read_csv(Path("run/quarantine.csv"))
+    assert ("empty", "empty-class-folder") in [(r["path"], r["reason"]) for r in rows]
+    assert read_json(Path("run/classes.json")) == ["across", "down"]
+
+
+def test_a_class_of_two_is_dealt_or_refused_with_the_way_out(striate, tmp_path):
+    """Which of the two, the images' hashes say; `--exact` always deals it."""
+    root = write_folder(tmp_path / "photos", count=30)
+    write_folder(root, ("rare",), count=2, seed=3)
+    told = [dealt_or_refused(root, seed) for seed in range(12)]
+    refused = [words for words in told if "no training image" in words]
+    assert 0 < len(refused) < 12
+    assert all("falls to 1 of 3 classes: rare (2)" in words for words in refused)
+    assert all("data split DATA --exact" in words for words in refused)
+    dealt = [words for words in told if words not in refused]
+    assert all("has no image of 1 of 3 classes" in words for words in dealt)
+    exact = load_data(root, exact=True)
+    rare = sorted(row.part for row in exact.rows if row.label == "rare")
+    assert rare == ["train", "val"]
+
+
+def dealt_or_refused(root, seed):
+    """Return what a user is told."""
+    try:
+        return "\n".join(load_data(root, seed=seed).warnings)
+    except DataError as error:
+        return str(error)
+
+
+@pytest.mark.charts
+def test_many_classes(monkeypatch):
+    """As 10,000 classes go, with the limits drawn in; those themselves run nightly."""
+    monkeypatch.setattr(answers, "WIDE", 20)
+    monkeypatch.setattr(metrics, "SQUARE", 20)
+    check_many_classes(60)
+
+
+@pytest.mark.slow
+@pytest.mark.charts
+def test_ten_thousand_classes():
+    check_many_classes(10_000)
+
+
+def check_many_classes(count):
+    pixels = np.random.default_rng(0).integers(0, 256, (3 * count, 8, 8), np.uint8)
+    labels = [f"k{i // 3}" for i in range(3 * count)]
+    source = st.from_arrays("many", pixels, labels)
+    data = load_data(source, exact=True)
+    assert f"{count:,} classes have under 10 training images" in data.warnings[0]
+    run = st.train(Small(count), data, epochs=1, batch_size=64, out="many", quiet=True)
+    score = run.scores["test"]
+    assert (score["count"], len(score["classes"]), score["confusion"]) == (
+        count,
+        count,
+        [],
+    )
+    assert sum(n for *_, n in score["confusions"]) == round(
+        (1 - score["accuracy"]) * count
+    )
+    kept, fresh = run.predictions("test"), run.judge(data.part("test"))
+    assert (kept.predicted == fresh.predicted).all()
+    assert np.allclose(kept.probs.max(1), fresh.probs.max(1), rtol=1e-5)
+    assert (np.count_nonzero(kept.probs, 1) == answers.TOP).all()
+    row = read_csv(run.path / "predictions_test.csv")[0]
+    assert list(row) == ["path", "label", "pred", "top", "loss"]
+    assert row["pred"] in json.loads(row["top"])
+    page = (run.path / "report.html").read_text()
+    assert "Most frequent errors on the test part" in page
+    assert len(page) < 2_000_000
+    assert not (run.path / "plots/confusion.png").exists()
+
+
+# --- a thousand to one
+
+
+def test_a_thousand_to_one(striate, capsys):
+    data = load_data(uneven(2000, 16), seed=1, exact=True)
+    (told,) = data.warnings
+    assert "uneven classes, 120 to 1: a has 1,200 training images, b 10" in told
+    thousand = load_data(uneven(4000, 4), exact=True)
+    assert "1,200 to 1: a has 2,400 training images, b 2" in thousand.warnings[-1]
+    for weights in ("none", "auto"):
+        run = st.train(
+            Small(), thousand, epochs=1, class_weights=weights, out=weights, quiet=True
+        )
+        score = run.scores["test"]
+        assert {"balanced_accuracy", "balanced_interval", "classes"} <= score.keys()
+        assert score["classes"][1]["recall_interval"][1] > 0.5
+        assert run.recipe.class_weights == weights
+        page = (run.path / "report.html").read_text()
+        assert "balanced accuracy" in page
+        assert "1,200 to 1" in page
+
+
+@pytest.mark.parametrize("weights", ["auto", "loss", "sampling"])
+def test_the_switch_finds_the_rare_class(weights):
+    """Three rare images among a hundred: without it the answer is always `a`."""
+    data = load_data(uneven(600, 18), exact=True, seed=3)
+
+    def recall(switch):
+        torch.manual_seed(0)
+        settings = {"epochs": 4, "lr": 0.02, "batch_size": 32, "out": switch}
+        run = st.train(Small(), data, class_weights=switch, quiet=True, **settings)
+        return run.evaluate("train")
+
+    plain, evened = recall("none"), recall(weights)
+    assert plain.classes[1].recall == 0
+    assert plain.accuracy > 0.95
+    assert evened.balanced_accuracy > plain.balanced_accuracy + 0.2
+
+
+class Scripted:
+    """A batch an epoch, before which the weights are set to the next of a script."""
+
+    def __init__(self, model, batch, script):
+        self.model, self.batch, self.script = model, batch, script
+
+    def __call__(self, epoch, start=0):
+        with torch.no_grad():
+            for parameter, value in zip(
+                self.model.parameters(), self.script[epoch], strict=True
+            ):
+                parameter.copy_(torch.tensor(value))
+        return [self.batch]
+
+    def __len__(self):
+        return 1
+
+
+ALWAYS_A = ([[0.0], [0.0]], [1.0, 0.0])
+BY_SIGN = ([[1.0], [-1.0]], [0.0, 0.0])
+
+
+@pytest.mark.parametrize(("balanced", "best"), [(False, [1, 0]), (True, [1, 1])])
+def test_with_the_switch_epochs_are_judged_by_the_balanced_accuracy(balanced, best):
+    """The second epoch finds the rare image and loses five of nine common ones."""
+    model = nn.Linear(1, 2)
+    batch = torch.tensor([[1.0]] * 4 + [[-1.0]] * 6), torch.tensor([0] * 9 + [1])
+    optimizer = torch.optim.SGD(model.parameters(), 0.0)
+    plan = FitConfig(epochs=2, lr=0.0, schedule=lambda t: 1.0, balanced=balanced)
+    train = Scripted(model, batch, [ALWAYS_A, BY_SIGN])
+    history = fit(model, optimizer, train, Held(batch), plan)
+    assert [d.val_accuracy for d in history] == pytest.approx([0.9, 0.5])
+    assert [d.val_balanced for d in history] == pytest.approx([0.5, (4 / 9 + 1) / 2])
+    assert [d.best for d in history] == best
+
+
+class Held:
+    """The same batch whenever asked."""
+
+    def __init__(self, batch):
+        self.batch = batch
+
+    def __call__(self, epoch, start=0):
+        return [self.batch]
+
+    def __len__(self):
+        return 1
+
+
+# --- batches
+
+
+@pytest.mark.parametrize(("size", "batch"), [(33, 8), (33, 32), (3, 2)])
+def test_one_left_over_joins_the_step_before_and_is_told(size, batch):
+    data = load_data(uneven(40, 40), exact=True, test_fraction=0.2)
+    part = data.part("train").take(range(size))
+    cut = data.__class__(**{**vars(data), "parts": {**data.parts, "train": part}})
+    run = st.train(
+        Small(norm=True), cut, epochs=1, batch_size=batch, out="run", quiet=True
+    )
+    (note,) = run.manifest["notes"]
+    assert note == (
+        f"{size} images in steps of {batch} leave one over; it joins the last step, "
+        f"which takes {batch + 1}"
+    )
+    assert note in (run.path / "report.html").read_text()
+    events = (run.path / "events.jsonl").read_text().splitlines()
+    assert [json.loads(e)["images"] for e in events][-1] == batch + 1
+
+
+def test_even_batches_leave_no_note():
+    data = load_data(uneven(40, 40), exact=True)
+    for size in (1, 2, 6, 48, 60):
+        assert batch_notes(data, st.Recipe(data="x", batch_size=size)) == ()
+
+
+def test_steps_of_one_image(tmp_path):
+    data = load_data(uneven(20, 20), exact=True)
+    run = st.train(Small(), data, epochs=1, batch_size=1, out="one", quiet=True)
+    assert run.manifest["notes"] == []
+    with pytest.raises(SettingError) as caught:
+        st.train(Small(norm=True), data, epochs=1, batch_size=1, out="two", quiet=True)
+    assert "batch norm needs two images a step" in str(caught.value)
+    assert "layer 3" in str(caught.value)
+    assert "--batch-size 2" in str(caught.value)
+    assert not Path("two").exists()
+
+
+def test_a_network_with_batch_norm_by_name(refused, tmp_path):
+    root = write_folder(tmp_path / "photos", count=20, size=(32, 32), channels=3)
+    said = refused(root, "--model", "cifar_resnet20", "--batch-size", "1")
+    assert "batch norm needs two images a step" in said
+
+
+# --- settings that are decided elsewhere
+
+
+@pytest.mark.parametrize("name", ["fraction", "split", "val_fraction", "image_size"])
+def test_what_loading_decides_is_not_taken_by_train(name):
+    data = load_data(uneven(20, 20))
+    with pytest.raises(SettingError, match=f"{name} is decided when images are loaded"):
+        st.train(Small(), data, epochs=1, **{name: 1})
+
+
+def test_a_run_writes_down_how_its_data_was_dealt():
+    data = load_data(uneven(60, 60), val_fraction=0.3, folds=3, fold=2, fraction=0.5)
+    recipe = st.train(Small(), data, epochs=1, out="run", quiet=True).recipe
+    assert (recipe.val_fraction, recipe.folds, recipe.fold) == (0.3, 3, 2)
+    assert recipe.fraction == 0.5
+
+
+def test_data_that_is_read_already(shared_folder):
+    recipe = st.Recipe(data=str(shared_folder), epochs=1, seed=2)
+    from striate.run.setup import load_recipe
+
+    data = load_recipe(recipe)
+    first = train_recipe(recipe, data=data, out=Path("a"), quiet=True)
+    second = train_recipe(recipe, out=Path("b"), quiet=True)
+    assert first.manifest["weights"] == second.manifest["weights"]

@@ -1,0 +1,162 @@
+"""`--progressive-resize`: trained on small images first, evaluated at full size."""
+
+import pytest
+import torch
+from torch import nn
+
+import striate as st
+from striate.core.errors import GeometryError, SettingError
+from striate.core.files import read_json
+from striate.data.batches import Batches
+from striate.engine.checkpoint_store import CheckpointStore
+from striate.models.catalogue import create_model
+from striate.run.input_sizes import check_sides
+from striate.run.recipe import Recipe
+from striate.workflows.train import train as room
+from striate.workflows.train.autotune import laps_of
+from striate.workflows.train.train import train_recipe
+from support.images import write_folder
+from support.stopped_runs import stopped, whole
+
+CPU = torch.device("cpu")
+SETTINGS = {
+    "progressive_resize": 0.5,
+    "image_size": 32,
+    "model": "cifar_resnet20",
+    "epochs": 4,
+}
+SAME = ("results.csv", "events.jsonl", "predictions_test.csv")
+
+pytestmark = pytest.mark.usefixtures("no_report")
+
+
+@pytest.fixture
+def photos(tmp_path):
+    return write_folder(tmp_path / "photos")
+
+
+def contents(run):
+    files = {name: (run / name).read_bytes() for name in SAME}
+    return files | CheckpointStore(run / "weights/last").newest()[0].files
+
+
+@pytest.fixture
+def seen(monkeypatch):
+    """Sides of what networks are shown, in training and in evaluation."""
+    met = {"train": [], "judge": []}
+    real = nn.Conv2d.forward
+
+    def forward(self, x):
+        if self.in_channels == 1:
+            met["train" if self.training else "judge"].append(x.shape[-1])
+        return real(self, x)
+
+    monkeypatch.setattr(nn.Conv2d, "forward", forward)
+    return met
+
+
+@pytest.mark.parametrize("step", [1, 5, 7])
+def test_resumed_in_the_middle_ends_in_the_same_bytes(photos, striate, step):
+    run = stopped(photos, step=step, **SETTINGS)
+    said = striate("train", "--resume", run, "--quiet")
+    assert said.code == 0
+    assert "exact: yes" in said.out
+    assert contents(run) == contents(whole(photos, **SETTINGS))
+
+
+def test_small_at_first_and_judged_at_full_size(photos, seen):
+    run = train_recipe(
+        Recipe(data=str(photos), batch_size=8, in_chans=1, **SETTINGS), quiet=True
+    )
+    tried = seen["train"][:2]  # before anything is written
+    assert tried == [16, 32]
+    learned = seen["train"][2:]
+    steps = len(learned) // 4
+    assert learned == [16] * 2 * steps + [32] * 2 * steps
+    assert set(seen["judge"]) == {32}
+    notes = read_json(run.path / "manifest.json")["notes"]
+    assert "images grow: 16×16 in epochs 1–2, 32×32 in epochs 3–4" in notes
+    seen["judge"].clear()
+    run.evaluate()
+    st.predict(run, [photos])
+    assert set(seen["judge"]) == {32}
+
+
+def test_off_is_the_default_and_changes_no_byte(photos, monkeypatch):
+    plain = {**SETTINGS, "progressive_resize": 1.0}
+    del plain["progressive_resize"]
+    one = contents(whole(photos, "one", **plain))
+    monkeypatch.setattr(room, "as_shown", lambda batches, data, recipe: batches)
+    assert contents(whole(photos, "other", progressive_resize=1.0, **plain)) == one
+
+
+def test_a_network_of_one_size_is_refused_and_nothing_written(photos, refused):
+    said = refused(
+        photos,
+        "--model",
+        "tutorial_gray",
+        "--image-size",
+        "32",
+        "--progressive-resize",
+        ".5",
+    )
+    assert "cannot learn from 16×16, as --progressive-resize shows" in said
+    assert "layer fc" in said
+    assert "mobilenet_v2" in said
+
+
+def test_too_small_to_grow_is_refused(striate):
+    said = striate(
+        "train", "digits", "--progressive-resize", "0.5", "--model", "cifar_resnet20"
+    )
+    assert said.code == 2
+    assert "images of 8×8 do not grow from 0.5 of it" in said.err
+    for wrong in (0, 1.5, -1):
+        with pytest.raises(SettingError, match="grow must be"):
+            Recipe(data="digits", grow=wrong)
+
+
+def test_heads_that_only_training_has_are_tried_too():
+    model = create_model("googlenet", num_classes=3, image_size=128, seed=0)
+    check_sides(model, 3, [(128, 128)], CPU)
+    with pytest.raises(GeometryError) as caught:
+        check_sides(model, 3, [(96, 96)], CPU)
+    assert "aux" in caught.value.where
+
+
+def test_a_blur_that_gets_too_little_is_named():
+    model = create_model("antialiased_resnet18", num_classes=3, image_size=32, seed=0)
+    with pytest.raises(GeometryError) as caught:
+        check_sides(model, 3, [(32, 32), (16, 16)], CPU)
+    assert caught.value.where == "layer layer4.0.blur"
+
+
+def test_the_trial_leaves_no_trace():
+    model = create_model("mobilenet_v2", num_classes=3, image_size=32, seed=0)
+    before = {n: v.clone() for n, v in model.state_dict().items()}
+    modes = [m.training for m in model.modules()]
+    state = torch.get_rng_state()
+    check_sides(model, 3, [(32, 32), (48, 48)], CPU)
+    assert torch.equal(state, torch.get_rng_state())
+    assert modes == [m.training for m in model.modules()]
+    after = model.state_dict()
+    assert all(torch.equal(v, after[n]) for n, v in before.items())
+    assert all(isinstance(p, nn.Parameter) for p in model.parameters())
+
+
+def test_products_are_counted_by_size(monkeypatch):
+    data = st.load_data("digits", image_size=32)
+    model = create_model("cifar_resnet20", in_chans=1, image_size=32)
+    recipe = Recipe(data="digits", batch_size=4, precision="fp32", **SETTINGS)
+    laps = laps_of(model, data, recipe, quiet=True)
+    full, small = laps.macs[-1], laps.macs[0]
+    assert laps.macs == (small, small, full, full)
+    assert full / small == pytest.approx(4, rel=0.01)
+    laps.peak = 1e9
+    assert laps.mfu(1) == pytest.approx(6 * small / 1e9)
+    assert laps.mfu(1, epochs=4) == pytest.approx(6 * (small + full) / 2e9)
+    fed = laps.feeding(
+        Batches(part=data.part("val"), preprocess=data.preprocess, batch_size=512)
+    )
+    fed(2)
+    assert laps.mfu(1) == pytest.approx(6 * full / 1e9)
