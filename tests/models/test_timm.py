@@ -218,7 +218,7 @@ def test_features_are_kept_and_a_head_learns(timm, striate, colours, weights):
 def test_a_plan_is_made_and_done(timm, striate, colours, weights):
     path = weights("mobilenetv3_small_050")
     words = ("--model", "timm:mobilenetv3_small_050", "--pretrained", path)
-    sizes = "--image-size", "32", "--normalise", "imagenet"
+    sizes = "--image-size", "32", "--normalize", "imagenet"
     words = ("transfer", colours, *words, *sizes, "--cut", "auto", *QUICK)
     said = striate(*words, "--out", "run")
     assert said.code == 0, said.err
