@@ -23,13 +23,13 @@ from torch_build import CPU_INDEX, SetupError, TorchBuild, choose_torch
 ROOT = Path(__file__).resolve().parents[1]
 LOCKS = ROOT / "requirements"
 PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
-CONFIGURED = "what pip is configured for"
+CONFIGURED = "the indexes that pip is configured for"
 ELSEWHERE = {"missing", "network", "hash", "certificate"}  # another index may do
 # Every package comes as a wheel whose hash a lock names; nothing is resolved or built.
-INSTALL = (
-    "-m pip --disable-pip-version-check --no-input --no-color --retries 2 install "
-    "--progress-bar off --no-deps"
-).split()
+INSTALL = [
+    *("-m", "pip", "--disable-pip-version-check", "--no-input", "--no-color"),
+    *("--retries", "2", "install", "--progress-bar", "off", "--no-deps"),
+]
 HASHED = ["--require-hashes", "--only-binary", ":all:", "--requirement"]
 
 
@@ -83,12 +83,14 @@ class Environment:
 
 def set_up(environment: Environment, build: TorchBuild, extra: list[str]) -> None:
     """Make the environment, or finish one that is half made."""
-    print(f"Set-up of {environment.folder.name} (logs: {environment.notes})")
+    print(
+        f"Set-up of {environment.folder.name} (logs: {environment.notes})", flush=True
+    )
     key = f"{sys.base_prefix} {PYTHON} {build.choice}"
     what = f"environment of Python {PYTHON}"
     environment.step("venv", what, key, lambda: make_venv(environment, build))
     if not environment.stamp("torch"):
-        check_disk(environment.folder, build.gigabytes)
+        check_disk(folder, build.gigabytes)
     dev = (LOCKS / "dev.lock").read_text(encoding="utf-8")
     with_pip = environment.notes / "pip.lock"
     with_pip.write_text(entry(dev, "pip"), encoding="utf-8")

@@ -40,31 +40,27 @@ def problem_sentence(
         gigabytes: Free disk space that set-up needs.
     """
     wanted = re.search(r"No matching distribution found for (\S+)", log)
+    package = wanted[1] if wanted else what
+    other = " (make setup TORCH_INDEX=URL)" if "://" in place else ""
     sentences = {
-        "disk": f"The disk is full: free {gigabytes:g} GB (temporary files go to "
-        f"TMPDIR), {AGAIN}.",
-        "venv": f"This Python has no complete venv module: install it (Debian and "
+        "disk": f"The disk is full: free {gigabytes:g} GB, also where temporary files "
+        f"go (TMPDIR), {AGAIN}.",
+        "venv": "This Python has no complete venv module: install it (Debian and "
         f"Ubuntu: apt install python{python}-venv), {AGAIN}.",
-        "certificate": f"The certificate of {place} is not trusted here: point PIP_CERT "
-        f"to your network's certificate file, {AGAIN}.",
-        "network": f"{capital(place)} cannot be reached: check the network and the proxy "
-        f"(HTTPS_PROXY), {AGAIN}; another address of PyTorch's index is "
-        "make setup TORCH_INDEX=URL.",
-        "hash": f"A file of {what} from {place} is not the one that requirements/ names "
-        f"by its hash: use another index, {AGAIN}.",
-        "missing": f"{capital(place)} has no {wanted[1] if wanted else what} for this "
-        "system and Python: name another index with TORCH_INDEX or in pip's "
-        f"configuration, or another Python with PYTHON, {AGAIN}.",
-        "permission": f"Files of {what} cannot be written here: check who owns .venv and "
+        "certificate": f"The certificate of {place} is not trusted here: point "
+        f"PIP_CERT to your network's certificate file, {AGAIN}.",
+        "network": f"No connection to {place}: check the network and the proxy "
+        f"(HTTPS_PROXY) or name another index{other}, {AGAIN}.",
+        "hash": f"A file of {what} from {place} is not the one whose hash "
+        f"requirements/ holds: name another index{other}, {AGAIN}.",
+        "missing": f"There is no {package} for this system and Python {python} at "
+        f"{place}: name another index{other} or another Python "
+        f"(make setup PYTHON=python3.12), {AGAIN}.",
+        "permission": f"Files of {what} cannot be written: check who owns .venv and "
         f"this folder, {AGAIN}.",
-        "other": f"{capital(what)} could not be installed: {last_error(log)}",
+        "other": f"Set-up stopped at {what}: {last_error(log)}",
     }
     return sentences[problem_kind(log)]
-
-
-def capital(text: str) -> str:
-    """Begin a sentence, unless with an address or a package's name."""
-    return text[:1].upper() + text[1:] if text.startswith("what ") else text
 
 
 def last_error(log: str) -> str:

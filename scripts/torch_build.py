@@ -46,8 +46,9 @@ def choose_torch(
     if not has_build(system, machine.lower()):
         raise SetupError(
             f"PyTorch has no build for {system or 'this system'} on "
-            f"{machine or 'this processor'}: use Linux (x86-64, aarch64), macOS on "
-            "Apple silicon or Windows (x86-64), or install torch and then `pip install .`"
+            f"{machine or 'this processor'}: use Linux (x86-64, aarch64), macOS 14 "
+            "on Apple silicon or Windows (x86-64), or bring your own torch and run "
+            "`pip install .` beside it."
         )
     if choice == "cuda" and system != "Linux":
         raise SetupError(
