@@ -57,8 +57,16 @@ test: lint
 	$(BIN)/coverage report --fail-under=100 --include="*/core/*,*/audit/*,*/engine/checkpoint.py"
 
 # The tests that take under a minute together.
+QUICK := $(wildcard tests/core tests/layers tests/report tests/test_house.py \
+	tests/test_setup.py tests/test_tiny.py)
+
 quick: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not slow" -n 2 -q $(QUICK)
+
+# The wheel and the source archive, and the demo from the wheel in an empty environment;
+# make dist T="tests/core …" runs tests there too.
+dist: $(READY)
+	$(BIN)/python scripts/check_dist.py --tests $(T)
 
 # make test-one T=tests/core, or T="tests/core -k seeds"
 test-one: $(READY)

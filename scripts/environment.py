@@ -90,7 +90,7 @@ def set_up(environment: Environment, build: TorchBuild, extra: list[str]) -> Non
     what = f"environment of Python {PYTHON}"
     environment.step("venv", what, key, lambda: make_venv(environment, build))
     if not environment.stamp("torch"):
-        check_disk(folder, build.gigabytes)
+        check_disk(environment.folder, build.gigabytes)
     dev = (LOCKS / "dev.lock").read_text(encoding="utf-8")
     with_pip = environment.notes / "pip.lock"
     with_pip.write_text(entry(dev, "pip"), encoding="utf-8")
