@@ -68,7 +68,11 @@ class Environment:
                 command, stdout=out, stderr=subprocess.STDOUT, cwd=ROOT, env=environ
             )
         if done.returncode:
-            raise CommandError(log.read_text(encoding="utf-8", errors="replace"))
+            text = log.read_text(encoding="utf-8", errors="replace")
+            full = (
+                shutil.disk_usage(self.notes).free < 1e7
+            )  # the log had no room either
+            raise CommandError(text + "\nNo space left on device" * full)
 
     def step(self, name: str, what: str, key: str, action: Callable[[], None]) -> None:
         """Do a step unless it was done with the same key; print one line."""
@@ -83,14 +87,13 @@ class Environment:
 
 def set_up(environment: Environment, build: TorchBuild, extra: list[str]) -> None:
     """Make the environment, or finish one that is half made."""
-    print(
-        f"Set-up of {environment.folder.name} (logs: {environment.notes})", flush=True
-    )
+    logs = f"{environment.folder.name}/.setup"
+    print(f"Set-up of {environment.folder.name} (pip's output: {logs})", flush=True)
+    if not environment.stamp("torch"):
+        check_disk(environment.folder.parent, build.gigabytes)
     key = f"{sys.base_prefix} {PYTHON} {build.choice}"
     what = f"environment of Python {PYTHON}"
     environment.step("venv", what, key, lambda: make_venv(environment, build))
-    if not environment.stamp("torch"):
-        check_disk(environment.folder, build.gigabytes)
     dev = (LOCKS / "dev.lock").read_text(encoding="utf-8")
     with_pip = environment.notes / "pip.lock"
     with_pip.write_text(entry(dev, "pip"), encoding="utf-8")
