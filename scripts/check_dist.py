@@ -120,13 +120,16 @@ def torch_state(site: Path) -> list[tuple[str, str]]:
 def check_packages(python: Path) -> None:
     """Count the runtime packages; none may be of CUDA."""
     text = run([python, "-m", "pip", "list", "--format", "json"])
-    names = {package["name"] for package in json.loads(text)} - {"pip"}
+    names = {package["name"] for package in json.loads(text)}
+    names -= {"pip", "striate"}
     cuda = sorted(
         name for name in names if name.startswith(("nvidia", "cuda", "triton"))
     )
     if cuda or len(names) > MOST_PACKAGES:
         sys.exit(f"{len(names)} packages, at most {MOST_PACKAGES}; of CUDA: {cuda}")
-    print(f"{len(names)} packages with torch, none of CUDA", flush=True)
+    print(
+        f"{len(names)} packages beside striate (torch is one), none of CUDA", flush=True
+    )
 
 
 def run_tests(python: Path, tests: list[str]) -> None:
