@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from striate.core.spec import Preprocess
-from striate.data.balanced_sampler import balanced_order
-from striate.data.batches import Batches
+from striate.data.batches import Batches, balanced_order
 from striate.data.subset import Subset
 
 COUNTS = st.lists(st.integers(0, 20), min_size=1, max_size=6).filter(any)

@@ -20,15 +20,21 @@ import pytest
 import torch
 
 from striate.core.spec import Preprocess
+from striate.data import file_index as facts
 from striate.data import scan
 from striate.data.cache import build_pack as packing
 from striate.data.cache import cache_folder as cache_room
-from striate.data.cache import file_index as facts
+from striate.data.cache import decoded_images as packs
 from striate.data.cache import free_memory as memory
 from striate.data.cache import materialize as develop
-from striate.data.cache import packed_arrays as packs
 from striate.data.cache.cache_folder import Cache, open_cache
-from striate.data.cache.packed_arrays import Builder, Donors, open_pack, pack_key, weigh
+from striate.data.cache.decoded_images import (
+    Builder,
+    Donors,
+    open_pack,
+    pack_key,
+    weigh,
+)
 from striate.data.decode import decode
 from striate.data.load import load_data
 from support.images import encoded, pil_image, snapshot, stripes, write_folder
@@ -218,7 +224,7 @@ def test_a_damaged_book_of_facts(photos, store, later):
 
 
 def test_a_book_that_grew_too_large_is_begun_anew(tmp_path, monkeypatch, later):
-    from striate.data.cache.file_index import Fact, Facts
+    from striate.data.file_index import Fact, Facts
     from striate.data.sources.files import Stamp
 
     book = Facts(tmp_path / "facts.sqlite")
@@ -237,7 +243,7 @@ def test_a_book_that_grew_too_large_is_begun_anew(tmp_path, monkeypatch, later):
 CHILD = """
 import sys, time
 from striate.data import scan
-from striate.data.cache import packed_arrays as packs
+from striate.data.cache import decoded_images as packs
 from striate.data.load import load_data
 scan.SMALL = 0
 packs._TOGETHER = 4

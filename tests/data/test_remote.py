@@ -152,7 +152,7 @@ def test_a_folder_without_classes(memory):
 def test_shards_from_a_web_server(server, tmp_path, monkeypatch):
     root, address, asked = server
     write_shards(root, count=3)
-    monkeypatch.setitem(room.load_shards.__kwdefaults__, "most_held", 0)
+    monkeypatch.setattr(room, "MOST_HELD", 0)
     far = load_data(f"{address}/p-{{000..002}}.tar")
     near = load_data(root)
     assert [r.content for r in far.rows] == [r.content for r in near.rows]

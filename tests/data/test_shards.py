@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from striate.core.errors import DataError
-from striate.data import epoch_order as order
+from striate.data import batches as order
 from striate.data.batches import Batches
 from striate.data.cache.lazy_images import LazyPixels
 from striate.data.decode.preprocess import file_to_input
@@ -41,8 +41,7 @@ def folder(tmp_path):
 @pytest.fixture
 def streamed(monkeypatch):
     """Let every set be too large to hold."""
-    monkeypatch.setattr(room, "HELD", 0)
-    monkeypatch.setitem(room.load_shards.__kwdefaults__, "most_held", 0)
+    monkeypatch.setattr(room, "MOST_HELD", 0)
 
 
 @pytest.mark.parametrize("layout", ["cls", "json", "folder"])
@@ -278,8 +277,8 @@ def test_mixed_blocks(sizes, batch, epoch, most):
     before = order.MIXED
     order.MIXED = most
     try:
-        made = list(order.batches(order.mixed(blocks, 0, epoch), batch))
-        again = list(order.batches(order.mixed(blocks, 0, epoch), batch))
+        made = list(order.batches_of_runs(order.mixed(blocks, 0, epoch), batch))
+        again = list(order.batches_of_runs(order.mixed(blocks, 0, epoch), batch))
     finally:
         order.MIXED = before
     assert all(map(torch.equal, made, again))

@@ -10,8 +10,8 @@ import pytest
 from striate.core.errors import DataError
 from striate.core.spec import Labels
 from striate.data.cache import free_memory as memory
+from striate.data.find_source import find_source
 from striate.data.load import load_data, load_labeled
-from striate.data.sources.find import find_source
 from striate.data.sources.idx import read_idx
 from striate.data.sources.named import FASHION_CLASSES, fashion_mnist
 from striate.data.sources.source import from_arrays

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from striate.core.errors import DataError, SettingError
 from striate.core.spec import Labels, Preprocess
-from striate.data.decode.preprocess import statistics
+from striate.data.channel_stats import channel_mean_std
 from striate.data.sources.source import Skipped
 from striate.data.split.fraction import spared
 from striate.data.split.hash_split import SplitConfig
@@ -81,7 +81,7 @@ class ImageData:
         train = self.subset("train").take(stays)
         preprocess = self.preprocess
         if self.measured:
-            mean, std = statistics(train.pixels)
+            mean, std = channel_mean_std(train.pixels)
             preprocess = replace(preprocess, mean=mean, std=std)
         return replace(
             self,

@@ -15,12 +15,14 @@ from striate.data.cache.cache_folder import AUTO, DEFAULT_GB, open_cache
 from striate.data.cache.lazy_images import LazyPixels
 from striate.data.cache.materialize import Developed, develop
 from striate.data.cache.pixel_rows import Rows, some
+from striate.data.channel_stats import channel_mean_std
 from striate.data.choose_preprocess import choose_preprocess
-from striate.data.decode.preprocess import statistics
+from striate.data.find_source import find_source
+from striate.data.given_split import apply_split, missing_files
 from striate.data.image_data import ImageData
-from striate.data.scan import MISSING, Census, Tick, take_census, two_labels
+from striate.data.scan import Census, Tick, take_census, two_labels
+from striate.data.shards.load import open_shards
 from striate.data.shards.tars import is_shards
-from striate.data.sources.find import find_source
 from striate.data.sources.named import NAMED
 from striate.data.sources.remote import is_remote
 from striate.data.sources.source import Skipped, Source
@@ -117,14 +119,27 @@ def load_data(
     split_config = SplitConfig(**shares, folds=folds, fold=fold, exact=exact, seed=seed)
     earlier = _earlier(split, split_config)
     if not isinstance(data, Source) and is_shards(data):
-        from striate.data.shards.load import load_shards  # which calls this again
-
-        return load_shards(
-            data, preprocess=preprocess, split_config=split_config, settings=settings
-        )
+        return _load_shards(data, split_config, settings)
     with paused_collection():
         source = data if isinstance(data, Source) else find_source(data)
         return _load(source, _origin(data), split_config, earlier, settings)
+
+
+def _load_shards(
+    data: str | Path, split_config: SplitConfig, settings: Mapping[str, Any]
+) -> ImageData:
+    """Load tar shards like any other set where they fit, else stream them."""
+    shards = open_shards(data, split_config, settings)
+    if not shards.fits:
+        return shards.streamed(settings["workers"])
+    keys = ("margin", "workers", "cache", "cache_gb", "tick")
+    loaded = load_data(
+        shards.as_source(),
+        preprocess=shards.preprocess,
+        **{key: settings[key] for key in keys},
+    )
+    # The records carry their splits; `split_config` is what made them.
+    return replace(loaded, origin=shards.origin, split_config=split_config)
 
 
 def _load(
@@ -135,10 +150,15 @@ def _load(
     settings: Mapping[str, Any],
 ) -> ImageData:
     """Scan, decode, leave out, split: the steps of `load_data` in order."""
-    source, skipped = _as_given(source, settings["given_split"])
+    skipped: list[Skipped] = []
+    if (split_by_path := settings["given_split"]) is not None:
+        skipped = missing_files(source, split_by_path)
+        source = apply_split(source, split_by_path)
     store = open_cache(settings["cache"], settings["cache_gb"])
     before = settings["given_hashes"] or {}
-    census = take_census(source, store).compared(source, before)
+    census = take_census(source, store.facts if store else None).compared(
+        source, before
+    )
     skipped += census.skipped
     _check_any(census.sound, skipped, source)
     preprocess = settings["preprocess"] or _chosen(census, settings)
@@ -214,7 +234,7 @@ def _split_up(
     }
     measured = not preprocess.mean
     if measured:
-        means, stds = statistics(subsets["train"].pixels)
+        means, stds = channel_mean_std(subsets["train"].pixels)
         preprocess = replace(preprocess, mean=means, std=stds)
     return ImageData(
         name=source.name,
@@ -311,42 +331,6 @@ def _pixels(
     return some(found.pixels[size], chosen)
 
 
-def _as_given(
-    source: Source, given: Mapping[str, str] | None
-) -> tuple[Source, list[Skipped]]:
-    """Return the source with the parts it was given, and the files that are gone."""
-    if given is None:
-        return source, []
-    return _with_split(source, given), _missing(source, given)
-
-
-def _missing(source: Source, given: Mapping[str, str]) -> list[Skipped]:
-    """Return the files that an earlier split names and that are not there now."""
-    there = {record.path for record in source.records}
-    detail = "it was there when the split was made"
-    return [
-        Skipped(path=path, reason=MISSING, detail=detail)
-        for path in given
-        if path not in there
-    ]
-
-
-def _with_split(source: Source, given: Mapping[str, str]) -> Source:
-    """Return the source with an earlier split; images not in it are ignored."""
-    kept = [i for i, record in enumerate(source.records) if record.path in given]
-    new = [record for record in source.records if record.path not in given]
-    records = [
-        replace(source.records[i], split=given[source.records[i].path]) for i in kept
-    ]
-    skips = [Skipped(path=record.path, reason="not-in-split") for record in new]
-    return replace(
-        source,
-        records=tuple(records),
-        arrays=None if source.arrays is None else source.arrays[kept],
-        ignored=(*source.ignored, *skips),
-    )
-
-
 def load_labeled(
     data: str | Path | Source,
     preprocess: Preprocess,
@@ -381,8 +365,9 @@ def load_labeled(
         what = f"classes that the network does not know: {', '.join(strange[:5])}"
         fix = f"it knows: {', '.join(labels.names[:20])}"
         raise DataError(what, where=source.root, fix=fix)
-    source = _with_split(source, {r.path: split or "test" for r in wanted})
-    census = take_census(source, store := open_cache(cache, cache_gb))
+    source = apply_split(source, {r.path: split or "test" for r in wanted})
+    store = open_cache(cache, cache_gb)
+    census = take_census(source, store.facts if store else None)
     found = develop(source, census, [preprocess], store)
     skipped = (*source.quarantined, *census.skipped, *found.skipped)
     _check_any(found.index, skipped, source)

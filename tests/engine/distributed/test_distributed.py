@@ -19,8 +19,7 @@ from torch.distributed import HashStore
 from striate.core.errors import RankError, SettingError
 from striate.core.spec import Preprocess
 from striate.data.augment.augment import Augment
-from striate.data.batches import Batches
-from striate.data.rank_share import share
+from striate.data.batches import Batches, share
 from striate.data.subset import Subset
 from striate.engine.distributed.heartbeat import BUSY, COMPUTING, WAITING, Pulse
 from striate.engine.distributed.process import Process

@@ -53,7 +53,7 @@ def hold_nothing(patch):
 @pytest.fixture
 def streamed(monkeypatch):
     """Let every set in shards be too large to hold."""
-    monkeypatch.setitem(shards.load_shards.__kwdefaults__, "most_held", 0)
+    monkeypatch.setattr(shards, "MOST_HELD", 0)
 
 
 def contents(run):
@@ -163,7 +163,7 @@ def test_streamed_and_then_held(streamed, tmp_path, monkeypatch):
     """Held images are shown in another order, which is told."""
     folder = write_shards(tmp_path / "shards")
     run = stopped(folder, step=14)
-    monkeypatch.setitem(shards.load_shards.__kwdefaults__, "most_held", 10**6)
+    monkeypatch.setattr(shards, "MOST_HELD", 10**6)
     told = []
     st.resume(run, begun=told.append, quiet=True)
     reason = "order: shard by shard, now image by image"

@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save_file
 import striate as st
 from striate.core.errors import SettingError, StorageError
 from striate.core.files import read_csv, read_json, write_json
+from striate.data.cache.decoded_images import MARKER
 from striate.data.cache.feature_cache import KNOWN, ROWS, FeatureStore
-from striate.data.cache.packed_arrays import MARKER
 from striate.run.recipe import Recipe
 from striate.run.report_page import write_report
 from striate.run.setup import load_recipe

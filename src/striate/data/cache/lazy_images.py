@@ -21,6 +21,7 @@ from striate.core.cpu_count import processors
 from striate.core.errors import DataError
 from striate.core.malloc import give_back_freed
 from striate.core.spec import Preprocess
+from striate.data.cache.decode_workers import Gathered, decoded_by_workers
 from striate.data.decode.decode import unwarned
 from striate.data.decode.file_bytes import UndecodableError
 from striate.data.decode.preprocess import file_to_input
@@ -72,21 +73,6 @@ class FileOriginals:
     def path(self, i: int) -> str:
         """Return the file's path below its source."""
         return self.paths[i]
-
-
-@dataclass(frozen=True)
-class Gathered:
-    """A batch as it was decoded.
-
-    Args:
-        pixels: (n, H, W, C) uint8.
-        index: (n,) which images they are; a lost one's place has another's.
-        lost: Files that could not be used now.
-    """
-
-    pixels: Tensor
-    index: Tensor
-    lost: tuple[Skipped, ...] = ()
 
 
 class LazyPixels:
@@ -195,8 +181,6 @@ class LazyPixels:
 
     def _ahead(self, indices: Iterable[Tensor]) -> Iterator[Gathered]:
         if self.workers:
-            from striate.data.cache.decode_workers import decoded_by_workers
-
             yield from decoded_by_workers(self, indices)
             return
         waiting: deque[Future[Gathered]] = deque()

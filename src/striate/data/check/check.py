@@ -21,8 +21,8 @@ from striate.data.check.label_error_findings import Doubts, doubt_findings
 from striate.data.check.leaks import given_splits, leak_findings
 from striate.data.check.outliers import oddities
 from striate.data.check.scan import Item, Survey, Tick, Views, survey
+from striate.data.find_source import find_source
 from striate.data.shards.tars import is_shards
-from striate.data.sources.find import find_source
 from striate.data.sources.named import NAMED
 from striate.data.sources.source import Skipped, Source
 

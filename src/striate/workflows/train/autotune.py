@@ -18,9 +18,9 @@ from striate.audit.network import audit
 from striate.core import device as devices
 from striate.core.errors import StriateError
 from striate.core.files import read_json, write_json
+from striate.data.batches import share
 from striate.data.cache.cache_folder import open_cache
 from striate.data.image_data import ImageData
-from striate.data.rank_share import share
 from striate.engine.benchmark import FEWEST_STEPS, BenchmarkResult, Free, tune
 from striate.engine.distributed.group import RankGroup
 from striate.engine.execution import (
