@@ -35,7 +35,7 @@ from striate.data.cache.decoded_images import (
     pack_key,
     weigh,
 )
-from striate.data.decode import decode
+from striate.data.decode import decode, jpeg_decoder
 from striate.data.load import load_data
 from support.images import encoded, pil_image, snapshot, stripes, write_folder
 
@@ -495,6 +495,6 @@ def test_the_pixels_of_preprocessing_rules(monkeypatch):
     monkeypatch.setattr(packs, "RULES", 2)
     assert packs.geometry_key(size) != before
     # Likewise: other values are another RULES.
-    assert decode.REDUCED == ((4, 4), (2, 3))
-    assert decode.LARGE_JPEG == 1_500_000
+    assert jpeg_decoder.REDUCED == ((4, 4), (2, 3))
+    assert jpeg_decoder.LARGE_JPEG == 1_500_000
     assert np.dtype(packs._ROW).itemsize == 88

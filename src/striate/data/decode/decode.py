@@ -10,18 +10,24 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
-import simplejpeg
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from striate.core.spec import WHITE
 from striate.data.decode.file_bytes import UndecodableError
 from striate.data.decode.file_formats import MAX_FRAMES, gif_frames, kind_of, png_fault
 from striate.data.decode.hashing import coded_hash, content_hash
+from striate.data.decode.jpeg_decoder import (
+    LARGE_JPEG,
+    Scaled,
+    decode_jpeg,
+    error_reason,
+    jpeg_reduction,
+)
 from striate.data.decode.jpeg_markers import is_cut, lacks_scans, layout
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
@@ -30,14 +36,6 @@ MAX_SIDE = 32_768
 # No real image is both large and this empty; a header's promise may be.
 UNSEEN_PIXELS = 1 << 24
 PIXELS_A_BYTE = 1000
-# From this size on a JPEG may be decoded at a fraction of it, and is known by its coded
-# bytes rather than by pixels that need not all be made.
-LARGE_JPEG = 1_500_000
-# (fraction, how many times the scaled sides it must leave): the antialiased resize
-# that follows hides how the fraction was made. Eighths never come within the tolerance
-# of docs/preprocessing.md (docs/notebook/image-decoding.md).
-REDUCED = ((4, 4), (2, 3))
-
 _GRAY_MODES = ("1", "L", "LA", "I;16", "I;16L", "I;16B", "I;16N")
 
 Image.MAX_IMAGE_PIXELS = None  # our own limit is stricter and refuses, not warns
@@ -108,9 +106,6 @@ class Decoded:
     content: str
     factor: int
     sides: tuple[int, int]
-
-
-Scaled = Callable[[int, int], tuple[int, int]]
 
 
 def decode(
@@ -194,17 +189,7 @@ def _examine(
         raise UndecodableError("too-large", type(error).__name__) from None
     except Exception as error:  # Pillow's plugins raise many kinds on hostile bytes
         text = str(error) or type(error).__name__
-        raise UndecodableError(_reason(payload, text), text) from None
-
-
-def _reason(payload: bytes, text: str) -> str:
-    """Tell from a decoder's words, and from the file, what is wrong with it."""
-    said = text.lower()
-    if "too large" in said:
-        return "too-large"
-    words = ("truncated", "premature", "eof", "broken", "not enough", "end of")
-    cut = any(word in said for word in words) or is_cut(payload)
-    return "truncated" if cut else "damaged"
+        raise UndecodableError(error_reason(payload, text), text) from None
 
 
 def pixel_content(
@@ -221,7 +206,7 @@ def _open(payload: bytes) -> Image.Image:
         raise UndecodableError(*_unidentified(payload)) from None
     except Exception as error:  # Pillow's plugins raise many kinds on hostile headers
         detail = f"{type(error).__name__}: {error}"
-        raise UndecodableError(_reason(payload, str(error)), detail) from None
+        raise UndecodableError(error_reason(payload, str(error)), detail) from None
     _check_size(payload, image)
     if image.mode in ("F", "I"):
         detail = "32-bit values have no declared range; save as 8 or 16 bits"
@@ -260,8 +245,8 @@ def _examine_jpeg(
     width, height = image.size
     large = width * height >= LARGE_JPEG
     sides = (width, height) if turn >= 5 else (height, width)
-    factor = fraction(sides, scaled) if large and scaled else 1
-    coded = _decode_jpeg(payload, image.mode, -(-height // factor), -(-width // factor))
+    factor = jpeg_reduction(sides, scaled) if large and scaled else 1
+    coded = decode_jpeg(payload, image.mode, -(-height // factor), -(-width // factor))
     found = layout(payload)
     if lacks_scans(payload, found):
         raise UndecodableError("truncated", "the progressive JPEG lacks scans")
@@ -274,38 +259,6 @@ def _examine_jpeg(
     else:
         content = content_hash(pixels)
     return Decoded(pixels, content, factor, sides)
-
-
-def fraction(sides: tuple[int, int], scaled: Scaled) -> int:
-    """Return 4, 2 or 1: how much smaller a large JPEG may be decoded.
-
-    Example:
-        >>> fraction((3000, 4000), lambda height, width: (160, 160))
-        4
-    """
-    rows, columns = scaled(*sides)
-    for factor, margin in REDUCED:
-        if sides[0] >= factor * margin * rows and sides[1] >= factor * margin * columns:
-            return factor
-    return 1
-
-
-def _decode_jpeg(payload: bytes, mode: str, height: int, width: int) -> np.ndarray:
-    # Pillow fills what is missing with gray and reports nothing.
-    space = {"L": "GRAY", "CMYK": "CMYK"}.get(mode, "RGB")
-    try:
-        pixels: np.ndarray = simplejpeg.decode_jpeg(
-            payload,
-            colorspace=space,
-            min_height=height,
-            min_width=width,
-            min_factor=1,
-            strict=True,
-        )
-    except ValueError as error:
-        text = str(error)
-        raise UndecodableError(_reason(payload, text), text) from None
-    return pixels
 
 
 def _turned(pixels: np.ndarray, orientation: int) -> np.ndarray:

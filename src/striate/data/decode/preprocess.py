@@ -12,7 +12,8 @@ from torch.nn import functional as F
 
 from striate.core.errors import DataError
 from striate.core.spec import Preprocess
-from striate.data.decode.decode import Decoded, examine, fraction
+from striate.data.decode.decode import Decoded, examine
+from striate.data.decode.jpeg_decoder import jpeg_reduction
 
 # ITU-R 601 luma in 1/65536, the weights and rounding of every imaging library.
 _LUMA = (19_595, 38_470, 7_471)
@@ -46,7 +47,7 @@ def look_at_sizes(
     for size in sizes[1:]:
         if (
             seen.factor > 1
-            and fraction(seen.sides, partial(scaled_sides, size)) < seen.factor
+            and jpeg_reduction(seen.sides, partial(scaled_sides, size)) < seen.factor
         ):
             seen = look(payload, size)
         made.append(seen_to_input(seen, size))

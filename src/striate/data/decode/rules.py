@@ -9,13 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from striate.core.spec import Preprocess
-from striate.data.decode.decode import (
-    FORMATS,
-    LARGE_JPEG,
-    MAX_PIXELS,
-    MAX_SIDE,
-    REDUCED,
-)
+from striate.data.decode.decode import FORMATS, MAX_PIXELS, MAX_SIDE
+from striate.data.decode.jpeg_decoder import LARGE_JPEG, REDUCED
 
 _RESIZES = {
     "stretch": "all of the image; its aspect is bent to the input's",
