@@ -344,7 +344,7 @@ def test_a_file_that_vanishes_between_the_two_passes(photos, monkeypatch):
     from striate.data import load
     from striate.data.cache import materialize as develop
 
-    real = develop.develop
+    real = develop.materialize
 
     def late(source, *words, **options):
         (photos / "across/00.png").unlink()

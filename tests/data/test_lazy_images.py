@@ -25,10 +25,10 @@ from striate.data.cache import decode_workers as workers
 from striate.data.cache import free_memory as memory
 from striate.data.cache import lazy_images as lazy
 from striate.data.cache import materialize as develop
-from striate.data.cache.lazy_images import FileOriginals, LazyPixels
+from striate.data.cache.lazy_images import EncodedFiles, LazyPixels
 from striate.data.decode.preprocess import file_to_input
 from striate.data.load import load_data
-from striate.data.scan import take_census
+from striate.data.scan import scan_files
 from striate.data.sources.folder import read_folder
 from striate.data.subset import Subset
 from support.images import encoded, pil_image, stripes, write_folder
@@ -43,8 +43,8 @@ def photos(tmp_path):
 
 def lazily(photos, **options):
     source = read_folder(photos)
-    census = take_census(source)
-    originals = FileOriginals(
+    census = scan_files(source)
+    originals = EncodedFiles(
         files=source.reader,
         paths=tuple(record.path for record in source.records),
         hashes=census.hashes,
@@ -100,7 +100,7 @@ def test_draws_are_equal_between_worker_counts(photos, name, count):
 def test_however_processes_begin(photos, start):
     pixels = lazily(photos, workers=2)
     indices = torch.arange(24).split(7)
-    made = list(workers.decoded_by_workers(pixels, indices, start=start))
+    made = list(workers.decode_with_workers(pixels, indices, start=start))
     assert torch.equal(torch.cat([m.pixels for m in made]), pixels[:])
     assert torch.equal(torch.cat([m.index for m in made]), torch.arange(24))
 
@@ -127,7 +127,7 @@ def test_a_killed_process_is_named_and_leaves_no_orphan(photos, monkeypatch):
         return decode(payload, preprocess)
 
     monkeypatch.setattr(lazy, "file_to_input", slowly)
-    made = workers.decoded_by_workers(
+    made = workers.decode_with_workers(
         lazily(photos, workers=2), torch.arange(24).split(1), start="fork"
     )
     next(made)
@@ -150,7 +150,7 @@ def test_a_hung_decoder_is_named_and_leaves_no_orphan(photos, monkeypatch):
             time.sleep(0.01)
 
     monkeypatch.setattr(lazy, "file_to_input", forever)
-    made = workers.decoded_by_workers(
+    made = workers.decode_with_workers(
         lazily(photos, workers=1), torch.arange(24).split(6), timeout=0.5, start="fork"
     )
     with pytest.raises(WorkerError, match="no batch was decoded within 0 s"):
@@ -160,7 +160,7 @@ def test_a_hung_decoder_is_named_and_leaves_no_orphan(photos, monkeypatch):
 
 def test_an_epoch_left_early_leaves_nothing_behind(photos):
     before = set(children())
-    made = workers.decoded_by_workers(
+    made = workers.decode_with_workers(
         lazily(photos, workers=2), torch.arange(24).split(1), start="fork"
     )
     next(made)
@@ -192,7 +192,7 @@ def test_an_epoch_may_be_left_while_a_process_still_begins(
 
     monkeypatch.setattr(workers, "_begin", slowly)
     before = set(children())
-    made = workers.decoded_by_workers(
+    made = workers.decode_with_workers(
         lazily(photos, workers=2), torch.arange(24).split(1), start="fork"
     )
     next(made)
@@ -208,7 +208,7 @@ import sys, time, torch
 sys.path.insert(0, sys.argv[2])
 from test_lazy_images import lazily, workers
 from pathlib import Path
-made = workers.decoded_by_workers(
+made = workers.decode_with_workers(
     lazily(Path(sys.argv[1]), workers=2), torch.arange(24).split(1), start="fork")
 next(made)
 from test_lazy_images import children
@@ -312,7 +312,7 @@ def test_judging_is_complete_or_stops(photos):
 
 
 def test_a_whole_batch_that_is_lost_stops(photos, monkeypatch):
-    monkeypatch.setattr(lazy, "LOST_LEAST", 100)
+    monkeypatch.setattr(lazy, "MAX_LOST", 100)
     pixels = lazily(photos, forgiving=True)
     for path in (photos / "across").iterdir():
         path.unlink()

@@ -14,9 +14,14 @@ from striate.data.batches import Batches
 from striate.data.decode.decode import UndecodableError
 from striate.data.load import load_data
 from striate.data.shards import load as room
-from striate.data.shards.index import Nearby
+from striate.data.shards.index import LocalShards
 from striate.data.sources import remote
-from striate.data.sources.remote import RemoteFiles, fetch, open_place, read_remote
+from striate.data.sources.remote import (
+    RemoteFiles,
+    download,
+    open_filesystem,
+    read_remote,
+)
 from support.images import encoded, pil_image, stripes, write_folder, write_table
 from support.tar_shards import write_shards
 
@@ -111,7 +116,7 @@ def test_places_fail_in_their_own_ways(memory, monkeypatch):
 def test_a_remote_set_is_read_once(memory, tmp_path, monkeypatch):
     from striate.data import scan
 
-    monkeypatch.setattr(scan, "SMALL", 0)
+    monkeypatch.setattr(scan, "SMALL_SET", 0)
     upload(memory, write_folder(tmp_path / "photos"), "/bucket/photos")
     first = load_data("memory://bucket/photos")
     calls = []
@@ -177,7 +182,7 @@ def test_a_changed_remote_shard_is_fetched_again(memory, tmp_path):
 def test_few_copies_are_kept(memory, tmp_path):
     upload(memory, write_shards(tmp_path / "a", count=4, each=4), "/bucket")
     size = len(memory.cat_file("/bucket/p-000.tar"))
-    nearby = Nearby(tmp_path / "copies", int(2.5 * size))
+    nearby = LocalShards(tmp_path / "copies", int(2.5 * size))
     for number in (0, 1, 2, 3, 0):
         path = nearby.path(f"memory://bucket/p-00{number}.tar")
         assert path.stat().st_size == size
@@ -195,13 +200,13 @@ def test_what_is_fetched_is_whole_or_not_there(memory, tmp_path, monkeypatch):
 
     monkeypatch.setattr(type(memory), "get_file", half)
     with pytest.raises(DataError, match="the line broke"):
-        fetch("memory://a.tar", tmp_path / "a.tar")
+        download("memory://a.tar", tmp_path / "a.tar")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_predicting_needs_no_address():
     assert np.all([not remote.is_remote(p) for p in ("a/b.png", "C:/x", Path("x"))])
-    assert open_place("memory://a/b/")[1] == "/a/b"
+    assert open_filesystem("memory://a/b/")[1] == "/a/b"
 
 
 def test_splits_and_classes_do_not_stand_side_by_side(memory):

@@ -26,7 +26,7 @@ from striate.data.decode.preprocess import file_to_input
 from striate.data.load import load_data
 from striate.data.shards import index as shards
 from striate.data.shards import load as room
-from striate.data.shards.tars import is_shards, members, shard_names, split_of
+from striate.data.shards.tars import is_shards, shard_names, split_of_shard, tar_members
 from striate.data.sources.source import Skipped
 from striate.run.run import load_run
 from support.images import encoded, pil_image, snapshot, stripes
@@ -274,13 +274,13 @@ def test_mixed_blocks(sizes, batch, epoch, most):
     """As for sets in memory: all once, no batch of one, as many batches as promised."""
     edges = np.cumsum([0, *sizes]).tolist()
     blocks = tuple(pairwise(edges))
-    before = order.MIXED
-    order.MIXED = most
+    before = order.SHUFFLE_BUFFER
+    order.SHUFFLE_BUFFER = most
     try:
-        made = list(order.batches_of_runs(order.mixed(blocks, 0, epoch), batch))
-        again = list(order.batches_of_runs(order.mixed(blocks, 0, epoch), batch))
+        made = list(order.cut_batches(order.shuffled_blocks(blocks, 0, epoch), batch))
+        again = list(order.cut_batches(order.shuffled_blocks(blocks, 0, epoch), batch))
     finally:
-        order.MIXED = before
+        order.SHUFFLE_BUFFER = before
     assert all(map(torch.equal, made, again))
     total = sum(sizes)
     assert sorted(chain.from_iterable(b.tolist() for b in made)) == list(range(total))
@@ -366,7 +366,7 @@ def test_a_cut_shard_is_named(tmp_path):
     path.write_bytes(path.read_bytes()[:700])
     skipped: list[Skipped] = []
     with pytest.raises(DataError, match="cannot be read") as caught:
-        list(members(path, skipped))
+        list(tar_members(path, skipped))
     assert caught.value.where == str(path)
 
 
@@ -392,8 +392,8 @@ def test_names(tmp_path):
     (tmp_path / "s/readme.md").touch()
     assert not is_shards(tmp_path / "s")
     assert not is_shards(tmp_path / "nowhere")
-    assert split_of("a/b-val-01.tar") == "val"
-    assert split_of("valley-01.tar") is None
+    assert split_of_shard("a/b-val-01.tar") == "val"
+    assert split_of_shard("valley-01.tar") is None
 
 
 def test_images_are_those_of_the_files(folder, streamed):

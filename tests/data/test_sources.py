@@ -200,8 +200,8 @@ def test_memory_is_what_can_be_had_not_what_is_idle(monkeypatch, tmp_path):
     """Free pages leave out the caches, which reading the images has just filled."""
     known = memory.available_bytes()
     assert known > 1 << 24
-    assert memory.fits(0.5 * known)
-    assert not memory.fits(2 * known)
+    assert memory.fits_in_memory(0.5 * known)
+    assert not memory.fits_in_memory(2 * known)
 
     def nowhere(self, *words, **options):
         raise OSError
@@ -214,7 +214,7 @@ def test_memory_is_what_can_be_had_not_what_is_idle(monkeypatch, tmp_path):
 
     monkeypatch.setattr(memory.os, "sysconf", unknown)
     assert memory.available_bytes() is None
-    assert memory.fits(10**18)
+    assert memory.fits_in_memory(10**18)
 
 
 def test_a_container_may_have_less_than_its_machine(monkeypatch, tmp_path):
@@ -240,7 +240,7 @@ def test_a_container_may_have_less_than_its_machine(monkeypatch, tmp_path):
     (old / "memory.usage_in_bytes").write_text("1000")
     (old / "memory.stat").write_text("total_inactive_file 50\n")
     assert memory.available_bytes() == 0
-    assert not memory.fits(1)
+    assert not memory.fits_in_memory(1)
 
 
 def test_progress_of_reading(shared_folder):

@@ -15,13 +15,13 @@ from striate.core.seeds import permutation
 from striate.core.spec import Preprocess
 from striate.data.augment.augment import Augment, augmentation
 from striate.data.augment.pipeline import Batch, Views
-from striate.data.cache.pixel_rows import ahead, gathered, in_turn
+from striate.data.cache.pixel_rows import batch_pixels, batch_rows, prefetched
 from striate.data.decode.preprocess import normalize
 from striate.data.subset import Subset
 
 # Images that are mixed with one another where they lie in blocks: thousands, so that
 # neighbors of a shard meet others, few enough to be nothing in memory.
-MIXED = 16_384
+SHUFFLE_BUFFER = 16_384
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +75,7 @@ class Batches:
 
     def _shares(self, epoch: int, start: int) -> Iterator[Tensor]:
         for index in self.indices(epoch, start):
-            mine = index[share(len(index), self.rank, self.world)]
+            mine = index[rank_slice(len(index), self.rank, self.world)]
             if len(mine):
                 yield mine
 
@@ -93,7 +93,7 @@ class Batches:
             yield from map(views.moved(epoch), indices)
             return
         if views is None:
-            for batch in gathered(self.subset.pixels, indices):
+            for batch in batch_pixels(self.subset.pixels, indices):
                 labels = self.subset.labels[batch.index]
                 sent = batch.pixels.to(self.device, non_blocking=True)
                 ready = labels.to(self.device, non_blocking=True)
@@ -107,9 +107,9 @@ class Batches:
     ) -> Iterator[Batch]:
         """Yield images to be changed and their numbers, crops cut ahead of time."""
         if not views.cuts:
-            return ((b.pixels, b.index) for b in gathered(views.held, indices))
-        batches = in_turn(views.held, indices)
-        return ahead((views.ready(held, i, epoch), i) for held, i in batches)
+            return ((b.pixels, b.index) for b in batch_pixels(views.held, indices))
+        batches = batch_rows(views.held, indices)
+        return prefetched((views.ready(held, i, epoch), i) for held, i in batches)
 
     @cached_property
     def _views(self) -> Views | None:
@@ -130,15 +130,13 @@ class Batches:
     def indices(self, epoch: int = 0, start: int = 0) -> Iterable[Tensor]:
         """Return the image numbers of each batch of an epoch, the first left out."""
         if self.subset.blocks:
-            return islice(
-                batches_of_runs(self._runs(epoch), self.batch_size), start, None
-            )
+            return islice(cut_batches(self._runs(epoch), self.batch_size), start, None)
         return self._order(epoch)[start:]
 
     def _runs(self, epoch: int) -> Iterator[np.ndarray]:
         """Yield the numbers of images that lie in blocks, as many as are mixed."""
         if self.shuffle:
-            return mixed(self.subset.blocks, self.seed, epoch)
+            return shuffled_blocks(self.subset.blocks, self.seed, epoch)
         return (np.arange(*block) for block in self.subset.blocks)
 
     def _order(self, epoch: int) -> list[Tensor]:
@@ -165,12 +163,12 @@ class Batches:
         return len(self.subset)
 
 
-def batches_of_runs(runs: Iterator[np.ndarray], size: int) -> Iterator[Tensor]:
+def cut_batches(runs: Iterator[np.ndarray], size: int) -> Iterator[Tensor]:
     """Cut runs of numbers into batches; a last batch of one joins the one before.
 
     Example:
         >>> runs = iter([np.array([3, 1, 2]), np.array([5, 4])])
-        >>> [batch.tolist() for batch in batches_of_runs(runs, 2)]
+        >>> [batch.tolist() for batch in cut_batches(runs, 2)]
         [[3, 1], [2, 5, 4]]
     """
     rest = np.empty(0, np.int64)
@@ -187,7 +185,7 @@ def batches_of_runs(runs: Iterator[np.ndarray], size: int) -> Iterator[Tensor]:
         yield torch.from_numpy(rest)
 
 
-def mixed(
+def shuffled_blocks(
     blocks: Sequence[tuple[int, int]], seed: int, epoch: int
 ) -> Iterator[np.ndarray]:
     """Yield every number of the blocks: blocks in random order, mixed a few at a time.
@@ -198,7 +196,7 @@ def mixed(
         epoch: From 0.
 
     Example:
-        >>> (run,) = mixed([(0, 3), (3, 5)], seed=0, epoch=0)
+        >>> (run,) = shuffled_blocks([(0, 3), (3, 5)], seed=0, epoch=0)
         >>> sorted(run.tolist())
         [0, 1, 2, 3, 4]
     """
@@ -206,7 +204,7 @@ def mixed(
     number = 0
     for k in permutation(len(blocks), seed, "blocks", epoch).tolist():
         group.append(np.arange(*blocks[k]))
-        if sum(map(len, group)) >= MIXED:
+        if sum(map(len, group)) >= SHUFFLE_BUFFER:
             yield _shuffled(group, seed, epoch, number)
             group, number = [], number + 1
     if group:
@@ -252,8 +250,8 @@ def balanced_order(labels: np.ndarray, seed: int, epoch: int) -> np.ndarray:
         )
     ]
     together = np.concatenate(drawn)
-    mixed: np.ndarray = together[permutation(len(together), seed, "balanced", epoch)]
-    return mixed
+    order: np.ndarray = together[permutation(len(together), seed, "balanced", epoch)]
+    return order
 
 
 def _shown(images: int, classes: int) -> list[int]:
@@ -274,16 +272,16 @@ def _row(
     return np.concatenate(shuffles)[first : first + end - begin]
 
 
-def share(count: int, rank: int, world: int) -> slice:
+def rank_slice(count: int, rank: int, world: int) -> slice:
     """Return a rank's images of a batch: neighbors, as evenly as can be.
 
     Nobody gets a single one, over which batch norm has no variance, unless the batch is
     a single one: where the batch is too small for two each, the last ranks get none.
 
     Example:
-        >>> [share(64, rank, 3) for rank in range(3)]
+        >>> [rank_slice(64, rank, 3) for rank in range(3)]
         [slice(0, 22, None), slice(22, 43, None), slice(43, 64, None)]
-        >>> [share(5, rank, 3) for rank in range(3)]
+        >>> [rank_slice(5, rank, 3) for rank in range(3)]
         [slice(0, 3, None), slice(3, 5, None), slice(5, 5, None)]
     """
     takers = max(1, min(world, count // 2))

@@ -5,14 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from striate.data.cache.pixel_rows import Rows
+from striate.data.cache.pixel_rows import PixelRows
 
 _CHUNK = 1 << 22
 _COUNTED = 1 << 28
 _DECODED = 1 << 25  # of images that would be decoded for it
 
 
-def channel_mean_std(pixels: Rows) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def channel_mean_std(pixels: PixelRows) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return mean and deviation of v/255 for each channel.
 
     Exactly, up to 268 million values (34 of images that are not in memory); of more,

@@ -13,14 +13,14 @@ from striate.core.errors import DataError, SettingError
 from striate.core.spec import WHITE, Labels, Preprocess
 from striate.data.cache.cache_folder import AUTO, DEFAULT_GB, open_cache
 from striate.data.cache.lazy_images import LazyPixels
-from striate.data.cache.materialize import Developed, develop
-from striate.data.cache.pixel_rows import Rows, some
+from striate.data.cache.materialize import DecodedSet, materialize
+from striate.data.cache.pixel_rows import PixelRows, take_rows
 from striate.data.channel_stats import channel_mean_std
 from striate.data.choose_preprocess import choose_preprocess
 from striate.data.find_source import find_source
 from striate.data.given_split import apply_split, missing_files
 from striate.data.image_data import ImageData
-from striate.data.scan import Census, Tick, take_census, two_labels
+from striate.data.scan import FileScan, Tick, label_conflicts, scan_files
 from striate.data.shards.load import open_shards
 from striate.data.shards.tars import is_shards
 from striate.data.sources.named import NAMED
@@ -156,16 +156,14 @@ def _load(
         source = apply_split(source, split_by_path)
     store = open_cache(settings["cache"], settings["cache_gb"])
     before = settings["given_hashes"] or {}
-    census = take_census(source, store.facts if store else None).compared(
-        source, before
-    )
+    census = scan_files(source, store.facts if store else None).compared(source, before)
     skipped += census.skipped
     _check_any(census.sound, skipped, source)
     preprocess = settings["preprocess"] or _chosen(census, settings)
     sizes = [preprocess]
     if settings["margin"] > 1:
         sizes.append(preprocess.enlarged(settings["margin"]))
-    found = develop(source, census, sizes, store, settings["tick"])
+    found = materialize(source, census, sizes, store, settings["tick"])
     skipped += found.skipped
     found, kept = _sound(source, census, found, preprocess, skipped)
     split_up = _split_up(
@@ -184,11 +182,11 @@ def _load(
 
 def _sound(
     source: Source,
-    census: Census,
-    found: Developed,
+    census: FileScan,
+    found: DecodedSet,
     preprocess: Preprocess,
     skipped: list[Skipped],
-) -> tuple[Developed, list[int]]:
+) -> tuple[DecodedSet, list[int]]:
     """Return what was developed, and which of it stands under one label only.
 
     The others join `skipped`.
@@ -197,7 +195,7 @@ def _sound(
     contents = united(source, census, found.index, found.contents, preprocess)
     found = replace(found, contents=tuple(contents))
     given_splits = [source.records[i].split for i in found.index]
-    conflicts = two_labels(source, found.index, found.contents, given_splits)
+    conflicts = label_conflicts(source, found.index, found.contents, given_splits)
     skipped += conflicts.values()
     kept = [k for k in range(len(found.index)) if k not in conflicts]
     _check_any(kept, skipped, source)
@@ -206,8 +204,8 @@ def _sound(
 
 def _split_up(
     source: Source,
-    census: Census,
-    found: Developed,
+    census: FileScan,
+    found: DecodedSet,
     kept: Sequence[int],
     skipped: Sequence[Skipped],
     preprocess: Preprocess,
@@ -263,7 +261,7 @@ def _earlier(split: str | Path | None, split_config: SplitConfig) -> Earlier | N
     return read_earlier(split)
 
 
-def _chosen(census: Census, settings: Mapping[str, Any]) -> Preprocess:
+def _chosen(census: FileScan, settings: Mapping[str, Any]) -> Preprocess:
     keys = ("image_size", "in_chans", "resize", "background", "white_level", "jpeg")
     return choose_preprocess(
         census,
@@ -295,7 +293,7 @@ def _check_any(
 
 
 def _subset(
-    found: Developed,
+    found: DecodedSet,
     kept: Sequence[int],
     rows: Sequence[SplitRow],
     labels: Labels,
@@ -319,16 +317,16 @@ def _subset(
 
 
 def _pixels(
-    found: Developed,
+    found: DecodedSet,
     kept: Sequence[int],
     rows: Sequence[SplitRow],
     name: str,
     size: int,
-) -> Rows:
+) -> PixelRows:
     chosen = [k for k, row in zip(kept, rows, strict=True) if row.split == name]
     if size:  # crops are read where they stand: a copy would gain nothing
-        return some(found.pixels[size], chosen, most=0)
-    return some(found.pixels[size], chosen)
+        return take_rows(found.pixels[size], chosen, most=0)
+    return take_rows(found.pixels[size], chosen)
 
 
 def load_labeled(
@@ -367,8 +365,8 @@ def load_labeled(
         raise DataError(what, where=source.root, fix=fix)
     source = apply_split(source, {r.path: split or "test" for r in wanted})
     store = open_cache(cache, cache_gb)
-    census = take_census(source, store.facts if store else None)
-    found = develop(source, census, [preprocess], store)
+    census = scan_files(source, store.facts if store else None)
+    found = materialize(source, census, [preprocess], store)
     skipped = (*source.quarantined, *census.skipped, *found.skipped)
     _check_any(found.index, skipped, source)
     records = [source.records[i] for i in found.index]

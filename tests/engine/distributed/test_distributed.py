@@ -19,7 +19,7 @@ from torch.distributed import HashStore
 from striate.core.errors import RankError, SettingError
 from striate.core.spec import Preprocess
 from striate.data.augment.augment import Augment
-from striate.data.batches import Batches, share
+from striate.data.batches import Batches, rank_slice
 from striate.data.subset import Subset
 from striate.engine.distributed.heartbeat import BUSY, COMPUTING, WAITING, Pulse
 from striate.engine.distributed.process import Process
@@ -32,7 +32,7 @@ from support.torchrun import SUPPORT, run_python
 
 @given(st.integers(0, 300), st.integers(1, 40))
 def test_shares_are_the_whole_without_overlap_and_never_single(count, world):
-    shares = [range(count)[share(count, rank, world)] for rank in range(world)]
+    shares = [range(count)[rank_slice(count, rank, world)] for rank in range(world)]
     assert [n for mine in shares for n in mine] == list(range(count))
     assert count == 1 or all(len(mine) != 1 for mine in shares)
     full = [len(mine) for mine in shares if mine]

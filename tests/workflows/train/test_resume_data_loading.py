@@ -46,7 +46,7 @@ def lazily(monkeypatch):
 
 
 def hold_nothing(patch):
-    patch.setattr(memory, "fits", lambda size: size < 2_000)
+    patch.setattr(memory, "fits_in_memory", lambda size: size < 2_000)
     patch.setattr(develop, "_check_batch", lambda size: None)
 
 

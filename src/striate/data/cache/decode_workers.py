@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from striate.core.errors import WorkerError
-from striate.data.decode.decode import unwarned
+from striate.data.decode.decode import without_pillow_warnings
 from striate.data.sources.source import Skipped
 
 TIMEOUT = 120.0  # seconds; no batch takes so long unless an image hangs its decoder
@@ -39,7 +39,7 @@ Sent = tuple[np.ndarray, np.ndarray, tuple[Skipped, ...]]
 
 
 @dataclass(frozen=True)
-class Gathered:
+class DecodedBatch:
     """A batch as it was decoded.
 
     Args:
@@ -61,7 +61,7 @@ class BatchDecoder(Protocol):
         """Return the number of processes."""
         ...
 
-    def attempt(self, index: Tensor) -> Gathered:
+    def attempt(self, index: Tensor) -> DecodedBatch:
         """Decode the images of a batch as far as they can be decoded."""
         ...
 
@@ -69,13 +69,13 @@ class BatchDecoder(Protocol):
 _mine: BatchDecoder | None = None  # what a worker decodes; set once when it starts
 
 
-def decoded_by_workers(
+def decode_with_workers(
     pixels: BatchDecoder,
     indices: Iterable[Tensor],
     *,
     timeout: float = TIMEOUT,
     start: str | None = None,
-) -> Iterator[Gathered]:
+) -> Iterator[DecodedBatch]:
     """Yield batches in order, decoded by `pixels.workers` processes.
 
     Args:
@@ -91,9 +91,9 @@ def decoded_by_workers(
     waiting: deque[Future[Sent]] = deque()
     pool = ProcessPoolExecutor(pixels.workers, context, _begin, (pixels,))
 
-    def take() -> Gathered:
+    def take() -> DecodedBatch:
         rows, index, lost = waiting.popleft().result(timeout)
-        return Gathered(torch.from_numpy(rows), torch.from_numpy(index), lost)
+        return DecodedBatch(torch.from_numpy(rows), torch.from_numpy(index), lost)
 
     whole = False
     try:
@@ -134,7 +134,7 @@ def _follow() -> None:
 
 def _decode(index: np.ndarray) -> Sent:
     assert _mine is not None  # noqa: S101 - `_begin` has set it
-    with unwarned():
+    with without_pillow_warnings():
         gathered = _mine.attempt(torch.from_numpy(index))
     return gathered.pixels.numpy(), gathered.index.numpy(), gathered.lost
 

@@ -19,7 +19,12 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from striate.core.spec import WHITE
 from striate.data.decode.file_bytes import UndecodableError
-from striate.data.decode.file_formats import MAX_FRAMES, gif_frames, kind_of, png_fault
+from striate.data.decode.file_formats import (
+    MAX_FRAMES,
+    gif_frames,
+    non_image_kind,
+    png_fault,
+)
 from striate.data.decode.hashing import coded_hash, content_hash
 from striate.data.decode.jpeg_decoder import (
     LARGE_JPEG,
@@ -28,21 +33,25 @@ from striate.data.decode.jpeg_decoder import (
     error_reason,
     jpeg_reduction,
 )
-from striate.data.decode.jpeg_markers import is_cut, lacks_scans, layout
+from striate.data.decode.jpeg_markers import (
+    is_truncated_jpeg,
+    jpeg_layout,
+    lacks_jpeg_scans,
+)
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 MAX_PIXELS = 100_000_000  # a 100-megapixel camera; decoded that is 300 MB
 MAX_SIDE = 32_768
 # No real image is both large and this empty; a header's promise may be.
-UNSEEN_PIXELS = 1 << 24
-PIXELS_A_BYTE = 1000
+LARGE_IMAGE = 1 << 24
+MAX_PIXELS_PER_BYTE = 1000
 _GRAY_MODES = ("1", "L", "LA", "I;16", "I;16L", "I;16B", "I;16N")
 
 Image.MAX_IMAGE_PIXELS = None  # our own limit is stricter and refuses, not warns
 
 
 @contextmanager
-def unwarned() -> Iterator[None]:
+def without_pillow_warnings() -> Iterator[None]:
     """Silence Pillow's remarks on odd metadata, which stop no image.
 
     Enter it once around all decoding threads: filters belong to the process, and
@@ -54,7 +63,7 @@ def unwarned() -> Iterator[None]:
 
 
 @dataclass(frozen=True, slots=True)
-class Header:
+class ImageHeader:
     """What a file's header promises: size as displayed, and gray or color."""
 
     height: int
@@ -63,7 +72,7 @@ class Header:
 
 
 @dataclass(frozen=True, slots=True)
-class Nature:
+class ImageFileInfo:
     """What kind of file an image came from.
 
     Args:
@@ -77,7 +86,7 @@ class Nature:
     notes: tuple[str, ...] = ()
 
 
-def read_header(payload: bytes) -> Header:
+def read_header(payload: bytes) -> ImageHeader:
     """Return size and channels without decoding pixels.
 
     Raises:
@@ -88,11 +97,11 @@ def read_header(payload: bytes) -> Header:
     if image.format != "TIFF" and _orientation(image) >= 5:  # Pillow turns TIFF itself
         width, height = height, width
     channels = 1 if image.mode in _GRAY_MODES else 3
-    return Header(height=height, width=width, channels=channels)
+    return ImageHeader(height=height, width=width, channels=channels)
 
 
 @dataclass(frozen=True, slots=True)
-class Decoded:
+class DecodedImage:
     """An image's pixels and what identifies it.
 
     Args:
@@ -128,15 +137,15 @@ def decode(
         >>> decode(file.getvalue()).shape
         (3, 4, 3)
     """
-    return examine(payload, background, white_level).pixels
+    return decode_image(payload, background, white_level).pixels
 
 
-def examine(
+def decode_image(
     payload: bytes,
     background: int = 255,
     white_level: int = WHITE,
     scaled: Scaled | None = None,
-) -> Decoded:
+) -> DecodedImage:
     """Decode an image and say what identifies it.
 
     Args:
@@ -152,9 +161,9 @@ def examine(
     return _examine(payload, _open(payload), background, white_level, scaled)
 
 
-def inspect(
+def decode_with_info(
     payload: bytes, background: int = 255, white_level: int = WHITE
-) -> tuple[np.ndarray, Nature]:
+) -> tuple[np.ndarray, ImageFileInfo]:
     """Decode, and say what kind of file it is and what became of its pixels.
 
     Raises:
@@ -172,7 +181,7 @@ def _examine(
     background: int,
     white_level: int,
     scaled: Scaled | None,
-) -> Decoded:
+) -> DecodedImage:
     try:
         if image.format in ("JPEG", "MPO"):
             return _examine_jpeg(payload, image, background, scaled)
@@ -182,7 +191,7 @@ def _examine(
         if _orientation(image) > 1:
             image = ImageOps.exif_transpose(image)
         pixels = _to_array(image, background, white_level)
-        return Decoded(pixels, content_hash(pixels), 1, pixels.shape[:2])
+        return DecodedImage(pixels, content_hash(pixels), 1, pixels.shape[:2])
     except UndecodableError:
         raise
     except (MemoryError, OverflowError) as error:
@@ -192,9 +201,7 @@ def _examine(
         raise UndecodableError(error_reason(payload, text), text) from None
 
 
-def pixel_content(
-    payload: bytes, background: int = 255, white_level: int = WHITE
-) -> str:
+def pixel_hash(payload: bytes, background: int = 255, white_level: int = WHITE) -> str:
     """Return the hash of an image's pixels, however large: all of them are made."""
     return content_hash(decode(payload, background, white_level))
 
@@ -216,11 +223,11 @@ def _open(payload: bytes) -> Image.Image:
 
 def _unidentified(payload: bytes) -> tuple[str, str]:
     """Say why Pillow recognizes nothing, as (reason, detail)."""
-    if is_cut(payload):
+    if is_truncated_jpeg(payload):
         return "truncated", "a JPEG's beginning only"
     if payload[12:16] == b"IHDR":
         return png_fault(payload) or ("damaged", "wrong checksum of a PNG chunk")
-    return "not-an-image", kind_of(payload)
+    return "not-an-image", non_image_kind(payload)
 
 
 def _check_size(payload: bytes, image: Image.Image) -> None:
@@ -230,7 +237,7 @@ def _check_size(payload: bytes, image: Image.Image) -> None:
         raise UndecodableError("too-large", f"{width}×{height}; {limit}")
     if min(width, height) < 1:
         raise UndecodableError("damaged", f"{width}×{height} pixels")
-    if width * height > max(UNSEEN_PIXELS, PIXELS_A_BYTE * len(payload)):
+    if width * height > max(LARGE_IMAGE, MAX_PIXELS_PER_BYTE * len(payload)):
         detail = f"{width}×{height} promised by {len(payload):,} bytes"
         raise UndecodableError("too-large", detail)
     if image.format == "GIF" and gif_frames(payload) > MAX_FRAMES:
@@ -240,15 +247,15 @@ def _check_size(payload: bytes, image: Image.Image) -> None:
 
 def _examine_jpeg(
     payload: bytes, image: Image.Image, background: int, scaled: Scaled | None
-) -> Decoded:
+) -> DecodedImage:
     turn = _orientation(image)
     width, height = image.size
     large = width * height >= LARGE_JPEG
     sides = (width, height) if turn >= 5 else (height, width)
     factor = jpeg_reduction(sides, scaled) if large and scaled else 1
     coded = decode_jpeg(payload, image.mode, -(-height // factor), -(-width // factor))
-    found = layout(payload)
-    if lacks_scans(payload, found):
+    found = jpeg_layout(payload)
+    if lacks_jpeg_scans(payload, found):
         raise UndecodableError("truncated", "the progressive JPEG lacks scans")
     if image.mode == "CMYK":  # Pillow knows Adobe's inverted inks
         image.load()
@@ -258,7 +265,7 @@ def _examine_jpeg(
         content = coded_hash(payload, found, max(turn, 1))
     else:
         content = content_hash(pixels)
-    return Decoded(pixels, content, factor, sides)
+    return DecodedImage(pixels, content, factor, sides)
 
 
 def _turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
@@ -281,7 +288,7 @@ def _frames(payload: bytes, image: Image.Image) -> int:
         return 1
 
 
-def _nature(image: Image.Image, frames: int) -> Nature:
+def _nature(image: Image.Image, frames: int) -> ImageFileInfo:
     turned = _orientation(image)
     said = {
         f"the first of {frames} images": frames > 1,
@@ -292,7 +299,7 @@ def _nature(image: Image.Image, frames: int) -> Nature:
         "CMYK turned into RGB": image.mode == "CMYK",
     }
     notes = tuple(note for note, holds in said.items() if holds)
-    return Nature(format=image.format or "", mode=image.mode, notes=notes)
+    return ImageFileInfo(format=image.format or "", mode=image.mode, notes=notes)
 
 
 def _orientation(image: Image.Image) -> int:

@@ -11,7 +11,7 @@ import numpy as np
 import simplejpeg
 
 from striate.data.decode.file_bytes import UndecodableError
-from striate.data.decode.jpeg_markers import is_cut
+from striate.data.decode.jpeg_markers import is_truncated_jpeg
 
 # From this size on a JPEG may be decoded at a fraction of it, and is known by its coded
 # bytes rather than by pixels that need not all be made.
@@ -67,5 +67,5 @@ def error_reason(payload: bytes, text: str) -> str:
     if "too large" in said:
         return "too-large"
     words = ("truncated", "premature", "eof", "broken", "not enough", "end of")
-    cut = any(word in said for word in words) or is_cut(payload)
+    cut = any(word in said for word in words) or is_truncated_jpeg(payload)
     return "truncated" if cut else "damaged"

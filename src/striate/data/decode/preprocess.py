@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from striate.core.errors import DataError
 from striate.core.spec import Preprocess
-from striate.data.decode.decode import Decoded, examine
+from striate.data.decode.decode import DecodedImage, decode_image
 from striate.data.decode.jpeg_decoder import jpeg_reduction
 
 # ITU-R 601 luma in 1/65536, the weights and rounding of every imaging library.
@@ -20,7 +20,7 @@ _LUMA = (19_595, 38_470, 7_471)
 _LARGE = 1 << 15  # values of an image that is normalized by itself
 
 
-def look(payload: bytes, preprocess: Preprocess) -> Decoded:
+def decode_for(payload: bytes, preprocess: Preprocess) -> DecodedImage:
     """Decode a file as far as this preprocessing needs, and say what identifies it.
 
     Raises:
@@ -28,10 +28,10 @@ def look(payload: bytes, preprocess: Preprocess) -> Decoded:
     """
     p = preprocess
     scaled = partial(scaled_sides, p) if p.jpeg == "reduced" else None
-    return examine(payload, p.background, p.white_level, scaled)
+    return decode_image(payload, p.background, p.white_level, scaled)
 
 
-def look_at_sizes(
+def decode_at_sizes(
     payload: bytes, sizes: Sequence[Preprocess]
 ) -> tuple[tuple[Tensor, ...], str]:
     """Return a file as 8-bit input of several sizes, and what identifies it.
@@ -42,15 +42,15 @@ def look_at_sizes(
     Raises:
         UndecodableError: The file is no usable image.
     """
-    seen = look(payload, sizes[0])
-    made = [seen_to_input(seen, sizes[0])]
+    seen = decode_for(payload, sizes[0])
+    made = [decoded_to_input(seen, sizes[0])]
     for size in sizes[1:]:
         if (
             seen.factor > 1
             and jpeg_reduction(seen.sides, partial(scaled_sides, size)) < seen.factor
         ):
-            seen = look(payload, size)
-        made.append(seen_to_input(seen, size))
+            seen = decode_for(payload, size)
+        made.append(decoded_to_input(seen, size))
     return tuple(made), seen.content
 
 
@@ -60,10 +60,10 @@ def file_to_input(payload: bytes, preprocess: Preprocess) -> Tensor:
     Raises:
         UndecodableError: The file is no usable image.
     """
-    return seen_to_input(look(payload, preprocess), preprocess)
+    return decoded_to_input(decode_for(payload, preprocess), preprocess)
 
 
-def seen_to_input(seen: Decoded, preprocess: Preprocess) -> Tensor:
+def decoded_to_input(seen: DecodedImage, preprocess: Preprocess) -> Tensor:
     """Bring a decoded image to the input, by the sides of the whole of it.
 
     Those of a reduced decoding are rounded, and could be scaled to a pixel more.
@@ -71,7 +71,7 @@ def seen_to_input(seen: Decoded, preprocess: Preprocess) -> Tensor:
     return _to_input(seen.pixels[None], preprocess, seen.sides)[0]
 
 
-def to_input(pixels: np.ndarray, preprocess: Preprocess) -> Tensor:
+def image_to_input(pixels: np.ndarray, preprocess: Preprocess) -> Tensor:
     """Bring one image to the input's channels and size, still 8-bit.
 
     Args:
@@ -83,7 +83,7 @@ def to_input(pixels: np.ndarray, preprocess: Preprocess) -> Tensor:
 
     Example:
         >>> p = Preprocess(channels=1, height=2, width=2)
-        >>> to_input(np.full((4, 4, 3), 200, np.uint8), p).flatten().tolist()
+        >>> image_to_input(np.full((4, 4, 3), 200, np.uint8), p).flatten().tolist()
         [200, 200, 200, 200]
     """
     return batch_to_input(pixels[None], preprocess)[0]

@@ -11,13 +11,18 @@ from typing import Any
 from striate.core.errors import SettingError
 from striate.core.spec import WHITE, Preprocess
 from striate.data.cache import free_memory as memory
-from striate.data.cache.cache_folder import Cache, PassingFolder, open_cache
+from striate.data.cache.cache_folder import Cache, TemporaryFolder, open_cache
 from striate.data.cache.lazy_images import LazyPixels
 from striate.data.channel_stats import channel_mean_std
-from striate.data.choose_preprocess import choose_for
+from striate.data.choose_preprocess import choose_preprocess_for
 from striate.data.image_data import ImageData
-from striate.data.shards.index import Nearby, ShardOriginals
-from striate.data.shards.stream import LazyPaths, LazyRows, Stream, open_stream
+from striate.data.shards.index import LocalShards, ShardImages
+from striate.data.shards.stream import (
+    LazyPaths,
+    LazySplitRows,
+    ShardStream,
+    open_shard_stream,
+)
 from striate.data.shards.tars import shard_names
 from striate.data.sources.files import Stamp
 from striate.data.sources.remote import is_remote
@@ -43,7 +48,7 @@ class Shards:
         fits: Whether the cache or memory can hold all of them.
     """
 
-    stream: Stream
+    stream: ShardStream
     preprocess: Preprocess
     name: str
     origin: str
@@ -52,7 +57,7 @@ class Shards:
 
     def as_source(self) -> Source:
         """Return the images as records, each with its split."""
-        return source_of(self.stream, self.name)
+        return stream_source(self.stream, self.name)
 
     def streamed(self, workers: int) -> ImageData:
         """Return data whose images are decoded when a batch needs them.
@@ -82,12 +87,12 @@ def open_shards(
     stream = _open(data, store, settings, preprocess, split_config)
     preprocess = preprocess or _choose(stream, settings)
     weight = preprocess.weight * stream.count
-    fits = memory.fits(weight) or (store is not None and store.fits(weight))
+    fits = memory.fits_in_memory(weight) or (store is not None and store.fits(weight))
     return Shards(
         stream=stream,
         preprocess=preprocess,
-        name=name_of(data),
-        origin=origin_of(data),
+        name=shards_name(data),
+        origin=shards_origin(data),
         split_config=split_config,
         fits=stream.count <= MOST_HELD and fits,
     )
@@ -97,7 +102,9 @@ def shard_source(data: str | Path) -> Source:
     """Return shards as a source of records, to evaluate or inspect them."""
     defaults: dict[str, Any] = {"background": 255, "white_level": WHITE}
     store = open_cache()
-    return source_of(_open(data, store, defaults, None, SplitConfig()), name_of(data))
+    return stream_source(
+        _open(data, store, defaults, None, SplitConfig()), shards_name(data)
+    )
 
 
 def _open(
@@ -106,17 +113,17 @@ def _open(
     settings: Mapping[str, Any],
     preprocess: Preprocess | None,
     split_config: SplitConfig,
-) -> Stream:
+) -> ShardStream:
     if store is not None:
-        folder, nearby = store.folder, Nearby(store.folder / "shards", store.limit)
+        folder, nearby = store.folder, LocalShards(store.folder / "shards", store.limit)
     else:
-        own = PassingFolder()
-        folder, nearby = own.path, Nearby(own.path / "shards", UNCACHED, own)
+        own = TemporaryFolder()
+        folder, nearby = own.path, LocalShards(own.path / "shards", UNCACHED, own)
     rules = preprocess or settings
     find = vars(rules) if isinstance(rules, Preprocess) else rules
-    return open_stream(
-        # As `origin_of` has them: read again, an image has the same path.
-        shard_names(origin_of(data)),
+    return open_shard_stream(
+        # As `shards_origin` has them: read again, an image has the same path.
+        shard_names(shards_origin(data)),
         index=folder / "index",
         nearby=nearby,
         split_config=split_config,
@@ -125,9 +132,9 @@ def _open(
     )
 
 
-def _choose(stream: Stream, settings: Mapping[str, Any]) -> Preprocess:
+def _choose(stream: ShardStream, settings: Mapping[str, Any]) -> Preprocess:
     keys = ("resize", "background", "white_level", "jpeg", "image_size", "in_chans")
-    return choose_for(
+    return choose_preprocess_for(
         stream.least if stream.least == stream.most else None,
         stream.channels,
         normalize=(settings["normalize"], settings["mean"], settings["std"]),
@@ -158,7 +165,7 @@ def _streamed(shards: Shards, workers: int) -> ImageData:
         labels=stream.labels,
         preprocess=preprocess,
         subsets=subsets,
-        rows=LazyRows(stream),
+        rows=LazySplitRows(stream),
         quarantined=stream.skipped,
         split_config=shards.split_config,
         measured=measured,
@@ -182,7 +189,7 @@ def _check(split_config: SplitConfig, settings: Mapping[str, Any]) -> None:
 class ShardFiles:
     """The images of shards by the paths of their records."""
 
-    places: Mapping[str, tuple[ShardOriginals, int]] = field(repr=False)
+    places: Mapping[str, tuple[ShardImages, int]] = field(repr=False)
 
     def read(self, path: str) -> bytes:
         """Return an image's bytes."""
@@ -200,10 +207,10 @@ class ShardFiles:
         return f"shard {path}".encode("utf-8", "surrogateescape")
 
 
-def source_of(stream: Stream, name: str) -> Source:
+def stream_source(stream: ShardStream, name: str) -> Source:
     """Return a stream's images as records, each with the part it was dealt."""
-    rows = LazyRows(stream)
-    places: dict[str, tuple[ShardOriginals, int]] = {}
+    rows = LazySplitRows(stream)
+    places: dict[str, tuple[ShardImages, int]] = {}
     for originals in stream.originals.values():
         for i, path in enumerate(LazyPaths(originals)):
             places[path] = originals, i
@@ -216,13 +223,13 @@ def source_of(stream: Stream, name: str) -> Source:
     )
 
 
-def name_of(data: str | Path) -> str:
+def shards_name(data: str | Path) -> str:
     """Return what a set in shards is called, short enough for a run's name."""
     last = str(data).rstrip("/").rpartition("/")[2]
     return last.partition("{")[0].removesuffix(".tar").rstrip("-_.") or "shards"
 
 
-def origin_of(data: str | Path) -> str:
+def shards_origin(data: str | Path) -> str:
     """Return where shards can be found again: an address, or an absolute path."""
     # Braces are no part of a path, but os.path does not mind them.
     return str(data) if is_remote(data) else os.path.abspath(data)  # noqa: PTH100

@@ -16,9 +16,9 @@ import torch
 
 from striate.core.errors import DataError
 from striate.core.spec import Labels
-from striate.data.cache.cache_folder import PassingFolder
-from striate.data.shards.index import ROW, Nearby, Shard, ShardOriginals, scan_shard
-from striate.data.shards.tars import split_of
+from striate.data.cache.cache_folder import TemporaryFolder
+from striate.data.shards.index import ROW, LocalShards, Shard, ShardImages, scan_shard
+from striate.data.shards.tars import split_of_shard
 from striate.data.sources.source import SPLITS, Skipped
 from striate.data.split.assign import beside_train
 from striate.data.split.hash_split import SplitConfig, draw, place
@@ -29,7 +29,7 @@ _CHUNK = 4096
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stream:
+class ShardStream:
     """A set in shards, ready to be shown.
 
     Args:
@@ -44,7 +44,7 @@ class Stream:
     """
 
     labels: Labels
-    originals: Mapping[str, ShardOriginals] = field(repr=False)
+    originals: Mapping[str, ShardImages] = field(repr=False)
     numbers: Mapping[str, torch.Tensor] = field(repr=False)
     blocks: Mapping[str, tuple[tuple[int, int], ...]] = field(repr=False)
     skipped: tuple[Skipped, ...] = field(repr=False)
@@ -58,15 +58,15 @@ class Stream:
         return sum(len(split) for split in self.originals.values())
 
 
-def open_stream(
+def open_shard_stream(
     names: Sequence[str],
     *,
     index: Path,
-    nearby: Nearby,
+    nearby: LocalShards,
     split_config: SplitConfig,
     background: int,
     white_level: int,
-) -> Stream:
+) -> ShardStream:
     """Scan shards, or take their indices, and split them by content.
 
     Args:
@@ -87,7 +87,7 @@ def open_stream(
         what = f"{len(labels)} classes in {len(names)} shards: nothing to tell apart"
         fix = "name the class in .cls or .json beside each image, or in its folder"
         raise DataError(what, where=names[0], fix=fix)
-    folder = PassingFolder()
+    folder = TemporaryFolder()
     root = folder.path
     conflicts = _two_labels(shards, labels)
     blocks, seen, skipped = _deal(shards, labels, conflicts, split_config, root)
@@ -97,10 +97,10 @@ def open_stream(
             fix = "add images, or give another --val-fraction"
             raise DataError(f"the {split} split has no images", where=names[0], fix=fix)
     _check_classes(labels, seen)
-    return Stream(
+    return ShardStream(
         labels=labels,
         originals={
-            split: ShardOriginals(_rows(root, split), tuple(names), nearby, folder)
+            split: ShardImages(_rows(root, split), tuple(names), nearby, folder)
             for split in splits
         },
         numbers={p: _numbers(root, p) for p in splits},
@@ -154,7 +154,7 @@ def _deal(
     root: Path,
 ) -> tuple[dict[str, list[tuple[int, int]]], dict[str, set[int]], list[Skipped]]:
     """Write each part's rows and labels; return its blocks, classes, and the rest."""
-    given = [split_of(shard.name) for shard in shards]
+    given = [split_of_shard(shard.name) for shard in shards]
     beside = beside_train({split for split in given if split})
     blocks: dict[str, list[tuple[int, int]]] = {}
     counts: Counter[str] = Counter()
@@ -220,7 +220,7 @@ def _placed(
 class LazyPaths(Sequence[str]):
     """Where images of shards come from, read when asked for."""
 
-    def __init__(self, originals: ShardOriginals) -> None:
+    def __init__(self, originals: ShardImages) -> None:
         self._originals = originals
 
     def __len__(self) -> int:
@@ -237,10 +237,10 @@ class LazyPaths(Sequence[str]):
         return self._originals.path(_counted(index, len(self)))
 
 
-class LazyRows(Sequence[SplitRow]):
+class LazySplitRows(Sequence[SplitRow]):
     """The lines of `split.csv`, read when asked for."""
 
-    def __init__(self, stream: Stream) -> None:
+    def __init__(self, stream: ShardStream) -> None:
         self._stream = stream
 
     def __len__(self) -> int:
@@ -254,7 +254,7 @@ class LazyRows(Sequence[SplitRow]):
                     for row in np.frombuffer(raw, ROW):
                         yield self._row(row, split, originals)
 
-    def _row(self, row: np.void, split: str, originals: ShardOriginals) -> SplitRow:
+    def _row(self, row: np.void, split: str, originals: ShardImages) -> SplitRow:
         return SplitRow(
             path=f"{originals.shards[int(row['shard'])]}#{int(row['offset'])}",
             label=self._stream.labels[int(row["label"])],

@@ -12,9 +12,9 @@ from striate.core.spec import Labels
 from striate.data.sources.source import SPLIT_ALIASES, Record, Skipped, Source
 
 # Litter that systems and tools leave behind; never a class, never an image.
-LITTER = {"thumbs.db", "desktop.ini", "__macosx"}
+SYSTEM_FILES = {"thumbs.db", "desktop.ini", "__macosx"}
 
-LAYOUT = "lay images out as FOLDER/<class>/*.jpg, or FOLDER/train/<class>/*.jpg"
+FOLDER_LAYOUT = "lay images out as FOLDER/<class>/*.jpg, or FOLDER/train/<class>/*.jpg"
 
 
 def read_folder(root: Path) -> Source:
@@ -27,7 +27,7 @@ def read_folder(root: Path) -> Source:
     folders = _subfolders(root, root, ignored)
     if not folders:
         raise _no_classes(root, ignored)
-    if hold_splits((folder.name for folder in folders), root):
+    if are_splits((folder.name for folder in folders), root):
         records = _split_records(root, folders, ignored)
     else:
         records = _class_records(root, folders, None, ignored)
@@ -44,14 +44,14 @@ def read_folder(root: Path) -> Source:
     )
 
 
-def hold_splits(folders: Iterable[str], where: Path | str) -> bool:
+def are_splits(folders: Iterable[str], where: Path | str) -> bool:
     """Tell whether folders of these names hold the parts of a split, or classes.
 
     Raises:
         DataError: Some do and some do not.
 
     Example:
-        >>> hold_splits(["train", "valid"], "set"), hold_splits(["cat", "dog"], "set")
+        >>> are_splits(["train", "valid"], "set"), are_splits(["cat", "dog"], "set")
         (True, False)
     """
     names = {name.lower() for name in folders}
@@ -131,7 +131,7 @@ def _entries(folder: Path, root: Path, ignored: list[Skipped]) -> list[Path]:
         path = folder / name
         if name.startswith("."):
             ignored.append(_skip(path, root, "hidden"))
-        elif name.lower() in LITTER:
+        elif name.lower() in SYSTEM_FILES:
             ignored.append(_skip(path, root, "system-file"))
         elif _is_dangling(path):
             ignored.append(_skip(path, root, "dangling-link"))
@@ -154,4 +154,4 @@ def _no_classes(root: Path, ignored: list[Skipped]) -> DataError:
         what = f"no class folders: {loose} files lie directly in the folder"
     else:
         what = "the folder is empty"
-    return DataError(what, where=root, fix=LAYOUT)
+    return DataError(what, where=root, fix=FOLDER_LAYOUT)

@@ -21,7 +21,7 @@ from striate.core.errors import DataError
 from striate.core.spec import Labels
 from striate.data.decode.file_bytes import MAX_BYTES, UndecodableError
 from striate.data.sources.files import Stamp
-from striate.data.sources.folder import LAYOUT, LITTER, hold_splits
+from striate.data.sources.folder import FOLDER_LAYOUT, SYSTEM_FILES, are_splits
 from striate.data.sources.source import SPLIT_ALIASES, Record, Skipped, Source
 from striate.data.sources.table import read_table
 
@@ -52,7 +52,7 @@ class RemoteFiles:
 
     @cached_property
     def _place(self) -> tuple[Any, str]:
-        return open_place(self.root)
+        return open_filesystem(self.root)
 
     def read(self, path: str) -> bytes:
         """Return a file's bytes.
@@ -92,7 +92,7 @@ class RemoteFiles:
         return f"{self.root}/{path}".encode("utf-8", "surrogateescape")
 
 
-def open_place(address: str) -> tuple[Any, str]:
+def open_filesystem(address: str) -> tuple[Any, str]:
     """Return fsspec's file system for an address, and the path within it.
 
     Raises:
@@ -119,10 +119,10 @@ def read_remote(address: str) -> Source:
     root = address.rstrip("/")
     if root.lower().endswith(".csv"):
         return _table(root)
-    paths = list_files(root)
+    paths = list_remote_files(root)
     ignored: list[Skipped] = []
     kept = [path for path in paths if _is_kept(path, ignored)]
-    has_splits = hold_splits((path.split("/")[0] for path in kept if "/" in path), root)
+    has_splits = are_splits((path.split("/")[0] for path in kept if "/" in path), root)
     records = []
     for path in kept:
         folders = path.split("/")
@@ -132,7 +132,9 @@ def read_remote(address: str) -> Source:
         split = SPLIT_ALIASES[folders[0].lower()] if has_splits else None
         records.append(Record(path=path, label=folders[has_splits], split=split))
     if not records:
-        raise DataError("no class folders with files in them", where=root, fix=LAYOUT)
+        raise DataError(
+            "no class folders with files in them", where=root, fix=FOLDER_LAYOUT
+        )
     return Source(
         name=root.rpartition("/")[2] or "data",
         records=tuple(records),
@@ -144,20 +146,20 @@ def read_remote(address: str) -> Source:
 
 def _is_kept(path: str, ignored: list[Skipped]) -> bool:
     for name in path.split("/"):
-        if name.startswith(".") or name.lower() in LITTER:
+        if name.startswith(".") or name.lower() in SYSTEM_FILES:
             reason = "hidden" if name.startswith(".") else "system-file"
             ignored.append(Skipped(path=path, reason=reason))
             return False
     return True
 
 
-def list_files(address: str) -> list[str]:
+def list_remote_files(address: str) -> list[str]:
     """Return the paths of every file below an address, relative to it, sorted.
 
     Raises:
         DataError: It cannot be listed.
     """
-    place, root = open_place(address)
+    place, root = open_filesystem(address)
     try:
         found = place.find(root)
     except Exception as error:  # every place has errors of its own
@@ -170,18 +172,18 @@ def list_files(address: str) -> list[str]:
 def _table(address: str) -> Source:
     with tempfile.TemporaryDirectory(prefix="striate-") as folder:
         copy = Path(folder) / address.rpartition("/")[2]
-        fetch(address, copy)
+        download(address, copy)
         source = read_table(copy)
     return replace(source, root=None, files=RemoteFiles(address.rpartition("/")[0]))
 
 
-def fetch(address: str, target: Path) -> None:
+def download(address: str, target: Path) -> None:
     """Copy a file here; `target` is whole or not there.
 
     Raises:
         DataError: It cannot be had.
     """
-    place, path = open_place(address)
+    place, path = open_filesystem(address)
     handle, beside = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     os.close(handle)
     try:
