@@ -21,13 +21,13 @@ def add(table, *lines):
 
 def accounted(data):
     """Every row is used, quarantined or ignored."""
-    return data.seen == len(data.rows) + len(data.quarantined) + len(data.ignored)
+    return data.num_files == len(data.rows) + len(data.quarantined) + len(data.ignored)
 
 
 def test_missing_files_are_quarantined(table):
     add(table, "images/across/gone.png,across", "elsewhere/x.png,down")
     data = load_data(table)
-    assert data.seen == 26
+    assert data.num_files == 26
     assert accounted(data)
     assert [(s.path, s.reason, s.detail) for s in data.quarantined] == [
         ("images/across/gone.png", "missing", "no such file"),
@@ -45,7 +45,7 @@ def test_all_files_missing(refused, tmp_path):
 def test_duplicate_rows_count_once(table):
     add(table, "images/across/00.png,across", "images/across/00.png,across")
     data = load_data(table)
-    assert (data.seen, len(data.rows)) == (26, 24)
+    assert (data.num_files, len(data.rows)) == (26, 24)
     assert [(s.reason, s.detail) for s in data.ignored] == [
         ("duplicate-row", "26"),
         ("duplicate-row", "27"),
@@ -84,7 +84,7 @@ def test_two_labels_for_one_path(table):
     """Nobody can know which is right, so neither is learned."""
     add(table, "images/across/00.png,down")
     data = load_data(table)
-    assert data.seen == 25
+    assert data.num_files == 25
     assert accounted(data)
     assert [(s.path, s.reason, s.detail) for s in data.quarantined] == [
         (
@@ -99,7 +99,7 @@ def test_two_labels_for_one_path(table):
 def test_three_rows_of_one_path_are_all_accounted_for(table):
     add(table, "images/across/00.png,down", "images/across/00.png,across")
     data = load_data(table)
-    assert data.seen == 26
+    assert data.num_files == 26
     assert accounted(data)
 
 

@@ -188,7 +188,7 @@ def test_a_changed_file_between_scan_and_decoding(photos, store, monkeypatch, la
     assert [(s.path, s.reason) for s in data.quarantined] == [
         ("across/05.jpg", "changed-since-scan")
     ]
-    assert data.seen == 24
+    assert data.num_files == 24
     monkeypatch.undo()
     (photos / "across/05.jpg").write_bytes(old)
     same(
@@ -216,10 +216,10 @@ def test_a_damaged_pack_is_made_again(photos, store, name, harm):
 
 def test_a_damaged_book_of_facts(photos, store, later):
     first = load_data(photos, image_size=16, cache=store)
-    book = store / "facts.sqlite"
-    book.write_bytes(b"SQLite format 3\0" + os.urandom(5000))
+    index = store / "facts.sqlite"
+    index.write_bytes(b"SQLite format 3\0" + os.urandom(5000))
     same(first, load_data(photos, image_size=16, cache=store))
-    with sqlite3.connect(book) as connection:
+    with sqlite3.connect(index) as connection:
         assert connection.execute("SELECT count(*) FROM files").fetchone() == (24,)
 
 
@@ -227,17 +227,17 @@ def test_a_book_that_grew_too_large_is_begun_anew(tmp_path, monkeypatch, later):
     from striate.data.file_index import FileFacts, FileIndex
     from striate.data.sources.files import Stamp
 
-    book = FileIndex(tmp_path / "facts.sqlite")
+    index = FileIndex(tmp_path / "facts.sqlite")
     stamp = Stamp("1 2 3 4", 1)
-    book.note([(b"one", stamp, FileFacts("aa", (1, 2, 3)))])
+    index.update([(b"one", stamp, FileFacts("aa", (1, 2, 3)))])
     refused = FileFacts("bb", None, ("damaged", "why"))
-    book.note([(b"two", stamp, refused)])
-    assert book.known({b"two": stamp, b"three": stamp}) == {b"two": refused}
-    assert book.known({b"two": Stamp("1 2 3 5", 1)}) == {}
+    index.update([(b"two", stamp, refused)])
+    assert index.lookup({b"two": stamp, b"three": stamp}) == {b"two": refused}
+    assert index.lookup({b"two": Stamp("1 2 3 5", 1)}) == {}
     monkeypatch.setattr(facts, "MAX_INDEX_BYTES", 10)
-    book.note([(b"three", stamp, refused)])
+    index.update([(b"three", stamp, refused)])
     asked = {b"one": stamp, b"two": stamp, b"three": stamp}
-    assert set(book.known(asked)) == {b"three"}
+    assert set(index.lookup(asked)) == {b"three"}
 
 
 CHILD = """

@@ -31,7 +31,7 @@ def loaded(photos, tmp_path):
         data = load_data(photos, **options)
         assert snapshot(photos) == before
         skipped = [*data.quarantined, *data.ignored]
-        assert data.seen == len(data.rows) + len(skipped)
+        assert data.num_files == len(data.rows) + len(skipped)
         used = {row.path for row in data.rows}
         assert used.isdisjoint(skip.path for skip in skipped)
         return data, {skip.path: skip.reason for skip in skipped}
@@ -41,7 +41,7 @@ def loaded(photos, tmp_path):
 
 def test_plain(loaded):
     data, skipped = loaded()
-    assert (data.seen, len(data.rows), skipped) == (24, 24, {})
+    assert (data.num_files, len(data.rows), skipped) == (24, 24, {})
     assert data.labels.names == ("across", "down")
     assert str(data.preprocess.spec) == "8×8×1"
 
@@ -355,4 +355,4 @@ def test_a_file_that_vanishes_between_the_two_passes(photos, monkeypatch):
     assert [(s.path, s.reason) for s in data.quarantined] == [
         ("across/00.png", "missing")
     ]
-    assert data.seen == 24
+    assert data.num_files == 24

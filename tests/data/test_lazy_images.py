@@ -43,11 +43,11 @@ def photos(tmp_path):
 
 def lazily(photos, **options):
     source = read_folder(photos)
-    census = scan_files(source)
+    scan = scan_files(source)
     originals = EncodedFiles(
         files=source.reader,
         paths=tuple(record.path for record in source.records),
-        hashes=census.hashes,
+        hashes=scan.hashes,
     )
     return LazyPixels(originals, SIZE, **options)
 

@@ -90,7 +90,7 @@ def test_begun_in_the_middle_of_an_epoch():
 
 def test_a_share_of_nothing_has_the_size_of_its_batch():
     """Of three images the fourth process gets none."""
-    ranks = [made(rank=rank, world=6) for rank in range(6)]
+    ranks = [made(rank=rank, world_size=6) for rank in range(6)]
     sides = sides_by_epoch((32, 32), 0.5, 4)
     last = [list(ProgressiveResize(batches=b, sides=sides)(0))[-1][0] for b in ranks]
     assert {tuple(x.shape[1:]) for x in last} == {(1, 16, 16)}

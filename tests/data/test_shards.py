@@ -48,7 +48,7 @@ def streamed(monkeypatch):
 def test_each_layout_gives_the_same_set(tmp_path, layout):
     data = load_data(write_shards(tmp_path / layout, layout=layout))
     assert data.labels.names == KINDS
-    assert data.seen == len(data.rows) == 120
+    assert data.num_files == len(data.rows) == 120
     assert str(data.preprocess.spec) == "8×8×1"
     for row in data.rows:
         shard, _, offset = row.path.rpartition("#")
@@ -130,7 +130,7 @@ def test_twins_under_two_labels(tmp_path, streamed):
     data = load_data(root)
     reasons = Counter(skip.reason for skip in data.quarantined)
     assert reasons == {"two-labels": 2}
-    assert data.seen == 122
+    assert data.num_files == 122
     contents = {}
     for row in data.rows:
         contents.setdefault(row.content, set()).add(row.split)

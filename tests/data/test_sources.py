@@ -49,7 +49,7 @@ def test_idx(tmp_path, zipped):
         "val": 6,
         "test": 9,
     }
-    assert data.seen == len(data.rows) + len(data.quarantined)
+    assert data.num_files == len(data.rows) + len(data.quarantined)
 
 
 def damage(folder, name, change):
@@ -168,7 +168,7 @@ def test_two_labels_in_arrays_drop_the_right_rows():
     source = from_arrays("toy", pixels, [f"{n}" for n in NUMBERS])
     data = load_data(source)
     assert [s.path for s in data.quarantined] == ["toy/00", "toy/01"]
-    assert data.seen == 40
+    assert data.num_files == 40
     for subset in data.subsets.values():
         for row, path in zip(subset.pixels, subset.paths, strict=True):
             assert (row[..., 0].numpy() == pixels[int(path.split("/")[1])]).all()

@@ -37,7 +37,7 @@ class ImageData:
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     split_config: SplitConfig = field(default_factory=SplitConfig, repr=False)
-    earlier: str = ""
+    earlier_split: str = ""
     measured: bool = False
 
     @property
@@ -56,16 +56,16 @@ class ImageData:
         return self.preprocess.height, self.preprocess.width
 
     @property
-    def seen(self) -> int:
+    def num_files(self) -> int:
         """Return how many files were met."""
         return len(self.rows) + len(self.quarantined) + len(self.ignored)
 
     @property
-    def spare(self) -> int:
+    def num_spare(self) -> int:
         """Return how many training images lie beyond the fraction."""
         return sum(row.split == SPARE for row in self.rows)
 
-    def cut(self, fraction: float) -> ImageData:
+    def with_fraction(self, fraction: float) -> ImageData:
         """Return the data as it would have been loaded at a smaller fraction.
 
         Raises:

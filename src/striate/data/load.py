@@ -156,19 +156,21 @@ def _load(
         source = apply_split(source, split_by_path)
     store = open_cache(settings["cache"], settings["cache_gb"])
     before = settings["given_hashes"] or {}
-    census = scan_files(source, store.facts if store else None).compared(source, before)
-    skipped += census.skipped
-    _check_any(census.sound, skipped, source)
-    preprocess = settings["preprocess"] or _chosen(census, settings)
+    scan = scan_files(source, store.file_index if store else None).check_hashes(
+        source, before
+    )
+    skipped += scan.skipped
+    _check_any(scan.readable, skipped, source)
+    preprocess = settings["preprocess"] or _chosen(scan, settings)
     sizes = [preprocess]
     if settings["margin"] > 1:
         sizes.append(preprocess.enlarged(settings["margin"]))
-    found = materialize(source, census, sizes, store, settings["tick"])
+    found = materialize(source, scan, sizes, store, settings["tick"])
     skipped += found.skipped
-    found, kept = _sound(source, census, found, preprocess, skipped)
+    found, kept = _sound(source, scan, found, preprocess, skipped)
     split_up = _split_up(
         source,
-        census,
+        scan,
         found,
         kept,
         skipped,
@@ -182,7 +184,7 @@ def _load(
 
 def _sound(
     source: Source,
-    census: FileScan,
+    scan: FileScan,
     found: DecodedSet,
     preprocess: Preprocess,
     skipped: list[Skipped],
@@ -192,7 +194,7 @@ def _sound(
     The others join `skipped`.
     """
     _check_any(found.index, skipped, source)
-    contents = united(source, census, found.index, found.contents, preprocess)
+    contents = united(source, scan, found.index, found.contents, preprocess)
     found = replace(found, contents=tuple(contents))
     given_splits = [source.records[i].split for i in found.index]
     conflicts = label_conflicts(source, found.index, found.contents, given_splits)
@@ -204,7 +206,7 @@ def _sound(
 
 def _split_up(
     source: Source,
-    census: FileScan,
+    scan: FileScan,
     found: DecodedSet,
     kept: Sequence[int],
     skipped: Sequence[Skipped],
@@ -221,7 +223,7 @@ def _split_up(
     left_out = assigned.left_out
     labels = check_classes(assigned.rows, source.labels, assigned.dealt)
     kept = [kept[i] for i in assigned.stays]
-    hashes = [census.hashes[found.index[k]] for k in kept]
+    hashes = [scan.hashes[found.index[k]] for k in kept]
     rows = [
         replace(row, sha256=sha256) if sha256 else row
         for row, sha256 in zip(spared(assigned.rows, split_config), hashes, strict=True)
@@ -246,7 +248,7 @@ def _split_up(
         warnings=(*source.warnings, *warnings_of(rows, left_out)),
         notes=assigned.notes,
         split_config=split_config,
-        earlier=str(earlier.origin.resolve()) if earlier else "",
+        earlier_split=str(earlier.origin.resolve()) if earlier else "",
         measured=measured,
     )
 
@@ -261,10 +263,10 @@ def _earlier(split: str | Path | None, split_config: SplitConfig) -> Earlier | N
     return read_earlier(split)
 
 
-def _chosen(census: FileScan, settings: Mapping[str, Any]) -> Preprocess:
+def _chosen(scan: FileScan, settings: Mapping[str, Any]) -> Preprocess:
     keys = ("image_size", "in_chans", "resize", "background", "white_level", "jpeg")
     return choose_preprocess(
-        census,
+        scan,
         normalize=(settings["normalize"], settings["mean"], settings["std"]),
         **{key: settings[key] for key in keys},
     )
@@ -365,9 +367,9 @@ def load_labeled(
         raise DataError(what, where=source.root, fix=fix)
     source = apply_split(source, {r.path: split or "test" for r in wanted})
     store = open_cache(cache, cache_gb)
-    census = scan_files(source, store.facts if store else None)
-    found = materialize(source, census, [preprocess], store)
-    skipped = (*source.quarantined, *census.skipped, *found.skipped)
+    scan = scan_files(source, store.file_index if store else None)
+    found = materialize(source, scan, [preprocess], store)
+    skipped = (*source.quarantined, *scan.skipped, *found.skipped)
     _check_any(found.index, skipped, source)
     records = [source.records[i] for i in found.index]
     numbers = [labels.index(record.label) for record in records]

@@ -103,7 +103,7 @@ def resolve(recipe: Recipe, data: ImageData) -> Recipe:
         fraction=data.split_config.fraction,
         folds=data.split_config.folds,
         fold=data.split_config.fold,
-        split=data.earlier or None,
+        split=data.earlier_split or None,
     )
 
 

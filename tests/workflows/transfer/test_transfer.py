@@ -16,7 +16,7 @@ import striate as st
 from striate.core.errors import SettingError, StorageError
 from striate.core.files import read_csv, read_json, write_json
 from striate.data.cache.decoded_images import MARKER
-from striate.data.cache.feature_cache import ROWS, FeatureStore
+from striate.data.cache.feature_cache import KEYS, ROWS, FeatureStore
 from striate.run.recipe import Recipe
 from striate.run.report_page import write_report
 from striate.run.setup import load_recipe
@@ -291,8 +291,8 @@ def test_a_store_that_was_cut_loses_its_end_and_no_more(tmp_path):
     os.truncate(segment, 16 * 5 + 3)
     after = store_of(tmp_path)
     assert [key in after for key in keys] == [True] * 5 + [False] * 4
-    (known,) = store.folder.glob(f"*{KEYS}")
-    os.truncate(known, known.stat().st_size // 9 * 2 + 7)
+    (keys_file,) = store.folder.glob(f"*{KEYS}")
+    os.truncate(keys_file, keys_file.stat().st_size // 9 * 2 + 7)
     after = store_of(tmp_path)
     assert [key in after for key in keys] == [True] * 2 + [False] * 7
     after.add(keys[2:], rows(9)[2:])

@@ -31,13 +31,13 @@ class PackedSet:
     """Packs of one set, one a size, and files that are no longer as scanned."""
 
     packs: tuple[Pack, ...]
-    census: FileScan
+    scan: FileScan
     lost: dict[int, Skipped] = field(default_factory=dict)
 
 
 def build_packs(
     source: Source,
-    census: FileScan,
+    scan: FileScan,
     sizes: Sequence[Preprocess],
     cache: Cache,
     tick: Tick | None = None,
@@ -49,28 +49,28 @@ def build_packs(
     """
     lost: dict[int, Skipped] = {}
     for _ in range(_TRIES):
-        hashes = [census.hashes[i] for i in census.sound]
+        hashes = [scan.hashes[i] for i in scan.readable]
         found = [open_pack(cache.packs / pack_key(size, hashes)) for size in sizes]
         lacking = [size for size, one in zip(sizes, found, strict=True) if one is None]
         if not lacking:
             packs = tuple(one for one in found if one is not None)
-            return PackedSet(packs=packs, census=census, lost=lost)
+            return PackedSet(packs=packs, scan=scan, lost=lost)
         cache.make_room(sum(size.weight * len(hashes) for size in lacking))
-        lost |= _build(source, census, lacking, cache, tick)
-        census = census.without(lost)
+        lost |= _build(source, scan, lacking, cache, tick)
+        scan = scan.without(lost)
     raise OSError("the images change while they are read")
 
 
 def _build(
     source: Source,
-    census: FileScan,
+    scan: FileScan,
     sizes: Sequence[Preprocess],
     cache: Cache,
     tick: Tick | None,
 ) -> dict[int, Skipped]:
     """Write a pack for each size; return the files that are no longer as scanned."""
-    index = census.sound
-    wanted = {census.hashes[i] for i in index}
+    index = scan.readable
+    wanted = {scan.hashes[i] for i in index}
     donors = [ReusableRows(cache.packs, size, wanted) for size in sizes]
     lost: dict[int, Skipped] = {}
     refused: DecodeErrors = {}
@@ -78,17 +78,17 @@ def _build(
         builders = [
             open_files.enter_context(PackBuilder(cache.packs, size)) for size in sizes
         ]
-        read = _reader(source, census, sizes, donors)
+        read = _reader(source, scan, sizes, donors)
         for i, row in with_progress(index, read_in_order(source, index, read), tick):
             match row:
                 case Skipped():
                     lost[i] = row
                 case str(reason), str(detail):
-                    refused[census.hashes[i]] = reason, detail
+                    refused[scan.hashes[i]] = reason, detail
                 case images, content:
                     for builder, image in zip(builders, images, strict=True):
-                        builder.add(image, census.hashes[i], content)
-        hashes = [census.hashes[i] for i in index if i not in lost]
+                        builder.add(image, scan.hashes[i], content)
+        hashes = [scan.hashes[i] for i in index if i not in lost]
         for builder in builders:
             builder.finish(hashes, refused)
     for donor in donors:
@@ -101,16 +101,16 @@ Row = tuple[tuple[Tensor, ...], str] | tuple[str, str]
 
 def _reader(
     source: Source,
-    census: FileScan,
+    scan: FileScan,
     sizes: Sequence[Preprocess],
     donors: Sequence[ReusableRows],
 ) -> Callable[[int], Row]:
     def read(i: int) -> Row:
-        given = [donor.get(census.hashes[i]) for donor in donors]
+        given = [donor.get(scan.hashes[i]) for donor in donors]
         had = [row for row in given if row is not None]
         if len(had) == len(donors):
             return tuple(image for image, _ in had), had[0][1]
-        payload = census.payload(source, i)
+        payload = scan.payload(source, i)
         try:
             return decode_at_sizes(payload, sizes)
         except UndecodableError as error:

@@ -36,7 +36,7 @@ class Cache:
         return self.folder / "packs"
 
     @property
-    def facts(self) -> FileIndex:
+    def file_index(self) -> FileIndex:
         """Return what is known of files."""
         return FileIndex(self.folder / "facts.sqlite")
 

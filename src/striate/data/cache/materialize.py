@@ -48,7 +48,7 @@ class DecodedSet:
 
 def materialize(
     source: Source,
-    census: FileScan,
+    scan: FileScan,
     sizes: Sequence[Preprocess],
     cache: Cache | None = None,
     tick: Tick | None = None,
@@ -57,41 +57,41 @@ def materialize(
 
     Args:
         source: Where the records come from.
-        census: What `take_census` found.
+        scan: What `take_census` found.
         sizes: Preprocessings that differ in height and width only.
         cache: Where packs are kept; None does without.
         tick: Called with (done, all) now and then, for a progress bar.
     """
     if source.arrays is not None:
-        return _from_arrays(source.arrays, census, sizes)
-    weight = sum(size.weight for size in sizes) * len(census.sound)
-    if cache and not census.small and cache.fits(weight):
+        return _from_arrays(source.arrays, scan, sizes)
+    weight = sum(size.weight for size in sizes) * len(scan.readable)
+    if cache and not scan.is_small and cache.fits(weight):
         try:
-            return _of_packs(build_packs(source, census, sizes, cache, tick), source)
+            return _of_packs(build_packs(source, scan, sizes, cache, tick), source)
         except OSError:
             pass  # the disk is fuller than it said: do without it
     if memory.fits_in_memory(weight):
-        return _decoded(source, census, sizes, tick)
-    return _lazy(source, census, sizes, cache, tick)
+        return _decoded(source, scan, sizes, tick)
+    return _lazy(source, scan, sizes, cache, tick)
 
 
 def _from_arrays(
-    arrays: np.ndarray, census: FileScan, sizes: Sequence[Preprocess]
+    arrays: np.ndarray, scan: FileScan, sizes: Sequence[Preprocess]
 ) -> DecodedSet:
     return DecodedSet(
-        index=tuple(census.sound),
+        index=tuple(scan.readable),
         pixels=tuple(batch_to_input(arrays, size) for size in sizes),
         contents=tuple(content_hash(image) for image in arrays),
     )
 
 
 def _of_packs(packed: PackedSet, source: Source) -> DecodedSet:
-    first, census = packed.packs[0], packed.census
-    index = [i for i in census.sound if census.hashes[i] not in first.refused]
+    first, scan = packed.packs[0], packed.scan
+    index = [i for i in scan.readable if scan.hashes[i] not in first.refused]
     skipped = list(packed.lost.values())
-    for i in census.sound:
-        if census.hashes[i] in first.refused:
-            reason, detail = first.refused[census.hashes[i]]
+    for i in scan.readable:
+        if scan.hashes[i] in first.refused:
+            reason, detail = first.refused[scan.hashes[i]]
             path = source.records[i].path
             skipped.append(Skipped(path=path, reason=reason, detail=detail))
     return DecodedSet(
@@ -104,19 +104,19 @@ def _of_packs(packed: PackedSet, source: Source) -> DecodedSet:
 
 def _decoded(
     source: Source,
-    census: FileScan,
+    scan: FileScan,
     sizes: Sequence[Preprocess],
     tick: Tick | None,
 ) -> DecodedSet:
     """Decode everything into memory."""
-    index = census.sound
+    index = scan.readable
     room = [torch.empty(len(index), *size.shape, dtype=torch.uint8) for size in sizes]
     kept: list[int] = []
     contents: list[str] = []
     skipped: list[Skipped] = []
 
     def read(i: int) -> tuple[tuple[Tensor, ...], str]:
-        return decode_at_sizes(census.payload(source, i), sizes)
+        return decode_at_sizes(scan.payload(source, i), sizes)
 
     for i, row in with_progress(index, read_in_order(source, index, read), tick):
         if isinstance(row, Skipped):
@@ -136,7 +136,7 @@ def _decoded(
 
 def _lazy(
     source: Source,
-    census: FileScan,
+    scan: FileScan,
     sizes: Sequence[Preprocess],
     cache: Cache | None,
     tick: Tick | None,
@@ -144,11 +144,11 @@ def _lazy(
     """Look at every image and keep none: one point of each says it can be decoded."""
     _check_batch(sizes[-1])
     points = [sizes[0].at(1, 1)]
-    found = materialize(source, census, points, cache, tick)
+    found = materialize(source, scan, points, cache, tick)
     originals = EncodedFiles(
         files=source.reader,
         paths=tuple(source.records[i].path for i in found.index),
-        hashes=tuple(census.hashes[i] for i in found.index),
+        hashes=tuple(scan.hashes[i] for i in found.index),
     )
     return DecodedSet(
         index=found.index,
