@@ -197,7 +197,7 @@ def test_a_changed_file_between_scan_and_decoding(photos, store, monkeypatch, la
     )
 
 
-@pytest.mark.parametrize("name", ["pixels.u8", "known.bin", "pack.json"])
+@pytest.mark.parametrize("name", ["pixels.u8", "hashes.bin", "pack.json"])
 @pytest.mark.parametrize("harm", ["flip", "cut", "gone", "empty"])
 def test_a_damaged_pack_is_made_again(photos, store, name, harm):
     first = load_data(photos, image_size=16, cache=store)
@@ -246,7 +246,7 @@ from striate.data import scan
 from striate.data.cache import decoded_images as packs
 from striate.data.load import load_data
 scan.SMALL_SET = 0
-packs._TOGETHER = 4
+packs._ROWS_PER_SYNC = 4
 real, rows = packs.PackBuilder.add, 0
 def slow(self, row, sha256, content):
     global rows
@@ -322,7 +322,7 @@ def test_rows_are_named_when_the_disk_has_them(store, monkeypatch):
         if not refusing.wait(30) or len(asked) > 1:
             raise OSError(28, "no space left on device")
 
-    monkeypatch.setattr(packs, "_TOGETHER", 2)
+    monkeypatch.setattr(packs, "_ROWS_PER_SYNC", 2)
     monkeypatch.setattr(packs.os, "fdatasync", sync)
     with PackBuilder(store, size) as builder:
         for name in "abc":
@@ -330,9 +330,9 @@ def test_rows_are_named_when_the_disk_has_them(store, monkeypatch):
         (folder,) = store.iterdir()
         assert (folder / packs.HASHES).stat().st_size == 0
         refusing.set()
-        builder._settled()
-        known = np.fromfile(folder / packs.HASHES, packs._ROW)
-        assert known["sha256"].astype(str).tolist() == ["a" * 64, "b" * 64]
+        builder._wait_for_sync()
+        hash_rows = np.fromfile(folder / packs.HASHES, packs._ROW)
+        assert hash_rows["sha256"].astype(str).tolist() == ["a" * 64, "b" * 64]
         with pytest.raises(OSError, match="no space"):
             builder.finish(["a" * 64], {})
     assert len(np.fromfile(folder / packs.HASHES, packs._ROW)) == 2
@@ -345,7 +345,7 @@ def test_large_rows_settle_by_their_bytes(store, monkeypatch):
     with PackBuilder(store, size) as builder:
         for name in "abc":
             builder.add(torch.ones(4, 4, 1).byte(), name * 64, "c" * 24)
-        builder._settled()
+        builder._wait_for_sync()
         (folder,) = store.iterdir()
         assert len(np.fromfile(folder / packs.HASHES, packs._ROW)) == 2
 
@@ -355,8 +355,8 @@ def test_a_build_that_still_runs_is_left_alone(store):
     packs_folder = store / "packs"
     builder = PackBuilder(packs_folder, size)
     builder.add(torch.ones(1, 1, 1).byte(), "a" * 64, "c" * 24)
-    builder._settle()
-    builder._settled()
+    builder._flush()
+    builder._wait_for_sync()
     builder._close()
     (mine,) = packs_folder.iterdir()
     # As if another process, which is alive, were building.

@@ -103,7 +103,7 @@ def test_counting_gif_frames_ends_whatever_the_bytes():
 
 
 def test_counting_stops_above_the_limit():
-    assert gif_frames(frames(9), most=4) == 5
+    assert gif_frames(frames(9), limit=4) == 5
     assert MAX_FRAMES == 10_000
 
 

@@ -271,7 +271,7 @@ HARMS = ["gone", "one byte", "eight bytes", "zero hole", "another image"]
 @pytest.mark.parametrize("how", HARMS)
 def test_training_survives_a_few_lost_files(photos, how, count):
     """A lost image's place is taken by another of its batch, with its own label."""
-    pixels = lazily(photos, workers=count, forgiving=True)
+    pixels = lazily(photos, workers=count, replace_lost=True)
     whole = pixels[:]
     harm(photos / "across/04.jpg", how)
     seen = []
@@ -290,7 +290,7 @@ def test_training_survives_a_few_lost_files(photos, how, count):
 
 @pytest.mark.parametrize("count", [0, 2])
 def test_a_vanished_folder_stops_cleanly(photos, count):
-    pixels = lazily(photos, workers=count, forgiving=True)
+    pixels = lazily(photos, workers=count, replace_lost=True)
     epochs = batches(pixels)
     made = epochs(0)
     next(made)
@@ -313,7 +313,7 @@ def test_judging_is_complete_or_stops(photos):
 
 def test_a_whole_batch_that_is_lost_stops(photos, monkeypatch):
     monkeypatch.setattr(lazy, "MAX_LOST", 100)
-    pixels = lazily(photos, forgiving=True)
+    pixels = lazily(photos, replace_lost=True)
     for path in (photos / "across").iterdir():
         path.unlink()
     with pytest.raises(DataError, match="5 of 24"):
@@ -353,7 +353,7 @@ def test_a_file_changed_since_training_is_told(striate, photos, how):
 
 def test_data_loaded_lazily_knows_who_forgives(photos, nothing_fits):
     data = load_data(photos, image_size=8, cache="off", workers=1)
-    assert data.subset("train").pixels.forgiving
+    assert data.subset("train").pixels.replace_lost
     assert data.subset("train").pixels.workers == 1
-    assert not data.subset("val").pixels.forgiving
+    assert not data.subset("val").pixels.replace_lost
     assert data.preprocess.mean

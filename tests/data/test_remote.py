@@ -182,12 +182,12 @@ def test_a_changed_remote_shard_is_fetched_again(memory, tmp_path):
 def test_few_copies_are_kept(memory, tmp_path):
     upload(memory, write_shards(tmp_path / "a", count=4, each=4), "/bucket")
     size = len(memory.cat_file("/bucket/p-000.tar"))
-    nearby = LocalShards(tmp_path / "copies", int(2.5 * size))
+    local_shards = LocalShards(tmp_path / "copies", int(2.5 * size))
     for number in (0, 1, 2, 3, 0):
-        path = nearby.path(f"memory://bucket/p-00{number}.tar")
+        path = local_shards.path(f"memory://bucket/p-00{number}.tar")
         assert path.stat().st_size == size
         assert len(list((tmp_path / "copies").iterdir())) <= 2
-    nearby.forget("memory://bucket/p-000.tar")
+    local_shards.remove_copy("memory://bucket/p-000.tar")
     assert not path.exists()
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from striate.data.sources.files import Stamp
 
 # Clocks of file systems are coarse (2 s on FAT, and servers' clocks differ): a file
-# that was written so shortly before may be written again with the same time. Nanoseconds.
+# that was written so few nanoseconds ago may be written again with the same time.
 MIN_AGE = 2_000_000_000
 MAX_INDEX_BYTES = 1 << 28  # bytes; a larger index is deleted and started again
 _NAMES_PER_QUERY = 500  # below the limit of SQLite on every system

@@ -63,7 +63,7 @@ class FileScan:
 
         Args:
             source: Where the records come from.
-            given: SHA-256 by path.
+            given_hashes: SHA-256 by path.
         """
         changed: dict[int, Skipped] = {}
         for i in self.readable:
@@ -100,14 +100,14 @@ def scan_files(source: Source, index: FileIndex | None = None) -> FileScan:
     database = index if size >= SMALL_SET else None
     names = [files.name(record.path) for record in source.records]
     stamp_by_name = {n: s for n, s in zip(names, stamps, strict=True) if s is not None}
-    indexed = database.indexed(stamp_by_name) if database else {}
+    indexed = database.lookup(stamp_by_name) if database else {}
 
     def read(i: int) -> FileFacts:
         return indexed.get(names[i]) or _read(source.payload(i))
 
     facts = list(read_in_order(source, range(len(names)), read))
     if database:
-        database.note(_new_facts(names, stamps, facts, indexed))
+        database.update(_new_facts(names, stamps, facts, indexed))
     return FileScan(
         headers=tuple(_header(source, i, fact) for i, fact in enumerate(facts)),
         hashes=tuple("" if isinstance(f, Skipped) else f.sha256 for f in facts),

@@ -182,5 +182,6 @@ def test_every_field_of_the_preprocessing_has_its_rule():
     assert preprocess_rules(replace(plain, mean=(0.1, 0.2, 0.3))) != said
     assert set(others) | {"mean", "std"} == set(plain.as_dict())
     assert (
-        "not measured yet" in preprocess_rules(replace(plain, mean=(), std=()))[-1].does
+        "not measured yet"
+        in preprocess_rules(replace(plain, mean=(), std=()))[-1].action
     )

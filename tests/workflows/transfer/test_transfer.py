@@ -66,7 +66,7 @@ def test_a_long_pass_is_no_long_unused_store(tmp_path):
     assert (store.folder / MARKER).stat().st_mtime > 1
     with pytest.raises(StorageError, match="1 features are gone"):
         store.rows(["x", "y"])
-    assert store.rows(["x"]).whole().tolist() == [[1, 1]]
+    assert store.rows(["x"]).load().tolist() == [[1, 1]]
 
 
 @pytest.mark.parametrize("weights", ["auto", "loss", "sampling"])
@@ -296,7 +296,7 @@ def test_a_store_that_was_cut_loses_its_end_and_no_more(tmp_path):
     after = store_of(tmp_path)
     assert [key in after for key in keys] == [True] * 2 + [False] * 7
     after.add(keys[2:], rows(9)[2:])
-    assert torch.equal(after.rows(keys).whole(), rows(9))
+    assert torch.equal(after.rows(keys).load(), rows(9))
 
 
 def test_a_row_that_rotted_is_not_there(tmp_path):
@@ -355,7 +355,7 @@ def test_a_kill_leaves_whole_rows(tmp_path):
     there = [i for i in range(10_000) if f"k{i}" in store]
     assert len(there) >= 10
     assert there == list(range(len(there)))
-    found = store.rows([f"k{i}" for i in there]).whole()
+    found = store.rows([f"k{i}" for i in there]).load()
     assert torch.equal(found, torch.tensor(there).float()[:, None].expand(-1, 4))
 
 

@@ -203,7 +203,9 @@ def _cost(preprocess: Preprocess, sizes: Mapping[tuple[int, int], int]) -> Cost:
     def mean(values: Sequence[float]) -> float:
         return round(float(np.average(values, weights=weights)), 6)
 
-    kept, bent, border = zip(*((f.kept, f.bent, f.border) for f in fits), strict=True)
+    kept, bent, border = zip(
+        *((f.visible, f.distortion, f.border) for f in fits), strict=True
+    )
     return Cost(
         kept=(mean(kept), min(kept)),
         bent=(mean(bent), max(bent)),
