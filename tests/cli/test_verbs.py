@@ -204,7 +204,7 @@ def test_a_class_the_network_does_not_know(striate, shared_run, tmp_path):
     write_folder(tmp_path / "other", classes=("across", "aslant"))
     said = striate("evaluate", shared_run.path, "--data", "other")
     assert said.code == 2
-    assert "classes that the network does not know: aslant" in said.err
+    assert "the network does not know these classes: aslant" in said.err
     assert "it knows: across, down" in said.err
 
 

@@ -71,7 +71,7 @@ def test_groups_come_whole_but_for_the_last():
 def test_the_training_split_alone_is_cut():
     whole = striate.load_data("digits", seed=4)
     small = striate.load_data("digits", seed=4, fraction=0.1)
-    tenth = striate.load_data("digits", seed=4, fraction=0.2).cut(0.1)
+    tenth = striate.load_data("digits", seed=4, fraction=0.2).with_fraction(0.1)
     for split in ("val", "test"):
         assert small.subset(split).paths == whole.subset(split).paths
     assert set(small.subset("train").paths) < set(whole.subset("train").paths)

@@ -64,7 +64,7 @@ def test_a_long_pass_is_no_long_unused_store(tmp_path):
     os.utime(store.folder / MARKER, (1, 1))
     store.add(["x"], torch.ones(1, 2))
     assert (store.folder / MARKER).stat().st_mtime > 1
-    with pytest.raises(StorageError, match="1 features are gone"):
+    with pytest.raises(StorageError, match="another process removed 1 features"):
         store.rows(["x", "y"])
     assert store.rows(["x"]).load().tolist() == [[1, 1]]
 

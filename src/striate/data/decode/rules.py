@@ -68,8 +68,8 @@ def _file_rules(p: Preprocess) -> tuple[PreprocessRule, ...]:
         ),
         PreprocessRule(
             step="16 bits",
-            action=f"gray v becomes v·255/{p.white_level:,}; larger values are refused; "
-            "of colors the high byte is used",
+            action=f"gray v becomes v·255/{p.white_level:,}; larger values are "
+            "refused; of colors the high byte is used",
             setting="--white-level",
         ),
         PreprocessRule(
