@@ -111,7 +111,7 @@ def test_a_class_named_train(striate, tmp_path):
     assert "2 classes: bus, train" in result.out
 
 
-SMALLEST = {"lenet5": 16, "lenet5_modern": 12, "notes_grey": 4, "notes_colour": 8}
+SMALLEST = {"lenet5": 16, "lenet5_modern": 12, "tutorial_gray": 4, "tutorial_color": 8}
 
 
 @pytest.mark.parametrize("model", SMALLEST)
@@ -189,8 +189,8 @@ def test_overwrite_replaces_a_run_folder(striate, shared_folder, tmp_path):
 def test_without_out_the_next_free_name_is_taken(striate, shared_folder, tmp_path):
     for _ in range(2):
         assert striate("train", shared_folder, "--epochs", "1").code == 0
-    run = {path.name for path in (tmp_path / "runs/train").iterdir()}
-    assert run == {"stripes-notes_grey", "stripes-notes_grey-2"}
+    runs = {path.name for path in (tmp_path / "runs/train").iterdir()}
+    assert runs == {"stripes-tutorial_gray", "stripes-tutorial_gray-2"}
 
 
 def test_odd_channels(refused, tmp_path):
