@@ -21,7 +21,7 @@ from record import save
 from striate.core.seeds import generator
 from striate.data.check.check import check_images
 from striate.data.check.label_errors import ConfidentLearning
-from striate.data.sources.find import find_source
+from striate.data.find_source import find_source
 from striate.data.sources.source import Source, from_arrays
 from striate.workflows.data_check.label_errors import find_label_errors
 

@@ -119,8 +119,8 @@ def test_no_image_is_decoded_in_this_process(photos, monkeypatch):
     def dies(*words):
         raise AssertionError("decoded here")
 
-    monkeypatch.setattr(index, "examine", dies)
-    monkeypatch.setattr("striate.data.check.image_stats.inspect", dies)
+    monkeypatch.setattr(index, "decode_image", dies)
+    monkeypatch.setattr("striate.data.check.image_stats.decode_with_info", dies)
     data = check_images(pack_result(photos), near=False)
     assert (len(data.items), len(data.quarantined)) == (26, 3)
 

@@ -24,7 +24,7 @@ from striate.core.findings import (
     Series,
     Table,
 )
-from striate.data.cache.pixel_rows import Rows
+from striate.data.cache.pixel_rows import PixelRows
 from striate.metrics.classification import Score
 from striate.report.format import percent
 from striate.report.html import render
@@ -235,7 +235,7 @@ def penalty_curve(run: Run) -> Curve:
 
 
 def _answers(
-    run: Run, predictions: Predictions, score: Score, pixels: Rows | None
+    run: Run, predictions: Predictions, score: Score, pixels: PixelRows | None
 ) -> Section:
     held = {}
     if pixels is not None and score.confusion:

@@ -11,7 +11,7 @@ from striate.core.errors import DataError
 from striate.core.seeds import generator
 from striate.data.check.check import check_images
 from striate.data.check.label_errors import LABEL_ERROR
-from striate.data.sources.find import find_source
+from striate.data.find_source import find_source
 from striate.data.sources.source import Source, from_arrays
 from striate.report.html import render
 from striate.workflows.data_check.as_json import as_dict

@@ -25,7 +25,7 @@ from striate.data.augment.pixel_shift import ShiftBuffer, shift_whole_pixels
 from striate.data.augment.random_crop import crop_and_resize, crop_windows
 from striate.data.augment.random_params import RandomParams, draw_params
 from striate.data.cache import free_memory as memory
-from striate.data.cache.pixel_rows import Rows, SomeRows, standing
+from striate.data.cache.pixel_rows import IndexedRows, PixelRows, index_rows
 from striate.data.decode.preprocess import normalize
 from striate.data.subset import Subset
 
@@ -88,7 +88,7 @@ class AugmentPipeline:
         right = int(augment.shift * pixels.shape[2])
         down = int(augment.shift * pixels.shape[1])
         nbytes = 2 * ShiftBuffer.nbytes(pixels, right, down)
-        if nbytes > SHIFT_BUFFER_LIMIT or not memory.fits(2 * nbytes):
+        if nbytes > SHIFT_BUFFER_LIMIT or not memory.fits_in_memory(2 * nbytes):
             return None
         both = torch.cat([pixels, pixels.flip(2)])
         return ShiftBuffer(
@@ -120,7 +120,7 @@ class AugmentPipeline:
         return batch
 
     @property
-    def source_pixels(self) -> Rows:
+    def source_pixels(self) -> PixelRows:
         """Return the images to augment: the larger copies, if random crop uses them."""
         larger = self.subset.larger if self.augment.only_crops else None
         return self.subset.pixels if larger is None else larger
@@ -132,7 +132,7 @@ class AugmentPipeline:
         return self.augment.only_crops and tuple(self.source_pixels.shape[1:3]) != size
 
     def crop_to_input(
-        self, source_pixels: SomeRows, index: Tensor, epoch: int
+        self, source_pixels: IndexedRows, index: Tensor, epoch: int
     ) -> Tensor:
         """Crop larger images and resize the crops to the input size; flip them too.
 
@@ -177,7 +177,7 @@ class AugmentPipeline:
             labels, self.subset.labels[others], mix.target_share, self.classes
         )
         partners = self.crop_to_input(
-            standing(self.source_pixels, others), others, epoch
+            index_rows(self.source_pixels, others), others, epoch
         )
         other = self._augmented(partners, others, epoch)
         return mix_batches(x, other, mix), y.to(self.device, non_blocking=True)

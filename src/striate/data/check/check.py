@@ -32,8 +32,8 @@ from striate.data.check.scan import (
     Tick,
     scan_source,
 )
+from striate.data.find_source import find_source
 from striate.data.shards.tars import is_shards
-from striate.data.sources.find import find_source
 from striate.data.sources.named import NAMED
 from striate.data.sources.source import Skipped, Source
 

@@ -30,7 +30,7 @@ from striate.data.check.fingerprint import THUMB
 from striate.data.check.image_stats import ExaminedImage, ImageStats, UnusableFile
 from striate.data.check.prefetch import Prefetcher
 from striate.data.check.sandbox_worker import LENGTH, PATH, PAYLOAD, READY, REQUEST_HEAD
-from striate.data.decode.decode import Nature
+from striate.data.decode.decode import ImageFileInfo
 
 WORKER = (sys.executable, "-m", "striate.data.check.sandbox_worker")
 PREVIEWER = (*WORKER, "preview")
@@ -371,7 +371,7 @@ def unpack_result(text: bytes, blob: bytes) -> Result:
         stats=ImageStats(**fields["stats"]),
         view=views[:size].reshape(shape),
         thumb=views[size:].reshape(THUMB, THUMB),
-        nature=Nature(nature["format"], nature["mode"], tuple(nature["notes"])),
+        nature=ImageFileInfo(nature["format"], nature["mode"], tuple(nature["notes"])),
         sha256=fields["sha256"],
         size=fields["size"],
     )

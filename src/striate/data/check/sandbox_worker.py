@@ -23,7 +23,7 @@ from striate.data.check.image_stats import (
     examine_file,
     preview_file,
 )
-from striate.data.decode.decode import unwarned
+from striate.data.decode.decode import without_pillow_warnings
 
 MEMORY = 4 << 30  # bytes; 100 megapixels with transparency need 2.3 GiB
 SECONDS = 20  # processor time for one image; the largest allowed needs 5 s
@@ -39,7 +39,7 @@ def serve(examine: Examine, requests: BinaryIO, answers: BinaryIO) -> None:
     """Process requests until the input ends."""
     answers.write(READY)
     answers.flush()
-    with unwarned():
+    with without_pillow_warnings():
         while len(head := requests.read(REQUEST_HEAD.size)) == REQUEST_HEAD.size:
             kind, length = REQUEST_HEAD.unpack(head)
             body = requests.read(length)

@@ -20,7 +20,7 @@ from striate.data.check.image_stats import (
     examine_pixels,
 )
 from striate.data.check.sandbox import WORKER, examine_files, examine_payloads
-from striate.data.decode.decode import Nature
+from striate.data.decode.decode import ImageFileInfo
 from striate.data.sources.source import Record, Skipped, Source
 
 Tick = Callable[[int, int], None]
@@ -32,7 +32,7 @@ class ImageItem:
 
     record: Record
     stats: ImageStats
-    nature: Nature | None
+    nature: ImageFileInfo | None
     sha256: str
     size: int
 

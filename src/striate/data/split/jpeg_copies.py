@@ -6,16 +6,16 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from striate.core.spec import Preprocess
-from striate.data.decode.decode import Header, pixel_content
+from striate.data.decode.decode import ImageHeader, pixel_hash
 from striate.data.decode.file_bytes import UndecodableError
-from striate.data.decode.hashing import is_coded
-from striate.data.scan import Census
+from striate.data.decode.hashing import is_coded_hash
+from striate.data.scan import FileScan
 from striate.data.sources.source import Source
 
 
 def merge_jpeg_hashes(
     source: Source,
-    census: Census,
+    scan: FileScan,
     index: Sequence[int],
     contents: Sequence[str],
     preprocess: Preprocess,
@@ -28,7 +28,7 @@ def merge_jpeg_hashes(
 
     Args:
         source: Source of the records.
-        census: Headers of the records.
+        scan: Headers of the records.
         index: Positions of the usable records.
         contents: Content hash of each of them.
         preprocess: Background and white level for decoding.
@@ -36,21 +36,23 @@ def merge_jpeg_hashes(
     jpeg_positions: dict[tuple[int, int], list[int]] = defaultdict(list)
     lossless_positions: dict[tuple[int, int], list[int]] = defaultdict(list)
     for k, i in enumerate(index):
-        header = census.headers[i]
-        if isinstance(header, Header):
-            positions = jpeg_positions if is_coded(contents[k]) else lossless_positions
+        header = scan.headers[i]
+        if isinstance(header, ImageHeader):
+            positions = (
+                jpeg_positions if is_coded_hash(contents[k]) else lossless_positions
+            )
             positions[header.height, header.width].append(k)
     renamed: dict[str, str] = {}
     for sides in jpeg_positions.keys() & lossless_positions.keys():
         lossless_hashes = {contents[k] for k in lossless_positions[sides]}
         for k in jpeg_positions[sides]:
             try:
-                payload = census.payload(source, index[k])
-                pixel_hash = pixel_content(
+                payload = scan.payload(source, index[k])
+                pixels = pixel_hash(
                     payload, preprocess.background, preprocess.white_level
                 )
             except UndecodableError:
                 continue  # removed or changed since; training will report it
-            if pixel_hash in lossless_hashes:
-                renamed[pixel_hash] = contents[k]
+            if pixels in lossless_hashes:
+                renamed[pixels] = contents[k]
     return [renamed.get(content, content) for content in contents]

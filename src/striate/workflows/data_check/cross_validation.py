@@ -13,7 +13,7 @@ from striate.core import device as devices
 from striate.core.seeds import derive
 from striate.core.spec import Preprocess
 from striate.data.batches import Batches
-from striate.data.decode.preprocess import statistics
+from striate.data.channel_stats import channel_mean_std
 from striate.data.subset import Subset
 from striate.engine.evaluate import evaluate
 from striate.engine.loop import FitConfig, fit
@@ -84,7 +84,7 @@ class CrossValidation:
             self.subset.take(train_rows.tolist()),
             self.subset.take(val_rows.tolist()),
         )
-        mean, std = statistics(train.pixels)
+        mean, std = channel_mean_std(train.pixels)
         preprocess = replace(self.preprocess, mean=mean, std=std)
         seed = derive(self.recipe.seed, "fold", fold)
         device = devices.choose(self.recipe.device)

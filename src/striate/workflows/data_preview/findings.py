@@ -21,9 +21,9 @@ from striate.core.findings import (
     Table,
 )
 from striate.core.spec import Preprocess
-from striate.data.decode.preprocess import normalize, to_input
-from striate.data.decode.resize_effects import Fit, fit
-from striate.data.decode.rules import rules
+from striate.data.decode.preprocess import image_to_input, normalize
+from striate.data.decode.resize_effects import ResizeEffect, resize_effect
+from striate.data.decode.rules import preprocess_rules
 from striate.interpret.render import enlarge, signed, to_image
 from striate.report.format import percent
 from striate.workflows.data_preview.preview import Preview, PreviewImage, denormalize
@@ -157,19 +157,19 @@ def _before_and_after(result: Preview, image: PreviewImage) -> Images:
     images = [_display_image(image.original, f"original, {whole}", "")]
     for mode, pixels in image.inputs.items():
         label = " (selected)" if mode == p.resize else ""
-        effect = fit(replace(p, resize=mode), *image.sides)
+        effect = resize_effect(replace(p, resize=mode), *image.sides)
         images.append(
             _display_image(pixels.numpy(), f"{mode}{label}", _effect_text(effect))
         )
     return Images(title=f"{image.path} · {image.label}", images=tuple(images))
 
 
-def _effect_text(effect: Fit) -> str:
+def _effect_text(effect: ResizeEffect) -> str:
     texts = []
-    if effect.kept < 0.995:
-        texts.append(f"{percent(effect.kept, 0)} visible")
-    if effect.bent > 1.005:
-        texts.append(f"distorted {effect.bent:.2f}×")
+    if effect.visible < 0.995:
+        texts.append(f"{percent(effect.visible, 0)} visible")
+    if effect.distortion > 1.005:
+        texts.append(f"distorted {effect.distortion:.2f}×")
     if effect.border > 0.005:
         texts.append(f"{percent(effect.border, 0)} border")
     if effect.scale > 1:
@@ -186,7 +186,7 @@ def _display_image(pixels: np.ndarray, caption: str, detail: str = "") -> Image:
             max(1, round(side * SIDE / longest)) for side in (height, width)
         )
         small = Preprocess(channels=channels, height=rows, width=columns)
-        pixels = to_input(pixels, small).numpy()
+        pixels = image_to_input(pixels, small).numpy()
     else:
         pixels = enlarge(pixels, height * (SIDE // longest))
     # A frame, because a white background would not end visibly on a white page.
@@ -246,5 +246,7 @@ def rule_table(result: Preview) -> Table:
         Column(title="what happens"),
         Column(title="setting", kind="code", hint="empty: fixed"),
     )
-    rows = tuple((r.step, r.does, r.setting) for r in rules(result.preprocess))
+    rows = tuple(
+        (r.step, r.action, r.setting) for r in preprocess_rules(result.preprocess)
+    )
     return Table(columns=columns, rows=rows)

@@ -15,14 +15,19 @@ from torch import Tensor
 from striate.core.seeds import permutation
 from striate.core.spec import RESIZES, Preprocess
 from striate.data.cache.cache_folder import open_cache
-from striate.data.decode.decode import Header
+from striate.data.decode.decode import ImageHeader
 from striate.data.decode.file_bytes import UndecodableError
-from striate.data.decode.preprocess import file_to_input, look, normalize, to_input
-from striate.data.decode.resize_effects import fit
+from striate.data.decode.preprocess import (
+    decode_for,
+    file_to_input,
+    image_to_input,
+    normalize,
+)
+from striate.data.decode.resize_effects import resize_effect
+from striate.data.find_source import find_source
 from striate.data.image_data import ImageData
 from striate.data.load import load_data
-from striate.data.scan import Census, take_census
-from striate.data.sources.find import find_source
+from striate.data.scan import FileScan, scan_files
 from striate.data.sources.source import Source
 
 IMAGES_SHOWN = 6
@@ -40,7 +45,7 @@ class PreviewImage:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ResizeEffect:
+class ResizeSummary:
     """Effect of a resize mode on all images of a data set.
 
     Args:
@@ -83,7 +88,7 @@ class Preview:
     data: ImageData = field(repr=False)
     images: tuple[PreviewImage, ...] = field(repr=False)
     sizes: Mapping[tuple[int, int], int]
-    effects: Mapping[str, ResizeEffect]
+    effects: Mapping[str, ResizeSummary]
     input_stats: tuple[InputStats, ...]
     recovers_pixels: bool
 
@@ -133,12 +138,12 @@ def preview(
     source = data if isinstance(data, Source) else find_source(data)
     loaded = load_data(source, seed=seed, **settings)
     store = open_cache(**_cache_settings(settings))
-    census = take_census(source, store)
+    scan = scan_files(source, store.file_index if store else None)
     used = {row.path for row in loaded.rows}
-    index = [i for i in census.sound if source.records[i].path in used]
-    sizes = Counter(_sides(census, i) for i in index)
+    index = [i for i in scan.readable if source.records[i].path in used]
+    sizes = Counter(_sides(scan, i) for i in index)
     modes = {m: replace(loaded.preprocess, resize=m) for m in RESIZES}
-    positions = _choose_images(census, index, count, seed)
+    positions = _choose_images(scan, index, count, seed)
     images = [
         image for i in positions if (image := _load_image(source, i, modes)) is not None
     ]
@@ -146,7 +151,7 @@ def preview(
         data=loaded,
         images=tuple(images),
         sizes=dict(sizes.most_common()),
-        effects={mode: _resize_effect(p, sizes) for mode, p in modes.items()},
+        effects={mode: _resize_summary(p, sizes) for mode, p in modes.items()},
         **_input_stats(images, loaded.preprocess),
     )
 
@@ -156,16 +161,16 @@ def _cache_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {name: settings[key] for key, name in names.items() if key in settings}
 
 
-def _sides(census: Census, i: int) -> tuple[int, int]:
-    header = census.headers[i]
-    return (header.height, header.width) if isinstance(header, Header) else (1, 1)
+def _sides(scan: FileScan, i: int) -> tuple[int, int]:
+    header = scan.headers[i]
+    return (header.height, header.width) if isinstance(header, ImageHeader) else (1, 1)
 
 
 def _choose_images(
-    census: Census, index: Sequence[int], count: int, seed: int
+    scan: FileScan, index: Sequence[int], count: int, seed: int
 ) -> list[int]:
     """Return the images of extreme sizes, then random ones."""
-    sides = {i: _sides(census, i) for i in index}
+    sides = {i: _sides(scan, i) for i in index}
     extremes = [
         max(index, key=lambda i: sides[i][1] / sides[i][0]),
         max(index, key=lambda i: sides[i][0] / sides[i][1]),
@@ -186,10 +191,10 @@ def _load_image(
     try:
         if source.arrays is not None:
             original = source.arrays[i]
-            inputs = {mode: to_input(original, p) for mode, p in modes.items()}
+            inputs = {mode: image_to_input(original, p) for mode, p in modes.items()}
         else:
             payload = source.payload(i)
-            original = look(payload, full).pixels
+            original = decode_for(payload, full).pixels
             inputs = {mode: file_to_input(payload, p) for mode, p in modes.items()}
     except UndecodableError:  # removed since it was loaded
         return None
@@ -202,19 +207,19 @@ def _load_image(
     )
 
 
-def _resize_effect(
+def _resize_summary(
     preprocess: Preprocess, sizes: Mapping[tuple[int, int], int]
-) -> ResizeEffect:
+) -> ResizeSummary:
     weights = list(sizes.values())
-    fits = [fit(preprocess, *sides) for sides in sizes]
+    fits = [resize_effect(preprocess, *sides) for sides in sizes]
 
     def mean(values: Sequence[float]) -> float:
         return round(float(np.average(values, weights=weights)), 6)
 
     visible, distortion, border = zip(
-        *((f.kept, f.bent, f.border) for f in fits), strict=True
+        *((f.visible, f.distortion, f.border) for f in fits), strict=True
     )
-    return ResizeEffect(
+    return ResizeSummary(
         visible=(mean(visible), min(visible)),
         distortion=(mean(distortion), max(distortion)),
         border=(mean(border), max(border)),
