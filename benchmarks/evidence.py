@@ -15,7 +15,7 @@ from captum.attr import Occlusion
 from record import save
 from rounds import interleaved, speeds, table
 from striate.core.malloc import keep_freed
-from striate.interpret.attribution.gap_head import ending
+from striate.interpret.attribution.cam import ending
 from striate.interpret.attribution.occlusion import Cover, occlusion
 from striate.interpret.attribution.target import AttributionTarget
 from striate.models.catalogue import create_model

@@ -6,7 +6,7 @@ import pytest
 from torch import nn
 
 from striate.audit.advice import listed
-from striate.audit.advise import advise
+from striate.audit.all_advice import advise
 from striate.audit.meta_mode import blueprint
 from striate.audit.network import audit
 from striate.models.catalogue import create_model, find

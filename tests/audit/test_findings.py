@@ -5,11 +5,11 @@ import torch
 from torch import nn
 
 from striate.audit.comparison import comparison
+from striate.audit.findings import blocks, layer_table, remarks
 from striate.audit.layer_arithmetic import explain
-from striate.audit.memory import OPTIMIZERS
 from striate.audit.network import audit
 from striate.audit.sketch import sketch
-from striate.audit.table import blocks, layer_table, remarks
+from striate.audit.training_memory import OPTIMIZERS
 from striate.audit.valid_sizes import way_out
 from striate.core.errors import UnknownNameError
 from striate.models.catalogue import create_model

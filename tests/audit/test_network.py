@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from striate.audit.findings import layer_table
 from striate.audit.network import UnfinishedError, audit
-from striate.audit.table import layer_table
 from striate.core.errors import GeometryError
 from striate.models.catalogue import create_model, find
 

@@ -5,10 +5,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from striate.audit.findings import layer_table
 from striate.audit.macs import count
 from striate.audit.network import audit
 from striate.audit.rf_axis import FAR, gather, image, stretch, unfold
-from striate.audit.table import layer_table
 from striate.audit.window_args import Windows
 from support.random_networks import Apply
 

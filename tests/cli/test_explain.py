@@ -11,7 +11,7 @@ from torch import nn
 import striate as st
 from striate.core.errors import DataError, SettingError
 from striate.workflows.explain.explain import explain_images
-from striate.workflows.explain.subject import subject
+from striate.workflows.explain.load_model import subject
 from support.images import pil_image as as_image
 from support.images import snapshot, stripes
 
@@ -221,7 +221,7 @@ def test_five_channels_and_no_weights(tmp_path):
         nn.Linear(4, 2),
     )
     run = st.train(model, data, epochs=2, out=tmp_path / "run")
-    from striate.workflows.explain.subject import Subject
+    from striate.workflows.explain.load_model import Subject
 
     about = Subject(
         name="five",

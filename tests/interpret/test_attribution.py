@@ -6,11 +6,11 @@ from captum import attr
 from scipy import stats
 from torch import nn
 
-import striate.interpret.attribution.cam as cam
+import striate.interpret.attribution.grad_cam as cam
 from striate.core.errors import GeometryError, SettingError, UnknownNameError
-from striate.interpret.attribution.attribute import METHODS, class_map, evidence
-from striate.interpret.attribution.cam import cam_map, see
-from striate.interpret.attribution.gap_head import ending
+from striate.interpret.attribution.attribute import METHODS, evidence
+from striate.interpret.attribution.cam import class_map, ending
+from striate.interpret.attribution.grad_cam import cam_map, see
 from striate.interpret.attribution.integrated_gradients import integrated_gradients
 from striate.interpret.attribution.occlusion import Cover, occlusion
 from striate.interpret.attribution.sanity_checks import (

@@ -7,13 +7,15 @@ from torch.nn import functional as F
 
 from striate.core.errors import GeometryError
 from striate.interpret.depth.layer_profile import depth_profile, rate
-from striate.interpret.depth.linear_collapse import (
+from striate.interpret.depth.nonlinearity import (
+    bends,
     boundary,
     collapsed,
+    plane,
     polynomial,
+    profile,
     rings,
 )
-from striate.interpret.depth.nonlinearity import bends, plane, profile
 from support.foreign_networks import STRANGERS, Reused, Unchanged, stranger
 
 

@@ -6,7 +6,7 @@ from torch import nn
 
 from striate.interpret.activations_at import features
 from striate.interpret.attribution.attribute import METHODS, evidence
-from striate.interpret.attribution.gap_head import ending
+from striate.interpret.attribution.cam import ending
 from striate.interpret.depth.layer_profile import depth_profile
 from striate.interpret.effective_receptive_field import effective_fields, unit_field
 from striate.interpret.feature_maps import feature_maps

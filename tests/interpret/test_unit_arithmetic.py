@@ -9,8 +9,8 @@ from torch.nn import functional as F
 from striate.audit.network import audit
 from striate.core.errors import GeometryError, SettingError, UnknownNameError
 from striate.interpret.arithmetic.contributions import shares
-from striate.interpret.arithmetic.entry import CHOICE, COPY, FUNCTION, IMAGE, SUM
 from striate.interpret.arithmetic.unit_arithmetic import UnitArithmetic
+from striate.interpret.arithmetic.unit_value import CHOICE, COPY, FUNCTION, IMAGE, SUM
 from striate.interpret.arithmetic.worked_example import beneath, worked
 from striate.interpret.attribution.occlusion import occlusion
 from striate.interpret.attribution.target import AttributionTarget

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from math import prod
 
 from striate.audit.advice import Advice, Plan, listed
+from striate.audit.findings import last_map
 from striate.audit.layer import Layer, Operation
-from striate.audit.table import last_map
 
 HEAVY = 0.5  # of all parameters in dense layers
 WORTH = 0.3  # of all multiply-adds saved, or a bottleneck is not worth its words

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from math import ceil
 
 from striate.audit.advice import Advice, Plan, listed
+from striate.audit.findings import last_map
 from striate.audit.layer import Layer, Operation
 from striate.audit.recorder import IMAGE
-from striate.audit.table import last_map
 from striate.audit.used_positions import Mask, unread
 
 SMALL = 0.5  # of the image's area: less, and a unit of the last map sees too little

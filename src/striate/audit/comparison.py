@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from striate.audit.findings import last_field
 from striate.audit.network import Audit
-from striate.audit.table import last_field
 from striate.core.findings import Cell, Column, Table
 from striate.core.format import size_text
 

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from striate.audit.layer import Layer, shape_text
-from striate.audit.memory import Memory, size_of, training_step
 from striate.audit.meta_mode import Ghost, ghost_of
 from striate.audit.recorder import Recorder, Row, layers_of, show
 from striate.audit.rf_tracker import of_images
+from striate.audit.training_memory import Memory, size_of, training_step
 from striate.core.errors import GeometryError
 from striate.core.hooks import followed, lent, own_tensors
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from striate.workflows.explain.images import Wish
-    from striate.workflows.explain.subject import Subject
+    from striate.workflows.explain.load_model import Subject
+    from striate.workflows.explain.options import Wish
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -92,7 +92,7 @@ def run(options: argparse.Namespace) -> int:
 def _subject(options: argparse.Namespace) -> Subject:
     from striate.cli.summary import size_of
     from striate.run.target import SummaryRequest
-    from striate.workflows.explain.subject import subject
+    from striate.workflows.explain.load_model import subject
 
     wanted = SummaryRequest(
         image_size=size_of(options.image_size),
@@ -103,7 +103,7 @@ def _subject(options: argparse.Namespace) -> Subject:
 
 
 def _wish(options: argparse.Namespace) -> Wish:
-    from striate.workflows.explain.images import Wish, nobody
+    from striate.workflows.explain.options import Wish, nobody
 
     return Wish(
         target=_class(options.target),

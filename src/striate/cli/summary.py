@@ -143,7 +143,7 @@ def _print(first: Summary, second: Summary | None, layer: str | None) -> None:
 
 
 def _print_partial(error: UnfinishedError, depth: int | None) -> None:
-    from striate.audit.table import layer_table
+    from striate.audit.findings import layer_table
     from striate.cli.printing import wide_console
     from striate.report.terminal import show
 

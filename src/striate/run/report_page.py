@@ -7,8 +7,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from striate.audit.findings import figures, layer_table, remarks
 from striate.audit.network import audit
-from striate.audit.table import figures, layer_table, remarks
 from striate.core.files import read_csv, write_text
 from striate.core.findings import (
     Block,

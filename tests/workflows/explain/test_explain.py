@@ -26,9 +26,10 @@ from striate.workflows.explain.depth.depth_study import depth_study
 from striate.workflows.explain.explain import explain_images
 from striate.workflows.explain.filters_and_maps import flow_section
 from striate.workflows.explain.findings import ALSO, story
-from striate.workflows.explain.images import Shown, Wish
+from striate.workflows.explain.images import Shown
 from striate.workflows.explain.invariance import invariance_section
-from striate.workflows.explain.subject import Subject
+from striate.workflows.explain.load_model import Subject
+from striate.workflows.explain.options import Wish
 from support.foreign_networks import STRANGERS, Functional, Reused, Unchanged, stranger
 from support.images import stripes
 

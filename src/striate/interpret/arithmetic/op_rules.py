@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from striate.interpret.arithmetic.entry import (
+from striate.interpret.arithmetic.unit_value import (
     CHOICE,
     COPY,
     FUNCTION,

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from striate.core.findings import Node, Tree
-from striate.interpret.arithmetic.entry import COPY, FUNCTION, IMAGE, SUM, Entry
 from striate.interpret.arithmetic.unit_arithmetic import UnitArithmetic
+from striate.interpret.arithmetic.unit_value import COPY, FUNCTION, IMAGE, SUM, Entry
 
 TERMS = 4  # of a sum, opened one by one; the others are added up
 LINES = 160  # of a tree

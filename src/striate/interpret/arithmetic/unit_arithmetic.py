@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from striate.core.errors import GeometryError, SettingError
 from striate.core.registry import unknown
-from striate.interpret.arithmetic.entry import IMAGE, Entry
 from striate.interpret.arithmetic.op_rules import open_unit
+from striate.interpret.arithmetic.unit_value import IMAGE, Entry
 from striate.interpret.trace import Ref, Trace, record
 
 OUTPUT = "output"

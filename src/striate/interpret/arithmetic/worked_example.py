@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from striate.core.findings import Cell, Column, Table
-from striate.interpret.arithmetic.entry import Entry
 from striate.interpret.arithmetic.unit_arithmetic import UnitArithmetic
+from striate.interpret.arithmetic.unit_value import Entry
 
 CHANNELS = 3  # of the input, those that add most; the others are added up
 CONVOLUTION = "convolution"

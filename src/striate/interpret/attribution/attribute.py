@@ -14,9 +14,9 @@ from striate.core.hooks import untouched
 from striate.core.registry import unknown
 from striate.core.spec import Labels
 from striate.interpret.activations_at import check_batch, forward
-from striate.interpret.attribution.cam import METHODS as CAMS
-from striate.interpret.attribution.cam import cam_map
-from striate.interpret.attribution.gap_head import ending
+from striate.interpret.attribution.cam import class_map, ending
+from striate.interpret.attribution.grad_cam import METHODS as CAMS
+from striate.interpret.attribution.grad_cam import cam_map
 from striate.interpret.attribution.integrated_gradients import integrated_gradients
 from striate.interpret.attribution.occlusion import occlusion
 from striate.interpret.attribution.sanity_checks import Trust, judge
@@ -158,22 +158,6 @@ def _exact(model: nn.Module, x: Tensor) -> bool:
     except GeometryError:
         return False
     return True
-
-
-def class_map(model: nn.Module, x: Tensor, question: AttributionTarget) -> Tensor:
-    """Return the exact map of a network that ends in global average pooling.
-
-    Its cells and the class's bias add up to the score.
-
-    Shapes:
-        (1, C, H, W) → (h, w)
-    """
-    end = ending(model, x)
-    maps = end.class_maps(torch.tensor([question.target], device=x.device))[0, 0]
-    if question.against is None:
-        return maps
-    other = torch.tensor([question.against], device=x.device)
-    return maps - end.class_maps(other)[0, 0]
 
 
 def _integrated(

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from striate.core.errors import DataError
 from striate.interpret.activations_at import check_batch
-from striate.interpret.attribution.cam import see
+from striate.interpret.attribution.grad_cam import see
 from striate.interpret.attribution.target import AttributionTarget
 from striate.interpret.layer_choice import AUTO, TargetLayer, place
 

@@ -16,8 +16,8 @@ from striate.core.errors import GeometryError, SettingError
 from striate.core.hooks import untouched
 from striate.interpret.activations_at import check_batch, forward, together
 from striate.interpret.attribution.batched_steps import NotSideBySideError
+from striate.interpret.attribution.changed_boxes import Boxes, cut
 from striate.interpret.attribution.partial_forward import Patchwork
-from striate.interpret.attribution.patches import Boxes, cut
 from striate.interpret.attribution.target import AttributionTarget, logits_of
 from striate.interpret.trace import Trace, record
 

@@ -17,7 +17,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from striate.interpret.attribution.batched_steps import side_by_side
-from striate.interpret.attribution.patches import Boxes, Ints, Sides, cut, lay, whole
+from striate.interpret.attribution.changed_boxes import (
+    Boxes,
+    Ints,
+    Sides,
+    cut,
+    lay,
+    whole,
+)
 from striate.interpret.trace import Ref, Step, Trace, writes
 
 _MOST = 0.6  # share of a map from which boxes cost more than the whole

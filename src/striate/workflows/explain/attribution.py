@@ -28,8 +28,9 @@ from striate.interpret.attribution.target import logits_of
 from striate.interpret.render import enlarge, overlay, to_image
 from striate.report.format import percent
 from striate.report.records import records
-from striate.workflows.explain.images import Shown, Wish
-from striate.workflows.explain.subject import Subject
+from striate.workflows.explain.images import Shown
+from striate.workflows.explain.load_model import Subject
+from striate.workflows.explain.options import Wish
 
 SIDE = 196  # pixels an image of evidence is drawn high, at least
 TOP = 3  # answers shown

@@ -28,7 +28,7 @@ from striate.interpret.top_patches import Habits, Spot, habits
 from striate.report.records import records
 from striate.run.images import evenly
 from striate.workflows.explain.images import some
-from striate.workflows.explain.subject import Subject
+from striate.workflows.explain.load_model import Subject
 from striate.workflows.explain.unit import sights_of
 
 LAYERS = 12  # layers whose patches are drawn

@@ -22,8 +22,9 @@ from striate.report.png import save_curve
 from striate.run.layout import EXPLAINED, PLOTS, REPORT, new_folder
 from striate.run.run import Run
 from striate.workflows.explain.findings import story
-from striate.workflows.explain.images import Wish, own_images, read
-from striate.workflows.explain.subject import Subject
+from striate.workflows.explain.images import own_images, read
+from striate.workflows.explain.load_model import Subject
+from striate.workflows.explain.options import Wish
 from striate.workflows.explain.tensor_file import TensorFile
 
 MAPS, CHANNELS = "maps.safetensors", "channels.csv"

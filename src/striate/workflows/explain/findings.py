@@ -32,10 +32,11 @@ from striate.workflows.explain.channels import LookedFor, look_for
 from striate.workflows.explain.dataset import whole_section
 from striate.workflows.explain.depth.findings import depth_section
 from striate.workflows.explain.depth.nonlinearity import bend_section
-from striate.workflows.explain.images import Shown, Told, Unit, Wish
+from striate.workflows.explain.filters_and_maps import inner_maps, layer_sections
+from striate.workflows.explain.images import Shown
 from striate.workflows.explain.invariance import invariance_section
-from striate.workflows.explain.layers import inner_maps, layer_sections
-from striate.workflows.explain.subject import Subject
+from striate.workflows.explain.load_model import Subject
+from striate.workflows.explain.options import Told, Unit, Wish
 from striate.workflows.explain.unit import strongest, unit_section
 
 

@@ -21,8 +21,9 @@ from striate.interpret.layer_choice import place
 from striate.interpret.render import enlarge, framed, overlay, to_image
 from striate.report.format import number
 from striate.report.records import as_data
-from striate.workflows.explain.images import Shown, Unit
-from striate.workflows.explain.subject import Subject
+from striate.workflows.explain.images import Shown
+from striate.workflows.explain.load_model import Subject
+from striate.workflows.explain.options import Unit
 
 SIDE = 196  # pixels an image is drawn high, at least
 

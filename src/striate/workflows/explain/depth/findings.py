@@ -25,7 +25,8 @@ from striate.run.charts import by_depth, course_blocks, sights
 from striate.run.layer_norms import IMAGES
 from striate.run.run import Run
 from striate.workflows.explain.depth.depth_study import Course, DepthStudy, depth_study
-from striate.workflows.explain.images import Told, nobody, some
+from striate.workflows.explain.images import some
+from striate.workflows.explain.options import Told, nobody
 
 SMOOTH = 8  # steps whose costs are averaged for a point of the chart
 VANISHING = 1e-3  # of the last layer's gradient: below this the first learns nothing

@@ -15,8 +15,7 @@ from striate.core.findings import (
     Series,
     Table,
 )
-from striate.interpret.depth.linear_collapse import rings
-from striate.interpret.depth.nonlinearity import Bent, bends, plane, profile
+from striate.interpret.depth.nonlinearity import Bent, bends, plane, profile, rings
 from striate.interpret.render import to_image
 from striate.report.format import number, percent
 from striate.report.records import records
