@@ -15,8 +15,8 @@ from captum.attr import Occlusion
 from record import save
 from rounds import interleaved, speeds, table
 from striate.core.malloc import keep_freed
-from striate.interpret.attribution.cam import ending
-from striate.interpret.attribution.occlusion import Cover, occlusion
+from striate.interpret.attribution.cam import find_gap_head
+from striate.interpret.attribution.occlusion import OcclusionWindow, occlusion
 from striate.interpret.attribution.target import AttributionTarget
 from striate.models.catalogue import create_model
 
@@ -37,7 +37,7 @@ def occlusions(name: str, side: int, channels: int, window: int, stride: int, n:
     model = create_model(name, image_size=side, num_classes=10, in_chans=channels)
     model.eval()
     x = torch.randn(1, channels, side, side)
-    cover = Cover(window=(window, window), stride=(stride, stride))
+    cover = OcclusionWindow(window=(window, window), stride=(stride, stride))
     asked = AttributionTarget(target=3, words="3")
     sizes = {
         "sliding_window_shapes": (channels, window, window),
@@ -75,7 +75,9 @@ def class_maps(n: int) -> str:
     times = interleaved(
         {
             "one forward pass": plain,
-            "striate: CAM of 1,000 classes": lambda: ending(model, x).class_maps(),
+            "striate: CAM of 1,000 classes": lambda: find_gap_head(
+                model, x
+            ).class_maps(),
         },
         n,
     )

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from torch import nn
 
-from striate.audit.advice import listed
+from striate.audit.advice import join_names
 from striate.audit.all_advice import advise
-from striate.audit.meta_mode import blueprint
+from striate.audit.meta_mode import init_empty_weights
 from striate.audit.network import audit
 from striate.models.catalogue import create_model, find
 from striate.workflows.summary.summary import summary
@@ -15,12 +15,12 @@ from striate.workflows.summary.summary import summary
 
 def advice(network, shape=None):
     if isinstance(network, str) and ">" not in network:
-        with blueprint():
+        with init_empty_weights():
             model = create_model(network)
         found = audit(model, shape or find(network).image.shape)
     else:
         found = summary(network, shape).audit
-    return {each.about: each for each in advise(found)}
+    return {each.check: each for each in advise(found)}
 
 
 def parameters(line):
@@ -99,7 +99,7 @@ def test_a_small_field_and_what_more_convolutions_see():
     said = advice("32x32x1 > conv 5x5 4 > pool 2")["small-field"]
     assert (said.before, said.after) == (6, 34)
     grown = "32x32x1 > conv 5x5 4 > pool 2 > 7 * (conv 3x3 4 same)"
-    field = summary(grown).audit.layers[-1].sight.axes[0].size
+    field = summary(grown).audit.layers[-1].receptive_field.axes[0].size
     assert "7 more 3×3 convolutions" in said.finding + said.change
     assert field == said.after
     assert "small-field" not in advice("8x8x1 > conv 7x7 2")
@@ -181,4 +181,4 @@ def test_a_summary_shows_and_tells_it():
 
 
 def test_long_lists_are_cut():
-    assert listed(["a", "a"]) == "a"
+    assert join_names(["a", "a"]) == "a"

@@ -11,7 +11,7 @@ from torch import nn
 import striate as st
 from striate.core.errors import DataError, SettingError
 from striate.workflows.explain.explain import explain_images
-from striate.workflows.explain.load_model import subject
+from striate.workflows.explain.load_model import load_model
 from support.images import pil_image as as_image
 from support.images import snapshot, stripes
 
@@ -221,9 +221,9 @@ def test_five_channels_and_no_weights(tmp_path):
         nn.Linear(4, 2),
     )
     run = st.train(model, data, epochs=2, out=tmp_path / "run")
-    from striate.workflows.explain.load_model import Subject
+    from striate.workflows.explain.load_model import LoadedModel
 
-    about = Subject(
+    about = LoadedModel(
         name="five",
         model=run.model,
         preprocess=run.preprocess,
@@ -237,8 +237,8 @@ def test_five_channels_and_no_weights(tmp_path):
 
 def test_weights_are_for_named_networks(tmp_path):
     with pytest.raises(DataError):
-        explain_images(subject("notes_grey"), [tmp_path / "nothing.png"])
-    about = subject("28x28x1 > conv 3x3 4 > relu > dense 3")
+        explain_images(load_model("notes_grey"), [tmp_path / "nothing.png"])
+    about = load_model("28x28x1 > conv 3x3 4 > relu > dense 3")
     assert about.preprocess.mean == (0.5,)
     assert "mean nothing" in " ".join(about.remarks) or "means nothing" in " ".join(
         about.remarks

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 import striate as st
-from striate.audit.network import UnfinishedError
+from striate.audit.network import ForwardError
 from striate.core.errors import StriateError
 from striate.run.target import SummaryRequest, resolve
 
@@ -209,7 +209,7 @@ def test_a_misfit_shows_what_ran_and_the_sizes_that_fit(striate, file):
     said = striate("summary", f"{file}:Net", "--in-chans", "3", "--image-size", "8")
     assert "give it 1 channel (" in said.err
     said = striate("summary", f"{file}:Net", "--image-size", "9", "--json")
-    assert (said.json["error"], said.json["where"]) == ("UnfinishedError", "head")
+    assert (said.json["error"], said.json["where"]) == ("ForwardError", "head")
 
 
 MISTAKES = {
@@ -323,7 +323,7 @@ def test_in_python_any_module():
     assert st.summary(model).audit.shape == (3, 224, 224)
     assert st.summary(nn.Flatten()).audit.shape == (3, 224, 224)
     assert st.summary("lenet5", real=True).audit.memory is None
-    with pytest.raises(UnfinishedError) as caught:
+    with pytest.raises(ForwardError) as caught:
         st.summary(model, (1, 8, 8))
     assert "3 channels" in caught.value.fix
     with pytest.raises(StriateError):

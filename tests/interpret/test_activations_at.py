@@ -16,7 +16,7 @@ from striate.core.errors import (
 )
 from striate.core.hooks import untouched
 from striate.core.spec import Preprocess
-from striate.interpret.activations_at import chosen, features
+from striate.interpret.activations_at import activations_at, match_layers
 from striate.interpret.layer_statistics import activation_statistics
 from striate.workflows.explain.tensor_file import TensorFile
 from support.foreign_networks import (
@@ -38,7 +38,9 @@ def test_outputs_are_what_the_layers_gave(kind, channels):
     names = [name for name, _ in model.named_modules() if name]
     heard = {}
     with Unchanged(model):
-        found = features(model, x, [n for n in names if n not in ("pool", "drop")], 2)
+        found = activations_at(
+            model, x, [n for n in names if n not in ("pool", "drop")], 2
+        )
 
     def hear(name):
         def hook(module, given, out):
@@ -58,7 +60,7 @@ def test_outputs_are_what_the_layers_gave(kind, channels):
 def test_a_reused_layer_answers_by_call():
     model = stranger(Reused).eval()
     x = torch.randn(2, 3, 8, 8)
-    found = features(model, x, ["relu", "relu #2", "relu #3", "again #2"])
+    found = activations_at(model, x, ["relu", "relu #2", "relu #3", "again #2"])
     with torch.no_grad():
         one = torch.relu(model.first(x))
         two = torch.relu(model.again(one) + one)
@@ -68,7 +70,7 @@ def test_a_reused_layer_answers_by_call():
     assert torch.allclose(found["again #2"], three)
     assert torch.allclose(found["relu #3"], torch.relu(three + two))
     with pytest.raises(StriateError, match="relu #4 did not run"):
-        features(model, x, "relu #4")
+        activations_at(model, x, "relu #4")
 
 
 class Counting(nn.Module):
@@ -85,30 +87,30 @@ def test_nothing_later_runs():
     """The one assertion that fails if the early stop is taken out."""
     late = Counting()
     model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(inplace=True), late)
-    features(model, torch.randn(4, 1, 5, 5), ["0", "1"], batch_size=2)
+    activations_at(model, torch.randn(4, 1, 5, 5), ["0", "1"], batch_size=2)
     assert late.ran == 0
-    features(model, torch.randn(4, 1, 5, 5), "2", batch_size=2)
+    activations_at(model, torch.randn(4, 1, 5, 5), "2", batch_size=2)
     assert late.ran == 2
 
 
 def test_an_in_place_activation_does_not_reach_back():
     model = stranger(InPlace)
-    found = features(model, torch.randn(2, 3, 8, 8), "stem.*")
+    found = activations_at(model, torch.randn(2, 3, 8, 8), "stem.*")
     assert found["stem.1"].min() < 0
     assert torch.equal(found["stem.1"].clamp(min=0), found["stem.2"])
 
 
 def test_patterns_and_wrong_names():
     model = stranger(InPlace)
-    assert chosen(model, "stem*") == ["stem", "stem.0", "stem.1", "stem.2"]
-    assert chosen(model, ["fc", "body.?", "fc"]) == ["body.0", "body.1", "fc"]
-    assert chosen(model, ["fc #1", "fc #2"]) == ["fc", "fc #2"]
+    assert match_layers(model, "stem*") == ["stem", "stem.0", "stem.1", "stem.2"]
+    assert match_layers(model, ["fc", "body.?", "fc"]) == ["body.0", "body.1", "fc"]
+    assert match_layers(model, ["fc #1", "fc #2"]) == ["fc", "fc #2"]
     for wrong in ("stm.0", "layer*", "fc #x", ""):
         with pytest.raises(UnknownNameError, match="no layer is called") as error:
-            chosen(model, wrong)
+            match_layers(model, wrong)
         assert "stem.0, stem.1" in error.value.fix
     with pytest.raises(UnknownNameError) as error:
-        chosen(model, "stm.0")
+        match_layers(model, "stm.0")
     assert error.value.fix.startswith("did you mean stem.0")
 
 
@@ -122,7 +124,7 @@ def test_bad_images_are_refused_and_the_model_is_left():
         (torch.zeros(1, 3, 2, 2), "refuses a batch of 1×3×2×2"),
     ):
         with Unchanged(model), pytest.raises(GeometryError, match=words):
-            features(model, x, "*")
+            activations_at(model, x, "*")
 
 
 def test_a_layer_that_gives_no_tensor_is_named():
@@ -132,7 +134,7 @@ def test_a_layer_that_gives_no_tensor_is_named():
 
     model = nn.Sequential(Pair())
     with pytest.raises(StriateError, match="0 gives a tuple, not a tensor"):
-        features(model, torch.randn(1, 1, 2, 2), "0")
+        activations_at(model, torch.randn(1, 1, 2, 2), "0")
 
 
 class Careless(nn.Module):
@@ -163,7 +165,7 @@ def test_even_careless_networks_come_back_as_they_were(kind):
     count = model[0].count
     x = torch.randn(2, 1, 2, 2)
     with Unchanged(model):
-        features(model, x, "0")
+        activations_at(model, x, "0")
         activation_statistics(model, x)
     assert list(model[0]._buffers) == ["count"]
     assert model[0].count is count
@@ -179,7 +181,7 @@ def test_statistics_are_numpys(kind):
     with Unchanged(model):
         found = activation_statistics(model, x)
     for one in found:
-        values = features(model, x, one.name)[one.name].double()
+        values = activations_at(model, x, one.name)[one.name].double()
         assert one.shape == values.shape[1:]
         assert one.mean == pytest.approx(values.mean().item(), rel=1e-5, abs=1e-6)
         assert one.deviation == pytest.approx(values.std(correction=0).item(), rel=1e-4)

@@ -12,8 +12,12 @@ from striate.core.aux_heads import HeadOutputs
 from striate.core.errors import SettingError
 from striate.core.files import read_csv
 from striate.data.batches import Batches
-from striate.interpret.depth.layer_profile import Level, depth_profile
-from striate.interpret.depth.snapshots import Snapshot, due, reach
+from striate.interpret.depth.layer_profile import LayerProfile, depth_profile
+from striate.interpret.depth.snapshots import (
+    Snapshot,
+    first_to_last_gradient,
+    is_snapshot_step,
+)
 from striate.run.charts import (
     course_table,
     stages,
@@ -46,7 +50,9 @@ def test_it_keeps_what_the_layers_were(shared_folder):
     assert tuple(read_csv(run.path / NORMS)[0]) == COLUMNS
     kept = read_norms(run.path)
     last = 3 * -(-len(run.data.part("train")) // 8)
-    expected = [step for step in range(last + 1) if due(step) or step == last]
+    expected = [
+        step for step in range(last + 1) if is_snapshot_step(step) or step == last
+    ]
     assert [one.step for one in kept] == expected
     part = run.data.part("train")
     assert len(part) <= IMAGES
@@ -117,7 +123,7 @@ def test_a_stop_is_not_looked_at(shared_folder):
 
 def snapshot(step, *gradients):
     levels = [
-        Level(name=f"l{i}", depth=i, activation=1.0, gradient=g, update=g / 10)
+        LayerProfile(name=f"l{i}", depth=i, activation=1.0, gradient=g, update=g / 10)
         for i, g in enumerate(gradients, 1)
     ]
     return Snapshot(step=step, levels=tuple(levels))
@@ -140,9 +146,11 @@ def test_charts_say_when_and_which():
 
 
 def test_reach_is_first_over_last():
-    assert reach(snapshot(0, 0.5, 2.0).levels) == 0.25
+    assert first_to_last_gradient(snapshot(0, 0.5, 2.0).levels) == 0.25
     for none in ((1.0,), (1.0, 0.0)):
-        assert reach(snapshot(0, *none).levels) != reach(snapshot(0, *none).levels)
+        assert first_to_last_gradient(
+            snapshot(0, *none).levels
+        ) != first_to_last_gradient(snapshot(0, *none).levels)
 
 
 class TwoHeads(nn.Module):

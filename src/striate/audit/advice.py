@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from striate.audit.layer import Layer, Operation
 from striate.audit.network import Audit
-from striate.audit.used_positions import Reading, read
+from striate.audit.used_positions import UsedPositions, find_used_positions
 from striate.core.findings import Prose
 
 
@@ -20,7 +20,7 @@ class Advice:
     """A remark on a network's design.
 
     Args:
-        about: What kind of remark, such as `redundant-bias`.
+        check: What kind of remark, such as `redundant-bias`.
         layer: Where, as the table writes it; `image` for the input.
         finding: What is so, with its numbers.
         change: What could be done, with the numbers it would give.
@@ -29,7 +29,7 @@ class Advice:
         unit: What that number counts.
     """
 
-    about: str
+    check: str
     layer: str
     finding: str
     change: str
@@ -44,13 +44,13 @@ class Advice:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class DesignContext:
     """A network as the checks look at it: layers, and who reads what."""
 
     audit: Audit
-    reading: Reading
-    owner: dict[int, Layer]
-    made: dict[int, Operation]
+    usage: UsedPositions
+    layer_of: dict[int, Layer]
+    operations_by_number: dict[int, Operation]
 
     @property
     def operations(self) -> Iterator[tuple[Layer, Operation]]:
@@ -61,31 +61,31 @@ class Plan:
             for operation in layer.operations
         )
 
-    def named(self, number: int) -> str:
+    def name_of(self, number: int) -> str:
         """Return the layer that an operation belongs to, or the image."""
-        return self.owner[number].name if number in self.owner else "the image"
+        return self.layer_of[number].name if number in self.layer_of else "the image"
 
 
-Check = Callable[[Plan], Iterator[Advice]]
+Check = Callable[[DesignContext], Iterator[Advice]]
 
 
-def plan_of(audit: Audit) -> Plan:
+def design_context(audit: Audit) -> DesignContext:
     """Return a network made ready for the checks."""
     operations = [(o, layer) for layer in audit.layers for o in layer.operations]
     operations.sort(key=lambda pair: pair[0].number)
-    return Plan(
+    return DesignContext(
         audit=audit,
-        reading=read(o for o, _ in operations),
-        owner={o.number: layer for o, layer in operations},
-        made={o.number: o for o, _ in operations},
+        usage=find_used_positions(o for o, _ in operations),
+        layer_of={o.number: layer for o, layer in operations},
+        operations_by_number={o.number: o for o, _ in operations},
     )
 
 
-def listed(names: Sequence[str], most: int = 3) -> str:
+def join_names(names: Sequence[str], most: int = 3) -> str:
     """Write some names, and how many more there are.
 
     Example:
-        >>> listed(["a"]), listed(["a", "b"]), listed(list("abcde"))
+        >>> listed(["a"]), listed(["a", "b"]), join_names(list("abcde"))
         ('a', 'a and b', 'a, b, c and 2 more')
     """
     names = list(dict.fromkeys(names))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import chain
 
 from striate.audit import advice_cost, advice_geometry
-from striate.audit.advice import Advice, plan_of
+from striate.audit.advice import Advice, design_context
 from striate.audit.network import Audit
 
 CHECKS = (*advice_geometry.CHECKS, *advice_cost.CHECKS)
@@ -19,8 +19,8 @@ def advise(audit: Audit) -> tuple[Advice, ...]:
         >>> from striate.audit.network import audit
         >>> layers = nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8)
         >>> found = advise(audit(nn.Sequential(*layers), (3, 8, 8)))
-        >>> [advice.about for advice in found]
+        >>> [advice.check for advice in found]
         ['small-field', 'redundant-bias']
     """
-    plan = plan_of(audit)
-    return tuple(chain.from_iterable(check(plan) for check in CHECKS))
+    context = design_context(audit)
+    return tuple(chain.from_iterable(check(context) for check in CHECKS))

@@ -9,8 +9,8 @@ from itertools import groupby
 
 from striate.audit.layer import Layer, shape_text
 from striate.audit.network import Audit
-from striate.audit.rf_tracker import Path, Sight
-from striate.audit.window_args import brief
+from striate.audit.rf_tracker import Path, ReceptiveField
+from striate.audit.window_args import sides_text
 from striate.core.findings import Block, Cell, Column, Figure, Figures, Prose, Table
 from striate.core.format import size_text
 
@@ -104,23 +104,23 @@ def layer_table(audit: Audit, depth: int | None = None, title: str = "") -> Tabl
     Example:
         >>> from torch import nn
         >>> from striate.audit.network import audit
-        >>> found = audit(nn.Sequential(nn.Conv2d(3, 2, 3)), (3, 8, 8))
-        >>> layer_table(found).rows[0][:5]
+        >>> blocks = audit(nn.Sequential(nn.Conv2d(3, 2, 3)), (3, 8, 8))
+        >>> layer_table(blocks).rows[0][:5]
         ('0', 'Conv2d', '3×3', '6×6×2', 56)
     """
-    layers = (*audit.layers, *audit.idle)
-    shown = layers if depth is None else collapse(audit, layers, depth)
-    known: dict[tuple[Path, bool], Fields] = {}
-    rows = tuple(_row(layer, audit, known) for layer in shown)
+    layers = (*audit.layers, *audit.unused_layers)
+    layers_shown = layers if depth is None else collapse_modules(audit, layers, depth)
+    cache: dict[tuple[Path, bool], Fields] = {}
+    rows = tuple(_row(layer, audit, cache) for layer in layers_shown)
     totals = _totals(audit, len(audit.layers))
     return Table(columns=COLUMNS, rows=rows, totals=totals, title=title)
 
 
 def _row(
-    layer: Layer, audit: Audit, known: dict[tuple[Path, bool], Fields]
+    layer: Layer, audit: Audit, cache: dict[tuple[Path, bool], Fields]
 ) -> tuple[Cell, ...]:
-    field, jump, center = _known_texts(layer.sight, known)
-    windows = layer.windows
+    field, jump, center = _cached_texts(layer.receptive_field, cache)
+    windows = layer.window
     return (
         layer.name,
         layer.kind,
@@ -164,23 +164,23 @@ def _totals(audit: Audit, count: int) -> tuple[Cell, ...]:
     return tuple(cells.get(column.key) for column in COLUMNS)
 
 
-def collapse(audit: Audit, layers: Sequence[Layer], depth: int) -> list[Layer]:
+def collapse_modules(audit: Audit, layers: Sequence[Layer], depth: int) -> list[Layer]:
     """Unite neighboring layers that stand in the same module at a depth."""
-    united = []
+    collapsed = []
     for name, group in groupby(layers, key=lambda x: _prefix(x.name, depth)):
         members = list(group)
         if len(members) == 1 and members[0].name == name:
-            united.append(members[0])
+            collapsed.append(members[0])
             continue
-        end = audit.ends.get(name)
+        end = audit.container_outputs.get(name)
         last = members[-1]
-        united.append(
+        collapsed.append(
             replace(
                 last,
                 name=name,
                 kind=type(end.module).__name__ if end else last.kind,
                 output=end.output[1:] if end and end.output else last.output,
-                sight=end.sight if end else last.sight,
+                receptive_field=end.receptive_field if end else last.receptive_field,
                 parameters=sum(x.parameters for x in members),
                 trainable=sum(x.trainable for x in members),
                 operations=tuple(o for x in members for o in x.operations),
@@ -188,7 +188,7 @@ def collapse(audit: Audit, layers: Sequence[Layer], depth: int) -> list[Layer]:
                 saved=sum(x.saved or 0 for x in members),
             )
         )
-    return united
+    return collapsed
 
 
 def _prefix(name: str, depth: int) -> str:
@@ -196,34 +196,36 @@ def _prefix(name: str, depth: int) -> str:
     return ".".join(path[:depth]) if len(path) > depth else name
 
 
-def _known_texts(sight: Sight | None, known: dict[tuple[Path, bool], Fields]) -> Fields:
+def _cached_texts(
+    field: ReceptiveField | None, cache: dict[tuple[Path, bool], Fields]
+) -> Fields:
     """Write what a layer's units see once for all layers that see by the same axes."""
-    if sight is None:
+    if field is None:
         return field_texts(None)
-    key = (sight.axes, sight.loose)
-    if key not in known:
-        known[key] = field_texts(sight)
-    return known[key]
+    key = (field.axes, field.is_bound)
+    if key not in cache:
+        cache[key] = field_texts(field)
+    return cache[key]
 
 
-def field_texts(sight: Sight | None) -> Fields:
+def field_texts(field: ReceptiveField | None) -> Fields:
     """Return receptive field, jump and center as text; `≤` before a bound.
 
     Example:
-        >>> from striate.audit.rf_tracker import of_images
-        >>> field_texts(of_images((1, 3, 8, 8)))
+        >>> from striate.audit.rf_tracker import input_field
+        >>> field_texts(input_field((1, 3, 8, 8)))
         ('1×1', '1', '0')
     """
-    if sight is None:
+    if field is None:
         return "", "", ""
-    bound = "≤" if sight.loose else ""
-    field = bound + "×".join(_number(axis.size) for axis in sight.axes)
-    lines = [axis.line for axis in sight.axes]
-    kept = [line for line in lines if line is not None]
-    if len(kept) < len(lines):
-        return field, "", ""
-    jump = brief(tuple(_number(line.jump) for line in kept))
-    return field, jump, brief(tuple(_number(line.center) for line in kept))
+    bound = "≤" if field.is_bound else ""
+    size = bound + "×".join(_number(axis.size) for axis in field.axes)
+    lines = [axis.formula for axis in field.axes]
+    formulas = [line for line in lines if line is not None]
+    if len(formulas) < len(lines):
+        return size, "", ""
+    jump = sides_text(tuple(_number(line.jump) for line in formulas))
+    return size, jump, sides_text(tuple(_number(line.center) for line in formulas))
 
 
 def _number(value: int | Fraction) -> str:
@@ -232,9 +234,9 @@ def _number(value: int | Fraction) -> str:
     return f"{float(value):.4g}".replace("-", "−")
 
 
-def figures(audit: Audit) -> Figures:
+def headline_figures(audit: Audit) -> Figures:
     """Return the headline numbers of a network."""
-    found = [
+    blocks = [
         Figure(
             label="parameters",
             value=f"{audit.parameters:,}",
@@ -251,47 +253,47 @@ def figures(audit: Audit) -> Figures:
             detail="weights and one image's activations at their most",
         ),
     ]
-    last = last_map(audit)
+    last = last_feature_map(audit)
     if last is not None:
-        found.append(
+        blocks.append(
             Figure(
                 label="receptive field",
-                value=last_field(audit),
+                value=last_field_text(audit),
                 detail=f"at {last.name}, of an image {_sides(audit)}",
             )
         )
     if audit.memory is not None:
-        found.append(
+        blocks.append(
             Figure(
                 label="training memory",
                 value=size_text(audit.memory.peak),
                 detail=f"at batch size {audit.memory.batch_size}",
             )
         )
-    return Figures(figures=tuple(found))
+    return Figures(figures=tuple(blocks))
 
 
 def _sides(audit: Audit) -> str:
     return f"{audit.shape[1]}×{audit.shape[2]}"
 
 
-def last_field(audit: Audit) -> str:
+def last_field_text(audit: Audit) -> str:
     """Return the receptive field of the last map that still has places."""
-    last = last_map(audit)
-    return field_texts(last.sight)[0] if last else ""
+    last = last_feature_map(audit)
+    return field_texts(last.receptive_field)[0] if last else ""
 
 
-def last_map(audit: Audit) -> Layer | None:
+def last_feature_map(audit: Audit) -> Layer | None:
     """Return the last layer whose units still have places on the image."""
-    kept = (
+    formulas = (
         layer
         for layer in reversed(audit.layers)
-        if layer.sight is not None
+        if layer.receptive_field is not None
         and layer.output is not None
         and len(layer.output) == 3
-        and max(layer.sight.sides) > 1
+        and max(layer.receptive_field.sides) > 1
     )
-    return next(kept, None)
+    return next(formulas, None)
 
 
 def memory_table(audit: Audit) -> Table | None:
@@ -319,26 +321,29 @@ def memory_table(audit: Audit) -> Table | None:
     )
 
 
-def remarks(audit: Audit) -> list[Prose]:
+def caveats(audit: Audit) -> list[Prose]:
     """Return what was not counted, did not run or is not known, and why."""
-    found = []
-    for name, times in audit.uncounted.items():
+    blocks = []
+    for name, times in audit.uncounted_ops.items():
         text = f"Not counted: {name} (ran {times} times) has no rule for multiply-adds."
-        found.append(Prose(text=text, tone="warning"))
-    if audit.idle:
-        names = ", ".join(layer.name for layer in audit.idle[:6])
-        numbers = sum(layer.parameters for layer in audit.idle)
-        more = " …" if len(audit.idle) > 6 else ""
+        blocks.append(Prose(text=text, tone="warning"))
+    if audit.unused_layers:
+        names = ", ".join(layer.name for layer in audit.unused_layers[:6])
+        numbers = sum(layer.parameters for layer in audit.unused_layers)
+        more = " …" if len(audit.unused_layers) > 6 else ""
         text = f"Not run in evaluation: {names}{more}, {numbers:,} parameters."
-        found.append(Prose(text=text))
-    loose = next((x for x in audit.layers if x.sight and x.sight.loose), None)
+        blocks.append(Prose(text=text))
+    loose = next(
+        (x for x in audit.layers if x.receptive_field and x.receptive_field.is_bound),
+        None,
+    )
     if loose is not None:
         text = f"Receptive fields from {loose.name} on are bounds (≤): "
-        found.append(Prose(text=text + f"{loose.kind} is not followed exactly."))
-    if audit.untrained:
-        text = f"No training memory: {audit.untrained}."
-        found.append(Prose(text=text, tone="warning"))
-    return found
+        blocks.append(Prose(text=text + f"{loose.kind} is not followed exactly."))
+    if audit.memory_error:
+        text = f"No training memory: {audit.memory_error}."
+        blocks.append(Prose(text=text, tone="warning"))
+    return blocks
 
 
 CONVENTIONS = (
@@ -349,10 +354,10 @@ CONVENTIONS = (
 )
 
 
-def blocks(audit: Audit, depth: int | None = None) -> list[Block]:
+def summary_blocks(audit: Audit, depth: int | None = None) -> list[Block]:
     """Return everything a summary says, in order."""
     memory = memory_table(audit)
-    found: list[Block] = [figures(audit), layer_table(audit, depth)]
+    blocks: list[Block] = [headline_figures(audit), layer_table(audit, depth)]
     if memory is not None:
-        found.append(memory)
-    return [*found, *remarks(audit), Prose(text=CONVENTIONS)]
+        blocks.append(memory)
+    return [*blocks, *caveats(audit), Prose(text=CONVENTIONS)]

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from striate.audit.rf_tracker import Sight
-from striate.audit.window_args import Windows
+from striate.audit.rf_tracker import ReceptiveField
+from striate.audit.window_args import SlidingWindow
 
 Shape = tuple[int, ...]
 
@@ -21,11 +21,11 @@ class Operation:
         inputs: Shapes of every tensor it was given.
         output: Shape of its first result.
         macs: Multiply-adds; None where no rule counts them.
-        windows: Its kernel, stride, padding and dilation, if it slides one.
-        given: What the units of its first input see.
-        sight: What its own units see.
+        window: Its kernel, stride, padding and dilation, if it slides one.
+        input_field: What the units of its first input see.
+        receptive_field: What its own units see.
         number: Its place in the order of all operations.
-        makers: Which of its inputs come of the image, and the operations that made
+        producers: Which of its inputs come of the image, and the operations that made
             them; −1 is the image itself.
         local: Each position of its output comes from the same position alone.
     """
@@ -34,11 +34,11 @@ class Operation:
     inputs: tuple[Shape, ...]
     output: Shape
     macs: int | None
-    windows: Windows | None = None
-    given: Sight | None = None
-    sight: Sight | None = None
+    window: SlidingWindow | None = None
+    input_field: ReceptiveField | None = None
+    receptive_field: ReceptiveField | None = None
     number: int = 0
-    makers: tuple[tuple[int, int], ...] = ()
+    producers: tuple[tuple[int, int], ...] = ()
     local: bool = False
 
 
@@ -56,7 +56,7 @@ class Layer:
         operations: What was computed, in order.
         activation: Bytes of the output, where it takes memory of its own.
         saved: Bytes an image that training keeps for the way back.
-        sight: What the output's units see.
+        receptive_field: What the output's units see.
     """
 
     name: str
@@ -67,7 +67,7 @@ class Layer:
     operations: tuple[Operation, ...] = ()
     activation: int = 0
     saved: int | None = None
-    sight: Sight | None = None
+    receptive_field: ReceptiveField | None = None
     key: tuple[object, ...] = ()
 
     @cached_property
@@ -76,10 +76,10 @@ class Layer:
         return sum(operation.macs or 0 for operation in self.operations)
 
     @property
-    def windows(self) -> Windows | None:
+    def window(self) -> SlidingWindow | None:
         """The sliding window, if there is one and no other."""
-        found = [o.windows for o in self.operations if o.windows is not None]
-        return found[0] if len(found) == 1 else None
+        windows = [o.window for o in self.operations if o.window is not None]
+        return windows[0] if len(windows) == 1 else None
 
 
 def shape_text(shape: tuple[int, ...]) -> str:
@@ -93,7 +93,7 @@ def shape_text(shape: tuple[int, ...]) -> str:
     return "×".join(map(str, ordered))
 
 
-_SPELT = {
+_DISPLAY_NAMES = {
     "max_pool2d_with_indices": "max_pool2d",
     "_adaptive_avg_pool2d": "adaptive_avg_pool2d",
     "native_batch_norm": "batch_norm",
@@ -107,8 +107,17 @@ _SPELT = {
     "_unsafe_view": "view",
     "constant_pad_nd": "pad",
 }
-_MOVES = {"t", "transpose", "permute", "expand", "clone", "copy", "select", "slice"}
-_MOVES |= {"view", "unsqueeze", "squeeze", "split", "fill", "to"}
+_DATA_MOVEMENT = {
+    "t",
+    "transpose",
+    "permute",
+    "expand",
+    "clone",
+    "copy",
+    "select",
+    "slice",
+}
+_DATA_MOVEMENT |= {"view", "unsqueeze", "squeeze", "split", "fill", "to"}
 
 
 def functional_kind(operations: Sequence[Operation]) -> str:
@@ -119,10 +128,12 @@ def functional_kind(operations: Sequence[Operation]) -> str:
         >>> functional_kind([Operation(name=n, **shapes) for n in ("add", "relu_")])
         'add, relu'
     """
-    seeing = [o for o in operations if o.sight is not None] or operations
-    names = [o.name if o.name in _SPELT else o.name.strip("_") for o in seeing]
-    spelt = list(dict.fromkeys(_SPELT.get(name, name) for name in names))
-    doing = [name for name in spelt if name not in _MOVES]
-    if not doing and len(operations[-1].output) == 2:
+    on_image = [o for o in operations if o.receptive_field is not None] or operations
+    names = [
+        o.name if o.name in _DISPLAY_NAMES else o.name.strip("_") for o in on_image
+    ]
+    displayed = list(dict.fromkeys(_DISPLAY_NAMES.get(name, name) for name in names))
+    computing = [name for name in displayed if name not in _DATA_MOVEMENT]
+    if not computing and len(operations[-1].output) == 2:
         return "flatten"
-    return ", ".join((doing or spelt)[:3])
+    return ", ".join((computing or displayed)[:3])

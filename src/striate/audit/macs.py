@@ -19,7 +19,7 @@ aten = torch.ops.aten
 Rule = Callable[[tuple[Any, ...], tuple[int, ...]], int]
 
 
-def count(func: Any, args: tuple[Any, ...], shape: tuple[int, ...]) -> int | None:
+def count_macs(func: Any, args: tuple[Any, ...], shape: tuple[int, ...]) -> int | None:
     """Return the multiply-adds of one operation; None where no rule exists.
 
     Args:
@@ -29,13 +29,13 @@ def count(func: Any, args: tuple[Any, ...], shape: tuple[int, ...]) -> int | Non
 
     Example:
         >>> a, b = torch.empty(2, 3), torch.empty(3, 5)
-        >>> count(aten.mm.default, (a, b), (2, 5)), count(aten.relu.default, (a,), ())
+        >>> count(aten.mm.default, (a, b), (2, 5)), count_macs(aten.relu.default, (a,), ())
         (30, 0)
     """
     rule = _RULES.get(func)
     if rule is not None:
         return rule(args, shape)
-    return 0 if _free(func) else None
+    return 0 if _has_no_macs(func) else None
 
 
 def _convolution(args: tuple[Any, ...], shape: tuple[int, ...]) -> int:
@@ -45,13 +45,13 @@ def _convolution(args: tuple[Any, ...], shape: tuple[int, ...]) -> int:
     return int(positions * prod(weight.shape[1:]))
 
 
-def _product(args: tuple[Any, ...], shape: tuple[int, ...]) -> int:
+def _matmul(args: tuple[Any, ...], shape: tuple[int, ...]) -> int:
     """(n×k)·(k×m): n·k·m, whatever stands before them in the arguments."""
-    left = [arg for arg in args if isinstance(arg, Tensor)][-2]
-    return int(prod(shape) * left.shape[-1])
+    factor = [arg for arg in args if isinstance(arg, Tensor)][-2]
+    return int(prod(shape) * factor.shape[-1])
 
 
-def _vector(args: tuple[Any, ...], shape: tuple[int, ...]) -> int:
+def _matrix_vector(args: tuple[Any, ...], shape: tuple[int, ...]) -> int:
     return int([arg for arg in args if isinstance(arg, Tensor)][-2].numel())
 
 
@@ -69,13 +69,13 @@ def _distances(args: tuple[Any, ...], shape: tuple[int, ...]) -> int:
 
 _RULES: dict[Any, Rule] = {
     aten.convolution.default: _convolution,
-    aten.mm.default: _product,
-    aten.addmm.default: _product,
-    aten.bmm.default: _product,
-    aten.baddbmm.default: _product,
-    aten.mv.default: _vector,
-    aten.addmv.default: _vector,
-    aten.dot.default: _vector,
+    aten.mm.default: _matmul,
+    aten.addmm.default: _matmul,
+    aten.bmm.default: _matmul,
+    aten.baddbmm.default: _matmul,
+    aten.mv.default: _matrix_vector,
+    aten.addmv.default: _matrix_vector,
+    aten.dot.default: _matrix_vector,
     aten._cdist_forward.default: _distances,
     aten._euclidean_dist.default: _distances,
     aten._scaled_dot_product_flash_attention_for_cpu.default: _attention,
@@ -84,15 +84,15 @@ _RULES: dict[Any, Rule] = {
 
 
 @cache
-def _free(func: Any) -> bool:
+def _has_no_macs(func: Any) -> bool:
     name = str(func.overloadpacket.__name__)
     plain = name.rstrip("_") or name
-    if torch.Tag.pointwise in func.tags or func.is_view or plain in _FREE:
+    if torch.Tag.pointwise in func.tags or func.is_view or plain in _NO_MACS:
         return True
     return plain.startswith(("new_", "adaptive_", "_adaptive_", "upsample_", "random"))
 
 
-_MOVING = """
+_DATA_MOVEMENT = """
     empty empty_strided empty_like zeros zeros_like ones ones_like full full_like
     rand rand_like randn randn_like arange linspace eye scalar_tensor lift_fresh
     clone copy _to_copy contiguous detach _unsafe_view reshape cat stack split
@@ -110,4 +110,4 @@ _POOLING_AND_NORMS = """
 """
 # Element-wise too, though torch does not tag them, or not their in-place form.
 _ACTIVATIONS = "hardswish mish gelu prelu _prelu_kernel glu log_sigmoid_forward"
-_FREE = frozenset(f"{_MOVING} {_POOLING_AND_NORMS} {_ACTIVATIONS}".split())
+_NO_MACS = frozenset(f"{_DATA_MOVEMENT} {_POOLING_AND_NORMS} {_ACTIVATIONS}".split())

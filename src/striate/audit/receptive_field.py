@@ -12,31 +12,40 @@ from typing import Any
 
 import torch
 
-from striate.audit import rf_rules_reduce as mixing
-from striate.audit import rf_rules_views as moving
-from striate.audit import rf_rules_window as sliding
-from striate.audit.rf_tracker import LostError, Sight, blur_all, overlay
+from striate.audit import rf_rules_reduce as reduce_rules
+from striate.audit import rf_rules_views as view_rules
+from striate.audit import rf_rules_window as window_rules
+from striate.audit.rf_tracker import (
+    ReceptiveField,
+    UntrackableError,
+    bound_all,
+    elementwise_field,
+)
 
 Shape = Sequence[int]
-Rule = Callable[[Sight, tuple[Any, ...], Shape], Sight]
+Rule = Callable[[ReceptiveField, tuple[Any, ...], Shape], ReceptiveField]
 
-_RULES: dict[str, Rule] = {**sliding.RULES, **mixing.RULES, **moving.RULES}
-_PARTS = moving.PARTS
-_MANY = {**mixing.MANY, **moving.MANY}
-_KEEPING_NAMES = """
+_RULES: dict[str, Rule] = {
+    **window_rules.RULES,
+    **reduce_rules.RULES,
+    **view_rules.RULES,
+}
+_MULTI_OUTPUT_RULES = view_rules.MULTI_OUTPUT_RULES
+_MULTI_INPUT_RULES = {**reduce_rules.MULTI_INPUT_RULES, **view_rules.MULTI_INPUT_RULES}
+_SAME_POSITION_NAMES = """
     clone copy detach alias contiguous _to_copy to dropout native_dropout lift_fresh
     bernoulli masked_fill where empty_like zeros_like ones_like
 """
-_KEEPING = frozenset(_KEEPING_NAMES.split())
+_SAME_POSITION = frozenset(_SAME_POSITION_NAMES.split())
 
 
-def follow(
+def propagate_field(
     func: Any,
     args: tuple[Any, ...],
-    sources: Sequence[tuple[int, Sight]],
+    sources: Sequence[tuple[int, ReceptiveField]],
     shape: Shape,
-    part: int = 0,
-) -> Sight:
+    output_index: int = 0,
+) -> ReceptiveField:
     """Return what the units of an operation's output see.
 
     Args:
@@ -45,23 +54,23 @@ def follow(
         sources: Which tensors among them depend on the image, and their sights;
             tensors are numbered in order, those in lists too.
         shape: Of the output.
-        part: Which of several outputs it is, where the operation splits.
+        output_index: Which of several outputs it is, where the operation splits.
     """
-    sights = [sight for _, sight in sources]
+    fields = [field for _, field in sources]
     name = func.overloadpacket.__name__
     try:
-        if name in _MANY:
-            return _MANY[name](sources, args, shape)
-        if sources[0][0] == 0 and len(sights) == 1:
-            if name in _PARTS:
-                return _PARTS[name](sights[0], args, shape, part)
+        if name in _MULTI_INPUT_RULES:
+            return _MULTI_INPUT_RULES[name](sources, args, shape)
+        if sources[0][0] == 0 and len(fields) == 1:
+            if name in _MULTI_OUTPUT_RULES:
+                return _MULTI_OUTPUT_RULES[name](fields[0], args, shape, output_index)
             if name in _RULES:
-                return _RULES[name](sights[0], args, shape)
-    except LostError:
-        return blur_all(sights, shape)
+                return _RULES[name](fields[0], args, shape)
+    except UntrackableError:
+        return bound_all(fields, shape)
     if _element_wise(func, name):
-        return overlay(sights, shape)
-    return blur_all(sights, shape)
+        return elementwise_field(fields, shape)
+    return bound_all(fields, shape)
 
 
 _PER_CHANNEL_NAMES = """
@@ -85,6 +94,6 @@ def is_local(func: Any) -> bool:
 
 @cache
 def _element_wise(func: Any, name: str) -> bool:
-    if name in _KEEPING or torch.Tag.pointwise in func.tags:
+    if name in _SAME_POSITION or torch.Tag.pointwise in func.tags:
         return True
-    return name.endswith("_") and name.rstrip("_") in _KEEPING
+    return name.endswith("_") and name.rstrip("_") in _SAME_POSITION

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from striate.audit.meta_mode import Ghost, tensors_in
+from striate.audit.meta_mode import MetaMode, tensors_in
 from striate.audit.recorder import Recorder
 from striate.core.hooks import followed
 
@@ -19,7 +19,7 @@ OPTIMIZERS = {"sgd": 1, "adam": 2, "adamw": 2, "muon": 2}  # muon: at most
 
 
 @dataclass(frozen=True, kw_only=True)
-class Memory:
+class TrainingMemory:
     """Bytes of one training step from its second on, when optimizer state exists.
 
     Args:
@@ -43,18 +43,18 @@ class Memory:
     peak: int
 
 
-def size_of(tensor: Tensor) -> int:
+def tensor_bytes(tensor: Tensor) -> int:
     """Return a tensor's bytes."""
     return tensor.numel() * tensor.element_size()
 
 
-def training_step(
+def measure_training_step(
     model: nn.Module,
     weights: Sequence[Tensor],
     buffers: Sequence[Tensor],
     batch: Tensor,
     optimizer: str = "adamw",
-) -> tuple[Memory, dict[Any, int]]:
+) -> tuple[TrainingMemory, dict[Any, int]]:
     """Run a step on shapes; return its memory, and bytes saved by row.
 
     The loss is the sum of the outputs: a real one adds a few numbers a class.
@@ -66,26 +66,26 @@ def training_step(
         batch: Ghost of a batch of images.
         optimizer: `sgd`, `adam` or `adamw`.
     """
-    recorder = Recorder(model, weights, buffers, places_only=True)
-    recorder.ledger.enter(batch)
+    recorder = Recorder(model, weights, buffers, memory_only=True)
+    recorder.live_memory.enter(batch)
     saved: dict[Any, int] = {}
-    known = {t.untyped_storage()._cdata for t in (*weights, *buffers)}
-    out = _forward(model, batch, recorder, saved, known)
+    counted = {t.untyped_storage()._cdata for t in (*weights, *buffers)}
+    out = _forward(model, batch, recorder, saved, counted)
     if out is not None:
-        with Ghost(lambda func, args, out: _enter(recorder, out)):
+        with MetaMode(lambda func, args, out: _enter(recorder, out)):
             out.backward()  # type: ignore[no-untyped-call]
-    learning = [size_of(w) for w in weights if w.requires_grad]
-    held = sum(size_of(t) for t in (*weights, *buffers))
-    gradients, state = sum(learning), OPTIMIZERS[optimizer] * sum(learning)
-    memory = Memory(
+    trainable = [tensor_bytes(w) for w in weights if w.requires_grad]
+    weight_bytes = sum(tensor_bytes(t) for t in (*weights, *buffers))
+    gradients, state = sum(trainable), OPTIMIZERS[optimizer] * sum(trainable)
+    memory = TrainingMemory(
         batch_size=batch.shape[0],
         optimizer=optimizer,
-        weights=held,
+        weights=weight_bytes,
         gradients=gradients,
         state=state,
-        images=size_of(batch),
+        images=tensor_bytes(batch),
         saved=sum(saved.values()),
-        peak=held + state + recorder.ledger.peak,
+        peak=weight_bytes + state + recorder.live_memory.peak,
     )
     for weight in weights:
         weight.grad = None
@@ -94,7 +94,7 @@ def training_step(
 
 def _enter(recorder: Recorder, out: Any) -> None:
     for tensor in tensors_in(out):
-        recorder.ledger.enter(tensor)
+        recorder.live_memory.enter(tensor)
 
 
 def _forward(
@@ -102,21 +102,21 @@ def _forward(
     batch: Tensor,
     recorder: Recorder,
     saved: dict[Any, int],
-    known: set[int],
+    counted: set[int],
 ) -> Tensor | None:
     """Return the sum of all outputs that gradients reach, having seen what is saved."""
 
     def pack(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        if storage._cdata not in known:
-            known.add(storage._cdata)
+        if storage._cdata not in counted:
+            counted.add(storage._cdata)
             key = recorder.current().key
             saved[key] = saved.get(key, 0) + storage.nbytes()
         return tensor
 
     hooks = torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor)
-    watched = followed(model, enter=recorder.enter, leave=recorder.leave)
-    with torch.enable_grad(), hooks, watched, Ghost(recorder.see):
+    hooked = followed(model, enter=recorder.enter, leave=recorder.leave)
+    with torch.enable_grad(), hooks, hooked, MetaMode(recorder.record_operation):
         outputs = [t for t in tensors_in(model(batch)) if t.requires_grad]
         sums = [t.sum() for t in outputs]
         return sum(sums[1:], sums[0]) if sums else None

@@ -9,87 +9,91 @@ from functools import partial
 import torch
 from torch import nn
 
-from striate.audit.meta_mode import Ghost, ghost_of
+from striate.audit.meta_mode import MetaMode, to_meta
 from striate.audit.shapes import META
 from striate.core.hooks import lent
 
 Shape = tuple[int, int, int]
 COMMON = (28, 32, 64, 96, 128, 160, 192, 224, 227, 240, 256, 299, 384, 512)
 CHANNELS = (1, 3, 4)
-PATIENCE = 2.0  # seconds of asking
+TIME_LIMIT = 2.0  # seconds of asking
 
 
-def way_out(model: nn.Module, shape: Shape) -> str:
+def suggest_size(model: nn.Module, shape: Shape) -> str:
     """Return what to do about an image that a network refuses.
 
     Example:
         >>> flat = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(144, 2))
-        >>> way_out(flat, (3, 9, 9))
+        >>> suggest_size(flat, (3, 9, 9))
         'use a side of 8 (--image-size 8)'
     """
-    channels, near, _ = shape
-    until = time.monotonic() + PATIENCE
-    with lent(model, ghost_of):
+    channels, start, _ = shape
+    deadline = time.monotonic() + TIME_LIMIT
+    with lent(model, to_meta):
         model.eval()
         for count in (channels, *CHANNELS):
-            takes = partial(_takes, model, count, until)
-            found = next((side for side in _candidates(near) if takes(side)), None)
-            if found is None:
+            accepts = partial(_accepts, model, count, deadline)
+            side = next((side for side in _candidates(start) if accepts(side)), None)
+            if side is None:
                 continue
             if count == channels:
-                return _sides(found, takes)
-            return f"give it {counted(count)} (--in-chans {count})"
+                return _sides(side, accepts)
+            return f"give it {channels_text(count)} (--in-chans {count})"
     return "no square image of 1, 3 or 4 channels up to 512 goes through either"
 
 
-def _takes(model: nn.Module, channels: int, until: float, side: int) -> bool:
-    if time.monotonic() > until:
+def _accepts(model: nn.Module, channels: int, deadline: float, side: int) -> bool:
+    if time.monotonic() > deadline:
         return False
     try:
-        with torch.no_grad(), Ghost(lambda func, args, out: None):
+        with torch.no_grad(), MetaMode(lambda func, args, out: None):
             model(torch.empty(1, channels, side, side, device=META))
     except Exception:  # a foreign forward may raise anything
         return False
     return True
 
 
-def counted(channels: int) -> str:
+def channels_text(channels: int) -> str:
     """Write a number of channels.
 
     Example:
-        >>> counted(1), counted(3)
+        >>> counted(1), channels_text(3)
         ('1 channel', '3 channels')
     """
     return f"{channels} channel{'' if channels == 1 else 's'}"
 
 
-def _candidates(near: int) -> Iterator[int]:
-    yield near
-    yield from sorted(COMMON, key=lambda side: abs(side - near))
+def _candidates(start: int) -> Iterator[int]:
+    yield start
+    yield from sorted(COMMON, key=lambda side: abs(side - start))
     for step in range(1, 17):
-        yield near + step
-        if near > step:
-            yield near - step
+        yield start + step
+        if start > step:
+            yield start - step
 
 
-def _sides(found: int, takes: Callable[[int], bool]) -> str:
+def _sides(side: int, accepts: Callable[[int], bool]) -> str:
     """Say how far the sides reach that go through, to both ends of the found one."""
-    low = _last(found, -1, takes)
-    high = _last(found, 1, takes)
+    low = _last_accepted(side, -1, accepts)
+    high = _last_accepted(side, 1, accepts)
     if low == high:
-        return f"use a side of {found} (--image-size {found})"
-    reach = f"from {low} on" if high > 2 * found else f"from {low} to {high}"
-    return f"use a side {reach}, such as {found} (--image-size {found})"
+        return f"use a side of {side} (--image-size {side})"
+    reach = f"from {low} on" if high > 2 * side else f"from {low} to {high}"
+    return f"use a side {reach}, such as {side} (--image-size {side})"
 
 
-def _last(start: int, sign: int, takes: Callable[[int], bool]) -> int:
+def _last_accepted(start: int, sign: int, accepts: Callable[[int], bool]) -> int:
     """Return the last side in a direction before one is refused, by doubling steps."""
-    good, step = start, 1
-    while step <= 4 * start and good + sign * step >= 1 and takes(good + sign * step):
-        good += sign * step
+    accepted, step = start, 1
+    while (
+        step <= 4 * start
+        and accepted + sign * step >= 1
+        and accepts(accepted + sign * step)
+    ):
+        accepted += sign * step
         step *= 2
     while step:
-        if good + sign * step >= 1 and takes(good + sign * step):
-            good += sign * step
+        if accepted + sign * step >= 1 and accepts(accepted + sign * step):
+            accepted += sign * step
         step //= 2
-    return good
+    return accepted

@@ -13,7 +13,7 @@ Sides = tuple[int, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Windows:
+class SlidingWindow:
     """The sliding window of a convolution or pooling, one number an axis."""
 
     kernel: Sides
@@ -35,28 +35,28 @@ class Windows:
 
         Example:
             >>> one = (1, 1)
-            >>> str(Windows(kernel=(3, 3), stride=(2, 2), padding=one, dilation=one))
+            >>> str(SlidingWindow(kernel=(3, 3), stride=(2, 2), padding=one, dilation=one))
             '3×3/2'
         """
         text = "×".join(map(str, self.kernel))
         if set(self.stride) != {1}:
-            text += f"/{brief(self.stride)}"
+            text += f"/{sides_text(self.stride)}"
         if set(self.dilation) != {1}:
-            text += f" d{brief(self.dilation)}"
+            text += f" d{sides_text(self.dilation)}"
         return text + (f" g{self.groups}" if self.groups > 1 else "")
 
 
-def brief(sides: tuple[object, ...]) -> str:
+def sides_text(sides: tuple[object, ...]) -> str:
     """Write one number where both axes agree.
 
     Example:
-        >>> brief((2, 2)), brief((2, 1))
+        >>> brief((2, 2)), sides_text((2, 1))
         ('2', '2×1')
     """
     return str(sides[0]) if len(set(sides)) == 1 else "×".join(map(str, sides))
 
 
-def read_windows(func: Any, args: tuple[Any, ...]) -> Windows | None:
+def window_of(func: Any, args: tuple[Any, ...]) -> SlidingWindow | None:
     """Return an operation's window; None where it has none."""
     reader = _READERS.get(func)
     return None if reader is None else reader(*args)
@@ -69,13 +69,13 @@ def _convolution(
     s: Any,
     p: Any,
     d: Any,
-    turned: bool,
+    transposed: bool,
     _: Any,
     groups: int,
-) -> Windows:
+) -> SlidingWindow:
     kernel = tuple(w.shape)[2:]
-    sides = [spread(value, len(kernel)) for value in (s, p, d)]
-    return _shared(kernel, *sides, groups, turned)
+    sides = [per_axis(value, len(kernel)) for value in (s, p, d)]
+    return _shared(kernel, *sides, groups, transposed)
 
 
 @cache
@@ -87,9 +87,9 @@ def _shared(
     groups: int = 1,
     transposed: bool = False,
     pooling: bool = False,
-) -> Windows:
+) -> SlidingWindow:
     """Return a window that all layers with the same numbers share."""
-    return Windows(
+    return SlidingWindow(
         kernel=kernel,
         stride=stride,
         padding=padding,
@@ -100,11 +100,11 @@ def _shared(
     )
 
 
-def spread(value: Any, count: int) -> Sides:
+def per_axis(value: Any, count: int) -> Sides:
     """Spell a setting out for every axis.
 
     Example:
-        >>> spread([3], 2), spread((3, 5), 2), spread(2, 3)
+        >>> spread([3], 2), spread((3, 5), 2), per_axis(2, 3)
         ((3, 3), (3, 5), (2, 2, 2))
     """
     if isinstance(value, int):
@@ -114,22 +114,24 @@ def spread(value: Any, count: int) -> Sides:
 
 def _max_pool(
     x: Any, f: Any, s: Any = (), p: Any = 0, d: Any = 1, ceil: bool = False
-) -> Windows:
+) -> SlidingWindow:
     return _pool(2, f, s, p, d)
 
 
-def _pool(count: int, f: Any, s: Any, p: Any, d: Any) -> Windows:
-    kernel = spread(f, count)
-    stride = spread(s, count) if s else kernel
-    padding, dilation = spread(p, count), spread(d, count)
+def _pool(count: int, f: Any, s: Any, p: Any, d: Any) -> SlidingWindow:
+    kernel = per_axis(f, count)
+    stride = per_axis(s, count) if s else kernel
+    padding, dilation = per_axis(p, count), per_axis(d, count)
     return _shared(kernel, stride, padding, dilation, pooling=True)
 
 
-def _average_pool(x: Any, f: Any, s: Any = (), p: Any = 0, *rest: Any) -> Windows:
+def _average_pool(x: Any, f: Any, s: Any = (), p: Any = 0, *rest: Any) -> SlidingWindow:
     return _pool(2, f, s, p, 1)
 
 
-def _average_pool_3d(x: Any, f: Any, s: Any = (), p: Any = 0, *rest: Any) -> Windows:
+def _average_pool_3d(
+    x: Any, f: Any, s: Any = (), p: Any = 0, *rest: Any
+) -> SlidingWindow:
     return _pool(3, f, s, p, 1)
 
 

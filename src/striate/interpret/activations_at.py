@@ -13,10 +13,10 @@ from striate.core.hooks import Enough, untouched, visited
 from striate.core.registry import unknown
 
 _SIGNS = frozenset("*?[")
-PIXELS = 32 * 224 * 224  # of images that go through a network together
+MAX_PIXELS = 32 * 224 * 224  # of images that go through a network together
 
 
-def chosen(model: nn.Module, names: str | Sequence[str]) -> list[str]:
+def match_layers(model: nn.Module, names: str | Sequence[str]) -> list[str]:
     """Return the calls that names and patterns mean, in the order of definition.
 
     `*` in a pattern runs across dots. A module that runs several times answers to its
@@ -27,7 +27,7 @@ def chosen(model: nn.Module, names: str | Sequence[str]) -> list[str]:
 
     Example:
         >>> model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten())
-        >>> chosen(model, ["2", "[01]"]), chosen(model, "0")
+        >>> chosen(model, ["2", "[01]"]), match_layers(model, "0")
         (['0', '1', '2'], ['0'])
     """
     known = [name for name, _ in model.named_modules() if name]
@@ -39,24 +39,24 @@ def chosen(model: nn.Module, names: str | Sequence[str]) -> list[str]:
             raise unknown("layer", asked, known)
         found |= {key + (mark + number if number != "1" else "") for key in fitting}
     place = {name: i for i, name in enumerate(known)}
-    return sorted(found, key=lambda call: (place[module_of(call)], len(call), call))
+    return sorted(found, key=lambda call: (place[module_name(call)], len(call), call))
 
 
 def _fits(key: str, name: str) -> bool:
     return fnmatchcase(key, name) if _SIGNS & set(name) else key == name
 
 
-def module_of(call: str) -> str:
+def module_name(call: str) -> str:
     """Return the module's name of a call.
 
     Example:
-        >>> module_of("relu #2")
+        >>> module_name("relu #2")
         'relu'
     """
     return call.partition(" #")[0]
 
 
-def run_to(model: nn.Module, x: Tensor, calls: Sequence[str]) -> dict[str, Tensor]:
+def run_until(model: nn.Module, x: Tensor, calls: Sequence[str]) -> dict[str, Tensor]:
     """Run one batch until every call asked for has been heard; return their outputs.
 
     What comes later is not computed. The caller lends the model (`untouched`) and
@@ -79,7 +79,7 @@ def run_to(model: nn.Module, x: Tensor, calls: Sequence[str]) -> dict[str, Tenso
             raise Enough
 
     wanted = set(calls)
-    modules = list(dict.fromkeys(module_of(call) for call in calls))
+    modules = list(dict.fromkeys(module_name(call) for call in calls))
     with visited(model, modules, hear):
         try:
             forward(model, x)
@@ -101,10 +101,10 @@ def forward(model: nn.Module, x: Tensor) -> object:
         >>> forward(nn.ReLU(inplace=True), x), x
         (tensor([0., 2.]), tensor([-1.,  2.]))
     """
-    return run(model, x.clone())
+    return run_model(model, x.clone())
 
 
-def run(model: nn.Module, x: Tensor) -> object:
+def run_model(model: nn.Module, x: Tensor) -> object:
     """Run a network; say what it was given where it refuses.
 
     Raises:
@@ -120,7 +120,7 @@ def run(model: nn.Module, x: Tensor) -> object:
         raise GeometryError(what, fix=fix) from error
 
 
-def features(
+def activations_at(
     model: nn.Module, x: Tensor, names: str | Sequence[str], batch_size: int = 64
 ) -> dict[str, Tensor]:
     """Return inner outputs as predictions, by dotted name or pattern.
@@ -144,26 +144,28 @@ def features(
 
     Example:
         >>> model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten())
-        >>> found = features(model, torch.zeros(5, 1, 4, 4), ["0", "2"])
+        >>> found = activations_at(model, torch.zeros(5, 1, 4, 4), ["0", "2"])
         >>> {name: tuple(out.shape) for name, out in found.items()}
         {'0': (5, 2, 2, 2), '2': (5, 8)}
     """
-    check_batch(x)
-    parts = list(captured(model, torch.split(x, batch_size), chosen(model, names)))
+    check_images(x)
+    parts = list(
+        iter_activations(model, torch.split(x, batch_size), match_layers(model, names))
+    )
     return {call: torch.cat([part[call] for part in parts]) for call in parts[0]}
 
 
-def captured(
+def iter_activations(
     model: nn.Module, batches: Iterable[Tensor], calls: Sequence[str]
 ) -> Iterator[dict[str, Tensor]]:
     """Yield the outputs of calls, batch after batch; the model is whole in between."""
     for batch in batches:
         with untouched(model), torch.no_grad():
-            found = run_to(model, batch, calls)
+            found = run_until(model, batch, calls)
         yield found
 
 
-def together(height: int, width: int, most: int, times: int = 1) -> int:
+def images_at_once(height: int, width: int, most: int, times: int = 1) -> int:
     """Return how many images of a size to run at once, so that memory has a bound.
 
     Args:
@@ -173,13 +175,13 @@ def together(height: int, width: int, most: int, times: int = 1) -> int:
         times: So many times as much is kept of each.
 
     Example:
-        >>> together(28, 28, most=64), together(224, 224, 64), together(2048, 2048, 64)
+        >>> together(28, 28, most=64), together(224, 224, 64), images_at_once(2048, 2048, 64)
         (64, 32, 1)
     """
-    return max(1, min(most, PIXELS // (height * width * times)))
+    return max(1, min(most, MAX_PIXELS // (height * width * times)))
 
 
-def check_batch(x: Tensor) -> None:
+def check_images(x: Tensor) -> None:
     """Refuse what is no batch of images.
 
     Raises:

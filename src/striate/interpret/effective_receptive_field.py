@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from striate.core.hooks import Enough, tapped, untouched, visited
-from striate.interpret.activations_at import check_batch, forward, module_of
-from striate.interpret.layer_choice import check_unit, place
+from striate.interpret.activations_at import check_images, forward, module_name
+from striate.interpret.layer_choice import check_unit, target_layer
 
-HELD = 0.9545  # of the energy: what lies within two deviations of a Gaussian
+ENERGY_SHARE = 0.9545  # of the energy: what lies within two deviations of a Gaussian
 SEED = 0
 
 
@@ -41,7 +41,7 @@ class EffectiveField:
     width: int
 
 
-def effective_fields(
+def effective_receptive_fields(
     model: nn.Module, x: Tensor, names: Sequence[str]
 ) -> dict[str, EffectiveField]:
     """Measure the effective field of the middle unit of some layers.
@@ -64,7 +64,7 @@ def effective_fields(
 
     Example:
         >>> model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Conv2d(2, 2, 3))
-        >>> found = effective_fields(model, torch.rand(2, 1, 9, 9), ["0", "1"])
+        >>> found = effective_receptive_fields(model, torch.rand(2, 1, 9, 9), ["0", "1"])
         >>> found["0"].height <= 3, found["1"].height <= 5
         (True, True)
     """
@@ -86,7 +86,7 @@ def effective_fields(
         }
 
 
-def unit_field(
+def unit_effective_field(
     model: nn.Module, x: Tensor, call: str, unit: tuple[int, int, int]
 ) -> EffectiveField:
     """Measure the effective field of one channel's unit; later layers do not run.
@@ -106,13 +106,13 @@ def unit_field(
 
     Example:
         >>> model = nn.Sequential(nn.Conv2d(1, 1, 3))
-        >>> field = unit_field(model, torch.rand(1, 1, 6, 6), "0", (0, 1, 2))
+        >>> field = unit_effective_field(model, torch.rand(1, 1, 6, 6), "0", (0, 1, 2))
         >>> rows, columns = field.energy.nonzero()
         >>> sorted(set(rows.tolist())), sorted(set(columns.tolist()))
         ([1, 2, 3], [2, 3, 4])
     """
-    check_batch(x)
-    check_unit(call, unit, {call: place(model, x, call).shape}, model)
+    check_images(x)
+    check_unit(call, unit, {call: target_layer(model, x, call).shape}, model)
     kept: list[Tensor] = []
 
     def take(heard: str, output: object) -> None:
@@ -121,7 +121,7 @@ def unit_field(
             raise Enough
 
     with _differentiable(model, x) as given:
-        with visited(model, [module_of(call)], take), suppress(Enough):
+        with visited(model, [module_name(call)], take), suppress(Enough):
             forward(model, given)
         return _field(unit[1:], _derivative(kept[0], given))
 
@@ -135,7 +135,7 @@ def _differentiable(model: nn.Module, x: Tensor) -> Iterator[Tensor]:
     Raises:
         GeometryError: They are no batch of images.
     """
-    check_batch(x)
+    check_images(x)
     with untouched(model), torch.inference_mode(False), torch.enable_grad():
         yield x.detach().clone().requires_grad_()
 
@@ -161,18 +161,18 @@ def _field(unit: tuple[int, int], derivative: Tensor) -> EffectiveField:
     return EffectiveField(
         unit=unit,
         energy=energy,
-        height=shortest(energy.sum(1)),
-        width=shortest(energy.sum(0)),
+        height=shortest_span(energy.sum(1)),
+        width=shortest_span(energy.sum(0)),
     )
 
 
-def shortest(profile: NDArray[np.float64], held: float = HELD) -> int:
+def shortest_span(profile: NDArray[np.float64], held: float = ENERGY_SHARE) -> int:
     """Return the length of the shortest run of positions that holds a share.
 
     Example:
-        >>> shortest(np.array([0.0, 0.02, 0.5, 0.46, 0.02]))
+        >>> shortest_span(np.array([0.0, 0.02, 0.5, 0.46, 0.02]))
         2
-        >>> shortest(np.zeros(4))
+        >>> shortest_span(np.zeros(4))
         0
     """
     sums = np.concatenate([[0.0], np.cumsum(profile)])

@@ -9,11 +9,11 @@ from torch.nn import functional as F
 
 from striate.core.hooks import leaves, tapped, untouched
 from striate.interpret.activations_at import forward
-from striate.interpret.render import amounts, enlarge, tile
+from striate.interpret.render import enlarge, sequential_colors, tile
 
-SHOWN = 32  # channels drawn of a layer
-DRAWN = 48  # pixels a map is drawn high, at least
-LARGEST = 64  # and at most: sixteen of them fill a laptop's page
+MAX_CHANNELS = 32  # channels drawn of a layer
+MIN_PIXELS = 48  # pixels a map is drawn high, at least
+MAX_PIXELS = 64  # and at most: sixteen of them fill a laptop's page
 
 
 def feature_maps(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
@@ -45,9 +45,12 @@ def feature_maps(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
 
 def map_sheet(maps: Tensor, columns: int = 16) -> np.ndarray:
     """Draw a layer's first channels side by side, each from its least to its most."""
-    if max(maps.shape[1:]) > LARGEST:
-        ratio = LARGEST / max(maps.shape[1:])
+    if max(maps.shape[1:]) > MAX_PIXELS:
+        ratio = MAX_PIXELS / max(maps.shape[1:])
         height, width = (max(1, round(side * ratio)) for side in maps.shape[1:])
         maps = F.adaptive_avg_pool2d(maps, (height, width))
-    planes = [enlarge(amounts(plane), DRAWN) for plane in maps[:SHOWN].numpy()]
+    planes = [
+        enlarge(sequential_colors(plane), MIN_PIXELS)
+        for plane in maps[:MAX_CHANNELS].numpy()
+    ]
     return tile(planes, columns)

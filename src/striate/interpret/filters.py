@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from striate.interpret.render import enlarge, signed, tile
+from striate.interpret.render import diverging_colors, enlarge, tile
 
-DRAWN = 24  # pixels a filter is drawn high, at least
+MIN_PIXELS = 24  # pixels a filter is drawn high, at least
 ROWS, COLUMNS = 16, 32  # filters and input channels drawn of a later layer
 _KERNEL = 12  # pixels one of their kernels is drawn high, at least
 _DEAD = 1e-3  # of the largest filter's norm: what is smaller does nothing
@@ -50,7 +50,7 @@ def layers_with_filters(model: nn.Module) -> dict[str, Tensor]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FilterFacts:
+class FilterStatistics:
     """What a layer's filters are, in numbers.
 
     Args:
@@ -76,7 +76,7 @@ class FilterFacts:
     alike: float
 
 
-def filter_facts(weight: Tensor) -> FilterFacts:
+def filter_statistics(weight: Tensor) -> FilterStatistics:
     """Measure a layer's filters.
 
     Shapes:
@@ -84,7 +84,7 @@ def filter_facts(weight: Tensor) -> FilterFacts:
 
     Example:
         >>> edge = torch.tensor([[-1.0, 1.0], [-1.0, 1.0]]).view(1, 1, 2, 2)
-        >>> facts = filter_facts(torch.cat([edge, -2 * edge]))
+        >>> facts = filter_statistics(torch.cat([edge, -2 * edge]))
         >>> facts.most, facts.level, round(facts.alike, 3)
         (4.0, 0.0, 1.0)
     """
@@ -97,7 +97,7 @@ def filter_facts(weight: Tensor) -> FilterFacts:
     unit = flat / norms.clamp(min=1e-30)[:, None]
     near = (unit @ unit.T).abs().fill_diagonal_(0).amax(1)
     channels, height, width = weight.shape[1:]
-    return FilterFacts(
+    return FilterStatistics(
         count=len(weight),
         kernel=(channels, height, width),
         least=float(norms.min()),
@@ -130,7 +130,7 @@ def kernel_sheet(weight: Tensor) -> tuple[np.ndarray, str]:
     kept = weight[:ROWS][:, columns]
     limits = filter_limits(kept)
     planes = [
-        enlarge(signed(plane, float(limit)), _KERNEL)
+        enlarge(diverging_colors(plane, float(limit)), _KERNEL)
         for kernel, limit in zip(kept.numpy(), limits, strict=True)
         for plane in kernel
     ]
@@ -149,7 +149,7 @@ def filter_tiles(weight: Tensor, limits: Tensor | None = None) -> list[np.ndarra
         limits: Largest magnitude of each filter's scale; its own where not given.
 
     Returns:
-        One uint8 image a filter, at least `DRAWN` pixels high.
+        One uint8 image a filter, at least `MIN_PIXELS` pixels high.
     """
     weight = weight.detach().float().cpu()
     limits = filter_limits(weight) if limits is None else limits
@@ -168,6 +168,6 @@ def filter_limits(*weights: Tensor) -> Tensor:
 def _draw(kernel: np.ndarray, limit: float) -> np.ndarray:
     if len(kernel) == 3:
         levels = 127.5 * (1 + kernel.transpose(1, 2, 0) / (limit or 1.0))
-        return enlarge(np.clip(levels, 0, 255).round().astype(np.uint8), DRAWN)
-    planes = [enlarge(signed(plane, limit), DRAWN) for plane in kernel]
+        return enlarge(np.clip(levels, 0, 255).round().astype(np.uint8), MIN_PIXELS)
+    planes = [enlarge(diverging_colors(plane, limit), MIN_PIXELS) for plane in kernel]
     return tile(planes, columns=8, gap=1)

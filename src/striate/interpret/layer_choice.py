@@ -10,10 +10,15 @@ from torch import Tensor, nn
 
 from striate.core.errors import GeometryError, SettingError
 from striate.core.hooks import leaves, untouched, visited
-from striate.interpret.activations_at import check_batch, chosen, forward, module_of
+from striate.interpret.activations_at import (
+    check_images,
+    forward,
+    match_layers,
+    module_name,
+)
 
 AUTO = "auto"
-FINE = 4  # cells a side: maps of fewer say little about where
+MIN_SIDE = 4  # cells a side: maps of fewer say little about where
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,12 +36,12 @@ class TargetLayer:
     why: str
 
 
-def calls_of(model: nn.Module, x: Tensor) -> dict[str, tuple[int, ...]]:
+def layer_shapes(model: nn.Module, x: Tensor) -> dict[str, tuple[int, ...]]:
     """Return every call of every module and its output's shape, as they end.
 
     Example:
         >>> model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten())
-        >>> calls_of(model, torch.zeros(1, 1, 5, 5))
+        >>> layer_shapes(model, torch.zeros(1, 1, 5, 5))
         {'0': (2, 3, 3), '1': (18,)}
     """
     return _heard(model, x)[0]
@@ -46,7 +51,7 @@ def _heard(
     model: nn.Module, x: Tensor
 ) -> tuple[dict[str, tuple[int, ...]], str | None]:
     """Return all calls and shapes, and the last call that made a fine map, or any."""
-    check_batch(x)
+    check_images(x)
     shapes: dict[str, tuple[int, ...]] = {}
     last: list[tuple[str, Tensor]] = []
     fine: list[str] = []
@@ -57,12 +62,12 @@ def _heard(
             return
         shapes[call] = tuple(output.shape[1:])
         # A container that hands its last layer's map on has made none.
-        own = module_of(call) in inner or not last or last[0][1] is not output
+        own = module_name(call) in inner or not last or last[0][1] is not output
         if not _is_map(shapes[call]):
             return
         if own:
             last[:] = [(call, output)]
-        if own and min(shapes[call][1:]) >= FINE:
+        if own and min(shapes[call][1:]) >= MIN_SIDE:
             fine[:] = [call]
 
     names = [name for name, _ in model.named_modules() if name]
@@ -77,7 +82,7 @@ def _is_map(shape: tuple[int, ...]) -> bool:
     return len(shape) == 3 and shape[1] * shape[2] > 1
 
 
-def place(model: nn.Module, x: Tensor, layer: str = AUTO) -> TargetLayer:
+def target_layer(model: nn.Module, x: Tensor, layer: str = AUTO) -> TargetLayer:
     """Return the layer to look at: the one named, or the last whose maps are fine.
 
     Fine is 4×4 cells or more; where no layer has that, the last with height and width.
@@ -88,7 +93,7 @@ def place(model: nn.Module, x: Tensor, layer: str = AUTO) -> TargetLayer:
 
     Example:
         >>> model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten())
-        >>> place(model, torch.zeros(1, 1, 5, 5)).call
+        >>> target_layer(model, torch.zeros(1, 1, 5, 5)).call
         '1'
     """
     shapes, call = _heard(model, x)
@@ -98,8 +103,12 @@ def place(model: nn.Module, x: Tensor, layer: str = AUTO) -> TargetLayer:
     if call is None:
         what = "no layer's output has height and width"
         raise GeometryError(what, fix="occlusion and integrated gradients need none")
-    few = min(spatial[call][1:]) < FINE
-    what = "with height and width" if few else f"with maps of {FINE}×{FINE} or finer"
+    few = min(spatial[call][1:]) < MIN_SIDE
+    what = (
+        "with height and width"
+        if few
+        else f"with maps of {MIN_SIDE}×{MIN_SIDE} or finer"
+    )
     why = f"the last layer {what}, {_text(spatial[call])}"
     return TargetLayer(call=call, shape=spatial[call], why=why)
 
@@ -115,7 +124,7 @@ def check_unit(
     Args:
         call: The layer.
         unit: (channel, row, column), or (number,) of a row of numbers.
-        shapes: What `calls_of` returned.
+        shapes: What `layer_shapes` returned.
         model: The network.
 
     Raises:
@@ -126,7 +135,7 @@ def check_unit(
         >>> check_unit("0", (1,), {"0": (2,)}, nn.Sequential(nn.Flatten()))
     """
     if call not in shapes:
-        chosen(model, call)  # refuses a name that no module has
+        match_layers(model, call)  # refuses a name that no module has
         raise GeometryError(f"{call} gave no tensor here", where=call)
     shape = shapes[call]
     outside = any(not 0 <= i < n for i, n in zip(unit, shape, strict=False))
@@ -144,7 +153,7 @@ def _named(
 ) -> TargetLayer:
     if layer in spatial:
         return TargetLayer(call=layer, shape=spatial[layer], why="as asked")
-    chosen(model, layer)  # refuses a name that no module has
+    match_layers(model, layer)  # refuses a name that no module has
     fix = f"these have: {', '.join(spatial)}"
     if layer in shapes:
         what = f"{layer} gives {_text(shapes[layer])}, which is no map"

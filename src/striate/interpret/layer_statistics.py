@@ -13,7 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from striate.core.hooks import call_name, followed, leaves, untouched
-from striate.interpret.activations_at import check_batch, chosen, forward, module_of
+from striate.interpret.activations_at import (
+    check_images,
+    forward,
+    match_layers,
+    module_name,
+)
 
 # Numbers read at a time: 16 MiB stay in a third cache between readings; of smaller
 # pieces torch's threads would have to start more often (docs/notebook/explanation.md).
@@ -21,7 +26,7 @@ _CHUNK = 1 << 22
 
 
 @dataclass(frozen=True, kw_only=True)
-class Activations:
+class ActivationStatistics:
     """What one call of a layer gave out, over a batch.
 
     Args:
@@ -50,7 +55,7 @@ class Activations:
 
 def activation_statistics(
     model: nn.Module, x: Tensor, names: Sequence[str] | None = None
-) -> list[Activations]:
+) -> list[ActivationStatistics]:
     """Return statistics of every layer that holds no others, in the order they run.
 
     Costs little more than the forward pass (benchmarks/capture.py): each output is
@@ -67,7 +72,7 @@ def activation_statistics(
         >>> found.mean, found.deviation, found.zero, found.silent
         (1.5, 1.5, 0.5, 0)
     """
-    check_batch(x)
+    check_images(x)
     watched = set(leaves(model)) if names is None else _modules(model, names)
     calls: Counter[str] = Counter()
     found: list[tuple[str, str, _Reading]] = []
@@ -91,7 +96,7 @@ def activation_statistics(
 
 
 def _modules(model: nn.Module, names: Sequence[str]) -> set[str]:
-    return {module_of(call) for call in chosen(model, names)}
+    return {module_name(call) for call in match_layers(model, names)}
 
 
 @dataclass(frozen=True)
@@ -117,13 +122,13 @@ class _Reading:
     high: float
     nonzero: int
 
-    def told(self, call: str, kind: str) -> Activations:
+    def told(self, call: str, kind: str) -> ActivationStatistics:
         """Return the statistics under the name of a call."""
         sums = torch.cat(self.sums)
         count = self.shape.numel()
         mean = sums.sum(dtype=torch.float64).item() / count
         unsigned = self.low >= 0
-        return Activations(
+        return ActivationStatistics(
             name=call,
             kind=kind,
             shape=tuple(self.shape[1:]),

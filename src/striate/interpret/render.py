@@ -24,21 +24,21 @@ _AMOUNTS = (
 )
 
 
-def signed(values: np.ndarray, limit: float) -> np.ndarray:
+def diverging_colors(values: np.ndarray, limit: float) -> np.ndarray:
     """Color signed numbers: −limit blue, 0 pale, +limit red.
 
     Shapes:
         (H, W) → (H, W, 3) uint8
 
     Example:
-        >>> signed(np.array([[0.0]]), 1.0).tolist()
+        >>> diverging_colors(np.array([[0.0]]), 1.0).tolist()
         [[[238, 238, 234]]]
     """
     share = np.clip(values / (limit or 1.0), -1, 1)
     return _ramp((share + 1) / 2, (_NEGATIVE, _ZERO, _POSITIVE))
 
 
-def amounts(values: np.ndarray) -> np.ndarray:
+def sequential_colors(values: np.ndarray) -> np.ndarray:
     """Color numbers from the map's own least (dark) to its most (light)."""
     low, high = float(values.min()), float(values.max())
     return _ramp((values - low) / ((high - low) or 1.0), _AMOUNTS)
@@ -50,7 +50,9 @@ def _ramp(share: np.ndarray, stops: Sequence[tuple[int, int, int]]) -> np.ndarra
     return np.stack(channels, -1).round().astype(np.uint8)
 
 
-def overlay(pixels: np.ndarray, heat: np.ndarray, signed_map: bool) -> np.ndarray:
+def overlay_heatmap(
+    pixels: np.ndarray, heat: np.ndarray, signed_map: bool
+) -> np.ndarray:
     """Lay a map over an image: the image in gray, the map as color upon it.
 
     Args:
@@ -62,7 +64,7 @@ def overlay(pixels: np.ndarray, heat: np.ndarray, signed_map: bool) -> np.ndarra
         (H, W, C) and (H, W) → (H, W, 3) uint8
 
     Example:
-        >>> overlay(np.full((1, 1, 1), 80, np.uint8), np.zeros((1, 1)), True).tolist()
+        >>> overlay_heatmap(np.full((1, 1, 1), 80, np.uint8), np.zeros((1, 1)), True).tolist()
         [[[130, 130, 130]]]
     """
     # Lifted off black: colors upon black are all brown.
@@ -76,11 +78,11 @@ def overlay(pixels: np.ndarray, heat: np.ndarray, signed_map: bool) -> np.ndarra
     return np.asarray(mixed.round().astype(np.uint8))
 
 
-def framed(pixels: np.ndarray, box: tuple[tuple[int, int], ...]) -> np.ndarray:
+def draw_box(pixels: np.ndarray, box: tuple[tuple[int, int], ...]) -> np.ndarray:
     """Draw a box's border into an image: first and last row, first and last column.
 
     Example:
-        >>> framed(np.zeros((3, 3, 3), np.uint8), ((0, 2), (0, 2)))[1].tolist()
+        >>> draw_box(np.zeros((3, 3, 3), np.uint8), ((0, 2), (0, 2)))[1].tolist()
         [[230, 120, 20], [0, 0, 0], [230, 120, 20]]
     """
     (top, bottom), (left, right) = box

@@ -10,13 +10,13 @@ from torch import Tensor, nn
 
 from striate.core.errors import DataError
 from striate.core.hooks import untouched, visited
-from striate.interpret.activations_at import forward, module_of
+from striate.interpret.activations_at import forward, module_name
 
 Batch = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Spot:
+class TopPatch:
     """A place that excites a channel.
 
     Args:
@@ -33,7 +33,7 @@ class Spot:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Habits:
+class ChannelPreferences:
     """What the channels of one layer answer to, over a set of images.
 
     Args:
@@ -46,7 +46,7 @@ class Habits:
     """
 
     call: str
-    spots: tuple[tuple[Spot, ...], ...]
+    spots: tuple[tuple[TopPatch, ...], ...]
     by_class: Tensor
     selectivity: Tensor
 
@@ -57,13 +57,13 @@ class Habits:
         return best
 
 
-def habits(
+def channel_preferences(
     model: nn.Module,
     batches: Iterable[Batch],
     calls: Sequence[str],
     classes: int,
     count: int = 9,
-) -> list[Habits]:
+) -> list[ChannelPreferences]:
     """Return what the channels of layers answer to, in one pass over the data.
 
     Memory holds one batch's maps of the layers asked for, one layer at a time, and
@@ -83,13 +83,13 @@ def habits(
         >>> model = nn.Sequential(nn.Identity())
         >>> x = torch.zeros(2, 1, 3, 3)
         >>> x[1, 0, 2, 1] = 5
-        >>> found = habits(model, [(x, torch.tensor([0, 1]))], ["0"], 2)[0]
+        >>> found = channel_preferences(model, [(x, torch.tensor([0, 1]))], ["0"], 2)[0]
         >>> found.spots[0][0], found.selectivity.tolist()
         (Spot(image=1, row=2, column=1, value=5.0), [1.0])
     """
     tables = {call: _Table(classes, count) for call in calls}
     seen = torch.zeros(classes, dtype=torch.float64)
-    modules = list(dict.fromkeys(module_of(call) for call in calls))
+    modules = list(dict.fromkeys(module_name(call) for call in calls))
     first = 0
     for x, labels in batches:
 
@@ -105,7 +105,7 @@ def habits(
         first += len(x)
     if not first:
         raise DataError("there are no images to look at", where="batches")
-    return [table.habits(call, seen) for call, table in tables.items()]
+    return [table.preferences(call, seen) for call, table in tables.items()]
 
 
 class _Table:
@@ -135,19 +135,21 @@ class _Table:
         self._values = values.gather(0, order)
         self._places = places.gather(0, order[..., None].expand(-1, -1, 3))
 
-    def habits(self, call: str, seen: Tensor) -> Habits:
+    def preferences(self, call: str, seen: Tensor) -> ChannelPreferences:
         """Return what was found."""
         by_class = self._sums / seen.clamp(min=1)[:, None]
         rows = zip(self._values.T, self._places.transpose(0, 1), strict=True)
         spots = tuple(
             tuple(
-                Spot(image=p, row=r, column=c, value=v)
+                TopPatch(image=p, row=r, column=c, value=v)
                 for v, (p, r, c) in zip(values.tolist(), places.tolist(), strict=True)
             )
             for values, places in rows
         )
         index = selectivity(by_class[seen > 0])
-        return Habits(call=call, spots=spots, by_class=by_class, selectivity=index)
+        return ChannelPreferences(
+            call=call, spots=spots, by_class=by_class, selectivity=index
+        )
 
 
 def selectivity(by_class: Tensor) -> Tensor:

@@ -18,13 +18,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from striate.core.errors import GeometryError
 from striate.core.format import size_text
 from striate.core.hooks import call_name, followed, untouched
-from striate.interpret.activations_at import check_batch, run
+from striate.interpret.activations_at import check_images, run_model
 
-MOST = 2 * 10**9  # bytes of numbers on a tape
+MAX_BYTES = 2 * 10**9  # bytes of numbers on a tape
 
 
 @dataclass(frozen=True)
-class Ref:
+class TensorRef:
     """A tensor that some step made: its number, and which of its results."""
 
     step: int
@@ -32,7 +32,7 @@ class Ref:
 
 
 @dataclass(eq=False)
-class Step:
+class TraceStep:
     """One operation on numbers that depend on the image.
 
     Args:
@@ -40,7 +40,7 @@ class Step:
         name: torch's name for it, a module's class where it could not be followed,
             `image` for the first.
         call: Computes it again.
-        args: What it was given, a `Ref` for everything that depends on the image.
+        args: What it was given, a `TensorRef` for everything that depends on the image.
         kwargs: Likewise.
         results: Its tensors.
         func: torch's operation; None for a module's class and the image.
@@ -55,21 +55,21 @@ class Step:
     func: Any = None
 
     @cached_property
-    def refs(self) -> list[Ref]:
+    def refs(self) -> list[TensorRef]:
         """Return what it was given, in order."""
-        given = items_of((self.args, self.kwargs))
-        return [item for item in given if isinstance(item, Ref)]
+        given = iter_nested((self.args, self.kwargs))
+        return [item for item in given if isinstance(item, TensorRef)]
 
-    def again(self, value: Callable[[Ref], Tensor]) -> list[Tensor]:
+    def again(self, value: Callable[[TensorRef], Tensor]) -> list[Tensor]:
         """Compute it with other numbers."""
 
         def fill(item: Any) -> Any:
-            return value(item) if isinstance(item, Ref) else item
+            return value(item) if isinstance(item, TensorRef) else item
 
-        args, kwargs = mapped(fill, self.args), mapped(fill, dict(self.kwargs))
-        if writes(self.func):
+        args, kwargs = map_nested(fill, self.args), map_nested(fill, dict(self.kwargs))
+        if is_in_place(self.func):
             args = (args[0].clone(), *args[1:])
-        return tensors_of(self.call(*args, **kwargs))
+        return nested_tensors(self.call(*args, **kwargs))
 
 
 @dataclass
@@ -91,16 +91,16 @@ class Trace:
         output: What the network gave.
     """
 
-    steps: list[Step] = field(default_factory=list)
-    ends: dict[str, Ref] = field(default_factory=dict)
-    output: Ref = Ref(0)
+    steps: list[TraceStep] = field(default_factory=list)
+    ends: dict[str, TensorRef] = field(default_factory=dict)
+    output: TensorRef = TensorRef(0)
 
-    def value(self, ref: Ref) -> Tensor:
+    def value(self, ref: TensorRef) -> Tensor:
         """Return a tensor's numbers."""
         return self.steps[ref.step].results[ref.part]
 
 
-def record(model: nn.Module, x: Tensor) -> Trace:
+def record_trace(model: nn.Module, x: Tensor) -> Trace:
     """Run images and write everything down; memory holds every step's numbers.
 
     Args:
@@ -109,15 +109,15 @@ def record(model: nn.Module, x: Tensor) -> Trace:
 
     Raises:
         GeometryError: The network refuses them, cannot be followed at all, or makes
-            more than `MOST` bytes of them.
+            more than `MAX_BYTES` bytes of them.
 
     Example:
         >>> model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(inplace=True))
-        >>> tape = record(model, torch.rand(1, 1, 5, 5))
+        >>> tape = record_trace(model, torch.rand(1, 1, 5, 5))
         >>> [step.name for step in tape.steps], tape.ends["0"]
         (['image', 'convolution', 'relu_'], Ref(step=1, part=0))
     """
-    check_batch(x)
+    check_images(x)
     with (
         untouched(model),
         torch.inference_mode(False),  # so that numbers can be differentiated later
@@ -127,10 +127,12 @@ def record(model: nn.Module, x: Tensor) -> Trace:
         recorder = _Recorder(x)
         try:
             with followed(model, enter=recorder.enter, leave=recorder.leave), recorder:
-                output = run(model, x)
+                output = run_model(model, x)
         except _Full:
             size = "×".join(map(str, x.shape))
-            what = f"the numbers of a {size} batch take more than {size_text(MOST)}"
+            what = (
+                f"the numbers of a {size} batch take more than {size_text(MAX_BYTES)}"
+            )
             raise GeometryError(what, fix="give a smaller image") from None
     return recorder.finished(output)
 
@@ -142,11 +144,11 @@ class _Full(BaseException):
 class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self, x: Tensor) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        image = Step(
+        image = TraceStep(
             place="", name="image", call=_nothing, args=(), kwargs={}, results=[x]
         )
         self.tape = Trace(steps=[image])
-        self._refs: dict[int, Ref] = {id(x): Ref(0)}
+        self._refs: dict[int, TensorRef] = {id(x): TensorRef(0)}
         self._alive: list[Any] = [x]  # so that no id is given twice
         self._shared: dict[int, list[Tensor]] = {_storage(x): [x]}
         self._held = x.nbytes
@@ -163,7 +165,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._calls[name] = self._calls.get(name, 0) + 1
         call = call_name(name, self._calls[name]) if name else ""
         given = inputs if isinstance(inputs, tuple) else (inputs,)
-        refs = mapped(self._ref, given)
+        refs = map_nested(self._ref, given)
         self._frames.append(_Frame(call, module, refs, len(self.tape.steps)))
 
     def leave(self, name: str, module: nn.Module, output: object) -> None:
@@ -171,7 +173,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         frame = self._frames.pop()
         while frame.module is not module:
             frame = self._frames.pop()
-        results = tensors_of(output)
+        results = nested_tensors(output)
         # It may give away what was written into, whose numbers on the tape are old.
         stale = any(id(result) in self._stale for result in results)
         if (frame.broken or stale) and results:
@@ -187,7 +189,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._deaf = True
         kept = [result.clone() for result in results]
         self._deaf = False
-        step = Step(
+        step = TraceStep(
             place=frame.call,
             name=type(frame.module).__name__,
             call=_left_alone(frame.module),
@@ -200,7 +202,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.tape.steps.append(step)
         for part, result in enumerate(results):
             self._stale.discard(id(result))
-            self._refs[id(result)] = Ref(len(self.tape.steps) - 1, part)
+            self._refs[id(result)] = TensorRef(len(self.tape.steps) - 1, part)
             self._alive.append(result)
 
     # --- operations ---
@@ -211,20 +213,20 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         kwargs = kwargs or {}
         if self._deaf:
             return func(*args, **kwargs)
-        given = tensors_of((args, kwargs))
+        given = nested_tensors((args, kwargs))
         seen = [tensor for tensor in given if id(tensor) in self._refs]
         if any(id(tensor) in self._stale for tensor in seen):
             self._break()
-        refs = mapped(self._ref, (args, kwargs)) if seen else None
-        if writes(func):
+        refs = map_nested(self._ref, (args, kwargs)) if seen else None
+        if is_in_place(func):
             self._before_write(func, args, kwargs)
         out = func(*args, **kwargs)
         if refs is not None:
-            self._add(func, refs, tensors_of(out))
+            self._add(func, refs, nested_tensors(out))
         return out
 
     def _add(self, func: Any, refs: Any, results: list[Tensor]) -> None:
-        step = Step(
+        step = TraceStep(
             place=self._frames[-1].call if self._frames else "",
             name=func.overloadpacket.__name__,
             call=func,
@@ -235,7 +237,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         )
         self.tape.steps.append(step)
         for part, result in enumerate(results):
-            self._refs[id(result)] = Ref(len(self.tape.steps) - 1, part)
+            self._refs[id(result)] = TensorRef(len(self.tape.steps) - 1, part)
             self._alive.append(result)
             self._stale.discard(id(result))
             self._shared.setdefault(_storage(result), []).append(result)
@@ -245,7 +247,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Count new numbers; a view of old ones is none."""
         new = [r for r in results if len(self._shared[_storage(r)]) == 1]
         self._held += sum(result.nbytes for result in new)
-        if self._held > MOST:
+        if self._held > MAX_BYTES:
             raise _Full
 
     def _before_write(self, func: Any, args: Any, kwargs: Any) -> None:
@@ -259,7 +261,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if kwargs.get("out") is not None or len(targets) != 1:
             self._break()
             targets += [kwargs["out"]] if kwargs.get("out") is not None else []
-        for target in tensors_of(targets):
+        for target in nested_tensors(targets):
             place = _storage(target)
             for step in self.tape.steps:
                 step.results = [self._kept(r, place) for r in step.results]
@@ -267,7 +269,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._stale |= {id(other) for other in others if other is not target}
             if id(target) not in self._refs:
                 self._alive.append(target)
-                self._refs[id(target)] = Ref(0)
+                self._refs[id(target)] = TensorRef(0)
                 self._stale.add(id(target))
 
     def _kept(self, result: Tensor, place: int) -> Tensor:
@@ -286,7 +288,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def finished(self, output: object) -> Trace:
         """Return the tape."""
-        results = tensors_of(output)
+        results = nested_tensors(output)
         if self._lost or not results or id(results[0]) not in self._refs:
             what = "the network's arithmetic cannot be followed"
             fix = "it writes into parts of tensors outside of any module of its own"
@@ -309,21 +311,21 @@ def _nothing() -> None:
     raise AssertionError("the image is not computed")
 
 
-def tensors_of(values: Any) -> list[Tensor]:
+def nested_tensors(values: Any) -> list[Tensor]:
     """Return the tensors in nested containers, in order.
 
     Example:
-        >>> len(tensors_of((torch.zeros(1), [torch.zeros(2), 3])))
+        >>> len(nested_tensors((torch.zeros(1), [torch.zeros(2), 3])))
         2
     """
-    return [item for item in items_of(values) if isinstance(item, Tensor)]
+    return [item for item in iter_nested(values) if isinstance(item, Tensor)]
 
 
-def items_of(values: Any) -> Iterator[Any]:
+def iter_nested(values: Any) -> Iterator[Any]:
     """Yield what nested containers hold, in order.
 
     Example:
-        >>> list(items_of((1, [2, {"a": 3}])))
+        >>> list(iter_nested((1, [2, {"a": 3}])))
         [1, 2, 3]
     """
     if isinstance(values, dict):
@@ -332,32 +334,32 @@ def items_of(values: Any) -> Iterator[Any]:
         yield values
         return
     for value in values:
-        yield from items_of(value)
+        yield from iter_nested(value)
 
 
-def mapped(change: Callable[[Any], Any], values: Any) -> Any:
+def map_nested(change: Callable[[Any], Any], values: Any) -> Any:
     """Return nested containers with everything in them changed.
 
     Example:
-        >>> mapped(str, (1, [2, {"a": 3}]))
+        >>> map_nested(str, (1, [2, {"a": 3}]))
         ('1', ['2', {'a': '3'}])
     """
     if isinstance(values, dict):
-        return {key: mapped(change, value) for key, value in values.items()}
+        return {key: map_nested(change, value) for key, value in values.items()}
     if isinstance(values, list):
-        return [mapped(change, value) for value in values]
+        return [map_nested(change, value) for value in values]
     if isinstance(values, tuple):
-        made = [mapped(change, value) for value in values]
+        made = [map_nested(change, value) for value in values]
         named = hasattr(values, "_fields")
         return type(values)(*made) if named else tuple(made)
     return change(values)
 
 
-def writes(func: Any) -> bool:
+def is_in_place(func: Any) -> bool:
     """Tell an operation that changes what it is given.
 
     Example:
-        >>> writes(torch.ops.aten.relu_.default), writes(torch.ops.aten.relu.default)
+        >>> writes(torch.ops.aten.relu_.default), is_in_place(torch.ops.aten.relu.default)
         (True, False)
     """
     return func is not None and bool(func._schema.is_mutable)

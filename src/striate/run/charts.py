@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from striate.core.findings import Block, Cell, Column, Curve, Series, Table
-from striate.interpret.depth.layer_profile import Level
+from striate.interpret.depth.layer_profile import LayerProfile
 from striate.interpret.depth.snapshots import Snapshot
 from striate.run.images import evenly
 
@@ -18,7 +18,9 @@ SIZES = {
 }
 
 
-def by_depth(title: str, size: str, lines: Mapping[str, Sequence[Level]]) -> Curve:
+def by_depth(
+    title: str, size: str, lines: Mapping[str, Sequence[LayerProfile]]
+) -> Curve:
     """Return one size of the layers against their number, a line a network or stage.
 
     Args:
@@ -42,7 +44,7 @@ def by_depth(title: str, size: str, lines: Mapping[str, Sequence[Level]]) -> Cur
     )
 
 
-def stages(snapshots: Sequence[Snapshot]) -> dict[str, tuple[Level, ...]]:
+def stages(snapshots: Sequence[Snapshot]) -> dict[str, tuple[LayerProfile, ...]]:
     """Return layers at some stages of learning, the first and the last among them.
 
     Example:
@@ -135,7 +137,7 @@ def course_table(snapshots: Sequence[Snapshot]) -> Table:
     return Table(columns=tuple(columns), rows=rows, title="Layer by layer")
 
 
-def _sizes(levels: Sequence[Level]) -> list[Cell]:
+def _sizes(levels: Sequence[LayerProfile]) -> list[Cell]:
     return [getattr(level, size) for level in levels for size in SIZES]
 
 

@@ -9,17 +9,17 @@ import torch
 import striate as st
 from striate.core.errors import SettingError, UnknownNameError
 from striate.core.findings import Curve, Images, Prose, Table
-from striate.interpret.depth.layer_profile import rate
+from striate.interpret.depth.layer_profile import gradient_factor
 from striate.run.run import Run
 from striate.workflows.explain.depth import findings as room
-from striate.workflows.explain.depth.deep_chain import Design, chain
+from striate.workflows.explain.depth.deep_chain import ChainDesign, build_chain
 from striate.workflows.explain.depth.depth_study import depth_study
 from striate.workflows.explain.depth.findings import (
     depth_section,
-    own_layers,
+    run_snapshots,
     study_blocks,
 )
-from striate.workflows.explain.depth.nonlinearity import bend_section
+from striate.workflows.explain.depth.nonlinearity import nonlinearity_section
 from support.images import stripes
 
 
@@ -38,7 +38,7 @@ def study(data):
 def test_twins_begin_alike_and_differ_in_the_shortcut():
     x = torch.randn(3, 2, 9, 7)
     plain, twin = (
-        chain(Design(activation="relu", residual=r, depth=6), 2, 5, seed=4)
+        build_chain(ChainDesign(activation="relu", residual=r, depth=6), 2, 5, seed=4)
         for r in (False, True)
     )
     for a, b in zip(plain.parameters(), twin.parameters(), strict=True):
@@ -50,16 +50,16 @@ def test_twins_begin_alike_and_differ_in_the_shortcut():
     assert torch.allclose(both, first + 0.5 * link.conv(first.relu()), atol=1e-6)
     assert plain(x).shape == twin(x).shape == (3, 5)
     before = torch.get_rng_state()
-    chain(Design(activation="tanh", residual=True), 1, 2)
+    build_chain(ChainDesign(activation="tanh", residual=True), 1, 2)
     assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_designs_that_cannot_be():
     with pytest.raises(UnknownNameError, match="mean sigmoid"):
-        Design(activation="sigmoi", residual=True)
+        ChainDesign(activation="sigmoi", residual=True)
     for depth, width in ((2, 8), (9, 0)):
         with pytest.raises(SettingError, match="3 layers or more"):
-            Design(activation="tanh", residual=True, depth=depth, width=width)
+            ChainDesign(activation="tanh", residual=True, depth=depth, width=width)
 
 
 def test_a_sigmoid_vanishes_and_a_shortcut_cures(study):
@@ -77,7 +77,7 @@ def test_every_chain_is_looked_at_from_beginning_to_end(data, study):
         assert [s.step for s in one.snapshots] == [0, 1, 2, 3, 4, 6, 8, 12]
         assert len(one.costs) == 12
         assert {len(s.levels) for s in one.snapshots} == {12}
-        assert one.factor == rate(one.snapshots[0].levels)
+        assert one.factor == gradient_factor(one.snapshots[0].levels)
     assert study.judged == len(data.part("val"))
     counts = data.part("val").labels.bincount()
     assert study.chance == pytest.approx(float(counts.max()) / study.judged)
@@ -136,13 +136,13 @@ def test_a_network_without_a_name_is_shown_as_it_is(data, tmp_path):
     )
     model(torch.zeros(1, 3, *data.image_size))
     run = st.train(model, data, epochs=1, out=tmp_path / "run", quiet=True)
-    assert [one.step for one in own_layers(run)] == [None]
+    assert [one.step for one in run_snapshots(run)] == [None]
     again = Run(run.path, model=model, data=data)
-    assert len(own_layers(again)) == 1
+    assert len(run_snapshots(again)) == 1
 
 
 def test_why_depth_needs_a_bend(shared_run):
-    section, data = bend_section(shared_run)
+    section, data = nonlinearity_section(shared_run)
     line, deep, squares, bent = data["networks"]
     assert line["accuracy"] < 0.65
     assert deep["accuracy"] < 0.65

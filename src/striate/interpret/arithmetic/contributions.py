@@ -14,15 +14,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from striate.interpret.arithmetic.op_rules import gradients_of
+from striate.interpret.arithmetic.op_rules import optional_gradients
 from striate.interpret.arithmetic.unit_arithmetic import UnitArithmetic
-from striate.interpret.trace import Ref, Step
+from striate.interpret.trace import TensorRef, TraceStep
 
 _ROUNDING = 1e-6  # of a step's terms: less is what single precision loses
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shares:
+class Contributions:
     """What a number is made of, all the way down.
 
     Args:
@@ -42,7 +42,9 @@ class Shares:
         return float(self.pixels.sum()) + sum(self.steps.values())
 
 
-def shares(book: UnitArithmetic, name: str, unit: tuple[int, ...]) -> Shares:
+def contributions(
+    book: UnitArithmetic, name: str, unit: tuple[int, ...]
+) -> Contributions:
     """Share one number out over pixels and biases.
 
     The backward pass goes along the ledger's own steps, each recomputed by itself, so
@@ -55,7 +57,7 @@ def shares(book: UnitArithmetic, name: str, unit: tuple[int, ...]) -> Shares:
         >>> from torch import nn
         >>> model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten())
         >>> book = UnitArithmetic(model, torch.rand(1, 1, 3, 3))
-        >>> found = shares(book, "0", (1, 0, 0))
+        >>> found = contributions(book, "0", (1, 0, 0))
         >>> abs(found.total - found.value) < 1e-5
         True
     """
@@ -66,23 +68,25 @@ def shares(book: UnitArithmetic, name: str, unit: tuple[int, ...]) -> Shares:
     own: dict[str, float] = {}
     for number in range(entry.ref.step, 0, -1):
         step = book.tape.steps[number]
-        parts = [Ref(number, part) for part in range(len(step.results))]
+        parts = [TensorRef(number, part) for part in range(len(step.results))]
         asked = {ref: gradients.pop(ref) for ref in parts if ref in gradients}
         if not asked:
             continue
         left, size = _back(book, step, asked, gradients)
         name_of = book.name(parts[0]) if abs(left) > _ROUNDING * size else "rounding"
         own[name_of] = own.get(name_of, 0.0) + left
-    pixels = gradients.get(Ref(0), torch.zeros_like(book.tape.value(Ref(0))))
-    spread = (pixels * book.tape.value(Ref(0)))[0]
-    return Shares(value=entry.value, pixels=spread, steps=own)
+    pixels = gradients.get(
+        TensorRef(0), torch.zeros_like(book.tape.value(TensorRef(0)))
+    )
+    spread = (pixels * book.tape.value(TensorRef(0)))[0]
+    return Contributions(value=entry.value, pixels=spread, steps=own)
 
 
 def _back(
     book: UnitArithmetic,
-    step: Step,
-    asked: dict[Ref, Tensor],
-    gradients: dict[Ref, Tensor],
+    step: TraceStep,
+    asked: dict[TensorRef, Tensor],
+    gradients: dict[TensorRef, Tensor],
 ) -> tuple[float, float]:
     """Send gradients through one step; return what it adds, and its terms' size."""
     sources = list(dict.fromkeys(step.refs))
@@ -96,7 +100,7 @@ def _back(
         ]
         outputs = [result for result, _ in pairs]
         sent = [grad.to(result.dtype) for result, grad in pairs]
-        found = gradients_of(outputs, list(inputs.values()), sent)
+        found = optional_gradients(outputs, list(inputs.values()), sent)
     kept = [book.tape.value(ref).double() * grad for ref, grad in asked.items()]
     size = sum(float(terms.abs().sum()) for terms in kept)
     added = sum(float(terms.sum()) for terms in kept)

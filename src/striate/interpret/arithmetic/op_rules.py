@@ -16,40 +16,42 @@ import torch
 from torch import Tensor
 
 from striate.interpret.arithmetic.unit_value import (
-    CHOICE,
     COPY,
     FUNCTION,
-    Entry,
+    MAXIMUM,
     Floats,
-    Part,
-    summed,
+    InputTerms,
+    UnitValue,
+    weighted_sum,
 )
-from striate.interpret.trace import Ref, Step, writes
+from striate.interpret.trace import TensorRef, TraceStep, is_in_place
 
 Unit = tuple[int, ...]
-Value = Callable[[Ref], Tensor]
-Rule = Callable[[Step, Ref, Unit, Value], Entry]
+Value = Callable[[TensorRef], Tensor]
+Rule = Callable[[TraceStep, TensorRef, Unit, Value], UnitValue]
 
 
 def _numbers(tensor: Tensor) -> Floats:
     return tensor.detach().double().cpu().numpy()
 
 
-def _part(ref: Ref, value: Tensor, at: Any, weights: Any) -> Part:
+def _part(ref: TensorRef, value: Tensor, at: Any, weights: Any) -> InputTerms:
     places = np.asarray(at, np.int64).reshape(-1)
     values = _numbers(value.detach().reshape(-1)[torch.from_numpy(places)])
-    return Part(ref=ref, at=places, values=values, weights=np.ravel(weights))
+    return InputTerms(ref=ref, at=places, values=values, weights=np.ravel(weights))
 
 
 def _number(tensor: Tensor) -> float:
     return float(tensor.detach())
 
 
-def _own(step: Step, ref: Ref, unit: Unit) -> float:
+def _own(step: TraceStep, ref: TensorRef, unit: Unit) -> float:
     return _number(step.results[ref.part][unit])
 
 
-def _convolution(step: Step, ref: Ref, unit: Unit, value: Value) -> Entry:
+def _convolution(
+    step: TraceStep, ref: TensorRef, unit: Unit, value: Value
+) -> UnitValue:
     """Σ over the group's channels and the window: x·w, and the bias."""
     source, weight, bias, stride, padding, dilation, turned, _, groups = step.args
     x = value(source)
@@ -78,7 +80,9 @@ def _convolution(step: Step, ref: Ref, unit: Unit, value: Value) -> Entry:
     rows = np.ix_(np.arange(kernel.shape[0]), *(tap for _, tap in taps))
     constant = 0.0 if bias is None else _number(bias[channel])
     part = _part(source, x, at, _numbers(kernel)[rows])
-    return summed(ref, unit, _own(step, ref, unit), "convolution", (part,), constant)
+    return weighted_sum(
+        ref, unit, _own(step, ref, unit), "convolution", (part,), constant
+    )
 
 
 def _spread(value: Sequence[int], count: int) -> list[int]:
@@ -105,11 +109,11 @@ def _taps(
     return places[good], taps[good]
 
 
-def _linear(step: Step, ref: Ref, unit: Unit, value: Value) -> Entry:
+def _linear(step: TraceStep, ref: TensorRef, unit: Unit, value: Value) -> UnitValue:
     """Σ x·w + bias, of `addmm` and `mm` with weights that are not data."""
     offset = len(step.args) - 2
     x, weight = step.args[offset], step.args[offset + 1]
-    if not isinstance(x, Ref) or isinstance(weight, Ref):
+    if not isinstance(x, TensorRef) or isinstance(weight, TensorRef):
         return _function(step, ref, unit, value)
     numbers = value(x)
     row, column = unit
@@ -117,17 +121,17 @@ def _linear(step: Step, ref: Ref, unit: Unit, value: Value) -> Entry:
     constant = 0.0
     if offset:
         bias = step.args[0]
-        if isinstance(bias, Ref):
+        if isinstance(bias, TensorRef):
             return _function(step, ref, unit, value)
         constant = _number(bias.expand_as(step.results[0])[unit])
     part = _part(x, numbers, at, _numbers(weight[:, column]))
-    return summed(ref, unit, _own(step, ref, unit), "linear", (part,), constant)
+    return weighted_sum(ref, unit, _own(step, ref, unit), "linear", (part,), constant)
 
 
-def _batch_norm(step: Step, ref: Ref, unit: Unit, value: Value) -> Entry:
+def _batch_norm(step: TraceStep, ref: TensorRef, unit: Unit, value: Value) -> UnitValue:
     """x·γ/√(σ² + ε) + (β − μ·γ/√(σ² + ε)) with the running μ and σ²."""
     source, weight, bias, mean, variance, training, _, epsilon = step.args
-    if training or isinstance(mean, Ref) or mean is None:
+    if training or isinstance(mean, TensorRef) or mean is None:
         return _function(step, ref, unit, value)
     c = unit[1]
     slope = (1.0 if weight is None else _number(weight[c])) / math.sqrt(
@@ -136,14 +140,14 @@ def _batch_norm(step: Step, ref: Ref, unit: Unit, value: Value) -> Entry:
     shift = (0.0 if bias is None else _number(bias[c])) - _number(mean[c]) * slope
     x = value(source)
     part = _part(source, x, _flat(unit, x), [slope])
-    return summed(ref, unit, _own(step, ref, unit), "batch norm", (part,), shift)
+    return weighted_sum(ref, unit, _own(step, ref, unit), "batch norm", (part,), shift)
 
 
 def _flat(unit: Unit, tensor: Tensor) -> list[int]:
     return [int(np.ravel_multi_index(unit, tuple(tensor.shape)))]
 
 
-def _winner(step: Step, ref: Ref, unit: Unit, value: Value) -> Entry:
+def _winner(step: TraceStep, ref: TensorRef, unit: Unit, value: Value) -> UnitValue:
     """The largest of a window, whose place torch keeps."""
     x = value(step.args[0])
     depth = 3 if "3d" in step.name else 2
@@ -153,15 +157,17 @@ def _winner(step: Step, ref: Ref, unit: Unit, value: Value) -> Entry:
     at = int(outer) * inner + int(step.results[1][unit])
     part = _part(step.args[0], x, [at], [1.0])
     own = _own(step, ref, unit)
-    return summed(ref, unit, own, "the largest of its window", (part,), kind=CHOICE)
+    return weighted_sum(
+        ref, unit, own, "the largest of its window", (part,), kind=MAXIMUM
+    )
 
 
-def _move(step: Step, ref: Ref, unit: Unit, value: Value) -> Entry:
+def _move(step: TraceStep, ref: TensorRef, unit: Unit, value: Value) -> UnitValue:
     """Follow the number through the operation by sending places instead of numbers."""
-    starts: dict[Ref, int] = {}
+    starts: dict[TensorRef, int] = {}
     total = 1  # zero is what padding writes
 
-    def places(source: Ref) -> Tensor:
+    def places(source: TensorRef) -> Tensor:
         nonlocal total
         numbers = value(source)
         if source not in starts:
@@ -178,16 +184,16 @@ def _move(step: Step, ref: Ref, unit: Unit, value: Value) -> Entry:
         at = round(float(sent)) - start
         if 0 <= at < x.numel():
             parts = (_part(source, x, [at], [1.0]),)
-            return summed(ref, unit, own, _spelt(step.name), parts, kind=COPY)
-    return summed(ref, unit, own, "padding", (), own, kind=COPY)
+            return weighted_sum(ref, unit, own, _spelt(step.name), parts, kind=COPY)
+    return weighted_sum(ref, unit, own, "padding", (), own, kind=COPY)
 
 
-def _blank(step: Step) -> Step:
+def _blank(step: TraceStep) -> TraceStep:
     """Return the step with padding that writes zero and constants that hold zeros."""
     args = tuple(_zeros(arg) for arg in step.args)
     if step.name == "constant_pad_nd":
         args = args[:2]
-    return Step(
+    return TraceStep(
         place=step.place,
         name=step.name,
         call=step.call,
@@ -206,24 +212,26 @@ def _zeros(arg: Any) -> Any:
     return arg
 
 
-def _add(step: Step, ref: Ref, unit: Unit, value: Value) -> Entry:
+def _add(step: TraceStep, ref: TensorRef, unit: Unit, value: Value) -> UnitValue:
     """A + α·b, either of which may be a constant and may be repeated."""
     alpha = float(step.kwargs.get("alpha", 1))
     factors = {"sub": (1.0, -alpha), "rsub": (-alpha, 1.0)}
-    parts: list[Part] = []
+    parts: list[InputTerms] = []
     constant = 0.0
     for term, weight in zip(
         step.args[:2], factors.get(step.name.rstrip("_"), (1.0, alpha)), strict=True
     ):
-        if isinstance(term, Ref):
+        if isinstance(term, TensorRef):
             parts.append(_one(step, term, unit, value, weight))
         else:
             constant += weight * _at(term, unit)
     own = _own(step, ref, unit)
-    return summed(ref, unit, own, "addition", tuple(parts), constant)
+    return weighted_sum(ref, unit, own, "addition", tuple(parts), constant)
 
 
-def _one(step: Step, ref: Ref, unit: Unit, value: Value, weight: float) -> Part:
+def _one(
+    step: TraceStep, ref: TensorRef, unit: Unit, value: Value, weight: float
+) -> InputTerms:
     x = value(ref)
     return _part(ref, x, _flat(_narrowed(unit, x.shape), x), [weight])
 
@@ -245,34 +253,34 @@ def _at(term: Any, unit: Unit) -> float:
     return float(term)
 
 
-def _scale(step: Step, ref: Ref, unit: Unit, value: Value) -> Entry:
+def _scale(step: TraceStep, ref: TensorRef, unit: Unit, value: Value) -> UnitValue:
     """x·c or x/c by a constant; a product of data is a function of both."""
     a, b = step.args[:2]
-    if isinstance(a, Ref) == isinstance(b, Ref):
+    if isinstance(a, TensorRef) == isinstance(b, TensorRef):
         return _pointwise(step, ref, unit, value)
-    if step.name.startswith("div") and (isinstance(b, Ref) or len(step.kwargs)):
+    if step.name.startswith("div") and (isinstance(b, TensorRef) or len(step.kwargs)):
         return _pointwise(step, ref, unit, value)
-    data, other = (a, b) if isinstance(a, Ref) else (b, a)
+    data, other = (a, b) if isinstance(a, TensorRef) else (b, a)
     weight = _at(other, unit)
     if step.name.startswith("div"):
         weight = 1 / weight
     part = _one(step, data, unit, value, weight)
-    return summed(ref, unit, _own(step, ref, unit), "scaling", (part,))
+    return weighted_sum(ref, unit, _own(step, ref, unit), "scaling", (part,))
 
 
-def _weighted(step: Step, ref: Ref, unit: Unit, value: Value) -> Entry:
+def _weighted(step: TraceStep, ref: TensorRef, unit: Unit, value: Value) -> UnitValue:
     """A linear operation: the weights are its derivative, and there is no constant."""
     return _by_derivative(step, ref, unit, value, _spelt(step.name))
 
 
 def _by_derivative(
-    step: Step, ref: Ref, unit: Unit, value: Value, how: str, kind: str = ""
-) -> Entry:
+    step: TraceStep, ref: TensorRef, unit: Unit, value: Value, how: str, kind: str = ""
+) -> UnitValue:
     asked = list(dict.fromkeys(step.refs))
     inputs = {source: value(source).detach().requires_grad_() for source in asked}
     with torch.enable_grad():
         result = step.again(lambda source: inputs[source])[ref.part][unit]
-        found = gradients_of([result], list(inputs.values()))
+        found = optional_gradients([result], list(inputs.values()))
     parts = []
     for source, gradient in zip(asked, found, strict=True):
         if gradient is not None:
@@ -281,15 +289,15 @@ def _by_derivative(
             parts.append(_part(source, inputs[source], at.numpy(), weights))
     own = _own(step, ref, unit)
     if kind != FUNCTION:
-        return summed(ref, unit, own, how, tuple(parts))
+        return weighted_sum(ref, unit, own, how, tuple(parts))
     again = _number(result)
-    return Entry(
+    return UnitValue(
         ref=ref, unit=unit, value=own, kind=FUNCTION, how=how, parts=tuple(parts),
         result=again,
     )  # fmt: skip
 
 
-def gradients_of(
+def optional_gradients(
     results: Sequence[Tensor], inputs: Sequence[Tensor], sent: Any = None
 ) -> Sequence[Tensor | None]:
     """Differentiate; nothing where the results do not move with the inputs at all."""
@@ -298,17 +306,17 @@ def gradients_of(
     return torch.autograd.grad(results, inputs, sent, allow_unused=True)
 
 
-def _pointwise(step: Step, ref: Ref, unit: Unit, value: Value) -> Entry:
+def _pointwise(step: TraceStep, ref: TensorRef, unit: Unit, value: Value) -> UnitValue:
     """A function of single numbers, computed again from those numbers alone."""
     taken = {
         source: _flat(_narrowed(unit, value(source).shape), value(source))
         for source in dict.fromkeys(step.refs)
     }
 
-    def single(source: Ref) -> Tensor:
+    def single(source: TensorRef) -> Tensor:
         return value(source).reshape(-1)[taken[source][0]].clone()
 
-    numbers = Step(
+    numbers = TraceStep(
         place=step.place,
         name=step.name,
         call=step.call,
@@ -321,7 +329,7 @@ def _pointwise(step: Step, ref: Ref, unit: Unit, value: Value) -> Entry:
     parts = tuple(
         _part(source, value(source), at, [1.0]) for source, at in taken.items()
     )
-    return Entry(
+    return UnitValue(
         ref=ref, unit=unit, value=_own(step, ref, unit), kind=FUNCTION,
         how=_spelt(step.name), parts=parts, result=result,
     )  # fmt: skip
@@ -333,7 +341,7 @@ def _single(arg: Any, unit: Unit) -> Any:
     return arg
 
 
-def _function(step: Step, ref: Ref, unit: Unit, value: Value) -> Entry:
+def _function(step: TraceStep, ref: TensorRef, unit: Unit, value: Value) -> UnitValue:
     """What no rule knows: computed again whole; the numbers that move it are listed."""
     return _by_derivative(step, ref, unit, value, _spelt(step.name), FUNCTION)
 
@@ -370,9 +378,9 @@ RULES: dict[str, Rule] = {
 }
 
 
-def open_unit(step: Step, ref: Ref, unit: Unit, value: Value) -> Entry:
+def unit_value(step: TraceStep, ref: TensorRef, unit: Unit, value: Value) -> UnitValue:
     """Return the arithmetic of one number of one step."""
-    name = step.name.rstrip("_") if writes(step.func) else step.name
+    name = step.name.rstrip("_") if is_in_place(step.func) else step.name
     rule = RULES.get(name) if step.func is not None else None
     if rule is not None:
         return rule(step, ref, unit, value)

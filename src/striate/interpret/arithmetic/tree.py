@@ -10,7 +10,13 @@ import numpy as np
 
 from striate.core.findings import Node, Tree
 from striate.interpret.arithmetic.unit_arithmetic import UnitArithmetic
-from striate.interpret.arithmetic.unit_value import COPY, FUNCTION, IMAGE, SUM, Entry
+from striate.interpret.arithmetic.unit_value import (
+    COPY,
+    FUNCTION,
+    IMAGE,
+    SUM,
+    UnitValue,
+)
 
 TERMS = 4  # of a sum, opened one by one; the others are added up
 LINES = 160  # of a tree
@@ -20,14 +26,14 @@ LINES = 160  # of a tree
 class _Line:
     """A number on the way to becoming a node."""
 
-    entry: Entry
+    entry: UnitValue
     term: str
     weight: float
     inner: list[_Line] = field(default_factory=list)
     opened: bool = False
 
 
-def opened(
+def arithmetic_tree(
     book: UnitArithmetic,
     name: str,
     unit: Sequence[int],
@@ -48,7 +54,7 @@ def opened(
         >>> from torch import nn
         >>> model = nn.Sequential(nn.Conv2d(1, 1, 1))
         >>> book = UnitArithmetic(model, torch.ones(1, 1, 1, 1))
-        >>> tree = opened(book, "0", (0, 0, 0))
+        >>> tree = arithmetic_tree(book, "0", (0, 0, 0))
         >>> tree.nodes[0].title, tree.nodes[0].children[0].title
         ('0 [0, 0, 0]', 'image [0, 0, 0]')
     """
@@ -92,7 +98,7 @@ def _terms(book: UnitArithmetic, line: _Line) -> list[_Line]:
     return found
 
 
-def _source(book: UnitArithmetic, entry: Entry) -> Entry:
+def _source(book: UnitArithmetic, entry: UnitValue) -> UnitValue:
     """Go back over steps that only hand a number on: views, copies, flattening."""
     while entry.kind == COPY and [part.weights.tolist() for part in entry.parts] == [
         [1.0]
@@ -124,7 +130,7 @@ def _node(
     )
 
 
-def _how(entry: Entry) -> str:
+def _how(entry: UnitValue) -> str:
     count = sum(len(part.at) for part in entry.parts)
     if entry.kind != SUM:
         return f"{entry.how} of" if entry.kind == FUNCTION else entry.how
@@ -133,7 +139,7 @@ def _how(entry: Entry) -> str:
     return f"{entry.how}: {terms}{constant}"
 
 
-def _others(entry: Entry, line: _Line) -> list[Node]:
+def _others(entry: UnitValue, line: _Line) -> list[Node]:
     """Return what the opened terms leave of a sum: the other terms, the constant."""
     shown = len(line.inner)
     products = np.concatenate([part.products for part in entry.parts] or [np.zeros(0)])

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from striate.core.errors import GeometryError, SettingError
 from striate.core.registry import unknown
-from striate.interpret.arithmetic.op_rules import open_unit
-from striate.interpret.arithmetic.unit_value import IMAGE, Entry
-from striate.interpret.trace import Ref, Trace, record
+from striate.interpret.arithmetic.op_rules import unit_value
+from striate.interpret.arithmetic.unit_value import IMAGE, UnitValue
+from striate.interpret.trace import TensorRef, Trace, record_trace
 
 OUTPUT = "output"
 INPUT = "image"
@@ -41,14 +41,14 @@ class UnitArithmetic:
         if x.ndim == 4 and len(x) != 1:
             what = f"a ledger is about one image, got {len(x)}"
             raise GeometryError(what, fix="give x[i:i + 1]")
-        self.tape: Trace = record(model, x)
+        self.tape: Trace = record_trace(model, x)
 
     @property
     def names(self) -> list[str]:
         """Return what `open` takes: `image`, every module's call, and `output`."""
         return [INPUT, *self.tape.ends, OUTPUT]
 
-    def find(self, name: str) -> Ref:
+    def find(self, name: str) -> TensorRef:
         """Return the tensor of a name; `@12` is the twelfth step itself.
 
         Raises:
@@ -57,24 +57,24 @@ class UnitArithmetic:
         if name == OUTPUT:
             return self.tape.output
         if name == INPUT:
-            return Ref(0)
+            return TensorRef(0)
         if name in self.tape.ends:
             return self.tape.ends[name]
         steps = len(self.tape.steps)
         if name.startswith("@") and name[1:].isdecimal() and int(name[1:]) < steps:
-            return Ref(int(name[1:]))
+            return TensorRef(int(name[1:]))
         raise unknown("layer", name, self.names)
 
-    def shape(self, ref: Ref) -> tuple[int, ...]:
+    def shape(self, ref: TensorRef) -> tuple[int, ...]:
         """Return a tensor's shape for one image."""
         return tuple(self.tape.value(ref).shape[1:])
 
-    def name(self, ref: Ref) -> str:
+    def name(self, ref: TensorRef) -> str:
         """Return how a tensor is called: its module's call, or where and what.
 
         Example:
             >>> import torch
-            >>> UnitArithmetic(nn.ReLU(), torch.rand(1, 1, 2, 2)).name(Ref(1))
+            >>> UnitArithmetic(nn.ReLU(), torch.rand(1, 1, 2, 2)).name(TensorRef(1))
             'relu'
         """
         if ref.step == 0:
@@ -86,7 +86,7 @@ class UnitArithmetic:
         what = step.name.strip("_")
         return f"{step.place}.({what})" if step.place else what
 
-    def open(self, name: str | Ref, unit: Sequence[int]) -> Entry:
+    def open(self, name: str | TensorRef, unit: Sequence[int]) -> UnitValue:
         """Return the arithmetic of one number.
 
         Args:
@@ -106,24 +106,24 @@ class UnitArithmetic:
             raise SettingError(what, where=self.name(ref), fix=f"units are {ranges}")
         return self._open(ref, (0, *map(int, unit)))
 
-    def _open(self, ref: Ref, place: tuple[int, ...]) -> Entry:
+    def _open(self, ref: TensorRef, place: tuple[int, ...]) -> UnitValue:
         step = self.tape.steps[ref.step]
         if ref.step == 0:
             value = float(step.results[0][place])
-            return Entry(
+            return UnitValue(
                 ref=ref, unit=place, value=value, kind=IMAGE, how="a pixel",
                 result=value,
             )  # fmt: skip
-        return open_unit(step, ref, place, self.tape.value)
+        return unit_value(step, ref, place, self.tape.value)
 
-    def follow(self, entry: Entry, part: int, number: int) -> Entry:
+    def follow(self, entry: UnitValue, part: int, number: int) -> UnitValue:
         """Open one of the numbers that an entry lists."""
         source = entry.parts[part]
         shape = tuple(self.tape.value(source.ref).shape)
         place = np.unravel_index(int(source.at[number]), shape)
         return self._open(source.ref, tuple(int(i) for i in place))
 
-    def largest(self, entry: Entry, count: int = 1) -> list[tuple[int, int]]:
+    def largest(self, entry: UnitValue, count: int = 1) -> list[tuple[int, int]]:
         """Return (part, number) of the terms that add most, either sign.
 
         Example:

@@ -7,16 +7,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from striate.interpret.trace import Ref
+from striate.interpret.trace import TensorRef
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
-SUM, COPY, CHOICE, FUNCTION, IMAGE = "sum", "copy", "choice", "function", "image"
+SUM, COPY, MAXIMUM, FUNCTION, IMAGE = "sum", "copy", "choice", "function", "image"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
+class InputTerms:
     """The numbers of one tensor that went into a unit.
 
     Args:
@@ -26,7 +26,7 @@ class Part:
         weights: What each was multiplied by.
     """
 
-    ref: Ref
+    ref: TensorRef
     at: Ints
     values: Floats
     weights: Floats
@@ -38,7 +38,7 @@ class Part:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Entry:
+class UnitValue:
     """A unit's own arithmetic.
 
     Args:
@@ -53,12 +53,12 @@ class Entry:
         result: What the parts give: the sum, or the function's value.
     """
 
-    ref: Ref
+    ref: TensorRef
     unit: tuple[int, ...]
     value: float
     kind: str
     how: str
-    parts: tuple[Part, ...] = ()
+    parts: tuple[InputTerms, ...] = ()
     constant: float = 0.0
     result: float = 0.0
 
@@ -77,25 +77,25 @@ class Entry:
         return abs(self.result - self.value) / (self.scale or 1.0)
 
 
-def summed(
-    ref: Ref,
+def weighted_sum(
+    ref: TensorRef,
     unit: tuple[int, ...],
     value: float,
     how: str,
-    parts: tuple[Part, ...],
+    parts: tuple[InputTerms, ...],
     constant: float = 0.0,
     kind: str = SUM,
-) -> Entry:
+) -> UnitValue:
     """Build an entry whose result is the weighted sum of its parts.
 
     Example:
-        >>> part = Part(ref=Ref(0), at=np.array([4]), values=np.array([3.0]),
+        >>> part = InputTerms(ref=TensorRef(0), at=np.array([4]), values=np.array([3.0]),
         ...             weights=np.array([2.0]))
-        >>> summed(Ref(1), (0,), 7.0, "linear", (part,), constant=1.0).error
+        >>> weighted_sum(TensorRef(1), (0,), 7.0, "linear", (part,), constant=1.0).error
         0.0
     """
     result = constant + sum(float(part.products.sum()) for part in parts)
-    return Entry(
+    return UnitValue(
         ref=ref,
         unit=unit,
         value=value,

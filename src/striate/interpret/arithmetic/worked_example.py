@@ -6,13 +6,13 @@ import numpy as np
 
 from striate.core.findings import Cell, Column, Table
 from striate.interpret.arithmetic.unit_arithmetic import UnitArithmetic
-from striate.interpret.arithmetic.unit_value import Entry
+from striate.interpret.arithmetic.unit_value import UnitValue
 
 CHANNELS = 3  # of the input, those that add most; the others are added up
 CONVOLUTION = "convolution"
 
 
-def beneath(book: UnitArithmetic, entry: Entry) -> Entry | None:
+def nearest_convolution(book: UnitArithmetic, entry: UnitValue) -> UnitValue | None:
     """Go down the largest terms to the nearest convolution; None where there is none.
 
     Example:
@@ -21,7 +21,7 @@ def beneath(book: UnitArithmetic, entry: Entry) -> Entry | None:
         >>> model = nn.Sequential(nn.Conv2d(1, 1, 2), nn.ReLU(), nn.MaxPool2d(2))
         >>> _ = nn.init.ones_(model[0].weight)
         >>> book = UnitArithmetic(model, torch.ones(1, 1, 3, 3))
-        >>> beneath(book, book.open("2", (0, 0, 0))).how
+        >>> nearest_convolution(book, book.open("2", (0, 0, 0))).how
         'convolution'
     """
     while entry.how != CONVOLUTION:
@@ -32,7 +32,7 @@ def beneath(book: UnitArithmetic, entry: Entry) -> Entry | None:
     return entry
 
 
-def worked(book: UnitArithmetic, entry: Entry) -> Table | None:
+def worked_example(book: UnitArithmetic, entry: UnitValue) -> Table | None:
     """Write a convolution's sum out, a row of the window at a time.
 
     Cells of the window that lie on padding are zero and left out.
@@ -53,7 +53,7 @@ def worked(book: UnitArithmetic, entry: Entry) -> Table | None:
         >>> _ = edge.weight.data.copy_(torch.tensor([[1.0, 0, -1]] * 3))
         >>> step = torch.tensor([10.0, 10, 0]).expand(1, 1, 3, 3)
         >>> book = UnitArithmetic(nn.Sequential(edge), step)
-        >>> table = worked(book, book.open("0", (0, 0, 0)))
+        >>> table = worked_example(book, book.open("0", (0, 0, 0)))
         >>> table.rows[0]
         ('0, row 0', 10.0, 10.0, 0.0, 1.0, 0.0, -1.0, 10.0)
         >>> table.totals[-1]

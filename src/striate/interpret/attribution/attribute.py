@@ -13,28 +13,28 @@ from striate.core.errors import GeometryError
 from striate.core.hooks import untouched
 from striate.core.registry import unknown
 from striate.core.spec import Labels
-from striate.interpret.activations_at import check_batch, forward
-from striate.interpret.attribution.cam import class_map, ending
+from striate.interpret.activations_at import check_images, forward
+from striate.interpret.attribution.cam import cam_map, find_gap_head
 from striate.interpret.attribution.grad_cam import METHODS as CAMS
-from striate.interpret.attribution.grad_cam import cam_map
+from striate.interpret.attribution.grad_cam import grad_cam_map
 from striate.interpret.attribution.integrated_gradients import integrated_gradients
 from striate.interpret.attribution.occlusion import occlusion
-from striate.interpret.attribution.sanity_checks import Trust, judge
+from striate.interpret.attribution.sanity_checks import SanityChecks, run_sanity_checks
 from striate.interpret.attribution.target import (
     AttributionTarget,
-    Class,
-    ask,
+    ClassRef,
     logits_of,
+    make_target,
 )
-from striate.interpret.layer_choice import AUTO, TargetLayer, place
+from striate.interpret.layer_choice import AUTO, TargetLayer, target_layer
 
-EXACT = "cam"
-METHODS = (EXACT, *CAMS, "occlusion", "integrated")
-_SIGNED = {EXACT, "occlusion", "integrated"}
+CAM = "cam"
+METHODS = (CAM, *CAMS, "occlusion", "integrated")
+_SIGNED = {CAM, "occlusion", "integrated"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evidence:
+class Attribution:
     """A map of what speaks for an answer, and what it is worth.
 
     Args:
@@ -54,22 +54,22 @@ class Evidence:
     own: Tensor
     heat: Tensor
     signed: bool
-    trust: Trust | None = None
+    trust: SanityChecks | None = None
     notes: tuple[str, ...] = ()
 
 
-def evidence(
+def attribute(
     model: nn.Module,
     x: Tensor,
     *,
     method: str = AUTO,
-    target: Class | None = None,
-    against: Class | None = None,
+    target: ClassRef | None = None,
+    against: ClassRef | None = None,
     layer: str = AUTO,
     labels: Labels | Sequence[str] | None = None,
     trust: bool = True,
     seed: int = 0,
-) -> Evidence:
+) -> Attribution:
     """Return where in an image the evidence for a class lies.
 
     Args:
@@ -91,27 +91,31 @@ def evidence(
     Example:
         >>> tail = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2, 2)
         >>> model = nn.Sequential(nn.Conv2d(1, 2, 3), *tail)
-        >>> found = evidence(model, torch.rand(1, 1, 6, 6), target="b", labels="ab")
+        >>> found = attribute(model, torch.rand(1, 1, 6, 6), target="b", labels="ab")
         >>> found.method, found.layer.call, tuple(found.heat.shape)
         ('cam', '0', (6, 6))
     """
     if method not in (AUTO, *METHODS):
         raise unknown("method", method, METHODS)
-    check_batch(x)
+    check_images(x)
     if len(x) != 1:
         what = f"evidence is about one image at a time, got {len(x)}"
         raise GeometryError(what, fix="give x[i:i + 1]")
     with untouched(model), torch.no_grad():
         logits = logits_of(forward(model, x))
-    question = ask(logits, target, against, labels)
+    question = make_target(logits, target, against, labels)
     notes: list[str] = []
     if method == AUTO:
-        method = EXACT if layer == AUTO and _exact(model, x) else "gradcam"
+        method = CAM if layer == AUTO and _exact(model, x) else "gradcam"
     where, draw = _drawer(model, x, question, method, layer, notes)
     own = draw(model)
-    heat = enlarged(own, x)
-    marks = judge(model, x, heat, question, _at_size(draw, x), seed) if trust else None
-    return Evidence(
+    heat = resize_map(own, x)
+    marks = (
+        run_sanity_checks(model, x, heat, question, _at_size(draw, x), seed)
+        if trust
+        else None
+    )
+    return Attribution(
         method=method,
         question=question,
         layer=where,
@@ -123,7 +127,7 @@ def evidence(
     )
 
 
-Drawer = Callable[[nn.Module], Tensor]
+Method = Callable[[nn.Module], Tensor]
 
 
 def _drawer(
@@ -133,28 +137,28 @@ def _drawer(
     method: str,
     layer: str,
     notes: list[str],
-) -> tuple[TargetLayer | None, Drawer]:
+) -> tuple[TargetLayer | None, Method]:
     """Return the layer of a method, and the method as a function of a network."""
     if method == "occlusion":
         return None, lambda network: occlusion(network, x, question)
     if method == "integrated":
         return None, lambda network: _integrated(network, x, question, notes)
-    if method == EXACT:
-        call = ending(model, x).call
+    if method == CAM:
+        call = find_gap_head(model, x).call
         if layer not in (AUTO, call):
             what = f"CAM is about the maps that are averaged, which {call} gives"
             raise GeometryError(what, where=layer, fix="use gradcam for other layers")
-        where = place(model, x, call)
+        where = target_layer(model, x, call)
         why = "its maps are averaged and weighed: each cell's share is exact"
         exact = TargetLayer(call=call, shape=where.shape, why=why)
-        return exact, lambda network: class_map(network, x, question)
-    where = place(model, x, layer)
-    return where, lambda network: cam_map(network, x, where.call, question, method)
+        return exact, lambda network: cam_map(network, x, question)
+    where = target_layer(model, x, layer)
+    return where, lambda network: grad_cam_map(network, x, where.call, question, method)
 
 
 def _exact(model: nn.Module, x: Tensor) -> bool:
     try:
-        ending(model, x)
+        find_gap_head(model, x)
     except GeometryError:
         return False
     return True
@@ -172,7 +176,7 @@ def _integrated(
     return shares.sum(0)
 
 
-def enlarged(own: Tensor, x: Tensor) -> Tensor:
+def resize_map(own: Tensor, x: Tensor) -> Tensor:
     """Bring a map to an image's size, between cell centers."""
     size = (int(x.shape[2]), int(x.shape[3]))
     if tuple(own.shape) == size:
@@ -180,5 +184,5 @@ def enlarged(own: Tensor, x: Tensor) -> Tensor:
     return F.interpolate(own[None, None], size, mode="bilinear")[0, 0]
 
 
-def _at_size(draw: Drawer, x: Tensor) -> Drawer:
-    return lambda network: enlarged(draw(network), x)
+def _at_size(draw: Method, x: Tensor) -> Method:
+    return lambda network: resize_map(draw(network), x)

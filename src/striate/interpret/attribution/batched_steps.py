@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from striate.interpret.trace import Ref, Step, Trace, tensors_of
+from striate.interpret.trace import TensorRef, Trace, TraceStep, nested_tensors
 
 # What these make of an image is the same whatever comes with it, and none of their
 # arguments is the size of a batch.
@@ -22,14 +22,14 @@ _BLIND = frozenset(
     )
 )
 _SHAPING = frozenset(("view", "_unsafe_view", "reshape"))
-Stacks = Mapping[Ref, Tensor]
+StackedChanges = Mapping[TensorRef, Tensor]
 
 
-class NotSideBySideError(Exception):
+class NotBatchableError(Exception):
     """An operation that cannot be run for many changes at a time."""
 
 
-def side_by_side(tape: Trace, step: Step, changed: Stacks) -> list[Tensor]:
+def run_batched(tape: Trace, step: TraceStep, changed: StackedChanges) -> list[Tensor]:
     """Compute a step for every change.
 
     Args:
@@ -41,13 +41,13 @@ def side_by_side(tape: Trace, step: Step, changed: Stacks) -> list[Tensor]:
         (changes, 1, …) → (changes, 1, …)
 
     Raises:
-        NotSideBySideError: torch has no way to do so.
+        NotBatchableError: torch has no way to do so.
 
     Example:
-        >>> from striate.interpret.trace import record
-        >>> tape = record(torch.nn.Flatten(), torch.zeros(1, 1, 2, 2))
-        >>> changed = {Ref(0): torch.rand(5, 1, 1, 2, 2)}
-        >>> side_by_side(tape, tape.steps[1], changed)[0].shape
+        >>> from striate.interpret.trace import record_trace
+        >>> tape = record_trace(torch.nn.Flatten(), torch.zeros(1, 1, 2, 2))
+        >>> changed = {TensorRef(0): torch.rand(5, 1, 1, 2, 2)}
+        >>> run_batched(tape, tape.steps[1], changed)[0].shape
         torch.Size([5, 1, 4])
     """
     read = [tape.value(ref) for ref in step.refs]
@@ -58,13 +58,13 @@ def side_by_side(tape: Trace, step: Step, changed: Stacks) -> list[Tensor]:
     return way(tape, step, changed)
 
 
-def _as_a_batch(step: Step, read: list[Tensor]) -> bool:
+def _as_a_batch(step: TraceStep, read: list[Tensor]) -> bool:
     """Tell a step that would treat a batch as images side by side."""
     if step.func is None or step.name in _SHAPING:
         return True
     name, axes = step.name.rstrip("_"), step.results[0].ndim
     if torch.Tag.pointwise in step.func.tags:
-        constants = tensors_of((step.args, dict(step.kwargs)))
+        constants = nested_tensors((step.args, dict(step.kwargs)))
         return all(t.ndim == axes for t in read) and all(
             c.ndim < axes or c.shape[0] == 1 for c in constants
         )
@@ -79,15 +79,15 @@ def _as_a_batch(step: Step, read: list[Tensor]) -> bool:
     if name == "native_batch_norm":
         return not step.args[5]
     if name == "addmm":
-        return isinstance(step.args[1], Ref)
+        return isinstance(step.args[1], TensorRef)
     return name in _BLIND
 
 
-def _batched(tape: Trace, step: Step, changed: Stacks) -> list[Tensor]:
+def _batched(tape: Trace, step: TraceStep, changed: StackedChanges) -> list[Tensor]:
     """Let the changes be a batch."""
     count = len(next(iter(changed.values())))
 
-    def value(ref: Ref) -> Tensor:
+    def value(ref: TensorRef) -> Tensor:
         if ref in changed:
             return changed[ref].flatten(0, 1)
         known = tape.value(ref)
@@ -101,7 +101,7 @@ def _batched(tape: Trace, step: Step, changed: Stacks) -> list[Tensor]:
     return [result.unsqueeze(1) for result in results]
 
 
-def _mapped(tape: Trace, step: Step, changed: Stacks) -> list[Tensor]:
+def _mapped(tape: Trace, step: TraceStep, changed: StackedChanges) -> list[Tensor]:
     """Leave it to torch, which knows for most operations how."""
 
     def one(*values: Tensor) -> tuple[Tensor, ...]:
@@ -111,4 +111,4 @@ def _mapped(tape: Trace, step: Step, changed: Stacks) -> list[Tensor]:
     try:
         return list(torch.vmap(one)(*changed.values()))
     except (RuntimeError, ValueError) as error:
-        raise NotSideBySideError(f"{step.name}: {error}") from error
+        raise NotBatchableError(f"{step.name}: {error}") from error

@@ -10,14 +10,14 @@ from torch.nn import functional as F
 
 from striate.core.errors import GeometryError
 from striate.core.hooks import call_name, followed, untouched
-from striate.interpret.activations_at import check_batch, forward
+from striate.interpret.activations_at import check_images, forward
 from striate.interpret.attribution.target import AttributionTarget, logits_of
 
 _RELATIVE, _ABSOLUTE = 1e-4, 1e-6  # rounding of the mean, taken in another order
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ending:
+class GapHead:
     """The last maps, and the layer that makes class scores of their means.
 
     Args:
@@ -50,7 +50,7 @@ class Ending:
         return torch.einsum("ck,nkhw->nchw", weight, self.maps / cells)
 
 
-def ending(model: nn.Module, x: Tensor) -> Ending:
+def find_gap_head(model: nn.Module, x: Tensor) -> GapHead:
     """Run a batch once; find the pooled maps by what was computed, not by names.
 
     It ends so where the last linear layer gives the logits and was given the means of
@@ -63,11 +63,11 @@ def ending(model: nn.Module, x: Tensor) -> Ending:
     Example:
         >>> tail = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2, 3)
         >>> model = nn.Sequential(nn.Conv2d(1, 2, 3), *tail)
-        >>> found = ending(model, torch.rand(1, 1, 6, 6))
+        >>> found = find_gap_head(model, torch.rand(1, 1, 6, 6))
         >>> found.call, tuple(found.class_maps().shape)
         ('0', (1, 3, 4, 4))
     """
-    check_batch(x)
+    check_images(x)
     listener = _Listener()
     with (
         untouched(model),
@@ -106,7 +106,7 @@ class _Listener:
         elif isinstance(module, nn.Linear):
             self._dense = module, output
 
-    def found(self, logits: Tensor) -> Ending:
+    def found(self, logits: Tensor) -> GapHead:
         """Return the ending, checked on the numbers.
 
         Raises:
@@ -121,7 +121,9 @@ class _Listener:
         means = maps.mean((2, 3))
         if _same(means, logits):
             weight, bias = torch.eye(means.shape[1]).to(means), means.new_zeros(1)
-            return Ending(call=call, maps=maps, weight=weight, bias=bias, logits=logits)
+            return GapHead(
+                call=call, maps=maps, weight=weight, bias=bias, logits=logits
+            )
         if self._dense is None or self._dense[0].in_features != means.shape[1]:
             raise _other(f"no linear layer takes the means of {call}")
         module, output = self._dense
@@ -130,7 +132,7 @@ class _Listener:
         weighed = F.linear(means, weight) + bias
         if not (_same(output, logits) and _same(weighed, logits)):
             raise _other("its last layer does more than average maps and weigh them")
-        return Ending(call=call, maps=maps, weight=weight, bias=bias, logits=logits)
+        return GapHead(call=call, maps=maps, weight=weight, bias=bias, logits=logits)
 
 
 def _same(a: Tensor, b: Tensor) -> bool:
@@ -142,7 +144,7 @@ def _other(why: str) -> GeometryError:
     return GeometryError(what, fix="use gradcam, which needs none and equals CAM there")
 
 
-def class_map(model: nn.Module, x: Tensor, question: AttributionTarget) -> Tensor:
+def cam_map(model: nn.Module, x: Tensor, question: AttributionTarget) -> Tensor:
     """Return the exact map of a network that ends in global average pooling.
 
     Its cells and the class's bias add up to the score.
@@ -150,7 +152,7 @@ def class_map(model: nn.Module, x: Tensor, question: AttributionTarget) -> Tenso
     Shapes:
         (1, C, H, W) → (h, w)
     """
-    end = ending(model, x)
+    end = find_gap_head(model, x)
     maps = end.class_maps(torch.tensor([question.target], device=x.device))[0, 0]
     if question.against is None:
         return maps

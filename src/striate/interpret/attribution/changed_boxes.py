@@ -13,7 +13,7 @@ Sides = tuple[int, int]
 
 
 @dataclass(eq=False)
-class Boxes:
+class ChangedBoxes:
     """Changed boxes of one map, all of one size: a grid of changes.
 
     Args:
@@ -38,7 +38,7 @@ class Boxes:
         return self.values.view(*grid, *self.values.shape[1:])
 
 
-def cut(
+def extract_patches(
     base: Tensor, tops: Ints, lefts: Ints, size: Sides, empty: float = 0.0
 ) -> Tensor:
     """Cut a patch out of one map for every place of a grid.
@@ -56,7 +56,7 @@ def cut(
     Example:
         >>> import torch
         >>> base = torch.arange(9.0).view(1, 1, 3, 3)
-        >>> cut(base, [0, 2], [-1, 1], (1, 2)).flatten(1).tolist()
+        >>> extract_patches(base, [0, 2], [-1, 1], (1, 2)).flatten(1).tolist()
         [[0.0, 0.0], [1.0, 2.0], [0.0, 6.0], [7.0, 8.0]]
     """
     (rows, columns), (height, width) = size, base.shape[2:]
@@ -73,13 +73,13 @@ def cut(
     return made.flatten(0, 1)
 
 
-def lay(patches: Tensor, boxes: Boxes, tops: Ints, lefts: Ints) -> None:
+def paste_boxes(patches: Tensor, boxes: ChangedBoxes, tops: Ints, lefts: Ints) -> None:
     """Lay changed boxes upon patches of the same changes, in place.
 
     What hangs over is left out.
 
     Args:
-        patches: As `cut` gives them.
+        patches: As `extract_patches` gives them.
         boxes: Of the changes.
         tops: First row of the patches of each row of the grid.
         lefts: First column of those of each column of the grid.
@@ -87,11 +87,11 @@ def lay(patches: Tensor, boxes: Boxes, tops: Ints, lefts: Ints) -> None:
     Example:
         >>> import torch
         >>> patches = torch.zeros(1, 1, 2, 3)
-        >>> lay(patches, Boxes(torch.ones(1, 1, 2, 2), tops=[4], lefts=[7]), [4], [6])
+        >>> paste_boxes(patches, ChangedBoxes(torch.ones(1, 1, 2, 2), tops=[4], lefts=[7]), [4], [6])
         >>> patches[0, 0].tolist()
         [[0.0, 1.0, 1.0], [0.0, 1.0, 1.0]]
     """
-    grid, made = boxes.grid, Boxes(patches, tops, lefts).grid
+    grid, made = boxes.grid, ChangedBoxes(patches, tops, lefts).grid
     rows = _overlaps(boxes.tops, tops, boxes.sides[0], patches.shape[2])
     columns = _overlaps(boxes.lefts, lefts, boxes.sides[1], patches.shape[3])
     for i, onto, of in rows:
@@ -99,7 +99,7 @@ def lay(patches: Tensor, boxes: Boxes, tops: Ints, lefts: Ints) -> None:
             made[i, j, :, onto, across] = grid[i, j, :, of, part]
 
 
-def whole(base: Tensor, boxes: Boxes) -> Tensor:
+def full_maps(base: Tensor, boxes: ChangedBoxes) -> Tensor:
     """Return a whole map for every change: the known one with its box laid upon it.
 
     Shapes:
@@ -108,14 +108,14 @@ def whole(base: Tensor, boxes: Boxes) -> Tensor:
     Example:
         >>> import torch
         >>> base = torch.zeros(1, 1, 1, 4)
-        >>> whole(base, Boxes(torch.ones(2, 1, 1, 2), tops=[0], lefts=[0, 2])).tolist()
+        >>> full_maps(base, ChangedBoxes(torch.ones(2, 1, 1, 2), tops=[0], lefts=[0, 2])).tolist()
         [[[[1.0, 1.0, 0.0, 0.0]]], [[[0.0, 0.0, 1.0, 1.0]]]]
     """
     rows, columns = boxes.sides
     down, across = len(boxes.tops), len(boxes.lefts)
     # First every box into the rows it stands in, then these rows into the maps: a copy
     # for each row and column of the grid, not for each of its places.
-    bands = cut(base, boxes.tops, [0], (rows, base.shape[3]))
+    bands = extract_patches(base, boxes.tops, [0], (rows, base.shape[3]))
     bands = bands.unsqueeze(1).repeat(1, across, 1, 1, 1)
     for j, left in enumerate(boxes.lefts):
         bands[:, j, ..., left : left + columns] = boxes.grid[:, j]

@@ -14,17 +14,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from striate.core.errors import DataError
-from striate.interpret.activations_at import check_batch
-from striate.interpret.attribution.grad_cam import see
+from striate.interpret.activations_at import check_images
+from striate.interpret.attribution.grad_cam import layer_gradients
 from striate.interpret.attribution.target import AttributionTarget
-from striate.interpret.layer_choice import AUTO, TargetLayer, place
+from striate.interpret.layer_choice import AUTO, TargetLayer, target_layer
 
-RING = 0.1  # of each side, on either end: what counts as the border
+BORDER_WIDTH = 0.1  # of each side, on either end: what counts as the border
 _OTHER = 0.25  # of an image's range: what stands out from its border's color
 
 
 @dataclass(frozen=True, kw_only=True)
-class Own(AttributionTarget):
+class PredictedClass(AttributionTarget):
     """Each image's own answer."""
 
     target: int = -1
@@ -36,7 +36,7 @@ class Own(AttributionTarget):
 
 
 @dataclass(frozen=True, kw_only=True)
-class WholeSet:
+class DatasetAttribution:
     """Evidence by answered class.
 
     Args:
@@ -51,7 +51,7 @@ class WholeSet:
         flat: Images whose map is empty.
     """
 
-    place: TargetLayer
+    target_layer: TargetLayer
     counts: Tensor
     heat: Tensor
     border: Tensor
@@ -61,9 +61,9 @@ class WholeSet:
     flat: int
 
 
-def whole_set(
+def dataset_attribution(
     model: nn.Module, batches: Iterable[Tensor], classes: int, layer: str = AUTO
-) -> WholeSet:
+) -> DatasetAttribution:
     """Return where the evidence for a network's own answers lies, over a set.
 
     Memory holds one batch's maps of one layer, and one mean map a class.
@@ -82,16 +82,16 @@ def whole_set(
         >>> tail = nn.AdaptiveAvgPool2d(1), nn.Flatten()
         >>> x = torch.zeros(1, 2, 10, 10)
         >>> x[0, 1, 0, 5] = 4.0
-        >>> found = whole_set(nn.Sequential(nn.Identity(), *tail), [x], 2)
+        >>> found = dataset_attribution(nn.Sequential(nn.Identity(), *tail), [x], 2)
         >>> found.counts.tolist(), found.border.tolist(), found.border_area
         ([0, 1], [0.0, 1.0], 0.36)
     """
     sums: _Sums | None = None
     for x in batches:
-        check_batch(x)
+        check_images(x)
         if sums is None:
-            sums = _Sums(place(model, x, layer), classes, x)
-        seen = see(model, x, sums.place.call, Own())
+            sums = _Sums(target_layer(model, x, layer), classes, x)
+        seen = layer_gradients(model, x, sums.target_layer.call, PredictedClass())
         weights = seen.gradients.mean((2, 3), keepdim=True)
         own = (weights * seen.activations).sum(1, keepdim=True).relu()
         size = (int(x.shape[2]), int(x.shape[3]))
@@ -107,8 +107,8 @@ def whole_set(
 class _Sums:
     def __init__(self, where: TargetLayer, classes: int, x: Tensor) -> None:
         height, width = x.shape[2:]
-        self.place = where
-        self._ring = ring(height, width)
+        self.target_layer = where
+        self._ring = border_mask(height, width)
         self._counts = torch.zeros(classes, dtype=torch.int64)
         self._heat = torch.zeros(classes, height, width, dtype=torch.float64)
         self._shares = torch.zeros(classes, 3, dtype=torch.float64)
@@ -121,7 +121,7 @@ class _Sums:
         self._flat += int((~alive).sum())
         heat = heat[alive] / totals[alive, None, None]
         answers = answers[alive]
-        ground = ~standing_out(x.cpu(), self._ring)[alive]
+        ground = ~foreground_mask(x.cpu(), self._ring)[alive]
         shares = torch.stack(
             [
                 (heat * self._ring).sum((1, 2)),
@@ -134,12 +134,12 @@ class _Sums:
         self._heat.index_add_(0, answers, heat)
         self._shares.index_add_(0, answers, shares)
 
-    def found(self) -> WholeSet:
+    def found(self) -> DatasetAttribution:
         """Return the means."""
         count = self._counts.clamp(min=1).double()
         means = self._shares / count[:, None]
-        return WholeSet(
-            place=self.place,
+        return DatasetAttribution(
+            target_layer=self.target_layer,
             counts=self._counts,
             heat=self._heat / count[:, None, None],
             border=means[:, 0],
@@ -150,20 +150,23 @@ class _Sums:
         )
 
 
-def ring(height: int, width: int) -> Tensor:
+def border_mask(height: int, width: int) -> Tensor:
     """Return which pixels are border: a tenth of each side at either end, one at least.
 
     Example:
-        >>> int(ring(10, 10).sum())
+        >>> int(border_mask(10, 10).sum())
         36
     """
     inside = torch.ones(height, width, dtype=torch.bool)
-    down, across = max(1, round(RING * height)), max(1, round(RING * width))
+    down, across = (
+        max(1, round(BORDER_WIDTH * height)),
+        max(1, round(BORDER_WIDTH * width)),
+    )
     inside[down : height - down, across : width - across] = False
     return inside
 
 
-def standing_out(x: Tensor, border: Tensor) -> Tensor:
+def foreground_mask(x: Tensor, border: Tensor) -> Tensor:
     """Return which pixels are of another color than most of the image's border.
 
     A rough guess at the object: right for things on plain ground, no more.
@@ -174,7 +177,7 @@ def standing_out(x: Tensor, border: Tensor) -> Tensor:
     Example:
         >>> x = torch.zeros(1, 1, 5, 5)
         >>> x[0, 0, 2, 2] = 1
-        >>> int(standing_out(x, ring(5, 5)).sum())
+        >>> int(foreground_mask(x, border_mask(5, 5)).sum())
         1
     """
     ground = x[:, :, border].median(2).values[..., None, None]

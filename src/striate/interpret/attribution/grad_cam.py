@@ -24,16 +24,16 @@ from torch.nn import functional as F
 
 from striate.core.errors import GeometryError
 from striate.core.hooks import untouched, visited
-from striate.interpret.activations_at import forward, module_of, together
+from striate.interpret.activations_at import forward, images_at_once, module_name
 from striate.interpret.attribution.target import AttributionTarget, logits_of
 
 Scores = Callable[[Tensor], Tensor]
-Weigh = Callable[[Tensor, Tensor, Scores], Tensor]
-SCORED = 32  # masked images a batch, at most
+ChannelWeights = Callable[[Tensor, Tensor, Scores], Tensor]
+MASKS_AT_ONCE = 32  # masked images a batch, at most
 
 
 @dataclass(frozen=True, kw_only=True)
-class Seen:
+class LayerGradients:
     """A layer's activations, and the score's gradients with respect to them.
 
     Args:
@@ -47,7 +47,9 @@ class Seen:
     logits: Tensor
 
 
-def see(model: nn.Module, x: Tensor, call: str, question: AttributionTarget) -> Seen:
+def layer_gradients(
+    model: nn.Module, x: Tensor, call: str, question: AttributionTarget
+) -> LayerGradients:
     """Run a batch and come back as far as one layer.
 
     Nothing before the layer is differentiated, no parameter's `.grad` is touched, and
@@ -59,7 +61,7 @@ def see(model: nn.Module, x: Tensor, call: str, question: AttributionTarget) -> 
     Example:
         >>> model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(2, 3))
         >>> question = AttributionTarget(target=0, words="class 0")
-        >>> see(model, torch.zeros(1, 1, 3, 3), "0", question).gradients.shape
+        >>> layer_gradients(model, torch.zeros(1, 1, 3, 3), "0", question).gradients.shape
         torch.Size([1, 2, 1, 1])
     """
     kept: list[Tensor] = []
@@ -74,7 +76,7 @@ def see(model: nn.Module, x: Tensor, call: str, question: AttributionTarget) -> 
 
     with (
         untouched(model),
-        visited(model, [module_of(call)], cut),
+        visited(model, [module_name(call)], cut),
         torch.inference_mode(False),
         torch.no_grad(),
     ):
@@ -84,7 +86,7 @@ def see(model: nn.Module, x: Tensor, call: str, question: AttributionTarget) -> 
     if found[0] is None:
         what = f"{call} does not lead to the score of {question.words}"
         raise GeometryError(what, where=call, fix="name a layer on the way to the end")
-    return Seen(
+    return LayerGradients(
         activations=kept[0].detach(), gradients=found[0], logits=logits.detach()
     )
 
@@ -115,7 +117,7 @@ def _scorecam(activations: Tensor, gradients: Tensor, scores: Scores) -> Tensor:
     return torch.stack(rows)[..., None, None]
 
 
-METHODS: dict[str, Weigh] = {
+METHODS: dict[str, ChannelWeights] = {
     "gradcam": _gradcam,
     "gradcam++": _gradcam_plus,
     "layercam": _layercam,
@@ -123,7 +125,7 @@ METHODS: dict[str, Weigh] = {
 }
 
 
-def cam_map(
+def grad_cam_map(
     model: nn.Module, x: Tensor, call: str, question: AttributionTarget, method: str
 ) -> Tensor:
     """Return one image's map at the layer's own size.
@@ -142,7 +144,7 @@ def cam_map(
     def scores(masks: Tensor) -> Tensor:
         return _masked_scores(model, x, masks, question)
 
-    seen = see(model, x, call, question)
+    seen = layer_gradients(model, x, call, question)
     weights = METHODS[method](seen.activations, seen.gradients, scores)
     return (weights * seen.activations).sum(1).relu()[0]
 
@@ -153,7 +155,7 @@ def _masked_scores(
     found = []
     size = int(x.shape[2]), int(x.shape[3])
     with untouched(model), torch.no_grad():
-        for part in torch.split(masks, together(*size, SCORED)):
+        for part in torch.split(masks, images_at_once(*size, MASKS_AT_ONCE)):
             wide = F.interpolate(part, size, mode="bilinear")
             found.append(question.score(logits_of(forward(model, x * wide))))
     return torch.cat(found)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from striate.core.hooks import untouched
-from striate.interpret.activations_at import check_batch, forward, together
+from striate.interpret.activations_at import check_images, forward, images_at_once
 from striate.interpret.attribution.target import AttributionTarget, logits_of
 
 STEPS = 50
@@ -44,7 +44,7 @@ def integrated_gradients(
         >>> torch.allclose(shares.flatten(), model[1].weight[1]), abs(gap) < 1e-5
         (True, True)
     """
-    check_batch(x)
+    check_images(x)
     points, weights = np.polynomial.legendre.leggauss(steps)
     with untouched(model), torch.inference_mode(False), torch.enable_grad():
         x = x.detach().clone()  # a tensor of inference mode cannot be differentiated
@@ -52,7 +52,7 @@ def integrated_gradients(
         total = torch.zeros_like(x[0])
         ways = torch.as_tensor((1 + points) / 2, dtype=x.dtype, device=x.device)
         parts = torch.as_tensor(weights / 2, dtype=x.dtype, device=x.device)
-        most = together(x.shape[2], x.shape[3], AT_ONCE, _KEPT)
+        most = images_at_once(x.shape[2], x.shape[3], AT_ONCE, _KEPT)
         batches = torch.split(ways, most), torch.split(parts, most)
         for way, part in zip(*batches, strict=True):
             on_way = (start + way.view(-1, 1, 1, 1) * (x - start)).requires_grad_()

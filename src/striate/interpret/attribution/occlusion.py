@@ -14,23 +14,23 @@ from torch import Tensor, nn
 
 from striate.core.errors import GeometryError, SettingError
 from striate.core.hooks import untouched
-from striate.interpret.activations_at import check_batch, forward, together
-from striate.interpret.attribution.batched_steps import NotSideBySideError
-from striate.interpret.attribution.changed_boxes import Boxes, cut
-from striate.interpret.attribution.partial_forward import Patchwork
+from striate.interpret.activations_at import check_images, forward, images_at_once
+from striate.interpret.attribution.batched_steps import NotBatchableError
+from striate.interpret.attribution.changed_boxes import ChangedBoxes, extract_patches
+from striate.interpret.attribution.partial_forward import PartialForward
 from striate.interpret.attribution.target import AttributionTarget, logits_of
-from striate.interpret.trace import Trace, record
+from striate.interpret.trace import Trace, record_trace
 
 AT_ONCE = 32  # covered images a batch, each computed whole
-MOST_AT_ONCE = 256  # changes a batch, where only boxes are computed
-MEMORY = 1 << 28  # bytes that the largest map of a batch of changes may take
+MAX_CHANGES = 256  # changes a batch, where only boxes are computed
+MAX_BYTES = 1 << 28  # bytes that the largest map of a batch of changes may take
 _SAME, _ROUNDING = 1e-3, 1e-5  # of the scores' spread, and of a score itself
 Box = tuple[slice, slice]
 Spans = list[slice]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cover:
+class OcclusionWindow:
     """Windows over an image; the last of a row or column ends at the border.
 
     Args:
@@ -52,11 +52,11 @@ class Cover:
             raise SettingError(what, where="stride", fix="step at most a window")
 
     @classmethod
-    def of(cls, height: int, width: int) -> Cover:
+    def of(cls, height: int, width: int) -> OcclusionWindow:
         """Choose windows of about a seventh of the image, half of it apart.
 
         Example:
-            >>> Cover.of(28, 28)
+            >>> OcclusionWindow.of(28, 28)
             Cover(window=(4, 4), stride=(2, 2), value=0.0)
         """
         window = max(1, round(height / 7)), max(1, round(width / 7))
@@ -66,7 +66,7 @@ class Cover:
         """Return every window, row by row.
 
         Example:
-            >>> len(Cover.of(28, 28).boxes(28, 28))
+            >>> len(OcclusionWindow.of(28, 28).boxes(28, 28))
             169
         """
         return list(product(*self.axes(height, width)))
@@ -75,7 +75,7 @@ class Cover:
         """Return the rows and the columns of the grid that windows make.
 
         Example:
-            >>> Cover(window=(4, 4), stride=(2, 3)).axes(6, 8)[1]
+            >>> OcclusionWindow(window=(4, 4), stride=(2, 3)).axes(6, 8)[1]
             [slice(0, 4, None), slice(3, 7, None), slice(6, 8, None)]
         """
         sides = (height, width), self.window, self.stride
@@ -89,7 +89,10 @@ def _spans(side: int, window: int, stride: int) -> Spans:
 
 
 def occlusion(
-    model: nn.Module, x: Tensor, question: AttributionTarget, cover: Cover | None = None
+    model: nn.Module,
+    x: Tensor,
+    question: AttributionTarget,
+    cover: OcclusionWindow | None = None,
 ) -> Tensor:
     """Return for every pixel the mean loss of score over the windows that cover it.
 
@@ -108,29 +111,29 @@ def occlusion(
     Example:
         >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
         >>> asked = AttributionTarget(target=0, words="0")
-        >>> pixels = Cover(window=(1, 1), stride=(1, 1))
+        >>> pixels = OcclusionWindow(window=(1, 1), stride=(1, 1))
         >>> lost = occlusion(model, torch.ones(1, 1, 2, 2), asked, pixels)
         >>> torch.allclose(lost.flatten(), model[1].weight[0], atol=1e-6)
         True
     """
-    check_batch(x)
+    check_images(x)
     height, width = x.shape[2:]
-    cover = cover or Cover.of(height, width)
+    cover = cover or OcclusionWindow.of(height, width)
     boxes = cover.boxes(height, width)
     with untouched(model), torch.no_grad():
         found = _patched(model, x, question, cover, boxes)
         if found is None:
             whole = question.score(logits_of(forward(model, x)))
-            found = whole, plain_scores(model, x, question, cover, boxes)
+            found = whole, full_forward_scores(model, x, question, cover, boxes)
     whole, scores = found
-    return spread(whole - scores, cover, height, width)
+    return average_over_windows(whole - scores, cover, height, width)
 
 
 def _patched(
     model: nn.Module,
     x: Tensor,
     question: AttributionTarget,
-    cover: Cover,
+    cover: OcclusionWindow,
     boxes: list[Box],
 ) -> tuple[Tensor, Tensor] | None:
     """Return the scores of the image and of every window, by what windows change.
@@ -138,13 +141,13 @@ def _patched(
     None where that is not the same as computing everything.
     """
     try:
-        tape = record(model, x)
+        tape = record_trace(model, x)
         whole = question.score(logits_of(tape.value(tape.output)))
         scores = _recomputed(tape, x, question, cover)
-    except (NotSideBySideError, GeometryError):
+    except (NotBatchableError, GeometryError):
         return None
     middle = len(boxes) // 2
-    truth = plain_scores(model, x, question, cover, boxes[middle : middle + 1])
+    truth = full_forward_scores(model, x, question, cover, boxes[middle : middle + 1])
     # Relative to what windows change: the score itself may dwarf it.
     size = float((scores - scores.mean()).abs().max())
     limit = _SAME * size + _ROUNDING * max(1.0, float(truth[0].abs()))
@@ -153,15 +156,15 @@ def _patched(
 
 
 def _recomputed(
-    tape: Trace, x: Tensor, question: AttributionTarget, cover: Cover
+    tape: Trace, x: Tensor, question: AttributionTarget, cover: OcclusionWindow
 ) -> Tensor:
     """Return every window's score, from what it changes of each layer."""
     down, across = cover.axes(x.shape[2], x.shape[3])
     largest = max(result.nbytes for step in tape.steps for result in step.results)
-    most = max(1, min(MOST_AT_ONCE, MEMORY // largest))
+    most = max(1, min(MAX_CHANGES, MAX_BYTES // largest))
     wide = min(most, len(across))
     tall = most // wide
-    work = Patchwork(tape)
+    work = PartialForward(tape)
 
     def scores(rows: Spans, columns: Spans) -> Tensor:
         logits = logits_of(work.run(_covered(x, rows, columns, cover)))
@@ -179,13 +182,15 @@ def _batched(spans: Spans, most: int) -> Iterator[Spans]:
     return (spans[i : i + most] for i in range(0, len(spans), most))
 
 
-def _covered(x: Tensor, rows: Spans, columns: Spans, cover: Cover) -> Boxes:
+def _covered(
+    x: Tensor, rows: Spans, columns: Spans, cover: OcclusionWindow
+) -> ChangedBoxes:
     """Return covered windows as changes of one size; short ones show what is there."""
     height, width = x.shape[2:]
     tall, wide = min(cover.window[0], height), min(cover.window[1], width)
     tops, down = _placed(rows, tall, height)
     lefts, across = _placed(columns, wide, width)
-    boxes = Boxes(cut(x, tops, lefts, (tall, wide)), tops, lefts)
+    boxes = ChangedBoxes(extract_patches(x, tops, lefts, (tall, wide)), tops, lefts)
     where = down[:, None, None, :, None] & across[None, :, None, None, :]
     boxes.grid.masked_fill_(where.to(x.device), cover.value)
     return boxes
@@ -198,16 +203,16 @@ def _placed(spans: Spans, length: int, room: int) -> tuple[list[int], Tensor]:
     return starts, torch.arange(length) >= torch.tensor(gaps)[:, None]
 
 
-def plain_scores(
+def full_forward_scores(
     model: nn.Module,
     x: Tensor,
     question: AttributionTarget,
-    cover: Cover,
+    cover: OcclusionWindow,
     boxes: list[Box],
 ) -> Tensor:
     """Return the scores of covered images, each computed whole."""
     found = []
-    most = together(x.shape[2], x.shape[3], AT_ONCE)
+    most = images_at_once(x.shape[2], x.shape[3], AT_ONCE)
     for start in range(0, len(boxes), most):
         part = boxes[start : start + most]
         batch = x.repeat(len(part), 1, 1, 1)
@@ -217,15 +222,17 @@ def plain_scores(
     return torch.cat(found)
 
 
-def spread(losses: Tensor, cover: Cover, height: int, width: int) -> Tensor:
+def average_over_windows(
+    losses: Tensor, cover: OcclusionWindow, height: int, width: int
+) -> Tensor:
     """Return the mean over the windows that cover each pixel.
 
     Shapes:
         (windows,) → (height, width)
 
     Example:
-        >>> pairs = Cover(window=(1, 2), stride=(1, 1))
-        >>> spread(torch.tensor([1.0, 3.0]), pairs, 1, 3)
+        >>> pairs = OcclusionWindow(window=(1, 2), stride=(1, 1))
+        >>> average_over_windows(torch.tensor([1.0, 3.0]), pairs, 1, 3)
         tensor([[1., 2., 3.]])
     """
     axes = cover.axes(height, width)

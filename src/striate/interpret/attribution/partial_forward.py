@@ -16,23 +16,23 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from striate.interpret.attribution.batched_steps import side_by_side
+from striate.interpret.attribution.batched_steps import run_batched
 from striate.interpret.attribution.changed_boxes import (
-    Boxes,
+    ChangedBoxes,
     Ints,
     Sides,
-    cut,
-    lay,
-    whole,
+    extract_patches,
+    full_maps,
+    paste_boxes,
 )
-from striate.interpret.trace import Ref, Step, Trace, writes
+from striate.interpret.trace import TensorRef, Trace, TraceStep, is_in_place
 
 _MOST = 0.6  # share of a map from which boxes cost more than the whole
 # Boxes, or all changed tensors stacked along a new first axis: (changes, 1, C, H, W).
-Change = Boxes | Tensor
+Change = ChangedBoxes | Tensor
 
 
-class Patchwork:
+class PartialForward:
     """One image's known numbers, and changes of it run through the same steps.
 
     Every change is computed as if it came alone, whatever the network would do to a
@@ -45,14 +45,14 @@ class Patchwork:
     def __init__(self, tape: Trace) -> None:
         self._tape = tape
 
-    def run(self, changed: Boxes) -> Tensor:
+    def run(self, changed: ChangedBoxes) -> Tensor:
         """Return the network's output for every change, (changes, …).
 
         Raises:
             NotSideBySideError: A step cannot be run for many changes at a time.
         """
         count = len(changed.values)
-        state: dict[Ref, Change] = {Ref(0): changed}
+        state: dict[TensorRef, Change] = {TensorRef(0): changed}
         last = self._last_uses()
         for number, step in enumerate(self._tape.steps[1:], start=1):
             moved = [ref for ref in step.refs if ref in state]
@@ -66,41 +66,45 @@ class Patchwork:
             return known.expand(count, *known.shape[1:])
         return self._stacked(self._tape.output, state).flatten(0, 1)
 
-    def _last_uses(self) -> dict[Ref, int]:
+    def _last_uses(self) -> dict[TensorRef, int]:
         steps = enumerate(self._tape.steps)
         return {ref: number for number, step in steps for ref in step.refs}
 
-    def _step(self, number: int, step: Step, state: dict[Ref, Change]) -> None:
+    def _step(
+        self, number: int, step: TraceStep, state: dict[TensorRef, Change]
+    ) -> None:
         rule = _rule(step)
-        boxed = all(isinstance(state.get(ref), Boxes | None) for ref in step.refs)
+        boxed = all(
+            isinstance(state.get(ref), ChangedBoxes | None) for ref in step.refs
+        )
         if rule is not None and boxed:
             made = rule(self._tape, step, state)
             if made is not None:
-                state[Ref(number)] = made
+                state[TensorRef(number)] = made
                 return
         given = {ref: self._stacked(ref, state) for ref in step.refs if ref in state}
-        for part, result in enumerate(side_by_side(self._tape, step, given)):
-            state[Ref(number, part)] = result
+        for part, result in enumerate(run_batched(self._tape, step, given)):
+            state[TensorRef(number, part)] = result
 
-    def _stacked(self, ref: Ref, state: dict[Ref, Change]) -> Tensor:
+    def _stacked(self, ref: TensorRef, state: dict[TensorRef, Change]) -> Tensor:
         """Return whole maps of a tensor for every change."""
         change = state[ref]
-        if isinstance(change, Boxes):
-            change = whole(self._tape.value(ref), change).unsqueeze(1)
+        if isinstance(change, ChangedBoxes):
+            change = full_maps(self._tape.value(ref), change).unsqueeze(1)
             state[ref] = change
         return change
 
 
 # --- rules: what of a layer's output changes, and what it takes to know it ---
 
-Rule = Callable[[Trace, Step, dict[Ref, Change]], Boxes | None]
+Rule = Callable[[Trace, TraceStep, dict[TensorRef, Change]], ChangedBoxes | None]
 
 
-def _rule(step: Step) -> Rule | None:
+def _rule(step: TraceStep) -> Rule | None:
     """Return how boxes go through a step; None where it mixes places."""
     if step.func is None or len(step.results[0].shape) != 4:
         return None
-    name = step.name.rstrip("_") if writes(step.func) else step.name
+    name = step.name.rstrip("_") if is_in_place(step.func) else step.name
     if name == "native_batch_norm":
         return None if step.args[5] else _in_place
     if name == "cat":
@@ -112,7 +116,7 @@ def _rule(step: Step) -> Rule | None:
     return None
 
 
-def _even(step: Step) -> bool:
+def _even(step: TraceStep) -> bool:
     """Tell an operation whose constants are the same at every place."""
     constants = [
         a for a in (*step.args, *step.kwargs.values()) if isinstance(a, Tensor)
@@ -120,11 +124,13 @@ def _even(step: Step) -> bool:
     return all(c.ndim < 2 or set(c.shape[-2:]) == {1} for c in constants)
 
 
-def _in_place(tape: Trace, step: Step, state: dict[Ref, Change]) -> Boxes | None:
+def _in_place(
+    tape: Trace, step: TraceStep, state: dict[TensorRef, Change]
+) -> ChangedBoxes | None:
     """Run a step upon the smallest box that holds every input's."""
     height, width = step.results[0].shape[2:]
     moved = [state[ref] for ref in step.refs if ref in state]
-    boxes = [change for change in moved if isinstance(change, Boxes)]
+    boxes = [change for change in moved if isinstance(change, ChangedBoxes)]
     if any(tuple(tape.value(ref).shape[2:]) != (height, width) for ref in step.refs):
         return None
     rows = _union([(box.tops, box.sides[0]) for box in boxes], height)
@@ -133,18 +139,18 @@ def _in_place(tape: Trace, step: Step, state: dict[Ref, Change]) -> Boxes | None
     if down * across > _MOST * height * width:
         return None
 
-    def patch(ref: Ref) -> Tensor:
+    def patch(ref: TensorRef) -> Tensor:
         change = state.get(ref)
-        if isinstance(change, Boxes):
+        if isinstance(change, ChangedBoxes):
             spans = change.tops, change.lefts, change.sides
             if spans == (tops, lefts, (down, across)):
                 return change.values
-        patches = cut(tape.value(ref), tops, lefts, (down, across))
-        if isinstance(change, Boxes):
-            lay(patches, change, tops, lefts)
+        patches = extract_patches(tape.value(ref), tops, lefts, (down, across))
+        if isinstance(change, ChangedBoxes):
+            paste_boxes(patches, change, tops, lefts)
         return patches
 
-    return Boxes(step.again(patch)[0], tops, lefts)
+    return ChangedBoxes(step.again(patch)[0], tops, lefts)
 
 
 def _union(spans: Sequence[tuple[Ints, int]], side: int) -> tuple[Ints, int]:
@@ -158,11 +164,13 @@ def _union(spans: Sequence[tuple[Ints, int]], side: int) -> tuple[Ints, int]:
 _SLIDING = ("convolution", "max_pool2d_with_indices", "avg_pool2d")
 
 
-def _slide(tape: Trace, step: Step, state: dict[Ref, Change]) -> Boxes | None:
+def _slide(
+    tape: Trace, step: TraceStep, state: dict[TensorRef, Change]
+) -> ChangedBoxes | None:
     """Run a window over patches that hold all it reads for the outputs that change."""
     geometry = _geometry(step)
     change = state.get(step.args[0])
-    if geometry is None or not isinstance(change, Boxes):
+    if geometry is None or not isinstance(change, ChangedBoxes):
         return None
     outputs = tuple(step.results[0].shape[2:])
     sides = [(change.tops, change.sides[0]), (change.lefts, change.sides[1])]
@@ -176,16 +184,16 @@ def _slide(tape: Trace, step: Step, state: dict[Ref, Change]) -> Boxes | None:
     reach = [d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True)]
     size = (down - 1) * stride[0] + reach[0], (across - 1) * stride[1] + reach[1]
     empty = -float("inf") if step.name.startswith("max") else 0.0
-    patches = cut(tape.value(step.args[0]), above, before, size, empty)
-    lay(patches, change, above, before)
-    return Boxes(_unpadded(step, patches), tops, lefts)
+    patches = extract_patches(tape.value(step.args[0]), above, before, size, empty)
+    paste_boxes(patches, change, above, before)
+    return ChangedBoxes(_unpadded(step, patches), tops, lefts)
 
 
-def _geometry(step: Step) -> tuple[Sides, Sides, Sides, Sides] | None:
+def _geometry(step: TraceStep) -> tuple[Sides, Sides, Sides, Sides] | None:
     """Return kernel, stride, padding, dilation; None where they do not tell all."""
     args = step.args
     if step.name == "convolution":
-        if args[6] or any(isinstance(a, Ref) for a in args[1:3]):
+        if args[6] or any(isinstance(a, TensorRef) for a in args[1:3]):
             return None
         kernel = (args[1].shape[2], args[1].shape[3])
         return kernel, _pair(args[3]), _pair(args[4]), _pair(args[5])
@@ -227,7 +235,7 @@ def _reached(
     return [max(0, min(first, outputs - most)) for first in firsts], most
 
 
-def _unpadded(step: Step, patches: Tensor) -> Tensor:
+def _unpadded(step: TraceStep, patches: Tensor) -> Tensor:
     if step.name == "convolution":
         weight, bias, stride, _, dilation, _, _, groups = step.args[1:]
         made: Tensor = F.conv2d(patches, weight, bias, stride, 0, dilation, groups)

@@ -12,19 +12,21 @@ from torch.nn import functional as F
 
 from striate.core.hooks import lent, untouched
 from striate.core.seeds import derive
-from striate.interpret.activations_at import forward, together
+from striate.interpret.activations_at import forward, images_at_once
 from striate.interpret.attribution.target import AttributionTarget, logits_of
 
 STEPS = 20  # images between the whole and the empty one
-DRAWS = 3  # random networks a map is held against
-DEPENDS = 0.5  # mean rank correlation from which a map counts as blind to the weights
+SHUFFLES = 3  # random networks a map is held against
+MAX_CORRELATION = (
+    0.5  # mean rank correlation from which a map counts as blind to the weights
+)
 _BLUR = 8  # the blurred image's cells along the longer side, at most
 
-Draw = Callable[[nn.Module], Tensor]
+AttributionMethod = Callable[[nn.Module], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trust:
+class SanityChecks:
     """Marks of one map.
 
     Args:
@@ -46,7 +48,7 @@ class Trust:
     @property
     def blind(self) -> bool:
         """Tell a map that does not depend on the weights: red stamp."""
-        return self.randomized is not None and self.randomized > DEPENDS
+        return self.randomized is not None and self.randomized > MAX_CORRELATION
 
     @property
     def beats_chance(self) -> bool:
@@ -55,14 +57,14 @@ class Trust:
         return deletes or self.insertion > self.insertion_by_chance
 
 
-def judge(
+def run_sanity_checks(
     model: nn.Module,
     x: Tensor,
     heat: Tensor,
     question: AttributionTarget,
-    draw: Draw,
+    draw: AttributionMethod,
     seed: int = 0,
-) -> Trust:
+) -> SanityChecks:
     """Return the trust marks of a map.
 
     Args:
@@ -75,18 +77,18 @@ def judge(
     """
     chance = torch.Generator().manual_seed(derive(seed, "chance"))
     random = torch.rand(heat.shape, generator=chance).to(heat)
-    deletion, insertion = removal(model, x, heat, question)
-    by_chance = removal(model, x, random, question)
-    return Trust(
+    deletion, insertion = deletion_and_insertion(model, x, heat, question)
+    by_chance = deletion_and_insertion(model, x, random, question)
+    return SanityChecks(
         deletion=deletion,
         insertion=insertion,
         deletion_by_chance=by_chance[0],
         insertion_by_chance=by_chance[1],
-        randomized=weight_dependence(model, heat, draw, seed),
+        randomized=shuffled_weights_correlation(model, heat, draw, seed),
     )
 
 
-def removal(
+def deletion_and_insertion(
     model: nn.Module, x: Tensor, heat: Tensor, question: AttributionTarget
 ) -> tuple[float, float]:
     """Return the areas under the deletion and insertion curves (Petsiuk et al. 2018).
@@ -98,8 +100,8 @@ def removal(
         >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2, bias=False))
         >>> _ = model[1].weight.data.copy_(torch.eye(4)[:2] * 9)
         >>> x = torch.tensor([[[[1.0, 0.0], [0.0, 0.0]]]])
-        >>> good = removal(model, x, x[0, 0], AttributionTarget(target=0, words=""))[0]
-        >>> bad = removal(model, x, -x[0, 0], AttributionTarget(target=0, words=""))[0]
+        >>> good = deletion_and_insertion(model, x, x[0, 0], AttributionTarget(target=0, words=""))[0]
+        >>> bad = deletion_and_insertion(model, x, -x[0, 0], AttributionTarget(target=0, words=""))[0]
         >>> good < bad
         True
     """
@@ -127,14 +129,14 @@ def _blurred(x: Tensor) -> Tensor:
 
 
 def _area(model: nn.Module, images: Tensor, question: AttributionTarget) -> float:
-    most = together(images.shape[2], images.shape[3], len(images))
+    most = images_at_once(images.shape[2], images.shape[3], len(images))
     parts = [logits_of(forward(model, part)) for part in torch.split(images, most)]
     chances = question.chance(torch.cat(parts)).double()
     return float(torch.trapezoid(chances) / (len(chances) - 1))
 
 
-def weight_dependence(
-    model: nn.Module, heat: Tensor, draw: Draw, seed: int = 0
+def shuffled_weights_correlation(
+    model: nn.Module, heat: Tensor, draw: AttributionMethod, seed: int = 0
 ) -> float | None:
     """Return the mean rank correlation with maps of networks of shuffled weights.
 
@@ -144,7 +146,7 @@ def weight_dependence(
     if float(heat.max()) == float(heat.min()):
         return None
     found = []
-    for number in range(DRAWS):
+    for number in range(SHUFFLES):
         chance = torch.Generator().manual_seed(derive(seed, "shuffle", number))
         with lent(model, partial(_shuffled, chance=chance)):
             other = draw(model)

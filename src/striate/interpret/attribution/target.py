@@ -10,7 +10,7 @@ from torch import Tensor
 from striate.core.errors import GeometryError, SettingError
 from striate.core.spec import Labels
 
-Class = int | str
+ClassRef = int | str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,10 +43,10 @@ class AttributionTarget:
         return logits[:, [self.target, self.against]].softmax(1)[:, 0]
 
 
-def ask(
+def make_target(
     logits: Tensor,
-    target: Class | None = None,
-    against: Class | None = None,
+    target: ClassRef | None = None,
+    against: ClassRef | None = None,
     labels: Labels | Sequence[str] | None = None,
 ) -> AttributionTarget:
     """Make a question about a network's answer.
@@ -63,7 +63,7 @@ def ask(
 
     Example:
         >>> import torch
-        >>> ask(torch.tensor([[1.0, 3.0]]), against="cat", labels=["cat", "dog"]).words
+        >>> make_target(torch.tensor([[1.0, 3.0]]), against="cat", labels=["cat", "dog"]).words
         'dog rather than cat'
     """
     names = _labels(logits.shape[1], labels)

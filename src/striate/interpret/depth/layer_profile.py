@@ -16,12 +16,12 @@ from torch.nn import functional as F
 
 from striate.core.aux_heads import HeadOutputs, total_loss
 from striate.core.hooks import untouched, visited
-from striate.interpret.activations_at import check_batch, forward
+from striate.interpret.activations_at import check_images, forward
 from striate.interpret.attribution.target import logits_of
 
 
 @dataclass(frozen=True, kw_only=True)
-class Level:
+class LayerProfile:
     """One layer with weights, as a batch goes through it and its cost comes back.
 
     Args:
@@ -42,7 +42,7 @@ class Level:
 
 def depth_profile(
     model: nn.Module, x: Tensor, labels: Tensor, training: bool = False
-) -> list[Level]:
+) -> list[LayerProfile]:
     """Measure one batch's activations and gradients at every layer with weights.
 
     No `.grad` is written; frozen parameters do not stop what flows through them.
@@ -68,7 +68,7 @@ def depth_profile(
         >>> len(found), found[0].gradient < found[-1].gradient / 1000
         (9, True)
     """
-    check_batch(x)
+    check_images(x)
     modules = dict(model.named_modules())
     weighted = [name for name, m in modules.items() if name and _weight(m) is not None]
     kept: list[tuple[str, float]] = []
@@ -100,7 +100,7 @@ def depth_profile(
         for name, gradient in zip(free, found[1:], strict=True)
     }
     return [
-        Level(
+        LayerProfile(
             name=call,
             depth=depth,
             activation=size,
@@ -135,7 +135,7 @@ def _part(gradient: Tensor | None, weight: Tensor) -> float:
     return float(gradient.norm() / weight.detach().norm().clamp(min=1e-30))
 
 
-def rate(levels: Sequence[Level]) -> float:
+def gradient_factor(levels: Sequence[LayerProfile]) -> float:
     """Return the factor by which the gradient changes with one layer less of way.
 
     The slope of a straight line through log gradient against depth, as a factor: 0.5
@@ -146,7 +146,7 @@ def rate(levels: Sequence[Level]) -> float:
         ...     Level(name="", depth=d, activation=1.0, gradient=2.0**d, update=0.0)
         ...     for d in (1, 2, 3)
         ... ]
-        >>> round(rate(levels), 9)
+        >>> round(gradient_factor(levels), 9)
         0.5
     """
     points = [(one.depth, log(one.gradient)) for one in levels if one.gradient > 0]

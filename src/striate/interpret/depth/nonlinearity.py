@@ -16,15 +16,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from striate.core.errors import GeometryError
-from striate.interpret.render import signed
+from striate.interpret.render import diverging_colors
 
-REACH = 2.6  # of the plane drawn, each way: the outer ring ends at 2.3
+PLANE_LIMIT = 2.6  # of the plane drawn, each way: the outer ring ends at 2.3
 SIDE = 180  # pixels
 _DOT = 2  # pixels a point is drawn wide
 _INNER, _OUTER = (120, 20, 18), (14, 40, 84)
 
 
-class Squares(nn.Module):
+class PolynomialFeatures(nn.Module):
     """Every product of two coordinates up to a degree, as features.
 
     Args:
@@ -34,7 +34,7 @@ class Squares(nn.Module):
         (N, 2) → (N, (d + 1)(d + 2)/2 − 1)
 
     Example:
-        >>> Squares(2)(torch.tensor([[2.0, 3.0]])).tolist()
+        >>> PolynomialFeatures(2)(torch.tensor([[2.0, 3.0]])).tolist()
         [[2.0, 3.0, 4.0, 6.0, 9.0]]
     """
 
@@ -44,11 +44,11 @@ class Squares(nn.Module):
 
     def forward(self, points: Tensor) -> Tensor:
         """Multiply."""
-        return polynomial(points, self.degree)
+        return polynomial_features(points, self.degree)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bent:
+class FittedNetwork:
     """One network, fitted.
 
     Args:
@@ -70,7 +70,7 @@ class Bent:
         return sum(p.numel() for p in self.model.parameters())
 
 
-def bends(count: int = 400, seed: int = 0) -> list[Bent]:
+def fit_networks(count: int = 400, seed: int = 0) -> list[FittedNetwork]:
     """Fit four networks to points of two rings, by the same search.
 
     Args:
@@ -78,16 +78,18 @@ def bends(count: int = 400, seed: int = 0) -> list[Bent]:
         seed: Of points and first weights.
 
     Example:
-        >>> line, deep, squares, bent = bends(200)
+        >>> line, deep, squares, bent = fit_networks(200)
         >>> max(line.accuracy, deep.accuracy) < 0.7 < squares.accuracy
         True
     """
-    points, inner = rings(count, seed)
+    points, inner = ring_points(count, seed)
     found = []
     for name, model in _models(seed).items():
-        right = boundary(model, points, inner)
+        right = fit_boundary(model, points, inner)
         found.append(
-            Bent(name=name, model=model, accuracy=right, apart=_apart(model, points))
+            FittedNetwork(
+                name=name, model=model, accuracy=right, apart=_apart(model, points)
+            )
         )
     return found
 
@@ -99,7 +101,9 @@ def _models(seed: int) -> dict[str, nn.Module]:
         return {
             "one dense layer": nn.Sequential(nn.Linear(2, 1)),
             "three dense layers in a row": nn.Sequential(*deep),
-            "one dense layer on squares": nn.Sequential(Squares(), nn.Linear(5, 1)),
+            "one dense layer on squares": nn.Sequential(
+                PolynomialFeatures(), nn.Linear(5, 1)
+            ),
             "two dense layers, ReLU between": nn.Sequential(
                 nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, 1)
             ),
@@ -111,11 +115,11 @@ def _apart(model: nn.Module, points: Tensor) -> float | None:
     layers = list(model.children())
     if len(layers) < 2 or not all(isinstance(one, nn.Linear) for one in layers):
         return None
-    return float((collapsed(layers)(points) - model(points)).abs().max())
+    return float((collapse_linear(layers)(points) - model(points)).abs().max())
 
 
 @torch.no_grad()
-def plane(
+def draw_boundary(
     model: nn.Module, points: Tensor, inner: Tensor, side: int = SIDE
 ) -> np.ndarray:
     """Draw the probability over the plane, and the points upon it.
@@ -126,15 +130,15 @@ def plane(
         points: (N, 2); inner: (N,) → (side, side, 3), uint8
 
     Example:
-        >>> points, inner = rings(10)
-        >>> plane(nn.Linear(2, 1), points, inner, side=8).shape
+        >>> points, inner = ring_points(10)
+        >>> draw_boundary(nn.Linear(2, 1), points, inner, side=8).shape
         (8, 8, 3)
     """
-    steps = torch.linspace(-REACH, REACH, side)
+    steps = torch.linspace(-PLANE_LIMIT, PLANE_LIMIT, side)
     grid = torch.cartesian_prod(steps.flip(0), steps).flip(1)  # rows from the top
     probs = model(grid)[:, 0].sigmoid().view(side, side).numpy()
-    drawn = signed(probs - 0.5, 0.5)
-    places = ((points / REACH + 1) / 2 * (side - 1)).round().long().tolist()
+    drawn = diverging_colors(probs - 0.5, 0.5)
+    places = ((points / PLANE_LIMIT + 1) / 2 * (side - 1)).round().long().tolist()
     for (right, up), within in zip(places, inner.tolist(), strict=True):
         top, left = side - 1 - up, right
         drawn[top : top + _DOT, left : left + _DOT] = _INNER if within else _OUTER
@@ -142,15 +146,17 @@ def plane(
 
 
 @torch.no_grad()
-def profile(model: nn.Module, count: int = 81) -> tuple[list[float], list[float]]:
+def probability_profile(
+    model: nn.Module, count: int = 81
+) -> tuple[list[float], list[float]]:
     """Return the probability along a line through the middle, from left to right.
 
     Example:
-        >>> places, probs = profile(nn.Linear(2, 1), 3)
+        >>> places, probs = probability_profile(nn.Linear(2, 1), 3)
         >>> len(places), all(0 <= one <= 1 for one in probs)
         (3, True)
     """
-    steps = torch.linspace(-REACH, REACH, count)
+    steps = torch.linspace(-PLANE_LIMIT, PLANE_LIMIT, count)
     line = torch.stack([steps, torch.zeros(count)], 1)
     probs: list[float] = model(line)[:, 0].sigmoid().tolist()
     return steps.tolist(), probs
@@ -159,7 +165,7 @@ def profile(model: nn.Module, count: int = 81) -> tuple[list[float], list[float]
 _STEPS = 200
 
 
-def collapsed(layers: Sequence[nn.Module]) -> nn.Linear:
+def collapse_linear(layers: Sequence[nn.Module]) -> nn.Linear:
     """Return the one dense layer that a chain of them is.
 
     Raises:
@@ -167,7 +173,7 @@ def collapsed(layers: Sequence[nn.Module]) -> nn.Linear:
 
     Example:
         >>> chain = nn.Linear(3, 5), nn.Linear(5, 4), nn.Linear(4, 2)
-        >>> one, x = collapsed(chain), torch.rand(7, 3)
+        >>> one, x = collapse_linear(chain), torch.rand(7, 3)
         >>> torch.allclose(one(x), nn.Sequential(*chain)(x), atol=1e-6)
         True
     """
@@ -194,14 +200,14 @@ def collapsed(layers: Sequence[nn.Module]) -> nn.Linear:
     return one
 
 
-def polynomial(points: Tensor, degree: int) -> Tensor:
+def polynomial_features(points: Tensor, degree: int) -> Tensor:
     """Return every product of coordinates up to a degree, but the constant.
 
     Shapes:
         (N, 2) → (N, (d + 1)(d + 2)/2 − 1)
 
     Example:
-        >>> polynomial(torch.tensor([[2.0, 3.0]]), 2).tolist()
+        >>> polynomial_features(torch.tensor([[2.0, 3.0]]), 2).tolist()
         [[2.0, 3.0, 4.0, 6.0, 9.0]]
     """
     first, second = points[:, 0], points[:, 1]
@@ -213,13 +219,13 @@ def polynomial(points: Tensor, degree: int) -> Tensor:
     return torch.stack(columns, 1)
 
 
-def rings(count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+def ring_points(count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
     """Return points of a disc, and whether each lies within the inner ring.
 
     Half of them do; no straight line can tell the two apart.
 
     Example:
-        >>> points, inner = rings(100)
+        >>> points, inner = ring_points(100)
         >>> tuple(points.shape), int(inner.sum())
         ((100, 2), 50)
     """
@@ -234,7 +240,7 @@ def rings(count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
     return radius[:, None] * torch.stack([angle.cos(), angle.sin()], 1), inner
 
 
-def boundary(model: nn.Module, points: Tensor, inner: Tensor) -> float:
+def fit_boundary(model: nn.Module, points: Tensor, inner: Tensor) -> float:
     """Fit a network with a logistic output to two kinds of points; return accuracy.
 
     Args:

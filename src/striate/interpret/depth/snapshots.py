@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import nan
 
-from striate.interpret.depth.layer_profile import Level
+from striate.interpret.depth.layer_profile import LayerProfile
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,17 +19,17 @@ class Snapshot:
     """
 
     step: int | None
-    levels: tuple[Level, ...]
+    levels: tuple[LayerProfile, ...]
 
 
-def due(step: int) -> bool:
+def is_snapshot_step(step: int) -> bool:
     """Say whether to look after so many steps: ever less often, as changes slow down.
 
     At powers of two and half-way between them: a run of a million steps is looked at
     41 times.
 
     Example:
-        >>> [step for step in range(70) if due(step)]
+        >>> [step for step in range(70) if is_snapshot_step(step)]
         [0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64]
     """
     return step < 3 or _is_power(step) or (step % 3 == 0 and _is_power(step // 3))
@@ -39,7 +39,7 @@ def _is_power(number: int) -> bool:
     return number & (number - 1) == 0
 
 
-def reach(levels: Sequence[Level]) -> float:
+def first_to_last_gradient(levels: Sequence[LayerProfile]) -> float:
     """Return the first layer's gradient as a share of the last one's.
 
     Example:
@@ -47,7 +47,7 @@ def reach(levels: Sequence[Level]) -> float:
         ...     return Level(
         ...         name="", depth=depth, activation=1.0, gradient=gradient, update=0.0
         ...     )
-        >>> reach([level(1, 0.25), level(2, 0.5)])
+        >>> first_to_last_gradient([level(1, 0.25), level(2, 0.5)])
         0.5
     """
     if len(levels) < 2 or not levels[-1].gradient:

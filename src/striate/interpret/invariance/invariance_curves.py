@@ -10,16 +10,21 @@ from torch import Tensor, nn
 
 from striate.core.errors import DataError
 from striate.core.hooks import untouched, visited
-from striate.interpret.activations_at import check_batch, chosen, forward, module_of
+from striate.interpret.activations_at import (
+    check_images,
+    forward,
+    match_layers,
+    module_name,
+)
 from striate.interpret.attribution.target import logits_of
-from striate.interpret.invariance.transforms import Move
+from striate.interpret.invariance.transforms import Transform
 
 Batch = tuple[Tensor, Tensor]
 OUTPUT = "output"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Response:
+class InvarianceCurve:
     """What a network makes of images moved by growing amounts.
 
     Args:
@@ -44,12 +49,12 @@ class Response:
 
 
 @torch.no_grad()
-def respond(
+def invariance_curves(
     model: nn.Module,
     batches: Iterable[Batch],
-    moves: Sequence[Move],
+    moves: Sequence[Transform],
     layers: str | Sequence[str] = (),
-) -> list[Response]:
+) -> list[InvarianceCurve]:
     """Measure how answers and features bear moved images.
 
     Features are compared place by place, so that a map which only moves along counts
@@ -67,21 +72,21 @@ def respond(
         DataError: There are not two images to compare.
 
     Example:
-        >>> from striate.interpret.invariance.transforms import move_of
+        >>> from striate.interpret.invariance.transforms import get_transform
         >>> tail = nn.AdaptiveMaxPool2d(1), nn.Flatten()
         >>> x = torch.zeros(2, 2, 9, 9)
         >>> x[0, 0, 4, 4], x[1, 1, 4, 4] = 1.0, 1.0
         >>> batch = x, torch.tensor([0, 1])
-        >>> found = respond(nn.Sequential(*tail), [batch], [move_of("shift")])[0]
+        >>> found = invariance_curves(nn.Sequential(*tail), [batch], [get_transform("shift")])[0]
         >>> found.consistency, found.distance["output"]
         ((1.0, 1.0, 1.0, 1.0, 1.0), (0.0, 0.0, 0.0, 0.0, 0.0))
     """
-    calls = chosen(model, layers) if layers else []
+    calls = match_layers(model, layers) if layers else []
     tallies = [[_Tally() for _ in move.amounts] for move in moves]
     ring: dict[str, _Ring] = {}
     images = 0
     for x, labels in batches:
-        check_batch(x)
+        check_images(x)
         rest = _seen(model, x, calls)
         images += len(x)
         for name, values in rest.items():
@@ -111,7 +116,7 @@ def _seen(model: nn.Module, x: Tensor, calls: Sequence[str]) -> dict[str, Tensor
             found[call] = output.detach().flatten(1).clone()
 
     wanted = set(calls)
-    modules = list(dict.fromkeys(module_of(call) for call in calls))
+    modules = list(dict.fromkeys(module_name(call) for call in calls))
     with untouched(model), visited(model, modules, note):
         found[OUTPUT] = logits_of(forward(model, x)).float()
     return found
@@ -161,9 +166,9 @@ class _Tally:
 
 
 def _response(
-    move: Move, row: Sequence[_Tally], unit: dict[str, float], images: int
-) -> Response:
-    return Response(
+    move: Transform, row: Sequence[_Tally], unit: dict[str, float], images: int
+) -> InvarianceCurve:
+    return InvarianceCurve(
         move=move.name,
         unit=move.unit,
         amounts=move.amounts,

@@ -15,16 +15,16 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from striate.core.errors import GeometryError
-from striate.interpret.invariance.transforms import shifted
+from striate.interpret.invariance.transforms import shift_pixels
 
 EDGE = ((-1.0, 0.0, 1.0),) * 3  # left to right, from dark to light
 NOTES = 38, 12  # what the notes count in one digit: at the input, and pooled
 NOTES_SIDE = 28  # pixels
-INPUT, POOLED, TAKEN = "image", "max pool", "every other"
+INPUT, POOLED, SUBSAMPLED = "image", "max pool", "every other"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Changed:
+class ChangedCells:
     """Cells that change when images move one pixel to the right.
 
     Args:
@@ -53,14 +53,14 @@ class Changed:
         return self.mean / self.cells
 
 
-def sized(images: Tensor, side: int = NOTES_SIDE) -> Tensor:
+def resize_gray(images: Tensor, side: int = NOTES_SIDE) -> Tensor:
     """Bring gray images to a square size, by bilinear sampling.
 
     Shapes:
         (N, H, W) → (N, side, side)
 
     Example:
-        >>> sized(torch.full((1, 8, 8), 0.5)).shape
+        >>> resize_gray(torch.full((1, 8, 8), 0.5)).shape
         torch.Size([1, 28, 28])
     """
     if images.shape[1:] == (side, side):
@@ -71,7 +71,7 @@ def sized(images: Tensor, side: int = NOTES_SIDE) -> Tensor:
     )[:, 0]
 
 
-def one_pixel(images: Tensor) -> list[Changed]:
+def one_pixel_shift(images: Tensor) -> list[ChangedCells]:
     """Count what one pixel of shift changes: at the input, behind the filter, pooled.
 
     Images are made black and white at half their range, as a count asks for; a cell
@@ -89,16 +89,16 @@ def one_pixel(images: Tensor) -> list[Changed]:
     Example:
         >>> bar = torch.zeros(1, 8, 8)
         >>> bar[0, :, 3] = 1
-        >>> [(one.stage, int(one.mean)) for one in one_pixel(bar)]
+        >>> [(one.stage, int(one.mean)) for one in one_pixel_shift(bar)]
         [('image', 16), ('edges', 12), ('max pool', 6), ('every other', 3)]
     """
     if images.ndim != 3 or min(images.shape[1:]) < 4:
         shape = "×".join(map(str, images.shape))
         what = f"needs gray images of at least 4×4, got {shape}"
         raise GeometryError(what, fix="give (images, height, width)")
-    there, gone = stages(images)
+    there, gone = shift_stages(images)
     return [
-        Changed(
+        ChangedCells(
             stage=stage,
             cells=before[0].numel(),
             counts=(before != gone[stage]).flatten(1).sum(1),
@@ -107,14 +107,14 @@ def one_pixel(images: Tensor) -> list[Changed]:
     ]
 
 
-def stages(images: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+def shift_stages(images: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Return the maps of images as they are, and one pixel further right, by stage.
 
     Shapes:
         (N, H, W) → each (N, height, width)
     """
     ink = (images > 0.5).float()[:, None]
-    return _maps(ink), _maps(shifted(ink, 0, 1))
+    return _maps(ink), _maps(shift_pixels(ink, 0, 1))
 
 
 def _maps(ink: Tensor) -> dict[str, Tensor]:
@@ -123,6 +123,6 @@ def _maps(ink: Tensor) -> dict[str, Tensor]:
         INPUT: ink,
         "edges": edges,
         POOLED: F.max_pool2d(edges, 2),
-        TAKEN: edges[:, :, :-1:2, :-1:2],
+        SUBSAMPLED: edges[:, :, :-1:2, :-1:2],
     }
     return {stage: maps[:, 0] for stage, maps in found.items()}

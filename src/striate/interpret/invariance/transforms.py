@@ -20,7 +20,7 @@ Matrix = tuple[tuple[float, float], tuple[float, float]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Move:
+class Transform:
     """A way to change a batch that leaves its labels alone, by an amount.
 
     Args:
@@ -36,11 +36,11 @@ class Move:
     copies: Callable[[Tensor, float], list[Tensor]]
 
 
-def shifted(x: Tensor, down: int, right: int) -> Tensor:
+def shift_pixels(x: Tensor, down: int, right: int) -> Tensor:
     """Shift whole pixels, exactly.
 
     Example:
-        >>> shifted(torch.tensor([[[[1.0, 2.0, 3.0]]]]), 0, 1).tolist()
+        >>> shift_pixels(torch.tensor([[[[1.0, 2.0, 3.0]]]]), 0, 1).tolist()
         [[[[1.0, 1.0, 2.0]]]]
     """
     rows = (torch.arange(x.shape[2]) - down).clamp(0, x.shape[2] - 1)
@@ -48,12 +48,12 @@ def shifted(x: Tensor, down: int, right: int) -> Tensor:
     return x[:, :, rows][..., columns]
 
 
-def warped(x: Tensor, matrix: Matrix) -> Tensor:
+def warp(x: Tensor, matrix: Matrix) -> Tensor:
     """Move about the middle: `matrix` maps (right, down) of new places to old ones.
 
     Example:
         >>> x = torch.arange(4.0).view(1, 1, 2, 2)
-        >>> turned = warped(x, ((0.0, -1.0), (1.0, 0.0)))
+        >>> turned = warp(x, ((0.0, -1.0), (1.0, 0.0)))
         >>> torch.equal(turned.round(), torch.rot90(x, 1, (2, 3)))
         True
     """
@@ -72,22 +72,22 @@ def _shifts(x: Tensor, amount: float) -> list[Tensor]:
         what = f"a shift of {amount:g} pixels on an image of {tuple(x.shape[2:])}"
         raise SettingError(what, where="shift", fix="shift whole pixels, within it")
     ways = ((0, pixels), (0, -pixels), (pixels, 0), (-pixels, 0))
-    return [shifted(x, down, right) for down, right in ways]
+    return [shift_pixels(x, down, right) for down, right in ways]
 
 
 def _turns(x: Tensor, amount: float) -> list[Tensor]:
     angles = radians(amount), radians(-amount)
-    return [warped(x, ((cos(t), -sin(t)), (sin(t), cos(t)))) for t in angles]
+    return [warp(x, ((cos(t), -sin(t)), (sin(t), cos(t)))) for t in angles]
 
 
 def _scales(x: Tensor, amount: float) -> list[Tensor]:
     factors = 1 + amount, 1 / (1 + amount)
-    return [warped(x, ((1 / f, 0.0), (0.0, 1 / f))) for f in factors]
+    return [warp(x, ((1 / f, 0.0), (0.0, 1 / f))) for f in factors]
 
 
 def _shears(x: Tensor, amount: float) -> list[Tensor]:
     slopes = tan(radians(amount)), -tan(radians(amount))
-    return [warped(x, ((1.0, slope), (0.0, 1.0))) for slope in slopes]
+    return [warp(x, ((1.0, slope), (0.0, 1.0))) for slope in slopes]
 
 
 def _colors(x: Tensor, amount: float) -> list[Tensor]:
@@ -101,34 +101,34 @@ def _colors(x: Tensor, amount: float) -> list[Tensor]:
     return found
 
 
-MOVES: dict[str, Move] = {
+TRANSFORMS: dict[str, Transform] = {
     move.name: move
     for move in (
-        Move(
+        Transform(
             name="shift",
             unit="pixels, in four directions",
             amounts=(0, 1, 2, 3, 4),
             copies=_shifts,
         ),
-        Move(
+        Transform(
             name="rotation",
             unit="degrees, both ways",
             amounts=(0, 5, 10, 15, 20, 30, 45),
             copies=_turns,
         ),
-        Move(
+        Transform(
             name="scale",
             unit="larger and smaller by",
             amounts=(0, 0.05, 0.1, 0.2, 0.3, 0.5),
             copies=_scales,
         ),
-        Move(
+        Transform(
             name="shear",
             unit="degrees, both ways",
             amounts=(0, 5, 10, 20, 30),
             copies=_shears,
         ),
-        Move(
+        Transform(
             name="color",
             unit="deviations of the set, channel by channel",
             amounts=(0, 0.1, 0.25, 0.5, 1),
@@ -138,16 +138,16 @@ MOVES: dict[str, Move] = {
 }
 
 
-def move_of(name: str) -> Move:
+def get_transform(name: str) -> Transform:
     """Return a move by name.
 
     Raises:
         UnknownNameError: There is none; lists the right ones.
 
     Example:
-        >>> move_of("shear").amounts
+        >>> get_transform("shear").amounts
         (0, 5, 10, 20, 30)
     """
-    if name not in MOVES:
-        raise unknown("move", name, MOVES)
-    return MOVES[name]
+    if name not in TRANSFORMS:
+        raise unknown("move", name, TRANSFORMS)
+    return TRANSFORMS[name]

@@ -24,7 +24,7 @@ from striate.core.spec import Preprocess
 from striate.data.decode.preprocess import normalize, to_input
 from striate.data.decode.resize_effects import Fit, fit
 from striate.data.decode.rules import rules
-from striate.interpret.render import enlarge, signed, to_image
+from striate.interpret.render import diverging_colors, enlarge, to_image
 from striate.report.format import percent
 from striate.workflows.data_preview.preview import Preview, Seen, unnormalized
 
@@ -222,7 +222,7 @@ def _views(found: Preview) -> Images:
 def _view(x: Tensor) -> np.ndarray:
     values = x.permute(1, 2, 0).numpy()
     if values.shape[-1] == 1:
-        return signed(values[..., 0], SPREAD)
+        return diverging_colors(values[..., 0], SPREAD)
     return np.clip((values / SPREAD + 1) * 127.5, 0, 255).round().astype(np.uint8)
 
 

@@ -23,19 +23,19 @@ from striate.core.findings import (
 )
 from striate.core.hooks import untouched
 from striate.interpret.activations_at import forward
-from striate.interpret.attribution.attribute import Evidence, evidence
+from striate.interpret.attribution.attribute import Attribution, attribute
 from striate.interpret.attribution.target import logits_of
-from striate.interpret.render import enlarge, overlay, to_image
+from striate.interpret.render import enlarge, overlay_heatmap, to_image
 from striate.report.format import percent
 from striate.report.records import records
-from striate.workflows.explain.images import Shown
-from striate.workflows.explain.load_model import Subject
-from striate.workflows.explain.options import Wish
+from striate.workflows.explain.images import ExplainedImage
+from striate.workflows.explain.load_model import LoadedModel
+from striate.workflows.explain.options import ExplainOptions
 
 SIDE = 196  # pixels an image of evidence is drawn high, at least
 TOP = 3  # answers shown
 
-WORDS = {
+METHOD_NAMES = {
     "cam": "CAM",
     "gradcam": "Grad-CAM",
     "gradcam++": "Grad-CAM++",
@@ -46,7 +46,7 @@ WORDS = {
 }
 
 
-MARKS = (
+CHECK_COLUMNS = (
     Column(title="Method", key="method"),
     Column(title="About", key="about", rank=1),
     Column(title="Layer", kind="code", key="layer", rank=2),
@@ -87,7 +87,7 @@ MARKS = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answer:
+class ImageExplanation:
     """What is said about one image.
 
     Args:
@@ -101,7 +101,9 @@ class Answer:
     maps: dict[str, Tensor]
 
 
-def answered(subject: Subject, one: Shown, wish: Wish) -> Answer:
+def explain_image(
+    subject: LoadedModel, one: ExplainedImage, wish: ExplainOptions
+) -> ImageExplanation:
     """Ask a network about one image, and every method about the answer."""
     names = subject.labels.names if subject.labels else None
     with untouched(subject.model), torch.no_grad():
@@ -135,25 +137,27 @@ def answered(subject: Subject, one: Shown, wish: Wish) -> Answer:
         "evidence": records(table),
     }
     title = _title(one, names[ranked[0]] if names else f"class {ranked[0]}")
-    return Answer(
+    return ImageExplanation(
         section=Section(title=title, lead=lead, blocks=tuple(blocks)),
         facts=facts,
         maps={_key(each): each.heat.detach().cpu() for each in everything},
     )
 
 
-def _key(each: Evidence) -> str:
+def _key(each: Attribution) -> str:
     return each.method if each.question.against is None else f"{each.method} against"
 
 
-def _title(one: Shown, answer: str) -> str:
+def _title(one: ExplainedImage, answer: str) -> str:
     if one.truth is None or one.truth == answer:
         return f"Why {answer}?"
     return f"Why {answer}, not {one.truth}?"
 
 
-def _evidence(subject: Subject, one: Shown, wish: Wish, method: str) -> Evidence:
-    return evidence(
+def _evidence(
+    subject: LoadedModel, one: ExplainedImage, wish: ExplainOptions, method: str
+) -> Attribution:
+    return attribute(
         subject.model,
         one.x,
         method=method,
@@ -165,8 +169,11 @@ def _evidence(subject: Subject, one: Shown, wish: Wish, method: str) -> Evidence
 
 
 def _contrast(
-    subject: Subject, one: Shown, wish: Wish, ranked: Sequence[int]
-) -> Evidence | None:
+    subject: LoadedModel,
+    one: ExplainedImage,
+    wish: ExplainOptions,
+    ranked: Sequence[int],
+) -> Attribution | None:
     """Hold the answer against the class asked for, the truth, or the runner-up."""
     against: int | str | None = wish.against
     if against is None:
@@ -177,7 +184,7 @@ def _contrast(
         if not others:
             return None
         against = others[0]
-    return evidence(
+    return attribute(
         subject.model,
         one.x,
         method=wish.methods[0],
@@ -189,7 +196,7 @@ def _contrast(
     )
 
 
-def _number(subject: Subject, wish: Wish, ranked: Sequence[int]) -> int:
+def _number(subject: LoadedModel, wish: ExplainOptions, ranked: Sequence[int]) -> int:
     if wish.target is None:
         return ranked[0]
     if isinstance(wish.target, int) or subject.labels is None:
@@ -197,22 +204,22 @@ def _number(subject: Subject, wish: Wish, ranked: Sequence[int]) -> int:
     return subject.labels.index(wish.target)
 
 
-def _gallery(one: Shown, found: Sequence[Evidence]) -> Images:
+def _gallery(one: ExplainedImage, found: Sequence[Attribution]) -> Images:
     drawn: list[Image] = [to_image(enlarge(one.pixels, SIDE), "the image")]
     for each in found:
         heat = each.heat.detach().cpu().numpy()
-        pixels = enlarge(overlay(one.pixels, heat, each.signed), SIDE)
+        pixels = enlarge(overlay_heatmap(one.pixels, heat, each.signed), SIDE)
         drawn.append(to_image(pixels, _caption(each), _detail(each)))
     note = "Amber: how much speaks for it. Red speaks for it, blue against it."
     return Images(images=tuple(drawn), note=note)
 
 
-def _caption(each: Evidence) -> str:
-    words = WORDS[each.method]
+def _caption(each: Attribution) -> str:
+    words = METHOD_NAMES[each.method]
     return words if each.question.against is None else f"{words}, {each.question.words}"
 
 
-def _detail(each: Evidence) -> str:
+def _detail(each: Attribution) -> str:
     if each.trust is not None and each.trust.blind:
         return "RED STAMP: does not depend on the weights"
     if _is_empty(each):
@@ -220,7 +227,7 @@ def _detail(each: Evidence) -> str:
     return f"at {each.layer.call}" if each.layer else "in the image itself"
 
 
-def _marks(found: Sequence[Evidence]) -> list[Block]:
+def _marks(found: Sequence[Attribution]) -> list[Block]:
     """Return the trust marks as a table, and a red stamp for each blind map."""
     rows = tuple(_row(each) for each in found)
     where = dict.fromkeys(
@@ -228,7 +235,9 @@ def _marks(found: Sequence[Evidence]) -> list[Block]:
     )
     notes = [*where, *(note for each in found for note in each.notes)]
     blocks: list[Block] = [
-        Table(title="Trust marks", columns=MARKS, rows=rows, note=" ".join(notes))
+        Table(
+            title="Trust marks", columns=CHECK_COLUMNS, rows=rows, note=" ".join(notes)
+        )
     ]
     for each in found:
         if _is_empty(each):
@@ -253,11 +262,11 @@ def _marks(found: Sequence[Evidence]) -> list[Block]:
     return blocks
 
 
-def _is_empty(each: Evidence) -> bool:
+def _is_empty(each: Attribution) -> bool:
     return not each.signed and not bool(each.heat.any())
 
 
-def _row(each: Evidence) -> tuple[Cell, ...]:
+def _row(each: Attribution) -> tuple[Cell, ...]:
     marks = each.trust
     if marks is None:
         numbers: tuple[Cell, ...] = (None,) * 5
@@ -270,4 +279,4 @@ def _row(each: Evidence) -> tuple[Cell, ...]:
             None if marks.randomized is None else round(marks.randomized, 2),
         )
     layer = each.layer.call if each.layer else None
-    return (WORDS[each.method], each.question.words, layer, *numbers)
+    return (METHOD_NAMES[each.method], each.question.words, layer, *numbers)

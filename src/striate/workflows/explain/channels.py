@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from striate.audit.rf_tracker import Box, Sight
+from striate.audit.rf_tracker import Box, ReceptiveField
 from striate.core.findings import (
     Block,
     Cell,
@@ -22,21 +22,25 @@ from striate.core.findings import (
 )
 from striate.data.batches import Batches
 from striate.data.subset import Subset
-from striate.interpret.activations_at import together
+from striate.interpret.activations_at import images_at_once
 from striate.interpret.render import enlarge, tile, to_image
-from striate.interpret.top_patches import Habits, Spot, habits
+from striate.interpret.top_patches import (
+    ChannelPreferences,
+    TopPatch,
+    channel_preferences,
+)
 from striate.report.records import records
 from striate.run.images import evenly
-from striate.workflows.explain.images import some
-from striate.workflows.explain.load_model import Subject
-from striate.workflows.explain.unit import sights_of
+from striate.workflows.explain.images import subsample
+from striate.workflows.explain.load_model import LoadedModel
+from striate.workflows.explain.unit import receptive_fields
 
 LAYERS = 12  # layers whose patches are drawn
 CHANNELS = 6  # channels of a layer whose patches are drawn
 CLASSES = 10  # of a channel's answers
 PLACES = 3  # of a channel, told to programs
 PATCH = 48  # pixels a patch is drawn high, at least
-LOOKED_AT = 1000  # images of the data searched for patches
+MAX_IMAGES = 1000  # images of the data searched for patches
 BATCH = 64  # of them at once, at most
 CHANNEL_COLUMNS = (
     *("layer", "channel", "selectivity", "favorite", "rank", "value", "image"),
@@ -47,7 +51,7 @@ BoxOf = Callable[[int, int], Box]
 
 
 @dataclass(frozen=True, kw_only=True)
-class LookedFor:
+class ChannelPatches:
     """What the channels of all layers answer to, over some of a run's images.
 
     Args:
@@ -61,10 +65,10 @@ class LookedFor:
     name: str
     part: Subset
     labels: Sequence[str]
-    found: tuple[Habits, ...]
+    found: tuple[ChannelPreferences, ...]
     boxes: Mapping[str, BoxOf]
 
-    def row(self, one: Habits, channel: int) -> Image | None:
+    def row(self, one: ChannelPreferences, channel: int) -> Image | None:
         """Draw a channel's places side by side; None where it is silent."""
         spots = [spot for spot in one.spots[channel] if spot.value > 0]
         if not spots:
@@ -72,7 +76,7 @@ class LookedFor:
         pixels = tile(_cut(self.part, spots, self.boxes[one.call]), columns=len(spots))
         return to_image(pixels, f"channel {channel}", self.words(one, channel))
 
-    def words(self, one: Habits, channel: int) -> str:
+    def words(self, one: ChannelPreferences, channel: int) -> str:
         """Say how selective a channel is, and for what."""
         share = float(one.selectivity[channel])
         favorite = self.labels[one.favorites[channel]]
@@ -90,7 +94,7 @@ class LookedFor:
         title = f"What channel {number} looks for"
         return [Images(title=title, images=(row,)), self._classes(one, number)]
 
-    def _classes(self, one: Habits, number: int) -> Table:
+    def _classes(self, one: ChannelPreferences, number: int) -> Table:
         means = one.by_class[:, number]
         columns = (
             Column(title="Class", key="class"),
@@ -114,7 +118,7 @@ class LookedFor:
                     rows.append((*head, rank, f"{spot.value:.5g}", path, *edges))
         return CHANNEL_COLUMNS, rows
 
-    def _liking(self, one: Habits, channel: int) -> tuple[Cell, Cell]:
+    def _liking(self, one: ChannelPreferences, channel: int) -> tuple[Cell, Cell]:
         """Return selectivity and favorite class; neither where it is silent."""
         share = float(one.selectivity[channel])
         if share != share:
@@ -122,24 +126,26 @@ class LookedFor:
         return round(share, 4), self.labels[one.favorites[channel]]
 
 
-def look_for(subject: Subject, calls: Sequence[str]) -> LookedFor | None:
+def find_channel_patches(
+    subject: LoadedModel, calls: Sequence[str]
+) -> ChannelPatches | None:
     """Search a run's images for what excites each channel; None without either."""
     run = subject.run
     if run is None or not calls:
         return None
-    part = some(run.data.parts[run.judged_part], LOOKED_AT)
+    part = subsample(run.data.parts[run.judged_part], MAX_IMAGES)
     height, width = part.pixels.shape[1:3]
     batches = Batches(
         part=part,
         preprocess=subject.preprocess,
-        batch_size=together(height, width, BATCH),
+        batch_size=images_at_once(height, width, BATCH),
         shuffle=False,
     )
-    found = habits(subject.model, batches(0), calls, len(run.labels))
-    sights = sights_of(subject)
+    found = channel_preferences(subject.model, batches(0), calls, len(run.labels))
+    sights = receptive_fields(subject)
     everything = (0, height - 1), (0, width - 1)
     boxes = {call: _box_of(sights.get(call), everything) for call in calls}
-    return LookedFor(
+    return ChannelPatches(
         name=run.judged_part,
         part=part,
         labels=run.labels.names,
@@ -148,14 +154,14 @@ def look_for(subject: Subject, calls: Sequence[str]) -> LookedFor | None:
     )
 
 
-def _box_of(sight: Sight | None, everything: Box) -> BoxOf:
+def _box_of(sight: ReceptiveField | None, everything: Box) -> BoxOf:
     """Return where a unit looks; the whole image where geometry cannot tell."""
     if sight is None:
         return lambda row, column: everything
     return lambda row, column: sight.box(row, column) or everything
 
 
-def channels_section(looked: LookedFor) -> tuple[Section, list[dict[str, Cell]]]:
+def channels_section(looked: ChannelPatches) -> tuple[Section, list[dict[str, Cell]]]:
     """Show what channels look for: the data's places that excite them most."""
     table = _numbers(looked.found, looked.labels)
     blocks: list[Block] = [_curve(looked.found), table]
@@ -169,7 +175,7 @@ def channels_section(looked: LookedFor) -> tuple[Section, list[dict[str, Cell]]]
     return section, records(table)
 
 
-def _curve(found: Sequence[Habits]) -> Curve:
+def _curve(found: Sequence[ChannelPreferences]) -> Curve:
     means = [float(one.selectivity.nanmean()) for one in found]
     depth = tuple(float(i) for i in range(1, len(found) + 1))
     series = Series(name="mean of the channels", x=depth, y=tuple(means))
@@ -183,7 +189,7 @@ def _curve(found: Sequence[Habits]) -> Curve:
     )
 
 
-def _numbers(found: Sequence[Habits], labels: Sequence[str]) -> Table:
+def _numbers(found: Sequence[ChannelPreferences], labels: Sequence[str]) -> Table:
     columns = (
         Column(title="Layer", kind="code", key="layer"),
         Column(title="Channels", kind="integer", key="channels", rank=1),
@@ -207,7 +213,7 @@ def _numbers(found: Sequence[Habits], labels: Sequence[str]) -> Table:
     return Table(title="Selectivity in numbers", columns=columns, rows=rows)
 
 
-def _row(one: Habits, labels: Sequence[str]) -> tuple[Cell, ...]:
+def _row(one: ChannelPreferences, labels: Sequence[str]) -> tuple[Cell, ...]:
     known = one.selectivity.nan_to_num(-1)
     heard = one.selectivity[~one.selectivity.isnan()]
     count, best = len(known), int(known.argmax())
@@ -220,14 +226,14 @@ def _row(one: Habits, labels: Sequence[str]) -> tuple[Cell, ...]:
     return one.call, count, float(heard.mean()), share, top, favorite, silent
 
 
-def _patches(looked: LookedFor, one: Habits) -> Images:
+def _patches(looked: ChannelPatches, one: ChannelPreferences) -> Images:
     """Draw one row of patches for each of the most selective channels."""
     order = one.selectivity.nan_to_num(-1).argsort(descending=True).tolist()
     drawn = [looked.row(one, channel) for channel in order[:CHANNELS]]
     return Images(title=one.call, images=tuple(row for row in drawn if row))
 
 
-def _cut(part: Subset, spots: Sequence[Spot], box: BoxOf) -> list[np.ndarray]:
+def _cut(part: Subset, spots: Sequence[TopPatch], box: BoxOf) -> list[np.ndarray]:
     """Cut patches of one size; where the border cuts a field short, gray stands in."""
     boxes = [box(spot.row, spot.column) for spot in spots]
     sides = [max(b[axis][1] - b[axis][0] + 1 for b in boxes) for axis in (0, 1)]

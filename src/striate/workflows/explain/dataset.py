@@ -19,13 +19,16 @@ from striate.core.findings import (
 )
 from striate.data.batches import Batches
 from striate.data.subset import Subset
-from striate.interpret.activations_at import together
-from striate.interpret.attribution.attribute import evidence
-from striate.interpret.attribution.dataset import WholeSet, whole_set
-from striate.interpret.render import enlarge, overlay, to_image
+from striate.interpret.activations_at import images_at_once
+from striate.interpret.attribution.attribute import attribute
+from striate.interpret.attribution.dataset import (
+    DatasetAttribution,
+    dataset_attribution,
+)
+from striate.interpret.render import enlarge, overlay_heatmap, to_image
 from striate.report.format import percent
 from striate.run.run import Run
-from striate.workflows.explain.images import some
+from striate.workflows.explain.images import subsample
 
 MOST = 2000  # images whose evidence is added up
 BATCH = 64  # of them at once, at most
@@ -36,12 +39,12 @@ _BORDER = 1.5  # times its area: from here the border is worth a word
 _FEW = 5  # images of a class: fewer tell nothing
 
 
-def whole_section(run: Run) -> tuple[Section, dict[str, Any]]:
+def dataset_section(run: Run) -> tuple[Section, dict[str, Any]]:
     """Show where a run's answers look: its sure mistakes, its classes, its borders."""
-    part = some(run.data.parts[run.judged_part], MOST)
-    size = together(*run.preprocess.spec.shape[1:], BATCH)
+    part = subsample(run.data.parts[run.judged_part], MOST)
+    size = images_at_once(*run.preprocess.spec.shape[1:], BATCH)
     made = Batches(part=part, preprocess=run.preprocess, batch_size=size, shuffle=False)
-    found = whole_set(run.model, (x for x, _ in made(0)), len(run.labels))
+    found = dataset_attribution(run.model, (x for x, _ in made(0)), len(run.labels))
     blocks: list[Block] = []
     wrong = _mistakes(run)
     if wrong:
@@ -53,7 +56,7 @@ def whole_section(run: Run) -> tuple[Section, dict[str, Any]]:
     blocks.append(table)
     blocks += _warnings(run, found)
     lead = (
-        f"Grad-CAM at {found.place.call} of the network's own answers, over "
+        f"Grad-CAM at {found.target_layer.call} of the network's own answers, over "
         f"{len(part):,} {run.judged_part} images, each map scaled to sum to one."
     )
     if found.flat:
@@ -73,11 +76,11 @@ def _mistakes(run: Run) -> list[Image]:
         made = Batches(part=one, preprocess=run.preprocess, batch_size=1, shuffle=False)
         x, _ = next(made(0))
         said = run.labels[int(predictions.predicted[i])]
-        found = evidence(run.model, x, method="gradcam", target=said,
+        found = attribute(run.model, x, method="gradcam", target=said,
                          labels=run.labels, trust=False)  # fmt: skip
         pixels = one.gather(torch.tensor([0]))[0].numpy()
         heat = found.heat.detach().cpu().numpy()
-        pair = [_color(pixels), overlay(pixels, heat, found.signed)]
+        pair = [_color(pixels), overlay_heatmap(pixels, heat, found.signed)]
         truth = run.labels[int(predictions.truth[i])]
         words = f"{said}, is {truth}"
         drawn.append(
@@ -95,7 +98,7 @@ def _color(pixels: np.ndarray) -> np.ndarray:
     return np.asarray(gray.repeat(3, -1))
 
 
-def _classes(run: Run, part: Subset, found: WholeSet) -> Images:
+def _classes(run: Run, part: Subset, found: DatasetAttribution) -> Images:
     """Lay each class's mean evidence over its mean image."""
     order = [int(i) for i in found.counts.argsort(descending=True, stable=True)]
     chosen = sorted(i for i in order[:CLASSES] if found.counts[i])
@@ -106,7 +109,7 @@ def _classes(run: Run, part: Subset, found: WholeSet) -> Images:
             rows = torch.arange(len(part))
         mean = part.gather(rows).float().mean(0).round().to(torch.uint8).numpy()
         heat = found.heat[i].numpy()
-        pixels = enlarge(overlay(mean, heat, False), SIDE)
+        pixels = enlarge(overlay_heatmap(mean, heat, False), SIDE)
         drawn.append(to_image(pixels, run.labels[i], f"{int(found.counts[i])} answers"))
     note = "The mean evidence of a class's answers upon the mean image of the class."
     if len(chosen) < int((found.counts > 0).sum()):
@@ -114,7 +117,7 @@ def _classes(run: Run, part: Subset, found: WholeSet) -> Images:
     return Images(title="Where each class is seen", images=tuple(drawn), note=note)
 
 
-def _table(run: Run, found: WholeSet) -> tuple[Table, dict[str, Any]]:
+def _table(run: Run, found: DatasetAttribution) -> tuple[Table, dict[str, Any]]:
     columns = (
         Column(title="Answer", key="class"),
         Column(title="Images", kind="integer", key="images"),
@@ -146,14 +149,14 @@ def _table(run: Run, found: WholeSet) -> tuple[Table, dict[str, Any]]:
     )
     names = [column.key for column in columns]
     data = {
-        "layer": found.place.call,
+        "layer": found.target_layer.call,
         "flat": found.flat,
         "classes": [dict(zip(names, row, strict=True)) for row in rows],
     }
     return table, data
 
 
-def _warnings(run: Run, found: WholeSet) -> list[Block]:
+def _warnings(run: Run, found: DatasetAttribution) -> list[Block]:
     limit = _BORDER * found.border_area
     named = [
         f"{run.labels[i]} ({percent(float(found.border[i]))})"

@@ -14,17 +14,17 @@ from striate.core.errors import SettingError
 from striate.core.files import write_bytes, write_csv, write_json, write_text
 from striate.core.findings import Curve, Image, Images, Page
 from striate.core.spec import Labels
-from striate.interpret.attribution.attribute import Evidence, evidence
-from striate.interpret.attribution.target import Class
+from striate.interpret.attribution.attribute import Attribution, attribute
+from striate.interpret.attribution.target import ClassRef
 from striate.interpret.layer_choice import AUTO
 from striate.report.html import render
 from striate.report.png import save_curve
 from striate.run.layout import EXPLAINED, PLOTS, REPORT, new_folder
 from striate.run.run import Run
-from striate.workflows.explain.findings import story
-from striate.workflows.explain.images import own_images, read
-from striate.workflows.explain.load_model import Subject
-from striate.workflows.explain.options import Wish
+from striate.workflows.explain.findings import explain_findings
+from striate.workflows.explain.images import read_images, run_images
+from striate.workflows.explain.load_model import LoadedModel
+from striate.workflows.explain.options import ExplainOptions
 from striate.workflows.explain.tensor_file import TensorFile
 
 MAPS, CHANNELS = "maps.safetensors", "channels.csv"
@@ -50,12 +50,12 @@ def explain(
     x: Tensor | str | Path,
     *,
     method: str = AUTO,
-    target: Class | None = None,
-    against: Class | None = None,
+    target: ClassRef | None = None,
+    against: ClassRef | None = None,
     layer: str = AUTO,
     labels: Labels | Sequence[str] | None = None,
     trust: bool = True,
-) -> Evidence:
+) -> Attribution:
     """Return where in an image the evidence for a class lies.
 
     The model is left as it was: mode, hooks, gradients, batch norm, random state.
@@ -96,10 +96,10 @@ def explain(
         if not isinstance(network, Run):
             what = "a file needs to be brought to the network's size and scale"
             raise SettingError(what, where=x, fix="give a tensor, or a run")
-        subject = Subject(name="", model=model, preprocess=network.preprocess)
-        x = read(subject, [x])[0].x
+        subject = LoadedModel(name="", model=model, preprocess=network.preprocess)
+        x = read_images(subject, [x])[0].x
     tensor = next(model.parameters(), x)
-    return evidence(
+    return attribute(
         model,
         (x[None] if x.ndim == 3 else x).to(tensor.device),
         method=method,
@@ -112,9 +112,9 @@ def explain(
 
 
 def explain_images(
-    subject: Subject,
+    subject: LoadedModel,
     images: Sequence[str | Path] = (),
-    wish: Wish | None = None,
+    wish: ExplainOptions | None = None,
     out: Path | None = None,
     overwrite: bool = False,
 ) -> Explanation:
@@ -129,8 +129,8 @@ def explain_images(
         SettingError: No images, and no run to take them from.
         RunError: `out` exists and `overwrite` is off.
     """
-    given = read(subject, images) if images else own_images(subject)
-    told = story(subject, given, wish or Wish())
+    given = read_images(subject, images) if images else run_images(subject)
+    told = explain_findings(subject, given, wish or ExplainOptions())
     page = told.page
     with new_folder("explain", subject.name, out, overwrite) as folder:
         write_json(folder / EXPLAINED, {"made_by": "striate explain", **told.data})

@@ -13,7 +13,12 @@ from striate.core.spec import Preprocess
 from striate.data.decode.file_bytes import UndecodableError, read_file
 from striate.data.decode.preprocess import file_to_input, normalize
 from striate.data.sources.source import Skipped
-from striate.interpret.activations_at import captured, check_batch, chosen, together
+from striate.interpret.activations_at import (
+    check_images,
+    images_at_once,
+    iter_activations,
+    match_layers,
+)
 from striate.run.run import Run
 from striate.workflows.explain.tensor_file import TensorFile
 from striate.workflows.predict.predict import expand
@@ -84,9 +89,9 @@ def features(
         what = f"batch_size must be at least 1, got {batch_size}"
         raise SettingError(what, where="batch_size")
     model = network.model if isinstance(network, Run) else network
-    calls = chosen(model, names)
+    calls = match_layers(model, names)
     reader = _Reader(network, preprocess, batch_size, _device(model))
-    found = captured(model, reader.batches(x), calls)
+    found = iter_activations(model, reader.batches(x), calls)
     if out is not None:
         return _stored(Path(out), found, calls, reader)
     parts = [{call: part[call].cpu() for call in calls} for part in found]
@@ -135,8 +140,8 @@ class _Reader:
     def batches(self, x: Images) -> Iterator[Tensor]:
         """Yield inputs of at most the batch size."""
         if isinstance(x, Tensor):
-            check_batch(x)
-            size = together(x.shape[2], x.shape[3], self._size)
+            check_images(x)
+            size = images_at_once(x.shape[2], x.shape[3], self._size)
             yield from (part.to(self._device) for part in torch.split(x, size))
             return
         if self._preprocess is None:
@@ -146,7 +151,7 @@ class _Reader:
         named = [x] if isinstance(x, str | Path) else list(x)
         paths = [path for item in named for path in expand(item)]
         self._files = len(paths)
-        size = together(*self._preprocess.spec.shape[1:], self._size)
+        size = images_at_once(*self._preprocess.spec.shape[1:], self._size)
         for start in range(0, len(paths), size):
             inputs = self._read(paths[start : start + size], self._preprocess)
             if inputs:

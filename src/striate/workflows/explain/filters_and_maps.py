@@ -19,29 +19,31 @@ from striate.core.findings import (
     Table,
 )
 from striate.core.hooks import untouched, visited
-from striate.interpret.activations_at import forward, module_of
-from striate.interpret.feature_maps import SHOWN, map_sheet
+from striate.interpret.activations_at import forward, module_name
+from striate.interpret.feature_maps import MAX_CHANNELS, map_sheet
 from striate.interpret.filters import (
-    filter_facts,
+    filter_statistics,
     filter_tiles,
     kernel_sheet,
     layers_with_filters,
 )
-from striate.interpret.layer_choice import calls_of
+from striate.interpret.layer_choice import layer_shapes
 from striate.interpret.layer_statistics import activation_statistics
 from striate.interpret.render import tile, to_image
 from striate.report.records import records
 from striate.run.images import evenly
-from striate.workflows.explain.channels import LookedFor, channels_section
-from striate.workflows.explain.images import Shown
-from striate.workflows.explain.load_model import Subject
+from striate.workflows.explain.channels import ChannelPatches, channels_section
+from striate.workflows.explain.images import ExplainedImage
+from striate.workflows.explain.load_model import LoadedModel
 
 MOST = 48  # layers drawn; of deeper networks those with filters
 _COLUMNS = 16  # filters of one or three channels side by side
 _READABLE = (1, 3)  # channels that can be seen as one image
 
 
-def flow_section(model: nn.Module, x: Tensor, calls: Sequence[str]) -> Section:
+def filters_and_maps_section(
+    model: nn.Module, x: Tensor, calls: Sequence[str]
+) -> Section:
     """Draw filters and maps layer by layer, low ones first.
 
     Args:
@@ -84,7 +86,7 @@ def _chosen(calls: Sequence[str], filters: dict[str, Tensor]) -> list[str]:
     """Return all layers; of a deep network those with filters, evenly if too many."""
     if len(calls) <= MOST:
         return list(calls)
-    weighted = [call for call in calls if module_of(call) in filters]
+    weighted = [call for call in calls if module_name(call) in filters]
     return evenly(weighted or calls, MOST)
 
 
@@ -96,12 +98,12 @@ def _maps(model: nn.Module, x: Tensor, calls: Sequence[str]) -> dict[str, Image]
     def note(call: str, output: object) -> None:
         if call in wanted and isinstance(output, Tensor):
             stack = output[0].detach().float().cpu()
-            shown = min(len(stack), SHOWN)
+            shown = min(len(stack), MAX_CHANNELS)
             words = f"maps, {shape_text(tuple(stack.shape))}"
             detail = f"{shown} of {len(stack)} channels"
             found[call] = to_image(map_sheet(stack), words, detail)
 
-    modules = list(dict.fromkeys(module_of(call) for call in calls))
+    modules = list(dict.fromkeys(module_name(call) for call in calls))
     with untouched(model), visited(model, modules, note), torch.no_grad():
         forward(model, x)
     return found
@@ -146,7 +148,7 @@ def _table(filters: dict[str, Tensor]) -> Table:
     )
     rows: list[tuple[Cell, ...]] = []
     for name, weight in filters.items():
-        facts = filter_facts(weight)
+        facts = filter_statistics(weight)
         channels, height, width = facts.kernel
         rows.append(
             (
@@ -164,18 +166,21 @@ def _table(filters: dict[str, Tensor]) -> Table:
     return Table(title="Filters in numbers", columns=columns, rows=tuple(rows))
 
 
-def inner_maps(subject: Subject, one: Shown) -> list[str]:
+def map_layers(subject: LoadedModel, one: ExplainedImage) -> list[str]:
     """Return the calls that make maps, as they run, without containers of others."""
-    shapes = calls_of(subject.model, one.x)
+    shapes = layer_shapes(subject.model, one.x)
     maps = [c for c, s in shapes.items() if len(s) == 3 and s[1] * s[2] > 1]
     return [c for c in maps if not any(o.startswith(f"{c}.") for o in maps)]
 
 
 def layer_sections(
-    subject: Subject, one: Shown, calls: Sequence[str], looked: LookedFor | None
+    subject: LoadedModel,
+    one: ExplainedImage,
+    calls: Sequence[str],
+    looked: ChannelPatches | None,
 ) -> tuple[list[Section], dict[str, Any]]:
     """Return filters and maps from low to high, patches, and the table of layers."""
-    flow = flow_section(subject.model, one.x, calls)
+    flow = filters_and_maps_section(subject.model, one.x, calls)
     sections = [flow]
     data: dict[str, Any] = {
         "filters": [
@@ -190,7 +195,9 @@ def layer_sections(
     return sections, data
 
 
-def _layer_table(subject: Subject, one: Shown) -> tuple[Section, list[dict[str, Cell]]]:
+def _layer_table(
+    subject: LoadedModel, one: ExplainedImage
+) -> tuple[Section, list[dict[str, Cell]]]:
     found = activation_statistics(subject.model, one.x)
     columns = (
         Column(title="Layer", kind="code", key="layer"),

@@ -20,28 +20,28 @@ from striate.core.findings import (
     Section,
     Table,
 )
-from striate.interpret.arithmetic.contributions import shares
-from striate.interpret.arithmetic.tree import opened
+from striate.interpret.arithmetic.contributions import contributions
+from striate.interpret.arithmetic.tree import arithmetic_tree
 from striate.interpret.arithmetic.unit_arithmetic import UnitArithmetic
-from striate.interpret.layer_choice import calls_of, check_unit
-from striate.interpret.render import enlarge, overlay, to_image
+from striate.interpret.layer_choice import check_unit, layer_shapes
+from striate.interpret.render import enlarge, overlay_heatmap, to_image
 from striate.report.records import nodes, records
 from striate.run.run import Run
-from striate.workflows.explain.attribution import SIDE, answered
-from striate.workflows.explain.channels import LookedFor, look_for
-from striate.workflows.explain.dataset import whole_section
+from striate.workflows.explain.attribution import SIDE, explain_image
+from striate.workflows.explain.channels import ChannelPatches, find_channel_patches
+from striate.workflows.explain.dataset import dataset_section
 from striate.workflows.explain.depth.findings import depth_section
-from striate.workflows.explain.depth.nonlinearity import bend_section
-from striate.workflows.explain.filters_and_maps import inner_maps, layer_sections
-from striate.workflows.explain.images import Shown
+from striate.workflows.explain.depth.nonlinearity import nonlinearity_section
+from striate.workflows.explain.filters_and_maps import layer_sections, map_layers
+from striate.workflows.explain.images import ExplainedImage
 from striate.workflows.explain.invariance import invariance_section
-from striate.workflows.explain.load_model import Subject
-from striate.workflows.explain.options import Told, Unit, Wish
-from striate.workflows.explain.unit import strongest, unit_section
+from striate.workflows.explain.load_model import LoadedModel
+from striate.workflows.explain.options import ExplainOptions, OnProgress, Unit
+from striate.workflows.explain.unit import strongest_unit, unit_section
 
 
 @dataclass(frozen=True, kw_only=True)
-class Story:
+class ExplainFindings:
     """An explanation before it is written.
 
     Args:
@@ -54,10 +54,12 @@ class Story:
     page: Page
     data: dict[str, Any]
     maps: dict[str, Tensor]
-    looked_for: LookedFor | None
+    looked_for: ChannelPatches | None
 
 
-def story(subject: Subject, images: Sequence[Shown], wish: Wish) -> Story:
+def explain_findings(
+    subject: LoadedModel, images: Sequence[ExplainedImage], wish: ExplainOptions
+) -> ExplainFindings:
     """Look at images, and return what there is to say.
 
     Raises:
@@ -66,7 +68,7 @@ def story(subject: Subject, images: Sequence[Shown], wish: Wish) -> Story:
         GeometryError: An image does not fit, or a layer asked for has no maps.
     """
     _check(subject, images[0], wish)
-    answers = [answered(subject, one, wish) for one in images]
+    answers = [explain_image(subject, one, wish) for one in images]
     first = images[0]
     facts = [one.facts for one in answers]
     data: dict[str, Any] = {"network": subject.name, "images": facts}
@@ -74,11 +76,11 @@ def story(subject: Subject, images: Sequence[Shown], wish: Wish) -> Story:
     book, refused = _book(subject, first)
     section, data["ledger"] = _ledger(subject, first, book, facts[0]["target"], refused)
     sections.append(section)
-    calls = inner_maps(subject, first)
+    calls = map_layers(subject, first)
     unit = wish.unit or ("output", (facts[0]["target"],))
     if wish.unit is None and calls:
-        unit = strongest(subject, first, facts[0]["layer"])
-    looked = look_for(subject, calls)
+        unit = strongest_unit(subject, first, facts[0]["layer"])
+    looked = find_channel_patches(subject, calls)
     patches = _patches(subject, looked, unit)
     section, data["unit"] = unit_section(subject, first, book, unit, patches)
     sections.append(section)
@@ -96,30 +98,34 @@ def story(subject: Subject, images: Sequence[Shown], wish: Wish) -> Story:
         for key, heat in one.maps.items()
     }
     data |= {**facts_of_layers, **found}
-    return Story(page=page, data=data, maps=maps, looked_for=looked)
+    return ExplainFindings(page=page, data=data, maps=maps, looked_for=looked)
 
 
-def _check(subject: Subject, first: Shown, wish: Wish) -> None:
+def _check(subject: LoadedModel, first: ExplainedImage, wish: ExplainOptions) -> None:
     """Refuse before an hour's work what cannot be shown at its end."""
     if wish.also and subject.run is None:
         what = f"{', '.join(wish.also)}: there is no set to look at"
         raise SettingError(what, where=subject.name, fix="explain a run")
     if wish.unit is not None:
         call, unit = wish.unit
-        shapes = calls_of(subject.model, first.x)
+        shapes = layer_shapes(subject.model, first.x)
         check_unit(call, unit, shapes, subject.model)
 
 
-def _patches(subject: Subject, looked: LookedFor | None, unit: Unit) -> list[Block]:
+def _patches(
+    subject: LoadedModel, looked: ChannelPatches | None, unit: Unit
+) -> list[Block]:
     call, place = unit
     if looked is None or len(place) != 3:
         return []
     if call not in [one.call for one in looked.found]:  # a container of others
-        looked = look_for(subject, [call])
+        looked = find_channel_patches(subject, [call])
     return looked.channel(call, place[0]) if looked is not None else []
 
 
-def _book(subject: Subject, one: Shown) -> tuple[UnitArithmetic | None, str]:
+def _book(
+    subject: LoadedModel, one: ExplainedImage
+) -> tuple[UnitArithmetic | None, str]:
     """Return the image's ledger; where it cannot be kept, the reason."""
     try:
         return UnitArithmetic(subject.model, one.x), ""
@@ -127,29 +133,35 @@ def _book(subject: Subject, one: Shown) -> tuple[UnitArithmetic | None, str]:
         return None, f"There is no ledger here: {error.what}."
 
 
-Also = Callable[[Run, Told], tuple[Section, dict[str, Any]]]
-ALSO: dict[str, Also] = {
-    "set": lambda run, told: whole_section(run),
+ExtraSection = Callable[[Run, OnProgress], tuple[Section, dict[str, Any]]]
+EXTRA_SECTIONS: dict[str, ExtraSection] = {
+    "set": lambda run, told: dataset_section(run),
     "invariance": lambda run, told: invariance_section(run),
     "depth": depth_section,
-    "bend": lambda run, told: bend_section(run),
+    "bend": lambda run, told: nonlinearity_section(run),
 }
 
 
-def _also(subject: Subject, wish: Wish) -> tuple[list[Section], dict[str, Any]]:
+def _also(
+    subject: LoadedModel, wish: ExplainOptions
+) -> tuple[list[Section], dict[str, Any]]:
     """Return the parts that were asked for besides; of a run."""
     sections: list[Section] = []
     data: dict[str, Any] = {}
     if subject.run is None:
         return sections, data
     for name in wish.also:
-        section, data[name] = ALSO[name](subject.run, wish.told)
+        section, data[name] = EXTRA_SECTIONS[name](subject.run, wish.told)
         sections.append(section)
     return sections, data
 
 
 def _ledger(
-    subject: Subject, one: Shown, book: UnitArithmetic | None, answer: int, refused: str
+    subject: LoadedModel,
+    one: ExplainedImage,
+    book: UnitArithmetic | None,
+    answer: int,
+    refused: str,
 ) -> tuple[Section, dict[str, Any] | None]:
     """Open the answer's logit, and share it out to the pixels."""
     lead = (
@@ -160,15 +172,17 @@ def _ledger(
     if book is None:
         return Section(title=title, blocks=(Prose(text=refused),)), None
     names = subject.labels.names if subject.labels else ()
-    tree = opened(book, "output", (answer,), names)
+    tree = arithmetic_tree(book, "output", (answer,), names)
     table, drawn = _down(one, book, answer)
     data = {"opened": nodes(tree), "down": records(table)}
     return Section(title=title, lead=lead, blocks=(tree, table, drawn)), data
 
 
-def _down(one: Shown, book: UnitArithmetic, answer: int) -> tuple[Table, Images]:
+def _down(
+    one: ExplainedImage, book: UnitArithmetic, answer: int
+) -> tuple[Table, Images]:
     """Say what pixels add to the logit, and what layers do."""
-    found = shares(book, "output", (answer,))
+    found = contributions(book, "output", (answer,))
     steps = sorted(found.steps.items(), key=lambda item: -abs(item[1]))
     rows: list[tuple[Cell, ...]] = [("pixels", float(found.pixels.sum())), *steps]
     columns = (
@@ -185,6 +199,6 @@ def _down(one: Shown, book: UnitArithmetic, answer: int) -> tuple[Table, Images]
     )
     heat = found.pixels.sum(0).cpu().numpy().astype(np.float64)
     drawn = to_image(
-        enlarge(overlay(one.pixels, heat, True), SIDE), "what each pixel adds"
+        enlarge(overlay_heatmap(one.pixels, heat, True), SIDE), "what each pixel adds"
     )
     return table, Images(images=(drawn,))

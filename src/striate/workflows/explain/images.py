@@ -14,14 +14,14 @@ from striate.data.decode.file_bytes import UndecodableError, read_file
 from striate.data.decode.preprocess import file_to_input, normalize
 from striate.data.subset import Subset
 from striate.run.run import Run
-from striate.workflows.explain.load_model import Subject
+from striate.workflows.explain.load_model import LoadedModel
 from striate.workflows.predict.predict import expand
 
 MOST = 6  # images on a page
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shown:
+class ExplainedImage:
     """One image as people and as the network see it.
 
     Args:
@@ -37,7 +37,9 @@ class Shown:
     truth: str | None = None
 
 
-def read(subject: Subject, inputs: Sequence[str | Path]) -> list[Shown]:
+def read_images(
+    subject: LoadedModel, inputs: Sequence[str | Path]
+) -> list[ExplainedImage]:
     """Read image files as the network takes them.
 
     Raises:
@@ -59,20 +61,20 @@ def read(subject: Subject, inputs: Sequence[str | Path]) -> list[Shown]:
 
 
 def _shown(
-    subject: Subject, name: str, pixels: Tensor, truth: str | None = None
-) -> Shown:
+    subject: LoadedModel, name: str, pixels: Tensor, truth: str | None = None
+) -> ExplainedImage:
     x = normalize(pixels[None], subject.preprocess)
-    return Shown(name=name, pixels=pixels.numpy(), x=x, truth=truth)
+    return ExplainedImage(name=name, pixels=pixels.numpy(), x=x, truth=truth)
 
 
-def some(part: Subset, most: int) -> Subset:
+def subsample(part: Subset, most: int) -> Subset:
     """Return a part, or as many of its images, spread evenly, as are wanted."""
     if len(part) <= most:
         return part
     return part.take([i * len(part) // most for i in range(most)])
 
 
-def own_images(subject: Subject) -> list[Shown]:
+def run_images(subject: LoadedModel) -> list[ExplainedImage]:
     """Return a run's surest right answer and its costliest wrong one.
 
     Raises:
@@ -84,7 +86,7 @@ def own_images(subject: Subject) -> list[Shown]:
     return _from_run(subject.run, subject)
 
 
-def _from_run(run: Run, subject: Subject) -> list[Shown]:
+def _from_run(run: Run, subject: LoadedModel) -> list[ExplainedImage]:
     predictions = run.predictions(run.judged_part)
     part = run.data.parts[run.judged_part]
     right = predictions.truth == predictions.predicted

@@ -21,16 +21,20 @@ from striate.core.findings import (
 )
 from striate.data.batches import Batches
 from striate.data.subset import Subset
-from striate.interpret.activations_at import together
-from striate.interpret.invariance.invariance_curves import OUTPUT, Response, respond
-from striate.interpret.invariance.transforms import MOVES, move_of
-from striate.interpret.layer_choice import calls_of
+from striate.interpret.activations_at import images_at_once
+from striate.interpret.invariance.invariance_curves import (
+    OUTPUT,
+    InvarianceCurve,
+    invariance_curves,
+)
+from striate.interpret.invariance.transforms import TRANSFORMS, get_transform
+from striate.interpret.layer_choice import layer_shapes
 from striate.models.head import last_dense
 from striate.run.images import evenly
 from striate.run.run import Run
-from striate.workflows.explain.images import some
+from striate.workflows.explain.images import subsample
 from striate.workflows.explain.one_pixel import one_pixel_blocks
-from striate.workflows.explain.pooling_swap import POOLS, refit, with_pool
+from striate.workflows.explain.pooling_swap import POOLS, refit_head, replace_pools
 
 MOVED = 300  # images, each moved some fifty times
 BATCH = 100  # of them at once, at most
@@ -42,13 +46,13 @@ Batch = tuple[Tensor, Tensor]
 
 def invariance_section(run: Run) -> tuple[Section, dict[str, Any]]:
     """Measure a run's network on moved images, and its base under other pools."""
-    part = some(run.data.parts[run.judged_part], MOVED)
+    part = subsample(run.data.parts[run.judged_part], MOVED)
     batches = list(_batches(run, part))
-    shapes = calls_of(run.model, batches[0][0])
+    shapes = layer_shapes(run.model, batches[0][0])
     maps = [c for c, s in shapes.items() if len(s) == 3 and s[1] * s[2] > 1]
     inner = [c for c in maps if not any(o.startswith(f"{c}.") for o in maps)]
-    moves = [move for move in MOVES.values() if _fits(move.name, run)]
-    found = respond(run.model, batches, moves, evenly(inner, LAYERS))
+    moves = [move for move in TRANSFORMS.values() if _fits(move.name, run)]
+    found = invariance_curves(run.model, batches, moves, evenly(inner, LAYERS))
     blocks: list[Block] = []
     for each in found:
         blocks.append(_answers(each))
@@ -79,16 +83,16 @@ def invariance_section(run: Run) -> tuple[Section, dict[str, Any]]:
 
 def _fits(name: str, run: Run) -> bool:
     height, width = run.preprocess.spec.shape[1:]
-    return name != "shift" or min(height, width) > max(MOVES[name].amounts)
+    return name != "shift" or min(height, width) > max(TRANSFORMS[name].amounts)
 
 
 def _batches(run: Run, part: Subset) -> Iterator[Batch]:
-    size = together(*run.preprocess.spec.shape[1:], BATCH)
+    size = images_at_once(*run.preprocess.spec.shape[1:], BATCH)
     made = Batches(part=part, preprocess=run.preprocess, batch_size=size, shuffle=False)
     return made(0)
 
 
-def _answers(found: Response) -> Curve:
+def _answers(found: InvarianceCurve) -> Curve:
     half = _half(found.accuracy, found.images)
     return Curve(
         title=f"Answers under {found.move}",
@@ -116,7 +120,7 @@ def _half(shares: Sequence[float], count: int) -> list[tuple[float, float]]:
     return [(y, 1.96 * sqrt(y * (1 - y) / count)) for y in shares]
 
 
-def _features(found: Response) -> Curve:
+def _features(found: InvarianceCurve) -> Curve:
     return Curve(
         title=f"Features under {found.move}",
         x_label=found.unit,
@@ -128,28 +132,30 @@ def _features(found: Response) -> Curve:
     )
 
 
-def _pools(run: Run, batches: list[Batch]) -> tuple[dict[str, Response], list[str]]:
+def _pools(
+    run: Run, batches: list[Batch]
+) -> tuple[dict[str, InvarianceCurve], list[str]]:
     """Return the response to shifts under each kind of pool, and what was left out."""
     name = last_dense(run.model)
     if name is None:
         return {}, ["other pools, for want of a last dense layer to fit again"]
     if not _fits("shift", run):
         return {}, []
-    part = some(run.data.parts["train"], FITTED)
+    part = subsample(run.data.parts["train"], FITTED)
     found, left_out = {}, []
     for kind in POOLS:
-        model, count = with_pool(run.model, kind)
+        model, count = replace_pools(run.model, kind)
         if not count:
             return {}, ["other pools: no pool of the network is a striding module"]
         try:
-            refit(model, _batches(run, part), name)
-            found[kind] = respond(model, batches, [move_of("shift")])[0]
+            refit_head(model, _batches(run, part), name)
+            found[kind] = invariance_curves(model, batches, [get_transform("shift")])[0]
         except GeometryError as error:
             left_out.append(f"{kind} pools: {error.what}")
     return found, left_out
 
 
-def _pool_blocks(pools: dict[str, Response]) -> list[Block]:
+def _pool_blocks(pools: dict[str, InvarianceCurve]) -> list[Block]:
     if not pools:
         return []
     columns = (
@@ -191,7 +197,7 @@ def _pool_blocks(pools: dict[str, Response]) -> list[Block]:
     ]
 
 
-def _plain(found: Response) -> dict[str, Any]:
+def _plain(found: InvarianceCurve) -> dict[str, Any]:
     return {
         "move": found.move,
         "amounts": list(found.amounts),

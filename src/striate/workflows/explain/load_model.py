@@ -18,7 +18,7 @@ _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Subject:
+class LoadedModel:
     """A network ready to look at images.
 
     Args:
@@ -38,9 +38,9 @@ class Subject:
     remarks: tuple[str, ...] = ()
 
 
-def subject(
+def load_model(
     target: str, wanted: SummaryRequest | None = None, weights: Path | None = None
-) -> Subject:
+) -> LoadedModel:
     """Return the network that a word means, with weights.
 
     Args:
@@ -58,7 +58,7 @@ def subject(
             what = "a run has its weights, image size, channels and classes already"
             raise SettingError(what, where=target, fix="leave those flags out")
         run = Run(target)
-        return Subject(
+        return LoadedModel(
             name=run.path.name,
             model=run.model,
             preprocess=run.preprocess,
@@ -84,7 +84,7 @@ def subject(
     preprocess = Preprocess(
         channels=channels, height=height, width=width, mean=mean, std=std
     )
-    return Subject(
+    return LoadedModel(
         name=found.name,
         model=found.model.eval(),
         preprocess=preprocess,

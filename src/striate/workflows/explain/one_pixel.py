@@ -27,16 +27,16 @@ from striate.interpret.invariance.one_pixel_shift import (
     NOTES,
     NOTES_SIDE,
     POOLED,
-    TAKEN,
-    Changed,
-    one_pixel,
-    sized,
-    stages,
+    SUBSAMPLED,
+    ChangedCells,
+    one_pixel_shift,
+    resize_gray,
+    shift_stages,
 )
-from striate.interpret.render import amounts, enlarge, tile, to_image
+from striate.interpret.render import enlarge, sequential_colors, tile, to_image
 from striate.report.format import percent
 from striate.report.records import records
-from striate.workflows.explain.images import some
+from striate.workflows.explain.images import subsample
 
 MOST = 5000  # images of each part
 CLASSES = 20  # up to so many are told apart
@@ -46,7 +46,7 @@ _STEPS = 41  # points of a distribution
 
 
 @dataclass(frozen=True, kw_only=True)
-class Counted:
+class OnePixelCounts:
     """The experiment over a set.
 
     Args:
@@ -57,9 +57,9 @@ class Counted:
 
     gray: Tensor
     labels: Tensor
-    found: tuple[Changed, ...]
+    found: tuple[ChangedCells, ...]
 
-    def stage(self, name: str) -> Changed:
+    def stage(self, name: str) -> ChangedCells:
         """Return a stage by name."""
         return next(one for one in self.found if one.stage == name)
 
@@ -70,22 +70,22 @@ class Counted:
         return self.stage(name).counts.double()[seen] / first[seen] - 1
 
 
-def count_all(data: ImageData) -> Counted:
+def count_changes(data: ImageData) -> OnePixelCounts:
     """Count over every part of a gray set: nothing is learned, so none is spared."""
-    parts = [some(part, MOST) for part in data.parts.values()]
+    parts = [subsample(part, MOST) for part in data.parts.values()]
     gray = torch.cat(
         [
-            sized(part.gather(torch.arange(len(part)))[..., 0].float() / 255)
+            resize_gray(part.gather(torch.arange(len(part)))[..., 0].float() / 255)
             for part in parts
         ]
     )
     labels = torch.cat([part.labels for part in parts])
-    return Counted(gray=gray, labels=labels, found=tuple(one_pixel(gray)))
+    return OnePixelCounts(gray=gray, labels=labels, found=tuple(one_pixel_shift(gray)))
 
 
 def one_pixel_blocks(data: ImageData) -> tuple[list[Block], dict[str, Any]]:
     """Return the experiment's words, images, tables and distribution."""
-    counted = count_all(data)
+    counted = count_changes(data)
     table = _table(counted.found)
     blocks: list[Block] = [_words(counted), _example(counted), table, _curve(counted)]
     facts: dict[str, Any] = {
@@ -100,8 +100,8 @@ def one_pixel_blocks(data: ImageData) -> tuple[list[Block], dict[str, Any]]:
     return blocks, facts
 
 
-def _words(counted: Counted) -> Prose:
-    first, pooled, taken = (counted.stage(name) for name in (INPUT, POOLED, TAKEN))
+def _words(counted: OnePixelCounts) -> Prose:
+    first, pooled, taken = (counted.stage(name) for name in (INPUT, POOLED, SUBSAMPLED))
     fall, plain = (one.mean / (first.mean or 1.0) - 1 for one in (pooled, taken))
     fewer = float((counted.falls(POOLED) < 0).double().mean())
     text = (
@@ -119,11 +119,11 @@ def _words(counted: Counted) -> Prose:
     return Prose(text=text)
 
 
-def _example(counted: Counted) -> Images:
+def _example(counted: OnePixelCounts) -> Images:
     """Draw the image whose count comes nearest to the notes', stage by stage."""
     counts = counted.stage(INPUT).counts
     chosen = int((counts - NOTES[0]).abs().argmin())
-    there, gone = stages(counted.gray[chosen : chosen + 1])
+    there, gone = shift_stages(counted.gray[chosen : chosen + 1])
     drawn = []
     for stage in there:
         row = [_drawn(there[stage][0]), _drawn(gone[stage][0])]
@@ -139,7 +139,7 @@ def _example(counted: Counted) -> Images:
 
 
 def _drawn(maps: Tensor) -> np.ndarray:
-    return enlarge(amounts(maps.numpy()), DRAWN)
+    return enlarge(sequential_colors(maps.numpy()), DRAWN)
 
 
 def _differing(there: Tensor, gone: Tensor) -> np.ndarray:
@@ -148,7 +148,7 @@ def _differing(there: Tensor, gone: Tensor) -> np.ndarray:
     return enlarge(marked, DRAWN)
 
 
-def _table(found: Sequence[Changed]) -> Table:
+def _table(found: Sequence[ChangedCells]) -> Table:
     first = found[0].mean or 1.0
     columns = (
         Column(title="Where", key="stage"),
@@ -180,10 +180,10 @@ def _table(found: Sequence[Changed]) -> Table:
     return Table(title="One pixel to the right", columns=columns, rows=rows, note=note)
 
 
-def _curve(counted: Counted) -> Curve:
+def _curve(counted: OnePixelCounts) -> Curve:
     """Return the share of images whose count falls at least so far."""
     series = []
-    for name in (POOLED, TAKEN):
+    for name in (POOLED, SUBSAMPLED):
         falls = counted.falls(name).sort().values
         if not len(falls):
             continue
@@ -205,7 +205,7 @@ def _curve(counted: Counted) -> Curve:
     )
 
 
-def _classes(counted: Counted, labels: Labels) -> Table:
+def _classes(counted: OnePixelCounts, labels: Labels) -> Table:
     columns = (
         Column(title="Class", key="class"),
         Column(title="Images", kind="integer", key="images"),

@@ -6,27 +6,27 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from striate.core.registry import unknown
-from striate.interpret.attribution.target import Class
+from striate.interpret.attribution.target import ClassRef
 from striate.interpret.layer_choice import AUTO
 
 METHODS = (AUTO, "occlusion", "integrated")
 
 
-ALSO = ("set", "invariance", "depth", "bend")
+SECTIONS = ("set", "invariance", "depth", "bend")
 
 
-Told = Callable[[str], None]
+OnProgress = Callable[[str], None]
 
 
 Unit = tuple[str, tuple[int, ...]]  # a layer's call, and (channel, row, column)
 
 
-def nobody(line: str) -> None:
+def no_progress(line: str) -> None:
     """Tell nobody what takes long."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wish:
+class ExplainOptions:
     """What is asked about every image.
 
     Args:
@@ -47,16 +47,16 @@ class Wish:
         UnknownNameError: A part of the page has no such name.
     """
 
-    target: Class | None = None
-    against: Class | None = None
+    target: ClassRef | None = None
+    against: ClassRef | None = None
     methods: tuple[str, ...] = METHODS
     layer: str = AUTO
     unit: Unit | None = None
     seed: int = 0
     also: tuple[str, ...] = ()
-    told: Told = field(default=nobody, repr=False)
+    told: OnProgress = field(default=no_progress, repr=False)
 
     def __post_init__(self) -> None:
         for name in self.also:
-            if name not in ALSO:
-                raise unknown("part of the page", name, ALSO)
+            if name not in SECTIONS:
+                raise unknown("part of the page", name, SECTIONS)

@@ -43,11 +43,11 @@ POOLS: dict[str, Pool] = {
 }
 
 
-class OtherPool(nn.Module):
+class ReplacedPool(nn.Module):
     """A pool of another kind, with the output size of the one it stands for.
 
     Example:
-        >>> pool = OtherPool("average", nn.MaxPool2d(2))
+        >>> pool = ReplacedPool("average", nn.MaxPool2d(2))
         >>> pool(torch.tensor([[[[1.0, 2.0], [3.0, 6.0]]]])).item()
         3.0
     """
@@ -73,7 +73,7 @@ def _step(pool: nn.MaxPool2d | nn.AvgPool2d) -> int:
     return int(stride if isinstance(stride, int) else stride[0])
 
 
-def with_pool(model: nn.Module, kind: str) -> tuple[nn.Module, int]:
+def replace_pools(model: nn.Module, kind: str) -> tuple[nn.Module, int]:
     """Return a copy of a network with other striding pools, and how many there are.
 
     Args:
@@ -82,7 +82,7 @@ def with_pool(model: nn.Module, kind: str) -> tuple[nn.Module, int]:
 
     Example:
         >>> model = nn.Sequential(nn.MaxPool2d(2), nn.Flatten())
-        >>> other, count = with_pool(model, "strided")
+        >>> other, count = replace_pools(model, "strided")
         >>> other(torch.tensor([[[[1.0, 2.0], [3.0, 6.0]]]])).item(), count
         (1.0, 1)
     """
@@ -91,12 +91,12 @@ def with_pool(model: nn.Module, kind: str) -> tuple[nn.Module, int]:
     for parent in list(copy.modules()):
         for name, child in parent.named_children():
             if isinstance(child, nn.MaxPool2d | nn.AvgPool2d) and _step(child) > 1:
-                setattr(parent, name, OtherPool(kind, child))
+                setattr(parent, name, ReplacedPool(kind, child))
                 count += 1
     return copy, count
 
 
-def refit(model: nn.Module, batches: Iterable[Batch], name: str) -> None:
+def refit_head(model: nn.Module, batches: Iterable[Batch], name: str) -> None:
     """Fit one dense layer, the last, to what arrives at it: logistic regression.
 
     Memory holds a batch, and a row of features an image.

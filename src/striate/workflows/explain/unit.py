@@ -9,20 +9,27 @@ from typing import Any
 import numpy as np
 
 from striate.audit.network import Audit, audit
-from striate.audit.rf_tracker import Box, Sight
+from striate.audit.rf_tracker import Box, ReceptiveField
 from striate.core.errors import StriateError
 from striate.core.findings import Block, Image, Images, Prose, Section, Table
-from striate.interpret.activations_at import captured
-from striate.interpret.arithmetic.contributions import Shares, shares
+from striate.interpret.activations_at import iter_activations
+from striate.interpret.arithmetic.contributions import Contributions, contributions
 from striate.interpret.arithmetic.unit_arithmetic import UnitArithmetic
-from striate.interpret.arithmetic.worked_example import beneath, worked
-from striate.interpret.effective_receptive_field import HELD, EffectiveField, unit_field
-from striate.interpret.layer_choice import place
-from striate.interpret.render import enlarge, framed, overlay, to_image
+from striate.interpret.arithmetic.worked_example import (
+    nearest_convolution,
+    worked_example,
+)
+from striate.interpret.effective_receptive_field import (
+    ENERGY_SHARE,
+    EffectiveField,
+    unit_effective_field,
+)
+from striate.interpret.layer_choice import target_layer
+from striate.interpret.render import draw_box, enlarge, overlay_heatmap, to_image
 from striate.report.format import number
 from striate.report.records import as_data
-from striate.workflows.explain.images import Shown
-from striate.workflows.explain.load_model import Subject
+from striate.workflows.explain.images import ExplainedImage
+from striate.workflows.explain.load_model import LoadedModel
 from striate.workflows.explain.options import Unit
 
 SIDE = 196  # pixels an image is drawn high, at least
@@ -36,32 +43,42 @@ class _Seen:
     unit: tuple[int, ...]
     field: EffectiveField
     box: Box | None
-    shares: Shares | None
+    contributions: Contributions | None
 
 
-def strongest(subject: Subject, one: Shown, layer: str | None) -> Unit:
+def strongest_unit(
+    subject: LoadedModel, one: ExplainedImage, layer: str | None
+) -> Unit:
     """Return the unit of a layer's maps with the largest number."""
-    where = place(subject.model, one.x, layer or "auto")
-    maps = next(captured(subject.model, [one.x], [where.call]))[where.call][0]
+    where = target_layer(subject.model, one.x, layer or "auto")
+    maps = next(iter_activations(subject.model, [one.x], [where.call]))[where.call][0]
     flat = int(maps.argmax())
     return where.call, tuple(int(i) for i in np.unravel_index(flat, tuple(maps.shape)))
 
 
-def sights_of(subject: Subject) -> dict[str, Sight]:
+def receptive_fields(subject: LoadedModel) -> dict[str, ReceptiveField]:
     """Return what each layer's units see; nothing where shapes cannot tell."""
     spec = subject.preprocess.spec
     try:
         found: Audit = audit(subject.model, spec.shape)
     except StriateError:
         return {}
-    sights = {layer.name: layer.sight for layer in found.layers if layer.sight}
-    ends = {name: row.sight for name, row in found.ends.items() if row.sight}
+    sights = {
+        layer.name: layer.receptive_field
+        for layer in found.layers
+        if layer.receptive_field
+    }
+    ends = {
+        name: row.receptive_field
+        for name, row in found.container_outputs.items()
+        if row.receptive_field
+    }
     return {**ends, **sights}
 
 
 def unit_section(
-    subject: Subject,
-    one: Shown,
+    subject: LoadedModel,
+    one: ExplainedImage,
     book: UnitArithmetic | None,
     unit: Unit,
     looked_for: Sequence[Block] = (),
@@ -83,13 +100,13 @@ def unit_section(
         section = Section(title="What one unit sees", blocks=(Prose(text=text),))
         return section, {"layer": call, "unit": list(place_of)}
     there = place_of[0], place_of[1], place_of[2]
-    sight = sights_of(subject).get(call)
+    sight = receptive_fields(subject).get(call)
     seen = _Seen(
         call=call,
         unit=there,
-        field=unit_field(subject.model, one.x, call, there),
+        field=unit_effective_field(subject.model, one.x, call, there),
         box=sight.box(*there[1:]) if sight is not None else None,
-        shares=shares(book, call, there) if book is not None else None,
+        contributions=contributions(book, call, there) if book is not None else None,
     )
     table = _worked(book, seen)
     note = "The box is exact: it comes from the network's geometry, without running it."
@@ -105,18 +122,18 @@ def unit_section(
 def _worked(book: UnitArithmetic | None, seen: _Seen) -> Table | None:
     if book is None:
         return None
-    entry = beneath(book, book.open(seen.call, seen.unit))
-    return None if entry is None else worked(book, entry)
+    entry = nearest_convolution(book, book.open(seen.call, seen.unit))
+    return None if entry is None else worked_example(book, entry)
 
 
-def _views(one: Shown, seen: _Seen) -> list[Image]:
+def _views(one: ExplainedImage, seen: _Seen) -> list[Image]:
     grown, times = _enlarged(one.pixels)
     views = [to_image(_boxed(grown, seen.box, times), "what it can see")]
-    looked = enlarge(overlay(one.pixels, seen.field.energy, False), SIDE)
+    looked = enlarge(overlay_heatmap(one.pixels, seen.field.energy, False), SIDE)
     views.append(to_image(_boxed(looked, seen.box, times), "what it looks at"))
-    if seen.shares is not None:
-        heat = seen.shares.pixels.sum(0).cpu().numpy().astype(np.float64)
-        added = enlarge(overlay(one.pixels, heat, True), SIDE)
+    if seen.contributions is not None:
+        heat = seen.contributions.pixels.sum(0).cpu().numpy().astype(np.float64)
+        added = enlarge(overlay_heatmap(one.pixels, heat, True), SIDE)
         words = "what each pixel adds to it", "red adds, blue takes away"
         views.append(to_image(_boxed(added, seen.box, times), *words))
     if seen.box is not None:
@@ -129,20 +146,20 @@ def _views(one: Shown, seen: _Seen) -> list[Image]:
 def _lead(seen: _Seen) -> str:
     rows = "not known" if seen.box is None else f"{_sides(seen.box)} pixels"
     said = (
-        f"Unit {list(seen.unit)} of {seen.call}. In theory it sees {rows}; {HELD:.0%} "
+        f"Unit {list(seen.unit)} of {seen.call}. In theory it sees {rows}; {ENERGY_SHARE:.0%} "
         f"of the squared derivative lies within {seen.field.height} rows and "
         f"{seen.field.width} columns of this image."
     )
-    if seen.shares is None:
+    if seen.contributions is None:
         return said
-    pixels, steps = _sums(seen.shares)
+    pixels, steps = _sums(seen.contributions)
     return (
-        f"{said} Its number here is {number(seen.shares.value)}: the pixels add "
+        f"{said} Its number here is {number(seen.contributions.value)}: the pixels add "
         f"{number(pixels)}, the layers' own constants {number(steps)}."
     )
 
 
-def _sums(found: Shares) -> tuple[float, float]:
+def _sums(found: Contributions) -> tuple[float, float]:
     return float(found.pixels.sum()), sum(found.steps.values())
 
 
@@ -153,9 +170,13 @@ def _facts(seen: _Seen, table: Table | None) -> dict[str, Any]:
         "box": None if seen.box is None else [list(span) for span in seen.box],
         "effective": {"rows": seen.field.height, "columns": seen.field.width},
     }
-    if seen.shares is not None:
-        pixels, steps = _sums(seen.shares)
-        facts |= {"value": seen.shares.value, "pixels": pixels, "constants": steps}
+    if seen.contributions is not None:
+        pixels, steps = _sums(seen.contributions)
+        facts |= {
+            "value": seen.contributions.value,
+            "pixels": pixels,
+            "constants": steps,
+        }
     if table is not None:
         facts["worked"] = as_data(table)
     return facts
@@ -172,7 +193,7 @@ def _boxed(pixels: np.ndarray, box: Box | None, times: int) -> np.ndarray:
     if box is None:
         return pixels
     grown = tuple((low * times, (high + 1) * times - 1) for low, high in box)
-    return framed(pixels, grown)
+    return draw_box(pixels, grown)
 
 
 def _sides(box: Box) -> str:

@@ -12,12 +12,17 @@ from torch import Tensor, nn
 
 from striate.audit.advice import Advice
 from striate.audit.all_advice import advise
-from striate.audit.comparison import comparison
-from striate.audit.findings import blocks, field_texts, layer_table, memory_table
+from striate.audit.comparison import comparison_table
+from striate.audit.findings import (
+    field_texts,
+    layer_table,
+    memory_table,
+    summary_blocks,
+)
 from striate.audit.layer import Layer, shape_text
-from striate.audit.layer_arithmetic import explain
-from striate.audit.network import Audit, UnfinishedError, audit
-from striate.audit.valid_sizes import way_out
+from striate.audit.layer_arithmetic import explain_layer
+from striate.audit.network import Audit, ForwardError, audit
+from striate.audit.valid_sizes import suggest_size
 from striate.core.device import paused_collection
 from striate.core.errors import SettingError
 from striate.core.files import write_csv, write_text
@@ -25,7 +30,10 @@ from striate.core.findings import Block, Cell, Column, Page, Section, Table
 from striate.core.spec import Preprocess
 from striate.data.decode.preprocess import normalize
 from striate.data.load import load_data
-from striate.interpret.effective_receptive_field import EffectiveField, effective_fields
+from striate.interpret.effective_receptive_field import (
+    EffectiveField,
+    effective_receptive_fields,
+)
 from striate.report.records import as_data, keys, record, records
 from striate.run.target import SummaryRequest, Target, first_channels, resolve
 
@@ -61,7 +69,7 @@ class Summary:
     @property
     def blocks(self) -> list[Block]:
         """Everything, as findings."""
-        found = blocks(self.audit, self.depth)
+        found = summary_blocks(self.audit, self.depth)
         # Before the last one, which says how to read the numbers.
         measured = [self.effective] if self.effective is not None else []
         return [
@@ -82,7 +90,7 @@ class Summary:
         Raises:
             UnknownNameError: No layer has this name; lists the nearest.
         """
-        return explain(self.audit, layer)
+        return explain_layer(self.audit, layer)
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything as JSON values."""
@@ -101,10 +109,10 @@ class Summary:
                 "weight_bytes": self.audit.weights,
                 "inference_peak_bytes": self.audit.weights + self.audit.peak,
             },
-            "training": as_data(memory) if memory else self.audit.untrained,
+            "training": as_data(memory) if memory else self.audit.memory_error,
             "advice": [asdict(each) for each in self.advice],
-            "not_counted": self.audit.uncounted,
-            "not_run": [layer.name for layer in self.audit.idle],
+            "not_counted": self.audit.uncounted_ops,
+            "not_run": [layer.name for layer in self.audit.unused_layers],
             **measured,
         }
 
@@ -153,7 +161,7 @@ def summary(
             needs weights and computes.
 
     Raises:
-        UnfinishedError: The network refuses the image; `.audit` holds the layers
+        ForwardError: The network refuses the image; `.audit` holds the layers
             that ran.
 
     Example:
@@ -173,13 +181,13 @@ def summary(
     target = _target(network, shape, wanted, real=real_weights)
     try:
         found = audit(target.model, target.shape, batch_size=batch_size, real=real)
-    except UnfinishedError as error:
-        if error.looks:
+    except ForwardError as error:
+        if error.data_dependent:
             raise
-        raise UnfinishedError(
+        raise ForwardError(
             error.what,
             where=error.where or "",
-            fix=way_out(target.model, target.shape),
+            fix=suggest_size(target.model, target.shape),
             audit=error.audit,
         ) from error
     measured = None if effective is None else _measured(target, found, effective)
@@ -202,21 +210,21 @@ def _target(
 
 def _measured(target: Target, found: Audit, effective: str | Tensor) -> Table:
     x = (
-        images(effective, target.shape, target.preprocess)
+        effective_field_images(effective, target.shape, target.preprocess)
         if isinstance(effective, str)
         else effective
     )
-    return effective_table(target.model, found, x, target.trained)
+    return effective_field_table(target.model, found, x, target.trained)
 
 
-def page_of(
+def summary_page(
     first: Summary, second: Summary | None = None, layer: str | None = None
 ) -> Page:
     """Return a summary, or two side by side, as a report."""
     sections = []
     if second is not None:
         sections.append(
-            Section(title="Side by side", blocks=(compared(first, second),))
+            Section(title="Side by side", blocks=(compare_summaries(first, second),))
         )
     if layer is not None:
         sections.append(Section(title=layer, blocks=(first.explain(layer),)))
@@ -233,9 +241,9 @@ def page_of(
     )
 
 
-def compared(first: Summary, second: Summary) -> Table:
+def compare_summaries(first: Summary, second: Summary) -> Table:
     """Return the totals of two networks and their ratio."""
-    return comparison(first.audit, second.audit, (first.name, second.name))
+    return comparison_table(first.audit, second.audit, (first.name, second.name))
 
 
 def save_html(page: Page, path: Path) -> None:
@@ -250,10 +258,10 @@ def save_csv(table: Table, path: Path) -> None:
     write_csv(path, keys(table), table.rows)
 
 
-IMAGES = 16  # the fields of more differ by a position at most
+EFFECTIVE_IMAGES = 16  # the fields of more differ by a position at most
 
 
-COLUMNS = (
+EFFECTIVE_COLUMNS = (
     Column(title="Layer", key="layer", kind="code"),
     Column(title="Field", key="receptive_field", kind="code"),
     Column(
@@ -271,7 +279,7 @@ COLUMNS = (
 )
 
 
-def images(
+def effective_field_images(
     data: str, shape: tuple[int, int, int], preprocess: Preprocess | None
 ) -> Tensor:
     """Return some validation images as a network takes them.
@@ -288,10 +296,12 @@ def images(
         in_chans=channels,
         preprocess=preprocess,
     )
-    return normalize(loaded.part("val").pixels[:IMAGES], loaded.preprocess)
+    return normalize(loaded.part("val").pixels[:EFFECTIVE_IMAGES], loaded.preprocess)
 
 
-def effective_table(model: nn.Module, audit: Audit, x: Tensor, trained: bool) -> Table:
+def effective_field_table(
+    model: nn.Module, audit: Audit, x: Tensor, trained: bool
+) -> Table:
     """Return field and effective field of every layer whose window looks around.
 
     Args:
@@ -301,7 +311,7 @@ def effective_table(model: nn.Module, audit: Audit, x: Tensor, trained: bool) ->
         trained: Its weights come from training; else the table says so.
     """
     layers = {x.name: x for x in audit.layers if _looks_around(x)}
-    found = effective_fields(model, x, list(layers))
+    found = effective_receptive_fields(model, x, list(layers))
     rows = tuple(_row(layers[name], field, audit) for name, field in found.items())
     note = (
         "The middle unit's squared derivative by each pixel, mean over "
@@ -310,7 +320,7 @@ def effective_table(model: nn.Module, audit: Audit, x: Tensor, trained: bool) ->
     if not trained:
         note += " The weights are initial ones, not trained."
     return Table(
-        columns=COLUMNS,
+        columns=EFFECTIVE_COLUMNS,
         rows=rows,
         title="Effective receptive fields, measured",
         note=note,
@@ -318,14 +328,14 @@ def effective_table(model: nn.Module, audit: Audit, x: Tensor, trained: bool) ->
 
 
 def _looks_around(layer: Layer) -> bool:
-    windows = layer.windows
+    windows = layer.window
     is_map = layer.output is not None and len(layer.output) == 3
     return is_map and windows is not None and prod(windows.kernel) > 1
 
 
 def _row(layer: Layer, field: EffectiveField, audit: Audit) -> tuple[Cell, ...]:
-    text, _, _ = field_texts(layer.sight)
-    axes = layer.sight.axes if layer.sight is not None else ()
+    text, _, _ = field_texts(layer.receptive_field)
+    axes = layer.receptive_field.axes if layer.receptive_field is not None else ()
     sides = audit.shape[1:]
     area = prod(min(a.size, n) for a, n in zip(axes, sides, strict=True))
     used = field.height * field.width / float(area) if area else None

@@ -39,7 +39,7 @@ _ENDS = 2  # layers that every chain has: stem and head
 
 
 @dataclass(frozen=True, kw_only=True)
-class Design:
+class ChainDesign:
     """What tells one chain from another.
 
     Args:
@@ -71,7 +71,7 @@ class Design:
         return f"{self.activation}, shortcuts" if self.residual else self.activation
 
 
-class Link(nn.Module):
+class ChainLayer(nn.Module):
     """One layer of a chain: conv(a(x)), or x + share · conv(a(x)).
 
     Args:
@@ -95,7 +95,9 @@ class Link(nn.Module):
         return x + self.share * out if self.share else out
 
 
-def chain(design: Design, in_chans: int, classes: int, seed: int = 0) -> nn.Sequential:
+def build_chain(
+    design: ChainDesign, in_chans: int, classes: int, seed: int = 0
+) -> nn.Sequential:
     """Build a chain; both twins of a seed begin with the same weights.
 
     Shapes:
@@ -118,7 +120,7 @@ def chain(design: Design, in_chans: int, classes: int, seed: int = 0) -> nn.Sequ
         model = nn.Sequential(
             OrderedDict(
                 stem=nn.Conv2d(in_chans, design.width, 3, padding=1),
-                links=nn.Sequential(*(Link(*how) for _ in range(links))),
+                links=nn.Sequential(*(ChainLayer(*how) for _ in range(links))),
                 act=ACTIVATIONS[design.activation](),
                 pool=nn.AdaptiveAvgPool2d(1),
                 flatten=nn.Flatten(),

@@ -17,13 +17,17 @@ from striate.data.batches import Batches
 from striate.data.image_data import ImageData
 from striate.data.subset import Subset
 from striate.engine.step import train_step
-from striate.interpret.depth.layer_profile import depth_profile, rate
-from striate.interpret.depth.snapshots import Snapshot, due, reach
+from striate.interpret.depth.layer_profile import depth_profile, gradient_factor
+from striate.interpret.depth.snapshots import (
+    Snapshot,
+    first_to_last_gradient,
+    is_snapshot_step,
+)
 from striate.workflows.explain.depth.deep_chain import (
     ACTIVATIONS,
     LARGEST,
-    Design,
-    chain,
+    ChainDesign,
+    build_chain,
 )
 
 RATES = (1.0, 0.3, 0.1, 0.03)  # each chain gets the one that serves it best
@@ -34,11 +38,11 @@ STEPS = 240
 _TAIL = 0.1  # of the steps, whose mean cost decides between rates
 
 Batch = tuple[Tensor, Tensor]
-Told = Callable[[str], None]
+OnProgress = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Course:
+class ChainResult:
     """How one chain began and learned.
 
     Args:
@@ -49,7 +53,7 @@ class Course:
         accuracy: Of validation images, at the end.
     """
 
-    design: Design
+    design: ChainDesign
     lr: float
     snapshots: tuple[Snapshot, ...]
     costs: tuple[float, ...]
@@ -58,17 +62,17 @@ class Course:
     @property
     def factor(self) -> float:
         """Return what one layer makes of the gradient, at initialization."""
-        return rate(self.snapshots[0].levels)
+        return gradient_factor(self.snapshots[0].levels)
 
     @property
     def first(self) -> float:
         """Return the first layer's gradient as a share of the last's, likewise."""
-        return reach(self.snapshots[0].levels)
+        return first_to_last_gradient(self.snapshots[0].levels)
 
     @property
     def end(self) -> float:
         """Return the same after the last step."""
-        return reach(self.snapshots[-1].levels)
+        return first_to_last_gradient(self.snapshots[-1].levels)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,12 +85,12 @@ class DepthStudy:
         judged: Images that accuracy is about.
     """
 
-    courses: tuple[Course, ...]
+    courses: tuple[ChainResult, ...]
     chance: float
     judged: int
 
     @property
-    def twins(self) -> list[tuple[Course, Course]]:
+    def twins(self) -> list[tuple[ChainResult, ChainResult]]:
         """Return the plain and the residual chain of each activation."""
         return list(zip(self.courses[::2], self.courses[1::2], strict=True))
 
@@ -100,7 +104,7 @@ def depth_study(
     activations: Sequence[str] = tuple(ACTIVATIONS),
     rates: Sequence[float] = RATES,
     seed: int = 0,
-    told: Told = lambda line: None,
+    told: OnProgress = lambda line: None,
 ) -> DepthStudy:
     """Train plain and residual chains of each activation; measure their layers.
 
@@ -127,7 +131,7 @@ def depth_study(
         raise SettingError(what, where="depth_study", fix="give at least one of each")
     images = _Images(data, seed)
     designs = [
-        Design(activation=name, residual=residual, depth=depth, width=width)
+        ChainDesign(activation=name, residual=residual, depth=depth, width=width)
         for name in activations
         for residual in (False, True)
     ]
@@ -193,14 +197,14 @@ class _Trial:
 
 
 def _best(
-    design: Design,
+    design: ChainDesign,
     images: _Images,
     steps: int,
     rates: Sequence[float],
     seed: int,
-) -> Course:
+) -> ChainResult:
     """Train at each rate and return the course of the least cost at its end."""
-    model = chain(design, images.channels, images.classes, seed)
+    model = build_chain(design, images.channels, images.classes, seed)
     first = _weights(model)
     tried = []
     for lr in rates:
@@ -212,7 +216,7 @@ def _best(
     for step, weights in best.kept:
         model.load_state_dict(weights)
         snapshots.append(_look(model, images, step))
-    return Course(
+    return ChainResult(
         design=design,
         lr=best.lr,
         snapshots=tuple(snapshots),
@@ -232,7 +236,7 @@ def _trained(model: nn.Module, images: _Images, steps: int, lr: float) -> _Trial
         except NonFiniteError:
             costs += [float("inf")] * (steps - len(costs))
             break
-        if due(step) or step == steps:
+        if is_snapshot_step(step) or step == steps:
             kept.append((step, _weights(model)))
     return _Trial(lr=lr, costs=tuple(costs), kept=tuple(kept))
 

@@ -24,22 +24,26 @@ from striate.report.format import number, percent
 from striate.run.charts import by_depth, course_blocks, sights
 from striate.run.layer_norms import IMAGES
 from striate.run.run import Run
-from striate.workflows.explain.depth.depth_study import Course, DepthStudy, depth_study
-from striate.workflows.explain.images import some
-from striate.workflows.explain.options import Told, nobody
+from striate.workflows.explain.depth.depth_study import (
+    ChainResult,
+    DepthStudy,
+    depth_study,
+)
+from striate.workflows.explain.images import subsample
+from striate.workflows.explain.options import OnProgress, no_progress
 
 SMOOTH = 8  # steps whose costs are averaged for a point of the chart
 VANISHING = 1e-3  # of the last layer's gradient: below this the first learns nothing
 
 
-def own_layers(run: Run) -> list[Snapshot]:
+def run_snapshots(run: Run) -> list[Snapshot]:
     """Return a run's layers through training where it kept them, else now and before.
 
     Before is the network built again, where it has a name and began from noise.
     """
     if kept := run.norms:
         return kept
-    part = some(run.data.part("train"), IMAGES)
+    part = subsample(run.data.part("train"), IMAGES)
     made = Batches(
         part=part, preprocess=run.preprocess, batch_size=len(part), shuffle=False
     )
@@ -54,9 +58,11 @@ def own_layers(run: Run) -> list[Snapshot]:
     return [Snapshot(step=0, levels=tuple(depth_profile(fresh, x, y, True))), now]
 
 
-def depth_section(run: Run, told: Told = nobody) -> tuple[Section, dict[str, Any]]:
+def depth_section(
+    run: Run, told: OnProgress = no_progress
+) -> tuple[Section, dict[str, Any]]:
     """Show a run's layers by depth, and what activations and shortcuts do to them."""
-    own = own_layers(run)
+    own = run_snapshots(run)
     study = depth_study(run.data, seed=run.recipe.seed, told=told)
     depth = study.courses[0].design.depth
     lead = (
@@ -97,7 +103,7 @@ def study_curves(study: DepthStudy) -> list[Curve]:
     ]
 
 
-def _first_layers(chains: dict[str, Course]) -> Curve:
+def _first_layers(chains: dict[str, ChainResult]) -> Curve:
     return Curve(
         title="Chains: the first layer's gradient",
         x_label="step that sees it",
@@ -115,7 +121,7 @@ def _first_layers(chains: dict[str, Course]) -> Curve:
     )
 
 
-def _costs(chains: dict[str, Course]) -> Curve:
+def _costs(chains: dict[str, ChainResult]) -> Curve:
     return Curve(
         title="Chains: cost through training",
         x_label="step",
@@ -186,7 +192,7 @@ def _words(study: DepthStudy) -> list[Block]:
     return said
 
 
-def _plain(one: Course) -> dict[str, Any]:
+def _plain(one: ChainResult) -> dict[str, Any]:
     return {
         **asdict(one.design),
         "lr": one.lr,

@@ -15,7 +15,13 @@ from striate.core.findings import (
     Series,
     Table,
 )
-from striate.interpret.depth.nonlinearity import Bent, bends, plane, profile, rings
+from striate.interpret.depth.nonlinearity import (
+    FittedNetwork,
+    draw_boundary,
+    fit_networks,
+    probability_profile,
+    ring_points,
+)
 from striate.interpret.render import to_image
 from striate.report.format import number, percent
 from striate.report.records import records
@@ -24,12 +30,12 @@ from striate.run.run import Run
 POINTS = 400
 
 
-def bend_section(run: Run) -> tuple[Section, dict[str, Any]]:
+def nonlinearity_section(run: Run) -> tuple[Section, dict[str, Any]]:
     """Show what one dense layer can tell apart, and what makes it more.
 
     Of the run only the seed is used: the points are drawn.
     """
-    found = bends(POINTS, run.recipe.seed)
+    found = fit_networks(POINTS, run.recipe.seed)
     table = _table(found)
     blocks: tuple[Block, ...] = (_planes(found, run.recipe.seed), table, _line(found))
     lead = (
@@ -42,24 +48,24 @@ def bend_section(run: Run) -> tuple[Section, dict[str, Any]]:
     return section, {"networks": records(table)}
 
 
-def _planes(found: Sequence[Bent], seed: int) -> Images:
-    points, inner = rings(POINTS, seed)
+def _planes(found: Sequence[FittedNetwork], seed: int) -> Images:
+    points, inner = ring_points(POINTS, seed)
     drawn = tuple(
-        to_image(plane(one.model, points, inner), one.name, _detail(one))
+        to_image(draw_boundary(one.model, points, inner), one.name, _detail(one))
         for one in found
     )
     note = "Red: held for the inner ring; blue: for the outer; pale: the boundary."
     return Images(title="Boundaries", images=drawn, note=note)
 
 
-def _detail(one: Bent) -> str:
+def _detail(one: FittedNetwork) -> str:
     right = f"{percent(one.accuracy)} right"
     if one.apart is None:
         return right
     return f"{right}; the one layer it is differs by {number(one.apart)}"
 
 
-def _table(found: Sequence[Bent]) -> Table:
+def _table(found: Sequence[FittedNetwork]) -> Table:
     columns = (
         Column(title="Network", key="network"),
         Column(title="Weights", kind="integer", key="weights"),
@@ -78,10 +84,10 @@ def _table(found: Sequence[Bent]) -> Table:
     return Table(title="What each tells apart", columns=columns, rows=rows)
 
 
-def _line(found: Sequence[Bent]) -> Curve:
+def _line(found: Sequence[FittedNetwork]) -> Curve:
     series = []
     for one in found:
-        places, probs = profile(one.model)
+        places, probs = probability_profile(one.model)
         series.append(Series(name=one.name, x=tuple(places), y=tuple(probs)))
     return Curve(
         title="The logistic output along a line through the middle",
