@@ -171,7 +171,7 @@ def test_an_even_window_has_no_middle():
 
 def test_a_summary_shows_and_tells_it():
     found = summary("vgg11_bn")
-    assert [a["about"] for a in found.as_dict()["advice"]] == [
+    assert [a["check"] for a in found.as_dict()["advice"]] == [
         "small-field",
         "heavy-head",
         "redundant-bias",

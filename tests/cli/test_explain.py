@@ -197,11 +197,13 @@ def test_images_are_needed_and_must_be_images(
 def test_st_explain(shared_run, shared_folder):
     path = next((shared_folder / "across").iterdir())
     found = st.explain(shared_run, path, target="across", against="down")
-    assert found.question.words == "across rather than down"
-    assert found.heat.shape == (8, 8)
+    assert found.target.text == "across rather than down"
+    assert found.heatmap.shape == (8, 8)
     x = torch.randn(1, 8, 8)
-    plain = st.explain(shared_run.model, x, target=1, method="layercam", trust=False)
-    assert plain.trust is None
+    plain = st.explain(
+        shared_run.model, x, target=1, method="layercam", sanity_checks=False
+    )
+    assert plain.sanity_checks is None
     with pytest.raises(SettingError, match="brought to the network's size"):
         st.explain(shared_run.model, path)
 

@@ -184,14 +184,14 @@ def test_statistics_are_numpys(kind):
         values = activations_at(model, x, one.name)[one.name].double()
         assert one.shape == values.shape[1:]
         assert one.mean == pytest.approx(values.mean().item(), rel=1e-5, abs=1e-6)
-        assert one.deviation == pytest.approx(values.std(correction=0).item(), rel=1e-4)
-        assert (one.low, one.high) == (values.min(), values.max())
-        if one.low >= 0:
-            assert one.zero == pytest.approx((values == 0).double().mean().item())
+        assert one.std == pytest.approx(values.std(correction=0).item(), rel=1e-4)
+        assert (one.minimum, one.maximum) == (values.min(), values.max())
+        if one.minimum >= 0:
+            assert one.zero_share == pytest.approx((values == 0).double().mean().item())
             channels = values.abs().amax([d for d in range(values.ndim) if d != 1])
-            assert one.silent == (channels == 0).sum()
+            assert one.dead_channels == (channels == 0).sum()
         else:
-            assert one.zero is None
+            assert one.zero_share is None
 
 
 def test_statistics_of_large_and_odd_outputs():
@@ -200,9 +200,9 @@ def test_statistics_of_large_and_odd_outputs():
     x[:, 1] = -1
     model = nn.Sequential(nn.ReLU(), nn.Flatten(0), nn.Identity())
     found = {one.name: one for one in activation_statistics(model, x)}
-    assert found["0"].silent == 1
+    assert found["0"].dead_channels == 1
     assert found["0"].mean == pytest.approx(x.clamp(min=0).mean().item(), rel=1e-5)
-    assert found["1"].silent is None
+    assert found["1"].dead_channels is None
     half = activation_statistics(nn.Sequential(nn.ReLU()), x.half(), ["0"])[0]
     assert half.mean == pytest.approx(found["0"].mean, rel=1e-2)
 

@@ -30,7 +30,7 @@ from support.foreign_networks import (
     stranger,
 )
 
-CAT = AttributionTarget(target=1, words="cat")
+CAT = AttributionTarget(target=1, text="cat")
 NAMES = ["bird", "cat", "dog", "fish"]
 
 
@@ -51,12 +51,12 @@ def test_every_method_on_networks_that_are_not_ours(kind, method, channels):
         return
     with Unchanged(model):
         found = attribute(model, x, method=method, target="cat", labels=NAMES)
-    assert found.heat.shape == (16, 16)
-    assert found.question.words == "cat"
-    assert found.heat.isfinite().all()
-    assert found.signed or found.heat.min() >= 0
-    assert 0 <= found.trust.deletion <= 1
-    assert -1 <= (found.trust.randomized or 0) <= 1
+    assert found.heatmap.shape == (16, 16)
+    assert found.target.text == "cat"
+    assert found.heatmap.isfinite().all()
+    assert found.signed or found.heatmap.min() >= 0
+    assert 0 <= found.sanity_checks.deletion <= 1
+    assert -1 <= (found.sanity_checks.shuffled_correlation or 0) <= 1
 
 
 # --- against captum ------------------------------------------------------------------
@@ -82,7 +82,7 @@ LAYERS = [
 def test_grad_cam_is_captums(kind, layer, channels):
     model, x = stranger(kind, channels).eval(), image(channels)
     mine = [
-        grad_cam_map(model, x, layer, AttributionTarget(target=i, words=""), "gradcam")
+        grad_cam_map(model, x, layer, AttributionTarget(target=i, text=""), "gradcam")
         for i in range(4)
     ]
     peer = attr.LayerGradCam(model, model.get_submodule(layer))
@@ -205,18 +205,20 @@ def test_weights_of_the_table_on_paper():
 
 def test_contrast_is_the_difference():
     model, x = stranger(InPlace), image()
-    both = attribute(model, x, target="cat", against="dog", labels=NAMES, trust=False)
-    assert both.question.words == "cat rather than dog"
+    both = attribute(
+        model, x, target="cat", against="dog", labels=NAMES, sanity_checks=False
+    )
+    assert both.target.text == "cat rather than dog"
     apart = [
-        attribute(model, x, target=name, labels=NAMES, trust=False).own
+        attribute(model, x, target=name, labels=NAMES, sanity_checks=False).layer_map
         for name in ("cat", "dog")
     ]
-    assert torch.allclose(both.own, apart[0] - apart[1], atol=1e-6)
+    assert torch.allclose(both.layer_map, apart[0] - apart[1], atol=1e-6)
     assert both.method == "cam"
     logits = torch.tensor([[0.0, 2.0, 1.0]])
     asked = make_target(logits, against=2)
     assert asked.score(logits).item() == 1
-    assert asked.chance(logits).item() == pytest.approx(0.7310586)
+    assert asked.probability(logits).item() == pytest.approx(0.7310586)
     with pytest.raises(SettingError, match="cannot be held against itself"):
         make_target(logits, 1, 1)
     with pytest.raises(UnknownNameError, match="'cow'"):
@@ -233,10 +235,11 @@ def test_the_layer_is_chosen_and_said():
     assert target_layer(branches, image(3, 64)).call == "features.inception4e"
     chosen = target_layer(stranger(Functional), x)
     assert (chosen.call, chosen.shape) == ("top", (10, 6, 6))
-    assert chosen.why == "the last layer with maps of 4×4 or finer, 6×6×10"
+    assert chosen.reason == "the last layer with maps of 4×4 or finer, 6×6×10"
     assert layer_shapes(stranger(Reused), x)["again #2"] == (6, 16, 16)
     assert (
-        attribute(stranger(Reused), x, layer="relu", trust=False).layer.call == "relu"
+        attribute(stranger(Reused), x, layer="relu", sanity_checks=False).layer.call
+        == "relu"
     )
 
 
@@ -298,23 +301,25 @@ def test_windows_are_checked(settings, words):
 
 def test_it_works_without_gradients_and_in_inference_mode():
     model, x = stranger(InPlace), image()
-    plain = attribute(model, x, method="gradcam", trust=False).own
+    plain = attribute(model, x, method="gradcam", sanity_checks=False).layer_map
     with torch.no_grad():
         assert torch.equal(
-            attribute(model, x, method="gradcam", trust=False).own, plain
+            attribute(model, x, method="gradcam", sanity_checks=False).layer_map, plain
         )
     with torch.inference_mode():
         for method in METHODS:
-            found = attribute(model, x, method=method, trust=False)
-            assert found.heat.isfinite().all()
+            found = attribute(model, x, method=method, sanity_checks=False)
+            assert found.heatmap.isfinite().all()
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_frozen_parameters_do_not_matter(method):
     model, x = stranger(InPlace), image()
-    free = attribute(model, x, method=method, trust=False).own
+    free = attribute(model, x, method=method, sanity_checks=False).layer_map
     model.requires_grad_(False)
-    assert torch.equal(attribute(model, x, method=method, trust=False).own, free)
+    assert torch.equal(
+        attribute(model, x, method=method, sanity_checks=False).layer_map, free
+    )
 
 
 class Widest(nn.Module):
@@ -340,13 +345,13 @@ def test_large_images_go_through_a_few_at_a_time(method, most, monkeypatch):
     x = image(3, 16)
     monkeypatch.setattr("striate.interpret.activations_at.MAX_PIXELS", 2 * 16 * 16 + 9)
     monkeypatch.setattr(
-        "striate.interpret.attribution.occlusion._patched", lambda *_: None
+        "striate.interpret.attribution.occlusion._partial_scores", lambda *_: None
     )
-    found = attribute(model, x, method=method, trust=False)
-    assert found.heat.shape == (16, 16)
+    found = attribute(model, x, method=method, sanity_checks=False)
+    assert found.heatmap.shape == (16, 16)
     assert widest.most == most
     widest.most = 0
-    deletion_and_insertion(model, x, found.heat, CAT)
+    deletion_and_insertion(model, x, found.heatmap, CAT)
     assert widest.most == 2
 
 
@@ -358,20 +363,22 @@ def test_a_map_that_ignores_the_weights_gets_the_red_stamp(monkeypatch):
 
     model, x = stranger(InPlace), image(3, 32)
     honest = attribute(model, x, method="gradcam")
-    assert not honest.trust.blind
+    assert not honest.sanity_checks.ignores_weights
 
-    def blind(network):
+    def edge_detector(network):
         return x[0].mean(0).abs()
 
-    assert shuffled_weights_correlation(model, x[0].mean(0).abs(), blind) == 1
-    assert shuffled_weights_correlation(model, torch.zeros(32, 32), blind) is None
+    assert shuffled_weights_correlation(model, x[0].mean(0).abs(), edge_detector) == 1
+    assert (
+        shuffled_weights_correlation(model, torch.zeros(32, 32), edge_detector) is None
+    )
     monkeypatch.setattr(
         "striate.interpret.attribution.attribute.grad_cam_map",
-        lambda network, x, *_: blind(0),
+        lambda network, x, *_: edge_detector(0),
     )
     stamped = attribute(model, x, method="gradcam")
-    assert stamped.trust.blind
-    assert stamped.trust.randomized == 1
+    assert stamped.sanity_checks.ignores_weights
+    assert stamped.sanity_checks.shuffled_correlation == 1
 
 
 def test_deletion_and_insertion_know_a_good_map_from_a_bad_one():
@@ -384,14 +391,14 @@ def test_deletion_and_insertion_know_a_good_map_from_a_bad_one():
 
     x = torch.zeros(1, 1, 32, 32)
     x[0, 0, 2:5, 3:6] = 1
-    question = AttributionTarget(target=0, words="spot")
+    question = AttributionTarget(target=0, text="spot")
     good = deletion_and_insertion(Spot(), x, x[0, 0], question)
     bad = deletion_and_insertion(Spot(), x, -x[0, 0], question)
     assert good[0] < 0.4 < 0.9 < bad[0]
     assert good[1] > 0.9 > 0.7 > bad[1]
     found = attribute(Spot(), x, method="occlusion", target=0)
-    assert found.trust.beats_chance
-    row, column = divmod(int(found.heat.argmax()), 32)
+    assert found.sanity_checks.beats_random
+    row, column = divmod(int(found.heatmap.argmax()), 32)
     assert row <= 5
     assert 1 <= column <= 7
 

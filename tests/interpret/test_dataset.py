@@ -24,20 +24,20 @@ def test_the_mean_map_is_the_mean_of_maps(kind, channels):
     heat = torch.zeros(4, 16, 16, dtype=torch.float64)
     border, count, flat = torch.zeros(4, dtype=torch.float64), torch.zeros(4), 0
     for one in x.split(1):
-        each = attribute(model, one, method="gradcam", trust=False)
-        own = each.heat.double()
+        each = attribute(model, one, method="gradcam", sanity_checks=False)
+        own = each.heatmap.double()
         if not own.sum():
             flat += 1
             continue
         own = own / own.sum()
-        heat[each.question.target] += own
-        border[each.question.target] += own[border_mask(16, 16)].sum()
-        count[each.question.target] += 1
+        heat[each.target.target] += own
+        border[each.target.target] += own[border_mask(16, 16)].sum()
+        count[each.target.target] += 1
     seen = count > 0
-    assert found.flat == flat
+    assert found.empty == flat
     assert found.counts.tolist() == count.tolist()
     assert torch.allclose(
-        found.heat[seen], (heat / count[:, None, None])[seen], atol=1e-6
+        found.heatmap[seen], (heat / count[:, None, None])[seen], atol=1e-6
     )
     assert torch.allclose(found.border[seen], (border / count)[seen], atol=1e-6)
     assert found.border_area == pytest.approx(
@@ -53,8 +53,8 @@ def test_a_planted_frame_is_found_on_the_border():
     x[1, 1, 8:12, 8:12] = 4.0
     found = dataset_attribution(model, [x], 2)
     assert found.border.tolist() == [1.0, 0.0]
-    assert found.ground.tolist() == [0.0, 0.0]
-    assert found.ground_area.tolist() == [1 - 1 / 400, 1 - 16 / 400]
+    assert found.background.tolist() == [0.0, 0.0]
+    assert found.background_area.tolist() == [1 - 1 / 400, 1 - 16 / 400]
 
 
 def test_what_stands_out_ignores_scale_and_offset():

@@ -74,10 +74,10 @@ def test_facts_against_counting_by_hand():
     rows = weight.double().numpy().reshape(7, -1)
     norms = np.sqrt((rows**2).sum(1))
     assert (facts.count, facts.kernel, facts.dead) == (7, (3, 5, 3), 1)
-    assert facts.most == pytest.approx(norms.max())
-    assert facts.least == 0
+    assert facts.max_norm == pytest.approx(norms.max())
+    assert facts.min_norm == 0
     means = weight.double().numpy().mean((2, 3))
-    assert facts.level == pytest.approx((means**2).sum() * 15 / (rows**2).sum())
+    assert facts.mean_share == pytest.approx((means**2).sum() * 15 / (rows**2).sum())
     nearest = []
     for i in range(7):
         others = [j for j in range(7) if j != i]
@@ -86,11 +86,11 @@ def test_facts_against_counting_by_hand():
                 abs(rows[i] @ rows[j]) / max(norms[i] * norms[j], 1e-30) for j in others
             )
         )
-    assert facts.alike == pytest.approx(sorted(nearest)[3])
+    assert facts.max_cosine == pytest.approx(sorted(nearest)[3])
 
 
 def test_facts_of_the_extremes():
-    assert filter_statistics(torch.ones(2, 1, 3, 3)).level == 1
+    assert filter_statistics(torch.ones(2, 1, 3, 3)).mean_share == 1
     nothing = filter_statistics(torch.zeros(2, 1, 3, 3))
-    assert (nothing.most, nothing.level) == (0, 0)
-    assert math.isfinite(filter_statistics(torch.ones(1, 1, 1, 1)).alike)
+    assert (nothing.max_norm, nothing.mean_share) == (0, 0)
+    assert math.isfinite(filter_statistics(torch.ones(1, 1, 1, 1)).max_cosine)

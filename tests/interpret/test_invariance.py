@@ -109,7 +109,7 @@ def test_networks_of_others_are_left_alone_and_agree_with_brute_force(kind):
             still = model(x).argmax(1)
             moved = [
                 model(c).argmax(1)
-                for c in TRANSFORMS[one.move].copies(x, one.amounts[-1])
+                for c in TRANSFORMS[one.transform].copies(x, one.amounts[-1])
             ]
         same = torch.stack([(m == still).float().mean() for m in moved]).mean()
         right = torch.stack([(m == y).float().mean() for m in moved]).mean()

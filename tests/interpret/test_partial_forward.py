@@ -14,7 +14,7 @@ from striate.interpret.trace import record_trace
 from striate.models.catalogue import create_model
 from support.foreign_networks import STRANGERS, Unchanged, stranger
 
-ASKED = AttributionTarget(target=1, words="1")
+ASKED = AttributionTarget(target=1, text="1")
 
 
 def both(model, x, cover):
@@ -189,7 +189,7 @@ def test_awkward_networks():
 def test_a_difference_is_noticed(monkeypatch):
     """Take the guard's reason away and it must refuse: a rule that is wrong."""
     monkeypatch.setattr(
-        "striate.interpret.attribution.partial_forward._reached",
+        "striate.interpret.attribution.partial_forward._affected_outputs",
         lambda s, n, *_: (s, n),
     )
     model, x = stranger(STRANGERS[2]), torch.randn(1, 3, 16, 16)

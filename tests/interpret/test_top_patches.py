@@ -31,8 +31,8 @@ def test_spots_are_the_best_places(kind, channels):
     assert [one.call for one in found] == calls
     for one in found:
         maps = activations_at(model, x, one.call)[one.call]
-        assert len(one.spots) == maps.shape[1]
-        for channel, spots in enumerate(one.spots):
+        assert len(one.patches) == maps.shape[1]
+        for channel, spots in enumerate(one.patches):
             best = maps[:, channel].flatten(1).amax(1).sort(descending=True)
             assert [s.value for s in spots] == pytest.approx(
                 best.values[:3].tolist(), abs=1e-6
@@ -44,7 +44,7 @@ def test_spots_are_the_best_places(kind, channels):
             [maps[labels == k].clamp(min=0).mean((0, 2, 3)) for k in range(4)]
         )
         assert torch.allclose(one.by_class.float(), means, atol=1e-5)
-        assert one.favorites == means.argmax(0).tolist()
+        assert one.preferred_classes == means.argmax(0).tolist()
 
 
 def test_selectivity():

@@ -61,7 +61,7 @@ def test_it_keeps_what_the_layers_were(shared_folder):
     )
     x, y = next(made(0))
     found = depth_profile(run.fresh_model(), x, y, training=True)
-    for level, there in zip(found, kept[0].levels, strict=True):
+    for level, there in zip(found, kept[0].layers, strict=True):
         assert (level.name, level.depth) == (there.name, there.depth)
         assert there.gradient == pytest.approx(level.gradient, rel=1e-4)
         assert there.activation == pytest.approx(level.activation, rel=1e-4)
@@ -92,7 +92,7 @@ def test_it_can_begin_within_a_run(shared_folder):
 def test_frozen_layers_have_no_update(shared_folder):
     settings = {"track_norms": True, "freeze": ("conv1",), "epochs": 1}
     kept = read_norms(whole(shared_folder, **settings))
-    first = kept[0].levels[0]
+    first = kept[0].layers[0]
     assert first.update != first.update
     assert first.gradient > 0
     table = course_table(kept)
@@ -126,7 +126,7 @@ def snapshot(step, *gradients):
         LayerProfile(name=f"l{i}", depth=i, activation=1.0, gradient=g, update=g / 10)
         for i, g in enumerate(gradients, 1)
     ]
-    return Snapshot(step=step, levels=tuple(levels))
+    return Snapshot(step=step, layers=tuple(levels))
 
 
 def test_charts_say_when_and_which():
@@ -146,11 +146,11 @@ def test_charts_say_when_and_which():
 
 
 def test_reach_is_first_over_last():
-    assert first_to_last_gradient(snapshot(0, 0.5, 2.0).levels) == 0.25
+    assert first_to_last_gradient(snapshot(0, 0.5, 2.0).layers) == 0.25
     for none in ((1.0,), (1.0, 0.0)):
         assert first_to_last_gradient(
-            snapshot(0, *none).levels
-        ) != first_to_last_gradient(snapshot(0, *none).levels)
+            snapshot(0, *none).layers
+        ) != first_to_last_gradient(snapshot(0, *none).layers)
 
 
 class TwoHeads(nn.Module):

@@ -28,9 +28,9 @@ class LayerRecord:
         "activation",
         "key",
         "module",
+        "name",
         "operations",
         "output",
-        "name",
         "receptive_field",
         "weights",
     )

@@ -112,8 +112,8 @@ def _wish(options: argparse.Namespace) -> ExplainOptions:
         layer=options.layer,
         unit=_unit(options.unit, "--unit") if options.unit else None,
         seed=options.seed,
-        also=tuple(options.sections.split(",")) if options.sections else (),
-        told=no_progress if options.json else _tell,
+        sections=tuple(options.sections.split(",")) if options.sections else (),
+        on_progress=no_progress if options.json else _tell,
     )
 
 
@@ -143,11 +143,11 @@ def _open(options: argparse.Namespace, loaded: LoadedModel) -> int:
     given = (
         read_images(loaded, options.images) if options.images else run_images(loaded)
     )
-    book = UnitArithmetic(loaded.model, given[0].x)
+    arithmetic = UnitArithmetic(loaded.model, given[0].x)
     names = loaded.labels.names if loaded.labels else ()
-    tree = arithmetic_tree(book, name, unit, names, lines=24)
-    entry = nearest_convolution(book, book.open(name, unit))
-    table = None if entry is None else worked_example(book, entry)
+    tree = arithmetic_tree(arithmetic, name, unit, names, lines=24)
+    entry = nearest_convolution(arithmetic, arithmetic.open(name, unit))
+    table = None if entry is None else worked_example(arithmetic, entry)
     if options.json:
         from striate.report.records import as_data, nodes
 

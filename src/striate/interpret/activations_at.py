@@ -12,7 +12,7 @@ from striate.core.errors import GeometryError, StriateError
 from striate.core.hooks import Enough, untouched, visited
 from striate.core.registry import unknown
 
-_SIGNS = frozenset("*?[")
+_WILDCARDS = frozenset("*?[")
 MAX_PIXELS = 32 * 224 * 224  # of images that go through a network together
 
 
@@ -30,20 +30,22 @@ def match_layers(model: nn.Module, names: str | Sequence[str]) -> list[str]:
         >>> chosen(model, ["2", "[01]"]), match_layers(model, "0")
         (['0', '1', '2'], ['0'])
     """
-    known = [name for name, _ in model.named_modules() if name]
-    found: set[str] = set()
-    for asked in [names] if isinstance(names, str) else names:
-        name, mark, number = asked.partition(" #")
-        fitting = [key for key in known if _fits(key, name)]
-        if not fitting or (mark and not number.isdecimal()):
-            raise unknown("layer", asked, known)
-        found |= {key + (mark + number if number != "1" else "") for key in fitting}
-    place = {name: i for i, name in enumerate(known)}
-    return sorted(found, key=lambda call: (place[module_name(call)], len(call), call))
+    module_names = [name for name, _ in model.named_modules() if name]
+    outputs: set[str] = set()
+    for pattern in [names] if isinstance(names, str) else names:
+        name, separator, number = pattern.partition(" #")
+        matching = [key for key in module_names if _matches(key, name)]
+        if not matching or (separator and not number.isdecimal()):
+            raise unknown("layer", pattern, module_names)
+        outputs |= {
+            key + (separator + number if number != "1" else "") for key in matching
+        }
+    order = {name: i for i, name in enumerate(module_names)}
+    return sorted(outputs, key=lambda call: (order[module_name(call)], len(call), call))
 
 
-def _fits(key: str, name: str) -> bool:
-    return fnmatchcase(key, name) if _SIGNS & set(name) else key == name
+def _matches(key: str, name: str) -> bool:
+    return fnmatchcase(key, name) if _WILDCARDS & set(name) else key == name
 
 
 def module_name(call: str) -> str:
@@ -65,29 +67,31 @@ def run_until(model: nn.Module, x: Tensor, calls: Sequence[str]) -> dict[str, Te
     Raises:
         StriateError: A call never came, or gave something that is no tensor.
     """
-    found: dict[str, Tensor] = {}
+    outputs: dict[str, Tensor] = {}
 
-    def hear(call: str, output: object) -> None:
-        if call not in wanted:
+    def store(call: str, output: object) -> None:
+        if call not in pending:
             return
         if not isinstance(output, Tensor):
             what = f"{call} gives a {type(output).__name__}, not a tensor"
             raise StriateError(what, where=call, fix="ask for a module inside it")
         # A copy: an in-place activation behind the layer would change it.
-        found[call] = output.detach().clone()
-        if len(found) == len(wanted):
+        outputs[call] = output.detach().clone()
+        if len(outputs) == len(pending):
             raise Enough
 
-    wanted = set(calls)
+    pending = set(calls)
     modules = list(dict.fromkeys(module_name(call) for call in calls))
-    with visited(model, modules, hear):
+    with visited(model, modules, store):
         try:
             forward(model, x)
         except Enough:
-            return {call: found[call] for call in calls}
-    missing = next(call for call in calls if call not in found)
+            return {call: outputs[call] for call in calls}
+    missing = next(call for call in calls if call not in outputs)
     what = f"{missing} did not run on this image"
-    raise StriateError(what, where=missing, fix=f"these ran: {', '.join(found) or '–'}")
+    raise StriateError(
+        what, where=missing, fix=f"these ran: {', '.join(outputs) or '–'}"
+    )
 
 
 def forward(model: nn.Module, x: Tensor) -> object:
@@ -113,9 +117,9 @@ def run_model(model: nn.Module, x: Tensor) -> object:
     try:
         return model(x)
     except (RuntimeError, ValueError, TypeError) as error:
-        given = "×".join(map(str, x.shape))
+        shape = "×".join(map(str, x.shape))
         reason = str(error).strip().partition("\n")[0]
-        what = f"the network refuses a batch of {given}: {reason}"
+        what = f"the network refuses a batch of {shape}: {reason}"
         fix = "give (images, channels, height, width) as it was built for"
         raise GeometryError(what, fix=fix) from error
 
@@ -144,15 +148,15 @@ def activations_at(
 
     Example:
         >>> model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten())
-        >>> found = activations_at(model, torch.zeros(5, 1, 4, 4), ["0", "2"])
-        >>> {name: tuple(out.shape) for name, out in found.items()}
+        >>> outputs = activations_at(model, torch.zeros(5, 1, 4, 4), ["0", "2"])
+        >>> {name: tuple(out.shape) for name, out in outputs.items()}
         {'0': (5, 2, 2, 2), '2': (5, 8)}
     """
     check_images(x)
-    parts = list(
+    batches = list(
         iter_activations(model, torch.split(x, batch_size), match_layers(model, names))
     )
-    return {call: torch.cat([part[call] for part in parts]) for call in parts[0]}
+    return {call: torch.cat([batch[call] for batch in batches]) for call in batches[0]}
 
 
 def iter_activations(
@@ -161,24 +165,24 @@ def iter_activations(
     """Yield the outputs of calls, batch after batch; the model is whole in between."""
     for batch in batches:
         with untouched(model), torch.no_grad():
-            found = run_until(model, batch, calls)
-        yield found
+            outputs = run_until(model, batch, calls)
+        yield outputs
 
 
-def images_at_once(height: int, width: int, most: int, times: int = 1) -> int:
+def images_at_once(height: int, width: int, limit: int, memory_factor: int = 1) -> int:
     """Return how many images of a size to run at once, so that memory has a bound.
 
     Args:
         height: Of the images.
         width: Likewise.
-        most: However small they are.
-        times: So many times as much is kept of each.
+        limit: However small they are.
+        memory_factor: So many times as much is kept of each.
 
     Example:
-        >>> together(28, 28, most=64), together(224, 224, 64), images_at_once(2048, 2048, 64)
+        >>> together(28, 28, limit=64), together(224, 224, 64), images_at_once(2048, 2048, 64)
         (64, 32, 1)
     """
-    return max(1, min(most, MAX_PIXELS // (height * width * times)))
+    return max(1, min(limit, MAX_PIXELS // (height * width * memory_factor)))
 
 
 def check_images(x: Tensor) -> None:

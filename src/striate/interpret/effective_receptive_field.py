@@ -64,24 +64,24 @@ def effective_receptive_fields(
 
     Example:
         >>> model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Conv2d(2, 2, 3))
-        >>> found = effective_receptive_fields(model, torch.rand(2, 1, 9, 9), ["0", "1"])
-        >>> found["0"].height <= 3, found["1"].height <= 5
+        >>> gradient = effective_receptive_fields(model, torch.rand(2, 1, 9, 9), ["0", "1"])
+        >>> gradient["0"].height <= 3, gradient["1"].height <= 5
         (True, True)
     """
     units: dict[str, tuple[tuple[int, int], Tensor]] = {}
 
-    def note(name: str, output: Tensor) -> None:
+    def capture(name: str, output: Tensor) -> None:
         if output.ndim == 4:
             unit = output.shape[2] // 2, output.shape[3] // 2
             # At once: an in-place activation behind the layer would change it.
-            here = output[:, :, unit[0], unit[1]].clone()
-            units[name] = unit, (here * _signs(here)).sum()
+            values_here = output[:, :, unit[0], unit[1]].clone()
+            units[name] = unit, (values_here * _signs(values_here)).sum()
 
-    with _differentiable(model, x) as given:
-        with tapped(model, names, note):
-            forward(model, given)
+    with _differentiable(model, x) as images:
+        with tapped(model, names, capture):
+            forward(model, images)
         return {
-            name: _field(unit, _derivative(value, given))
+            name: _field(unit, _derivative(value, images))
             for name, (unit, value) in units.items()
         }
 
@@ -113,17 +113,17 @@ def unit_effective_field(
     """
     check_images(x)
     check_unit(call, unit, {call: target_layer(model, x, call).shape}, model)
-    kept: list[Tensor] = []
+    values: list[Tensor] = []
 
-    def take(heard: str, output: object) -> None:
-        if heard == call and isinstance(output, Tensor):
-            kept.append(output[:, unit[0], unit[1], unit[2]].sum())
+    def capture(name: str, output: object) -> None:
+        if name == call and isinstance(output, Tensor):
+            values.append(output[:, unit[0], unit[1], unit[2]].sum())
             raise Enough
 
-    with _differentiable(model, x) as given:
-        with visited(model, [module_name(call)], take), suppress(Enough):
-            forward(model, given)
-        return _field(unit[1:], _derivative(kept[0], given))
+    with _differentiable(model, x) as images:
+        with visited(model, [module_name(call)], capture), suppress(Enough):
+            forward(model, images)
+        return _field(unit[1:], _derivative(values[0], images))
 
 
 @contextmanager
@@ -141,16 +141,16 @@ def _differentiable(model: nn.Module, x: Tensor) -> Iterator[Tensor]:
 
 
 def _signs(values: Tensor) -> Tensor:
-    chance = torch.Generator().manual_seed(SEED)
-    signs = torch.randint(0, 2, values.shape, generator=chance) * 2 - 1
+    generator = torch.Generator().manual_seed(SEED)
+    signs = torch.randint(0, 2, values.shape, generator=generator) * 2 - 1
     return signs.to(values)
 
 
 def _derivative(value: Tensor, image: Tensor) -> Tensor:
-    (found,) = torch.autograd.grad(
+    (gradient,) = torch.autograd.grad(
         value, image, retain_graph=True, allow_unused=True, materialize_grads=True
     )
-    return found
+    return gradient
 
 
 def _field(unit: tuple[int, int], derivative: Tensor) -> EffectiveField:
@@ -166,7 +166,7 @@ def _field(unit: tuple[int, int], derivative: Tensor) -> EffectiveField:
     )
 
 
-def shortest_span(profile: NDArray[np.float64], held: float = ENERGY_SHARE) -> int:
+def shortest_span(profile: NDArray[np.float64], share: float = ENERGY_SHARE) -> int:
     """Return the length of the shortest run of positions that holds a share.
 
     Example:
@@ -179,6 +179,6 @@ def shortest_span(profile: NDArray[np.float64], held: float = ENERGY_SHARE) -> i
     if sums[-1] == 0:
         return 0
     # The first end at which each start has gathered enough.
-    ends = np.searchsorted(sums, sums + held * sums[-1] - 1e-12)
+    ends = np.searchsorted(sums, sums + share * sums[-1] - 1e-12)
     lengths = ends - np.arange(len(sums))
     return int(lengths[ends < len(sums)].min())

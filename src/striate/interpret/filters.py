@@ -12,7 +12,7 @@ from striate.interpret.render import diverging_colors, enlarge, tile
 
 MIN_PIXELS = 24  # pixels a filter is drawn high, at least
 ROWS, COLUMNS = 16, 32  # filters and input channels drawn of a later layer
-_KERNEL = 12  # pixels one of their kernels is drawn high, at least
+_KERNEL_PIXELS = 12  # pixels one of their kernels is drawn high, at least
 _DEAD = 1e-3  # of the largest filter's norm: what is smaller does nothing
 
 
@@ -40,13 +40,13 @@ def layers_with_filters(model: nn.Module) -> dict[str, Tensor]:
         >>> {name: tuple(w.shape) for name, w in layers_with_filters(model).items()}
         {'0': (4, 3, 5, 5)}
     """
-    found = {}
+    weights = {}
     for name, module in model.named_modules():
         weight = getattr(module, "weight", None)
         if isinstance(weight, Tensor) and weight.ndim == 4 and name:
-            turned = isinstance(module, nn.ConvTranspose2d)
-            found[name] = weight.transpose(0, 1) if turned else weight
-    return found
+            transposed = isinstance(module, nn.ConvTranspose2d)
+            weights[name] = weight.transpose(0, 1) if transposed else weight
+    return weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,24 +56,24 @@ class FilterStatistics:
     Args:
         count: How many.
         kernel: (channels, height, width) of one.
-        least: Smallest norm of a filter.
-        median: Middle one.
-        most: Largest one.
+        min_norm: Smallest norm of a filter.
+        median_norm: Middle one.
+        max_norm: Largest one.
         dead: Filters of less than a thousandth of the largest norm.
-        level: Share of the squared weights that lies in the kernels' means: near 0
+        mean_share: Share of the squared weights that lies in the kernels' means: near 0
             kernels tell differences, as edges are; at 1 they only add up.
-        alike: Median over filters of the largest |cosine| with another: 1 where every
+        max_cosine: Median over filters of the largest |cosine| with another: 1 where every
             filter has its double.
     """
 
     count: int
     kernel: tuple[int, int, int]
-    least: float
-    median: float
-    most: float
+    min_norm: float
+    median_norm: float
+    max_norm: float
     dead: int
-    level: float
-    alike: float
+    mean_share: float
+    max_cosine: float
 
 
 def filter_statistics(weight: Tensor) -> FilterStatistics:
@@ -85,27 +85,27 @@ def filter_statistics(weight: Tensor) -> FilterStatistics:
     Example:
         >>> edge = torch.tensor([[-1.0, 1.0], [-1.0, 1.0]]).view(1, 1, 2, 2)
         >>> facts = filter_statistics(torch.cat([edge, -2 * edge]))
-        >>> facts.most, facts.level, round(facts.alike, 3)
+        >>> facts.max_norm, facts.mean_share, round(facts.max_cosine, 3)
         (4.0, 0.0, 1.0)
     """
     weight = weight.detach().double().cpu()
     flat = weight.flatten(1)
     norms = flat.norm(dim=1)
-    most = float(norms.max())
+    max_norm = float(norms.max())
     means = weight.mean((2, 3), keepdim=True).expand_as(weight)
-    whole = float(weight.square().sum()) or 1.0
-    unit = flat / norms.clamp(min=1e-30)[:, None]
-    near = (unit @ unit.T).abs().fill_diagonal_(0).amax(1)
+    total = float(weight.square().sum()) or 1.0
+    unit_norm = flat / norms.clamp(min=1e-30)[:, None]
+    cosines = (unit_norm @ unit_norm.T).abs().fill_diagonal_(0).amax(1)
     channels, height, width = weight.shape[1:]
     return FilterStatistics(
         count=len(weight),
         kernel=(channels, height, width),
-        least=float(norms.min()),
-        median=float(norms.median()),
-        most=most,
-        dead=int((norms < _DEAD * most).sum()),
-        level=float(means.square().sum()) / whole,
-        alike=float(near.median()),
+        min_norm=float(norms.min()),
+        median_norm=float(norms.median_norm()),
+        max_norm=max_norm,
+        dead=int((norms < _DEAD * max_norm).sum()),
+        mean_share=float(means.square().sum()) / total,
+        max_cosine=float(cosines.median_norm()),
     )
 
 
@@ -127,16 +127,16 @@ def kernel_sheet(weight: Tensor) -> tuple[np.ndarray, str]:
     filters, channels = weight.shape[:2]
     strongest = weight.square().sum((0, 2, 3)).argsort(descending=True, stable=True)
     columns = sorted(strongest[:COLUMNS].tolist())
-    kept = weight[:ROWS][:, columns]
-    limits = filter_limits(kept)
+    drawn = weight[:ROWS][:, columns]
+    limits = filter_limits(drawn)
     planes = [
-        enlarge(diverging_colors(plane, float(limit)), _KERNEL)
-        for kernel, limit in zip(kept.numpy(), limits, strict=True)
+        enlarge(diverging_colors(plane, float(limit)), _KERNEL_PIXELS)
+        for kernel, limit in zip(drawn.numpy(), limits, strict=True)
         for plane in kernel
     ]
-    rows = f"{len(kept)} of {filters}" if len(kept) < filters else f"{filters}"
-    few = len(columns) < channels
-    across = f"the {len(columns)} strongest of {channels}" if few else f"{channels}"
+    rows = f"{len(drawn)} of {filters}" if len(drawn) < filters else f"{filters}"
+    cropped = len(columns) < channels
+    across = f"the {len(columns)} strongest of {channels}" if cropped else f"{channels}"
     sheet = tile(planes, columns=len(columns), gap=1)
     return sheet, f"{rows} filters × {across} channels"
 

@@ -28,12 +28,12 @@ class TargetLayer:
     Args:
         call: Such as `conv5.1.relu`, or `relu #2`.
         shape: (channels, height, width).
-        why: In words.
+        reason: In words.
     """
 
     call: str
     shape: tuple[int, ...]
-    why: str
+    reason: str
 
 
 def layer_shapes(model: nn.Module, x: Tensor) -> dict[str, tuple[int, ...]]:
@@ -44,38 +44,38 @@ def layer_shapes(model: nn.Module, x: Tensor) -> dict[str, tuple[int, ...]]:
         >>> layer_shapes(model, torch.zeros(1, 1, 5, 5))
         {'0': (2, 3, 3), '1': (18,)}
     """
-    return _heard(model, x)[0]
+    return _run_once(model, x)[0]
 
 
-def _heard(
+def _run_once(
     model: nn.Module, x: Tensor
 ) -> tuple[dict[str, tuple[int, ...]], str | None]:
     """Return all calls and shapes, and the last call that made a fine map, or any."""
     check_images(x)
     shapes: dict[str, tuple[int, ...]] = {}
     last: list[tuple[str, Tensor]] = []
-    fine: list[str] = []
+    fine_calls: list[str] = []
     inner = set(leaves(model))
 
-    def note(call: str, output: object) -> None:
+    def record(call: str, output: object) -> None:
         if not isinstance(output, Tensor):
             return
         shapes[call] = tuple(output.shape[1:])
         # A container that hands its last layer's map on has made none.
-        own = module_name(call) in inner or not last or last[0][1] is not output
+        is_new = module_name(call) in inner or not last or last[0][1] is not output
         if not _is_map(shapes[call]):
             return
-        if own:
+        if is_new:
             last[:] = [(call, output)]
-        if own and min(shapes[call][1:]) >= MIN_SIDE:
-            fine[:] = [call]
+        if is_new and min(shapes[call][1:]) >= MIN_SIDE:
+            fine_calls[:] = [call]
 
     names = [name for name, _ in model.named_modules() if name]
-    with untouched(model), visited(model, names, note), torch.no_grad():
+    with untouched(model), visited(model, names, record), torch.no_grad():
         forward(model, x[:1])
-    if not fine:
+    if not fine_calls:
         return shapes, last[0][0] if last else None
-    return shapes, fine[0]
+    return shapes, fine_calls[0]
 
 
 def _is_map(shape: tuple[int, ...]) -> bool:
@@ -96,21 +96,21 @@ def target_layer(model: nn.Module, x: Tensor, layer: str = AUTO) -> TargetLayer:
         >>> target_layer(model, torch.zeros(1, 1, 5, 5)).call
         '1'
     """
-    shapes, call = _heard(model, x)
+    shapes, call = _run_once(model, x)
     spatial = {name: shape for name, shape in shapes.items() if _is_map(shape)}
     if layer != AUTO:
-        return _named(layer, shapes, spatial, model)
+        return _layer_by_name(layer, shapes, spatial, model)
     if call is None:
         what = "no layer's output has height and width"
         raise GeometryError(what, fix="occlusion and integrated gradients need none")
-    few = min(spatial[call][1:]) < MIN_SIDE
+    is_coarse = min(spatial[call][1:]) < MIN_SIDE
     what = (
         "with height and width"
-        if few
+        if is_coarse
         else f"with maps of {MIN_SIDE}×{MIN_SIDE} or finer"
     )
-    why = f"the last layer {what}, {_text(spatial[call])}"
-    return TargetLayer(call=call, shape=spatial[call], why=why)
+    reason = f"the last layer {what}, {_text(spatial[call])}"
+    return TargetLayer(call=call, shape=spatial[call], reason=reason)
 
 
 def check_unit(
@@ -145,14 +145,14 @@ def check_unit(
         raise SettingError(what, where=call, fix=f"units are {ranges}")
 
 
-def _named(
+def _layer_by_name(
     layer: str,
     shapes: Mapping[str, tuple[int, ...]],
     spatial: Mapping[str, tuple[int, ...]],
     model: nn.Module,
 ) -> TargetLayer:
     if layer in spatial:
-        return TargetLayer(call=layer, shape=spatial[layer], why="as asked")
+        return TargetLayer(call=layer, shape=spatial[layer], reason="as asked")
     match_layers(model, layer)  # refuses a name that no module has
     fix = f"these have: {', '.join(spatial)}"
     if layer in shapes:

@@ -34,23 +34,23 @@ class ActivationStatistics:
         kind: The module's class.
         shape: Of one image's output.
         mean: Of all numbers.
-        deviation: Likewise, the population's.
-        low: The least.
-        high: The most.
-        zero: Share of exact zeros, where nothing is negative, as behind a ReLU; None
+        std: Likewise, the population's.
+        minimum: The least.
+        maximum: The most.
+        zero_share: Share of exact zeros, where nothing is negative, as behind a ReLU; None
             elsewhere: a zero among signed numbers is an accident.
-        silent: Channels that are zero everywhere in every image, likewise.
+        dead_channels: Channels that are zero everywhere in every image, likewise.
     """
 
     name: str
     kind: str
     shape: tuple[int, ...]
     mean: float
-    deviation: float
-    low: float
-    high: float
-    zero: float | None
-    silent: int | None
+    std: float
+    minimum: float
+    maximum: float
+    zero_share: float | None
+    dead_channels: int | None
 
 
 def activation_statistics(
@@ -68,31 +68,33 @@ def activation_statistics(
 
     Example:
         >>> model = nn.Sequential(nn.ReLU())
-        >>> found = activation_statistics(model, torch.tensor([[[[-1.0, 3.0]]]]))[0]
-        >>> found.mean, found.deviation, found.zero, found.silent
+        >>> measurements = activation_statistics(model, torch.tensor([[[[-1.0, 3.0]]]]))[0]
+        >>> measurements.mean, measurements.std, measurements.zero_share, measurements.dead_channels
         (1.5, 1.5, 0.5, 0)
     """
     check_images(x)
-    watched = set(leaves(model)) if names is None else _modules(model, names)
+    names_to_measure = set(leaves(model)) if names is None else _modules(model, names)
     calls: Counter[str] = Counter()
-    found: list[tuple[str, str, _Reading]] = []
-    handed_on = _HandedOn()
+    measurements: list[tuple[str, str, _Measurement]] = []
+    unchanged = _Unchanged()
 
-    def measure(name: str, module: nn.Module, output: object) -> None:
-        if name not in watched:
+    def on_output(name: str, module: nn.Module, output: object) -> None:
+        if name not in names_to_measure:
             return
         calls[name] += 1
         if isinstance(output, Tensor) and output.is_floating_point() and output.numel():
-            known = handed_on.get(output)
-            if known is None:
-                known = _read(output.detach())
-                handed_on.put(output, known)
+            measured = unchanged.get(output)
+            if measured is None:
+                measured = _measure(output.detach())
+                unchanged.put(output, measured)
             call, kind = call_name(name, calls[name]), type(module).__name__
-            found.append((call, kind, known))
+            measurements.append((call, kind, measured))
 
-    with untouched(model), followed(model, leave=measure), torch.no_grad():
+    with untouched(model), followed(model, leave=on_output), torch.no_grad():
         forward(model, x)
-    return [reading.told(call, kind) for call, kind, reading in found]
+    return [
+        measurement.statistics(call, kind) for call, kind, measurement in measurements
+    ]
 
 
 def _modules(model: nn.Module, names: Sequence[str]) -> set[str]:
@@ -100,7 +102,7 @@ def _modules(model: nn.Module, names: Sequence[str]) -> set[str]:
 
 
 @dataclass(frozen=True)
-class _Reading:
+class _Measurement:
     """What was read of an output while it was at hand; the arithmetic waits.
 
     Between two layers every line of Python is slow: their numbers have thrown it out of
@@ -110,69 +112,75 @@ class _Reading:
         shape: Of the whole output.
         sums: Of each image's channels, piece by piece.
         square: Sum of squares.
-        low: The least.
-        high: The most.
+        minimum: The least.
+        maximum: The most.
         nonzero: How many are not zero; meaningless below zero.
     """
 
     shape: torch.Size
     sums: list[Tensor]
     square: float
-    low: float
-    high: float
+    minimum: float
+    maximum: float
     nonzero: int
 
-    def told(self, call: str, kind: str) -> ActivationStatistics:
+    def statistics(self, call: str, kind: str) -> ActivationStatistics:
         """Return the statistics under the name of a call."""
         sums = torch.cat(self.sums)
         count = self.shape.numel()
         mean = sums.sum(dtype=torch.float64).item() / count
-        unsigned = self.low >= 0
+        unsigned = self.minimum >= 0
         return ActivationStatistics(
             name=call,
             kind=kind,
             shape=tuple(self.shape[1:]),
             mean=mean,
-            deviation=sqrt(max(self.square / count - mean * mean, 0.0)),
-            low=self.low,
-            high=self.high,
-            zero=1 - self.nonzero / count if unsigned else None,
-            silent=_silent(sums, self.shape) if unsigned else None,
+            std=sqrt(max(self.square / count - mean * mean, 0.0)),
+            minimum=self.minimum,
+            maximum=self.maximum,
+            zero_share=1 - self.nonzero / count if unsigned else None,
+            dead_channels=_dead_channels(sums, self.shape) if unsigned else None,
         )
 
 
-class _HandedOn:
+class _Unchanged:
     """What was read of tensors that still live, for layers that hand them on."""
 
     def __init__(self) -> None:
-        self._known: dict[int, tuple[ref[Tensor], int, _Reading]] = {}
+        self._measured: dict[int, tuple[ref[Tensor], int, _Measurement]] = {}
 
-    def get(self, tensor: Tensor) -> _Reading | None:
+    def get(self, tensor: Tensor) -> _Measurement | None:
         """Return what was read, if nothing was written since."""
-        held, version, found = self._known.get(id(tensor), (None, -1, None))
-        same = held is not None and held() is tensor and version == tensor._version
-        return found if same else None
+        reference, version, measurements = self._measured.get(
+            id(tensor), (None, -1, None)
+        )
+        same = (
+            reference is not None
+            and reference() is tensor
+            and version == tensor._version
+        )
+        return measurements if same else None
 
-    def put(self, tensor: Tensor, found: _Reading) -> None:
+    def put(self, tensor: Tensor, measurements: _Measurement) -> None:
         """Remember it without keeping the tensor."""
-        self._known[id(tensor)] = ref(tensor), tensor._version, found
+        self._measured[id(tensor)] = ref(tensor), tensor._version, measurements
 
 
-def _read(output: Tensor) -> _Reading:
+def _measure(output: Tensor) -> _Measurement:
     planes = _planes(output)
     step = max(1, _CHUNK // planes.shape[1])
-    marks = planes.new_empty(planes[:step].numel(), dtype=torch.bool)
+    flags = planes.new_empty(planes[:step].numel(), dtype=torch.bool)
     sums, square, nonzero = [], 0.0, 0
     low, high = float("inf"), -float("inf")
     for chunk in torch.split(planes, step):
         sums.append(chunk.sum(1))
         flat = chunk.view(-1)
         square += torch.dot(flat, flat).item()
-        least, most = flat.aminmax()
-        low, high = min(low, least.item()), max(high, most.item())
+        smallest, largest = flat.aminmax()
+        low, high = min(low, smallest.item()), max(high, largest.item())
         if low >= 0:
-            nonzero += _nonzero(flat, marks[: len(flat)])
-    return _Reading(output.shape, sums, square, low, high, nonzero)
+            nonzero += _nonzero(flat, flags[: len(flat)])
+    return _Measurement(output.shape, sums, square, low, high, nonzero)
 
 
 def _planes(output: Tensor) -> Tensor:
@@ -182,15 +190,15 @@ def _planes(output: Tensor) -> Tensor:
     return planes if planes.dtype in (torch.float32, torch.float64) else planes.float()
 
 
-def _nonzero(flat: Tensor, marks: Tensor) -> int:
+def _nonzero(flat: Tensor, flags: Tensor) -> int:
     """Count by marks: torch.count_nonzero branches, and takes thirty times as long."""
-    marks.copy_(flat)
-    if marks.is_cpu:
-        return int(np.count_nonzero(marks.numpy()))
-    return int(marks.sum())
+    flags.copy_(flat)
+    if flags.is_cpu:
+        return int(np.count_nonzero(flags.numpy()))
+    return int(flags.sum())
 
 
-def _silent(sums: Tensor, shape: torch.Size) -> int | None:
+def _dead_channels(sums: Tensor, shape: torch.Size) -> int | None:
     if len(shape) < 2:
         return None
     # NumPy: so few numbers take torch five times as long.

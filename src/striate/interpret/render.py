@@ -12,10 +12,10 @@ from striate.core.findings import Image
 
 # Ends and middle of the map for signed values: negative blue, zero pale, positive red.
 _NEGATIVE, _ZERO, _POSITIVE = (33, 86, 165), (238, 238, 234), (190, 45, 40)
-_FOR = (230, 120, 20)  # amber: what speaks for, and borders
+_ORANGE = (230, 120, 20)  # amber: what speaks for, and borders
 _BLACK, _SPAN = 90, 0.5  # what black becomes under a map, and a level's step
 # Stops of the map for amounts: nothing dark, much light, through blue and amber.
-_AMOUNTS = (
+_SEQUENTIAL = (
     (12, 14, 28),
     (38, 64, 120),
     (96, 130, 150),
@@ -41,24 +41,24 @@ def diverging_colors(values: np.ndarray, limit: float) -> np.ndarray:
 def sequential_colors(values: np.ndarray) -> np.ndarray:
     """Color numbers from the map's own least (dark) to its most (light)."""
     low, high = float(values.min()), float(values.max())
-    return _ramp((values - low) / ((high - low) or 1.0), _AMOUNTS)
+    return _ramp((values - low) / ((high - low) or 1.0), _SEQUENTIAL)
 
 
 def _ramp(share: np.ndarray, stops: Sequence[tuple[int, int, int]]) -> np.ndarray:
-    places = np.linspace(0, 1, len(stops))
-    channels = [np.interp(share, places, [s[c] for s in stops]) for c in range(3)]
+    positions = np.linspace(0, 1, len(stops))
+    channels = [np.interp(share, positions, [s[c] for s in stops]) for c in range(3)]
     return np.stack(channels, -1).round().astype(np.uint8)
 
 
 def overlay_heatmap(
-    pixels: np.ndarray, heat: np.ndarray, signed_map: bool
+    pixels: np.ndarray, heatmap: np.ndarray, signed: bool
 ) -> np.ndarray:
     """Lay a map over an image: the image in gray, the map as color upon it.
 
     Args:
         pixels: (H, W, C), uint8.
-        heat: (H, W); of an unsigned map zero is nothing.
-        signed_map: Blue speaks against, red for; else amber for.
+        heatmap: (H, W); of an unsigned map zero is nothing.
+        signed: Blue speaks against, red for; else amber for.
 
     Shapes:
         (H, W, C) and (H, W) → (H, W, 3) uint8
@@ -69,9 +69,9 @@ def overlay_heatmap(
     """
     # Lifted off black: colors upon black are all brown.
     gray = _BLACK + pixels.astype(float).mean(-1, keepdims=True).repeat(3, -1) * _SPAN
-    share = heat / (float(np.abs(heat).max()) or 1.0)
-    against = _NEGATIVE if signed_map else _FOR
-    color = np.where(share[..., None] < 0, against, _POSITIVE if signed_map else _FOR)
+    share = heatmap / (float(np.abs(heatmap).max()) or 1.0)
+    against = _NEGATIVE if signed else _ORANGE
+    color = np.where(share[..., None] < 0, against, _POSITIVE if signed else _ORANGE)
     # The square root lets weak evidence show; opacity stops short of hiding anything.
     strength = 0.75 * np.sqrt(np.abs(share))[..., None]
     mixed = (1 - strength) * gray + strength * color
@@ -86,10 +86,10 @@ def draw_box(pixels: np.ndarray, box: tuple[tuple[int, int], ...]) -> np.ndarray
         [[230, 120, 20], [0, 0, 0], [230, 120, 20]]
     """
     (top, bottom), (left, right) = box
-    drawn = pixels.copy()
-    drawn[[top, bottom], left : right + 1] = _FOR
-    drawn[top : bottom + 1, [left, right]] = _FOR
-    return drawn
+    out = pixels.copy()
+    out[[top, bottom], left : right + 1] = _ORANGE
+    out[top : bottom + 1, [left, right]] = _ORANGE
+    return out
 
 
 def enlarge(pixels: np.ndarray, side: int) -> np.ndarray:
@@ -117,9 +117,9 @@ def tile(images: Sequence[np.ndarray], columns: int, gap: int = 4) -> np.ndarray
     sheet = np.zeros(size, np.uint8)
     for i, image in enumerate(images):
         top, left = (i // columns) * (height + gap), (i % columns) * (width + gap)
-        place = sheet[top : top + height, left : left + width]
-        place[..., 3] = 255
-        place[..., : image.shape[-1]] = image
+        cell = sheet[top : top + height, left : left + width]
+        cell[..., 3] = 255
+        cell[..., : image.shape[-1]] = image
     return sheet
 
 

@@ -38,7 +38,7 @@ class ChannelPreferences:
 
     Args:
         call: The layer.
-        spots: For each channel its most exciting places, one an image, best first.
+        patches: For each channel its most exciting places, one an image, best first.
         by_class: (classes, channels): mean over a class's images and places of what
             is above zero.
         selectivity: (channels,): 0 answers to all classes alike, 1 to one alone;
@@ -46,15 +46,15 @@ class ChannelPreferences:
     """
 
     call: str
-    spots: tuple[tuple[TopPatch, ...], ...]
+    patches: tuple[tuple[TopPatch, ...], ...]
     by_class: Tensor
     selectivity: Tensor
 
     @property
-    def favorites(self) -> list[int]:
+    def preferred_classes(self) -> list[int]:
         """Return the class that excites each channel most."""
-        best: list[int] = self.by_class.argmax(0).tolist()
-        return best
+        values_best: list[int] = self.by_class.argmax(0).tolist()
+        return values_best
 
 
 def channel_preferences(
@@ -83,29 +83,29 @@ def channel_preferences(
         >>> model = nn.Sequential(nn.Identity())
         >>> x = torch.zeros(2, 1, 3, 3)
         >>> x[1, 0, 2, 1] = 5
-        >>> found = channel_preferences(model, [(x, torch.tensor([0, 1]))], ["0"], 2)[0]
-        >>> found.spots[0][0], found.selectivity.tolist()
+        >>> result = channel_preferences(model, [(x, torch.tensor([0, 1]))], ["0"], 2)[0]
+        >>> result.patches[0][0], result.selectivity.tolist()
         (Spot(image=1, row=2, column=1, value=5.0), [1.0])
     """
     tables = {call: _Table(classes, count) for call in calls}
-    seen = torch.zeros(classes, dtype=torch.float64)
+    class_counts = torch.zeros(classes, dtype=torch.float64)
     modules = list(dict.fromkeys(module_name(call) for call in calls))
     first = 0
     for x, labels in batches:
 
-        def note(
+        def add_maps(
             call: str, output: object, labels: Tensor = labels, first: int = first
         ) -> None:
             if call in tables and isinstance(output, Tensor) and output.ndim == 4:
                 tables[call].add(output.detach(), labels, first)
 
-        with untouched(model), visited(model, modules, note), torch.no_grad():
+        with untouched(model), visited(model, modules, add_maps), torch.no_grad():
             forward(model, x)
-        seen += torch.bincount(labels.cpu(), minlength=classes)
+        class_counts += torch.bincount(labels.cpu(), minlength=classes)
         first += len(x)
     if not first:
         raise DataError("there are no images to look at", where="batches")
-    return [table.preferences(call, seen) for call, table in tables.items()]
+    return [table.preferences(call, class_counts) for call, table in tables.items()]
 
 
 class _Table:
@@ -114,7 +114,7 @@ class _Table:
         self._count = count
         self._sums = torch.zeros(0)
         self._values = torch.zeros(0)
-        self._places = torch.zeros(0)
+        self._positions = torch.zeros(0)
 
     def add(self, maps: Tensor, labels: Tensor, first: int) -> None:
         """Take a batch's maps in, (N, channels, h, w)."""
@@ -122,33 +122,35 @@ class _Table:
         if not len(self._sums):
             self._sums = torch.zeros(self._classes, channels, dtype=torch.float64)
             self._values = torch.zeros(0, channels)
-            self._places = torch.zeros(0, channels, 3, dtype=torch.int64)
+            self._positions = torch.zeros(0, channels, 3, dtype=torch.int64)
         means = maps.clamp(min=0).mean((2, 3)).double().cpu()
         self._sums.index_add_(0, labels.cpu(), means)
-        best, at = maps.flatten(2).float().cpu().max(2)
-        image = torch.arange(first, first + len(maps))[:, None].expand_as(at)
+        values_best, positions = maps.flatten(2).float().cpu().max(2)
+        image = torch.arange(first, first + len(maps))[:, None].expand_as(positions)
         width = maps.shape[3]
-        places = torch.stack([image, at // width, at % width], 2)
-        values = torch.cat([self._values, best])
-        places = torch.cat([self._places, places])
+        positions_kept = torch.stack([image, positions // width, positions % width], 2)
+        values = torch.cat([self._values, values_best])
+        positions_kept = torch.cat([self._positions, positions_kept])
         order = values.argsort(stable=True, dim=0, descending=True)[: self._count]
         self._values = values.gather(0, order)
-        self._places = places.gather(0, order[..., None].expand(-1, -1, 3))
+        self._positions = positions_kept.gather(0, order[..., None].expand(-1, -1, 3))
 
-    def preferences(self, call: str, seen: Tensor) -> ChannelPreferences:
+    def preferences(self, call: str, class_counts: Tensor) -> ChannelPreferences:
         """Return what was found."""
-        by_class = self._sums / seen.clamp(min=1)[:, None]
-        rows = zip(self._values.T, self._places.transpose(0, 1), strict=True)
-        spots = tuple(
+        by_class = self._sums / class_counts.clamp(min=1)[:, None]
+        rows = zip(self._values.T, self._positions.transpose(0, 1), strict=True)
+        patches = tuple(
             tuple(
                 TopPatch(image=p, row=r, column=c, value=v)
-                for v, (p, r, c) in zip(values.tolist(), places.tolist(), strict=True)
+                for v, (p, r, c) in zip(
+                    values.tolist(), positions_kept.tolist(), strict=True
+                )
             )
-            for values, places in rows
+            for values, positions_kept in rows
         )
-        index = selectivity(by_class[seen > 0])
+        index = selectivity(by_class[class_counts > 0])
         return ChannelPreferences(
-            call=call, spots=spots, by_class=by_class, selectivity=index
+            call=call, patches=patches, by_class=by_class, selectivity=index
         )
 
 

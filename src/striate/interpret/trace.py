@@ -28,7 +28,7 @@ class TensorRef:
     """A tensor that some step made: its number, and which of its results."""
 
     step: int
-    part: int = 0
+    index: int = 0
 
 
 @dataclass(eq=False)
@@ -36,7 +36,7 @@ class TraceStep:
     """One operation on numbers that depend on the image.
 
     Args:
-        place: The module's call it ran in; empty for the network's own forward.
+        module: The module's call it ran in; empty for the network's own forward.
         name: torch's name for it, a module's class where it could not be followed,
             `image` for the first.
         call: Computes it again.
@@ -46,7 +46,7 @@ class TraceStep:
         func: torch's operation; None for a module's class and the image.
     """
 
-    place: str
+    module: str
     name: str
     call: Callable[..., Any]
     args: tuple[Any, ...]
@@ -57,10 +57,10 @@ class TraceStep:
     @cached_property
     def refs(self) -> list[TensorRef]:
         """Return what it was given, in order."""
-        given = iter_nested((self.args, self.kwargs))
-        return [item for item in given if isinstance(item, TensorRef)]
+        inputs = iter_nested((self.args, self.kwargs))
+        return [item for item in inputs if isinstance(item, TensorRef)]
 
-    def again(self, value: Callable[[TensorRef], Tensor]) -> list[Tensor]:
+    def recompute(self, value: Callable[[TensorRef], Tensor]) -> list[Tensor]:
         """Compute it with other numbers."""
 
         def fill(item: Any) -> Any:
@@ -76,7 +76,7 @@ class TraceStep:
 class _Frame:
     call: str
     module: nn.Module
-    given: tuple[Any, ...]
+    inputs: tuple[Any, ...]
     start: int
     broken: bool = False
 
@@ -87,17 +87,17 @@ class Trace:
 
     Args:
         steps: In the order they ran; the first is the image.
-        ends: What each module's call gave, by name.
+        module_outputs: What each module's call gave, by name.
         output: What the network gave.
     """
 
     steps: list[TraceStep] = field(default_factory=list)
-    ends: dict[str, TensorRef] = field(default_factory=dict)
+    module_outputs: dict[str, TensorRef] = field(default_factory=dict)
     output: TensorRef = TensorRef(0)
 
     def value(self, ref: TensorRef) -> Tensor:
         """Return a tensor's numbers."""
-        return self.steps[ref.step].results[ref.part]
+        return self.steps[ref.step].results[ref.index]
 
 
 def record_trace(model: nn.Module, x: Tensor) -> Trace:
@@ -113,8 +113,8 @@ def record_trace(model: nn.Module, x: Tensor) -> Trace:
 
     Example:
         >>> model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(inplace=True))
-        >>> tape = record_trace(model, torch.rand(1, 1, 5, 5))
-        >>> [step.name for step in tape.steps], tape.ends["0"]
+        >>> trace = record_trace(model, torch.rand(1, 1, 5, 5))
+        >>> [step.name for step in trace.steps], trace.module_outputs["0"]
         (['image', 'convolution', 'relu_'], Ref(step=1, part=0))
     """
     check_images(x)
@@ -128,7 +128,7 @@ def record_trace(model: nn.Module, x: Tensor) -> Trace:
         try:
             with followed(model, enter=recorder.enter, leave=recorder.leave), recorder:
                 output = run_model(model, x)
-        except _Full:
+        except _TooLarge:
             size = "×".join(map(str, x.shape))
             what = (
                 f"the numbers of a {size} batch take more than {size_text(MAX_BYTES)}"
@@ -137,7 +137,7 @@ def record_trace(model: nn.Module, x: Tensor) -> Trace:
     return recorder.finished(output)
 
 
-class _Full(BaseException):
+class _TooLarge(BaseException):
     """The tape is; no `except Exception` of a network's own swallows it."""
 
 
@@ -145,18 +145,18 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self, x: Tensor) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         image = TraceStep(
-            place="", name="image", call=_nothing, args=(), kwargs={}, results=[x]
+            module="", name="image", call=_no_call, args=(), kwargs={}, results=[x]
         )
-        self.tape = Trace(steps=[image])
+        self.trace = Trace(steps=[image])
         self._refs: dict[int, TensorRef] = {id(x): TensorRef(0)}
         self._alive: list[Any] = [x]  # so that no id is given twice
         self._shared: dict[int, list[Tensor]] = {_storage(x): [x]}
-        self._held = x.nbytes
+        self._bytes = x.nbytes
         self._stale: set[int] = set()
         self._frames: list[_Frame] = []
         self._calls: dict[str, int] = {}
         self._lost = False
-        self._deaf = False
+        self._paused = False
 
     # --- modules ---
 
@@ -164,9 +164,9 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Begin a module's call."""
         self._calls[name] = self._calls.get(name, 0) + 1
         call = call_name(name, self._calls[name]) if name else ""
-        given = inputs if isinstance(inputs, tuple) else (inputs,)
-        refs = map_nested(self._ref, given)
-        self._frames.append(_Frame(call, module, refs, len(self.tape.steps)))
+        inputs = inputs if isinstance(inputs, tuple) else (inputs,)
+        refs = map_nested(self._ref, inputs)
+        self._frames.append(_Frame(call, module, refs, len(self.trace.steps)))
 
     def leave(self, name: str, module: nn.Module, output: object) -> None:
         """End a module's call; make it one step where it could not be followed."""
@@ -177,32 +177,34 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         # It may give away what was written into, whose numbers on the tape are old.
         stale = any(id(result) in self._stale for result in results)
         if (frame.broken or stale) and results:
-            self._unite(frame, results)
+            self._merge_module(frame, results)
         if results and id(results[0]) in self._refs and frame.call:
-            self.tape.ends[frame.call] = self._refs[id(results[0])]
+            self.trace.module_outputs[frame.call] = self._refs[id(results[0])]
 
-    def _unite(self, frame: _Frame, results: list[Tensor]) -> None:
-        del self.tape.steps[frame.start :]
-        self.tape.ends = {
-            call: ref for call, ref in self.tape.ends.items() if ref.step < frame.start
+    def _merge_module(self, frame: _Frame, results: list[Tensor]) -> None:
+        del self.trace.steps[frame.start :]
+        self.trace.module_outputs = {
+            call: ref
+            for call, ref in self.trace.module_outputs.items()
+            if ref.step < frame.start
         }
-        self._deaf = True
-        kept = [result.clone() for result in results]
-        self._deaf = False
+        self._paused = True
+        copies = [result.clone() for result in results]
+        self._paused = False
         step = TraceStep(
-            place=frame.call,
+            module=frame.call,
             name=type(frame.module).__name__,
-            call=_left_alone(frame.module),
-            args=frame.given,
+            call=_untouched_call(frame.module),
+            args=frame.inputs,
             kwargs={},
-            results=kept,
+            results=copies,
         )
         if not step.refs or any(ref.step >= frame.start for ref in step.refs):
             self._lost = True
-        self.tape.steps.append(step)
-        for part, result in enumerate(results):
+        self.trace.steps.append(step)
+        for index, result in enumerate(results):
             self._stale.discard(id(result))
-            self._refs[id(result)] = TensorRef(len(self.tape.steps) - 1, part)
+            self._refs[id(result)] = TensorRef(len(self.trace.steps) - 1, index)
             self._alive.append(result)
 
     # --- operations ---
@@ -211,13 +213,13 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self, func: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
-        if self._deaf:
+        if self._paused:
             return func(*args, **kwargs)
-        given = nested_tensors((args, kwargs))
-        seen = [tensor for tensor in given if id(tensor) in self._refs]
-        if any(id(tensor) in self._stale for tensor in seen):
-            self._break()
-        refs = map_nested(self._ref, (args, kwargs)) if seen else None
+        inputs = nested_tensors((args, kwargs))
+        tracked = [tensor for tensor in inputs if id(tensor) in self._refs]
+        if any(id(tensor) in self._stale for tensor in tracked):
+            self._mark_broken()
+        refs = map_nested(self._ref, (args, kwargs)) if tracked else None
         if is_in_place(func):
             self._before_write(func, args, kwargs)
         out = func(*args, **kwargs)
@@ -227,7 +229,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _add(self, func: Any, refs: Any, results: list[Tensor]) -> None:
         step = TraceStep(
-            place=self._frames[-1].call if self._frames else "",
+            module=self._frames[-1].call if self._frames else "",
             name=func.overloadpacket.__name__,
             call=func,
             args=refs[0],
@@ -235,50 +237,50 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             results=results,
             func=func,
         )
-        self.tape.steps.append(step)
-        for part, result in enumerate(results):
-            self._refs[id(result)] = TensorRef(len(self.tape.steps) - 1, part)
+        self.trace.steps.append(step)
+        for index, result in enumerate(results):
+            self._refs[id(result)] = TensorRef(len(self.trace.steps) - 1, index)
             self._alive.append(result)
             self._stale.discard(id(result))
             self._shared.setdefault(_storage(result), []).append(result)
-        self._weigh(results)
+        self._count_bytes(results)
 
-    def _weigh(self, results: list[Tensor]) -> None:
+    def _count_bytes(self, results: list[Tensor]) -> None:
         """Count new numbers; a view of old ones is none."""
         new = [r for r in results if len(self._shared[_storage(r)]) == 1]
-        self._held += sum(result.nbytes for result in new)
-        if self._held > MAX_BYTES:
-            raise _Full
+        self._bytes += sum(result.nbytes for result in new)
+        if self._bytes > MAX_BYTES:
+            raise _TooLarge
 
     def _before_write(self, func: Any, args: Any, kwargs: Any) -> None:
         """Keep the numbers that are about to go; distrust other names for them."""
         arguments = zip(func._schema.arguments, args, strict=False)
-        targets = [
+        written = [
             value
             for argument, value in arguments
             if argument.alias_info is not None and argument.alias_info.is_write
         ]
-        if kwargs.get("out") is not None or len(targets) != 1:
-            self._break()
-            targets += [kwargs["out"]] if kwargs.get("out") is not None else []
-        for target in nested_tensors(targets):
-            place = _storage(target)
-            for step in self.tape.steps:
-                step.results = [self._kept(r, place) for r in step.results]
-            others = self._shared.get(place, [])
+        if kwargs.get("out") is not None or len(written) != 1:
+            self._mark_broken()
+            written += [kwargs["out"]] if kwargs.get("out") is not None else []
+        for target in nested_tensors(written):
+            storage = _storage(target)
+            for step in self.trace.steps:
+                step.results = [self._copied(r, storage) for r in step.results]
+            others = self._shared.get(storage, [])
             self._stale |= {id(other) for other in others if other is not target}
             if id(target) not in self._refs:
                 self._alive.append(target)
                 self._refs[id(target)] = TensorRef(0)
                 self._stale.add(id(target))
 
-    def _kept(self, result: Tensor, place: int) -> Tensor:
-        if _storage(result) != place:
+    def _copied(self, result: Tensor, storage: int) -> Tensor:
+        if _storage(result) != storage:
             return result
-        self._held += result.nbytes
+        self._bytes += result.nbytes
         return result.clone()
 
-    def _break(self) -> None:
+    def _mark_broken(self) -> None:
         if self._frames:
             self._frames[-1].broken = True
         self._lost = self._lost or not self._frames
@@ -293,11 +295,11 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             what = "the network's arithmetic cannot be followed"
             fix = "it writes into parts of tensors outside of any module of its own"
             raise GeometryError(what, fix=fix)
-        self.tape.output = self._refs[id(results[0])]
-        return self.tape
+        self.trace.output = self._refs[id(results[0])]
+        return self.trace
 
 
-def _left_alone(module: nn.Module) -> Callable[..., Any]:
+def _untouched_call(module: nn.Module) -> Callable[..., Any]:
     """Return a module's call as it was recorded: in evaluation, and without a trace."""
 
     def call(*args: Any, **kwargs: Any) -> Any:
@@ -307,7 +309,7 @@ def _left_alone(module: nn.Module) -> Callable[..., Any]:
     return call
 
 
-def _nothing() -> None:
+def _no_call() -> None:
     raise AssertionError("the image is not computed")
 
 
@@ -349,9 +351,9 @@ def map_nested(change: Callable[[Any], Any], values: Any) -> Any:
     if isinstance(values, list):
         return [map_nested(change, value) for value in values]
     if isinstance(values, tuple):
-        made = [map_nested(change, value) for value in values]
+        items = [map_nested(change, value) for value in values]
         named = hasattr(values, "_fields")
-        return type(values)(*made) if named else tuple(made)
+        return type(values)(*items) if named else tuple(items)
     return change(values)
 
 

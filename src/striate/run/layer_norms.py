@@ -155,7 +155,7 @@ def read_norms(path: Path) -> list[Snapshot]:
     file = path / names.NORMS
     rows = read_csv(file) if file.is_file() else []
     return [
-        Snapshot(step=step, levels=tuple(_level(row) for row in of_step))
+        Snapshot(step=step, layers=tuple(_level(row) for row in of_step))
         for step, of_step in groupby(rows, key=lambda row: int(row["step"]))
     ]
 

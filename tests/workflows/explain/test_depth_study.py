@@ -63,7 +63,7 @@ def test_designs_that_cannot_be():
 
 
 def test_a_sigmoid_vanishes_and_a_shortcut_cures(study):
-    found = {one.design.name: one for one in study.courses}
+    found = {one.design.name: one for one in study.chains}
     assert list(found)[:2] == ["sigmoid", "sigmoid, shortcuts"]
     assert found["sigmoid"].factor < 0.45
     assert found["sigmoid"].first < 1e-4
@@ -73,27 +73,29 @@ def test_a_sigmoid_vanishes_and_a_shortcut_cures(study):
 
 
 def test_every_chain_is_looked_at_from_beginning_to_end(data, study):
-    for one in study.courses:
+    for one in study.chains:
         assert [s.step for s in one.snapshots] == [0, 1, 2, 3, 4, 6, 8, 12]
-        assert len(one.costs) == 12
-        assert {len(s.levels) for s in one.snapshots} == {12}
-        assert one.factor == gradient_factor(one.snapshots[0].levels)
-    assert study.judged == len(data.part("val"))
+        assert len(one.losses) == 12
+        assert {len(s.layers) for s in one.snapshots} == {12}
+        assert one.factor == gradient_factor(one.snapshots[0].layers)
+    assert study.num_images == len(data.part("val"))
     counts = data.part("val").labels.bincount()
-    assert study.chance == pytest.approx(float(counts.max()) / study.judged)
+    assert study.majority_accuracy == pytest.approx(
+        float(counts.max()) / study.num_images
+    )
 
 
 def test_the_best_rate_is_the_cheapest(data):
     design = {"depth": 4, "width": 4, "steps": 10, "activations": ["relu"]}
     said = []
-    both = depth_study(data, rates=(1e-6, 0.1), told=said.append, **design)
-    assert [one.lr for one in both.courses] == [0.1, 0.1]
+    both = depth_study(data, rates=(1e-6, 0.1), on_progress=said.append, **design)
+    assert [one.lr for one in both.chains] == [0.1, 0.1]
     assert len(said) == 2
     alone = depth_study(data, rates=(0.1,), **design)
-    assert alone.courses[0].costs == both.courses[0].costs
-    wild = depth_study(data, rates=(1e30,), **design).courses[0]
-    assert wild.costs[-1] == inf
-    assert len(wild.costs) == 10
+    assert alone.chains[0].losses == both.chains[0].losses
+    wild = depth_study(data, rates=(1e30,), **design).chains[0]
+    assert wild.losses[-1] == inf
+    assert len(wild.losses) == 10
 
 
 @pytest.mark.parametrize("wrong", [{"steps": 0}, {"rates": ()}, {"activations": ()}])
@@ -109,7 +111,7 @@ def test_the_sections_numbers_are_the_studys(study, shared_run, monkeypatch):
     monkeypatch.setattr(room, "depth_study", lambda data, **how: study)
     section, data = depth_section(shared_run)
     table = next(b for b in section.blocks if getattr(b, "title", "") == "Chains")
-    assert table.rows[0][:2] == ("sigmoid", study.courses[0].factor)
+    assert table.rows[0][:2] == ("sigmoid", study.chains[0].factor)
     assert len(data["chains"]) == 6
     assert data["chains"][1]["residual"]
     steps = [one["step"] for one in data["layers"]]
@@ -125,7 +127,7 @@ def test_the_sections_numbers_are_the_studys(study, shared_run, monkeypatch):
 def test_costs_are_means_of_steps(study):
     charts = {b.title: b for b in study_blocks(study) if isinstance(b, Curve)}
     line = charts["Chains: cost through training"].series[0]
-    costs = study.courses[0].costs
+    costs = study.chains[0].losses
     assert line.x == (4.0, 10.0)
     assert line.y == pytest.approx((sum(costs[:8]) / 8, sum(costs[8:]) / 4))
 
@@ -167,7 +169,7 @@ def test_on_digits_shortcuts_carry_gradients_and_let_all_three_learn():
         assert twin.accuracy > plain.accuracy
     (sigmoid, cured), _, (relu, twin) = found.twins
     assert sigmoid.first < 1e-15
-    assert sigmoid.accuracy < found.chance + 0.1
-    assert cured.accuracy > found.chance + 0.2
+    assert sigmoid.accuracy < found.probability + 0.1
+    assert cured.accuracy > found.probability + 0.2
     assert twin.accuracy > 0.9
     assert twin.accuracy > relu.accuracy + 0.3

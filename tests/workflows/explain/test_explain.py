@@ -79,7 +79,7 @@ def test_a_page_about_any_network_leaves_it_alone(kind, channels):
     titles = [section.title for section in told.page.sections]
     expected = ["The ledger", "What one unit sees", "Filters and maps", "Layers"]
     assert titles[1:] == expected
-    assert told.looked_for is None
+    assert told.channel_patches is None
     assert json.loads(json.dumps(told.data, allow_nan=False)) == told.data
     facts = told.data["unit"]
     assert facts["pixels"] + facts["constants"] == pytest.approx(
@@ -135,13 +135,13 @@ def test_the_channel_of_a_unit_is_the_one_asked_for(shared_run):
     told = explain_findings(
         own(shared_run), [shown(1, 8)], ExplainOptions(unit=("pool1", (1, 0, 0)))
     )
-    looked = told.looked_for
-    one = next(each for each in looked.found if each.call == "pool1")
+    looked = told.channel_patches
+    one = next(each for each in looked.preferences if each.call == "pool1")
     blocks = looked.channel("pool1", 1)
     table = next(block for block in blocks if isinstance(block, Table))
     means = one.by_class[:, 1]
     assert [row[1] for row in table.rows] == means.sort(descending=True).values.tolist()
-    path = looked.part.paths[one.spots[1][0].image]
+    path = looked.subset.paths[one.patches[1][0].image]
     rows = [row for row in looked.table()[1] if row[:2] == ("pool1", 1)]
     assert [row[4] for row in rows] == [1, 2, 3]
     assert rows[0][6] == path

@@ -101,9 +101,9 @@ def test_every_image_of_every_part_is_counted(data):
     assert counted.gray.shape == (60, 28, 28)
     expected = {"short": 12, "middle": 14, "long": 16}  # two sides, a row each
     for i, name in enumerate(data.labels.names):
-        own = counted.found[0].counts[counted.labels == i]
+        own = counted.preferences[0].counts[counted.labels == i]
         assert set(own.tolist()) == {expected[name]}
-    assert float(counted.falls("image").abs().max()) == 0
+    assert float(counted.relative_changes("image").abs().max()) == 0
 
 
 def test_the_words_are_the_counts(data):

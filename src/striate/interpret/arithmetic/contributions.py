@@ -43,7 +43,7 @@ class Contributions:
 
 
 def contributions(
-    book: UnitArithmetic, name: str, unit: tuple[int, ...]
+    arithmetic: UnitArithmetic, name: str, unit: tuple[int, ...]
 ) -> Contributions:
     """Share one number out over pixels and biases.
 
@@ -56,59 +56,67 @@ def contributions(
     Example:
         >>> from torch import nn
         >>> model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten())
-        >>> book = UnitArithmetic(model, torch.rand(1, 1, 3, 3))
-        >>> found = contributions(book, "0", (1, 0, 0))
-        >>> abs(found.total - found.value) < 1e-5
+        >>> arithmetic = UnitArithmetic(model, torch.rand(1, 1, 3, 3))
+        >>> gradients_in = contributions(arithmetic, "0", (1, 0, 0))
+        >>> abs(gradients_in.total - gradients_in.value) < 1e-5
         True
     """
-    entry = book.open(name, unit)
-    start = torch.zeros_like(book.tape.value(entry.ref), dtype=torch.float64)
+    entry = arithmetic.open(name, unit)
+    start = torch.zeros_like(arithmetic.trace.value(entry.ref), dtype=torch.float64)
     start[entry.unit] = 1
     gradients = {entry.ref: start}
-    own: dict[str, float] = {}
+    by_step: dict[str, float] = {}
     for number in range(entry.ref.step, 0, -1):
-        step = book.tape.steps[number]
-        parts = [TensorRef(number, part) for part in range(len(step.results))]
-        asked = {ref: gradients.pop(ref) for ref in parts if ref in gradients}
-        if not asked:
+        step = arithmetic.trace.steps[number]
+        results = [TensorRef(number, index) for index in range(len(step.results))]
+        upstream = {ref: gradients.pop(ref) for ref in results if ref in gradients}
+        if not upstream:
             continue
-        left, size = _back(book, step, asked, gradients)
-        name_of = book.name(parts[0]) if abs(left) > _ROUNDING * size else "rounding"
-        own[name_of] = own.get(name_of, 0.0) + left
+        remainder, size = _backward_step(arithmetic, step, upstream, gradients)
+        label = (
+            arithmetic.name(results[0])
+            if abs(remainder) > _ROUNDING * size
+            else "rounding"
+        )
+        by_step[label] = by_step.get(label, 0.0) + remainder
     pixels = gradients.get(
-        TensorRef(0), torch.zeros_like(book.tape.value(TensorRef(0)))
+        TensorRef(0), torch.zeros_like(arithmetic.trace.value(TensorRef(0)))
     )
-    spread = (pixels * book.tape.value(TensorRef(0)))[0]
-    return Contributions(value=entry.value, pixels=spread, steps=own)
+    pixels = (pixels * arithmetic.trace.value(TensorRef(0)))[0]
+    return Contributions(value=entry.value, pixels=pixels, steps=by_step)
 
 
-def _back(
-    book: UnitArithmetic,
+def _backward_step(
+    arithmetic: UnitArithmetic,
     step: TraceStep,
-    asked: dict[TensorRef, Tensor],
+    upstream: dict[TensorRef, Tensor],
     gradients: dict[TensorRef, Tensor],
 ) -> tuple[float, float]:
     """Send gradients through one step; return what it adds, and its terms' size."""
     sources = list(dict.fromkeys(step.refs))
-    inputs = {s: book.tape.value(s).detach().clone().requires_grad_() for s in sources}
+    inputs = {
+        s: arithmetic.trace.value(s).detach().clone().requires_grad_() for s in sources
+    }
     with torch.enable_grad():
-        results = step.again(lambda source: inputs[source])
+        results = step.recompute(lambda source: inputs[source])
         pairs = [
-            (results[ref.part], grad)
-            for ref, grad in asked.items()
-            if results[ref.part].requires_grad
+            (results[ref.index], grad)
+            for ref, grad in upstream.items()
+            if results[ref.index].requires_grad
         ]
         outputs = [result for result, _ in pairs]
-        sent = [grad.to(result.dtype) for result, grad in pairs]
-        found = optional_gradients(outputs, list(inputs.values()), sent)
-    kept = [book.tape.value(ref).double() * grad for ref, grad in asked.items()]
-    size = sum(float(terms.abs().sum()) for terms in kept)
-    added = sum(float(terms.sum()) for terms in kept)
-    for source, gradient in zip(sources, found, strict=True):
+        grad_outputs = [grad.to(result.dtype) for result, grad in pairs]
+        gradients_in = optional_gradients(outputs, list(inputs.values()), grad_outputs)
+    products = [
+        arithmetic.trace.value(ref).double() * grad for ref, grad in upstream.items()
+    ]
+    size = sum(float(terms.abs().sum()) for terms in products)
+    added = sum(float(terms.sum()) for terms in products)
+    for source, gradient in zip(sources, gradients_in, strict=True):
         if gradient is None:
             continue
         double = gradient.double()
-        added -= float((book.tape.value(source).double() * double).sum())
+        added -= float((arithmetic.trace.value(source).double() * double).sum())
         before = gradients.get(source)
         gradients[source] = double if before is None else before + double
     return added, size

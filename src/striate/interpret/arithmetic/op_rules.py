@@ -35,42 +35,44 @@ def _numbers(tensor: Tensor) -> Floats:
     return tensor.detach().double().cpu().numpy()
 
 
-def _part(ref: TensorRef, value: Tensor, at: Any, weights: Any) -> InputTerms:
-    places = np.asarray(at, np.int64).reshape(-1)
-    values = _numbers(value.detach().reshape(-1)[torch.from_numpy(places)])
-    return InputTerms(ref=ref, at=places, values=values, weights=np.ravel(weights))
+def _terms(ref: TensorRef, value: Tensor, at: Any, weights: Any) -> InputTerms:
+    positions = np.asarray(at, np.int64).reshape(-1)
+    values = _numbers(value.detach().reshape(-1)[torch.from_numpy(positions)])
+    return InputTerms(
+        ref=ref, positions=positions, values=values, weights=np.ravel(weights)
+    )
 
 
 def _number(tensor: Tensor) -> float:
     return float(tensor.detach())
 
 
-def _own(step: TraceStep, ref: TensorRef, unit: Unit) -> float:
-    return _number(step.results[ref.part][unit])
+def _value_at(step: TraceStep, ref: TensorRef, unit: Unit) -> float:
+    return _number(step.results[ref.index][unit])
 
 
 def _convolution(
     step: TraceStep, ref: TensorRef, unit: Unit, value: Value
 ) -> UnitValue:
     """Σ over the group's channels and the window: x·w, and the bias."""
-    source, weight, bias, stride, padding, dilation, turned, _, groups = step.args
+    source, weight, bias, stride, padding, dilation, transposed, _, groups = step.args
     x = value(source)
-    n, channel, *places = unit
+    n, channel, *positions = unit
     outputs = step.results[0].shape[1] // groups
     group, within = divmod(channel, outputs)
-    if turned:
+    if transposed:
         first = group * weight.shape[0] // groups
         kernel = weight[first : first + weight.shape[0] // groups, within]
     else:
         first = group * weight.shape[1]
         kernel = weight[channel]
     taps = [
-        _taps(at, size, side, s, p, d, turned)
+        _taps(at, size, side, s, p, d, transposed)
         for at, size, side, s, p, d in zip(
-            places,
+            positions,
             weight.shape[2:],
             x.shape[2:],
-            *(_spread(v, len(places)) for v in (stride, padding, dilation)),
+            *(_spread(v, len(positions)) for v in (stride, padding, dilation)),
             strict=True,
         )
     ]
@@ -79,9 +81,9 @@ def _convolution(
     at = np.ravel_multi_index(np.broadcast_arrays(*inputs), tuple(x.shape))
     rows = np.ix_(np.arange(kernel.shape[0]), *(tap for _, tap in taps))
     constant = 0.0 if bias is None else _number(bias[channel])
-    part = _part(source, x, at, _numbers(kernel)[rows])
+    term = _terms(source, x, at, _numbers(kernel)[rows])
     return weighted_sum(
-        ref, unit, _own(step, ref, unit), "convolution", (part,), constant
+        ref, unit, _value_at(step, ref, unit), "convolution", (term,), constant
     )
 
 
@@ -96,17 +98,19 @@ def _taps(
     stride: int,
     padding: int,
     dilation: int,
-    turned: bool,
+    transposed: bool,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return input positions inside the image, and the kernel's cells upon them."""
     taps = np.arange(size)
-    if turned:
-        places = at + padding - dilation * taps
-        good = (places % stride == 0) & (places >= 0) & (places < side * stride)
-        return places[good] // stride, taps[good]
-    places = at * stride - padding + dilation * taps
-    good = (places >= 0) & (places < side)
-    return places[good], taps[good]
+    if transposed:
+        positions = at + padding - dilation * taps
+        inside = (
+            (positions % stride == 0) & (positions >= 0) & (positions < side * stride)
+        )
+        return positions[inside] // stride, taps[inside]
+    positions = at * stride - padding + dilation * taps
+    inside = (positions >= 0) & (positions < side)
+    return positions[inside], taps[inside]
 
 
 def _linear(step: TraceStep, ref: TensorRef, unit: Unit, value: Value) -> UnitValue:
@@ -124,8 +128,10 @@ def _linear(step: TraceStep, ref: TensorRef, unit: Unit, value: Value) -> UnitVa
         if isinstance(bias, TensorRef):
             return _function(step, ref, unit, value)
         constant = _number(bias.expand_as(step.results[0])[unit])
-    part = _part(x, numbers, at, _numbers(weight[:, column]))
-    return weighted_sum(ref, unit, _own(step, ref, unit), "linear", (part,), constant)
+    term = _terms(x, numbers, at, _numbers(weight[:, column]))
+    return weighted_sum(
+        ref, unit, _value_at(step, ref, unit), "linear", (term,), constant
+    )
 
 
 def _batch_norm(step: TraceStep, ref: TensorRef, unit: Unit, value: Value) -> UnitValue:
@@ -139,15 +145,17 @@ def _batch_norm(step: TraceStep, ref: TensorRef, unit: Unit, value: Value) -> Un
     )
     shift = (0.0 if bias is None else _number(bias[c])) - _number(mean[c]) * slope
     x = value(source)
-    part = _part(source, x, _flat(unit, x), [slope])
-    return weighted_sum(ref, unit, _own(step, ref, unit), "batch norm", (part,), shift)
+    term = _terms(source, x, _flat(unit, x), [slope])
+    return weighted_sum(
+        ref, unit, _value_at(step, ref, unit), "batch norm", (term,), shift
+    )
 
 
 def _flat(unit: Unit, tensor: Tensor) -> list[int]:
     return [int(np.ravel_multi_index(unit, tuple(tensor.shape)))]
 
 
-def _winner(step: TraceStep, ref: TensorRef, unit: Unit, value: Value) -> UnitValue:
+def _max_pool(step: TraceStep, ref: TensorRef, unit: Unit, value: Value) -> UnitValue:
     """The largest of a window, whose place torch keeps."""
     x = value(step.args[0])
     depth = 3 if "3d" in step.name else 2
@@ -155,19 +163,19 @@ def _winner(step: TraceStep, ref: TensorRef, unit: Unit, value: Value) -> UnitVa
     plane = unit[:-depth]
     outer = np.ravel_multi_index(plane, tuple(x.shape[:-depth])) if plane else 0
     at = int(outer) * inner + int(step.results[1][unit])
-    part = _part(step.args[0], x, [at], [1.0])
-    own = _own(step, ref, unit)
+    term = _terms(step.args[0], x, [at], [1.0])
+    value_here = _value_at(step, ref, unit)
     return weighted_sum(
-        ref, unit, own, "the largest of its window", (part,), kind=MAXIMUM
+        ref, unit, value_here, "the largest of its window", (term,), kind=MAXIMUM
     )
 
 
-def _move(step: TraceStep, ref: TensorRef, unit: Unit, value: Value) -> UnitValue:
+def _copy(step: TraceStep, ref: TensorRef, unit: Unit, value: Value) -> UnitValue:
     """Follow the number through the operation by sending places instead of numbers."""
     starts: dict[TensorRef, int] = {}
     total = 1  # zero is what padding writes
 
-    def places(source: TensorRef) -> Tensor:
+    def positions(source: TensorRef) -> Tensor:
         nonlocal total
         numbers = value(source)
         if source not in starts:
@@ -177,24 +185,26 @@ def _move(step: TraceStep, ref: TensorRef, unit: Unit, value: Value) -> UnitValu
         line = torch.arange(start, start + numbers.numel(), dtype=torch.float64)
         return line.view(numbers.shape)
 
-    own = _own(step, ref, unit)
-    sent = _blank(step).again(places)[ref.part][unit]
+    value_here = _value_at(step, ref, unit)
+    moved = _zero_filled(step).recompute(positions)[ref.index][unit]
     for source, start in starts.items():
         x = value(source)
-        at = round(float(sent)) - start
+        at = round(float(moved)) - start
         if 0 <= at < x.numel():
-            parts = (_part(source, x, [at], [1.0]),)
-            return weighted_sum(ref, unit, own, _spelt(step.name), parts, kind=COPY)
-    return weighted_sum(ref, unit, own, "padding", (), own, kind=COPY)
+            terms = (_terms(source, x, [at], [1.0]),)
+            return weighted_sum(
+                ref, unit, value_here, _display_name(step.name), terms, kind=COPY
+            )
+    return weighted_sum(ref, unit, value_here, "padding", (), value_here, kind=COPY)
 
 
-def _blank(step: TraceStep) -> TraceStep:
+def _zero_filled(step: TraceStep) -> TraceStep:
     """Return the step with padding that writes zero and constants that hold zeros."""
     args = tuple(_zeros(arg) for arg in step.args)
     if step.name == "constant_pad_nd":
         args = args[:2]
     return TraceStep(
-        place=step.place,
+        module=step.module,
         name=step.name,
         call=step.call,
         args=args,
@@ -216,24 +226,24 @@ def _add(step: TraceStep, ref: TensorRef, unit: Unit, value: Value) -> UnitValue
     """A + α·b, either of which may be a constant and may be repeated."""
     alpha = float(step.kwargs.get("alpha", 1))
     factors = {"sub": (1.0, -alpha), "rsub": (-alpha, 1.0)}
-    parts: list[InputTerms] = []
+    terms: list[InputTerms] = []
     constant = 0.0
     for term, weight in zip(
         step.args[:2], factors.get(step.name.rstrip("_"), (1.0, alpha)), strict=True
     ):
         if isinstance(term, TensorRef):
-            parts.append(_one(step, term, unit, value, weight))
+            terms.append(_broadcast_term(step, term, unit, value, weight))
         else:
             constant += weight * _at(term, unit)
-    own = _own(step, ref, unit)
-    return weighted_sum(ref, unit, own, "addition", tuple(parts), constant)
+    value_here = _value_at(step, ref, unit)
+    return weighted_sum(ref, unit, value_here, "addition", tuple(terms), constant)
 
 
-def _one(
+def _broadcast_term(
     step: TraceStep, ref: TensorRef, unit: Unit, value: Value, weight: float
 ) -> InputTerms:
     x = value(ref)
-    return _part(ref, x, _flat(_narrowed(unit, x.shape), x), [weight])
+    return _terms(ref, x, _flat(_narrowed(unit, x.shape), x), [weight])
 
 
 def _narrowed(unit: Unit, shape: Sequence[int]) -> Unit:
@@ -264,46 +274,51 @@ def _scale(step: TraceStep, ref: TensorRef, unit: Unit, value: Value) -> UnitVal
     weight = _at(other, unit)
     if step.name.startswith("div"):
         weight = 1 / weight
-    part = _one(step, data, unit, value, weight)
-    return weighted_sum(ref, unit, _own(step, ref, unit), "scaling", (part,))
+    term = _broadcast_term(step, data, unit, value, weight)
+    return weighted_sum(ref, unit, _value_at(step, ref, unit), "scaling", (term,))
 
 
 def _weighted(step: TraceStep, ref: TensorRef, unit: Unit, value: Value) -> UnitValue:
     """A linear operation: the weights are its derivative, and there is no constant."""
-    return _by_derivative(step, ref, unit, value, _spelt(step.name))
+    return _by_derivative(step, ref, unit, value, _display_name(step.name))
 
 
 def _by_derivative(
-    step: TraceStep, ref: TensorRef, unit: Unit, value: Value, how: str, kind: str = ""
+    step: TraceStep,
+    ref: TensorRef,
+    unit: Unit,
+    value: Value,
+    operation: str,
+    kind: str = "",
 ) -> UnitValue:
-    asked = list(dict.fromkeys(step.refs))
-    inputs = {source: value(source).detach().requires_grad_() for source in asked}
+    sources = list(dict.fromkeys(step.refs))
+    inputs = {source: value(source).detach().requires_grad_() for source in sources}
     with torch.enable_grad():
-        result = step.again(lambda source: inputs[source])[ref.part][unit]
-        found = optional_gradients([result], list(inputs.values()))
-    parts = []
-    for source, gradient in zip(asked, found, strict=True):
+        result = step.recompute(lambda source: inputs[source])[ref.index][unit]
+        gradients = optional_gradients([result], list(inputs.values()))
+    terms = []
+    for source, gradient in zip(sources, gradients, strict=True):
         if gradient is not None:
             at = gradient.reshape(-1).nonzero()[:, 0]
             weights = _numbers(gradient.reshape(-1)[at])
-            parts.append(_part(source, inputs[source], at.numpy(), weights))
-    own = _own(step, ref, unit)
+            terms.append(_terms(source, inputs[source], at.numpy(), weights))
+    value_here = _value_at(step, ref, unit)
     if kind != FUNCTION:
-        return weighted_sum(ref, unit, own, how, tuple(parts))
-    again = _number(result)
+        return weighted_sum(ref, unit, value_here, operation, tuple(terms))
+    result_again = _number(result)
     return UnitValue(
-        ref=ref, unit=unit, value=own, kind=FUNCTION, how=how, parts=tuple(parts),
-        result=again,
+        ref=ref, unit=unit, value=value_here, kind=FUNCTION, operation=operation, terms=tuple(terms),
+        result=result_again,
     )  # fmt: skip
 
 
 def optional_gradients(
-    results: Sequence[Tensor], inputs: Sequence[Tensor], sent: Any = None
+    results: Sequence[Tensor], inputs: Sequence[Tensor], moved: Any = None
 ) -> Sequence[Tensor | None]:
     """Differentiate; nothing where the results do not move with the inputs at all."""
     if not any(result.requires_grad for result in results):
         return [None] * len(inputs)
-    return torch.autograd.grad(results, inputs, sent, allow_unused=True)
+    return torch.autograd.grad(results, inputs, moved, allow_unused=True)
 
 
 def _pointwise(step: TraceStep, ref: TensorRef, unit: Unit, value: Value) -> UnitValue:
@@ -317,7 +332,7 @@ def _pointwise(step: TraceStep, ref: TensorRef, unit: Unit, value: Value) -> Uni
         return value(source).reshape(-1)[taken[source][0]].clone()
 
     numbers = TraceStep(
-        place=step.place,
+        module=step.module,
         name=step.name,
         call=step.call,
         args=tuple(_single(arg, unit) for arg in step.args),
@@ -325,13 +340,13 @@ def _pointwise(step: TraceStep, ref: TensorRef, unit: Unit, value: Value) -> Uni
         results=step.results,
         func=step.func,
     )
-    result = float(numbers.again(single)[0])
-    parts = tuple(
-        _part(source, value(source), at, [1.0]) for source, at in taken.items()
+    result = float(numbers.recompute(single)[0])
+    terms = tuple(
+        _terms(source, value(source), at, [1.0]) for source, at in taken.items()
     )
     return UnitValue(
-        ref=ref, unit=unit, value=_own(step, ref, unit), kind=FUNCTION,
-        how=_spelt(step.name), parts=parts, result=result,
+        ref=ref, unit=unit, value=_value_at(step, ref, unit), kind=FUNCTION,
+        operation=_display_name(step.name), terms=terms, result=result,
     )  # fmt: skip
 
 
@@ -343,14 +358,14 @@ def _single(arg: Any, unit: Unit) -> Any:
 
 def _function(step: TraceStep, ref: TensorRef, unit: Unit, value: Value) -> UnitValue:
     """What no rule knows: computed again whole; the numbers that move it are listed."""
-    return _by_derivative(step, ref, unit, value, _spelt(step.name), FUNCTION)
+    return _by_derivative(step, ref, unit, value, _display_name(step.name), FUNCTION)
 
 
-def _spelt(name: str) -> str:
+def _display_name(name: str) -> str:
     return name.strip("_").removesuffix("2d").removesuffix(".default").replace("_", " ")
 
 
-_MOVES = """
+_COPIES = """
     view _unsafe_view reshape t transpose permute expand squeeze unsqueeze slice select
     clone detach alias _to_copy flip roll pixel_shuffle pixel_unshuffle channel_shuffle
     reflection_pad2d replication_pad2d constant_pad_nd cat stack split unbind
@@ -365,15 +380,15 @@ RULES: dict[str, Rule] = {
     "addmm": _linear,
     "mm": _linear,
     "native_batch_norm": _batch_norm,
-    "max_pool2d_with_indices": _winner,
-    "max_pool3d_with_indices": _winner,
-    "adaptive_max_pool2d": _winner,
+    "max_pool2d_with_indices": _max_pool,
+    "max_pool3d_with_indices": _max_pool,
+    "adaptive_max_pool2d": _max_pool,
     "add": _add,
     "sub": _add,
     "rsub": _add,
     "mul": _scale,
     "div": _scale,
-    **dict.fromkeys(_MOVES.split(), _move),
+    **dict.fromkeys(_COPIES.split(), _copy),
     **dict.fromkeys(_LINEAR.split(), _weighted),
 }
 

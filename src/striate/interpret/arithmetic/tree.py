@@ -29,12 +29,12 @@ class _Line:
     entry: UnitValue
     term: str
     weight: float
-    inner: list[_Line] = field(default_factory=list)
+    children: list[_Line] = field(default_factory=list)
     opened: bool = False
 
 
 def arithmetic_tree(
-    book: UnitArithmetic,
+    arithmetic: UnitArithmetic,
     name: str,
     unit: Sequence[int],
     labels: Sequence[str] = (),
@@ -43,7 +43,7 @@ def arithmetic_tree(
     """Open a number, then what weighs most in it, and so on to the pixels.
 
     Args:
-        book: The ledger.
+        arithmetic: The ledger.
         name: A module's call, `output`, or `@` and a step's number.
         unit: (channel, row, column), or (number,).
         labels: Class names, for the output's numbers.
@@ -53,22 +53,22 @@ def arithmetic_tree(
         >>> import torch
         >>> from torch import nn
         >>> model = nn.Sequential(nn.Conv2d(1, 1, 1))
-        >>> book = UnitArithmetic(model, torch.ones(1, 1, 1, 1))
-        >>> tree = arithmetic_tree(book, "0", (0, 0, 0))
+        >>> arithmetic = UnitArithmetic(model, torch.ones(1, 1, 1, 1))
+        >>> tree = arithmetic_tree(arithmetic, "0", (0, 0, 0))
         >>> tree.nodes[0].title, tree.nodes[0].children[0].title
         ('0 [0, 0, 0]', 'image [0, 0, 0]')
     """
-    root = _Line(book.open(name, unit), "", 1.0)
+    root = _Line(arithmetic.open(name, unit), "", 1.0)
     queue: list[tuple[float, int, _Line]] = [(-1.0, 0, root)]
     count = 0
     while queue and count < lines:
         _, _, line = heapq.heappop(queue)
         line.opened = True
-        for inner in _terms(book, line):
+        for children in _terms(arithmetic, line):
             count += 1
-            line.inner.append(inner)
-            heapq.heappush(queue, (-inner.weight, count, inner))
-    node = _node(book, root, tuple(labels), depth=0)
+            line.children.append(children)
+            heapq.heappush(queue, (-children.weight, count, children))
+    node = _node(arithmetic, root, tuple(labels), depth=0)
     return Tree(nodes=(node,), note=_NOTE)
 
 
@@ -79,80 +79,90 @@ _NOTE = (
 )
 
 
-def _terms(book: UnitArithmetic, line: _Line) -> list[_Line]:
+def _terms(arithmetic: UnitArithmetic, line: _Line) -> list[_Line]:
     entry = line.entry
-    total = sum(float(np.abs(part.products).sum()) for part in entry.parts) or 1.0
-    found = []
-    for part, number in book.largest(entry, TERMS):
-        one = entry.parts[part]
-        product = float(one.products[number])
+    total = (
+        sum(float(np.abs(terms.contributions).sum()) for terms in entry.terms) or 1.0
+    )
+    lines_found = []
+    for term_index, number in arithmetic.largest(entry, TERMS):
+        terms = entry.terms[term_index]
+        product = float(terms.contributions[number])
         if not product and entry.kind == SUM:
             continue
         term = ""
         if entry.kind == SUM:
-            value, factor = float(one.values[number]), float(one.weights[number])
+            value, factor = float(terms.values[number]), float(terms.weights[number])
             term = f"{_text(value)} × {_text(factor)} = {_text(product)}"
         share = line.weight * abs(product) / total
-        source = _source(book, book.follow(entry, part, number))
-        found.append(_Line(source, term, share))
-    return found
+        source = _skip_copies(arithmetic, arithmetic.follow(entry, term_index, number))
+        lines_found.append(_Line(source, term, share))
+    return lines_found
 
 
-def _source(book: UnitArithmetic, entry: UnitValue) -> UnitValue:
+def _skip_copies(arithmetic: UnitArithmetic, entry: UnitValue) -> UnitValue:
     """Go back over steps that only hand a number on: views, copies, flattening."""
-    while entry.kind == COPY and [part.weights.tolist() for part in entry.parts] == [
+    while entry.kind == COPY and [terms.weights.tolist() for terms in entry.terms] == [
         [1.0]
     ]:
-        entry = book.follow(entry, 0, 0)
+        entry = arithmetic.follow(entry, 0, 0)
     return entry
 
 
 def _node(
-    book: UnitArithmetic, line: _Line, labels: tuple[str, ...], depth: int
+    arithmetic: UnitArithmetic, line: _Line, labels: tuple[str, ...], depth: int
 ) -> Node:
     entry = line.entry
-    children = [_node(book, inner, labels, depth + 1) for inner in line.inner]
+    children = [
+        _node(arithmetic, children, labels, depth + 1) for children in line.children
+    ]
     if line.opened and entry.kind == SUM:
-        children += _others(entry, line)
-    place = list(entry.unit[1:])
-    title = f"{book.name(entry.ref)} {place}"
-    if labels and entry.ref == book.tape.output and len(place) == 1:
-        title = f"{book.name(entry.ref)} {place} (class {labels[place[0]]})"
-    words = [line.term] if line.term else []
+        children += _remaining_terms(entry, line)
+    position = list(entry.unit[1:])
+    title = f"{arithmetic.name(entry.ref)} {position}"
+    if labels and entry.ref == arithmetic.trace.output and len(position) == 1:
+        title = f"{arithmetic.name(entry.ref)} {position} (class {labels[position[0]]})"
+    details = [line.term] if line.term else []
     if entry.kind != IMAGE:
-        words.append(_how(entry))
+        details.append(_description(entry))
     return Node(
         title=title,
         value=_text(entry.value),
-        detail=" · ".join(words),
+        detail=" · ".join(details),
         children=tuple(children),
         opened=depth < 2,
     )
 
 
-def _how(entry: UnitValue) -> str:
-    count = sum(len(part.at) for part in entry.parts)
+def _description(entry: UnitValue) -> str:
+    count = sum(len(terms.positions) for terms in entry.terms)
     if entry.kind != SUM:
-        return f"{entry.how} of" if entry.kind == FUNCTION else entry.how
+        return f"{entry.operation} of" if entry.kind == FUNCTION else entry.operation
     terms = f"{count:,} terms" if count > 1 else "one term"
     constant = f" and {_text(entry.constant)}" if entry.constant else ""
-    return f"{entry.how}: {terms}{constant}"
+    return f"{entry.operation}: {terms}{constant}"
 
 
-def _others(entry: UnitValue, line: _Line) -> list[Node]:
+def _remaining_terms(entry: UnitValue, line: _Line) -> list[Node]:
     """Return what the opened terms leave of a sum: the other terms, the constant."""
-    shown = len(line.inner)
-    products = np.concatenate([part.products for part in entry.parts] or [np.zeros(0)])
+    count_shown = len(line.children)
+    products = np.concatenate(
+        [terms.contributions for terms in entry.terms] or [np.zeros(0)]
+    )
     order = np.argsort(-np.abs(products), kind="stable")
-    rest = products[order[shown:]]
+    rest = products[order[count_shown:]]
     nodes = []
     if len(rest) and np.any(rest):
         count = int(np.count_nonzero(rest))
         detail = f"{count:,} smaller terms together"
         nodes.append(Node(title="others", value=_text(rest.sum()), detail=detail))
     if entry.constant:
-        what = "shift" if entry.how == "batch norm" else "bias"
-        what = what if entry.how in ("convolution", "linear", "batch norm") else "plus"
+        what = "shift" if entry.operation == "batch norm" else "bias"
+        what = (
+            what
+            if entry.operation in ("convolution", "linear", "batch norm")
+            else "plus"
+        )
         nodes.append(Node(title=what, value=_text(entry.constant)))
     return nodes
 

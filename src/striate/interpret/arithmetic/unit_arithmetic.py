@@ -31,9 +31,9 @@ class UnitArithmetic:
     Example:
         >>> import torch
         >>> model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten())
-        >>> book = UnitArithmetic(model, torch.rand(1, 1, 3, 3))
-        >>> entry = book.open("0", (1, 0, 0))
-        >>> entry.how, len(entry.parts[0].at), entry.error < 1e-6
+        >>> arithmetic = UnitArithmetic(model, torch.rand(1, 1, 3, 3))
+        >>> entry = arithmetic.open("0", (1, 0, 0))
+        >>> entry.operation, len(entry.terms[0].positions), entry.error < 1e-6
         ('convolution', 9, True)
     """
 
@@ -41,12 +41,12 @@ class UnitArithmetic:
         if x.ndim == 4 and len(x) != 1:
             what = f"a ledger is about one image, got {len(x)}"
             raise GeometryError(what, fix="give x[i:i + 1]")
-        self.tape: Trace = record_trace(model, x)
+        self.trace: Trace = record_trace(model, x)
 
     @property
     def names(self) -> list[str]:
         """Return what `open` takes: `image`, every module's call, and `output`."""
-        return [INPUT, *self.tape.ends, OUTPUT]
+        return [INPUT, *self.trace.module_outputs, OUTPUT]
 
     def find(self, name: str) -> TensorRef:
         """Return the tensor of a name; `@12` is the twelfth step itself.
@@ -55,19 +55,19 @@ class UnitArithmetic:
             UnknownNameError: No call has this name; lists the right ones.
         """
         if name == OUTPUT:
-            return self.tape.output
+            return self.trace.output
         if name == INPUT:
             return TensorRef(0)
-        if name in self.tape.ends:
-            return self.tape.ends[name]
-        steps = len(self.tape.steps)
+        if name in self.trace.module_outputs:
+            return self.trace.module_outputs[name]
+        steps = len(self.trace.steps)
         if name.startswith("@") and name[1:].isdecimal() and int(name[1:]) < steps:
             return TensorRef(int(name[1:]))
         raise unknown("layer", name, self.names)
 
     def shape(self, ref: TensorRef) -> tuple[int, ...]:
         """Return a tensor's shape for one image."""
-        return tuple(self.tape.value(ref).shape[1:])
+        return tuple(self.trace.value(ref).shape[1:])
 
     def name(self, ref: TensorRef) -> str:
         """Return how a tensor is called: its module's call, or where and what.
@@ -79,12 +79,12 @@ class UnitArithmetic:
         """
         if ref.step == 0:
             return INPUT
-        for call, end in self.tape.ends.items():
+        for call, end in self.trace.module_outputs.items():
             if end == ref:
                 return call
-        step = self.tape.steps[ref.step]
+        step = self.trace.steps[ref.step]
         what = step.name.strip("_")
-        return f"{step.place}.({what})" if step.place else what
+        return f"{step.module}.({what})" if step.module else what
 
     def open(self, name: str | TensorRef, unit: Sequence[int]) -> UnitValue:
         """Return the arithmetic of one number.
@@ -104,37 +104,37 @@ class UnitArithmetic:
             ranges = " × ".join(f"0…{n - 1}" for n in shape)
             what = f"{self.name(ref)} has no unit {tuple(unit)}"
             raise SettingError(what, where=self.name(ref), fix=f"units are {ranges}")
-        return self._open(ref, (0, *map(int, unit)))
+        return self._unit(ref, (0, *map(int, unit)))
 
-    def _open(self, ref: TensorRef, place: tuple[int, ...]) -> UnitValue:
-        step = self.tape.steps[ref.step]
+    def _unit(self, ref: TensorRef, position: tuple[int, ...]) -> UnitValue:
+        step = self.trace.steps[ref.step]
         if ref.step == 0:
-            value = float(step.results[0][place])
+            value = float(step.results[0][position])
             return UnitValue(
-                ref=ref, unit=place, value=value, kind=IMAGE, how="a pixel",
+                ref=ref, unit=position, value=value, kind=IMAGE, operation="a pixel",
                 result=value,
             )  # fmt: skip
-        return unit_value(step, ref, place, self.tape.value)
+        return unit_value(step, ref, position, self.trace.value)
 
-    def follow(self, entry: UnitValue, part: int, number: int) -> UnitValue:
+    def follow(self, entry: UnitValue, term: int, number: int) -> UnitValue:
         """Open one of the numbers that an entry lists."""
-        source = entry.parts[part]
-        shape = tuple(self.tape.value(source.ref).shape)
-        place = np.unravel_index(int(source.at[number]), shape)
-        return self._open(source.ref, tuple(int(i) for i in place))
+        source = entry.terms[term]
+        shape = tuple(self.trace.value(source.ref).shape)
+        position = np.unravel_index(int(source.positions[number]), shape)
+        return self._unit(source.ref, tuple(int(i) for i in position))
 
     def largest(self, entry: UnitValue, count: int = 1) -> list[tuple[int, int]]:
         """Return (part, number) of the terms that add most, either sign.
 
         Example:
             >>> import torch
-            >>> book = UnitArithmetic(nn.Flatten(), torch.rand(1, 1, 2, 2))
-            >>> book.largest(book.open("output", (3,)))
+            >>> arithmetic = UnitArithmetic(nn.Flatten(), torch.rand(1, 1, 2, 2))
+            >>> arithmetic.largest(arithmetic.open("output", (3,)))
             [(0, 0)]
         """
         ranked = [
             (-abs(float(product)), i, j)
-            for i, part in enumerate(entry.parts)
-            for j, product in enumerate(part.products)
+            for i, term in enumerate(entry.terms)
+            for j, product in enumerate(term.contributions)
         ]
         return [(i, j) for _, i, j in sorted(ranked)[:count]]

@@ -21,18 +21,18 @@ class InputTerms:
 
     Args:
         ref: The tensor.
-        at: Their places, flat.
+        positions: Their places, flat.
         values: The numbers, as the framework had them.
         weights: What each was multiplied by.
     """
 
     ref: TensorRef
-    at: Ints
+    positions: Ints
     values: Floats
     weights: Floats
 
     @property
-    def products(self) -> Floats:
+    def contributions(self) -> Floats:
         """What each adds."""
         return self.values * self.weights
 
@@ -47,8 +47,8 @@ class UnitValue:
         value: The framework's number.
         kind: `sum` (weighted), `copy` (moved or padded), `choice` (a pool's winner),
             `function` (of the numbers listed), `image` (nothing made it).
-        how: The operation, in words.
-        parts: What went in.
+        operation: The operation, in words.
+        terms: What went in.
         constant: What was added besides: a bias, a batch norm's shift.
         result: What the parts give: the sum, or the function's value.
     """
@@ -57,8 +57,8 @@ class UnitValue:
     unit: tuple[int, ...]
     value: float
     kind: str
-    how: str
-    parts: tuple[InputTerms, ...] = ()
+    operation: str
+    terms: tuple[InputTerms, ...] = ()
     constant: float = 0.0
     result: float = 0.0
 
@@ -68,7 +68,7 @@ class UnitValue:
 
         Higham 2002, section 4.2: a sum that cancels cannot be known better.
         """
-        sizes = [float(np.abs(part.products).sum()) for part in self.parts]
+        sizes = [float(np.abs(term.contributions).sum()) for term in self.terms]
         return max(abs(self.value), abs(self.constant) + sum(sizes))
 
     @property
@@ -81,27 +81,27 @@ def weighted_sum(
     ref: TensorRef,
     unit: tuple[int, ...],
     value: float,
-    how: str,
-    parts: tuple[InputTerms, ...],
+    operation: str,
+    terms: tuple[InputTerms, ...],
     constant: float = 0.0,
     kind: str = SUM,
 ) -> UnitValue:
     """Build an entry whose result is the weighted sum of its parts.
 
     Example:
-        >>> part = InputTerms(ref=TensorRef(0), at=np.array([4]), values=np.array([3.0]),
+        >>> term = InputTerms(ref=TensorRef(0), positions=np.array([4]), values=np.array([3.0]),
         ...             weights=np.array([2.0]))
-        >>> weighted_sum(TensorRef(1), (0,), 7.0, "linear", (part,), constant=1.0).error
+        >>> weighted_sum(TensorRef(1), (0,), 7.0, "linear", (term,), constant=1.0).error
         0.0
     """
-    result = constant + sum(float(part.products.sum()) for part in parts)
+    result = constant + sum(float(term.contributions.sum()) for term in terms)
     return UnitValue(
         ref=ref,
         unit=unit,
         value=value,
         kind=kind,
-        how=how,
-        parts=parts,
+        operation=operation,
+        terms=terms,
         constant=constant,
         result=result,
     )

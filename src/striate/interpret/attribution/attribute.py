@@ -39,22 +39,22 @@ class Attribution:
 
     Args:
         method: How it was made.
-        question: What it is about.
+        target: What it is about.
         layer: Whose maps it is made of; None where it needs none.
-        own: The map at the size it was made, (h, w).
-        heat: The same at the image's size, (H, W).
+        layer_map: The map at the size it was made, (h, w).
+        heatmap: The same at the image's size, (H, W).
         signed: Negative numbers speak against; else there are none.
-        trust: Its marks; None where they were not asked for.
+        sanity_checks: Its marks; None where they were not asked for.
         notes: What else to know.
     """
 
     method: str
-    question: AttributionTarget
+    target: AttributionTarget
     layer: TargetLayer | None
-    own: Tensor
-    heat: Tensor
+    layer_map: Tensor
+    heatmap: Tensor
     signed: bool
-    trust: SanityChecks | None = None
+    sanity_checks: SanityChecks | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -67,7 +67,7 @@ def attribute(
     against: ClassRef | None = None,
     layer: str = AUTO,
     labels: Labels | Sequence[str] | None = None,
-    trust: bool = True,
+    sanity_checks: bool = True,
     seed: int = 0,
 ) -> Attribution:
     """Return where in an image the evidence for a class lies.
@@ -81,7 +81,7 @@ def attribute(
         against: A second class: "why this rather than that?".
         layer: A dotted name; `auto` is the last whose maps have 4×4 cells.
         labels: Class names in output order.
-        trust: Compute the trust marks: some 100 forward passes.
+        sanity_checks: Compute the trust marks: some 100 forward passes.
         seed: Of the marks' random parts.
 
     Raises:
@@ -92,7 +92,7 @@ def attribute(
         >>> tail = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2, 2)
         >>> model = nn.Sequential(nn.Conv2d(1, 2, 3), *tail)
         >>> found = attribute(model, torch.rand(1, 1, 6, 6), target="b", labels="ab")
-        >>> found.method, found.layer.call, tuple(found.heat.shape)
+        >>> found.method, found.layer.call, tuple(found.heatmap.shape)
         ('cam', '0', (6, 6))
     """
     if method not in (AUTO, *METHODS):
@@ -103,26 +103,26 @@ def attribute(
         raise GeometryError(what, fix="give x[i:i + 1]")
     with untouched(model), torch.no_grad():
         logits = logits_of(forward(model, x))
-    question = make_target(logits, target, against, labels)
+    score = make_target(logits, target, against, labels)
     notes: list[str] = []
     if method == AUTO:
-        method = CAM if layer == AUTO and _exact(model, x) else "gradcam"
-    where, draw = _drawer(model, x, question, method, layer, notes)
-    own = draw(model)
-    heat = resize_map(own, x)
-    marks = (
-        run_sanity_checks(model, x, heat, question, _at_size(draw, x), seed)
-        if trust
+        method = CAM if layer == AUTO and _has_gap_head(model, x) else "gradcam"
+    map_layer, compute = _method(model, x, score, method, layer, notes)
+    layer_map = compute(model)
+    heatmap = resize_map(layer_map, x)
+    checks = (
+        run_sanity_checks(model, x, heatmap, score, _at_image_size(compute, x), seed)
+        if sanity_checks
         else None
     )
     return Attribution(
         method=method,
-        question=question,
-        layer=where,
-        own=own,
-        heat=heat,
+        target=score,
+        layer=map_layer,
+        layer_map=layer_map,
+        heatmap=heatmap,
         signed=method in _SIGNED,
-        trust=marks,
+        sanity_checks=checks,
         notes=tuple(notes),
     )
 
@@ -130,33 +130,33 @@ def attribute(
 Method = Callable[[nn.Module], Tensor]
 
 
-def _drawer(
+def _method(
     model: nn.Module,
     x: Tensor,
-    question: AttributionTarget,
+    target: AttributionTarget,
     method: str,
     layer: str,
     notes: list[str],
 ) -> tuple[TargetLayer | None, Method]:
     """Return the layer of a method, and the method as a function of a network."""
     if method == "occlusion":
-        return None, lambda network: occlusion(network, x, question)
+        return None, lambda network: occlusion(network, x, target)
     if method == "integrated":
-        return None, lambda network: _integrated(network, x, question, notes)
+        return None, lambda network: _integrated(network, x, target, notes)
     if method == CAM:
         call = find_gap_head(model, x).call
         if layer not in (AUTO, call):
             what = f"CAM is about the maps that are averaged, which {call} gives"
             raise GeometryError(what, where=layer, fix="use gradcam for other layers")
-        where = target_layer(model, x, call)
-        why = "its maps are averaged and weighed: each cell's share is exact"
-        exact = TargetLayer(call=call, shape=where.shape, why=why)
-        return exact, lambda network: cam_map(network, x, question)
-    where = target_layer(model, x, layer)
-    return where, lambda network: grad_cam_map(network, x, where.call, question, method)
+        used = target_layer(model, x, call)
+        reason = "its maps are averaged and weighed: each cell's share is exact"
+        cam_layer = TargetLayer(call=call, shape=used.shape, reason=reason)
+        return cam_layer, lambda network: cam_map(network, x, target)
+    used = target_layer(model, x, layer)
+    return used, lambda network: grad_cam_map(network, x, used.call, target, method)
 
 
-def _exact(model: nn.Module, x: Tensor) -> bool:
+def _has_gap_head(model: nn.Module, x: Tensor) -> bool:
     try:
         find_gap_head(model, x)
     except GeometryError:
@@ -165,24 +165,24 @@ def _exact(model: nn.Module, x: Tensor) -> bool:
 
 
 def _integrated(
-    model: nn.Module, x: Tensor, question: AttributionTarget, notes: list[str]
+    model: nn.Module, x: Tensor, target: AttributionTarget, notes: list[str]
 ) -> Tensor:
-    shares, gap = integrated_gradients(model, x, question)
+    values, convergence_delta = integrated_gradients(model, x, target)
     if not notes:
         notes.append(
             "The shares of integrated gradients miss the change of score by "
-            f"{abs(gap):.2g}."
+            f"{abs(convergence_delta):.2g}."
         )
-    return shares.sum(0)
+    return values.sum(0)
 
 
-def resize_map(own: Tensor, x: Tensor) -> Tensor:
+def resize_map(layer_map: Tensor, x: Tensor) -> Tensor:
     """Bring a map to an image's size, between cell centers."""
     size = (int(x.shape[2]), int(x.shape[3]))
-    if tuple(own.shape) == size:
-        return own
-    return F.interpolate(own[None, None], size, mode="bilinear")[0, 0]
+    if tuple(layer_map.shape) == size:
+        return layer_map
+    return F.interpolate(layer_map[None, None], size, mode="bilinear")[0, 0]
 
 
-def _at_size(draw: Method, x: Tensor) -> Method:
-    return lambda network: resize_map(draw(network), x)
+def _at_image_size(compute: Method, x: Tensor) -> Method:
+    return lambda network: resize_map(compute(network), x)

@@ -11,7 +11,7 @@ from striate.interpret.trace import TensorRef, Trace, TraceStep, nested_tensors
 
 # What these make of an image is the same whatever comes with it, and none of their
 # arguments is the size of a batch.
-_BLIND = frozenset(
+_BATCH_SAFE = frozenset(
     (
         "convolution",
         "max_pool2d_with_indices",
@@ -21,7 +21,7 @@ _BLIND = frozenset(
         "detach",
     )
 )
-_SHAPING = frozenset(("view", "_unsafe_view", "reshape"))
+_RESHAPES = frozenset(("view", "_unsafe_view", "reshape"))
 StackedChanges = Mapping[TensorRef, Tensor]
 
 
@@ -33,8 +33,8 @@ def run_batched(tape: Trace, step: TraceStep, changed: StackedChanges) -> list[T
     """Compute a step for every change.
 
     Args:
-        tape: Of one image; what did not change is read from it.
-        step: Of the tape.
+        trace: Of one image; what did not change is read from it.
+        step: Of the trace.
         changed: Changed tensors, each stacked along a new first axis.
 
     Shapes:
@@ -50,37 +50,37 @@ def run_batched(tape: Trace, step: TraceStep, changed: StackedChanges) -> list[T
         >>> run_batched(tape, tape.steps[1], changed)[0].shape
         torch.Size([5, 1, 4])
     """
-    read = [tape.value(ref) for ref in step.refs]
+    inputs = [tape.value(ref) for ref in step.refs]
     # A batch norm in evaluation gives empty tensors, too.
-    full = [t for t in (*read, *step.results) if t.numel()]
-    images = all(t.shape[:1] == (1,) for t in full)
-    way = _batched if images and _as_a_batch(step, read) else _mapped
-    return way(tape, step, changed)
+    nonempty = [t for t in (*inputs, *step.results) if t.numel()]
+    one_image_each = all(t.shape[:1] == (1,) for t in nonempty)
+    run = _batched if one_image_each and _works_on_batches(step, inputs) else _by_vmap
+    return run(tape, step, changed)
 
 
-def _as_a_batch(step: TraceStep, read: list[Tensor]) -> bool:
+def _works_on_batches(step: TraceStep, inputs: list[Tensor]) -> bool:
     """Tell a step that would treat a batch as images side by side."""
-    if step.func is None or step.name in _SHAPING:
+    if step.func is None or step.name in _RESHAPES:
         return True
     name, axes = step.name.rstrip("_"), step.results[0].ndim
     if torch.Tag.pointwise in step.func.tags:
         constants = nested_tensors((step.args, dict(step.kwargs)))
-        return all(t.ndim == axes for t in read) and all(
+        return all(t.ndim == axes for t in inputs) and all(
             c.ndim < axes or c.shape[0] == 1 for c in constants
         )
     if name == "cat":
-        whole = len(read) == len(step.args[0])
-        return whole and len(step.args) > 1 and step.args[1] % axes != 0
-    if len(read) > 1:  # a weight that depends on the image, say
+        all_from_image = len(inputs) == len(step.args[0])
+        return all_from_image and len(step.args) > 1 and step.args[1] % axes != 0
+    if len(inputs) > 1:  # a weight that depends on the image, say
         return False
     if name == "mean":  # over no axes in particular is over all
-        over = (step.args[1] if len(step.args) > 1 else None) or [0]
-        return all(axis % axes for axis in over)
+        axes_used = (step.args[1] if len(step.args) > 1 else None) or [0]
+        return all(axis % axes for axis in axes_used)
     if name == "native_batch_norm":
         return not step.args[5]
     if name == "addmm":
         return isinstance(step.args[1], TensorRef)
-    return name in _BLIND
+    return name in _BATCH_SAFE
 
 
 def _batched(tape: Trace, step: TraceStep, changed: StackedChanges) -> list[Tensor]:
@@ -90,25 +90,27 @@ def _batched(tape: Trace, step: TraceStep, changed: StackedChanges) -> list[Tens
     def value(ref: TensorRef) -> Tensor:
         if ref in changed:
             return changed[ref].flatten(0, 1)
-        known = tape.value(ref)
-        return known.expand(count, *known.shape[1:])
+        value_of = tape.value(ref)
+        return value_of.expand(count, *value_of.shape[1:])
 
-    if step.name in _SHAPING:
+    if step.name in _RESHAPES:
         shape = step.results[0].shape[1:]
         results = [value(step.refs[0]).reshape(count, *shape)]
     else:
-        results = step.again(value)
+        results = step.recompute(value)
     return [result.unsqueeze(1) for result in results]
 
 
-def _mapped(tape: Trace, step: TraceStep, changed: StackedChanges) -> list[Tensor]:
+def _by_vmap(tape: Trace, step: TraceStep, changed: StackedChanges) -> list[Tensor]:
     """Leave it to torch, which knows for most operations how."""
 
-    def one(*values: Tensor) -> tuple[Tensor, ...]:
-        given = dict(zip(changed, values, strict=True))
-        return tuple(step.again(lambda ref: given.get(ref, tape.value(ref))))
+    def recompute(*values: Tensor) -> tuple[Tensor, ...]:
+        values_by_ref = dict(zip(changed, values, strict=True))
+        return tuple(
+            step.recompute(lambda ref: values_by_ref.get(ref, tape.value(ref)))
+        )
 
     try:
-        return list(torch.vmap(one)(*changed.values()))
+        return list(torch.vmap(recompute)(*changed.values()))
     except (RuntimeError, ValueError) as error:
         raise NotBatchableError(f"{step.name}: {error}") from error

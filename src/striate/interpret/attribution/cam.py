@@ -63,24 +63,24 @@ def find_gap_head(model: nn.Module, x: Tensor) -> GapHead:
     Example:
         >>> tail = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2, 3)
         >>> model = nn.Sequential(nn.Conv2d(1, 2, 3), *tail)
-        >>> found = find_gap_head(model, torch.rand(1, 1, 6, 6))
-        >>> found.call, tuple(found.class_maps().shape)
+        >>> gap_head = find_gap_head(model, torch.rand(1, 1, 6, 6))
+        >>> gap_head.call, tuple(gap_head.class_maps().shape)
         ('0', (1, 3, 4, 4))
     """
     check_images(x)
-    listener = _Listener()
+    recorder = _Recorder()
     with (
         untouched(model),
         # One hook for all: a handle for each layer takes as long as a small network.
-        followed(model, leave=listener.hear),
+        followed(model, leave=recorder.record),
         torch.inference_mode(False),  # whose tensors do not count their versions
         torch.no_grad(),
     ):
         logits = logits_of(forward(model, x))
-    return listener.found(logits)
+    return recorder.gap_head(logits)
 
 
-class _Listener:
+class _Recorder:
     """Keeps the last maps and what the last dense layer made.
 
     It hears every layer of every image, so names are put together at the end.
@@ -89,10 +89,10 @@ class _Listener:
     def __init__(self) -> None:
         self._order: list[str] = []
         self._maps: Tensor | None = None
-        self._when = self._version = 0
+        self._maps_position = self._version = 0
         self._dense: tuple[nn.Linear, Tensor] | None = None
 
-    def hear(self, name: str, module: nn.Module, output: object) -> None:
+    def record(self, name: str, module: nn.Module, output: object) -> None:
         """Take note of one call."""
         self._order.append(name)
         if not name or not isinstance(output, Tensor):
@@ -102,49 +102,51 @@ class _Listener:
             # A container that hands its last layer's maps on gives them no new name.
             if output is not self._maps or not module._modules:
                 self._maps, self._version = output, output._version
-                self._when = len(self._order)
+                self._maps_position = len(self._order)
         elif isinstance(module, nn.Linear):
             self._dense = module, output
 
-    def found(self, logits: Tensor) -> GapHead:
+    def gap_head(self, logits: Tensor) -> GapHead:
         """Return the ending, checked on the numbers.
 
         Raises:
             GeometryError: The numbers do not agree.
         """
         if self._maps is None:
-            raise _other("there are no maps")
-        maps, heard = self._maps, self._order[: self._when]
-        call = call_name(heard[-1], heard.count(heard[-1]))
+            raise _no_gap_head("there are no maps")
+        maps, calls_so_far = self._maps, self._order[: self._maps_position]
+        call = call_name(calls_so_far[-1], calls_so_far.count(calls_so_far[-1]))
         if maps._version != self._version:
-            raise _other(f"{call} is written to before it is averaged")
+            raise _no_gap_head(f"{call} is written to before it is averaged")
         means = maps.mean((2, 3))
-        if _same(means, logits):
+        if _close(means, logits):
             weight, bias = torch.eye(means.shape[1]).to(means), means.new_zeros(1)
             return GapHead(
                 call=call, maps=maps, weight=weight, bias=bias, logits=logits
             )
         if self._dense is None or self._dense[0].in_features != means.shape[1]:
-            raise _other(f"no linear layer takes the means of {call}")
+            raise _no_gap_head(f"no linear layer takes the means of {call}")
         module, output = self._dense
         weight = module.weight.detach()
         bias = weight.new_zeros(1) if module.bias is None else module.bias.detach()
-        weighed = F.linear(means, weight) + bias
-        if not (_same(output, logits) and _same(weighed, logits)):
-            raise _other("its last layer does more than average maps and weigh them")
+        weighted = F.linear(means, weight) + bias
+        if not (_close(output, logits) and _close(weighted, logits)):
+            raise _no_gap_head(
+                "its last layer does more than average maps and weigh them"
+            )
         return GapHead(call=call, maps=maps, weight=weight, bias=bias, logits=logits)
 
 
-def _same(a: Tensor, b: Tensor) -> bool:
+def _close(a: Tensor, b: Tensor) -> bool:
     return a.shape == b.shape and torch.allclose(a, b, rtol=_RELATIVE, atol=_ABSOLUTE)
 
 
-def _other(why: str) -> GeometryError:
-    what = f"the network does not end in global average pooling: {why}"
+def _no_gap_head(reason: str) -> GeometryError:
+    what = f"the network does not end in global average pooling: {reason}"
     return GeometryError(what, fix="use gradcam, which needs none and equals CAM there")
 
 
-def cam_map(model: nn.Module, x: Tensor, question: AttributionTarget) -> Tensor:
+def cam_map(model: nn.Module, x: Tensor, target: AttributionTarget) -> Tensor:
     """Return the exact map of a network that ends in global average pooling.
 
     Its cells and the class's bias add up to the score.
@@ -152,9 +154,9 @@ def cam_map(model: nn.Module, x: Tensor, question: AttributionTarget) -> Tensor:
     Shapes:
         (1, C, H, W) → (h, w)
     """
-    end = find_gap_head(model, x)
-    maps = end.class_maps(torch.tensor([question.target], device=x.device))[0, 0]
-    if question.against is None:
+    gap_head = find_gap_head(model, x)
+    maps = gap_head.class_maps(torch.tensor([target.target], device=x.device))[0, 0]
+    if target.against is None:
         return maps
-    other = torch.tensor([question.against], device=x.device)
-    return maps - end.class_maps(other)[0, 0]
+    other = torch.tensor([target.against], device=x.device)
+    return maps - gap_head.class_maps(other)[0, 0]

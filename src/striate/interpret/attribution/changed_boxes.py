@@ -66,11 +66,11 @@ def extract_patches(
     if above or before or below or behind:
         base = F.pad(base, (before, behind, above, below), value=empty)
     views = base[0].unfold(1, rows, 1).unfold(2, columns, 1).permute(1, 2, 0, 3, 4)
-    made = base.new_empty(len(tops), len(lefts), base.shape[1], rows, columns)
-    for i, down in _steady([top + above for top in tops]):
-        for j, across in _steady([left + before for left in lefts]):
-            made[i, j] = views[down, across]
-    return made.flatten(0, 1)
+    patches_out = base.new_empty(len(tops), len(lefts), base.shape[1], rows, columns)
+    for i, rows_at in _equal_steps([top + above for top in tops]):
+        for j, columns_at in _equal_steps([left + before for left in lefts]):
+            patches_out[i, j] = views[rows_at, columns_at]
+    return patches_out.flatten(0, 1)
 
 
 def paste_boxes(patches: Tensor, boxes: ChangedBoxes, tops: Ints, lefts: Ints) -> None:
@@ -91,12 +91,12 @@ def paste_boxes(patches: Tensor, boxes: ChangedBoxes, tops: Ints, lefts: Ints) -
         >>> patches[0, 0].tolist()
         [[0.0, 1.0, 1.0], [0.0, 1.0, 1.0]]
     """
-    grid, made = boxes.grid, ChangedBoxes(patches, tops, lefts).grid
+    grid, patches_out = boxes.grid, ChangedBoxes(patches, tops, lefts).grid
     rows = _overlaps(boxes.tops, tops, boxes.sides[0], patches.shape[2])
     columns = _overlaps(boxes.lefts, lefts, boxes.sides[1], patches.shape[3])
-    for i, onto, of in rows:
-        for j, across, part in columns:
-            made[i, j, :, onto, across] = grid[i, j, :, of, part]
+    for i, in_patch, in_box in rows:
+        for j, columns_at, part in columns:
+            patches_out[i, j, :, in_patch, columns_at] = grid[i, j, :, in_box, part]
 
 
 def full_maps(base: Tensor, boxes: ChangedBoxes) -> Tensor:
@@ -112,24 +112,24 @@ def full_maps(base: Tensor, boxes: ChangedBoxes) -> Tensor:
         [[[[1.0, 1.0, 0.0, 0.0]]], [[[0.0, 0.0, 1.0, 1.0]]]]
     """
     rows, columns = boxes.sides
-    down, across = len(boxes.tops), len(boxes.lefts)
+    rows_at, columns_at = len(boxes.tops), len(boxes.lefts)
     # First every box into the rows it stands in, then these rows into the maps: a copy
     # for each row and column of the grid, not for each of its places.
     bands = extract_patches(base, boxes.tops, [0], (rows, base.shape[3]))
-    bands = bands.unsqueeze(1).repeat(1, across, 1, 1, 1)
+    bands = bands.unsqueeze(1).repeat(1, columns_at, 1, 1, 1)
     for j, left in enumerate(boxes.lefts):
         bands[:, j, ..., left : left + columns] = boxes.grid[:, j]
-    maps = base.repeat(down, across, 1, 1, 1)
+    maps = base.repeat(rows_at, columns_at, 1, 1, 1)
     for i, top in enumerate(boxes.tops):
         maps[i, :, :, top : top + rows] = bands[i]
     return maps.flatten(0, 1)
 
 
-def _steady(starts: Sequence[int]) -> Iterator[tuple[slice, slice]]:
+def _equal_steps(starts: Sequence[int]) -> Iterator[tuple[slice, slice]]:
     """Part starts into stretches with equal steps: where in the grid, and where in it.
 
     Example:
-        >>> list(_steady([0, 0, 2, 4]))
+        >>> list(_equal_steps([0, 0, 2, 4]))
         [(slice(0, 1, None), slice(0, 1, 1)), (slice(1, 4, None), slice(0, 5, 2))]
     """
     first = 0
@@ -144,26 +144,26 @@ def _steady(starts: Sequence[int]) -> Iterator[tuple[slice, slice]]:
 
 
 def _overlaps(
-    boxes: Sequence[int], patches: Sequence[int], length: int, room: int
+    boxes: Sequence[int], patches: Sequence[int], length: int, patch_length: int
 ) -> list[tuple[slice, slice, slice]]:
     """Return stretches of the grid whose boxes lie alike in their patches.
 
     Each with the part of the patch that the box covers, and that part of the box.
 
     Example:
-        >>> _overlaps([3, 5, 6], [2, 4, 6], length=2, room=3)[0]
+        >>> _overlaps([3, 5, 6], [2, 4, 6], length=2, patch_length=3)[0]
         (slice(0, 2, None), slice(1, 3, None), slice(0, 2, None))
     """
-    found = []
+    overlaps = []
     shifts = [box - patch for box, patch in zip(boxes, patches, strict=True)]
     first = 0
     for end in range(1, len(shifts) + 1):
         if end < len(shifts) and shifts[end] == shifts[first]:
             continue
         shift = shifts[first]
-        onto = slice(max(0, shift), min(room, shift + length))
-        if onto.stop > onto.start:
-            of = slice(onto.start - shift, onto.stop - shift)
-            found.append((slice(first, end), onto, of))
+        in_patch = slice(max(0, shift), min(patch_length, shift + length))
+        if in_patch.stop > in_patch.start:
+            in_box = slice(in_patch.start - shift, in_patch.stop - shift)
+            overlaps.append((slice(first, end), in_patch, in_box))
         first = end
-    return found
+    return overlaps

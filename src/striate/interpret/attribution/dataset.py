@@ -20,7 +20,7 @@ from striate.interpret.attribution.target import AttributionTarget
 from striate.interpret.layer_choice import AUTO, TargetLayer, target_layer
 
 BORDER_WIDTH = 0.1  # of each side, on either end: what counts as the border
-_OTHER = 0.25  # of an image's range: what stands out from its border's color
+_CONTRAST = 0.25  # of an image's range: what stands out from its border's color
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +28,7 @@ class PredictedClass(AttributionTarget):
     """Each image's own answer."""
 
     target: int = -1
-    words: str = "the answer"
+    text: str = "the answer"
 
     def score(self, logits: Tensor) -> Tensor:
         """Return the largest logit of each image."""
@@ -40,25 +40,25 @@ class DatasetAttribution:
     """Evidence by answered class.
 
     Args:
-        place: Whose maps it is made of.
+        layer: Whose maps it is made of.
         counts: (classes,): images answered so and with any evidence.
-        heat: (classes, H, W): mean map of each; sums to one.
+        heatmap: (classes, H, W): mean map of each; sums to one.
         border: (classes,): mean share of evidence on the border.
-        ground: (classes,): mean share of evidence on the ground, which is what has
+        background: (classes,): mean share of evidence on the ground, which is what has
             about the color of the image's own border.
         border_area: The border's share of an image.
-        ground_area: (classes,): the ground's share of the images.
-        flat: Images whose map is empty.
+        background_area: (classes,): the ground's share of the images.
+        empty: Images whose map is empty.
     """
 
-    target_layer: TargetLayer
+    layer: TargetLayer
     counts: Tensor
-    heat: Tensor
+    heatmap: Tensor
     border: Tensor
-    ground: Tensor
+    background: Tensor
     border_area: float
-    ground_area: Tensor
-    flat: int
+    background_area: Tensor
+    empty: int
 
 
 def dataset_attribution(
@@ -82,8 +82,8 @@ def dataset_attribution(
         >>> tail = nn.AdaptiveAvgPool2d(1), nn.Flatten()
         >>> x = torch.zeros(1, 2, 10, 10)
         >>> x[0, 1, 0, 5] = 4.0
-        >>> found = dataset_attribution(nn.Sequential(nn.Identity(), *tail), [x], 2)
-        >>> found.counts.tolist(), found.border.tolist(), found.border_area
+        >>> result = dataset_attribution(nn.Sequential(nn.Identity(), *tail), [x], 2)
+        >>> result.counts.tolist(), result.border.tolist(), result.border_area
         ([0, 1], [0.0, 1.0], 0.36)
     """
     sums: _Sums | None = None
@@ -91,62 +91,64 @@ def dataset_attribution(
         check_images(x)
         if sums is None:
             sums = _Sums(target_layer(model, x, layer), classes, x)
-        seen = layer_gradients(model, x, sums.target_layer.call, PredictedClass())
-        weights = seen.gradients.mean((2, 3), keepdim=True)
-        own = (weights * seen.activations).sum(1, keepdim=True).relu()
+        state = layer_gradients(model, x, sums.layer.call, PredictedClass())
+        weights = state.gradients.mean((2, 3), keepdim=True)
+        maps = (weights * state.activations).sum(1, keepdim=True).relu()
         size = (int(x.shape[2]), int(x.shape[3]))
         heat = (
-            own if own.shape[2:] == size else F.interpolate(own, size, mode="bilinear")
+            maps
+            if maps.shape[2:] == size
+            else F.interpolate(maps, size, mode="bilinear")
         )
-        sums.add(x, heat[:, 0].double().cpu(), seen.logits.argmax(1).cpu())
+        sums.add(x, heat[:, 0].double().cpu(), state.logits.argmax(1).cpu())
     if sums is None:
         raise DataError("there are no images to look at", where="batches")
-    return sums.found()
+    return sums.result()
 
 
 class _Sums:
-    def __init__(self, where: TargetLayer, classes: int, x: Tensor) -> None:
+    def __init__(self, layer: TargetLayer, classes: int, x: Tensor) -> None:
         height, width = x.shape[2:]
-        self.target_layer = where
-        self._ring = border_mask(height, width)
+        self.layer = layer
+        self._border = border_mask(height, width)
         self._counts = torch.zeros(classes, dtype=torch.int64)
         self._heat = torch.zeros(classes, height, width, dtype=torch.float64)
         self._shares = torch.zeros(classes, 3, dtype=torch.float64)
-        self._flat = 0
+        self._empty = 0
 
-    def add(self, x: Tensor, heat: Tensor, answers: Tensor) -> None:
+    def add(self, x: Tensor, heat: Tensor, predicted: Tensor) -> None:
         """Take in a batch: (N, C, H, W), (N, H, W), (N,)."""
         totals = heat.sum((1, 2))
-        alive = totals > 0
-        self._flat += int((~alive).sum())
-        heat = heat[alive] / totals[alive, None, None]
-        answers = answers[alive]
-        ground = ~foreground_mask(x.cpu(), self._ring)[alive]
+        nonzero = totals > 0
+        self._empty += int((~nonzero).sum())
+        heat = heat[nonzero] / totals[nonzero, None, None]
+        predicted = predicted[nonzero]
+        background = ~foreground_mask(x.cpu(), self._border)[nonzero]
         shares = torch.stack(
             [
-                (heat * self._ring).sum((1, 2)),
-                (heat * ground).sum((1, 2)),
-                ground.double().mean((1, 2)),
+                (heat * self._border).sum((1, 2)),
+                (heat * background).sum((1, 2)),
+                background.double().mean((1, 2)),
             ],
             1,
         )
-        self._counts += torch.bincount(answers, minlength=len(self._counts))
-        self._heat.index_add_(0, answers, heat)
-        self._shares.index_add_(0, answers, shares)
+        self._counts += torch.bincount(predicted, minlength=len(self._counts))
+        self._heat.index_add_(0, predicted, heat)
+        self._shares.index_add_(0, predicted, shares)
 
-    def found(self) -> DatasetAttribution:
+    def result(self) -> DatasetAttribution:
         """Return the means."""
         count = self._counts.clamp(min=1).double()
         means = self._shares / count[:, None]
         return DatasetAttribution(
-            target_layer=self.target_layer,
+            layer=self.layer,
             counts=self._counts,
-            heat=self._heat / count[:, None, None],
+            heatmap=self._heat / count[:, None, None],
             border=means[:, 0],
-            ground=means[:, 1],
-            border_area=round(float(self._ring.double().mean()), 6),
-            ground_area=means[:, 2],
-            flat=self._flat,
+            background=means[:, 1],
+            border_area=round(float(self._border.double().mean()), 6),
+            background_area=means[:, 2],
+            empty=self._empty,
         )
 
 
@@ -180,6 +182,6 @@ def foreground_mask(x: Tensor, border: Tensor) -> Tensor:
         >>> int(foreground_mask(x, border_mask(5, 5)).sum())
         1
     """
-    ground = x[:, :, border].median(2).values[..., None, None]
-    span = x.amax((1, 2, 3)) - x.amin((1, 2, 3))
-    return (x - ground).abs().amax(1) > _OTHER * span[:, None, None]
+    background = x[:, :, border].median(2).values[..., None, None]
+    value_range = x.amax((1, 2, 3)) - x.amin((1, 2, 3))
+    return (x - background).abs().amax(1) > _CONTRAST * value_range[:, None, None]

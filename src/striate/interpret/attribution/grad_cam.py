@@ -48,7 +48,7 @@ class LayerGradients:
 
 
 def layer_gradients(
-    model: nn.Module, x: Tensor, call: str, question: AttributionTarget
+    model: nn.Module, x: Tensor, call: str, target: AttributionTarget
 ) -> LayerGradients:
     """Run a batch and come back as far as one layer.
 
@@ -60,34 +60,40 @@ def layer_gradients(
 
     Example:
         >>> model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(2, 3))
-        >>> question = AttributionTarget(target=0, words="class 0")
-        >>> layer_gradients(model, torch.zeros(1, 1, 3, 3), "0", question).gradients.shape
+        >>> target = AttributionTarget(target=0, text="class 0")
+        >>> layer_gradients(model, torch.zeros(1, 1, 3, 3), "0", target).gradients.shape
         torch.Size([1, 2, 1, 1])
     """
-    kept: list[Tensor] = []
+    activations_kept: list[Tensor] = []
 
-    def cut(heard: str, output: object) -> Tensor | None:
-        if heard != call or not isinstance(output, Tensor):
+    def capture(name: str, output: object) -> Tensor | None:
+        if name != call or not isinstance(output, Tensor):
             return None
-        kept.append(output.detach().clone().requires_grad_())
+        activations_kept.append(output.detach().clone().requires_grad_())
         torch.set_grad_enabled(True)  # until the end of the caller's no_grad
         # A copy: the next layer may write to it, which a leaf does not bear.
-        return kept[0].clone()
+        return activations_kept[0].clone()
 
     with (
         untouched(model),
-        visited(model, [module_name(call)], cut),
+        visited(model, [module_name(call)], capture),
         torch.inference_mode(False),
         torch.no_grad(),
     ):
         logits = logits_of(forward(model, x))
-        score = question.score(logits).sum()
-        found = torch.autograd.grad(score, kept, allow_unused=True) if kept else (None,)
-    if found[0] is None:
-        what = f"{call} does not lead to the score of {question.words}"
+        score = target.score(logits).sum()
+        gradients = (
+            torch.autograd.grad(score, activations_kept, allow_unused=True)
+            if activations_kept
+            else (None,)
+        )
+    if gradients[0] is None:
+        what = f"{call} does not lead to the score of {target.text}"
         raise GeometryError(what, where=call, fix="name a layer on the way to the end")
     return LayerGradients(
-        activations=kept[0].detach(), gradients=found[0], logits=logits.detach()
+        activations=activations_kept[0].detach(),
+        gradients=gradients[0],
+        logits=logits.detach(),
     )
 
 
@@ -99,8 +105,10 @@ def _gradcam_plus(activations: Tensor, gradients: Tensor, scores: Scores) -> Ten
     """Weight positions by α of equation 19; where it is 0/0 nothing is there."""
     square = gradients**2
     total = activations.sum((2, 3), keepdim=True)
-    below = 2 * square + total * square * gradients
-    alpha = torch.where(below != 0, square / torch.where(below != 0, below, 1), 0)
+    denominator = 2 * square + total * square * gradients
+    alpha = torch.where(
+        denominator != 0, square / torch.where(denominator != 0, denominator, 1), 0
+    )
     return (alpha * gradients.relu()).sum((2, 3), keepdim=True)
 
 
@@ -111,8 +119,8 @@ def _layercam(activations: Tensor, gradients: Tensor, scores: Scores) -> Tensor:
 def _scorecam(activations: Tensor, gradients: Tensor, scores: Scores) -> Tensor:
     """Ask about the image seen through each channel, scaled to 0…1."""
     low = activations.amin((2, 3), keepdim=True)
-    spread = activations.amax((2, 3), keepdim=True) - low
-    masks = (activations - low) / torch.where(spread > 0, spread, 1)
+    span = activations.amax((2, 3), keepdim=True) - low
+    masks = (activations - low) / torch.where(span > 0, span, 1)
     rows = [scores(mask[:, None]).softmax(0) for mask in masks]
     return torch.stack(rows)[..., None, None]
 
@@ -126,7 +134,7 @@ METHODS: dict[str, ChannelWeights] = {
 
 
 def grad_cam_map(
-    model: nn.Module, x: Tensor, call: str, question: AttributionTarget, method: str
+    model: nn.Module, x: Tensor, call: str, target: AttributionTarget, method: str
 ) -> Tensor:
     """Return one image's map at the layer's own size.
 
@@ -134,7 +142,7 @@ def grad_cam_map(
         model: Any network; left as it was.
         x: One image, (1, C, H, W).
         call: The layer.
-        question: What is asked.
+        target: What is asked.
         method: A name of `METHODS`.
 
     Shapes:
@@ -142,20 +150,20 @@ def grad_cam_map(
     """
 
     def scores(masks: Tensor) -> Tensor:
-        return _masked_scores(model, x, masks, question)
+        return _masked_scores(model, x, masks, target)
 
-    seen = layer_gradients(model, x, call, question)
-    weights = METHODS[method](seen.activations, seen.gradients, scores)
-    return (weights * seen.activations).sum(1).relu()[0]
+    layer = layer_gradients(model, x, call, target)
+    weights = METHODS[method](layer.activations, layer.gradients, scores)
+    return (weights * layer.activations).sum(1).relu()[0]
 
 
 def _masked_scores(
-    model: nn.Module, x: Tensor, masks: Tensor, question: AttributionTarget
+    model: nn.Module, x: Tensor, masks: Tensor, target: AttributionTarget
 ) -> Tensor:
-    found = []
+    gradients = []
     size = int(x.shape[2]), int(x.shape[3])
     with untouched(model), torch.no_grad():
-        for part in torch.split(masks, images_at_once(*size, MASKS_AT_ONCE)):
-            wide = F.interpolate(part, size, mode="bilinear")
-            found.append(question.score(logits_of(forward(model, x * wide))))
-    return torch.cat(found)
+        for chunk in torch.split(masks, images_at_once(*size, MASKS_AT_ONCE)):
+            resized = F.interpolate(chunk, size, mode="bilinear")
+            gradients.append(target.score(logits_of(forward(model, x * resized))))
+    return torch.cat(gradients)

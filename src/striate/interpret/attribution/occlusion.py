@@ -91,8 +91,8 @@ def _spans(side: int, window: int, stride: int) -> Spans:
 def occlusion(
     model: nn.Module,
     x: Tensor,
-    question: AttributionTarget,
-    cover: OcclusionWindow | None = None,
+    target: AttributionTarget,
+    window: OcclusionWindow | None = None,
 ) -> Tensor:
     """Return for every pixel the mean loss of score over the windows that cover it.
 
@@ -102,38 +102,39 @@ def occlusion(
     Args:
         model: Any network; left as it was.
         x: One image, (1, C, H, W).
-        question: What is asked.
-        cover: The windows; chosen by the image's size where None.
+        target: What is asked.
+        window: The windows; chosen by the image's size where None.
 
     Shapes:
         (1, C, H, W) → (H, W)
 
     Example:
         >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
-        >>> asked = AttributionTarget(target=0, words="0")
+        >>> target = AttributionTarget(target=0, text="0")
         >>> pixels = OcclusionWindow(window=(1, 1), stride=(1, 1))
-        >>> lost = occlusion(model, torch.ones(1, 1, 2, 2), asked, pixels)
-        >>> torch.allclose(lost.flatten(), model[1].weight[0], atol=1e-6)
+        >>> drops = occlusion(model, torch.ones(1, 1, 2, 2), target, pixels)
+        >>> torch.allclose(drops.flatten(), model[1].weight[0], atol=1e-6)
         True
     """
     check_images(x)
     height, width = x.shape[2:]
-    cover = cover or OcclusionWindow.of(height, width)
-    boxes = cover.boxes(height, width)
+    window = window or OcclusionWindow.of(height, width)
+    boxes = window.boxes(height, width)
     with untouched(model), torch.no_grad():
-        found = _patched(model, x, question, cover, boxes)
-        if found is None:
-            whole = question.score(logits_of(forward(model, x)))
-            found = whole, full_forward_scores(model, x, question, cover, boxes)
-    whole, scores = found
-    return average_over_windows(whole - scores, cover, height, width)
+        partial = _partial_scores(model, x, target, window, boxes)
+        if partial is None:
+            full_score = target.score(logits_of(forward(model, x)))
+            scores = full_forward_scores(model, x, target, window, boxes)
+        else:
+            full_score, scores = partial
+    return average_over_windows(full_score - scores, window, height, width)
 
 
-def _patched(
+def _partial_scores(
     model: nn.Module,
     x: Tensor,
-    question: AttributionTarget,
-    cover: OcclusionWindow,
+    target: AttributionTarget,
+    window: OcclusionWindow,
     boxes: list[Box],
 ) -> tuple[Tensor, Tensor] | None:
     """Return the scores of the image and of every window, by what windows change.
@@ -141,38 +142,42 @@ def _patched(
     None where that is not the same as computing everything.
     """
     try:
-        tape = record_trace(model, x)
-        whole = question.score(logits_of(tape.value(tape.output)))
-        scores = _recomputed(tape, x, question, cover)
+        trace = record_trace(model, x)
+        full_score = target.score(logits_of(trace.value(trace.output)))
+        scores = _recomputed(trace, x, target, window)
     except (NotBatchableError, GeometryError):
         return None
     middle = len(boxes) // 2
-    truth = full_forward_scores(model, x, question, cover, boxes[middle : middle + 1])
+    expected = full_forward_scores(model, x, target, window, boxes[middle : middle + 1])
     # Relative to what windows change: the score itself may dwarf it.
     size = float((scores - scores.mean()).abs().max())
-    limit = _SAME * size + _ROUNDING * max(1.0, float(truth[0].abs()))
-    same = abs(float(scores[middle] - truth[0])) <= limit
-    return (whole, scores) if same else None
+    limit = _SAME * size + _ROUNDING * max(1.0, float(expected[0].abs()))
+    same = abs(float(scores[middle] - expected[0])) <= limit
+    return (full_score, scores) if same else None
 
 
 def _recomputed(
-    tape: Trace, x: Tensor, question: AttributionTarget, cover: OcclusionWindow
+    trace: Trace, x: Tensor, target: AttributionTarget, window: OcclusionWindow
 ) -> Tensor:
     """Return every window's score, from what it changes of each layer."""
-    down, across = cover.axes(x.shape[2], x.shape[3])
-    largest = max(result.nbytes for step in tape.steps for result in step.results)
+    down, across = window.axes(x.shape[2], x.shape[3])
+    largest = max(result.nbytes for step in trace.steps for result in step.results)
     most = max(1, min(MAX_CHANGES, MAX_BYTES // largest))
-    wide = min(most, len(across))
-    tall = most // wide
-    work = PartialForward(tape)
+    columns_at_once = min(most, len(across))
+    rows_at_once = most // columns_at_once
+    partial_forward = PartialForward(trace)
 
     def scores(rows: Spans, columns: Spans) -> Tensor:
-        logits = logits_of(work.run(_covered(x, rows, columns, cover)))
-        return question.score(logits).view(len(rows), len(columns))
+        logits = logits_of(
+            partial_forward.run(_occluded_boxes(x, rows, columns, window))
+        )
+        return target.score(logits).view(len(rows), len(columns))
 
     bands = [
-        torch.cat([scores(rows, columns) for columns in _batched(across, wide)], 1)
-        for rows in _batched(down, tall)
+        torch.cat(
+            [scores(rows, columns) for columns in _batched(across, columns_at_once)], 1
+        )
+        for rows in _batched(down, rows_at_once)
     ]
     return torch.cat(bands).flatten()
 
@@ -182,21 +187,26 @@ def _batched(spans: Spans, most: int) -> Iterator[Spans]:
     return (spans[i : i + most] for i in range(0, len(spans), most))
 
 
-def _covered(
-    x: Tensor, rows: Spans, columns: Spans, cover: OcclusionWindow
+def _occluded_boxes(
+    x: Tensor, rows: Spans, columns: Spans, window: OcclusionWindow
 ) -> ChangedBoxes:
     """Return covered windows as changes of one size; short ones show what is there."""
     height, width = x.shape[2:]
-    tall, wide = min(cover.window[0], height), min(cover.window[1], width)
-    tops, down = _placed(rows, tall, height)
-    lefts, across = _placed(columns, wide, width)
-    boxes = ChangedBoxes(extract_patches(x, tops, lefts, (tall, wide)), tops, lefts)
+    rows_at_once, columns_at_once = (
+        min(window.window[0], height),
+        min(window.window[1], width),
+    )
+    tops, down = _aligned_starts(rows, rows_at_once, height)
+    lefts, across = _aligned_starts(columns, columns_at_once, width)
+    boxes = ChangedBoxes(
+        extract_patches(x, tops, lefts, (rows_at_once, columns_at_once)), tops, lefts
+    )
     where = down[:, None, None, :, None] & across[None, :, None, None, :]
-    boxes.grid.masked_fill_(where.to(x.device), cover.value)
+    boxes.grid.masked_fill_(where.to(x.device), window.value)
     return boxes
 
 
-def _placed(spans: Spans, length: int, room: int) -> tuple[list[int], Tensor]:
+def _aligned_starts(spans: Spans, length: int, room: int) -> tuple[list[int], Tensor]:
     """Return where stretches of one length begin, and what of each is in its span."""
     starts = [min(span.start, room - length) for span in spans]
     gaps = [span.start - at for span, at in zip(spans, starts, strict=True)]
@@ -206,24 +216,24 @@ def _placed(spans: Spans, length: int, room: int) -> tuple[list[int], Tensor]:
 def full_forward_scores(
     model: nn.Module,
     x: Tensor,
-    question: AttributionTarget,
-    cover: OcclusionWindow,
+    target: AttributionTarget,
+    window: OcclusionWindow,
     boxes: list[Box],
 ) -> Tensor:
     """Return the scores of covered images, each computed whole."""
-    found = []
+    scores = []
     most = images_at_once(x.shape[2], x.shape[3], AT_ONCE)
     for start in range(0, len(boxes), most):
-        part = boxes[start : start + most]
-        batch = x.repeat(len(part), 1, 1, 1)
-        for image, (rows, columns) in zip(batch, part, strict=True):
-            image[:, rows, columns] = cover.value
-        found.append(question.score(logits_of(forward(model, batch))))
-    return torch.cat(found)
+        chunk = boxes[start : start + most]
+        batch = x.repeat(len(chunk), 1, 1, 1)
+        for image, (rows, columns) in zip(batch, chunk, strict=True):
+            image[:, rows, columns] = window.value
+        scores.append(target.score(logits_of(forward(model, batch))))
+    return torch.cat(scores)
 
 
 def average_over_windows(
-    losses: Tensor, cover: OcclusionWindow, height: int, width: int
+    drops: Tensor, window: OcclusionWindow, height: int, width: int
 ) -> Tensor:
     """Return the mean over the windows that cover each pixel.
 
@@ -235,16 +245,16 @@ def average_over_windows(
         >>> average_over_windows(torch.tensor([1.0, 3.0]), pairs, 1, 3)
         tensor([[1., 2., 3.]])
     """
-    axes = cover.axes(height, width)
+    axes = window.axes(height, width)
     down, across = (
-        torch.stack([_inside(span, side) for span in spans]).to(losses)
+        torch.stack([_span_mask(span, side) for span in spans]).to(drops)
         for spans, side in zip(axes, (height, width), strict=True)
     )
-    total = down.T @ losses.view(len(down), len(across)) @ across
+    total = down.T @ drops.view(len(down), len(across)) @ across
     return total / down.sum(0)[:, None] / across.sum(0)
 
 
-def _inside(span: slice, side: int) -> Tensor:
+def _span_mask(span: slice, side: int) -> Tensor:
     """Return 1 where a span is, 0 elsewhere."""
     mask = torch.zeros(side)
     mask[span] = 1

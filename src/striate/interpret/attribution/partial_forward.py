@@ -27,7 +27,7 @@ from striate.interpret.attribution.changed_boxes import (
 )
 from striate.interpret.trace import TensorRef, Trace, TraceStep, is_in_place
 
-_MOST = 0.6  # share of a map from which boxes cost more than the whole
+_MAX_SHARE = 0.6  # share of a map from which boxes cost more than the whole
 # Boxes, or all changed tensors stacked along a new first axis: (changes, 1, C, H, W).
 Change = ChangedBoxes | Tensor
 
@@ -39,11 +39,11 @@ class PartialForward:
     batch.
 
     Args:
-        tape: Of the image.
+        trace: Of the image.
     """
 
-    def __init__(self, tape: Trace) -> None:
-        self._tape = tape
+    def __init__(self, trace: Trace) -> None:
+        self._trace = trace
 
     def run(self, changed: ChangedBoxes) -> Tensor:
         """Return the network's output for every change, (changes, …).
@@ -54,20 +54,20 @@ class PartialForward:
         count = len(changed.values)
         state: dict[TensorRef, Change] = {TensorRef(0): changed}
         last = self._last_uses()
-        for number, step in enumerate(self._tape.steps[1:], start=1):
-            moved = [ref for ref in step.refs if ref in state]
-            if moved:
+        for number, step in enumerate(self._trace.steps[1:], start=1):
+            changed_inputs = [ref for ref in step.refs if ref in state]
+            if changed_inputs:
                 self._step(number, step, state)
-            for ref in moved:
-                if last[ref] == number and ref != self._tape.output:
+            for ref in changed_inputs:
+                if last[ref] == number and ref != self._trace.output:
                     del state[ref]
-        if self._tape.output not in state:  # no change comes so far
-            known = self._tape.value(self._tape.output)
-            return known.expand(count, *known.shape[1:])
-        return self._stacked(self._tape.output, state).flatten(0, 1)
+        if self._trace.output not in state:  # no change comes so far
+            value = self._trace.value(self._trace.output)
+            return value.expand(count, *value.shape[1:])
+        return self._stacked(self._trace.output, state).flatten(0, 1)
 
     def _last_uses(self) -> dict[TensorRef, int]:
-        steps = enumerate(self._tape.steps)
+        steps = enumerate(self._trace.steps)
         return {ref: number for number, step in steps for ref in step.refs}
 
     def _step(
@@ -78,19 +78,19 @@ class PartialForward:
             isinstance(state.get(ref), ChangedBoxes | None) for ref in step.refs
         )
         if rule is not None and boxed:
-            made = rule(self._tape, step, state)
-            if made is not None:
-                state[TensorRef(number)] = made
+            out = rule(self._trace, step, state)
+            if out is not None:
+                state[TensorRef(number)] = out
                 return
-        given = {ref: self._stacked(ref, state) for ref in step.refs if ref in state}
-        for part, result in enumerate(run_batched(self._tape, step, given)):
+        stacked = {ref: self._stacked(ref, state) for ref in step.refs if ref in state}
+        for part, result in enumerate(run_batched(self._trace, step, stacked)):
             state[TensorRef(number, part)] = result
 
     def _stacked(self, ref: TensorRef, state: dict[TensorRef, Change]) -> Tensor:
         """Return whole maps of a tensor for every change."""
         change = state[ref]
         if isinstance(change, ChangedBoxes):
-            change = full_maps(self._tape.value(ref), change).unsqueeze(1)
+            change = full_maps(self._trace.value(ref), change).unsqueeze(1)
             state[ref] = change
         return change
 
@@ -106,17 +106,17 @@ def _rule(step: TraceStep) -> Rule | None:
         return None
     name = step.name.rstrip("_") if is_in_place(step.func) else step.name
     if name == "native_batch_norm":
-        return None if step.args[5] else _in_place
+        return None if step.args[5] else _pointwise
     if name == "cat":
-        return _in_place if step.args[1:] in ((1,), (-3,)) else None
+        return _pointwise if step.args[1:] in ((1,), (-3,)) else None
     if name in _SLIDING:
-        return _slide
+        return _sliding_window
     if torch.Tag.pointwise in step.func.tags or name in ("clone", "detach"):
-        return _in_place if _even(step) else None
+        return _pointwise if _is_uniform(step) else None
     return None
 
 
-def _even(step: TraceStep) -> bool:
+def _is_uniform(step: TraceStep) -> bool:
     """Tell an operation whose constants are the same at every place."""
     constants = [
         a for a in (*step.args, *step.kwargs.values()) if isinstance(a, Tensor)
@@ -124,19 +124,19 @@ def _even(step: TraceStep) -> bool:
     return all(c.ndim < 2 or set(c.shape[-2:]) == {1} for c in constants)
 
 
-def _in_place(
-    tape: Trace, step: TraceStep, state: dict[TensorRef, Change]
+def _pointwise(
+    trace: Trace, step: TraceStep, state: dict[TensorRef, Change]
 ) -> ChangedBoxes | None:
     """Run a step upon the smallest box that holds every input's."""
     height, width = step.results[0].shape[2:]
-    moved = [state[ref] for ref in step.refs if ref in state]
-    boxes = [change for change in moved if isinstance(change, ChangedBoxes)]
-    if any(tuple(tape.value(ref).shape[2:]) != (height, width) for ref in step.refs):
+    changed_inputs = [state[ref] for ref in step.refs if ref in state]
+    boxes = [change for change in changed_inputs if isinstance(change, ChangedBoxes)]
+    if any(tuple(trace.value(ref).shape[2:]) != (height, width) for ref in step.refs):
         return None
     rows = _union([(box.tops, box.sides[0]) for box in boxes], height)
     columns = _union([(box.lefts, box.sides[1]) for box in boxes], width)
     (tops, down), (lefts, across) = rows, columns
-    if down * across > _MOST * height * width:
+    if down * across > _MAX_SHARE * height * width:
         return None
 
     def patch(ref: TensorRef) -> Tensor:
@@ -145,12 +145,12 @@ def _in_place(
             spans = change.tops, change.lefts, change.sides
             if spans == (tops, lefts, (down, across)):
                 return change.values
-        patches = extract_patches(tape.value(ref), tops, lefts, (down, across))
+        patches = extract_patches(trace.value(ref), tops, lefts, (down, across))
         if isinstance(change, ChangedBoxes):
             paste_boxes(patches, change, tops, lefts)
         return patches
 
-    return ChangedBoxes(step.again(patch)[0], tops, lefts)
+    return ChangedBoxes(step.recompute(patch)[0], tops, lefts)
 
 
 def _union(spans: Sequence[tuple[Ints, int]], side: int) -> tuple[Ints, int]:
@@ -164,8 +164,8 @@ def _union(spans: Sequence[tuple[Ints, int]], side: int) -> tuple[Ints, int]:
 _SLIDING = ("convolution", "max_pool2d_with_indices", "avg_pool2d")
 
 
-def _slide(
-    tape: Trace, step: TraceStep, state: dict[TensorRef, Change]
+def _sliding_window(
+    trace: Trace, step: TraceStep, state: dict[TensorRef, Change]
 ) -> ChangedBoxes | None:
     """Run a window over patches that hold all it reads for the outputs that change."""
     geometry = _geometry(step)
@@ -174,9 +174,9 @@ def _slide(
         return None
     outputs = tuple(step.results[0].shape[2:])
     sides = [(change.tops, change.sides[0]), (change.lefts, change.sides[1])]
-    tops, down = _reached(*sides[0], outputs[0], *(g[0] for g in geometry))
-    lefts, across = _reached(*sides[1], outputs[1], *(g[1] for g in geometry))
-    if down * across > _MOST * outputs[0] * outputs[1]:
+    tops, down = _affected_outputs(*sides[0], outputs[0], *(g[0] for g in geometry))
+    lefts, across = _affected_outputs(*sides[1], outputs[1], *(g[1] for g in geometry))
+    if down * across > _MAX_SHARE * outputs[0] * outputs[1]:
         return None
     kernel, stride, padding, dilation = geometry
     above = [at * stride[0] - padding[0] for at in tops]
@@ -184,7 +184,7 @@ def _slide(
     reach = [d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True)]
     size = (down - 1) * stride[0] + reach[0], (across - 1) * stride[1] + reach[1]
     empty = -float("inf") if step.name.startswith("max") else 0.0
-    patches = extract_patches(tape.value(step.args[0]), above, before, size, empty)
+    patches = extract_patches(trace.value(step.args[0]), above, before, size, empty)
     paste_boxes(patches, change, above, before)
     return ChangedBoxes(_unpadded(step, patches), tops, lefts)
 
@@ -212,7 +212,7 @@ def _pair(value: Any) -> Sides:
     return (int(both[0]), int(both[-1]))
 
 
-def _reached(
+def _affected_outputs(
     starts: Ints,
     length: int,
     outputs: int,
@@ -224,7 +224,7 @@ def _reached(
     """Return the outputs whose window meets a span of inputs, one length for all.
 
     Example:
-        >>> _reached([4, 5], 2, 10, kernel=3, stride=1, padding=1, dilation=1)
+        >>> _affected_outputs([4, 5], 2, 10, kernel=3, stride=1, padding=1, dilation=1)
         ([3, 4], 4)
     """
     reach = dilation * (kernel - 1)
@@ -238,8 +238,8 @@ def _reached(
 def _unpadded(step: TraceStep, patches: Tensor) -> Tensor:
     if step.name == "convolution":
         weight, bias, stride, _, dilation, _, _, groups = step.args[1:]
-        made: Tensor = F.conv2d(patches, weight, bias, stride, 0, dilation, groups)
-        return made
+        out: Tensor = F.conv2d(patches, weight, bias, stride, 0, dilation, groups)
+        return out
     stride = step.args[2] if len(step.args) > 2 and step.args[2] else step.args[1]
     if step.name == "avg_pool2d":
         rest = step.args[5:]  # whether padding counts, and another divisor

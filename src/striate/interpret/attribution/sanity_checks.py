@@ -32,37 +32,40 @@ class SanityChecks:
     Args:
         deletion: Mean probability while the map's best pixels go first; low is good.
         insertion: Mean probability while they come first; high is good.
-        deletion_by_chance: The same in random order.
-        insertion_by_chance: Likewise.
-        randomized: Mean rank correlation with maps of the same network with its
+        random_deletion: The same in random order.
+        random_insertion: Likewise.
+        shuffled_correlation: Mean rank correlation with maps of the same network with its
             weights shuffled (Adebayo et al. 2018); near 0 is good, None where the map
             is flat.
     """
 
     deletion: float
     insertion: float
-    deletion_by_chance: float
-    insertion_by_chance: float
-    randomized: float | None
+    random_deletion: float
+    random_insertion: float
+    shuffled_correlation: float | None
 
     @property
-    def blind(self) -> bool:
+    def ignores_weights(self) -> bool:
         """Tell a map that does not depend on the weights: red stamp."""
-        return self.randomized is not None and self.randomized > MAX_CORRELATION
+        return (
+            self.shuffled_correlation is not None
+            and self.shuffled_correlation > MAX_CORRELATION
+        )
 
     @property
-    def beats_chance(self) -> bool:
+    def beats_random(self) -> bool:
         """Tell a map that finds what counts, in at least one of both directions."""
-        deletes = self.deletion < self.deletion_by_chance
-        return deletes or self.insertion > self.insertion_by_chance
+        deletes = self.deletion < self.random_deletion
+        return deletes or self.insertion > self.random_insertion
 
 
 def run_sanity_checks(
     model: nn.Module,
     x: Tensor,
-    heat: Tensor,
-    question: AttributionTarget,
-    draw: AttributionMethod,
+    heatmap: Tensor,
+    target: AttributionTarget,
+    method: AttributionMethod,
     seed: int = 0,
 ) -> SanityChecks:
     """Return the trust marks of a map.
@@ -70,26 +73,26 @@ def run_sanity_checks(
     Args:
         model: The network the map was made of; left as it was.
         x: The image, (1, C, H, W).
-        heat: The map at the image's size, (H, W).
-        question: What the map is about.
-        draw: Makes the same kind of map of another network.
+        heatmap: The map at the image's size, (H, W).
+        target: What the map is about.
+        method: Makes the same kind of map of another network.
         seed: Of the random order and of the shuffled weights.
     """
-    chance = torch.Generator().manual_seed(derive(seed, "chance"))
-    random = torch.rand(heat.shape, generator=chance).to(heat)
-    deletion, insertion = deletion_and_insertion(model, x, heat, question)
-    by_chance = deletion_and_insertion(model, x, random, question)
+    generator = torch.Generator().manual_seed(derive(seed, "chance"))
+    random = torch.rand(heatmap.shape, generator=generator).to(heatmap)
+    deletion, insertion = deletion_and_insertion(model, x, heatmap, target)
+    random_order = deletion_and_insertion(model, x, random, target)
     return SanityChecks(
         deletion=deletion,
         insertion=insertion,
-        deletion_by_chance=by_chance[0],
-        insertion_by_chance=by_chance[1],
-        randomized=shuffled_weights_correlation(model, heat, draw, seed),
+        random_deletion=random_order[0],
+        random_insertion=random_order[1],
+        shuffled_correlation=shuffled_weights_correlation(model, heatmap, method, seed),
     )
 
 
 def deletion_and_insertion(
-    model: nn.Module, x: Tensor, heat: Tensor, question: AttributionTarget
+    model: nn.Module, x: Tensor, heatmap: Tensor, target: AttributionTarget
 ) -> tuple[float, float]:
     """Return the areas under the deletion and insertion curves (Petsiuk et al. 2018).
 
@@ -100,21 +103,21 @@ def deletion_and_insertion(
         >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2, bias=False))
         >>> _ = model[1].weight.data.copy_(torch.eye(4)[:2] * 9)
         >>> x = torch.tensor([[[[1.0, 0.0], [0.0, 0.0]]]])
-        >>> good = deletion_and_insertion(model, x, x[0, 0], AttributionTarget(target=0, words=""))[0]
-        >>> bad = deletion_and_insertion(model, x, -x[0, 0], AttributionTarget(target=0, words=""))[0]
+        >>> good = deletion_and_insertion(model, x, x[0, 0], AttributionTarget(target=0, text=""))[0]
+        >>> bad = deletion_and_insertion(model, x, -x[0, 0], AttributionTarget(target=0, text=""))[0]
         >>> good < bad
         True
     """
-    order = heat.flatten().argsort(descending=True, stable=True)
+    order = heatmap.flatten().argsort(descending=True, stable=True)
     rank = torch.empty_like(order)
     rank[order] = torch.arange(len(order), device=order.device)
     shares = torch.linspace(0, 1, STEPS + 1, device=x.device)
-    gone = rank.view(1, 1, *heat.shape) < (shares * len(order)).view(-1, 1, 1, 1)
+    removed = rank.view(1, 1, *heatmap.shape) < (shares * len(order)).view(-1, 1, 1, 1)
     blurred = _blurred(x)
     with untouched(model), torch.no_grad():
         areas = [
-            _area(model, torch.where(gone, other, own), question)
-            for own, other in ((x, torch.zeros_like(x)), (blurred, x))
+            _area(model, torch.where(removed, shuffled_map, own), target)
+            for own, shuffled_map in ((x, torch.zeros_like(x)), (blurred, x))
         ]
     return areas[0], areas[1]
 
@@ -128,37 +131,37 @@ def _blurred(x: Tensor) -> Tensor:
     return F.interpolate(coarse, (height, width), mode="bilinear")
 
 
-def _area(model: nn.Module, images: Tensor, question: AttributionTarget) -> float:
+def _area(model: nn.Module, images: Tensor, target: AttributionTarget) -> float:
     most = images_at_once(images.shape[2], images.shape[3], len(images))
     parts = [logits_of(forward(model, part)) for part in torch.split(images, most)]
-    chances = question.chance(torch.cat(parts)).double()
-    return float(torch.trapezoid(chances) / (len(chances) - 1))
+    probs = target.probability(torch.cat(parts)).double()
+    return float(torch.trapezoid(probs) / (len(probs) - 1))
 
 
 def shuffled_weights_correlation(
-    model: nn.Module, heat: Tensor, draw: AttributionMethod, seed: int = 0
+    model: nn.Module, heatmap: Tensor, method: AttributionMethod, seed: int = 0
 ) -> float | None:
     """Return the mean rank correlation with maps of networks of shuffled weights.
 
     Every parameter's numbers change places with each other, in all layers at once;
     batch-norm statistics stay. Other maps that are flat count as unlike.
     """
-    if float(heat.max()) == float(heat.min()):
+    if float(heatmap.max()) == float(heatmap.min()):
         return None
-    found = []
+    correlations = []
     for number in range(SHUFFLES):
-        chance = torch.Generator().manual_seed(derive(seed, "shuffle", number))
-        with lent(model, partial(_shuffled, chance=chance)):
-            other = draw(model)
-        found.append(rank_correlation(heat.flatten(), other.flatten()))
-    return sum(found) / len(found)
+        generator = torch.Generator().manual_seed(derive(seed, "shuffle", number))
+        with lent(model, partial(_shuffled, generator=generator)):
+            shuffled_map = method(model)
+        correlations.append(rank_correlation(heatmap.flatten(), shuffled_map.flatten()))
+    return sum(correlations) / len(correlations)
 
 
-def _shuffled(tensor: Tensor, chance: torch.Generator) -> Tensor:
+def _shuffled(tensor: Tensor, generator: torch.Generator) -> Tensor:
     copy = tensor.detach().clone()
     if not isinstance(tensor, nn.Parameter):
         return copy
-    order = torch.randperm(copy.numel(), generator=chance).to(copy.device)
+    order = torch.randperm(copy.numel(), generator=generator).to(copy.device)
     copy = copy.flatten()[order].view(copy.shape)
     return nn.Parameter(copy, tensor.requires_grad)
 

@@ -20,12 +20,12 @@ class AttributionTarget:
     Args:
         target: Output of the class.
         against: Output of the class it is held against; None for none.
-        words: The same in words: `cat`, `cat rather than dog`.
+        text: The same in words: `cat`, `cat rather than dog`.
     """
 
     target: int
     against: int | None = None
-    words: str
+    text: str
 
     def score(self, logits: Tensor) -> Tensor:
         """Return the number, one an image.
@@ -36,7 +36,7 @@ class AttributionTarget:
         own = logits[:, self.target]
         return own if self.against is None else own - logits[:, self.against]
 
-    def chance(self, logits: Tensor) -> Tensor:
+    def probability(self, logits: Tensor) -> Tensor:
         """Return the class's probability; held against another, among the two."""
         if self.against is None:
             return logits.softmax(1)[:, self.target]
@@ -63,19 +63,19 @@ def make_target(
 
     Example:
         >>> import torch
-        >>> make_target(torch.tensor([[1.0, 3.0]]), against="cat", labels=["cat", "dog"]).words
+        >>> make_target(torch.tensor([[1.0, 3.0]]), against="cat", labels=["cat", "dog"]).text
         'dog rather than cat'
     """
     names = _labels(logits.shape[1], labels)
-    first = int(logits[0].argmax()) if target is None else names.index(target)
+    class_index = int(logits[0].argmax()) if target is None else names.index(target)
     if against is None:
-        return AttributionTarget(target=first, words=names[first])
-    second = names.index(against)
-    if first == second:
-        what = f"{names[first]} cannot be held against itself"
+        return AttributionTarget(target=class_index, text=names[class_index])
+    against_index = names.index(against)
+    if class_index == against_index:
+        what = f"{names[class_index]} cannot be held against itself"
         raise SettingError(what, where="against", fix="name another class")
-    words = f"{names[first]} rather than {names[second]}"
-    return AttributionTarget(target=first, against=second, words=words)
+    text = f"{names[class_index]} rather than {names[against_index]}"
+    return AttributionTarget(target=class_index, against=against_index, text=text)
 
 
 def _labels(count: int, labels: Labels | Sequence[str] | None) -> Labels:

@@ -64,40 +64,44 @@ def depth_profile(
         >>> pairs = [(nn.Linear(4, 4), nn.Sigmoid()) for _ in range(8)]
         >>> deep = [layer for pair in pairs for layer in pair]
         >>> model = nn.Sequential(nn.Flatten(), *deep, nn.Linear(4, 2))
-        >>> found = depth_profile(model, torch.rand(5, 1, 2, 2), torch.zeros(5).long())
-        >>> len(found), found[0].gradient < found[-1].gradient / 1000
+        >>> gradients_found = depth_profile(model, torch.rand(5, 1, 2, 2), torch.zeros(5).long())
+        >>> len(gradients_found), gradients_found[0].gradient < gradients_found[-1].gradient / 1000
         (9, True)
     """
     check_images(x)
     modules = dict(model.named_modules())
     weighted = [name for name, m in modules.items() if name and _weight(m) is not None]
-    kept: list[tuple[str, float]] = []
+    outputs: list[tuple[str, float]] = []
     gradients: dict[str, float] = {}
 
-    def note(call: str, output: object) -> None:
+    def record(call: str, output: object) -> None:
         if not isinstance(output, Tensor) or not output.requires_grad:
             return
-        kept.append((call, _size(output)))
+        outputs.append((call, _rms(output)))
         # On the tensor as it is now: an in-place activation behind it comes later.
         output.register_hook(  # type: ignore[no-untyped-call]
-            lambda g: gradients.__setitem__(call, _size(g) * len(x))
+            lambda g: gradients.__setitem__(call, _rms(g) * len(x))
         )
 
     with (
         untouched(model),
-        visited(model, weighted, note),
+        visited(model, weighted, record),
         torch.inference_mode(False),
         torch.enable_grad(),
     ):
         model.train(training)
-        given = x.detach().clone().requires_grad_()
-        cost = _cost(forward(model, given), labels)
+        inputs = x.detach().clone().requires_grad_()
+        loss = _loss(forward(model, inputs), labels)
         weights = {name: _weight(modules[name]) for name in weighted}
-        free = {n: w for n, w in weights.items() if w is not None and w.requires_grad}
-        found = torch.autograd.grad(cost, [given, *free.values()], allow_unused=True)
+        trainable = {
+            n: w for n, w in weights.items() if w is not None and w.requires_grad
+        }
+        gradients_found = torch.autograd.grad(
+            loss, [inputs, *trainable.values()], allow_unused=True
+        )
     updates = {
-        name: _part(gradient, free[name])
-        for name, gradient in zip(free, found[1:], strict=True)
+        name: _relative_norm(gradient, trainable[name])
+        for name, gradient in zip(trainable, gradients_found[1:], strict=True)
     }
     return [
         LayerProfile(
@@ -107,11 +111,11 @@ def depth_profile(
             gradient=gradients.get(call, 0.0),
             update=updates.get(call.partition(" #")[0], nan),
         )
-        for depth, (call, size) in enumerate(kept, 1)
+        for depth, (call, size) in enumerate(outputs, 1)
     ]
 
 
-def _cost(output: object, labels: Tensor) -> Tensor:
+def _loss(output: object, labels: Tensor) -> Tensor:
     """Return the mean cost; in training some networks answer from lower heads too."""
     if not isinstance(output, HeadOutputs):
         output = logits_of(output)
@@ -125,34 +129,38 @@ def _weight(module: nn.Module) -> nn.Parameter | None:
     return weight if weight is not None and weight.ndim > 1 else None
 
 
-def _size(values: Tensor) -> float:
+def _rms(values: Tensor) -> float:
     return float(values.detach().double().square().mean().sqrt())
 
 
-def _part(gradient: Tensor | None, weight: Tensor) -> float:
+def _relative_norm(gradient: Tensor | None, weight: Tensor) -> float:
     if gradient is None:
         return nan
     return float(gradient.norm() / weight.detach().norm().clamp(min=1e-30))
 
 
-def gradient_factor(levels: Sequence[LayerProfile]) -> float:
+def gradient_factor(layers: Sequence[LayerProfile]) -> float:
     """Return the factor by which the gradient changes with one layer less of way.
 
     The slope of a straight line through log gradient against depth, as a factor: 0.5
     means half with every layer further from the answer, 1 that all layers learn alike.
 
     Example:
-        >>> levels = [
+        >>> layers = [
         ...     Level(name="", depth=d, activation=1.0, gradient=2.0**d, update=0.0)
         ...     for d in (1, 2, 3)
         ... ]
-        >>> round(gradient_factor(levels), 9)
+        >>> round(gradient_factor(layers), 9)
         0.5
     """
-    points = [(one.depth, log(one.gradient)) for one in levels if one.gradient > 0]
+    points = [
+        (profile.depth, log(profile.gradient))
+        for profile in layers
+        if profile.gradient > 0
+    ]
     if len(points) < 2:
         return nan
-    middle = sum(d for d, _ in points) / len(points)
-    level = sum(g for _, g in points) / len(points)
-    spread = sum((d - middle) ** 2 for d, _ in points)
-    return exp(-sum((d - middle) * (g - level) for d, g in points) / spread)
+    mean_depth = sum(d for d, _ in points) / len(points)
+    mean_log = sum(g for _, g in points) / len(points)
+    spread = sum((d - mean_depth) ** 2 for d, _ in points)
+    return exp(-sum((d - mean_depth) * (g - mean_log) for d, g in points) / spread)

@@ -55,14 +55,14 @@ class FittedNetwork:
         name: What it is.
         model: (N, 2) → (N, 1), in logits.
         accuracy: Of the points it was fitted to.
-        apart: Largest difference between its logits and those of the one dense layer
+        collapse_error: Largest difference between its logits and those of the one dense layer
             it collapses to; None where it does not collapse.
     """
 
     name: str
     model: nn.Module
     accuracy: float
-    apart: float | None = None
+    collapse_error: float | None = None
 
     @property
     def weights(self) -> int:
@@ -83,15 +83,18 @@ def fit_networks(count: int = 400, seed: int = 0) -> list[FittedNetwork]:
         True
     """
     points, inner = ring_points(count, seed)
-    found = []
+    fitted = []
     for name, model in _models(seed).items():
-        right = fit_boundary(model, points, inner)
-        found.append(
+        accuracy = fit_boundary(model, points, inner)
+        fitted.append(
             FittedNetwork(
-                name=name, model=model, accuracy=right, apart=_apart(model, points)
+                name=name,
+                model=model,
+                accuracy=accuracy,
+                collapse_error=_collapse_error(model, points),
             )
         )
-    return found
+    return fitted
 
 
 def _models(seed: int) -> dict[str, nn.Module]:
@@ -111,9 +114,11 @@ def _models(seed: int) -> dict[str, nn.Module]:
 
 
 @torch.no_grad()
-def _apart(model: nn.Module, points: Tensor) -> float | None:
+def _collapse_error(model: nn.Module, points: Tensor) -> float | None:
     layers = list(model.children())
-    if len(layers) < 2 or not all(isinstance(one, nn.Linear) for one in layers):
+    if len(layers) < 2 or not all(
+        isinstance(collapsed, nn.Linear) for collapsed in layers
+    ):
         return None
     return float((collapse_linear(layers)(points) - model(points)).abs().max())
 
@@ -137,12 +142,12 @@ def draw_boundary(
     steps = torch.linspace(-PLANE_LIMIT, PLANE_LIMIT, side)
     grid = torch.cartesian_prod(steps.flip(0), steps).flip(1)  # rows from the top
     probs = model(grid)[:, 0].sigmoid().view(side, side).numpy()
-    drawn = diverging_colors(probs - 0.5, 0.5)
-    places = ((points / PLANE_LIMIT + 1) / 2 * (side - 1)).round().long().tolist()
-    for (right, up), within in zip(places, inner.tolist(), strict=True):
-        top, left = side - 1 - up, right
-        drawn[top : top + _DOT, left : left + _DOT] = _INNER if within else _OUTER
-    return drawn
+    image = diverging_colors(probs - 0.5, 0.5)
+    positions = ((points / PLANE_LIMIT + 1) / 2 * (side - 1)).round().long().tolist()
+    for (accuracy, up), is_inner in zip(positions, inner.tolist(), strict=True):
+        top, left = side - 1 - up, accuracy
+        image[top : top + _DOT, left : left + _DOT] = _INNER if is_inner else _OUTER
+    return image
 
 
 @torch.no_grad()
@@ -152,8 +157,8 @@ def probability_profile(
     """Return the probability along a line through the middle, from left to right.
 
     Example:
-        >>> places, probs = probability_profile(nn.Linear(2, 1), 3)
-        >>> len(places), all(0 <= one <= 1 for one in probs)
+        >>> positions, probs = probability_profile(nn.Linear(2, 1), 3)
+        >>> len(positions), all(0 <= collapsed <= 1 for collapsed in probs)
         (3, True)
     """
     steps = torch.linspace(-PLANE_LIMIT, PLANE_LIMIT, count)
@@ -173,8 +178,8 @@ def collapse_linear(layers: Sequence[nn.Module]) -> nn.Linear:
 
     Example:
         >>> chain = nn.Linear(3, 5), nn.Linear(5, 4), nn.Linear(4, 2)
-        >>> one, x = collapse_linear(chain), torch.rand(7, 3)
-        >>> torch.allclose(one(x), nn.Sequential(*chain)(x), atol=1e-6)
+        >>> collapsed, x = collapse_linear(chain), torch.rand(7, 3)
+        >>> torch.allclose(collapsed(x), nn.Sequential(*chain)(x), atol=1e-6)
         True
     """
     if not layers:
@@ -184,20 +189,20 @@ def collapse_linear(layers: Sequence[nn.Module]) -> nn.Linear:
         if not isinstance(layer, nn.Linear):
             what = f"layer {number} is a {type(layer).__name__}, not a dense layer"
             raise GeometryError(what, fix="only dense layers in a row are one")
-        own, shift = layer.weight.detach().double(), layer.bias
+        layer_weight, layer_bias = layer.weight.detach().double(), layer.bias
         if weight is None or bias is None:
-            weight, bias = own, own.new_zeros(len(own))
+            weight, bias = layer_weight, layer_weight.new_zeros(len(layer_weight))
         else:
-            weight, bias = own @ weight, own @ bias
-        if shift is not None:
-            bias = bias + shift.detach().double()
+            weight, bias = layer_weight @ weight, layer_weight @ bias
+        if layer_bias is not None:
+            bias = bias + layer_bias.detach().double()
     assert weight is not None and bias is not None  # noqa: S101, PT018 - not empty
     with torch.random.fork_rng(devices=[]):  # draws first weights, for nothing
-        one = nn.Linear(weight.shape[1], weight.shape[0])
+        collapsed = nn.Linear(weight.shape[1], weight.shape[0])
     with torch.no_grad():
-        one.weight.copy_(weight)
-        one.bias.copy_(bias)
-    return one
+        collapsed.weight.copy_(weight)
+        collapsed.bias.copy_(bias)
+    return collapsed
 
 
 def polynomial_features(points: Tensor, degree: int) -> Tensor:
@@ -229,14 +234,14 @@ def ring_points(count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
         >>> tuple(points.shape), int(inner.sum())
         ((100, 2), 50)
     """
-    chance = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
     inner = torch.arange(count) % 2 == 0
     radius = torch.where(
         inner,
-        torch.rand(count, generator=chance),
-        1.3 + torch.rand(count, generator=chance),
+        torch.rand(count, generator=generator),
+        1.3 + torch.rand(count, generator=generator),
     )
-    angle = torch.rand(count, generator=chance) * 2 * torch.pi
+    angle = torch.rand(count, generator=generator) * 2 * torch.pi
     return radius[:, None] * torch.stack([angle.cos(), angle.sin()], 1), inner
 
 
@@ -248,19 +253,19 @@ def fit_boundary(model: nn.Module, points: Tensor, inner: Tensor) -> float:
         points: What it takes.
         inner: Which are of the first kind.
     """
-    search = torch.optim.LBFGS(
+    optimizer = torch.optim.LBFGS(
         model.parameters(), max_iter=_STEPS, line_search_fn="strong_wolfe"
     )
-    wanted = inner.to(points)
+    targets = inner.to(points)
 
-    def cost() -> Tensor:
-        search.zero_grad()
-        found = F.binary_cross_entropy_with_logits(model(points)[:, 0], wanted)
-        found.backward()  # type: ignore[no-untyped-call]
-        return found
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        fitted = F.binary_cross_entropy_with_logits(model(points)[:, 0], targets)
+        fitted.backward()  # type: ignore[no-untyped-call]
+        return fitted
 
     with torch.enable_grad():
-        search.step(cost)  # type: ignore[no-untyped-call]
+        optimizer.step(closure)  # type: ignore[no-untyped-call]
     with torch.no_grad():
-        answers = model(points)[:, 0] > 0
-    return float((answers == inner).double().mean())
+        predicted = model(points)[:, 0] > 0
+    return float((predicted == inner).double().mean())

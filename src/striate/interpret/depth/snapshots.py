@@ -15,11 +15,11 @@ class Snapshot:
 
     Args:
         step: Steps done before; 0 is initialization, None the weights that were kept.
-        levels: As `depth_profile` found them, from the input on.
+        layers: As `depth_profile` found them, from the input on.
     """
 
     step: int | None
-    levels: tuple[LayerProfile, ...]
+    layers: tuple[LayerProfile, ...]
 
 
 def is_snapshot_step(step: int) -> bool:
@@ -39,7 +39,7 @@ def _is_power(number: int) -> bool:
     return number & (number - 1) == 0
 
 
-def first_to_last_gradient(levels: Sequence[LayerProfile]) -> float:
+def first_to_last_gradient(layers: Sequence[LayerProfile]) -> float:
     """Return the first layer's gradient as a share of the last one's.
 
     Example:
@@ -50,6 +50,6 @@ def first_to_last_gradient(levels: Sequence[LayerProfile]) -> float:
         >>> first_to_last_gradient([level(1, 0.25), level(2, 0.5)])
         0.5
     """
-    if len(levels) < 2 or not levels[-1].gradient:
+    if len(layers) < 2 or not layers[-1].gradient:
         return nan
-    return levels[0].gradient / levels[-1].gradient
+    return layers[0].gradient / layers[-1].gradient

@@ -28,7 +28,7 @@ class InvarianceCurve:
     """What a network makes of images moved by growing amounts.
 
     Args:
-        move: The move's name.
+        transform: The move's name.
         unit: Of the amounts.
         amounts: As tried.
         accuracy: Share of moved images answered rightly, by amount.
@@ -39,7 +39,7 @@ class InvarianceCurve:
         images: How many there were, each moved once a direction.
     """
 
-    move: str
+    transform: str
     unit: str
     amounts: tuple[float, ...]
     accuracy: tuple[float, ...]
@@ -52,7 +52,7 @@ class InvarianceCurve:
 def invariance_curves(
     model: nn.Module,
     batches: Iterable[Batch],
-    moves: Sequence[Transform],
+    transforms: Sequence[Transform],
     layers: str | Sequence[str] = (),
 ) -> list[InvarianceCurve]:
     """Measure how answers and features bear moved images.
@@ -64,7 +64,7 @@ def invariance_curves(
     Args:
         model: Any classifier; left as it was.
         batches: (input, label) batches, the input as the network takes it.
-        moves: Of `MOVES`, or your own.
+        transforms: Of `MOVES`, or your own.
         layers: Names or patterns whose features are compared besides the scores.
 
     Raises:
@@ -77,63 +77,65 @@ def invariance_curves(
         >>> x = torch.zeros(2, 2, 9, 9)
         >>> x[0, 0, 4, 4], x[1, 1, 4, 4] = 1.0, 1.0
         >>> batch = x, torch.tensor([0, 1])
-        >>> found = invariance_curves(nn.Sequential(*tail), [batch], [get_transform("shift")])[0]
-        >>> found.consistency, found.distance["output"]
+        >>> outputs = invariance_curves(nn.Sequential(*tail), [batch], [get_transform("shift")])[0]
+        >>> outputs.consistency, outputs.distance["output"]
         ((1.0, 1.0, 1.0, 1.0, 1.0), (0.0, 0.0, 0.0, 0.0, 0.0))
     """
     calls = match_layers(model, layers) if layers else []
-    tallies = [[_Tally() for _ in move.amounts] for move in moves]
-    ring: dict[str, _Ring] = {}
+    tallies = [[_Tally() for _ in transform.amounts] for transform in transforms]
+    neighbor_distances: dict[str, _NeighborDistances] = {}
     images = 0
     for x, labels in batches:
         check_images(x)
-        rest = _seen(model, x, calls)
+        original = _outputs(model, x, calls)
         images += len(x)
-        for name, values in rest.items():
-            ring.setdefault(name, _Ring()).add(values)
-        for move, row in zip(moves, tallies, strict=True):
-            for amount, tally in zip(move.amounts, row, strict=True):
-                for copy in move.copies(x, amount):
-                    tally.add(rest, _seen(model, copy, calls), labels)
+        for name, values in original.items():
+            neighbor_distances.setdefault(name, _NeighborDistances()).add(values)
+        for transform, row in zip(transforms, tallies, strict=True):
+            for amount, tally in zip(transform.amounts, row, strict=True):
+                for changed in transform.copies(x, amount):
+                    tally.add(original, _outputs(model, changed, calls), labels)
     if images < 2:
         raise DataError(
             f"needs at least two images to compare, got {images}", where="batches"
         )
-    unit = {name: one.total / images for name, one in ring.items()}
+    unit = {
+        name: distances.total / images for name, distances in neighbor_distances.items()
+    }
     return [
-        _response(move, row, unit, images)
-        for move, row in zip(moves, tallies, strict=True)
+        _curve(transform, row, unit, images)
+        for transform, row in zip(transforms, tallies, strict=True)
     ]
 
 
-def _seen(model: nn.Module, x: Tensor, calls: Sequence[str]) -> dict[str, Tensor]:
+def _outputs(model: nn.Module, x: Tensor, calls: Sequence[str]) -> dict[str, Tensor]:
     """Return the features of calls, and the scores, a row an image."""
-    found: dict[str, Tensor] = {}
+    outputs: dict[str, Tensor] = {}
 
     def note(call: str, output: object) -> None:
-        if call in wanted and isinstance(output, Tensor):
+        if call in call_names and isinstance(output, Tensor):
             # A copy: an in-place activation behind the layer would change it.
-            found[call] = output.detach().flatten(1).clone()
+            outputs[call] = output.detach().flatten(1).clone()
 
-    wanted = set(calls)
+    call_names = set(calls)
     modules = list(dict.fromkeys(module_name(call) for call in calls))
     with untouched(model), visited(model, modules, note):
-        found[OUTPUT] = logits_of(forward(model, x)).float()
-    return found
+        outputs[OUTPUT] = logits_of(forward(model, x)).float()
+    return outputs
 
 
-class _Ring:
+class _NeighborDistances:
     """Distances of each image from the next, and of the last from the first."""
 
     def __init__(self) -> None:
         self._ends: tuple[Tensor, Tensor] | None = None
-        self._open = 0.0
+        self._sum = 0.0
 
     def add(self, values: Tensor) -> None:
         """Take in a batch, a row an image."""
         first, last = self._ends or (values[:1], values[:1])
         before = torch.cat([last, values[:-1]])
-        self._open += float((values - before).norm(dim=1).sum())
+        self._sum += float((values - before).norm(dim=1).sum())
         self._ends = first, values[-1:]
 
     @property
@@ -142,38 +144,38 @@ class _Ring:
         if self._ends is None:
             return 0.0
         first, last = self._ends
-        return self._open + float((first - last).norm())
+        return self._sum + float((first - last).norm())
 
 
 class _Tally:
     """Sums over the moved copies of one amount."""
 
     def __init__(self) -> None:
-        self.count = self.right = self.same = 0
+        self.count = self.correct = self.unchanged = 0
         self.distance: dict[str, float] = {}
 
     def add(
-        self, rest: dict[str, Tensor], moved: dict[str, Tensor], labels: Tensor
+        self, original: dict[str, Tensor], changed: dict[str, Tensor], labels: Tensor
     ) -> None:
         """Take in one copy of a batch."""
-        answers = moved[OUTPUT].argmax(1)
-        self.count += len(answers)
-        self.right += int((answers.cpu() == labels.cpu()).sum())
-        self.same += int((answers == rest[OUTPUT].argmax(1)).sum())
-        for name, values in moved.items():
-            gone = float((values - rest[name]).norm(dim=1).sum())
-            self.distance[name] = self.distance.get(name, 0.0) + gone
+        predicted = changed[OUTPUT].argmax(1)
+        self.count += len(predicted)
+        self.correct += int((predicted.cpu() == labels.cpu()).sum())
+        self.unchanged += int((predicted == original[OUTPUT].argmax(1)).sum())
+        for name, values in changed.items():
+            moved_distance = float((values - original[name]).norm(dim=1).sum())
+            self.distance[name] = self.distance.get(name, 0.0) + moved_distance
 
 
-def _response(
-    move: Transform, row: Sequence[_Tally], unit: dict[str, float], images: int
+def _curve(
+    transform: Transform, row: Sequence[_Tally], unit: dict[str, float], images: int
 ) -> InvarianceCurve:
     return InvarianceCurve(
-        move=move.name,
-        unit=move.unit,
-        amounts=move.amounts,
-        accuracy=tuple(t.right / t.count for t in row),
-        consistency=tuple(t.same / t.count for t in row),
+        transform=transform.name,
+        unit=transform.unit,
+        amounts=transform.amounts,
+        accuracy=tuple(t.correct / t.count for t in row),
+        consistency=tuple(t.unchanged / t.count for t in row),
         distance={
             name: tuple(t.distance[name] / t.count / (size or 1.0) for t in row)
             for name, size in unit.items()

@@ -43,7 +43,7 @@ class ChangedCells:
         return float(self.counts.double().mean())
 
     @property
-    def deviation(self) -> float:
+    def std(self) -> float:
         """From image to image."""
         return float(self.counts.double().std(correction=0))
 
@@ -96,14 +96,14 @@ def one_pixel_shift(images: Tensor) -> list[ChangedCells]:
         shape = "×".join(map(str, images.shape))
         what = f"needs gray images of at least 4×4, got {shape}"
         raise GeometryError(what, fix="give (images, height, width)")
-    there, gone = shift_stages(images)
+    original, shifted = shift_stages(images)
     return [
         ChangedCells(
             stage=stage,
             cells=before[0].numel(),
-            counts=(before != gone[stage]).flatten(1).sum(1),
+            counts=(before != shifted[stage]).flatten(1).sum(1),
         )
-        for stage, before in there.items()
+        for stage, before in original.items()
     ]
 
 
@@ -113,16 +113,16 @@ def shift_stages(images: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     Shapes:
         (N, H, W) → each (N, height, width)
     """
-    ink = (images > 0.5).float()[:, None]
-    return _maps(ink), _maps(shift_pixels(ink, 0, 1))
+    binary = (images > 0.5).float()[:, None]
+    return _maps(binary), _maps(shift_pixels(binary, 0, 1))
 
 
-def _maps(ink: Tensor) -> dict[str, Tensor]:
-    edges = F.conv2d(ink, torch.tensor(EDGE)[None, None]).relu()
-    found = {
-        INPUT: ink,
+def _maps(binary: Tensor) -> dict[str, Tensor]:
+    edges = F.conv2d(binary, torch.tensor(EDGE)[None, None]).relu()
+    maps_by_stage = {
+        INPUT: binary,
         "edges": edges,
         POOLED: F.max_pool2d(edges, 2),
         SUBSAMPLED: edges[:, :, :-1:2, :-1:2],
     }
-    return {stage: maps[:, 0] for stage, maps in found.items()}
+    return {stage: maps[:, 0] for stage, maps in maps_by_stage.items()}

@@ -71,11 +71,11 @@ def _shifts(x: Tensor, amount: float) -> list[Tensor]:
     if pixels != amount or not 0 <= pixels < min(x.shape[2:]):
         what = f"a shift of {amount:g} pixels on an image of {tuple(x.shape[2:])}"
         raise SettingError(what, where="shift", fix="shift whole pixels, within it")
-    ways = ((0, pixels), (0, -pixels), (pixels, 0), (-pixels, 0))
-    return [shift_pixels(x, down, right) for down, right in ways]
+    shifts = ((0, pixels), (0, -pixels), (pixels, 0), (-pixels, 0))
+    return [shift_pixels(x, down, right) for down, right in shifts]
 
 
-def _turns(x: Tensor, amount: float) -> list[Tensor]:
+def _rotations(x: Tensor, amount: float) -> list[Tensor]:
     angles = radians(amount), radians(-amount)
     return [warp(x, ((cos(t), -sin(t)), (sin(t), cos(t)))) for t in angles]
 
@@ -92,18 +92,18 @@ def _shears(x: Tensor, amount: float) -> list[Tensor]:
 
 def _colors(x: Tensor, amount: float) -> list[Tensor]:
     """Shift each channel by itself, up and down, in turn."""
-    found = []
+    copies = []
     for channel in range(x.shape[1]):
         for sign in (1, -1):
-            moved = x.clone()
-            moved[:, channel] += sign * amount
-            found.append(moved)
-    return found
+            copy = x.clone()
+            copy[:, channel] += sign * amount
+            copies.append(copy)
+    return copies
 
 
 TRANSFORMS: dict[str, Transform] = {
-    move.name: move
-    for move in (
+    transform.name: transform
+    for transform in (
         Transform(
             name="shift",
             unit="pixels, in four directions",
@@ -114,7 +114,7 @@ TRANSFORMS: dict[str, Transform] = {
             name="rotation",
             unit="degrees, both ways",
             amounts=(0, 5, 10, 15, 20, 30, 45),
-            copies=_turns,
+            copies=_rotations,
         ),
         Transform(
             name="scale",

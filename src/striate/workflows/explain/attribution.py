@@ -102,144 +102,152 @@ class ImageExplanation:
 
 
 def explain_image(
-    subject: LoadedModel, one: ExplainedImage, wish: ExplainOptions
+    loaded: LoadedModel, image: ExplainedImage, options: ExplainOptions
 ) -> ImageExplanation:
     """Ask a network about one image, and every method about the answer."""
-    names = subject.labels.names if subject.labels else None
-    with untouched(subject.model), torch.no_grad():
-        probs = logits_of(forward(subject.model, one.x)).softmax(1)[0]
+    labels = loaded.labels.names if loaded.labels else None
+    with untouched(loaded.model), torch.no_grad():
+        probs = logits_of(forward(loaded.model, image.x)).softmax(1)[0]
     ranked = probs.argsort(descending=True)[: TOP + 1].tolist()
-    found = [_evidence(subject, one, wish, method) for method in wish.methods]
-    contrast = _contrast(subject, one, wish, ranked)
+    attributions = [
+        _attribution(loaded, image, options, method) for method in options.methods
+    ]
+    contrast = _against(loaded, image, options, ranked)
     figures = tuple(
         Figure(
-            label=names[i] if names else f"class {i}", value=percent(float(probs[i]))
+            label=labels[i] if labels else f"class {i}", value=percent(float(probs[i]))
         )
         for i in ranked[:TOP]
     )
-    everything = [*found, *([contrast] if contrast else [])]
-    blocks: list[Block] = [Figures(figures=figures), _gallery(one, everything)]
-    blocks += _marks(everything)
-    truth = f" It is labeled {one.truth}." if one.truth else ""
-    question = found[0].question
-    lead = f"{one.name}.{truth} The evidence is for {question.words}."
+    shown = [*attributions, *([contrast] if contrast else [])]
+    blocks: list[Block] = [Figures(figures=figures), _heatmaps(image, shown)]
+    blocks += _sanity_checks(shown)
+    truth = f" It is labeled {image.truth}." if image.truth else ""
+    target = attributions[0].target
+    lead = f"{image.name}.{truth} The evidence is for {target.text}."
     table = next(block for block in blocks if isinstance(block, Table))
     facts = {
-        "image": one.name,
-        "truth": one.truth,
+        "image": image.name,
+        "truth": image.truth,
         "answers": [
-            {"class": names[i] if names else i, "probability": float(probs[i])}
+            {"class": labels[i] if labels else i, "probability": float(probs[i])}
             for i in ranked
         ],
-        "target": question.target,
-        "question": question.words,
-        "layer": next((e.layer.call for e in found if e.layer), None),
+        "target": target.target,
+        "question": target.text,
+        "layer": next((e.layer.call for e in attributions if e.layer), None),
         "evidence": records(table),
     }
-    title = _title(one, names[ranked[0]] if names else f"class {ranked[0]}")
+    title = _title(image, labels[ranked[0]] if labels else f"class {ranked[0]}")
     return ImageExplanation(
         section=Section(title=title, lead=lead, blocks=tuple(blocks)),
         facts=facts,
-        maps={_key(each): each.heat.detach().cpu() for each in everything},
+        maps={_map_name(each): each.heatmap.detach().cpu() for each in shown},
     )
 
 
-def _key(each: Attribution) -> str:
-    return each.method if each.question.against is None else f"{each.method} against"
+def _map_name(each: Attribution) -> str:
+    return each.method if each.target.against is None else f"{each.method} against"
 
 
-def _title(one: ExplainedImage, answer: str) -> str:
-    if one.truth is None or one.truth == answer:
+def _title(image: ExplainedImage, answer: str) -> str:
+    if image.truth is None or image.truth == answer:
         return f"Why {answer}?"
-    return f"Why {answer}, not {one.truth}?"
+    return f"Why {answer}, not {image.truth}?"
 
 
-def _evidence(
-    subject: LoadedModel, one: ExplainedImage, wish: ExplainOptions, method: str
+def _attribution(
+    loaded: LoadedModel, image: ExplainedImage, options: ExplainOptions, method: str
 ) -> Attribution:
     return attribute(
-        subject.model,
-        one.x,
+        loaded.model,
+        image.x,
         method=method,
-        target=wish.target,
-        layer=wish.layer,
-        labels=subject.labels,
-        seed=wish.seed,
+        target=options.target,
+        layer=options.layer,
+        labels=loaded.labels,
+        seed=options.seed,
     )
 
 
-def _contrast(
-    subject: LoadedModel,
-    one: ExplainedImage,
-    wish: ExplainOptions,
+def _against(
+    loaded: LoadedModel,
+    image: ExplainedImage,
+    options: ExplainOptions,
     ranked: Sequence[int],
 ) -> Attribution | None:
     """Hold the answer against the class asked for, the truth, or the runner-up."""
-    against: int | str | None = wish.against
+    against: int | str | None = options.against
     if against is None:
-        own = _number(subject, wish, ranked)
+        own = _target_index(loaded, options, ranked)
         others = [i for i in ranked if i != own]
-        if one.truth is not None and subject.labels is not None:
-            others = [i for i in [subject.labels.index(one.truth)] if i != own] + others
+        if image.truth is not None and loaded.labels is not None:
+            others = [
+                i for i in [loaded.labels.index(image.truth)] if i != own
+            ] + others
         if not others:
             return None
         against = others[0]
     return attribute(
-        subject.model,
-        one.x,
-        method=wish.methods[0],
-        target=wish.target,
+        loaded.model,
+        image.x,
+        method=options.methods[0],
+        target=options.target,
         against=against,
-        layer=wish.layer,
-        labels=subject.labels,
-        seed=wish.seed,
+        layer=options.layer,
+        labels=loaded.labels,
+        seed=options.seed,
     )
 
 
-def _number(subject: LoadedModel, wish: ExplainOptions, ranked: Sequence[int]) -> int:
-    if wish.target is None:
+def _target_index(
+    loaded: LoadedModel, options: ExplainOptions, ranked: Sequence[int]
+) -> int:
+    if options.target is None:
         return ranked[0]
-    if isinstance(wish.target, int) or subject.labels is None:
-        return int(wish.target)
-    return subject.labels.index(wish.target)
+    if isinstance(options.target, int) or loaded.labels is None:
+        return int(options.target)
+    return loaded.labels.index(options.target)
 
 
-def _gallery(one: ExplainedImage, found: Sequence[Attribution]) -> Images:
-    drawn: list[Image] = [to_image(enlarge(one.pixels, SIDE), "the image")]
-    for each in found:
-        heat = each.heat.detach().cpu().numpy()
-        pixels = enlarge(overlay_heatmap(one.pixels, heat, each.signed), SIDE)
-        drawn.append(to_image(pixels, _caption(each), _detail(each)))
+def _heatmaps(image: ExplainedImage, attributions: Sequence[Attribution]) -> Images:
+    images: list[Image] = [to_image(enlarge(image.pixels, SIDE), "the image")]
+    for each in attributions:
+        heat = each.heatmap.detach().cpu().numpy()
+        pixels = enlarge(overlay_heatmap(image.pixels, heat, each.signed), SIDE)
+        images.append(to_image(pixels, _caption(each), _detail(each)))
     note = "Amber: how much speaks for it. Red speaks for it, blue against it."
-    return Images(images=tuple(drawn), note=note)
+    return Images(images=tuple(images), note=note)
 
 
 def _caption(each: Attribution) -> str:
     words = METHOD_NAMES[each.method]
-    return words if each.question.against is None else f"{words}, {each.question.words}"
+    return words if each.target.against is None else f"{words}, {each.target.text}"
 
 
 def _detail(each: Attribution) -> str:
-    if each.trust is not None and each.trust.blind:
+    if each.sanity_checks is not None and each.sanity_checks.ignores_weights:
         return "RED STAMP: does not depend on the weights"
     if _is_empty(each):
         return "empty: on balance nothing there speaks for it"
     return f"at {each.layer.call}" if each.layer else "in the image itself"
 
 
-def _marks(found: Sequence[Attribution]) -> list[Block]:
+def _sanity_checks(attributions: Sequence[Attribution]) -> list[Block]:
     """Return the trust marks as a table, and a red stamp for each blind map."""
-    rows = tuple(_row(each) for each in found)
-    where = dict.fromkeys(
-        f"{each.layer.call}: {each.layer.why}." for each in found if each.layer
+    rows = tuple(_row(each) for each in attributions)
+    layers = dict.fromkeys(
+        f"{each.layer.call}: {each.layer.reason}."
+        for each in attributions
+        if each.layer
     )
-    notes = [*where, *(note for each in found for note in each.notes)]
+    notes = [*layers, *(note for each in attributions for note in each.notes)]
     blocks: list[Block] = [
         Table(
             title="Trust marks", columns=CHECK_COLUMNS, rows=rows, note=" ".join(notes)
         )
     ]
-    for each in found:
+    for each in attributions:
         if _is_empty(each):
             text = (
                 f"{_caption(each)} is empty: weighed together, the layer's maps speak "
@@ -247,13 +255,13 @@ def _marks(found: Sequence[Attribution]) -> list[Block]:
                 "order; look at another layer or method."
             )
             blocks.append(Prose(text=text, tone="warning"))
-        elif each.trust is not None and each.trust.blind:
+        elif each.sanity_checks is not None and each.sanity_checks.ignores_weights:
             text = (
                 f"{_caption(each)} looks the same with shuffled weights: it shows the "
                 "image, not what the network learned. Do not read it as evidence."
             )
             blocks.append(Prose(text=text, tone="bad"))
-        elif each.trust is not None and not each.trust.beats_chance:
+        elif each.sanity_checks is not None and not each.sanity_checks.beats_random:
             text = (
                 f"{_caption(each)} finds what counts no better than chance: neither "
                 "deletion nor insertion beats a random order of pixels."
@@ -263,20 +271,22 @@ def _marks(found: Sequence[Attribution]) -> list[Block]:
 
 
 def _is_empty(each: Attribution) -> bool:
-    return not each.signed and not bool(each.heat.any())
+    return not each.signed and not bool(each.heatmap.any())
 
 
 def _row(each: Attribution) -> tuple[Cell, ...]:
-    marks = each.trust
-    if marks is None:
+    checks = each.sanity_checks
+    if checks is None:
         numbers: tuple[Cell, ...] = (None,) * 5
     else:
         numbers = (
-            marks.deletion,
-            marks.deletion_by_chance,
-            marks.insertion,
-            marks.insertion_by_chance,
-            None if marks.randomized is None else round(marks.randomized, 2),
+            checks.deletion,
+            checks.random_deletion,
+            checks.insertion,
+            checks.random_insertion,
+            None
+            if checks.shuffled_correlation is None
+            else round(checks.shuffled_correlation, 2),
         )
     layer = each.layer.call if each.layer else None
-    return (METHOD_NAMES[each.method], each.question.words, layer, *numbers)
+    return (METHOD_NAMES[each.method], each.target.text, layer, *numbers)

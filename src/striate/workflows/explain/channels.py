@@ -56,46 +56,49 @@ class ChannelPatches:
 
     Args:
         name: Of the part they are from.
-        part: The images.
+        subset: The images.
         labels: Class names.
-        found: One a layer, as the data flows.
+        layers: One a layer, as the data flows.
         boxes: The box of each layer's units on the image.
     """
 
     name: str
-    part: Subset
+    subset: Subset
     labels: Sequence[str]
-    found: tuple[ChannelPreferences, ...]
+    layers: tuple[ChannelPreferences, ...]
     boxes: Mapping[str, BoxOf]
 
-    def row(self, one: ChannelPreferences, channel: int) -> Image | None:
+    def row(self, layer: ChannelPreferences, channel: int) -> Image | None:
         """Draw a channel's places side by side; None where it is silent."""
-        spots = [spot for spot in one.spots[channel] if spot.value > 0]
-        if not spots:
+        top_patches = [patch for patch in layer.patches[channel] if patch.value > 0]
+        if not top_patches:
             return None
-        pixels = tile(_cut(self.part, spots, self.boxes[one.call]), columns=len(spots))
-        return to_image(pixels, f"channel {channel}", self.words(one, channel))
+        pixels = tile(
+            _crops(self.subset, top_patches, self.boxes[layer.call]),
+            columns=len(top_patches),
+        )
+        return to_image(pixels, f"channel {channel}", self.text(layer, channel))
 
-    def words(self, one: ChannelPreferences, channel: int) -> str:
+    def text(self, layer: ChannelPreferences, channel: int) -> str:
         """Say how selective a channel is, and for what."""
-        share = float(one.selectivity[channel])
-        favorite = self.labels[one.favorites[channel]]
-        return f"selectivity {share:.2f}, most for {favorite}"
+        share = float(layer.selectivity[channel])
+        preferred = self.labels[layer.preferred_classes[channel]]
+        return f"selectivity {share:.2f}, most for {preferred}"
 
     def channel(self, call: str, number: int) -> list[Block]:
         """Show one channel's places and what each class makes of it."""
-        one = next((each for each in self.found if each.call == call), None)
-        if one is None:
+        layer = next((each for each in self.layers if each.call == call), None)
+        if layer is None:
             return []
-        row = self.row(one, number)
+        row = self.row(layer, number)
         if row is None:
-            text = f"Channel {number} is silent on all {len(self.part):,} images."
+            text = f"Channel {number} is silent on all {len(self.subset):,} images."
             return [Prose(text=text)]
         title = f"What channel {number} looks for"
-        return [Images(title=title, images=(row,)), self._classes(one, number)]
+        return [Images(title=title, images=(row,)), self._classes(layer, number)]
 
-    def _classes(self, one: ChannelPreferences, number: int) -> Table:
-        means = one.by_class[:, number]
+    def _classes(self, layer: ChannelPreferences, number: int) -> Table:
+        means = layer.by_class[:, number]
         columns = (
             Column(title="Class", key="class"),
             Column(title="Mean answer", kind="number", key="mean"),
@@ -108,66 +111,70 @@ class ChannelPatches:
     def table(self) -> tuple[tuple[str, ...], list[tuple[Cell, ...]]]:
         """Return every channel of every layer with its best places, for programs."""
         rows: list[tuple[Cell, ...]] = []
-        for one in self.found:
-            box = self.boxes[one.call]
-            for channel, spots in enumerate(one.spots):
-                head = one.call, channel, *self._liking(one, channel)
-                for rank, spot in enumerate(spots[:PLACES], 1):
-                    edges = [e for span in box(spot.row, spot.column) for e in span]
-                    path = self.part.paths[spot.image]
-                    rows.append((*head, rank, f"{spot.value:.5g}", path, *edges))
+        for layer in self.layers:
+            box = self.boxes[layer.call]
+            for channel, top_patches in enumerate(layer.patches):
+                channel_cells = layer.call, channel, *self._selectivity(layer, channel)
+                for rank, patch in enumerate(top_patches[:PLACES], 1):
+                    edges = [e for span in box(patch.row, patch.column) for e in span]
+                    path = self.subset.paths[patch.image]
+                    rows.append(
+                        (*channel_cells, rank, f"{patch.value:.5g}", path, *edges)
+                    )
         return CHANNEL_COLUMNS, rows
 
-    def _liking(self, one: ChannelPreferences, channel: int) -> tuple[Cell, Cell]:
+    def _selectivity(
+        self, layer: ChannelPreferences, channel: int
+    ) -> tuple[Cell, Cell]:
         """Return selectivity and favorite class; neither where it is silent."""
-        share = float(one.selectivity[channel])
+        share = float(layer.selectivity[channel])
         if share != share:
             return None, None
-        return round(share, 4), self.labels[one.favorites[channel]]
+        return round(share, 4), self.labels[layer.preferred_classes[channel]]
 
 
 def find_channel_patches(
-    subject: LoadedModel, calls: Sequence[str]
+    loaded: LoadedModel, calls: Sequence[str]
 ) -> ChannelPatches | None:
     """Search a run's images for what excites each channel; None without either."""
-    run = subject.run
+    run = loaded.run
     if run is None or not calls:
         return None
-    part = subsample(run.data.parts[run.judged_part], MAX_IMAGES)
-    height, width = part.pixels.shape[1:3]
+    subset = subsample(run.data.parts[run.judged_part], MAX_IMAGES)
+    height, width = subset.pixels.shape[1:3]
     batches = Batches(
-        part=part,
-        preprocess=subject.preprocess,
+        part=subset,
+        preprocess=loaded.preprocess,
         batch_size=images_at_once(height, width, BATCH),
         shuffle=False,
     )
-    found = channel_preferences(subject.model, batches(0), calls, len(run.labels))
-    sights = receptive_fields(subject)
-    everything = (0, height - 1), (0, width - 1)
-    boxes = {call: _box_of(sights.get(call), everything) for call in calls}
+    layers = channel_preferences(loaded.model, batches(0), calls, len(run.labels))
+    fields = receptive_fields(loaded)
+    whole_image = (0, height - 1), (0, width - 1)
+    boxes = {call: _box_function(fields.get(call), whole_image) for call in calls}
     return ChannelPatches(
         name=run.judged_part,
-        part=part,
+        subset=subset,
         labels=run.labels.names,
-        found=tuple(found),
+        layers=tuple(layers),
         boxes=boxes,
     )
 
 
-def _box_of(sight: ReceptiveField | None, everything: Box) -> BoxOf:
+def _box_function(field: ReceptiveField | None, whole_image: Box) -> BoxOf:
     """Return where a unit looks; the whole image where geometry cannot tell."""
-    if sight is None:
-        return lambda row, column: everything
-    return lambda row, column: sight.box(row, column) or everything
+    if field is None:
+        return lambda row, column: whole_image
+    return lambda row, column: field.box(row, column) or whole_image
 
 
-def channels_section(looked: ChannelPatches) -> tuple[Section, list[dict[str, Cell]]]:
+def channels_section(patches: ChannelPatches) -> tuple[Section, list[dict[str, Cell]]]:
     """Show what channels look for: the data's places that excite them most."""
-    table = _numbers(looked.found, looked.labels)
-    blocks: list[Block] = [_curve(looked.found), table]
-    blocks += [_patches(looked, one) for one in evenly(looked.found, LAYERS)]
+    table = _numbers(patches.layers, patches.labels)
+    blocks: list[Block] = [_curve(patches.layers), table]
+    blocks += [_patches(patches, layer) for layer in evenly(patches.layers, LAYERS)]
     lead = (
-        f"For single channels, the places of {len(looked.part):,} {looked.name} "
+        f"For single channels, the places of {len(patches.subset):,} {patches.name} "
         "images that excite them most, cut out by their exact receptive field. "
         "Every channel of every layer stands in channels.csv."
     )
@@ -175,21 +182,21 @@ def channels_section(looked: ChannelPatches) -> tuple[Section, list[dict[str, Ce
     return section, records(table)
 
 
-def _curve(found: Sequence[ChannelPreferences]) -> Curve:
-    means = [float(one.selectivity.nanmean()) for one in found]
-    depth = tuple(float(i) for i in range(1, len(found) + 1))
+def _curve(layers: Sequence[ChannelPreferences]) -> Curve:
+    means = [float(layer.selectivity.nanmean()) for layer in layers]
+    depth = tuple(float(i) for i in range(1, len(layers) + 1))
     series = Series(name="mean of the channels", x=depth, y=tuple(means))
-    names = ", ".join(f"{i} {one.call}" for i, one in enumerate(found, 1))
+    names = ", ".join(f"{i} {layer.call}" for i, layer in enumerate(layers, 1))
     return Curve(
         title="Class selectivity by depth",
         x_label="layer",
         y_label="0 all classes alike, 1 one alone",
         series=(series,),
-        note=names if len(found) <= 2 * LAYERS else "",
+        note=names if len(layers) <= 2 * LAYERS else "",
     )
 
 
-def _numbers(found: Sequence[ChannelPreferences], labels: Sequence[str]) -> Table:
+def _numbers(layers: Sequence[ChannelPreferences], labels: Sequence[str]) -> Table:
     columns = (
         Column(title="Layer", kind="code", key="layer"),
         Column(title="Channels", kind="integer", key="channels", rank=1),
@@ -209,37 +216,39 @@ def _numbers(found: Sequence[ChannelPreferences], labels: Sequence[str]) -> Tabl
             hint="channels that are never above zero",
         ),
     )
-    rows = tuple(_row(one, labels) for one in found)
+    rows = tuple(_row(layer, labels) for layer in layers)
     return Table(title="Selectivity in numbers", columns=columns, rows=rows)
 
 
-def _row(one: ChannelPreferences, labels: Sequence[str]) -> tuple[Cell, ...]:
-    known = one.selectivity.nan_to_num(-1)
-    heard = one.selectivity[~one.selectivity.isnan()]
-    count, best = len(known), int(known.argmax())
-    if not len(heard):
-        return one.call, count, None, None, None, None, count
-    share = float((heard > 0.5).double().mean())
-    top = float(known[best])
-    favorite = labels[one.favorites[best]]
-    silent = count - len(heard)
-    return one.call, count, float(heard.mean()), share, top, favorite, silent
+def _row(layer: ChannelPreferences, labels: Sequence[str]) -> tuple[Cell, ...]:
+    selectivity = layer.selectivity.nan_to_num(-1)
+    active = layer.selectivity[~layer.selectivity.isnan()]
+    count, best = len(selectivity), int(selectivity.argmax())
+    if not len(active):
+        return layer.call, count, None, None, None, None, count
+    share = float((active > 0.5).double().mean())
+    top = float(selectivity[best])
+    preferred = labels[layer.preferred_classes[best]]
+    silent = count - len(active)
+    return layer.call, count, float(active.mean()), share, top, preferred, silent
 
 
-def _patches(looked: ChannelPatches, one: ChannelPreferences) -> Images:
+def _patches(patches: ChannelPatches, layer: ChannelPreferences) -> Images:
     """Draw one row of patches for each of the most selective channels."""
-    order = one.selectivity.nan_to_num(-1).argsort(descending=True).tolist()
-    drawn = [looked.row(one, channel) for channel in order[:CHANNELS]]
-    return Images(title=one.call, images=tuple(row for row in drawn if row))
+    order = layer.selectivity.nan_to_num(-1).argsort(descending=True).tolist()
+    images = [patches.row(layer, channel) for channel in order[:CHANNELS]]
+    return Images(title=layer.call, images=tuple(row for row in images if row))
 
 
-def _cut(part: Subset, spots: Sequence[TopPatch], box: BoxOf) -> list[np.ndarray]:
+def _crops(
+    subset: Subset, top_patches: Sequence[TopPatch], box: BoxOf
+) -> list[np.ndarray]:
     """Cut patches of one size; where the border cuts a field short, gray stands in."""
-    boxes = [box(spot.row, spot.column) for spot in spots]
+    boxes = [box(patch.row, patch.column) for patch in top_patches]
     sides = [max(b[axis][1] - b[axis][0] + 1 for b in boxes) for axis in (0, 1)]
-    found = []
-    for spot, ((top, bottom), (left, right)) in zip(spots, boxes, strict=True):
-        pixels = part.pixels[spot.image].numpy()[top : bottom + 1, left : right + 1]
+    layers = []
+    for patch, ((top, bottom), (left, right)) in zip(top_patches, boxes, strict=True):
+        pixels = subset.pixels[patch.image].numpy()[top : bottom + 1, left : right + 1]
         if pixels.shape[-1] != 3:
             gray = pixels.mean(-1, keepdims=True).round().astype(np.uint8)
             pixels = gray.repeat(3, -1)
@@ -248,5 +257,5 @@ def _cut(part: Subset, spots: Sequence[TopPatch], box: BoxOf) -> list[np.ndarray
         down = sides[0] - len(pixels) if top == 0 else 0
         across = sides[1] - pixels.shape[1] if left == 0 else 0
         ground[down : down + len(pixels), across : across + pixels.shape[1]] = pixels
-        found.append(enlarge(ground, PATCH))
-    return found
+        layers.append(enlarge(ground, PATCH))
+    return layers

@@ -41,54 +41,60 @@ _FEW = 5  # images of a class: fewer tell nothing
 
 def dataset_section(run: Run) -> tuple[Section, dict[str, Any]]:
     """Show where a run's answers look: its sure mistakes, its classes, its borders."""
-    part = subsample(run.data.parts[run.judged_part], MOST)
+    subset = subsample(run.data.parts[run.judged_part], MOST)
     size = images_at_once(*run.preprocess.spec.shape[1:], BATCH)
-    made = Batches(part=part, preprocess=run.preprocess, batch_size=size, shuffle=False)
-    found = dataset_attribution(run.model, (x for x, _ in made(0)), len(run.labels))
+    batches = Batches(
+        part=subset, preprocess=run.preprocess, batch_size=size, shuffle=False
+    )
+    result = dataset_attribution(run.model, (x for x, _ in batches(0)), len(run.labels))
     blocks: list[Block] = []
     wrong = _mistakes(run)
     if wrong:
         title = "The surest mistakes"
         note = "Each image, and what spoke for the wrong answer."
         blocks.append(Images(title=title, images=tuple(wrong), note=note))
-    blocks.append(_classes(run, part, found))
-    table, data = _table(run, found)
+    blocks.append(_classes(run, subset, result))
+    table, data = _table(run, result)
     blocks.append(table)
-    blocks += _warnings(run, found)
+    blocks += _warnings(run, result)
     lead = (
-        f"Grad-CAM at {found.target_layer.call} of the network's own answers, over "
-        f"{len(part):,} {run.judged_part} images, each map scaled to sum to one."
+        f"Grad-CAM at {result.layer.call} of the network's own answers, over "
+        f"{len(subset):,} {run.judged_part} images, each map scaled to sum to one."
     )
-    if found.flat:
-        lead += f" {found.flat} of them have no evidence at all there."
+    if result.empty:
+        lead += f" {result.empty} of them have no evidence at all there."
     return Section(title="Over the whole set", lead=lead, blocks=tuple(blocks)), data
 
 
 def _mistakes(run: Run) -> list[Image]:
     predictions = run.predictions(run.judged_part)
-    part = run.data.parts[run.judged_part]
+    subset = run.data.parts[run.judged_part]
     wrong = np.flatnonzero(np.asarray(predictions.truth != predictions.predicted))
-    sure = np.asarray(predictions.probs).max(1)
-    place = {path: i for i, path in enumerate(part.paths)}
-    drawn: list[Image] = []
-    for i in wrong[np.argsort(-sure[wrong], kind="stable")][:MISTAKES]:
-        one = part.take([place[predictions.paths[int(i)]]])
-        made = Batches(part=one, preprocess=run.preprocess, batch_size=1, shuffle=False)
-        x, _ = next(made(0))
-        said = run.labels[int(predictions.predicted[i])]
-        found = attribute(run.model, x, method="gradcam", target=said,
-                         labels=run.labels, trust=False)  # fmt: skip
-        pixels = one.gather(torch.tensor([0]))[0].numpy()
-        heat = found.heat.detach().cpu().numpy()
-        pair = [_color(pixels), overlay_heatmap(pixels, heat, found.signed)]
+    confidence = np.asarray(predictions.probs).max(1)
+    row_of = {path: i for i, path in enumerate(subset.paths)}
+    images: list[Image] = []
+    for i in wrong[np.argsort(-confidence[wrong], kind="stable")][:MISTAKES]:
+        single = subset.take([row_of[predictions.paths[int(i)]]])
+        batches = Batches(
+            part=single, preprocess=run.preprocess, batch_size=1, shuffle=False
+        )
+        x, _ = next(batches(0))
+        predicted = run.labels[int(predictions.predicted[i])]
+        result = attribute(run.model, x, method="gradcam", target=predicted,
+                         labels=run.labels, sanity_checks=False)  # fmt: skip
+        pixels = single.gather(torch.tensor([0]))[0].numpy()
+        heat = result.heatmap.detach().cpu().numpy()
+        pair = [_color(pixels), overlay_heatmap(pixels, heat, result.signed)]
         truth = run.labels[int(predictions.truth[i])]
-        words = f"{said}, is {truth}"
-        drawn.append(
+        caption = f"{predicted}, is {truth}"
+        images.append(
             to_image(
-                enlarge(np.concatenate(pair, 1), SIDE), words, percent(float(sure[i]))
+                enlarge(np.concatenate(pair, 1), SIDE),
+                caption,
+                percent(float(confidence[i])),
             )
         )
-    return drawn
+    return images
 
 
 def _color(pixels: np.ndarray) -> np.ndarray:
@@ -98,26 +104,28 @@ def _color(pixels: np.ndarray) -> np.ndarray:
     return np.asarray(gray.repeat(3, -1))
 
 
-def _classes(run: Run, part: Subset, found: DatasetAttribution) -> Images:
+def _classes(run: Run, subset: Subset, result: DatasetAttribution) -> Images:
     """Lay each class's mean evidence over its mean image."""
-    order = [int(i) for i in found.counts.argsort(descending=True, stable=True)]
-    chosen = sorted(i for i in order[:CLASSES] if found.counts[i])
-    drawn = []
-    for i in chosen:
-        rows = (part.labels == i).nonzero().flatten()
+    order = [int(i) for i in result.counts.argsort(descending=True, stable=True)]
+    classes = sorted(i for i in order[:CLASSES] if result.counts[i])
+    images = []
+    for i in classes:
+        rows = (subset.labels == i).nonzero().flatten()
         if not len(rows):
-            rows = torch.arange(len(part))
-        mean = part.gather(rows).float().mean(0).round().to(torch.uint8).numpy()
-        heat = found.heat[i].numpy()
+            rows = torch.arange(len(subset))
+        mean = subset.gather(rows).float().mean(0).round().to(torch.uint8).numpy()
+        heat = result.heatmap[i].numpy()
         pixels = enlarge(overlay_heatmap(mean, heat, False), SIDE)
-        drawn.append(to_image(pixels, run.labels[i], f"{int(found.counts[i])} answers"))
+        images.append(
+            to_image(pixels, run.labels[i], f"{int(result.counts[i])} answers")
+        )
     note = "The mean evidence of a class's answers upon the mean image of the class."
-    if len(chosen) < int((found.counts > 0).sum()):
-        note += f" The {len(chosen)} most frequent answers."
-    return Images(title="Where each class is seen", images=tuple(drawn), note=note)
+    if len(classes) < int((result.counts > 0).sum()):
+        note += f" The {len(classes)} most frequent answers."
+    return Images(title="Where each class is seen", images=tuple(images), note=note)
 
 
-def _table(run: Run, found: DatasetAttribution) -> tuple[Table, dict[str, Any]]:
+def _table(run: Run, result: DatasetAttribution) -> tuple[Table, dict[str, Any]]:
     columns = (
         Column(title="Answer", key="class"),
         Column(title="Images", kind="integer", key="images"),
@@ -129,14 +137,14 @@ def _table(run: Run, found: DatasetAttribution) -> tuple[Table, dict[str, Any]]:
     rows: list[tuple[Cell, ...]] = [
         (
             run.labels[i],
-            int(found.counts[i]),
-            float(found.border[i]),
-            found.border_area,
-            float(found.ground[i]),
-            float(found.ground_area[i]),
+            int(result.counts[i]),
+            float(result.border[i]),
+            result.border_area,
+            float(result.background[i]),
+            float(result.background_area[i]),
         )
         for i in range(len(run.labels))
-        if found.counts[i]
+        if result.counts[i]
     ]
     note = (
         "The border is a tenth of the image at each side. Plain ground is what has "
@@ -149,25 +157,25 @@ def _table(run: Run, found: DatasetAttribution) -> tuple[Table, dict[str, Any]]:
     )
     names = [column.key for column in columns]
     data = {
-        "layer": found.target_layer.call,
-        "flat": found.flat,
+        "layer": result.layer.call,
+        "flat": result.empty,
         "classes": [dict(zip(names, row, strict=True)) for row in rows],
     }
     return table, data
 
 
-def _warnings(run: Run, found: DatasetAttribution) -> list[Block]:
-    limit = _BORDER * found.border_area
+def _warnings(run: Run, result: DatasetAttribution) -> list[Block]:
+    limit = _BORDER * result.border_area
     named = [
-        f"{run.labels[i]} ({percent(float(found.border[i]))})"
+        f"{run.labels[i]} ({percent(float(result.border[i]))})"
         for i in range(len(run.labels))
-        if found.counts[i] >= _FEW and found.border[i] > limit
+        if result.counts[i] >= _FEW and result.border[i] > limit
     ]
     if not named:
         return []
     text = (
         f"Evidence gathers on the border for {', '.join(named)}; the border is "
-        f"{percent(found.border_area)} of the image. A frame, a caption or the place "
+        f"{percent(result.border_area)} of the image. A frame, a caption or the place "
         "it was taken at may give the class away: look at these images."
     )
     return [Prose(text=text, tone="warning")]

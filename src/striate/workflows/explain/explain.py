@@ -54,7 +54,7 @@ def explain(
     against: ClassRef | None = None,
     layer: str = AUTO,
     labels: Labels | Sequence[str] | None = None,
-    trust: bool = True,
+    sanity_checks: bool = True,
 ) -> Attribution:
     """Return where in an image the evidence for a class lies.
 
@@ -71,10 +71,10 @@ def explain(
         against: A second class: "why this rather than that?".
         layer: A dotted name; `auto` is the last whose maps have 4×4 cells.
         labels: Class names in output order; a run has its own.
-        trust: Compute the trust marks: some 100 forward passes.
+        sanity_checks: Compute the trust marks: some 100 forward passes.
 
     Returns:
-        The map at the image's size in `.heat`, its layer, its trust marks.
+        The map at the image's size in `.heatmap`, its layer, its trust marks.
 
     Raises:
         UnknownNameError: No such method, layer or class; lists the right ones.
@@ -85,8 +85,8 @@ def explain(
         >>> tail = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2, 2)
         >>> model = nn.Sequential(nn.Conv2d(3, 2, 3), *tail)
         >>> names = ["cat", "dog"]
-        >>> found = explain(model, torch.rand(3, 8, 8), target="dog", labels=names)
-        >>> tuple(found.heat.shape), found.layer.call
+        >>> items = explain(model, torch.rand(3, 8, 8), target="dog", labels=names)
+        >>> tuple(items.heatmap.shape), items.layer.call
         ((8, 8), '0')
     """
     model = network.model if isinstance(network, Run) else network
@@ -96,8 +96,8 @@ def explain(
         if not isinstance(network, Run):
             what = "a file needs to be brought to the network's size and scale"
             raise SettingError(what, where=x, fix="give a tensor, or a run")
-        subject = LoadedModel(name="", model=model, preprocess=network.preprocess)
-        x = read_images(subject, [x])[0].x
+        loaded = LoadedModel(name="", model=model, preprocess=network.preprocess)
+        x = read_images(loaded, [x])[0].x
     tensor = next(model.parameters(), x)
     return attribute(
         model,
@@ -107,14 +107,14 @@ def explain(
         against=against,
         layer=layer,
         labels=labels,
-        trust=trust,
+        sanity_checks=sanity_checks,
     )
 
 
 def explain_images(
-    subject: LoadedModel,
+    loaded: LoadedModel,
     images: Sequence[str | Path] = (),
-    wish: ExplainOptions | None = None,
+    options: ExplainOptions | None = None,
     out: Path | None = None,
     overwrite: bool = False,
 ) -> Explanation:
@@ -129,33 +129,35 @@ def explain_images(
         SettingError: No images, and no run to take them from.
         RunError: `out` exists and `overwrite` is off.
     """
-    given = read_images(subject, images) if images else run_images(subject)
-    told = explain_findings(subject, given, wish or ExplainOptions())
-    page = told.page
-    with new_folder("explain", subject.name, out, overwrite) as folder:
-        write_json(folder / EXPLAINED, {"made_by": "striate explain", **told.data})
-        with TensorFile(folder / MAPS, list(told.maps)) as file:
-            file.add(told.maps)
+    explained = read_images(loaded, images) if images else run_images(loaded)
+    findings = explain_findings(loaded, explained, options or ExplainOptions())
+    page = findings.page
+    with new_folder("explain", loaded.name, out, overwrite) as folder:
+        write_json(folder / EXPLAINED, {"made_by": "striate explain", **findings.data})
+        with TensorFile(folder / MAPS, list(findings.maps)) as file:
+            file.add(findings.maps)
             file.finish()
-        if told.looked_for is not None:
-            write_csv(folder / CHANNELS, *told.looked_for.table())
+        if findings.channel_patches is not None:
+            write_csv(folder / CHANNELS, *findings.channel_patches.table())
         for name, image in _images(page):
             write_bytes(folder / "images" / name, image.png)
         for name, curve in _curves(page):
             save_curve(curve, folder / PLOTS / name)
         write_text(folder / REPORT, render(page))
-    return Explanation(folder=folder, page=page, data=told.data)
+    return Explanation(folder=folder, page=page, data=findings.data)
 
 
 def _curves(page: Page) -> list[tuple[str, Curve]]:
     """Return every chart of a page with a file name of its own."""
-    found = [
+    items = [
         block
         for section in page.sections
         for block in section.blocks
         if isinstance(block, Curve)
     ]
-    return [(f"{i:02d}-{_slug(one.title)}.png", one) for i, one in enumerate(found, 1)]
+    return [
+        (f"{i:02d}-{_slug(image.title)}.png", image) for i, image in enumerate(items, 1)
+    ]
 
 
 def _slug(words: str) -> str:
@@ -164,11 +166,11 @@ def _slug(words: str) -> str:
 
 def _images(page: Page) -> list[tuple[str, Image]]:
     """Return every image of a page with a file name of its own."""
-    found: list[tuple[str, Image]] = []
+    items: list[tuple[str, Image]] = []
     for number, section in enumerate(page.sections, 1):
         for block in section.blocks:
             if isinstance(block, Images):
-                for one in block.images:
-                    slug = _slug(f"{section.title} {block.title} {one.caption}")
-                    found.append((f"{number:02d}-{len(found):03d}-{slug}.png", one))
-    return found
+                for image in block.images:
+                    slug = _slug(f"{section.title} {block.title} {image.caption}")
+                    items.append((f"{number:02d}-{len(items):03d}-{slug}.png", image))
+    return items

@@ -30,7 +30,7 @@ class Features(dict[str, Tensor]):
     """Outputs by layer, one row an image; empty where they went to a file.
 
     Args:
-        found: The outputs.
+        preferences: The outputs.
         paths: Where each row's image came from; empty for tensors.
         skipped: Files that could not be used, with the reason.
         shapes: Of each layer's whole output, rows first.
@@ -38,16 +38,16 @@ class Features(dict[str, Tensor]):
 
     def __init__(
         self,
-        found: dict[str, Tensor],
+        outputs: dict[str, Tensor],
         *,
         paths: Sequence[str] = (),
         skipped: Sequence[Skipped] = (),
         shapes: dict[str, tuple[int, ...]] | None = None,
     ) -> None:
-        super().__init__(found)
+        super().__init__(outputs)
         self.paths = tuple(paths)
         self.skipped = tuple(skipped)
-        own = {name: tuple(tensor.shape) for name, tensor in found.items()}
+        own = {name: tuple(tensor.shape) for name, tensor in outputs.items()}
         self.shapes = own if shapes is None else shapes
 
 
@@ -91,13 +91,13 @@ def features(
     model = network.model if isinstance(network, Run) else network
     calls = match_layers(model, names)
     reader = _Reader(network, preprocess, batch_size, _device(model))
-    found = iter_activations(model, reader.batches(x), calls)
+    outputs = iter_activations(model, reader.batches(x), calls)
     if out is not None:
-        return _stored(Path(out), found, calls, reader)
-    parts = [{call: part[call].cpu() for call in calls} for part in found]
+        return _write(Path(out), outputs, calls, reader)
+    batches = [{call: batch[call].cpu() for call in calls} for batch in outputs]
     reader.check_any()
-    whole = {call: torch.cat([part[call] for part in parts]) for call in calls}
-    return Features(whole, paths=reader.paths, skipped=reader.skipped)
+    joined = {call: torch.cat([batch[call] for batch in batches]) for call in calls}
+    return Features(joined, paths=reader.paths, skipped=reader.skipped)
 
 
 def _device(model: nn.Module) -> torch.device:
@@ -105,15 +105,15 @@ def _device(model: nn.Module) -> torch.device:
     return torch.device("cpu") if tensor is None else tensor.device
 
 
-def _stored(
+def _write(
     path: Path,
-    found: Iterator[dict[str, Tensor]],
+    outputs: Iterator[dict[str, Tensor]],
     calls: Sequence[str],
     reader: _Reader,
 ) -> Features:
     with TensorFile(path, calls) as file:
-        for part in found:
-            file.add({call: part[call].cpu() for call in calls})
+        for batch in outputs:
+            file.add({call: batch[call].cpu() for call in calls})
         reader.check_any()
         shapes = file.finish(reader.paths)
     return Features({}, paths=reader.paths, skipped=reader.skipped, shapes=shapes)
@@ -142,7 +142,7 @@ class _Reader:
         if isinstance(x, Tensor):
             check_images(x)
             size = images_at_once(x.shape[2], x.shape[3], self._size)
-            yield from (part.to(self._device) for part in torch.split(x, size))
+            yield from (batch.to(self._device) for batch in torch.split(x, size))
             return
         if self._preprocess is None:
             what = "files need to be brought to the network's size and scale"

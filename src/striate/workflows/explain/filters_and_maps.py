@@ -52,37 +52,37 @@ def filters_and_maps_section(
         calls: Layers whose outputs are maps, in the order they run.
     """
     filters = layers_with_filters(model)
-    shown = _chosen(calls, filters)
-    sheets = _maps(model, x, shown)
+    drawn_layers = _layers_to_draw(calls, filters)
+    sheets = _maps(model, x, drawn_layers)
     blocks: list[Block] = []
     for number, call in enumerate(calls, 1):
         if call not in sheets:
             continue
-        drawn = [sheets[call]]
+        images_of_layer = [sheets[call]]
         if call in filters:  # a later call of a module has the filters of the first
-            drawn.insert(0, _filters(filters[call]))
+            images_of_layer.insert(0, _filters(filters[call]))
         title = f"{number} · {call}"
-        blocks.append(Images(title=title, images=tuple(drawn)))
+        blocks.append(Images(title=title, images=tuple(images_of_layer)))
     if filters:
-        blocks.append(_table(filters))
+        blocks.append(_filter_table(filters))
     return Section(
-        title="Filters and maps", lead=_lead(shown, calls), blocks=tuple(blocks)
+        title="Filters and maps", lead=_lead(drawn_layers, calls), blocks=tuple(blocks)
     )
 
 
-def _lead(shown: Sequence[str], calls: Sequence[str]) -> str:
+def _lead(drawn_layers: Sequence[str], calls: Sequence[str]) -> str:
     text = (
         "The first image on its way through, low layers first: each layer's filters, "
         "and the maps that it makes. Of filters blue is negative and red positive; a "
         "first layer's of three channels are in color, gray is zero. Maps go from "
         "their least, dark, to their most, light."
     )
-    if len(shown) < len(calls):
-        text += f" {len(shown)} of {len(calls)} layers: those with filters."
+    if len(drawn_layers) < len(calls):
+        text += f" {len(drawn_layers)} of {len(calls)} layers: those with filters."
     return text
 
 
-def _chosen(calls: Sequence[str], filters: dict[str, Tensor]) -> list[str]:
+def _layers_to_draw(calls: Sequence[str], filters: dict[str, Tensor]) -> list[str]:
     """Return all layers; of a deep network those with filters, evenly if too many."""
     if len(calls) <= MOST:
         return list(calls)
@@ -92,33 +92,33 @@ def _chosen(calls: Sequence[str], filters: dict[str, Tensor]) -> list[str]:
 
 def _maps(model: nn.Module, x: Tensor, calls: Sequence[str]) -> dict[str, Image]:
     """Draw maps as they pass: memory holds one layer's."""
-    wanted = set(calls)
-    found: dict[str, Image] = {}
+    names = set(calls)
+    images: dict[str, Image] = {}
 
     def note(call: str, output: object) -> None:
-        if call in wanted and isinstance(output, Tensor):
-            stack = output[0].detach().float().cpu()
-            shown = min(len(stack), MAX_CHANNELS)
-            words = f"maps, {shape_text(tuple(stack.shape))}"
-            detail = f"{shown} of {len(stack)} channels"
-            found[call] = to_image(map_sheet(stack), words, detail)
+        if call in names and isinstance(output, Tensor):
+            maps = output[0].detach().float().cpu()
+            drawn_layers = min(len(maps), MAX_CHANNELS)
+            caption = f"maps, {shape_text(tuple(maps.shape))}"
+            detail = f"{drawn_layers} of {len(maps)} channels"
+            images[call] = to_image(map_sheet(maps), caption, detail)
 
     modules = list(dict.fromkeys(module_name(call) for call in calls))
     with untouched(model), visited(model, modules, note), torch.no_grad():
         forward(model, x)
-    return found
+    return images
 
 
 def _filters(weight: Tensor) -> Image:
     count, channels, height, width = weight.shape
-    words = f"filters, {count} of {height}×{width}×{channels}"
+    caption = f"filters, {count} of {height}×{width}×{channels}"
     if channels in _READABLE:
-        return to_image(tile(filter_tiles(weight), _COLUMNS), words)
+        return to_image(tile(filter_tiles(weight), _COLUMNS), caption)
     sheet, detail = kernel_sheet(weight)
-    return to_image(sheet, words, detail)
+    return to_image(sheet, caption, detail)
 
 
-def _table(filters: dict[str, Tensor]) -> Table:
+def _filter_table(filters: dict[str, Tensor]) -> Table:
     columns = (
         Column(title="Layer", kind="code", key="layer"),
         Column(title="Filters", kind="integer", key="filters"),
@@ -155,50 +155,53 @@ def _table(filters: dict[str, Tensor]) -> Table:
                 name,
                 facts.count,
                 f"{height}×{width}×{channels}",
-                facts.least,
-                facts.median,
-                facts.most,
+                facts.min_norm,
+                facts.median_norm,
+                facts.max_norm,
                 facts.dead,
-                facts.level,
-                facts.alike,
+                facts.mean_share,
+                facts.max_cosine,
             )
         )
     return Table(title="Filters in numbers", columns=columns, rows=tuple(rows))
 
 
-def map_layers(subject: LoadedModel, one: ExplainedImage) -> list[str]:
+def map_layers(loaded: LoadedModel, image: ExplainedImage) -> list[str]:
     """Return the calls that make maps, as they run, without containers of others."""
-    shapes = layer_shapes(subject.model, one.x)
+    shapes = layer_shapes(loaded.model, image.x)
     maps = [c for c, s in shapes.items() if len(s) == 3 and s[1] * s[2] > 1]
     return [c for c in maps if not any(o.startswith(f"{c}.") for o in maps)]
 
 
 def layer_sections(
-    subject: LoadedModel,
-    one: ExplainedImage,
+    loaded: LoadedModel,
+    image: ExplainedImage,
     calls: Sequence[str],
-    looked: ChannelPatches | None,
+    channel_patches: ChannelPatches | None,
 ) -> tuple[list[Section], dict[str, Any]]:
     """Return filters and maps from low to high, patches, and the table of layers."""
-    flow = filters_and_maps_section(subject.model, one.x, calls)
-    sections = [flow]
+    filters_section = filters_and_maps_section(loaded.model, image.x, calls)
+    sections = [filters_section]
     data: dict[str, Any] = {
         "filters": [
-            row for b in flow.blocks if isinstance(b, Table) for row in records(b)
+            row
+            for b in filters_section.blocks
+            if isinstance(b, Table)
+            for row in records(b)
         ]
     }
-    if looked is not None:
-        section, data["selectivity"] = channels_section(looked)
+    if channel_patches is not None:
+        section, data["selectivity"] = channels_section(channel_patches)
         sections.append(section)
-    section, data["layers"] = _layer_table(subject, one)
+    section, data["layers"] = _layer_table(loaded, image)
     sections.append(section)
     return sections, data
 
 
 def _layer_table(
-    subject: LoadedModel, one: ExplainedImage
+    loaded: LoadedModel, image: ExplainedImage
 ) -> tuple[Section, list[dict[str, Cell]]]:
-    found = activation_statistics(subject.model, one.x)
+    images = activation_statistics(loaded.model, image.x)
     columns = (
         Column(title="Layer", kind="code", key="layer"),
         Column(title="Kind", key="kind", rank=2),
@@ -216,16 +219,16 @@ def _layer_table(
     )
     rows = tuple(
         (
-            each.name,
-            each.kind,
-            shape_text(each.shape),
-            each.mean,
-            each.deviation,
-            each.high,
-            each.zero,
-            each.silent,
+            layer.name,
+            layer.kind,
+            shape_text(layer.shape),
+            layer.mean,
+            layer.std,
+            layer.maximum,
+            layer.zero_share,
+            layer.dead_channels,
         )
-        for each in found
+        for layer in images
     )
     lead = "What every layer gave out for the first image."
     table = Table(columns=columns, rows=rows)

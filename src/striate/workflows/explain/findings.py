@@ -48,17 +48,17 @@ class ExplainFindings:
         page: For people.
         data: For programs.
         maps: The evidence's numbers, by image and method, (1, H, W).
-        looked_for: What channels look for, where there is a set to look at.
+        channel_patches: What channels look for, where there is a set to look at.
     """
 
     page: Page
     data: dict[str, Any]
     maps: dict[str, Tensor]
-    looked_for: ChannelPatches | None
+    channel_patches: ChannelPatches | None
 
 
 def explain_findings(
-    subject: LoadedModel, images: Sequence[ExplainedImage], wish: ExplainOptions
+    loaded: LoadedModel, images: Sequence[ExplainedImage], options: ExplainOptions
 ) -> ExplainFindings:
     """Look at images, and return what there is to say.
 
@@ -67,101 +67,109 @@ def explain_findings(
         SettingError: There is no such unit, or no set to look at.
         GeometryError: An image does not fit, or a layer asked for has no maps.
     """
-    _check(subject, images[0], wish)
-    answers = [explain_image(subject, one, wish) for one in images]
+    _check(loaded, images[0], options)
+    explained = [explain_image(loaded, image, options) for image in images]
     first = images[0]
-    facts = [one.facts for one in answers]
-    data: dict[str, Any] = {"network": subject.name, "images": facts}
-    sections = [one.section for one in answers]
-    book, refused = _book(subject, first)
-    section, data["ledger"] = _ledger(subject, first, book, facts[0]["target"], refused)
+    image_data = [each.facts for each in explained]
+    data: dict[str, Any] = {"network": loaded.name, "images": image_data}
+    sections = [each.section for each in explained]
+    arithmetic, error = _arithmetic(loaded, first)
+    section, data["ledger"] = _arithmetic_section(
+        loaded, first, arithmetic, image_data[0]["target"], error
+    )
     sections.append(section)
-    calls = map_layers(subject, first)
-    unit = wish.unit or ("output", (facts[0]["target"],))
-    if wish.unit is None and calls:
-        unit = strongest_unit(subject, first, facts[0]["layer"])
-    looked = find_channel_patches(subject, calls)
-    patches = _patches(subject, looked, unit)
-    section, data["unit"] = unit_section(subject, first, book, unit, patches)
+    calls = map_layers(loaded, first)
+    unit = options.unit or ("output", (image_data[0]["target"],))
+    if options.unit is None and calls:
+        unit = strongest_unit(loaded, first, image_data[0]["layer"])
+    channel_patches = find_channel_patches(loaded, calls)
+    patches = _patches(loaded, channel_patches, unit)
+    section, data["unit"] = unit_section(loaded, first, arithmetic, unit, patches)
     sections.append(section)
-    inner, facts_of_layers = layer_sections(subject, first, calls, looked)
-    more, found = _also(subject, wish)
+    layer_parts, layer_data = layer_sections(loaded, first, calls, channel_patches)
+    extra, extra_data = _extra_sections(loaded, options)
     page = Page(
-        title=f"Inside {subject.name}",
+        title=f"Inside {loaded.name}",
         subtitle="What the network saw, and why it answered so.",
-        sections=(*sections, *inner, *more),
+        sections=(*sections, *layer_parts, *extra),
         footer="The network was left as it was. Every figure is computed, none drawn.",
     )
     maps = {
         f"{i} {key}": heat[None]
-        for i, one in enumerate(answers, 1)
-        for key, heat in one.maps.items()
+        for i, each in enumerate(explained, 1)
+        for key, heat in each.maps.items()
     }
-    data |= {**facts_of_layers, **found}
-    return ExplainFindings(page=page, data=data, maps=maps, looked_for=looked)
+    data |= {**layer_data, **extra_data}
+    return ExplainFindings(
+        page=page, data=data, maps=maps, channel_patches=channel_patches
+    )
 
 
-def _check(subject: LoadedModel, first: ExplainedImage, wish: ExplainOptions) -> None:
+def _check(loaded: LoadedModel, first: ExplainedImage, options: ExplainOptions) -> None:
     """Refuse before an hour's work what cannot be shown at its end."""
-    if wish.also and subject.run is None:
-        what = f"{', '.join(wish.also)}: there is no set to look at"
-        raise SettingError(what, where=subject.name, fix="explain a run")
-    if wish.unit is not None:
-        call, unit = wish.unit
-        shapes = layer_shapes(subject.model, first.x)
-        check_unit(call, unit, shapes, subject.model)
+    if options.sections and loaded.run is None:
+        what = f"{', '.join(options.sections)}: there is no set to look at"
+        raise SettingError(what, where=loaded.name, fix="explain a run")
+    if options.unit is not None:
+        layer, unit = options.unit
+        shapes = layer_shapes(loaded.model, first.x)
+        check_unit(layer, unit, shapes, loaded.model)
 
 
 def _patches(
-    subject: LoadedModel, looked: ChannelPatches | None, unit: Unit
+    loaded: LoadedModel, channel_patches: ChannelPatches | None, unit: Unit
 ) -> list[Block]:
-    call, place = unit
-    if looked is None or len(place) != 3:
+    layer, place = unit
+    if channel_patches is None or len(place) != 3:
         return []
-    if call not in [one.call for one in looked.found]:  # a container of others
-        looked = find_channel_patches(subject, [call])
-    return looked.channel(call, place[0]) if looked is not None else []
+    if layer not in [
+        each.call for each in channel_patches.layers
+    ]:  # a container of others
+        channel_patches = find_channel_patches(loaded, [layer])
+    return (
+        channel_patches.channel(layer, place[0]) if channel_patches is not None else []
+    )
 
 
-def _book(
-    subject: LoadedModel, one: ExplainedImage
+def _arithmetic(
+    loaded: LoadedModel, image: ExplainedImage
 ) -> tuple[UnitArithmetic | None, str]:
     """Return the image's ledger; where it cannot be kept, the reason."""
     try:
-        return UnitArithmetic(subject.model, one.x), ""
+        return UnitArithmetic(loaded.model, image.x), ""
     except GeometryError as error:
         return None, f"There is no ledger here: {error.what}."
 
 
 ExtraSection = Callable[[Run, OnProgress], tuple[Section, dict[str, Any]]]
 EXTRA_SECTIONS: dict[str, ExtraSection] = {
-    "set": lambda run, told: dataset_section(run),
-    "invariance": lambda run, told: invariance_section(run),
+    "set": lambda run, on_progress: dataset_section(run),
+    "invariance": lambda run, on_progress: invariance_section(run),
     "depth": depth_section,
-    "bend": lambda run, told: nonlinearity_section(run),
+    "bend": lambda run, on_progress: nonlinearity_section(run),
 }
 
 
-def _also(
-    subject: LoadedModel, wish: ExplainOptions
+def _extra_sections(
+    loaded: LoadedModel, options: ExplainOptions
 ) -> tuple[list[Section], dict[str, Any]]:
     """Return the parts that were asked for besides; of a run."""
     sections: list[Section] = []
     data: dict[str, Any] = {}
-    if subject.run is None:
+    if loaded.run is None:
         return sections, data
-    for name in wish.also:
-        section, data[name] = EXTRA_SECTIONS[name](subject.run, wish.told)
+    for name in options.sections:
+        section, data[name] = EXTRA_SECTIONS[name](loaded.run, options.on_progress)
         sections.append(section)
     return sections, data
 
 
-def _ledger(
-    subject: LoadedModel,
-    one: ExplainedImage,
-    book: UnitArithmetic | None,
-    answer: int,
-    refused: str,
+def _arithmetic_section(
+    loaded: LoadedModel,
+    image: ExplainedImage,
+    arithmetic: UnitArithmetic | None,
+    class_index: int,
+    error: str,
 ) -> tuple[Section, dict[str, Any] | None]:
     """Open the answer's logit, and share it out to the pixels."""
     lead = (
@@ -169,22 +177,22 @@ def _ledger(
         "to single pixels."
     )
     title = "The ledger"
-    if book is None:
-        return Section(title=title, blocks=(Prose(text=refused),)), None
-    names = subject.labels.names if subject.labels else ()
-    tree = arithmetic_tree(book, "output", (answer,), names)
-    table, drawn = _down(one, book, answer)
+    if arithmetic is None:
+        return Section(title=title, blocks=(Prose(text=error),)), None
+    names = loaded.labels.names if loaded.labels else ()
+    tree = arithmetic_tree(arithmetic, "output", (class_index,), names)
+    table, image_block = _contribution_blocks(image, arithmetic, class_index)
     data = {"opened": nodes(tree), "down": records(table)}
-    return Section(title=title, lead=lead, blocks=(tree, table, drawn)), data
+    return Section(title=title, lead=lead, blocks=(tree, table, image_block)), data
 
 
-def _down(
-    one: ExplainedImage, book: UnitArithmetic, answer: int
+def _contribution_blocks(
+    image: ExplainedImage, arithmetic: UnitArithmetic, class_index: int
 ) -> tuple[Table, Images]:
     """Say what pixels add to the logit, and what layers do."""
-    found = contributions(book, "output", (answer,))
-    steps = sorted(found.steps.items(), key=lambda item: -abs(item[1]))
-    rows: list[tuple[Cell, ...]] = [("pixels", float(found.pixels.sum())), *steps]
+    result = contributions(arithmetic, "output", (class_index,))
+    steps = sorted(result.steps.items(), key=lambda item: -abs(item[1]))
+    rows: list[tuple[Cell, ...]] = [("pixels", float(result.pixels.sum())), *steps]
     columns = (
         Column(title="From", kind="code", key="from"),
         Column(title="Adds", kind="number", key="adds"),
@@ -193,12 +201,12 @@ def _down(
         title="All the way down",
         columns=columns,
         rows=tuple(rows),
-        totals=("the number itself", found.value),
+        totals=("the number itself", result.value),
         note="What every pixel adds, and every layer's biases; together they are the "
         "logit.",
     )
-    heat = found.pixels.sum(0).cpu().numpy().astype(np.float64)
-    drawn = to_image(
-        enlarge(overlay_heatmap(one.pixels, heat, True), SIDE), "what each pixel adds"
+    heat = result.pixels.sum(0).cpu().numpy().astype(np.float64)
+    image_block = to_image(
+        enlarge(overlay_heatmap(image.pixels, heat, True), SIDE), "what each pixel adds"
     )
-    return table, Images(images=(drawn,))
+    return table, Images(images=(image_block,))

@@ -38,7 +38,7 @@ class ExplainedImage:
 
 
 def read_images(
-    subject: LoadedModel, inputs: Sequence[str | Path]
+    loaded: LoadedModel, inputs: Sequence[str | Path]
 ) -> list[ExplainedImage]:
     """Read image files as the network takes them.
 
@@ -49,58 +49,58 @@ def read_images(
     if len(paths) > MOST:
         what = f"{len(paths)} images; a page explains at most {MOST}"
         raise DataError(what, fix="name fewer, or make several pages")
-    found = []
+    images = []
     for path in paths:
         try:
-            pixels = file_to_input(read_file(path), subject.preprocess)
+            pixels = file_to_input(read_file(path), loaded.preprocess)
         except UndecodableError as error:
             what = f"no usable image: {error.reason} ({error.detail})"
             raise DataError(what, where=path, fix="leave it out") from error
-        found.append(_shown(subject, str(path), pixels))
-    return found
+        images.append(_explained(loaded, str(path), pixels))
+    return images
 
 
-def _shown(
-    subject: LoadedModel, name: str, pixels: Tensor, truth: str | None = None
+def _explained(
+    loaded: LoadedModel, name: str, pixels: Tensor, truth: str | None = None
 ) -> ExplainedImage:
-    x = normalize(pixels[None], subject.preprocess)
+    x = normalize(pixels[None], loaded.preprocess)
     return ExplainedImage(name=name, pixels=pixels.numpy(), x=x, truth=truth)
 
 
-def subsample(part: Subset, most: int) -> Subset:
+def subsample(subset: Subset, limit: int) -> Subset:
     """Return a part, or as many of its images, spread evenly, as are wanted."""
-    if len(part) <= most:
-        return part
-    return part.take([i * len(part) // most for i in range(most)])
+    if len(subset) <= limit:
+        return subset
+    return subset.take([i * len(subset) // limit for i in range(limit)])
 
 
-def run_images(subject: LoadedModel) -> list[ExplainedImage]:
+def run_images(loaded: LoadedModel) -> list[ExplainedImage]:
     """Return a run's surest right answer and its costliest wrong one.
 
     Raises:
         SettingError: The network is of no run.
     """
-    if subject.run is None:
+    if loaded.run is None:
         what = "no image to explain"
-        raise SettingError(what, where=subject.name, fix="name one or more files")
-    return _from_run(subject.run, subject)
+        raise SettingError(what, where=loaded.name, fix="name one or more files")
+    return _from_run(loaded.run, loaded)
 
 
-def _from_run(run: Run, subject: LoadedModel) -> list[ExplainedImage]:
+def _from_run(run: Run, loaded: LoadedModel) -> list[ExplainedImage]:
     predictions = run.predictions(run.judged_part)
-    part = run.data.parts[run.judged_part]
-    right = predictions.truth == predictions.predicted
+    subset = run.data.parts[run.judged_part]
+    correct = predictions.truth == predictions.predicted
     order = predictions.most_wrong(len(predictions.paths))
-    surest = next((i for i in reversed(order) if right[i]), None)
-    worst = next((i for i in order if not right[i]), None)
-    place = {path: i for i, path in enumerate(part.paths)}
+    lowest_loss = next((i for i in reversed(order) if correct[i]), None)
+    highest_loss = next((i for i in order if not correct[i]), None)
+    row_of = {path: i for i, path in enumerate(subset.paths)}
     return [
-        _shown(
-            subject,
+        _explained(
+            loaded,
             predictions.paths[i],
-            part.pixels[place[predictions.paths[i]]],
+            subset.pixels[row_of[predictions.paths[i]]],
             run.labels[int(predictions.truth[i])],
         )
-        for i in (surest, worst)
+        for i in (lowest_loss, highest_loss)
         if i is not None
     ]

@@ -46,34 +46,36 @@ Batch = tuple[Tensor, Tensor]
 
 def invariance_section(run: Run) -> tuple[Section, dict[str, Any]]:
     """Measure a run's network on moved images, and its base under other pools."""
-    part = subsample(run.data.parts[run.judged_part], MOVED)
-    batches = list(_batches(run, part))
+    subset = subsample(run.data.parts[run.judged_part], MOVED)
+    batches = list(_batches(run, subset))
     shapes = layer_shapes(run.model, batches[0][0])
     maps = [c for c, s in shapes.items() if len(s) == 3 and s[1] * s[2] > 1]
-    inner = [c for c in maps if not any(o.startswith(f"{c}.") for o in maps)]
-    moves = [move for move in TRANSFORMS.values() if _fits(move.name, run)]
-    found = invariance_curves(run.model, batches, moves, evenly(inner, LAYERS))
+    layers = [c for c in maps if not any(o.startswith(f"{c}.") for o in maps)]
+    transforms = [
+        transform for transform in TRANSFORMS.values() if _fits(transform.name, run)
+    ]
+    curves = invariance_curves(run.model, batches, transforms, evenly(layers, LAYERS))
     blocks: list[Block] = []
-    for each in found:
-        blocks.append(_answers(each))
-        blocks.append(_features(each))
-    pools, left_out = _pools(run, batches)
+    for each in curves:
+        blocks.append(_accuracy_curve(each))
+        blocks.append(_distance_curve(each))
+    pools, skipped = _pools(run, batches)
     blocks += _pool_blocks(pools)
     if not _fits("shift", run):
-        left_out.insert(0, "the images are too small to be shifted")
-    if left_out:
-        blocks.append(Prose(text=f"Left out: {'; '.join(left_out)}."))
+        skipped.insert(0, "the images are too small to be shifted")
+    if skipped:
+        blocks.append(Prose(text=f"Left out: {'; '.join(skipped)}."))
     data: dict[str, Any] = {
-        "images": len(part),
-        "moves": [_plain(each) for each in found],
-        "pools": {kind: _plain(each) for kind, each in pools.items()},
-        "left_out": left_out,
+        "images": len(subset),
+        "moves": [_as_data(each) for each in curves],
+        "pools": {kind: _as_data(each) for kind, each in pools.items()},
+        "left_out": skipped,
     }
-    if part.pixels.shape[-1] == 1:
-        found_there, data["one_pixel"] = one_pixel_blocks(run.data)
-        blocks += found_there
+    if subset.pixels.shape[-1] == 1:
+        one_pixel, data["one_pixel"] = one_pixel_blocks(run.data)
+        blocks += one_pixel
     lead = (
-        f"{len(part)} {run.judged_part} images, moved by growing amounts. Accuracy "
+        f"{len(subset)} {run.judged_part} images, moved by growing amounts. Accuracy "
         "says what is right, consistency what stays the answer it was; the distance "
         "of features is 0 where nothing was noticed and 1 where another image of "
         "the set would be as far."
@@ -86,33 +88,35 @@ def _fits(name: str, run: Run) -> bool:
     return name != "shift" or min(height, width) > max(TRANSFORMS[name].amounts)
 
 
-def _batches(run: Run, part: Subset) -> Iterator[Batch]:
+def _batches(run: Run, subset: Subset) -> Iterator[Batch]:
     size = images_at_once(*run.preprocess.spec.shape[1:], BATCH)
-    made = Batches(part=part, preprocess=run.preprocess, batch_size=size, shuffle=False)
-    return made(0)
+    loader = Batches(
+        part=subset, preprocess=run.preprocess, batch_size=size, shuffle=False
+    )
+    return loader(0)
 
 
-def _answers(found: InvarianceCurve) -> Curve:
-    half = _half(found.accuracy, found.images)
+def _accuracy_curve(curves: InvarianceCurve) -> Curve:
+    half = _confidence(curves.accuracy, curves.images)
     return Curve(
-        title=f"Answers under {found.move}",
-        x_label=found.unit,
+        title=f"Answers under {curves.transform}",
+        x_label=curves.unit,
         y_label="share of images",
         series=(
             Series(
                 name="accuracy",
-                x=found.amounts,
-                y=found.accuracy,
+                x=curves.amounts,
+                y=curves.accuracy,
                 low=tuple(max(0.0, y - h) for y, h in half),
                 high=tuple(min(1.0, y + h) for y, h in half),
             ),
-            Series(name="consistency", x=found.amounts, y=found.consistency),
+            Series(name="consistency", x=curves.amounts, y=curves.consistency),
         ),
         percent_y=True,
     )
 
 
-def _half(shares: Sequence[float], count: int) -> list[tuple[float, float]]:
+def _confidence(shares: Sequence[float], count: int) -> list[tuple[float, float]]:
     """Return each share with half its 95 % interval.
 
     The copies of one image are not independent: each image counts once.
@@ -120,14 +124,14 @@ def _half(shares: Sequence[float], count: int) -> list[tuple[float, float]]:
     return [(y, 1.96 * sqrt(y * (1 - y) / count)) for y in shares]
 
 
-def _features(found: InvarianceCurve) -> Curve:
+def _distance_curve(curves: InvarianceCurve) -> Curve:
     return Curve(
-        title=f"Features under {found.move}",
-        x_label=found.unit,
+        title=f"Features under {curves.transform}",
+        x_label=curves.unit,
         y_label="distance, 1 = another image",
         series=tuple(
-            Series(name=name, x=found.amounts, y=values)
-            for name, values in found.distance.items()
+            Series(name=name, x=curves.amounts, y=values)
+            for name, values in curves.distance.items()
         ),
     )
 
@@ -141,18 +145,20 @@ def _pools(
         return {}, ["other pools, for want of a last dense layer to fit again"]
     if not _fits("shift", run):
         return {}, []
-    part = subsample(run.data.parts["train"], FITTED)
-    found, left_out = {}, []
+    subset = subsample(run.data.parts["train"], FITTED)
+    curves, skipped = {}, []
     for kind in POOLS:
         model, count = replace_pools(run.model, kind)
         if not count:
             return {}, ["other pools: no pool of the network is a striding module"]
         try:
-            refit_head(model, _batches(run, part), name)
-            found[kind] = invariance_curves(model, batches, [get_transform("shift")])[0]
+            refit_head(model, _batches(run, subset), name)
+            curves[kind] = invariance_curves(model, batches, [get_transform("shift")])[
+                0
+            ]
         except GeometryError as error:
-            left_out.append(f"{kind} pools: {error.what}")
-    return found, left_out
+            skipped.append(f"{kind} pools: {error.what}")
+    return curves, skipped
 
 
 def _pool_blocks(pools: dict[str, InvarianceCurve]) -> list[Block]:
@@ -170,11 +176,11 @@ def _pool_blocks(pools: dict[str, InvarianceCurve]) -> list[Block]:
     rows: list[tuple[Cell, ...]] = [
         (
             kind,
-            one.accuracy[0],
-            *(one.consistency[pixels] for pixels in (1, 2, 4)),
-            round(one.distance[OUTPUT][1], 3),
+            curve.accuracy[0],
+            *(curve.consistency[pixels] for pixels in (1, 2, 4)),
+            round(curve.distance[OUTPUT][1], 3),
         )
-        for kind, one in pools.items()
+        for kind, curve in pools.items()
     ]
     note = (
         "One trained base: the convolutions are the run's own, every pool is "
@@ -186,8 +192,8 @@ def _pool_blocks(pools: dict[str, InvarianceCurve]) -> list[Block]:
         x_label="pixels, in four directions",
         y_label="same answer",
         series=tuple(
-            Series(name=kind, x=one.amounts, y=one.consistency)
-            for kind, one in pools.items()
+            Series(name=kind, x=curve.amounts, y=curve.consistency)
+            for kind, curve in pools.items()
         ),
         percent_y=True,
     )
@@ -197,11 +203,11 @@ def _pool_blocks(pools: dict[str, InvarianceCurve]) -> list[Block]:
     ]
 
 
-def _plain(found: InvarianceCurve) -> dict[str, Any]:
+def _as_data(curves: InvarianceCurve) -> dict[str, Any]:
     return {
-        "move": found.move,
-        "amounts": list(found.amounts),
-        "accuracy": list(found.accuracy),
-        "consistency": list(found.consistency),
-        "distance": {name: list(values) for name, values in found.distance.items()},
+        "move": curves.transform,
+        "amounts": list(curves.amounts),
+        "accuracy": list(curves.accuracy),
+        "consistency": list(curves.consistency),
+        "distance": {name: list(values) for name, values in curves.distance.items()},
     }

@@ -39,25 +39,25 @@ class LoadedModel:
 
 
 def load_model(
-    target: str, wanted: SummaryRequest | None = None, weights: Path | None = None
+    name: str, options: SummaryRequest | None = None, weights: Path | None = None
 ) -> LoadedModel:
     """Return the network that a word means, with weights.
 
     Args:
-        target: A run folder or its name, a name of `striate models`, `file.py:Class`,
+        name: A run folder or its name, a name of `striate models`, `file.py:Class`,
             or a sketch.
-        wanted: Image and classes asked for, where it is no run.
+        options: Image and classes asked for, where it is no run.
         weights: A file of weights for a named network.
 
     Raises:
         SettingError: It is none of these, or a run was given other weights.
     """
-    wanted = wanted or SummaryRequest()
-    if is_run(target):
-        if weights is not None or wanted != SummaryRequest():
+    options = options or SummaryRequest()
+    if is_run(name):
+        if weights is not None or options != SummaryRequest():
             what = "a run has its weights, image size, channels and classes already"
-            raise SettingError(what, where=target, fix="leave those flags out")
-        run = Run(target)
+            raise SettingError(what, where=name, fix="leave those flags out")
+        run = Run(name)
         return LoadedModel(
             name=run.path.name,
             model=run.model,
@@ -65,16 +65,16 @@ def load_model(
             labels=run.labels,
             run=run,
         )
-    found = resolve(target, wanted, real=True)
+    target = resolve(name, options, real=True)
     remarks = []
     if weights is not None:
-        load_pretrained(found.model, weights)
+        load_pretrained(target.model, weights)
     else:
         remarks.append(
             "No weights were given: unless the network made its own, these are the "
             "random ones it began with, and its evidence means nothing."
         )
-    channels, height, width = found.shape
+    channels, height, width = target.shape
     mean = _MEAN if channels == 3 else (0.5,) * channels
     std = _STD if channels == 3 else (0.25,) * channels
     remarks.append(
@@ -85,8 +85,8 @@ def load_model(
         channels=channels, height=height, width=width, mean=mean, std=std
     )
     return LoadedModel(
-        name=found.name,
-        model=found.model.eval(),
+        name=target.name,
+        model=target.model.eval(),
         preprocess=preprocess,
         remarks=tuple(remarks),
     )

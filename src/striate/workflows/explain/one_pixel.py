@@ -40,7 +40,7 @@ from striate.workflows.explain.images import subsample
 
 MOST = 5000  # images of each part
 CLASSES = 20  # up to so many are told apart
-DRAWN = 84  # pixels a map is drawn high, at least
+MIN_PIXELS = 84  # pixels a map is drawn high, at least
 _MARK = (214, 58, 48)  # cells that differ
 _STEPS = 41  # points of a distribution
 
@@ -52,104 +52,110 @@ class OnePixelCounts:
     Args:
         gray: (N, 28, 28), from 0 to 1.
         labels: (N,).
-        found: The stages.
+        preferences: The stages.
     """
 
     gray: Tensor
     labels: Tensor
-    found: tuple[ChangedCells, ...]
+    preferences: tuple[ChangedCells, ...]
 
     def stage(self, name: str) -> ChangedCells:
         """Return a stage by name."""
-        return next(one for one in self.found if one.stage == name)
+        return next(stage for stage in self.preferences if stage.stage == name)
 
-    def falls(self, name: str) -> Tensor:
+    def changes(self, name: str) -> Tensor:
         """Return each image's change of the count, from the input to a stage."""
         first = self.stage(INPUT).counts.double()
-        seen = first > 0  # an empty image does not change at all
-        return self.stage(name).counts.double()[seen] / first[seen] - 1
+        nonempty = first > 0  # an empty image does not change at all
+        return self.stage(name).counts.double()[nonempty] / first[nonempty] - 1
 
 
 def count_changes(data: ImageData) -> OnePixelCounts:
     """Count over every part of a gray set: nothing is learned, so none is spared."""
-    parts = [subsample(part, MOST) for part in data.parts.values()]
+    subsets = [subsample(subset, MOST) for subset in data.parts.values()]
     gray = torch.cat(
         [
-            resize_gray(part.gather(torch.arange(len(part)))[..., 0].float() / 255)
-            for part in parts
+            resize_gray(subset.gather(torch.arange(len(subset)))[..., 0].float() / 255)
+            for subset in subsets
         ]
     )
-    labels = torch.cat([part.labels for part in parts])
-    return OnePixelCounts(gray=gray, labels=labels, found=tuple(one_pixel_shift(gray)))
+    labels = torch.cat([subset.labels for subset in subsets])
+    return OnePixelCounts(
+        gray=gray, labels=labels, preferences=tuple(one_pixel_shift(gray))
+    )
 
 
 def one_pixel_blocks(data: ImageData) -> tuple[list[Block], dict[str, Any]]:
     """Return the experiment's words, images, tables and distribution."""
-    counted = count_changes(data)
-    table = _table(counted.found)
-    blocks: list[Block] = [_words(counted), _example(counted), table, _curve(counted)]
+    counts = count_changes(data)
+    table = _table(counts.preferences)
+    blocks: list[Block] = [_text(counts), _example(counts), table, _curve(counts)]
     facts: dict[str, Any] = {
-        "images": len(counted.gray),
+        "images": len(counts.gray),
         "side": NOTES_SIDE,
         "stages": records(table),
     }
     if len(data.labels) <= CLASSES:
-        classes = _classes(counted, data.labels)
+        classes = _classes(counts, data.labels)
         blocks.append(classes)
         facts["classes"] = records(classes)
     return blocks, facts
 
 
-def _words(counted: OnePixelCounts) -> Prose:
-    first, pooled, taken = (counted.stage(name) for name in (INPUT, POOLED, SUBSAMPLED))
-    fall, plain = (one.mean / (first.mean or 1.0) - 1 for one in (pooled, taken))
-    fewer = float((counted.falls(POOLED) < 0).double().mean())
+def _text(counts: OnePixelCounts) -> Prose:
+    first, pooled, subsampled = (
+        counts.stage(name) for name in (INPUT, POOLED, SUBSAMPLED)
+    )
+    pooled_change, subsampled_change = (
+        stage.mean / (first.mean or 1.0) - 1 for stage in (pooled, subsampled)
+    )
+    fewer = float((counts.changes(POOLED) < 0).double().mean())
     text = (
-        f"One pixel to the right, over {len(counted.gray):,} images at "
+        f"One pixel to the right, over {len(counts.gray):,} images at "
         f"{NOTES_SIDE}×{NOTES_SIDE}: {first.mean:.1f} cells change at the input, "
         f"{pooled.mean:.1f} behind a vertical-edge filter and 2×2 max pooling, "
-        f"{percent(fall)}; the notes count {NOTES[0]} and {NOTES[1]} in one digit, "
+        f"{percent(pooled_change)}; the notes count {NOTES[0]} and {NOTES[1]} in one digit, "
         f"{percent(NOTES[1] / NOTES[0] - 1)}. In {percent(fewer)} of the images "
         "the count falls.\n\n"
         "A pooled map has a quarter of the cells. To take every other cell, and pool "
-        f"nothing, gives {taken.mean:.1f}, {percent(plain)}: so far the count falls by "
+        f"nothing, gives {subsampled.mean:.1f}, {percent(subsampled_change)}: so far the count falls by "
         f"the number of cells alone. Of its cells {percent(pooled.share)} change where "
-        f"the strongest is taken, {percent(taken.share)} where every other one is."
+        f"the strongest is taken, {percent(subsampled.share)} where every other one is."
     )
     return Prose(text=text)
 
 
-def _example(counted: OnePixelCounts) -> Images:
+def _example(counts: OnePixelCounts) -> Images:
     """Draw the image whose count comes nearest to the notes', stage by stage."""
-    counts = counted.stage(INPUT).counts
-    chosen = int((counts - NOTES[0]).abs().argmin())
-    there, gone = shift_stages(counted.gray[chosen : chosen + 1])
-    drawn = []
-    for stage in there:
-        row = [_drawn(there[stage][0]), _drawn(gone[stage][0])]
-        row.append(_differing(there[stage][0], gone[stage][0]))
-        count = int(counted.stage(stage).counts[chosen])
-        detail = f"{count} of {there[stage][0].numel()} cells differ"
-        drawn.append(to_image(tile(row, columns=3), stage, detail))
+    at_input = counts.stage(INPUT).counts
+    example = int((at_input - NOTES[0]).abs().argmin())
+    original, shifted = shift_stages(counts.gray[example : example + 1])
+    images = []
+    for stage in original:
+        row = [_draw_map(original[stage][0]), _draw_map(shifted[stage][0])]
+        row.append(_differing(original[stage][0], shifted[stage][0]))
+        count = int(counts.stage(stage).counts[example])
+        detail = f"{count} of {original[stage][0].numel()} cells differ"
+        images.append(to_image(tile(row, columns=3), stage, detail))
     note = (
         "As it is, moved, and in red what differs. Of all images this one's count at "
         f"the input comes nearest to the notes' {NOTES[0]}."
     )
-    return Images(title="One image, moved", images=tuple(drawn), note=note)
+    return Images(title="One image, moved", images=tuple(images), note=note)
 
 
-def _drawn(maps: Tensor) -> np.ndarray:
-    return enlarge(sequential_colors(maps.numpy()), DRAWN)
+def _draw_map(maps: Tensor) -> np.ndarray:
+    return enlarge(sequential_colors(maps.numpy()), MIN_PIXELS)
 
 
-def _differing(there: Tensor, gone: Tensor) -> np.ndarray:
-    marked = np.full((*there.shape, 3), 235, np.uint8)
-    marked[(there != gone).numpy()] = _MARK
-    return enlarge(marked, DRAWN)
+def _differing(original: Tensor, shifted: Tensor) -> np.ndarray:
+    marked = np.full((*original.shape, 3), 235, np.uint8)
+    marked[(original != shifted).numpy()] = _MARK
+    return enlarge(marked, MIN_PIXELS)
 
 
-def _table(found: Sequence[ChangedCells]) -> Table:
-    first = found[0].mean or 1.0
+def _table(stages: Sequence[ChangedCells]) -> Table:
+    first = stages[0].mean or 1.0
     columns = (
         Column(title="Where", key="stage"),
         Column(title="Cells", kind="integer", key="cells"),
@@ -162,16 +168,16 @@ def _table(found: Sequence[ChangedCells]) -> Table:
     )
     rows: tuple[tuple[Cell, ...], ...] = tuple(
         (
-            one.stage,
-            one.cells,
-            round(one.mean, 1),
-            round(one.deviation, 1),
-            int(one.counts.min()),
-            int(one.counts.max()),
-            one.mean / first - 1,
-            one.share,
+            stage.stage,
+            stage.cells,
+            round(stage.mean, 1),
+            round(stage.std, 1),
+            int(stage.counts.min()),
+            int(stage.counts.max()),
+            stage.mean / first - 1,
+            stage.share,
         )
-        for one in found
+        for stage in stages
     )
     note = (
         "Black and white at half the range; a vertical-edge filter and ReLU, then 2×2 "
@@ -180,19 +186,19 @@ def _table(found: Sequence[ChangedCells]) -> Table:
     return Table(title="One pixel to the right", columns=columns, rows=rows, note=note)
 
 
-def _curve(counted: OnePixelCounts) -> Curve:
+def _curve(counts: OnePixelCounts) -> Curve:
     """Return the share of images whose count falls at least so far."""
     series = []
     for name in (POOLED, SUBSAMPLED):
-        falls = counted.falls(name).sort().values
-        if not len(falls):
+        changes = counts.changes(name).sort().values
+        if not len(changes):
             continue
-        places = [round(i * (len(falls) - 1) / (_STEPS - 1)) for i in range(_STEPS)]
+        places = [round(i * (len(changes) - 1) / (_STEPS - 1)) for i in range(_STEPS)]
         series.append(
             Series(
                 name=name,
-                x=tuple(float(falls[i]) for i in places),
-                y=tuple((i + 1) / len(falls) for i in places),
+                x=tuple(float(changes[i]) for i in places),
+                y=tuple((i + 1) / len(changes) for i in places),
             )
         )
     return Curve(
@@ -205,7 +211,7 @@ def _curve(counted: OnePixelCounts) -> Curve:
     )
 
 
-def _classes(counted: OnePixelCounts, labels: Labels) -> Table:
+def _classes(counts: OnePixelCounts, labels: Labels) -> Table:
     columns = (
         Column(title="Class", key="class"),
         Column(title="Images", kind="integer", key="images"),
@@ -215,13 +221,13 @@ def _classes(counted: OnePixelCounts, labels: Labels) -> Table:
     )
     rows: list[tuple[Cell, ...]] = []
     for i, name in enumerate(labels.names):
-        own = counted.labels == i
+        own = counts.labels == i
         if not bool(own.any()):
             continue
         first, pooled = (
-            float(counted.stage(stage).counts[own].double().mean())
+            float(counts.stage(stage).counts[own].double().mean())
             for stage in (INPUT, POOLED)
         )
-        less = pooled / (first or 1.0) - 1
-        rows.append((name, int(own.sum()), round(first, 1), round(pooled, 1), less))
+        change = pooled / (first or 1.0) - 1
+        rows.append((name, int(own.sum()), round(first, 1), round(pooled, 1), change))
     return Table(title="One pixel, by class", columns=columns, rows=tuple(rows))

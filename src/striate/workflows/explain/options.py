@@ -38,10 +38,10 @@ class ExplainOptions:
         unit: A unit to draw the field, the sum and the channel of: a layer's name and
             its place; the strongest of the evidence's layer where None.
         seed: Of the trust marks.
-        also: Parts that take longer, of a run: `set` (evidence over the whole set),
+        sections: Parts that take longer, of a run: `set` (evidence over the whole set),
             `invariance` (images moved, pools exchanged), `depth` (gradients by
             layer, chains trained to compare), `bend` (why depth needs one).
-        told: Gets a line now and then from what takes long.
+        on_progress: Gets a line now and then from what takes long.
 
     Raises:
         UnknownNameError: A part of the page has no such name.
@@ -53,10 +53,10 @@ class ExplainOptions:
     layer: str = AUTO
     unit: Unit | None = None
     seed: int = 0
-    also: tuple[str, ...] = ()
-    told: OnProgress = field(default=no_progress, repr=False)
+    sections: tuple[str, ...] = ()
+    on_progress: OnProgress = field(default=no_progress, repr=False)
 
     def __post_init__(self) -> None:
-        for name in self.also:
+        for name in self.sections:
             if name not in SECTIONS:
                 raise unknown("part of the page", name, SECTIONS)

@@ -28,8 +28,8 @@ def _blurred(x: Tensor, step: int) -> Tensor:
     channels = x.shape[1]
     dense = F.max_pool2d(F.pad(x, (0, 1, 0, 1), value=-torch.inf), 2, 1)
     blur = BlurPool(channels, 3, step).to(x)
-    found: Tensor = blur(dense)
-    return found
+    pooled: Tensor = blur(dense)
+    return pooled
 
 
 POOLS: dict[str, Pool] = {
@@ -52,20 +52,20 @@ class ReplacedPool(nn.Module):
         3.0
     """
 
-    def __init__(self, kind: str, like: nn.MaxPool2d | nn.AvgPool2d) -> None:
+    def __init__(self, kind: str, original: nn.MaxPool2d | nn.AvgPool2d) -> None:
         super().__init__()
         self.kind = kind
-        self.like = like
-        self.step = _step(like)
+        self.original = original
+        self.step = _step(original)
 
     def forward(self, x: Tensor) -> Tensor:
         """Pool, and cut to the size that the network counts on."""
-        height, width = self.like(x).shape[2:]
-        found = POOLS[self.kind](x, self.step)[:, :, :height, :width]
-        if found.shape[2:] != (height, width):
-            what = f"a {self.kind} pool gives {tuple(found.shape[2:])} here, "
+        height, width = self.original(x).shape[2:]
+        pooled = POOLS[self.kind](x, self.step)[:, :, :height, :width]
+        if pooled.shape[2:] != (height, width):
+            what = f"a {self.kind} pool gives {tuple(pooled.shape[2:])} here, "
             raise GeometryError(f"{what}the network needs {(height, width)}")
-        return found
+        return pooled
 
 
 def _step(pool: nn.MaxPool2d | nn.AvgPool2d) -> int:
@@ -126,22 +126,22 @@ def _fit(layer: nn.Linear, rows: Tensor, labels: Tensor) -> None:
     scaled = (rows - mean) / size
     weight = torch.zeros_like(layer.weight).requires_grad_()
     bias = torch.zeros(layer.out_features).requires_grad_()
-    search = lbfgs([weight, bias], max_iter=_STEPS, line_search_fn="strong_wolfe")
+    optimizer = lbfgs([weight, bias], max_iter=_STEPS, line_search_fn="strong_wolfe")
 
-    def cost() -> Tensor:
-        search.zero_grad()
+    def closure() -> Tensor:
+        optimizer.zero_grad()
         scores = scaled @ weight.T + bias
-        found = F.cross_entropy(scores, labels) + _DECAY * weight.square().sum()
-        found.backward()  # type: ignore[no-untyped-call]
-        return found
+        pooled = F.cross_entropy(scores, labels) + _DECAY * weight.square().sum()
+        pooled.backward()  # type: ignore[no-untyped-call]
+        return pooled
 
     with torch.enable_grad():
-        search.step(cost)  # type: ignore[arg-type]
+        optimizer.step(closure)  # type: ignore[arg-type]
     with torch.no_grad():
-        own = layer.bias is not None
+        has_bias = layer.bias is not None
         layer.weight.copy_(weight / size)
         shift = bias - (weight / size) @ mean
-        if own:
+        if has_bias:
             layer.bias.copy_(shift)
         else:
             layer.bias = nn.Parameter(shift)

@@ -36,10 +36,10 @@ SIDE = 196  # pixels an image is drawn high, at least
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Seen:
+class _UnitFacts:
     """What is known of a unit."""
 
-    call: str
+    layer: str
     unit: tuple[int, ...]
     field: EffectiveField
     box: Box | None
@@ -47,153 +47,157 @@ class _Seen:
 
 
 def strongest_unit(
-    subject: LoadedModel, one: ExplainedImage, layer: str | None
+    loaded: LoadedModel, image: ExplainedImage, layer: str | None
 ) -> Unit:
     """Return the unit of a layer's maps with the largest number."""
-    where = target_layer(subject.model, one.x, layer or "auto")
-    maps = next(iter_activations(subject.model, [one.x], [where.call]))[where.call][0]
+    where = target_layer(loaded.model, image.x, layer or "auto")
+    maps = next(iter_activations(loaded.model, [image.x], [where.call]))[where.call][0]
     flat = int(maps.argmax())
     return where.call, tuple(int(i) for i in np.unravel_index(flat, tuple(maps.shape)))
 
 
-def receptive_fields(subject: LoadedModel) -> dict[str, ReceptiveField]:
+def receptive_fields(loaded: LoadedModel) -> dict[str, ReceptiveField]:
     """Return what each layer's units see; nothing where shapes cannot tell."""
-    spec = subject.preprocess.spec
+    spec = loaded.preprocess.spec
     try:
-        found: Audit = audit(subject.model, spec.shape)
+        result: Audit = audit(loaded.model, spec.shape)
     except StriateError:
         return {}
     sights = {
         layer.name: layer.receptive_field
-        for layer in found.layers
+        for layer in result.layers
         if layer.receptive_field
     }
     ends = {
         name: row.receptive_field
-        for name, row in found.container_outputs.items()
+        for name, row in result.container_outputs.items()
         if row.receptive_field
     }
     return {**ends, **sights}
 
 
 def unit_section(
-    subject: LoadedModel,
-    one: ExplainedImage,
-    book: UnitArithmetic | None,
+    loaded: LoadedModel,
+    image: ExplainedImage,
+    arithmetic: UnitArithmetic | None,
     unit: Unit,
-    looked_for: Sequence[Block] = (),
+    patch_blocks: Sequence[Block] = (),
 ) -> tuple[Section, dict[str, Any]]:
     """Draw what one unit can see, what it looks at, and the sum that it is.
 
     Args:
-        subject: The network.
-        one: The image.
-        book: Its ledger, where there is one.
+        loaded: The network.
+        image: The image.
+        arithmetic: Its ledger, where there is one.
         unit: The layer, and (channel, row, column).
-        looked_for: What its channel looks for in the data, where that is known.
+        channel_patches: What its channel looks for in the data, where that is known.
     """
-    call, place_of = unit
-    if book is not None and call not in book.names:
-        book = None  # inside a module that is one step of the ledger
-    if len(place_of) != 3:
-        text = f"{call} {list(place_of)} has no place in the image: it sees all of it."
+    layer, position_of = unit
+    if arithmetic is not None and layer not in arithmetic.names:
+        arithmetic = None  # inside a module that is one step of the ledger
+    if len(position_of) != 3:
+        text = (
+            f"{layer} {list(position_of)} has no place in the image: it sees all of it."
+        )
         section = Section(title="What one unit sees", blocks=(Prose(text=text),))
-        return section, {"layer": call, "unit": list(place_of)}
-    there = place_of[0], place_of[1], place_of[2]
-    sight = receptive_fields(subject).get(call)
-    seen = _Seen(
-        call=call,
-        unit=there,
-        field=unit_effective_field(subject.model, one.x, call, there),
-        box=sight.box(*there[1:]) if sight is not None else None,
-        contributions=contributions(book, call, there) if book is not None else None,
+        return section, {"layer": layer, "unit": list(position_of)}
+    position = position_of[0], position_of[1], position_of[2]
+    field = receptive_fields(loaded).get(layer)
+    facts = _UnitFacts(
+        layer=layer,
+        unit=position,
+        field=unit_effective_field(loaded.model, image.x, layer, position),
+        box=field.box(*position[1:]) if field is not None else None,
+        contributions=contributions(arithmetic, layer, position)
+        if arithmetic is not None
+        else None,
     )
-    table = _worked(book, seen)
+    table = _worked(arithmetic, facts)
     note = "The box is exact: it comes from the network's geometry, without running it."
-    images = Images(images=tuple(_views(one, seen)), note=note)
+    images = Images(images=tuple(_images(image, facts)), note=note)
     section = Section(
         title="What one unit sees",
-        lead=_lead(seen),
-        blocks=(images, *([table] if table else []), *looked_for),
+        lead=_lead(facts),
+        blocks=(images, *([table] if table else []), *patch_blocks),
     )
-    return section, _facts(seen, table)
+    return section, _as_data(facts, table)
 
 
-def _worked(book: UnitArithmetic | None, seen: _Seen) -> Table | None:
-    if book is None:
+def _worked(arithmetic: UnitArithmetic | None, facts: _UnitFacts) -> Table | None:
+    if arithmetic is None:
         return None
-    entry = nearest_convolution(book, book.open(seen.call, seen.unit))
-    return None if entry is None else worked_example(book, entry)
+    entry = nearest_convolution(arithmetic, arithmetic.open(facts.layer, facts.unit))
+    return None if entry is None else worked_example(arithmetic, entry)
 
 
-def _views(one: ExplainedImage, seen: _Seen) -> list[Image]:
-    grown, times = _enlarged(one.pixels)
-    views = [to_image(_boxed(grown, seen.box, times), "what it can see")]
-    looked = enlarge(overlay_heatmap(one.pixels, seen.field.energy, False), SIDE)
-    views.append(to_image(_boxed(looked, seen.box, times), "what it looks at"))
-    if seen.contributions is not None:
-        heat = seen.contributions.pixels.sum(0).cpu().numpy().astype(np.float64)
-        added = enlarge(overlay_heatmap(one.pixels, heat, True), SIDE)
+def _images(image: ExplainedImage, facts: _UnitFacts) -> list[Image]:
+    enlarged, times = _enlarged(image.pixels)
+    views = [to_image(_with_box(enlarged, facts.box, times), "what it can see")]
+    heatmap = enlarge(overlay_heatmap(image.pixels, facts.field.energy, False), SIDE)
+    views.append(to_image(_with_box(heatmap, facts.box, times), "what it looks at"))
+    if facts.contributions is not None:
+        heat = facts.contributions.pixels.sum(0).cpu().numpy().astype(np.float64)
+        added = enlarge(overlay_heatmap(image.pixels, heat, True), SIDE)
         words = "what each pixel adds to it", "red adds, blue takes away"
-        views.append(to_image(_boxed(added, seen.box, times), *words))
-    if seen.box is not None:
-        (top, bottom), (left, right) = seen.box
-        inside = one.pixels[top : bottom + 1, left : right + 1]
+        views.append(to_image(_with_box(added, facts.box, times), *words))
+    if facts.box is not None:
+        (top, bottom), (left, right) = facts.box
+        inside = image.pixels[top : bottom + 1, left : right + 1]
         views.append(to_image(enlarge(inside, SIDE), "what is there"))
     return views
 
 
-def _lead(seen: _Seen) -> str:
-    rows = "not known" if seen.box is None else f"{_sides(seen.box)} pixels"
-    said = (
-        f"Unit {list(seen.unit)} of {seen.call}. In theory it sees {rows}; {ENERGY_SHARE:.0%} "
-        f"of the squared derivative lies within {seen.field.height} rows and "
-        f"{seen.field.width} columns of this image."
+def _lead(facts: _UnitFacts) -> str:
+    rows = "not known" if facts.box is None else f"{_sides(facts.box)} pixels"
+    text = (
+        f"Unit {list(facts.unit)} of {facts.layer}. In theory it sees {rows}; {ENERGY_SHARE:.0%} "
+        f"of the squared derivative lies within {facts.field.height} rows and "
+        f"{facts.field.width} columns of this image."
     )
-    if seen.contributions is None:
-        return said
-    pixels, steps = _sums(seen.contributions)
+    if facts.contributions is None:
+        return text
+    pixels, steps = _sums(facts.contributions)
     return (
-        f"{said} Its number here is {number(seen.contributions.value)}: the pixels add "
+        f"{text} Its number here is {number(facts.contributions.value)}: the pixels add "
         f"{number(pixels)}, the layers' own constants {number(steps)}."
     )
 
 
-def _sums(found: Contributions) -> tuple[float, float]:
-    return float(found.pixels.sum()), sum(found.steps.values())
+def _sums(result: Contributions) -> tuple[float, float]:
+    return float(result.pixels.sum()), sum(result.steps.values())
 
 
-def _facts(seen: _Seen, table: Table | None) -> dict[str, Any]:
-    facts: dict[str, Any] = {
-        "layer": seen.call,
-        "unit": list(seen.unit),
-        "box": None if seen.box is None else [list(span) for span in seen.box],
-        "effective": {"rows": seen.field.height, "columns": seen.field.width},
+def _as_data(facts: _UnitFacts, table: Table | None) -> dict[str, Any]:
+    data: dict[str, Any] = {
+        "layer": facts.layer,
+        "unit": list(facts.unit),
+        "box": None if facts.box is None else [list(span) for span in facts.box],
+        "effective": {"rows": facts.field.height, "columns": facts.field.width},
     }
-    if seen.contributions is not None:
-        pixels, steps = _sums(seen.contributions)
-        facts |= {
-            "value": seen.contributions.value,
+    if facts.contributions is not None:
+        pixels, steps = _sums(facts.contributions)
+        data |= {
+            "value": facts.contributions.value,
             "pixels": pixels,
             "constants": steps,
         }
     if table is not None:
-        facts["worked"] = as_data(table)
-    return facts
+        data["worked"] = as_data(table)
+    return data
 
 
 def _enlarged(pixels: np.ndarray) -> tuple[np.ndarray, int]:
     color = pixels if pixels.shape[-1] == 3 else pixels.mean(-1, keepdims=True)
     color = np.broadcast_to(color, (*pixels.shape[:2], 3)).astype(np.uint8)
-    grown = enlarge(color, SIDE)
-    return grown, grown.shape[0] // pixels.shape[0]
+    enlarged = enlarge(color, SIDE)
+    return enlarged, enlarged.shape[0] // pixels.shape[0]
 
 
-def _boxed(pixels: np.ndarray, box: Box | None, times: int) -> np.ndarray:
+def _with_box(pixels: np.ndarray, box: Box | None, times: int) -> np.ndarray:
     if box is None:
         return pixels
-    grown = tuple((low * times, (high + 1) * times - 1) for low, high in box)
-    return draw_box(pixels, grown)
+    enlarged = tuple((low * times, (high + 1) * times - 1) for low, high in box)
+    return draw_box(pixels, enlarged)
 
 
 def _sides(box: Box) -> str:

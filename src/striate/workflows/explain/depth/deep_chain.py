@@ -114,13 +114,13 @@ def build_chain(
     """
     links = design.depth - _ENDS
     share = links**-0.5 if design.residual else 0.0
-    how = design.width, design.activation, share
+    arguments = design.width, design.activation, share
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = nn.Sequential(
             OrderedDict(
                 stem=nn.Conv2d(in_chans, design.width, 3, padding=1),
-                links=nn.Sequential(*(ChainLayer(*how) for _ in range(links))),
+                links=nn.Sequential(*(ChainLayer(*arguments) for _ in range(links))),
                 act=ACTIVATIONS[design.activation](),
                 pool=nn.AdaptiveAvgPool2d(1),
                 flatten=nn.Flatten(),

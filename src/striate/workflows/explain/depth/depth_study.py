@@ -49,30 +49,30 @@ class ChainResult:
         design: What it is.
         lr: The learning rate that served it best.
         snapshots: Its layers from initialization on.
-        costs: Of every step, in nats.
+        losses: Of every step, in nats.
         accuracy: Of validation images, at the end.
     """
 
     design: ChainDesign
     lr: float
     snapshots: tuple[Snapshot, ...]
-    costs: tuple[float, ...]
+    losses: tuple[float, ...]
     accuracy: float
 
     @property
     def factor(self) -> float:
         """Return what one layer makes of the gradient, at initialization."""
-        return gradient_factor(self.snapshots[0].levels)
+        return gradient_factor(self.snapshots[0].layers)
 
     @property
     def first(self) -> float:
         """Return the first layer's gradient as a share of the last's, likewise."""
-        return first_to_last_gradient(self.snapshots[0].levels)
+        return first_to_last_gradient(self.snapshots[0].layers)
 
     @property
     def end(self) -> float:
         """Return the same after the last step."""
-        return first_to_last_gradient(self.snapshots[-1].levels)
+        return first_to_last_gradient(self.snapshots[-1].layers)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,19 +80,19 @@ class DepthStudy:
     """Chains that differ in activation and shortcuts alone.
 
     Args:
-        courses: One a chain, plain ones before their twins.
-        chance: The accuracy of always naming the commonest class.
-        judged: Images that accuracy is about.
+        chains: One a chain, plain ones before their twins.
+        majority_accuracy: The accuracy of always naming the commonest class.
+        num_images: Images that accuracy is about.
     """
 
-    courses: tuple[ChainResult, ...]
-    chance: float
-    judged: int
+    chains: tuple[ChainResult, ...]
+    majority_accuracy: float
+    num_images: int
 
     @property
     def twins(self) -> list[tuple[ChainResult, ChainResult]]:
         """Return the plain and the residual chain of each activation."""
-        return list(zip(self.courses[::2], self.courses[1::2], strict=True))
+        return list(zip(self.chains[::2], self.chains[1::2], strict=True))
 
 
 def depth_study(
@@ -104,7 +104,7 @@ def depth_study(
     activations: Sequence[str] = tuple(ACTIVATIONS),
     rates: Sequence[float] = RATES,
     seed: int = 0,
-    told: OnProgress = lambda line: None,
+    on_progress: OnProgress = lambda line: None,
 ) -> DepthStudy:
     """Train plain and residual chains of each activation; measure their layers.
 
@@ -121,7 +121,7 @@ def depth_study(
         activations: Of `ACTIVATIONS`.
         rates: Learning rates to choose from.
         seed: Of weights and order.
-        told: Gets a line when a chain is done.
+        on_progress: Gets a line when a chain is done.
 
     Raises:
         SettingError: No steps, rates or activations.
@@ -135,16 +135,16 @@ def depth_study(
         for name in activations
         for residual in (False, True)
     ]
-    courses = []
+    chains = []
     for design in designs:
-        courses.append(_best(design, images, steps, rates, seed))
-        right = f"{100 * courses[-1].accuracy:.1f} % of validation"
-        told(f"chain {len(courses)}/{len(designs)}  {design.name}: {right}")
+        chains.append(_best(design, images, steps, rates, seed))
+        accuracy = f"{100 * chains[-1].accuracy:.1f} % of validation"
+        on_progress(f"chain {len(chains)}/{len(designs)}  {design.name}: {accuracy}")
     counts = images.labels.bincount()
     return DepthStudy(
-        courses=tuple(courses),
-        chance=float(counts.max() / counts.sum()),
-        judged=len(images.labels),
+        chains=tuple(chains),
+        majority_accuracy=float(counts.max() / counts.sum()),
+        num_images=len(images.labels),
     )
 
 
@@ -156,15 +156,15 @@ class _Images:
         self._seed = seed
         train = self._read(data, "train")
         self._x, self._y = train
-        self.looked_at: Batch = train[0][:BATCH], train[1][:BATCH]
-        self.judged, self.labels = self._read(data, "val")
+        self.probe: Batch = train[0][:BATCH], train[1][:BATCH]
+        self.num_images, self.labels = self._read(data, "val")
 
     def _read(self, data: ImageData, name: str) -> Batch:
-        part = _some(data.part(name))
-        made = Batches(
-            part=part, preprocess=data.preprocess, batch_size=256, shuffle=False
+        subset = _some(data.part(name))
+        loader = Batches(
+            part=subset, preprocess=data.preprocess, batch_size=256, shuffle=False
         )
-        batches = [(_small(x), y) for x, y in made(0)]
+        batches = [(_small(x), y) for x, y in loader(0)]
         return torch.cat([x for x, _ in batches]), torch.cat([y for _, y in batches])
 
     def batches(self) -> Iterator[Batch]:
@@ -176,10 +176,10 @@ class _Images:
                 yield self._x[index], self._y[index]
 
 
-def _some(part: Subset) -> Subset:
-    if len(part) <= IMAGES:
-        return part
-    return part.take([i * len(part) // IMAGES for i in range(IMAGES)])
+def _some(subset: Subset) -> Subset:
+    if len(subset) <= IMAGES:
+        return subset
+    return subset.take([i * len(subset) // IMAGES for i in range(IMAGES)])
 
 
 def _small(x: Tensor) -> Tensor:
@@ -188,12 +188,12 @@ def _small(x: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Trial:
+class _RateTrial:
     """One chain at one rate; its weights are kept to be looked at if it is the best."""
 
     lr: float
-    costs: tuple[float, ...]
-    kept: tuple[tuple[int, dict[str, Tensor]], ...]
+    losses: tuple[float, ...]
+    checkpoints: tuple[tuple[int, dict[str, Tensor]], ...]
 
 
 def _best(
@@ -205,54 +205,54 @@ def _best(
 ) -> ChainResult:
     """Train at each rate and return the course of the least cost at its end."""
     model = build_chain(design, images.channels, images.classes, seed)
-    first = _weights(model)
-    tried = []
+    initial = _weights(model)
+    trials = []
     for lr in rates:
-        model.load_state_dict(first)
-        tried.append(_trained(model, images, steps, lr))
+        model.load_state_dict(initial)
+        trials.append(_train(model, images, steps, lr))
     tail = max(1, round(_TAIL * steps))
-    best = min(tried, key=lambda one: sum(one.costs[-tail:]))
+    best = min(trials, key=lambda weight: sum(weight.losses[-tail:]))
     snapshots = []
-    for step, weights in best.kept:
+    for step, weights in best.checkpoints:
         model.load_state_dict(weights)
-        snapshots.append(_look(model, images, step))
+        snapshots.append(_snapshot(model, images, step))
     return ChainResult(
         design=design,
         lr=best.lr,
         snapshots=tuple(snapshots),
-        costs=best.costs,
+        losses=best.losses,
         accuracy=_accuracy(model, images),
     )
 
 
-def _trained(model: nn.Module, images: _Images, steps: int, lr: float) -> _Trial:
+def _train(model: nn.Module, images: _Images, steps: int, lr: float) -> _RateTrial:
     optimizer = torch.optim.SGD(model.parameters(), lr, MOMENTUM)
-    kept = [(0, _weights(model))]
-    costs: list[float] = []
+    checkpoints = [(0, _weights(model))]
+    losses: list[float] = []
     for step, (x, y) in enumerate(islice(images.batches(), steps), 1):
         try:
             with flushed_denormals():  # or what vanishes would take a hundred times
-                costs.append(train_step(model, x, y, optimizer))
+                losses.append(train_step(model, x, y, optimizer))
         except NonFiniteError:
-            costs += [float("inf")] * (steps - len(costs))
+            losses += [float("inf")] * (steps - len(losses))
             break
         if is_snapshot_step(step) or step == steps:
-            kept.append((step, _weights(model)))
-    return _Trial(lr=lr, costs=tuple(costs), kept=tuple(kept))
+            checkpoints.append((step, _weights(model)))
+    return _RateTrial(lr=lr, losses=tuple(losses), checkpoints=tuple(checkpoints))
 
 
 def _weights(model: nn.Module) -> dict[str, Tensor]:
-    return {name: one.clone() for name, one in model.state_dict().items()}
+    return {name: weight.clone() for name, weight in model.state_dict().items()}
 
 
-def _look(model: nn.Module, images: _Images, step: int) -> Snapshot:
+def _snapshot(model: nn.Module, images: _Images, step: int) -> Snapshot:
     exact = copy.deepcopy(model).double()
-    x, labels = images.looked_at
+    x, labels = images.probe
     levels = depth_profile(exact, x.double(), labels)
-    return Snapshot(step=step, levels=tuple(levels))
+    return Snapshot(step=step, layers=tuple(levels))
 
 
 @torch.no_grad()
 def _accuracy(model: nn.Module, images: _Images) -> float:
-    right = model(images.judged).argmax(1) == images.labels
-    return float(right.double().mean())
+    accuracy = model(images.num_images).argmax(1) == images.labels
+    return float(accuracy.double().mean())

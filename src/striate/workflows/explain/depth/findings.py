@@ -41,65 +41,68 @@ def run_snapshots(run: Run) -> list[Snapshot]:
 
     Before is the network built again, where it has a name and began from noise.
     """
-    if kept := run.norms:
-        return kept
-    part = subsample(run.data.part("train"), IMAGES)
-    made = Batches(
-        part=part, preprocess=run.preprocess, batch_size=len(part), shuffle=False
+    if recorded := run.norms:
+        return recorded
+    subset = subsample(run.data.part("train"), IMAGES)
+    loader = Batches(
+        part=subset, preprocess=run.preprocess, batch_size=len(subset), shuffle=False
     )
-    x, y = next(made(0))
-    now = Snapshot(step=None, levels=tuple(depth_profile(run.model, x, y, True)))
+    x, y = next(loader(0))
+    current = Snapshot(step=None, layers=tuple(depth_profile(run.model, x, y, True)))
     try:
-        fresh = None if run.recipe.pretrained else run.fresh_model()
+        untrained = None if run.recipe.pretrained else run.fresh_model()
     except RunError:
-        fresh = None
-    if fresh is None or whitening(fresh):
-        return [now]
-    return [Snapshot(step=0, levels=tuple(depth_profile(fresh, x, y, True))), now]
+        untrained = None
+    if untrained is None or whitening(untrained):
+        return [current]
+    return [
+        Snapshot(step=0, layers=tuple(depth_profile(untrained, x, y, True))),
+        current,
+    ]
 
 
 def depth_section(
-    run: Run, told: OnProgress = no_progress
+    run: Run, on_progress: OnProgress = no_progress
 ) -> tuple[Section, dict[str, Any]]:
     """Show a run's layers by depth, and what activations and shortcuts do to them."""
-    own = run_snapshots(run)
-    study = depth_study(run.data, seed=run.recipe.seed, told=told)
-    depth = study.courses[0].design.depth
+    snapshots = run_snapshots(run)
+    study = depth_study(run.data, seed=run.recipe.seed, on_progress=on_progress)
+    depth = study.chains[0].design.depth
     lead = (
         f"A gradient that came through many layers is a product of as many factors. "
         f"First this network, over {IMAGES} training images; then chains of "
         f"{depth} layers that differ in activation and shortcuts alone, without batch "
         "norm, each trained on these images at the best of some rates."
     )
-    blocks = [*course_blocks(own), *study_blocks(study)]
+    blocks = [*course_blocks(snapshots), *study_blocks(study)]
     data = {
         "layers": [
-            {"step": one.step, "levels": [asdict(level) for level in one.levels]}
-            for one in own
+            {"step": chain.step, "levels": [asdict(level) for level in chain.layers]}
+            for chain in snapshots
         ],
-        "chains": [_plain(one) for one in study.courses],
-        "chance": study.chance,
+        "chains": [_as_data(chain) for chain in study.chains],
+        "chance": study.majority_accuracy,
     }
     return Section(title="What depth does", lead=lead, blocks=tuple(blocks)), data
 
 
 def study_blocks(study: DepthStudy) -> list[Block]:
     """Return the words, the table and the charts of a study."""
-    return [*_words(study), _table(study), *study_curves(study)]
+    return [*_text(study), _table(study), *study_curves(study)]
 
 
 def study_curves(study: DepthStudy) -> list[Curve]:
     """Return the charts of a study: at initialization, after training, and between."""
-    chains = {one.design.name: one for one in study.courses}
-    first = {name: one.snapshots[0].levels for name, one in chains.items()}
-    last = {name: one.snapshots[-1].levels for name, one in chains.items()}
+    chains = {chain.design.name: chain for chain in study.chains}
+    first = {name: chain.snapshots[0].layers for name, chain in chains.items()}
+    last = {name: chain.snapshots[-1].layers for name, chain in chains.items()}
     return [
         by_depth("Chains: gradients at initialization", "gradient", first),
         by_depth("Chains: gradients after training", "gradient", last),
         by_depth("Chains: activations at initialization", "activation", first),
         by_depth("Chains: activations after training", "activation", last),
         _first_layers(chains),
-        _costs(chains),
+        _loss_curve(chains),
     ]
 
 
@@ -111,29 +114,30 @@ def _first_layers(chains: dict[str, ChainResult]) -> Curve:
         series=tuple(
             Series(
                 name=name,
-                x=sights(one.snapshots),
-                y=tuple(s.levels[0].gradient for s in one.snapshots),
+                x=sights(chain.snapshots),
+                y=tuple(s.layers[0].gradient for s in chain.snapshots),
             )
-            for name, one in chains.items()
+            for name, chain in chains.items()
         ),
         log_x=True,
         log_y=True,
     )
 
 
-def _costs(chains: dict[str, ChainResult]) -> Curve:
+def _loss_curve(chains: dict[str, ChainResult]) -> Curve:
     return Curve(
         title="Chains: cost through training",
         x_label="step",
         y_label="cross-entropy, nats",
         series=tuple(
-            Series(name=name, **_smooth(one.costs)) for name, one in chains.items()
+            Series(name=name, **_smoothed(chain.losses))
+            for name, chain in chains.items()
         ),
         note=f"Means of {SMOOTH} steps.",
     )
 
 
-def _smooth(costs: tuple[float, ...]) -> dict[str, tuple[float, ...]]:
+def _smoothed(costs: tuple[float, ...]) -> dict[str, tuple[float, ...]]:
     starts = range(0, len(costs), SMOOTH)
     groups = [costs[start : start + SMOOTH] for start in starts]
     x = tuple(start + len(g) / 2 for start, g in zip(starts, groups, strict=True))
@@ -163,21 +167,21 @@ def _table(study: DepthStudy) -> Table:
     )
     rows: tuple[tuple[Cell, ...], ...] = tuple(
         (c.design.name, c.factor, c.first, c.end, c.accuracy, c.lr)
-        for c in study.courses
+        for c in study.chains
     )
-    steps = len(study.courses[0].costs)
+    steps = len(study.chains[0].losses)
     note = (
-        f"{steps:,} steps of SGD with momentum; accuracy on {study.judged:,} "
-        f"validation images, {percent(study.chance)} by naming the commonest class."
+        f"{steps:,} steps of SGD with momentum; accuracy on {study.num_images:,} "
+        f"validation images, {percent(study.majority_accuracy)} by naming the commonest class."
     )
     return Table(title="Chains", columns=columns, rows=rows, note=note)
 
 
-def _words(study: DepthStudy) -> list[Block]:
+def _text(study: DepthStudy) -> list[Block]:
     """Say of each activation what depth did to it, and what shortcuts do."""
-    said: list[Block] = []
+    blocks: list[Block] = []
     for plain, twin in study.twins:
-        lost = plain.first < VANISHING
+        vanishes = plain.first < VANISHING
         head = (
             f"{plain.design.activation}: the first layer gets {number(plain.first)} of "
             f"the last one's gradient, {number(plain.factor)} times as much with each "
@@ -188,25 +192,25 @@ def _words(study: DepthStudy) -> list[Block]:
             f"; with shortcuts {number(twin.first)}, {number(twin.factor)} a layer and "
             f"{percent(twin.accuracy)}."
         )
-        said.append(Prose(text=head + tail, tone="warning" if lost else "plain"))
-    return said
+        blocks.append(Prose(text=head + tail, tone="warning" if vanishes else "plain"))
+    return blocks
 
 
-def _plain(one: ChainResult) -> dict[str, Any]:
+def _as_data(chain: ChainResult) -> dict[str, Any]:
     return {
-        **asdict(one.design),
-        "lr": one.lr,
-        "factor": one.factor,
-        "first_over_last": one.first,
-        "first_over_last_trained": one.end,
-        "accuracy": one.accuracy,
-        "steps": len(one.costs),
+        **asdict(chain.design),
+        "lr": chain.lr,
+        "factor": chain.factor,
+        "first_over_last": chain.first,
+        "first_over_last_trained": chain.end,
+        "accuracy": chain.accuracy,
+        "steps": len(chain.losses),
         "snapshots": [
             {
                 "step": snapshot.step,
-                "activation": [level.activation for level in snapshot.levels],
-                "gradient": [level.gradient for level in snapshot.levels],
+                "activation": [level.activation for level in snapshot.layers],
+                "gradient": [level.gradient for level in snapshot.layers],
             }
-            for snapshot in one.snapshots
+            for snapshot in chain.snapshots
         ],
     }

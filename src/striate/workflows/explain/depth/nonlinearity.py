@@ -35,9 +35,13 @@ def nonlinearity_section(run: Run) -> tuple[Section, dict[str, Any]]:
 
     Of the run only the seed is used: the points are drawn.
     """
-    found = fit_networks(POINTS, run.recipe.seed)
-    table = _table(found)
-    blocks: tuple[Block, ...] = (_planes(found, run.recipe.seed), table, _line(found))
+    networks = fit_networks(POINTS, run.recipe.seed)
+    table = _table(networks)
+    blocks: tuple[Block, ...] = (
+        _planes(networks, run.recipe.seed),
+        table,
+        _line(networks),
+    )
     lead = (
         f"{POINTS} points of two rings, told apart by networks with one logistic "
         "output, each fitted by the same search. Linear layers in a row are one layer: "
@@ -48,24 +52,26 @@ def nonlinearity_section(run: Run) -> tuple[Section, dict[str, Any]]:
     return section, {"networks": records(table)}
 
 
-def _planes(found: Sequence[FittedNetwork], seed: int) -> Images:
+def _planes(networks: Sequence[FittedNetwork], seed: int) -> Images:
     points, inner = ring_points(POINTS, seed)
-    drawn = tuple(
-        to_image(draw_boundary(one.model, points, inner), one.name, _detail(one))
-        for one in found
+    images = tuple(
+        to_image(
+            draw_boundary(network.model, points, inner), network.name, _detail(network)
+        )
+        for network in networks
     )
     note = "Red: held for the inner ring; blue: for the outer; pale: the boundary."
-    return Images(title="Boundaries", images=drawn, note=note)
+    return Images(title="Boundaries", images=images, note=note)
 
 
-def _detail(one: FittedNetwork) -> str:
-    right = f"{percent(one.accuracy)} right"
-    if one.apart is None:
-        return right
-    return f"{right}; the one layer it is differs by {number(one.apart)}"
+def _detail(network: FittedNetwork) -> str:
+    text = f"{percent(network.accuracy)} right"
+    if network.collapse_error is None:
+        return text
+    return f"{text}; the one layer it is differs by {number(network.collapse_error)}"
 
 
-def _table(found: Sequence[FittedNetwork]) -> Table:
+def _table(networks: Sequence[FittedNetwork]) -> Table:
     columns = (
         Column(title="Network", key="network"),
         Column(title="Weights", kind="integer", key="weights"),
@@ -79,16 +85,17 @@ def _table(found: Sequence[FittedNetwork]) -> Table:
         ),
     )
     rows: tuple[tuple[Cell, ...], ...] = tuple(
-        (one.name, one.weights, one.accuracy, one.apart) for one in found
+        (network.name, network.weights, network.accuracy, network.collapse_error)
+        for network in networks
     )
     return Table(title="What each tells apart", columns=columns, rows=rows)
 
 
-def _line(found: Sequence[FittedNetwork]) -> Curve:
+def _line(networks: Sequence[FittedNetwork]) -> Curve:
     series = []
-    for one in found:
-        places, probs = probability_profile(one.model)
-        series.append(Series(name=one.name, x=tuple(places), y=tuple(probs)))
+    for network in networks:
+        positions, probs = probability_profile(network.model)
+        series.append(Series(name=network.name, x=tuple(positions), y=tuple(probs)))
     return Curve(
         title="The logistic output along a line through the middle",
         x_label="place, from left to right",
