@@ -1,7 +1,7 @@
 """The cache: decoded once, never stale, whole or not there, no larger than allowed.
 
 Guards taken out once, each test then red: the checksum in `open_pack`, the marker being
-last, the SHA-256 at decoding, the two seconds of `facts.RACY`, the eviction's order.
+last, the SHA-256 at decoding, the two seconds of `facts.MIN_AGE`, the eviction's order.
 """
 
 import json
@@ -20,16 +20,22 @@ import pytest
 import torch
 
 from striate.core.spec import Preprocess
+from striate.data import file_index as facts
 from striate.data import scan
 from striate.data.cache import build_pack as packing
 from striate.data.cache import cache_folder as cache_room
-from striate.data.cache import file_index as facts
+from striate.data.cache import decoded_images as packs
 from striate.data.cache import free_memory as memory
 from striate.data.cache import materialize as develop
-from striate.data.cache import packed_arrays as packs
 from striate.data.cache.cache_folder import Cache, open_cache
-from striate.data.cache.packed_arrays import Builder, Donors, open_pack, pack_key, weigh
-from striate.data.decode import decode
+from striate.data.cache.decoded_images import (
+    PackBuilder,
+    ReusableRows,
+    list_packs,
+    open_pack,
+    pack_key,
+)
+from striate.data.decode import jpeg_decoder
 from striate.data.load import load_data
 from support.images import encoded, pil_image, snapshot, stripes, write_folder
 
@@ -48,7 +54,7 @@ def store(tmp_path):
 
 @pytest.fixture(autouse=True)
 def _no_set_is_small(monkeypatch):
-    monkeypatch.setattr(scan, "SMALL", 0)
+    monkeypatch.setattr(scan, "SMALL_SET", 0)
 
 
 def aged(root):
@@ -97,9 +103,9 @@ def read(monkeypatch):
 def same(one, other):
     assert one.rows == other.rows
     assert one.preprocess == other.preprocess
-    for name, part in one.parts.items():
-        assert torch.equal(part.pixels[:], other.parts[name].pixels[:])
-        assert torch.equal(part.labels, other.parts[name].labels)
+    for name, subset in one.subsets.items():
+        assert torch.equal(subset.pixels[:], other.subsets[name].pixels[:])
+        assert torch.equal(subset.labels, other.subsets[name].labels)
 
 
 def test_a_second_run_neither_reads_nor_decodes(photos, store, decoded, read, later):
@@ -218,17 +224,17 @@ def test_a_damaged_book_of_facts(photos, store, later):
 
 
 def test_a_book_that_grew_too_large_is_begun_anew(tmp_path, monkeypatch, later):
-    from striate.data.cache.file_index import Fact, Facts
+    from striate.data.file_index import FileFacts, FileIndex
     from striate.data.sources.files import Stamp
 
-    book = Facts(tmp_path / "facts.sqlite")
+    book = FileIndex(tmp_path / "facts.sqlite")
     stamp = Stamp("1 2 3 4", 1)
-    book.note([(b"one", stamp, Fact("aa", (1, 2, 3)))])
-    refused = Fact("bb", None, ("damaged", "why"))
+    book.note([(b"one", stamp, FileFacts("aa", (1, 2, 3)))])
+    refused = FileFacts("bb", None, ("damaged", "why"))
     book.note([(b"two", stamp, refused)])
     assert book.known({b"two": stamp, b"three": stamp}) == {b"two": refused}
     assert book.known({b"two": Stamp("1 2 3 5", 1)}) == {}
-    monkeypatch.setattr(facts, "LARGEST", 10)
+    monkeypatch.setattr(facts, "MAX_INDEX_BYTES", 10)
     book.note([(b"three", stamp, refused)])
     asked = {b"one": stamp, b"two": stamp, b"three": stamp}
     assert set(book.known(asked)) == {b"three"}
@@ -237,18 +243,18 @@ def test_a_book_that_grew_too_large_is_begun_anew(tmp_path, monkeypatch, later):
 CHILD = """
 import sys, time
 from striate.data import scan
-from striate.data.cache import packed_arrays as packs
+from striate.data.cache import decoded_images as packs
 from striate.data.load import load_data
-scan.SMALL = 0
+scan.SMALL_SET = 0
 packs._TOGETHER = 4
-real, rows = packs.Builder.add, 0
+real, rows = packs.PackBuilder.add, 0
 def slow(self, row, sha256, content):
     global rows
     real(self, row, sha256, content)
     rows += 1
     print("row", flush=True)
     time.sleep(600 if str(rows) == sys.argv[3] else 0.01)
-packs.Builder.add = slow
+packs.PackBuilder.add = slow
 load_data(sys.argv[1], image_size=16, cache=sys.argv[2])
 print("done", flush=True)
 """
@@ -295,7 +301,7 @@ def test_two_runs_at_once(photos, store):
 def test_another_finished_while_we_built(photos, store):
     size = Preprocess(channels=3, height=4, width=4)
     row = torch.arange(48).byte().view(4, 4, 3)
-    with Builder(store, size) as ours, Builder(store, size) as theirs:
+    with PackBuilder(store, size) as ours, PackBuilder(store, size) as theirs:
         ours.add(row, "a" * 64, "c" * 24)
         theirs.add(row, "a" * 64, "c" * 24)
         folder = theirs.finish(["a" * 64], {})
@@ -318,36 +324,36 @@ def test_rows_are_named_when_the_disk_has_them(store, monkeypatch):
 
     monkeypatch.setattr(packs, "_TOGETHER", 2)
     monkeypatch.setattr(packs.os, "fdatasync", sync)
-    with Builder(store, size) as builder:
+    with PackBuilder(store, size) as builder:
         for name in "abc":
             builder.add(row, name * 64, "c" * 24)
         (folder,) = store.iterdir()
-        assert (folder / packs.KNOWN).stat().st_size == 0
+        assert (folder / packs.HASHES).stat().st_size == 0
         refusing.set()
         builder._settled()
-        known = np.fromfile(folder / packs.KNOWN, packs._ROW)
+        known = np.fromfile(folder / packs.HASHES, packs._ROW)
         assert known["sha256"].astype(str).tolist() == ["a" * 64, "b" * 64]
         with pytest.raises(OSError, match="no space"):
             builder.finish(["a" * 64], {})
-    assert len(np.fromfile(folder / packs.KNOWN, packs._ROW)) == 2
+    assert len(np.fromfile(folder / packs.HASHES, packs._ROW)) == 2
     assert not (folder / packs.MARKER).exists()
 
 
 def test_large_rows_settle_by_their_bytes(store, monkeypatch):
     monkeypatch.setattr(packs, "_WAITING", 40)
     size = Preprocess(channels=1, height=4, width=4)
-    with Builder(store, size) as builder:
+    with PackBuilder(store, size) as builder:
         for name in "abc":
             builder.add(torch.ones(4, 4, 1).byte(), name * 64, "c" * 24)
         builder._settled()
         (folder,) = store.iterdir()
-        assert len(np.fromfile(folder / packs.KNOWN, packs._ROW)) == 2
+        assert len(np.fromfile(folder / packs.HASHES, packs._ROW)) == 2
 
 
 def test_a_build_that_still_runs_is_left_alone(store):
     size = Preprocess(channels=1, height=1, width=1)
     packs_folder = store / "packs"
-    builder = Builder(packs_folder, size)
+    builder = PackBuilder(packs_folder, size)
     builder.add(torch.ones(1, 1, 1).byte(), "a" * 64, "c" * 24)
     builder._settle()
     builder._settled()
@@ -356,14 +362,14 @@ def test_a_build_that_still_runs_is_left_alone(store):
     # As if another process, which is alive, were building.
     other = mine.with_name(mine.name.rpartition("-")[0] + f"-{os.getppid()}")
     mine.rename(other)
-    Donors(packs_folder, size, {"a" * 64}).clear()
+    ReusableRows(packs_folder, size, {"a" * 64}).clear()
     assert other.exists()
-    assert weigh(packs_folder) == []
+    assert list_packs(packs_folder) == []
     elsewhere = other.with_name(".building-k-otherhost-1")
     other.rename(elsewhere)
-    assert weigh(packs_folder) == []
+    assert list_packs(packs_folder) == []
     elsewhere.rename(mine)  # and as if we had crashed before
-    donors = Donors(packs_folder, size, {"a" * 64})
+    donors = ReusableRows(packs_folder, size, {"a" * 64})
     assert donors.get("a" * 64)[1] == "c" * 24
     assert donors.get("b" * 64) is None
     donors.clear()
@@ -382,7 +388,9 @@ def test_the_longest_unused_goes_first(photos, store, tmp_path):
     for marker in (store / "packs").glob("*/pack.json"):
         sides.add(json.loads(marker.read_text())["shape"][1])
     assert sides == {16, 14, 13}  # 16 was used again after 15
-    assert sum(weight for _, weight, _ in weigh(store / "packs")) < 2.9 * size + 9000
+    assert (
+        sum(weight for _, weight, _ in list_packs(store / "packs")) < 2.9 * size + 9000
+    )
 
 
 def test_a_set_larger_than_the_cache_does_without(photos, store):
@@ -395,7 +403,7 @@ def test_a_full_disk_does_without(photos, store, monkeypatch):
     def full(self, *row):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(packs.Builder, "add", full)
+    monkeypatch.setattr(packs.PackBuilder, "add", full)
     data = load_data(photos, image_size=16, cache=store)
     same(data, load_data(photos, image_size=16, cache="off"))
 
@@ -429,7 +437,7 @@ def test_room_on_the_disk(tmp_path, monkeypatch):
 
 
 def test_a_small_set_leaves_no_trace(photos, store, monkeypatch):
-    monkeypatch.setattr(scan, "SMALL", 4 << 20)
+    monkeypatch.setattr(scan, "SMALL_SET", 4 << 20)
     load_data(photos, image_size=16, cache=store)
     assert list(store.iterdir()) == []
 
@@ -441,19 +449,19 @@ def test_user_files_stay_as_they_are(photos, store):
     assert snapshot(photos) == before
 
 
-def test_rows_of_large_parts_are_mapped_not_copied(photos, store, monkeypatch):
+def test_rows_of_large_splits_are_mapped_not_copied(photos, store, monkeypatch):
     from striate.data.cache import pixel_rows as rows
 
     plain = load_data(photos, image_size=16, cache="off")
-    monkeypatch.setattr(rows, "COPIED", 0)
+    monkeypatch.setattr(rows, "MAX_COPY_BYTES", 0)
     mapped = load_data(photos, image_size=16, cache=store)
-    train = mapped.part("train").pixels
-    assert isinstance(train, rows.SomeRows)
+    train = mapped.subset("train").pixels
+    assert isinstance(train, rows.IndexedRows)
     (folder,) = (store / "packs").iterdir()
     maps = Path("/proc/self/maps").read_text()
     assert str(folder) in maps
     same(plain, mapped)
-    again = rows.some(train, [2, 0])
+    again = rows.take_rows(train, [2, 0])
     assert torch.equal(again[0], train[2])
 
 
@@ -461,14 +469,14 @@ def test_two_sizes_from_one_reading(photos, store, decoded, later):
     """The larger one, for crops, comes from the same decoding."""
     both = load_data(photos, image_size=16, margin=1.25, cache=store)
     assert len(decoded) == 24
-    larger = both.part("train").larger
+    larger = both.subset("train").larger
     assert larger.shape[1:] == (20, 20, 3)
-    assert both.part("val").larger is None
+    assert both.subset("val").larger is None
     load_data(photos, image_size=16, cache=store)
     load_data(photos, image_size=20, cache=store)
     assert len(decoded) == 24
     off = load_data(photos, image_size=16, margin=1.25, cache="off")
-    assert torch.equal(off.part("train").larger[:], larger[:])
+    assert torch.equal(off.subset("train").larger[:], larger[:])
     same(both, off)
 
 
@@ -478,7 +486,7 @@ def test_when_nothing_fits_images_are_decoded_when_wanted(photos, store, monkeyp
     monkeypatch.setattr(memory, "available_bytes", lambda: 1 << 40)
     monkeypatch.setattr(develop, "BATCH", 1)
     lazy = load_data(photos, image_size=16, cache="off")
-    assert type(lazy.part("train").pixels).__name__ == "LazyPixels"
+    assert type(lazy.subset("train").pixels).__name__ == "LazyPixels"
     same(plain, lazy)
 
 
@@ -489,6 +497,6 @@ def test_the_pixels_of_preprocessing_rules(monkeypatch):
     monkeypatch.setattr(packs, "RULES", 2)
     assert packs.geometry_key(size) != before
     # Likewise: other values are another RULES.
-    assert decode.REDUCED == ((4, 4), (2, 3))
-    assert decode.LARGE_JPEG == 1_500_000
+    assert jpeg_decoder.REDUCED == ((4, 4), (2, 3))
+    assert jpeg_decoder.LARGE_JPEG == 1_500_000
     assert np.dtype(packs._ROW).itemsize == 88

@@ -17,7 +17,12 @@ from PIL import Image
 
 from striate.data.decode import decode as decoding
 from striate.data.decode import file_bytes as reading
-from striate.data.decode.decode import Header, decode, read_header, unwarned
+from striate.data.decode.decode import (
+    ImageHeader,
+    decode,
+    read_header,
+    without_pillow_warnings,
+)
 from striate.data.decode.file_bytes import UndecodableError, read_file
 from support.images import encoded, pil_image, stripes
 
@@ -26,7 +31,7 @@ NOISE = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
 
 @pytest.fixture(autouse=True)
 def _quiet():
-    with unwarned():
+    with without_pillow_warnings():
         yield
 
 
@@ -361,14 +366,14 @@ def _oriented(kind, tag):
 def test_orientations_are_pixel_identical(kind, tag):
     payload = _oriented(kind, tag)
     assert (decode(payload) == NOISE).all()
-    assert read_header(payload) == Header(height=20, width=30, channels=3)
+    assert read_header(payload) == ImageHeader(height=20, width=30, channels=3)
 
 
 @pytest.mark.parametrize("tag", range(1, 9))
 def test_orientations_of_jpeg(tag):
     payload = _oriented("JPEG", tag)
     assert decode(payload).shape == (20, 30, 3)
-    assert read_header(payload) == Header(height=20, width=30, channels=3)
+    assert read_header(payload) == ImageHeader(height=20, width=30, channels=3)
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
@@ -378,7 +383,7 @@ def test_orientations_of_jpeg(tag):
 def test_bad_exif_stops_no_image(kind, exif):
     payload = encoded(pil_image(NOISE), kind, exif=exif)
     assert decode(payload).shape == (20, 30, 3)
-    assert read_header(payload) == Header(height=20, width=30, channels=3)
+    assert read_header(payload) == ImageHeader(height=20, width=30, channels=3)
 
 
 def test_orientation_out_of_range():

@@ -7,10 +7,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from striate.data.decode.decode import decode, inspect
+from striate.data.decode.decode import decode, decode_with_info
 from striate.data.decode.file_bytes import UndecodableError
-from striate.data.decode.file_formats import MAX_FRAMES, gif_frames, kind_of, png_fault
-from striate.data.decode.jpeg_markers import is_cut
+from striate.data.decode.file_formats import (
+    MAX_FRAMES,
+    gif_frames,
+    non_image_kind,
+    png_fault,
+)
+from striate.data.decode.jpeg_markers import is_truncated_jpeg
 from support.images import encoded, pil_image, stripes
 from support.mutated_files import png
 
@@ -78,7 +83,7 @@ def frames(count, **options):
 def test_gif_frames_are_counted(count):
     payload = frames(count)
     assert gif_frames(payload) == count
-    _, nature = inspect(payload)
+    _, nature = decode_with_info(payload)
     several = (f"the first of {count} images",) if count > 1 else ()
     assert nature.notes == several
 
@@ -113,10 +118,10 @@ def test_a_promise_that_the_bytes_cannot_keep():
 def test_whole_jpegs_are_not_called_cut():
     for options in ({}, {"progressive": True}, {"restart_marker_blocks": 1}):
         whole = encoded(pil_image(NOISE), "JPEG", **options)
-        assert not is_cut(whole)
-        assert not is_cut(whole + b"trailer")
-        assert is_cut(whole[:-2])
-        assert is_cut(whole[:200] + b"\xff\xd9")
+        assert not is_truncated_jpeg(whole)
+        assert not is_truncated_jpeg(whole + b"trailer")
+        assert is_truncated_jpeg(whole[:-2])
+        assert is_truncated_jpeg(whole[:200] + b"\xff\xd9")
 
 
 @pytest.mark.parametrize(
@@ -128,4 +133,4 @@ def test_whole_jpegs_are_not_called_cut():
     ],
 )
 def test_kinds(payload, said):
-    assert said in kind_of(payload)
+    assert said in non_image_kind(payload)

@@ -25,10 +25,10 @@ from striate.data.cache import decode_workers as workers
 from striate.data.cache import free_memory as memory
 from striate.data.cache import lazy_images as lazy
 from striate.data.cache import materialize as develop
-from striate.data.cache.lazy_images import FileOriginals, LazyPixels
+from striate.data.cache.lazy_images import EncodedFiles, LazyPixels
 from striate.data.decode.preprocess import file_to_input
 from striate.data.load import load_data
-from striate.data.scan import take_census
+from striate.data.scan import scan_files
 from striate.data.sources.folder import read_folder
 from striate.data.subset import Subset
 from support.images import encoded, pil_image, stripes, write_folder
@@ -43,8 +43,8 @@ def photos(tmp_path):
 
 def lazily(photos, **options):
     source = read_folder(photos)
-    census = take_census(source)
-    originals = FileOriginals(
+    census = scan_files(source)
+    originals = EncodedFiles(
         files=source.reader,
         paths=tuple(record.path for record in source.records),
         hashes=census.hashes,
@@ -54,8 +54,8 @@ def lazily(photos, **options):
 
 def batches(pixels, seed=0, **options):
     paths = [pixels.originals.path(row) for row in range(len(pixels))]
-    part = Subset.of(pixels, list(range(len(pixels))), paths)
-    return Batches(part=part, preprocess=SIZE, batch_size=5, seed=seed, **options)
+    subset = Subset.of(pixels, list(range(len(pixels))), paths)
+    return Batches(subset=subset, preprocess=SIZE, batch_size=5, seed=seed, **options)
 
 
 def test_rows_look_like_a_tensor(photos):
@@ -67,7 +67,7 @@ def test_rows_look_like_a_tensor(photos):
     assert torch.equal(pixels[3], whole[3])
     assert torch.equal(pixels[2:20:3], whole[2:20:3])
     assert torch.equal(pixels[torch.tensor([5, 0])], whole[[5, 0]])
-    assert torch.equal(pixels.part([7, 1])[:], whole[[7, 1]])
+    assert torch.equal(pixels.subset([7, 1])[:], whole[[7, 1]])
 
 
 AUGMENTS = {
@@ -84,7 +84,9 @@ def test_draws_are_equal_between_worker_counts(photos, name, count):
     """D7: they differ between epochs and samples, never between ways of loading."""
     pixels = lazily(photos)
     held = Subset.of(pixels[:], list(range(24)), [str(i) for i in range(24)])
-    resident = Batches(part=held, preprocess=SIZE, batch_size=5, augment=AUGMENTS[name])
+    resident = Batches(
+        subset=held, preprocess=SIZE, batch_size=5, augment=AUGMENTS[name]
+    )
     lazy_ones = batches(lazily(photos, workers=count), augment=AUGMENTS[name])
     for epoch in (0, 1):
         for (x, y), (u, v) in zip(resident(epoch), lazy_ones(epoch), strict=True):
@@ -98,7 +100,7 @@ def test_draws_are_equal_between_worker_counts(photos, name, count):
 def test_however_processes_begin(photos, start):
     pixels = lazily(photos, workers=2)
     indices = torch.arange(24).split(7)
-    made = list(workers.decoded_by_workers(pixels, indices, start=start))
+    made = list(workers.decode_with_workers(pixels, indices, start=start))
     assert torch.equal(torch.cat([m.pixels for m in made]), pixels[:])
     assert torch.equal(torch.cat([m.index for m in made]), torch.arange(24))
 
@@ -125,7 +127,7 @@ def test_a_killed_process_is_named_and_leaves_no_orphan(photos, monkeypatch):
         return decode(payload, preprocess)
 
     monkeypatch.setattr(lazy, "file_to_input", slowly)
-    made = workers.decoded_by_workers(
+    made = workers.decode_with_workers(
         lazily(photos, workers=2), torch.arange(24).split(1), start="fork"
     )
     next(made)
@@ -148,7 +150,7 @@ def test_a_hung_decoder_is_named_and_leaves_no_orphan(photos, monkeypatch):
             time.sleep(0.01)
 
     monkeypatch.setattr(lazy, "file_to_input", forever)
-    made = workers.decoded_by_workers(
+    made = workers.decode_with_workers(
         lazily(photos, workers=1), torch.arange(24).split(6), timeout=0.5, start="fork"
     )
     with pytest.raises(WorkerError, match="no batch was decoded within 0 s"):
@@ -158,7 +160,7 @@ def test_a_hung_decoder_is_named_and_leaves_no_orphan(photos, monkeypatch):
 
 def test_an_epoch_left_early_leaves_nothing_behind(photos):
     before = set(children())
-    made = workers.decoded_by_workers(
+    made = workers.decode_with_workers(
         lazily(photos, workers=2), torch.arange(24).split(1), start="fork"
     )
     next(made)
@@ -190,7 +192,7 @@ def test_an_epoch_may_be_left_while_a_process_still_begins(
 
     monkeypatch.setattr(workers, "_begin", slowly)
     before = set(children())
-    made = workers.decoded_by_workers(
+    made = workers.decode_with_workers(
         lazily(photos, workers=2), torch.arange(24).split(1), start="fork"
     )
     next(made)
@@ -206,7 +208,7 @@ import sys, time, torch
 sys.path.insert(0, sys.argv[2])
 from test_lazy_images import lazily, workers
 from pathlib import Path
-made = workers.decoded_by_workers(
+made = workers.decode_with_workers(
     lazily(Path(sys.argv[1]), workers=2), torch.arange(24).split(1), start="fork")
 next(made)
 from test_lazy_images import children
@@ -310,7 +312,7 @@ def test_judging_is_complete_or_stops(photos):
 
 
 def test_a_whole_batch_that_is_lost_stops(photos, monkeypatch):
-    monkeypatch.setattr(lazy, "LOST_LEAST", 100)
+    monkeypatch.setattr(lazy, "MAX_LOST", 100)
     pixels = lazily(photos, forgiving=True)
     for path in (photos / "across").iterdir():
         path.unlink()
@@ -337,7 +339,7 @@ def test_training_a_set_that_nothing_holds(striate, photos, nothing_fits, count)
 
 @pytest.mark.parametrize("how", ["gone", "one byte"])
 def test_a_file_changed_since_training_is_told(striate, photos, how):
-    """C4: the test part of a run is judged without it, and says so."""
+    """C4: the test split of a run is judged without it, and says so."""
     striate("train", photos, "--image-size", "8", "--epochs", "1", "--out", "run")
     rows = Path("run/split.csv").read_text().splitlines()
     test = next(r.split(",")[0] for r in rows if ",test," in r)
@@ -351,7 +353,7 @@ def test_a_file_changed_since_training_is_told(striate, photos, how):
 
 def test_data_loaded_lazily_knows_who_forgives(photos, nothing_fits):
     data = load_data(photos, image_size=8, cache="off", workers=1)
-    assert data.part("train").pixels.forgiving
-    assert data.part("train").pixels.workers == 1
-    assert not data.part("val").pixels.forgiving
+    assert data.subset("train").pixels.forgiving
+    assert data.subset("train").pixels.workers == 1
+    assert not data.subset("val").pixels.forgiving
     assert data.preprocess.mean

@@ -11,7 +11,7 @@ import pytest
 
 from striate.data.check.measure import Examined
 from striate.data.check.sandbox import examine_files
-from striate.data.decode.decode import inspect, unwarned
+from striate.data.decode.decode import decode_with_info, without_pillow_warnings
 from striate.data.decode.file_bytes import UndecodableError
 from support.images import pil_image, snapshot, stripes, write_folder
 from support.mutated_files import mutants
@@ -46,11 +46,11 @@ def test_2000_mutants(striate, tmp_path):
 
 def test_no_mutant_takes_long():
     """Processor time, as other processes share the machine."""
-    with unwarned():
+    with without_pillow_warnings():
         for kind, payload in mutants(500, seed=1):
             began = time.process_time()
             with contextlib.suppress(UndecodableError):
-                inspect(payload)
+                decode_with_info(payload)
             assert time.process_time() - began < 2, kind
 
 

@@ -9,12 +9,12 @@ from PIL import Image
 
 from striate.core.errors import DataError
 from striate.core.spec import Preprocess
+from striate.data.channel_stats import channel_mean_std
 from striate.data.decode import preprocess as room
 from striate.data.decode.preprocess import (
     batch_to_input,
+    image_to_input,
     normalize,
-    statistics,
-    to_input,
 )
 
 
@@ -38,7 +38,7 @@ def test_one_and_many_agree_to_the_bit(n, h, w, have, want, height, width, resiz
     assert many.shape == (n, height, width, want)
     assert many.dtype == torch.uint8
     for i in range(n):
-        assert torch.equal(to_input(pixels[i], p), many[i])
+        assert torch.equal(image_to_input(pixels[i], p), many[i])
 
 
 def ramp(height, width):
@@ -50,22 +50,22 @@ def make(resize, height=8, width=8, **options):
 
 
 def test_stretch_keeps_all_of_the_image():
-    out = to_input(ramp(4, 32), make("stretch"))
+    out = image_to_input(ramp(4, 32), make("stretch"))
     assert out[0, 0] < 20
     assert out[0, -1] > 235
 
 
 def test_crop_keeps_the_middle():
-    out = to_input(ramp(8, 32), make("crop"))
+    out = image_to_input(ramp(8, 32), make("crop"))
     assert torch.equal(out[..., 0], torch.from_numpy(ramp(8, 32)[:, 12:20, 0]))
 
 
 def test_pad_adds_background_around():
-    out = to_input(np.zeros((4, 8, 1), np.uint8), make("pad", background=77))
+    out = image_to_input(np.zeros((4, 8, 1), np.uint8), make("pad", background=77))
     assert out[:2].eq(77).all()
     assert out[2:6].eq(0).all()
     assert out[6:].eq(77).all()
-    odd = to_input(np.zeros((3, 8, 1), np.uint8), make("pad", background=77))
+    odd = image_to_input(np.zeros((3, 8, 1), np.uint8), make("pad", background=77))
     assert odd[..., 0].eq(77).all(1).tolist() == [True] * 2 + [False] * 3 + [True] * 3
 
 
@@ -73,33 +73,33 @@ def test_shrinking_averages():
     """Without antialiasing fine stripes come out dark or light by chance."""
     lines = (np.arange(66) % 3 == 0) * np.uint8(255)
     fine = lines[None, :, None].repeat(66, 0)
-    out = to_input(fine, make("stretch"))
+    out = image_to_input(fine, make("stretch"))
     assert out[:, 1:-1].float().sub(85).abs().max() < 15
 
 
 def test_gray_of_color_is_the_luma_of_every_imaging_library():
     pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
-    ours = to_input(pixels, make("stretch", 32, 32))[..., 0].numpy()
+    ours = image_to_input(pixels, make("stretch", 32, 32))[..., 0].numpy()
     assert (ours == np.asarray(Image.fromarray(pixels).convert("L"))).all()
 
 
 def test_channels_without_a_rule():
     with pytest.raises(DataError, match="images have 4 channels, the network takes 1"):
-        to_input(np.zeros((2, 2, 4), np.uint8), make("stretch", 2, 2))
+        image_to_input(np.zeros((2, 2, 4), np.uint8), make("stretch", 2, 2))
 
 
 @pytest.mark.parametrize("chunk", [7, 1 << 24])
 def test_statistics_are_exact(monkeypatch, chunk):
     monkeypatch.setattr(room, "_CHUNK", chunk)
     pixels = torch.randint(0, 256, (5, 4, 3, 3), dtype=torch.uint8)
-    mean, std = statistics(pixels)
+    mean, std = channel_mean_std(pixels)
     flat = pixels.double().div(255).flatten(0, 2)
     assert mean == pytest.approx(flat.mean(0).tolist(), abs=1e-6)
     assert std == pytest.approx(flat.std(0, correction=0).tolist(), abs=1e-6)
 
 
 def test_constant_images_stay_finite():
-    mean, std = statistics(torch.full((2, 2, 2, 1), 51, dtype=torch.uint8))
+    mean, std = channel_mean_std(torch.full((2, 2, 2, 1), 51, dtype=torch.uint8))
     assert (mean, std) == ((0.2,), (round(1 / 255, 6),))
     p = make("stretch", 2, 2, mean=mean, std=std)
     assert normalize(torch.full((1, 2, 2, 1), 51).byte(), p).abs().max() < 1e-3

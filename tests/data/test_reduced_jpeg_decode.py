@@ -14,11 +14,11 @@ from PIL import Image
 
 from striate.core.spec import Preprocess
 from striate.data.decode import decode as decoding
-from striate.data.decode.decode import examine, unwarned
+from striate.data.decode.decode import decode_image, without_pillow_warnings
 from striate.data.decode.file_bytes import UndecodableError
-from striate.data.decode.hashing import coded_hash, content_hash, is_coded
-from striate.data.decode.jpeg_markers import layout
-from striate.data.decode.preprocess import file_to_input, look, look_at_sizes
+from striate.data.decode.hashing import coded_hash, content_hash, is_coded_hash
+from striate.data.decode.jpeg_markers import jpeg_layout
+from striate.data.decode.preprocess import decode_at_sizes, decode_for, file_to_input
 from striate.data.load import load_data
 from support.images import encoded
 
@@ -53,7 +53,7 @@ def make(side, resize="stretch", jpeg="reduced", **options):
 @pytest.mark.parametrize("side", [32, 64, 80, 96, 128, 160, 213])
 def test_the_tolerance(sharp, side, resize):
     """As docs/preprocessing.md states it."""
-    assert look(sharp, make(side)).factor > 1
+    assert decode_for(sharp, make(side)).factor > 1
     full = file_to_input(sharp, make(side, resize, "full")).float()
     reduced = file_to_input(sharp, make(side, resize)).float()
     gap = (full - reduced).abs()
@@ -65,7 +65,7 @@ def test_the_tolerance(sharp, side, resize):
     ("side", "factor"), [(9, 4), (75, 4), (76, 2), (200, 2), (201, 1), (999, 1)]
 )
 def test_enough_is_always_left(photo, side, factor):
-    seen = look(photo[1], make(side))
+    seen = decode_for(photo[1], make(side))
     assert (seen.factor, seen.sides) == (factor, (1200, 1600))
     assert seen.pixels.shape == (-(-1200 // factor), -(-1600 // factor), 3)
 
@@ -74,25 +74,25 @@ def test_sides_that_a_fraction_does_not_divide():
     noise = np.random.default_rng(0).integers(0, 256, (1237, 1301, 1), np.uint8)
     gray = encoded(Image.fromarray(noise[..., 0]), "JPEG")
     for factor, rows in ((2, 200), (4, 70)):
-        seen = examine(gray, scaled=lambda height, width, rows=rows: (rows, rows))
+        seen = decode_image(gray, scaled=lambda height, width, rows=rows: (rows, rows))
         assert seen.factor == factor
         assert seen.pixels.shape == (-(-1237 // factor), -(-1301 // factor), 1)
 
 
 def test_small_jpegs_and_other_formats_are_decoded_whole(photo):
     small = encoded(Image.fromarray(photo[0]).resize((1200, 1200)), "JPEG")
-    assert look(small, make(8)).factor == 1
+    assert decode_for(small, make(8)).factor == 1
     png = encoded(Image.fromarray(photo[0]), compress_level=1)
-    assert look(png, make(8)).factor == 1
+    assert decode_for(png, make(8)).factor == 1
 
 
 def test_what_it_is_known_by_depends_on_the_file_alone(photo):
     """Else another image size would deal another split."""
     settings = product((8, 99), ("full", "reduced"))
-    known = {look(photo[1], make(side, jpeg=j)).content for side, j in settings}
+    known = {decode_for(photo[1], make(side, jpeg=j)).content for side, j in settings}
     assert len(known) == 1
-    assert is_coded(known.pop())
-    assert not is_coded(content_hash(photo[0]))
+    assert is_coded_hash(known.pop())
+    assert not is_coded_hash(content_hash(photo[0]))
 
 
 @pytest.mark.parametrize("turn", range(1, 9))
@@ -105,8 +105,10 @@ def test_each_way_up(photo, turn):
     full = file_to_input(turned, make(64, "pad", "full"))
     reduced = file_to_input(turned, make(64, "pad"))
     assert (full.float() - reduced.float()).abs().mean() < 1.7
-    assert look(turned, make(64)).factor == 4
-    same = look(turned, make(64)).content == look(photo[1], make(64)).content
+    assert decode_for(turned, make(64)).factor == 4
+    same = (
+        decode_for(turned, make(64)).content == decode_for(photo[1], make(64)).content
+    )
     assert same == (turn == 1)
 
 
@@ -114,11 +116,11 @@ def test_an_orientation_that_is_none(photo):
     exif = Image.Exif()
     exif[0x0112] = 9
     odd = encoded(Image.fromarray(photo[0]), "JPEG", quality=92, exif=exif)
-    assert look(odd, make(64)).sides == (1200, 1600)
+    assert decode_for(odd, make(64)).sides == (1200, 1600)
 
 
 def coded(payload):
-    return coded_hash(payload, layout(payload), 1)
+    return coded_hash(payload, jpeg_layout(payload), 1)
 
 
 @pytest.mark.parametrize("options", [{}, {"progressive": True}])
@@ -143,8 +145,8 @@ def test_half_a_large_jpeg_is_refused(photo, options):
     for share in (0.3, 0.6, 0.9):
         cut = whole[: int(share * len(whole))]
         for payload in (cut, cut + b"\xff\xd9"):
-            with pytest.raises(UndecodableError), unwarned():
-                look(payload, make(32))
+            with pytest.raises(UndecodableError), without_pillow_warnings():
+                decode_for(payload, make(32))
 
 
 def test_several_sizes_are_each_as_alone(photo, monkeypatch):
@@ -158,11 +160,11 @@ def test_several_sizes_are_each_as_alone(photo, monkeypatch):
     for sides, decodings in (((64, 70), 1), ((70, 80), 2), ((301, 400), 1)):
         calls.clear()
         sizes = [make(side) for side in sides]
-        made, content = look_at_sizes(photo[1], sizes)
+        made, content = decode_at_sizes(photo[1], sizes)
         assert len(calls) == decodings
         for size, image in zip(sizes, made, strict=True):
             assert torch.equal(image, file_to_input(photo[1], size))
-        assert content == look(photo[1], sizes[0]).content
+        assert content == decode_for(photo[1], sizes[0]).content
 
 
 def test_cmyk_is_the_same_at_any_size(photo):
@@ -188,12 +190,12 @@ def test_a_lossless_copy_of_a_large_jpeg_is_found(photo, tmp_path):
         tmp_path / "set", image_size=16, test_fraction=0.3, val_fraction=0.3
     )
     contents = {row.path: row.content for row in data.rows}
-    parts = {row.path: row.part for row in data.rows}
+    splits = {row.path: row.split for row in data.rows}
     for label in "ab":
         for i in range(2):
             jpg, png = f"{label}/{i}.jpg", f"{label}/{i}.png"
             assert contents[jpg] == contents[png]
-            assert parts[jpg] == parts[png]
+            assert splits[jpg] == splits[png]
     assert len(set(contents.values())) == 8
 
 

@@ -14,9 +14,14 @@ from striate.data.batches import Batches
 from striate.data.decode.decode import UndecodableError
 from striate.data.load import load_data
 from striate.data.shards import load as room
-from striate.data.shards.index import Nearby
+from striate.data.shards.index import LocalShards
 from striate.data.sources import remote
-from striate.data.sources.remote import RemoteFiles, fetch, open_place, read_remote
+from striate.data.sources.remote import (
+    RemoteFiles,
+    download,
+    open_filesystem,
+    read_remote,
+)
 from support.images import encoded, pil_image, stripes, write_folder, write_table
 from support.tar_shards import write_shards
 
@@ -48,18 +53,18 @@ def server(tmp_path):
 
 
 def same(one, other):
-    assert [(r.path, r.label, r.part) for r in one.rows] == [
-        (r.path, r.label, r.part) for r in other.rows
+    assert [(r.path, r.label, r.split) for r in one.rows] == [
+        (r.path, r.label, r.split) for r in other.rows
     ]
-    for name, part in one.parts.items():
-        assert torch.equal(part.pixels[:], other.part(name).pixels[:])
+    for name, subset in one.subsets.items():
+        assert torch.equal(subset.pixels[:], other.subset(name).pixels[:])
 
 
-@pytest.mark.parametrize("split", [False, True])
-def test_a_folder_elsewhere(memory, tmp_path, split):
+@pytest.mark.parametrize("is_split", [False, True])
+def test_a_folder_elsewhere(memory, tmp_path, is_split):
     local = tmp_path / "photos"
-    for part in ("train", "val") if split else ("",):
-        write_folder(local / part, seed=len(part))
+    for split in ("train", "val") if is_split else ("",):
+        write_folder(local / split, seed=len(split))
     upload(memory, local, "/bucket/photos")
     memory.pipe("/bucket/photos/.hidden/x.png", b"x")
     memory.pipe("/bucket/photos/readme.md", b"x")
@@ -111,7 +116,7 @@ def test_places_fail_in_their_own_ways(memory, monkeypatch):
 def test_a_remote_set_is_read_once(memory, tmp_path, monkeypatch):
     from striate.data import scan
 
-    monkeypatch.setattr(scan, "SMALL", 0)
+    monkeypatch.setattr(scan, "SMALL_SET", 0)
     upload(memory, write_folder(tmp_path / "photos"), "/bucket/photos")
     first = load_data("memory://bucket/photos")
     calls = []
@@ -152,14 +157,14 @@ def test_a_folder_without_classes(memory):
 def test_shards_from_a_web_server(server, tmp_path, monkeypatch):
     root, address, asked = server
     write_shards(root, count=3)
-    monkeypatch.setitem(room.load_shards.__kwdefaults__, "most_held", 0)
+    monkeypatch.setattr(room, "MOST_HELD", 0)
     far = load_data(f"{address}/p-{{000..002}}.tar")
     near = load_data(root)
     assert [r.content for r in far.rows] == [r.content for r in near.rows]
-    part = far.part("train")
-    made = Batches(part=part, preprocess=far.preprocess, batch_size=8)
+    subset = far.subset("train")
+    made = Batches(subset=subset, preprocess=far.preprocess, batch_size=8)
     seen = torch.cat([y for epoch in (0, 1) for _, y in made(epoch)])
-    assert len(seen) == 2 * len(part)
+    assert len(seen) == 2 * len(subset)
     load_data(f"{address}/p-{{000..002}}.tar")
     assert asked.count(("GET", "/p-001.tar")) == 1
     assert asked.count(("HEAD", "/p-001.tar")) == 2
@@ -177,7 +182,7 @@ def test_a_changed_remote_shard_is_fetched_again(memory, tmp_path):
 def test_few_copies_are_kept(memory, tmp_path):
     upload(memory, write_shards(tmp_path / "a", count=4, each=4), "/bucket")
     size = len(memory.cat_file("/bucket/p-000.tar"))
-    nearby = Nearby(tmp_path / "copies", int(2.5 * size))
+    nearby = LocalShards(tmp_path / "copies", int(2.5 * size))
     for number in (0, 1, 2, 3, 0):
         path = nearby.path(f"memory://bucket/p-00{number}.tar")
         assert path.stat().st_size == size
@@ -195,16 +200,16 @@ def test_what_is_fetched_is_whole_or_not_there(memory, tmp_path, monkeypatch):
 
     monkeypatch.setattr(type(memory), "get_file", half)
     with pytest.raises(DataError, match="the line broke"):
-        fetch("memory://a.tar", tmp_path / "a.tar")
+        download("memory://a.tar", tmp_path / "a.tar")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_predicting_needs_no_address():
     assert np.all([not remote.is_remote(p) for p in ("a/b.png", "C:/x", Path("x"))])
-    assert open_place("memory://a/b/")[1] == "/a/b"
+    assert open_filesystem("memory://a/b/")[1] == "/a/b"
 
 
-def test_parts_and_classes_do_not_stand_side_by_side(memory):
+def test_splits_and_classes_do_not_stand_side_by_side(memory):
     """Read as classes, `train` and `test` would be learned as two kinds of thing."""
     for name in ("train/a/0.png", "test/a/0.png", "extra/a/0.png"):
         memory.pipe(f"/set/{name}", encoded(pil_image(stripes(0, 5))))

@@ -8,8 +8,8 @@ from dataclasses import replace
 from typing import Any
 
 from striate.core.spec import Preprocess, normalization
-from striate.data.decode.decode import Header
-from striate.data.scan import Census
+from striate.data.decode.decode import ImageHeader
+from striate.data.scan import FileScan
 
 # Where images differ in size and the user names none: small enough for the bundled
 # networks to train on a CPU, large enough to recognize things.
@@ -20,7 +20,7 @@ Normalize = tuple[str, Sequence[float] | None, Sequence[float] | None]
 
 
 def choose_preprocess(
-    census: Census,
+    census: FileScan,
     *,
     image_size: int | tuple[int, int] | None,
     in_chans: int | None,
@@ -36,8 +36,8 @@ def choose_preprocess(
         normalize: A name, and mean and deviation where given.
         rules: Further fields of `Preprocess`.
     """
-    headers = [header for header in census.headers if isinstance(header, Header)]
-    return choose_for(
+    headers = [header for header in census.headers if isinstance(header, ImageHeader)]
+    return choose_preprocess_for(
         common_shape(headers),
         common_channels(headers),
         image_size=image_size,
@@ -47,7 +47,7 @@ def choose_preprocess(
     )
 
 
-def choose_for(
+def choose_preprocess_for(
     own: tuple[int, int] | None,
     own_channels: int,
     *,
@@ -68,12 +68,12 @@ def choose_for(
     return replace(chosen, mean=mean, std=std)
 
 
-def common_shape(headers: Sequence[Header]) -> tuple[int, int] | None:
+def common_shape(headers: Sequence[ImageHeader]) -> tuple[int, int] | None:
     """Return the (height, width) that all images share, if they do."""
     sizes = {(h.height, h.width) for h in headers}
     return sizes.pop() if len(sizes) == 1 else None
 
 
-def common_channels(headers: Sequence[Header]) -> int:
+def common_channels(headers: Sequence[ImageHeader]) -> int:
     """Return 1 where every image is gray, else the largest channel count."""
     return max(Counter(h.channels for h in headers))

@@ -20,12 +20,12 @@ from striate.data.batches import Batches
 from striate.data.subset import Subset
 
 MULTIPLE = 16  # sides a network halves four times without a rest
-GROWN = 0.8  # of the epochs, from which on images have their full size
+FULL_SIZE_FROM = 0.8  # of the epochs, from which on images have their full size
 
 Side = tuple[int, int]
 
 
-def growing_sides(full: Side, share: float, epochs: int) -> tuple[Side, ...]:
+def sides_by_epoch(full: Side, share: float, epochs: int) -> tuple[Side, ...]:
     """Return height and width of the images in each epoch.
 
     Sides grow linearly from `share` of the full ones, in multiples of 16, and are full
@@ -37,10 +37,10 @@ def growing_sides(full: Side, share: float, epochs: int) -> tuple[Side, ...]:
         epochs: How many there are.
 
     Example:
-        >>> [height for height, _ in growing_sides((96, 64), 0.5, 6)]
+        >>> [height for height, _ in sides_by_epoch((96, 64), 0.5, 6)]
         [48, 64, 64, 80, 96, 96]
     """
-    grown = min(GROWN * epochs, epochs - 1)
+    grown = min(FULL_SIZE_FROM * epochs, epochs - 1)
     return tuple(
         (_side(full[0], now), _side(full[1], now))
         for epoch in range(epochs)
@@ -74,7 +74,7 @@ class ProgressiveResize:
         """Yield the (input, label) batches of an epoch, the first `start` left out."""
         size = self.sides[min(epoch, len(self.sides) - 1)]
         for x, y in self.batches(epoch, start):
-            yield resized(x, size), y
+            yield resize_batch(x, size), y
 
     def indices(self, epoch: int = 0, start: int = 0) -> Iterable[Tensor]:
         """Return the image numbers of each batch of an epoch."""
@@ -84,9 +84,9 @@ class ProgressiveResize:
         return len(self.batches)
 
     @property
-    def part(self) -> Subset:
+    def subset(self) -> Subset:
         """Return the part that the images are of."""
-        return self.batches.part
+        return self.batches.subset
 
     @property
     def images(self) -> int:
@@ -94,7 +94,7 @@ class ProgressiveResize:
         return self.batches.images
 
 
-def resized(x: Tensor, size: Side) -> Tensor:
+def resize_batch(x: Tensor, size: Side) -> Tensor:
     """Bring a batch to a size, each new pixel a mean over all that it covers.
 
     Shapes:
@@ -102,7 +102,7 @@ def resized(x: Tensor, size: Side) -> Tensor:
 
     Example:
         >>> import torch
-        >>> resized(torch.tensor([[[[0.0, 4.0], [4.0, 8.0]]]]), (1, 1)).item()
+        >>> resize_batch(torch.tensor([[[[0.0, 4.0], [4.0, 8.0]]]]), (1, 1)).item()
         4.0
     """
     if tuple(x.shape[-2:]) == size:

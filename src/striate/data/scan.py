@@ -9,11 +9,10 @@ from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from striate.core.cpu_count import processors
-from striate.data.cache.cache_folder import Cache
-from striate.data.cache.file_index import Fact
-from striate.data.decode.decode import Header, read_header, unwarned
+from striate.data.decode.decode import ImageHeader, read_header, without_pillow_warnings
 from striate.data.decode.file_bytes import UndecodableError
 from striate.data.decode.hashing import file_hash
+from striate.data.file_index import FileFacts, FileIndex
 from striate.data.sources.files import Stamp
 from striate.data.sources.source import Skipped, Source
 
@@ -21,13 +20,13 @@ T = TypeVar("T")
 Tick = Callable[[int, int], None]
 
 # A set of so few bytes is decoded sooner than a cache is opened.
-SMALL = 4 << 20
+SMALL_SET = 4 << 20
 CHANGED, MISSING = "changed-since-scan", "missing"
 SPAN = 16  # files a thread takes at a time
 
 
 @dataclass(frozen=True, kw_only=True)
-class Census:
+class FileScan:
     """What the headers say, in the order of a source's records.
 
     Args:
@@ -36,7 +35,7 @@ class Census:
         size: Bytes of all files, as far as known.
     """
 
-    headers: tuple[Header | Skipped, ...] = field(repr=False)
+    headers: tuple[ImageHeader | Skipped, ...] = field(repr=False)
     hashes: tuple[str, ...] = field(repr=False)
     size: int = 0
 
@@ -44,7 +43,9 @@ class Census:
     def sound(self) -> list[int]:
         """Return the positions of files whose headers are sound."""
         return [
-            i for i, header in enumerate(self.headers) if isinstance(header, Header)
+            i
+            for i, header in enumerate(self.headers)
+            if isinstance(header, ImageHeader)
         ]
 
     @property
@@ -52,12 +53,12 @@ class Census:
         """Return the files that have no sound header."""
         return [header for header in self.headers if isinstance(header, Skipped)]
 
-    def without(self, lost: Mapping[int, Skipped]) -> Census:
+    def without(self, lost: Mapping[int, Skipped]) -> FileScan:
         """Return the census with some files lost since."""
         headers = (lost.get(i, header) for i, header in enumerate(self.headers))
         return replace(self, headers=tuple(headers))
 
-    def compared(self, source: Source, given: Mapping[str, str]) -> Census:
+    def compared(self, source: Source, given: Mapping[str, str]) -> FileScan:
         """Return the census with files left out whose hash is not the one given."""
         changed: dict[int, Skipped] = {}
         for i in self.sound:
@@ -74,42 +75,42 @@ class Census:
         Raises:
             UndecodableError: It cannot be read, or it has changed since.
         """
-        return unchanged(source.payload(i), self.hashes[i])
+        return check_unchanged(source.payload(i), self.hashes[i])
 
     @property
     def small(self) -> bool:
         """Tell whether the set is too small for a cache to save time."""
-        return self.size < SMALL
+        return self.size < SMALL_SET
 
 
-def take_census(source: Source, cache: Cache | None = None) -> Census:
-    """Read every file, or take from the cache what is known of unchanged ones."""
+def scan_files(source: Source, index: FileIndex | None = None) -> FileScan:
+    """Read every file, or take from the index what is known of unchanged ones."""
     if source.arrays is not None:
         height, width, channels = source.arrays.shape[1:]
-        headers = (Header(height, width, channels),) * len(source.records)
-        return Census(headers=headers, hashes=("",) * len(headers))
+        headers = (ImageHeader(height, width, channels),) * len(source.records)
+        return FileScan(headers=headers, hashes=("",) * len(headers))
     files = source.reader
     stamps = [files.stamp(record.path) for record in source.records]
     size = sum(stamp.size for stamp in stamps if stamp)
-    book = cache.facts if cache and size >= SMALL else None
+    book = index if size >= SMALL_SET else None
     names = [files.name(record.path) for record in source.records]
     asked = {n: s for n, s in zip(names, stamps, strict=True) if s is not None}
     known = book.known(asked) if book else {}
 
-    def read(i: int) -> Fact:
+    def read(i: int) -> FileFacts:
         return known.get(names[i]) or _read(source.payload(i))
 
-    found = list(stream(source, range(len(names)), read))
+    found = list(read_in_order(source, range(len(names)), read))
     if book:
         book.note(_new(names, stamps, found, known))
-    return Census(
+    return FileScan(
         headers=tuple(_header(source, i, fact) for i, fact in enumerate(found)),
         hashes=tuple("" if isinstance(f, Skipped) else f.sha256 for f in found),
         size=size,
     )
 
 
-def unchanged(payload: bytes, sha256: str) -> bytes:
+def check_unchanged(payload: bytes, sha256: str) -> bytes:
     """Return the bytes of a file, which must have this hash.
 
     Raises:
@@ -125,7 +126,7 @@ def _difference(before: str, now: str) -> str:
     return f"its SHA-256 was {before[:12]}… and is {now[:12]}…"
 
 
-def ticked(
+def with_progress(
     index: Sequence[int], rows: Iterator[T], tick: Tick | None
 ) -> Iterator[tuple[int, T]]:
     """Pair positions with what came of them, telling how far it got."""
@@ -135,20 +136,20 @@ def ticked(
         yield pair
 
 
-def _read(payload: bytes) -> Fact:
+def _read(payload: bytes) -> FileFacts:
     sha256 = file_hash(payload)
     try:
         header = read_header(payload)
     except UndecodableError as error:
-        return Fact(sha256, None, (error.reason, error.detail))
-    return Fact(sha256, (header.height, header.width, header.channels))
+        return FileFacts(sha256, None, (error.reason, error.detail))
+    return FileFacts(sha256, (header.height, header.width, header.channels))
 
 
-def _header(source: Source, i: int, fact: Fact | Skipped) -> Header | Skipped:
+def _header(source: Source, i: int, fact: FileFacts | Skipped) -> ImageHeader | Skipped:
     if isinstance(fact, Skipped):
         return fact
     if fact.header is not None:
-        return Header(*fact.header)
+        return ImageHeader(*fact.header)
     reason, detail = fact.refusal or ("damaged", "")
     return Skipped(path=source.records[i].path, reason=reason, detail=detail)
 
@@ -156,15 +157,15 @@ def _header(source: Source, i: int, fact: Fact | Skipped) -> Header | Skipped:
 def _new(
     names: Sequence[bytes],
     stamps: Sequence[Stamp | None],
-    found: Sequence[Fact | Skipped],
-    known: dict[bytes, Fact],
-) -> Iterator[tuple[bytes, Stamp, Fact]]:
+    found: Sequence[FileFacts | Skipped],
+    known: dict[bytes, FileFacts],
+) -> Iterator[tuple[bytes, Stamp, FileFacts]]:
     for name, stamp, fact in zip(names, stamps, found, strict=True):
-        if name not in known and stamp is not None and isinstance(fact, Fact):
+        if name not in known and stamp is not None and isinstance(fact, FileFacts):
             yield name, stamp, fact
 
 
-def stream(
+def read_in_order(
     source: Source, index: Sequence[int], read: Callable[[int], T]
 ) -> Iterator[T | Skipped]:
     """Yield read(i), or why it failed, in order, a few files ahead on threads."""
@@ -183,7 +184,7 @@ def stream(
     # of handing over small; the queue bounds how many decoded images wait.
     workers = processors()
     waiting: deque[Future[list[T | Skipped]]] = deque()
-    with unwarned(), ThreadPoolExecutor(workers) as pool:
+    with without_pillow_warnings(), ThreadPoolExecutor(workers) as pool:
         try:
             start = 0
             while start < len(index):
@@ -200,16 +201,16 @@ def stream(
                 future.cancel()
 
 
-def two_labels(
+def label_conflicts(
     source: Source,
     index: Sequence[int],
     contents: Sequence[str],
-    parts: Sequence[str | None],
+    splits: Sequence[str | None],
 ) -> dict[int, Skipped]:
     """Return positions in `index` whose content also stands under another label.
 
     Nobody can know which label is right, so all of them are quarantined; those of a
-    given test part stay, because a published test set is never changed.
+    given test split stay, because a published test set is never changed.
     """
     labels = [source.records[i].label for i in index]
     seen: dict[str, list[int]] = {}
@@ -217,7 +218,7 @@ def two_labels(
         seen.setdefault(content, []).append(k)
     conflicts: dict[int, Skipped] = {}
     for twins in seen.values():
-        open_twins = [k for k in twins if parts[k] != "test"]
+        open_twins = [k for k in twins if splits[k] != "test"]
         if len({labels[k] for k in open_twins}) < 2:
             continue
         for k in open_twins:

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from striate.data.cache.pixel_rows import Rows, some, taken
+from striate.data.cache.pixel_rows import PixelRows, gather_rows, take_rows
 
 
 @dataclass(frozen=True, kw_only=True)
 class Subset:
-    """Images of the training, validation or test part.
+    """Images of the training, validation or test split.
 
     Args:
         pixels: (N, H, W, C) uint8 at the input size.
@@ -24,19 +24,19 @@ class Subset:
             in mixed runs, not one by one; empty where any order is as good.
     """
 
-    pixels: Rows = field(repr=False)
+    pixels: PixelRows = field(repr=False)
     labels: Tensor = field(repr=False)
     paths: Sequence[str] = field(repr=False)
-    larger: Rows | None = field(default=None, repr=False)
+    larger: PixelRows | None = field(default=None, repr=False)
     blocks: tuple[tuple[int, int], ...] = field(default=(), repr=False)
 
     @classmethod
     def of(
         cls,
-        pixels: Rows,
+        pixels: PixelRows,
         labels: Sequence[int],
         paths: Sequence[str],
-        larger: Rows | None = None,
+        larger: PixelRows | None = None,
     ) -> Subset:
         """Make a part from class numbers and paths in plain sequences."""
         numbers = torch.tensor(labels, dtype=torch.int64)
@@ -44,9 +44,9 @@ class Subset:
 
     def take(self, index: Sequence[int]) -> Subset:
         """Return a part of the images at these positions."""
-        larger = None if self.larger is None else some(self.larger, index, most=0)
+        larger = None if self.larger is None else take_rows(self.larger, index, most=0)
         return Subset(
-            pixels=some(self.pixels, index),
+            pixels=take_rows(self.pixels, index),
             labels=self.labels[list(index)],
             paths=tuple(self.paths[i] for i in index),
             larger=larger,
@@ -60,4 +60,4 @@ class Subset:
 
         Whole images are copied at once, where `pixels[index]` goes byte by byte.
         """
-        return taken(self.pixels, index)
+        return gather_rows(self.pixels, index)

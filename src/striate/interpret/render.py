@@ -51,7 +51,7 @@ def _ramp(share: np.ndarray, stops: Sequence[tuple[int, int, int]]) -> np.ndarra
 
 
 def overlay_heatmap(
-    pixels: np.ndarray, heatmap: np.ndarray, signed: bool
+    pixels: np.ndarray, heatmap: np.ndarray, diverging_colors: bool
 ) -> np.ndarray:
     """Lay a map over an image: the image in gray, the map as color upon it.
 
@@ -70,8 +70,10 @@ def overlay_heatmap(
     # Lifted off black: colors upon black are all brown.
     gray = _BLACK + pixels.astype(float).mean(-1, keepdims=True).repeat(3, -1) * _SPAN
     share = heatmap / (float(np.abs(heatmap).max()) or 1.0)
-    against = _NEGATIVE if signed else _ORANGE
-    color = np.where(share[..., None] < 0, against, _POSITIVE if signed else _ORANGE)
+    against = _NEGATIVE if diverging_colors else _ORANGE
+    color = np.where(
+        share[..., None] < 0, against, _POSITIVE if diverging_colors else _ORANGE
+    )
     # The square root lets weak evidence show; opacity stops short of hiding anything.
     strength = 0.75 * np.sqrt(np.abs(share))[..., None]
     mixed = (1 - strength) * gray + strength * color

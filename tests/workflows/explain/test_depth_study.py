@@ -78,8 +78,8 @@ def test_every_chain_is_looked_at_from_beginning_to_end(data, study):
         assert len(one.losses) == 12
         assert {len(s.layers) for s in one.snapshots} == {12}
         assert one.factor == gradient_factor(one.snapshots[0].layers)
-    assert study.num_images == len(data.part("val"))
-    counts = data.part("val").labels.bincount()
+    assert study.num_images == len(data.subset("val"))
+    counts = data.subset("val").labels.bincount()
     assert study.majority_accuracy == pytest.approx(
         float(counts.max()) / study.num_images
     )

@@ -318,7 +318,7 @@ def test_the_surest_mistakes_come_first(tmp_path):
     section, facts = dataset_section(run)
     drawn = next(b for b in section.blocks if isinstance(b, Images))
     assert drawn.title == "The surest mistakes"
-    found = run.predictions(run.judged_part)
+    found = run.predictions(run.evaluated_split)
     wrong = int((found.truth != found.predicted).sum())
     assert len(drawn.images) == min(wrong, 8) > 0
     sure = [float(one.detail.split()[0]) for one in drawn.images]
@@ -341,7 +341,7 @@ def test_pools_that_cannot_be_compared_are_named(shared_run, monkeypatch):
         model=model,
         data=shared_run.data,
         preprocess=shared_run.preprocess,
-        judged_part=shared_run.judged_part,
+        evaluated_split=shared_run.evaluated_split,
         labels=shared_run.labels,
     )
     section, data = invariance_section(run)

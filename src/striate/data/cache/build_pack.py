@@ -10,38 +10,38 @@ from torch import Tensor
 
 from striate.core.spec import Preprocess
 from striate.data.cache.cache_folder import Cache
-from striate.data.cache.packed_arrays import (
-    Builder,
-    Donors,
+from striate.data.cache.decoded_images import (
+    DecodeErrors,
     Pack,
-    Refusals,
+    PackBuilder,
+    ReusableRows,
     open_pack,
     pack_key,
 )
 from striate.data.decode.file_bytes import UndecodableError
-from striate.data.decode.preprocess import look_at_sizes
-from striate.data.scan import Census, Tick, stream, ticked
+from striate.data.decode.preprocess import decode_at_sizes
+from striate.data.scan import FileScan, Tick, read_in_order, with_progress
 from striate.data.sources.source import Skipped, Source
 
 _TRIES = 3  # files that change while they are decoded, again and again
 
 
 @dataclass(frozen=True, kw_only=True)
-class Packed:
+class PackedSet:
     """Packs of one set, one a size, and files that are no longer as scanned."""
 
     packs: tuple[Pack, ...]
-    census: Census
+    census: FileScan
     lost: dict[int, Skipped] = field(default_factory=dict)
 
 
-def pack(
+def build_packs(
     source: Source,
-    census: Census,
+    census: FileScan,
     sizes: Sequence[Preprocess],
     cache: Cache,
     tick: Tick | None = None,
-) -> Packed:
+) -> PackedSet:
     """Map the packs of a set, made first where they are not there.
 
     Raises:
@@ -54,7 +54,7 @@ def pack(
         lacking = [size for size, one in zip(sizes, found, strict=True) if one is None]
         if not lacking:
             packs = tuple(one for one in found if one is not None)
-            return Packed(packs=packs, census=census, lost=lost)
+            return PackedSet(packs=packs, census=census, lost=lost)
         cache.make_room(sum(size.weight * len(hashes) for size in lacking))
         lost |= _build(source, census, lacking, cache, tick)
         census = census.without(lost)
@@ -63,7 +63,7 @@ def pack(
 
 def _build(
     source: Source,
-    census: Census,
+    census: FileScan,
     sizes: Sequence[Preprocess],
     cache: Cache,
     tick: Tick | None,
@@ -71,15 +71,15 @@ def _build(
     """Write a pack for each size; return the files that are no longer as scanned."""
     index = census.sound
     wanted = {census.hashes[i] for i in index}
-    donors = [Donors(cache.packs, size, wanted) for size in sizes]
+    donors = [ReusableRows(cache.packs, size, wanted) for size in sizes]
     lost: dict[int, Skipped] = {}
-    refused: Refusals = {}
+    refused: DecodeErrors = {}
     with ExitStack() as open_files:
         builders = [
-            open_files.enter_context(Builder(cache.packs, size)) for size in sizes
+            open_files.enter_context(PackBuilder(cache.packs, size)) for size in sizes
         ]
         read = _reader(source, census, sizes, donors)
-        for i, row in ticked(index, stream(source, index, read), tick):
+        for i, row in with_progress(index, read_in_order(source, index, read), tick):
             match row:
                 case Skipped():
                     lost[i] = row
@@ -101,9 +101,9 @@ Row = tuple[tuple[Tensor, ...], str] | tuple[str, str]
 
 def _reader(
     source: Source,
-    census: Census,
+    census: FileScan,
     sizes: Sequence[Preprocess],
-    donors: Sequence[Donors],
+    donors: Sequence[ReusableRows],
 ) -> Callable[[int], Row]:
     def read(i: int) -> Row:
         given = [donor.get(census.hashes[i]) for donor in donors]
@@ -112,7 +112,7 @@ def _reader(
             return tuple(image for image, _ in had), had[0][1]
         payload = census.payload(source, i)
         try:
-            return look_at_sizes(payload, sizes)
+            return decode_at_sizes(payload, sizes)
         except UndecodableError as error:
             return error.reason, error.detail
 

@@ -9,13 +9,13 @@ import weakref
 from dataclasses import dataclass
 from pathlib import Path
 
-from striate.data.cache.file_index import Facts
-from striate.data.cache.packed_arrays import remove, weigh
+from striate.data.cache.decoded_images import list_packs, remove_pack
+from striate.data.file_index import FileIndex
 
 AUTO, OFF = "auto", "off"
 DEFAULT_GB = 20.0
 # Never the last of the disk: a training writes weights, and other programs live here.
-SPARE = 1 << 30
+MIN_FREE_DISK = 1 << 30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,23 +36,23 @@ class Cache:
         return self.folder / "packs"
 
     @property
-    def facts(self) -> Facts:
+    def facts(self) -> FileIndex:
         """Return what is known of files."""
-        return Facts(self.folder / "facts.sqlite")
+        return FileIndex(self.folder / "facts.sqlite")
 
     def fits(self, size: int) -> bool:
         """Tell whether packs of so many bytes could be held, others being removed."""
-        held = sum(weight for _, weight, _ in weigh(self.packs))
-        return size <= self.limit and size + SPARE <= held + self._free()
+        held = sum(weight for _, weight, _ in list_packs(self.packs))
+        return size <= self.limit and size + MIN_FREE_DISK <= held + self._free()
 
     def make_room(self, size: int) -> None:
         """Remove the longest unused packs until `size` more bytes may come."""
-        packs = weigh(self.packs)
+        packs = list_packs(self.packs)
         held = sum(weight for _, weight, _ in packs)
         for _, weight, folder in packs:
-            if held + size <= self.limit and size + SPARE <= self._free():
+            if held + size <= self.limit and size + MIN_FREE_DISK <= self._free():
                 return
-            remove(folder)
+            remove_pack(folder)
             held -= weight
 
     def _free(self) -> int:
@@ -84,11 +84,11 @@ def _own_folder() -> Path:
     return (Path(home) if home else Path.home() / ".cache") / "striate"
 
 
-class PassingFolder:
+class TemporaryFolder:
     """A folder that is removed when nobody holds this any more, or the program ends.
 
     Example:
-        >>> folder = PassingFolder()
+        >>> folder = TemporaryFolder()
         >>> path = folder.path
         >>> path.is_dir()
         True

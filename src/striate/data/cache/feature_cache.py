@@ -24,11 +24,11 @@ from torch import Tensor
 
 from striate.core.errors import StorageError
 from striate.core.files import make_folder, read_json, storage_errors, write_json
-from striate.data.cache.packed_arrays import MARKER
-from striate.data.decode.hashing import check_hash
+from striate.data.cache.decoded_images import MARKER
+from striate.data.decode.hashing import checksum64
 
 RULES = 1  # between images and rows; another number is another store
-ROWS, KNOWN = ".rows", ".known"
+ROWS, KEYS = ".rows", ".known"
 _RECORD = np.dtype([("key", "S64"), ("check", "<u8")])
 _WAITING = 1 << 25  # bytes that a kill may lose at most, and seconds
 _SECONDS = 2.0
@@ -110,7 +110,7 @@ class FeatureStore:
         self._known: dict[str, tuple[int, int, int]] = {}
         self._mine: _Segment | None = None
         self._begin(marker)
-        for path in sorted(self.folder.glob(f"*{KNOWN}")):
+        for path in sorted(self.folder.glob(f"*{KEYS}")):
             self._take(path)
 
     def _begin(self, marker: dict[str, Any]) -> None:
@@ -148,7 +148,7 @@ class FeatureStore:
         if key not in self._known:
             return False
         number, row, check = self._known[key]
-        return check_hash(self._segments[number][row].tobytes()) == check
+        return checksum64(self._segments[number][row].tobytes()) == check
 
     def add(self, keys: Sequence[str], rows: Tensor) -> None:
         """Append rows, (n, …) float32.
@@ -186,7 +186,7 @@ class _Segment:
 
     def __init__(self, folder: Path) -> None:
         name = f"{socket.gethostname()}-{os.getpid()}-{time.time_ns():x}"
-        self._path = folder / f"{name}{KNOWN}"
+        self._path = folder / f"{name}{KEYS}"
         self._rows = self._path.with_suffix(ROWS).open("xb")
         self._known = self._path.open("xb")
         self._waiting: list[tuple[str, int]] = []
@@ -198,7 +198,7 @@ class _Segment:
         for key, row in zip(keys, rows, strict=True):
             payload = row.tobytes()
             self._rows.write(payload)
-            self._waiting.append((key, check_hash(payload)))
+            self._waiting.append((key, checksum64(payload)))
             self._bytes += len(payload)
         self.keys.update(keys)
         late = time.monotonic() - self._since > _SECONDS

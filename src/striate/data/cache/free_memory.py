@@ -75,7 +75,7 @@ def _rooms(root: Path, own: str | None, most: str, used: str, cached: str) -> li
     return rooms
 
 
-def fits(size: int) -> bool:
+def fits_in_memory(size: int) -> bool:
     """Tell whether so many bytes may be held in memory."""
     free = available_bytes()
     return free is None or size <= SHARE * free

@@ -21,22 +21,25 @@ from striate.core.cpu_count import processors
 from striate.core.errors import DataError
 from striate.core.malloc import give_back_freed
 from striate.core.spec import Preprocess
-from striate.data.decode.decode import unwarned
+from striate.data.cache.decode_workers import DecodedBatch, decode_with_workers
+from striate.data.decode.decode import without_pillow_warnings
 from striate.data.decode.file_bytes import UndecodableError
 from striate.data.decode.preprocess import file_to_input
-from striate.data.scan import unchanged
+from striate.data.scan import check_unchanged
 from striate.data.sources.files import Files
 from striate.data.sources.source import Skipped
 
-# Of a training part so many may be lost in a run before it stops: a few files that
+# Of a training split so many may be lost in a run before it stops: a few files that
 # somebody tidies away must not cost a night, a set that is being deleted must.
-LOST_SHARE = 0.01
-LOST_LEAST = 4
-AHEAD = 3  # batches decoded before they are wanted
-TRIMMED = 4  # batches after which freed memory goes back; 64 let holes of 30 MiB grow
+MAX_LOST_SHARE = 0.01
+MAX_LOST = 4
+PREFETCH_BATCHES = 3  # batches decoded before they are wanted
+TRIM_EVERY = (
+    4  # batches after which freed memory goes back; 64 let holes of 30 MiB grow
+)
 
 
-class Originals(Protocol):
+class EncodedImages(Protocol):
     """Encoded images in a fixed order."""
 
     def __len__(self) -> int: ...
@@ -55,7 +58,7 @@ class Originals(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FileOriginals:
+class EncodedFiles:
     """Files as they were scanned."""
 
     files: Files
@@ -67,26 +70,11 @@ class FileOriginals:
 
     def payload(self, i: int) -> bytes:
         """Return the bytes of a file, which must be those that were scanned."""
-        return unchanged(self.files.read(self.paths[i]), self.hashes[i])
+        return check_unchanged(self.files.read(self.paths[i]), self.hashes[i])
 
     def path(self, i: int) -> str:
         """Return the file's path below its source."""
         return self.paths[i]
-
-
-@dataclass(frozen=True)
-class Gathered:
-    """A batch as it was decoded.
-
-    Args:
-        pixels: (n, H, W, C) uint8.
-        index: (n,) which images they are; a lost one's place has another's.
-        lost: Files that could not be used now.
-    """
-
-    pixels: Tensor
-    index: Tensor
-    lost: tuple[Skipped, ...] = ()
 
 
 class LazyPixels:
@@ -102,7 +90,7 @@ class LazyPixels:
 
     def __init__(
         self,
-        originals: Originals,
+        originals: EncodedImages,
         preprocess: Preprocess,
         rows: Tensor | None = None,
         workers: int = 0,
@@ -142,7 +130,7 @@ class LazyPixels:
             index = torch.tensor(range(*index.indices(len(self))), dtype=torch.int64)
         return self._sound(self.attempt(index), forgiving=False).pixels
 
-    def attempt(self, index: Tensor) -> Gathered:
+    def attempt(self, index: Tensor) -> DecodedBatch:
         """Decode the images of a batch one after the other, as far as they can be."""
         pixels = torch.empty(len(index), *self.preprocess.shape, dtype=torch.uint8)
         kept, lost = [], []
@@ -156,9 +144,9 @@ class LazyPixels:
                 skip = Skipped(path=path, reason=error.reason, detail=error.detail)
                 lost.append(skip)
         if not lost:
-            return Gathered(pixels, index)
+            return DecodedBatch(pixels, index)
         places = _replaced(len(index), kept)
-        return Gathered(pixels[places], index[places], tuple(lost))
+        return DecodedBatch(pixels[places], index[places], tuple(lost))
 
     def _rows(self, index: Tensor) -> Tensor:
         """Return which originals are meant; negative numbers count from the end.
@@ -175,12 +163,12 @@ class LazyPixels:
             raise IndexError(what)
         return torch.where(index < 0, index + count, index)
 
-    def _sound(self, gathered: Gathered, forgiving: bool) -> Gathered:
+    def _sound(self, gathered: DecodedBatch, forgiving: bool) -> DecodedBatch:
         if gathered.lost and not (forgiving and len(gathered.index)):
             raise _gone(gathered.lost, len(self))
         return gathered
 
-    def batches(self, indices: Iterable[Tensor]) -> Iterator[Gathered]:
+    def batches(self, indices: Iterable[Tensor]) -> Iterator[DecodedBatch]:
         """Yield the batches of an epoch, decoded ahead of their turn.
 
         Raises:
@@ -188,24 +176,22 @@ class LazyPixels:
             WorkerError: A decoding process died or hung.
         """
         for number, gathered in enumerate(self._ahead(indices), start=1):
-            if number % TRIMMED == 0:
+            if number % TRIM_EVERY == 0:
                 give_back_freed()
             self._note(gathered.lost)
             yield self._sound(gathered, self.forgiving)
 
-    def _ahead(self, indices: Iterable[Tensor]) -> Iterator[Gathered]:
+    def _ahead(self, indices: Iterable[Tensor]) -> Iterator[DecodedBatch]:
         if self.workers:
-            from striate.data.cache.decode_workers import decoded_by_workers
-
-            yield from decoded_by_workers(self, indices)
+            yield from decode_with_workers(self, indices)
             return
-        waiting: deque[Future[Gathered]] = deque()
+        waiting: deque[Future[DecodedBatch]] = deque()
         threads = processors()
-        with unwarned(), ThreadPoolExecutor(threads) as pool:
+        with without_pillow_warnings(), ThreadPoolExecutor(threads) as pool:
             try:
                 for index in indices:
                     waiting.append(pool.submit(self.attempt, index))
-                    if len(waiting) > max(AHEAD, threads):
+                    if len(waiting) > max(PREFETCH_BATCHES, threads):
                         yield waiting.popleft().result()
                 while waiting:
                     yield waiting.popleft().result()
@@ -221,7 +207,7 @@ class LazyPixels:
         """
         known = {skip.path for skip in self.lost}
         self.lost += [skip for skip in lost if skip.path not in known]
-        if len(self.lost) > max(LOST_LEAST, LOST_SHARE * len(self)):
+        if len(self.lost) > max(MAX_LOST, MAX_LOST_SHARE * len(self)):
             raise _gone(self.lost, len(self))
 
 

@@ -17,20 +17,20 @@ from torch import Tensor
 from striate.core.errors import DataError
 from striate.core.spec import Preprocess
 from striate.data.cache import free_memory as memory
-from striate.data.cache.build_pack import Packed, pack
+from striate.data.cache.build_pack import PackedSet, build_packs
 from striate.data.cache.cache_folder import Cache
-from striate.data.cache.lazy_images import FileOriginals, LazyPixels
-from striate.data.cache.pixel_rows import Rows
+from striate.data.cache.lazy_images import EncodedFiles, LazyPixels
+from striate.data.cache.pixel_rows import PixelRows
 from striate.data.decode.hashing import content_hash
-from striate.data.decode.preprocess import batch_to_input, look_at_sizes
-from striate.data.scan import Census, Tick, stream, ticked
+from striate.data.decode.preprocess import batch_to_input, decode_at_sizes
+from striate.data.scan import FileScan, Tick, read_in_order, with_progress
 from striate.data.sources.source import Skipped, Source
 
 BATCH = 32  # images that must fit memory at once, or nothing can be learned
 
 
 @dataclass(frozen=True, kw_only=True)
-class Developed:
+class DecodedSet:
     """The usable images of a source, in its order, and those that are not.
 
     Args:
@@ -41,18 +41,18 @@ class Developed:
     """
 
     index: tuple[int, ...]
-    pixels: tuple[Rows, ...] = field(repr=False)
+    pixels: tuple[PixelRows, ...] = field(repr=False)
     contents: tuple[str, ...] = field(repr=False)
     skipped: tuple[Skipped, ...] = ()
 
 
-def develop(
+def materialize(
     source: Source,
-    census: Census,
+    census: FileScan,
     sizes: Sequence[Preprocess],
     cache: Cache | None = None,
     tick: Tick | None = None,
-) -> Developed:
+) -> DecodedSet:
     """Bring every sound image to each of the sizes.
 
     Args:
@@ -67,25 +67,25 @@ def develop(
     weight = sum(size.weight for size in sizes) * len(census.sound)
     if cache and not census.small and cache.fits(weight):
         try:
-            return _of_packs(pack(source, census, sizes, cache, tick), source)
+            return _of_packs(build_packs(source, census, sizes, cache, tick), source)
         except OSError:
             pass  # the disk is fuller than it said: do without it
-    if memory.fits(weight):
+    if memory.fits_in_memory(weight):
         return _decoded(source, census, sizes, tick)
     return _lazy(source, census, sizes, cache, tick)
 
 
 def _from_arrays(
-    arrays: np.ndarray, census: Census, sizes: Sequence[Preprocess]
-) -> Developed:
-    return Developed(
+    arrays: np.ndarray, census: FileScan, sizes: Sequence[Preprocess]
+) -> DecodedSet:
+    return DecodedSet(
         index=tuple(census.sound),
         pixels=tuple(batch_to_input(arrays, size) for size in sizes),
         contents=tuple(content_hash(image) for image in arrays),
     )
 
 
-def _of_packs(packed: Packed, source: Source) -> Developed:
+def _of_packs(packed: PackedSet, source: Source) -> DecodedSet:
     first, census = packed.packs[0], packed.census
     index = [i for i in census.sound if census.hashes[i] not in first.refused]
     skipped = list(packed.lost.values())
@@ -94,7 +94,7 @@ def _of_packs(packed: Packed, source: Source) -> Developed:
             reason, detail = first.refused[census.hashes[i]]
             path = source.records[i].path
             skipped.append(Skipped(path=path, reason=reason, detail=detail))
-    return Developed(
+    return DecodedSet(
         index=tuple(index),
         pixels=tuple(one.pixels for one in packed.packs),
         contents=first.content,
@@ -104,10 +104,10 @@ def _of_packs(packed: Packed, source: Source) -> Developed:
 
 def _decoded(
     source: Source,
-    census: Census,
+    census: FileScan,
     sizes: Sequence[Preprocess],
     tick: Tick | None,
-) -> Developed:
+) -> DecodedSet:
     """Decode everything into memory."""
     index = census.sound
     room = [torch.empty(len(index), *size.shape, dtype=torch.uint8) for size in sizes]
@@ -116,9 +116,9 @@ def _decoded(
     skipped: list[Skipped] = []
 
     def read(i: int) -> tuple[tuple[Tensor, ...], str]:
-        return look_at_sizes(census.payload(source, i), sizes)
+        return decode_at_sizes(census.payload(source, i), sizes)
 
-    for i, row in ticked(index, stream(source, index, read), tick):
+    for i, row in with_progress(index, read_in_order(source, index, read), tick):
         if isinstance(row, Skipped):
             skipped.append(row)
             continue
@@ -126,7 +126,7 @@ def _decoded(
             pixels[len(kept)] = image
         contents.append(row[1])
         kept.append(i)
-    return Developed(
+    return DecodedSet(
         index=tuple(kept),
         pixels=tuple(pixels[: len(kept)] for pixels in room),
         contents=tuple(contents),
@@ -136,21 +136,21 @@ def _decoded(
 
 def _lazy(
     source: Source,
-    census: Census,
+    census: FileScan,
     sizes: Sequence[Preprocess],
     cache: Cache | None,
     tick: Tick | None,
-) -> Developed:
+) -> DecodedSet:
     """Look at every image and keep none: one point of each says it can be decoded."""
     _check_batch(sizes[-1])
     points = [sizes[0].at(1, 1)]
-    found = develop(source, census, points, cache, tick)
-    originals = FileOriginals(
+    found = materialize(source, census, points, cache, tick)
+    originals = EncodedFiles(
         files=source.reader,
         paths=tuple(source.records[i].path for i in found.index),
         hashes=tuple(census.hashes[i] for i in found.index),
     )
-    return Developed(
+    return DecodedSet(
         index=found.index,
         pixels=tuple(LazyPixels(originals, size) for size in sizes),
         contents=found.contents,
@@ -159,7 +159,7 @@ def _lazy(
 
 
 def _check_batch(size: Preprocess) -> None:
-    if not memory.fits(BATCH * size.weight):
+    if not memory.fits_in_memory(BATCH * size.weight):
         free = memory.available_bytes() or 0
         each = f"{size.weight / 2**30:.1f} GiB each, {free / 2**30:.1f} GiB free"
         what = f"not even {BATCH} images of {size.spec} fit into memory: {each}"

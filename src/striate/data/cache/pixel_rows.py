@@ -11,7 +11,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from striate.data.cache.lazy_images import Gathered, LazyPixels
+from striate.data.cache.decode_workers import DecodedBatch
+from striate.data.cache.lazy_images import LazyPixels
 
 T = TypeVar("T")
 
@@ -21,16 +22,16 @@ class _End:
 
 
 _END = _End()
-COPIED = 1 << 28  # bytes of a part that is held as a tensor of its own
+MAX_COPY_BYTES = 1 << 28  # bytes of a part that is held as a tensor of its own
 
 
 @dataclass(frozen=True)
-class SomeRows:
+class IndexedRows:
     """Rows of a larger tensor, in an order of their own; nothing is copied.
 
     Example:
         >>> held = torch.arange(6).view(6, 1, 1, 1).byte()
-        >>> rows = SomeRows(held, torch.tensor([4, 2]))
+        >>> rows = IndexedRows(held, torch.tensor([4, 2]))
         >>> rows[0].item(), rows[torch.tensor([1])].shape, len(rows)
         (4, torch.Size([1, 1, 1, 1]), 2)
     """
@@ -54,23 +55,27 @@ class SomeRows:
         return self.pixels.index_select(0, self.rows[index])
 
 
-Rows = Tensor | SomeRows | LazyPixels
+PixelRows = Tensor | IndexedRows | LazyPixels
 
 
-def some(pixels: Rows, index: Sequence[int], most: int | None = None) -> Rows:
+def take_rows(
+    pixels: PixelRows, index: Sequence[int], most: int | None = None
+) -> PixelRows:
     """Return some of the images, in that order; many are not copied, nor decoded.
 
     Args:
         pixels: All of them.
         index: Which.
-        most: Bytes up to which they become a tensor of their own, `COPIED` by default.
+        most: Bytes up to which they become a tensor of their own, `MAX_COPY_BYTES` by default.
     """
     if isinstance(pixels, LazyPixels):
         return pixels.part(index)
     rows = torch.as_tensor(index, dtype=torch.int64)
-    chosen = pixels if isinstance(pixels, SomeRows) else SomeRows(pixels, _all(pixels))
-    chosen = SomeRows(chosen.pixels, chosen.rows[rows])
-    small = chosen.shape.numel() <= (COPIED if most is None else most)
+    chosen = (
+        pixels if isinstance(pixels, IndexedRows) else IndexedRows(pixels, _all(pixels))
+    )
+    chosen = IndexedRows(chosen.pixels, chosen.rows[rows])
+    small = chosen.shape.numel() <= (MAX_COPY_BYTES if most is None else most)
     return chosen[:] if small else chosen
 
 
@@ -78,48 +83,50 @@ def _all(pixels: Tensor) -> Tensor:
     return torch.arange(len(pixels))
 
 
-def gathered(pixels: Rows, indices: Iterable[Tensor]) -> Iterator[Gathered]:
+def batch_pixels(
+    pixels: PixelRows, indices: Iterable[Tensor]
+) -> Iterator[DecodedBatch]:
     """Yield the images of each batch, and which they are; lazy ones ahead of time."""
     if isinstance(pixels, LazyPixels):
         yield from pixels.batches(indices)
         return
     for index in indices:
-        yield Gathered(taken(pixels, index), index)
+        yield DecodedBatch(gather_rows(pixels, index), index)
 
 
-def taken(pixels: Rows, index: Tensor) -> Tensor:
+def gather_rows(pixels: PixelRows, index: Tensor) -> Tensor:
     """Return the images of an index; whole ones are copied, not byte by byte."""
     if isinstance(pixels, Tensor):
         return pixels.index_select(0, index)
     return pixels[index]
 
 
-def standing(pixels: Rows, index: Tensor) -> SomeRows:
+def index_rows(pixels: PixelRows, index: Tensor) -> IndexedRows:
     """Return the images of an index where they stand; only lazy ones are made."""
     if isinstance(pixels, LazyPixels):
         pixels, index = pixels[index], torch.arange(len(index))
-    if isinstance(pixels, SomeRows):
-        return SomeRows(pixels.pixels, pixels.rows[index])
-    return SomeRows(pixels, index)
+    if isinstance(pixels, IndexedRows):
+        return IndexedRows(pixels.pixels, pixels.rows[index])
+    return IndexedRows(pixels, index)
 
 
-def in_turn(
-    pixels: Rows, indices: Iterable[Tensor]
-) -> Iterator[tuple[SomeRows, Tensor]]:
+def batch_rows(
+    pixels: PixelRows, indices: Iterable[Tensor]
+) -> Iterator[tuple[IndexedRows, Tensor]]:
     """Yield the images of each batch where they stand, and which they are."""
     if isinstance(pixels, LazyPixels):
         for batch in pixels.batches(indices):
-            yield SomeRows(batch.pixels, _all(batch.pixels)), batch.index
+            yield IndexedRows(batch.pixels, _all(batch.pixels)), batch.index
         return
     for index in indices:
-        yield standing(pixels, index), index
+        yield index_rows(pixels, index), index
 
 
-def ahead(made: Iterator[T], count: int = 2) -> Iterator[T]:
+def prefetched(made: Iterator[T], count: int = 2) -> Iterator[T]:
     """Yield what an iterator yields, made on a thread before it is asked for.
 
     Example:
-        >>> list(ahead(iter("abc")))
+        >>> list(prefetched(iter("abc")))
         ['a', 'b', 'c']
     """
     waiting: deque[Future[T | _End]] = deque()

@@ -10,41 +10,48 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
-import simplejpeg
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from striate.core.spec import WHITE
 from striate.data.decode.file_bytes import UndecodableError
-from striate.data.decode.file_formats import MAX_FRAMES, gif_frames, kind_of, png_fault
+from striate.data.decode.file_formats import (
+    MAX_FRAMES,
+    gif_frames,
+    non_image_kind,
+    png_fault,
+)
 from striate.data.decode.hashing import coded_hash, content_hash
-from striate.data.decode.jpeg_markers import is_cut, lacks_scans, layout
+from striate.data.decode.jpeg_decoder import (
+    LARGE_JPEG,
+    Scaled,
+    decode_jpeg,
+    error_reason,
+    jpeg_reduction,
+)
+from striate.data.decode.jpeg_markers import (
+    is_truncated_jpeg,
+    jpeg_layout,
+    lacks_jpeg_scans,
+)
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 MAX_PIXELS = 100_000_000  # a 100-megapixel camera; decoded that is 300 MB
 MAX_SIDE = 32_768
 # No real image is both large and this empty; a header's promise may be.
-UNSEEN_PIXELS = 1 << 24
-PIXELS_A_BYTE = 1000
-# From this size on a JPEG may be decoded at a fraction of it, and is known by its coded
-# bytes rather than by pixels that need not all be made.
-LARGE_JPEG = 1_500_000
-# (fraction, how many times the scaled sides it must leave): the antialiased resize
-# that follows hides how the fraction was made. Eighths never come within the tolerance
-# of docs/preprocessing.md (docs/notebook/image-decoding.md).
-REDUCED = ((4, 4), (2, 3))
-
+LARGE_IMAGE = 1 << 24
+MAX_PIXELS_PER_BYTE = 1000
 _GRAY_MODES = ("1", "L", "LA", "I;16", "I;16L", "I;16B", "I;16N")
 
 Image.MAX_IMAGE_PIXELS = None  # our own limit is stricter and refuses, not warns
 
 
 @contextmanager
-def unwarned() -> Iterator[None]:
+def without_pillow_warnings() -> Iterator[None]:
     """Silence Pillow's remarks on odd metadata, which stop no image.
 
     Enter it once around all decoding threads: filters belong to the process, and
@@ -56,7 +63,7 @@ def unwarned() -> Iterator[None]:
 
 
 @dataclass(frozen=True, slots=True)
-class Header:
+class ImageHeader:
     """What a file's header promises: size as displayed, and gray or color."""
 
     height: int
@@ -65,7 +72,7 @@ class Header:
 
 
 @dataclass(frozen=True, slots=True)
-class Nature:
+class ImageFileInfo:
     """What kind of file an image came from.
 
     Args:
@@ -79,7 +86,7 @@ class Nature:
     notes: tuple[str, ...] = ()
 
 
-def read_header(payload: bytes) -> Header:
+def read_header(payload: bytes) -> ImageHeader:
     """Return size and channels without decoding pixels.
 
     Raises:
@@ -90,11 +97,11 @@ def read_header(payload: bytes) -> Header:
     if image.format != "TIFF" and _orientation(image) >= 5:  # Pillow turns TIFF itself
         width, height = height, width
     channels = 1 if image.mode in _GRAY_MODES else 3
-    return Header(height=height, width=width, channels=channels)
+    return ImageHeader(height=height, width=width, channels=channels)
 
 
 @dataclass(frozen=True, slots=True)
-class Decoded:
+class DecodedImage:
     """An image's pixels and what identifies it.
 
     Args:
@@ -108,9 +115,6 @@ class Decoded:
     content: str
     factor: int
     sides: tuple[int, int]
-
-
-Scaled = Callable[[int, int], tuple[int, int]]
 
 
 def decode(
@@ -133,15 +137,15 @@ def decode(
         >>> decode(file.getvalue()).shape
         (3, 4, 3)
     """
-    return examine(payload, background, white_level).pixels
+    return decode_image(payload, background, white_level).pixels
 
 
-def examine(
+def decode_image(
     payload: bytes,
     background: int = 255,
     white_level: int = WHITE,
     scaled: Scaled | None = None,
-) -> Decoded:
+) -> DecodedImage:
     """Decode an image and say what identifies it.
 
     Args:
@@ -157,9 +161,9 @@ def examine(
     return _examine(payload, _open(payload), background, white_level, scaled)
 
 
-def inspect(
+def decode_with_info(
     payload: bytes, background: int = 255, white_level: int = WHITE
-) -> tuple[np.ndarray, Nature]:
+) -> tuple[np.ndarray, ImageFileInfo]:
     """Decode, and say what kind of file it is and what became of its pixels.
 
     Raises:
@@ -177,7 +181,7 @@ def _examine(
     background: int,
     white_level: int,
     scaled: Scaled | None,
-) -> Decoded:
+) -> DecodedImage:
     try:
         if image.format in ("JPEG", "MPO"):
             return _examine_jpeg(payload, image, background, scaled)
@@ -187,29 +191,17 @@ def _examine(
         if _orientation(image) > 1:
             image = ImageOps.exif_transpose(image)
         pixels = _to_array(image, background, white_level)
-        return Decoded(pixels, content_hash(pixels), 1, pixels.shape[:2])
+        return DecodedImage(pixels, content_hash(pixels), 1, pixels.shape[:2])
     except UndecodableError:
         raise
     except (MemoryError, OverflowError) as error:
         raise UndecodableError("too-large", type(error).__name__) from None
     except Exception as error:  # Pillow's plugins raise many kinds on hostile bytes
         text = str(error) or type(error).__name__
-        raise UndecodableError(_reason(payload, text), text) from None
+        raise UndecodableError(error_reason(payload, text), text) from None
 
 
-def _reason(payload: bytes, text: str) -> str:
-    """Tell from a decoder's words, and from the file, what is wrong with it."""
-    said = text.lower()
-    if "too large" in said:
-        return "too-large"
-    words = ("truncated", "premature", "eof", "broken", "not enough", "end of")
-    cut = any(word in said for word in words) or is_cut(payload)
-    return "truncated" if cut else "damaged"
-
-
-def pixel_content(
-    payload: bytes, background: int = 255, white_level: int = WHITE
-) -> str:
+def pixel_hash(payload: bytes, background: int = 255, white_level: int = WHITE) -> str:
     """Return the hash of an image's pixels, however large: all of them are made."""
     return content_hash(decode(payload, background, white_level))
 
@@ -221,7 +213,7 @@ def _open(payload: bytes) -> Image.Image:
         raise UndecodableError(*_unidentified(payload)) from None
     except Exception as error:  # Pillow's plugins raise many kinds on hostile headers
         detail = f"{type(error).__name__}: {error}"
-        raise UndecodableError(_reason(payload, str(error)), detail) from None
+        raise UndecodableError(error_reason(payload, str(error)), detail) from None
     _check_size(payload, image)
     if image.mode in ("F", "I"):
         detail = "32-bit values have no declared range; save as 8 or 16 bits"
@@ -231,11 +223,11 @@ def _open(payload: bytes) -> Image.Image:
 
 def _unidentified(payload: bytes) -> tuple[str, str]:
     """Say why Pillow recognizes nothing, as (reason, detail)."""
-    if is_cut(payload):
+    if is_truncated_jpeg(payload):
         return "truncated", "a JPEG's beginning only"
     if payload[12:16] == b"IHDR":
         return png_fault(payload) or ("damaged", "wrong checksum of a PNG chunk")
-    return "not-an-image", kind_of(payload)
+    return "not-an-image", non_image_kind(payload)
 
 
 def _check_size(payload: bytes, image: Image.Image) -> None:
@@ -245,7 +237,7 @@ def _check_size(payload: bytes, image: Image.Image) -> None:
         raise UndecodableError("too-large", f"{width}×{height}; {limit}")
     if min(width, height) < 1:
         raise UndecodableError("damaged", f"{width}×{height} pixels")
-    if width * height > max(UNSEEN_PIXELS, PIXELS_A_BYTE * len(payload)):
+    if width * height > max(LARGE_IMAGE, MAX_PIXELS_PER_BYTE * len(payload)):
         detail = f"{width}×{height} promised by {len(payload):,} bytes"
         raise UndecodableError("too-large", detail)
     if image.format == "GIF" and gif_frames(payload) > MAX_FRAMES:
@@ -255,15 +247,15 @@ def _check_size(payload: bytes, image: Image.Image) -> None:
 
 def _examine_jpeg(
     payload: bytes, image: Image.Image, background: int, scaled: Scaled | None
-) -> Decoded:
+) -> DecodedImage:
     turn = _orientation(image)
     width, height = image.size
     large = width * height >= LARGE_JPEG
     sides = (width, height) if turn >= 5 else (height, width)
-    factor = fraction(sides, scaled) if large and scaled else 1
-    coded = _decode_jpeg(payload, image.mode, -(-height // factor), -(-width // factor))
-    found = layout(payload)
-    if lacks_scans(payload, found):
+    factor = jpeg_reduction(sides, scaled) if large and scaled else 1
+    coded = decode_jpeg(payload, image.mode, -(-height // factor), -(-width // factor))
+    found = jpeg_layout(payload)
+    if lacks_jpeg_scans(payload, found):
         raise UndecodableError("truncated", "the progressive JPEG lacks scans")
     if image.mode == "CMYK":  # Pillow knows Adobe's inverted inks
         image.load()
@@ -273,39 +265,7 @@ def _examine_jpeg(
         content = coded_hash(payload, found, max(turn, 1))
     else:
         content = content_hash(pixels)
-    return Decoded(pixels, content, factor, sides)
-
-
-def fraction(sides: tuple[int, int], scaled: Scaled) -> int:
-    """Return 4, 2 or 1: how much smaller a large JPEG may be decoded.
-
-    Example:
-        >>> fraction((3000, 4000), lambda height, width: (160, 160))
-        4
-    """
-    rows, columns = scaled(*sides)
-    for factor, margin in REDUCED:
-        if sides[0] >= factor * margin * rows and sides[1] >= factor * margin * columns:
-            return factor
-    return 1
-
-
-def _decode_jpeg(payload: bytes, mode: str, height: int, width: int) -> np.ndarray:
-    # Pillow fills what is missing with gray and reports nothing.
-    space = {"L": "GRAY", "CMYK": "CMYK"}.get(mode, "RGB")
-    try:
-        pixels: np.ndarray = simplejpeg.decode_jpeg(
-            payload,
-            colorspace=space,
-            min_height=height,
-            min_width=width,
-            min_factor=1,
-            strict=True,
-        )
-    except ValueError as error:
-        text = str(error)
-        raise UndecodableError(_reason(payload, text), text) from None
-    return pixels
+    return DecodedImage(pixels, content, factor, sides)
 
 
 def _turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
@@ -328,7 +288,7 @@ def _frames(payload: bytes, image: Image.Image) -> int:
         return 1
 
 
-def _nature(image: Image.Image, frames: int) -> Nature:
+def _nature(image: Image.Image, frames: int) -> ImageFileInfo:
     turned = _orientation(image)
     said = {
         f"the first of {frames} images": frames > 1,
@@ -339,7 +299,7 @@ def _nature(image: Image.Image, frames: int) -> Nature:
         "CMYK turned into RGB": image.mode == "CMYK",
     }
     notes = tuple(note for note, holds in said.items() if holds)
-    return Nature(format=image.format or "", mode=image.mode, notes=notes)
+    return ImageFileInfo(format=image.format or "", mode=image.mode, notes=notes)
 
 
 def _orientation(image: Image.Image) -> int:

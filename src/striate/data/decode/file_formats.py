@@ -20,11 +20,11 @@ _PNG_START = 8
 _PNG_NEEDED = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
 
 
-def kind_of(payload: bytes) -> str:
+def non_image_kind(payload: bytes) -> str:
     """Say what a file that is no image is, where that is known.
 
     Example:
-        >>> kind_of(b"<!DOCTYPE html>")
+        >>> non_image_kind(b"<!DOCTYPE html>")
         'this is an HTML page'
     """
     start = payload[:64].lstrip().lower()

@@ -7,7 +7,7 @@ import hashlib
 import numpy as np
 import xxhash
 
-from striate.data.decode.jpeg_markers import Layout, coded_bytes
+from striate.data.decode.jpeg_markers import JPEGLayout, coded_bytes
 
 # Duplicates must be found, not forged: a fast 128-bit hash is enough. blake2 over the
 # pixels of a photograph takes as long as decoding it (docs/notebook/image-decoding.md).
@@ -43,7 +43,7 @@ def is_gray(pixels: np.ndarray) -> bool:
     return True
 
 
-def coded_hash(payload: bytes, found: Layout, orientation: int) -> str:
+def coded_hash(payload: bytes, found: JPEGLayout, orientation: int) -> str:
     """Hash a JPEG by its coded image and the way up it is shown, without metadata."""
     digest = xxhash.xxh3_128(f"jpeg {orientation}".encode())
     for piece in coded_bytes(payload, found):
@@ -51,7 +51,7 @@ def coded_hash(payload: bytes, found: Layout, orientation: int) -> str:
     return (_CODED + digest.hexdigest())[:_DIGITS]
 
 
-def is_coded(content: str) -> bool:
+def is_coded_hash(content: str) -> bool:
     """Tell whether an image is known by its coded bytes rather than by its pixels."""
     return content.startswith(_CODED)
 
@@ -61,6 +61,6 @@ def file_hash(payload: bytes) -> str:
     return hashlib.sha256(payload).hexdigest()
 
 
-def check_hash(payload: bytes) -> int:
+def checksum64(payload: bytes) -> int:
     """Return a 64-bit checksum of bytes that nobody would forge."""
     return xxhash.xxh3_64_intdigest(payload)

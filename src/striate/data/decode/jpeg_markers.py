@@ -17,7 +17,7 @@ _FIRST_APP, _ADOBE, _LAST_APP, _COMMENT = 0xE0, 0xEE, 0xEF, 0xFE
 
 
 @dataclass(frozen=True)
-class Layout:
+class JPEGLayout:
     """Where the pieces of a JPEG lie.
 
     Args:
@@ -29,11 +29,11 @@ class Layout:
     end: int | None
 
 
-def layout(payload: bytes) -> Layout:
+def jpeg_layout(payload: bytes) -> JPEGLayout:
     """Find the segments of a JPEG, up to the end of the image, in one pass.
 
     Example:
-        >>> layout(bytes.fromhex("ffd8 fffe 0003 41 ffd9"))
+        >>> jpeg_layout(bytes.fromhex("ffd8 fffe 0003 41 ffd9"))
         Layout(segments=((254, 6, 7),), end=7)
     """
     found: list[tuple[int, int, int]] = []
@@ -41,26 +41,26 @@ def layout(payload: bytes) -> Layout:
     while match := _MARKER.search(payload, position):
         start, kind = match.end(), payload[match.end() - 1]
         if kind == _END:
-            return Layout(tuple(found), match.start())
+            return JPEGLayout(tuple(found), match.start())
         position = start + int.from_bytes(payload[start : start + 2])
         found.append((kind, start + 2, position))
-    return Layout(tuple(found), None)
+    return JPEGLayout(tuple(found), None)
 
 
-def is_cut(payload: bytes) -> bool:
+def is_truncated_jpeg(payload: bytes) -> bool:
     r"""Tell whether a JPEG breaks off, with or without an end marker put behind.
 
     Example:
-        >>> is_cut(b"\xff\xd8\xff\xe0\0\x10JFIF"), is_cut(b"BM")
+        >>> is_truncated_jpeg(b"\xff\xd8\xff\xe0\0\x10JFIF"), is_truncated_jpeg(b"BM")
         (True, False)
     """
     if not payload.startswith(_START):
         return False
-    found = layout(payload)
+    found = jpeg_layout(payload)
     return found.end is None or all(kind != _SCAN for kind, _, _ in found.segments)
 
 
-def lacks_scans(payload: bytes, found: Layout) -> bool:
+def lacks_jpeg_scans(payload: bytes, found: JPEGLayout) -> bool:
     """Tell whether a progressive JPEG ends before its last refinement.
 
     Every scan (G.1) sends coefficients Ss–Se down to bit Al. A file cut between scans
@@ -79,7 +79,7 @@ def lacks_scans(payload: bytes, found: Layout) -> bool:
     return any(missing.values())
 
 
-def coded_bytes(payload: bytes, found: Layout) -> Iterator[bytes]:
+def coded_bytes(payload: bytes, found: JPEGLayout) -> Iterator[bytes]:
     """Yield the bytes that decide the pixels: no metadata, nothing behind the end.
 
     Comments and application segments are left out, but for Adobe's, which tells how
@@ -88,8 +88,11 @@ def coded_bytes(payload: bytes, found: Layout) -> Iterator[bytes]:
     Example:
         >>> plain = bytes.fromhex("ffd8 ffd9")
         >>> commented = bytes.fromhex("ffd8 fffe 0003 41 ffd9")
-        >>> pieces = [list(coded_bytes(one, layout(one))) for one in (plain, commented)]
-        >>> pieces[0] == pieces[1]
+        >>> a, b = (
+        ...     list(coded_bytes(file, jpeg_layout(file)))
+        ...     for file in (plain, commented)
+        ... )
+        >>> a == b
         True
     """
     starts = [start - 4 for _, start, _ in found.segments]

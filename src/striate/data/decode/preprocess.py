@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -13,20 +12,15 @@ from torch.nn import functional as F
 
 from striate.core.errors import DataError
 from striate.core.spec import Preprocess
-from striate.data.decode.decode import Decoded, examine, fraction
-
-if TYPE_CHECKING:
-    from striate.data.cache.pixel_rows import Rows
+from striate.data.decode.decode import DecodedImage, decode_image
+from striate.data.decode.jpeg_decoder import jpeg_reduction
 
 # ITU-R 601 luma in 1/65536, the weights and rounding of every imaging library.
 _LUMA = (19_595, 38_470, 7_471)
-_CHUNK = 1 << 22
-_COUNTED = 1 << 28
 _LARGE = 1 << 15  # values of an image that is normalized by itself
-_DECODED = 1 << 25  # of images that would be decoded for it
 
 
-def look(payload: bytes, preprocess: Preprocess) -> Decoded:
+def decode_for(payload: bytes, preprocess: Preprocess) -> DecodedImage:
     """Decode a file as far as this preprocessing needs, and say what identifies it.
 
     Raises:
@@ -34,10 +28,10 @@ def look(payload: bytes, preprocess: Preprocess) -> Decoded:
     """
     p = preprocess
     scaled = partial(scaled_sides, p) if p.jpeg == "reduced" else None
-    return examine(payload, p.background, p.white_level, scaled)
+    return decode_image(payload, p.background, p.white_level, scaled)
 
 
-def look_at_sizes(
+def decode_at_sizes(
     payload: bytes, sizes: Sequence[Preprocess]
 ) -> tuple[tuple[Tensor, ...], str]:
     """Return a file as 8-bit input of several sizes, and what identifies it.
@@ -48,15 +42,15 @@ def look_at_sizes(
     Raises:
         UndecodableError: The file is no usable image.
     """
-    seen = look(payload, sizes[0])
-    made = [seen_to_input(seen, sizes[0])]
+    seen = decode_for(payload, sizes[0])
+    made = [decoded_to_input(seen, sizes[0])]
     for size in sizes[1:]:
         if (
             seen.factor > 1
-            and fraction(seen.sides, partial(scaled_sides, size)) < seen.factor
+            and jpeg_reduction(seen.sides, partial(scaled_sides, size)) < seen.factor
         ):
-            seen = look(payload, size)
-        made.append(seen_to_input(seen, size))
+            seen = decode_for(payload, size)
+        made.append(decoded_to_input(seen, size))
     return tuple(made), seen.content
 
 
@@ -66,10 +60,10 @@ def file_to_input(payload: bytes, preprocess: Preprocess) -> Tensor:
     Raises:
         UndecodableError: The file is no usable image.
     """
-    return seen_to_input(look(payload, preprocess), preprocess)
+    return decoded_to_input(decode_for(payload, preprocess), preprocess)
 
 
-def seen_to_input(seen: Decoded, preprocess: Preprocess) -> Tensor:
+def decoded_to_input(seen: DecodedImage, preprocess: Preprocess) -> Tensor:
     """Bring a decoded image to the input, by the sides of the whole of it.
 
     Those of a reduced decoding are rounded, and could be scaled to a pixel more.
@@ -77,7 +71,7 @@ def seen_to_input(seen: Decoded, preprocess: Preprocess) -> Tensor:
     return _to_input(seen.pixels[None], preprocess, seen.sides)[0]
 
 
-def to_input(pixels: np.ndarray, preprocess: Preprocess) -> Tensor:
+def image_to_input(pixels: np.ndarray, preprocess: Preprocess) -> Tensor:
     """Bring one image to the input's channels and size, still 8-bit.
 
     Args:
@@ -89,7 +83,7 @@ def to_input(pixels: np.ndarray, preprocess: Preprocess) -> Tensor:
 
     Example:
         >>> p = Preprocess(channels=1, height=2, width=2)
-        >>> to_input(np.full((4, 4, 3), 200, np.uint8), p).flatten().tolist()
+        >>> image_to_input(np.full((4, 4, 3), 200, np.uint8), p).flatten().tolist()
         [200, 200, 200, 200]
     """
     return batch_to_input(pixels[None], preprocess)[0]
@@ -221,40 +215,3 @@ def _rows(
         (255 * torch.tensor(values, device=device)).repeat(times)
         for values in (mean, std)
     )
-
-
-def statistics(pixels: Rows) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return mean and deviation of v/255 for each channel.
-
-    Exactly, up to 268 million values (34 of images that are not in memory); of more,
-    over evenly spaced images.
-
-    Args:
-        pixels: (N, H, W, C), uint8: the training part only.
-
-    Example:
-        >>> statistics(torch.tensor([0, 255]).byte().view(2, 1, 1, 1))
-        ((0.5,), (0.5,))
-    """
-    count, height, width, channels = pixels.shape
-    each = height * width * channels
-    most = _COUNTED if isinstance(pixels, Tensor) else min(_COUNTED, _DECODED)
-    step = max(1, -(-count * each // most))
-    span = step * max(1, _CHUNK // each)
-    counts = torch.zeros(channels, 256, dtype=torch.int64)
-    for start in range(0, count, span):
-        chunk = pixels[start : start + span : step].reshape(-1, channels)
-        # A histogram: exact, and no float copy of the whole set is made.
-        for channel, values in enumerate(chunk.unbind(1)):
-            counts[channel] += torch.bincount(values, minlength=256)
-    levels = torch.arange(256, dtype=torch.float64) / 255
-    share = counts.double() / counts.sum(1, keepdim=True)
-    means = share @ levels
-    variances = (share * (levels - means[:, None]) ** 2).sum(1)
-    # Constant images carry nothing; 1/255 keeps the division finite.
-    deviations = variances.sqrt().clamp_min(1 / 255)
-    return _rounded(means), _rounded(deviations)
-
-
-def _rounded(values: Tensor) -> tuple[float, ...]:
-    return tuple(round(value, 6) for value in values.tolist())

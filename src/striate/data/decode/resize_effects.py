@@ -9,7 +9,7 @@ from striate.data.decode.preprocess import scaled_sides
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fit:
+class ResizeEffect:
     """How an image of some size meets the input.
 
     Args:
@@ -26,19 +26,19 @@ class Fit:
     scale: float
 
 
-def fit(preprocess: Preprocess, height: int, width: int) -> Fit:
+def resize_effect(preprocess: Preprocess, height: int, width: int) -> ResizeEffect:
     """Return what a preprocessing does to an image of this size.
 
     Example:
         >>> p = Preprocess(channels=3, height=64, width=64, resize="crop")
-        >>> fit(p, 128, 256)
+        >>> resize_effect(p, 128, 256)
         Fit(kept=0.5, bent=1.0, border=0.0, scale=0.5)
     """
     rows, columns = scaled_sides(preprocess, height, width)
     seen = min(rows, preprocess.height) * min(columns, preprocess.width)
     scales = rows / height, columns / width
     stretched = preprocess.resize == "stretch"
-    return Fit(
+    return ResizeEffect(
         kept=seen / (rows * columns),
         # Rounding to whole pixels bends, too little to be told.
         bent=max(scales) / min(scales) if stretched else 1.0,

@@ -9,13 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from striate.core.spec import Preprocess
-from striate.data.decode.decode import (
-    FORMATS,
-    LARGE_JPEG,
-    MAX_PIXELS,
-    MAX_SIDE,
-    REDUCED,
-)
+from striate.data.decode.decode import FORMATS, MAX_PIXELS, MAX_SIDE
+from striate.data.decode.jpeg_decoder import LARGE_JPEG, REDUCED
 
 _RESIZES = {
     "stretch": "all of the image; its aspect is bent to the input's",
@@ -25,7 +20,7 @@ _RESIZES = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rule:
+class PreprocessRule:
     """A step, what is done in it, and the setting that changes it (empty: fixed)."""
 
     step: str
@@ -33,12 +28,12 @@ class Rule:
     setting: str = ""
 
 
-def rules(preprocess: Preprocess) -> tuple[Rule, ...]:
+def preprocess_rules(preprocess: Preprocess) -> tuple[PreprocessRule, ...]:
     """Return what happens to every image, in order.
 
     Example:
         >>> p = Preprocess(channels=1, height=8, width=8, mean=(0.5,), std=(0.5,))
-        >>> for rule in rules(p)[-2:]:
+        >>> for rule in preprocess_rules(p)[-2:]:
         ...     print(rule.step, "·", rule.does, "·", rule.setting)
         size · 8×8: all of the image; its aspect is bent to the input's · --resize
         numbers · (v/255 − 0.5)/0.5 · --normalize
@@ -46,7 +41,7 @@ def rules(preprocess: Preprocess) -> tuple[Rule, ...]:
     return (*_file_rules(preprocess), *_input_rules(preprocess))
 
 
-def _file_rules(p: Preprocess) -> tuple[Rule, ...]:
+def _file_rules(p: Preprocess) -> tuple[PreprocessRule, ...]:
     limit = f"over {MAX_PIXELS // 10**6} megapixels or {MAX_SIDE:,} a side is refused"
     jpeg = "every pixel is decoded"
     if p.jpeg == "reduced":
@@ -56,19 +51,25 @@ def _file_rules(p: Preprocess) -> tuple[Rule, ...]:
         )
         jpeg = f"from {LARGE_JPEG / 1e6:.1f} megapixels on decoded at {parts}"
     return (
-        Rule(step="format", does=f"told from the content: {', '.join(FORMATS)}"),
-        Rule(step="limits", does=limit),
-        Rule(step="damage", does="a file that is cut short or broken is refused"),
-        Rule(step="frames", does="of animations and many pages the first counts"),
-        Rule(step="JPEG", does=jpeg, setting="--jpeg"),
-        Rule(step="EXIF", does="the image is turned the way up it is shown"),
-        Rule(
+        PreprocessRule(
+            step="format", does=f"told from the content: {', '.join(FORMATS)}"
+        ),
+        PreprocessRule(step="limits", does=limit),
+        PreprocessRule(
+            step="damage", does="a file that is cut short or broken is refused"
+        ),
+        PreprocessRule(
+            step="frames", does="of animations and many pages the first counts"
+        ),
+        PreprocessRule(step="JPEG", does=jpeg, setting="--jpeg"),
+        PreprocessRule(step="EXIF", does="the image is turned the way up it is shown"),
+        PreprocessRule(
             step="16 bits",
             does=f"gray v becomes v·255/{p.white_level:,}, a value above is refused; "
             "of colors the high byte counts",
             setting="--white-level",
         ),
-        Rule(
+        PreprocessRule(
             step="transparency",
             does=f"laid on gray level {p.background}",
             setting="--background",
@@ -76,21 +77,21 @@ def _file_rules(p: Preprocess) -> tuple[Rule, ...]:
     )
 
 
-def _input_rules(p: Preprocess) -> tuple[Rule, ...]:
+def _input_rules(p: Preprocess) -> tuple[PreprocessRule, ...]:
     color = {
         1: "gray: 0.299 R + 0.587 G + 0.114 B",
         3: "RGB; gray is repeated; CMYK is converted, profiles are not applied",
     }
     size = f"{p.height}×{p.width}: {_RESIZES[p.resize]}"
     return (
-        Rule(
+        PreprocessRule(
             step="color",
             does=color.get(p.channels, f"{p.channels} channels as they are"),
             setting="--in-chans",
         ),
-        Rule(step="filter", does="bilinear, antialiased, on 8-bit values"),
-        Rule(step="size", does=size, setting="--resize"),
-        Rule(step="numbers", does=_numbers(p), setting="--normalize"),
+        PreprocessRule(step="filter", does="bilinear, antialiased, on 8-bit values"),
+        PreprocessRule(step="size", does=size, setting="--resize"),
+        PreprocessRule(step="numbers", does=_numbers(p), setting="--normalize"),
     )
 
 

@@ -22,12 +22,12 @@ import numpy as np
 from striate.core.cpu_count import processors
 from striate.core.errors import DataError
 from striate.core.files import write_bytes, write_json
-from striate.data.decode.decode import examine, unwarned
+from striate.data.decode.decode import decode_image, without_pillow_warnings
 from striate.data.decode.file_bytes import UndecodableError
-from striate.data.decode.hashing import check_hash
-from striate.data.shards.tars import Member, members
+from striate.data.decode.hashing import checksum64
+from striate.data.shards.tars import TarMember, tar_members
 from striate.data.sources.files import LocalFiles, Stamp
-from striate.data.sources.remote import RemoteFiles, fetch, is_remote, short_key
+from striate.data.sources.remote import RemoteFiles, download, is_remote, short_key
 from striate.data.sources.source import Skipped
 
 AHEAD = 64  # shards remembered as asked for; more than are mixed at a time
@@ -67,7 +67,7 @@ class Shard:
         return np.memmap(self.rows_file, ROW, "r")
 
 
-class Nearby:
+class LocalShards:
     """Shards as local files: those of this machine, and copies of others.
 
     Args:
@@ -100,7 +100,7 @@ class Nearby:
         with self._lock:
             if not copy.exists():
                 self._folder.mkdir(parents=True, exist_ok=True)
-                fetch(name, copy)
+                download(name, copy)
                 self._drop(copy)
             with suppress(OSError):
                 os.utime(copy)
@@ -121,7 +121,7 @@ class Nearby:
             oldest.unlink(missing_ok=True)
 
 
-def stamp_of(name: str) -> Stamp | None:
+def shard_stamp(name: str) -> Stamp | None:
     """Return a shard's stamp, or None where the place tells none."""
     if is_remote(name):
         return RemoteFiles(name).stamp("")
@@ -129,7 +129,7 @@ def stamp_of(name: str) -> Stamp | None:
 
 
 def scan_shard(
-    name: str, folder: Path, nearby: Nearby, background: int, white_level: int
+    name: str, folder: Path, nearby: LocalShards, background: int, white_level: int
 ) -> Shard:
     """Return what a shard holds, from its index where that is still true.
 
@@ -137,7 +137,7 @@ def scan_shard(
         name: Path or address.
         folder: Where indices lie.
         nearby: Gives its bytes.
-        background: As for `examine`.
+        background: As for `decode_image`.
         white_level: Likewise.
 
     Raises:
@@ -146,7 +146,7 @@ def scan_shard(
     rules = f"{RULES} {background} {white_level}"
     key = short_key(f"{Path(name).resolve() if not is_remote(name) else name}\n{rules}")
     rows_file, marker = folder / f"{key}.rows", folder / f"{key}.json"
-    stamp = stamp_of(name)
+    stamp = shard_stamp(name)
     known = _read_marker(marker, rows_file)
     if known is None or stamp is None or known["stamp"] != stamp.text:
         if known is not None:
@@ -186,17 +186,21 @@ def _scan(
     rows = []
     sides: list[tuple[int, int]] = []
     channels = 1
-    with path.open("rb") as file, unwarned(), ThreadPoolExecutor(processors()) as pool:
+    with (
+        path.open("rb") as file,
+        without_pillow_warnings(),
+        ThreadPoolExecutor(processors()) as pool,
+    ):
 
-        def look(member: Member, payload: bytes) -> tuple[Any, ...] | Skipped:
+        def look(member: TarMember, payload: bytes) -> tuple[Any, ...] | Skipped:
             try:
-                seen = examine(payload, background, white_level, lambda *_: (1, 1))
+                seen = decode_image(payload, background, white_level, lambda *_: (1, 1))
             except UndecodableError as error:
                 words = {"reason": error.reason, "detail": error.detail}
                 return Skipped(path=member.name, **words)
-            return check_hash(payload), seen.content, seen.sides, seen.pixels.shape[-1]
+            return checksum64(payload), seen.content, seen.sides, seen.pixels.shape[-1]
 
-        found = members(path, skipped)
+        found = tar_members(path, skipped)
         while some := list(islice(found, _TOGETHER)):
             payloads = [os.pread(file.fileno(), m.size, m.offset) for m in some]
             for member, told in zip(some, pool.map(look, some, payloads), strict=True):
@@ -220,7 +224,7 @@ def _scan(
 
 
 @dataclass(frozen=True)
-class ShardOriginals:
+class ShardImages:
     """Images of shards by the rows of an index file.
 
     Args:
@@ -232,7 +236,7 @@ class ShardOriginals:
 
     index: Path
     shards: tuple[str, ...] = field(repr=False)
-    nearby: Nearby = field(repr=False)
+    nearby: LocalShards = field(repr=False)
     owner: object = field(default=None, repr=False, compare=False)
     _ahead: set[int] = field(default_factory=set, repr=False, compare=False)
 
@@ -258,7 +262,7 @@ class ShardOriginals:
             raise UndecodableError("missing", "the shard is gone") from None
         except (OSError, DataError) as error:
             raise UndecodableError("unreadable", str(error)) from None
-        if check_hash(payload) != int(row["check"]):
+        if checksum64(payload) != int(row["check"]):
             detail = "the bytes of the shard are others now"
             raise UndecodableError("changed-since-scan", detail)
         return payload

@@ -13,11 +13,11 @@ from pathlib import Path
 
 from striate.core.errors import DataError
 from striate.core.spec import Labels
-from striate.data.cache.cache_folder import PassingFolder
+from striate.data.cache.cache_folder import TemporaryFolder
 from striate.data.decode.file_bytes import MAX_BYTES, UndecodableError
-from striate.data.shards.index import Nearby
-from striate.data.shards.load import UNCACHED, name_of, origin_of
-from striate.data.shards.tars import Member, members, part_of, shard_names
+from striate.data.shards.index import LocalShards
+from striate.data.shards.load import UNCACHED, shards_name, shards_origin
+from striate.data.shards.tars import TarMember, shard_names, split_of_shard, tar_members
 from striate.data.sources.files import Stamp
 from striate.data.sources.source import Record, Skipped, Source
 
@@ -31,8 +31,8 @@ class MemberFiles:
         nearby: Gives the shards' bytes.
     """
 
-    places: Mapping[str, tuple[str, Member]] = field(repr=False)
-    nearby: Nearby = field(repr=False)
+    places: Mapping[str, tuple[str, TarMember]] = field(repr=False)
+    nearby: LocalShards = field(repr=False)
 
     def read(self, path: str) -> bytes:
         """Return an image's bytes.
@@ -72,22 +72,22 @@ def list_shards(data: str | Path) -> Source:
     Raises:
         DataError: There are no shards, or a remote one cannot be had.
     """
-    owner = PassingFolder()
-    nearby = Nearby(owner.path, UNCACHED, owner)
-    places: dict[str, tuple[str, Member]] = {}
+    owner = TemporaryFolder()
+    nearby = LocalShards(owner.path, UNCACHED, owner)
+    places: dict[str, tuple[str, TarMember]] = {}
     records: list[Record] = []
     skipped: list[Skipped] = []
-    # As `origin_of` has them: checked again, an image has the same path.
-    for shard in shard_names(origin_of(data)):
+    # As `shards_origin` has them: checked again, an image has the same path.
+    for shard in shard_names(shards_origin(data)):
         for member in _walked(shard, nearby, skipped):
             path = f"{shard}/{member.name}"
             if path in places:  # a tar may hold a name twice
                 path += f"#{member.offset}"
             places[path] = shard, member
-            part = part_of(shard)
-            records.append(Record(path=path, label=member.label, part=part))
+            split = split_of_shard(shard)
+            records.append(Record(path=path, label=member.label, split=split))
     return Source(
-        name=name_of(data),
+        name=shards_name(data),
         records=tuple(records),
         labels=Labels.of([record.label for record in records]),
         files=MemberFiles(places, nearby),
@@ -95,14 +95,14 @@ def list_shards(data: str | Path) -> Source:
     )
 
 
-def _walked(shard: str, nearby: Nearby, skipped: list[Skipped]) -> list[Member]:
+def _walked(shard: str, nearby: LocalShards, skipped: list[Skipped]) -> list[TarMember]:
     """Return a shard's images; what else is in it joins `skipped`."""
     local = nearby.path(shard)
-    found: list[Member] = []
+    found: list[TarMember] = []
     passed: list[Skipped] = []
     broken: list[Skipped] = []
     try:
-        for member in members(local, passed):
+        for member in tar_members(local, passed):
             found.append(member)  # noqa: PERF402 - it may break off
     except DataError as error:
         broken.append(Skipped(path=shard, reason="damaged", detail=error.what))

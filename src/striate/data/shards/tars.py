@@ -17,7 +17,7 @@ from pathlib import Path
 
 from striate.core.errors import DataError
 from striate.data.sources.remote import is_remote
-from striate.data.sources.source import PART_ALIASES, Skipped
+from striate.data.sources.source import SPLIT_ALIASES, Skipped
 
 IMAGES = {"jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "ppm", "pgm"}
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
@@ -27,7 +27,7 @@ MOST_SHARDS = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class Member:
+class TarMember:
     """An image in a shard: its name there, class, and the bytes it takes."""
 
     name: str
@@ -90,19 +90,19 @@ def _expanded(text: str) -> Iterator[str]:
         yield from _expanded(text[: match.start()] + name + text[match.end() :])
 
 
-def part_of(shard: str) -> str | None:
+def split_of_shard(shard: str) -> str | None:
     """Return the part that a shard's name gives it.
 
     Example:
-        >>> part_of("photos-train-000.tar"), part_of("trains-000.tar")
+        >>> split_of_shard("photos-train-000.tar"), split_of_shard("trains-000.tar")
         ('train', None)
     """
     words = _WORDS.findall(shard.rpartition("/")[2].lower())
-    parts = [PART_ALIASES[word] for word in words if word in PART_ALIASES]
-    return parts[0] if parts else None
+    splits = [SPLIT_ALIASES[word] for word in words if word in SPLIT_ALIASES]
+    return splits[0] if splits else None
 
 
-def members(path: Path, skipped: list[Skipped]) -> Iterator[Member]:
+def tar_members(path: Path, skipped: list[Skipped]) -> Iterator[TarMember]:
     """Yield the images of a shard with their classes; tell what else is in it.
 
     Raises:
@@ -117,7 +117,7 @@ def members(path: Path, skipped: list[Skipped]) -> Iterator[Member]:
         raise DataError(what, where=path, fix="copy or make it again") from error
 
 
-def _members(tar: tarfile.TarFile, skipped: list[Skipped]) -> Iterator[Member]:
+def _members(tar: tarfile.TarFile, skipped: list[Skipped]) -> Iterator[TarMember]:
     waiting: dict[str, tarfile.TarInfo] = {}
     labels: dict[str, str] = {}
     for info in tar:
@@ -162,7 +162,7 @@ def _complete(
     waiting: dict[str, tarfile.TarInfo],
     labels: dict[str, str],
     skipped: list[Skipped],
-) -> Iterator[Member]:
+) -> Iterator[TarMember]:
     info = waiting.pop(stem)
     folder = stem.rpartition("/")[0].rpartition("/")[2]
     label = labels.pop(stem, "") or folder
@@ -170,7 +170,7 @@ def _complete(
         detail = "no .cls or .json beside it, and no class folder"
         skipped.append(Skipped(path=info.name, reason="no-label", detail=detail))
         return
-    yield Member(info.name, label, info.offset_data, info.size)
+    yield TarMember(info.name, label, info.offset_data, info.size)
 
 
 def _label(tar: tarfile.TarFile, info: tarfile.TarInfo, skipped: list[Skipped]) -> str:

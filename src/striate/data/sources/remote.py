@@ -21,8 +21,8 @@ from striate.core.errors import DataError
 from striate.core.spec import Labels
 from striate.data.decode.file_bytes import MAX_BYTES, UndecodableError
 from striate.data.sources.files import Stamp
-from striate.data.sources.folder import LAYOUT, LITTER, hold_parts
-from striate.data.sources.source import PART_ALIASES, Record, Skipped, Source
+from striate.data.sources.folder import FOLDER_LAYOUT, SYSTEM_FILES, are_splits
+from striate.data.sources.source import SPLIT_ALIASES, Record, Skipped, Source
 from striate.data.sources.table import read_table
 
 # Reading is all that is needed of a place; those that start programs or open others'
@@ -52,7 +52,7 @@ class RemoteFiles:
 
     @cached_property
     def _place(self) -> tuple[Any, str]:
-        return open_place(self.root)
+        return open_filesystem(self.root)
 
     def read(self, path: str) -> bytes:
         """Return a file's bytes.
@@ -92,7 +92,7 @@ class RemoteFiles:
         return f"{self.root}/{path}".encode("utf-8", "surrogateescape")
 
 
-def open_place(address: str) -> tuple[Any, str]:
+def open_filesystem(address: str) -> tuple[Any, str]:
     """Return fsspec's file system for an address, and the path within it.
 
     Raises:
@@ -119,20 +119,22 @@ def read_remote(address: str) -> Source:
     root = address.rstrip("/")
     if root.lower().endswith(".csv"):
         return _table(root)
-    paths = list_files(root)
+    paths = list_remote_files(root)
     ignored: list[Skipped] = []
     kept = [path for path in paths if _is_kept(path, ignored)]
-    split = hold_parts((path.split("/")[0] for path in kept if "/" in path), root)
+    has_splits = are_splits((path.split("/")[0] for path in kept if "/" in path), root)
     records = []
     for path in kept:
-        parts = path.split("/")
-        if len(parts) < 2 + split:
+        folders = path.split("/")
+        if len(folders) < 2 + has_splits:
             ignored.append(Skipped(path=path, reason="not-in-a-class-folder"))
             continue
-        part = PART_ALIASES[parts[0].lower()] if split else None
-        records.append(Record(path=path, label=parts[split], part=part))
+        split = SPLIT_ALIASES[folders[0].lower()] if has_splits else None
+        records.append(Record(path=path, label=folders[has_splits], split=split))
     if not records:
-        raise DataError("no class folders with files in them", where=root, fix=LAYOUT)
+        raise DataError(
+            "no class folders with files in them", where=root, fix=FOLDER_LAYOUT
+        )
     return Source(
         name=root.rpartition("/")[2] or "data",
         records=tuple(records),
@@ -143,21 +145,21 @@ def read_remote(address: str) -> Source:
 
 
 def _is_kept(path: str, ignored: list[Skipped]) -> bool:
-    for part in path.split("/"):
-        if part.startswith(".") or part.lower() in LITTER:
-            reason = "hidden" if part.startswith(".") else "system-file"
+    for name in path.split("/"):
+        if name.startswith(".") or name.lower() in SYSTEM_FILES:
+            reason = "hidden" if name.startswith(".") else "system-file"
             ignored.append(Skipped(path=path, reason=reason))
             return False
     return True
 
 
-def list_files(address: str) -> list[str]:
+def list_remote_files(address: str) -> list[str]:
     """Return the paths of every file below an address, relative to it, sorted.
 
     Raises:
         DataError: It cannot be listed.
     """
-    place, root = open_place(address)
+    place, root = open_filesystem(address)
     try:
         found = place.find(root)
     except Exception as error:  # every place has errors of its own
@@ -170,18 +172,18 @@ def list_files(address: str) -> list[str]:
 def _table(address: str) -> Source:
     with tempfile.TemporaryDirectory(prefix="striate-") as folder:
         copy = Path(folder) / address.rpartition("/")[2]
-        fetch(address, copy)
+        download(address, copy)
         source = read_table(copy)
     return replace(source, root=None, files=RemoteFiles(address.rpartition("/")[0]))
 
 
-def fetch(address: str, target: Path) -> None:
+def download(address: str, target: Path) -> None:
     """Copy a file here; `target` is whole or not there.
 
     Raises:
         DataError: It cannot be had.
     """
-    place, path = open_place(address)
+    place, path = open_filesystem(address)
     handle, beside = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     os.close(handle)
     try:

@@ -140,10 +140,10 @@ def find_channel_patches(
     run = loaded.run
     if run is None or not calls:
         return None
-    subset = subsample(run.data.parts[run.judged_part], MAX_IMAGES)
+    subset = subsample(run.data.subsets[run.evaluated_split], MAX_IMAGES)
     height, width = subset.pixels.shape[1:3]
     batches = Batches(
-        part=subset,
+        subset=subset,
         preprocess=loaded.preprocess,
         batch_size=images_at_once(height, width, BATCH),
         shuffle=False,
@@ -153,7 +153,7 @@ def find_channel_patches(
     whole_image = (0, height - 1), (0, width - 1)
     boxes = {call: _box_function(fields.get(call), whole_image) for call in calls}
     return ChannelPatches(
-        name=run.judged_part,
+        name=run.evaluated_split,
         subset=subset,
         labels=run.labels.names,
         layers=tuple(layers),

@@ -41,10 +41,10 @@ _FEW = 5  # images of a class: fewer tell nothing
 
 def dataset_section(run: Run) -> tuple[Section, dict[str, Any]]:
     """Show where a run's answers look: its sure mistakes, its classes, its borders."""
-    subset = subsample(run.data.parts[run.judged_part], MOST)
+    subset = subsample(run.data.subsets[run.evaluated_split], MOST)
     size = images_at_once(*run.preprocess.spec.shape[1:], BATCH)
     batches = Batches(
-        part=subset, preprocess=run.preprocess, batch_size=size, shuffle=False
+        subset=subset, preprocess=run.preprocess, batch_size=size, shuffle=False
     )
     result = dataset_attribution(run.model, (x for x, _ in batches(0)), len(run.labels))
     blocks: list[Block] = []
@@ -59,7 +59,7 @@ def dataset_section(run: Run) -> tuple[Section, dict[str, Any]]:
     blocks += _warnings(run, result)
     lead = (
         f"Grad-CAM at {result.layer.call} of the network's own answers, over "
-        f"{len(subset):,} {run.judged_part} images, each map scaled to sum to one."
+        f"{len(subset):,} {run.evaluated_split} images, each map scaled to sum to one."
     )
     if result.empty:
         lead += f" {result.empty} of them have no evidence at all there."
@@ -67,8 +67,8 @@ def dataset_section(run: Run) -> tuple[Section, dict[str, Any]]:
 
 
 def _mistakes(run: Run) -> list[Image]:
-    predictions = run.predictions(run.judged_part)
-    subset = run.data.parts[run.judged_part]
+    predictions = run.predictions(run.evaluated_split)
+    subset = run.data.subsets[run.evaluated_split]
     wrong = np.flatnonzero(np.asarray(predictions.truth != predictions.predicted))
     confidence = np.asarray(predictions.probs).max(1)
     row_of = {path: i for i, path in enumerate(subset.paths)}
@@ -76,7 +76,7 @@ def _mistakes(run: Run) -> list[Image]:
     for i in wrong[np.argsort(-confidence[wrong], kind="stable")][:MISTAKES]:
         single = subset.take([row_of[predictions.paths[int(i)]]])
         batches = Batches(
-            part=single, preprocess=run.preprocess, batch_size=1, shuffle=False
+            subset=single, preprocess=run.preprocess, batch_size=1, shuffle=False
         )
         x, _ = next(batches(0))
         predicted = run.labels[int(predictions.predicted[i])]

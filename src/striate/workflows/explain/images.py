@@ -87,8 +87,8 @@ def run_images(loaded: LoadedModel) -> list[ExplainedImage]:
 
 
 def _from_run(run: Run, loaded: LoadedModel) -> list[ExplainedImage]:
-    predictions = run.predictions(run.judged_part)
-    subset = run.data.parts[run.judged_part]
+    predictions = run.predictions(run.evaluated_split)
+    subset = run.data.subsets[run.evaluated_split]
     correct = predictions.truth == predictions.predicted
     order = predictions.most_wrong(len(predictions.paths))
     lowest_loss = next((i for i in reversed(order) if correct[i]), None)

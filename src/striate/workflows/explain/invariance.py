@@ -46,7 +46,7 @@ Batch = tuple[Tensor, Tensor]
 
 def invariance_section(run: Run) -> tuple[Section, dict[str, Any]]:
     """Measure a run's network on moved images, and its base under other pools."""
-    subset = subsample(run.data.parts[run.judged_part], MOVED)
+    subset = subsample(run.data.subsets[run.evaluated_split], MOVED)
     batches = list(_batches(run, subset))
     shapes = layer_shapes(run.model, batches[0][0])
     maps = [c for c, s in shapes.items() if len(s) == 3 and s[1] * s[2] > 1]
@@ -75,7 +75,7 @@ def invariance_section(run: Run) -> tuple[Section, dict[str, Any]]:
         one_pixel, data["one_pixel"] = one_pixel_blocks(run.data)
         blocks += one_pixel
     lead = (
-        f"{len(subset)} {run.judged_part} images, moved by growing amounts. Accuracy "
+        f"{len(subset)} {run.evaluated_split} images, moved by growing amounts. Accuracy "
         "says what is right, consistency what stays the answer it was; the distance "
         "of features is 0 where nothing was noticed and 1 where another image of "
         "the set would be as far."
@@ -91,7 +91,7 @@ def _fits(name: str, run: Run) -> bool:
 def _batches(run: Run, subset: Subset) -> Iterator[Batch]:
     size = images_at_once(*run.preprocess.spec.shape[1:], BATCH)
     loader = Batches(
-        part=subset, preprocess=run.preprocess, batch_size=size, shuffle=False
+        subset=subset, preprocess=run.preprocess, batch_size=size, shuffle=False
     )
     return loader(0)
 
@@ -145,7 +145,7 @@ def _pools(
         return {}, ["other pools, for want of a last dense layer to fit again"]
     if not _fits("shift", run):
         return {}, []
-    subset = subsample(run.data.parts["train"], FITTED)
+    subset = subsample(run.data.subsets["train"], FITTED)
     curves, skipped = {}, []
     for kind in POOLS:
         model, count = replace_pools(run.model, kind)

@@ -72,7 +72,7 @@ class OnePixelCounts:
 
 def count_changes(data: ImageData) -> OnePixelCounts:
     """Count over every part of a gray set: nothing is learned, so none is spared."""
-    subsets = [subsample(subset, MOST) for subset in data.parts.values()]
+    subsets = [subsample(subset, MOST) for subset in data.subsets.values()]
     gray = torch.cat(
         [
             resize_gray(subset.gather(torch.arange(len(subset)))[..., 0].float() / 255)

@@ -296,7 +296,7 @@ def effective_field_images(
         in_chans=channels,
         preprocess=preprocess,
     )
-    return normalize(loaded.part("val").pixels[:EFFECTIVE_IMAGES], loaded.preprocess)
+    return normalize(loaded.subset("val").pixels[:EFFECTIVE_IMAGES], loaded.preprocess)
 
 
 def effective_field_table(

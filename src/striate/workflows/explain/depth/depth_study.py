@@ -160,9 +160,9 @@ class _Images:
         self.num_images, self.labels = self._read(data, "val")
 
     def _read(self, data: ImageData, name: str) -> Batch:
-        subset = _some(data.part(name))
+        subset = _some(data.subset(name))
         loader = Batches(
-            part=subset, preprocess=data.preprocess, batch_size=256, shuffle=False
+            subset=subset, preprocess=data.preprocess, batch_size=256, shuffle=False
         )
         batches = [(_small(x), y) for x, y in loader(0)]
         return torch.cat([x for x, _ in batches]), torch.cat([y for _, y in batches])

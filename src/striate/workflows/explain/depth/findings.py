@@ -43,9 +43,9 @@ def run_snapshots(run: Run) -> list[Snapshot]:
     """
     if recorded := run.norms:
         return recorded
-    subset = subsample(run.data.part("train"), IMAGES)
+    subset = subsample(run.data.subset("train"), IMAGES)
     loader = Batches(
-        part=subset, preprocess=run.preprocess, batch_size=len(subset), shuffle=False
+        subset=subset, preprocess=run.preprocess, batch_size=len(subset), shuffle=False
     )
     x, y = next(loader(0))
     current = Snapshot(step=None, layers=tuple(depth_profile(run.model, x, y, True)))

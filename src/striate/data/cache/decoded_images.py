@@ -29,8 +29,8 @@ from striate.core.spec import Preprocess
 
 # Of the fixed rules between file and pixels; another number is another pack.
 RULES = 1
-PIXELS, KNOWN, MARKER = "pixels.u8", "known.bin", "pack.json"
-Refusals = dict[str, tuple[str, str]]
+PIXELS, HASHES, MARKER = "pixels.u8", "known.bin", "pack.json"
+DecodeErrors = dict[str, tuple[str, str]]
 _ROW = np.dtype([("sha256", "S64"), ("content", "S24")])
 # A stretch is made durable when so many rows or bytes wait; a killed build loses what
 # waits and the stretch before it, at most.
@@ -55,7 +55,7 @@ class Pack:
     pixels: Tensor = field(repr=False)
     sha256: tuple[str, ...] = field(repr=False)
     content: tuple[str, ...] = field(repr=False)
-    refused: Refusals = field(default_factory=dict, repr=False)
+    refused: DecodeErrors = field(default_factory=dict, repr=False)
 
 
 def geometry_key(preprocess: Preprocess) -> str:
@@ -87,10 +87,12 @@ def open_pack(folder: Path, verify: bool = True) -> Pack | None:
     try:
         marker = json.loads((folder / MARKER).read_bytes())
         shape = tuple(marker["shape"])
-        rows = np.fromfile(folder / KNOWN, _ROW)
+        rows = np.fromfile(folder / HASHES, _ROW)
         os.utime(folder / MARKER)  # the least recently used pack is the first to go
         pixels = _map(folder / PIXELS, shape)
-        if len(rows) != shape[0] or (verify and checksum(pixels) != marker["xxh3"]):
+        if len(rows) != shape[0] or (
+            verify and pack_checksum(pixels) != marker["xxh3"]
+        ):
             raise ValueError("damaged")
         return Pack(
             folder=folder,
@@ -113,7 +115,7 @@ def _map(path: Path, shape: tuple[int, ...]) -> Tensor:
     return flat.view(shape)
 
 
-def checksum(pixels: Tensor) -> str:
+def pack_checksum(pixels: Tensor) -> str:
     """Return the checksum that a pack's marker holds of its pixels."""
     return xxhash.xxh3_64_hexdigest(pixels.numpy().reshape(-1).data)
 
@@ -122,7 +124,7 @@ def _words(cells: np.ndarray) -> tuple[str, ...]:
     return tuple(cells.astype(str).tolist())
 
 
-class Builder:
+class PackBuilder:
     """Writes a pack row by row; nothing is visible under its name before `finish`.
 
     Args:
@@ -140,7 +142,7 @@ class Builder:
         end = f"-{socket.gethostname()}-{os.getpid()}"
         self._beside = Path(tempfile.mkdtemp(end, start, root))
         self._pixels = (self._beside / PIXELS).open("wb")
-        self._known = (self._beside / KNOWN).open("wb")
+        self._known = (self._beside / HASHES).open("wb")
         self._digest = xxhash.xxh3_64()
         self._waiting: list[tuple[str, str]] = []
         self._most = min(_TOGETHER, max(1, _WAITING // preprocess.weight))
@@ -181,7 +183,7 @@ class Builder:
         if self._settling is not None:
             self._settling.result()
 
-    def finish(self, hashes: Sequence[str], refused: Refusals) -> Path:
+    def finish(self, hashes: Sequence[str], refused: DecodeErrors) -> Path:
         """Write the marker and give the pack its name; another's is as good.
 
         Args:
@@ -225,7 +227,7 @@ class Builder:
         self._close()
 
 
-class Donors:
+class ReusableRows:
     """Rows of other packs of one geometry, to be taken over instead of decoded.
 
     Args:
@@ -249,7 +251,7 @@ class Donors:
                 self._leftovers.append(folder)
 
     def _take(self, folder: Path, wanted: set[str], abandoned: bool) -> None:
-        rows = np.fromfile(folder / KNOWN, _ROW)
+        rows = np.fromfile(folder / HASHES, _ROW)
         names, contents = _words(rows["sha256"]), _words(rows["content"])
         if wanted.isdisjoint(names):
             return
@@ -296,7 +298,7 @@ def _is_abandoned(folder: Path) -> bool:
     return int(number) == os.getpid()
 
 
-def weigh(root: Path) -> list[tuple[float, int, Path]]:
+def list_packs(root: Path) -> list[tuple[float, int, Path]]:
     """Return (last use, bytes, folder) of every pack, the longest unused first."""
     found: list[tuple[float, int, Path]] = []
     for folder in root.iterdir() if root.is_dir() else ():
@@ -309,14 +311,14 @@ def weigh(root: Path) -> list[tuple[float, int, Path]]:
     return sorted(found, key=lambda item: item[:2])
 
 
-def remove(folder: Path) -> None:
+def remove_pack(folder: Path) -> None:
     """Take a pack away; runs that have it mapped keep its pages until they end."""
     with suppress(OSError):
         (folder / MARKER).unlink()  # first: what is half removed is no pack
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def describe(folder: Path) -> dict[str, Any]:
+def read_pack_marker(folder: Path) -> dict[str, Any]:
     """Return a pack's marker as it stands on the disk."""
     marker: dict[str, Any] = json.loads((folder / MARKER).read_bytes())
     return marker

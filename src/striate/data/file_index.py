@@ -17,8 +17,8 @@ from striate.data.sources.files import Stamp
 
 # Clocks of file systems tick slowly (2 s on FAT, and servers' clocks differ): a file
 # written to so shortly before it was read may have been written to again, unseen.
-RACY = 2_000_000_000
-LARGEST = 1 << 28  # bytes; a larger book of facts is begun anew
+MIN_AGE = 2_000_000_000
+MAX_INDEX_BYTES = 1 << 28  # bytes; a larger book of facts is begun anew
 _ASKED = 500  # names a question, below SQLite's limit on every system
 
 _TABLE = """
@@ -31,7 +31,7 @@ _COLUMNS = "name, stamp, sha256, height, width, channels, reason, detail"
 
 
 @dataclass(frozen=True, slots=True)
-class Fact:
+class FileFacts:
     """A file's hash, and its header's sides and channels or why it has none."""
 
     sha256: str
@@ -39,7 +39,7 @@ class Fact:
     refusal: tuple[str, str] | None = None
 
 
-class Facts:
+class FileIndex:
     """The book of facts of one cache folder; where it cannot be used it is empty.
 
     Args:
@@ -49,9 +49,9 @@ class Facts:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def known(self, asked: Mapping[bytes, Stamp]) -> dict[bytes, Fact]:
+    def known(self, asked: Mapping[bytes, Stamp]) -> dict[bytes, FileFacts]:
         """Return the facts of those files that are as they were."""
-        found: dict[bytes, Fact] = {}
+        found: dict[bytes, FileFacts] = {}
         names = list(asked)
         with suppress(sqlite3.Error), self._open() as book:
             for start in range(0, len(names), _ASKED):
@@ -63,10 +63,10 @@ class Facts:
                         found[name] = _fact(rest)
         return found
 
-    def note(self, facts: Iterable[tuple[bytes, Stamp, Fact]]) -> None:
+    def note(self, facts: Iterable[tuple[bytes, Stamp, FileFacts]]) -> None:
         """Write down what was found; files changed a moment ago are left out."""
         now = time.time_ns()
-        rows = [_row(*fact) for fact in facts if fact[1].newest + RACY < now]
+        rows = [_row(*fact) for fact in facts if fact[1].newest + MIN_AGE < now]
         if not rows:
             return
         marks = ",".join("?" * len(_COLUMNS.split(",")))
@@ -89,7 +89,7 @@ class Facts:
         if not self._path.exists():
             return
         try:
-            sound = self._path.stat().st_size <= LARGEST
+            sound = self._path.stat().st_size <= MAX_INDEX_BYTES
             if sound:
                 with closing(sqlite3.connect(self._path, timeout=20)) as book:
                     book.execute("SELECT count(*) FROM sqlite_master").fetchone()
@@ -99,14 +99,16 @@ class Facts:
             self._path.unlink(missing_ok=True)
 
 
-def _fact(cells: Sequence[object]) -> Fact:
+def _fact(cells: Sequence[object]) -> FileFacts:
     sha256, height, width, channels, reason, detail = cells
     if reason is not None:
-        return Fact(str(sha256), None, (str(reason), str(detail)))
-    return Fact(str(sha256), (int(str(height)), int(str(width)), int(str(channels))))
+        return FileFacts(str(sha256), None, (str(reason), str(detail)))
+    return FileFacts(
+        str(sha256), (int(str(height)), int(str(width)), int(str(channels)))
+    )
 
 
-def _row(name: bytes, stamp: Stamp, fact: Fact) -> tuple[object, ...]:
+def _row(name: bytes, stamp: Stamp, fact: FileFacts) -> tuple[object, ...]:
     sides = fact.header or (None, None, None)
     words = fact.refusal or (None, None)
     return name, stamp.text, fact.sha256, *sides, *words
