@@ -21,7 +21,7 @@ from striate.interpret.invariance.transforms import (
     Transform,
     get_transform,
     shift_pixels,
-    warp,
+    warp_affine,
 )
 from support.foreign_networks import STRANGERS, Unchanged, stranger
 
@@ -204,4 +204,4 @@ def test_one_pixel_needs_gray_images(shape):
 
 def test_a_warp_keeps_its_type():
     x = torch.randn(1, 1, 5, 5, dtype=torch.float64)
-    assert partial(warp, x)(((1.0, 0.0), (0.0, 1.0))).dtype == torch.float64
+    assert partial(warp_affine, x)(((1.0, 0.0), (0.0, 1.0))).dtype == torch.float64

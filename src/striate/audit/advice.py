@@ -85,7 +85,7 @@ def join_names(names: Sequence[str], most: int = 3) -> str:
     """Write some names, and how many more there are.
 
     Example:
-        >>> listed(["a"]), listed(["a", "b"]), join_names(list("abcde"))
+        >>> join_names(["a"]), join_names(["a", "b"]), join_names(list("abcde"))
         ('a', 'a and b', 'a, b, c and 2 more')
     """
     names = list(dict.fromkeys(names))

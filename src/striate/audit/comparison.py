@@ -46,10 +46,17 @@ def comparison_table(first: Audit, second: Audit, names: tuple[str, str]) -> Tab
     )
     rows: list[tuple[Cell, ...]] = []
     for name, metric, write in METRICS:
-        left, right = metric(first), metric(second)
-        if left is None or right is None:
+        value_a, value_b = metric(first), metric(second)
+        if value_a is None or value_b is None:
             continue
-        rows.append((name, write(left), write(right), right / left if left else None))
+        rows.append(
+            (
+                name,
+                write(value_a),
+                write(value_b),
+                value_b / value_a if value_a else None,
+            )
+        )
     fields = [last_field_text(audit) for audit in (first, second)]
     rows.append(("receptive field", *fields, None))
     return Table(columns=columns, rows=tuple(rows), title="Side by side")

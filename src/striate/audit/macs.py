@@ -29,7 +29,7 @@ def count_macs(func: Any, args: tuple[Any, ...], shape: tuple[int, ...]) -> int 
 
     Example:
         >>> a, b = torch.empty(2, 3), torch.empty(3, 5)
-        >>> count(aten.mm.default, (a, b), (2, 5)), count_macs(aten.relu.default, (a,), ())
+        >>> count_macs(aten.mm.default, (a, b), (2, 5)), count_macs(aten.relu.default, (a,), ())
         (30, 0)
     """
     rule = _RULES.get(func)

@@ -272,7 +272,7 @@ def first_line(error: Exception) -> str:
     r"""Return the first line of what an error says, or its kind.
 
     Example:
-        >>> reason_of(ValueError("too small\nby far")), first_line(KeyError())
+        >>> first_line(ValueError("too small\nby far")), first_line(KeyError())
         ('too small', 'KeyError')
     """
     lines = str(error).strip().splitlines()

@@ -50,7 +50,7 @@ def as_integer(value: Number) -> Number:
     """Return a whole fraction as an integer.
 
     Example:
-        >>> simple(Fraction(4, 2)), as_integer(Fraction(1, 2))
+        >>> as_integer(Fraction(4, 2)), as_integer(Fraction(1, 2))
         (2, Fraction(1, 2))
     """
     integer = int(value)
@@ -218,7 +218,7 @@ def merge_branches(axes: Sequence[Axis]) -> Axis:
     """Let each unit see what it saw in any branch; one unit alone meets them all.
 
     Example:
-        >>> small, large = slide_window(image(4), 1, outputs=4), input_axis(4)
+        >>> small, large = slide_window(input_axis(4), 1, outputs=4), input_axis(4)
         >>> merge_branches([small, large]).formula.size
         1
     """
@@ -235,11 +235,11 @@ def _common_formula(axes: Sequence[Axis]) -> FieldFormula | None:
     formulas = [axis.formula for axis in axes]
     if len({len(axis) for axis in axes}) > 1:
         return None
-    known = [formula for formula in formulas if formula is not None]
-    if len(known) < len(formulas) or len({formula.jump for formula in known}) > 1:
+    not_none = [formula for formula in formulas if formula is not None]
+    if len(not_none) < len(formulas) or len({formula.jump for formula in not_none}) > 1:
         return None
-    low, high = min(x.low for x in known), max(x.high for x in known)
-    return FieldFormula(known[0].jump, low, high, all(x.uniform for x in known))
+    low, high = min(x.low for x in not_none), max(x.high for x in not_none)
+    return FieldFormula(not_none[0].jump, low, high, all(x.uniform for x in not_none))
 
 
 def repeat_single(axis: Axis, count: int) -> Axis:
@@ -258,7 +258,7 @@ def join_end_to_end(axes: Sequence[Axis]) -> Axis:
     """Lay axes end to end.
 
     Example:
-        >>> len(join_end_to_end([image(2), input_axis(3)]))
+        >>> len(join_end_to_end([input_axis(2), input_axis(3)]))
         5
     """
     low = np.concatenate([axis.low for axis in axes])

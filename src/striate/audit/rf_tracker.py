@@ -311,8 +311,8 @@ def concatenate_fields(
     """Follow a concatenation: branches side by side, or maps end to end.
 
     Example:
-        >>> input_axis = input_field((1, 3, 8, 6))
-        >>> concatenate_fields([image, input_axis], 2, (1, 3, 16, 6)).sides
+        >>> image = input_field((1, 3, 8, 6))
+        >>> concatenate_fields([image, image], 2, (1, 3, 16, 6)).sides
         (16, 6)
     """
     ends = {field.axis_of(dim) for field in fields}

@@ -180,7 +180,7 @@ def per_side(value: Any) -> tuple[int, int]:
     """Spell a setting out for both axes.
 
     Example:
-        >>> both([3]), both([3, 5]), per_side(2)
+        >>> per_side([3]), per_side([3, 5]), per_side(2)
         ((3, 3), (3, 5), (2, 2))
     """
     if isinstance(value, int):

@@ -57,7 +57,7 @@ def channels_text(channels: int) -> str:
     """Write a number of channels.
 
     Example:
-        >>> counted(1), channels_text(3)
+        >>> channels_text(1), channels_text(3)
         ('1 channel', '3 channels')
     """
     return f"{channels} channel{'' if channels == 1 else 's'}"

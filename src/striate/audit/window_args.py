@@ -50,7 +50,7 @@ def sides_text(sides: tuple[object, ...]) -> str:
     """Write one number where both axes agree.
 
     Example:
-        >>> brief((2, 2)), sides_text((2, 1))
+        >>> sides_text((2, 2)), sides_text((2, 1))
         ('2', '2×1')
     """
     return str(sides[0]) if len(set(sides)) == 1 else "×".join(map(str, sides))
@@ -104,7 +104,7 @@ def per_axis(value: Any, count: int) -> Sides:
     """Spell a setting out for every axis.
 
     Example:
-        >>> spread([3], 2), spread((3, 5), 2), per_axis(2, 3)
+        >>> per_axis([3], 2), per_axis((3, 5), 2), per_axis(2, 3)
         ((3, 3), (3, 5), (2, 2, 2))
     """
     if isinstance(value, int):

@@ -27,7 +27,7 @@ def match_layers(model: nn.Module, names: str | Sequence[str]) -> list[str]:
 
     Example:
         >>> model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten())
-        >>> chosen(model, ["2", "[01]"]), match_layers(model, "0")
+        >>> match_layers(model, ["2", "[01]"]), match_layers(model, "0")
         (['0', '1', '2'], ['0'])
     """
     module_names = [name for name, _ in model.named_modules() if name]
@@ -179,7 +179,7 @@ def images_at_once(height: int, width: int, limit: int, memory_factor: int = 1) 
         memory_factor: So many times as much is kept of each.
 
     Example:
-        >>> together(28, 28, limit=64), together(224, 224, 64), images_at_once(2048, 2048, 64)
+        >>> images_at_once(28, 28, limit=64), images_at_once(224, 224, 64), images_at_once(2048, 2048, 64)
         (64, 32, 1)
     """
     return max(1, min(limit, MAX_PIXELS // (height * width * memory_factor)))

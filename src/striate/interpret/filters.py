@@ -127,14 +127,18 @@ def kernel_sheet(weight: Tensor) -> tuple[np.ndarray, str]:
     filters, channels = weight.shape[:2]
     strongest = weight.square().sum((0, 2, 3)).argsort(descending=True, stable=True)
     columns = sorted(strongest[:COLUMNS].tolist())
-    drawn = weight[:ROWS][:, columns]
-    limits = filter_limits(drawn)
+    shown_filters = weight[:ROWS][:, columns]
+    limits = filter_limits(shown_filters)
     planes = [
         enlarge(diverging_colors(plane, float(limit)), _KERNEL_PIXELS)
-        for kernel, limit in zip(drawn.numpy(), limits, strict=True)
+        for kernel, limit in zip(shown_filters.numpy(), limits, strict=True)
         for plane in kernel
     ]
-    rows = f"{len(drawn)} of {filters}" if len(drawn) < filters else f"{filters}"
+    rows = (
+        f"{len(shown_filters)} of {filters}"
+        if len(shown_filters) < filters
+        else f"{filters}"
+    )
     cropped = len(columns) < channels
     across = f"the {len(columns)} strongest of {channels}" if cropped else f"{channels}"
     sheet = tile(planes, columns=len(columns), gap=1)

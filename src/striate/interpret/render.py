@@ -87,10 +87,10 @@ def draw_box(pixels: np.ndarray, box: tuple[tuple[int, int], ...]) -> np.ndarray
         >>> draw_box(np.zeros((3, 3, 3), np.uint8), ((0, 2), (0, 2)))[1].tolist()
         [[230, 120, 20], [0, 0, 0], [230, 120, 20]]
     """
-    (top, bottom), (left, right) = box
+    (first_row, last_row), (first_column, last_column) = box
     out = pixels.copy()
-    out[[top, bottom], left : right + 1] = _ORANGE
-    out[top : bottom + 1, [left, right]] = _ORANGE
+    out[[first_row, last_row], first_column : last_column + 1] = _ORANGE
+    out[first_row : last_row + 1, [first_column, last_column]] = _ORANGE
     return out
 
 
@@ -118,8 +118,13 @@ def tile(images: Sequence[np.ndarray], columns: int, gap: int = 4) -> np.ndarray
     size = (rows * (height + gap) - gap, columns * (width + gap) - gap, 4)
     sheet = np.zeros(size, np.uint8)
     for i, image in enumerate(images):
-        top, left = (i // columns) * (height + gap), (i % columns) * (width + gap)
-        cell = sheet[top : top + height, left : left + width]
+        first_row, first_column = (
+            (i // columns) * (height + gap),
+            (i % columns) * (width + gap),
+        )
+        cell = sheet[
+            first_row : first_row + height, first_column : first_column + width
+        ]
         cell[..., 3] = 255
         cell[..., : image.shape[-1]] = image
     return sheet

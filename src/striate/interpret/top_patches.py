@@ -85,7 +85,7 @@ def channel_preferences(
         >>> x[1, 0, 2, 1] = 5
         >>> result = channel_preferences(model, [(x, torch.tensor([0, 1]))], ["0"], 2)[0]
         >>> result.patches[0][0], result.selectivity.tolist()
-        (Spot(image=1, row=2, column=1, value=5.0), [1.0])
+        (TopPatch(image=1, row=2, column=1, value=5.0), [1.0])
     """
     tables = {call: _Table(classes, count) for call in calls}
     class_counts = torch.zeros(classes, dtype=torch.float64)

@@ -115,7 +115,7 @@ def record_trace(model: nn.Module, x: Tensor) -> Trace:
         >>> model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(inplace=True))
         >>> trace = record_trace(model, torch.rand(1, 1, 5, 5))
         >>> [step.name for step in trace.steps], trace.module_outputs["0"]
-        (['image', 'convolution', 'relu_'], Ref(step=1, part=0))
+        (['image', 'convolution', 'relu_'], TensorRef(step=1, index=0))
     """
     check_images(x)
     with (
@@ -361,7 +361,7 @@ def is_in_place(func: Any) -> bool:
     """Tell an operation that changes what it is given.
 
     Example:
-        >>> writes(torch.ops.aten.relu_.default), is_in_place(torch.ops.aten.relu.default)
+        >>> is_in_place(torch.ops.aten.relu_.default), is_in_place(torch.ops.aten.relu.default)
         (True, False)
     """
     return func is not None and bool(func._schema.is_mutable)

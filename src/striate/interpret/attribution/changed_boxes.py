@@ -68,7 +68,7 @@ def extract_patches(
     views = base[0].unfold(1, rows, 1).unfold(2, columns, 1).permute(1, 2, 0, 3, 4)
     patches_out = base.new_empty(len(tops), len(lefts), base.shape[1], rows, columns)
     for i, rows_at in _equal_steps([top + above for top in tops]):
-        for j, columns_at in _equal_steps([left + before for left in lefts]):
+        for j, columns_at in _equal_steps([column + before for column in lefts]):
             patches_out[i, j] = views[rows_at, columns_at]
     return patches_out.flatten(0, 1)
 
@@ -117,8 +117,8 @@ def full_maps(base: Tensor, boxes: ChangedBoxes) -> Tensor:
     # for each row and column of the grid, not for each of its places.
     bands = extract_patches(base, boxes.tops, [0], (rows, base.shape[3]))
     bands = bands.unsqueeze(1).repeat(1, columns_at, 1, 1, 1)
-    for j, left in enumerate(boxes.lefts):
-        bands[:, j, ..., left : left + columns] = boxes.grid[:, j]
+    for j, column in enumerate(boxes.lefts):
+        bands[:, j, ..., column : column + columns] = boxes.grid[:, j]
     maps = base.repeat(rows_at, columns_at, 1, 1, 1)
     for i, top in enumerate(boxes.tops):
         maps[i, :, :, top : top + rows] = bands[i]

@@ -57,7 +57,7 @@ class OcclusionWindow:
 
         Example:
             >>> OcclusionWindow.of(28, 28)
-            Cover(window=(4, 4), stride=(2, 2), value=0.0)
+            OcclusionWindow(window=(4, 4), stride=(2, 2), value=0.0)
         """
         window = max(1, round(height / 7)), max(1, round(width / 7))
         return cls(window=window, stride=(-(-window[0] // 2), -(-window[1] // 2)))

@@ -147,7 +147,7 @@ def gradient_factor(layers: Sequence[LayerProfile]) -> float:
 
     Example:
         >>> layers = [
-        ...     Level(name="", depth=d, activation=1.0, gradient=2.0**d, update=0.0)
+        ...     LayerProfile(name="", depth=d, activation=1.0, gradient=2.0**d, update=0.0)
         ...     for d in (1, 2, 3)
         ... ]
         >>> round(gradient_factor(layers), 9)

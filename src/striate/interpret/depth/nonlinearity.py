@@ -117,7 +117,7 @@ def _models(seed: int) -> dict[str, nn.Module]:
 def _collapse_error(model: nn.Module, points: Tensor) -> float | None:
     layers = list(model.children())
     if len(layers) < 2 or not all(
-        isinstance(collapsed, nn.Linear) for collapsed in layers
+        isinstance(layer, nn.Linear) for layer in layers
     ):
         return None
     return float((collapse_linear(layers)(points) - model(points)).abs().max())
@@ -145,8 +145,8 @@ def draw_boundary(
     image = diverging_colors(probs - 0.5, 0.5)
     positions = ((points / PLANE_LIMIT + 1) / 2 * (side - 1)).round().long().tolist()
     for (accuracy, up), is_inner in zip(positions, inner.tolist(), strict=True):
-        top, left = side - 1 - up, accuracy
-        image[top : top + _DOT, left : left + _DOT] = _INNER if is_inner else _OUTER
+        row, column = side - 1 - up, accuracy
+        image[row : row + _DOT, column : column + _DOT] = _INNER if is_inner else _OUTER
     return image
 
 
@@ -158,7 +158,7 @@ def probability_profile(
 
     Example:
         >>> positions, probs = probability_profile(nn.Linear(2, 1), 3)
-        >>> len(positions), all(0 <= collapsed <= 1 for collapsed in probs)
+        >>> len(positions), all(0 <= p <= 1 for p in probs)
         (3, True)
     """
     steps = torch.linspace(-PLANE_LIMIT, PLANE_LIMIT, count)

@@ -44,7 +44,7 @@ def first_to_last_gradient(layers: Sequence[LayerProfile]) -> float:
 
     Example:
         >>> def level(depth, gradient):
-        ...     return Level(
+        ...     return LayerProfile(
         ...         name="", depth=depth, activation=1.0, gradient=gradient, update=0.0
         ...     )
         >>> first_to_last_gradient([level(1, 0.25), level(2, 0.5)])

@@ -48,12 +48,12 @@ def shift_pixels(x: Tensor, down: int, right: int) -> Tensor:
     return x[:, :, rows][..., columns]
 
 
-def warp(x: Tensor, matrix: Matrix) -> Tensor:
+def warp_affine(x: Tensor, matrix: Matrix) -> Tensor:
     """Move about the middle: `matrix` maps (right, down) of new places to old ones.
 
     Example:
         >>> x = torch.arange(4.0).view(1, 1, 2, 2)
-        >>> turned = warp(x, ((0.0, -1.0), (1.0, 0.0)))
+        >>> turned = warp_affine(x, ((0.0, -1.0), (1.0, 0.0)))
         >>> torch.equal(turned.round(), torch.rot90(x, 1, (2, 3)))
         True
     """
@@ -77,17 +77,17 @@ def _shifts(x: Tensor, amount: float) -> list[Tensor]:
 
 def _rotations(x: Tensor, amount: float) -> list[Tensor]:
     angles = radians(amount), radians(-amount)
-    return [warp(x, ((cos(t), -sin(t)), (sin(t), cos(t)))) for t in angles]
+    return [warp_affine(x, ((cos(t), -sin(t)), (sin(t), cos(t)))) for t in angles]
 
 
 def _scales(x: Tensor, amount: float) -> list[Tensor]:
     factors = 1 + amount, 1 / (1 + amount)
-    return [warp(x, ((1 / f, 0.0), (0.0, 1 / f))) for f in factors]
+    return [warp_affine(x, ((1 / f, 0.0), (0.0, 1 / f))) for f in factors]
 
 
 def _shears(x: Tensor, amount: float) -> list[Tensor]:
     slopes = tan(radians(amount)), -tan(radians(amount))
-    return [warp(x, ((1.0, slope), (0.0, 1.0))) for slope in slopes]
+    return [warp_affine(x, ((1.0, slope), (0.0, 1.0))) for slope in slopes]
 
 
 def _colors(x: Tensor, amount: float) -> list[Tensor]:

@@ -119,9 +119,12 @@ def explain_image(
         )
         for i in ranked[:TOP]
     )
-    shown = [*attributions, *([contrast] if contrast else [])]
-    blocks: list[Block] = [Figures(figures=figures), _heatmaps(image, shown)]
-    blocks += _sanity_checks(shown)
+    attributions_shown = [*attributions, *([contrast] if contrast else [])]
+    blocks: list[Block] = [
+        Figures(figures=figures),
+        _heatmaps(image, attributions_shown),
+    ]
+    blocks += _sanity_checks(attributions_shown)
     truth = f" It is labeled {image.truth}." if image.truth else ""
     target = attributions[0].target
     lead = f"{image.name}.{truth} The evidence is for {target.text}."
@@ -142,7 +145,9 @@ def explain_image(
     return ImageExplanation(
         section=Section(title=title, lead=lead, blocks=tuple(blocks)),
         facts=facts,
-        maps={_map_name(each): each.heatmap.detach().cpu() for each in shown},
+        maps={
+            _map_name(each): each.heatmap.detach().cpu() for each in attributions_shown
+        },
     )
 
 

@@ -227,10 +227,10 @@ def _row(layer: ChannelPreferences, labels: Sequence[str]) -> tuple[Cell, ...]:
     if not len(active):
         return layer.call, count, None, None, None, None, count
     share = float((active > 0.5).double().mean())
-    top = float(selectivity[best])
+    first_row = float(selectivity[best])
     preferred = labels[layer.preferred_classes[best]]
     silent = count - len(active)
-    return layer.call, count, float(active.mean()), share, top, preferred, silent
+    return layer.call, count, float(active.mean()), share, first_row, preferred, silent
 
 
 def _patches(patches: ChannelPatches, layer: ChannelPreferences) -> Images:
@@ -247,15 +247,19 @@ def _crops(
     boxes = [box(patch.row, patch.column) for patch in top_patches]
     sides = [max(b[axis][1] - b[axis][0] + 1 for b in boxes) for axis in (0, 1)]
     layers = []
-    for patch, ((top, bottom), (left, right)) in zip(top_patches, boxes, strict=True):
-        pixels = subset.pixels[patch.image].numpy()[top : bottom + 1, left : right + 1]
+    for patch, ((first_row, last_row), (first_column, last_column)) in zip(
+        top_patches, boxes, strict=True
+    ):
+        pixels = subset.pixels[patch.image].numpy()[
+            first_row : last_row + 1, first_column : last_column + 1
+        ]
         if pixels.shape[-1] != 3:
             gray = pixels.mean(-1, keepdims=True).round().astype(np.uint8)
             pixels = gray.repeat(3, -1)
         ground = np.full((*sides, 3), 128, np.uint8)
         # Cut at its first row, it ends where the others end.
-        down = sides[0] - len(pixels) if top == 0 else 0
-        across = sides[1] - pixels.shape[1] if left == 0 else 0
+        down = sides[0] - len(pixels) if first_row == 0 else 0
+        across = sides[1] - pixels.shape[1] if first_column == 0 else 0
         ground[down : down + len(pixels), across : across + pixels.shape[1]] = pixels
         layers.append(enlarge(ground, PATCH))
     return layers

@@ -141,8 +141,8 @@ def _images(image: ExplainedImage, facts: _UnitFacts) -> list[Image]:
         words = "what each pixel adds to it", "red adds, blue takes away"
         views.append(to_image(_with_box(added, facts.box, times), *words))
     if facts.box is not None:
-        (top, bottom), (left, right) = facts.box
-        inside = image.pixels[top : bottom + 1, left : right + 1]
+        (first_row, last_row), (first_column, last_column) = facts.box
+        inside = image.pixels[first_row : last_row + 1, first_column : last_column + 1]
         views.append(to_image(enlarge(inside, SIDE), "what is there"))
     return views
 

@@ -69,14 +69,14 @@ class Summary:
     @property
     def blocks(self) -> list[Block]:
         """Everything, as findings."""
-        found = summary_blocks(self.audit, self.depth)
+        result = summary_blocks(self.audit, self.depth)
         # Before the last one, which says how to read the numbers.
         measured = [self.effective] if self.effective is not None else []
         return [
-            *found[:-1],
+            *result[:-1],
             *measured,
             *(each.prose for each in self.advice),
-            found[-1],
+            result[-1],
         ]
 
     @property
@@ -165,8 +165,8 @@ def summary(
             that ran.
 
     Example:
-        >>> found = summary("28x28x192 > conv 1x1 16 > conv 5x5 32 same")
-        >>> found.audit.macs
+        >>> result = summary("28x28x192 > conv 1x1 16 > conv 5x5 32 same")
+        >>> result.audit.macs
         12443648
         >>> summary(nn.Sequential(nn.Conv2d(3, 2, 3)), (3, 8, 8)).audit.parameters
         56
@@ -174,13 +174,13 @@ def summary(
     for name, number in (("batch_size", batch_size), ("depth", depth)):
         if number is not None and number < 1:
             raise SettingError(f"{name} must be at least 1, got {number}", where=name)
-    wanted = SummaryRequest(
+    options = SummaryRequest(
         image_size=image_size, in_chans=in_chans, num_classes=num_classes
     )
     real_weights = real or effective is not None
-    target = _target(network, shape, wanted, real=real_weights)
+    target = _target(network, shape, options, real=real_weights)
     try:
-        found = audit(target.model, target.shape, batch_size=batch_size, real=real)
+        result = audit(target.model, target.shape, batch_size=batch_size, real=real)
     except ForwardError as error:
         if error.data_dependent:
             raise
@@ -190,31 +190,31 @@ def summary(
             fix=suggest_size(target.model, target.shape),
             audit=error.audit,
         ) from error
-    measured = None if effective is None else _measured(target, found, effective)
-    return Summary(name=target.name, audit=found, depth=depth, effective=measured)
+    measured = None if effective is None else _measured(target, result, effective)
+    return Summary(name=target.name, audit=result, depth=depth, effective=measured)
 
 
 def _target(
     network: nn.Module | str,
     shape: tuple[int, int, int] | None,
-    wanted: SummaryRequest,
+    options: SummaryRequest,
     *,
     real: bool,
 ) -> Target:
     if isinstance(network, str):
-        return resolve(network, wanted, real=real)
+        return resolve(network, options, real=real)
     shape = shape or (first_channels(network), 224, 224)
     # What a user hands in is what they want to know about, trained or not.
     return Target(name=type(network).__name__, model=network, shape=shape, trained=True)
 
 
-def _measured(target: Target, found: Audit, effective: str | Tensor) -> Table:
+def _measured(target: Target, result: Audit, effective: str | Tensor) -> Table:
     x = (
         effective_field_images(effective, target.shape, target.preprocess)
         if isinstance(effective, str)
         else effective
     )
-    return effective_field_table(target.model, found, x, target.trained)
+    return effective_field_table(target.model, result, x, target.trained)
 
 
 def summary_page(
@@ -228,11 +228,11 @@ def summary_page(
         )
     if layer is not None:
         sections.append(Section(title=layer, blocks=(first.explain(layer),)))
-    for one in (first, second):
-        if one is not None:
-            lead = f"For an image of {one.image}."
-            title = "Layers" if second is None else one.name
-            section = Section(title=title, lead=lead, blocks=tuple(one.blocks))
+    for each in (first, second):
+        if each is not None:
+            lead = f"For an image of {each.image}."
+            title = "Layers" if second is None else each.name
+            section = Section(title=title, lead=lead, blocks=tuple(each.blocks))
             sections.append(section)
     return Page(
         title=first.name if second is None else f"{first.name} against {second.name}",
@@ -311,8 +311,8 @@ def effective_field_table(
         trained: Its weights come from training; else the table says so.
     """
     layers = {x.name: x for x in audit.layers if _looks_around(x)}
-    found = effective_receptive_fields(model, x, list(layers))
-    rows = tuple(_row(layers[name], field, audit) for name, field in found.items())
+    result = effective_receptive_fields(model, x, list(layers))
+    rows = tuple(_row(layers[name], field, audit) for name, field in result.items())
     note = (
         "The middle unit's squared derivative by each pixel, mean over "
         f"{len(x)} images and their channels (Luo et al. 2016)."

@@ -105,7 +105,7 @@ def build_chain(
 
     Example:
         >>> plain, twin = (
-        ...     chain(Design(activation="tanh", residual=r, depth=5), 1, 10)
+        ...     build_chain(ChainDesign(activation="tanh", residual=r, depth=5), 1, 10)
         ...     for r in (False, True)
         ... )
         >>> pairs = zip(plain.parameters(), twin.parameters(), strict=True)
