@@ -1,7 +1,7 @@
-"""What a network's arithmetic says against its design, and what a change would give.
+"""Advice on a network's design: the data types that all checks share.
 
 Each piece of advice is a fact with its numbers, and the numbers after the change. It
-is about geometry and cost only: whether accuracy gains is for a trial to say.
+is about geometry and cost only. Whether accuracy improves, only training can tell.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from striate.core.findings import Prose
 
 @dataclass(frozen=True, kw_only=True)
 class Advice:
-    """A remark on a network's design.
+    """One piece of advice on a network's design.
 
     Args:
-        check: What kind of remark, such as `redundant-bias`.
-        layer: Where, as the table writes it; `image` for the input.
-        finding: What is so, with its numbers.
-        change: What could be done, with the numbers it would give.
-        before: The number that the change is about.
-        after: The same after it.
-        unit: What that number counts.
+        check: Name of the check, such as `redundant-bias`.
+        layer: Name of the layer as in the table; `image` for the input.
+        finding: The problem, with its numbers.
+        change: The proposed change, with the numbers after it.
+        before: The number before the change.
+        after: The same number after the change.
+        unit: Unit of that number.
     """
 
     check: str
@@ -39,13 +39,13 @@ class Advice:
 
     @property
     def prose(self) -> Prose:
-        """The remark as a finding."""
+        """The advice as a paragraph of the report."""
         return Prose(text=f"{self.finding} {self.change}", tone="advice")
 
 
 @dataclass(frozen=True, kw_only=True)
 class DesignContext:
-    """A network as the checks look at it: layers, and who reads what."""
+    """A network as the checks see it: its layers, and which operation reads what."""
 
     audit: Audit
     usage: UsedPositions
@@ -54,7 +54,7 @@ class DesignContext:
 
     @property
     def operations(self) -> Iterator[tuple[Layer, Operation]]:
-        """Every operation with its layer, in order."""
+        """Every operation with its layer, in the order they ran."""
         return (
             (layer, operation)
             for layer in self.audit.layers
@@ -62,7 +62,7 @@ class DesignContext:
         )
 
     def name_of(self, number: int) -> str:
-        """Return the layer that an operation belongs to, or the image."""
+        """Return the name of the layer that an operation belongs to, or `the image`."""
         return self.layer_of[number].name if number in self.layer_of else "the image"
 
 
@@ -70,7 +70,7 @@ Check = Callable[[DesignContext], Iterator[Advice]]
 
 
 def design_context(audit: Audit) -> DesignContext:
-    """Return a network made ready for the checks."""
+    """Return the input of the checks for a network."""
     operations = [(o, layer) for layer in audit.layers for o in layer.operations]
     operations.sort(key=lambda pair: pair[0].number)
     return DesignContext(
@@ -82,7 +82,7 @@ def design_context(audit: Audit) -> DesignContext:
 
 
 def join_names(names: Sequence[str], most: int = 3) -> str:
-    """Write some names, and how many more there are.
+    """Join names to a list in words, and count the names left out.
 
     Example:
         >>> join_names(["a"]), join_names(["a", "b"]), join_names(list("abcde"))

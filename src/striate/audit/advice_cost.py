@@ -1,4 +1,4 @@
-"""Advice on what a network costs: needless biases, a heavy head, bottlenecks."""
+"""Advice on parameters and MACs: redundant biases, a heavy head, bottlenecks."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from striate.audit.advice import Advice, DesignContext, join_names
 from striate.audit.findings import last_feature_map
 from striate.audit.layer import Layer, Operation
 
-MAX_HEAD_SHARE = 0.5  # of all parameters in dense layers
-MIN_SAVING = 0.3  # of all multiply-adds saved, or a bottleneck is not worth its words
+MAX_HEAD_SHARE = 0.5  # share of all parameters in dense layers
+MIN_SAVING = 0.3  # share of all MACs that bottlenecks must save to be proposed
 MIN_LAYER_SHARE = (
-    0.05  # of all multiply-adds: smaller layers are not worth a bottleneck
+    0.05  # share of all MACs: smaller layers get no bottleneck
 )
 
 
 def redundant_bias(context: DesignContext) -> Iterator[Advice]:
-    """Find biases that the batch norm after them subtracts again."""
+    """Find biases that the batch norm after them cancels."""
     wide = [
         (layer, operation.output[1])
         for layer, operation in context.operations
@@ -31,10 +31,10 @@ def redundant_bias(context: DesignContext) -> Iterator[Advice]:
     yield Advice(
         check="redundant-bias",
         layer=names[0],
-        finding=f"{join_names(names)} {verb} a bias that the batch norm behind subtracts "
-        f"with the mean: {count:,} numbers that can learn nothing.",
-        change=f"With bias=False and {its} norm's own shift, {total - count:,} "
-        f"parameters do what {total:,} do.",
+        finding=f"{join_names(names)} {verb} a bias before a batch norm, which "
+        f"cancels it: {count:,} parameters without effect.",
+        change=f"Set bias=False ({its} batch norm has its own shift): "
+        f"{total - count:,} parameters instead of {total:,}, same outputs.",
         before=total,
         after=total - count,
         unit="parameters",
@@ -55,7 +55,7 @@ def _into_batch_norm(context: DesignContext, operation: Operation) -> bool:
 
 
 def heavy_head(context: DesignContext) -> Iterator[Advice]:
-    """Find dense layers that hold most parameters, behind a map with places."""
+    """Find dense layers with most of the parameters, after a feature map."""
     last = last_feature_map(context.audit)
     if last is None or last.output is None:
         return
@@ -77,7 +77,7 @@ def heavy_head(context: DesignContext) -> Iterator[Advice]:
         finding=f"{join_names([x.name for x in dense])} {verb} {dense_parameters:,} of {total:,} "
         f"parameters ({100 * dense_parameters / total:.1f} %).",
         change=f"Global average pooling and one dense layer {channels:,} → {classes:,} "
-        f"would leave {after:,} in all.",
+        f"would reduce the network to {after:,} parameters.",
         before=total,
         after=after,
         unit="parameters",
@@ -91,7 +91,7 @@ def _is_dense(layer: Layer) -> bool:
 
 
 def bottlenecks(context: DesignContext) -> Iterator[Advice]:
-    """Find wide convolutions that a 1×1 convolution in front would make cheap.
+    """Find wide convolutions that a 1×1 bottleneck before them would make cheaper.
 
     The 1×1 convolution reduces to a quarter of the channels that come in, at most to
     half of those that go out (He et al. 2016, figure 5; Szegedy et al. 2015, figure 2).
@@ -109,13 +109,16 @@ def bottlenecks(context: DesignContext) -> Iterator[Advice]:
         return
     wide.sort(key=lambda each: each[2] - each[1])
     before, after = total, total - saved
+    part = sum(macs for _, macs, _ in wide)
+    share, verb = 100 * part / total, "do" if len(wide) > 1 else "does"
     yield Advice(
         check="bottleneck",
         layer=wide[0][0],
-        finding=f"{join_names([name for name, _, _ in wide])}: windows over many channels "
-        f"take {sum(b for _, b, _ in wide):,} of {total:,} multiply-adds.",
-        change="Through a 1×1 convolution to a quarter of the channels the network "
-        f"would take {after:,} ({100 * after / before:.1f} %).",
+        finding=f"{join_names([name for name, _, _ in wide])} {verb} {share:.0f} % of the "
+        f"computation: {part:,} of {total:,} multiply-adds.",
+        change="A 1×1 convolution before each, to a quarter of the channels, would "
+        f"reduce the network to {after:,} multiply-adds "
+        f"({100 * after / before:.1f} %).",
         before=before,
         after=after,
         unit="multiply-adds",
@@ -131,7 +134,7 @@ def _is_wide(context: DesignContext, operation: Operation) -> bool:
 
 
 def _follows_bottleneck(context: DesignContext, operation: Operation) -> bool:
-    """Tell a window that stands behind a 1×1 convolution with fewer outputs."""
+    """Return whether a 1×1 convolution with fewer outputs comes before a window."""
     previous = context.operations_by_number.get(operation.producers[0][1])
     while previous is not None and previous.local and len(previous.producers) == 1:
         previous = context.operations_by_number.get(previous.producers[0][1])
@@ -147,7 +150,7 @@ def _bottleneck_width(operation: Operation) -> int:
 
 
 def _bottleneck_macs(operation: Operation) -> int:
-    """Return the multiply-adds with a 1×1 convolution in front."""
+    """Return the multiply-adds with a 1×1 convolution before the window."""
     window, width = operation.window, _bottleneck_width(operation)
     assert window is not None  # noqa: S101 - asked before
     channels, places = operation.inputs[0][1], prod(operation.inputs[0][2:])

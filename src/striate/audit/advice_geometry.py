@@ -1,4 +1,4 @@
-"""Advice on what units see: fields, dropped positions, windows without a middle."""
+"""Advice on geometry: receptive fields, skipped positions, even kernels."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from striate.audit.recorder import IMAGE
 from striate.audit.used_positions import Mask, count_unused
 
 MIN_COVERAGE = (
-    0.5  # of the image's area: less, and a unit of the last map sees too little
+    0.5  # share of the image's area: below it, the receptive field is too small
 )
-MAX_RATIO = 4.0  # times the image's side: more, and most of what a unit sees is padding
-MAX_SKIPPED = 0.05  # of a map's positions; odd sides lose a row here and there
+MAX_RATIO = 4.0  # times the image's side: above it, the field is mostly padding
+MAX_SKIPPED = 0.05  # share of a map's positions; odd sides always lose a row or two
 
 
 def receptive_field_size(context: DesignContext) -> Iterator[Advice]:
-    """Compare what a unit of the last map sees with the image."""
+    """Compare the receptive field of the last feature map with the image."""
     last = last_feature_map(context.audit)
     if last is None or last.receptive_field is None or last.receptive_field.is_bound:
         return
@@ -30,7 +30,7 @@ def receptive_field_size(context: DesignContext) -> Iterator[Advice]:
     field = [int(axis.size) for axis in last.receptive_field.axes]
     jump = [int(line.jump) for line in lines if line is not None]
     covered = min(field[0], sides[0]) * min(field[1], sides[1])
-    what = f"A unit of the last map ({last.name}) sees {field[0]}×{field[1]}"
+    what = f"The receptive field at {last.name} is {field[0]}×{field[1]}"
     image = f"{sides[0]}×{sides[1]}"
     if covered < MIN_COVERAGE * sides[0] * sides[1]:
         missing = zip(sides, field, jump, strict=True)
@@ -41,15 +41,15 @@ def receptive_field_size(context: DesignContext) -> Iterator[Advice]:
         yield Advice(
             check="small-field",
             layer=last.name,
-            finding=f"{what} of {image}, {share:.1f} % of the image.",
-            change=f"{more} more 3×3 {word} there would see {larger[0]}×{larger[1]}; "
-            "each halving before it needs half as many.",
+            finding=f"{what}, {share:.1f} % of the image ({image}).",
+            change=f"{more} more 3×3 {word} there would make it {larger[0]}×{larger[1]}. "
+            "Each downsampling (stride 2) before them halves that number.",
             before=field[0],
             after=larger[0],
             unit="positions",
         )
     elif all(f > MAX_RATIO * n for f, n in zip(field, sides, strict=True)):
-        yield from _large_field(context, last, field, f"{what}, the image has {image}")
+        yield from _large_field(context, last, field, f"{what}, the image is {image}")
 
 
 def _large_field(
@@ -64,10 +64,10 @@ def _large_field(
     yield Advice(
         check="large-field",
         layer=last.name,
-        finding=f"{what}: {padding:.1f} % of what it sees is padding, and "
-        f"{enough.name} (layer {depth} of {len(layers)}) sees the image whole.",
-        change=f"Images of {side} a side would fill a quarter of it; else fewer "
-        "layers may do. What units really use is smaller: --effective measures it.",
+        finding=f"{what}: {padding:.1f} % of it is padding. "
+        f"{enough.name} (layer {depth} of {len(layers)}) already covers the image.",
+        change=f"Images with a side of {side} would fill a quarter of it; or use fewer "
+        "layers. The effective field is smaller: --effective measures it.",
         before=sides[0],
         after=side,
         unit="positions",
@@ -80,7 +80,7 @@ def _covers_image(layer: Layer, sides: tuple[int, ...]) -> bool:
 
 
 def unused_pixels(context: DesignContext) -> Iterator[Advice]:
-    """Find positions of the image that no output depends on."""
+    """Find pixels of the image that no output depends on."""
     masks = context.usage.needed.get(IMAGE)
     if masks is None or not (count := count_unused(masks)):
         return
@@ -91,9 +91,9 @@ def unused_pixels(context: DesignContext) -> Iterator[Advice]:
         [context.layer_of[o.number].name for o in context.usage.users[IMAGE]]
     )
     change = (
-        f"A window no smaller than its stride in {users} would read them all."
+        f"In {users}, use a kernel at least as large as the stride to read them all."
         if inner
-        else f"Images of {rows}×{columns} give the same output."
+        else f"Images cropped to {rows}×{columns} give the same output."
     )
     places = " and ".join(
         f"{len(mask) - used} {word}{'s' if len(mask) - used > 1 else ''}"
@@ -102,12 +102,12 @@ def unused_pixels(context: DesignContext) -> Iterator[Advice]:
         )
         if used < len(mask)
     )
-    where = "" if inner else " at the end"
+    where = "" if inner else " at the bottom or right edge"
     yield Advice(
         check="unseen-positions",
         layer="image",
-        finding=f"{count:,} of the image's {height * width:,} positions never reach "
-        f"the output: {places}{where}.",
+        finding=f"{count:,} of the image's {height * width:,} pixels do not reach the "
+        f"output: {places}{where}.",
         change=change,
         before=count,
         after=0,
@@ -116,13 +116,13 @@ def unused_pixels(context: DesignContext) -> Iterator[Advice]:
 
 
 def _has_gaps(mask: Mask) -> bool:
-    """Tell unread positions between read ones."""
+    """Return whether unread positions lie between read ones."""
     used = mask.nonzero()[0]
     return len(used) > 0 and not mask[: used[-1]].all()
 
 
 def skipped_positions(context: DesignContext) -> Iterator[Advice]:
-    """Find maps of which strides leave positions that nothing reads."""
+    """Find feature maps with positions that strides skip."""
     for number, masks in context.usage.read.items():
         count, size = count_unused(masks), len(masks[0]) * len(masks[1])
         if number == IMAGE or count <= MAX_SKIPPED * size:
@@ -134,7 +134,7 @@ def skipped_positions(context: DesignContext) -> Iterator[Advice]:
             check="dropped-positions",
             layer=context.layer_of[users[0].number].name,
             finding=f"{names} ({sliding[0].window}) read {size - count:,} of {size:,} "
-            f"positions of {context.name_of(number)}; nothing reads the rest.",
+            f"positions of {context.name_of(number)}; the rest is never read.",
             change=_fix_for_skipped(context, min(sliding, key=lambda o: o.macs or 0)),
             before=count,
             after=0,
@@ -143,7 +143,7 @@ def skipped_positions(context: DesignContext) -> Iterator[Advice]:
 
 
 def _fix_for_skipped(context: DesignContext, operation: Operation) -> str:
-    """Say what it takes to read every position, and what that costs."""
+    """Return in words how to read every position, and at which cost."""
     window, name = operation.window, context.layer_of[operation.number].name
     assert window is not None  # noqa: S101 - asked before
     if window.pooling:
@@ -155,17 +155,18 @@ def _fix_for_skipped(context: DesignContext, operation: Operation) -> str:
             strict=True,
         )
         height, width = (ceil((n + 2 * p - f) / s) + 1 for n, f, s, p in sides)
-        return f"Rounded up (ceil), it would give {height}×{width} and read them all."
+        return f"With ceil_mode=True it reads them all; its output is {height}×{width}."
     macs = operation.macs or 0
     times = window.stride[0] * window.stride[1]
     return (
-        f"With the stride in the next wider window, {name} would read them all, for "
-        f"{times * macs:,} multiply-adds instead of {macs:,}."
+        f"Move the stride from {name} to the next convolution with a larger kernel: "
+        f"{name} then reads them all, with {times * macs:,} multiply-adds instead of "
+        f"{macs:,}."
     )
 
 
 def even_kernels(context: DesignContext) -> Iterator[Advice]:
-    """Find convolutions that keep their sides with a window that has no middle."""
+    """Find `same` convolutions with an even kernel, which has no center."""
     for layer, operation in context.operations:
         if not _is_even_same_convolution(context, operation):
             continue
@@ -175,10 +176,10 @@ def even_kernels(context: DesignContext) -> Iterator[Advice]:
         yield Advice(
             check="even-window",
             layer=layer.name,
-            finding=f"{layer.name} keeps its sides with a window of {side}×{side}, "
-            f"which has no middle: its map is half a position off{_jump(layer)}.",
-            change=f"{side - 1}×{side - 1} stands on its position, with {fewer:,} "
-            f"parameters instead of {layer.parameters:,}.",
+            finding=f"{layer.name} is a `same` convolution with an even kernel, "
+            f"{side}×{side}: its output is shifted by half a position{_jump(layer)}.",
+            change=f"A {side - 1}×{side - 1} kernel is centered, with {fewer:,} parameters "
+            f"instead of {layer.parameters:,}.",
             before=layer.parameters,
             after=fewer,
             unit="parameters",
@@ -205,7 +206,7 @@ def _jump(layer: Layer) -> str:
         if layer.receptive_field is not None
         else None
     )
-    return "" if line is None else f", {float(line.jump) / 2:g} of the image's"
+    return "" if line is None else f" ({float(line.jump) / 2:g} pixels of the image)"
 
 
 CHECKS = (receptive_field_size, unused_pixels, skipped_positions, even_kernels)

@@ -1,4 +1,4 @@
-"""All advice on a network: every check, in the order in which a user should read."""
+"""All advice on a network: runs every check, the most important first."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ CHECKS = (*advice_geometry.CHECKS, *advice_cost.CHECKS)
 
 
 def advise(audit: Audit) -> tuple[Advice, ...]:
-    """Return what a network's geometry and cost say against its design.
+    """Return the advice of every check on a network's geometry and cost.
 
     Example:
         >>> from torch import nn
         >>> from striate.audit.network import audit
         >>> layers = nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8)
-        >>> found = advise(audit(nn.Sequential(*layers), (3, 8, 8)))
-        >>> [advice.check for advice in found]
+        >>> advice = advise(audit(nn.Sequential(*layers), (3, 8, 8)))
+        >>> [each.check for each in advice]
         ['small-field', 'redundant-bias']
     """
     context = design_context(audit)

@@ -1,4 +1,4 @@
-"""Two networks side by side: one question to both, and the second over the first."""
+"""Two networks side by side: parameters, MACs, memory, and their ratio."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from striate.core.format import size_text
 
 Metric = Callable[[Audit], int | None]
 
-# What is asked, how it is written.
+# Name of the metric, how it is read from an audit, how it is written.
 METRICS: tuple[tuple[str, Metric, Callable[[int], str]], ...] = (
     ("parameters", lambda a: a.parameters, "{:,}".format),
     ("trainable", lambda a: a.trainable, "{:,}".format),
@@ -28,7 +28,7 @@ METRICS: tuple[tuple[str, Metric, Callable[[int], str]], ...] = (
 
 
 def comparison_table(first: Audit, second: Audit, names: tuple[str, str]) -> Table:
-    """Return the totals of two networks and their ratio.
+    """Return the totals of two networks, and the second divided by the first.
 
     Example:
         >>> from torch import nn
@@ -39,10 +39,10 @@ def comparison_table(first: Audit, second: Audit, names: tuple[str, str]) -> Tab
         ('multiply-adds', '10,368', '5,184', 0.5)
     """
     columns = (
-        Column(title="", key="what"),
+        Column(title="Total", key="what"),
         Column(title=names[0], key="first", kind="number"),
         Column(title=names[1], key="second", kind="number"),
-        Column(title="second : first", key="ratio", kind="ratio"),
+        Column(title="second / first", key="ratio", kind="ratio"),
     )
     rows: list[tuple[Cell, ...]] = []
     for name, metric, write in METRICS:

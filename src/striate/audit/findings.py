@@ -1,4 +1,4 @@
-"""An audit as findings: headline figures, the layers, the memory, what is not known."""
+"""The tables of `summary`: headline numbers, layers, training memory, caveats."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from striate.core.format import size_text
 
 Fields = tuple[str, str, str]  # receptive field, jump, center
 
-# Titles are torchinfo's where it has the column; ranks say what a narrow screen drops.
+# Titles are those of torchinfo if it has the column. A narrow terminal hides the
+# columns of highest rank first.
 COLUMNS = (
     Column(title="Layer", key="layer", kind="code"),
     Column(title="Type", key="type", rank=2),
@@ -25,13 +26,13 @@ COLUMNS = (
         key="kernel",
         kind="code",
         rank=3,
-        hint="window, /stride, d dilation, g groups",
+        hint="kernel size, /stride, d dilation, g groups",
     ),
     Column(
         title="Output Shape",
         key="output",
         kind="code",
-        hint="height×width×channels of one image",
+        hint="height×width×channels, for one image",
     ),
     Column(title="Param #", key="parameters", kind="integer"),
     Column(
@@ -39,67 +40,67 @@ COLUMNS = (
         key="parameters_share",
         kind="share",
         rank=7,
-        hint="of all parameters",
+        hint="share of all parameters",
     ),
     Column(
         title="Mult-Adds",
         key="macs",
         kind="integer",
-        hint="multiply-adds of one image; 1 MAC = 2 FLOPs",
+        hint="multiply-adds (MACs) for one image; 1 MAC = 2 FLOPs",
     ),
     Column(
         title="Mult-Adds %",
         key="macs_share",
         kind="share",
         rank=5,
-        hint="of all multiply-adds",
+        hint="share of all multiply-adds",
     ),
     Column(
-        title="Memory",
+        title="Output Mem",
         key="activation_bytes",
         kind="bytes",
         rank=6,
-        hint="of one image's output, where it takes memory of its own",
+        hint="output memory per image (none for in-place ops and views)",
     ),
     Column(
-        title="Kept",
+        title="Saved Mem",
         key="saved_bytes",
         kind="bytes",
         rank=8,
-        hint="what training keeps of one image for the way back",
+        hint="activations saved for the backward pass, per image",
     ),
     Column(
-        title="Field",
+        title="Rec. Field",
         key="receptive_field",
         kind="code",
         rank=1,
-        hint="receptive field: input positions, high×wide, that reach one unit",
+        hint="receptive field of one unit, height×width in input pixels",
     ),
     Column(
         title="Jump",
         key="jump",
         kind="code",
         rank=4,
-        hint="input positions between neighboring units",
+        hint="input pixels between neighboring units (product of the strides)",
     ),
     Column(
         title="Center",
         key="center",
         kind="code",
         rank=9,
-        hint="where the first unit's field is centerd on the input",
+        hint="center of the first unit's receptive field, in input pixels",
     ),
     Column(title="Trainable", key="trainable", rank=10),
 )
 
 
 def layer_table(audit: Audit, depth: int | None = None, title: str = "") -> Table:
-    """Return one row a layer and a row of totals.
+    """Return the table of layers, with a row of totals.
 
     Args:
         audit: The network.
-        depth: Show modules down to this many dots of nesting; all where None.
-        title: Heads the table.
+        depth: Show modules down to this depth; all if None.
+        title: Title of the table.
 
     Example:
         >>> from torch import nn
@@ -165,7 +166,7 @@ def _totals(audit: Audit, count: int) -> tuple[Cell, ...]:
 
 
 def collapse_modules(audit: Audit, layers: Sequence[Layer], depth: int) -> list[Layer]:
-    """Unite neighboring layers that stand in the same module at a depth."""
+    """Merge consecutive layers that belong to the same module at a depth."""
     collapsed = []
     for name, group in groupby(layers, key=lambda x: _prefix(x.name, depth)):
         members = list(group)
@@ -199,7 +200,7 @@ def _prefix(name: str, depth: int) -> str:
 def _cached_texts(
     field: ReceptiveField | None, cache: dict[tuple[Path, bool], Fields]
 ) -> Fields:
-    """Write what a layer's units see once for all layers that see by the same axes."""
+    """Return the texts of a receptive field, computed once for equal fields."""
     if field is None:
         return field_texts(None)
     key = (field.axes, field.is_bound)
@@ -209,7 +210,7 @@ def _cached_texts(
 
 
 def field_texts(field: ReceptiveField | None) -> Fields:
-    """Return receptive field, jump and center as text; `≤` before a bound.
+    """Return receptive field, jump and center as text; `≤` marks an upper bound.
 
     Example:
         >>> from striate.audit.rf_tracker import input_field
@@ -245,12 +246,12 @@ def headline_figures(audit: Audit) -> Figures:
         Figure(
             label="multiply-adds",
             value=f"{audit.macs:,}",
-            detail=f"an image; {2 * audit.macs:,} FLOPs",
+            detail=f"per image; {2 * audit.macs:,} FLOPs",
         ),
         Figure(
             label="inference memory",
             value=size_text(audit.weights + audit.peak),
-            detail="weights and one image's activations at their most",
+            detail="weights and peak activations, one image",
         ),
     ]
     last = last_feature_map(audit)
@@ -259,7 +260,7 @@ def headline_figures(audit: Audit) -> Figures:
             Figure(
                 label="receptive field",
                 value=last_field_text(audit),
-                detail=f"at {last.name}, of an image {_sides(audit)}",
+                detail=f"at {last.name}; image {_sides(audit)}",
             )
         )
     if audit.memory is not None:
@@ -278,13 +279,13 @@ def _sides(audit: Audit) -> str:
 
 
 def last_field_text(audit: Audit) -> str:
-    """Return the receptive field of the last map that still has places."""
+    """Return the receptive field of the last feature map as text."""
     last = last_feature_map(audit)
     return field_texts(last.receptive_field)[0] if last else ""
 
 
 def last_feature_map(audit: Audit) -> Layer | None:
-    """Return the last layer whose units still have places on the image."""
+    """Return the last layer whose output has height and width."""
     formulas = (
         layer
         for layer in reversed(audit.layers)
@@ -297,65 +298,68 @@ def last_feature_map(audit: Audit) -> Layer | None:
 
 
 def memory_table(audit: Audit) -> Table | None:
-    """Return where a training step's memory goes; None where it is not known."""
+    """Return the memory of a training step by kind; None if it is unknown."""
     memory = audit.memory
     if memory is None:
         return None
     rows: list[tuple[Cell, ...]] = [
         ("weights", memory.weights, "parameters and buffers"),
-        ("gradients", memory.gradients, "one for each that learns"),
-        (f"state of {memory.optimizer}", memory.state, "from the second step on"),
-        ("images", memory.images, f"a batch of {memory.batch_size}"),
-        ("kept activations", memory.saved, "for the way back"),
+        ("gradients", memory.gradients, "one per trainable parameter"),
+        (
+            f"optimizer state ({memory.optimizer})",
+            memory.state,
+            "allocated in the first step",
+        ),
+        ("images", memory.images, f"batch of {memory.batch_size}"),
+        ("saved activations", memory.saved, "for the backward pass"),
     ]
     columns = (
-        Column(title="training", key="what"),
-        Column(title="memory", key="bytes", kind="bytes"),
-        Column(title="", key="note"),
+        Column(title="Kind", key="what"),
+        Column(title="Memory", key="bytes", kind="bytes"),
+        Column(title="Note", key="note"),
     )
-    totals = ("peak of a step", memory.peak, "the most that lives at once")
-    title = f"Memory of a training step, batch size {memory.batch_size}"
-    note = "The parts do not live all at once, and others come and go between them."
+    totals = ("peak memory", memory.peak, "largest total at one time")
+    title = f"Memory of one training step, batch size {memory.batch_size}"
+    note = "The peak is not the sum: not all exist at once, and there are temporaries."
     return Table(
         columns=columns, rows=tuple(rows), totals=totals, title=title, note=note
     )
 
 
 def caveats(audit: Audit) -> list[Prose]:
-    """Return what was not counted, did not run or is not known, and why."""
+    """Return notes on operations not counted, layers not run and unknown values."""
     blocks = []
     for name, times in audit.uncounted_ops.items():
-        text = f"Not counted: {name} (ran {times} times) has no rule for multiply-adds."
+        text = f"Not counted: {name} (ran {times} times); no MAC rule for this operation."
         blocks.append(Prose(text=text, tone="warning"))
     if audit.unused_layers:
         names = ", ".join(layer.name for layer in audit.unused_layers[:6])
         numbers = sum(layer.parameters for layer in audit.unused_layers)
         more = " …" if len(audit.unused_layers) > 6 else ""
-        text = f"Not run in evaluation: {names}{more}, {numbers:,} parameters."
+        text = f"Not run in evaluation mode: {names}{more} ({numbers:,} parameters)."
         blocks.append(Prose(text=text))
     loose = next(
         (x for x in audit.layers if x.receptive_field and x.receptive_field.is_bound),
         None,
     )
     if loose is not None:
-        text = f"Receptive fields from {loose.name} on are bounds (≤): "
-        blocks.append(Prose(text=text + f"{loose.kind} is not followed exactly."))
+        text = f"Receptive fields from {loose.name} on are upper bounds (≤): "
+        blocks.append(Prose(text=text + f"{loose.kind} has no exact rule."))
     if audit.memory_error:
-        text = f"No training memory: {audit.memory_error}."
+        text = f"Training memory is unknown: {audit.memory_error}."
         blocks.append(Prose(text=text, tone="warning"))
     return blocks
 
 
 CONVENTIONS = (
-    "Multiply-adds are those of convolutions and matrix products, biases not "
-    "counted; 1 MAC = 2 FLOPs. Element-wise arithmetic, pooling and normalization "
-    "count as none. "
-    "Receptive fields are those of an image without border. 1 MB is 10⁶ bytes."
+    "Multiply-adds count convolutions and matrix products, without biases; element-wise "
+    "operations, pooling and normalization count as zero. 1 MAC = 2 FLOPs. Receptive "
+    "fields ignore the image border. 1 MB = 10⁶ bytes."
 )
 
 
 def summary_blocks(audit: Audit, depth: int | None = None) -> list[Block]:
-    """Return everything a summary says, in order."""
+    """Return all blocks of a summary, in order."""
     memory = memory_table(audit)
     blocks: list[Block] = [headline_figures(audit), layer_table(audit, depth)]
     if memory is not None:

@@ -1,4 +1,4 @@
-"""The arithmetic of one layer, written out as on paper."""
+"""The formulas of one layer with its numbers: output size, parameters, MACs."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from striate.core.registry import unknown
 
 Line = tuple[str, str, str]
 COLUMNS = (
-    Column(title="what", key="what"),
-    Column(title="on paper", key="arithmetic", kind="code"),
-    Column(title="result", key="result", kind="code"),
+    Column(title="Quantity", key="what"),
+    Column(title="Calculation", key="arithmetic", kind="code"),
+    Column(title="Result", key="result", kind="code"),
 )
 AXES = ("height", "width", "depth")
 
 
 def explain_layer(audit: Audit, name: str) -> Table:
-    """Return how a layer's numbers come about.
+    """Return the calculation of a layer's output size, parameters and MACs.
 
     Args:
         audit: The network.
-        name: A layer of it, as the table writes it.
+        name: Name of the layer, as in the summary table.
 
     Raises:
         UnknownNameError: No layer has this name; lists the nearest.
@@ -46,7 +46,7 @@ def explain_layer(audit: Audit, name: str) -> Table:
     lines = [line for o in layer.operations for line in _operation(o, layer)]
     output = "" if layer.output is None else shape_text(layer.output)
     if not lines:
-        lines = [("shape", "as its input", output)]
+        lines = [("shape", "same as the input", output)]
     title = f"{name}: {layer.kind}, {output}"
     return Table(columns=COLUMNS, rows=tuple(lines), title=title)
 
@@ -72,7 +72,7 @@ def _sides(operation: Operation, window: SlidingWindow) -> Iterator[Line]:
     for i, (name, side, out) in enumerate(zip(names, inputs, outputs, strict=True)):
         lines.append((name, _side(window, i, side, out), f"{out:,}"))
     if len(lines) == 2 and lines[0][1:] == lines[1][1:]:
-        lines[1] = ("width", "likewise", lines[0][2])
+        lines[1] = ("width", "same as height", lines[0][2])
     yield from lines
 
 
@@ -119,7 +119,7 @@ def _convolution(
 
 
 def _matmul(operation: Operation, layer: Layer) -> Iterator[Line]:
-    """Explain a matrix product: its two last inputs are the matrices."""
+    """Return the calculation of a matrix product; the last two inputs are matrices."""
     left_shape, right_shape = [shape for shape in operation.inputs if len(shape) > 1][
         -2:
     ]
@@ -134,7 +134,7 @@ def _matmul(operation: Operation, layer: Layer) -> Iterator[Line]:
 
 
 def _other_operation(operation: Operation) -> Iterator[Line]:
-    """Explain what computes no products: how its numbers come together."""
+    """Return the calculation of operations without MACs: concat, flatten, norms."""
     if not operation.inputs:
         return
     inputs = operation.inputs[0]
@@ -145,14 +145,14 @@ def _other_operation(operation: Operation) -> Iterator[Line]:
     elif name == "native_batch_norm" and len(operation.inputs) > 3:
         yield "parameters", f"2·{inputs[1]}", f"{2 * inputs[1]:,}"
     elif name == "view" and len(outputs) == 2 and len(inputs) > 2:
-        yield "numbers", "·".join(map(str, inputs[1:])), f"{outputs[1]:,}"
+        yield "features", "·".join(map(str, inputs[1:])), f"{outputs[1]:,}"
     elif name in ("mean", "_adaptive_avg_pool2d") and len(inputs) == 4:
         sides = "·".join(map(str, inputs[2:]))
-        yield "each output", f"the mean of {sides}", shape_text(outputs[1:])
+        yield "each output", f"mean of {sides} values", shape_text(outputs[1:])
 
 
 def _receptive_field(operation: Operation, window: SlidingWindow) -> Iterator[Line]:
-    """Explain how the window widens what a unit sees, along the height."""
+    """Return how the window enlarges the receptive field, along the height."""
     field_in, field_out = operation.input_field, operation.receptive_field
     if field_in is None or field_out is None or window.transposed:
         return

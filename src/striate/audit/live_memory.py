@@ -1,4 +1,4 @@
-"""Live bytes: what storages exist at each moment of a pass, and the most there were."""
+"""Live memory of a pass: bytes of all tensors alive now, and their peak."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class LiveMemory:
-    """Counts a storage from the operation that made it until nobody holds it.
+    """Counts the bytes of each storage from its creation to its release.
 
     Example:
         >>> import torch
@@ -28,12 +28,12 @@ class LiveMemory:
         self._storages: dict[int, object] = {}
 
     def ignore(self, tensor: Tensor) -> None:
-        """Leave out a storage that was there before, such as a weight's."""
+        """Do not count a storage that existed before, such as a weight's."""
         storage = tensor.untyped_storage()
         self._track(storage._cdata, storage, 0)
 
     def enter(self, tensor: Tensor) -> int:
-        """Count a tensor's storage if it is new; return the bytes it added."""
+        """Count a tensor's storage if it is new; return the bytes added."""
         storage = tensor.untyped_storage()
         key = storage._cdata
         if key in self._storages:

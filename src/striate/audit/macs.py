@@ -1,8 +1,8 @@
-"""Multiply-adds: a table from operation to a function of shapes. 1 MAC = 2 FLOPs.
+"""MACs (multiply-adds) of each torch operation, from its shapes. 1 MAC = 2 FLOPs.
 
 Convolutions and matrix products count. Element-wise arithmetic, pooling, normalization,
-resampling and moving data count as none: that is the convention of the field. What has
-arithmetic and no rule is listed as not counted, never taken for zero.
+resampling and data movement count as zero, as is usual in the field. An operation with
+arithmetic but no rule here is reported as not counted.
 """
 
 from __future__ import annotations
@@ -20,17 +20,19 @@ Rule = Callable[[tuple[Any, ...], tuple[int, ...]], int]
 
 
 def count_macs(func: Any, args: tuple[Any, ...], shape: tuple[int, ...]) -> int | None:
-    """Return the multiply-adds of one operation; None where no rule exists.
+    """Return the multiply-adds of one operation; None if no rule exists.
 
     Args:
         func: The operation.
         args: Its arguments.
-        shape: Of its first output.
+        shape: Shape of its first output.
 
     Example:
         >>> a, b = torch.empty(2, 3), torch.empty(3, 5)
-        >>> count_macs(aten.mm.default, (a, b), (2, 5)), count_macs(aten.relu.default, (a,), ())
-        (30, 0)
+        >>> count_macs(aten.mm.default, (a, b), (2, 5))
+        30
+        >>> count_macs(aten.relu.default, (a,), ())
+        0
     """
     rule = _RULES.get(func)
     if rule is not None:
@@ -39,14 +41,14 @@ def count_macs(func: Any, args: tuple[Any, ...], shape: tuple[int, ...]) -> int 
 
 
 def _convolution(args: tuple[Any, ...], shape: tuple[int, ...]) -> int:
-    """Each output sums f·f·C_in/g products; transposed, each input spreads as many."""
+    """Output values × kernel size × C_in/groups; transposed: input values instead."""
     x, weight, transposed = args[0], args[1], args[6]
     positions = x.numel() if transposed else prod(shape)
     return int(positions * prod(weight.shape[1:]))
 
 
 def _matmul(args: tuple[Any, ...], shape: tuple[int, ...]) -> int:
-    """(n×k)·(k×m): n·k·m, whatever stands before them in the arguments."""
+    """(n×k)·(k×m) takes n·k·m; the matrices are the last two tensors."""
     factor = [arg for arg in args if isinstance(arg, Tensor)][-2]
     return int(prod(shape) * factor.shape[-1])
 
@@ -56,14 +58,14 @@ def _matrix_vector(args: tuple[Any, ...], shape: tuple[int, ...]) -> int:
 
 
 def _attention(args: tuple[Any, ...], shape: tuple[int, ...]) -> int:
-    """Queries by keys, and those weights by values."""
+    """Queries × keys, then attention weights × values."""
     query, key, value = args[:3]
     pairs = prod(query.shape[:-1]) * key.shape[-2]
     return int(pairs * (query.shape[-1] + value.shape[-1]))
 
 
 def _distances(args: tuple[Any, ...], shape: tuple[int, ...]) -> int:
-    """Each distance sums as many squared differences as the vectors are long."""
+    """Each distance sums one squared difference per vector element."""
     return int(prod(shape) * args[0].shape[-1])
 
 

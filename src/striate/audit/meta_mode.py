@@ -1,8 +1,8 @@
-"""Run a network on shapes alone: no weights, no arithmetic, nothing allocated.
+"""Run a network on torch's meta device: shapes only, no values, nothing allocated.
 
-Every operation is seen on its way down, whoever called it: a module, a function, a
-branch. Tensors live on torch's meta device; what a forward pass makes itself goes
-there too, and a constant that meets such a tensor becomes one.
+Every torch operation passes through the dispatch mode, whether a module or a function
+called it. Tensors that the forward pass creates are moved to the meta device, and so
+are constants that are combined with meta tensors.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ OnOperation = Callable[[Any, tuple[Any, ...], Any], None]
 
 aten = torch.ops.aten
 
-# At this depth `torch.zeros(3)` and `torch.zeros(3, device="cpu")` look the same, so
-# both become ghosts; `torch.device("meta")` would keep the second real, and costs
-# 10 µs a call.
+# Here `torch.zeros(3)` and `torch.zeros(3, device="cpu")` look the same, so both
+# become meta tensors; `torch.device("meta")` would keep the second on the CPU, and
+# costs 10 µs a call.
 _FACTORIES = {
     aten.empty.memory_format,
     aten.empty_strided.default,
@@ -42,11 +42,11 @@ _FACTORIES = {
 
 
 class MetaMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """While active, operations have shapes and no values; each is shown to `on_operation`.
+    """Dispatch mode that runs operations on shapes only and reports each of them.
 
     Args:
-        on_operation: Gets the operation, its arguments and what it returned.
-        real: Compute for real instead: for networks whose way depends on values.
+        on_operation: Called with the operation, its arguments and its output.
+        real: Compute real values instead, for networks with data-dependent branches.
 
     Example:
         >>> operations = []
@@ -88,7 +88,7 @@ class MetaMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 @contextmanager
 def init_empty_weights() -> Iterator[None]:
-    """Build a network as ghosts: its weights have shapes and are never drawn.
+    """Build a network on the meta device: its weights are not allocated or drawn.
 
     Example:
         >>> with init_empty_weights():
@@ -122,7 +122,7 @@ def _as_meta(value: Any) -> Any:
 
 
 def to_meta(tensor: Tensor) -> Tensor:
-    """Return a tensor of the same shape, strides and type that holds no numbers.
+    """Return a meta tensor of the same shape, strides and dtype.
 
     Example:
         >>> to_meta(torch.ones(2, 3)).device.type
@@ -140,7 +140,7 @@ _TENSORS = {Tensor, nn.Parameter}
 
 
 def tensors_in(values: Any) -> list[Tensor]:
-    """Return the tensors among arguments or results, lists looked into.
+    """Return the tensors in nested arguments or results.
 
     Example:
         >>> len(tensors_in((torch.ones(1), [torch.ones(1), None], 3)))
@@ -165,5 +165,5 @@ def tensors_in(values: Any) -> list[Tensor]:
 
 
 def _is_int_list(values: Any) -> bool:
-    """Tell a list such as a stride from one that may hold tensors."""
+    """Return whether a list holds integers, such as a stride."""
     return values.__class__ is list and len(values) > 0 and values[0].__class__ is int

@@ -1,4 +1,4 @@
-"""What a network is: layers, totals, memory, found without running it."""
+"""Layers, parameters, MACs and memory of a network, without running it."""
 
 from __future__ import annotations
 
@@ -29,19 +29,20 @@ Shape = tuple[int, int, int]
 
 @dataclass(frozen=True, kw_only=True)
 class Audit:
-    """A network's layers in the order they run, and its totals.
+    """The layers of a network in the order they run, and its totals.
 
     Args:
         shape: (channels, height, width) of one image.
-        layers: Everything that runs in evaluation.
-        unused_layers: Layers with weights that evaluation does not touch.
-        parameters: All numbers of the network, trainable or not.
-        trainable: Those of them that learn.
+        layers: All layers that run in evaluation mode.
+        unused_layers: Layers with weights that do not run in evaluation mode.
+        parameters: Number of parameters, trainable or not.
+        trainable: Number of trainable parameters.
         weights: Bytes of parameters and buffers.
-        peak: Bytes of one image's activations alive at once in evaluation.
-        memory: A training step's; None where it could not run on shapes.
-        memory_error: Why not.
-        real: One image was computed for real.
+        peak: Peak bytes of the activations of one image in evaluation mode.
+        memory: Memory of a training step; None if it could not be measured.
+        memory_error: The reason why it could not be measured.
+        real: Whether one image was computed with real values.
+        container_outputs: Last output of each container module, by name.
     """
 
     shape: Shape
@@ -58,12 +59,12 @@ class Audit:
 
     @cached_property
     def macs(self) -> int:
-        """Multiply-adds of one image."""
+        """Multiply-adds for one image."""
         return sum(layer.macs for layer in self.layers)
 
     @property
     def uncounted_ops(self) -> dict[str, int]:
-        """Operations without a rule for multiply-adds, and how often they ran."""
+        """Operations without a rule for multiply-adds, and how often each ran."""
         result: dict[str, int] = {}
         for layer in self.layers:
             for operation in layer.operations:
@@ -73,14 +74,14 @@ class Audit:
 
 
 class ForwardError(GeometryError):
-    """A forward pass that stopped; holds what had run until then.
+    """The forward pass failed; `audit` holds the layers that ran before.
 
     Args:
-        what: What happened, and in which layer.
-        where: The layer.
-        fix: A way out.
+        what: What happened.
+        where: Name of the layer.
+        fix: What to do.
         audit: The layers that ran.
-        data_dependent: It stopped because it looks at values, not for its size.
+        data_dependent: It failed because its control flow depends on values.
     """
 
     def __init__(
@@ -105,22 +106,22 @@ def audit(
     optimizer: str = "adamw",
     real: bool = False,
 ) -> Audit:
-    """Return what a network is, for images of one shape.
+    """Return layers, parameters, MACs and memory of a network.
 
-    The network runs on shapes, its weights represented by ghosts: nothing is computed
-    or allocated, and nothing of it changes, its random state included.
+    The network runs on the meta device: nothing is computed or allocated, and the
+    network stays unchanged, its random state included.
 
     Args:
         model: Any network.
         shape: (channels, height, width) of one image.
-        batch_size: Images in the training step whose memory is wanted.
-        optimizer: Whose state that step keeps: `sgd`, `adam` or `adamw`.
-        real: Compute one image of zeros for real, where the network's way depends
-            on values; the training step is then left out.
+        batch_size: Images per training step, for the memory estimate.
+        optimizer: Optimizer of that step: `sgd`, `adam` or `adamw`.
+        real: Compute one image of zeros with real values, for data-dependent control
+            flow; the training step is then not measured.
 
     Raises:
-        ForwardError: The network refuses an image of this shape, or looks at
-            values; holds the layers that ran.
+        ForwardError: The network rejects images of this shape, or its control flow
+            depends on values; holds the layers that ran.
 
     Example:
         >>> result = audit(nn.Sequential(nn.Conv2d(3, 2, 3)), (3, 8, 8))
@@ -151,7 +152,7 @@ def audit(
             ) from stopped
         if real:
             return evaluation.audit(
-                memory_error="one image was computed for real, no step"
+                memory_error="with real=True only the forward pass of one image runs"
             )
         _set_training(model, modes)
         batch = _image(batch_size, shape, weights, "meta")
@@ -165,7 +166,7 @@ def audit(
 
 
 def _set_training(model: nn.Module, modes: Sequence[tuple[nn.Module, bool]]) -> None:
-    """Train as the user would: frozen parts of a training network stay frozen."""
+    """Set training mode; modules that the user set to eval mode stay in it."""
     for module, mode in modes:
         module.training = mode
     if not model.training:
@@ -173,7 +174,7 @@ def _set_training(model: nn.Module, modes: Sequence[tuple[nn.Module, bool]]) -> 
 
 
 def _image(count: int, shape: Shape, weights: Sequence[Tensor], device: str) -> Tensor:
-    """Return zeros of the type of number that the network computes in."""
+    """Return images of zeros in the dtype of the network."""
     types = (w.dtype for w in weights if w.is_floating_point())
     return torch.zeros(count, *shape, dtype=next(types, torch.float32), device=device)
 
@@ -188,15 +189,15 @@ def _copy(tensor: Tensor) -> Tensor:
 def _lazy(model: nn.Module) -> GeometryError:
     named = (*model.named_parameters(), *model.named_buffers())
     name = next(name for name, tensor in named if is_lazy(tensor))
-    what = f"{name} has no shape yet: the layer is lazy"
-    fix = "run the network once on an image, then summarize it"
+    what = f"{name} has no shape yet (lazy module)"
+    fix = "run the model once on an image first"
     return GeometryError(what, where=name, fix=fix)
 
 
 def _evaluate(
     model: nn.Module, image: Tensor, recorder: Recorder, real: bool
 ) -> Exception | None:
-    """Run one image in evaluation mode; return what stopped it, if anything did."""
+    """Run one image in evaluation mode; return the error, if any."""
     model.eval()
     recorder.live_memory.enter(image)
     set_field(image, input_field(image.shape))
@@ -211,7 +212,7 @@ def _evaluate(
 
 @dataclass(frozen=True, kw_only=True)
 class _Evaluation:
-    """What an evaluation has shown, to be told with or without a training step."""
+    """The result of the evaluation pass, before the training step is added."""
 
     model: nn.Module
     weights: Sequence[Tensor]
@@ -269,7 +270,7 @@ def _idle(model: nn.Module, recorder: Recorder) -> tuple[Layer, ...]:
 
 
 def first_line(error: Exception) -> str:
-    r"""Return the first line of what an error says, or its kind.
+    r"""Return the first line of an error's message, or its class name.
 
     Example:
         >>> first_line(ValueError("too small\nby far")), first_line(KeyError())
@@ -283,11 +284,11 @@ _MATMUL = re.compile(r"got \[(?:\d+, )*(\d+)\] X \[(\d+), \d+\]")
 
 
 def _linear_mismatch(error: Exception) -> str:
-    """Say in numbers that a flattened map does not fit a dense layer."""
+    """Return the message for a linear layer with the wrong number of inputs."""
     sides = _MATMUL.search(str(error))
     if sides is None:
         return ""
-    return f" the layer takes {int(sides[2]):,} numbers and got {int(sides[1]):,}"
+    return f" the layer expects {int(sides[2]):,} features and got {int(sides[1]):,}"
 
 
 _DATA_DEPENDENT = (
@@ -303,21 +304,21 @@ def _forward_error(
     error: Exception, location: tuple[str, str, tuple[int, ...] | None], result: Audit
 ) -> ForwardError:
     name, kind, shape = location
-    where = name or "the network's own forward"
+    where = name or "forward() of the model"
     got = f" {kind} got {shape_text(shape)}:" if name and shape else ""
     data_dependent = not result.real and any(
         word in str(error) for word in _DATA_DEPENDENT
     )
     if data_dependent:
         what = (
-            f"the way on depends on values, and shapes have none: {first_line(error)}"
+            f"control flow depends on the values of tensors: {first_line(error)}"
         )
-        fix = "add --real (real=True): one image of zeros is then computed for real"
+        fix = "add --real (real=True): run one image of zeros with real values"
     else:
         size = shape_text(result.shape)
         reason = _linear_mismatch(error) or f"{got} {first_line(error)}"
-        what = f"the network cannot take images of {size}:{reason}"
-        fix = "give a size or channels that fit"
+        what = f"the network does not accept images of {size}:{reason}"
+        fix = "use another image size or another number of channels"
     return ForwardError(
         what, where=where, fix=fix, audit=result, data_dependent=data_dependent
     )

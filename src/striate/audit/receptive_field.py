@@ -1,7 +1,11 @@
-"""The receptive field of every unit: a table from operation to what it lets be seen.
+"""Receptive fields: the table from torch operation to the rule that it follows.
 
-An operation that is not in the table is bounded, never ignored: its units see at most
-everything its inputs saw, and the result is marked as a bound.
+The rules are in rf_rules_window (convolution, pooling, resize), rf_rules_reduce (sums,
+norms, matrix products) and rf_rules_views (reshape, pad, concat). The arithmetic of a
+padded, strided or dilated window along one axis is in rf_axis.
+
+An operation without a rule gets an upper bound: each of its units sees at most what any
+input unit sees, and the result is marked as a bound.
 """
 
 from __future__ import annotations
@@ -46,15 +50,15 @@ def propagate_field(
     shape: Shape,
     output_index: int = 0,
 ) -> ReceptiveField:
-    """Return what the units of an operation's output see.
+    """Return the receptive field of an operation's output.
 
     Args:
         func: The operation.
         args: Its arguments.
-        sources: Which tensors among them depend on the image, and their sights;
-            tensors are numbered in order, those in lists too.
-        shape: Of the output.
-        output_index: Which of several outputs it is, where the operation splits.
+        sources: Pairs (index of an input tensor that depends on the image, its
+            receptive field); tensors in lists are counted too.
+        shape: Shape of the output.
+        output_index: Index of the output, for operations with several.
     """
     fields = [field for _, field in sources]
     name = func.overloadpacket.__name__
@@ -82,7 +86,7 @@ _PER_CHANNEL = frozenset(_PER_CHANNEL_NAMES.split())
 
 @cache
 def is_local(func: Any) -> bool:
-    """Tell an operation that keeps positions apart, as ReLU and batch norm do.
+    """Return whether each output position depends on the same input position only.
 
     Example:
         >>> is_local(torch.ops.aten.relu.default), is_local(torch.ops.aten.mm.default)

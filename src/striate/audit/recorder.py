@@ -1,4 +1,4 @@
-"""Writes down a forward pass: every operation, under the layer it belongs to."""
+"""Records a forward pass: every torch operation, with the layer it belongs to."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SILENT = {"detach", "lift_fresh", "alias"}
 
 
 class LayerRecord:
-    """A layer while it runs."""
+    """One row of the summary while the network runs."""
 
     __slots__ = (
         "activation",
@@ -47,7 +47,7 @@ class LayerRecord:
 
 
 class ModuleCall:
-    """A module's call: the layer it writes to, and how many it has written."""
+    """One call of a module: the row it writes to, and its number of rows."""
 
     __slots__ = ("_shape", "call", "is_row", "module", "name", "row", "rows")
 
@@ -67,22 +67,22 @@ class ModuleCall:
 
     @property
     def input_shape(self) -> Shape | None:
-        """Return the shape of one image of its first input."""
+        """Return the shape of the first input, without the batch."""
         return None if self._shape is None else tuple(self._shape[1:])
 
 
 class Recorder:
-    """Writes down a pass: which rows, in order, did what.
+    """Records a pass as rows, in the order they run.
 
-    A module without modules inside, or with weights of its own, is one row. What a
-    container computes itself between its children's calls is a row too, so that every
-    operation stands in exactly one.
+    A module without children, or with parameters of its own, is one row. Operations
+    that a container runs between its children are a row too, so that each operation
+    belongs to exactly one row.
 
     Args:
         model: The network.
         weights: Its parameters.
         buffers: Its buffers.
-        memory_only: Count live bytes and know the row that is running; no more.
+        memory_only: Only count live memory and know the current row.
     """
 
     def __init__(
@@ -107,17 +107,17 @@ class Recorder:
 
     @property
     def location(self) -> tuple[str, str, Shape | None]:
-        """Return name, kind and input shape of the innermost module that runs."""
+        """Return name, class and input shape of the innermost running module."""
         frame = self._stack[-1]
         return frame.name, type(frame.module).__name__, frame.input_shape
 
     @property
     def unused(self) -> list[Tensor]:
-        """Return the weights that no operation has touched."""
+        """Return the weights that no operation has used."""
         return list(self._unused.values())
 
     def enter(self, name: str, module: nn.Module, inputs: object) -> None:
-        """Begin a module."""
+        """Start the call of a module."""
         self._calls[name] = self._calls.get(name, 0) + 1
         frame = ModuleCall(name, module, self._calls[name], inputs)
         self._stack.append(frame)
@@ -125,7 +125,7 @@ class Recorder:
             self._begin(frame)
 
     def leave(self, name: str, module: nn.Module, output: object) -> None:
-        """End a module, and those inside it that never ended."""
+        """End the call of a module, and of children that did not end."""
         frame = self._stack.pop()
         while frame.module is not module:
             frame = self._stack.pop()
@@ -151,20 +151,20 @@ class Recorder:
         return row
 
     def drop_unfinished(self) -> None:
-        """Strike out the layers that a failure left unfinished; they did not run."""
+        """Remove the rows that did not finish because of an error."""
         for row in [r for r in self.rows if r.module is not None and r.output is None]:
             self.rows.remove(row)
             self._unused.update((id(weight), weight) for weight in row.weights)
 
     def current(self) -> LayerRecord:
-        """Return the row that an operation belongs to now."""
+        """Return the row that the next operation belongs to."""
         frame = self._stack[-1]
         if frame.row is None or not (frame.is_row or frame.row is self.rows[-1]):
             return self._begin(frame)
         return frame.row
 
     def record_operation(self, func: Any, args: tuple[Any, ...], out: Any) -> None:
-        """Write down one operation."""
+        """Record one operation."""
         if self._memory_only:
             self._record_memory(func, args, out)
             return
@@ -251,23 +251,23 @@ class Recorder:
 
 
 def _is_view_write(tensor: Tensor, args: tuple[Any, ...]) -> bool:
-    """Tell a write into a view: what it is a view of has changed unseen."""
+    """Return whether an operation writes into a view, which changes its base too."""
     return bool(args) and tensor is args[0] and tensor._base is not None
 
 
 def set_field(tensor: Tensor, field: ReceptiveField, producer: int = IMAGE) -> None:
-    """Say what a tensor's units see, as of the input."""
+    """Attach a receptive field to a tensor."""
     setattr(tensor, _FIELD, field)
     setattr(tensor, _PRODUCER, producer)
 
 
 def producer_of(tensor: Tensor) -> int:
-    """Return the number of the operation that made a tensor of the image."""
+    """Return the number of the operation that produced a tensor."""
     return int(getattr(tensor, _PRODUCER))
 
 
 def field_of(tensor: Tensor, overwritten: dict[int, Tensor]) -> ReceptiveField | None:
-    """Return what a tensor's units see; None if it does not depend on the image."""
+    """Return a tensor's receptive field; None if it does not depend on the image."""
     field: ReceptiveField | None = getattr(tensor, _FIELD, None)
     if overwritten:
         writer = overwritten.get(tensor.untyped_storage()._cdata)
@@ -280,11 +280,11 @@ def field_of(tensor: Tensor, overwritten: dict[int, Tensor]) -> ReceptiveField |
 def layers_of(
     rows: Sequence[LayerRecord], saved: Mapping[Any, int] | None = None
 ) -> tuple[Layer, ...]:
-    """Return finished rows as layers; those that touch nothing are left out.
+    """Return recorded rows as layers, without rows that do not depend on the image.
 
     Args:
-        rows: In the order they ran.
-        saved: Bytes an image that training keeps, by row.
+        rows: Rows in the order they ran.
+        saved: Bytes per image saved for the backward pass, by row.
     """
     layers = []
     name_counts: dict[str, int] = {}

@@ -1,9 +1,10 @@
-"""One axis of a map: which input positions each of its units sees, exactly.
+"""Receptive field along one axis: the arithmetic of kernel, stride, padding, dilation.
 
-Two accounts are kept. The *box* is a pair of arrays, the first and last input
-position that reach unit 0, 1, …, with the image's border and every dilation gap
-taken at its word: it equals the box of non-zero input gradients. The *line* is the
-textbook's: unit i sees i·jump + low … i·jump + high of an image without border.
+The receptive field of a padded convolution is `slide_window`. Each axis stores two
+results. `low` and `high` are exact: the first and last input position that reach unit
+0, 1, …, with borders and dilation gaps; they equal the box of non-zero input gradients.
+`formula` is the one of textbooks, for an image without border: unit i sees the
+positions i·jump + low … i·jump + high.
 """
 
 from __future__ import annotations
@@ -19,15 +20,15 @@ from numpy.typing import NDArray
 Ints = NDArray[np.int64]
 Number = int | Fraction
 
-SEES_NOTHING = 1 << 40  # low of a unit that sees nothing; its high is -1
+SEES_NOTHING = 1 << 40  # `low` of a unit that sees no input; its `high` is -1
 
 
 @dataclass(frozen=True, eq=False)
 class FieldFormula:
-    """Unit i sees i·jump + low … i·jump + high of an endless image.
+    """Textbook formula: unit i sees i·jump + low … i·jump + high, without border.
 
-    After an enlargement neighbors see different extents; the line then runs round
-    them all, jump and center hold, and `uniform` is False.
+    After upsampling, neighboring units have fields of different sizes. The formula then
+    covers all of them, jump and center are right, and `uniform` is False.
     """
 
     jump: Number
@@ -37,17 +38,17 @@ class FieldFormula:
 
     @property
     def size(self) -> Number:
-        """How many positions one unit sees."""
+        """Size of the receptive field, in input positions."""
         return self.high - self.low + 1
 
     @property
     def center(self) -> Number:
-        """The middle of what the first unit sees."""
+        """Center of the first unit's receptive field."""
         return as_integer(Fraction(self.low + self.high, 2))
 
 
 def as_integer(value: Number) -> Number:
-    """Return a whole fraction as an integer.
+    """Return a fraction without remainder as an integer.
 
     Example:
         >>> as_integer(Fraction(4, 2)), as_integer(Fraction(1, 2))
@@ -59,12 +60,12 @@ def as_integer(value: Number) -> Number:
 
 @dataclass(frozen=True, eq=False)
 class Axis:
-    """The units along one axis.
+    """The receptive fields of all units along one axis.
 
     Args:
-        low: First input position each unit sees.
-        high: Last one; below `low` where a unit sees nothing.
-        formula: The same as a rule, where one exists.
+        low: First input position that each unit sees.
+        high: Last one; less than `low` if a unit sees nothing.
+        formula: Textbook formula, if one exists.
     """
 
     low: Ints
@@ -76,12 +77,12 @@ class Axis:
 
     @cached_property
     def full(self) -> bool:
-        """Tell whether every unit sees something; in padding alone it does not."""
+        """Whether every unit sees some input; one over padding alone does not."""
         return bool(np.all(self.low <= self.high))
 
     @property
     def size(self) -> Number:
-        """How many positions a unit sees: by the rule, else the most that any does."""
+        """Size of the receptive field: by the formula, else the largest of all units."""
         if self.formula is not None and self.formula.uniform:
             return self.formula.size
         return max(0, int((self.high - self.low).max()) + 1)
@@ -93,7 +94,7 @@ class Axis:
 
 
 def input_axis(side: int) -> Axis:
-    """Return the axis of the input itself: each position sees itself.
+    """Return the axis of the input image: each position sees itself.
 
     Example:
         >>> slide_window(input_axis(5), 3, outputs=3).high.tolist()
@@ -104,7 +105,7 @@ def input_axis(side: int) -> Axis:
 
 
 def gather_units(axis: Axis, table: Ints, formula: FieldFormula | None = None) -> Axis:
-    """Let output o see what inputs `table[o]` see; numbers outside are no input."""
+    """Let output o see what the inputs `table[o]` see; indices outside are padding."""
     count = len(axis)
     if not table.shape[1] or not count:
         empty = np.full(len(table), SEES_NOTHING)
@@ -125,7 +126,9 @@ def slide_window(
     *,
     outputs: int,
 ) -> Axis:
-    """Slide a window: jump' = jump·s; low and high move by the padding and kernel.
+    """Convolution or pooling with kernel k, stride s, padding p, dilation d.
+
+    jump' = jump·s, low' = low − p·jump, high' = high + (d·(k − 1) − p)·jump.
 
     Example:
         >>> axis = slide_window(input_axis(224), 7, stride=2, before=3, outputs=112)
@@ -148,7 +151,7 @@ def slide_window(
 def transposed_window(
     axis: Axis, kernel: int, stride: int, before: int, dilation: int, *, outputs: int
 ) -> Axis:
-    """Transpose a window: output o hears of input i where o = i·s − p + d·k.
+    """Transposed convolution: output o depends on input i where o = i·s − p + d·k.
 
     Example:
         >>> transposed_window(input_axis(3), 2, 2, 0, 1, outputs=6).low.tolist()
@@ -170,7 +173,7 @@ def transposed_window(
 
 
 def repeat_units(axis: Axis, before: int, after: int) -> Axis:
-    """Repeat every unit: position p shows unit (p // after) mod n.
+    """Repeat every unit: position p is unit (p // after) mod n.
 
     Example:
         >>> repeat_units(input_axis(2), before=1, after=2).low.tolist()
@@ -183,7 +186,7 @@ def repeat_units(axis: Axis, before: int, after: int) -> Axis:
 
 
 def merge_neighbors(axis: Axis, size: int) -> Axis:
-    """Unite each `size` neighbors into one unit.
+    """Merge each `size` neighboring units into one.
 
     Example:
         >>> merge_neighbors(input_axis(4), 2).high.tolist()
@@ -194,7 +197,7 @@ def merge_neighbors(axis: Axis, size: int) -> Axis:
 
 
 def take_every(axis: Axis, start: int, step: int, count: int) -> Axis:
-    """Keep every `step`-th unit from `start`; a negative start is padding.
+    """Take every `step`-th unit from `start`; a negative start is padding.
 
     Example:
         >>> take_every(input_axis(6), 1, 2, 2).low.tolist()
@@ -204,7 +207,7 @@ def take_every(axis: Axis, start: int, step: int, count: int) -> Axis:
 
 
 def merge_all(axis: Axis) -> Axis:
-    """Unite all units into one.
+    """Merge all units into one, as global pooling does.
 
     Example:
         >>> merge_all(input_axis(4)).span
@@ -215,7 +218,7 @@ def merge_all(axis: Axis) -> Axis:
 
 
 def merge_branches(axes: Sequence[Axis]) -> Axis:
-    """Let each unit see what it saw in any branch; one unit alone meets them all.
+    """Merge branches: each unit sees what it sees in any branch, as in an addition.
 
     Example:
         >>> small, large = slide_window(input_axis(4), 1, outputs=4), input_axis(4)
@@ -243,7 +246,7 @@ def _common_formula(axes: Sequence[Axis]) -> FieldFormula | None:
 
 
 def repeat_single(axis: Axis, count: int) -> Axis:
-    """Let `count` units see what one saw.
+    """Repeat a single unit `count` times.
 
     Example:
         >>> repeat_single(merge_all(input_axis(3)), 2).high.tolist()
@@ -255,7 +258,7 @@ def repeat_single(axis: Axis, count: int) -> Axis:
 
 
 def join_end_to_end(axes: Sequence[Axis]) -> Axis:
-    """Lay axes end to end.
+    """Concatenate axes, as `torch.cat` does with maps.
 
     Example:
         >>> len(join_end_to_end([input_axis(2), input_axis(3)]))

@@ -1,4 +1,4 @@
-"""What units see through sums, norms and matrix products."""
+"""Receptive-field rules of sums, means, norms, softmax and matrix products."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def _batch_norm(
 
 
 def _product(sources: Any, args: tuple[Any, ...], shape: Shape) -> ReceptiveField:
-    """Follow a matrix product: what is summed over is united."""
+    """Matrix product: merge the units along the summed dimension."""
     matrices = [i for i, arg in enumerate(args) if isinstance(arg, Tensor)][-2:]
     fields = [field for _, field in sources]
     if len(fields) > 1 or sources[0][0] not in matrices:
@@ -69,9 +69,9 @@ def _product(sources: Any, args: tuple[Any, ...], shape: Shape) -> ReceptiveFiel
 
 
 def _both(fields: Sequence[ReceptiveField], shape: Shape) -> ReceptiveField:
-    """Follow attention: only equal batch dimensions keep their places."""
+    """Product of two tensors that depend on the image (attention): an upper bound."""
     count = len(shape)
-    if any(len(field.dims) != count for field in fields):  # a bias that looks
+    if any(len(field.dims) != count for field in fields):  # a bias that depends on the image
         return bound_all(fields, shape)
     mixed = [
         replace(mix_dims(field, range(count - 2, count)), is_bound=True)
@@ -104,7 +104,7 @@ RULES: dict[str, Rule] = {
     "native_batch_norm": _batch_norm,
 }
 
-# Of several tensors that depend on the image.
+# Rules for several inputs that depend on the image.
 MULTI_INPUT_RULES: dict[str, Callable[..., ReceptiveField]] = {
     "mm": _product,
     "addmm": _product,

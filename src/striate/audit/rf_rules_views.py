@@ -1,4 +1,4 @@
-"""What units see through views, cuts, padding and concatenation."""
+"""Receptive-field rules of reshape, slice, pad, concatenate and pixel shuffle."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def _unbind(
 def _pixel_shuffle(
     field: ReceptiveField, args: tuple[Any, ...], shape: Shape
 ) -> ReceptiveField:
-    """Deal r·r channels into space: rows and columns each show every unit r times."""
+    """Pixel shuffle by r: every unit is repeated r times along rows and columns."""
     times = args[1]
     field = mix_dims(field, [1])
     for dim in (2, 3):
@@ -118,7 +118,7 @@ def _pixel_shuffle(
 def _pixel_unshuffle(
     field: ReceptiveField, args: tuple[Any, ...], shape: Shape
 ) -> ReceptiveField:
-    """Deal r×r cells into channels: each unit unites r rows and columns."""
+    """Pixel unshuffle by r: each unit merges r rows and r columns."""
     times = args[1]
     for dim in (2, 3):
         field, axis_index = image_axis(field, dim)
@@ -165,12 +165,12 @@ RULES: dict[str, Rule] = {
     "pixel_unshuffle": _pixel_unshuffle,
 }
 
-# One output of several, by its number.
+# Rules for operations with several outputs, by output index.
 MULTI_OUTPUT_RULES: dict[str, Callable[..., ReceptiveField]] = {
     "split": _split,
     "split_with_sizes": _split,
     "unbind": _unbind,
 }
 
-# Of several tensors that depend on the image.
+# Rules for several inputs that depend on the image.
 MULTI_INPUT_RULES: dict[str, Callable[..., ReceptiveField]] = {"cat": _cat}

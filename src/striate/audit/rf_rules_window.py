@@ -1,4 +1,4 @@
-"""What units see through windows: convolutions, pools, resampling."""
+"""Receptive-field rules of convolution, pooling and resizing."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ aten = torch.ops.aten
 def _convolution(
     field: ReceptiveField, args: tuple[Any, ...], shape: Shape
 ) -> ReceptiveField:
-    """Slide over the last dimensions and mix all channels."""
+    """Slide over the spatial dimensions and mix all channels."""
     sliding: Any = window_of(aten.convolution.default, args)
     if sliding.pointwise and _upright(field):
         return set_dim(field, 1, plain_dim(shape[1]))
@@ -42,7 +42,7 @@ def _convolution(
 
 
 def _upright(field: ReceptiveField) -> bool:
-    """Tell a map that stands as images do: batch, channels, rows, columns."""
+    """Return whether a map has the dimensions batch, channels, rows, columns."""
     rows, columns = field.dims[-2:]
     has_axes = len(rows) == len(columns) == 1 and not has_image_axis(field, 1)
     return has_axes and (rows[0][0], columns[0][0]) == (0, 1)
@@ -74,7 +74,7 @@ def _cached_slide(
     outputs: int,
     axis: Axis,
 ) -> Axis:
-    """Slide over an axis once: rows and columns are mostly alike."""
+    """Compute an axis once: rows and columns are usually the same."""
     key = (id(axis), settings)
     if key not in cache:
         cache[key] = step(axis, *settings, outputs=outputs)
@@ -91,7 +91,7 @@ def _pool(func: Any) -> Rule:
 
 
 def _resample(table: Callable[..., Any]) -> Rule:
-    """Build the rule of an operation that reads by `table(inputs, outputs, …)`."""
+    """Return the rule of a resize whose sources are `table(inputs, outputs, …)`."""
 
     def rule(
         field: ReceptiveField, args: tuple[Any, ...], shape: Shape
@@ -123,7 +123,7 @@ def _nearest(inputs: int, outputs: int, *_: Any) -> Any:
 
 
 def _bilinear(inputs: int, outputs: int, corners: bool = False, *_: Any) -> Any:
-    """Source (i + ½)·n/m − ½ lies between two positions; on one, it reads that only."""
+    """Source (i + ½)·n/m − ½ reads the two nearest positions, or one if exact."""
     if corners:
         parts = max(outputs - 1, 1)
         at = np.arange(outputs) * (inputs - 1)

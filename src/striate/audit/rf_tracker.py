@@ -1,8 +1,8 @@
-"""What the units of a tensor see of the image, through reshapes and branches.
+"""The receptive field of a tensor, tracked through reshapes, branches and products.
 
-A tensor's dimension is made of *atoms*, slowest first: an axis of the image (0 rows,
-1 columns) or plain size (-1). A flattened map is ((−1, C), (0, H), (1, W)) in one
-dimension, so a later operation still knows who stands where.
+Each dimension of a tensor consists of *atoms*, slowest first: an axis of the image (0
+rows, 1 columns) or a plain size (-1). A flattened map has one dimension of three atoms,
+((−1, C), (0, H), (1, W)), so that positions are still known after the flattening.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ Dim = tuple[Atom, ...]
 Path = tuple[Axis, ...]  # rows, columns
 Box = tuple[tuple[int, int], ...]
 PLAIN = -1
-MAX_PATHS = 16  # paths kept apart
+MAX_PATHS = 16  # paths that are tracked separately
 
 
 @dataclass(frozen=True, eq=False)
 class ReceptiveField:
-    """What each unit sees.
+    """The receptive field of every unit of a tensor.
 
     Args:
-        paths: Rows and columns, once for each way from the image that must be kept
-            apart: where a branch sees padding alone along one axis, it sees nothing,
-            whatever its other axis says. An axis that no dimension holds has one unit.
-        dims: What each dimension of the tensor is made of.
-        is_bound: The boxes are bounds: some operation on the way was not followed.
+        paths: Row axis and column axis, for each path through the network that is
+            tracked separately: a branch that sees only padding along one axis sees
+            nothing. An axis that no dimension of the tensor contains has one unit.
+        dims: The atoms of each dimension of the tensor.
+        is_bound: The fields are upper bounds: some operation has no exact rule.
     """
 
     paths: tuple[Path, ...]
@@ -49,26 +49,28 @@ class ReceptiveField:
 
     @property
     def axes(self) -> Path:
-        """Rows and columns with all paths united."""
+        """Row axis and column axis, with all paths merged."""
         if len(self.paths) == 1:
             return self.paths[0]
         return tuple(merge_branches(axes) for axes in zip(*self.paths, strict=True))
 
     def axis_of(self, dim: int) -> int | None:
-        """Return the image's axis that a dimension runs along, if one and alone."""
+        """Return the image axis of a dimension; None if it is plain or mixed."""
         atoms = self.dims[dim]
         return atoms[0][0] if len(atoms) == 1 and atoms[0][0] != PLAIN else None
 
     @property
     def sides(self) -> tuple[int, ...]:
-        """Units along each axis of the image."""
+        """Number of units along each axis of the image."""
         return tuple(len(axis) for axis in self.paths[0])
 
     def box(self, *unit: int) -> Box | None:
-        """Return first and last row, and column, that reach a unit; None for nothing.
+        """Return ((first row, last row), (first column, last column)) of a unit's field.
+
+        None if the unit sees no input.
 
         Args:
-            unit: Place along the tensor's last dimensions, such as row and column.
+            unit: Index along the tensor's last dimensions, such as row and column.
 
         Example:
             >>> input_field((1, 3, 8, 6)).box(2, 5)
@@ -84,7 +86,7 @@ class ReceptiveField:
         )
 
     def _positions(self, unit: tuple[int, ...]) -> dict[int, int]:
-        """Return where on each axis of the image a place in the tensor stands."""
+        """Return the position on each image axis of an index into the tensor."""
         positions = {}
         for dim, at in zip(self.dims[-len(unit) :], unit, strict=True):
             for axis_index, size in reversed(dim):
@@ -101,7 +103,7 @@ def _box(path: Path, positions: dict[int, int]) -> Box | None:
 
 
 def input_field(shape: Sequence[int]) -> ReceptiveField:
-    """Return the sight of the input: (batch, channels, rows, columns).
+    """Return the receptive field of the input: each pixel sees itself.
 
     Example:
         >>> input_field((1, 3, 8, 6)).sides
@@ -119,14 +121,14 @@ def input_field(shape: Sequence[int]) -> ReceptiveField:
 
 
 def plain_dim(size: int) -> Dim:
-    """Return a dimension that is not of the image."""
+    """Return a dimension that is not spatial."""
     return ((PLAIN, size),)
 
 
 def map_axis(
     field: ReceptiveField, axis_index: int, change: Callable[[Axis], Axis]
 ) -> ReceptiveField:
-    """Return the sight with one axis changed, on every path."""
+    """Return the field with a function applied to one axis, on every path."""
     paths = []
     for path in field.paths:
         axes = list(path)
@@ -136,7 +138,7 @@ def map_axis(
 
 
 def set_dim(field: ReceptiveField, dim: int, atoms: Dim) -> ReceptiveField:
-    """Return the sight with one dimension made of other atoms."""
+    """Return the field with other atoms for one dimension."""
     if field.dims[dim] == atoms:
         return field
     dims = (*field.dims[:dim], atoms, *field.dims[dim + 1 :])
@@ -146,15 +148,15 @@ def set_dim(field: ReceptiveField, dim: int, atoms: Dim) -> ReceptiveField:
 def map_dim(
     field: ReceptiveField, dim: int, axis_index: int, change: Callable[[Axis], Axis]
 ) -> ReceptiveField:
-    """Return the sight with a dimension that runs along a changed axis."""
+    """Return the field with a function applied to the axis of one dimension."""
     changed = map_axis(field, axis_index, change)
     return set_dim(changed, dim, ((axis_index, len(changed.paths[0][axis_index])),))
 
 
 def merge_atoms(field: ReceptiveField, dim: int) -> ReceptiveField:
-    """Make a dimension that mixes one axis with plain sizes into that axis alone.
+    """Merge the atoms of a dimension that has one image axis into that axis.
 
-    So does a pixel shuffle: rows of H units and r repeats become one of H·r.
+    A pixel shuffle needs it: rows of H units and r repeats become one axis of H·r.
     """
     atoms = field.dims[dim]
     axis_atoms = [i for i, (axis_index, _) in enumerate(atoms) if axis_index != PLAIN]
@@ -169,7 +171,7 @@ def merge_atoms(field: ReceptiveField, dim: int) -> ReceptiveField:
 
 
 def mix_dims(field: ReceptiveField, dims: Sequence[int]) -> ReceptiveField:
-    """Let every unit see what any unit along `dims` saw: the dims become plain."""
+    """Let every unit see what any unit along `dims` sees: the dims become plain."""
     for dim in dims:
         for axis_index, _ in field.dims[dim]:
             if axis_index != PLAIN:
@@ -182,7 +184,7 @@ def mix_dims(field: ReceptiveField, dims: Sequence[int]) -> ReceptiveField:
 def reduce_dims(
     field: ReceptiveField, dims: Sequence[int], keep: bool
 ) -> ReceptiveField:
-    """Sum, average or choose along dimensions, which go or shrink to one.
+    """Reduce along dimensions (sum, mean, max), which are removed or have size one.
 
     Example:
         >>> reduce_dims(input_field((1, 3, 8, 6)), [2, 3], keep=False).sides
@@ -201,14 +203,14 @@ def reduce_dims(
 
 
 def bound_all(fields: Sequence[ReceptiveField], shape: Sequence[int]) -> ReceptiveField:
-    """Bound what is not followed: every unit sees at most what any input saw."""
+    """Return an upper bound: every unit sees at most what any input unit sees."""
     every = [[merge_all(axis) for axis in path] for s in fields for path in s.paths]
     path = tuple(merge_branches(axes) for axes in zip(*every, strict=True))
     return ReceptiveField((path,), tuple(plain_dim(n) for n in shape), is_bound=True)
 
 
 def reshape_field(field: ReceptiveField, shape: Sequence[int]) -> ReceptiveField:
-    """Follow a view: the same units, in order, under other dimensions.
+    """Reshape: the same units, in order, with other dimensions.
 
     Example:
         >>> flat = reshape_field(input_field((1, 3, 8, 6)), (1, 144))
@@ -245,7 +247,7 @@ def reshape_field(field: ReceptiveField, shape: Sequence[int]) -> ReceptiveField
 def elementwise_field(
     fields: Sequence[ReceptiveField], shape: Sequence[int]
 ) -> ReceptiveField:
-    """Follow an element-wise operation of several tensors, smaller ones repeated."""
+    """Element-wise operation of several tensors, with broadcasting."""
     first = fields[0]
     if all(s is first for s in fields) and _size(first.dims) == tuple(shape):
         return first
@@ -257,7 +259,7 @@ def elementwise_field(
 
 
 def _merged(fields: Sequence[ReceptiveField], dims: tuple[Dim, ...]) -> ReceptiveField:
-    """Unite paths, those apart that see nothing somewhere."""
+    """Merge paths; those with units that see nothing stay separate."""
     is_bound = any(field.is_bound for field in fields)
     paths = list(dict.fromkeys(path for field in fields for path in field.paths))
     full = [path for path in paths if all(axis.full for axis in path)]
@@ -290,7 +292,7 @@ def _expanded(field: ReceptiveField, shape: Sequence[int]) -> ReceptiveField:
 
 
 def _common_dims(every: Sequence[tuple[Dim, ...]]) -> tuple[Dim, ...] | None:
-    """Return the one way in which all see the dimensions; None if they differ."""
+    """Return the dimensions that all tensors agree on; None if they differ."""
     dims = []
     for same in zip(*every, strict=True):
         axis_dims = {
@@ -308,7 +310,7 @@ def _common_dims(every: Sequence[tuple[Dim, ...]]) -> tuple[Dim, ...] | None:
 def concatenate_fields(
     fields: Sequence[ReceptiveField], dim: int, shape: Sequence[int]
 ) -> ReceptiveField:
-    """Follow a concatenation: branches side by side, or maps end to end.
+    """Concatenation: along channels (branches) or along an image axis.
 
     Example:
         >>> image = input_field((1, 3, 8, 6))
@@ -334,11 +336,11 @@ def concatenate_fields(
 
 
 class UntrackableError(Exception):
-    """The units' places cannot be followed through an operation."""
+    """The positions of units cannot be tracked through an operation."""
 
 
 def image_axis(field: ReceptiveField, dim: int) -> tuple[ReceptiveField, int | None]:
-    """Return the image's axis along a dimension, made straight; None if plain."""
+    """Return the image axis of a dimension, atoms merged; None if it is plain."""
     if not has_image_axis(field, dim):
         return _lone_axis(field, dim)
     field = merge_atoms(field, dim)
@@ -349,9 +351,9 @@ def image_axis(field: ReceptiveField, dim: int) -> tuple[ReceptiveField, int | N
 
 
 def _lone_axis(field: ReceptiveField, dim: int) -> tuple[ReceptiveField, int | None]:
-    """Give a map of one row or column its axis back, which reshapes had dropped.
+    """Restore the axis of a map with one row or column, which a reshape dropped.
 
-    Padding matters to it too: windows that miss it see nothing.
+    Padding matters here too: a window outside of the map sees nothing.
     """
     axis_index, count = dim - 2, len(field.dims)
     if axis_index < 0 or count != 4 or field.sides[axis_index] > 1:
@@ -369,5 +371,5 @@ def _has_axis(field: ReceptiveField, dim: int, axis_index: int) -> bool:
 
 
 def has_image_axis(field: ReceptiveField, dim: int) -> bool:
-    """Tell a dimension that holds an axis of the image."""
+    """Return whether a dimension contains an axis of the image."""
     return any(axis_index != PLAIN for axis_index, _ in field.dims[dim])

@@ -1,9 +1,8 @@
-"""The output shapes of the commonest operations: op → shapes, without torch's own.
+"""Output shapes of the most common torch operations, faster than torch computes them.
 
-torch knows them too, but its rules for the meta device import some 800 modules on
-first use (1.5 s) and take 0.1 to 5 ms a call. These answer in microseconds; whatever
-they do not know, or anything laid out unusually, is left to torch. The tests hold
-every rule to torch's.
+torch's own rules for the meta device import some 800 modules on first use (1.5 s) and
+take 0.1 to 5 ms a call. These take microseconds. Unknown operations and unusual memory
+layouts are left to torch. The tests compare every rule with torch.
 """
 
 from __future__ import annotations
@@ -21,12 +20,12 @@ aten = torch.ops.aten
 META = torch.device("meta")
 Rule = Callable[..., Any]
 
-# In-place operations that change the shape of what they work on.
+# In-place operations that change the shape of their input.
 _RESHAPING = {"resize_", "set_", "t_", "transpose_", "squeeze_", "unsqueeze_"}
 
 
 def output_of(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Return what an operation would return, or None where torch must be asked.
+    """Return the output of an operation as meta tensors; None if torch must compute it.
 
     Example:
         >>> image = torch.empty(1, 3, 8, 8, device="meta")
@@ -67,7 +66,7 @@ def _new(like: Tensor, shape: Any, dtype: torch.dtype | None = None) -> Tensor:
 
 
 def _contiguous(*tensors: Any) -> bool:
-    """Tell tensors on the meta device, laid out row by row, from anything else."""
+    """Return whether all tensors are contiguous meta tensors."""
     for t in tensors:
         if t is not None and not (t.is_meta and t.is_contiguous()):
             return False
@@ -75,7 +74,7 @@ def _contiguous(*tensors: Any) -> bool:
 
 
 def _contiguous_or_expanded(tensor: Tensor) -> bool:
-    """Gradients of sums are one number repeated; what is made of them is plain."""
+    """Return whether a meta tensor is contiguous or expanded (gradients of sums)."""
     return tensor.is_meta and (tensor.is_contiguous() or 0 in tensor.stride())
 
 
@@ -123,7 +122,7 @@ def _convolution(
         return None
     channels = weight.shape[0] if transposed else weight.shape[1] * groups
     if x.shape[1] != channels or not sides == len(padding) == len(dilation):
-        return None  # torch knows how to say it
+        return None  # torch raises the error
     if not transposed and weight.shape[0] % groups:
         return None
     out = []
@@ -136,7 +135,7 @@ def _convolution(
             else:
                 out.append(output_side(n, f, s, p, d))
     except GeometryError:
-        if transposed:  # here torch's rule lets pass what its kernels refuse
+        if transposed:  # torch's meta rule accepts what its kernels reject
             raise
         return None
     out_channels = weight.shape[1] * groups if transposed else weight.shape[0]
@@ -177,7 +176,7 @@ def _pool(
 
 
 def per_side(value: Any) -> tuple[int, int]:
-    """Spell a setting out for both axes.
+    """Return a setting as one value per axis.
 
     Example:
         >>> per_side([3]), per_side([3, 5]), per_side(2)

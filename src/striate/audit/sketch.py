@@ -1,8 +1,8 @@
-"""A network in one line: `28x28x192 > conv 1x1 16 > conv 5x5 32 same`.
+"""Parse a network from one line: `28x28x192 > conv 1x1 16 > conv 5x5 32 same`.
 
-Height×width×channels of the image, then layers in order, parted by `>` or `|`.
-Branches stand in brackets, parted by commas, and are concatenated; `sum [ … ]` adds
-them, and an empty branch passes its input on. `3 * ( … )` repeats.
+The line starts with height×width×channels of the image. Layers follow, separated by `>`
+or `|`. Branches are in brackets, separated by commas, and are concatenated;
+`sum [ … ]` adds them, and an empty branch is the identity. `3 * ( … )` repeats.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ TOKEN = re.compile(r"\s*([>|→,()\[\]*]|[^\s>|→,()\[\]*]+)")
 
 
 def is_sketch(text: str) -> bool:
-    """Tell a sketch from a name or a path.
+    """Return whether a text is a sketch, not a name or a path.
 
     Example:
         >>> is_sketch("28x28x1 > conv 3x3 8"), is_sketch("vgg16")
@@ -32,11 +32,11 @@ def is_sketch(text: str) -> bool:
 
 
 def sketch(text: str) -> tuple[nn.Module, tuple[int, int, int]]:
-    """Return the network that a line describes, and (channels, height, width).
+    """Build the network that a sketch describes; also return (channels, height, width).
 
     Raises:
-        SettingError: A word is not understood; says which and what could stand there.
-        GeometryError: A layer does not fit what comes before it.
+        SettingError: A word is unknown; the message lists what is allowed there.
+        GeometryError: A layer does not fit the output of the layer before it.
 
     Example:
         >>> model, shape = sketch("8x8x3 > conv 3x3 2 > dense 10")
@@ -52,25 +52,25 @@ def sketch(text: str) -> tuple[nn.Module, tuple[int, int, int]]:
         raise SettingError(what, where="sketch")
     model, _ = parser.chain((channels, height, width))
     if parser.tokens:
-        raise _syntax_error(parser.tokens[0], "the end, or > and a layer")
+        raise _syntax_error(parser.tokens[0], "the sketch must end here, or continue with > and a layer")
     if not len(model):
-        what = "the sketch has no layer"
-        raise SettingError(what, where="sketch", fix="write one: > conv 3x3 8")
+        what = "the sketch has no layers"
+        raise SettingError(what, where="sketch", fix="add one, such as: > conv 3x3 8")
     return model, (channels, height, width)
 
 
 def _syntax_error(word: str, expected: str) -> SettingError:
-    return SettingError(f"'{word}' is not understood", where="sketch", fix=expected)
+    return SettingError(f"unexpected '{word}'", where="sketch", fix=expected)
 
 
 class _Parser:
-    """Reads signs from the left, knowing the shape at each point."""
+    """Parses tokens from left to right and tracks the shape after each layer."""
 
     def __init__(self, tokens: Sequence[str]) -> None:
         self.tokens = list(tokens)
 
     def chain(self, shape: Shape) -> tuple[nn.Sequential, Shape]:
-        """Read layers parted by `>` until a comma or bracket closes them."""
+        """Parse layers separated by `>` until a comma or a closing bracket."""
         layers: OrderedDict[str, nn.Module] = OrderedDict()
         while self.tokens and self.tokens[0] not in (",", "]", ")"):
             for kind, layer, out in self._step(shape):
@@ -100,12 +100,12 @@ class _Parser:
     def _expect(self, sign: str) -> None:
         if not self.tokens or self.tokens[0] != sign:
             got = self.tokens[0] if self.tokens else "the end"
-            raise _syntax_error(got, f"'{sign}' must stand here")
+            raise _syntax_error(got, f"'{sign}' is expected here")
         self.tokens.pop(0)
 
     def _repeat(self, word: str, shape: Shape) -> BuiltLayers:
         if not word.isdecimal() or int(word) < 1:
-            raise _syntax_error(word, "a repetition is a number, at least 1: 3 * ( … )")
+            raise _syntax_error(word, "repeat a positive number of times: 3 * ( … )")
         inside = list(self.tokens[2:])
         repeated: BuiltLayers = []
         for _ in range(int(word)):
@@ -131,8 +131,8 @@ class _Parser:
         shapes_to_join = {out if adding else out[1:] for out in shapes}
         if len(shapes_to_join) > 1:
             repeated = " and ".join(_text(out) for out in shapes)
-            what = f"branches give {repeated}, which cannot be joined"
-            fix = "give each branch the same sides: `same` padding, equal strides"
+            what = f"branches have outputs {repeated}, which cannot be joined"
+            fix = "use `same` padding and equal strides in all branches"
             raise GeometryError(what, where="sketch", fix=fix)
         channels = shapes[0][0] if adding else sum(out[0] for out in shapes)
         return "branches", join(branches), (channels, *shapes[0][1:])
@@ -143,7 +143,7 @@ def _text(shape: Shape) -> str:
 
 
 class Concatenate(nn.Module):
-    """Branches of one input, their channels laid side by side."""
+    """Runs branches on one input and concatenates their channels."""
 
     def __init__(self, branches: Sequence[nn.Module]) -> None:
         super().__init__()
@@ -151,12 +151,12 @@ class Concatenate(nn.Module):
             self.add_module(f"branch{number}", branch)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return all branches' maps."""
+        """Return the concatenated outputs."""
         return torch.cat([branch(x) for branch in self.children()], 1)
 
 
 class Add(nn.Module):
-    """Branches of one input, added."""
+    """Runs branches on one input and adds their outputs."""
 
     def __init__(self, branches: Sequence[nn.Module]) -> None:
         super().__init__()
@@ -164,6 +164,6 @@ class Add(nn.Module):
             self.add_module(f"branch{number}", branch)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the sum of all branches."""
+        """Return the sum of the outputs."""
         total: Tensor = sum(branch(x) for branch in self.children())
         return total

@@ -1,4 +1,4 @@
-"""The layers that a sketch knows, each as a word: settings and shape → module."""
+"""The layers of a sketch: each word with its settings becomes a torch module."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _FLAGS = ("same", "valid", "depthwise", "nobias", "ceil")
 
 @dataclass
 class LayerOptions:
-    """The words after a layer's name: a kernel, a count, settings, flags."""
+    """The settings after a layer's name: kernel, number of outputs, options, flags."""
 
     kernel: tuple[int, int] | None = None
     count: int | None = None
@@ -39,22 +39,22 @@ class LayerOptions:
     flags: set[str] = field(default_factory=set)
 
     def window(self) -> tuple[int, int]:
-        """Return the kernel; one number stands for a square.
+        """Return the kernel size; one number means a square.
 
         Raises:
-            SettingError: There are both.
+            SettingError: Both forms are given.
         """
         if self.kernel is None:
             side = self.count or 2
             return side, side
         if self.count is not None:
             written = self.written()
-            what = f"a window is {written['kernel']} or {written['count']}, not both"
+            what = f"two kernel sizes: {written['kernel']} and {written['count']}"
             raise SettingError(what, where="sketch", fix="write: pool 3x3 stride 2")
         return self.kernel
 
     def written(self) -> dict[str, str]:
-        """Return the words that were there, each by what it sets.
+        """Return the settings as written, by option.
 
         Example:
             >>> read_options(["5x5", "32", "same", "/2"]).written()
@@ -67,18 +67,18 @@ class LayerOptions:
         return {**kernel, **count, **named, **flags}
 
     def required_count(self, word: str) -> int:
-        """Return the count, without which the layer means nothing."""
+        """Return the number of outputs, which this layer requires."""
         if self.count is None:
-            what = f"{word} needs a number of outputs"
+            what = f"{word} needs the number of outputs"
             raise SettingError(what, where="sketch", fix=f"write: {word} … 32")
         return self.count
 
 
 def read_options(words: Sequence[str]) -> LayerOptions:
-    """Sort words: 5x5, 32, same, stride 2, s2, /2, d2, g4, nobias.
+    """Parse the settings of a layer: 5x5, 32, same, stride 2, s2, /2, d2, g4, nobias.
 
     Raises:
-        SettingError: A word is none of these.
+        SettingError: A word is not a setting.
 
     Example:
         >>> read_options(["5x5", "32", "same", "/2"]).named
@@ -102,8 +102,8 @@ def read_options(words: Sequence[str]) -> LayerOptions:
             options.count = int(word)
         else:
             allowed = ", ".join(["5x5", "32", *_FLAGS, *dict.fromkeys(_NAMED.values())])
-            what = f"'{word}' is no setting of a layer"
-            raise SettingError(what, where="sketch", fix=f"choose of: {allowed}")
+            what = f"'{word}' is not a layer setting"
+            raise SettingError(what, where="sketch", fix=f"settings are: {allowed}")
     counts = [*options.named.items(), ("count", options.count)]
     for name, number in counts:
         if number is not None and number < 1 and name != "pad":
@@ -114,8 +114,8 @@ def read_options(words: Sequence[str]) -> LayerOptions:
 
 def _map_of(shape: Shape, word: str) -> tuple[int, int, int]:
     if len(shape) != 3:
-        what = f"{word} needs a map, and a dense layer gave {shape[0]} numbers"
-        raise GeometryError(what, where="sketch", fix="put it before dense or flatten")
+        what = f"{word} needs a feature map, but its input has {shape[0]} flat features"
+        raise GeometryError(what, where="sketch", fix="move it before dense or flatten")
     return shape[0], shape[1], shape[2]
 
 
@@ -130,7 +130,7 @@ def _convolution(options: LayerOptions, shape: Shape) -> BuiltLayers:
     stride, dilation = options.named.get("stride", 1), options.named.get("dilation", 1)
     if channels % groups or out_channels % groups:
         what = f"{groups} groups do not divide {channels} → {out_channels} channels"
-        raise GeometryError(what, where="sketch", fix="choose a common divisor")
+        raise GeometryError(what, where="sketch", fix="use a number of groups that divides both")
     pads = [
         _padding(options, side, f, stride, dilation)
         for side, f in zip(sides, kernel, strict=True)
@@ -203,8 +203,8 @@ def _pool(maximum: bool) -> Callable[[LayerOptions, Shape], BuiltLayers]:
 
 def _pool_padding(options: LayerOptions, kernel: int) -> int:
     if "same" in options.flags and kernel % 2 == 0:
-        what = f"a pool of {kernel} cannot be `same`: its padding has no middle"
-        raise GeometryError(what, where="sketch", fix="use an odd window")
+        what = f"`same` pooling needs an odd kernel, got {kernel}"
+        raise GeometryError(what, where="sketch", fix="use 3x3 or set `pad`")
     return kernel // 2 if "same" in options.flags else options.named.get("pad", 0)
 
 
@@ -244,18 +244,18 @@ def _same_shape(
 
 
 _PADDING = ("same", "valid", "pad")
-_EXCLUSIVE = (_PADDING, ("depthwise", "groups"))  # of each at most one is written
+_EXCLUSIVE = (_PADDING, ("depthwise", "groups"))  # at most one of each
 _POOL = ("kernel", "count", "stride", *_PADDING, "ceil")
 _CONVOLUTION = "kernel", "count", *_PADDING, "stride", "dilation", "groups"
 
 
 @dataclass(frozen=True)
 class LayerSpec:
-    """How a layer is made, and which words it understands.
+    """How to build a layer, and which settings it accepts.
 
     Args:
-        make: From its settings and the shape of its input.
-        settings: What it may be told; nothing else is passed over in silence.
+        make: Builds it from the settings and the input shape.
+        settings: Allowed settings; any other is an error.
     """
 
     make: Callable[[LayerOptions, Shape], BuiltLayers]
@@ -284,10 +284,10 @@ LAYERS = {
 
 
 def make_layer(word: str, words: Sequence[str], shape: Shape) -> BuiltLayers:
-    """Return what a layer's name and the words behind it mean.
+    """Build the modules of one layer of a sketch.
 
     Raises:
-        SettingError: A word is no setting, or none of this layer; lists those it takes.
+        SettingError: A setting is unknown or not allowed here; lists the allowed ones.
         GeometryError: The layer does not fit its input.
     """
     layer, options = LAYERS[word], read_options(words)
@@ -297,12 +297,12 @@ def make_layer(word: str, words: Sequence[str], shape: Shape) -> BuiltLayers:
     ]:
         example = {"kernel": "5x5", "count": "32"}
         allowed = ", ".join(example.get(name, name) for name in layer.settings)
-        what = f"{word} has no use for '{unsupported[0]}'"
-        fix = f"it takes: {allowed}" if allowed else "it stands alone"
+        what = f"{word} does not accept '{unsupported[0]}'"
+        fix = f"it accepts: {allowed}" if allowed else "it has no settings"
         raise SettingError(what, where="sketch", fix=fix)
     for exclusive in _EXCLUSIVE:
         both = [written[name] for name in exclusive if name in written]
         if both[1:]:
-            what = f"{' and '.join(both)} exclude each other"
-            raise SettingError(what, where="sketch", fix="write one of them")
+            what = f"{' and '.join(both)} cannot be combined"
+            raise SettingError(what, where="sketch", fix="keep one of them")
     return layer.make(options, shape)

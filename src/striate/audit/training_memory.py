@@ -1,4 +1,7 @@
-"""What a training step holds in memory, from a step that runs on shapes alone."""
+"""Memory of a training step: weights, gradients, optimizer state, saved activations.
+
+The step runs on the meta device, so no memory is allocated to measure it.
+"""
 
 from __future__ import annotations
 
@@ -13,24 +16,24 @@ from striate.audit.meta_mode import MetaMode, tensors_in
 from striate.audit.recorder import Recorder
 from striate.core.hooks import followed
 
-# Numbers an optimizer keeps for each that learns (SGD with momentum). Fused, as in
-# our engine, its update needs nothing more.
+# State values per trainable parameter (SGD with momentum). A fused update, as in
+# our engine, needs nothing more.
 OPTIMIZERS = {"sgd": 1, "adam": 2, "adamw": 2, "muon": 2}  # muon: at most
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingMemory:
-    """Bytes of one training step from its second on, when optimizer state exists.
+    """Bytes of one training step, once the optimizer state exists (second step on).
 
     Args:
-        batch_size: Images a step.
-        optimizer: Whose state is counted.
+        batch_size: Images per step.
+        optimizer: Name of the optimizer.
         weights: Parameters and buffers.
-        gradients: One number for each that learns.
-        state: What the optimizer keeps.
-        images: The batch itself.
-        saved: What autograd keeps of the forward pass for the way back.
-        peak: The most that lives at once, of all these and what comes and goes.
+        gradients: One value per trainable parameter.
+        state: Optimizer state.
+        images: The batch of images.
+        saved: Activations that autograd saves for the backward pass.
+        peak: Peak memory, temporary tensors included.
     """
 
     batch_size: int
@@ -44,7 +47,7 @@ class TrainingMemory:
 
 
 def tensor_bytes(tensor: Tensor) -> int:
-    """Return a tensor's bytes."""
+    """Return the bytes of a tensor's values."""
     return tensor.numel() * tensor.element_size()
 
 
@@ -55,15 +58,15 @@ def measure_training_step(
     batch: Tensor,
     optimizer: str = "adamw",
 ) -> tuple[TrainingMemory, dict[Any, int]]:
-    """Run a step on shapes; return its memory, and bytes saved by row.
+    """Run one training step on the meta device; return its memory and saved bytes.
 
-    The loss is the sum of the outputs: a real one adds a few numbers a class.
+    The loss is the sum of the outputs; a real loss adds a few values per class.
 
     Args:
-        model: The network, with ghosts for weights, in training mode.
+        model: The network, with weights on the meta device, in training mode.
         weights: Its parameters.
         buffers: Its buffers.
-        batch: Ghost of a batch of images.
+        batch: A batch of images on the meta device.
         optimizer: `sgd`, `adam` or `adamw`.
     """
     recorder = Recorder(model, weights, buffers, memory_only=True)
@@ -104,7 +107,7 @@ def _forward(
     saved: dict[Any, int],
     counted: set[int],
 ) -> Tensor | None:
-    """Return the sum of all outputs that gradients reach, having seen what is saved."""
+    """Return the sum of all differentiable outputs; fill `saved` by layer."""
 
     def pack(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()

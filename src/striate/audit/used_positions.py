@@ -1,8 +1,8 @@
-"""Which positions of a map anything reads, and which of the image reach the end.
+"""Which positions of each feature map, and of the image, the output depends on.
 
-Rows and columns are followed apart, from the last operation back to the image: a
-window reads `i·s − p + k·d`, an element-wise operation its own position, and whatever
-is not known reads everything. So a position said to be unread is unread for certain.
+Rows and columns are tracked separately, from the last operation back to the image. A
+window reads `i·s − p + k·d`, an element-wise operation its own position, and an unknown
+operation reads everything. A position reported as unused is therefore certainly unused.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ Masks = tuple[Mask, Mask]  # rows, columns
 
 @dataclass(frozen=True)
 class UsedPositions:
-    """What is read of each operation's map, by its number; −1 is the image.
+    """Used positions of each operation's output, by number; −1 is the image.
 
     Args:
-        read: By the operations that use it, whatever becomes of their results.
-        needed: By those of their units that reach the network's end.
-        users: The operations that use it.
+        read: Positions that any later operation reads.
+        needed: Positions that the output of the network depends on.
+        users: The operations that read it.
     """
 
     read: dict[int, Masks] = field(default_factory=dict)
@@ -36,7 +36,7 @@ class UsedPositions:
 
 
 def find_used_positions(operations: Iterable[Operation]) -> UsedPositions:
-    """Return what is read of every map of a network.
+    """Return the used positions of every feature map of a network.
 
     Example:
         >>> from torch import nn
@@ -67,9 +67,9 @@ def find_used_positions(operations: Iterable[Operation]) -> UsedPositions:
 
 
 class _MaskCache:
-    """Every mask once: most maps of a network are read alike, most of them whole.
+    """Stores each mask once: most maps of a network are read in the same way.
 
-    Equal masks are then the same object, and what was made of one is found again.
+    Equal masks are the same object, so results computed from them can be reused.
     """
 
     def __init__(self) -> None:
@@ -108,7 +108,7 @@ def _merge(
             cache.share(before[0] | masks[0]),
             cache.share(before[1] | masks[1]),
         )
-    else:  # a view: the same numbers under other sides
+    else:  # a view: the same values with another shape
         by_producer[producer] = (
             cache.whole(len(before[0])),
             cache.whole(len(before[1])),
@@ -154,7 +154,7 @@ def _fits(masks: Masks, output: tuple[int, ...]) -> bool:
 def window_positions(
     window: SlidingWindow, axis: int, side: int, output_masks: Mask
 ) -> Mask:
-    """Return which of `side` positions the wanted units' windows read, on one axis.
+    """Return which of `side` positions the windows of some outputs read, on one axis.
 
     Example:
         >>> two = (2, 2)
@@ -171,7 +171,7 @@ def window_positions(
 
 
 def count_unused(masks: Masks) -> int:
-    """Return how many positions, rows times columns, are not read.
+    """Return the number of unused positions, rows × columns.
 
     Example:
         >>> count_unused((np.array([True, False]), np.array([True, True, False])))

@@ -1,4 +1,4 @@
-"""Which images a network can take, found by asking it on shapes."""
+"""Find image sizes and channels that a network accepts, by trying them on shapes."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from striate.core.hooks import lent
 Shape = tuple[int, int, int]
 COMMON = (28, 32, 64, 96, 128, 160, 192, 224, 227, 240, 256, 299, 384, 512)
 CHANNELS = (1, 3, 4)
-TIME_LIMIT = 2.0  # seconds of asking
+TIME_LIMIT = 2.0  # seconds of trying
 
 
 def suggest_size(model: nn.Module, shape: Shape) -> str:
-    """Return what to do about an image that a network refuses.
+    """Return a size or number of channels that works instead of a rejected one.
 
     Example:
         >>> flat = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(144, 2))
         >>> suggest_size(flat, (3, 9, 9))
-        'use a side of 8 (--image-size 8)'
+        'use image size 8 (--image-size 8)'
     """
     channels, start, _ = shape
     deadline = time.monotonic() + TIME_LIMIT
@@ -38,8 +38,8 @@ def suggest_size(model: nn.Module, shape: Shape) -> str:
                 continue
             if count == channels:
                 return _sides(side, accepts)
-            return f"give it {channels_text(count)} (--in-chans {count})"
-    return "no square image of 1, 3 or 4 channels up to 512 goes through either"
+            return f"use {channels_text(count)} (--in-chans {count})"
+    return "no square image up to 512 with 1, 3 or 4 channels works either"
 
 
 def _accepts(model: nn.Module, channels: int, deadline: float, side: int) -> bool:
@@ -54,7 +54,7 @@ def _accepts(model: nn.Module, channels: int, deadline: float, side: int) -> boo
 
 
 def channels_text(channels: int) -> str:
-    """Write a number of channels.
+    """Return a number of channels in words.
 
     Example:
         >>> channels_text(1), channels_text(3)
@@ -73,17 +73,17 @@ def _candidates(start: int) -> Iterator[int]:
 
 
 def _sides(side: int, accepts: Callable[[int], bool]) -> str:
-    """Say how far the sides reach that go through, to both ends of the found one."""
+    """Return the range of accepted sizes around one that works, as advice."""
     low = _last_accepted(side, -1, accepts)
     high = _last_accepted(side, 1, accepts)
     if low == high:
-        return f"use a side of {side} (--image-size {side})"
-    reach = f"from {low} on" if high > 2 * side else f"from {low} to {high}"
-    return f"use a side {reach}, such as {side} (--image-size {side})"
+        return f"use image size {side} (--image-size {side})"
+    reach = f"{low} or larger" if high > 2 * side else f"from {low} to {high}"
+    return f"use an image size {reach}, such as {side} (--image-size {side})"
 
 
 def _last_accepted(start: int, sign: int, accepts: Callable[[int], bool]) -> int:
-    """Return the last side in a direction before one is refused, by doubling steps."""
+    """Return the last accepted size in one direction, by doubling the step."""
     accepted, step = start, 1
     while (
         step <= 4 * start

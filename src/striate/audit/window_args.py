@@ -1,4 +1,4 @@
-"""Kernel, stride, padding and dilation, read from an operation's arguments."""
+"""Kernel, stride, padding, dilation of a convolution or pooling, from its arguments."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Sides = tuple[int, ...]
 
 @dataclass(frozen=True, kw_only=True)
 class SlidingWindow:
-    """The sliding window of a convolution or pooling, one number an axis."""
+    """The sliding window of a convolution or pooling; one number per axis."""
 
     kernel: Sides
     stride: Sides
@@ -26,12 +26,12 @@ class SlidingWindow:
 
     @cached_property
     def pointwise(self) -> bool:
-        """Tell a window that reads each position alone and in place."""
+        """Whether it is a 1×1 window with stride 1 and no padding."""
         ones = {*self.kernel, *self.stride}
         return ones == {1} and not any(self.padding)
 
     def __str__(self) -> str:
-        """Write 11×11/4, 3×3 d2, 5×5 g2.
+        """Format as 11×11/4 (stride), 3×3 d2 (dilation), 5×5 g2 (groups).
 
         Example:
             >>> one = (1, 1)
@@ -47,7 +47,7 @@ class SlidingWindow:
 
 
 def sides_text(sides: tuple[object, ...]) -> str:
-    """Write one number where both axes agree.
+    """Format one number if both axes agree, else one per axis.
 
     Example:
         >>> sides_text((2, 2)), sides_text((2, 1))
@@ -57,7 +57,7 @@ def sides_text(sides: tuple[object, ...]) -> str:
 
 
 def window_of(func: Any, args: tuple[Any, ...]) -> SlidingWindow | None:
-    """Return an operation's window; None where it has none."""
+    """Return the sliding window of an operation; None if it has none."""
     reader = _READERS.get(func)
     return None if reader is None else reader(*args)
 
@@ -88,7 +88,7 @@ def _shared(
     transposed: bool = False,
     pooling: bool = False,
 ) -> SlidingWindow:
-    """Return a window that all layers with the same numbers share."""
+    """Return the same window object for equal numbers."""
     return SlidingWindow(
         kernel=kernel,
         stride=stride,
@@ -101,7 +101,7 @@ def _shared(
 
 
 def per_axis(value: Any, count: int) -> Sides:
-    """Spell a setting out for every axis.
+    """Return a setting as one number per axis.
 
     Example:
         >>> per_axis([3], 2), per_axis((3, 5), 2), per_axis(2, 3)

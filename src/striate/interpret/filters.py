@@ -101,7 +101,7 @@ def filter_statistics(weight: Tensor) -> FilterStatistics:
         count=len(weight),
         kernel=(channels, height, width),
         min_norm=float(norms.min()),
-        median_norm=float(norms.median_norm()),
+        median_norm=float(norms.median()),
         max_norm=max_norm,
         dead=int((norms < _DEAD * max_norm).sum()),
         mean_share=float(means.square().sum()) / total,
