@@ -11,9 +11,7 @@ from striate.audit.layer import Layer, Operation
 
 MAX_HEAD_SHARE = 0.5  # share of all parameters in dense layers
 MIN_SAVING = 0.3  # share of all MACs that bottlenecks must save to be proposed
-MIN_LAYER_SHARE = (
-    0.05  # share of all MACs: smaller layers get no bottleneck
-)
+MIN_LAYER_SHARE = 0.05  # share of all MACs: smaller layers get no bottleneck
 
 
 def redundant_bias(context: DesignContext) -> Iterator[Advice]:

@@ -330,7 +330,9 @@ def caveats(audit: Audit) -> list[Prose]:
     """Return notes on operations not counted, layers not run and unknown values."""
     blocks = []
     for name, times in audit.uncounted_ops.items():
-        text = f"Not counted: {name} (ran {times} times); no MAC rule for this operation."
+        text = (
+            f"Not counted: {name} (ran {times} times); no MAC rule for this operation."
+        )
         blocks.append(Prose(text=text, tone="warning"))
     if audit.unused_layers:
         names = ", ".join(layer.name for layer in audit.unused_layers[:6])

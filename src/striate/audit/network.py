@@ -310,9 +310,7 @@ def _forward_error(
         word in str(error) for word in _DATA_DEPENDENT
     )
     if data_dependent:
-        what = (
-            f"control flow depends on the values of tensors: {first_line(error)}"
-        )
+        what = f"control flow depends on the values of tensors: {first_line(error)}"
         fix = "add --real (real=True): run one image of zeros with real values"
     else:
         size = shape_text(result.shape)

@@ -71,7 +71,9 @@ def _product(sources: Any, args: tuple[Any, ...], shape: Shape) -> ReceptiveFiel
 def _both(fields: Sequence[ReceptiveField], shape: Shape) -> ReceptiveField:
     """Product of two tensors that depend on the image (attention): an upper bound."""
     count = len(shape)
-    if any(len(field.dims) != count for field in fields):  # a bias that depends on the image
+    if any(
+        len(field.dims) != count for field in fields
+    ):  # a bias that depends on the image
         return bound_all(fields, shape)
     mixed = [
         replace(mix_dims(field, range(count - 2, count)), is_bound=True)

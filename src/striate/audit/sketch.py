@@ -52,7 +52,9 @@ def sketch(text: str) -> tuple[nn.Module, tuple[int, int, int]]:
         raise SettingError(what, where="sketch")
     model, _ = parser.chain((channels, height, width))
     if parser.tokens:
-        raise _syntax_error(parser.tokens[0], "the sketch must end here, or continue with > and a layer")
+        raise _syntax_error(
+            parser.tokens[0], "the sketch must end here, or continue with > and a layer"
+        )
     if not len(model):
         what = "the sketch has no layers"
         raise SettingError(what, where="sketch", fix="add one, such as: > conv 3x3 8")

@@ -130,7 +130,9 @@ def _convolution(options: LayerOptions, shape: Shape) -> BuiltLayers:
     stride, dilation = options.named.get("stride", 1), options.named.get("dilation", 1)
     if channels % groups or out_channels % groups:
         what = f"{groups} groups do not divide {channels} → {out_channels} channels"
-        raise GeometryError(what, where="sketch", fix="use a number of groups that divides both")
+        raise GeometryError(
+            what, where="sketch", fix="use a number of groups that divides both"
+        )
     pads = [
         _padding(options, side, f, stride, dilation)
         for side, f in zip(sides, kernel, strict=True)

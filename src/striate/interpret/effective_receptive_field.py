@@ -1,7 +1,7 @@
-"""The effective receptive field: how much of what a unit could see it really uses.
+"""Effective receptive field: the pixels that really influence a unit, by gradients.
 
-The theoretical field says which positions can reach a unit; their influence falls off
-like a Gaussian, so most of it comes from far fewer (Luo et al. 2016, "Understanding the
+The theoretical receptive field says which pixels can reach a unit. Their influence
+falls off like a Gaussian, so most of it comes from a much smaller area (Luo et al. 2016, "Understanding the
 effective receptive field in deep convolutional neural networks", section 2).
 """
 
@@ -20,19 +20,21 @@ from striate.core.hooks import Enough, tapped, untouched, visited
 from striate.interpret.activations_at import check_images, forward, module_name
 from striate.interpret.layer_choice import check_unit, target_layer
 
-ENERGY_SHARE = 0.9545  # of the energy: what lies within two deviations of a Gaussian
+ENERGY_SHARE = (
+    0.9545  # of the energy: what lies within two standard deviations of a Gaussian
+)
 SEED = 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class EffectiveField:
-    """Where the input moves a unit, on average over images.
+    """The influence of each pixel on a unit, averaged over images.
 
     Args:
         unit: Row and column of the unit in its map.
-        energy: (height, width): mean squared derivative, summing to 1.
-        height: Rows that hold 95.45 % of it.
-        width: Columns likewise.
+        energy: (height, width): mean squared gradient by pixel; the sum is 1.
+        height: Smallest number of rows with 95.45 % of the energy.
+        width: Smallest number of columns with 95.45 % of the energy.
     """
 
     unit: tuple[int, int]
@@ -44,23 +46,23 @@ class EffectiveField:
 def effective_receptive_fields(
     model: nn.Module, x: Tensor, names: Sequence[str]
 ) -> dict[str, EffectiveField]:
-    """Measure the effective field of the middle unit of some layers.
+    """Measure the effective receptive field of the center unit of layers.
 
-    For every image the unit's channels are summed under random signs, so that none
-    cancels another, and the square of the derivative by each pixel is averaged over
-    images and input channels.
+    For every image the unit's channels are summed with random signs, so that they do
+    not cancel. The squared gradient by each pixel is averaged over images and input
+    channels.
 
     Args:
-        model: Any network; left as it was, gradients included.
-        x: Images as the network takes them.
-        names: Dotted names; a layer without height and width is left out.
+        model: Any network; not modified, gradients included.
+        x: Preprocessed images.
+        names: Dotted names; layers without height and width are skipped.
 
     Shapes:
         x: (N, C, H, W); each energy: (H, W)
 
     Raises:
         UnknownNameError: No layer has this name; lists the nearest.
-        GeometryError: The network refuses the images.
+        GeometryError: The network rejects the images.
 
     Example:
         >>> model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Conv2d(2, 2, 3))
@@ -73,7 +75,7 @@ def effective_receptive_fields(
     def capture(name: str, output: Tensor) -> None:
         if output.ndim == 4:
             unit = output.shape[2] // 2, output.shape[3] // 2
-            # At once: an in-place activation behind the layer would change it.
+            # Copied now: an in-place activation after the layer would change it.
             values_here = output[:, :, unit[0], unit[1]].clone()
             units[name] = unit, (values_here * _signs(values_here)).sum()
 
@@ -89,20 +91,20 @@ def effective_receptive_fields(
 def unit_effective_field(
     model: nn.Module, x: Tensor, call: str, unit: tuple[int, int, int]
 ) -> EffectiveField:
-    """Measure the effective field of one channel's unit; later layers do not run.
+    """Measure the effective receptive field of one unit; later layers do not run.
 
     Args:
-        model: Any network; left as it was.
-        x: Images: one for what the unit looks at there, many for its habit.
-        call: The layer, or a later call of a reused one (`relu #2`).
-        unit: (channel, row, column) on its map.
+        model: Any network; not modified.
+        x: One image, or several for an average.
+        call: Layer name, or a later call of a reused layer (`relu #2`).
+        unit: (channel, row, column) in the layer's output.
 
     Shapes:
         x: (N, C, H, W); energy: (H, W)
 
     Raises:
-        SettingError: The map has no such unit.
-        GeometryError: The network refuses the images.
+        SettingError: The layer has no such unit.
+        GeometryError: The network rejects the images.
 
     Example:
         >>> model = nn.Sequential(nn.Conv2d(1, 1, 3))
@@ -128,12 +130,12 @@ def unit_effective_field(
 
 @contextmanager
 def _differentiable(model: nn.Module, x: Tensor) -> Iterator[Tensor]:
-    """Lend a model; yield images to differentiate by, whatever mode the caller is in.
+    """Protect the model; yield images that require gradients, in any caller's mode.
 
-    The network is to be given a copy of them: its first layer may work in place.
+    Run the network on a copy of them: its first layer may work in place.
 
     Raises:
-        GeometryError: They are no batch of images.
+        GeometryError: The tensor is not a batch of images.
     """
     check_images(x)
     with untouched(model), torch.inference_mode(False), torch.enable_grad():
@@ -167,7 +169,7 @@ def _field(unit: tuple[int, int], derivative: Tensor) -> EffectiveField:
 
 
 def shortest_span(profile: NDArray[np.float64], share: float = ENERGY_SHARE) -> int:
-    """Return the length of the shortest run of positions that holds a share.
+    """Return the length of the shortest span with a given share of the energy.
 
     Example:
         >>> shortest_span(np.array([0.0, 0.02, 0.5, 0.46, 0.02]))
@@ -178,7 +180,7 @@ def shortest_span(profile: NDArray[np.float64], share: float = ENERGY_SHARE) -> 
     sums = np.concatenate([[0.0], np.cumsum(profile)])
     if sums[-1] == 0:
         return 0
-    # The first end at which each start has gathered enough.
+    # For each start, the first end with enough energy.
     ends = np.searchsorted(sums, sums + share * sums[-1] - 1e-12)
     lengths = ends - np.arange(len(sums))
     return int(lengths[ends < len(sums)].min())

@@ -1,4 +1,4 @@
-"""Filters as images: the first layer's in color, later ones kernel by kernel."""
+"""Filters (convolution weights) as images and statistics."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from torch import Tensor, nn
 
 from striate.interpret.render import diverging_colors, enlarge, tile
 
-MIN_PIXELS = 24  # pixels a filter is drawn high, at least
-ROWS, COLUMNS = 16, 32  # filters and input channels drawn of a later layer
-_KERNEL_PIXELS = 12  # pixels one of their kernels is drawn high, at least
-_DEAD = 1e-3  # of the largest filter's norm: what is smaller does nothing
+MIN_PIXELS = 24  # minimum height of a drawn filter, in pixels
+ROWS, COLUMNS = 16, 32  # filters and input channels drawn for a later layer
+_KERNEL_PIXELS = 12  # minimum height of one kernel of a later layer, in pixels
+_DEAD = 1e-3  # share of the largest norm: a filter below it is dead
 
 
 def first_convolution(model: nn.Module) -> tuple[str, nn.Conv2d] | None:
-    """Return the first convolution's name and module, in the order of definition.
+    """Return name and module of the first convolution, in order of definition.
 
     Example:
         >>> first_convolution(nn.Sequential(nn.ReLU(), nn.Conv2d(1, 2, 3)))[0]
@@ -30,10 +30,10 @@ def first_convolution(model: nn.Module) -> tuple[str, nn.Conv2d] | None:
 
 
 def layers_with_filters(model: nn.Module) -> dict[str, Tensor]:
-    """Return every layer's filters by name, in the order of definition.
+    """Return the filters of every layer by name, in order of definition.
 
-    Filters are weights of four dimensions, (filters, channels, height, width): those of
-    convolutions, ours and others'. A transposed convolution's are turned round.
+    Filters are weights with four dimensions, (filters, channels, height, width). Those
+    of a transposed convolution are transposed to this order.
 
     Example:
         >>> model = nn.Sequential(nn.Conv2d(3, 4, 5), nn.Flatten(), nn.Linear(4, 2))
@@ -51,19 +51,19 @@ def layers_with_filters(model: nn.Module) -> dict[str, Tensor]:
 
 @dataclass(frozen=True, kw_only=True)
 class FilterStatistics:
-    """What a layer's filters are, in numbers.
+    """Statistics of the filters of one layer.
 
     Args:
-        count: How many.
-        kernel: (channels, height, width) of one.
+        count: Number of filters.
+        kernel: (channels, height, width) of one filter.
         min_norm: Smallest norm of a filter.
-        median_norm: Middle one.
-        max_norm: Largest one.
-        dead: Filters of less than a thousandth of the largest norm.
-        mean_share: Share of the squared weights that lies in the kernels' means: near 0
-            kernels tell differences, as edges are; at 1 they only add up.
-        max_cosine: Median over filters of the largest |cosine| with another: 1 where every
-            filter has its double.
+        median_norm: Median norm.
+        max_norm: Largest norm.
+        dead: Filters with a norm below a thousandth of the largest.
+        mean_share: Share of the squared weights in the kernels' means (DC share): 0 for
+            edge detectors, 1 for kernels that only average.
+        max_cosine: Largest |cosine| of a filter with another one, median over filters:
+            1 if every filter has a duplicate.
     """
 
     count: int
@@ -77,7 +77,7 @@ class FilterStatistics:
 
 
 def filter_statistics(weight: Tensor) -> FilterStatistics:
-    """Measure a layer's filters.
+    """Compute the statistics of a layer's filters.
 
     Shapes:
         (filters, channels, height, width)
@@ -110,13 +110,13 @@ def filter_statistics(weight: Tensor) -> FilterStatistics:
 
 
 def kernel_sheet(weight: Tensor) -> tuple[np.ndarray, str]:
-    """Draw a later layer's filters: a row a filter, a column an input channel.
+    """Draw the filters of a later layer: one row per filter, one column per channel.
 
-    Rows are the first filters, so that they stand for the first maps; columns are
-    the channels with the largest weights, in their order. A filter has its own scale.
+    Rows are the first filters, which make the first feature maps. Columns are the input
+    channels with the largest weights, in order. Each filter has its own color scale.
 
     Returns:
-        The sheet, (H, W, 4) uint8, and what of the layer it shows.
+        The image, (H, W, 4) uint8, and a text on which filters it shows.
 
     Example:
         >>> sheet, words = kernel_sheet(torch.randn(40, 50, 3, 3))
@@ -146,14 +146,14 @@ def kernel_sheet(weight: Tensor) -> tuple[np.ndarray, str]:
 
 
 def filter_tiles(weight: Tensor, limits: Tensor | None = None) -> list[np.ndarray]:
-    """Draw each filter: three channels as color, others side by side, signed.
+    """Draw each filter: three channels as RGB, others channel by channel.
 
     Args:
         weight: (filters, channels, height, width).
-        limits: Largest magnitude of each filter's scale; its own where not given.
+        limits: Largest magnitude of each filter's scale; its own maximum if None.
 
     Returns:
-        One uint8 image a filter, at least `MIN_PIXELS` pixels high.
+        One uint8 image per filter, at least `MIN_PIXELS` pixels high.
     """
     weight = weight.detach().float().cpu()
     limits = filter_limits(weight) if limits is None else limits
@@ -164,7 +164,7 @@ def filter_tiles(weight: Tensor, limits: Tensor | None = None) -> list[np.ndarra
 
 
 def filter_limits(*weights: Tensor) -> Tensor:
-    """Return each filter's largest magnitude over all the versions given."""
+    """Return the largest magnitude of each filter over several versions of it."""
     stacked = torch.stack([w.detach().float().cpu() for w in weights])
     return stacked.abs().amax(dim=(0, 2, 3, 4))
 

@@ -1,4 +1,7 @@
-"""Statistics of every layer's outputs, taken as they pass and not kept."""
+"""Activation statistics of every layer: mean, std, range, zeros, dead channels.
+
+Computed during the forward pass; no activations are stored.
+"""
 
 from __future__ import annotations
 
@@ -20,26 +23,27 @@ from striate.interpret.activations_at import (
     module_name,
 )
 
-# Numbers read at a time: 16 MiB stay in a third cache between readings; of smaller
-# pieces torch's threads would have to start more often (docs/notebook/explanation.md).
+# Values per chunk: 16 MiB fit in the third-level cache; smaller chunks would start
+# torch's threads more often (docs/notebook/explanation.md).
 _CHUNK = 1 << 22
 
 
 @dataclass(frozen=True, kw_only=True)
 class ActivationStatistics:
-    """What one call of a layer gave out, over a batch.
+    """Statistics of the output of one layer call, over a batch.
 
     Args:
-        name: The call, such as `layer1.0.relu #2`.
-        kind: The module's class.
-        shape: Of one image's output.
-        mean: Of all numbers.
-        std: Likewise, the population's.
-        minimum: The least.
-        maximum: The most.
-        zero_share: Share of exact zeros, where nothing is negative, as behind a ReLU; None
-            elsewhere: a zero among signed numbers is an accident.
-        dead_channels: Channels that are zero everywhere in every image, likewise.
+        name: Name of the call, such as `layer1.0.relu #2`.
+        kind: Class of the module.
+        shape: Output shape for one image.
+        mean: Mean of all values.
+        std: Standard deviation of all values.
+        minimum: Smallest value.
+        maximum: Largest value.
+        zero_share: Share of exact zeros, if no value is negative, as after a ReLU;
+            else None.
+        dead_channels: Number of channels that are zero everywhere in every image, if
+            no value is negative; else None.
     """
 
     name: str
@@ -56,15 +60,15 @@ class ActivationStatistics:
 def activation_statistics(
     model: nn.Module, x: Tensor, names: Sequence[str] | None = None
 ) -> list[ActivationStatistics]:
-    """Return statistics of every layer that holds no others, in the order they run.
+    """Return the activation statistics of every leaf module, in the order they run.
 
-    Costs little more than the forward pass (benchmarks/capture.py): each output is
-    read while it is still in the processor's cache, and nothing is kept of it.
+    It takes little longer than the forward pass (benchmarks/capture.py): each output is
+    read while it is still in the processor's cache, and is not stored.
 
     Args:
-        model: Any network; left as it was.
-        x: Images as the network takes them, (N, C, H, W).
-        names: Modules to watch, by name or pattern; all leaves where None.
+        model: Any network; not modified.
+        x: Preprocessed images, (N, C, H, W).
+        names: Modules, by name or pattern; all leaf modules if None.
 
     Example:
         >>> model = nn.Sequential(nn.ReLU())
@@ -103,18 +107,18 @@ def _modules(model: nn.Module, names: Sequence[str]) -> set[str]:
 
 @dataclass(frozen=True)
 class _Measurement:
-    """What was read of an output while it was at hand; the arithmetic waits.
+    """Sums measured on an output; the statistics are computed after the pass.
 
-    Between two layers every line of Python is slow: their numbers have thrown it out of
-    the processor's cache.
+    Between two layers every line of Python is slow, because the activations have
+    replaced it in the processor's cache.
 
     Args:
-        shape: Of the whole output.
-        sums: Of each image's channels, piece by piece.
+        shape: Shape of the whole output.
+        sums: Sums of each image's channels, by chunk.
         square: Sum of squares.
-        minimum: The least.
-        maximum: The most.
-        nonzero: How many are not zero; meaningless below zero.
+        minimum: Smallest value.
+        maximum: Largest value.
+        nonzero: Number of nonzero values; only valid if no value is negative.
     """
 
     shape: torch.Size
@@ -125,7 +129,7 @@ class _Measurement:
     nonzero: int
 
     def statistics(self, call: str, kind: str) -> ActivationStatistics:
-        """Return the statistics under the name of a call."""
+        """Return the statistics of a call."""
         sums = torch.cat(self.sums)
         count = self.shape.numel()
         mean = sums.sum(dtype=torch.float64).item() / count
@@ -144,13 +148,13 @@ class _Measurement:
 
 
 class _Unchanged:
-    """What was read of tensors that still live, for layers that hand them on."""
+    """Measurements of live tensors, for layers that return their input unchanged."""
 
     def __init__(self) -> None:
         self._measured: dict[int, tuple[ref[Tensor], int, _Measurement]] = {}
 
     def get(self, tensor: Tensor) -> _Measurement | None:
-        """Return what was read, if nothing was written since."""
+        """Return the measurement, if the tensor was not written to since."""
         reference, version, measurements = self._measured.get(
             id(tensor), (None, -1, None)
         )
@@ -162,7 +166,7 @@ class _Unchanged:
         return measurements if same else None
 
     def put(self, tensor: Tensor, measurements: _Measurement) -> None:
-        """Remember it without keeping the tensor."""
+        """Store a measurement without a reference to the tensor."""
         self._measured[id(tensor)] = ref(tensor), tensor._version, measurements
 
 
@@ -184,14 +188,14 @@ def _measure(output: Tensor) -> _Measurement:
 
 
 def _planes(output: Tensor) -> Tensor:
-    """Return one row an image and channel; a view where memory allows it."""
+    """Return one row per image and channel; a view if possible."""
     rows = output.shape[0] * (output.shape[1] if output.ndim > 1 else 1)
     planes = output.reshape(rows, -1).contiguous()
     return planes if planes.dtype in (torch.float32, torch.float64) else planes.float()
 
 
 def _nonzero(flat: Tensor, flags: Tensor) -> int:
-    """Count by marks: torch.count_nonzero branches, and takes thirty times as long."""
+    """Count with boolean flags: torch.count_nonzero takes thirty times as long."""
     flags.copy_(flat)
     if flags.is_cpu:
         return int(np.count_nonzero(flags.numpy()))
@@ -201,6 +205,6 @@ def _nonzero(flat: Tensor, flags: Tensor) -> int:
 def _dead_channels(sums: Tensor, shape: torch.Size) -> int | None:
     if len(shape) < 2:
         return None
-    # NumPy: so few numbers take torch five times as long.
+    # NumPy: for so few numbers torch takes five times as long.
     by_channel = sums.numpy(force=True).reshape(shape[:2]).sum(0)
     return int((by_channel == 0).sum())

@@ -1,4 +1,4 @@
-"""From numbers to images: color maps, tiles, PNG."""
+"""Draw arrays as images: color maps, heatmap overlays, tiles, PNG."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from PIL import Image as PILImage
 
 from striate.core.findings import Image
 
-# Ends and middle of the map for signed values: negative blue, zero pale, positive red.
+# Colors for signed values: negative blue, zero pale gray, positive red.
 _NEGATIVE, _ZERO, _POSITIVE = (33, 86, 165), (238, 238, 234), (190, 45, 40)
-_ORANGE = (230, 120, 20)  # amber: what speaks for, and borders
-_BLACK, _SPAN = 90, 0.5  # what black becomes under a map, and a level's step
-# Stops of the map for amounts: nothing dark, much light, through blue and amber.
+_ORANGE = (230, 120, 20)  # orange: unsigned importance, and the borders of boxes
+_BLACK, _SPAN = 90, 0.5  # gray value of black under a heatmap, and contrast
+# Colors for unsigned values, from dark (small) through blue to light (large).
 _SEQUENTIAL = (
     (12, 14, 28),
     (38, 64, 120),
@@ -25,7 +25,7 @@ _SEQUENTIAL = (
 
 
 def diverging_colors(values: np.ndarray, limit: float) -> np.ndarray:
-    """Color signed numbers: −limit blue, 0 pale, +limit red.
+    """Color signed values: −limit blue, 0 pale gray, +limit red.
 
     Shapes:
         (H, W) → (H, W, 3) uint8
@@ -39,7 +39,7 @@ def diverging_colors(values: np.ndarray, limit: float) -> np.ndarray:
 
 
 def sequential_colors(values: np.ndarray) -> np.ndarray:
-    """Color numbers from the map's own least (dark) to its most (light)."""
+    """Color values from the array's minimum (dark) to its maximum (light)."""
     low, high = float(values.min()), float(values.max())
     return _ramp((values - low) / ((high - low) or 1.0), _SEQUENTIAL)
 
@@ -53,12 +53,12 @@ def _ramp(share: np.ndarray, stops: Sequence[tuple[int, int, int]]) -> np.ndarra
 def overlay_heatmap(
     pixels: np.ndarray, heatmap: np.ndarray, diverging_colors: bool
 ) -> np.ndarray:
-    """Lay a map over an image: the image in gray, the map as color upon it.
+    """Draw a heatmap in color over a gray image.
 
     Args:
-        pixels: (H, W, C), uint8.
-        heatmap: (H, W); of an unsigned map zero is nothing.
-        signed: Blue speaks against, red for; else amber for.
+        pixels: Image, (H, W, C), uint8.
+        heatmap: (H, W).
+        signed: Draw positive values red and negative ones blue; else orange.
 
     Shapes:
         (H, W, C) and (H, W) → (H, W, 3) uint8
@@ -67,21 +67,21 @@ def overlay_heatmap(
         >>> overlay_heatmap(np.full((1, 1, 1), 80, np.uint8), np.zeros((1, 1)), True).tolist()
         [[[130, 130, 130]]]
     """
-    # Lifted off black: colors upon black are all brown.
+    # Black is raised to gray: on black all colors look brown.
     gray = _BLACK + pixels.astype(float).mean(-1, keepdims=True).repeat(3, -1) * _SPAN
     share = heatmap / (float(np.abs(heatmap).max()) or 1.0)
     against = _NEGATIVE if diverging_colors else _ORANGE
     color = np.where(
         share[..., None] < 0, against, _POSITIVE if diverging_colors else _ORANGE
     )
-    # The square root lets weak evidence show; opacity stops short of hiding anything.
+    # The square root makes small values visible; opacity is at most 75 %.
     strength = 0.75 * np.sqrt(np.abs(share))[..., None]
     mixed = (1 - strength) * gray + strength * color
     return np.asarray(mixed.round().astype(np.uint8))
 
 
 def draw_box(pixels: np.ndarray, box: tuple[tuple[int, int], ...]) -> np.ndarray:
-    """Draw a box's border into an image: first and last row, first and last column.
+    """Draw a box into an image: ((first row, last row), (first column, last column)).
 
     Example:
         >>> draw_box(np.zeros((3, 3, 3), np.uint8), ((0, 2), (0, 2)))[1].tolist()
@@ -95,7 +95,7 @@ def draw_box(pixels: np.ndarray, box: tuple[tuple[int, int], ...]) -> np.ndarray
 
 
 def enlarge(pixels: np.ndarray, side: int) -> np.ndarray:
-    """Repeat pixels until the image is at least `side` high, if it is smaller.
+    """Repeat pixels until the image is at least `side` pixels high.
 
     Example:
         >>> enlarge(np.zeros((3, 2, 3), np.uint8), 6).shape
@@ -106,7 +106,7 @@ def enlarge(pixels: np.ndarray, side: int) -> np.ndarray:
 
 
 def tile(images: Sequence[np.ndarray], columns: int, gap: int = 4) -> np.ndarray:
-    """Lay equal images (H, W, 3) out in rows; what lies between is transparent.
+    """Arrange images of equal size in a grid; the gaps are transparent.
 
     Example:
         >>> tile([np.zeros((2, 2, 3), np.uint8)] * 3, columns=2).shape
@@ -131,10 +131,10 @@ def tile(images: Sequence[np.ndarray], columns: int, gap: int = 4) -> np.ndarray
 
 
 def to_image(pixels: np.ndarray, caption: str = "", detail: str = "") -> Image:
-    """Encode 8-bit pixels, (H, W, channels), as a PNG with its words.
+    """Encode 8-bit pixels, (H, W, channels), as a PNG with a caption.
 
-    Any channel count can be shown: 1 is gray, 3 RGB, 4 RGB with transparency; of
-    others the mean is shown.
+    One channel is gray, 3 RGB, 4 RGB with transparency; of other counts the mean over
+    channels is shown.
     """
     if pixels.shape[-1] not in (1, 3, 4):
         pixels = pixels.mean(-1, keepdims=True).round().astype(np.uint8)

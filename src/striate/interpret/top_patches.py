@@ -1,4 +1,4 @@
-"""What each channel looks for: the places of the data that excite it most, by class."""
+"""Top-activating patches of every channel, and its class selectivity."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ Batch = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class TopPatch:
-    """A place that excites a channel.
+    """A position in an image with a high activation of a channel.
 
     Args:
-        image: Its number in the order the data came.
-        row: Of the unit, on the layer's map.
-        column: Likewise.
-        value: The unit's number.
+        image: Index of the image in the data.
+        row: Row of the unit in the layer's output.
+        column: Column of the unit in the layer's output.
+        value: The activation.
     """
 
     image: int
@@ -34,15 +34,16 @@ class TopPatch:
 
 @dataclass(frozen=True, kw_only=True)
 class ChannelPreferences:
-    """What the channels of one layer answer to, over a set of images.
+    """Top patches, class means and selectivity of a layer's channels, over a dataset.
 
     Args:
-        call: The layer.
-        patches: For each channel its most exciting places, one an image, best first.
-        by_class: (classes, channels): mean over a class's images and places of what
-            is above zero.
-        selectivity: (channels,): 0 answers to all classes alike, 1 to one alone;
-            nan where a channel is silent (Morcos et al. 2018).
+        call: Layer name.
+        patches: Patches with the highest activation of each channel, at most one per
+            image, highest first.
+        by_class: (classes, channels): mean positive activation over a class's images
+            and positions.
+        selectivity: (channels,): 0 if all classes have the same mean, 1 if only one
+            class activates it; nan for dead channels (Morcos et al. 2018).
     """
 
     call: str
@@ -52,7 +53,7 @@ class ChannelPreferences:
 
     @property
     def preferred_classes(self) -> list[int]:
-        """Return the class that excites each channel most."""
+        """Return the class with the highest mean activation of each channel."""
         values_best: list[int] = self.by_class.argmax(0).tolist()
         return values_best
 
@@ -64,17 +65,17 @@ def channel_preferences(
     classes: int,
     count: int = 9,
 ) -> list[ChannelPreferences]:
-    """Return what the channels of layers answer to, in one pass over the data.
+    """Find top patches and selectivity of every channel, in one pass over the data.
 
-    Memory holds one batch's maps of the layers asked for, one layer at a time, and
-    `count` places and `classes` means a channel.
+    Memory holds the output of one layer for one batch, and `count` patches and
+    `classes` means per channel.
 
     Args:
-        model: Any network; left as it was.
+        model: Any network; not modified.
         batches: (input, label) batches.
-        calls: Layers whose outputs are maps.
-        classes: How many classes there are.
-        count: Places kept a channel.
+        calls: Layers whose outputs have height and width.
+        classes: Number of classes.
+        count: Patches per channel.
 
     Raises:
         DataError: There are no images.
@@ -104,7 +105,7 @@ def channel_preferences(
         class_counts += torch.bincount(labels.cpu(), minlength=classes)
         first += len(x)
     if not first:
-        raise DataError("there are no images to look at", where="batches")
+        raise DataError("there are no images", where="batches")
     return [table.preferences(call, class_counts) for call, table in tables.items()]
 
 
@@ -117,7 +118,7 @@ class _Table:
         self._positions = torch.zeros(0)
 
     def add(self, maps: Tensor, labels: Tensor, first: int) -> None:
-        """Take a batch's maps in, (N, channels, h, w)."""
+        """Add the outputs for one batch, (N, channels, h, w)."""
         channels = maps.shape[1]
         if not len(self._sums):
             self._sums = torch.zeros(self._classes, channels, dtype=torch.float64)
@@ -136,7 +137,7 @@ class _Table:
         self._positions = positions_kept.gather(0, order[..., None].expand(-1, -1, 3))
 
     def preferences(self, call: str, class_counts: Tensor) -> ChannelPreferences:
-        """Return what was found."""
+        """Return the result."""
         by_class = self._sums / class_counts.clamp(min=1)[:, None]
         rows = zip(self._values.T, self._positions.transpose(0, 1), strict=True)
         patches = tuple(
@@ -155,7 +156,7 @@ class _Table:
 
 
 def selectivity(by_class: Tensor) -> Tensor:
-    """Return (most − mean of the others)/(most + mean of the others) by channel.
+    """Return (max − mean of other classes)/(max + mean of other classes), by channel.
 
     Example:
         >>> selectivity(torch.tensor([[3.0, 1.0], [1.0, 1.0], [1.0, 1.0]])).tolist()

@@ -1,7 +1,7 @@
-"""A forward pass as a list of steps: what was computed from what, with its numbers.
+"""Trace of a forward pass: every torch operation with its inputs and outputs.
 
-Only what depends on the image is a step. Where a network writes into parts of
-tensors, so that the numbers before are lost, the module that does so becomes one step.
+Only operations that depend on the image are steps. If a network writes into parts of
+tensors, so that earlier values are lost, the module that does so becomes one step.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from striate.core.format import size_text
 from striate.core.hooks import call_name, followed, untouched
 from striate.interpret.activations_at import check_images, run_model
 
-MAX_BYTES = 2 * 10**9  # bytes of numbers on a tape
+MAX_BYTES = 2 * 10**9  # bytes of all tensors in a trace
 
 
 @dataclass(frozen=True)
 class TensorRef:
-    """A tensor that some step made: its number, and which of its results."""
+    """An output of a step: the number of the step, and the index of the output."""
 
     step: int
     index: int = 0
@@ -33,17 +33,17 @@ class TensorRef:
 
 @dataclass(eq=False)
 class TraceStep:
-    """One operation on numbers that depend on the image.
+    """One operation on tensors that depend on the image.
 
     Args:
-        module: The module's call it ran in; empty for the network's own forward.
-        name: torch's name for it, a module's class where it could not be followed,
-            `image` for the first.
-        call: Computes it again.
-        args: What it was given, a `TensorRef` for everything that depends on the image.
-        kwargs: Likewise.
-        results: Its tensors.
-        func: torch's operation; None for a module's class and the image.
+        module: Call of the module it ran in; empty for the model's own forward.
+        name: Name in torch; the class of a module that is one step; `image` for the
+            first step.
+        call: Function that computes it again.
+        args: Arguments, with a `TensorRef` for each tensor that depends on the image.
+        kwargs: Keyword arguments, in the same form.
+        results: Output tensors.
+        func: The torch operation; None for a module or the image.
     """
 
     module: str
@@ -56,12 +56,12 @@ class TraceStep:
 
     @cached_property
     def refs(self) -> list[TensorRef]:
-        """Return what it was given, in order."""
+        """Return the inputs that depend on the image, in order."""
         inputs = iter_nested((self.args, self.kwargs))
         return [item for item in inputs if isinstance(item, TensorRef)]
 
     def recompute(self, value: Callable[[TensorRef], Tensor]) -> list[Tensor]:
-        """Compute it with other numbers."""
+        """Compute it with other inputs."""
 
         def fill(item: Any) -> Any:
             return value(item) if isinstance(item, TensorRef) else item
@@ -86,9 +86,9 @@ class Trace:
     """The steps of one image's forward pass.
 
     Args:
-        steps: In the order they ran; the first is the image.
-        module_outputs: What each module's call gave, by name.
-        output: What the network gave.
+        steps: Steps in the order they ran; the first is the image.
+        module_outputs: Output of each module call, by name.
+        output: Output of the network.
     """
 
     steps: list[TraceStep] = field(default_factory=list)
@@ -96,20 +96,20 @@ class Trace:
     output: TensorRef = TensorRef(0)
 
     def value(self, ref: TensorRef) -> Tensor:
-        """Return a tensor's numbers."""
+        """Return the tensor of a reference."""
         return self.steps[ref.step].results[ref.index]
 
 
 def record_trace(model: nn.Module, x: Tensor) -> Trace:
-    """Run images and write everything down; memory holds every step's numbers.
+    """Run images and record every step; memory holds the outputs of all steps.
 
     Args:
-        model: Any network; left as it was.
-        x: Images as the network takes them, (N, C, H, W).
+        model: Any network; not modified.
+        x: Preprocessed images, (N, C, H, W).
 
     Raises:
-        GeometryError: The network refuses them, cannot be followed at all, or makes
-            more than `MAX_BYTES` bytes of them.
+        GeometryError: The network rejects them, cannot be traced, or the outputs take
+            more than `MAX_BYTES`.
 
     Example:
         >>> model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(inplace=True))
@@ -120,7 +120,7 @@ def record_trace(model: nn.Module, x: Tensor) -> Trace:
     check_images(x)
     with (
         untouched(model),
-        torch.inference_mode(False),  # so that numbers can be differentiated later
+        torch.inference_mode(False),  # so that tensors can be differentiated later
         torch.no_grad(),
     ):
         x = x.detach().clone()
@@ -130,15 +130,13 @@ def record_trace(model: nn.Module, x: Tensor) -> Trace:
                 output = run_model(model, x)
         except _TooLarge:
             size = "×".join(map(str, x.shape))
-            what = (
-                f"the numbers of a {size} batch take more than {size_text(MAX_BYTES)}"
-            )
-            raise GeometryError(what, fix="give a smaller image") from None
+            what = f"the activations of a {size} batch take more than {size_text(MAX_BYTES)}"
+            raise GeometryError(what, fix="use a smaller image") from None
     return recorder.finished(output)
 
 
 class _TooLarge(BaseException):
-    """The tape is; no `except Exception` of a network's own swallows it."""
+    """The trace is too large; a network's own `except Exception` cannot catch it."""
 
 
 class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -149,7 +147,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         )
         self.trace = Trace(steps=[image])
         self._refs: dict[int, TensorRef] = {id(x): TensorRef(0)}
-        self._alive: list[Any] = [x]  # so that no id is given twice
+        self._alive: list[Any] = [x]  # so that no id is reused
         self._shared: dict[int, list[Tensor]] = {_storage(x): [x]}
         self._bytes = x.nbytes
         self._stale: set[int] = set()
@@ -161,7 +159,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     # --- modules ---
 
     def enter(self, name: str, module: nn.Module, inputs: object) -> None:
-        """Begin a module's call."""
+        """Start the call of a module."""
         self._calls[name] = self._calls.get(name, 0) + 1
         call = call_name(name, self._calls[name]) if name else ""
         inputs = inputs if isinstance(inputs, tuple) else (inputs,)
@@ -169,12 +167,12 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._frames.append(_Frame(call, module, refs, len(self.trace.steps)))
 
     def leave(self, name: str, module: nn.Module, output: object) -> None:
-        """End a module's call; make it one step where it could not be followed."""
+        """End the call of a module; make it one step if it cannot be traced."""
         frame = self._frames.pop()
         while frame.module is not module:
             frame = self._frames.pop()
         results = nested_tensors(output)
-        # It may give away what was written into, whose numbers on the tape are old.
+        # It may return a tensor that was written to, whose traced values are old.
         stale = any(id(result) in self._stale for result in results)
         if (frame.broken or stale) and results:
             self._merge_module(frame, results)
@@ -246,14 +244,14 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._count_bytes(results)
 
     def _count_bytes(self, results: list[Tensor]) -> None:
-        """Count new numbers; a view of old ones is none."""
+        """Count the bytes of new tensors, not of views."""
         new = [r for r in results if len(self._shared[_storage(r)]) == 1]
         self._bytes += sum(result.nbytes for result in new)
         if self._bytes > MAX_BYTES:
             raise _TooLarge
 
     def _before_write(self, func: Any, args: Any, kwargs: Any) -> None:
-        """Keep the numbers that are about to go; distrust other names for them."""
+        """Copy values before they are overwritten; mark their views as outdated."""
         arguments = zip(func._schema.arguments, args, strict=False)
         written = [
             value
@@ -289,18 +287,18 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return self._refs.get(id(item), item) if isinstance(item, Tensor) else item
 
     def finished(self, output: object) -> Trace:
-        """Return the tape."""
+        """Return the finished trace."""
         results = nested_tensors(output)
         if self._lost or not results or id(results[0]) not in self._refs:
-            what = "the network's arithmetic cannot be followed"
-            fix = "it writes into parts of tensors outside of any module of its own"
+            what = "the operations of this network cannot be traced"
+            fix = "it writes into parts of tensors in its own forward; move that to a submodule"
             raise GeometryError(what, fix=fix)
         self.trace.output = self._refs[id(results[0])]
         return self.trace
 
 
 def _untouched_call(module: nn.Module) -> Callable[..., Any]:
-    """Return a module's call as it was recorded: in evaluation, and without a trace."""
+    """Return a function that runs a module as recorded, without side effects."""
 
     def call(*args: Any, **kwargs: Any) -> Any:
         with untouched(module):
@@ -324,7 +322,7 @@ def nested_tensors(values: Any) -> list[Tensor]:
 
 
 def iter_nested(values: Any) -> Iterator[Any]:
-    """Yield what nested containers hold, in order.
+    """Yield the items of nested containers, in order.
 
     Example:
         >>> list(iter_nested((1, [2, {"a": 3}])))
@@ -340,7 +338,7 @@ def iter_nested(values: Any) -> Iterator[Any]:
 
 
 def map_nested(change: Callable[[Any], Any], values: Any) -> Any:
-    """Return nested containers with everything in them changed.
+    """Return nested containers with a function applied to every item.
 
     Example:
         >>> map_nested(str, (1, [2, {"a": 3}]))
@@ -358,7 +356,7 @@ def map_nested(change: Callable[[Any], Any], values: Any) -> Any:
 
 
 def is_in_place(func: Any) -> bool:
-    """Tell an operation that changes what it is given.
+    """Return whether an operation works in place.
 
     Example:
         >>> is_in_place(torch.ops.aten.relu_.default), is_in_place(torch.ops.aten.relu.default)

@@ -1,8 +1,8 @@
-"""A whole number shared out: so much from each pixel, so much from each layer's biases.
+"""Contributions of every pixel and of every layer's biases to one unit's value.
 
-With a the numbers and g = ∂unit/∂a, a step with output y adds g·(y − J·a): its biases,
-and nothing else where it is linear between its kinks, as convolutions, batch norm,
-ReLU and pools are. What pixels and steps add is the unit itself:
+Let a be the inputs of a step, y its output and g = ∂unit/∂y. The step adds g·(y − J·a):
+this is its bias if the step is piecewise linear, as convolutions, batch norm, ReLU and
+pooling are. All contributions add up to the value of the unit:
 
     unit = Σ pixels g·x + Σ steps g·(y − J·a)
 """
@@ -18,18 +18,20 @@ from striate.interpret.arithmetic.op_rules import optional_gradients
 from striate.interpret.arithmetic.unit_arithmetic import UnitArithmetic
 from striate.interpret.trace import TensorRef, TraceStep
 
-_ROUNDING = 1e-6  # of a step's terms: less is what single precision loses
+_ROUNDING = (
+    1e-6  # share of a step's terms: below it, the rest is a float32 rounding error
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Contributions:
-    """What a number is made of, all the way down.
+    """The contributions of pixels and biases to one value.
 
     Args:
-        value: The framework's number.
-        pixels: (C, H, W): what each input number adds.
-        steps: What each step adds of its own, by name: biases, and the bend of
-            functions that are not straight; what is left is `rounding`.
+        value: The value as torch computed it.
+        pixels: (C, H, W): contribution of each input value.
+        steps: Contribution of each step by name: biases, and the nonlinear part of
+            smooth functions such as tanh; `rounding` is the rest.
     """
 
     value: float
@@ -38,20 +40,20 @@ class Contributions:
 
     @property
     def total(self) -> float:
-        """Everything added up."""
+        """Sum of all contributions."""
         return float(self.pixels.sum()) + sum(self.steps.values())
 
 
 def contributions(
     arithmetic: UnitArithmetic, name: str, unit: tuple[int, ...]
 ) -> Contributions:
-    """Share one number out over pixels and biases.
+    """Compute the contributions of pixels and biases to one unit.
 
-    The backward pass goes along the ledger's own steps, each recomputed by itself, so
-    the model is not needed; memory holds every step's gradient.
+    The backward pass recomputes the traced steps one by one, so the model is not
+    needed. Memory holds the gradients of all steps.
 
     Raises:
-        SettingError: There is no such unit.
+        SettingError: The unit does not exist.
 
     Example:
         >>> from torch import nn
@@ -92,7 +94,7 @@ def _backward_step(
     upstream: dict[TensorRef, Tensor],
     gradients: dict[TensorRef, Tensor],
 ) -> tuple[float, float]:
-    """Send gradients through one step; return what it adds, and its terms' size."""
+    """Backpropagate through one step; return its contribution and its terms' size."""
     sources = list(dict.fromkeys(step.refs))
     inputs = {
         s: arithmetic.trace.value(s).detach().clone().requires_grad_() for s in sources

@@ -1,8 +1,8 @@
-"""How each of torch's operations makes one number: a table from name to rule.
+"""How one output value of each torch operation is computed: a table of rules.
 
-A rule returns the parts of the sum, or says that the number is a function of others.
-What no rule knows is computed again whole from its own inputs and called a function of
-those that move it: opened, but not a sum.
+A rule returns the terms of a sum, or the inputs of a function. An operation without a
+rule is recomputed as a whole; its value is a function of the inputs with a nonzero
+gradient.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def _taps(
     dilation: int,
     transposed: bool,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return input positions inside the image, and the kernel's cells upon them."""
+    """Return the input positions inside the image, and the kernel cells at them."""
     taps = np.arange(size)
     if transposed:
         positions = at + padding - dilation * taps
@@ -114,7 +114,7 @@ def _taps(
 
 
 def _linear(step: TraceStep, ref: TensorRef, unit: Unit, value: Value) -> UnitValue:
-    """Σ x·w + bias, of `addmm` and `mm` with weights that are not data."""
+    """Σ x·w + bias, of `addmm` and `mm` with constant weights."""
     offset = len(step.args) - 2
     x, weight = step.args[offset], step.args[offset + 1]
     if not isinstance(x, TensorRef) or isinstance(weight, TensorRef):
@@ -156,7 +156,7 @@ def _flat(unit: Unit, tensor: Tensor) -> list[int]:
 
 
 def _max_pool(step: TraceStep, ref: TensorRef, unit: Unit, value: Value) -> UnitValue:
-    """The largest of a window, whose place torch keeps."""
+    """The maximum of a window; torch returns its index."""
     x = value(step.args[0])
     depth = 3 if "3d" in step.name else 2
     inner = math.prod(x.shape[-depth:])
@@ -166,14 +166,14 @@ def _max_pool(step: TraceStep, ref: TensorRef, unit: Unit, value: Value) -> Unit
     term = _terms(step.args[0], x, [at], [1.0])
     value_here = _value_at(step, ref, unit)
     return weighted_sum(
-        ref, unit, value_here, "the largest of its window", (term,), kind=MAXIMUM
+        ref, unit, value_here, "maximum of the window", (term,), kind=MAXIMUM
     )
 
 
 def _copy(step: TraceStep, ref: TensorRef, unit: Unit, value: Value) -> UnitValue:
-    """Follow the number through the operation by sending places instead of numbers."""
+    """Find the source of a copied value: run the operation on indices, not values."""
     starts: dict[TensorRef, int] = {}
-    total = 1  # zero is what padding writes
+    total = 1  # zero marks padding
 
     def positions(source: TensorRef) -> Tensor:
         nonlocal total
@@ -199,7 +199,7 @@ def _copy(step: TraceStep, ref: TensorRef, unit: Unit, value: Value) -> UnitValu
 
 
 def _zero_filled(step: TraceStep) -> TraceStep:
-    """Return the step with padding that writes zero and constants that hold zeros."""
+    """Return the step with zero padding and zero constants."""
     args = tuple(_zeros(arg) for arg in step.args)
     if step.name == "constant_pad_nd":
         args = args[:2]
@@ -223,7 +223,7 @@ def _zeros(arg: Any) -> Any:
 
 
 def _add(step: TraceStep, ref: TensorRef, unit: Unit, value: Value) -> UnitValue:
-    """A + α·b, either of which may be a constant and may be repeated."""
+    """a + α·b, with broadcasting; either may be a constant."""
     alpha = float(step.kwargs.get("alpha", 1))
     factors = {"sub": (1.0, -alpha), "rsub": (-alpha, 1.0)}
     terms: list[InputTerms] = []
@@ -247,7 +247,7 @@ def _broadcast_term(
 
 
 def _narrowed(unit: Unit, shape: Sequence[int]) -> Unit:
-    """Return the place in a tensor that was repeated to the unit's shape.
+    """Return the index in a tensor before broadcasting to the unit's shape.
 
     Example:
         >>> _narrowed((0, 3, 5, 2), (4, 1, 1))
@@ -264,7 +264,7 @@ def _at(term: Any, unit: Unit) -> float:
 
 
 def _scale(step: TraceStep, ref: TensorRef, unit: Unit, value: Value) -> UnitValue:
-    """x·c or x/c by a constant; a product of data is a function of both."""
+    """x·c or x/c with a constant; a product of two inputs is a function of both."""
     a, b = step.args[:2]
     if isinstance(a, TensorRef) == isinstance(b, TensorRef):
         return _pointwise(step, ref, unit, value)
@@ -279,7 +279,7 @@ def _scale(step: TraceStep, ref: TensorRef, unit: Unit, value: Value) -> UnitVal
 
 
 def _weighted(step: TraceStep, ref: TensorRef, unit: Unit, value: Value) -> UnitValue:
-    """A linear operation: the weights are its derivative, and there is no constant."""
+    """A linear operation: the weights are its gradient; there is no constant."""
     return _by_derivative(step, ref, unit, value, _display_name(step.name))
 
 
@@ -315,14 +315,14 @@ def _by_derivative(
 def optional_gradients(
     results: Sequence[Tensor], inputs: Sequence[Tensor], moved: Any = None
 ) -> Sequence[Tensor | None]:
-    """Differentiate; nothing where the results do not move with the inputs at all."""
+    """Return gradients; None for inputs that the results do not depend on."""
     if not any(result.requires_grad for result in results):
         return [None] * len(inputs)
     return torch.autograd.grad(results, inputs, moved, allow_unused=True)
 
 
 def _pointwise(step: TraceStep, ref: TensorRef, unit: Unit, value: Value) -> UnitValue:
-    """A function of single numbers, computed again from those numbers alone."""
+    """An element-wise function, recomputed from its input values."""
     taken = {
         source: _flat(_narrowed(unit, value(source).shape), value(source))
         for source in dict.fromkeys(step.refs)
@@ -357,7 +357,7 @@ def _single(arg: Any, unit: Unit) -> Any:
 
 
 def _function(step: TraceStep, ref: TensorRef, unit: Unit, value: Value) -> UnitValue:
-    """What no rule knows: computed again whole; the numbers that move it are listed."""
+    """An operation without a rule: recompute it, list the inputs it depends on."""
     return _by_derivative(step, ref, unit, value, _display_name(step.name), FUNCTION)
 
 
@@ -394,7 +394,7 @@ RULES: dict[str, Rule] = {
 
 
 def unit_value(step: TraceStep, ref: TensorRef, unit: Unit, value: Value) -> UnitValue:
-    """Return the arithmetic of one number of one step."""
+    """Return how one value of one step is computed."""
     name = step.name.rstrip("_") if is_in_place(step.func) else step.name
     rule = RULES.get(name) if step.func is not None else None
     if rule is not None:

@@ -1,4 +1,4 @@
-"""A ledger as lines to open: the largest terms first, down to the pixels."""
+"""A unit's arithmetic as a tree: the largest terms first, down to the pixels."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from striate.interpret.arithmetic.unit_value import (
     UnitValue,
 )
 
-TERMS = 4  # of a sum, opened one by one; the others are added up
-LINES = 160  # of a tree
+TERMS = 4  # terms of a sum that become branches; the others are added up
+LINES = 160  # lines of a tree, at most
 
 
 @dataclass
 class _Line:
-    """A number on the way to becoming a node."""
+    """A value before it becomes a node of the tree."""
 
     entry: UnitValue
     term: str
@@ -40,14 +40,14 @@ def arithmetic_tree(
     labels: Sequence[str] = (),
     lines: int = LINES,
 ) -> Tree:
-    """Open a number, then what weighs most in it, and so on to the pixels.
+    """Expand a value into its terms, the largest first, down to the pixels.
 
     Args:
-        arithmetic: The ledger.
-        name: A module's call, `output`, or `@` and a step's number.
-        unit: (channel, row, column), or (number,).
-        labels: Class names, for the output's numbers.
-        lines: How many to open before stopping.
+        arithmetic: The traced image.
+        name: A layer call, `output`, or `@` and the number of a step.
+        unit: (channel, row, column), or (index,).
+        labels: Class names, for the outputs.
+        lines: Maximum number of lines.
 
     Example:
         >>> import torch
@@ -73,9 +73,9 @@ def arithmetic_tree(
 
 
 _NOTE = (
-    "Each number is what the network itself computed; the lines beneath it add up to "
-    "it. The largest terms can be opened, in the end down to pixels; steps that only "
-    "hand numbers on are passed over."
+    "Each value was computed by the network; the lines below it add up to it. Open "
+    "the largest terms, down to single pixels. Steps that only copy values are "
+    "left out."
 )
 
 
@@ -101,7 +101,7 @@ def _terms(arithmetic: UnitArithmetic, line: _Line) -> list[_Line]:
 
 
 def _skip_copies(arithmetic: UnitArithmetic, entry: UnitValue) -> UnitValue:
-    """Go back over steps that only hand a number on: views, copies, flattening."""
+    """Skip steps that only copy a value: views, copies, flattening."""
     while entry.kind == COPY and [terms.weights.tolist() for terms in entry.terms] == [
         [1.0]
     ]:
@@ -137,14 +137,18 @@ def _node(
 def _description(entry: UnitValue) -> str:
     count = sum(len(terms.positions) for terms in entry.terms)
     if entry.kind != SUM:
-        return f"{entry.operation} of" if entry.kind == FUNCTION else entry.operation
-    terms = f"{count:,} terms" if count > 1 else "one term"
-    constant = f" and {_text(entry.constant)}" if entry.constant else ""
+        return (
+            f"{entry.operation} of the values below"
+            if entry.kind == FUNCTION
+            else entry.operation
+        )
+    terms = f"{count:,} terms" if count > 1 else "1 term"
+    constant = f" + constant {_text(entry.constant)}" if entry.constant else ""
     return f"{entry.operation}: {terms}{constant}"
 
 
 def _remaining_terms(entry: UnitValue, line: _Line) -> list[Node]:
-    """Return what the opened terms leave of a sum: the other terms, the constant."""
+    """Return the rest of a sum: the sum of the other terms, and the constant."""
     count_shown = len(line.children)
     products = np.concatenate(
         [terms.contributions for terms in entry.terms] or [np.zeros(0)]
@@ -154,14 +158,14 @@ def _remaining_terms(entry: UnitValue, line: _Line) -> list[Node]:
     nodes = []
     if len(rest) and np.any(rest):
         count = int(np.count_nonzero(rest))
-        detail = f"{count:,} smaller terms together"
-        nodes.append(Node(title="others", value=_text(rest.sum()), detail=detail))
+        detail = f"sum of {count:,} smaller terms"
+        nodes.append(Node(title="other terms", value=_text(rest.sum()), detail=detail))
     if entry.constant:
         what = "shift" if entry.operation == "batch norm" else "bias"
         what = (
             what
             if entry.operation in ("convolution", "linear", "batch norm")
-            else "plus"
+            else "constant"
         )
         nodes.append(Node(title=what, value=_text(entry.constant)))
     return nodes

@@ -1,4 +1,4 @@
-"""The ledger: any number in a network, step by step down to the pixels."""
+"""Unit arithmetic: how any value in a network is computed, down to the pixels."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ INPUT = "image"
 
 
 class UnitArithmetic:
-    """Everything one image made a network compute, ready to be opened.
+    """The traced computation of one image; returns the terms of any unit.
 
     Args:
-        model: Any network; left as it was.
-        x: One image, (1, C, H, W).
+        model: Any network; not modified.
+        x: One preprocessed image, (1, C, H, W).
 
     Raises:
-        GeometryError: The network refuses it, or writes into parts of tensors outside
-            of any module, so that numbers are lost.
+        GeometryError: The network rejects the image, or writes into parts of tensors
+            outside of submodules, so that values are lost.
 
     Example:
         >>> import torch
@@ -39,20 +39,20 @@ class UnitArithmetic:
 
     def __init__(self, model: nn.Module, x: Tensor) -> None:
         if x.ndim == 4 and len(x) != 1:
-            what = f"a ledger is about one image, got {len(x)}"
-            raise GeometryError(what, fix="give x[i:i + 1]")
+            what = f"unit arithmetic needs one image, got {len(x)}"
+            raise GeometryError(what, fix="use x[i:i + 1]")
         self.trace: Trace = record_trace(model, x)
 
     @property
     def names(self) -> list[str]:
-        """Return what `open` takes: `image`, every module's call, and `output`."""
+        """Return the names for `open`: `image`, every layer call, and `output`."""
         return [INPUT, *self.trace.module_outputs, OUTPUT]
 
     def find(self, name: str) -> TensorRef:
-        """Return the tensor of a name; `@12` is the twelfth step itself.
+        """Return the tensor with a name; `@12` is the output of step 12.
 
         Raises:
-            UnknownNameError: No call has this name; lists the right ones.
+            UnknownNameError: No call has this name; the message lists the names.
         """
         if name == OUTPUT:
             return self.trace.output
@@ -66,11 +66,11 @@ class UnitArithmetic:
         raise unknown("layer", name, self.names)
 
     def shape(self, ref: TensorRef) -> tuple[int, ...]:
-        """Return a tensor's shape for one image."""
+        """Return a tensor's shape, without the batch."""
         return tuple(self.trace.value(ref).shape[1:])
 
     def name(self, ref: TensorRef) -> str:
-        """Return how a tensor is called: its module's call, or where and what.
+        """Return the name of a tensor: its layer call, or module and operation.
 
         Example:
             >>> import torch
@@ -87,14 +87,14 @@ class UnitArithmetic:
         return f"{step.module}.({what})" if step.module else what
 
     def open(self, name: str | TensorRef, unit: Sequence[int]) -> UnitValue:
-        """Return the arithmetic of one number.
+        """Return how one value is computed.
 
         Args:
-            name: A module's call, `output`, `@` and a step's number, or a tensor.
-            unit: (channel, row, column), or (number,) of a row of numbers.
+            name: A layer call, `output`, `@` and the number of a step, or a tensor.
+            unit: (channel, row, column), or (index,) of a vector.
 
         Raises:
-            SettingError: There is no such unit.
+            SettingError: The unit does not exist.
         """
         ref = self.find(name) if isinstance(name, str) else name
         shape = self.shape(ref)
@@ -103,7 +103,7 @@ class UnitArithmetic:
         ):
             ranges = " × ".join(f"0…{n - 1}" for n in shape)
             what = f"{self.name(ref)} has no unit {tuple(unit)}"
-            raise SettingError(what, where=self.name(ref), fix=f"units are {ranges}")
+            raise SettingError(what, where=self.name(ref), fix=f"valid units: {ranges}")
         return self._unit(ref, (0, *map(int, unit)))
 
     def _unit(self, ref: TensorRef, position: tuple[int, ...]) -> UnitValue:
@@ -111,20 +111,20 @@ class UnitArithmetic:
         if ref.step == 0:
             value = float(step.results[0][position])
             return UnitValue(
-                ref=ref, unit=position, value=value, kind=IMAGE, operation="a pixel",
+                ref=ref, unit=position, value=value, kind=IMAGE, operation="pixel",
                 result=value,
             )  # fmt: skip
         return unit_value(step, ref, position, self.trace.value)
 
     def follow(self, entry: UnitValue, term: int, number: int) -> UnitValue:
-        """Open one of the numbers that an entry lists."""
+        """Return how one input value of a unit is computed."""
         source = entry.terms[term]
         shape = tuple(self.trace.value(source.ref).shape)
         position = np.unravel_index(int(source.positions[number]), shape)
         return self._unit(source.ref, tuple(int(i) for i in position))
 
     def largest(self, entry: UnitValue, count: int = 1) -> list[tuple[int, int]]:
-        """Return (part, number) of the terms that add most, either sign.
+        """Return (input tensor, index) of the terms with the largest magnitude.
 
         Example:
             >>> import torch

@@ -1,4 +1,4 @@
-"""One number of a network, opened: what was added up to make it."""
+"""The value of one unit, and the terms that add up to it."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from striate.interpret.trace import TensorRef
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
-SUM, COPY, MAXIMUM, FUNCTION, IMAGE = "sum", "copy", "choice", "function", "image"
+SUM, COPY, MAXIMUM, FUNCTION, IMAGE = "sum", "copy", "maximum", "function", "image"
 
 
 @dataclass(frozen=True, kw_only=True)
 class InputTerms:
-    """The numbers of one tensor that went into a unit.
+    """The values of one input tensor that a unit is computed from.
 
     Args:
         ref: The tensor.
-        positions: Their places, flat.
-        values: The numbers, as the framework had them.
-        weights: What each was multiplied by.
+        positions: Flat indices of the values.
+        values: The values, as torch computed them.
+        weights: The factor of each value.
     """
 
     ref: TensorRef
@@ -33,24 +33,24 @@ class InputTerms:
 
     @property
     def contributions(self) -> Floats:
-        """What each adds."""
+        """The products value × weight."""
         return self.values * self.weights
 
 
 @dataclass(frozen=True, kw_only=True)
 class UnitValue:
-    """A unit's own arithmetic.
+    """How one unit's value is computed.
 
     Args:
-        ref: The tensor that holds it.
-        unit: Its place there.
-        value: The framework's number.
-        kind: `sum` (weighted), `copy` (moved or padded), `choice` (a pool's winner),
-            `function` (of the numbers listed), `image` (nothing made it).
-        operation: The operation, in words.
-        terms: What went in.
-        constant: What was added besides: a bias, a batch norm's shift.
-        result: What the parts give: the sum, or the function's value.
+        ref: The tensor of the unit.
+        unit: Index in that tensor.
+        value: The value as torch computed it.
+        kind: `sum` (weighted sum), `copy` (moved or padded), `maximum` (max pooling),
+            `function` (of the listed values), `image` (an input pixel).
+        operation: Name of the operation.
+        terms: The inputs.
+        constant: The added constant: a bias, a batch norm's shift.
+        result: The sum of the terms, or the recomputed value of the function.
     """
 
     ref: TensorRef
@@ -64,16 +64,16 @@ class UnitValue:
 
     @property
     def scale(self) -> float:
-        """The terms' sizes added up: what a sum's rounding is relative to.
+        """Sum of the terms' magnitudes, which rounding errors are relative to.
 
-        Higham 2002, section 4.2: a sum that cancels cannot be known better.
+        Higham 2002, section 4.2: a sum with cancellation cannot be more exact.
         """
         sizes = [float(np.abs(term.contributions).sum()) for term in self.terms]
         return max(abs(self.value), abs(self.constant) + sum(sizes))
 
     @property
     def error(self) -> float:
-        """The difference of result and framework, relative to `scale`."""
+        """Difference between result and torch's value, relative to `scale`."""
         return abs(self.result - self.value) / (self.scale or 1.0)
 
 
@@ -86,7 +86,7 @@ def weighted_sum(
     constant: float = 0.0,
     kind: str = SUM,
 ) -> UnitValue:
-    """Build an entry whose result is the weighted sum of its parts.
+    """Build a unit value whose result is the weighted sum of its parts.
 
     Example:
         >>> term = InputTerms(ref=TensorRef(0), positions=np.array([4]), values=np.array([3.0]),

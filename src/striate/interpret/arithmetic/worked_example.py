@@ -1,4 +1,4 @@
-"""One number of a convolution as a worked example: the window, the filter, the sum."""
+"""One output value of a convolution, worked out: window × filter, and the sum."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from striate.core.findings import Cell, Column, Table
 from striate.interpret.arithmetic.unit_arithmetic import UnitArithmetic
 from striate.interpret.arithmetic.unit_value import UnitValue
 
-CHANNELS = 3  # of the input, those that add most; the others are added up
+CHANNELS = 3  # input channels with the largest contribution; the others are added up
 CONVOLUTION = "convolution"
 
 
 def nearest_convolution(
     arithmetic: UnitArithmetic, entry: UnitValue
 ) -> UnitValue | None:
-    """Go down the largest terms to the nearest convolution; None where there is none.
+    """Follow the largest terms down to the nearest convolution; None if there is none.
 
     Example:
         >>> import torch
@@ -35,18 +35,18 @@ def nearest_convolution(
 
 
 def worked_example(arithmetic: UnitArithmetic, entry: UnitValue) -> Table | None:
-    """Write a convolution's sum out, a row of the window at a time.
+    """Return the sum of a convolution as a table, one row of the window per line.
 
-    Cells of the window that lie on padding are zero and left out.
+    Padding cells of the window are zero and left out.
 
     Args:
-        arithmetic: The ledger.
-        entry: One of its numbers.
+        arithmetic: The traced image.
+        entry: The value of a unit.
 
     Returns:
-        For each of the input channels that add most, a line a row: the image's
-        numbers, the filter's upon them, what they add. None where the number is no
-        two-dimensional convolution's.
+        For the input channels with the largest contribution, one line per row: input
+        values, filter weights, and the sum of their products. None if the value is not
+        the output of a two-dimensional convolution.
 
     Example:
         >>> import torch
@@ -82,16 +82,16 @@ def worked_example(arithmetic: UnitArithmetic, entry: UnitValue) -> Table | None
     empty: tuple[Cell, ...] = (None,) * (2 * sides[2])
     if rest := sides[0] - len(largest_channels):
         others = float(row_sums.sum() - row_sums[largest_channels].sum())
-        rows_out.append((f"{rest} others", *empty, others))
+        rows_out.append((f"{rest} other channels", *empty, others))
     if entry.constant:
         rows_out.append(("bias", *empty, entry.constant))
     return Table(
-        title=f"{arithmetic.name(entry.ref)} {list(entry.unit[1:])}, worked",
+        title=f"{arithmetic.name(entry.ref)} {list(entry.unit[1:])}: the sum in numbers",
         columns=_columns([int(c) for c in columns.reshape(sides)[0, 0]]),
         rows=tuple(rows_out),
-        totals=("the number", *empty, entry.value),
-        note=f"A line is one row of the window on {arithmetic.name(terms.ref)}: its numbers, "
-        "the filter's numbers upon them, and what their products add.",
+        totals=("value", *empty, entry.value),
+        note=f"Each line is one row of the window on {arithmetic.name(terms.ref)}: its values "
+        "(x), the weights of the filter (w), and the sum of the products x·w.",
     )
 
 
@@ -100,9 +100,9 @@ def _floats(values: np.ndarray) -> list[float]:
 
 
 def _columns(places: list[int]) -> tuple[Column, ...]:
-    window = [Column(title=f"at {p}", kind="number", key=f"at_{p}") for p in places]
+    window = [Column(title=f"x[{p}]", kind="number", key=f"at_{p}") for p in places]
     kernel = [
-        Column(title=f"× w{i}", kind="number", key=f"w_{i}") for i in range(len(places))
+        Column(title=f"w[{i}]", kind="number", key=f"w_{i}") for i in range(len(places))
     ]
     first = Column(title="Channel", key="channel")
-    return (first, *window, *kernel, Column(title="adds", kind="number", key="adds"))
+    return (first, *window, *kernel, Column(title="Σ x·w", kind="number", key="adds"))

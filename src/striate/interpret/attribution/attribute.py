@@ -1,4 +1,4 @@
-"""Class evidence: one call for every method, with its layer said and its marks on."""
+"""Compute an attribution map: one function for all methods, with sanity checks."""
 
 from __future__ import annotations
 
@@ -35,17 +35,17 @@ _SIGNED = {CAM, "occlusion", "integrated"}
 
 @dataclass(frozen=True, kw_only=True)
 class Attribution:
-    """A map of what speaks for an answer, and what it is worth.
+    """An attribution map (heatmap) for a class score, and its sanity checks.
 
     Args:
-        method: How it was made.
-        target: What it is about.
-        layer: Whose maps it is made of; None where it needs none.
-        layer_map: The map at the size it was made, (h, w).
-        heatmap: The same at the image's size, (H, W).
-        signed: Negative numbers speak against; else there are none.
-        sanity_checks: Its marks; None where they were not asked for.
-        notes: What else to know.
+        method: Name of the method.
+        target: The explained class score.
+        layer: Target layer; None for methods without one.
+        layer_map: The map at the resolution of the layer, (h, w).
+        heatmap: The map at the size of the image, (H, W).
+        signed: Whether negative values mean evidence against the class.
+        sanity_checks: Results of the sanity checks; None if they were not run.
+        notes: Remarks on the result.
     """
 
     method: str
@@ -70,23 +70,23 @@ def attribute(
     sanity_checks: bool = True,
     seed: int = 0,
 ) -> Attribution:
-    """Return where in an image the evidence for a class lies.
+    """Compute which pixels of an image support a class.
 
     Args:
-        model: Any classifier, in any mode, frozen or not; left as it was.
-        x: One image as the network takes it, (1, C, H, W).
-        method: A name of `METHODS`; `auto` is CAM where the network ends in global
+        model: Any classifier, in any mode, frozen or not; not modified.
+        x: One preprocessed image, (1, C, H, W).
+        method: A name of `METHODS`; `auto` is CAM if the network ends in global
             average pooling, else Grad-CAM.
-        target: A class by name or number; the network's own answer where None.
-        against: A second class: "why this rather than that?".
-        layer: A dotted name; `auto` is the last whose maps have 4×4 cells.
+        target: Class name or index; the predicted class if None.
+        against: A second class, to explain the difference of the two scores.
+        layer: Dotted name; `auto` is the last layer with maps of 4×4 cells or more.
         labels: Class names in output order.
-        sanity_checks: Compute the trust marks: some 100 forward passes.
-        seed: Of the marks' random parts.
+        sanity_checks: Run the sanity checks: about 100 forward passes.
+        seed: Random seed of the sanity checks.
 
     Raises:
-        UnknownNameError: No such method, layer or class; lists the right ones.
-        GeometryError: The layer has no maps, or the image does not fit.
+        UnknownNameError: Unknown method, layer or class; the message lists the names.
+        GeometryError: The layer has no feature maps, or the image does not fit.
 
     Example:
         >>> tail = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2, 2)
@@ -99,8 +99,8 @@ def attribute(
         raise unknown("method", method, METHODS)
     check_images(x)
     if len(x) != 1:
-        what = f"evidence is about one image at a time, got {len(x)}"
-        raise GeometryError(what, fix="give x[i:i + 1]")
+        what = f"attribution needs one image at a time, got {len(x)}"
+        raise GeometryError(what, fix="use x[i:i + 1]")
     with untouched(model), torch.no_grad():
         logits = logits_of(forward(model, x))
     score = make_target(logits, target, against, labels)
@@ -138,7 +138,7 @@ def _method(
     layer: str,
     notes: list[str],
 ) -> tuple[TargetLayer | None, Method]:
-    """Return the layer of a method, and the method as a function of a network."""
+    """Return the target layer, and the method as a function of a network."""
     if method == "occlusion":
         return None, lambda network: occlusion(network, x, target)
     if method == "integrated":
@@ -146,10 +146,10 @@ def _method(
     if method == CAM:
         call = find_gap_head(model, x).call
         if layer not in (AUTO, call):
-            what = f"CAM is about the maps that are averaged, which {call} gives"
+            what = f"CAM works only at {call}, the layer before global average pooling"
             raise GeometryError(what, where=layer, fix="use gradcam for other layers")
         used = target_layer(model, x, call)
-        reason = "its maps are averaged and weighed: each cell's share is exact"
+        reason = "the layer before global average pooling, where CAM is exact"
         cam_layer = TargetLayer(call=call, shape=used.shape, reason=reason)
         return cam_layer, lambda network: cam_map(network, x, target)
     used = target_layer(model, x, layer)
@@ -170,14 +170,14 @@ def _integrated(
     values, convergence_delta = integrated_gradients(model, x, target)
     if not notes:
         notes.append(
-            "The shares of integrated gradients miss the change of score by "
-            f"{abs(convergence_delta):.2g}."
+            "Convergence error of integrated gradients (sum of the attributions minus "
+            f"change of the score): {abs(convergence_delta):.2g}."
         )
     return values.sum(0)
 
 
 def resize_map(layer_map: Tensor, x: Tensor) -> Tensor:
-    """Bring a map to an image's size, between cell centers."""
+    """Resize a map to the image's size with bilinear interpolation."""
     size = (int(x.shape[2]), int(x.shape[3]))
     if tuple(layer_map.shape) == size:
         return layer_map

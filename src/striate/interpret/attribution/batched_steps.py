@@ -1,4 +1,4 @@
-"""One step of a network for many changed inputs at a time, each as if it came alone."""
+"""Run one traced step for many changed inputs at once, each computed separately."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from torch import Tensor
 
 from striate.interpret.trace import TensorRef, Trace, TraceStep, nested_tensors
 
-# What these make of an image is the same whatever comes with it, and none of their
-# arguments is the size of a batch.
+# These treat each image of a batch separately, and no argument is the batch size.
 _BATCH_SAFE = frozenset(
     (
         "convolution",
@@ -26,40 +25,40 @@ StackedChanges = Mapping[TensorRef, Tensor]
 
 
 class NotBatchableError(Exception):
-    """An operation that cannot be run for many changes at a time."""
+    """The operation cannot be run for many changes at once."""
 
 
-def run_batched(tape: Trace, step: TraceStep, changed: StackedChanges) -> list[Tensor]:
-    """Compute a step for every change.
+def run_batched(trace: Trace, step: TraceStep, changed: StackedChanges) -> list[Tensor]:
+    """Run a step for every change.
 
     Args:
-        trace: Of one image; what did not change is read from it.
-        step: Of the trace.
+        trace: Trace of one image; unchanged tensors are read from it.
+        step: A step of the trace.
         changed: Changed tensors, each stacked along a new first axis.
 
     Shapes:
         (changes, 1, …) → (changes, 1, …)
 
     Raises:
-        NotBatchableError: torch has no way to do so.
+        NotBatchableError: torch cannot run it for several changes.
 
     Example:
         >>> from striate.interpret.trace import record_trace
-        >>> tape = record_trace(torch.nn.Flatten(), torch.zeros(1, 1, 2, 2))
+        >>> trace = record_trace(torch.nn.Flatten(), torch.zeros(1, 1, 2, 2))
         >>> changed = {TensorRef(0): torch.rand(5, 1, 1, 2, 2)}
-        >>> run_batched(tape, tape.steps[1], changed)[0].shape
+        >>> run_batched(trace, trace.steps[1], changed)[0].shape
         torch.Size([5, 1, 4])
     """
-    inputs = [tape.value(ref) for ref in step.refs]
-    # A batch norm in evaluation gives empty tensors, too.
+    inputs = [trace.value(ref) for ref in step.refs]
+    # A batch norm in evaluation mode also returns empty tensors.
     nonempty = [t for t in (*inputs, *step.results) if t.numel()]
     one_image_each = all(t.shape[:1] == (1,) for t in nonempty)
     run = _batched if one_image_each and _works_on_batches(step, inputs) else _by_vmap
-    return run(tape, step, changed)
+    return run(trace, step, changed)
 
 
 def _works_on_batches(step: TraceStep, inputs: list[Tensor]) -> bool:
-    """Tell a step that would treat a batch as images side by side."""
+    """Return whether a step treats each image of a batch separately."""
     if step.func is None or step.name in _RESHAPES:
         return True
     name, axes = step.name.rstrip("_"), step.results[0].ndim
@@ -71,9 +70,9 @@ def _works_on_batches(step: TraceStep, inputs: list[Tensor]) -> bool:
     if name == "cat":
         all_from_image = len(inputs) == len(step.args[0])
         return all_from_image and len(step.args) > 1 and step.args[1] % axes != 0
-    if len(inputs) > 1:  # a weight that depends on the image, say
+    if len(inputs) > 1:  # such as a weight that depends on the image
         return False
-    if name == "mean":  # over no axes in particular is over all
+    if name == "mean":  # no axes means all axes
         axes_used = (step.args[1] if len(step.args) > 1 else None) or [0]
         return all(axis % axes for axis in axes_used)
     if name == "native_batch_norm":
@@ -83,14 +82,14 @@ def _works_on_batches(step: TraceStep, inputs: list[Tensor]) -> bool:
     return name in _BATCH_SAFE
 
 
-def _batched(tape: Trace, step: TraceStep, changed: StackedChanges) -> list[Tensor]:
-    """Let the changes be a batch."""
+def _batched(trace: Trace, step: TraceStep, changed: StackedChanges) -> list[Tensor]:
+    """Run the changes as a batch."""
     count = len(next(iter(changed.values())))
 
     def value(ref: TensorRef) -> Tensor:
         if ref in changed:
             return changed[ref].flatten(0, 1)
-        value_of = tape.value(ref)
+        value_of = trace.value(ref)
         return value_of.expand(count, *value_of.shape[1:])
 
     if step.name in _RESHAPES:
@@ -101,13 +100,13 @@ def _batched(tape: Trace, step: TraceStep, changed: StackedChanges) -> list[Tens
     return [result.unsqueeze(1) for result in results]
 
 
-def _by_vmap(tape: Trace, step: TraceStep, changed: StackedChanges) -> list[Tensor]:
-    """Leave it to torch, which knows for most operations how."""
+def _by_vmap(trace: Trace, step: TraceStep, changed: StackedChanges) -> list[Tensor]:
+    """Run the changes with torch.vmap, which supports most operations."""
 
     def recompute(*values: Tensor) -> tuple[Tensor, ...]:
         values_by_ref = dict(zip(changed, values, strict=True))
         return tuple(
-            step.recompute(lambda ref: values_by_ref.get(ref, tape.value(ref)))
+            step.recompute(lambda ref: values_by_ref.get(ref, trace.value(ref)))
         )
 
     try:

@@ -1,4 +1,9 @@
-"""Networks that end in global average pooling, whose class maps are exact (CAM)."""
+"""CAM: exact class activation maps of networks that end in global average pooling.
+
+The map of class c is M_c(i, j) = Σₖ w_ck·A_k(i, j) / (height·width), with the last
+activations A and the weights w of the linear layer after the pooling (Zhou et al. 2016,
+equation 2). Its cells and the class's bias add up to the logit.
+"""
 
 from __future__ import annotations
 
@@ -13,18 +18,18 @@ from striate.core.hooks import call_name, followed, untouched
 from striate.interpret.activations_at import check_images, forward
 from striate.interpret.attribution.target import AttributionTarget, logits_of
 
-_RELATIVE, _ABSOLUTE = 1e-4, 1e-6  # rounding of the mean, taken in another order
+_RELATIVE, _ABSOLUTE = 1e-4, 1e-6  # tolerance: the mean is summed in another order
 
 
 @dataclass(frozen=True, kw_only=True)
 class GapHead:
-    """The last maps, and the layer that makes class scores of their means.
+    """The feature maps before global average pooling, and the linear layer after it.
 
     Args:
-        call: The layer that gave the maps.
+        call: Name of the layer that returned the maps.
         maps: (N, channels, height, width).
-        weight: (classes, channels) of the last layer.
-        bias: (classes,), or one zero where there is none.
+        weight: (classes, channels) of the last linear layer.
+        bias: (classes,), or one zero if there is none.
         logits: (N, classes).
     """
 
@@ -35,12 +40,12 @@ class GapHead:
     logits: Tensor
 
     def class_maps(self, classes: Tensor | None = None) -> Tensor:
-        """Return CAMs: each cell's share of the logit (Zhou et al. 2016, equation 2).
+        """Return the CAMs: the contribution of each cell to the logit of a class.
 
-        A class's map, added up, and its bias make its logit.
+        The sum over a class's map, plus its bias, is its logit.
 
         Args:
-            classes: Which; all where None.
+            classes: Class indices; all if None.
 
         Shapes:
             → (N, classes, height, width)
@@ -51,11 +56,11 @@ class GapHead:
 
 
 def find_gap_head(model: nn.Module, x: Tensor) -> GapHead:
-    """Run a batch once; find the pooled maps by what was computed, not by names.
+    """Run a batch; find the pooled feature maps by their values, not by layer names.
 
-    It ends so where the last linear layer gives the logits and was given the means of
-    the last maps, or where the means are the logits; how they were taken, by a module
-    or `x.mean((2, 3))`, does not matter.
+    The network qualifies if the last linear layer takes the means of the last feature
+    maps and returns the logits, or if the means are the logits. The means may come from
+    a module or from `x.mean((2, 3))`.
 
     Raises:
         GeometryError: The network does not end in global average pooling.
@@ -71,9 +76,9 @@ def find_gap_head(model: nn.Module, x: Tensor) -> GapHead:
     recorder = _Recorder()
     with (
         untouched(model),
-        # One hook for all: a handle for each layer takes as long as a small network.
+        # One hook for all layers: one handle per layer takes as long as a small network.
         followed(model, leave=recorder.record),
-        torch.inference_mode(False),  # whose tensors do not count their versions
+        torch.inference_mode(False),  # inference tensors have no version counter
         torch.no_grad(),
     ):
         logits = logits_of(forward(model, x))
@@ -81,9 +86,9 @@ def find_gap_head(model: nn.Module, x: Tensor) -> GapHead:
 
 
 class _Recorder:
-    """Keeps the last maps and what the last dense layer made.
+    """Records the last feature maps and the last linear layer's output.
 
-    It hears every layer of every image, so names are put together at the end.
+    It runs for every layer of every image, so call names are built at the end.
     """
 
     def __init__(self) -> None:
@@ -93,13 +98,13 @@ class _Recorder:
         self._dense: tuple[nn.Linear, Tensor] | None = None
 
     def record(self, name: str, module: nn.Module, output: object) -> None:
-        """Take note of one call."""
+        """Record one call."""
         self._order.append(name)
         if not name or not isinstance(output, Tensor):
             return
         shape = output.shape
         if len(shape) == 4 and (shape[2] > 1 or shape[3] > 1):
-            # A container that hands its last layer's maps on gives them no new name.
+            # A container that returns its last layer's maps does not rename them.
             if output is not self._maps or not module._modules:
                 self._maps, self._version = output, output._version
                 self._maps_position = len(self._order)
@@ -107,17 +112,17 @@ class _Recorder:
             self._dense = module, output
 
     def gap_head(self, logits: Tensor) -> GapHead:
-        """Return the ending, checked on the numbers.
+        """Return the head, after a check that the values agree.
 
         Raises:
-            GeometryError: The numbers do not agree.
+            GeometryError: The values do not agree.
         """
         if self._maps is None:
-            raise _no_gap_head("there are no maps")
+            raise _no_gap_head("no layer has feature maps")
         maps, calls_so_far = self._maps, self._order[: self._maps_position]
         call = call_name(calls_so_far[-1], calls_so_far.count(calls_so_far[-1]))
         if maps._version != self._version:
-            raise _no_gap_head(f"{call} is written to before it is averaged")
+            raise _no_gap_head(f"{call} is changed in place before the pooling")
         means = maps.mean((2, 3))
         if _close(means, logits):
             weight, bias = torch.eye(means.shape[1]).to(means), means.new_zeros(1)
@@ -125,15 +130,13 @@ class _Recorder:
                 call=call, maps=maps, weight=weight, bias=bias, logits=logits
             )
         if self._dense is None or self._dense[0].in_features != means.shape[1]:
-            raise _no_gap_head(f"no linear layer takes the means of {call}")
+            raise _no_gap_head(f"no linear layer follows the pooling of {call}")
         module, output = self._dense
         weight = module.weight.detach()
         bias = weight.new_zeros(1) if module.bias is None else module.bias.detach()
         weighted = F.linear(means, weight) + bias
         if not (_close(output, logits) and _close(weighted, logits)):
-            raise _no_gap_head(
-                "its last layer does more than average maps and weigh them"
-            )
+            raise _no_gap_head("there are other operations between pooling and logits")
         return GapHead(call=call, maps=maps, weight=weight, bias=bias, logits=logits)
 
 
@@ -143,13 +146,11 @@ def _close(a: Tensor, b: Tensor) -> bool:
 
 def _no_gap_head(reason: str) -> GeometryError:
     what = f"the network does not end in global average pooling: {reason}"
-    return GeometryError(what, fix="use gradcam, which needs none and equals CAM there")
+    return GeometryError(what, fix="use gradcam, which works for any network")
 
 
 def cam_map(model: nn.Module, x: Tensor, target: AttributionTarget) -> Tensor:
-    """Return the exact map of a network that ends in global average pooling.
-
-    Its cells and the class's bias add up to the score.
+    """Return the CAM of one image for a class, or the difference of two classes.
 
     Shapes:
         (1, C, H, W) → (h, w)

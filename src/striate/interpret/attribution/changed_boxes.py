@@ -1,4 +1,4 @@
-"""Small changes of one map, on a grid: what surrounds them, and whole maps of them."""
+"""Changed boxes of a feature map on a grid: cut patches, paste boxes, full maps."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ Sides = tuple[int, int]
 
 @dataclass(eq=False)
 class ChangedBoxes:
-    """Changed boxes of one map, all of one size: a grid of changes.
+    """Changed boxes of one feature map, all of one size, on a grid.
 
     Args:
-        values: (changes, channels, rows, columns), one row of the grid after another.
+        values: (changes, channels, rows, columns), row by row of the grid.
         tops: First row of the boxes of each row of the grid.
         lefts: First column of the boxes of each column of the grid.
     """
@@ -28,7 +28,7 @@ class ChangedBoxes:
 
     @property
     def sides(self) -> Sides:
-        """Rows and columns of a box."""
+        """Height and width of a box."""
         return int(self.values.shape[2]), int(self.values.shape[3])
 
     @property
@@ -41,14 +41,14 @@ class ChangedBoxes:
 def extract_patches(
     base: Tensor, tops: Ints, lefts: Ints, size: Sides, empty: float = 0.0
 ) -> Tensor:
-    """Cut a patch out of one map for every place of a grid.
+    """Cut one patch from a map for every position of a grid.
 
     Args:
         base: (1, channels, height, width).
-        tops: First row of the patches of each row of the grid; may lie outside.
-        lefts: First column of those of each column of the grid; likewise.
-        size: Rows and columns of a patch.
-        empty: What stands outside of the map.
+        tops: First row of the patches of each row of the grid; may be outside the map.
+        lefts: First column of the patches of each column of the grid; the same.
+        size: Height and width of a patch.
+        empty: Value outside of the map.
 
     Shapes:
         (rows of the grid · its columns, channels, *size)
@@ -74,15 +74,15 @@ def extract_patches(
 
 
 def paste_boxes(patches: Tensor, boxes: ChangedBoxes, tops: Ints, lefts: Ints) -> None:
-    """Lay changed boxes upon patches of the same changes, in place.
+    """Paste changed boxes into patches of the same changes, in place.
 
-    What hangs over is left out.
+    Parts outside of a patch are dropped.
 
     Args:
-        patches: As `extract_patches` gives them.
-        boxes: Of the changes.
+        patches: Patches from `extract_patches`.
+        boxes: The changed boxes.
         tops: First row of the patches of each row of the grid.
-        lefts: First column of those of each column of the grid.
+        lefts: First column of the patches of each column of the grid.
 
     Example:
         >>> import torch
@@ -100,7 +100,7 @@ def paste_boxes(patches: Tensor, boxes: ChangedBoxes, tops: Ints, lefts: Ints) -
 
 
 def full_maps(base: Tensor, boxes: ChangedBoxes) -> Tensor:
-    """Return a whole map for every change: the known one with its box laid upon it.
+    """Return the full map of every change: the original map with its box pasted in.
 
     Shapes:
         (1, channels, height, width) → (changes, channels, height, width)
@@ -113,8 +113,8 @@ def full_maps(base: Tensor, boxes: ChangedBoxes) -> Tensor:
     """
     rows, columns = boxes.sides
     rows_at, columns_at = len(boxes.tops), len(boxes.lefts)
-    # First every box into the rows it stands in, then these rows into the maps: a copy
-    # for each row and column of the grid, not for each of its places.
+    # First paste every box into its rows, then these rows into the maps: one copy per
+    # row and column of the grid, not one per position.
     bands = extract_patches(base, boxes.tops, [0], (rows, base.shape[3]))
     bands = bands.unsqueeze(1).repeat(1, columns_at, 1, 1, 1)
     for j, column in enumerate(boxes.lefts):
@@ -126,7 +126,7 @@ def full_maps(base: Tensor, boxes: ChangedBoxes) -> Tensor:
 
 
 def _equal_steps(starts: Sequence[int]) -> Iterator[tuple[slice, slice]]:
-    """Part starts into stretches with equal steps: where in the grid, and where in it.
+    """Split starts into runs with equal steps: (range in the grid, range in the map).
 
     Example:
         >>> list(_equal_steps([0, 0, 2, 4]))
@@ -146,9 +146,9 @@ def _equal_steps(starts: Sequence[int]) -> Iterator[tuple[slice, slice]]:
 def _overlaps(
     boxes: Sequence[int], patches: Sequence[int], length: int, patch_length: int
 ) -> list[tuple[slice, slice, slice]]:
-    """Return stretches of the grid whose boxes lie alike in their patches.
+    """Return runs of the grid whose boxes have the same position in their patches.
 
-    Each with the part of the patch that the box covers, and that part of the box.
+    Each run has the slice of the patch that the box covers, and the slice of the box.
 
     Example:
         >>> _overlaps([3, 5, 6], [2, 4, 6], length=2, patch_length=3)[0]

@@ -1,7 +1,7 @@
-"""The evidence of a whole set: where a class's answers look, and whether they should.
+"""Mean Grad-CAM maps over a dataset, by predicted class; share on border, background.
 
-Grad-CAM of every image's own answer, each map scaled to sum to one, so that no
-image outweighs another.
+Each image's map, for its predicted class, is scaled to sum to one, so that all images
+have equal weight.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from striate.interpret.attribution.grad_cam import layer_gradients
 from striate.interpret.attribution.target import AttributionTarget
 from striate.interpret.layer_choice import AUTO, TargetLayer, target_layer
 
-BORDER_WIDTH = 0.1  # of each side, on either end: what counts as the border
-_CONTRAST = 0.25  # of an image's range: what stands out from its border's color
+BORDER_WIDTH = 0.1  # width of the border on each side, as a share of that side
+_CONTRAST = 0.25  # share of an image's value range: larger differences are foreground
 
 
 @dataclass(frozen=True, kw_only=True)
 class PredictedClass(AttributionTarget):
-    """Each image's own answer."""
+    """The score of each image's predicted class."""
 
     target: int = -1
-    text: str = "the answer"
+    text: str = "the predicted class"
 
     def score(self, logits: Tensor) -> Tensor:
         """Return the largest logit of each image."""
@@ -37,18 +37,18 @@ class PredictedClass(AttributionTarget):
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetAttribution:
-    """Evidence by answered class.
+    """Attribution by predicted class.
 
     Args:
-        layer: Whose maps it is made of.
-        counts: (classes,): images answered so and with any evidence.
-        heatmap: (classes, H, W): mean map of each; sums to one.
-        border: (classes,): mean share of evidence on the border.
-        background: (classes,): mean share of evidence on the ground, which is what has
-            about the color of the image's own border.
-        border_area: The border's share of an image.
-        background_area: (classes,): the ground's share of the images.
-        empty: Images whose map is empty.
+        layer: The target layer.
+        counts: (classes,): images predicted as this class, with a nonzero map.
+        heatmap: (classes, H, W): mean map of each class; the sum is one.
+        border: (classes,): mean share of the attribution on the image border.
+        background: (classes,): mean share on the background, the pixels with about
+            the color of the image border.
+        border_area: Share of the image area that is border.
+        background_area: (classes,): share of the image area that is background.
+        empty: Number of images with an all-zero map.
     """
 
     layer: TargetLayer
@@ -64,19 +64,19 @@ class DatasetAttribution:
 def dataset_attribution(
     model: nn.Module, batches: Iterable[Tensor], classes: int, layer: str = AUTO
 ) -> DatasetAttribution:
-    """Return where the evidence for a network's own answers lies, over a set.
+    """Compute the mean Grad-CAM map of each predicted class over a dataset.
 
-    Memory holds one batch's maps of one layer, and one mean map a class.
+    Memory holds one layer's output for one batch, and one mean map per class.
 
     Args:
-        model: Any classifier; left as it was.
-        batches: Images as the network takes them.
-        classes: How many outputs it has.
-        layer: A dotted name; `auto` is the last whose maps have 4×4 cells.
+        model: Any classifier; not modified.
+        batches: Batches of preprocessed images.
+        classes: Number of outputs.
+        layer: Dotted name; `auto` is the last layer with maps of 4×4 cells or more.
 
     Raises:
         DataError: There are no images.
-        GeometryError: The layer has no maps.
+        GeometryError: The layer has no feature maps.
 
     Example:
         >>> tail = nn.AdaptiveAvgPool2d(1), nn.Flatten()
@@ -102,7 +102,7 @@ def dataset_attribution(
         )
         sums.add(x, heat[:, 0].double().cpu(), state.logits.argmax(1).cpu())
     if sums is None:
-        raise DataError("there are no images to look at", where="batches")
+        raise DataError("there are no images", where="batches")
     return sums.result()
 
 
@@ -117,7 +117,7 @@ class _Sums:
         self._empty = 0
 
     def add(self, x: Tensor, heat: Tensor, predicted: Tensor) -> None:
-        """Take in a batch: (N, C, H, W), (N, H, W), (N,)."""
+        """Add a batch: images (N, C, H, W), maps (N, H, W), predicted classes (N,)."""
         totals = heat.sum((1, 2))
         nonzero = totals > 0
         self._empty += int((~nonzero).sum())
@@ -137,7 +137,7 @@ class _Sums:
         self._shares.index_add_(0, predicted, shares)
 
     def result(self) -> DatasetAttribution:
-        """Return the means."""
+        """Return the means over images."""
         count = self._counts.clamp(min=1).double()
         means = self._shares / count[:, None]
         return DatasetAttribution(
@@ -153,7 +153,7 @@ class _Sums:
 
 
 def border_mask(height: int, width: int) -> Tensor:
-    """Return which pixels are border: a tenth of each side at either end, one at least.
+    """Return the mask of border pixels: a tenth of each side, at least one pixel.
 
     Example:
         >>> int(border_mask(10, 10).sum())
@@ -169,9 +169,9 @@ def border_mask(height: int, width: int) -> Tensor:
 
 
 def foreground_mask(x: Tensor, border: Tensor) -> Tensor:
-    """Return which pixels are of another color than most of the image's border.
+    """Return the mask of pixels whose color differs from the median border color.
 
-    A rough guess at the object: right for things on plain ground, no more.
+    A rough estimate of the object, good for objects on a plain background.
 
     Shapes:
         (N, C, H, W) and (H, W) → (N, H, W)

@@ -1,16 +1,15 @@
-"""Class activation maps: weights for a layer's maps, from activations and gradients.
+"""Grad-CAM, Grad-CAM++, LayerCAM and Score-CAM (CAM itself is in cam.py).
 
-A map is Σₖ wₖ·Aₖ over the layer's channels; the methods differ in w alone.
+A map is relu(Σₖ wₖ·Aₖ) over the layer's channels k; the methods differ only in w.
 
 | method    | weight of channel k (at position ij)             | source              |
 |-----------|--------------------------------------------------|---------------------|
 | gradcam   | mean over ij of gₖ                               | Selvaraju 2017      |
 | gradcam++ | Σ α·relu(gₖ), α = g²/(2g² + ΣA·g³)               | Chattopadhay 2018   |
 | layercam  | relu(gₖ) at each position for itself             | Jiang 2021          |
-| scorecam  | softmax over k of the score of x seen through Aₖ | Wang 2020           |
+| scorecam  | softmax over k of the score of x masked by Aₖ    | Wang 2020           |
 
-g is the gradient of the score with respect to A. All but CAM itself keep what speaks
-for the class: relu(Σ).
+A are the activations, g is the gradient of the score with respect to A.
 """
 
 from __future__ import annotations
@@ -29,17 +28,17 @@ from striate.interpret.attribution.target import AttributionTarget, logits_of
 
 Scores = Callable[[Tensor], Tensor]
 ChannelWeights = Callable[[Tensor, Tensor, Scores], Tensor]
-MASKS_AT_ONCE = 32  # masked images a batch, at most
+MASKS_AT_ONCE = 32  # masked images per batch, at most
 
 
 @dataclass(frozen=True, kw_only=True)
 class LayerGradients:
-    """A layer's activations, and the score's gradients with respect to them.
+    """Activations of a layer, and gradients of the score with respect to them.
 
     Args:
         activations: (N, channels, height, width).
-        gradients: Likewise.
-        logits: The network's answer, (N, classes).
+        gradients: Gradients of the same shape.
+        logits: Output of the network, (N, classes).
     """
 
     activations: Tensor
@@ -50,13 +49,13 @@ class LayerGradients:
 def layer_gradients(
     model: nn.Module, x: Tensor, call: str, target: AttributionTarget
 ) -> LayerGradients:
-    """Run a batch and come back as far as one layer.
+    """Run a batch forward, and backward to one layer.
 
-    Nothing before the layer is differentiated, no parameter's `.grad` is touched, and
-    frozen parameters do not matter.
+    Gradients are not computed below the layer, `.grad` of parameters stays unchanged,
+    and frozen parameters do not matter.
 
     Raises:
-        GeometryError: The layer does not lead to the score.
+        GeometryError: The score does not depend on the layer.
 
     Example:
         >>> model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(2, 3))
@@ -71,7 +70,7 @@ def layer_gradients(
             return None
         activations_kept.append(output.detach().clone().requires_grad_())
         torch.set_grad_enabled(True)  # until the end of the caller's no_grad
-        # A copy: the next layer may write to it, which a leaf does not bear.
+        # A copy: the next layer may work in place, which is not allowed on a leaf.
         return activations_kept[0].clone()
 
     with (
@@ -88,8 +87,10 @@ def layer_gradients(
             else (None,)
         )
     if gradients[0] is None:
-        what = f"{call} does not lead to the score of {target.text}"
-        raise GeometryError(what, where=call, fix="name a layer on the way to the end")
+        what = f"the score of {target.text} does not depend on {call}"
+        raise GeometryError(
+            what, where=call, fix="use a layer between input and output"
+        )
     return LayerGradients(
         activations=activations_kept[0].detach(),
         gradients=gradients[0],
@@ -102,7 +103,7 @@ def _gradcam(activations: Tensor, gradients: Tensor, scores: Scores) -> Tensor:
 
 
 def _gradcam_plus(activations: Tensor, gradients: Tensor, scores: Scores) -> Tensor:
-    """Weight positions by α of equation 19; where it is 0/0 nothing is there."""
+    """Weight positions by α (equation 19); where α is 0/0, the gradient is zero."""
     square = gradients**2
     total = activations.sum((2, 3), keepdim=True)
     denominator = 2 * square + total * square * gradients
@@ -117,7 +118,7 @@ def _layercam(activations: Tensor, gradients: Tensor, scores: Scores) -> Tensor:
 
 
 def _scorecam(activations: Tensor, gradients: Tensor, scores: Scores) -> Tensor:
-    """Ask about the image seen through each channel, scaled to 0…1."""
+    """Score the image masked by each channel's activation, scaled to 0…1."""
     low = activations.amin((2, 3), keepdim=True)
     span = activations.amax((2, 3), keepdim=True) - low
     masks = (activations - low) / torch.where(span > 0, span, 1)
@@ -136,13 +137,13 @@ METHODS: dict[str, ChannelWeights] = {
 def grad_cam_map(
     model: nn.Module, x: Tensor, call: str, target: AttributionTarget, method: str
 ) -> Tensor:
-    """Return one image's map at the layer's own size.
+    """Return the map of one image at the resolution of the layer.
 
     Args:
-        model: Any network; left as it was.
-        x: One image, (1, C, H, W).
-        call: The layer.
-        target: What is asked.
+        model: Any network; not modified.
+        x: One preprocessed image, (1, C, H, W).
+        call: Layer name.
+        target: The class score to explain.
         method: A name of `METHODS`.
 
     Shapes:

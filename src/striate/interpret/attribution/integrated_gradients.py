@@ -11,8 +11,8 @@ from striate.interpret.activations_at import check_images, forward, images_at_on
 from striate.interpret.attribution.target import AttributionTarget, logits_of
 
 STEPS = 50
-AT_ONCE = 16  # images on the way back together, which keeps all their numbers
-_GRADIENT_MEMORY = 8  # times as much of each as where nothing is kept
+AT_ONCE = 16  # images per backward pass, which stores all activations
+_GRADIENT_MEMORY = 8  # memory per image, relative to a forward pass
 
 
 def integrated_gradients(
@@ -22,20 +22,20 @@ def integrated_gradients(
     baseline: Tensor | float = 0.0,
     steps: int = STEPS,
 ) -> tuple[Tensor, float]:
-    """Return each input number's share of the score, and what the shares miss.
+    """Return the attribution of each input value, and the convergence error.
 
-    (x − b)·∫ ∂score/∂x along the straight way from the baseline b, by Gauss–Legendre
-    quadrature. Exactly integrated, the shares add up to score(x) − score(b).
+    (x − b)·∫ ∂score/∂x on the straight path from the baseline b to x, by Gauss–Legendre
+    quadrature. The exact attributions add up to score(x) − score(b).
 
     Args:
-        model: Any network; left as it was.
-        x: One image, (1, C, H, W).
-        target: What is asked.
-        baseline: The image that says nothing; zero is the mean of a normalized set.
-        steps: Points on the way.
+        model: Any network; not modified.
+        x: One preprocessed image, (1, C, H, W).
+        target: The class score to explain.
+        baseline: Baseline image; zero is the mean color of a normalized dataset.
+        steps: Number of points on the path.
 
     Returns:
-        (C, H, W), and the sum of shares less score(x) − score(b).
+        Attributions (C, H, W), and their sum minus (score(x) − score(b)).
 
     Example:
         >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))

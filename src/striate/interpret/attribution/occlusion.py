@@ -1,4 +1,4 @@
-"""Occlusion: what the score loses when a window of the image is covered.
+"""Occlusion: how much the score drops when a window of the image is covered.
 
 Zeiler and Fergus 2014, section 3.2.
 """
@@ -21,22 +21,27 @@ from striate.interpret.attribution.partial_forward import PartialForward
 from striate.interpret.attribution.target import AttributionTarget, logits_of
 from striate.interpret.trace import Trace, record_trace
 
-AT_ONCE = 32  # covered images a batch, each computed whole
-MAX_CHANGES = 256  # changes a batch, where only boxes are computed
-MAX_BYTES = 1 << 28  # bytes that the largest map of a batch of changes may take
-_SAME, _ROUNDING = 1e-3, 1e-5  # of the scores' spread, and of a score itself
+AT_ONCE = 32  # occluded images per batch, in full forward passes
+MAX_CHANGES = 256  # changes per batch, in partial forward passes
+MAX_BYTES = 1 << 28  # bytes of the largest feature map for a batch of changes
+_SAME, _ROUNDING = (
+    1e-3,
+    1e-5,
+)  # tolerance relative to the largest drop, and to the score
 Box = tuple[slice, slice]
 Spans = list[slice]
 
 
 @dataclass(frozen=True, kw_only=True)
 class OcclusionWindow:
-    """Windows over an image; the last of a row or column ends at the border.
+    """Size, stride and value of the occlusion window.
+
+    The last window of a row or column ends at the image border.
 
     Args:
-        window: Rows and columns covered at a time.
-        stride: Steps down and across.
-        value: What covered numbers become; zero is the mean of a normalized set.
+        window: Height and width of the window, in pixels.
+        stride: Vertical and horizontal step, in pixels.
+        value: Value of covered pixels; zero is the mean color of a normalized dataset.
     """
 
     window: tuple[int, int]
@@ -48,12 +53,14 @@ class OcclusionWindow:
             what = f"window and stride must be at least 1, got {self}"
             raise SettingError(what, where="occlusion")
         if self.stride[0] > self.window[0] or self.stride[1] > self.window[1]:
-            what = f"steps of {self.stride} leave gaps between windows of {self.window}"
-            raise SettingError(what, where="stride", fix="step at most a window")
+            what = f"a stride of {self.stride} leaves gaps between windows of {self.window}"
+            raise SettingError(
+                what, where="stride", fix="use a stride no larger than the window"
+            )
 
     @classmethod
     def of(cls, height: int, width: int) -> OcclusionWindow:
-        """Choose windows of about a seventh of the image, half of it apart.
+        """Return the default: a seventh of the image side, stride half a window.
 
         Example:
             >>> OcclusionWindow.of(28, 28)
@@ -63,7 +70,7 @@ class OcclusionWindow:
         return cls(window=window, stride=(-(-window[0] // 2), -(-window[1] // 2)))
 
     def boxes(self, height: int, width: int) -> list[Box]:
-        """Return every window, row by row.
+        """Return all window positions, row by row.
 
         Example:
             >>> len(OcclusionWindow.of(28, 28).boxes(28, 28))
@@ -72,7 +79,7 @@ class OcclusionWindow:
         return list(product(*self.axes(height, width)))
 
     def axes(self, height: int, width: int) -> tuple[Spans, Spans]:
-        """Return the rows and the columns of the grid that windows make.
+        """Return the row ranges and column ranges of all windows.
 
         Example:
             >>> OcclusionWindow(window=(4, 4), stride=(2, 3)).axes(6, 8)[1]
@@ -94,16 +101,16 @@ def occlusion(
     target: AttributionTarget,
     window: OcclusionWindow | None = None,
 ) -> Tensor:
-    """Return for every pixel the mean loss of score over the windows that cover it.
+    """Return for every pixel the mean drop of the score over the windows that cover it.
 
-    Of each layer only what a window changes is computed again (`look.patchwork`), and
-    one window in the middle is held against the whole computation.
+    Only the part of each layer that a window changes is recomputed
+    (`partial_forward`). One window is checked against a full forward pass.
 
     Args:
-        model: Any network; left as it was.
-        x: One image, (1, C, H, W).
-        target: What is asked.
-        window: The windows; chosen by the image's size where None.
+        model: Any network; not modified.
+        x: One preprocessed image, (1, C, H, W).
+        target: The class score to explain.
+        window: Occlusion windows; a default for the image size if None.
 
     Shapes:
         (1, C, H, W) → (H, W)
@@ -137,9 +144,9 @@ def _partial_scores(
     window: OcclusionWindow,
     boxes: list[Box],
 ) -> tuple[Tensor, Tensor] | None:
-    """Return the scores of the image and of every window, by what windows change.
+    """Return the score of the image and of every window, by partial forward passes.
 
-    None where that is not the same as computing everything.
+    None if the result differs from a full forward pass.
     """
     try:
         trace = record_trace(model, x)
@@ -149,7 +156,7 @@ def _partial_scores(
         return None
     middle = len(boxes) // 2
     expected = full_forward_scores(model, x, target, window, boxes[middle : middle + 1])
-    # Relative to what windows change: the score itself may dwarf it.
+    # Relative to the drops: the score itself may be much larger.
     size = float((scores - scores.mean()).abs().max())
     limit = _SAME * size + _ROUNDING * max(1.0, float(expected[0].abs()))
     same = abs(float(scores[middle] - expected[0])) <= limit
@@ -159,7 +166,7 @@ def _partial_scores(
 def _recomputed(
     trace: Trace, x: Tensor, target: AttributionTarget, window: OcclusionWindow
 ) -> Tensor:
-    """Return every window's score, from what it changes of each layer."""
+    """Return the score of every window, by partial forward passes."""
     down, across = window.axes(x.shape[2], x.shape[3])
     largest = max(result.nbytes for step in trace.steps for result in step.results)
     most = max(1, min(MAX_CHANGES, MAX_BYTES // largest))
@@ -183,14 +190,14 @@ def _recomputed(
 
 
 def _batched(spans: Spans, most: int) -> Iterator[Spans]:
-    """Yield so many at a time."""
+    """Yield groups of at most `most` spans."""
     return (spans[i : i + most] for i in range(0, len(spans), most))
 
 
 def _occluded_boxes(
     x: Tensor, rows: Spans, columns: Spans, window: OcclusionWindow
 ) -> ChangedBoxes:
-    """Return covered windows as changes of one size; short ones show what is there."""
+    """Return occluded windows as boxes of one size; short windows are padded."""
     height, width = x.shape[2:]
     rows_at_once, columns_at_once = (
         min(window.window[0], height),
@@ -207,7 +214,7 @@ def _occluded_boxes(
 
 
 def _aligned_starts(spans: Spans, length: int, room: int) -> tuple[list[int], Tensor]:
-    """Return where stretches of one length begin, and what of each is in its span."""
+    """Return starts of ranges of one length, and the mask of each span in its range."""
     starts = [min(span.start, room - length) for span in spans]
     gaps = [span.start - at for span, at in zip(spans, starts, strict=True)]
     return starts, torch.arange(length) >= torch.tensor(gaps)[:, None]
@@ -220,7 +227,7 @@ def full_forward_scores(
     window: OcclusionWindow,
     boxes: list[Box],
 ) -> Tensor:
-    """Return the scores of covered images, each computed whole."""
+    """Return the scores of occluded images, by full forward passes."""
     scores = []
     most = images_at_once(x.shape[2], x.shape[3], AT_ONCE)
     for start in range(0, len(boxes), most):
@@ -235,7 +242,7 @@ def full_forward_scores(
 def average_over_windows(
     drops: Tensor, window: OcclusionWindow, height: int, width: int
 ) -> Tensor:
-    """Return the mean over the windows that cover each pixel.
+    """Return the mean drop over the windows that cover each pixel.
 
     Shapes:
         (windows,) → (height, width)
@@ -255,7 +262,7 @@ def average_over_windows(
 
 
 def _span_mask(span: slice, side: int) -> Tensor:
-    """Return 1 where a span is, 0 elsewhere."""
+    """Return a mask: 1 inside a span, 0 elsewhere."""
     mask = torch.zeros(side)
     mask[span] = 1
     return mask

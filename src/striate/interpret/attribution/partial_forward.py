@@ -1,10 +1,10 @@
-"""Many small changes of one image, recomputing of each layer only what changes.
+"""Partial forward passes: recompute only the part of each layer that a change affects.
 
-A covered window changes a box of every map; the rest is the whole image's, known
-already. Boxes of many windows go through a layer together as one batch of patches:
-what the layer reads around each box is cut out of the known map, the changed box is
-laid upon it, and the layer runs without padding. Where boxes fill most of a map, or an
-operation mixes places, whole maps are put together and go on side by side.
+An occluded window changes a box of every feature map; the rest equals the map of the
+original image. Boxes of many windows pass through a layer as one batch of patches: the
+input region of each box is cut from the known map, the changed box is pasted into it,
+and the layer runs without padding. If the boxes cover most of a map, or an operation
+mixes positions, the full maps are built and run as a batch.
 """
 
 from __future__ import annotations
@@ -27,26 +27,26 @@ from striate.interpret.attribution.changed_boxes import (
 )
 from striate.interpret.trace import TensorRef, Trace, TraceStep, is_in_place
 
-_MAX_SHARE = 0.6  # share of a map from which boxes cost more than the whole
+_MAX_SHARE = 0.6  # share of a map; larger boxes are slower than the full map
 # Boxes, or all changed tensors stacked along a new first axis: (changes, 1, C, H, W).
 Change = ChangedBoxes | Tensor
 
 
 class PartialForward:
-    """One image's known numbers, and changes of it run through the same steps.
+    """Runs changes of one image through its traced steps.
 
-    Every change is computed as if it came alone, whatever the network would do to a
-    batch.
+    Each change is computed as if it were alone, even if the network mixes the images of
+    a batch.
 
     Args:
-        trace: Of the image.
+        trace: Trace of the image.
     """
 
     def __init__(self, trace: Trace) -> None:
         self._trace = trace
 
     def run(self, changed: ChangedBoxes) -> Tensor:
-        """Return the network's output for every change, (changes, …).
+        """Return the output of the network for every change, (changes, …).
 
         Raises:
             NotSideBySideError: A step cannot be run for many changes at a time.
@@ -61,7 +61,7 @@ class PartialForward:
             for ref in changed_inputs:
                 if last[ref] == number and ref != self._trace.output:
                     del state[ref]
-        if self._trace.output not in state:  # no change comes so far
+        if self._trace.output not in state:  # no change reaches the output
             value = self._trace.value(self._trace.output)
             return value.expand(count, *value.shape[1:])
         return self._stacked(self._trace.output, state).flatten(0, 1)
@@ -87,7 +87,7 @@ class PartialForward:
             state[TensorRef(number, part)] = result
 
     def _stacked(self, ref: TensorRef, state: dict[TensorRef, Change]) -> Tensor:
-        """Return whole maps of a tensor for every change."""
+        """Return the full maps of a tensor for every change."""
         change = state[ref]
         if isinstance(change, ChangedBoxes):
             change = full_maps(self._trace.value(ref), change).unsqueeze(1)
@@ -95,13 +95,13 @@ class PartialForward:
         return change
 
 
-# --- rules: what of a layer's output changes, and what it takes to know it ---
+# --- rules: which box of a layer's output changes, and how to compute it ---
 
 Rule = Callable[[Trace, TraceStep, dict[TensorRef, Change]], ChangedBoxes | None]
 
 
 def _rule(step: TraceStep) -> Rule | None:
-    """Return how boxes go through a step; None where it mixes places."""
+    """Return the rule of a step for boxes; None if it mixes positions."""
     if step.func is None or len(step.results[0].shape) != 4:
         return None
     name = step.name.rstrip("_") if is_in_place(step.func) else step.name
@@ -117,7 +117,7 @@ def _rule(step: TraceStep) -> Rule | None:
 
 
 def _is_uniform(step: TraceStep) -> bool:
-    """Tell an operation whose constants are the same at every place."""
+    """Return whether an operation's constants are the same at every position."""
     constants = [
         a for a in (*step.args, *step.kwargs.values()) if isinstance(a, Tensor)
     ]
@@ -127,7 +127,7 @@ def _is_uniform(step: TraceStep) -> bool:
 def _pointwise(
     trace: Trace, step: TraceStep, state: dict[TensorRef, Change]
 ) -> ChangedBoxes | None:
-    """Run a step upon the smallest box that holds every input's."""
+    """Run an element-wise step on the smallest box that contains every input's box."""
     height, width = step.results[0].shape[2:]
     changed_inputs = [state[ref] for ref in step.refs if ref in state]
     boxes = [change for change in changed_inputs if isinstance(change, ChangedBoxes)]
@@ -154,7 +154,7 @@ def _pointwise(
 
 
 def _union(spans: Sequence[tuple[Ints, int]], side: int) -> tuple[Ints, int]:
-    """Return starts and one length that hold every span, inside a side."""
+    """Return starts and one length that contain every span, inside a side."""
     firsts = [min(at) for at in zip(*(starts for starts, _ in spans), strict=True)]
     ends = zip(*([s + n for s in starts] for starts, n in spans), strict=True)
     length = max(max(e) - f for f, e in zip(firsts, ends, strict=True))
@@ -167,7 +167,7 @@ _SLIDING = ("convolution", "max_pool2d_with_indices", "avg_pool2d")
 def _sliding_window(
     trace: Trace, step: TraceStep, state: dict[TensorRef, Change]
 ) -> ChangedBoxes | None:
-    """Run a window over patches that hold all it reads for the outputs that change."""
+    """Run a convolution or pooling on patches with the inputs of changed outputs."""
     geometry = _geometry(step)
     change = state.get(step.args[0])
     if geometry is None or not isinstance(change, ChangedBoxes):
@@ -190,7 +190,7 @@ def _sliding_window(
 
 
 def _geometry(step: TraceStep) -> tuple[Sides, Sides, Sides, Sides] | None:
-    """Return kernel, stride, padding, dilation; None where they do not tell all."""
+    """Return kernel, stride, padding, dilation; None if they are not sufficient."""
     args = step.args
     if step.name == "convolution":
         if args[6] or any(isinstance(a, TensorRef) for a in args[1:3]):
@@ -201,7 +201,7 @@ def _geometry(step: TraceStep) -> tuple[Sides, Sides, Sides, Sides] | None:
     stride = _pair(args[2]) if len(args) > 2 and args[2] else kernel
     padding = _pair(args[3]) if len(args) > 3 else (0, 0)
     if step.name == "avg_pool2d":
-        # At a padded or ragged border the divisor is not the kernel's size.
+        # At a padded or partial border the divisor is not the kernel size.
         ragged = len(args) > 4 and args[4]
         return None if any(padding) or ragged else (kernel, stride, padding, (1, 1))
     return kernel, stride, padding, _pair(args[4]) if len(args) > 4 else (1, 1)
@@ -221,7 +221,7 @@ def _affected_outputs(
     padding: int,
     dilation: int,
 ) -> tuple[Ints, int]:
-    """Return the outputs whose window meets a span of inputs, one length for all.
+    """Return the outputs whose window overlaps a span of inputs, one length for all.
 
     Example:
         >>> _affected_outputs([4, 5], 2, 10, kernel=3, stride=1, padding=1, dilation=1)

@@ -1,4 +1,4 @@
-"""What a map is worth: deletion, insertion, and whether it depends on the weights."""
+"""Sanity checks of an attribution map: deletion, insertion, randomized weights."""
 
 from __future__ import annotations
 
@@ -15,28 +15,27 @@ from striate.core.seeds import derive
 from striate.interpret.activations_at import forward, images_at_once
 from striate.interpret.attribution.target import AttributionTarget, logits_of
 
-STEPS = 20  # images between the whole and the empty one
-SHUFFLES = 3  # random networks a map is held against
-MAX_CORRELATION = (
-    0.5  # mean rank correlation from which a map counts as blind to the weights
-)
-_BLUR = 8  # the blurred image's cells along the longer side, at most
+STEPS = 20  # images between the original and the empty image
+SHUFFLES = 3  # networks with shuffled weights that a map is compared with
+MAX_CORRELATION = 0.5  # mean rank correlation above which a map ignores the weights
+_BLUR = 8  # cells of the blurred image along the longer side, at most
 
 AttributionMethod = Callable[[nn.Module], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
 class SanityChecks:
-    """Marks of one map.
+    """Results of the sanity checks of one map.
 
     Args:
-        deletion: Mean probability while the map's best pixels go first; low is good.
-        insertion: Mean probability while they come first; high is good.
-        random_deletion: The same in random order.
-        random_insertion: Likewise.
-        shuffled_correlation: Mean rank correlation with maps of the same network with its
-            weights shuffled (Adebayo et al. 2018); near 0 is good, None where the map
-            is flat.
+        deletion: Mean probability as the most important pixels are removed first;
+            lower is better.
+        insertion: Mean probability as they are inserted first; higher is better.
+        random_deletion: Deletion with the pixels in random order.
+        random_insertion: Insertion with the pixels in random order.
+        shuffled_correlation: Mean rank correlation with the maps of the network with
+            shuffled weights (Adebayo et al. 2018); near 0 is good, None if the map is
+            constant.
     """
 
     deletion: float
@@ -47,7 +46,7 @@ class SanityChecks:
 
     @property
     def ignores_weights(self) -> bool:
-        """Tell a map that does not depend on the weights: red stamp."""
+        """Whether the map hardly depends on the weights: do not trust it."""
         return (
             self.shuffled_correlation is not None
             and self.shuffled_correlation > MAX_CORRELATION
@@ -55,7 +54,7 @@ class SanityChecks:
 
     @property
     def beats_random(self) -> bool:
-        """Tell a map that finds what counts, in at least one of both directions."""
+        """Whether the map beats a random pixel order, in deletion or insertion."""
         deletes = self.deletion < self.random_deletion
         return deletes or self.insertion > self.random_insertion
 
@@ -68,15 +67,15 @@ def run_sanity_checks(
     method: AttributionMethod,
     seed: int = 0,
 ) -> SanityChecks:
-    """Return the trust marks of a map.
+    """Run the sanity checks of an attribution map.
 
     Args:
-        model: The network the map was made of; left as it was.
+        model: The network; not modified.
         x: The image, (1, C, H, W).
         heatmap: The map at the image's size, (H, W).
-        target: What the map is about.
-        method: Makes the same kind of map of another network.
-        seed: Of the random order and of the shuffled weights.
+        target: The explained class score.
+        method: Computes the same kind of map for another network.
+        seed: Random seed of the pixel order and of the shuffled weights.
     """
     generator = torch.Generator().manual_seed(derive(seed, "chance"))
     random = torch.rand(heatmap.shape, generator=generator).to(heatmap)
@@ -96,8 +95,8 @@ def deletion_and_insertion(
 ) -> tuple[float, float]:
     """Return the areas under the deletion and insertion curves (Petsiuk et al. 2018).
 
-    Deletion sets the most important pixels to zero, the mean of a normalized set;
-    insertion puts them into a blurred image.
+    Deletion sets the most important pixels to zero, the mean color of a normalized
+    dataset; insertion copies them into a blurred image.
 
     Example:
         >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2, bias=False))
@@ -123,7 +122,7 @@ def deletion_and_insertion(
 
 
 def _blurred(x: Tensor) -> Tensor:
-    """Return the image with a few cells' worth of detail left, 4×4 pixels or more."""
+    """Return the image blurred to at most 8×8 cells of 4×4 pixels or more."""
     height, width = x.shape[2:]
     cells = min(_BLUR, max(height, width) // 4) / max(height, width)
     size = (max(1, round(cells * height)), max(1, round(cells * width)))
@@ -141,10 +140,10 @@ def _area(model: nn.Module, images: Tensor, target: AttributionTarget) -> float:
 def shuffled_weights_correlation(
     model: nn.Module, heatmap: Tensor, method: AttributionMethod, seed: int = 0
 ) -> float | None:
-    """Return the mean rank correlation with maps of networks of shuffled weights.
+    """Return the mean rank correlation with the maps of networks with shuffled weights.
 
-    Every parameter's numbers change places with each other, in all layers at once;
-    batch-norm statistics stay. Other maps that are flat count as unlike.
+    The values of every parameter are shuffled, in all layers at once; batch-norm
+    statistics stay. A constant map counts as correlation 0.
     """
     if float(heatmap.max()) == float(heatmap.min()):
         return None
@@ -167,7 +166,7 @@ def _shuffled(tensor: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def rank_correlation(a: Tensor, b: Tensor) -> float:
-    """Return Spearman's correlation; 0 where either says the same everywhere.
+    """Return Spearman's rank correlation; 0 if either input is constant.
 
     Example:
         >>> a = torch.tensor([1.0, 2.0, 3.0])
@@ -181,7 +180,7 @@ def rank_correlation(a: Tensor, b: Tensor) -> float:
 
 
 def _ranks(values: Tensor) -> Tensor:
-    """Return ranks; equal values share the middle of theirs."""
+    """Return ranks; equal values get their mean rank."""
     _, place, count = torch.unique(values, return_inverse=True, return_counts=True)
     last = count.cumsum(0).double()
     ranks: Tensor = (last - (count.double() - 1) / 2)[place]

@@ -1,7 +1,7 @@
-"""Activations and gradients by depth: where they vanish, where they explode.
+"""Size of activations and gradients by layer: vanishing and exploding gradients.
 
-A gradient that came through L layers is a product of L Jacobians (Glorot and Bengio
-2010, section 4.2.1): smaller than one each, and the first layers do not learn.
+A gradient that passed L layers is a product of L Jacobians (Glorot and Bengio 2010,
+section 4.2.1). If each is smaller than one, the first layers do not learn.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from striate.interpret.attribution.target import logits_of
 
 @dataclass(frozen=True, kw_only=True)
 class LayerProfile:
-    """One layer with weights, as a batch goes through it and its cost comes back.
+    """Activation, gradient and update size of one layer with weights, for one batch.
 
     Args:
-        name: Its call, such as `conv1` or `again #2`.
-        depth: Its number, from 1 at the input.
-        activation: Root mean square of what it gives out.
-        gradient: Root mean square of the cost's gradient by that, an image's cost.
-        update: Norm of the gradient by its weight over the weight's norm: the part
-            of itself that a step of rate 1 would change; nan where it is frozen.
+        name: Name of the call, such as `conv1` or `again #2`.
+        depth: Number of the layer, 1 at the input.
+        activation: Root mean square of its output.
+        gradient: Root mean square of the gradient of one image's loss by the output.
+        update: Norm of the weight's gradient divided by the norm of the weight: the
+            relative change by a step with learning rate 1; nan if it is frozen.
     """
 
     name: str
@@ -43,22 +43,22 @@ class LayerProfile:
 def depth_profile(
     model: nn.Module, x: Tensor, labels: Tensor, training: bool = False
 ) -> list[LayerProfile]:
-    """Measure one batch's activations and gradients at every layer with weights.
+    """Measure activations and gradients at every layer with weights, for one batch.
 
-    No `.grad` is written; frozen parameters do not stop what flows through them.
+    `.grad` is not changed. Gradients also pass through frozen layers.
 
     Args:
-        model: Any classifier; left as it was.
-        x: Images as the network takes them.
-        labels: Their classes.
-        training: Run as in training, with the batch's own statistics in batch norm;
-            dropout and running statistics come back as they were.
+        model: Any classifier; not modified.
+        x: Preprocessed images.
+        labels: Class indices.
+        training: Run in training mode, with batch statistics in batch norm; running
+            statistics are restored.
 
     Shapes:
         x: (N, C, H, W); labels: (N,)
 
     Raises:
-        GeometryError: The network refuses the batch or gives no class scores.
+        GeometryError: The network rejects the batch, or its output is not class scores.
 
     Example:
         >>> pairs = [(nn.Linear(4, 4), nn.Sigmoid()) for _ in range(8)]
@@ -78,7 +78,7 @@ def depth_profile(
         if not isinstance(output, Tensor) or not output.requires_grad:
             return
         outputs.append((call, _rms(output)))
-        # On the tensor as it is now: an in-place activation behind it comes later.
+        # On the tensor before an in-place activation changes it.
         output.register_hook(  # type: ignore[no-untyped-call]
             lambda g: gradients.__setitem__(call, _rms(g) * len(x))
         )
@@ -116,7 +116,7 @@ def depth_profile(
 
 
 def _loss(output: object, labels: Tensor) -> Tensor:
-    """Return the mean cost; in training some networks answer from lower heads too."""
+    """Return the mean loss; in training mode it includes auxiliary heads."""
     if not isinstance(output, HeadOutputs):
         output = logits_of(output)
     top = output.logits if isinstance(output, HeadOutputs) else output
@@ -124,7 +124,7 @@ def _loss(output: object, labels: Tensor) -> Tensor:
 
 
 def _weight(module: nn.Module) -> nn.Parameter | None:
-    """Return a layer's weight; none of layers that only scale (batch norm)."""
+    """Return a layer's weight; None for layers that only scale (batch norm)."""
     weight = module._parameters.get("weight")
     return weight if weight is not None and weight.ndim > 1 else None
 
@@ -140,10 +140,10 @@ def _relative_norm(gradient: Tensor | None, weight: Tensor) -> float:
 
 
 def gradient_factor(layers: Sequence[LayerProfile]) -> float:
-    """Return the factor by which the gradient changes with one layer less of way.
+    """Return the factor by which the gradient changes per layer of distance from the loss.
 
-    The slope of a straight line through log gradient against depth, as a factor: 0.5
-    means half with every layer further from the answer, 1 that all layers learn alike.
+    It is the slope of a line fitted to log gradient against depth: 0.5 means half the
+    gradient per layer, 1 means that all layers get equal gradients.
 
     Example:
         >>> layers = [

@@ -1,8 +1,9 @@
-"""Four networks before points that no line can tell apart: what bends a boundary.
+"""Why networks need nonlinear activations: four networks on points in two rings.
 
-All end in one logistic output: a probability between 0 and 1 whose half is the
-boundary. One dense layer draws a line; three in a row are one, and draw a line; one on
-squares of the coordinates, or two with a bend between them, draw a closed curve.
+All networks have one logistic output; the decision boundary is at probability 0.5. One
+linear layer has a straight boundary. So have three linear layers, as they collapse to
+one: W₂(W₁x + b₁) + b₂ = (W₂W₁)x + (W₂b₁ + b₂). One linear layer on squared coordinates,
+or two with a ReLU between them, have a closed boundary.
 """
 
 from __future__ import annotations
@@ -18,17 +19,17 @@ from torch.nn import functional as F
 from striate.core.errors import GeometryError
 from striate.interpret.render import diverging_colors
 
-PLANE_LIMIT = 2.6  # of the plane drawn, each way: the outer ring ends at 2.3
+PLANE_LIMIT = 2.6  # half the side of the drawn plane; the outer ring ends at 2.3
 SIDE = 180  # pixels
-_DOT = 2  # pixels a point is drawn wide
+_DOT = 2  # width of a drawn point in pixels
 _INNER, _OUTER = (120, 20, 18), (14, 40, 84)
 
 
 class PolynomialFeatures(nn.Module):
-    """Every product of two coordinates up to a degree, as features.
+    """Polynomial features of two coordinates.
 
     Args:
-        degree: The highest.
+        degree: Highest degree.
 
     Shapes:
         (N, 2) → (N, (d + 1)(d + 2)/2 − 1)
@@ -43,20 +44,20 @@ class PolynomialFeatures(nn.Module):
         self.degree = degree
 
     def forward(self, points: Tensor) -> Tensor:
-        """Multiply."""
+        """Return the features."""
         return polynomial_features(points, self.degree)
 
 
 @dataclass(frozen=True, kw_only=True)
 class FittedNetwork:
-    """One network, fitted.
+    """A fitted network.
 
     Args:
-        name: What it is.
-        model: (N, 2) → (N, 1), in logits.
-        accuracy: Of the points it was fitted to.
-        collapse_error: Largest difference between its logits and those of the one dense layer
-            it collapses to; None where it does not collapse.
+        name: Description of the network.
+        model: (N, 2) → (N, 1), logits.
+        accuracy: Accuracy on the training points.
+        collapse_error: Largest difference between its logits and those of the single
+            linear layer that it collapses to; None if it does not collapse.
     """
 
     name: str
@@ -66,16 +67,16 @@ class FittedNetwork:
 
     @property
     def weights(self) -> int:
-        """Return how many numbers were fitted."""
+        """Return the number of parameters."""
         return sum(p.numel() for p in self.model.parameters())
 
 
 def fit_networks(count: int = 400, seed: int = 0) -> list[FittedNetwork]:
-    """Fit four networks to points of two rings, by the same search.
+    """Fit four networks to points in two rings, with the same optimizer.
 
     Args:
-        count: Points.
-        seed: Of points and first weights.
+        count: Number of points.
+        seed: Random seed of points and initial weights.
 
     Example:
         >>> line, deep, squares, bent = fit_networks(200)
@@ -102,12 +103,12 @@ def _models(seed: int) -> dict[str, nn.Module]:
         torch.manual_seed(seed)
         deep = nn.Linear(2, 8), nn.Linear(8, 8), nn.Linear(8, 1)
         return {
-            "one dense layer": nn.Sequential(nn.Linear(2, 1)),
-            "three dense layers in a row": nn.Sequential(*deep),
-            "one dense layer on squares": nn.Sequential(
+            "one linear layer": nn.Sequential(nn.Linear(2, 1)),
+            "three linear layers": nn.Sequential(*deep),
+            "one linear layer on squares": nn.Sequential(
                 PolynomialFeatures(), nn.Linear(5, 1)
             ),
-            "two dense layers, ReLU between": nn.Sequential(
+            "two linear layers with ReLU": nn.Sequential(
                 nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, 1)
             ),
         }
@@ -116,9 +117,7 @@ def _models(seed: int) -> dict[str, nn.Module]:
 @torch.no_grad()
 def _collapse_error(model: nn.Module, points: Tensor) -> float | None:
     layers = list(model.children())
-    if len(layers) < 2 or not all(
-        isinstance(layer, nn.Linear) for layer in layers
-    ):
+    if len(layers) < 2 or not all(isinstance(layer, nn.Linear) for layer in layers):
         return None
     return float((collapse_linear(layers)(points) - model(points)).abs().max())
 
@@ -127,9 +126,9 @@ def _collapse_error(model: nn.Module, points: Tensor) -> float | None:
 def draw_boundary(
     model: nn.Module, points: Tensor, inner: Tensor, side: int = SIDE
 ) -> np.ndarray:
-    """Draw the probability over the plane, and the points upon it.
+    """Draw the predicted probability over the plane, with the points.
 
-    Red is the inner ring's side, blue the outer's, pale is the boundary.
+    Red is predicted as inner ring, blue as outer ring, pale is the boundary.
 
     Shapes:
         points: (N, 2); inner: (N,) → (side, side, 3), uint8
@@ -154,7 +153,7 @@ def draw_boundary(
 def probability_profile(
     model: nn.Module, count: int = 81
 ) -> tuple[list[float], list[float]]:
-    """Return the probability along a line through the middle, from left to right.
+    """Return the probability along a horizontal line through the center.
 
     Example:
         >>> positions, probs = probability_profile(nn.Linear(2, 1), 3)
@@ -171,10 +170,10 @@ _STEPS = 200
 
 
 def collapse_linear(layers: Sequence[nn.Module]) -> nn.Linear:
-    """Return the one dense layer that a chain of them is.
+    """Return the single linear layer that equals a sequence of linear layers.
 
     Raises:
-        GeometryError: There are none, or one of them is no dense layer.
+        GeometryError: There are no layers, or one is not linear.
 
     Example:
         >>> chain = nn.Linear(3, 5), nn.Linear(5, 4), nn.Linear(4, 2)
@@ -187,8 +186,10 @@ def collapse_linear(layers: Sequence[nn.Module]) -> nn.Linear:
     weight = bias = None
     for number, layer in enumerate(layers):
         if not isinstance(layer, nn.Linear):
-            what = f"layer {number} is a {type(layer).__name__}, not a dense layer"
-            raise GeometryError(what, fix="only dense layers in a row are one")
+            what = f"layer {number} is a {type(layer).__name__}, not a Linear layer"
+            raise GeometryError(
+                what, fix="only consecutive Linear layers can be collapsed"
+            )
         layer_weight, layer_bias = layer.weight.detach().double(), layer.bias
         if weight is None or bias is None:
             weight, bias = layer_weight, layer_weight.new_zeros(len(layer_weight))
@@ -197,7 +198,9 @@ def collapse_linear(layers: Sequence[nn.Module]) -> nn.Linear:
         if layer_bias is not None:
             bias = bias + layer_bias.detach().double()
     assert weight is not None and bias is not None  # noqa: S101, PT018 - not empty
-    with torch.random.fork_rng(devices=[]):  # draws first weights, for nothing
+    with torch.random.fork_rng(
+        devices=[]
+    ):  # nn.Linear draws initial weights, which are overwritten
         collapsed = nn.Linear(weight.shape[1], weight.shape[0])
     with torch.no_grad():
         collapsed.weight.copy_(weight)
@@ -206,7 +209,7 @@ def collapse_linear(layers: Sequence[nn.Module]) -> nn.Linear:
 
 
 def polynomial_features(points: Tensor, degree: int) -> Tensor:
-    """Return every product of coordinates up to a degree, but the constant.
+    """Return all monomials of two coordinates up to a degree, without the constant.
 
     Shapes:
         (N, 2) → (N, (d + 1)(d + 2)/2 − 1)
@@ -225,9 +228,9 @@ def polynomial_features(points: Tensor, degree: int) -> Tensor:
 
 
 def ring_points(count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Return points of a disc, and whether each lies within the inner ring.
+    """Return points of two rings, and whether each is in the inner one (half of them).
 
-    Half of them do; no straight line can tell the two apart.
+    No straight line separates them.
 
     Example:
         >>> points, inner = ring_points(100)
@@ -246,12 +249,12 @@ def ring_points(count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
 
 
 def fit_boundary(model: nn.Module, points: Tensor, inner: Tensor) -> float:
-    """Fit a network with a logistic output to two kinds of points; return accuracy.
+    """Fit a network with a logistic output to two classes; return the accuracy.
 
     Args:
         model: (N, features) → (N, 1); trained in place, full batch, L-BFGS.
-        points: What it takes.
-        inner: Which are of the first kind.
+        points: Inputs.
+        inner: True for points of the first class.
     """
     optimizer = torch.optim.LBFGS(
         model.parameters(), max_iter=_STEPS, line_search_fn="strong_wolfe"

@@ -1,4 +1,4 @@
-"""Activations and gradients by depth while a network learns, and when to look."""
+"""Layer profiles during training, and the schedule of steps at which to take them."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from striate.interpret.depth.layer_profile import LayerProfile
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
-    """What the layers were like after so many steps of learning.
+    """The layer profiles after a number of training steps.
 
     Args:
-        step: Steps done before; 0 is initialization, None the weights that were kept.
-        layers: As `depth_profile` found them, from the input on.
+        step: Number of steps done; 0 is initialization, None the final weights.
+        layers: The result of `depth_profile`, from input to output.
     """
 
     step: int | None
@@ -23,10 +23,9 @@ class Snapshot:
 
 
 def is_snapshot_step(step: int) -> bool:
-    """Say whether to look after so many steps: ever less often, as changes slow down.
+    """Return whether to take a snapshot after a step: less and less often.
 
-    At powers of two and half-way between them: a run of a million steps is looked at
-    41 times.
+    At powers of two and halfway between them: 41 times in a run of a million steps.
 
     Example:
         >>> [step for step in range(70) if is_snapshot_step(step)]
@@ -40,7 +39,7 @@ def _is_power(number: int) -> bool:
 
 
 def first_to_last_gradient(layers: Sequence[LayerProfile]) -> float:
-    """Return the first layer's gradient as a share of the last one's.
+    """Return the gradient of the first layer divided by that of the last layer.
 
     Example:
         >>> def level(depth, gradient):

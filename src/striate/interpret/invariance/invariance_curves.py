@@ -1,4 +1,4 @@
-"""Curves of invariance: accuracy, consistency and feature distance against a move."""
+"""Invariance curves: accuracy, consistency, feature distance by transform strength."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ OUTPUT = "output"
 
 @dataclass(frozen=True, kw_only=True)
 class InvarianceCurve:
-    """What a network makes of images moved by growing amounts.
+    """Accuracy, consistency and feature distance of transformed images, by strength.
 
     Args:
-        transform: The move's name.
-        unit: Of the amounts.
-        amounts: As tried.
-        accuracy: Share of moved images answered rightly, by amount.
-        consistency: Share answered as when they stood still (Zhang 2019).
-        distance: For each layer, and `output` for the scores, the mean distance of a
-            moved image's features from its own, in units of the mean distance of
-            two images: 0 has not noticed, 1 sees another image.
-        images: How many there were, each moved once a direction.
+        transform: Name of the transform.
+        unit: Unit of the amounts.
+        amounts: Strengths of the transform.
+        accuracy: Share of transformed images predicted correctly, by amount.
+        consistency: Share with the same prediction as the original (Zhang 2019).
+        distance: For each layer, and `output` for the logits, the mean distance between
+            the features of transformed and original image, divided by the mean distance
+            of two images: 0 is invariant, 1 is as far as another image.
+        images: Number of images; each is transformed once per direction.
     """
 
     transform: str
@@ -55,21 +55,21 @@ def invariance_curves(
     transforms: Sequence[Transform],
     layers: str | Sequence[str] = (),
 ) -> list[InvarianceCurve]:
-    """Measure how answers and features bear moved images.
+    """Measure how predictions and features change when images are transformed.
 
-    Features are compared place by place, so that a map which only moves along counts
-    as changed: what is measured is invariance, not equivariance. Memory holds one
-    batch's features of the layers.
+    Features are compared position by position, so a map that is only shifted counts as
+    changed: this measures invariance, not equivariance. Memory holds the features of
+    one batch.
 
     Args:
-        model: Any classifier; left as it was.
-        batches: (input, label) batches, the input as the network takes it.
-        transforms: Of `MOVES`, or your own.
-        layers: Names or patterns whose features are compared besides the scores.
+        model: Any classifier; not modified.
+        batches: (input, label) batches of preprocessed images.
+        transforms: Items of `TRANSFORMS`, or your own.
+        layers: Names or patterns of layers to compare, besides the logits.
 
     Raises:
-        UnknownNameError: No layer has this name; lists the right ones.
-        DataError: There are not two images to compare.
+        UnknownNameError: No layer has this name; the message lists the names.
+        DataError: There are fewer than two images.
 
     Example:
         >>> from striate.interpret.invariance.transforms import get_transform
@@ -97,7 +97,7 @@ def invariance_curves(
                     tally.add(original, _outputs(model, changed, calls), labels)
     if images < 2:
         raise DataError(
-            f"needs at least two images to compare, got {images}", where="batches"
+            f"at least two images are required, got {images}", where="batches"
         )
     unit = {
         name: distances.total / images for name, distances in neighbor_distances.items()
@@ -109,12 +109,12 @@ def invariance_curves(
 
 
 def _outputs(model: nn.Module, x: Tensor, calls: Sequence[str]) -> dict[str, Tensor]:
-    """Return the features of calls, and the scores, a row an image."""
+    """Return the features of layers, and the logits, one row per image."""
     outputs: dict[str, Tensor] = {}
 
     def note(call: str, output: object) -> None:
         if call in call_names and isinstance(output, Tensor):
-            # A copy: an in-place activation behind the layer would change it.
+            # A copy: an in-place activation after the layer would change it.
             outputs[call] = output.detach().flatten(1).clone()
 
     call_names = set(calls)
@@ -125,14 +125,14 @@ def _outputs(model: nn.Module, x: Tensor, calls: Sequence[str]) -> dict[str, Ten
 
 
 class _NeighborDistances:
-    """Distances of each image from the next, and of the last from the first."""
+    """Sum of the distances between consecutive images, the last to the first too."""
 
     def __init__(self) -> None:
         self._ends: tuple[Tensor, Tensor] | None = None
         self._sum = 0.0
 
     def add(self, values: Tensor) -> None:
-        """Take in a batch, a row an image."""
+        """Add a batch, one row per image."""
         first, last = self._ends or (values[:1], values[:1])
         before = torch.cat([last, values[:-1]])
         self._sum += float((values - before).norm(dim=1).sum())
@@ -140,7 +140,7 @@ class _NeighborDistances:
 
     @property
     def total(self) -> float:
-        """Return the sum once round: as many distances as images."""
+        """Return the sum over the closed circle: one distance per image."""
         if self._ends is None:
             return 0.0
         first, last = self._ends
@@ -148,7 +148,7 @@ class _NeighborDistances:
 
 
 class _Tally:
-    """Sums over the moved copies of one amount."""
+    """Sums over the transformed copies for one amount."""
 
     def __init__(self) -> None:
         self.count = self.correct = self.unchanged = 0
@@ -157,7 +157,7 @@ class _Tally:
     def add(
         self, original: dict[str, Tensor], changed: dict[str, Tensor], labels: Tensor
     ) -> None:
-        """Take in one copy of a batch."""
+        """Add one transformed copy of a batch."""
         predicted = changed[OUTPUT].argmax(1)
         self.count += len(predicted)
         self.correct += int((predicted.cpu() == labels.cpu()).sum())

@@ -1,9 +1,9 @@
-"""A digit moved by one pixel: how much of the image changes, how much of its maps.
+"""One-pixel shift: how many pixels change, and how many cells of pooled edge maps.
 
-The notes count 38 changed pixels in one digit of 28×28, and 12 changed cells behind a
-vertical-edge filter and 2×2 max pooling: 68 % fewer. Pooled maps have a quarter of the
-cells, so that much of it would come about by itself; hence the shares, and the same map
-with every other cell simply taken, beside the counts.
+The study notes count 38 changed pixels in one 28×28 digit, and 12 changed cells after a
+vertical-edge filter and 2×2 max pooling: 68 % fewer. A pooled map has only a quarter of
+the cells, which explains part of that. So we also report shares, and the same map
+subsampled (every other cell) instead of pooled.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from striate.core.errors import GeometryError
 from striate.interpret.invariance.transforms import shift_pixels
 
 EDGE = ((-1.0, 0.0, 1.0),) * 3  # left to right, from dark to light
-NOTES = 38, 12  # what the notes count in one digit: at the input, and pooled
+NOTES = 38, 12  # counts in the study notes for one digit: input, pooled
 NOTES_SIDE = 28  # pixels
-INPUT, POOLED, SUBSAMPLED = "image", "max pool", "every other"
+INPUT, POOLED, SUBSAMPLED = "image", "max pool", "subsampled"
 
 
 @dataclass(frozen=True, kw_only=True)
 class ChangedCells:
-    """Cells that change when images move one pixel to the right.
+    """Number of cells that change when images shift one pixel to the right.
 
     Args:
-        stage: What was compared.
-        cells: Of one image's map.
-        counts: (images,): how many of them change.
+        stage: Name of the compared map.
+        cells: Cells per map.
+        counts: (images,): changed cells of each image.
     """
 
     stage: str
@@ -39,22 +39,22 @@ class ChangedCells:
 
     @property
     def mean(self) -> float:
-        """Changed cells an image."""
+        """Mean number of changed cells per image."""
         return float(self.counts.double().mean())
 
     @property
     def std(self) -> float:
-        """From image to image."""
+        """Standard deviation over images."""
         return float(self.counts.double().std(correction=0))
 
     @property
     def share(self) -> float:
-        """Of all cells."""
+        """Mean share of all cells."""
         return self.mean / self.cells
 
 
 def resize_gray(images: Tensor, side: int = NOTES_SIDE) -> Tensor:
-    """Bring gray images to a square size, by bilinear sampling.
+    """Resize gray images to a square, with bilinear interpolation.
 
     Shapes:
         (N, H, W) → (N, side, side)
@@ -72,10 +72,9 @@ def resize_gray(images: Tensor, side: int = NOTES_SIDE) -> Tensor:
 
 
 def one_pixel_shift(images: Tensor) -> list[ChangedCells]:
-    """Count what one pixel of shift changes: at the input, behind the filter, pooled.
+    """Count the cells that a one-pixel shift changes: input, edge map, pooled map.
 
-    Images are made black and white at half their range, as a count asks for; a cell
-    has changed where its number is another.
+    Images are binarized at half their range. A cell has changed if its value differs.
 
     Args:
         images: Gray images, from 0 to 1.
@@ -84,7 +83,7 @@ def one_pixel_shift(images: Tensor) -> list[ChangedCells]:
         images: (N, H, W)
 
     Raises:
-        GeometryError: Other dimensions, or too small for a 3×3 filter and a pool.
+        GeometryError: Not three dimensions, or too small for a 3×3 filter and a pool.
 
     Example:
         >>> bar = torch.zeros(1, 8, 8)
@@ -94,8 +93,8 @@ def one_pixel_shift(images: Tensor) -> list[ChangedCells]:
     """
     if images.ndim != 3 or min(images.shape[1:]) < 4:
         shape = "×".join(map(str, images.shape))
-        what = f"needs gray images of at least 4×4, got {shape}"
-        raise GeometryError(what, fix="give (images, height, width)")
+        what = f"gray images of at least 4×4 are required, got {shape}"
+        raise GeometryError(what, fix="use the shape (images, height, width)")
     original, shifted = shift_stages(images)
     return [
         ChangedCells(
@@ -108,7 +107,7 @@ def one_pixel_shift(images: Tensor) -> list[ChangedCells]:
 
 
 def shift_stages(images: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Return the maps of images as they are, and one pixel further right, by stage.
+    """Return the maps of the original and of the shifted images, by stage.
 
     Shapes:
         (N, H, W) → each (N, height, width)

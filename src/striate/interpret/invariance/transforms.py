@@ -1,6 +1,6 @@
-"""Ways to move an image by an amount: shift, rotation, scale, shear, color.
+"""Image transforms of a given strength: shift, rotation, scale, shear, color.
 
-All but the shift sample bilinearly; what comes in at the border repeats the border.
+All but the shift use bilinear sampling. New pixels at the border repeat the border.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ Matrix = tuple[tuple[float, float], tuple[float, float]]
 
 @dataclass(frozen=True, kw_only=True)
 class Transform:
-    """A way to change a batch that leaves its labels alone, by an amount.
+    """A transform of a batch with adjustable strength, which keeps the labels.
 
     Args:
         name: Such as `rotation`.
-        unit: Of the amount, in words.
-        amounts: What is tried by default; the first changes nothing.
-        copies: (N, C, H, W) and an amount → the batch moved, once a direction.
+        unit: Unit of the amount, in words.
+        amounts: Default amounts; the first is the identity.
+        copies: (N, C, H, W) and an amount → one transformed batch per direction.
     """
 
     name: str
@@ -37,7 +37,7 @@ class Transform:
 
 
 def shift_pixels(x: Tensor, down: int, right: int) -> Tensor:
-    """Shift whole pixels, exactly.
+    """Shift by whole pixels.
 
     Example:
         >>> shift_pixels(torch.tensor([[[[1.0, 2.0, 3.0]]]]), 0, 1).tolist()
@@ -49,7 +49,7 @@ def shift_pixels(x: Tensor, down: int, right: int) -> Tensor:
 
 
 def warp_affine(x: Tensor, matrix: Matrix) -> Tensor:
-    """Move about the middle: `matrix` maps (right, down) of new places to old ones.
+    """Affine warp about the center: `matrix` maps output (x, y) to input (x, y).
 
     Example:
         >>> x = torch.arange(4.0).view(1, 1, 2, 2)
@@ -59,7 +59,7 @@ def warp_affine(x: Tensor, matrix: Matrix) -> Tensor:
     """
     height, width = x.shape[2:]
     (a, b), (c, d) = matrix
-    # In pixels, then in the sampler's −1…1, which are longer along the longer side.
+    # The matrix is in pixels; the sampler uses −1…1 along each side.
     rows = [[a, b * height / width, 0.0], [c * width / height, d, 0.0]]
     theta = torch.tensor([rows], dtype=x.dtype, device=x.device)
     grid = F.affine_grid(theta.expand(len(x), -1, -1), list(x.shape), False)
@@ -70,7 +70,11 @@ def _shifts(x: Tensor, amount: float) -> list[Tensor]:
     pixels = int(amount)
     if pixels != amount or not 0 <= pixels < min(x.shape[2:]):
         what = f"a shift of {amount:g} pixels on an image of {tuple(x.shape[2:])}"
-        raise SettingError(what, where="shift", fix="shift whole pixels, within it")
+        raise SettingError(
+            what,
+            where="shift",
+            fix="use a whole number of pixels, less than the image side",
+        )
     shifts = ((0, pixels), (0, -pixels), (pixels, 0), (-pixels, 0))
     return [shift_pixels(x, down, right) for down, right in shifts]
 
@@ -91,7 +95,7 @@ def _shears(x: Tensor, amount: float) -> list[Tensor]:
 
 
 def _colors(x: Tensor, amount: float) -> list[Tensor]:
-    """Shift each channel by itself, up and down, in turn."""
+    """Brighten and darken each channel separately."""
     copies = []
     for channel in range(x.shape[1]):
         for sign in (1, -1):
@@ -112,25 +116,25 @@ TRANSFORMS: dict[str, Transform] = {
         ),
         Transform(
             name="rotation",
-            unit="degrees, both ways",
+            unit="degrees, both directions",
             amounts=(0, 5, 10, 15, 20, 30, 45),
             copies=_rotations,
         ),
         Transform(
             name="scale",
-            unit="larger and smaller by",
+            unit="relative change, larger and smaller",
             amounts=(0, 0.05, 0.1, 0.2, 0.3, 0.5),
             copies=_scales,
         ),
         Transform(
             name="shear",
-            unit="degrees, both ways",
+            unit="degrees, both directions",
             amounts=(0, 5, 10, 20, 30),
             copies=_shears,
         ),
         Transform(
             name="color",
-            unit="deviations of the set, channel by channel",
+            unit="standard deviations, one channel at a time",
             amounts=(0, 0.1, 0.25, 0.5, 1),
             copies=_colors,
         ),
@@ -139,15 +143,15 @@ TRANSFORMS: dict[str, Transform] = {
 
 
 def get_transform(name: str) -> Transform:
-    """Return a move by name.
+    """Return a transform by name.
 
     Raises:
-        UnknownNameError: There is none; lists the right ones.
+        UnknownNameError: Unknown transform; the message lists the names.
 
     Example:
         >>> get_transform("shear").amounts
         (0, 5, 10, 20, 30)
     """
     if name not in TRANSFORMS:
-        raise unknown("move", name, TRANSFORMS)
+        raise unknown("transform", name, TRANSFORMS)
     return TRANSFORMS[name]
