@@ -335,7 +335,7 @@ class Widest(nn.Module):
 
 
 @pytest.mark.parametrize(
-    ("method", "most"), [("scorecam", 2), ("occlusion", 2), ("integrated", 2)]
+    ("method", "most"), [("scorecam", 2), ("occlusion", 2), ("integrated_gradients", 2)]
 )
 def test_large_images_go_through_a_few_at_a_time(method, most, monkeypatch):
     """Memory has a bound in pixels; the marks' images are under it too."""

@@ -34,10 +34,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--method",
-        default="auto,occlusion,integrated",
+        default="auto,occlusion,integrated_gradients",
         metavar="NAMES",
-        help="of cam gradcam gradcam++ layercam scorecam occlusion integrated, with "
-        "commas (auto,occlusion,integrated)",
+        help="of cam gradcam gradcam++ layercam scorecam occlusion "
+        "integrated_gradients, with "
+        "commas (auto,occlusion,integrated_gradients)",
     )
     parser.add_argument("--layer", default="auto", metavar="NAME", help="of the maps")
     parser.add_argument(

@@ -85,7 +85,7 @@ def test_a_page_about_any_network_leaves_it_alone(kind, channels):
     assert facts["pixels"] + facts["constants"] == pytest.approx(
         facts["value"], abs=1e-4
     )
-    assert {"1 occlusion", "1 integrated"} < set(told.maps)
+    assert {"1 occlusion", "1 integrated_gradients"} < set(told.maps)
 
 
 @pytest.mark.parametrize("name", EXTRA_SECTIONS)

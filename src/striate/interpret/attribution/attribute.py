@@ -29,8 +29,8 @@ from striate.interpret.attribution.target import (
 from striate.interpret.layer_choice import AUTO, TargetLayer, target_layer
 
 CAM = "cam"
-METHODS = (CAM, *CAMS, "occlusion", "integrated")
-_SIGNED = {CAM, "occlusion", "integrated"}
+METHODS = (CAM, *CAMS, "occlusion", "integrated_gradients")
+_SIGNED = {CAM, "occlusion", "integrated_gradients"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +141,7 @@ def _method(
     """Return the target layer, and the method as a function of a network."""
     if method == "occlusion":
         return None, lambda network: occlusion(network, x, target)
-    if method == "integrated":
+    if method == "integrated_gradients":
         return None, lambda network: _integrated(network, x, target, notes)
     if method == CAM:
         call = find_gap_head(model, x).call

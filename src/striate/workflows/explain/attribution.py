@@ -1,4 +1,4 @@
-"""Why this answer? An image's evidence, each map with what it is worth."""
+"""Section of one image: predictions, heatmaps, and their sanity checks."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ from striate.workflows.explain.images import ExplainedImage
 from striate.workflows.explain.load_model import LoadedModel
 from striate.workflows.explain.options import ExplainOptions
 
-SIDE = 196  # pixels an image of evidence is drawn high, at least
-TOP = 3  # answers shown
+SIDE = 196  # minimum height of a drawn image, in pixels
+TOP = 3  # predicted classes shown
 
 METHOD_NAMES = {
     "cam": "CAM",
@@ -42,58 +42,58 @@ METHOD_NAMES = {
     "layercam": "LayerCAM",
     "scorecam": "Score-CAM",
     "occlusion": "Occlusion",
-    "integrated": "Integrated gradients",
+    "integrated_gradients": "Integrated gradients",
 }
 
 
 CHECK_COLUMNS = (
     Column(title="Method", key="method"),
-    Column(title="About", key="about", rank=1),
+    Column(title="Target", key="target", rank=1),
     Column(title="Layer", kind="code", key="layer", rank=2),
     Column(
         title="Deletion",
         kind="percent",
         key="deletion",
-        hint="mean probability while its best pixels go first; low is good",
+        hint="mean probability as the most important pixels are removed; lower is better",
     ),
     Column(
         title="Deletion, random",
         kind="percent",
-        key="deletion_by_chance",
-        hint="the same in random order",
+        key="random_deletion",
+        hint="deletion in random pixel order",
         rank=3,
     ),
     Column(
         title="Insertion",
         kind="percent",
         key="insertion",
-        hint="mean probability while its best pixels come first; high is good",
+        hint="mean probability as the most important pixels are added; higher is better",
     ),
     Column(
         title="Insertion, random",
         kind="percent",
-        key="insertion_by_chance",
-        hint="the same in random order",
+        key="random_insertion",
+        hint="insertion in random pixel order",
         rank=3,
     ),
     Column(
-        title="Shuffled weights",
+        title="Shuffled Weights",
         kind="number",
-        key="randomized",
-        hint="rank correlation with maps of the network with shuffled weights; "
-        "near 0 is good, above 0.5 is a red stamp",
+        key="shuffled_correlation",
+        hint="rank correlation with the heatmap of a network with shuffled weights; "
+        "near 0 is good; above 0.5: do not trust this heatmap",
     ),
 )
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageExplanation:
-    """What is said about one image.
+    """The explanation of one image.
 
     Args:
-        section: For people.
-        facts: For programs.
-        maps: The numbers behind its maps, by method, at the image's size.
+        section: Section of the report page.
+        facts: The same as JSON values.
+        maps: Heatmap of each method, at the image's size.
     """
 
     section: Section
@@ -104,7 +104,7 @@ class ImageExplanation:
 def explain_image(
     loaded: LoadedModel, image: ExplainedImage, options: ExplainOptions
 ) -> ImageExplanation:
-    """Ask a network about one image, and every method about the answer."""
+    """Predict one image, and compute the heatmap of every method."""
     labels = loaded.labels.names if loaded.labels else None
     with untouched(loaded.model), torch.no_grad():
         probs = logits_of(forward(loaded.model, image.x)).softmax(1)[0]
@@ -125,21 +125,21 @@ def explain_image(
         _heatmaps(image, attributions_shown),
     ]
     blocks += _sanity_checks(attributions_shown)
-    truth = f" It is labeled {image.truth}." if image.truth else ""
+    truth = f" Label: {image.truth}." if image.truth else ""
     target = attributions[0].target
-    lead = f"{image.name}.{truth} The evidence is for {target.text}."
+    lead = f"{image.name}.{truth} Explained class: {target.text}."
     table = next(block for block in blocks if isinstance(block, Table))
     facts = {
         "image": image.name,
         "truth": image.truth,
-        "answers": [
+        "predictions": [
             {"class": labels[i] if labels else i, "probability": float(probs[i])}
             for i in ranked
         ],
         "target": target.target,
-        "question": target.text,
+        "target_text": target.text,
         "layer": next((e.layer.call for e in attributions if e.layer), None),
-        "evidence": records(table),
+        "attributions": records(table),
     }
     title = _title(image, labels[ranked[0]] if labels else f"class {ranked[0]}")
     return ImageExplanation(
@@ -181,7 +181,7 @@ def _against(
     options: ExplainOptions,
     ranked: Sequence[int],
 ) -> Attribution | None:
-    """Hold the answer against the class asked for, the truth, or the runner-up."""
+    """Compare the target with `against`, the label, or the second-best class."""
     against: int | str | None = options.against
     if against is None:
         own = _target_index(loaded, options, ranked)
@@ -216,12 +216,14 @@ def _target_index(
 
 
 def _heatmaps(image: ExplainedImage, attributions: Sequence[Attribution]) -> Images:
-    images: list[Image] = [to_image(enlarge(image.pixels, SIDE), "the image")]
+    images: list[Image] = [to_image(enlarge(image.pixels, SIDE), "input image")]
     for each in attributions:
         heat = each.heatmap.detach().cpu().numpy()
         pixels = enlarge(overlay_heatmap(image.pixels, heat, each.signed), SIDE)
         images.append(to_image(pixels, _caption(each), _detail(each)))
-    note = "Amber: how much speaks for it. Red speaks for it, blue against it."
+    note = (
+        "Orange: importance. Red: supports the class. Blue: speaks against the class."
+    )
     return Images(images=tuple(images), note=note)
 
 
@@ -232,44 +234,46 @@ def _caption(each: Attribution) -> str:
 
 def _detail(each: Attribution) -> str:
     if each.sanity_checks is not None and each.sanity_checks.ignores_weights:
-        return "RED STAMP: does not depend on the weights"
+        return "DO NOT TRUST: same heatmap with shuffled weights"
     if _is_empty(each):
-        return "empty: on balance nothing there speaks for it"
-    return f"at {each.layer.call}" if each.layer else "in the image itself"
+        return "empty: no positive evidence in this layer"
+    return f"layer {each.layer.call}" if each.layer else "computed on the pixels"
 
 
 def _sanity_checks(attributions: Sequence[Attribution]) -> list[Block]:
-    """Return the trust marks as a table, and a red stamp for each blind map."""
+    """Return the table of sanity checks, and a warning for each failed check."""
     rows = tuple(_row(each) for each in attributions)
     layers = dict.fromkeys(
-        f"{each.layer.call}: {each.layer.reason}."
+        f"Layer {each.layer.call}: {each.layer.reason}."
         for each in attributions
         if each.layer
     )
     notes = [*layers, *(note for each in attributions for note in each.notes)]
     blocks: list[Block] = [
         Table(
-            title="Trust marks", columns=CHECK_COLUMNS, rows=rows, note=" ".join(notes)
+            title="How reliable are these heatmaps? (sanity checks)",
+            columns=CHECK_COLUMNS,
+            rows=rows,
+            note=" ".join(notes),
         )
     ]
     for each in attributions:
         if _is_empty(each):
             text = (
-                f"{_caption(each)} is empty: weighed together, the layer's maps speak "
-                "against the answer everywhere. Its marks are those of an arbitrary "
-                "order; look at another layer or method."
+                f"{_caption(each)} is empty: no position of this layer supports the class. "
+                "Its sanity checks are meaningless. Try another layer or method."
             )
             blocks.append(Prose(text=text, tone="warning"))
         elif each.sanity_checks is not None and each.sanity_checks.ignores_weights:
             text = (
-                f"{_caption(each)} looks the same with shuffled weights: it shows the "
-                "image, not what the network learned. Do not read it as evidence."
+                f"{_caption(each)} is almost the same with shuffled weights: it shows "
+                "edges of the image, not what the network learned. Do not trust it."
             )
             blocks.append(Prose(text=text, tone="bad"))
         elif each.sanity_checks is not None and not each.sanity_checks.beats_random:
             text = (
-                f"{_caption(each)} finds what counts no better than chance: neither "
-                "deletion nor insertion beats a random order of pixels."
+                f"{_caption(each)} is not better than random: neither deletion nor "
+                "insertion beats a random pixel order."
             )
             blocks.append(Prose(text=text, tone="warning"))
     return blocks

@@ -1,4 +1,4 @@
-"""What channels look for: the places of the data that excite them, and its classes."""
+"""Section on channels: top-activating patches and class selectivity."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ from striate.workflows.explain.unit import receptive_fields
 
 LAYERS = 12  # layers whose patches are drawn
 CHANNELS = 6  # channels of a layer whose patches are drawn
-CLASSES = 10  # of a channel's answers
-PLACES = 3  # of a channel, told to programs
-PATCH = 48  # pixels a patch is drawn high, at least
-MAX_IMAGES = 1000  # images of the data searched for patches
-BATCH = 64  # of them at once, at most
+CLASSES = 10  # classes listed for one channel
+PLACES = 3  # patches per channel in channels.csv
+PATCH = 48  # minimum height of a drawn patch, in pixels
+MAX_IMAGES = 1000  # images that are searched for patches
+BATCH = 64  # images per batch, at most
 CHANNEL_COLUMNS = (
-    *("layer", "channel", "selectivity", "favorite", "rank", "value", "image"),
+    *("layer", "channel", "selectivity", "preferred_class", "rank", "value", "image"),
     *("top", "bottom", "left", "right"),
 )
 
@@ -52,14 +52,14 @@ BoxOf = Callable[[int, int], Box]
 
 @dataclass(frozen=True, kw_only=True)
 class ChannelPatches:
-    """What the channels of all layers answer to, over some of a run's images.
+    """Top patches of the channels of all layers, over some of a run's images.
 
     Args:
-        name: Of the part they are from.
+        name: Name of the split.
         subset: The images.
         labels: Class names.
-        layers: One a layer, as the data flows.
-        boxes: The box of each layer's units on the image.
+        layers: One item per layer, in forward order.
+        boxes: Functions from a unit of a layer to its box on the image.
     """
 
     name: str
@@ -69,7 +69,7 @@ class ChannelPatches:
     boxes: Mapping[str, BoxOf]
 
     def row(self, layer: ChannelPreferences, channel: int) -> Image | None:
-        """Draw a channel's places side by side; None where it is silent."""
+        """Draw the top patches of a channel side by side; None if it is dead."""
         top_patches = [patch for patch in layer.patches[channel] if patch.value > 0]
         if not top_patches:
             return None
@@ -80,36 +80,38 @@ class ChannelPatches:
         return to_image(pixels, f"channel {channel}", self.text(layer, channel))
 
     def text(self, layer: ChannelPreferences, channel: int) -> str:
-        """Say how selective a channel is, and for what."""
+        """Return selectivity and preferred class of a channel in words."""
         share = float(layer.selectivity[channel])
         preferred = self.labels[layer.preferred_classes[channel]]
-        return f"selectivity {share:.2f}, most for {preferred}"
+        return f"selectivity {share:.2f}, preferred class {preferred}"
 
     def channel(self, call: str, number: int) -> list[Block]:
-        """Show one channel's places and what each class makes of it."""
+        """Return the top patches of one channel and its mean activation by class."""
         layer = next((each for each in self.layers if each.call == call), None)
         if layer is None:
             return []
         row = self.row(layer, number)
         if row is None:
-            text = f"Channel {number} is silent on all {len(self.subset):,} images."
+            text = f"Channel {number} is dead (never above zero) on all {len(self.subset):,} images."
             return [Prose(text=text)]
-        title = f"What channel {number} looks for"
+        title = f"Top patches of channel {number}"
         return [Images(title=title, images=(row,)), self._classes(layer, number)]
 
     def _classes(self, layer: ChannelPreferences, number: int) -> Table:
         means = layer.by_class[:, number]
         columns = (
             Column(title="Class", key="class"),
-            Column(title="Mean answer", kind="number", key="mean"),
+            Column(title="Mean Activation", kind="number", key="mean"),
         )
         order = means.argsort(descending=True)[:CLASSES].tolist()
         rows = tuple((self.labels[i], float(means[i])) for i in order)
-        note = "What is above zero, averaged over a class's images and places."
-        return Table(title="By class", columns=columns, rows=rows, note=note)
+        note = "Mean of the positive activations over images and positions of a class."
+        return Table(
+            title="Mean activation by class", columns=columns, rows=rows, note=note
+        )
 
     def table(self) -> tuple[tuple[str, ...], list[tuple[Cell, ...]]]:
-        """Return every channel of every layer with its best places, for programs."""
+        """Return the header and rows of channels.csv."""
         rows: list[tuple[Cell, ...]] = []
         for layer in self.layers:
             box = self.boxes[layer.call]
@@ -126,7 +128,7 @@ class ChannelPatches:
     def _selectivity(
         self, layer: ChannelPreferences, channel: int
     ) -> tuple[Cell, Cell]:
-        """Return selectivity and favorite class; neither where it is silent."""
+        """Return selectivity and preferred class; None for dead channels."""
         share = float(layer.selectivity[channel])
         if share != share:
             return None, None
@@ -136,7 +138,7 @@ class ChannelPatches:
 def find_channel_patches(
     loaded: LoadedModel, calls: Sequence[str]
 ) -> ChannelPatches | None:
-    """Search a run's images for what excites each channel; None without either."""
+    """Find the top patches of each channel in a run's images; None without a run."""
     run = loaded.run
     if run is None or not calls:
         return None
@@ -162,35 +164,35 @@ def find_channel_patches(
 
 
 def _box_function(field: ReceptiveField | None, whole_image: Box) -> BoxOf:
-    """Return where a unit looks; the whole image where geometry cannot tell."""
+    """Return a function from unit to receptive field; the whole image if unknown."""
     if field is None:
         return lambda row, column: whole_image
     return lambda row, column: field.box(row, column) or whole_image
 
 
 def channels_section(patches: ChannelPatches) -> tuple[Section, list[dict[str, Cell]]]:
-    """Show what channels look for: the data's places that excite them most."""
+    """Return the section with top patches and selectivity of the channels."""
     table = _numbers(patches.layers, patches.labels)
     blocks: list[Block] = [_curve(patches.layers), table]
     blocks += [_patches(patches, layer) for layer in evenly(patches.layers, LAYERS)]
     lead = (
-        f"For single channels, the places of {len(patches.subset):,} {patches.name} "
-        "images that excite them most, cut out by their exact receptive field. "
-        "Every channel of every layer stands in channels.csv."
+        f"For some channels, the image patches with the highest activation in "
+        f"{len(patches.subset):,} {patches.name} images, cropped to the receptive field. "
+        "All channels of all layers are in channels.csv."
     )
-    section = Section(title="What channels look for", lead=lead, blocks=tuple(blocks))
+    section = Section(title="What channels detect", lead=lead, blocks=tuple(blocks))
     return section, records(table)
 
 
 def _curve(layers: Sequence[ChannelPreferences]) -> Curve:
     means = [float(layer.selectivity.nanmean()) for layer in layers]
     depth = tuple(float(i) for i in range(1, len(layers) + 1))
-    series = Series(name="mean of the channels", x=depth, y=tuple(means))
+    series = Series(name="mean over channels", x=depth, y=tuple(means))
     names = ", ".join(f"{i} {layer.call}" for i, layer in enumerate(layers, 1))
     return Curve(
         title="Class selectivity by depth",
         x_label="layer",
-        y_label="0 all classes alike, 1 one alone",
+        y_label="0: all classes equal, 1: one class only",
         series=(series,),
         note=names if len(layers) <= 2 * LAYERS else "",
     )
@@ -200,24 +202,25 @@ def _numbers(layers: Sequence[ChannelPreferences], labels: Sequence[str]) -> Tab
     columns = (
         Column(title="Layer", kind="code", key="layer"),
         Column(title="Channels", kind="integer", key="channels", rank=1),
-        Column(title="Selectivity", kind="number", key="mean"),
+        Column(title="Mean Selectivity", kind="number", key="mean"),
         Column(
-            title="Above a half",
+            title="Selective",
             kind="share",
             key="selective",
-            hint="channels that answer a class three times as strongly as the others",
+            hint="channels with selectivity above 0.5: one class activates them at least three "
+            "times as strongly as the others",
         ),
-        Column(title="Most", kind="number", key="most", rank=2),
-        Column(title="for", key="favorite", rank=2),
+        Column(title="Max", kind="number", key="max", rank=2),
+        Column(title="Max for Class", key="preferred_class", rank=2),
         Column(
-            title="Silent",
+            title="Dead",
             kind="integer",
-            key="silent",
+            key="dead",
             hint="channels that are never above zero",
         ),
     )
     rows = tuple(_row(layer, labels) for layer in layers)
-    return Table(title="Selectivity in numbers", columns=columns, rows=rows)
+    return Table(title="Selectivity by layer", columns=columns, rows=rows)
 
 
 def _row(layer: ChannelPreferences, labels: Sequence[str]) -> tuple[Cell, ...]:
@@ -234,7 +237,7 @@ def _row(layer: ChannelPreferences, labels: Sequence[str]) -> tuple[Cell, ...]:
 
 
 def _patches(patches: ChannelPatches, layer: ChannelPreferences) -> Images:
-    """Draw one row of patches for each of the most selective channels."""
+    """Draw a row of patches for each of the most selective channels."""
     order = layer.selectivity.nan_to_num(-1).argsort(descending=True).tolist()
     images = [patches.row(layer, channel) for channel in order[:CHANNELS]]
     return Images(title=layer.call, images=tuple(row for row in images if row))
@@ -243,7 +246,7 @@ def _patches(patches: ChannelPatches, layer: ChannelPreferences) -> Images:
 def _crops(
     subset: Subset, top_patches: Sequence[TopPatch], box: BoxOf
 ) -> list[np.ndarray]:
-    """Cut patches of one size; where the border cuts a field short, gray stands in."""
+    """Crop patches of one size; parts outside of the image are gray."""
     boxes = [box(patch.row, patch.column) for patch in top_patches]
     sides = [max(b[axis][1] - b[axis][0] + 1 for b in boxes) for axis in (0, 1)]
     layers = []
@@ -257,7 +260,7 @@ def _crops(
             gray = pixels.mean(-1, keepdims=True).round().astype(np.uint8)
             pixels = gray.repeat(3, -1)
         ground = np.full((*sides, 3), 128, np.uint8)
-        # Cut at its first row, it ends where the others end.
+        # A field cut off at the top or left is aligned at the bottom or right.
         down = sides[0] - len(pixels) if first_row == 0 else 0
         across = sides[1] - pixels.shape[1] if first_column == 0 else 0
         ground[down : down + len(pixels), across : across + pixels.shape[1]] = pixels

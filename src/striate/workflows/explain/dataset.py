@@ -1,4 +1,4 @@
-"""The part of an explanation about a whole set: mistakes, classes, shortcuts."""
+"""Section on a dataset: mean heatmap by class, confident errors, shortcuts."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ from striate.report.format import percent
 from striate.run.run import Run
 from striate.workflows.explain.images import subsample
 
-MOST = 2000  # images whose evidence is added up
-BATCH = 64  # of them at once, at most
-MISTAKES = 8  # drawn
-CLASSES = 20  # drawn
+MOST = 2000  # images, at most
+BATCH = 64  # images per batch, at most
+MISTAKES = 8  # errors drawn
+CLASSES = 20  # classes drawn
 SIDE = 120
-_BORDER = 1.5  # times its area: from here the border is worth a word
-_FEW = 5  # images of a class: fewer tell nothing
+_BORDER = 1.5  # ratio to its area: above it, warn about the border
+_FEW = 5  # images of a class: no warning for fewer
 
 
 def dataset_section(run: Run) -> tuple[Section, dict[str, Any]]:
-    """Show where a run's answers look: its sure mistakes, its classes, its borders."""
+    """Return the section on confident errors, mean heatmaps and border attribution."""
     subset = subsample(run.data.subsets[run.evaluated_split], MOST)
     size = images_at_once(*run.preprocess.spec.shape[1:], BATCH)
     batches = Batches(
@@ -50,20 +50,22 @@ def dataset_section(run: Run) -> tuple[Section, dict[str, Any]]:
     blocks: list[Block] = []
     wrong = _mistakes(run)
     if wrong:
-        title = "The surest mistakes"
-        note = "Each image, and what spoke for the wrong answer."
+        title = "Most confident errors"
+        note = "Each image with its Grad-CAM for the wrong prediction."
         blocks.append(Images(title=title, images=tuple(wrong), note=note))
     blocks.append(_classes(run, subset, result))
     table, data = _table(run, result)
     blocks.append(table)
     blocks += _warnings(run, result)
     lead = (
-        f"Grad-CAM at {result.layer.call} of the network's own answers, over "
-        f"{len(subset):,} {run.evaluated_split} images, each map scaled to sum to one."
+        f"Grad-CAM at {result.layer.call} of the predicted class, over "
+        f"{len(subset):,} {run.evaluated_split} images; each heatmap is scaled to sum to one."
     )
     if result.empty:
-        lead += f" {result.empty} of them have no evidence at all there."
-    return Section(title="Over the whole set", lead=lead, blocks=tuple(blocks)), data
+        lead += f" {result.empty} of them have an empty heatmap."
+    return Section(
+        title="Heatmaps over the dataset", lead=lead, blocks=tuple(blocks)
+    ), data
 
 
 def _mistakes(run: Run) -> list[Image]:
@@ -86,7 +88,7 @@ def _mistakes(run: Run) -> list[Image]:
         heat = result.heatmap.detach().cpu().numpy()
         pair = [_color(pixels), overlay_heatmap(pixels, heat, result.signed)]
         truth = run.labels[int(predictions.truth[i])]
-        caption = f"{predicted}, is {truth}"
+        caption = f"predicted {predicted}, true {truth}"
         images.append(
             to_image(
                 enlarge(np.concatenate(pair, 1), SIDE),
@@ -105,7 +107,7 @@ def _color(pixels: np.ndarray) -> np.ndarray:
 
 
 def _classes(run: Run, subset: Subset, result: DatasetAttribution) -> Images:
-    """Lay each class's mean evidence over its mean image."""
+    """Draw the mean heatmap of each class over its mean image."""
     order = [int(i) for i in result.counts.argsort(descending=True, stable=True)]
     classes = sorted(i for i in order[:CLASSES] if result.counts[i])
     images = []
@@ -117,22 +119,22 @@ def _classes(run: Run, subset: Subset, result: DatasetAttribution) -> Images:
         heat = result.heatmap[i].numpy()
         pixels = enlarge(overlay_heatmap(mean, heat, False), SIDE)
         images.append(
-            to_image(pixels, run.labels[i], f"{int(result.counts[i])} answers")
+            to_image(pixels, run.labels[i], f"{int(result.counts[i])} images")
         )
-    note = "The mean evidence of a class's answers upon the mean image of the class."
+    note = "Mean heatmap of all images predicted as a class, over its mean image."
     if len(classes) < int((result.counts > 0).sum()):
-        note += f" The {len(classes)} most frequent answers."
-    return Images(title="Where each class is seen", images=tuple(images), note=note)
+        note += f" The {len(classes)} most frequent predictions."
+    return Images(title="Mean heatmap by class", images=tuple(images), note=note)
 
 
 def _table(run: Run, result: DatasetAttribution) -> tuple[Table, dict[str, Any]]:
     columns = (
-        Column(title="Answer", key="class"),
+        Column(title="Predicted Class", key="class"),
         Column(title="Images", kind="integer", key="images"),
-        Column(title="On the border", kind="percent", key="border"),
-        Column(title="by area", kind="percent", key="border_area"),
-        Column(title="On plain ground", kind="percent", key="ground"),
-        Column(title="of its area", kind="percent", key="ground_area", rank=1),
+        Column(title="On Border", kind="percent", key="border"),
+        Column(title="Border Area", kind="percent", key="border_area"),
+        Column(title="On Background", kind="percent", key="background"),
+        Column(title="Background Area", kind="percent", key="background_area", rank=1),
     )
     rows: list[tuple[Cell, ...]] = [
         (
@@ -147,18 +149,21 @@ def _table(run: Run, result: DatasetAttribution) -> tuple[Table, dict[str, Any]]
         if result.counts[i]
     ]
     note = (
-        "The border is a tenth of the image at each side. Plain ground is what has "
-        "about the color of the image's own border: a guess, good for things on a "
-        "plain ground. Evidence there can be right (the hole of a 0), and maps of few "
-        "cells spill over."
+        "Share of the heatmap on the border and on the background, next to their share "
+        "of the area. Border: a tenth of the image on each side. Background: pixels "
+        "with about the color of the border; a rough estimate. Attribution there can "
+        "be correct (the hole of a 0), and coarse heatmaps spill over."
     )
     table = Table(
-        title="Where evidence sits", columns=columns, rows=tuple(rows), note=note
+        title="Attribution on border and background",
+        columns=columns,
+        rows=tuple(rows),
+        note=note,
     )
     names = [column.key for column in columns]
     data = {
         "layer": result.layer.call,
-        "flat": result.empty,
+        "empty_heatmaps": result.empty,
         "classes": [dict(zip(names, row, strict=True)) for row in rows],
     }
     return table, data
@@ -174,8 +179,8 @@ def _warnings(run: Run, result: DatasetAttribution) -> list[Block]:
     if not named:
         return []
     text = (
-        f"Evidence gathers on the border for {', '.join(named)}; the border is "
-        f"{percent(result.border_area)} of the image. A frame, a caption or the place "
-        "it was taken at may give the class away: look at these images."
+        f"Unusually much attribution on the border for {', '.join(named)}; the border is "
+        f"{percent(result.border_area)} of the area. A frame, a caption or the background "
+        "may reveal the class (shortcut). Check these images."
     )
     return [Prose(text=text, tone="warning")]

@@ -1,4 +1,4 @@
-"""`explain`: what a network saw in images, why it answered so, number by number."""
+"""`st.explain` and `striate explain`: heatmaps of images, and the report folder."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ class Explanation:
     """A finished explanation.
 
     Args:
-        folder: Where it lies.
-        page: The report.
-        data: The same for programs.
+        folder: Output folder.
+        page: The report page.
+        data: The same as JSON values.
     """
 
     folder: Path
@@ -56,29 +56,29 @@ def explain(
     labels: Labels | Sequence[str] | None = None,
     sanity_checks: bool = True,
 ) -> Attribution:
-    """Return where in an image the evidence for a class lies.
+    """Compute which pixels of an image support a class.
 
-    The model is left as it was: mode, hooks, gradients, batch norm, random state.
+    The model is not modified: mode, hooks, gradients, batch norm, random state.
 
     Args:
         network: Any classifier, or a run.
-        x: One image as the network takes it, (1, C, H, W) or (C, H, W); or, for a
-            run, a file.
+        x: One preprocessed image, (1, C, H, W) or (C, H, W); for a run also an
+            image file.
         method: `cam`, `gradcam`, `gradcam++`, `layercam`, `scorecam`, `occlusion`,
-            `integrated`; `auto` is CAM where the network ends in global average
+            `integrated_gradients`; `auto` is CAM if the network ends in global average
             pooling, else Grad-CAM.
-        target: A class by name or number; the network's own answer where None.
-        against: A second class: "why this rather than that?".
-        layer: A dotted name; `auto` is the last whose maps have 4×4 cells.
+        target: Class name or index; the predicted class if None.
+        against: A second class, to explain the difference of the two scores.
+        layer: Dotted name; `auto` is the last layer with maps of 4×4 cells or more.
         labels: Class names in output order; a run has its own.
-        sanity_checks: Compute the trust marks: some 100 forward passes.
+        sanity_checks: Run the sanity checks: about 100 forward passes.
 
     Returns:
-        The map at the image's size in `.heatmap`, its layer, its trust marks.
+        The map in `.heatmap`, its `.layer`, and its `.sanity_checks`.
 
     Raises:
-        UnknownNameError: No such method, layer or class; lists the right ones.
-        GeometryError: The layer has no maps, or the image does not fit.
+        UnknownNameError: Unknown method, layer or class; the message lists the names.
+        GeometryError: The layer has no feature maps, or the image does not fit.
 
     Example:
         >>> import torch
@@ -94,8 +94,12 @@ def explain(
         labels = labels or network.labels
     if not isinstance(x, Tensor):
         if not isinstance(network, Run):
-            what = "a file needs to be brought to the network's size and scale"
-            raise SettingError(what, where=x, fix="give a tensor, or a run")
+            what = "an image file must be preprocessed for the network"
+            raise SettingError(
+                what,
+                where=x,
+                fix="pass a tensor, or a run, which knows its preprocessing",
+            )
         loaded = LoadedModel(name="", model=model, preprocess=network.preprocess)
         x = read_images(loaded, [x])[0].x
     tensor = next(model.parameters(), x)
@@ -118,15 +122,17 @@ def explain_images(
     out: Path | None = None,
     overwrite: bool = False,
 ) -> Explanation:
-    """Explain images, or a run's surest and worst answers, into a folder.
+    """Explain images and write the report folder.
 
-    The folder holds `report.html`; `explain.json`; `images/`, and `maps.safetensors`
-    with the numbers behind those of evidence; the charts in `plots/`; of a run
-    `channels.csv`, every channel's best places. Nothing is written before everything
-    is computed.
+    Without images, a run explains its most confident correct prediction and its
+    highest-loss error.
+
+    The folder has `report.html`, `explain.json`, `images/`, the charts in `plots/`,
+    `maps.safetensors` with the values of the heatmaps, and for a run `channels.csv` with
+    the top patches of every channel. Files are written after everything is computed.
 
     Raises:
-        SettingError: No images, and no run to take them from.
+        SettingError: There are no images and no run.
         RunError: `out` exists and `overwrite` is off.
     """
     explained = read_images(loaded, images) if images else run_images(loaded)
@@ -148,7 +154,7 @@ def explain_images(
 
 
 def _curves(page: Page) -> list[tuple[str, Curve]]:
-    """Return every chart of a page with a file name of its own."""
+    """Return every chart of a page with its file name."""
     items = [
         block
         for section in page.sections
@@ -165,7 +171,7 @@ def _slug(words: str) -> str:
 
 
 def _images(page: Page) -> list[tuple[str, Image]]:
-    """Return every image of a page with a file name of its own."""
+    """Return every image of a page with its file name."""
     items: list[tuple[str, Image]] = []
     for number, section in enumerate(page.sections, 1):
         for block in section.blocks:

@@ -1,4 +1,4 @@
-"""`st.features`: inner outputs of tensors, files, folders; in memory or in a file."""
+"""`st.features`: activations for tensors, files or folders, in memory or in a file."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ Images = Tensor | str | Path | Sequence[str | Path]
 
 
 class Features(dict[str, Tensor]):
-    """Outputs by layer, one row an image; empty where they went to a file.
+    """Activations by layer, one row per image; empty if written to a file.
 
     Args:
-        preferences: The outputs.
-        paths: Where each row's image came from; empty for tensors.
-        skipped: Files that could not be used, with the reason.
-        shapes: Of each layer's whole output, rows first.
+        outputs: Activations by layer.
+        paths: Image file of each row; empty for tensors.
+        skipped: Files that could not be read, with the reason.
+        shapes: Shape of each layer's output, rows first.
     """
 
     def __init__(
@@ -60,25 +60,25 @@ def features(
     batch_size: int = 64,
     out: str | Path | None = None,
 ) -> Features:
-    """Return any inner output as a prediction, by dotted name or pattern.
+    """Return the activations at layers, by dotted name or pattern.
 
-    The network runs in evaluation mode, no further than the last layer asked for, and
-    is left as it was. Memory holds one batch, and the results where no file is named.
+    The network runs in evaluation mode, up to the last of these layers, and is not
+    modified. Memory holds one batch, and the results if no file is given.
 
     Args:
         network: Any module, or a run.
-        x: Images as the network takes them, (N, C, H, W); or files, folders and
-            patterns, which the run's (or the given) preprocessing reads.
+        x: Preprocessed images, (N, C, H, W); or files, folders and patterns, which are
+            preprocessed as for the run or by `preprocess`.
         names: `layer3.2.conv2`, `layer*.relu`, or a later call of a reused module,
             `relu #2`.
-        preprocess: What is done to files, for a plain module.
-        batch_size: Images at a time, at most: fewer of those over 158×158.
+        preprocess: Preprocessing of files, for a plain module.
+        batch_size: Images per batch, at most; fewer if larger than 158×158.
         out: A `.safetensors`, or for a single layer a `.npy`, to write to as the
             batches come; a `.csv` of the same name holds one path a row.
 
     Raises:
-        UnknownNameError: No layer has this name; lists the right ones.
-        DataError: No file is a usable image.
+        UnknownNameError: No layer has this name; the message lists the names.
+        DataError: No file is a readable image.
 
     Example:
         >>> model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten())
@@ -120,7 +120,7 @@ def _write(
 
 
 class _Reader:
-    """Batches from what the user named; remembers paths and what was left out."""
+    """Reads batches from tensors or files; records paths and skipped files."""
 
     def __init__(
         self,
@@ -138,15 +138,15 @@ class _Reader:
         self.skipped: list[Skipped] = []
 
     def batches(self, x: Images) -> Iterator[Tensor]:
-        """Yield inputs of at most the batch size."""
+        """Yield batches of preprocessed images."""
         if isinstance(x, Tensor):
             check_images(x)
             size = images_at_once(x.shape[2], x.shape[3], self._size)
             yield from (batch.to(self._device) for batch in torch.split(x, size))
             return
         if self._preprocess is None:
-            what = "files need to be brought to the network's size and scale"
-            fix = "give a run, or preprocess=striate.core.spec.Preprocess(…)"
+            what = "image files must be preprocessed for the network"
+            fix = "pass a run, or preprocess=striate.core.spec.Preprocess(…)"
             raise SettingError(what, where="preprocess", fix=fix)
         named = [x] if isinstance(x, str | Path) else list(x)
         paths = [path for item in named for path in expand(item)]
@@ -170,8 +170,8 @@ class _Reader:
         return inputs
 
     def check_any(self) -> None:
-        """Refuse where every file was left out."""
+        """Raise an error if no file could be read."""
         if self.skipped and not self.paths:
             first = self.skipped[0]
-            what = f"none of {self._files} files is a usable image; the first: "
+            what = f"none of {self._files} files is a readable image; the first: "
             raise DataError(f"{what}{first.reason} ({first.detail})", where=first.path)

@@ -1,4 +1,4 @@
-"""The page of an explanation: evidence, ledger, one unit, layers, and what else."""
+"""The page of `explain`: heatmaps, unit arithmetic, one unit, layers, extra sections."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ from striate.workflows.explain.unit import strongest_unit, unit_section
 
 @dataclass(frozen=True, kw_only=True)
 class ExplainFindings:
-    """An explanation before it is written.
+    """The content of an explanation, before it is written.
 
     Args:
-        page: For people.
-        data: For programs.
-        maps: The evidence's numbers, by image and method, (1, H, W).
-        channel_patches: What channels look for, where there is a set to look at.
+        page: The report page.
+        data: The same as JSON values.
+        maps: Heatmaps by image and method, (1, H, W).
+        channel_patches: Top patches of all channels, if there is a dataset.
     """
 
     page: Page
@@ -60,12 +60,12 @@ class ExplainFindings:
 def explain_findings(
     loaded: LoadedModel, images: Sequence[ExplainedImage], options: ExplainOptions
 ) -> ExplainFindings:
-    """Look at images, and return what there is to say.
+    """Compute all sections of the page for some images.
 
     Raises:
-        UnknownNameError: A layer, method, class or part has no such name.
-        SettingError: There is no such unit, or no set to look at.
-        GeometryError: An image does not fit, or a layer asked for has no maps.
+        UnknownNameError: Unknown layer, method, class or section.
+        SettingError: The unit does not exist, or a section needs a dataset.
+        GeometryError: An image does not fit, or the layer has no feature maps.
     """
     _check(loaded, images[0], options)
     explained = [explain_image(loaded, image, options) for image in images]
@@ -74,7 +74,7 @@ def explain_findings(
     data: dict[str, Any] = {"network": loaded.name, "images": image_data}
     sections = [each.section for each in explained]
     arithmetic, error = _arithmetic(loaded, first)
-    section, data["ledger"] = _arithmetic_section(
+    section, data["arithmetic"] = _arithmetic_section(
         loaded, first, arithmetic, image_data[0]["target"], error
     )
     sections.append(section)
@@ -89,10 +89,10 @@ def explain_findings(
     layer_parts, layer_data = layer_sections(loaded, first, calls, channel_patches)
     extra, extra_data = _extra_sections(loaded, options)
     page = Page(
-        title=f"Inside {loaded.name}",
-        subtitle="What the network saw, and why it answered so.",
+        title=f"Explanation of {loaded.name}",
+        subtitle="Which parts of an image support the predicted class, and how.",
         sections=(*sections, *layer_parts, *extra),
-        footer="The network was left as it was. Every figure is computed, none drawn.",
+        footer="The model was not modified.",
     )
     maps = {
         f"{i} {key}": heat[None]
@@ -106,10 +106,10 @@ def explain_findings(
 
 
 def _check(loaded: LoadedModel, first: ExplainedImage, options: ExplainOptions) -> None:
-    """Refuse before an hour's work what cannot be shown at its end."""
+    """Check the options before the long computation starts."""
     if options.sections and loaded.run is None:
-        what = f"{', '.join(options.sections)}: there is no set to look at"
-        raise SettingError(what, where=loaded.name, fix="explain a run")
+        what = f"{', '.join(options.sections)}: these sections need a dataset"
+        raise SettingError(what, where=loaded.name, fix="explain a run, which has one")
     if options.unit is not None:
         layer, unit = options.unit
         shapes = layer_shapes(loaded.model, first.x)
@@ -124,7 +124,7 @@ def _patches(
         return []
     if layer not in [
         each.call for each in channel_patches.layers
-    ]:  # a container of others
+    ]:  # a container module
         channel_patches = find_channel_patches(loaded, [layer])
     return (
         channel_patches.channel(layer, place[0]) if channel_patches is not None else []
@@ -134,26 +134,26 @@ def _patches(
 def _arithmetic(
     loaded: LoadedModel, image: ExplainedImage
 ) -> tuple[UnitArithmetic | None, str]:
-    """Return the image's ledger; where it cannot be kept, the reason."""
+    """Return the traced computation of an image, or the reason why it failed."""
     try:
         return UnitArithmetic(loaded.model, image.x), ""
     except GeometryError as error:
-        return None, f"There is no ledger here: {error.what}."
+        return None, f"Unit arithmetic is not available: {error.what}."
 
 
 ExtraSection = Callable[[Run, OnProgress], tuple[Section, dict[str, Any]]]
 EXTRA_SECTIONS: dict[str, ExtraSection] = {
-    "set": lambda run, on_progress: dataset_section(run),
+    "dataset": lambda run, on_progress: dataset_section(run),
     "invariance": lambda run, on_progress: invariance_section(run),
     "depth": depth_section,
-    "bend": lambda run, on_progress: nonlinearity_section(run),
+    "nonlinearity": lambda run, on_progress: nonlinearity_section(run),
 }
 
 
 def _extra_sections(
     loaded: LoadedModel, options: ExplainOptions
 ) -> tuple[list[Section], dict[str, Any]]:
-    """Return the parts that were asked for besides; of a run."""
+    """Return the sections given by `--sections`; they need a run."""
     sections: list[Section] = []
     data: dict[str, Any] = {}
     if loaded.run is None:
@@ -171,42 +171,43 @@ def _arithmetic_section(
     class_index: int,
     error: str,
 ) -> tuple[Section, dict[str, Any] | None]:
-    """Open the answer's logit, and share it out to the pixels."""
+    """Return the section on how the logit of the class is computed."""
     lead = (
-        "The sum behind the answer. Open a line to see the numbers it is made of, down "
-        "to single pixels."
+        "The logit of the explained class as a sum. Open a line to see the values that it "
+        "is computed from, down to single pixels."
     )
-    title = "The ledger"
+    title = "How the score is computed"
     if arithmetic is None:
         return Section(title=title, blocks=(Prose(text=error),)), None
     names = loaded.labels.names if loaded.labels else ()
     tree = arithmetic_tree(arithmetic, "output", (class_index,), names)
     table, image_block = _contribution_blocks(image, arithmetic, class_index)
-    data = {"opened": nodes(tree), "down": records(table)}
+    data = {"tree": nodes(tree), "contributions": records(table)}
     return Section(title=title, lead=lead, blocks=(tree, table, image_block)), data
 
 
 def _contribution_blocks(
     image: ExplainedImage, arithmetic: UnitArithmetic, class_index: int
 ) -> tuple[Table, Images]:
-    """Say what pixels add to the logit, and what layers do."""
+    """Return the contributions of pixels and biases as a table and an image."""
     result = contributions(arithmetic, "output", (class_index,))
     steps = sorted(result.steps.items(), key=lambda item: -abs(item[1]))
     rows: list[tuple[Cell, ...]] = [("pixels", float(result.pixels.sum())), *steps]
     columns = (
-        Column(title="From", kind="code", key="from"),
-        Column(title="Adds", kind="number", key="adds"),
+        Column(title="Source", kind="code", key="source"),
+        Column(title="Contribution", kind="number", key="contribution"),
     )
     table = Table(
-        title="All the way down",
+        title="Contribution of pixels and biases",
         columns=columns,
         rows=tuple(rows),
-        totals=("the number itself", result.value),
-        note="What every pixel adds, and every layer's biases; together they are the "
-        "logit.",
+        totals=("logit", result.value),
+        note="The contributions of all pixels and of the biases of every layer add up to "
+        "the logit.",
     )
     heat = result.pixels.sum(0).cpu().numpy().astype(np.float64)
     image_block = to_image(
-        enlarge(overlay_heatmap(image.pixels, heat, True), SIDE), "what each pixel adds"
+        enlarge(overlay_heatmap(image.pixels, heat, True), SIDE),
+        "contribution of each pixel",
     )
     return table, Images(images=(image_block,))

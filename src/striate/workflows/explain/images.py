@@ -1,4 +1,4 @@
-"""The images of an explanation, and what is asked about them."""
+"""The images to explain: read from files, or chosen from a run's predictions."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from striate.run.run import Run
 from striate.workflows.explain.load_model import LoadedModel
 from striate.workflows.predict.predict import expand
 
-MOST = 6  # images on a page
+MOST = 6  # images per page
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExplainedImage:
-    """One image as people and as the network see it.
+    """One image to explain.
 
     Args:
-        name: Its file.
+        name: File name.
         pixels: (H, W, C), uint8, at the network's size.
-        x: (1, C, H, W).
-        truth: Its class, where it is known.
+        x: Preprocessed image, (1, C, H, W).
+        truth: True class; None if unknown.
     """
 
     name: str
@@ -40,21 +40,21 @@ class ExplainedImage:
 def read_images(
     loaded: LoadedModel, inputs: Sequence[str | Path]
 ) -> list[ExplainedImage]:
-    """Read image files as the network takes them.
+    """Read and preprocess image files.
 
     Raises:
-        DataError: A file is no usable image, or there are more than a page holds.
+        DataError: A file is not a readable image, or there are too many images.
     """
     paths = [path for item in inputs for path in expand(item)]
     if len(paths) > MOST:
-        what = f"{len(paths)} images; a page explains at most {MOST}"
-        raise DataError(what, fix="name fewer, or make several pages")
+        what = f"{len(paths)} images; the maximum per page is {MOST}"
+        raise DataError(what, fix="use fewer images, or several pages")
     images = []
     for path in paths:
         try:
             pixels = file_to_input(read_file(path), loaded.preprocess)
         except UndecodableError as error:
-            what = f"no usable image: {error.reason} ({error.detail})"
+            what = f"not a readable image: {error.reason} ({error.detail})"
             raise DataError(what, where=path, fix="leave it out") from error
         images.append(_explained(loaded, str(path), pixels))
     return images
@@ -68,21 +68,21 @@ def _explained(
 
 
 def subsample(subset: Subset, limit: int) -> Subset:
-    """Return a part, or as many of its images, spread evenly, as are wanted."""
+    """Return at most `limit` images of a subset, evenly spaced."""
     if len(subset) <= limit:
         return subset
     return subset.take([i * len(subset) // limit for i in range(limit)])
 
 
 def run_images(loaded: LoadedModel) -> list[ExplainedImage]:
-    """Return a run's surest right answer and its costliest wrong one.
+    """Return a run's most confident correct prediction and its highest-loss error.
 
     Raises:
-        SettingError: The network is of no run.
+        SettingError: The network does not belong to a run.
     """
     if loaded.run is None:
         what = "no image to explain"
-        raise SettingError(what, where=loaded.name, fix="name one or more files")
+        raise SettingError(what, where=loaded.name, fix="add one or more image files")
     return _from_run(loaded.run, loaded)
 
 

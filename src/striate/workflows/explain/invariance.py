@@ -1,4 +1,4 @@
-"""The part of an explanation that moves images: what a trained network forgives."""
+"""Section on invariance: predictions and features under image transforms."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ from striate.workflows.explain.images import subsample
 from striate.workflows.explain.one_pixel import one_pixel_blocks
 from striate.workflows.explain.pooling_swap import POOLS, refit_head, replace_pools
 
-MOVED = 300  # images, each moved some fifty times
-BATCH = 100  # of them at once, at most
-FITTED = 2000  # training images that a dense layer is fitted to
-LAYERS = 4  # whose features are compared
+MOVED = 300  # images; each is transformed about fifty times
+BATCH = 100  # images per batch, at most
+FITTED = 2000  # training images for refitting the last linear layer
+LAYERS = 4  # layers whose features are compared
 
 Batch = tuple[Tensor, Tensor]
 
 
 def invariance_section(run: Run) -> tuple[Section, dict[str, Any]]:
-    """Measure a run's network on moved images, and its base under other pools."""
+    """Measure a run's network on transformed images, and with other pooling layers."""
     subset = subsample(run.data.subsets[run.evaluated_split], MOVED)
     batches = list(_batches(run, subset))
     shapes = layer_shapes(run.model, batches[0][0])
@@ -62,25 +62,27 @@ def invariance_section(run: Run) -> tuple[Section, dict[str, Any]]:
     pools, skipped = _pools(run, batches)
     blocks += _pool_blocks(pools)
     if not _fits("shift", run):
-        skipped.insert(0, "the images are too small to be shifted")
+        skipped.insert(0, "shift: the images are too small")
     if skipped:
-        blocks.append(Prose(text=f"Left out: {'; '.join(skipped)}."))
+        blocks.append(Prose(text=f"Skipped: {'; '.join(skipped)}."))
     data: dict[str, Any] = {
         "images": len(subset),
-        "moves": [_as_data(each) for each in curves],
+        "transforms": [_as_data(each) for each in curves],
         "pools": {kind: _as_data(each) for kind, each in pools.items()},
-        "left_out": skipped,
+        "skipped": skipped,
     }
     if subset.pixels.shape[-1] == 1:
         one_pixel, data["one_pixel"] = one_pixel_blocks(run.data)
         blocks += one_pixel
     lead = (
-        f"{len(subset)} {run.evaluated_split} images, moved by growing amounts. Accuracy "
-        "says what is right, consistency what stays the answer it was; the distance "
-        "of features is 0 where nothing was noticed and 1 where another image of "
-        "the set would be as far."
+        f"{len(subset)} {run.evaluated_split} images under transforms of growing "
+        "strength. Consistency is the share of images with the same prediction as the "
+        "original. Feature distance is 0 if the features do not change, and 1 if they "
+        "change as much as for another image."
     )
-    return Section(title="What it forgives", lead=lead, blocks=tuple(blocks)), data
+    return Section(
+        title="Invariance to image transforms", lead=lead, blocks=tuple(blocks)
+    ), data
 
 
 def _fits(name: str, run: Run) -> bool:
@@ -99,7 +101,7 @@ def _batches(run: Run, subset: Subset) -> Iterator[Batch]:
 def _accuracy_curve(curves: InvarianceCurve) -> Curve:
     half = _confidence(curves.accuracy, curves.images)
     return Curve(
-        title=f"Answers under {curves.transform}",
+        title=f"Predictions under {curves.transform}",
         x_label=curves.unit,
         y_label="share of images",
         series=(
@@ -117,9 +119,9 @@ def _accuracy_curve(curves: InvarianceCurve) -> Curve:
 
 
 def _confidence(shares: Sequence[float], count: int) -> list[tuple[float, float]]:
-    """Return each share with half its 95 % interval.
+    """Return each share with half the width of its 95 % confidence interval.
 
-    The copies of one image are not independent: each image counts once.
+    The copies of one image are not independent, so each image counts once.
     """
     return [(y, 1.96 * sqrt(y * (1 - y) / count)) for y in shares]
 
@@ -128,7 +130,7 @@ def _distance_curve(curves: InvarianceCurve) -> Curve:
     return Curve(
         title=f"Features under {curves.transform}",
         x_label=curves.unit,
-        y_label="distance, 1 = another image",
+        y_label="feature distance (1: another image)",
         series=tuple(
             Series(name=name, x=curves.amounts, y=values)
             for name, values in curves.distance.items()
@@ -139,10 +141,10 @@ def _distance_curve(curves: InvarianceCurve) -> Curve:
 def _pools(
     run: Run, batches: list[Batch]
 ) -> tuple[dict[str, InvarianceCurve], list[str]]:
-    """Return the response to shifts under each kind of pool, and what was left out."""
+    """Return invariance to shifts for each kind of pooling, and skipped kinds."""
     name = last_dense(run.model)
     if name is None:
-        return {}, ["other pools, for want of a last dense layer to fit again"]
+        return {}, ["other pooling: there is no last linear layer to refit"]
     if not _fits("shift", run):
         return {}, []
     subset = subsample(run.data.subsets["train"], FITTED)
@@ -150,14 +152,14 @@ def _pools(
     for kind in POOLS:
         model, count = replace_pools(run.model, kind)
         if not count:
-            return {}, ["other pools: no pool of the network is a striding module"]
+            return {}, ["other pooling: the network has no pooling module with stride"]
         try:
             refit_head(model, _batches(run, subset), name)
             curves[kind] = invariance_curves(model, batches, [get_transform("shift")])[
                 0
             ]
         except GeometryError as error:
-            skipped.append(f"{kind} pools: {error.what}")
+            skipped.append(f"{kind} pooling: {error.what}")
     return curves, skipped
 
 
@@ -165,13 +167,17 @@ def _pool_blocks(pools: dict[str, InvarianceCurve]) -> list[Block]:
     if not pools:
         return []
     columns = (
-        Column(title="Pool", key="pool"),
+        Column(title="Pooling", key="pool"),
         Column(title="Accuracy", kind="percent", key="accuracy"),
         *(
-            Column(title=f"Same at {pixels} px", kind="percent", key=f"same_{pixels}")
+            Column(
+                title=f"Consistency, {pixels} px",
+                kind="percent",
+                key=f"consistency_{pixels}",
+            )
             for pixels in (1, 2, 4)
         ),
-        Column(title="Distance at 1 px", kind="number", key="distance_1"),
+        Column(title="Distance, 1 px", kind="number", key="distance_1"),
     )
     rows: list[tuple[Cell, ...]] = [
         (
@@ -183,14 +189,14 @@ def _pool_blocks(pools: dict[str, InvarianceCurve]) -> list[Block]:
         for kind, curve in pools.items()
     ]
     note = (
-        "One trained base: the convolutions are the run's own, every pool is "
-        "exchanged, and the last dense layer is fitted again for each kind alike. "
-        "Same: the answer is the one given without a shift."
+        "The trained convolutions are kept, every pooling layer is replaced, and the "
+        "last linear layer is refitted for each kind. Consistency: share of images with "
+        "the same prediction as without shift."
     )
     curve = Curve(
-        title="Pools under shift",
+        title="Pooling and shifts",
         x_label="pixels, in four directions",
-        y_label="same answer",
+        y_label="same prediction",
         series=tuple(
             Series(name=kind, x=curve.amounts, y=curve.consistency)
             for kind, curve in pools.items()
@@ -198,14 +204,16 @@ def _pool_blocks(pools: dict[str, InvarianceCurve]) -> list[Block]:
         percent_y=True,
     )
     return [
-        Table(title="Other pools", columns=columns, rows=tuple(rows), note=note),
+        Table(
+            title="Other pooling layers", columns=columns, rows=tuple(rows), note=note
+        ),
         curve,
     ]
 
 
 def _as_data(curves: InvarianceCurve) -> dict[str, Any]:
     return {
-        "move": curves.transform,
+        "transform": curves.transform,
         "amounts": list(curves.amounts),
         "accuracy": list(curves.accuracy),
         "consistency": list(curves.consistency),

@@ -1,4 +1,4 @@
-"""What `explain` is about: a network with weights, and how it takes images."""
+"""Load the network to explain, with weights, preprocessing and class names."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from striate.models.weights import load_pretrained
 from striate.run.run import Run
 from striate.run.target import SummaryRequest, is_run, resolve
 
-# Of the public networks' training set; the usual guess for three channels.
+# ImageNet statistics, the usual default for three channels.
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedModel:
-    """A network ready to look at images.
+    """A network with its weights, preprocessing and class names.
 
     Args:
-        name: What to call it.
-        model: With its weights.
-        preprocess: What is done to an image file.
-        labels: Class names; None where it has none.
-        run: The run it comes from, if any.
-        remarks: What was assumed.
+        name: Name of the network or run.
+        model: The model with its weights.
+        preprocess: Preprocessing of image files.
+        labels: Class names; None if unknown.
+        run: The run that it comes from, if any.
+        remarks: Notes on what was assumed.
     """
 
     name: str
@@ -41,22 +41,22 @@ class LoadedModel:
 def load_model(
     name: str, options: SummaryRequest | None = None, weights: Path | None = None
 ) -> LoadedModel:
-    """Return the network that a word means, with weights.
+    """Load a network by run, name, file or sketch.
 
     Args:
         name: A run folder or its name, a name of `striate models`, `file.py:Class`,
             or a sketch.
-        options: Image and classes asked for, where it is no run.
-        weights: A file of weights for a named network.
+        options: Image size, channels and classes, if it is not a run.
+        weights: Checkpoint file for a named network.
 
     Raises:
-        SettingError: It is none of these, or a run was given other weights.
+        SettingError: The name is unknown, or options conflict with a run.
     """
     options = options or SummaryRequest()
     if is_run(name):
         if weights is not None or options != SummaryRequest():
-            what = "a run has its weights, image size, channels and classes already"
-            raise SettingError(what, where=name, fix="leave those flags out")
+            what = "a run already has weights, image size, channels and classes"
+            raise SettingError(what, where=name, fix="remove these options")
         run = Run(name)
         return LoadedModel(
             name=run.path.name,
@@ -71,15 +71,15 @@ def load_model(
         load_pretrained(target.model, weights)
     else:
         remarks.append(
-            "No weights were given: unless the network made its own, these are the "
-            "random ones it began with, and its evidence means nothing."
+            "No --weights: unless the file loads its own, the weights are random and the "
+            "heatmaps are meaningless."
         )
     channels, height, width = target.shape
     mean = _MEAN if channels == 3 else (0.5,) * channels
     std = _STD if channels == 3 else (0.25,) * channels
     remarks.append(
-        f"Images are brought to {height}×{width} and scaled with mean {_list(mean)} "
-        f"and deviation {_list(std)}; a run knows its own."
+        f"Assumed preprocessing: resize to {height}×{width}, mean {_list(mean)}, std "
+        f"{_list(std)}. For a run it is known."
     )
     preprocess = Preprocess(
         channels=channels, height=height, width=width, mean=mean, std=std

@@ -1,4 +1,4 @@
-"""The notes' one-pixel experiment over a whole set: the counts, and one to look at."""
+"""The one-pixel shift of the study notes, over a dataset: counts, and one example."""
 
 from __future__ import annotations
 
@@ -38,21 +38,21 @@ from striate.report.format import percent
 from striate.report.records import records
 from striate.workflows.explain.images import subsample
 
-MOST = 5000  # images of each part
-CLASSES = 20  # up to so many are told apart
-MIN_PIXELS = 84  # pixels a map is drawn high, at least
+MOST = 5000  # images per split
+CLASSES = 20  # no table by class for more
+MIN_PIXELS = 84  # minimum height of a drawn map, in pixels
 _MARK = (214, 58, 48)  # cells that differ
 _STEPS = 41  # points of a distribution
 
 
 @dataclass(frozen=True, kw_only=True)
 class OnePixelCounts:
-    """The experiment over a set.
+    """Counts of changed cells over a dataset.
 
     Args:
         gray: (N, 28, 28), from 0 to 1.
         labels: (N,).
-        preferences: The stages.
+        stages: One item per stage.
     """
 
     gray: Tensor
@@ -64,14 +64,14 @@ class OnePixelCounts:
         return next(stage for stage in self.preferences if stage.stage == name)
 
     def changes(self, name: str) -> Tensor:
-        """Return each image's change of the count, from the input to a stage."""
+        """Return the relative change of each image's count, from input to a stage."""
         first = self.stage(INPUT).counts.double()
         nonempty = first > 0  # an empty image does not change at all
         return self.stage(name).counts.double()[nonempty] / first[nonempty] - 1
 
 
 def count_changes(data: ImageData) -> OnePixelCounts:
-    """Count over every part of a gray set: nothing is learned, so none is spared."""
+    """Count over all splits of a gray dataset (nothing is trained here)."""
     subsets = [subsample(subset, MOST) for subset in data.subsets.values()]
     gray = torch.cat(
         [
@@ -86,7 +86,7 @@ def count_changes(data: ImageData) -> OnePixelCounts:
 
 
 def one_pixel_blocks(data: ImageData) -> tuple[list[Block], dict[str, Any]]:
-    """Return the experiment's words, images, tables and distribution."""
+    """Return text, example, tables and distribution of the experiment."""
     counts = count_changes(data)
     table = _table(counts.preferences)
     blocks: list[Block] = [_text(counts), _example(counts), table, _curve(counts)]
@@ -111,22 +111,23 @@ def _text(counts: OnePixelCounts) -> Prose:
     )
     fewer = float((counts.changes(POOLED) < 0).double().mean())
     text = (
-        f"One pixel to the right, over {len(counts.gray):,} images at "
-        f"{NOTES_SIDE}×{NOTES_SIDE}: {first.mean:.1f} cells change at the input, "
-        f"{pooled.mean:.1f} behind a vertical-edge filter and 2×2 max pooling, "
-        f"{percent(pooled_change)}; the notes count {NOTES[0]} and {NOTES[1]} in one digit, "
-        f"{percent(NOTES[1] / NOTES[0] - 1)}. In {percent(fewer)} of the images "
-        "the count falls.\n\n"
-        "A pooled map has a quarter of the cells. To take every other cell, and pool "
-        f"nothing, gives {subsampled.mean:.1f}, {percent(subsampled_change)}: so far the count falls by "
-        f"the number of cells alone. Of its cells {percent(pooled.share)} change where "
-        f"the strongest is taken, {percent(subsampled.share)} where every other one is."
+        f"Shift by one pixel to the right, over {len(counts.gray):,} images at "
+        f"{NOTES_SIDE}×{NOTES_SIDE}: on average {first.mean:.1f} pixels change at the "
+        f"input, and {pooled.mean:.1f} cells after a vertical-edge filter and 2×2 max "
+        f"pooling ({percent(pooled_change)}). The study notes count {NOTES[0]} and "
+        f"{NOTES[1]} in one digit ({percent(NOTES[1] / NOTES[0] - 1)}). The count "
+        f"decreases in {percent(fewer)} of the images.\n\n"
+        "A pooled map has a quarter of the cells. Subsampling without pooling (every "
+        f"other cell) gives {subsampled.mean:.1f} ({percent(subsampled_change)}): the "
+        "decrease that comes from fewer cells alone. Share of changed cells: "
+        f"{percent(pooled.share)} with max pooling, {percent(subsampled.share)} with "
+        "subsampling."
     )
     return Prose(text=text)
 
 
 def _example(counts: OnePixelCounts) -> Images:
-    """Draw the image whose count comes nearest to the notes', stage by stage."""
+    """Draw the image whose count is closest to the notes', stage by stage."""
     at_input = counts.stage(INPUT).counts
     example = int((at_input - NOTES[0]).abs().argmin())
     original, shifted = shift_stages(counts.gray[example : example + 1])
@@ -138,10 +139,10 @@ def _example(counts: OnePixelCounts) -> Images:
         detail = f"{count} of {original[stage][0].numel()} cells differ"
         images.append(to_image(tile(row, columns=3), stage, detail))
     note = (
-        "As it is, moved, and in red what differs. Of all images this one's count at "
-        f"the input comes nearest to the notes' {NOTES[0]}."
+        "Original, shifted, and the difference in red. Its count at the input is the "
+        f"closest of all images to the {NOTES[0]} in the study notes."
     )
-    return Images(title="One image, moved", images=tuple(images), note=note)
+    return Images(title="One image, shifted", images=tuple(images), note=note)
 
 
 def _draw_map(maps: Tensor) -> np.ndarray:
@@ -157,14 +158,14 @@ def _differing(original: Tensor, shifted: Tensor) -> np.ndarray:
 def _table(stages: Sequence[ChangedCells]) -> Table:
     first = stages[0].mean or 1.0
     columns = (
-        Column(title="Where", key="stage"),
+        Column(title="Stage", key="stage"),
         Column(title="Cells", kind="integer", key="cells"),
         Column(title="Changed", kind="number", key="changed"),
-        Column(title="Deviation", kind="number", key="deviation", rank=2),
-        Column(title="Least", kind="integer", key="least", rank=3),
-        Column(title="Most", kind="integer", key="most", rank=3),
-        Column(title="against the image", kind="percent", key="less"),
-        Column(title="of its cells", kind="percent", key="share"),
+        Column(title="Std", kind="number", key="std", rank=2),
+        Column(title="Min", kind="integer", key="min", rank=3),
+        Column(title="Max", kind="integer", key="max", rank=3),
+        Column(title="Change from Input", kind="percent", key="change"),
+        Column(title="Share of Cells", kind="percent", key="share"),
     )
     rows: tuple[tuple[Cell, ...], ...] = tuple(
         (
@@ -180,14 +181,19 @@ def _table(stages: Sequence[ChangedCells]) -> Table:
         for stage in stages
     )
     note = (
-        "Black and white at half the range; a vertical-edge filter and ReLU, then 2×2 "
-        "max pooling, or every other cell in its place."
+        "Images are binarized at half the range. Edges: vertical-edge filter and ReLU. "
+        "Then 2×2 max pooling, or subsampling (every other cell)."
     )
-    return Table(title="One pixel to the right", columns=columns, rows=rows, note=note)
+    return Table(
+        title="Cells changed by a shift of one pixel",
+        columns=columns,
+        rows=rows,
+        note=note,
+    )
 
 
 def _curve(counts: OnePixelCounts) -> Curve:
-    """Return the share of images whose count falls at least so far."""
+    """Return the cumulative distribution of the relative change of the count."""
     series = []
     for name in (POOLED, SUBSAMPLED):
         changes = counts.changes(name).sort().values
@@ -202,12 +208,12 @@ def _curve(counts: OnePixelCounts) -> Curve:
             )
         )
     return Curve(
-        title="From the input to the map, image by image",
-        x_label="change of the count, −1 nothing is left to differ",
-        y_label="share of images that fall so far",
+        title="Change of the count from input to map, over images",
+        x_label="relative change of the count (−1: no cell differs)",
+        y_label="share of images with this change or less",
         series=tuple(series),
         percent_y=True,
-        mark=(NOTES[1] / NOTES[0] - 1, "the notes"),
+        mark=(NOTES[1] / NOTES[0] - 1, "study notes"),
     )
 
 
@@ -215,9 +221,9 @@ def _classes(counts: OnePixelCounts, labels: Labels) -> Table:
     columns = (
         Column(title="Class", key="class"),
         Column(title="Images", kind="integer", key="images"),
-        Column(title="At the input", kind="number", key="input"),
+        Column(title="Input", kind="number", key="input"),
         Column(title="Pooled", kind="number", key="pooled"),
-        Column(title="Change", kind="percent", key="less"),
+        Column(title="Change", kind="percent", key="change"),
     )
     rows: list[tuple[Cell, ...]] = []
     for i, name in enumerate(labels.names):
@@ -230,4 +236,4 @@ def _classes(counts: OnePixelCounts, labels: Labels) -> Table:
         )
         change = pooled / (first or 1.0) - 1
         rows.append((name, int(own.sum()), round(first, 1), round(pooled, 1), change))
-    return Table(title="One pixel, by class", columns=columns, rows=tuple(rows))
+    return Table(title="One-pixel shift by class", columns=columns, rows=tuple(rows))

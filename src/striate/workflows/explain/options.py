@@ -9,42 +9,36 @@ from striate.core.registry import unknown
 from striate.interpret.attribution.target import ClassRef
 from striate.interpret.layer_choice import AUTO
 
-METHODS = (AUTO, "occlusion", "integrated")
-
-
-SECTIONS = ("set", "invariance", "depth", "bend")
-
-
+METHODS = (AUTO, "occlusion", "integrated_gradients")
+SECTIONS = ("dataset", "invariance", "depth", "nonlinearity")
 OnProgress = Callable[[str], None]
-
-
 Unit = tuple[str, tuple[int, ...]]  # a layer's call, and (channel, row, column)
 
 
 def no_progress(line: str) -> None:
-    """Tell nobody what takes long."""
+    """Ignore progress messages."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExplainOptions:
-    """What is asked about every image.
+    """Options of an explanation.
 
     Args:
-        target: A class by name or number; the network's answer where None.
-        against: A class it is held against; where None the label if the answer is
-            wrong, else the runner-up.
-        methods: Of `look.evidence`.
-        layer: Whose maps class evidence is made of.
-        unit: A unit to draw the field, the sum and the channel of: a layer's name and
-            its place; the strongest of the evidence's layer where None.
-        seed: Of the trust marks.
-        sections: Parts that take longer, of a run: `set` (evidence over the whole set),
-            `invariance` (images moved, pools exchanged), `depth` (gradients by
-            layer, chains trained to compare), `bend` (why depth needs one).
-        on_progress: Gets a line now and then from what takes long.
+        target: Class name or index; the predicted class if None.
+        against: A second class to compare with; if None the label if the prediction is
+            wrong, else the second-best class.
+        methods: Names of attribution methods.
+        layer: Target layer of CAM methods.
+        unit: Unit to show: a layer call and (channel, row, column); the strongest unit
+            of the target layer if None.
+        seed: Random seed of the sanity checks.
+        sections: Extra sections, for a run: `dataset` (heatmaps over the dataset),
+            `invariance` (transformed images, other pooling), `depth` (gradients by
+            layer), `nonlinearity` (why activations are needed).
+        on_progress: Called with a line of text during long computations.
 
     Raises:
-        UnknownNameError: A part of the page has no such name.
+        UnknownNameError: Unknown name of a section.
     """
 
     target: ClassRef | None = None
@@ -59,4 +53,4 @@ class ExplainOptions:
     def __post_init__(self) -> None:
         for name in self.sections:
             if name not in SECTIONS:
-                raise unknown("part of the page", name, SECTIONS)
+                raise unknown("section", name, SECTIONS)

@@ -1,7 +1,7 @@
-"""Other pools on one trained base: what each forgives, at which accuracy.
+"""Replace the pooling layers of a trained network and refit its last linear layer.
 
-The convolutions stay as they were trained; every pool is exchanged, and the last dense
-layer is fitted again to what then arrives, for each kind alike, the trained one too.
+The trained convolutions are kept. The last layer is refitted in the same way for each
+kind of pooling, the original one included.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from striate.layers.blur import BlurPool
 
 Batch = tuple[Tensor, Tensor]
 Pool = Callable[[Tensor, int], Tensor]
-_DECAY = 1e-4  # of the fitted layer: separable features have no best weights
+_DECAY = 1e-4  # weight decay of the refit: separable features have no optimum
 _STEPS = 60
 
 
@@ -44,7 +44,7 @@ POOLS: dict[str, Pool] = {
 
 
 class ReplacedPool(nn.Module):
-    """A pool of another kind, with the output size of the one it stands for.
+    """Pooling of another kind, with the output size of the layer that it replaces.
 
     Example:
         >>> pool = ReplacedPool("average", nn.MaxPool2d(2))
@@ -59,12 +59,12 @@ class ReplacedPool(nn.Module):
         self.step = _step(original)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Pool, and cut to the size that the network counts on."""
+        """Pool, and crop to the size of the original layer."""
         height, width = self.original(x).shape[2:]
         pooled = POOLS[self.kind](x, self.step)[:, :, :height, :width]
         if pooled.shape[2:] != (height, width):
-            what = f"a {self.kind} pool gives {tuple(pooled.shape[2:])} here, "
-            raise GeometryError(f"{what}the network needs {(height, width)}")
+            what = f"{self.kind} pooling returns {tuple(pooled.shape[2:])} here, "
+            raise GeometryError(f"{what}the network requires {(height, width)}")
         return pooled
 
 
@@ -74,10 +74,10 @@ def _step(pool: nn.MaxPool2d | nn.AvgPool2d) -> int:
 
 
 def replace_pools(model: nn.Module, kind: str) -> tuple[nn.Module, int]:
-    """Return a copy of a network with other striding pools, and how many there are.
+    """Return a copy of a network with other strided pooling layers, and their number.
 
     Args:
-        model: Any network; its pools have to be modules.
+        model: Any network whose pooling layers are modules.
         kind: A name of `POOLS`.
 
     Example:
@@ -97,14 +97,14 @@ def replace_pools(model: nn.Module, kind: str) -> tuple[nn.Module, int]:
 
 
 def refit_head(model: nn.Module, batches: Iterable[Batch], name: str) -> None:
-    """Fit one dense layer, the last, to what arrives at it: logistic regression.
+    """Refit the last linear layer on its inputs by logistic regression.
 
-    Memory holds a batch, and a row of features an image.
+    Memory holds one batch, and one feature row per image.
 
     Args:
-        model: Changed in this layer alone.
+        model: The model; only this layer is changed.
         batches: (input, label) batches of the training split.
-        name: The layer, `last_dense`; what it gives must be the scores.
+        name: Name of the layer, from `last_dense`; its output must be the logits.
     """
     parent = model.get_submodule(name.rpartition(".")[0])
     key = name.rpartition(".")[2]
@@ -116,8 +116,10 @@ def refit_head(model: nn.Module, batches: Iterable[Batch], name: str) -> None:
     setattr(parent, key, layer)
     rows, labels = (torch.cat(column) for column in zip(*pairs, strict=True))
     if rows.shape[1] != layer.in_features:
-        what = f"what {name} gives is changed before it is the score"
-        raise GeometryError(what, fix="its pools cannot be compared")
+        what = f"other operations follow {name}, the last linear layer"
+        raise GeometryError(
+            what, fix="other pooling cannot be compared for this network"
+        )
     _fit(layer, rows, labels)
 
 
@@ -131,9 +133,9 @@ def _fit(layer: nn.Linear, rows: Tensor, labels: Tensor) -> None:
     def closure() -> Tensor:
         optimizer.zero_grad()
         scores = scaled @ weight.T + bias
-        pooled = F.cross_entropy(scores, labels) + _DECAY * weight.square().sum()
-        pooled.backward()  # type: ignore[no-untyped-call]
-        return pooled
+        loss = F.cross_entropy(scores, labels) + _DECAY * weight.square().sum()
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss
 
     with torch.enable_grad():
         optimizer.step(closure)  # type: ignore[arg-type]

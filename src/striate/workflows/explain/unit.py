@@ -1,4 +1,4 @@
-"""One unit: what it can see, what it looks at, and the sum that makes its number."""
+"""Section on one unit: receptive field, effective field, and how it is computed."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ from striate.workflows.explain.images import ExplainedImage
 from striate.workflows.explain.load_model import LoadedModel
 from striate.workflows.explain.options import Unit
 
-SIDE = 196  # pixels an image is drawn high, at least
+SIDE = 196  # minimum height of a drawn image, in pixels
 
 
 @dataclass(frozen=True, kw_only=True)
 class _UnitFacts:
-    """What is known of a unit."""
+    """What is shown about a unit."""
 
     layer: str
     unit: tuple[int, ...]
@@ -49,7 +49,7 @@ class _UnitFacts:
 def strongest_unit(
     loaded: LoadedModel, image: ExplainedImage, layer: str | None
 ) -> Unit:
-    """Return the unit of a layer's maps with the largest number."""
+    """Return the unit of a layer with the largest activation."""
     where = target_layer(loaded.model, image.x, layer or "auto")
     maps = next(iter_activations(loaded.model, [image.x], [where.call]))[where.call][0]
     flat = int(maps.argmax())
@@ -57,7 +57,7 @@ def strongest_unit(
 
 
 def receptive_fields(loaded: LoadedModel) -> dict[str, ReceptiveField]:
-    """Return what each layer's units see; nothing where shapes cannot tell."""
+    """Return the receptive field of each layer; empty if it cannot be computed."""
     spec = loaded.preprocess.spec
     try:
         result: Audit = audit(loaded.model, spec.shape)
@@ -83,23 +83,21 @@ def unit_section(
     unit: Unit,
     patch_blocks: Sequence[Block] = (),
 ) -> tuple[Section, dict[str, Any]]:
-    """Draw what one unit can see, what it looks at, and the sum that it is.
+    """Return the section on one unit.
 
     Args:
         loaded: The network.
         image: The image.
-        arithmetic: Its ledger, where there is one.
-        unit: The layer, and (channel, row, column).
-        channel_patches: What its channel looks for in the data, where that is known.
+        arithmetic: Traced computation of the image; None if it failed.
+        unit: Layer call and (channel, row, column).
+        patch_blocks: Top patches of its channel, if known.
     """
     layer, position_of = unit
     if arithmetic is not None and layer not in arithmetic.names:
-        arithmetic = None  # inside a module that is one step of the ledger
+        arithmetic = None  # inside of a module that is a single step
     if len(position_of) != 3:
-        text = (
-            f"{layer} {list(position_of)} has no place in the image: it sees all of it."
-        )
-        section = Section(title="What one unit sees", blocks=(Prose(text=text),))
+        text = f"{layer} {list(position_of)} has no position: its receptive field is the whole image."
+        section = Section(title="One unit", blocks=(Prose(text=text),))
         return section, {"layer": layer, "unit": list(position_of)}
     position = position_of[0], position_of[1], position_of[2]
     field = receptive_fields(loaded).get(layer)
@@ -113,10 +111,10 @@ def unit_section(
         else None,
     )
     table = _worked(arithmetic, facts)
-    note = "The box is exact: it comes from the network's geometry, without running it."
+    note = "The box is the exact receptive field, computed from the layer geometry."
     images = Images(images=tuple(_images(image, facts)), note=note)
     section = Section(
-        title="What one unit sees",
+        title="One unit",
         lead=_lead(facts),
         blocks=(images, *([table] if table else []), *patch_blocks),
     )
@@ -132,34 +130,36 @@ def _worked(arithmetic: UnitArithmetic | None, facts: _UnitFacts) -> Table | Non
 
 def _images(image: ExplainedImage, facts: _UnitFacts) -> list[Image]:
     enlarged, times = _enlarged(image.pixels)
-    views = [to_image(_with_box(enlarged, facts.box, times), "what it can see")]
+    views = [to_image(_with_box(enlarged, facts.box, times), "receptive field")]
     heatmap = enlarge(overlay_heatmap(image.pixels, facts.field.energy, False), SIDE)
-    views.append(to_image(_with_box(heatmap, facts.box, times), "what it looks at"))
+    views.append(
+        to_image(_with_box(heatmap, facts.box, times), "effective field (gradient)")
+    )
     if facts.contributions is not None:
         heat = facts.contributions.pixels.sum(0).cpu().numpy().astype(np.float64)
         added = enlarge(overlay_heatmap(image.pixels, heat, True), SIDE)
-        words = "what each pixel adds to it", "red adds, blue takes away"
+        words = "contribution of each pixel", "red positive, blue negative"
         views.append(to_image(_with_box(added, facts.box, times), *words))
     if facts.box is not None:
         (first_row, last_row), (first_column, last_column) = facts.box
         inside = image.pixels[first_row : last_row + 1, first_column : last_column + 1]
-        views.append(to_image(enlarge(inside, SIDE), "what is there"))
+        views.append(to_image(enlarge(inside, SIDE), "image in the field"))
     return views
 
 
 def _lead(facts: _UnitFacts) -> str:
-    rows = "not known" if facts.box is None else f"{_sides(facts.box)} pixels"
+    rows = "unknown" if facts.box is None else f"{_sides(facts.box)} pixels"
     text = (
-        f"Unit {list(facts.unit)} of {facts.layer}. In theory it sees {rows}; {ENERGY_SHARE:.0%} "
-        f"of the squared derivative lies within {facts.field.height} rows and "
-        f"{facts.field.width} columns of this image."
+        f"Unit {list(facts.unit)} of {facts.layer}. Its receptive field is {rows}. "
+        f"{ENERGY_SHARE:.0%} of its squared gradient lies in {facts.field.height} rows "
+        f"and {facts.field.width} columns of this image (effective receptive field)."
     )
     if facts.contributions is None:
         return text
     pixels, steps = _sums(facts.contributions)
     return (
-        f"{text} Its number here is {number(facts.contributions.value)}: the pixels add "
-        f"{number(pixels)}, the layers' own constants {number(steps)}."
+        f"{text} Its value is {number(facts.contributions.value)}: {number(pixels)} from "
+        f"the pixels and {number(steps)} from biases."
     )
 
 
@@ -172,17 +172,17 @@ def _as_data(facts: _UnitFacts, table: Table | None) -> dict[str, Any]:
         "layer": facts.layer,
         "unit": list(facts.unit),
         "box": None if facts.box is None else [list(span) for span in facts.box],
-        "effective": {"rows": facts.field.height, "columns": facts.field.width},
+        "effective_field": {"rows": facts.field.height, "columns": facts.field.width},
     }
     if facts.contributions is not None:
         pixels, steps = _sums(facts.contributions)
         data |= {
             "value": facts.contributions.value,
             "pixels": pixels,
-            "constants": steps,
+            "biases": steps,
         }
     if table is not None:
-        data["worked"] = as_data(table)
+        data["worked_example"] = as_data(table)
     return data
 
 

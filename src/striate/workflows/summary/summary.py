@@ -1,4 +1,4 @@
-"""`summary`: everything a network is, without running it."""
+"""`st.summary` and `striate summary`: layers, parameters, MACs, memory, advice."""
 
 from __future__ import annotations
 
@@ -37,18 +37,18 @@ from striate.interpret.effective_receptive_field import (
 from striate.report.records import as_data, keys, record, records
 from striate.run.target import SummaryRequest, Target, first_channels, resolve
 
-WIDTH = 100  # of `print(st.summary(...))`
+WIDTH = 100  # columns of `print(st.summary(...))`
 
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """What a network is; print it, or ask it.
+    """The summary of a network; print it, or read its attributes.
 
     Args:
-        name: What the network is called.
-        audit: The numbers themselves: `.audit.layers`, `.audit.macs`, …
-        depth: How deep the table shows modules; all where None.
-        effective: Effective receptive fields, where they were asked for.
+        name: Name of the network.
+        audit: All values: `.audit.layers`, `.audit.macs`, …
+        depth: Module depth of the table; all levels if None.
+        effective: Table of effective receptive fields, if measured.
     """
 
     name: str
@@ -58,19 +58,19 @@ class Summary:
 
     @property
     def table(self) -> Table:
-        """The layers, as a finding."""
+        """The table of layers."""
         return layer_table(self.audit, self.depth)
 
     @property
     def advice(self) -> tuple[Advice, ...]:
-        """What the numbers say against the design, and what a change would give."""
+        """Advice on the design, with the numbers after each change."""
         return advise(self.audit)
 
     @property
     def blocks(self) -> list[Block]:
-        """Everything, as findings."""
+        """All blocks of the report."""
         result = summary_blocks(self.audit, self.depth)
-        # Before the last one, which says how to read the numbers.
+        # Before the last block, which explains the conventions.
         measured = [self.effective] if self.effective is not None else []
         return [
             *result[:-1],
@@ -81,19 +81,19 @@ class Summary:
 
     @property
     def image(self) -> str:
-        """The image's size, in words."""
+        """The image size as text."""
         return shape_text(self.audit.shape)
 
     def explain(self, layer: str) -> Table:
-        """Return how a layer's numbers come about, as on paper.
+        """Return the calculation of a layer's output size, parameters and MACs.
 
         Raises:
-            UnknownNameError: No layer has this name; lists the nearest.
+            UnknownNameError: No layer has this name; lists similar names.
         """
         return explain_layer(self.audit, layer)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return everything as JSON values."""
+        """Return all values as JSON."""
         table = self.table
         memory = memory_table(self.audit)
         totals = {k: v for k, v in record(table, table.totals or ()).items() if v}
@@ -142,27 +142,27 @@ def summary(
     num_classes: int | None = None,
     effective: str | Tensor | None = None,
 ) -> Summary:
-    """Return what a network is: shapes, parameters, multiply-adds, memory, fields.
+    """Return shapes, parameters, MACs, memory and receptive fields of a network.
 
-    Nothing is computed and no weights are made; a module that is handed in stays as it
-    is to the bit, its mode, buffers and random state included.
+    Nothing is computed and no weights are allocated. A module is not modified, its mode,
+    buffers and random state included.
 
     Args:
         network: Any `nn.Module`, or a name, `file.py:Class`, run folder or sketch.
         shape: (channels, height, width) of one image; for a module.
-        batch_size: Images in the training step whose memory is predicted.
-        depth: Unite modules below this many dots of nesting.
-        real: Compute one image of zeros, where the way depends on values.
-        image_size: Image side, or (height, width), where `network` is text.
-        in_chans: Likewise channels.
-        num_classes: Likewise outputs.
+        batch_size: Images per training step, for the memory estimate.
+        depth: Show modules only down to this depth.
+        real: Run one image of zeros with real values, for data-dependent models.
+        image_size: Image side, or (height, width), if `network` is a string.
+        in_chans: Image channels, if `network` is a string.
+        num_classes: Number of outputs, if `network` is a string.
         effective: Measure effective receptive fields on these images: anything
-            `load_data` takes, or a batch (N, C, H, W) as the network takes it. This
-            needs weights and computes.
+            `load_data` accepts, or a preprocessed batch (N, C, H, W). This runs the
+            network with its weights.
 
     Raises:
-        ForwardError: The network refuses the image; `.audit` holds the layers
-            that ran.
+        ForwardError: The network rejects the image; `.audit` has the layers that
+            ran.
 
     Example:
         >>> result = summary("28x28x192 > conv 1x1 16 > conv 5x5 32 same")
@@ -204,7 +204,7 @@ def _target(
     if isinstance(network, str):
         return resolve(network, options, real=real)
     shape = shape or (first_channels(network), 224, 224)
-    # What a user hands in is what they want to know about, trained or not.
+    # A module given by the user is taken as trained.
     return Target(name=type(network).__name__, model=network, shape=shape, trained=True)
 
 
@@ -220,7 +220,7 @@ def _measured(target: Target, result: Audit, effective: str | Tensor) -> Table:
 def summary_page(
     first: Summary, second: Summary | None = None, layer: str | None = None
 ) -> Page:
-    """Return a summary, or two side by side, as a report."""
+    """Return the report page of one summary, or of two side by side."""
     sections = []
     if second is not None:
         sections.append(
@@ -230,51 +230,51 @@ def summary_page(
         sections.append(Section(title=layer, blocks=(first.explain(layer),)))
     for each in (first, second):
         if each is not None:
-            lead = f"For an image of {each.image}."
+            lead = f"Image size {each.image}."
             title = "Layers" if second is None else each.name
             section = Section(title=title, lead=lead, blocks=tuple(each.blocks))
             sections.append(section)
     return Page(
         title=first.name if second is None else f"{first.name} against {second.name}",
-        subtitle="What the network is, without running it.",
+        subtitle="Layers, parameters, MACs, memory and receptive fields.",
         sections=tuple(sections),
     )
 
 
 def compare_summaries(first: Summary, second: Summary) -> Table:
-    """Return the totals of two networks and their ratio."""
+    """Return the totals of two networks, and their ratio."""
     return comparison_table(first.audit, second.audit, (first.name, second.name))
 
 
 def save_html(page: Page, path: Path) -> None:
-    """Write a report as one offline file."""
+    """Write a page as one HTML file that works offline."""
     from striate.report.html import render
 
     write_text(path, render(page))
 
 
 def save_csv(table: Table, path: Path) -> None:
-    """Write a table's rows under its keys."""
+    """Write the rows of a table as CSV, with its keys as header."""
     write_csv(path, keys(table), table.rows)
 
 
-EFFECTIVE_IMAGES = 16  # the fields of more differ by a position at most
+EFFECTIVE_IMAGES = 16  # more images change the fields by one pixel at most
 
 
 EFFECTIVE_COLUMNS = (
     Column(title="Layer", key="layer", kind="code"),
-    Column(title="Field", key="receptive_field", kind="code"),
+    Column(title="Rec. Field", key="receptive_field", kind="code"),
     Column(
-        title="Effective",
+        title="Effective Field",
         key="effective_field",
         kind="code",
-        hint="rows × columns that hold 95.45 % of the squared derivative",
+        hint="rows × columns with 95.45 % of the squared gradient",
     ),
     Column(
-        title="Used",
+        title="Share",
         key="used",
         kind="share",
-        hint="effective area over the field's area on the image",
+        hint="area of the effective field / area of the receptive field on the image",
     ),
 )
 
@@ -282,12 +282,12 @@ EFFECTIVE_COLUMNS = (
 def effective_field_images(
     data: str, shape: tuple[int, int, int], preprocess: Preprocess | None
 ) -> Tensor:
-    """Return some validation images as a network takes them.
+    """Return some preprocessed validation images.
 
     Args:
-        data: As for `load_data`.
-        shape: (channels, height, width) where the network has no preprocessing.
-        preprocess: The network's own, where it has been trained.
+        data: Source, as for `load_data`.
+        shape: (channels, height, width) if the network has no preprocessing.
+        preprocess: Preprocessing of a trained network; None if unknown.
     """
     channels, *sides = shape
     loaded = load_data(
@@ -302,27 +302,27 @@ def effective_field_images(
 def effective_field_table(
     model: nn.Module, audit: Audit, x: Tensor, trained: bool
 ) -> Table:
-    """Return field and effective field of every layer whose window looks around.
+    """Return receptive and effective field of every layer with a kernel above 1×1.
 
     Args:
         model: The network, with weights.
-        audit: The same network's.
+        audit: Audit of the same network.
         x: Images, (N, C, H, W).
-        trained: Its weights come from training; else the table says so.
+        trained: Whether the weights are trained; if not, the table has a note.
     """
     layers = {x.name: x for x in audit.layers if _looks_around(x)}
     result = effective_receptive_fields(model, x, list(layers))
     rows = tuple(_row(layers[name], field, audit) for name, field in result.items())
     note = (
-        "The middle unit's squared derivative by each pixel, mean over "
+        "Squared gradient of the center unit by each pixel, mean over "
         f"{len(x)} images and their channels (Luo et al. 2016)."
     )
     if not trained:
-        note += " The weights are initial ones, not trained."
+        note += " The weights are random, not trained."
     return Table(
         columns=EFFECTIVE_COLUMNS,
         rows=rows,
-        title="Effective receptive fields, measured",
+        title="Effective receptive fields",
         note=note,
     )
 

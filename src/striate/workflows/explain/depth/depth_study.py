@@ -1,4 +1,4 @@
-"""Chains of three activations, plain and residual, trained alike and looked at."""
+"""Train plain and residual chains with three activations; measure their gradients."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ from striate.workflows.explain.depth.deep_chain import (
     build_chain,
 )
 
-RATES = (1.0, 0.3, 0.1, 0.03)  # each chain gets the one that serves it best
+RATES = (1.0, 0.3, 0.1, 0.03)  # learning rates; each chain uses its best
 MOMENTUM = 0.9
 BATCH = 64
-IMAGES = 2000  # learned from, and judged by, at most
+IMAGES = 2000  # training images, and validation images, at most
 STEPS = 240
-_TAIL = 0.1  # of the steps, whose mean cost decides between rates
+_TAIL = 0.1  # share of the last steps, whose mean loss decides between rates
 
 Batch = tuple[Tensor, Tensor]
 OnProgress = Callable[[str], None]
@@ -43,14 +43,14 @@ OnProgress = Callable[[str], None]
 
 @dataclass(frozen=True, kw_only=True)
 class ChainResult:
-    """How one chain began and learned.
+    """Results of one chain.
 
     Args:
-        design: What it is.
-        lr: The learning rate that served it best.
-        snapshots: Its layers from initialization on.
-        losses: Of every step, in nats.
-        accuracy: Of validation images, at the end.
+        design: Configuration of the chain.
+        lr: Best learning rate.
+        snapshots: Layer profiles from initialization on.
+        losses: Cross-entropy of every step.
+        accuracy: Final validation accuracy.
     """
 
     design: ChainDesign
@@ -61,28 +61,28 @@ class ChainResult:
 
     @property
     def factor(self) -> float:
-        """Return what one layer makes of the gradient, at initialization."""
+        """Return the gradient factor per layer, at initialization."""
         return gradient_factor(self.snapshots[0].layers)
 
     @property
     def first(self) -> float:
-        """Return the first layer's gradient as a share of the last's, likewise."""
+        """Return the gradient of first over last layer, at initialization."""
         return first_to_last_gradient(self.snapshots[0].layers)
 
     @property
     def end(self) -> float:
-        """Return the same after the last step."""
+        """Return the gradient of first over last layer, after training."""
         return first_to_last_gradient(self.snapshots[-1].layers)
 
 
 @dataclass(frozen=True, kw_only=True)
 class DepthStudy:
-    """Chains that differ in activation and shortcuts alone.
+    """Results of chains that differ only in activation and shortcuts.
 
     Args:
-        chains: One a chain, plain ones before their twins.
-        majority_accuracy: The accuracy of always naming the commonest class.
-        num_images: Images that accuracy is about.
+        chains: Results, each plain chain before its residual twin.
+        majority_accuracy: Accuracy of always predicting the most frequent class.
+        num_images: Number of validation images.
     """
 
     chains: tuple[ChainResult, ...]
@@ -91,7 +91,7 @@ class DepthStudy:
 
     @property
     def twins(self) -> list[tuple[ChainResult, ChainResult]]:
-        """Return the plain and the residual chain of each activation."""
+        """Return pairs of plain and residual chain, by activation."""
         return list(zip(self.chains[::2], self.chains[1::2], strict=True))
 
 
@@ -108,27 +108,27 @@ def depth_study(
 ) -> DepthStudy:
     """Train plain and residual chains of each activation; measure their layers.
 
-    The twins of an activation begin with equal weights and see equal batches. Each
-    chain learns by SGD with momentum at the best of some rates, by its own training
-    cost, so that none fails for its rate alone. Layers are measured in float64, where
-    no gradient is too small to be a number.
+    The twins of an activation start with the same weights and see the same batches.
+    Each chain is trained by SGD with momentum at the learning rate with the lowest
+    training loss, so that no chain fails because of its learning rate. Gradients are
+    measured in float64, to avoid underflow.
 
     Args:
-        data: Images; those larger than 16×16 are averaged down.
-        depth: Layers with weights.
-        width: Channels.
-        steps: Of learning, for each rate.
-        activations: Of `ACTIVATIONS`.
-        rates: Learning rates to choose from.
-        seed: Of weights and order.
-        on_progress: Gets a line when a chain is done.
+        data: Dataset; images larger than 16×16 are averaged down.
+        depth: Number of layers with weights.
+        width: Number of channels.
+        steps: Training steps for each learning rate.
+        activations: Names of `ACTIVATIONS`.
+        rates: Learning rates to try.
+        seed: Random seed of weights and image order.
+        on_progress: Called with a line of text after each chain.
 
     Raises:
-        SettingError: No steps, rates or activations.
+        SettingError: There are no steps, rates or activations.
     """
     if steps < 1 or not rates or not activations:
         what = f"{steps} steps, {len(rates)} rates, {len(activations)} activations"
-        raise SettingError(what, where="depth_study", fix="give at least one of each")
+        raise SettingError(what, where="depth_study", fix="use at least one of each")
     images = _Images(data, seed)
     designs = [
         ChainDesign(activation=name, residual=residual, depth=depth, width=width)
@@ -138,7 +138,7 @@ def depth_study(
     chains = []
     for design in designs:
         chains.append(_best(design, images, steps, rates, seed))
-        accuracy = f"{100 * chains[-1].accuracy:.1f} % of validation"
+        accuracy = f"{100 * chains[-1].accuracy:.1f} % validation accuracy"
         on_progress(f"chain {len(chains)}/{len(designs)}  {design.name}: {accuracy}")
     counts = images.labels.bincount()
     return DepthStudy(
@@ -149,7 +149,7 @@ def depth_study(
 
 
 class _Images:
-    """What the chains learn from and are judged by, small, and all in memory."""
+    """Training and validation images, downsized, in memory."""
 
     def __init__(self, data: ImageData, seed: int) -> None:
         self.channels, self.classes = data.in_chans, data.num_classes
@@ -168,7 +168,7 @@ class _Images:
         return torch.cat([x for x, _ in batches]), torch.cat([y for _, y in batches])
 
     def batches(self) -> Iterator[Batch]:
-        """Yield batches without end; the order is a function of the seed."""
+        """Yield batches endlessly; the order depends only on the seed."""
         for epoch in count():
             draw = torch.Generator().manual_seed(1000 * self._seed + epoch)
             order = torch.randperm(len(self._y), generator=draw)
@@ -189,7 +189,7 @@ def _small(x: Tensor) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class _RateTrial:
-    """One chain at one rate; its weights are kept to be looked at if it is the best."""
+    """One chain at one learning rate, with checkpoints for the snapshots."""
 
     lr: float
     losses: tuple[float, ...]
@@ -203,7 +203,7 @@ def _best(
     rates: Sequence[float],
     seed: int,
 ) -> ChainResult:
-    """Train at each rate and return the course of the least cost at its end."""
+    """Train at each learning rate; return the result with the lowest final loss."""
     model = build_chain(design, images.channels, images.classes, seed)
     initial = _weights(model)
     trials = []
@@ -231,7 +231,9 @@ def _train(model: nn.Module, images: _Images, steps: int, lr: float) -> _RateTri
     losses: list[float] = []
     for step, (x, y) in enumerate(islice(images.batches(), steps), 1):
         try:
-            with flushed_denormals():  # or what vanishes would take a hundred times
+            with (
+                flushed_denormals()
+            ):  # denormal numbers would be a hundred times slower
                 losses.append(train_step(model, x, y, optimizer))
         except NonFiniteError:
             losses += [float("inf")] * (steps - len(losses))

@@ -1,4 +1,4 @@
-"""What depth does, as a page's section: a run's own layers, and chains to compare."""
+"""Section on depth: gradients by layer, of the run and of chains for comparison."""
 
 from __future__ import annotations
 
@@ -32,14 +32,16 @@ from striate.workflows.explain.depth.depth_study import (
 from striate.workflows.explain.images import subsample
 from striate.workflows.explain.options import OnProgress, no_progress
 
-SMOOTH = 8  # steps whose costs are averaged for a point of the chart
-VANISHING = 1e-3  # of the last layer's gradient: below this the first learns nothing
+SMOOTH = 8  # steps whose losses are averaged for a point of the chart
+VANISHING = (
+    1e-3  # of the last layer's gradient: below it the first layer does not learn
+)
 
 
 def run_snapshots(run: Run) -> list[Snapshot]:
-    """Return a run's layers through training where it kept them, else now and before.
+    """Return a run's recorded snapshots; else one at initialization and one now.
 
-    Before is the network built again, where it has a name and began from noise.
+    The one at initialization needs a network with a name and random initial weights.
     """
     if recorded := run.norms:
         return recorded
@@ -64,15 +66,15 @@ def run_snapshots(run: Run) -> list[Snapshot]:
 def depth_section(
     run: Run, on_progress: OnProgress = no_progress
 ) -> tuple[Section, dict[str, Any]]:
-    """Show a run's layers by depth, and what activations and shortcuts do to them."""
+    """Return the section on gradients by layer, in the run and in deep chains."""
     snapshots = run_snapshots(run)
     study = depth_study(run.data, seed=run.recipe.seed, on_progress=on_progress)
     depth = study.chains[0].design.depth
     lead = (
-        f"A gradient that came through many layers is a product of as many factors. "
-        f"First this network, over {IMAGES} training images; then chains of "
-        f"{depth} layers that differ in activation and shortcuts alone, without batch "
-        "norm, each trained on these images at the best of some rates."
+        f"The gradient of an early layer is a product of one factor per layer. First this "
+        f"network, over {IMAGES} training images. Then chains of {depth} layers that "
+        "differ only in activation and shortcuts, without batch norm, each trained on "
+        "these images with its best learning rate."
     )
     blocks = [*course_blocks(snapshots), *study_blocks(study)]
     data = {
@@ -81,13 +83,13 @@ def depth_section(
             for chain in snapshots
         ],
         "chains": [_as_data(chain) for chain in study.chains],
-        "chance": study.majority_accuracy,
+        "majority_accuracy": study.majority_accuracy,
     }
-    return Section(title="What depth does", lead=lead, blocks=tuple(blocks)), data
+    return Section(title="Gradients by depth", lead=lead, blocks=tuple(blocks)), data
 
 
 def study_blocks(study: DepthStudy) -> list[Block]:
-    """Return the words, the table and the charts of a study."""
+    """Return the text, table and charts of a study."""
     return [*_text(study), _table(study), *study_curves(study)]
 
 
@@ -108,9 +110,9 @@ def study_curves(study: DepthStudy) -> list[Curve]:
 
 def _first_layers(chains: dict[str, ChainResult]) -> Curve:
     return Curve(
-        title="Chains: the first layer's gradient",
-        x_label="step that sees it",
-        y_label="gradient of an image's cost, root mean square",
+        title="Chains: gradient of the first layer",
+        x_label="training step",
+        y_label="gradient of the loss, root mean square",
         series=tuple(
             Series(
                 name=name,
@@ -126,14 +128,14 @@ def _first_layers(chains: dict[str, ChainResult]) -> Curve:
 
 def _loss_curve(chains: dict[str, ChainResult]) -> Curve:
     return Curve(
-        title="Chains: cost through training",
+        title="Chains: training loss",
         x_label="step",
-        y_label="cross-entropy, nats",
+        y_label="cross-entropy loss",
         series=tuple(
             Series(name=name, **_smoothed(chain.losses))
             for name, chain in chains.items()
         ),
-        note=f"Means of {SMOOTH} steps.",
+        note=f"Mean of {SMOOTH} steps.",
     )
 
 
@@ -148,22 +150,25 @@ def _table(study: DepthStudy) -> Table:
     columns = (
         Column(title="Chain", key="chain"),
         Column(
-            title="Factor a layer",
+            title="Factor per Layer",
             kind="number",
             key="factor",
-            hint="what one layer more between it and the answer makes of a gradient",
+            hint="change of the gradient per additional layer of distance from the loss",
         ),
         Column(
-            title="First over last",
+            title="First / Last",
             kind="number",
             key="first",
             hint="gradient of the first layer over that of the last, at initialization",
         ),
         Column(
-            title="after training", kind="number", key="end", hint="the same at the end"
+            title="First / Last, trained",
+            kind="number",
+            key="end",
+            hint="the same ratio after training",
         ),
         Column(title="Accuracy", kind="percent", key="accuracy"),
-        Column(title="Rate", kind="number", key="lr", rank=2),
+        Column(title="Learning Rate", kind="number", key="lr", rank=2),
     )
     rows: tuple[tuple[Cell, ...], ...] = tuple(
         (c.design.name, c.factor, c.first, c.end, c.accuracy, c.lr)
@@ -172,25 +177,25 @@ def _table(study: DepthStudy) -> Table:
     steps = len(study.chains[0].losses)
     note = (
         f"{steps:,} steps of SGD with momentum; accuracy on {study.num_images:,} "
-        f"validation images, {percent(study.majority_accuracy)} by naming the commonest class."
+        f"validation images; always predicting the most frequent class: "
+        f"{percent(study.majority_accuracy)}."
     )
     return Table(title="Chains", columns=columns, rows=rows, note=note)
 
 
 def _text(study: DepthStudy) -> list[Block]:
-    """Say of each activation what depth did to it, and what shortcuts do."""
+    """Return one sentence per activation on depth and shortcuts."""
     blocks: list[Block] = []
     for plain, twin in study.twins:
         vanishes = plain.first < VANISHING
         head = (
-            f"{plain.design.activation}: the first layer gets {number(plain.first)} of "
-            f"the last one's gradient, {number(plain.factor)} times as much with each "
-            f"layer of way, and {percent(plain.accuracy)} are answered rightly after "
-            "training"
+            f"{plain.design.activation}: the gradient of the first layer is "
+            f"{number(plain.first)} of that of the last (factor {number(plain.factor)} per "
+            f"layer); accuracy after training {percent(plain.accuracy)}."
         )
         tail = (
-            f"; with shortcuts {number(twin.first)}, {number(twin.factor)} a layer and "
-            f"{percent(twin.accuracy)}."
+            f" With shortcuts: {number(twin.first)} (factor {number(twin.factor)}), "
+            f"accuracy {percent(twin.accuracy)}."
         )
         blocks.append(Prose(text=head + tail, tone="warning" if vanishes else "plain"))
     return blocks

@@ -1,4 +1,4 @@
-"""Why depth needs a bend, as a page's section: four boundaries and their numbers."""
+"""Section on nonlinearity: decision boundaries of four networks, with numbers."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ POINTS = 400
 
 
 def nonlinearity_section(run: Run) -> tuple[Section, dict[str, Any]]:
-    """Show what one dense layer can tell apart, and what makes it more.
+    """Return the section on why networks need nonlinear activations.
 
-    Of the run only the seed is used: the points are drawn.
+    Only the seed of the run is used; the points are random.
     """
     networks = fit_networks(POINTS, run.recipe.seed)
     table = _table(networks)
@@ -43,12 +43,15 @@ def nonlinearity_section(run: Run) -> tuple[Section, dict[str, Any]]:
         _line(networks),
     )
     lead = (
-        f"{POINTS} points of two rings, told apart by networks with one logistic "
-        "output, each fitted by the same search. Linear layers in a row are one layer: "
-        "depth alone adds nothing. Products of the inputs bend the boundary of a "
-        "single layer; an activation between two layers lets the network find its own."
+        f"{POINTS} points in two rings, classified by four networks with one logistic "
+        "output, all fitted with the same optimizer. Several linear layers equal one "
+        "linear layer, so depth alone does not help. Squared inputs bend the boundary "
+        "of a single layer; an activation between two layers lets the network learn "
+        "its own features."
     )
-    section = Section(title="Why depth needs a bend", lead=lead, blocks=blocks)
+    section = Section(
+        title="Why activations are needed (nonlinearity)", lead=lead, blocks=blocks
+    )
     return section, {"networks": records(table)}
 
 
@@ -60,35 +63,37 @@ def _planes(networks: Sequence[FittedNetwork], seed: int) -> Images:
         )
         for network in networks
     )
-    note = "Red: held for the inner ring; blue: for the outer; pale: the boundary."
-    return Images(title="Boundaries", images=images, note=note)
+    note = (
+        "Red: predicted as inner ring. Blue: predicted as outer ring. Pale: boundary."
+    )
+    return Images(title="Decision boundaries", images=images, note=note)
 
 
 def _detail(network: FittedNetwork) -> str:
-    text = f"{percent(network.accuracy)} right"
+    text = f"accuracy {percent(network.accuracy)}"
     if network.collapse_error is None:
         return text
-    return f"{text}; the one layer it is differs by {number(network.collapse_error)}"
+    return f"{text}; differs from a single layer by {number(network.collapse_error)}"
 
 
 def _table(networks: Sequence[FittedNetwork]) -> Table:
     columns = (
         Column(title="Network", key="network"),
-        Column(title="Weights", kind="integer", key="weights"),
-        Column(title="Right", kind="percent", key="accuracy"),
+        Column(title="Param #", kind="integer", key="weights"),
+        Column(title="Accuracy", kind="percent", key="accuracy"),
         Column(
-            title="From its collapse",
+            title="Collapse Error",
             kind="number",
-            key="apart",
-            hint="largest difference of its logits from those of the one dense layer "
-            "whose weights are the product of its own",
+            key="collapse_error",
+            hint="largest difference between its logits and those of the single linear "
+            "layer that equals it",
         ),
     )
     rows: tuple[tuple[Cell, ...], ...] = tuple(
         (network.name, network.weights, network.accuracy, network.collapse_error)
         for network in networks
     )
-    return Table(title="What each tells apart", columns=columns, rows=rows)
+    return Table(title="Networks and accuracy", columns=columns, rows=rows)
 
 
 def _line(networks: Sequence[FittedNetwork]) -> Curve:
@@ -97,8 +102,8 @@ def _line(networks: Sequence[FittedNetwork]) -> Curve:
         positions, probs = probability_profile(network.model)
         series.append(Series(name=network.name, x=tuple(positions), y=tuple(probs)))
     return Curve(
-        title="The logistic output along a line through the middle",
-        x_label="place, from left to right",
+        title="Predicted probability along a line through the center",
+        x_label="x, from left to right",
         y_label="probability of the inner ring",
         series=tuple(series),
         percent_y=True,
