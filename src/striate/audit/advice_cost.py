@@ -72,7 +72,8 @@ def heavy_head(context: DesignContext) -> Iterator[Advice]:
     yield Advice(
         check="heavy-head",
         layer=dense[0].name,
-        finding=f"{join_names([x.name for x in dense])} {verb} {dense_parameters:,} of {total:,} "
+        finding=f"{join_names([x.name for x in dense])} {verb} "
+        f"{dense_parameters:,} of {total:,} "
         f"parameters ({100 * dense_parameters / total:.1f} %).",
         change=f"Global average pooling and one dense layer {channels:,} → {classes:,} "
         f"would reduce the network to {after:,} parameters.",
@@ -112,7 +113,8 @@ def bottlenecks(context: DesignContext) -> Iterator[Advice]:
     yield Advice(
         check="bottleneck",
         layer=wide[0][0],
-        finding=f"{join_names([name for name, _, _ in wide])} {verb} {share:.0f} % of the "
+        finding=f"{join_names([name for name, _, _ in wide])} {verb} {share:.0f} % "
+        "of the "
         f"computation: {part:,} of {total:,} multiply-adds.",
         change="A 1×1 convolution before each, to a quarter of the channels, would "
         f"reduce the network to {after:,} multiply-adds "

@@ -42,7 +42,8 @@ def receptive_field_size(context: DesignContext) -> Iterator[Advice]:
             check="small-field",
             layer=last.name,
             finding=f"{what}, {share:.1f} % of the image ({image}).",
-            change=f"{more} more 3×3 {word} there would make it {larger[0]}×{larger[1]}. "
+            change=f"{more} more 3×3 {word} there would make it "
+            f"{larger[0]}×{larger[1]}. "
             "Each downsampling (stride 2) before them halves that number.",
             before=field[0],
             after=larger[0],
@@ -178,7 +179,8 @@ def even_kernels(context: DesignContext) -> Iterator[Advice]:
             layer=layer.name,
             finding=f"{layer.name} is a `same` convolution with an even kernel, "
             f"{side}×{side}: its output is shifted by half a position{_jump(layer)}.",
-            change=f"A {side - 1}×{side - 1} kernel is centered, with {fewer:,} parameters "
+            change=f"A {side - 1}×{side - 1} kernel is centered, with {fewer:,} "
+            "parameters "
             f"instead of {layer.parameters:,}.",
             before=layer.parameters,
             after=fewer,

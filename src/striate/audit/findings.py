@@ -354,7 +354,8 @@ def caveats(audit: Audit) -> list[Prose]:
 
 
 CONVENTIONS = (
-    "Multiply-adds count convolutions and matrix products, without biases; element-wise "
+    "Multiply-adds count convolutions and matrix products, without biases; "
+    "element-wise "
     "operations, pooling and normalization count as zero. 1 MAC = 2 FLOPs. Receptive "
     "fields ignore the image border. 1 MB = 10⁶ bytes."
 )

@@ -82,7 +82,7 @@ class Axis:
 
     @property
     def size(self) -> Number:
-        """Size of the receptive field: by the formula, else the largest of all units."""
+        """Size of the receptive field: by formula, else the largest of all units."""
         if self.formula is not None and self.formula.uniform:
             return self.formula.size
         return max(0, int((self.high - self.low).max()) + 1)

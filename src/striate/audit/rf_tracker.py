@@ -65,9 +65,7 @@ class ReceptiveField:
         return tuple(len(axis) for axis in self.paths[0])
 
     def box(self, *unit: int) -> Box | None:
-        """Return ((first row, last row), (first column, last column)) of a unit's field.
-
-        None if the unit sees no input.
+        """Return first and last row, and column, of a unit's field; None if empty.
 
         Args:
             unit: Index along the tensor's last dimensions, such as row and column.

@@ -41,8 +41,10 @@ def find_used_positions(operations: Iterable[Operation]) -> UsedPositions:
     Example:
         >>> from torch import nn
         >>> from striate.audit.network import audit
-        >>> found = audit(nn.Sequential(nn.Conv2d(1, 1, 1, stride=2)), (1, 5, 4))
-        >>> usage = find_used_positions(o for layer in found.layers for o in layer.operations)
+        >>> model = nn.Sequential(nn.Conv2d(1, 1, 1, stride=2))
+        >>> layers = audit(model, (1, 5, 4)).layers
+        >>> operations = (o for layer in layers for o in layer.operations)
+        >>> usage = find_used_positions(operations)
         >>> [mask.tolist() for mask in usage.needed[-1]]
         [[True, False, True, False, True], [True, False, True, False]]
     """
@@ -158,7 +160,10 @@ def window_positions(
 
     Example:
         >>> two = (2, 2)
-        >>> pool = SlidingWindow(kernel=two, stride=two, padding=(0, 0), dilation=(1, 1))
+        >>> padding, dilation = (0, 0), (1, 1)
+        >>> pool = SlidingWindow(
+        ...     kernel=two, stride=two, padding=padding, dilation=dilation
+        ... )
         >>> window_positions(pool, 0, 5, np.ones(2, bool)).tolist()
         [True, True, True, True, False]
     """

@@ -35,7 +35,8 @@ class SlidingWindow:
 
         Example:
             >>> one = (1, 1)
-            >>> str(SlidingWindow(kernel=(3, 3), stride=(2, 2), padding=one, dilation=one))
+            >>> three, two = (3, 3), (2, 2)
+            >>> str(SlidingWindow(kernel=three, stride=two, padding=one, dilation=one))
             '3×3/2'
         """
         text = "×".join(map(str, self.kernel))

@@ -1,8 +1,9 @@
 """Effective receptive field: the pixels that really influence a unit, by gradients.
 
 The theoretical receptive field says which pixels can reach a unit. Their influence
-falls off like a Gaussian, so most of it comes from a much smaller area (Luo et al. 2016, "Understanding the
-effective receptive field in deep convolutional neural networks", section 2).
+falls off like a Gaussian, so most of it comes from a much smaller area (Luo et al.
+2016, "Understanding the effective receptive field in deep convolutional neural
+networks", section 2).
 """
 
 from __future__ import annotations
@@ -66,8 +67,9 @@ def effective_receptive_fields(
 
     Example:
         >>> model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Conv2d(2, 2, 3))
-        >>> gradient = effective_receptive_fields(model, torch.rand(2, 1, 9, 9), ["0", "1"])
-        >>> gradient["0"].height <= 3, gradient["1"].height <= 5
+        >>> x = torch.rand(2, 1, 9, 9)
+        >>> fields = effective_receptive_fields(model, x, ["0", "1"])
+        >>> fields["0"].height <= 3, fields["1"].height <= 5
         (True, True)
     """
     units: dict[str, tuple[tuple[int, int], Tensor]] = {}

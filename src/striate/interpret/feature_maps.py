@@ -17,7 +17,7 @@ MAX_PIXELS = 64  # maximum height: sixteen maps fill the width of a page
 
 
 def feature_maps(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
-    """Return the output of every layer that has height and width, in the order they run.
+    """Return every layer output with height and width, in the order they run.
 
     Args:
         model: Any network; not modified.

@@ -72,8 +72,9 @@ def activation_statistics(
 
     Example:
         >>> model = nn.Sequential(nn.ReLU())
-        >>> measurements = activation_statistics(model, torch.tensor([[[[-1.0, 3.0]]]]))[0]
-        >>> measurements.mean, measurements.std, measurements.zero_share, measurements.dead_channels
+        >>> x = torch.tensor([[[[-1.0, 3.0]]]])
+        >>> layer = activation_statistics(model, x)[0]
+        >>> layer.mean, layer.std, layer.zero_share, layer.dead_channels
         (1.5, 1.5, 0.5, 0)
     """
     check_images(x)

@@ -51,7 +51,7 @@ def _ramp(share: np.ndarray, stops: Sequence[tuple[int, int, int]]) -> np.ndarra
 
 
 def overlay_heatmap(
-    pixels: np.ndarray, heatmap: np.ndarray, diverging_colors: bool
+    pixels: np.ndarray, heatmap: np.ndarray, signed: bool
 ) -> np.ndarray:
     """Draw a heatmap in color over a gray image.
 
@@ -64,16 +64,15 @@ def overlay_heatmap(
         (H, W, C) and (H, W) → (H, W, 3) uint8
 
     Example:
-        >>> overlay_heatmap(np.full((1, 1, 1), 80, np.uint8), np.zeros((1, 1)), True).tolist()
+        >>> pixels = np.full((1, 1, 1), 80, np.uint8)
+        >>> overlay_heatmap(pixels, np.zeros((1, 1)), True).tolist()
         [[[130, 130, 130]]]
     """
     # Black is raised to gray: on black all colors look brown.
     gray = _BLACK + pixels.astype(float).mean(-1, keepdims=True).repeat(3, -1) * _SPAN
     share = heatmap / (float(np.abs(heatmap).max()) or 1.0)
-    against = _NEGATIVE if diverging_colors else _ORANGE
-    color = np.where(
-        share[..., None] < 0, against, _POSITIVE if diverging_colors else _ORANGE
-    )
+    against = _NEGATIVE if signed else _ORANGE
+    color = np.where(share[..., None] < 0, against, _POSITIVE if signed else _ORANGE)
     # The square root makes small values visible; opacity is at most 75 %.
     strength = 0.75 * np.sqrt(np.abs(share))[..., None]
     mixed = (1 - strength) * gray + strength * color

@@ -84,7 +84,8 @@ def channel_preferences(
         >>> model = nn.Sequential(nn.Identity())
         >>> x = torch.zeros(2, 1, 3, 3)
         >>> x[1, 0, 2, 1] = 5
-        >>> result = channel_preferences(model, [(x, torch.tensor([0, 1]))], ["0"], 2)[0]
+        >>> batches = [(x, torch.tensor([0, 1]))]
+        >>> result = channel_preferences(model, batches, ["0"], classes=2)[0]
         >>> result.patches[0][0], result.selectivity.tolist()
         (TopPatch(image=1, row=2, column=1, value=5.0), [1.0])
     """

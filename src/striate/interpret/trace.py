@@ -130,7 +130,10 @@ def record_trace(model: nn.Module, x: Tensor) -> Trace:
                 output = run_model(model, x)
         except _TooLarge:
             size = "×".join(map(str, x.shape))
-            what = f"the activations of a {size} batch take more than {size_text(MAX_BYTES)}"
+            what = (
+                f"the activations of a {size} batch take more than "
+                f"{size_text(MAX_BYTES)}"
+            )
             raise GeometryError(what, fix="use a smaller image") from None
     return recorder.finished(output)
 
@@ -291,7 +294,10 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         results = nested_tensors(output)
         if self._lost or not results or id(results[0]) not in self._refs:
             what = "the operations of this network cannot be traced"
-            fix = "it writes into parts of tensors in its own forward; move that to a submodule"
+            fix = (
+                "it writes into parts of tensors in its own forward; move that "
+                "to a submodule"
+            )
             raise GeometryError(what, fix=fix)
         self.trace.output = self._refs[id(results[0])]
         return self.trace
@@ -359,7 +365,8 @@ def is_in_place(func: Any) -> bool:
     """Return whether an operation works in place.
 
     Example:
-        >>> is_in_place(torch.ops.aten.relu_.default), is_in_place(torch.ops.aten.relu.default)
+        >>> aten = torch.ops.aten
+        >>> is_in_place(aten.relu_.default), is_in_place(aten.relu.default)
         (True, False)
     """
     return func is not None and bool(func._schema.is_mutable)

@@ -131,7 +131,7 @@ def test_a_unit_of_ones_choosing(shared_run, tmp_path):
 
 
 def test_the_channel_of_a_unit_is_the_one_asked_for(shared_run):
-    """Its patches are those of `channel_preferences`, and by class the means of its maps."""
+    """Its patches are those of `channel_preferences`; its class means are right."""
     told = explain_findings(
         own(shared_run), [shown(1, 8)], ExplainOptions(unit=("pool1", (1, 0, 0)))
     )

@@ -223,7 +223,7 @@ def _zeros(arg: Any) -> Any:
 
 
 def _add(step: TraceStep, ref: TensorRef, unit: Unit, value: Value) -> UnitValue:
-    """a + α·b, with broadcasting; either may be a constant."""
+    """Sum a + α·b, with broadcasting; either may be a constant."""
     alpha = float(step.kwargs.get("alpha", 1))
     factors = {"sub": (1.0, -alpha), "rsub": (-alpha, 1.0)}
     terms: list[InputTerms] = []
@@ -307,7 +307,8 @@ def _by_derivative(
         return weighted_sum(ref, unit, value_here, operation, tuple(terms))
     result_again = _number(result)
     return UnitValue(
-        ref=ref, unit=unit, value=value_here, kind=FUNCTION, operation=operation, terms=tuple(terms),
+        ref=ref, unit=unit, value=value_here, kind=FUNCTION, operation=operation,
+        terms=tuple(terms),
         result=result_again,
     )  # fmt: skip
 

@@ -89,8 +89,13 @@ def weighted_sum(
     """Build a unit value whose result is the weighted sum of its parts.
 
     Example:
-        >>> term = InputTerms(ref=TensorRef(0), positions=np.array([4]), values=np.array([3.0]),
-        ...             weights=np.array([2.0]))
+        >>> values, weights = np.array([3.0]), np.array([2.0])
+        >>> term = InputTerms(
+        ...     ref=TensorRef(0),
+        ...     positions=np.array([4]),
+        ...     values=values,
+        ...     weights=weights,
+        ... )
         >>> weighted_sum(TensorRef(1), (0,), 7.0, "linear", (term,), constant=1.0).error
         0.0
     """

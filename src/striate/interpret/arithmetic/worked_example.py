@@ -86,11 +86,13 @@ def worked_example(arithmetic: UnitArithmetic, entry: UnitValue) -> Table | None
     if entry.constant:
         rows_out.append(("bias", *empty, entry.constant))
     return Table(
-        title=f"{arithmetic.name(entry.ref)} {list(entry.unit[1:])}: the sum in numbers",
+        title=f"{arithmetic.name(entry.ref)} {list(entry.unit[1:])}: the sum in "
+        "numbers",
         columns=_columns([int(c) for c in columns.reshape(sides)[0, 0]]),
         rows=tuple(rows_out),
         totals=("value", *empty, entry.value),
-        note=f"Each line is one row of the window on {arithmetic.name(terms.ref)}: its values "
+        note=f"Each line is one row of the window on {arithmetic.name(terms.ref)}: "
+        "its values "
         "(x), the weights of the filter (w), and the sum of the products x·w.",
     )
 

@@ -76,7 +76,7 @@ def find_gap_head(model: nn.Module, x: Tensor) -> GapHead:
     recorder = _Recorder()
     with (
         untouched(model),
-        # One hook for all layers: one handle per layer takes as long as a small network.
+        # One hook for all layers: a hook per layer takes as long as a small network.
         followed(model, leave=recorder.record),
         torch.inference_mode(False),  # inference tensors have no version counter
         torch.no_grad(),

@@ -87,7 +87,8 @@ def paste_boxes(patches: Tensor, boxes: ChangedBoxes, tops: Ints, lefts: Ints) -
     Example:
         >>> import torch
         >>> patches = torch.zeros(1, 1, 2, 3)
-        >>> paste_boxes(patches, ChangedBoxes(torch.ones(1, 1, 2, 2), tops=[4], lefts=[7]), [4], [6])
+        >>> boxes = ChangedBoxes(torch.ones(1, 1, 2, 2), tops=[4], lefts=[7])
+        >>> paste_boxes(patches, boxes, [4], [6])
         >>> patches[0, 0].tolist()
         [[0.0, 1.0, 1.0], [0.0, 1.0, 1.0]]
     """
@@ -108,7 +109,8 @@ def full_maps(base: Tensor, boxes: ChangedBoxes) -> Tensor:
     Example:
         >>> import torch
         >>> base = torch.zeros(1, 1, 1, 4)
-        >>> full_maps(base, ChangedBoxes(torch.ones(2, 1, 1, 2), tops=[0], lefts=[0, 2])).tolist()
+        >>> boxes = ChangedBoxes(torch.ones(2, 1, 1, 2), tops=[0], lefts=[0, 2])
+        >>> full_maps(base, boxes).tolist()
         [[[[1.0, 1.0, 0.0, 0.0]]], [[[0.0, 0.0, 1.0, 1.0]]]]
     """
     rows, columns = boxes.sides

@@ -39,9 +39,10 @@ def integrated_gradients(
 
     Example:
         >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
-        >>> asked = AttributionTarget(target=1, text="1")
-        >>> attributions, delta = integrated_gradients(model, torch.ones(1, 1, 2, 2), asked)
-        >>> torch.allclose(attributions.flatten(), model[1].weight[1]), abs(delta) < 1e-5
+        >>> target = AttributionTarget(target=1, text="1")
+        >>> x = torch.ones(1, 1, 2, 2)
+        >>> values, delta = integrated_gradients(model, x, target)
+        >>> torch.allclose(values.flatten(), model[1].weight[1]), abs(delta) < 1e-5
         (True, True)
     """
     check_images(x)

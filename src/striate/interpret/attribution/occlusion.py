@@ -53,7 +53,10 @@ class OcclusionWindow:
             what = f"window and stride must be at least 1, got {self}"
             raise SettingError(what, where="occlusion")
         if self.stride[0] > self.window[0] or self.stride[1] > self.window[1]:
-            what = f"a stride of {self.stride} leaves gaps between windows of {self.window}"
+            what = (
+                f"a stride of {self.stride} leaves gaps between windows of "
+                f"{self.window}"
+            )
             raise SettingError(
                 what, where="stride", fix="use a stride no larger than the window"
             )

@@ -102,8 +102,9 @@ def deletion_and_insertion(
         >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2, bias=False))
         >>> _ = model[1].weight.data.copy_(torch.eye(4)[:2] * 9)
         >>> x = torch.tensor([[[[1.0, 0.0], [0.0, 0.0]]]])
-        >>> good = deletion_and_insertion(model, x, x[0, 0], AttributionTarget(target=0, text=""))[0]
-        >>> bad = deletion_and_insertion(model, x, -x[0, 0], AttributionTarget(target=0, text=""))[0]
+        >>> target = AttributionTarget(target=0, text="")
+        >>> good, _ = deletion_and_insertion(model, x, x[0, 0], target)
+        >>> bad, _ = deletion_and_insertion(model, x, -x[0, 0], target)
         >>> good < bad
         True
     """

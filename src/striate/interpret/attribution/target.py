@@ -37,7 +37,7 @@ class AttributionTarget:
         return own if self.against is None else own - logits[:, self.against]
 
     def probability(self, logits: Tensor) -> Tensor:
-        """Return the probability of the class; with `against`, among the two classes."""
+        """Return the probability of the class (among the two, with `against`)."""
         if self.against is None:
             return logits.softmax(1)[:, self.target]
         return logits[:, [self.target, self.against]].softmax(1)[:, 0]
@@ -63,7 +63,8 @@ def make_target(
 
     Example:
         >>> import torch
-        >>> make_target(torch.tensor([[1.0, 3.0]]), against="cat", labels=["cat", "dog"]).text
+        >>> logits, labels = torch.tensor([[1.0, 3.0]]), ["cat", "dog"]
+        >>> make_target(logits, against="cat", labels=labels).text
         'dog rather than cat'
     """
     names = _labels(logits.shape[1], labels)

@@ -64,8 +64,9 @@ def depth_profile(
         >>> pairs = [(nn.Linear(4, 4), nn.Sigmoid()) for _ in range(8)]
         >>> deep = [layer for pair in pairs for layer in pair]
         >>> model = nn.Sequential(nn.Flatten(), *deep, nn.Linear(4, 2))
-        >>> gradients_found = depth_profile(model, torch.rand(5, 1, 2, 2), torch.zeros(5).long())
-        >>> len(gradients_found), gradients_found[0].gradient < gradients_found[-1].gradient / 1000
+        >>> x, labels = torch.rand(5, 1, 2, 2), torch.zeros(5).long()
+        >>> layers = depth_profile(model, x, labels)
+        >>> len(layers), layers[0].gradient < layers[-1].gradient / 1000
         (9, True)
     """
     check_images(x)
@@ -96,12 +97,12 @@ def depth_profile(
         trainable = {
             n: w for n, w in weights.items() if w is not None and w.requires_grad
         }
-        gradients_found = torch.autograd.grad(
+        gradients_by_input = torch.autograd.grad(
             loss, [inputs, *trainable.values()], allow_unused=True
         )
     updates = {
         name: _relative_norm(gradient, trainable[name])
-        for name, gradient in zip(trainable, gradients_found[1:], strict=True)
+        for name, gradient in zip(trainable, gradients_by_input[1:], strict=True)
     }
     return [
         LayerProfile(
@@ -140,14 +141,16 @@ def _relative_norm(gradient: Tensor | None, weight: Tensor) -> float:
 
 
 def gradient_factor(layers: Sequence[LayerProfile]) -> float:
-    """Return the factor by which the gradient changes per layer of distance from the loss.
+    """Return the factor of the gradient per layer of distance from the loss.
 
     It is the slope of a line fitted to log gradient against depth: 0.5 means half the
     gradient per layer, 1 means that all layers get equal gradients.
 
     Example:
         >>> layers = [
-        ...     LayerProfile(name="", depth=d, activation=1.0, gradient=2.0**d, update=0.0)
+        ...     LayerProfile(
+        ...         name="", depth=d, activation=1.0, gradient=2.0**d, update=0.0
+        ...     )
         ...     for d in (1, 2, 3)
         ... ]
         >>> round(gradient_factor(layers), 9)

@@ -77,8 +77,9 @@ def invariance_curves(
         >>> x = torch.zeros(2, 2, 9, 9)
         >>> x[0, 0, 4, 4], x[1, 1, 4, 4] = 1.0, 1.0
         >>> batch = x, torch.tensor([0, 1])
-        >>> outputs = invariance_curves(nn.Sequential(*tail), [batch], [get_transform("shift")])[0]
-        >>> outputs.consistency, outputs.distance["output"]
+        >>> model, shift = nn.Sequential(*tail), get_transform("shift")
+        >>> curve = invariance_curves(model, [batch], [shift])[0]
+        >>> curve.consistency, curve.distance["output"]
         ((1.0, 1.0, 1.0, 1.0, 1.0), (0.0, 0.0, 0.0, 0.0, 0.0))
     """
     calls = match_layers(model, layers) if layers else []

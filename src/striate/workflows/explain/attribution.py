@@ -54,7 +54,8 @@ CHECK_COLUMNS = (
         title="Deletion",
         kind="percent",
         key="deletion",
-        hint="mean probability as the most important pixels are removed; lower is better",
+        hint="mean probability as the most important pixels are removed; lower is "
+        "better",
     ),
     Column(
         title="Deletion, random",
@@ -67,7 +68,8 @@ CHECK_COLUMNS = (
         title="Insertion",
         kind="percent",
         key="insertion",
-        hint="mean probability as the most important pixels are added; higher is better",
+        hint="mean probability as the most important pixels are added; higher is "
+        "better",
     ),
     Column(
         title="Insertion, random",
@@ -260,7 +262,8 @@ def _sanity_checks(attributions: Sequence[Attribution]) -> list[Block]:
     for each in attributions:
         if _is_empty(each):
             text = (
-                f"{_caption(each)} is empty: no position of this layer supports the class. "
+                f"{_caption(each)} is empty: no position of this layer supports "
+                "the class. "
                 "Its sanity checks are meaningless. Try another layer or method."
             )
             blocks.append(Prose(text=text, tone="warning"))

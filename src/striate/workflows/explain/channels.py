@@ -92,7 +92,10 @@ class ChannelPatches:
             return []
         row = self.row(layer, number)
         if row is None:
-            text = f"Channel {number} is dead (never above zero) on all {len(self.subset):,} images."
+            text = (
+                f"Channel {number} is dead (never above zero) on all "
+                f"{len(self.subset):,} images."
+            )
             return [Prose(text=text)]
         title = f"Top patches of channel {number}"
         return [Images(title=title, images=(row,)), self._classes(layer, number)]
@@ -177,7 +180,8 @@ def channels_section(patches: ChannelPatches) -> tuple[Section, list[dict[str, C
     blocks += [_patches(patches, layer) for layer in evenly(patches.layers, LAYERS)]
     lead = (
         f"For some channels, the image patches with the highest activation in "
-        f"{len(patches.subset):,} {patches.name} images, cropped to the receptive field. "
+        f"{len(patches.subset):,} {patches.name} images, cropped to the receptive "
+        "field. "
         "All channels of all layers are in channels.csv."
     )
     section = Section(title="What channels detect", lead=lead, blocks=tuple(blocks))
@@ -207,7 +211,8 @@ def _numbers(layers: Sequence[ChannelPreferences], labels: Sequence[str]) -> Tab
             title="Selective",
             kind="share",
             key="selective",
-            hint="channels with selectivity above 0.5: one class activates them at least three "
+            hint="channels with selectivity above 0.5: one class activates them at "
+            "least three "
             "times as strongly as the others",
         ),
         Column(title="Max", kind="number", key="max", rank=2),

@@ -59,7 +59,8 @@ def dataset_section(run: Run) -> tuple[Section, dict[str, Any]]:
     blocks += _warnings(run, result)
     lead = (
         f"Grad-CAM at {result.layer.call} of the predicted class, over "
-        f"{len(subset):,} {run.evaluated_split} images; each heatmap is scaled to sum to one."
+        f"{len(subset):,} {run.evaluated_split} images; each heatmap is scaled to "
+        "sum to one."
     )
     if result.empty:
         lead += f" {result.empty} of them have an empty heatmap."
@@ -179,8 +180,10 @@ def _warnings(run: Run, result: DatasetAttribution) -> list[Block]:
     if not named:
         return []
     text = (
-        f"Unusually much attribution on the border for {', '.join(named)}; the border is "
-        f"{percent(result.border_area)} of the area. A frame, a caption or the background "
+        f"Unusually much attribution on the border for {', '.join(named)}; the "
+        "border is "
+        f"{percent(result.border_area)} of the area. A frame, a caption or the "
+        "background "
         "may reveal the class (shortcut). Check these images."
     )
     return [Prose(text=text, tone="warning")]

@@ -128,8 +128,8 @@ def explain_images(
     highest-loss error.
 
     The folder has `report.html`, `explain.json`, `images/`, the charts in `plots/`,
-    `maps.safetensors` with the values of the heatmaps, and for a run `channels.csv` with
-    the top patches of every channel. Files are written after everything is computed.
+    `maps.safetensors` with the heatmaps, and for a run `channels.csv` with the top
+    patches of every channel. Files are written after everything is computed.
 
     Raises:
         SettingError: There are no images and no run.

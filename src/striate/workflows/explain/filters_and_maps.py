@@ -75,12 +75,16 @@ def filters_and_maps_section(
 def _lead(drawn_layers: Sequence[str], calls: Sequence[str]) -> str:
     text = (
         "Filters of each layer, and its feature maps for the first image, in forward "
-        "order. Filters: blue is negative, red is positive; filters with three channels "
+        "order. Filters: blue is negative, red is positive; filters with three "
+        "channels "
         "are drawn as RGB, with gray as zero. Feature maps: dark is the minimum, light "
         "the maximum of the map."
     )
     if len(drawn_layers) < len(calls):
-        text += f" {len(drawn_layers)} of {len(calls)} layers are shown: those with filters."
+        text += (
+            f" {len(drawn_layers)} of {len(calls)} layers are shown: those "
+            "with filters."
+        )
     return text
 
 
@@ -145,7 +149,8 @@ def _filter_table(filters: dict[str, Tensor]) -> Table:
             title="Max Cosine",
             kind="number",
             key="max_cosine",
-            hint="largest |cosine| with another filter, median over filters; 1: duplicates",
+            hint="largest |cosine| with another filter, median over filters; 1: "
+            "duplicates",
         ),
     )
     rows: list[tuple[Cell, ...]] = []

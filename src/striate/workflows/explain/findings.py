@@ -1,4 +1,4 @@
-"""The page of `explain`: heatmaps, unit arithmetic, one unit, layers, extra sections."""
+"""The page of `explain`: heatmaps, unit arithmetic, one unit, layers, extras."""
 
 from __future__ import annotations
 
@@ -173,7 +173,8 @@ def _arithmetic_section(
 ) -> tuple[Section, dict[str, Any] | None]:
     """Return the section on how the logit of the class is computed."""
     lead = (
-        "The logit of the explained class as a sum. Open a line to see the values that it "
+        "The logit of the explained class as a sum. Open a line to see the values "
+        "that it "
         "is computed from, down to single pixels."
     )
     title = "How the score is computed"
@@ -202,7 +203,8 @@ def _contribution_blocks(
         columns=columns,
         rows=tuple(rows),
         totals=("logit", result.value),
-        note="The contributions of all pixels and of the biases of every layer add up to "
+        note="The contributions of all pixels and of the biases of every layer add "
+        "up to "
         "the logit.",
     )
     heat = result.pixels.sum(0).cpu().numpy().astype(np.float64)

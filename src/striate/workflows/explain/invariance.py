@@ -190,7 +190,8 @@ def _pool_blocks(pools: dict[str, InvarianceCurve]) -> list[Block]:
     ]
     note = (
         "The trained convolutions are kept, every pooling layer is replaced, and the "
-        "last linear layer is refitted for each kind. Consistency: share of images with "
+        "last linear layer is refitted for each kind. Consistency: share of images "
+        "with "
         "the same prediction as without shift."
     )
     curve = Curve(

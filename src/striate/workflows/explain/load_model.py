@@ -71,7 +71,8 @@ def load_model(
         load_pretrained(target.model, weights)
     else:
         remarks.append(
-            "No --weights: unless the file loads its own, the weights are random and the "
+            "No --weights: unless the file loads its own, the weights are random "
+            "and the "
             "heatmaps are meaningless."
         )
     channels, height, width = target.shape

@@ -1,7 +1,7 @@
 """Write tensors row by row to a .safetensors or .npy file, in bounded memory.
 
-Both formats start with a header of shapes, which are known only at the end. So values go
-to one temporary file per tensor; header and temporary files are then joined to the
+Both formats start with a header of shapes, which are known only at the end. So values
+go to one temporary file per tensor; header and temporary files are then joined to the
 result, which is renamed into place only when it is complete.
 """
 

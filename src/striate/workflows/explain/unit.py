@@ -96,7 +96,10 @@ def unit_section(
     if arithmetic is not None and layer not in arithmetic.names:
         arithmetic = None  # inside of a module that is a single step
     if len(position_of) != 3:
-        text = f"{layer} {list(position_of)} has no position: its receptive field is the whole image."
+        text = (
+            f"{layer} {list(position_of)} has no position: its receptive field "
+            "is the whole image."
+        )
         section = Section(title="One unit", blocks=(Prose(text=text),))
         return section, {"layer": layer, "unit": list(position_of)}
     position = position_of[0], position_of[1], position_of[2]
@@ -158,7 +161,8 @@ def _lead(facts: _UnitFacts) -> str:
         return text
     pixels, steps = _sums(facts.contributions)
     return (
-        f"{text} Its value is {number(facts.contributions.value)}: {number(pixels)} from "
+        f"{text} Its value is {number(facts.contributions.value)}: "
+        f"{number(pixels)} from "
         f"the pixels and {number(steps)} from biases."
     )
 

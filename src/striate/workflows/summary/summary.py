@@ -144,8 +144,8 @@ def summary(
 ) -> Summary:
     """Return shapes, parameters, MACs, memory and receptive fields of a network.
 
-    Nothing is computed and no weights are allocated. A module is not modified, its mode,
-    buffers and random state included.
+    Nothing is computed and no weights are allocated. A module is not modified, its
+    mode, buffers and random state included.
 
     Args:
         network: Any `nn.Module`, or a name, `file.py:Class`, run folder or sketch.

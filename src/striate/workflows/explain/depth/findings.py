@@ -71,7 +71,8 @@ def depth_section(
     study = depth_study(run.data, seed=run.recipe.seed, on_progress=on_progress)
     depth = study.chains[0].design.depth
     lead = (
-        f"The gradient of an early layer is a product of one factor per layer. First this "
+        "The gradient of an early layer is a product of one factor per layer. "
+        "First this "
         f"network, over {IMAGES} training images. Then chains of {depth} layers that "
         "differ only in activation and shortcuts, without batch norm, each trained on "
         "these images with its best learning rate."
@@ -153,7 +154,8 @@ def _table(study: DepthStudy) -> Table:
             title="Factor per Layer",
             kind="number",
             key="factor",
-            hint="change of the gradient per additional layer of distance from the loss",
+            hint="change of the gradient per additional layer of distance from the "
+            "loss",
         ),
         Column(
             title="First / Last",
@@ -190,7 +192,8 @@ def _text(study: DepthStudy) -> list[Block]:
         vanishes = plain.first < VANISHING
         head = (
             f"{plain.design.activation}: the gradient of the first layer is "
-            f"{number(plain.first)} of that of the last (factor {number(plain.factor)} per "
+            f"{number(plain.first)} of that of the last (factor "
+            f"{number(plain.factor)} per "
             f"layer); accuracy after training {percent(plain.accuracy)}."
         )
         tail = (
