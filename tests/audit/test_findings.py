@@ -22,7 +22,7 @@ def paper(line, layer):
 def test_a_convolution_on_paper():
     said = paper("224x224x3 > conv 7x7 64 /2 pad 3", "conv1")
     assert said["height"] == ("⌊(224 + 2·3 − 7)/2⌋ + 1", "112")
-    assert said["width"] == ("likewise", "112")
+    assert said["width"] == ("same as height", "112")
     assert said["parameters"] == ("(7·7·3 + 1)·64", "9,472")
     assert said["multiply-adds"] == ("112·112 · 7·7·3·64", "118,013,952")
     assert said["receptive field"] == ("1 + (7 − 1)·1", "7")
@@ -53,10 +53,10 @@ def test_dense_pool_transposed_and_others_on_paper():
     assert paper(line, "dense1")["multiply-adds"] == ("200·3", "600")
     assert paper("2x2x1 > dense 3 nobias", "dense1")["parameters"] == ("4·3", "12")
     assert paper(line, "bn1")["parameters"] == ("2·2", "4")
-    assert paper(line, "flatten1")["numbers"] == ("2·10·10", "200")
+    assert paper(line, "flatten1")["features"] == ("2·10·10", "200")
     both = "4x4x2 > [conv 1x1 3, id]"
     assert paper(both, "branches1.(cat)")["channels"] == ("3 + 2", "5")
-    assert paper("4x4x2 > gap", "gap1")["each output"] == ("the mean of 4·4", "1×1×2")
+    assert paper("4x4x2 > gap", "gap1")["each output"] == ("mean of 4·4 values", "1×1×2")
     assert paper("4x4x2 > relu", "relu1")["shape"] == ("as its input", "4×4×2")
 
 
@@ -115,10 +115,10 @@ def test_remarks_say_what_is_not_known():
     found = audit(Cumulates(), (1, 4, 4))
     text = " ".join(block.text for block in caveats(found))
     assert "_fft_c2c (ran 1 times)" in text
-    assert "are bounds (≤)" in text
+    assert "are upper bounds (≤)" in text
     assert layer_table(found).rows[-1][10].startswith("≤")
     real = audit(nn.ReLU(), (1, 4, 4), real=True)
-    assert "No training memory" in caveats(real)[-1].text
+    assert "Training memory is unknown" in caveats(real)[-1].text
     assert len(summary_blocks(real)) == 4
     aside = nn.ModuleDict({str(i): nn.Linear(1, 1) for i in range(8)})
     odd = nn.Sequential(nn.ReLU())
@@ -137,17 +137,17 @@ def test_comparison_leaves_out_what_is_not_known():
 def test_the_way_out_of_a_misfit():
     flat = nn.Sequential(nn.MaxPool2d(4), nn.Flatten(), nn.Linear(3 * 8 * 8, 2))
     assert suggest_size(flat, (3, 99, 99)) == (
-        "use a side from 32 to 35, such as 32 (--image-size 32)"
+        "use an image size from 32 to 35, such as 32 (--image-size 32)"
     )
     small = nn.Sequential(nn.Conv2d(3, 2, 20))
-    assert suggest_size(small, (3, 9, 9)).startswith("use a side from 20 on")
+    assert suggest_size(small, (3, 9, 9)).startswith("use an image size 20 or larger")
     assert suggest_size(small, (1, 32, 32)) == "give it 3 channels (--in-chans 3)"
-    assert "goes through either" in suggest_size(nn.Conv2d(7, 2, 3), (3, 9, 9))
+    assert "works either" in suggest_size(nn.Conv2d(7, 2, 3), (3, 9, 9))
 
 
 def test_asking_for_a_way_out_ends(monkeypatch):
     monkeypatch.setattr("striate.audit.valid_sizes.TIME_LIMIT", -1.0)
-    assert "goes through either" in suggest_size(nn.Conv2d(3, 2, 20), (3, 9, 9))
+    assert "works either" in suggest_size(nn.Conv2d(3, 2, 20), (3, 9, 9))
 
 
 def test_training_memory_of_one_layer_by_hand():

@@ -127,7 +127,7 @@ class Looks(nn.Module):
 
 
 def test_looking_at_values_stops_with_a_way_out():
-    with pytest.raises(ForwardError, match="depends on values") as caught:
+    with pytest.raises(ForwardError, match="depends on the values") as caught:
         audit(Looks(), (1, 8, 8))
     assert [layer.name for layer in caught.value.audit.layers[:1]] == ["first"]
     assert "--real" in caught.value.fix
@@ -141,7 +141,7 @@ def test_looking_at_values_stops_with_a_way_out():
 
 def test_a_misfit_names_the_layer_and_keeps_what_ran():
     model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(7, 2))
-    with pytest.raises(GeometryError, match="cannot take images of 5×5×1") as caught:
+    with pytest.raises(GeometryError, match="does not accept images of 5×5×1") as caught:
         audit(model, (1, 5, 5))
     assert caught.value.where == "2"
     assert [x.output for x in caught.value.audit.layers] == [(2, 3, 3), (18,)]
@@ -150,7 +150,7 @@ def test_a_misfit_names_the_layer_and_keeps_what_ran():
 def test_a_lazy_network_says_what_to_do():
     with pytest.raises(GeometryError, match="lazy") as caught:
         audit(nn.Sequential(nn.LazyConv2d(2, 3)), (1, 5, 5))
-    assert "run the network once" in caught.value.fix
+    assert "run the model once" in caught.value.fix
 
 
 class Aside(nn.Module):

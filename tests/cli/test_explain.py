@@ -204,7 +204,7 @@ def test_st_explain(shared_run, shared_folder):
         shared_run.model, x, target=1, method="layercam", sanity_checks=False
     )
     assert plain.sanity_checks is None
-    with pytest.raises(SettingError, match="brought to the network's size"):
+    with pytest.raises(SettingError, match="must be preprocessed"):
         st.explain(shared_run.model, path)
 
 

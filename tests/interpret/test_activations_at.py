@@ -120,8 +120,8 @@ def test_bad_images_are_refused_and_the_model_is_left():
         (torch.zeros(3, 8, 8), "4 dimensions, got 3×8×8"),
         (torch.zeros(0, 3, 8, 8), "4 dimensions, got 0×3×8×8"),
         (torch.zeros(1, 3, 8, 8, dtype=torch.uint8), "floating-point"),
-        (torch.zeros(1, 4, 8, 8), "refuses a batch of 1×4×8×8"),
-        (torch.zeros(1, 3, 2, 2), "refuses a batch of 1×3×2×2"),
+        (torch.zeros(1, 4, 8, 8), "does not accept a batch of 1×4×8×8"),
+        (torch.zeros(1, 3, 2, 2), "does not accept a batch of 1×3×2×2"),
     ):
         with Unchanged(model), pytest.raises(GeometryError, match=words):
             activations_at(model, x, "*")
@@ -133,7 +133,7 @@ def test_a_layer_that_gives_no_tensor_is_named():
             return x, x
 
     model = nn.Sequential(Pair())
-    with pytest.raises(StriateError, match="0 gives a tuple, not a tensor"):
+    with pytest.raises(StriateError, match="the output of 0 is a tuple, not a tensor"):
         activations_at(model, torch.randn(1, 1, 2, 2), "0")
 
 
@@ -233,7 +233,7 @@ def test_folders_go_to_files(tmp_path, shared_run):
 
 def test_files_are_refused_with_reasons(tmp_path, shared_run):
     folder = write_folder(tmp_path / "new", count=1)
-    with pytest.raises(SettingError, match="brought to the network's size"):
+    with pytest.raises(SettingError, match="must be preprocessed"):
         st.features(shared_run.model, folder, "conv1")
     own = Preprocess(channels=1, height=8, width=8, mean=(0.5,), std=(0.2,))
     found = st.features(shared_run.model, folder, "conv1", preprocess=own)

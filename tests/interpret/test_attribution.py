@@ -176,7 +176,7 @@ def test_functional_averaging_counts_and_its_absence_is_said():
         14,
         14,
     )
-    with pytest.raises(GeometryError, match="written to before"):
+    with pytest.raises(GeometryError, match="changed in place before"):
         find_gap_head(Mean(in_place=True), x)
     with pytest.raises(GeometryError, match="does more than average"):
         find_gap_head(Mean(twice=True), x)
@@ -219,7 +219,7 @@ def test_contrast_is_the_difference():
     asked = make_target(logits, against=2)
     assert asked.score(logits).item() == 1
     assert asked.probability(logits).item() == pytest.approx(0.7310586)
-    with pytest.raises(SettingError, match="cannot be held against itself"):
+    with pytest.raises(SettingError, match="is compared with itself"):
         make_target(logits, 1, 1)
     with pytest.raises(UnknownNameError, match="'cow'"):
         make_target(logits, "cow", labels=["cat", "dog", "ox"])
@@ -247,7 +247,7 @@ def test_bad_input_is_refused_by_name():
     model, x = stranger(InPlace), image()
     cases = (
         ({"layer": "body.7"}, UnknownNameError, "'body.7'"),
-        ({"layer": "fc"}, GeometryError, "fc gives 4, which is no map"),
+        ({"layer": "fc"}, GeometryError, "fc has the output 4, which is not a feature map"),
         ({"method": "gradcan"}, UnknownNameError, "no method is called 'gradcan'"),
         ({"target": 9}, UnknownNameError, "no class index is called '9'"),
         ({"method": "cam", "layer": "stem.0"}, GeometryError, "maps that are averaged"),
@@ -258,7 +258,7 @@ def test_bad_input_is_refused_by_name():
     for wrong, words in (
         (x[0], "4 dimensions"),
         (x.repeat(2, 1, 1, 1), "one image at a time, got 2"),
-        (x[:, :2], "refuses a batch of 1×2×16×16"),
+        (x[:, :2], "does not accept a batch of 1×2×16×16"),
     ):
         with Unchanged(model), pytest.raises(GeometryError, match=words):
             attribute(model, wrong)
@@ -291,7 +291,7 @@ def test_bad_input_is_refused_by_name():
     ("settings", "words"),
     [
         ({"window": (0, 1), "stride": (1, 1)}, "at least 1"),
-        ({"window": (2, 2), "stride": (3, 2)}, "leave gaps"),
+        ({"window": (2, 2), "stride": (3, 2)}, "leaves gaps"),
     ],
 )
 def test_windows_are_checked(settings, words):

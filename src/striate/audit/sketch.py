@@ -107,7 +107,7 @@ class _Parser:
 
     def _repeat(self, word: str, shape: Shape) -> BuiltLayers:
         if not word.isdecimal() or int(word) < 1:
-            raise _syntax_error(word, "repeat a positive number of times: 3 * ( … )")
+            raise _syntax_error(word, "repeat at least 1 time: 3 * ( … )")
         inside = list(self.tokens[2:])
         repeated: BuiltLayers = []
         for _ in range(int(word)):

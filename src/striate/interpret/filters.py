@@ -105,7 +105,7 @@ def filter_statistics(weight: Tensor) -> FilterStatistics:
         max_norm=max_norm,
         dead=int((norms < _DEAD * max_norm).sum()),
         mean_share=float(means.square().sum()) / total,
-        max_cosine=float(cosines.median_norm()),
+        max_cosine=float(cosines.median()),
     )
 
 

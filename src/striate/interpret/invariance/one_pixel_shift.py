@@ -88,8 +88,8 @@ def one_pixel_shift(images: Tensor) -> list[ChangedCells]:
     Example:
         >>> bar = torch.zeros(1, 8, 8)
         >>> bar[0, :, 3] = 1
-        >>> [(one.stage, int(one.mean)) for one in one_pixel_shift(bar)]
-        [('image', 16), ('edges', 12), ('max pool', 6), ('every other', 3)]
+        >>> [(each.stage, int(each.mean)) for each in one_pixel_shift(bar)]
+        [('image', 16), ('edges', 12), ('max pool', 6), ('subsampled', 3)]
     """
     if images.ndim != 3 or min(images.shape[1:]) < 4:
         shape = "×".join(map(str, images.shape))
