@@ -56,7 +56,10 @@ def test_dense_pool_transposed_and_others_on_paper():
     assert paper(line, "flatten1")["features"] == ("2·10·10", "200")
     both = "4x4x2 > [conv 1x1 3, id]"
     assert paper(both, "branches1.(cat)")["channels"] == ("3 + 2", "5")
-    assert paper("4x4x2 > gap", "gap1")["each output"] == ("mean of 4·4 values", "1×1×2")
+    assert paper("4x4x2 > gap", "gap1")["each output"] == (
+        "mean of 4·4 values",
+        "1×1×2",
+    )
     assert paper("4x4x2 > relu", "relu1")["shape"] == ("as its input", "4×4×2")
 
 

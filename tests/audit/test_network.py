@@ -11,13 +11,13 @@ from torch import nn
 from striate.audit.findings import layer_table
 from striate.audit.network import ForwardError, audit
 from striate.core.errors import GeometryError
-from striate.models.catalogue import create_model, find
+from striate.models.catalogue import create_model, model_entry
 
 
-@pytest.mark.parametrize("name", ["lenet5", "notes_grey", "notes_colour"])
+@pytest.mark.parametrize("name", ["lenet5", "tutorial_gray", "tutorial_color"])
 def test_shapes_and_counts_are_those_of_a_real_run(name):
     model = create_model(name)
-    image = find(name).image
+    image = model_entry(name).image
     found = audit(model, image.shape)
     x, shapes = torch.zeros(1, *image.shape), {}
     with torch.no_grad():
@@ -141,7 +141,9 @@ def test_looking_at_values_stops_with_a_way_out():
 
 def test_a_misfit_names_the_layer_and_keeps_what_ran():
     model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(7, 2))
-    with pytest.raises(GeometryError, match="does not accept images of 5×5×1") as caught:
+    with pytest.raises(
+        GeometryError, match="does not accept images of 5×5×1"
+    ) as caught:
         audit(model, (1, 5, 5))
     assert caught.value.where == "2"
     assert [x.output for x in caught.value.audit.layers] == [(2, 3, 3), (18,)]

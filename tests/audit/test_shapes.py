@@ -7,7 +7,7 @@ from torch import nn
 from striate.audit.meta_mode import MetaMode, init_empty_weights
 from striate.audit.shapes import output_of
 from striate.core.errors import GeometryError
-from striate.models.catalogue import create_model, find
+from striate.models.catalogue import create_model, model_entry
 
 aten = torch.ops.aten
 
@@ -124,7 +124,7 @@ def test_other_layouts_and_types_are_left_to_torch():
 @pytest.mark.parametrize("name", ["lenet5", "cifar_resnet20", "mobilenet_v2"])
 def test_whole_networks_give_the_shapes_of_a_real_run(name):
     """Every operation of a forward pass, real against ghostly."""
-    image = find(name).image
+    shape = model_entry(name).image.shape
     shapes = {}
     for real in (True, False):
         seen = shapes.setdefault(real, [])
@@ -133,7 +133,7 @@ def test_whole_networks_give_the_shapes_of_a_real_run(name):
             with init_empty_weights():
                 model = create_model(name).eval()
         note = lambda op, args, out, seen=seen: seen.append((str(op), told(out)[:1]))  # noqa: E731
-        image = torch.zeros(1, *image.shape, device="cpu" if real else "meta")
+        image = torch.zeros(1, *shape, device="cpu" if real else "meta")
         with torch.no_grad(), MetaMode(note, real=real):
             model(image)
     assert shapes[True] == shapes[False]

@@ -1,4 +1,4 @@
-"""One part of a data set: pixels, labels and where each image came from."""
+"""Images of one split: pixels, labels and paths."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class Subset:
         pixels: (N, H, W, C) uint8 at the input size.
         labels: (N,) int64 class numbers.
         paths: Where each image came from, as `split.csv` writes it.
-        larger: The same images with room for crops, where they are held so.
-        blocks: Where runs of images begin and end that lie together and are shown
-            in mixed runs, not one by one; empty where any order is as good.
+        larger: The same images at a larger size, to cut crops from.
+        blocks: (first, end) of images that lie together in a shard. Shuffling keeps
+            blocks together. Empty where images can be read in any order.
     """
 
     pixels: PixelRows = field(repr=False)
@@ -38,13 +38,15 @@ class Subset:
         paths: Sequence[str],
         larger: PixelRows | None = None,
     ) -> Subset:
-        """Make a part from class numbers and paths in plain sequences."""
+        """Create a subset from class numbers and paths in plain sequences."""
         numbers = torch.tensor(labels, dtype=torch.int64)
         return cls(pixels=pixels, labels=numbers, paths=tuple(paths), larger=larger)
 
     def take(self, index: Sequence[int]) -> Subset:
-        """Return a part of the images at these positions."""
-        larger = None if self.larger is None else take_rows(self.larger, index, most=0)
+        """Return a subset of the images at these positions."""
+        larger = (
+            None if self.larger is None else take_rows(self.larger, index, max_bytes=0)
+        )
         return Subset(
             pixels=take_rows(self.pixels, index),
             labels=self.labels[list(index)],
@@ -58,6 +60,6 @@ class Subset:
     def gather(self, index: Tensor) -> Tensor:
         """Return the pixels of some images, (n, H, W, C).
 
-        Whole images are copied at once, where `pixels[index]` goes byte by byte.
+        Whole images are copied at once, where `pixels[index]` would copy byte by byte.
         """
         return gather_rows(self.pixels, index)

@@ -82,7 +82,7 @@ def batches_of(
         seed=recipe.seed,
         device=device,
         rank=ranks.place.rank if ranks else 0,
-        world=ranks.world if ranks else 1,
+        world_size=ranks.world if ranks else 1,
     )
 
 

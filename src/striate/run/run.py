@@ -250,7 +250,7 @@ class Run:
             shuffle=False,
             device=device,
             rank=ranks.place.rank if ranks else 0,
-            world=ranks.world if ranks else 1,
+            world_size=ranks.world if ranks else 1,
         )
         view = VIEWS[self.recipe.tta]
         outputs = evaluate(self.model.to(device), batches(0), view, ranks)

@@ -53,7 +53,7 @@ CHANGES = [Augment(), Augment(color=0.3), Augment(mixup=0.4), Augment(shift=0.2)
 def test_ranks_see_the_images_of_one_process(augment):
     """The same batches, also from the middle of an epoch, and an empty last share."""
     alone = batches(18, augment=augment, classes=2)
-    ranks = [replace(alone, rank=rank, world=3) for rank in range(3)]
+    ranks = [replace(alone, rank=rank, world_size=3) for rank in range(3)]
     for start in (0, 1):
         theirs = [list(each(1, start)) for each in ranks]
         for number, (x, y) in enumerate(alone(1, start)):

@@ -150,14 +150,14 @@ def test_arrays_and_channels_of_any_number():
 def test_a_image_that_goes_meanwhile_is_left_out(photos, monkeypatch):
     from striate.workflows.data_preview import preview as room
 
-    real = room.look
+    real = room.decode_for
 
     def late(payload, p):
         (photos / "across/wide.png").unlink(missing_ok=True)
         (photos / "across/tall.png").unlink(missing_ok=True)
         return real(payload, p)
 
-    monkeypatch.setattr(room, "look", late)
+    monkeypatch.setattr(room, "decode_for", late)
     names = [Path(one.path).name for one in preview(photos, image_size=8).seen]
     assert "tall.png" not in names
 
@@ -182,5 +182,6 @@ def test_every_field_of_the_preprocessing_has_its_rule():
     assert preprocess_rules(replace(plain, mean=(0.1, 0.2, 0.3))) != said
     assert set(others) | {"mean", "std"} == set(plain.as_dict())
     assert (
-        "not measured yet" in preprocess_rules(replace(plain, mean=(), std=()))[-1].does
+        "not measured yet"
+        in preprocess_rules(replace(plain, mean=(), std=()))[-1].action
     )

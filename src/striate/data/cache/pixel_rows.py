@@ -1,4 +1,4 @@
-"""Images of a part: in memory, mapped, or decoded when wanted; all asked for rows."""
+"""Rows of images, the same interface for pixels in memory, mapped or decoded lazily."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ T = TypeVar("T")
 
 
 class _End:
-    """Stands behind the last item."""
+    """Marks the end of an iterator."""
 
 
 _END = _End()
-MAX_COPY_BYTES = 1 << 28  # bytes of a part that is held as a tensor of its own
+MAX_COPY_BYTES = 1 << 28  # bytes up to which a subset is copied to a tensor of its own
 
 
 @dataclass(frozen=True)
 class IndexedRows:
-    """Rows of a larger tensor, in an order of their own; nothing is copied.
+    """Rows of a larger tensor in any order, without a copy.
 
     Example:
         >>> held = torch.arange(6).view(6, 1, 1, 1).byte()
@@ -44,7 +44,7 @@ class IndexedRows:
 
     @property
     def shape(self) -> torch.Size:
-        """Images, height, width, channels."""
+        """Number of images, height, width, channels."""
         return torch.Size((len(self), *self.pixels.shape[1:]))
 
     def __getitem__(self, index: int | slice | Tensor) -> Tensor:
@@ -59,34 +59,36 @@ PixelRows = Tensor | IndexedRows | LazyPixels
 
 
 def take_rows(
-    pixels: PixelRows, index: Sequence[int], most: int | None = None
+    pixels: PixelRows, index: Sequence[int], max_bytes: int | None = None
 ) -> PixelRows:
-    """Return some of the images, in that order; many are not copied, nor decoded.
+    """Return some of the images, in this order; large results are not copied.
 
     Args:
-        pixels: All of them.
-        index: Which.
-        most: Bytes up to which they become a tensor of their own, `MAX_COPY_BYTES` by default.
+        pixels: All images.
+        index: Numbers of the images to return.
+        max_bytes: Bytes up to which they are copied, `MAX_COPY_BYTES` by default.
     """
     if isinstance(pixels, LazyPixels):
-        return pixels.part(index)
+        return pixels.take(index)
     rows = torch.as_tensor(index, dtype=torch.int64)
-    chosen = (
-        pixels if isinstance(pixels, IndexedRows) else IndexedRows(pixels, _all(pixels))
+    subset = (
+        pixels
+        if isinstance(pixels, IndexedRows)
+        else IndexedRows(pixels, _all_rows(pixels))
     )
-    chosen = IndexedRows(chosen.pixels, chosen.rows[rows])
-    small = chosen.shape.numel() <= (MAX_COPY_BYTES if most is None else most)
-    return chosen[:] if small else chosen
+    subset = IndexedRows(subset.pixels, subset.rows[rows])
+    small = subset.shape.numel() <= (MAX_COPY_BYTES if max_bytes is None else max_bytes)
+    return subset[:] if small else subset
 
 
-def _all(pixels: Tensor) -> Tensor:
+def _all_rows(pixels: Tensor) -> Tensor:
     return torch.arange(len(pixels))
 
 
 def batch_pixels(
     pixels: PixelRows, indices: Iterable[Tensor]
 ) -> Iterator[DecodedBatch]:
-    """Yield the images of each batch, and which they are; lazy ones ahead of time."""
+    """Yield the pixels and image numbers of each batch; lazy ones ahead of time."""
     if isinstance(pixels, LazyPixels):
         yield from pixels.batches(indices)
         return
@@ -95,14 +97,14 @@ def batch_pixels(
 
 
 def gather_rows(pixels: PixelRows, index: Tensor) -> Tensor:
-    """Return the images of an index; whole ones are copied, not byte by byte."""
+    """Return the images of an index; whole images are copied, not single bytes."""
     if isinstance(pixels, Tensor):
         return pixels.index_select(0, index)
     return pixels[index]
 
 
 def index_rows(pixels: PixelRows, index: Tensor) -> IndexedRows:
-    """Return the images of an index where they stand; only lazy ones are made."""
+    """Return the images of an index without a copy; only lazy ones are decoded."""
     if isinstance(pixels, LazyPixels):
         pixels, index = pixels[index], torch.arange(len(index))
     if isinstance(pixels, IndexedRows):
@@ -113,17 +115,17 @@ def index_rows(pixels: PixelRows, index: Tensor) -> IndexedRows:
 def batch_rows(
     pixels: PixelRows, indices: Iterable[Tensor]
 ) -> Iterator[tuple[IndexedRows, Tensor]]:
-    """Yield the images of each batch where they stand, and which they are."""
+    """Yield the images of each batch without a copy, and their numbers."""
     if isinstance(pixels, LazyPixels):
         for batch in pixels.batches(indices):
-            yield IndexedRows(batch.pixels, _all(batch.pixels)), batch.index
+            yield IndexedRows(batch.pixels, _all_rows(batch.pixels)), batch.index
         return
     for index in indices:
         yield index_rows(pixels, index), index
 
 
-def prefetched(made: Iterator[T], count: int = 2) -> Iterator[T]:
-    """Yield what an iterator yields, made on a thread before it is asked for.
+def prefetched(items: Iterator[T], count: int = 2) -> Iterator[T]:
+    """Yield the items of an iterator; a thread computes them ahead of time.
 
     Example:
         >>> list(prefetched(iter("abc")))
@@ -134,7 +136,7 @@ def prefetched(made: Iterator[T], count: int = 2) -> Iterator[T]:
         try:
             while True:
                 while len(waiting) <= count:
-                    waiting.append(pool.submit(next, made, _END))
+                    waiting.append(pool.submit(next, items, _END))
                 if isinstance(item := waiting.popleft().result(), _End):
                     return
                 yield item

@@ -1,6 +1,6 @@
-"""Decode JPEG with libjpeg-turbo: strictly, and large ones at a fraction of their size.
+"""The JPEG decoder: strict libjpeg-turbo, large images at a fraction of their size.
 
-Pillow accepts every half JPEG that carries an end marker; this decoder does not.
+Pillow accepts half a JPEG if it has an end marker; this decoder does not.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ import simplejpeg
 from striate.data.decode.file_bytes import UndecodableError
 from striate.data.decode.jpeg_markers import is_truncated_jpeg
 
-# From this size on a JPEG may be decoded at a fraction of it, and is known by its coded
-# bytes rather than by pixels that need not all be made.
+# From this size on a JPEG may be decoded at a fraction of it. So it is identified by a
+# hash of its coded bytes, not of its pixels.
 LARGE_JPEG = 1_500_000
-# (fraction, how many times the scaled sides it must leave): the antialiased resize
-# that follows hides how the fraction was made. Eighths never come within the tolerance
+# (factor, minimum ratio of the remaining sides to the scaled sides): the antialiased
+# resize that follows evens out the difference. Eighths never come within the tolerance
 # of docs/preprocessing.md (docs/notebook/image-decoding.md).
 REDUCED = ((4, 4), (2, 3))
 
@@ -62,10 +62,10 @@ def decode_jpeg(payload: bytes, mode: str, height: int, width: int) -> np.ndarra
 
 
 def error_reason(payload: bytes, text: str) -> str:
-    """Tell from a decoder's words, and from the file, what is wrong with it."""
-    said = text.lower()
-    if "too large" in said:
+    """Return why a file cannot be decoded, from the decoder's message and the file."""
+    message = text.lower()
+    if "too large" in message:
         return "too-large"
-    words = ("truncated", "premature", "eof", "broken", "not enough", "end of")
-    cut = any(word in said for word in words) or is_truncated_jpeg(payload)
-    return "truncated" if cut else "damaged"
+    patterns = ("truncated", "premature", "eof", "broken", "not enough", "end of")
+    is_cut = any(word in message for word in patterns) or is_truncated_jpeg(payload)
+    return "truncated" if is_cut else "damaged"

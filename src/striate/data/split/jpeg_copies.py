@@ -15,7 +15,7 @@ from striate.data.sources.source import Source
 
 def united(
     source: Source,
-    census: FileScan,
+    scan: FileScan,
     index: Sequence[int],
     contents: Sequence[str],
     preprocess: Preprocess,
@@ -28,7 +28,7 @@ def united(
 
     Args:
         source: Where the records come from.
-        census: Their headers.
+        scan: Their headers.
         index: Positions of the usable records.
         contents: What each is known by.
         preprocess: Whose background and white images are decoded with.
@@ -36,7 +36,7 @@ def united(
     coded: dict[tuple[int, int], list[int]] = defaultdict(list)
     plain: dict[tuple[int, int], list[int]] = defaultdict(list)
     for k, i in enumerate(index):
-        header = census.headers[i]
+        header = scan.headers[i]
         if isinstance(header, ImageHeader):
             kind = coded if is_coded_hash(contents[k]) else plain
             kind[header.height, header.width].append(k)
@@ -45,7 +45,7 @@ def united(
         others = {contents[k] for k in plain[sides]}
         for k in coded[sides]:
             try:
-                payload = census.payload(source, index[k])
+                payload = scan.payload(source, index[k])
                 known = pixel_hash(
                     payload, preprocess.background, preprocess.white_level
                 )

@@ -155,10 +155,10 @@ def _gallery(found: Preview, one: Seen) -> Images:
 
 def _words(cost: ResizeEffect) -> str:
     words = []
-    if cost.kept < 0.995:
-        words.append(f"{percent(cost.kept, 0)} kept")
-    if cost.bent > 1.005:
-        words.append(f"bent {cost.bent:.2f}×")
+    if cost.visible < 0.995:
+        words.append(f"{percent(cost.visible, 0)} kept")
+    if cost.distortion > 1.005:
+        words.append(f"bent {cost.distortion:.2f}×")
     if cost.border > 0.005:
         words.append(f"{percent(cost.border, 0)} border")
     if cost.scale > 1:
@@ -234,6 +234,6 @@ def rule_table(found: Preview) -> Table:
         Column(title="setting", kind="code", hint="empty: the same for every run"),
     )
     rows = tuple(
-        (r.step, r.does, r.setting) for r in preprocess_rules(found.preprocess)
+        (r.step, r.action, r.setting) for r in preprocess_rules(found.preprocess)
     )
     return Table(columns=columns, rows=rows)

@@ -133,12 +133,12 @@ def preview(
     source = data if isinstance(data, Source) else find_source(data)
     loaded = load_data(source, seed=seed, **settings)
     store = open_cache(**_cache_settings(settings))
-    census = scan_files(source, store.facts if store else None)
+    scan = scan_files(source, store.file_index if store else None)
     used = {row.path for row in loaded.rows}
-    index = [i for i in census.sound if source.records[i].path in used]
-    sizes = Counter(_sides(census, i) for i in index)
+    index = [i for i in scan.readable if source.records[i].path in used]
+    sizes = Counter(_sides(scan, i) for i in index)
     modes = {m: replace(loaded.preprocess, resize=m) for m in RESIZES}
-    chosen = _choose(census, index, count, seed)
+    chosen = _choose(scan, index, count, seed)
     seen = [one for i in chosen if (one := _look(source, i, modes)) is not None]
     return Preview(
         data=loaded,
@@ -154,14 +154,14 @@ def _cache_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {ours: settings[key] for key, ours in names.items() if key in settings}
 
 
-def _sides(census: FileScan, i: int) -> tuple[int, int]:
-    header = census.headers[i]
+def _sides(scan: FileScan, i: int) -> tuple[int, int]:
+    header = scan.headers[i]
     return (header.height, header.width) if isinstance(header, ImageHeader) else (1, 1)
 
 
-def _choose(census: FileScan, index: Sequence[int], count: int, seed: int) -> list[int]:
+def _choose(scan: FileScan, index: Sequence[int], count: int, seed: int) -> list[int]:
     """Return the extremes, where rules bite, then others at random."""
-    sides = {i: _sides(census, i) for i in index}
+    sides = {i: _sides(scan, i) for i in index}
     extremes = [
         max(index, key=lambda i: sides[i][1] / sides[i][0]),
         max(index, key=lambda i: sides[i][0] / sides[i][1]),
@@ -203,7 +203,9 @@ def _cost(preprocess: Preprocess, sizes: Mapping[tuple[int, int], int]) -> Cost:
     def mean(values: Sequence[float]) -> float:
         return round(float(np.average(values, weights=weights)), 6)
 
-    kept, bent, border = zip(*((f.kept, f.bent, f.border) for f in fits), strict=True)
+    kept, bent, border = zip(
+        *((f.visible, f.distortion, f.border) for f in fits), strict=True
+    )
     return Cost(
         kept=(mean(kept), min(kept)),
         bent=(mean(bent), max(bent)),

@@ -19,7 +19,7 @@ from striate.core.findings import (
 from striate.data.batches import Batches
 from striate.interpret.depth.layer_profile import depth_profile
 from striate.interpret.depth.snapshots import Snapshot
-from striate.layers.whiten import whitening
+from striate.layers.whiten import whiten_layers
 from striate.report.format import number, percent
 from striate.run.charts import by_depth, course_blocks, sights
 from striate.run.layer_norms import IMAGES
@@ -55,7 +55,7 @@ def run_snapshots(run: Run) -> list[Snapshot]:
         untrained = None if run.recipe.pretrained else run.fresh_model()
     except RunError:
         untrained = None
-    if untrained is None or whitening(untrained):
+    if untrained is None or whiten_layers(untrained):
         return [current]
     return [
         Snapshot(step=0, layers=tuple(depth_profile(untrained, x, y, True))),
