@@ -91,7 +91,7 @@ def spent() -> tuple[float, float, float]:
 
 def work(folder: str, cache: str, answer: multiprocessing.Queue) -> None:
     """Scan, then feed an epoch; send seconds of both and the most memory held."""
-    load_shards.load_shards.__kwdefaults__["most_held"] = 0
+    load_shards.MOST_HELD = 0
     most, over = [anonymous()], threading.Event()
 
     def watch() -> None:

@@ -150,7 +150,7 @@ def test_quiet_shows_no_progress(striate, shared_folder):
 
 def test_flags_lie_over_config_over_preset(striate, shared_folder, tmp_path):
     (tmp_path / "my.yaml").write_text(f"data: {shared_folder}\nepochs: 3\nlr: 0.01\n")
-    words = ("--config", "my.yaml", "--epochs", "1", "--preset", "fashion-grey")
+    words = ("--config", "my.yaml", "--epochs", "1", "--preset", "fashion-gray")
     assert striate("train", *words, "--out", "run").code == 0
     args = (tmp_path / "run/args.yaml").read_text()
     assert "epochs: 1\n" in args
@@ -205,7 +205,7 @@ def test_a_class_the_network_does_not_know(striate, shared_run, tmp_path):
     write_folder(tmp_path / "other", classes=("across", "aslant"))
     said = striate("evaluate", shared_run.path, "--data", "other")
     assert said.code == 2
-    assert "classes that the network does not know: aslant" in said.err
+    assert "the network does not know these classes: aslant" in said.err
     assert "it knows: across, down" in said.err
 
 
@@ -327,7 +327,7 @@ def test_predictions_come_in_batches(striate, shared_run, fresh, monkeypatch):
     whole = striate("predict", shared_run.path, fresh, "--json").json
     (fresh / "across/00.png").write_bytes(b"")
     (fresh / "across/01.png").write_bytes(b"")
-    monkeypatch.setattr(capture, "PIXELS", 2 * 8 * 8)
+    monkeypatch.setattr(capture, "MAX_PIXELS", 2 * 8 * 8)
     fresh_only = striate("predict", shared_run.path, fresh, "--json").json
     for mine, theirs in zip(
         fresh_only["predictions"], whole["predictions"][2:], strict=True
@@ -342,7 +342,7 @@ def test_predictions_come_in_batches(striate, shared_run, fresh, monkeypatch):
 def test_models(striate):
     rows = {row["name"]: row for row in striate("models", "--json").json}
     assert rows["lenet5"]["parameters"] == 60_000
-    assert rows["notes_colour"]["parameters"] == 1_451_314
+    assert rows["tutorial_color"]["parameters"] == 1_451_314
     said = striate("models", "lenet")
     assert said.code == 0
     assert "61,706" in said.out

@@ -19,9 +19,9 @@ CUT_POINTS = {
     "mobilenet_v2": (64, 3, ["relu1", *(f"block{i}" for i in range(1, 18)), "flatten"]),
     "cifar_resnet20": (
         *(32, 3),
-        ["relu1", *(f"conv{s}.{i}" for s in (2, 3, 4) for i in range(3))],
+        ["relu", *(f"layer{s}.{i}" for s in (1, 2, 3) for i in range(3))],
     ),
-    "swift": (12, 1, ["whiten", "block1", "flatten"]),
+    "fast_small": (12, 1, ["whiten", "block1", "flatten"]),
 }
 
 

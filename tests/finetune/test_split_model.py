@@ -10,10 +10,10 @@ from striate.finetune.split_model import cut_at, probe_batch
 from striate.models.catalogue import create_model
 
 NETWORKS = {
-    "cifar_resnet20": (32, "flatten", "conv3.1"),
-    "swift": (12, "flatten", "block1.conv"),
-    "mobilenet_v2": (64, "flatten", "block13"),
-    "googlenet_bn_no_aux": (64, "flatten", "features.inception4e"),
+    "cifar_resnet20": (32, "flatten", "layer2.1"),
+    "fast_small": (12, "flatten", "block1.conv"),
+    "mobilenet_v2": (64, "flatten", "features.13"),
+    "googlenet_bn_no_aux": (64, "flatten", "inception4e"),
     "lenet5": (32, None, "stretch1"),
 }
 

@@ -7,7 +7,7 @@ from striate.run import scorecard
 
 
 def score_of(classes, wrong):
-    """Return a score with one image per class; those in `wrong` are predicted as their successor."""
+    """Score one image per class; classes in `wrong` are predicted as the next one."""
     truth = np.arange(classes)
     predicted = truth + np.isin(truth, wrong)
     probs = np.eye(classes)[predicted]

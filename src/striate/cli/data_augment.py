@@ -1,4 +1,4 @@
-"""Show augmented images; with a trained run, also which classes lose their label."""
+"""Show augmented images; for a run, find labels that do not survive."""
 
 from __future__ import annotations
 
@@ -17,36 +17,31 @@ from striate.run.parse_settings import setting_types
 from striate.run.recipe import Recipe
 
 if TYPE_CHECKING:
-    from striate.workflows.data_augment.augment import Augmented
+    from striate.workflows.data_augment.augment import AugmentPreview
 
 SETTINGS = ("augment", *RANGES, "image_size", "in_chans", "resize", "seed")
 
 
 def configure_data_augment(parser: argparse.ArgumentParser) -> None:
-    """Add the data or run, the augmentation, and the folder."""
+    """Add what to look at, the ranges, and the folder."""
     parser.add_argument(
         "target",
         metavar="DATA|RUN",
-        help="images, as for `striate train`; or a run folder or its name, whose model "
-        "then measures which classes are damaged by the augmentation",
+        help="data as for `striate train`; or a run folder or run name, to test which "
+        "classes lose accuracy",
     )
     kinds = setting_types()
     for field in dataclasses.fields(Recipe):
         if field.name in SETTINGS:
             add_setting(parser, _here(field), kinds[field.name])
-    parser.add_argument(
-        "--out",
-        type=Path,
-        metavar="DIR",
-        help="folder to write (default runs/augment/NAME)",
-    )
+    parser.add_argument("--out", type=Path, metavar="DIR", help="the folder to write")
     parser.add_argument(
         "--overwrite", action="store_true", help="replace the folder in --out"
     )
 
 
 def _here(field: dataclasses.Field[Any]) -> dataclasses.Field[Any]:
-    """Return a setting; the default of `augment` is `six` here."""
+    """Return a setting as it is here: `six` by default, or nothing would be shown."""
     if field.name == "augment":
         field = copy.copy(field)
         field.default = "six"
@@ -54,69 +49,72 @@ def _here(field: dataclasses.Field[Any]) -> dataclasses.Field[Any]:
 
 
 def run_data_augment(options: argparse.Namespace) -> int:
-    """Augment, measure and print; the exit code is 1 if a class is damaged."""
+    """Write the preview and print it; exit code 1 if a class loses accuracy."""
     from striate.workflows.data_augment.augment import preview_augment
 
-    settings = {
-        name: value for name, value in vars(options).items() if name in SETTINGS
-    }
+    given = {name: value for name, value in vars(options).items() if name in SETTINGS}
     with _bar(options.json) as tick:
-        result = preview_augment(
+        made = preview_augment(
             options.target,
-            settings,
+            given,
             out=options.out,
             overwrite=options.overwrite,
             tick=tick,
         )
     if options.json:
-        print(json.dumps(_data(result)))
+        print(json.dumps(_data(made)))
     else:
-        _print(result)
-    return 1 if result.safety is not None and result.safety.dangers else 0
+        _print(made)
+    return 1 if made.safety is not None and made.safety.unsafe else 0
 
 
 @contextmanager
 def _bar(quiet: bool) -> Iterator[Callable[[int, int], None]]:
-    """Show on stderr the progress of the predictions, in a terminal only."""
+    """Show progress on stderr, only in a terminal."""
     from rich.console import Console
     from rich.progress import Progress
 
     screen = Console(stderr=True)
-    visible = screen.is_terminal and not quiet
-    with Progress(console=screen, transient=True, disable=not visible) as progress:
+    watched = screen.is_terminal and not quiet
+    with Progress(console=screen, transient=True, disable=not watched) as progress:
         task = progress.add_task("predicting", total=None)
-        yield lambda count, total: progress.update(task, completed=count, total=total)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
 
 
-def _data(result: Augmented) -> dict[str, Any]:
+def _data(made: AugmentPreview) -> dict[str, Any]:
     from striate.report.records import records
-    from striate.workflows.data_augment.label_safety_findings import danger_dict, ends
+    from striate.workflows.data_augment.label_safety_findings import (
+        range_end_table,
+        unsafe_label_dict,
+    )
 
     data: dict[str, Any] = {
-        "folder": str(result.folder),
-        "augment": dataclasses.asdict(result.augment),
+        "folder": str(made.folder),
+        "augment": dataclasses.asdict(made.augment),
     }
-    if result.safety is not None:
-        data["images"] = result.safety.images
-        data["changes"] = records(ends(result.safety))
-        data["dangers"] = [danger_dict(danger) for danger in result.safety.dangers]
+    if made.safety is not None:
+        data["images"] = made.safety.images
+        data["transforms"] = records(range_end_table(made.safety))
+        data["unsafe"] = [unsafe_label_dict(label) for label in made.safety.unsafe]
     return data
 
 
-def _print(result: Augmented) -> None:
+def _print(made: AugmentPreview) -> None:
     from striate.cli.printing import console
     from striate.report.terminal import print_blocks
     from striate.run.layout import REPORT
     from striate.workflows.data_augment.augment import PREVIEW
-    from striate.workflows.data_augment.augment_grid import ranges
-    from striate.workflows.data_augment.label_safety_findings import summary
+    from striate.workflows.data_augment.augment_grid import range_table
+    from striate.workflows.data_augment.label_safety_findings import (
+        label_safety_summary,
+    )
 
     out = console()
-    if result.safety is None:
-        print_blocks([ranges(result.augment)], out)
-        text = "To find damaged classes with a trained run: striate data augment RUN"
+    if made.safety is None:
+        print_blocks([range_table(made.augment)], out)
+        text = "striate data augment RUN  tests which classes of a run lose accuracy"
         out.print(text, style="dim", markup=False)
     else:
-        print_blocks(summary(result.safety), out)
-    out.print(f"image {result.folder / PREVIEW}", markup=False)
-    out.print(f"report  {result.folder / REPORT}", markup=False)
+        print_blocks(label_safety_summary(made.safety), out)
+    out.print(f"images  {made.folder / PREVIEW}", markup=False)
+    out.print(f"report  {made.folder / REPORT}", markup=False)

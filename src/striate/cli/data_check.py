@@ -1,4 +1,4 @@
-"""Check images before training: broken files, duplicates, leaks, label errors."""
+"""Find unusable files, duplicates, leaks, outliers and label errors."""
 
 from __future__ import annotations
 
@@ -8,123 +8,129 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from striate.data.check.check import Checked
+    from striate.data.check.check import DataCheckResult
 
-MAX_CLASSES = 12
+CLASSES_SHOWN = 12
 
 
 def configure_data_check(parser: argparse.ArgumentParser) -> None:
-    """Add the data, the checks, and the files to write."""
+    """Add the arguments."""
     parser.add_argument(
         "data",
         metavar="PATH",
-        help="images: a folder, a CSV, IDX files, tar shards, a URL, or a name: digits",
+        help="a folder, a CSV, IDX files, tar shards, an address, or a data set name",
     )
     parser.add_argument(
         "--near",
         choices=("on", "off"),
         default="on",
-        help="find near-duplicates (default on)",
+        help="search for near-duplicates (default on)",
     )
     parser.add_argument(
         "--labels",
         action="store_true",
-        help="find likely label errors, by cross-validation with small networks",
+        help="find label errors by cross-validation of small networks",
     )
     parser.add_argument(
         "--ranking",
         type=Path,
         metavar="FILE",
-        help="with --labels: write a CSV of all images, the most likely error first",
+        help="with --labels: write a CSV of all images, likely label errors first",
     )
     parser.add_argument(
         "--since",
         type=Path,
         metavar="FILE",
-        help="list changes since this earlier --json output",
+        help="report changes since an earlier check (its --json output)",
     )
     parser.add_argument(
-        "--html", type=Path, metavar="FILE", help="write a report that shows the images"
+        "--html", type=Path, metavar="FILE", help="write an HTML page with the images"
     )
     parser.add_argument(
         "--csv",
         type=Path,
         metavar="FILE",
-        help="write a CSV to train on, with duplicates in one group",
+        help="write a CSV for training, with duplicates in one group",
     )
     parser.add_argument(
         "--workers",
         type=int,
         metavar="N",
-        help="decoding processes (default number of CPUs)",
+        help="number of decoding processes (default: processors)",
     )
-    parser.add_argument("--quiet", action="store_true", help="show no progress")
+    parser.add_argument("--quiet", action="store_true", help="do not show progress")
 
 
 def run_data_check(options: argparse.Namespace) -> int:
-    """Check and print; the exit code is 1 if there are problems."""
+    """Check and print; exit code 1 for problems or warnings."""
     from striate.core.errors import SettingError
     from striate.data.check.changes import read_hashes
-    from striate.data.check.check import check_data
+    from striate.data.check.check import check_images
     from striate.report.progress import progress_bar
-    from striate.workflows.data_check.as_json import as_dict, save_ranking, save_table
-    from striate.workflows.data_check.findings import save_page
+    from striate.workflows.data_check.as_json import (
+        as_dict,
+        save_ranking,
+        save_training_table,
+    )
+    from striate.workflows.data_check.findings import save_data_check_page
 
     if options.workers is not None and options.workers < 1:
-        what = f"workers must be at least 1, got {options.workers}"
+        what = f"at least one process is needed, got {options.workers}"
         raise SettingError(what, where="--workers")
     if options.ranking and not options.labels:
-        what = "--ranking needs the label check"
+        what = "a ranking needs checked labels"
         raise SettingError(what, where="--ranking", fix="add --labels")
-    before = read_hashes(options.since) if options.since else None
-    with progress_bar("checking", quiet=options.quiet or options.json) as tick:
-        result = check_data(
+    old_hashes = read_hashes(options.since) if options.since else None
+    with progress_bar("checking images", quiet=options.quiet or options.json) as tick:
+        result = check_images(
             options.data,
             near=options.near == "on",
-            since=before,
+            since=old_hashes,
             workers=options.workers,
             tick=tick,
         )
     if options.labels:
         result = _check_labels(result, options)
     if options.csv:
-        save_table(result, options.csv)
+        save_training_table(result, options.csv)
     if options.ranking:
         save_ranking(result, options.ranking)
     if options.html:
-        save_page(result, options.html)
+        save_data_check_page(result, options.html)
     if options.json:
         print(json.dumps(as_dict(result)))
     else:
         _print(result, options)
-    return 0 if result.good else 1
+    return 0 if result.ok else 1
 
 
-def _check_labels(result: Checked, options: argparse.Namespace) -> Checked:
+def _check_labels(
+    result: DataCheckResult, options: argparse.Namespace
+) -> DataCheckResult:
     from striate.report.progress import progress_bar
-    from striate.workflows.data_check.label_errors import doubt_labels
+    from striate.workflows.data_check.label_errors import find_label_errors
 
     with progress_bar("checking labels", quiet=options.quiet or options.json) as tick:
-        return doubt_labels(result, tick=tick)
+        return find_label_errors(result, tick=tick)
 
 
-def _print(result: Checked, options: argparse.Namespace) -> None:
+def _print(result: DataCheckResult, options: argparse.Namespace) -> None:
     from rich.markup import escape
 
     from striate.cli.printing import console
     from striate.report.terminal import print_blocks
-    from striate.workflows.data_check.findings import told
+    from striate.workflows.data_check.findings import data_check_blocks
 
     out = console()
-    out.print(f"[bold]{escape(result.source.name)}[/]  {_account(result)}")
+    out.print(f"[bold]{escape(result.source.name)}[/]  {_file_counts(result)}")
     names = [f"{name} {sum(by.values()):,}" for name, by in result.classes]
-    listed = ", ".join(names[:MAX_CLASSES])
-    more = " …" if len(names) > MAX_CLASSES else ""
-    out.print(f"{len(names)} classes: {listed}{more}\n", style="dim", markup=False)
-    print_blocks(told(result), out)
+    text = ", ".join(names[:CLASSES_SHOWN])
+    more = " …" if len(names) > CLASSES_SHOWN else ""
+    out.print(f"{len(names)} classes: {text}{more}\n", style="dim", markup=False)
+    print_blocks(data_check_blocks(result), out)
     if options.html:
-        out.print(f"report  {options.html}", markup=False)
-    elif not result.good:
+        out.print(f"page    {options.html}", markup=False)
+    elif not result.ok:
         out.print("--html FILE shows the images", style="dim")
     if options.csv:
         out.print(f"table   {options.csv}", markup=False)
@@ -132,8 +138,8 @@ def _print(result: Checked, options: argparse.Namespace) -> None:
         out.print(f"ranking {options.ranking}", markup=False)
 
 
-def _account(result: Checked) -> str:
+def _file_counts(result: DataCheckResult) -> str:
     return (
-        f"{result.seen:,} seen = {len(result.items):,} used + "
+        f"{result.file_count:,} files = {len(result.items):,} used + "
         f"{len(result.quarantined):,} quarantined + {len(result.ignored):,} ignored"
     )

@@ -52,7 +52,11 @@ def run_data_curve(options: argparse.Namespace) -> int:
     from striate.cli.printing import console
     from striate.report.terminal import print_blocks
     from striate.run.progress import line_printer
-    from striate.workflows.data_curve.findings import facts, findings, write_curve
+    from striate.workflows.data_curve.findings import (
+        curve_blocks,
+        curve_dict,
+        write_curve_report,
+    )
     from striate.workflows.data_curve.learning_curve import FRACTIONS, learning_curve
 
     curve = learning_curve(
@@ -61,15 +65,15 @@ def run_data_curve(options: argparse.Namespace) -> int:
         seeds=options.seeds,
         out=options.out,
         overwrite=options.overwrite,
-        told=line_printer(options.quiet or options.json),
+        log=line_printer(options.quiet or options.json),
     )
-    report = write_curve(curve, options.goal)
+    report = write_curve_report(curve, options.goal)
     if options.json:
-        print(json.dumps(facts(curve, options.goal)))
+        print(json.dumps(curve_dict(curve, options.goal)))
         return 0
     out = console()
     out.soft_wrap = False
-    print_blocks(findings(curve, options.goal), out)
+    print_blocks(curve_blocks(curve, options.goal), out)
     out.print(f"curve   {curve.path}", markup=False)
     out.print(f"report  {report}", markup=False)
     return 0

@@ -1,4 +1,4 @@
-"""Show images before and after preprocessing, for each resize mode."""
+"""Show images before and after preprocessing, for every resize mode."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from striate.cli.train import add_setting
 from striate.run.parse_settings import parse_setting, setting_types
 from striate.run.recipe import AUTO, Recipe
 
-# The settings of a run that change the preprocessing.
+# The settings of a run that decide what becomes of an image.
 SETTINGS = (
     *("image_size", "in_chans", "resize", "background", "white_level", "jpeg"),
     *("normalize", "mean", "std", "seed", "cache", "cache_gb"),
@@ -19,8 +19,8 @@ SETTINGS = (
 
 
 def configure_data_preview(parser: argparse.ArgumentParser) -> None:
-    """Add the data, the settings of the preprocessing, and the report file."""
-    parser.add_argument("data", metavar="DATA", help="images, as for `striate train`")
+    """Add the data, the preprocessing settings, and the output file."""
+    parser.add_argument("data", metavar="DATA", help="data as for `striate train`")
     kinds = setting_types()
     for field in dataclasses.fields(Recipe):
         if field.name in SETTINGS:
@@ -37,17 +37,19 @@ def configure_data_preview(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=Path("preview.html"),
         metavar="FILE",
-        help="report with the images (default preview.html)",
+        help="HTML page to write (default preview.html)",
     )
 
 
 def run_data_preview(options: argparse.Namespace) -> int:
-    """Write the report and print a summary."""
-    flags = vars(options)
+    """Write the page and print its summary."""
+    options_ = vars(options)
     settings = {
-        name: parse_setting(name, flags[name]) for name in SETTINGS if name in flags
+        name: parse_setting(name, options_[name])
+        for name in SETTINGS
+        if name in options_
     }
-    Recipe(data=options.data, **settings)  # checks the values
+    Recipe(data=options.data, **settings)  # refuses what is out of range
     if settings.get("normalize") == AUTO:
         del settings["normalize"]
 
@@ -55,16 +57,20 @@ def run_data_preview(options: argparse.Namespace) -> int:
     from striate.core.files import write_text
     from striate.report.html import render_page
     from striate.report.terminal import print_blocks
-    from striate.workflows.data_preview.findings import page, rule_table, summary
+    from striate.workflows.data_preview.findings import (
+        preview_page,
+        preview_summary,
+        rule_table,
+    )
     from striate.workflows.data_preview.preview import preview
 
     result = preview(options.data, count=options.count, **settings)
-    write_text(options.out, render_page(page(result)))
+    write_text(options.out, render_page(preview_page(result)))
     if options.json:
         print(json.dumps({"page": str(options.out), **result.as_dict()}))
         return 0
     out = console()
     print_set(result.data)
-    print_blocks([*summary(result), rule_table(result)], out)
+    print_blocks([*preview_summary(result), rule_table(result)], out)
     out.print(f"page  {options.out}", markup=False)
     return 0

@@ -1,4 +1,4 @@
-"""Explain predictions: heatmaps, sanity checks, arithmetic of units, feature maps."""
+"""Look inside a network: evidence, arithmetic, fields, maps and patches."""
 
 from __future__ import annotations
 
@@ -9,179 +9,155 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from striate.cli.summary import add_input_flags
-
 if TYPE_CHECKING:
-    from striate.workflows.explain.images import Wish
-    from striate.workflows.explain.subject import Subject
+    from striate.workflows.explain.load_model import LoadedModel
+    from striate.workflows.explain.options import ExplainOptions
 
 
 def configure_explain(parser: argparse.ArgumentParser) -> None:
-    """Add the network, the images, and the methods."""
+    """Add the network, the images, and what is asked."""
     parser.add_argument(
         "network",
         metavar="TARGET",
-        help="run folder or its name; a name of `striate models` with --weights; or "
-        "FILE.py:CLASS (imports your file)",
+        help="a run folder or its name; a name of `striate models` with --weights; or "
+        "FILE.py:CLASS, which runs your file",
     )
     parser.add_argument(
         "images",
         nargs="*",
         metavar="IMAGE",
-        help="image files, folders or patterns (of a run: its most confident correct "
-        "images and its worst errors)",
+        help="files, folders or patterns; a run's surest and worst where none",
     )
+    parser.add_argument("--target", metavar="CLASS", help="a class (the answer)")
     parser.add_argument(
-        "--target",
-        metavar="CLASS",
-        help="class to explain (default the predicted class)",
-    )
-    parser.add_argument(
-        "--against", metavar="CLASS", help="explain why --target rather than this class"
+        "--against", metavar="CLASS", help="why TARGET rather than this one?"
     )
     parser.add_argument(
         "--method",
-        default="auto,occlusion,integrated",
+        default="auto,occlusion,integrated_gradients",
         metavar="NAMES",
-        help="heatmap methods, separated by commas: cam gradcam gradcam++ layercam "
-        "scorecam occlusion integrated (default auto,occlusion,integrated)",
+        help="of cam gradcam gradcam++ layercam scorecam occlusion "
+        "integrated_gradients, with "
+        "commas (auto,occlusion,integrated_gradients)",
     )
-    parser.add_argument(
-        "--layer",
-        default="auto",
-        metavar="NAME",
-        help="layer used for the heatmap (default auto: the last with a spatial "
-        "output)",
-    )
+    parser.add_argument("--layer", default="auto", metavar="NAME", help="of the maps")
     parser.add_argument(
         "--unit",
         metavar="UNIT",
-        help="unit to explain in the report, as 'LAYER CHANNEL,ROW,COLUMN': 'conv2 "
-        "3,10,12' (default the strongest of the heatmap's layer)",
+        help="show this one on the page: its field, its sum, what its channel looks "
+        "for: 'conv2 3,10,12' (the strongest of the evidence's layer)",
     )
     parser.add_argument(
         "--open",
         metavar="UNIT",
-        help="print how one unit is computed, and stop: 'conv2 3,10,12' or 'output 7'",
+        help="print one number's arithmetic and stop: 'conv2 3,10,12' or 'output 7'",
     )
     parser.add_argument(
         "--sections",
         metavar="NAMES",
-        help="more sections for a run, separated by commas: set (heatmaps over all "
-        "images), invariance (shifted images, other pooling), depth (gradients by "
-        "layer), bend (networks without activation functions)",
+        help="of a run, with commas: set (evidence over the whole set), invariance "
+        "(images moved, pools exchanged), depth (gradients by layer, chains trained "
+        "to compare), bend (why depth needs one)",
     )
+    parser.add_argument("--weights", type=Path, metavar="FILE", help="for a name")
+    parser.add_argument("--image-size", metavar="SIZE", help="side, or HEIGHTxWIDTH")
+    parser.add_argument("--in-chans", type=int, metavar="N", help="image channels")
+    parser.add_argument("--num-classes", type=int, metavar="N", help="outputs")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the marks")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="where to write")
     parser.add_argument(
-        "--weights", type=Path, metavar="FILE", help="weights file for a model name"
-    )
-    add_input_flags(parser)
-    parser.add_argument(
-        "--seed",
-        type=int,
-        default=0,
-        metavar="N",
-        help="random seed of the sanity checks (default 0)",
-    )
-    parser.add_argument(
-        "--out",
-        type=Path,
-        metavar="DIR",
-        help="folder to write (default runs/explain/NAME)",
-    )
-    parser.add_argument(
-        "--overwrite", action="store_true", help="replace the folder in --out"
+        "--overwrite", action="store_true", help="replace what --out holds"
     )
 
 
 def run_explain(options: argparse.Namespace) -> int:
-    """Explain, write the report and print; or print the arithmetic of one unit."""
+    """Explain, write, and say where; or open one number in the terminal."""
     from striate.workflows.explain.explain import explain_images
 
-    # Output of a user's file must not mix with JSON.
+    # What a user's file prints must not end up inside JSON.
     with redirect_stdout(sys.stderr):
-        subject = _subject(options)
+        loaded = _model(options)
     if options.open:
-        return _open(options, subject)
-    request = _request(options)
-    explanation = explain_images(
-        subject, options.images, request, options.out, options.overwrite
-    )
+        return _open(options, loaded)
+    wish = _wish(options)
+    done = explain_images(loaded, options.images, wish, options.out, options.overwrite)
     if options.json:
-        print(json.dumps({"folder": str(explanation.folder), **explanation.data}))
+        print(json.dumps({"folder": str(done.folder), **done.data}))
         return 0
     from striate.cli.printing import print_explanation
 
-    print_explanation(explanation, subject.remarks)
+    print_explanation(done, loaded.remarks)
     return 0
 
 
-def _subject(options: argparse.Namespace) -> Subject:
+def _model(options: argparse.Namespace) -> LoadedModel:
     from striate.cli.summary import parse_image_size
     from striate.run.target import SummaryRequest
-    from striate.workflows.explain.subject import subject
+    from striate.workflows.explain.load_model import load_model
 
-    request = SummaryRequest(
+    wanted = SummaryRequest(
         image_size=parse_image_size(options.image_size),
         in_chans=options.in_chans,
         num_classes=options.num_classes,
     )
-    return subject(options.network, request, options.weights)
+    return load_model(options.network, wanted, options.weights)
 
 
-def _request(options: argparse.Namespace) -> Wish:
-    from striate.workflows.explain.images import Wish, nobody
+def _wish(options: argparse.Namespace) -> ExplainOptions:
+    from striate.workflows.explain.options import ExplainOptions, no_progress
 
-    return Wish(
+    return ExplainOptions(
         target=_class(options.target),
         against=_class(options.against),
         methods=tuple(options.method.split(",")),
         layer=options.layer,
         unit=_unit(options.unit, "--unit") if options.unit else None,
         seed=options.seed,
-        also=tuple(options.sections.split(",")) if options.sections else (),
-        told=nobody if options.json else _print_progress,
+        sections=tuple(options.sections.split(",")) if options.sections else (),
+        on_progress=no_progress if options.json else _tell,
     )
 
 
-def _print_progress(line: str) -> None:
+def _tell(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def _class(text: str | None) -> str | int | None:
-    """Return a class name, or an output index: `#3` is the fourth output."""
-    if text is not None and text.startswith("#") and text[1:].isdecimal():
-        return int(text[1:])
-    return text
+def _class(word: str | None) -> str | int | None:
+    """Return a class as it was named; `#3` is the fourth output."""
+    if word is not None and word.startswith("#") and word[1:].isdecimal():
+        return int(word[1:])
+    return word
 
 
-def _open(options: argparse.Namespace, subject: Subject) -> int:
+def _open(options: argparse.Namespace, loaded: LoadedModel) -> int:
     from striate.cli.printing import console
-    from striate.interpret.arithmetic.tree import opened
+    from striate.interpret.arithmetic.tree import arithmetic_tree
     from striate.interpret.arithmetic.unit_arithmetic import UnitArithmetic
-    from striate.interpret.arithmetic.worked_example import beneath, worked
+    from striate.interpret.arithmetic.worked_example import (
+        nearest_convolution,
+        worked_example,
+    )
     from striate.report.terminal import print_blocks
-    from striate.workflows.explain.images import own_images, read
+    from striate.workflows.explain.images import read_images, run_images
 
     name, unit = _unit(options.open, "--open")
-    images = read(subject, options.images) if options.images else own_images(subject)
-    arithmetic = UnitArithmetic(subject.model, images[0].x)
-    names = subject.labels.names if subject.labels else ()
-    tree = opened(arithmetic, name, unit, names, lines=24)
-    entry = beneath(arithmetic, arithmetic.open(name, unit))
-    table = None if entry is None else worked(arithmetic, entry)
+    given = (
+        read_images(loaded, options.images) if options.images else run_images(loaded)
+    )
+    arithmetic = UnitArithmetic(loaded.model, given[0].x)
+    names = loaded.labels.names if loaded.labels else ()
+    tree = arithmetic_tree(arithmetic, name, unit, names, lines=24)
+    entry = nearest_convolution(arithmetic, arithmetic.open(name, unit))
+    table = None if entry is None else worked_example(arithmetic, entry)
     if options.json:
         from striate.report.records import table_dict, tree_dicts
 
         example = None if table is None else table_dict(table)
-        values = {
-            "image": images[0].name,
-            "opened": tree_dicts(tree),
-            "worked": example,
-        }
-        print(json.dumps(values))
+        found = {"image": given[0].name, "opened": tree_dicts(tree), "worked": example}
+        print(json.dumps(found))
         return 0
     out = console()
-    out.print(images[0].name, style="bold", markup=False)
+    out.print(given[0].name, style="bold", markup=False)
     print_blocks([tree] if table is None else [tree, table], out)
     return 0
 
@@ -189,10 +165,10 @@ def _open(options: argparse.Namespace, subject: Subject) -> int:
 def _unit(text: str, flag: str) -> tuple[str, tuple[int, ...]]:
     from striate.core.errors import SettingError
 
-    name, _, position = text.rpartition(" ")
-    numbers = position.split(",")
-    if not name or not all(number.isdecimal() for number in numbers):
-        what = f"'{text}' is not a unit"
+    name, _, place = text.rpartition(" ")
+    parts = place.split(",")
+    if not name or not all(part.isdecimal() for part in parts):
+        what = f"'{text}' names no unit"
         fix = "write a layer and channel,row,column: 'conv2 3,10,12', or 'output 7'"
         raise SettingError(what, where=flag, fix=fix)
-    return name, tuple(int(number) for number in numbers)
+    return name, tuple(int(part) for part in parts)

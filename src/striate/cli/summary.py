@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from striate.audit.network import UnfinishedError
+    from striate.audit.network import ForwardError
     from striate.workflows.summary.summary import Summary
 
 
@@ -80,17 +80,16 @@ def add_input_flags(parser: argparse.ArgumentParser) -> None:
 
 def run_summary(options: argparse.Namespace) -> int:
     """Summarize and print; if the network fails, print the layers that ran."""
-    from striate.audit.network import UnfinishedError
-    from striate.workflows.summary.summary import page_of, save_csv, save_html
+    from striate.workflows.summary.summary import save_csv, save_html, summary_page
 
     try:
         first = _summary(options, options.target)
         second = _summary(options, options.against) if options.against else None
-    except UnfinishedError as error:
+    except ForwardError as error:
         if not options.json:
             _print_partial(error, options.depth)
         raise
-    page = page_of(first, second, options.explain)
+    page = summary_page(first, second, options.explain)
     if options.csv:
         save_csv(first.table, options.csv)
     if options.html:
@@ -137,12 +136,12 @@ def _data(
     first: Summary, second: Summary | None, layer: str | None
 ) -> dict[str, object]:
     from striate.report.records import records
-    from striate.workflows.summary.summary import compared
+    from striate.workflows.summary.summary import compare_summaries
 
     data = first.as_dict()
     if second is not None:
         data["against"] = second.as_dict()
-        data["side_by_side"] = records(compared(first, second))
+        data["side_by_side"] = records(compare_summaries(first, second))
     if layer is not None:
         data["explain"] = records(first.explain(layer))
     return data
@@ -151,14 +150,14 @@ def _data(
 def _print(first: Summary, second: Summary | None, layer: str | None) -> None:
     from striate.cli.printing import wide_console
     from striate.report.terminal import print_blocks
-    from striate.workflows.summary.summary import compared
+    from striate.workflows.summary.summary import compare_summaries
 
     out = wide_console()
     if layer is not None:
         print_blocks([first.explain(layer)], out)
         return
     if second is not None:
-        print_blocks([compared(first, second)], out)
+        print_blocks([compare_summaries(first, second)], out)
         for each in (first, second):
             out.print(f"{each.name}  {each.image}\n", style="bold", markup=False)
             print_blocks([each.table], out)
@@ -167,8 +166,8 @@ def _print(first: Summary, second: Summary | None, layer: str | None) -> None:
     print_blocks(first.blocks, out)
 
 
-def _print_partial(error: UnfinishedError, depth: int | None) -> None:
-    from striate.audit.table import layer_table
+def _print_partial(error: ForwardError, depth: int | None) -> None:
+    from striate.audit.findings import layer_table
     from striate.cli.printing import wide_console
     from striate.report.terminal import print_blocks
 

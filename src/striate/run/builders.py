@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from striate.core.errors import SettingError
 from striate.data.batches import Batches
 from striate.data.image_data import ImageData
-from striate.data.progressive_resize import ProgressiveResize, Side, growing_sides
+from striate.data.progressive_resize import ProgressiveResize, Side, sides_by_epoch
 from striate.engine.distributed.group import RankGroup
 from striate.engine.distributed.rank_info import RankInfo
 from striate.engine.execution import ExecutionConfig
@@ -84,7 +84,7 @@ def split_batches(
         seed=recipe.seed,
         device=device,
         rank=ranks.place.rank if ranks else 0,
-        world=ranks.world if ranks else 1,
+        world_size=ranks.world if ranks else 1,
     )
 
 
@@ -97,7 +97,7 @@ def epoch_image_sizes(data: ImageData, recipe: Recipe) -> tuple[Side, ...]:
     full = data.image_size
     if recipe.progressive_resize == 1:
         return ()
-    sides = growing_sides(full, recipe.progressive_resize, recipe.epochs)
+    sides = sides_by_epoch(full, recipe.progressive_resize, recipe.epochs)
     if recipe.epochs > 1 and sides[0] == full:
         size, start = f"{full[0]}×{full[1]}", recipe.progressive_resize
         what = f"images of {size} are too small to start at {start:g} of their size"

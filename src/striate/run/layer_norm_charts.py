@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from striate.core.findings import Block, Cell, Column, Curve, Series, Table
-from striate.interpret.depth.layer_profile import Level
+from striate.interpret.depth.layer_profile import LayerProfile
 from striate.interpret.depth.snapshots import Snapshot
 from striate.run.report_images import evenly_spaced
 
@@ -19,7 +19,7 @@ QUANTITIES = {
 
 
 def chart_by_depth(
-    title: str, quantity: str, lines: Mapping[str, Sequence[Level]]
+    title: str, quantity: str, lines: Mapping[str, Sequence[LayerProfile]]
 ) -> Curve:
     """Return snapshot quantity by layer, with a line per network or stage of training.
 
@@ -44,15 +44,17 @@ def chart_by_depth(
     )
 
 
-def snapshots_by_stage(snapshots: Sequence[Snapshot]) -> dict[str, tuple[Level, ...]]:
+def snapshots_by_stage(
+    snapshots: Sequence[Snapshot],
+) -> dict[str, tuple[LayerProfile, ...]]:
     """Return the layers at some stages of training, with the first and the last.
 
     Example:
-        >>> list(snapshots_by_stage([Snapshot(step=s, levels=()) for s in (0, 1, 8)]))
+        >>> list(snapshots_by_stage([Snapshot(step=s, layers=()) for s in (0, 1, 8)]))
         ['at initialization', 'after 1 step', 'after 8 steps']
     """
     return {
-        stage_text(snapshot.step): snapshot.levels
+        stage_text(snapshot.step): snapshot.layers
         for snapshot in evenly_spaced(snapshots, MAX_STAGES)
     }
 
@@ -82,7 +84,7 @@ def chart_over_steps(snapshots: Sequence[Snapshot], quantity: str) -> Curve:
     """Return snapshot quantity of some layers over the training steps."""
     steps = snapshot_steps(snapshots)
     numbers = evenly_spaced(
-        range(min(len(snapshot.levels) for snapshot in snapshots)), MAX_LAYERS
+        range(min(len(snapshot.layers) for snapshot in snapshots)), MAX_LAYERS
     )
     return Curve(
         title=f"{quantity.capitalize()} during training",
@@ -90,10 +92,10 @@ def chart_over_steps(snapshots: Sequence[Snapshot], quantity: str) -> Curve:
         y_label=QUANTITIES[quantity],
         series=tuple(
             Series(
-                name=snapshots[0].levels[i].name,
+                name=snapshots[0].layers[i].name,
                 x=steps,
                 y=tuple(
-                    getattr(snapshot.levels[i], quantity) for snapshot in snapshots
+                    getattr(snapshot.layers[i], quantity) for snapshot in snapshots
                 ),
             )
             for i in numbers
@@ -140,12 +142,12 @@ def layer_norms_table(snapshots: Sequence[Snapshot]) -> Table:
             break
     rows = tuple(
         (levels[0].name, levels[0].depth, *_values(levels))
-        for levels in zip(*(snapshot.levels for snapshot in moments), strict=False)
+        for levels in zip(*(snapshot.layers for snapshot in moments), strict=False)
     )
     return Table(columns=tuple(columns), rows=rows, title="Norms by layer")
 
 
-def _values(levels: Sequence[Level]) -> list[Cell]:
+def _values(levels: Sequence[LayerProfile]) -> list[Cell]:
     return [getattr(level, quantity) for level in levels for quantity in QUANTITIES]
 
 

@@ -11,10 +11,10 @@ from striate.audit.layer import shape_text
 from striate.core.errors import StriateError
 from striate.core.findings import Block, Image, Images, Prose, Section
 from striate.core.spec import Preprocess
-from striate.data.cache.pixel_rows import Rows
+from striate.data.cache.pixel_rows import PixelRows
 from striate.data.decode.preprocess import normalize
 from striate.engine.checkpoint import read_weights
-from striate.interpret.feature_maps import SHOWN, feature_maps, map_sheet
+from striate.interpret.feature_maps import MAX_CHANNELS, feature_maps, map_sheet
 from striate.interpret.filters import filter_limits, filter_tiles, first_convolution
 from striate.interpret.render import tile, to_image
 from striate.report.format import percent
@@ -32,7 +32,7 @@ PER_CELL = 24  # images kept for a cell of errors
 PER_CORRECT_CELL = 6
 
 
-def subset_pixels(run: Run, split: str, paths: Sequence[str]) -> Rows | None:
+def subset_pixels(run: Run, split: str, paths: Sequence[str]) -> PixelRows | None:
     """Return the images of a split, or None if changed or unreadable."""
     try:
         subset = run.data.subset(split)
@@ -42,7 +42,7 @@ def subset_pixels(run: Run, split: str, paths: Sequence[str]) -> Rows | None:
 
 
 def confusion_images(
-    predictions: Predictions, pixels: Rows
+    predictions: Predictions, pixels: PixelRows
 ) -> dict[tuple[int, int], tuple[Image, ...]]:
     """Return the highest-loss images of every cell of the confusion matrix."""
     cells: dict[tuple[int, int], list[Image]] = {}
@@ -55,7 +55,7 @@ def confusion_images(
     return {cell: tuple(images) for cell, images in cells.items()}
 
 
-def _captioned(predictions: Predictions, pixels: Rows, i: int) -> Image:
+def _captioned(predictions: Predictions, pixels: PixelRows, i: int) -> Image:
     true = predictions.labels[int(predictions.truth[i])]
     predicted = predictions.labels[int(predictions.predicted[i])]
     prob = percent(float(predictions.probs[i].max()))
@@ -64,7 +64,7 @@ def _captioned(predictions: Predictions, pixels: Rows, i: int) -> Image:
     return to_image(pixels[i].numpy(), caption, predictions.paths[i])
 
 
-def highest_loss_section(predictions: Predictions, pixels: Rows | None) -> Section:
+def highest_loss_section(predictions: Predictions, pixels: PixelRows | None) -> Section:
     """Return the errors with the highest loss, worst first."""
     wrong = [
         i
@@ -90,7 +90,7 @@ def _scale(side: int, target: int = 96) -> int:
 
 
 def filters_and_maps_sections(
-    run: Run, predictions: Predictions, pixels: Rows | None
+    run: Run, predictions: Predictions, pixels: PixelRows | None
 ) -> Iterable[Section]:
     """Yield the first filters before and after training, and feature maps."""
     blocks: list[Block] = _filters(run)
@@ -145,7 +145,7 @@ def _maps(run: Run, pixels: Tensor, preprocess: Preprocess) -> list[Block]:
     maps = [(name, stack) for name, stack in all_maps if min(stack.shape[1:]) > 1]
     images: list[Image] = []
     for name, stack in evenly_spaced(maps, MAX_LAYERS):
-        count, visible = len(stack), min(len(stack), SHOWN)
+        count, visible = len(stack), min(len(stack), MAX_CHANNELS)
         channels = f"{visible} of {count}" if visible < count else f"{count}"
         text = f"{name} · {shape_text(tuple(stack.shape))}"
         images.append(to_image(map_sheet(stack), text, f"{channels} channels"))

@@ -7,8 +7,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from striate.audit.findings import caveats, layer_table
+from striate.audit.findings import headline_figures as audit_figures
 from striate.audit.network import audit
-from striate.audit.table import figures, layer_table, remarks
 from striate.core.files import read_csv, write_text
 from striate.core.findings import (
     Block,
@@ -24,7 +25,7 @@ from striate.core.findings import (
     Series,
     Table,
 )
-from striate.data.cache.pixel_rows import Rows
+from striate.data.cache.pixel_rows import PixelRows
 from striate.metrics.classification import Score
 from striate.report.format import percent
 from striate.report.html import render_page
@@ -254,7 +255,7 @@ def penalty_chart(run: Run) -> Curve:
 
 
 def _predictions(
-    run: Run, predictions: Predictions, score: Score, pixels: Rows | None
+    run: Run, predictions: Predictions, score: Score, pixels: PixelRows | None
 ) -> Section:
     images: CellImages = {}
     if pixels is not None and score.confusion:
@@ -271,7 +272,7 @@ def _layers(run: Run) -> Section:
     size = run.recipe.images_per_step
     result = audit(run.model, run.preprocess.spec.shape, batch_size=size)
     lead = f"Input: {run.preprocess.spec}."
-    blocks: list[Block] = [figures(result), layer_table(result), *remarks(result)]
+    blocks: list[Block] = [audit_figures(result), layer_table(result), *caveats(result)]
     return Section(title="Layers", lead=lead, blocks=tuple(blocks))
 
 

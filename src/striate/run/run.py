@@ -25,7 +25,7 @@ from striate.engine.distributed.group import RankGroup
 from striate.engine.evaluate import evaluate
 from striate.engine.tta import VIEWS
 from striate.finetune.freeze import freeze
-from striate.interpret.activations_at import together
+from striate.interpret.activations_at import images_at_once
 from striate.interpret.depth.snapshots import Snapshot
 from striate.metrics.classification import Score
 from striate.models.catalogue import create_model
@@ -52,7 +52,7 @@ def evaluation_batch_size(height: int, width: int) -> int:
         >>> evaluation_batch_size(28, 28), evaluation_batch_size(224, 224)
         (256, 32)
     """
-    return together(height, width, MAX_EVALUATION_BATCH)
+    return images_at_once(height, width, MAX_EVALUATION_BATCH)
 
 
 def short_name(model: str) -> str:
@@ -255,7 +255,7 @@ class Run:
             shuffle=False,
             device=device,
             rank=group.place.rank if group else 0,
-            world=group.world if group else 1,
+            world_size=group.world if group else 1,
         )
         tta = VIEWS[self.recipe.tta]
         outputs = evaluate(self.model.to(device), batches(0), tta, group)

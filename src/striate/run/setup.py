@@ -15,7 +15,7 @@ from striate.core import device as devices
 from striate.core.errors import GeometryError, SettingError
 from striate.core.files import write_csv, write_json, write_text
 from striate.core.hooks import followed, lent
-from striate.data.augment.random_crop import margin_for
+from striate.data.augment.random_crop import crop_margin
 from striate.data.batches import Batches
 from striate.data.image_data import ImageData
 from striate.data.load import load_data
@@ -32,7 +32,7 @@ from striate.finetune.freeze import (
 )
 from striate.interpret.filters import first_convolution
 from striate.layers.drop_path import set_drop_path
-from striate.layers.whiten import pictures_wanted, whitening
+from striate.layers.whiten import num_images_for_fit, whiten_layers
 from striate.models.catalogue import create_model
 from striate.models.head import deepen
 from striate.run import layout as names
@@ -84,7 +84,7 @@ def load_recipe(recipe: Recipe, *, quiet: bool = True) -> ImageData:
         recipe.data,
         **{**settings, **preprocess_settings(recipe)},
         split=names.find_split(recipe.split) if recipe.split else None,
-        margin=margin_for(recipe.augmentation),
+        margin=crop_margin(recipe.augmentation),
         tick=reading_progress(quiet),
     )
     return with_weights_statistics(data, recipe)
@@ -115,7 +115,7 @@ def resolve_recipe(recipe: Recipe, data: ImageData) -> Recipe:
         fraction=data.split_config.fraction,
         folds=data.split_config.folds,
         fold=data.split_config.fold,
-        split=data.earlier or None,
+        split=data.earlier_split or None,
     )
 
 
@@ -177,13 +177,13 @@ def frozen_record(model: nn.Module, recipe: Recipe) -> dict[str, Any]:
 
 def _whiten(model: nn.Module, data: ImageData, recipe: Recipe) -> None:
     """Compute the filters of whitening layers from training images."""
-    layers = whitening(model)
+    layers = whiten_layers(model)
     if not layers:
         return
     batches = Batches(
         subset=data.subset("train"),
         preprocess=data.preprocess,
-        batch_size=pictures_wanted(*data.preprocess.spec.shape),
+        batch_size=num_images_for_fit(*data.preprocess.spec.shape),
         seed=recipe.seed,
     )
     images, _ = next(iter(batches(0)))

@@ -14,13 +14,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from striate.audit.meta_mode import blueprint
+from striate.audit.meta_mode import init_empty_weights
 from striate.audit.sketch import is_sketch, sketch
 from striate.core.errors import SettingError, StriateError
 from striate.core.files import hash_rows
 from striate.core.registry import nearest
 from striate.core.spec import Preprocess
-from striate.models.catalogue import create_model, find, networks
+from striate.models.catalogue import create_model, list_models, model_entry
 from striate.models.timm import is_timm
 from striate.run.layout import MANIFEST
 from striate.run.run import Run
@@ -93,7 +93,7 @@ def _built(build: Callable[[], nn.Module], real: bool, name: str = "") -> nn.Mod
     if real:
         return build()
     # timm reads weights while it builds a model, so blueprint mode does not work.
-    with torch.device("meta") if is_timm(name) else blueprint():
+    with torch.device("meta") if is_timm(name) else init_empty_weights():
         return build()
 
 
@@ -113,7 +113,7 @@ def _sketched(target: str, request: SummaryRequest, real: bool) -> Target:
 
 def _named(target: str, request: SummaryRequest, real: bool) -> Target:
     try:
-        entry = find(target)
+        entry = model_entry(target)
     except StriateError as error:
         if is_timm(target):
             raise
@@ -125,7 +125,7 @@ def _named(target: str, request: SummaryRequest, real: bool) -> Target:
 
 
 def _unknown_target(target: str) -> SettingError:
-    close = nearest(target, [entry.name for entry in networks()])
+    close = nearest(target, list_models())
     hint = f"did you mean {' or '.join(close)}? " if close else ""
     forms = "a name of `striate models`, file.py:Class, a run folder, or a sketch"
     example = "such as '28x28x1 > conv 3x3 8'"
@@ -182,7 +182,7 @@ def _from_file(target: str, request: SummaryRequest, real: bool) -> Target:
 def _build_without_weights(build: Callable[[], Any]) -> Any:
     """Build without weights; with them if the constructor reads values."""
     try:
-        with blueprint():
+        with init_empty_weights():
             return build()
     except (RuntimeError, NotImplementedError):
         return build()

@@ -94,7 +94,7 @@ def test_a_network_of_one_size_is_refused_and_nothing_written(photos, refused):
     said = refused(
         photos,
         "--model",
-        "notes_grey",
+        "tutorial_gray",
         "--image-size",
         "32",
         "--progressive-resize",

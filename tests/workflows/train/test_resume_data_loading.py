@@ -13,7 +13,7 @@ import pytest
 import striate as st
 from striate.core.errors import InterruptedRunError
 from striate.core.files import read_csv, read_json
-from striate.data.augment.pipeline import Views
+from striate.data.augment.pipeline import AugmentPipeline
 from striate.data.batches import Batches
 from striate.data.cache import free_memory as memory
 from striate.data.cache import materialize as develop
@@ -46,14 +46,14 @@ def lazily(monkeypatch):
 
 
 def hold_nothing(patch):
-    patch.setattr(memory, "fits", lambda size: size < 2_000)
+    patch.setattr(memory, "fits_in_memory", lambda size: size < 2_000)
     patch.setattr(develop, "_check_batch", lambda size: None)
 
 
 @pytest.fixture
 def streamed(monkeypatch):
     """Let every set in shards be too large to hold."""
-    monkeypatch.setitem(shards.load_shards.__kwdefaults__, "most_held", 0)
+    monkeypatch.setattr(shards, "MOST_HELD", 0)
 
 
 def contents(run):
@@ -198,7 +198,7 @@ def test_files_that_cannot_be_read_are_told(lazily, tmp_path, capsys):
     real = LazyPixels.batches
 
     def batches(self, indices):
-        if not self.forgiving:
+        if not self.replace_lost:
             yield from real(self, indices)
             return
         shutil.move(hidden, tmp_path / "away")
@@ -228,9 +228,9 @@ def test_files_that_cannot_be_read_are_told(lazily, tmp_path, capsys):
 class Counting(LazyPixels):
     """Notes which images are decoded."""
 
-    def attempt(self, index):
+    def decode_batch(self, index):
         self.seen = [*getattr(self, "seen", []), *index.tolist()]
-        return super().attempt(index)
+        return super().decode_batch(index)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -266,9 +266,9 @@ def test_nothing_left_out_is_decoded(lazily, shared_folder, way, workers, monkey
 def test_moved_images_come_from_a_tape(shared_folder):
     """The way of `moved by whole pixels` above is the one it is meant to be."""
     data = st.load_data(shared_folder)
-    views = Views(
+    views = AugmentPipeline(
         subset=data.subset("train"),
         preprocess=data.preprocess,
         augment=st.Recipe(data="x", **WAYS["moved by whole pixels"]).augmentation,
     )
-    assert views.tape is not None
+    assert views.shift_buffer is not None

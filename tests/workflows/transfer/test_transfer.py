@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save_file
 import striate as st
 from striate.core.errors import SettingError, StorageError
 from striate.core.files import read_csv, read_json, write_json
-from striate.data.cache.feature_cache import KNOWN, ROWS, FeatureStore
-from striate.data.cache.packed_arrays import MARKER
+from striate.data.cache.decoded_images import MARKER
+from striate.data.cache.feature_cache import KEYS, ROWS, FeatureStore
 from striate.run.recipe import Recipe
 from striate.run.report_page import write_report
 from striate.run.setup import load_recipe
@@ -30,7 +30,14 @@ pytestmark = pytest.mark.usefixtures("no_report")
 
 @pytest.fixture
 def words(shared_folder, source):
-    given = "transfer", shared_folder, "--model", "swift", "--pretrained", source.path
+    given = (
+        "transfer",
+        shared_folder,
+        "--model",
+        "fast_small",
+        "--pretrained",
+        source.path,
+    )
     return (*given, "--quiet", "--cache", "cache")
 
 
@@ -56,7 +63,7 @@ def test_the_result_is_an_ordinary_run(striate, words, shared_folder):
     assert len(answers["predictions"]) == 40
     layers = striate("summary", "run", "--json").json["layers"]
     learns = {row["layer"]: row["trainable"] for row in layers}
-    assert (learns["block1.conv"], learns["head"]) == ("no", "yes")
+    assert (learns["block1.conv"], learns["fc"]) == ("no", "yes")
     rows = read_csv(run.path / "penalties.csv")
     best = min(rows, key=lambda row: float(row["loss"]))
     assert facts("run")["penalty"] == float(best["penalty"])
@@ -67,9 +74,9 @@ def test_adding_features_updates_the_time_of_the_store(tmp_path):
     os.utime(store.folder / MARKER, (1, 1))
     store.add(["x"], torch.ones(1, 2))
     assert (store.folder / MARKER).stat().st_mtime > 1
-    with pytest.raises(StorageError, match="1 features are gone"):
+    with pytest.raises(StorageError, match="another process removed 1 features"):
         store.rows(["x", "y"])
-    assert store.rows(["x"]).whole().tolist() == [[1, 1]]
+    assert store.rows(["x"]).load().tolist() == [[1, 1]]
 
 
 @pytest.mark.parametrize("weights", ["auto", "loss", "sampling"])
@@ -149,7 +156,7 @@ def test_training_images_of_one_group(striate, source, shared_folder):
         for i, path in enumerate(paths)
     ]
     Path("lots.csv").write_text("\n".join(["image_path,label,split,group", *lines]))
-    words = "transfer", "lots.csv", "--model", "swift", "--pretrained", source.path
+    words = "transfer", "lots.csv", "--model", "fast_small", "--pretrained", source.path
     words = *words, "--quiet", "--cache", "cache", "--epochs", "1"
     for head in ((), ("--head", "tuned", "--cut", "block2"), ("--cut", "auto")):
         said = striate(*words, *head, "--out", "run", "--overwrite")
@@ -166,9 +173,9 @@ def test_frozen_layers_keep_the_pretrained_weights(striate, words, source):
     assert striate(*words, "--in-chans", "3", "--out", "run").code == 0
     before = load_file(source.path / "weights/best.safetensors")
     after = load_file("run/weights/best.safetensors")
-    body = {n for n in after if not n.startswith("head")}
+    body = {n for n in after if not n.startswith("fc")}
     assert all(torch.equal(before[n], after[n]) for n in body)
-    assert not torch.equal(before["head.weight"][:2], after["head.weight"])
+    assert not torch.equal(before["fc.weight"][:2], after["fc.weight"])
 
 
 def test_features_are_computed_once(striate, words):
@@ -204,7 +211,7 @@ def test_features_of_other_preprocessing_are_not_used(striate, words, change):
 def test_features_of_other_weights_are_not_used(striate, words, source, tmp_path):
     assert striate(*words, "--out", "a").code == 0
     state = load_file(source.path / "weights/best.safetensors")
-    last = state["block2.norm.running_var"]
+    last = state["block2.bn.running_var"]
     last[0] = torch.nextafter(last[0], torch.tensor(9.0))
     save_file(state, tmp_path / "other.safetensors")
     mine = list(words)
@@ -294,12 +301,12 @@ def test_a_truncated_store_loses_only_its_end(tmp_path):
     os.truncate(segment, 16 * 5 + 3)
     after = store_of(tmp_path)
     assert [key in after for key in keys] == [True] * 5 + [False] * 4
-    (known,) = store.folder.glob(f"*{KNOWN}")
-    os.truncate(known, known.stat().st_size // 9 * 2 + 7)
+    (keys_file,) = store.folder.glob(f"*{KEYS}")
+    os.truncate(keys_file, keys_file.stat().st_size // 9 * 2 + 7)
     after = store_of(tmp_path)
     assert [key in after for key in keys] == [True] * 2 + [False] * 7
     after.add(keys[2:], rows(9)[2:])
-    assert torch.equal(after.rows(keys).whole(), rows(9))
+    assert torch.equal(after.rows(keys).load(), rows(9))
 
 
 def test_a_damaged_row_is_not_used(tmp_path):
@@ -335,7 +342,7 @@ KILLED = """
 import sys, time, torch
 from pathlib import Path
 from striate.data.cache import feature_cache as features
-features._SECONDS = 0.0
+features._SECONDS_PER_SYNC = 0.0
 store = features.FeatureStore(Path(sys.argv[1]), {"a": 1}, (4,))
 draw = torch.Generator()
 for i in range(10_000):
@@ -358,7 +365,7 @@ def test_a_kill_leaves_whole_rows(tmp_path):
     there = [i for i in range(10_000) if f"k{i}" in store]
     assert len(there) >= 10
     assert there == list(range(len(there)))
-    found = store.rows([f"k{i}" for i in there]).whole()
+    found = store.rows([f"k{i}" for i in there]).load()
     assert torch.equal(found, torch.tensor(there).float()[:, None].expand(-1, 4))
 
 
@@ -383,7 +390,7 @@ def test_a_head_with_a_hidden_layer(striate, words, shared_folder, source):
     said = striate(*words, "--head-hidden", "16", "--epochs", "20", "--out", "run")
     assert said.code == 0, said.err
     run = st.load_run("run")
-    assert (facts("run")["cut"], facts("run")["head"]) == ("before head", "trained")
+    assert (facts("run")["cut"], facts("run")["head"]) == ("before fc", "trained")
     assert run.scores["test"]["accuracy"] > 0.8
     names = [name for name in run.model.state_dict() if name.startswith("head")]
     assert names == ["head.0.weight", "head.0.bias", "head.2.weight", "head.2.bias"]
@@ -392,7 +399,7 @@ def test_a_head_with_a_hidden_layer(striate, words, shared_folder, source):
     assert abs(again.probs - kept.probs).max() < 1e-5
     before = load_file(source.path / "weights/best.safetensors")
     after = run.model.state_dict()
-    body = [name for name in before if not name.startswith("head")]
+    body = [name for name in before if not name.startswith("fc")]
     assert all(torch.equal(before[name], after[name]) for name in body)
     assert len(striate("predict", "run", shared_folder, "--json").json["predictions"])
     # Its weights are reused: the body's, below a new head of either kind.
@@ -419,7 +426,7 @@ def test_a_hidden_layer_in_ordinary_training(striate, shared_folder):
     given = "--model", "notes_grey", "--in-chans", "1", "--head-hidden", "12"
     said = striate("train", shared_folder, *given, "--epochs", "1", "--out", "run")
     assert said.code == 0, said.err
-    assert st.load_run("run").model.head[0].out_features == 12
+    assert st.load_run("run").model.fc[0].out_features == 12
     again = striate("train", "--resume", "run", "--epochs", "2", "--quiet")
     assert again.code == 0, again.err
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from striate.core.findings import Block, Cell, Column, Image, Images, Prose, Table
-from striate.data.cache.pixel_rows import Rows
+from striate.data.cache.pixel_rows import PixelRows
 from striate.interpret.render import to_image
 from striate.report.format import count_text, percent
 from striate.run.report_images import subset_pixels
@@ -101,7 +101,7 @@ def _contingency_table(test: PairwiseTest) -> Table:
     return Table(title="Correct and wrong predictions", columns=columns, rows=rows)
 
 
-def _pixels(images: Sequence[FlippedImage]) -> dict[EvaluatedRun, Rows | None]:
+def _pixels(images: Sequence[FlippedImage]) -> dict[EvaluatedRun, PixelRows | None]:
     runs = dict.fromkeys(image.source[0] for image in images)
     return {
         run: subset_pixels(run.run, run.split, run.predictions.paths) for run in runs
@@ -110,7 +110,7 @@ def _pixels(images: Sequence[FlippedImage]) -> dict[EvaluatedRun, Rows | None]:
 
 def _gallery(
     images: Sequence[FlippedImage],
-    pixels: dict[EvaluatedRun, Rows | None],
+    pixels: dict[EvaluatedRun, PixelRows | None],
     test: PairwiseTest,
     title: str,
 ) -> Block:
@@ -126,7 +126,9 @@ def _gallery(
 
 
 def _tile(
-    image: FlippedImage, pixels: dict[EvaluatedRun, Rows | None], test: PairwiseTest
+    image: FlippedImage,
+    pixels: dict[EvaluatedRun, PixelRows | None],
+    test: PairwiseTest,
 ) -> Image:
     run, row = image.source
     rows = pixels[run]

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 
 from striate.core.findings import Block, Figure, Figures, Page, Prose, Section
-from striate.data.cache.pixel_rows import Rows
+from striate.data.cache.pixel_rows import PixelRows
 from striate.metrics.temperature import COLDEST, HOTTEST
 from striate.report.format import count_text, percent
 from striate.run.run import Run
@@ -52,7 +52,9 @@ def operating_point_blocks(result: OperatingPointResult) -> list[Block]:
     return [block for block in blocks if block is not None]
 
 
-def operating_point_page(result: OperatingPointResult, pixels: Rows | None) -> Page:
+def operating_point_page(
+    result: OperatingPointResult, pixels: PixelRows | None
+) -> Page:
     """Return the whole report."""
     summary: tuple[Block, ...] = (
         operating_point_figures(result),

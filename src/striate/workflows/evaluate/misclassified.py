@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import numpy as np
 
 from striate.core.findings import Block, Column, Image, Images, Prose, Section, Table
-from striate.data.cache.pixel_rows import Rows
+from striate.data.cache.pixel_rows import PixelRows
 from striate.interpret.render import to_image
 from striate.report.format import count_text, percent
 from striate.workflows.evaluate.one_vs_rest import OneVsRest
@@ -53,7 +53,9 @@ def _misclassified(
     )
 
 
-def misclassified_section(result: OperatingPointResult, pixels: Rows | None) -> Section:
+def misclassified_section(
+    result: OperatingPointResult, pixels: PixelRows | None
+) -> Section:
     """Return the false negatives and false positives with the highest loss."""
     return Section(
         title="Misclassified images",
@@ -63,7 +65,7 @@ def misclassified_section(result: OperatingPointResult, pixels: Rows | None) -> 
     )
 
 
-def _blocks(result: OperatingPointResult, pixels: Rows | None) -> Iterator[Block]:
+def _blocks(result: OperatingPointResult, pixels: PixelRows | None) -> Iterator[Block]:
     if pixels is None:
         text = "The image files could not be read, so only their paths are shown."
         yield Prose(text=text, tone="warning")
@@ -80,7 +82,7 @@ def _blocks(result: OperatingPointResult, pixels: Rows | None) -> Iterator[Block
 
 
 def _gallery(
-    title: str, images: Sequence[Misclassified], target: str, pixels: Rows | None
+    title: str, images: Sequence[Misclassified], target: str, pixels: PixelRows | None
 ) -> Block:
     visible = images[:MAX_IMAGES]
     rest = len(images) - len(visible)
@@ -97,7 +99,7 @@ def _gallery(
     return Images(title=title, images=tiles, note=note, scale=scale)
 
 
-def _tile(image: Misclassified, target: str, pixels: Rows) -> Image:
+def _tile(image: Misclassified, target: str, pixels: PixelRows) -> Image:
     cells = [f"{name} {cell}" for name, cell in image.cells if cell]
     detail = " · ".join([*cells, image.path.rsplit("/", 1)[-1]])
     caption = f"P({target}) {percent(image.prob)}"

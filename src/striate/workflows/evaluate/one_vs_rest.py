@@ -10,7 +10,7 @@ import numpy as np
 
 from striate.core.errors import DataError, SettingError
 from striate.core.registry import unknown
-from striate.data.cache.pixel_rows import Rows
+from striate.data.cache.pixel_rows import PixelRows
 from striate.data.sources.source import Skipped
 from striate.data.subset import Subset
 from striate.metrics.temperature import costs, tempered
@@ -36,7 +36,7 @@ class EvaluatedSplit:
     predictions: Predictions = field(repr=False)
     csv: Path | None
     skipped: tuple[Skipped, ...] = ()
-    pixels: Callable[[], Rows | None] = field(repr=False)
+    pixels: Callable[[], PixelRows | None] = field(repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,7 +178,7 @@ def _other_images(run: Run, data: str, split: str | None) -> EvaluatedSplit:
     )
 
 
-def _pixels(subset: Subset) -> Rows:
+def _pixels(subset: Subset) -> PixelRows:
     return subset.pixels
 
 

@@ -21,9 +21,9 @@ from striate.audit.network import audit
 from striate.core import device as devices
 from striate.core.errors import StriateError
 from striate.core.files import read_json, write_json
+from striate.data.batches import rank_slice
 from striate.data.cache.cache_folder import open_cache
 from striate.data.image_data import ImageData
-from striate.data.rank_share import share
 from striate.engine.benchmark import FEWEST_STEPS, BenchmarkResult, Free, tune
 from striate.engine.distributed.group import RankGroup
 from striate.engine.execution import (
@@ -140,7 +140,7 @@ def _benchmark(
     steps = recipe.epochs * -(-count // recipe.images_per_step)
     if steps < FEWEST_STEPS or not any(asdict(free).values()):
         return BenchmarkResult(way=start)
-    images = share(min(recipe.images_per_step, count), 0, world_size).stop
+    images = rank_slice(min(recipe.images_per_step, count), 0, world_size).stop
     size = -(-images // possible_pieces(images, recipe.accumulate))
     batch = _random_batch(size, data, devices.choose(recipe.device))
     key = _cache_key(model, batch[0], start, free)
@@ -273,5 +273,5 @@ def save_autotune(folder: Path, result: AutotuneResult) -> None:
 
 def throughput_facts(laps: Laps, rate: float, epochs: int) -> dict[str, float]:
     """Return a manifest's figures on speed: shares of the time, and the MFU."""
-    facts = {name: round(share, 3) for name, share in laps.shares().items()}
+    facts = {name: round(rank_slice, 3) for name, rank_slice in laps.shares().items()}
     return {**facts, "mfu": round(laps.mfu(rate, epochs), 3)} if laps.peak else facts

@@ -13,7 +13,7 @@ from torch import nn
 from striate.core import device as devices
 from striate.core.files import read_json, storage_errors, write_text
 from striate.core.folders import sweep
-from striate.data.augment.random_crop import margin_for
+from striate.data.augment.random_crop import crop_margin
 from striate.data.image_data import ImageData
 from striate.engine.checkpoint_store import Checkpoint, CheckpointStore
 from striate.engine.checkpointer import LAST, state_of
@@ -172,7 +172,7 @@ def resume_run(
             on_resume(info)
             return run
         if data is None:
-            margin = margin_for(recipe.augmentation)
+            margin = crop_margin(recipe.augmentation)
             with one_rank_at_a_time(group):
                 tick = reading_progress(options.quiet)
                 data = run.read_again(margin=margin, tick=tick)

@@ -19,9 +19,9 @@ from striate.core import device as devices
 from striate.core.errors import SettingError
 from striate.core.hooks import untouched
 from striate.data.batches import Batches
-from striate.data.cache.cache_folder import PassingFolder, open_cache
+from striate.data.cache.cache_folder import TemporaryFolder, open_cache
 from striate.data.cache.feature_cache import FeatureRows, FeatureStore
-from striate.data.cache.pixel_rows import gathered
+from striate.data.cache.pixel_rows import batch_pixels
 from striate.data.decode.hashing import content_hash
 from striate.data.decode.preprocess import normalize
 from striate.data.image_data import ImageData
@@ -54,7 +54,7 @@ class BackboneFeatures:
     keys: Mapping[str, tuple[str, ...]] = field(repr=False)
     computed: int
     seconds: float
-    temporary: PassingFolder | None = field(default=None, repr=False)
+    temporary: TemporaryFolder | None = field(default=None, repr=False)
 
     @property
     def width(self) -> int:
@@ -134,11 +134,11 @@ def compute_features(
 def _check_views(recipe: Recipe, views: int) -> None:
     if not views:
         return
-    if not recipe.augmentation.acts:
+    if not recipe.augmentation.is_active:
         fix = "choose an augmentation: --augment six, or --flip sides"
         what = "views without augmentation would all be equal"
         raise SettingError(what, where="--views", fix=fix)
-    if recipe.augmentation.mixes:
+    if recipe.augmentation.mixes_images:
         fix = "leave --mixup and --cutmix out"
         what = "a view is of one image, and these mix two"
         raise SettingError(what, where="--views", fix=fix)
@@ -185,12 +185,12 @@ def _row_count(data: ImageData, views: int) -> int:
 
 def _cache_root(
     recipe: Recipe, data: ImageData, backbone: _Backbone, views: int
-) -> tuple[Path, PassingFolder | None]:
+) -> tuple[Path, TemporaryFolder | None]:
     """Return the folder of the rows: in the cache, or a temporary one."""
     size = backbone.row_bytes * _row_count(data, views)
     cache = open_cache(recipe.cache, recipe.cache_gb)
     if cache is None or not cache.fits(size):
-        temporary = PassingFolder()
+        temporary = TemporaryFolder()
         return temporary.path, temporary
     cache.make_room(size)
     return cache.packs, None
@@ -219,7 +219,7 @@ class _ForwardPass:
         subset = self._data.subset(split)
         hashes: list[str] = []
         order = torch.split(torch.arange(len(subset)), BATCH)
-        for batch in gathered(subset.pixels, order):
+        for batch in batch_pixels(subset.pixels, order):
             keys = [content_hash(image.numpy()) for image in batch.pixels]
             self._add(keys, partial(self._normalized, batch.pixels))
             hashes += keys

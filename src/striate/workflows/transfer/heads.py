@@ -173,7 +173,7 @@ def _fit_logistic_head(
     head: nn.Sequential, features: BackboneFeatures, data: ImageData, recipe: Recipe
 ) -> HeadResult:
     linear = linear_layer_of(head)
-    x = torch.cat([r.whole() for r in (features.rows["train"], *features.views)])
+    x = torch.cat([r.load() for r in (features.rows["train"], *features.views)])
     fitted = _fit_linear(linear, x, features, data, recipe)
     train, val = (
         evaluate_head(head, split, features, data, recipe) for split in ("train", "val")

@@ -117,7 +117,7 @@ def _probe_cut_points(runner: TrialRunner, tell: Tell) -> tuple[LinearProbe, ...
     """Fit a linear probe at every cut point, with more and more images."""
     subset = runner.data.subset("train")
     groups = image_groups(runner.data, runner.features)
-    x = runner.features.rows["train"].whole()
+    x = runner.features.rows["train"].load()
     loss = logistic_loss(runner.data, runner.recipe)
     probes = []
     for index, cut in enumerate(runner.cut_points.cuts):

@@ -23,7 +23,7 @@ from striate.engine.train_state import EpochDone
 from striate.finetune.cut_points import find_cut_points
 from striate.finetune.freeze import check_frozen
 from striate.finetune.split_model import BEFORE, CutPoint, probe_batch
-from striate.models.catalogue import find
+from striate.models.catalogue import model_entry
 from striate.run import layout as names
 from striate.run.manifest import now, update_manifest
 from striate.run.parse_settings import AUTO_SETTINGS
@@ -138,7 +138,7 @@ def _check(recipe: Recipe) -> None:
         raise SettingError(
             what, where="--model", fix="for example --model mobilenet_v2"
         )
-    find(recipe.model)
+    model_entry(recipe.model)
     check_alone("striate transfer")
     for name in AUTO_SETTINGS:
         if getattr(recipe, name) == AUTO:
@@ -159,7 +159,7 @@ def _notes(cut: CutPoint, recipe: Recipe, options: TransferOptions) -> list[str]
         f"the layers {frozen} are frozen: they run once per image{views}; "
         "only the layers behind are trained"
     ]
-    if recipe.augmentation.acts and not options.views:
+    if recipe.augmentation.is_active and not options.views:
         notes.append("augmentation has no effect without --views N")
     return notes
 

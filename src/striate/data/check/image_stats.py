@@ -1,0 +1,164 @@
+"""Statistics of one image: size, content hash, gray levels, sharpness."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from striate.data.check.fingerprint import closeup, gray_levels, thumbnail
+from striate.data.decode.decode import ImageFileInfo, decode_with_info
+from striate.data.decode.file_bytes import UndecodableError, read_file
+from striate.data.decode.hashing import content_hash, is_gray
+
+_LEVELS = np.arange(256.0)
+WINDOW = 1024  # sharpness is measured in a central window of this side
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImageStats:
+    """Statistics of one image.
+
+    Args:
+        height: Height after EXIF rotation.
+        width: Width after EXIF rotation.
+        colored: Whether any pixel is not gray.
+        content: Hash of the pixels.
+        brightness: Mean gray level, 0–255.
+        contrast: Standard deviation of the gray levels.
+        lightest: 99th percentile of the gray levels.
+        darkest: 1st percentile of the gray levels.
+        sharpness: Change from pixel to pixel over the change across four pixels: 0.25
+            or less in a blurred image, 1 in noise.
+    """
+
+    height: int
+    width: int
+    colored: bool
+    content: str
+    brightness: float
+    contrast: float
+    lightest: float
+    darkest: float
+    sharpness: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExaminedImage:
+    """A usable image: statistics, small versions, and data of its file.
+
+    Args:
+        stats: Statistics.
+        view: Gray close-up, at most 128 a side; (H, W, C) for a color preview.
+        thumb: Gray thumbnail, 32×32.
+        nature: File format and notes; None for images from arrays.
+        sha256: Hash of the file; empty for images from arrays.
+        size: File size in bytes.
+    """
+
+    stats: ImageStats
+    view: np.ndarray = field(repr=False)
+    thumb: np.ndarray = field(repr=False)
+    nature: ImageFileInfo | None = None
+    sha256: str = ""
+    size: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class UnusableFile:
+    """A file that is not a usable image, and the reason."""
+
+    reason: str
+    detail: str
+    sha256: str = ""
+    size: int = 0
+
+
+def examine_file(file: Path | bytes) -> ExaminedImage | UnusableFile:
+    """Hash, strictly decode and measure a file or its bytes."""
+    try:
+        payload = _payload(file)
+    except UndecodableError as error:
+        return UnusableFile(reason=error.reason, detail=error.detail)
+    sha256, size = hashlib.sha256(payload).hexdigest(), len(payload)
+    try:
+        pixels, nature = decode_with_info(payload)
+    except UndecodableError as error:
+        return UnusableFile(
+            reason=error.reason, detail=error.detail, sha256=sha256, size=size
+        )
+    stats, view, thumb = measure_image(pixels)
+    return ExaminedImage(
+        stats=stats, view=view, thumb=thumb, nature=nature, sha256=sha256, size=size
+    )
+
+
+def preview_file(file: Path | bytes) -> ExaminedImage | UnusableFile:
+    """Return `examine_file` with a color view."""
+    result = examine_file(file)
+    if isinstance(result, UnusableFile):
+        return result
+    return replace(result, view=preview_pixels(decode_with_info(_payload(file))[0]))
+
+
+def _payload(file: Path | bytes) -> bytes:
+    return file if isinstance(file, bytes) else read_file(file)
+
+
+def preview_pixels(pixels: np.ndarray) -> np.ndarray:
+    """Return the image with all channels, its longest side at most 128 pixels."""
+    planes = np.moveaxis(pixels.astype(np.float32), -1, 0)
+    return np.stack([closeup(plane) for plane in planes], -1)
+
+
+def examine_pixels(pixels: np.ndarray) -> ExaminedImage:
+    """Measure an image in memory, (H, W, C) uint8."""
+    stats, view, thumb = measure_image(pixels)
+    return ExaminedImage(stats=stats, view=view, thumb=thumb)
+
+
+def measure_image(pixels: np.ndarray) -> tuple[ImageStats, np.ndarray, np.ndarray]:
+    """Return the statistics, close-up and thumbnail of an image.
+
+    Example:
+        >>> stats, _, _ = measure_image(np.full((8, 6, 1), 7, np.uint8))
+        >>> stats.brightness, stats.contrast, stats.height
+        (7.0, 0.0, 8)
+    """
+    gray = gray_levels(pixels)
+    levels = np.bincount(np.rint(gray).astype(np.uint8).ravel(), minlength=256)
+    share = np.cumsum(levels) / gray.size
+    mean = float(levels @ _LEVELS) / gray.size
+    variance = float(levels @ (_LEVELS - mean) ** 2) / gray.size
+    view = closeup(gray)
+    stats = ImageStats(
+        height=pixels.shape[0],
+        width=pixels.shape[1],
+        colored=pixels.shape[-1] > 1 and not is_gray(pixels),
+        content=content_hash(pixels),
+        brightness=round(mean, 2),
+        contrast=round(variance**0.5, 2),
+        lightest=float(np.searchsorted(share, 0.99)),
+        darkest=float(np.searchsorted(share, 0.01)),
+        sharpness=round(_sharpness(gray), 4),
+    )
+    return stats, view, thumbnail(view)
+
+
+def _sharpness(gray: np.ndarray) -> float:
+    """Return the mean change over one pixel divided by that over four pixels."""
+    row, col = (max(0, (n - WINDOW) // 2) for n in gray.shape)
+    middle = gray[row : row + WINDOW, col : col + WINDOW]
+    if min(middle.shape) < 8:
+        return 1.0
+    step_one, step_four = _change(middle, 1), _change(middle, 4)
+    return min(1.0, step_one / step_four) if step_four > 0 else 1.0
+
+
+def _change(gray: np.ndarray, step: int) -> float:
+    """Return the mean absolute difference at this distance, over both axes."""
+    across = np.abs(gray[:, step:] - gray[:, :-step])
+    down = np.abs(gray[step:] - gray[:-step])
+    return float(across.sum() / across.size + down.sum() / down.size)

@@ -1,0 +1,56 @@
+"""Find out what DATA is: a name, a folder, a CSV, IDX files, shards or an address."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from striate.core.errors import DataError
+from striate.core.registry import nearest
+from striate.data.shards.tars import is_shards
+from striate.data.sources.folder import read_folder
+from striate.data.sources.idx import has_idx, read_idx
+from striate.data.sources.named import NAMED
+from striate.data.sources.remote import is_remote, read_remote
+from striate.data.sources.source import Source
+from striate.data.sources.table import read_table
+
+
+def find_source(data: str | Path) -> Source:
+    """Return the source for a name or a path; a name takes precedence over a folder.
+
+    Raises:
+        DataError: The path does not exist, or its layout is not supported.
+    """
+    if str(data) in NAMED:
+        return NAMED[str(data)]()
+    if is_shards(data):
+        from striate.data.shards.load import shard_source  # imports torch
+
+        return shard_source(data)
+    if is_remote(data):
+        return read_remote(str(data))
+    path = Path(data)
+    try:
+        exists = path.exists()
+    except OSError as error:  # a name too long, a folder that may not be entered
+        what = f"cannot read this path: {error.strerror}"
+        raise DataError(what, where=path) from error
+    if not exists:
+        raise _missing(path)
+    if path.is_dir():
+        return read_idx(path) if has_idx(path) else read_folder(path)
+    if path.suffix.lower() == ".csv":
+        return read_table(path)
+    if "idx" in path.name and has_idx(path.parent):
+        return read_idx(path.parent)
+    fix = "give a folder of class folders, a .csv, IDX files, or a name: "
+    what = f"'{path.name}' is not a supported data layout"
+    raise DataError(what, where=path, fix=fix + ", ".join(NAMED))
+
+
+def _missing(path: Path) -> DataError:
+    neighbors = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+    close = nearest(path.name, [*NAMED, *neighbors])
+    hint = f"did you mean {' or '.join(close)}? " if close else ""
+    fix = f"{hint}named data sets: {', '.join(NAMED)}"
+    return DataError(f"no such file, folder or data set: {path}", fix=fix)
