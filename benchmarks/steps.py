@@ -41,7 +41,7 @@ from striate.engine.optim import make_optimizer
 from striate.engine.schedule import SCHEDULES
 from striate.engine.throughput import Laps, peak
 from striate.models.catalogue import create_model
-from striate.run.builders import way_of
+from striate.run.builders import recipe_execution
 from striate.run.recipe import Recipe
 from striate.workflows.train.autotune import autotune
 
@@ -130,7 +130,7 @@ def chosen(model: nn.Module, data: ImageData) -> ExecutionConfig:
     """Return what the program itself chooses for a long run, measured afresh."""
     recipe = Recipe(data="digits", epochs=1_000, batch_size=BATCH, cache="off")
     recipe = Recipe(**{**recipe.as_dict(), "compile": "off"})
-    return way_of(autotune(copy.deepcopy(model), data, recipe).recipe)
+    return recipe_execution(autotune(copy.deepcopy(model), data, recipe).recipe)
 
 
 def images(channels: int, side: int) -> ImageData:

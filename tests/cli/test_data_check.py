@@ -67,7 +67,7 @@ def members(finding):
 def test_the_flags_are_frozen():
     """A flag that a user's script may hold changes only on purpose."""
     parser = argparse.ArgumentParser()
-    data_check.configure(parser)
+    data_check.configure_data_check(parser)
     flags = {flag for action in parser._actions for flag in action.option_strings}
     expected = (
         "--near --labels --ranking --since --html --csv --workers --quiet --help -h"
@@ -347,7 +347,7 @@ def test_classes_that_training_has_not(told, photos):
 def test_ten_thousand_classes():
     """A catalogue: one image a thing; told in words, not in ten thousand lines."""
     from striate.data.sources.source import from_arrays
-    from striate.report.html import render
+    from striate.report.html import render_page
     from striate.workflows.data_check.findings import page_of, told
 
     pixels = np.random.default_rng(0).integers(0, 256, (10_000, 16, 16), np.uint8)
@@ -357,7 +357,7 @@ def test_ten_thousand_classes():
     assert tiny.what.startswith("10,000 classes with under 10 training images")
     assert tiny.what.endswith("and 9,995 more")
     assert len(told(found)) < 10
-    assert len(render(page_of(found))) < 3_000_000
+    assert len(render_page(page_of(found))) < 3_000_000
 
 
 # --- odd ones

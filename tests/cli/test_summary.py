@@ -14,7 +14,7 @@ from torch import nn
 import striate as st
 from striate.audit.network import UnfinishedError
 from striate.core.errors import StriateError
-from striate.run.target import SummaryRequest, resolve
+from striate.run.target import SummaryRequest, resolve_target
 
 FILE = """
 import torch
@@ -179,7 +179,7 @@ def test_a_file_with_a_dataclass_of_late_annotations(tmp_path):
         "        super().__init__(4, (sizes or Sizes()).classes)\n"
         "        self.sizes = sizes or Sizes()\n"
     )
-    model = resolve(f"{path}:Net", SummaryRequest(), real=True).model
+    model = resolve_target(f"{path}:Net", SummaryRequest(), real=True).model
     assert typing.get_type_hints(type(model.sizes)) == {"classes": int}
     assert "late" not in sys.modules
 

@@ -15,11 +15,16 @@ from striate.data.batches import Batches
 from striate.interpret.depth.layer_profile import Level, depth_profile
 from striate.interpret.depth.snapshots import Snapshot, due, reach
 from striate.run.charts import (
-    course_table,
-    stages,
-    through_training,
+    chart_over_steps,
+    layer_norms_table,
+    snapshots_by_stage,
 )
-from striate.run.layer_norms import COLUMNS, IMAGES, norms_kept, read_norms
+from striate.run.layer_norms import (
+    COLUMNS,
+    IMAGES,
+    layer_norms_logger,
+    read_layer_norms,
+)
 from striate.run.recipe import Recipe
 from striate.run.run import Run
 from striate.workflows.train.ranks import check_distributed
@@ -34,7 +39,7 @@ def test_a_watched_run_is_the_same_run(shared_folder):
     for name in ("results.csv", "events.jsonl", "weights/best.safetensors"):
         assert (watched / name).read_bytes() == (plain / name).read_bytes()
     assert not (plain / NORMS).exists()
-    assert read_norms(plain) == []
+    assert read_layer_norms(plain) == []
     assert "Layers by depth" not in (plain / "report.html").read_text()
     page = (watched / "report.html").read_text()
     for words in ("Layers by depth", "Gradient by layer", "Update through training"):
@@ -44,7 +49,7 @@ def test_a_watched_run_is_the_same_run(shared_folder):
 def test_it_keeps_what_the_layers_were(shared_folder):
     run = Run(whole(shared_folder, track_norms=True))
     assert tuple(read_csv(run.path / NORMS)[0]) == COLUMNS
-    kept = read_norms(run.path)
+    kept = read_layer_norms(run.path)
     last = 3 * -(-len(run.data.subset("train")) // 8)
     expected = [step for step in range(last + 1) if due(step) or step == last]
     assert [one.step for one in kept] == expected
@@ -78,23 +83,23 @@ def test_a_stopped_run_keeps_the_same(shared_folder, step):
 def test_it_can_begin_within_a_run(shared_folder):
     run = stopped(shared_folder)
     finished = st.resume(run, quiet=True, track_norms=True)
-    steps = [one.step for one in finished.norms]
+    steps = [one.step for one in finished.layer_norms]
     assert steps[0] in (6, 8)
     assert steps[-1] == max(steps)
 
 
 def test_frozen_layers_have_no_update(shared_folder):
     settings = {"track_norms": True, "freeze": ("conv1",), "epochs": 1}
-    kept = read_norms(whole(shared_folder, **settings))
+    kept = read_layer_norms(whole(shared_folder, **settings))
     first = kept[0].levels[0]
     assert first.update != first.update
     assert first.gradient > 0
-    table = course_table(kept)
+    table = layer_norms_table(kept)
     assert table.rows[0][0] == first.name
 
 
 def test_nothing_is_read_where_nothing_is_wanted(tmp_path):
-    with norms_kept(tmp_path, None, None, None, 0, wanted=False) as none:
+    with layer_norms_logger(tmp_path, None, None, None, 0, wanted=False) as none:
         assert none == ()
     assert list(tmp_path.iterdir()) == []
 
@@ -109,7 +114,7 @@ def test_several_processes_are_refused():
 def test_a_stop_is_not_looked_at(shared_folder):
     """What is looked at is a function of the step, not of the stop."""
     run = stopped(shared_folder, step=7, track_norms=True)
-    assert [one.step for one in read_norms(run)] == [0, 1, 2, 3, 4, 6]
+    assert [one.step for one in read_layer_norms(run)] == [0, 1, 2, 3, 4, 6]
 
 
 # --- words and charts ----------------------------------------------------------------
@@ -125,17 +130,20 @@ def snapshot(step, *gradients):
 
 def test_charts_say_when_and_which():
     course = [snapshot(step, 0.5 + step, 2.0) for step in (0, 1, 2, 3, 4, 6, 8)]
-    assert list(stages(course))[:2] == ["at initialization", "after 2 steps"]
-    chart = through_training(course, "gradient")
+    assert list(snapshots_by_stage(course))[:2] == [
+        "at initialization",
+        "after 2 steps",
+    ]
+    chart = chart_over_steps(course, "gradient")
     assert [series.name for series in chart.series] == ["l1", "l2"]
     assert chart.series[0].x == (1, 2, 3, 4, 5, 7, 9)
     assert chart.series[0].y[-1] == 8.5
-    table = course_table(course)
+    table = layer_norms_table(course)
     keys = [column.key for column in table.columns]
     assert keys[2:5] == ["gradient_first", "activation_first", "update_first"]
     assert table.rows[0][:3] == ("l1", 1, 0.5)
     assert table.rows[0][5] == 8.5
-    alone = course_table(course[:1])
+    alone = layer_norms_table(course[:1])
     assert len(alone.columns) == len(alone.rows[0]) == 5
 
 

@@ -21,7 +21,7 @@ def clock(monkeypatch):
 
 def test_it_speaks_when_it_takes_long_and_leaves_nothing(clock):
     out = Terminal()
-    tick = display.reading(False, out)
+    tick = display.reading_progress(False, out)
     tick(0, 1000)
     assert out.getvalue() == ""
     clock[0] = 5
@@ -32,5 +32,5 @@ def test_it_speaks_when_it_takes_long_and_leaves_nothing(clock):
 
 
 def test_logs_and_quiet_runs_are_spared():
-    assert display.reading(False, io.StringIO()) is None
-    assert display.reading(True, Terminal()) is None
+    assert display.reading_progress(False, io.StringIO()) is None
+    assert display.reading_progress(True, Terminal()) is None

@@ -15,10 +15,10 @@ from striate.run.recipe import (
     DEFAULT_LR,
     SCHEDULE_NAMES,
     Recipe,
-    coerce,
     make_recipe,
+    parse_setting,
 )
-from striate.run.yaml_io import read_settings, settings_text
+from striate.run.yaml_io import read_settings, settings_yaml
 
 
 def test_the_names_are_those_of_the_registries():
@@ -81,7 +81,7 @@ RECIPES = st.builds(
 @given(RECIPES)
 def test_yaml_round_trip(tmp_path_factory, recipe):
     path = tmp_path_factory.mktemp("yaml") / "args.yaml"
-    path.write_text(settings_text(recipe), encoding="utf-8")
+    path.write_text(settings_yaml(recipe), encoding="utf-8")
     assert make_recipe(read_settings(path)) == recipe
 
 
@@ -97,7 +97,7 @@ def test_flag_round_trip(recipe):
 
 def test_a_recipe_of_odd_bytes(tmp_path):
     recipe = Recipe(data="caf\udce9/")
-    (tmp_path / "a.yaml").write_text(settings_text(recipe), encoding="utf-8")
+    (tmp_path / "a.yaml").write_text(settings_yaml(recipe), encoding="utf-8")
     assert make_recipe(read_settings(tmp_path / "a.yaml")) == recipe
 
 
@@ -153,12 +153,12 @@ def test_wrong_names_are_answered_with_the_nearest():
 
 def test_spellings():
     for size in ("48x64", "48X64", "48×64", "48 x 64"):
-        assert coerce("image_size", size) == (48, 64)
-    assert coerce("image_size", [48, 64]) == (48, 64)
-    assert coerce("image_size", "48") == 48
-    assert coerce("lr", 1) == 1.0
-    assert coerce("lr", None) is None
-    assert coerce("epochs", "07") == 7
+        assert parse_setting("image_size", size) == (48, 64)
+    assert parse_setting("image_size", [48, 64]) == (48, 64)
+    assert parse_setting("image_size", "48") == 48
+    assert parse_setting("lr", 1) == 1.0
+    assert parse_setting("lr", None) is None
+    assert parse_setting("epochs", "07") == 7
 
 
 def test_defaults_that_depend():

@@ -26,10 +26,10 @@ from striate.core.files import read_csv, read_json
 from striate.data.decode.preprocess import normalize
 from striate.engine.checkpoint import read_weights
 from striate.run import layout as names
-from striate.run.builders import batches_of
+from striate.run.builders import split_batches
 from striate.run.recipe import Recipe
 from striate.run.report_page import write_report
-from striate.run.run import Run, judged_at_once
+from striate.run.run import Run, evaluation_batch_size
 from striate.workflows.predict.predict import predict, read_input
 from striate.workflows.train import trainer
 from support.images import encoded, pil_image, stripes, write_folder
@@ -143,7 +143,7 @@ def test_most_confused(shared_run, tmp_path):
 
 def test_predictions_of_validation_are_those_of_the_weights(shared_run):
     said = shared_run.predictions("val")
-    fresh = Run(shared_run.path).judge(shared_run.data.subset("val"))
+    fresh = Run(shared_run.path).predict_subset(shared_run.data.subset("val"))
     assert said.paths == fresh.paths
     assert np.allclose(said.probs, fresh.probs, atol=1e-7)
     assert np.allclose(said.losses, fresh.losses, rtol=1e-5, atol=1e-7)
@@ -156,18 +156,18 @@ def test_large_images_are_judged_few_at_a_time(shared_run, monkeypatch):
     fresh = write_folder(Path("fresh"), count=3, seed=9)
     run, seen = Run(shared_run.path), []
     run.model.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
-    said, written = run.judge(run.data.subset("val")), run.predictions("val")
+    said, written = run.predict_subset(run.data.subset("val")), run.predictions("val")
     np.testing.assert_allclose(said.probs, written.probs, atol=1e-6)
     assert len(predict(run, [fresh]).predictions) > 3
     assert max(seen) <= 4  # three, and one left over
     cpu = torch.device("cpu")
-    assert batches_of("val", run.data, run.recipe, cpu).batch_size == 3
-    assert batches_of("train", run.data, run.recipe, cpu).batch_size == 8
+    assert split_batches("val", run.data, run.recipe, cpu).batch_size == 3
+    assert split_batches("train", run.data, run.recipe, cpu).batch_size == 8
 
 
 @pytest.mark.parametrize("sides", [(28, 28), (32, 32), (64, 64)])
 def test_small_images_are_judged_256_at_a_time(sides):
-    assert judged_at_once(*sides) == 256
+    assert evaluation_batch_size(*sides) == 256
 
 
 # --- one answer everywhere

@@ -17,7 +17,7 @@ def scored(classes, wrong):
 
 def test_of_many_classes_the_least_found_are_listed():
     classes = scorecard.ROWS + 10
-    found = scorecard.class_table(scored(classes, wrong=[5, classes - 3]))
+    found = scorecard.per_class_table(scored(classes, wrong=[5, classes - 3]))
     assert found.title == f"By class, the {scorecard.ROWS} least found"
     names = [row[0] for row in found.rows]
     assert names[:3] == ["thing 005", f"thing {classes - 3:03d}", "thing 000"]
@@ -26,6 +26,6 @@ def test_of_many_classes_the_least_found_are_listed():
 
 
 def test_few_classes_are_listed_in_their_order():
-    found = scorecard.class_table(scored(5, wrong=[2]))
+    found = scorecard.per_class_table(scored(5, wrong=[2]))
     assert [row[0] for row in found.rows] == [f"thing {k:03d}" for k in range(5)]
     assert (found.title, found.note) == ("By class", "")

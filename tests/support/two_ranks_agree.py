@@ -271,8 +271,8 @@ def check_auto(ranks):
                 auto_settings, "_choose", lambda *words: pytest.fail("found out twice")
             )
         found = auto_settings.resolve_auto_settings(recipe, model, images, ranks)
-    sizes = ranks.words(found.recipe.images_a_step, "the batch size")
-    rates = ranks.words(found.recipe.rate, "the rate")
+    sizes = ranks.words(found.recipe.images_per_step, "the batch size")
+    rates = ranks.words(found.recipe.max_lr, "the rate")
     assert sizes == [32, 32]
     assert rates[0] == rates[1] > 0
     assert bool(found.lr_range) is ranks.first

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 SETTINGS = ("augment", *RANGES, "image_size", "in_chans", "resize", "seed")
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
+def configure_data_augment(parser: argparse.ArgumentParser) -> None:
     """Add what to look at, the ranges, and the folder."""
     parser.add_argument(
         "target",
@@ -47,7 +47,7 @@ def _here(field: dataclasses.Field[Any]) -> dataclasses.Field[Any]:
     return field
 
 
-def run(options: argparse.Namespace) -> int:
+def run_data_augment(options: argparse.Namespace) -> int:
     """Draw, measure, print; with classes that suffer the exit code is 1."""
     from striate.workflows.data_augment.augment import preview_augment
 
@@ -97,7 +97,7 @@ def _data(made: Augmented) -> dict[str, Any]:
 
 def _print(made: Augmented) -> None:
     from striate.cli.printing import console
-    from striate.report.terminal import show
+    from striate.report.terminal import print_blocks
     from striate.run.layout import REPORT
     from striate.workflows.data_augment.augment import PREVIEW
     from striate.workflows.data_augment.augment_grid import ranges
@@ -105,10 +105,10 @@ def _print(made: Augmented) -> None:
 
     out = console()
     if made.safety is None:
-        show([ranges(made.augment)], out)
+        print_blocks([ranges(made.augment)], out)
         text = "striate data augment RUN  asks a trained run which classes suffer"
         out.print(text, style="dim", markup=False)
     else:
-        show(summary(made.safety), out)
+        print_blocks(summary(made.safety), out)
     out.print(f"image {made.folder / PREVIEW}", markup=False)
     out.print(f"report  {made.folder / REPORT}", markup=False)

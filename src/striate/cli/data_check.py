@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 CLASSES_SHOWN = 12
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
+def configure_data_check(parser: argparse.ArgumentParser) -> None:
     """Add the data, what to look for, and where to show it."""
     parser.add_argument(
         "data",
@@ -55,12 +55,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quiet", action="store_true", help="show no progress")
 
 
-def run(options: argparse.Namespace) -> int:
+def run_data_check(options: argparse.Namespace) -> int:
     """Check and print; with findings the exit code is 1."""
     from striate.core.errors import SettingError
     from striate.data.check.changes import read_hashes
     from striate.data.check.check import check_data
-    from striate.report.progress_bar import counting
+    from striate.report.progress_bar import progress_bar
     from striate.workflows.data_check.as_json import as_dict, save_ranking, save_table
     from striate.workflows.data_check.findings import save_page
 
@@ -71,7 +71,7 @@ def run(options: argparse.Namespace) -> int:
         what = "a ranking of labels needs them judged"
         raise SettingError(what, where="--ranking", fix="add --labels")
     before = read_hashes(options.since) if options.since else None
-    with counting("looking", quiet=options.quiet or options.json) as tick:
+    with progress_bar("looking", quiet=options.quiet or options.json) as tick:
         found = check_data(
             options.data,
             near=options.near == "on",
@@ -95,10 +95,10 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _doubted(found: Checked, options: argparse.Namespace) -> Checked:
-    from striate.report.progress_bar import counting
+    from striate.report.progress_bar import progress_bar
     from striate.workflows.data_check.label_errors import doubt_labels
 
-    with counting("judging labels", quiet=options.quiet or options.json) as tick:
+    with progress_bar("judging labels", quiet=options.quiet or options.json) as tick:
         return doubt_labels(found, tick=tick)
 
 
@@ -106,7 +106,7 @@ def _print(found: Checked, options: argparse.Namespace) -> None:
     from rich.markup import escape
 
     from striate.cli.printing import console
-    from striate.report.terminal import show
+    from striate.report.terminal import print_blocks
     from striate.workflows.data_check.findings import told
 
     out = console()
@@ -115,7 +115,7 @@ def _print(found: Checked, options: argparse.Namespace) -> None:
     listed = ", ".join(names[:CLASSES_SHOWN])
     more = " …" if len(names) > CLASSES_SHOWN else ""
     out.print(f"{len(names)} classes: {listed}{more}\n", style="dim", markup=False)
-    show(told(found), out)
+    print_blocks(told(found), out)
     if options.html:
         out.print(f"page    {options.html}", markup=False)
     elif not found.good:

@@ -15,7 +15,7 @@ WITHOUT = (
 )
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
+def configure_data_curve(parser: argparse.ArgumentParser) -> None:
     """Add the curve's own flags and those of training."""
     parser.usage = "striate data curve [DATA] [settings]"
     add_settings(parser, without=WITHOUT)
@@ -33,7 +33,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_folder(parser, "curve's folder")
 
 
-def run(options: argparse.Namespace) -> int:
+def run_data_curve(options: argparse.Namespace) -> int:
     """Train what is not trained yet, and say what the curve says."""
     recipe = read_recipe(options)
     fractions = _fractions(options.fractions)
@@ -42,8 +42,8 @@ def run(options: argparse.Namespace) -> int:
         raise SettingError(what, where="--goal", fix="write 0.99 for 99 %")
 
     from striate.cli.printing import console
-    from striate.report.terminal import show
-    from striate.run.progress import teller
+    from striate.report.terminal import print_blocks
+    from striate.run.progress import line_printer
     from striate.workflows.data_curve.findings import facts, findings, write_curve
     from striate.workflows.data_curve.learning_curve import FRACTIONS, learning_curve
 
@@ -53,7 +53,7 @@ def run(options: argparse.Namespace) -> int:
         seeds=options.seeds,
         out=options.out,
         overwrite=options.overwrite,
-        told=teller(options.quiet or options.json),
+        told=line_printer(options.quiet or options.json),
     )
     report = write_curve(curve, options.goal)
     if options.json:
@@ -61,7 +61,7 @@ def run(options: argparse.Namespace) -> int:
         return 0
     out = console()
     out.soft_wrap = False
-    show(findings(curve, options.goal), out)
+    print_blocks(findings(curve, options.goal), out)
     out.print(f"curve   {curve.path}", markup=False)
     out.print(f"report  {report}", markup=False)
     return 0

@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 
 from striate.cli.train import add_setting
-from striate.run.recipe import AUTO, Recipe, coerce, setting_types
+from striate.run.recipe import AUTO, Recipe, parse_setting, setting_types
 
 # The settings of a run that decide what becomes of an image.
 SETTINGS = (
@@ -17,7 +17,7 @@ SETTINGS = (
 )
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
+def configure_data_preview(parser: argparse.ArgumentParser) -> None:
     """Add the data, the settings of a run that matter here, and where to write."""
     parser.add_argument("data", metavar="DATA", help="as for `striate train`")
     kinds = setting_types()
@@ -36,28 +36,30 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(options: argparse.Namespace) -> int:
+def run_data_preview(options: argparse.Namespace) -> int:
     """Write the page and print what stands in it."""
     given = vars(options)
-    settings = {name: coerce(name, given[name]) for name in SETTINGS if name in given}
+    settings = {
+        name: parse_setting(name, given[name]) for name in SETTINGS if name in given
+    }
     Recipe(data=options.data, **settings)  # refuses what is out of range
     if settings.get("normalize") == AUTO:
         del settings["normalize"]
 
     from striate.cli.printing import console, print_set
     from striate.core.files import write_text
-    from striate.report.html import render
-    from striate.report.terminal import show
+    from striate.report.html import render_page
+    from striate.report.terminal import print_blocks
     from striate.workflows.data_preview.findings import page, rule_table, summary
     from striate.workflows.data_preview.preview import preview
 
     found = preview(options.data, count=options.count, **settings)
-    write_text(options.out, render(page(found)))
+    write_text(options.out, render_page(page(found)))
     if options.json:
         print(json.dumps({"page": str(options.out), **found.as_dict()}))
         return 0
     out = console()
     print_set(found.data)
-    show([*summary(found), rule_table(found)], out)
+    print_blocks([*summary(found), rule_table(found)], out)
     out.print(f"page  {options.out}", markup=False)
     return 0

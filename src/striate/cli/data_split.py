@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from striate.data.image_data import ImageData
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
+def configure_data_split(parser: argparse.ArgumentParser) -> None:
     """Add the data, the shares, and the file."""
     shares = SplitConfig()
     parser.add_argument("data", metavar="DATA", help="as for `striate train`")
@@ -45,7 +45,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(options: argparse.Namespace) -> int:
+def run_data_split(options: argparse.Namespace) -> int:
     """Deal, show what fell where, and write it where asked."""
     if options.out and options.out.exists() and not options.overwrite:
         fix = "choose another --out, or add --overwrite"
@@ -81,11 +81,11 @@ def run(options: argparse.Namespace) -> int:
 
 def _show(options: argparse.Namespace, data: ImageData) -> None:
     from striate.cli.printing import console
-    from striate.report.terminal import show
+    from striate.report.terminal import print_blocks
     from striate.workflows.data_split.table import split_table
 
     out = console()
-    show([split_table(data)], out)
+    print_blocks([split_table(data)], out)
     for warning in data.warnings:
         out.print(f"note: {warning}", style="yellow", markup=False)
     for note in data.notes:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from striate.workflows.explain.subject import Subject
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
+def configure_explain(parser: argparse.ArgumentParser) -> None:
     """Add the network, the images, and what is asked."""
     parser.add_argument(
         "network",
@@ -69,7 +69,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(options: argparse.Namespace) -> int:
+def run_explain(options: argparse.Namespace) -> int:
     """Explain, write, and say where; or open one number in the terminal."""
     from striate.workflows.explain.explain import explain_images
 
@@ -90,12 +90,12 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _subject(options: argparse.Namespace) -> Subject:
-    from striate.cli.summary import size_of
+    from striate.cli.summary import parse_image_size
     from striate.run.target import SummaryRequest
     from striate.workflows.explain.subject import subject
 
     wanted = SummaryRequest(
-        image_size=size_of(options.image_size),
+        image_size=parse_image_size(options.image_size),
         in_chans=options.in_chans,
         num_classes=options.num_classes,
     )
@@ -133,7 +133,7 @@ def _open(options: argparse.Namespace, subject: Subject) -> int:
     from striate.interpret.arithmetic.tree import opened
     from striate.interpret.arithmetic.unit_arithmetic import UnitArithmetic
     from striate.interpret.arithmetic.worked_example import beneath, worked
-    from striate.report.terminal import show
+    from striate.report.terminal import print_blocks
     from striate.workflows.explain.images import own_images, read
 
     name, unit = _unit(options.open, "--open")
@@ -144,15 +144,15 @@ def _open(options: argparse.Namespace, subject: Subject) -> int:
     entry = beneath(book, book.open(name, unit))
     table = None if entry is None else worked(book, entry)
     if options.json:
-        from striate.report.records import as_data, nodes
+        from striate.report.records import table_dict, tree_dicts
 
-        example = None if table is None else as_data(table)
-        found = {"image": given[0].name, "opened": nodes(tree), "worked": example}
+        example = None if table is None else table_dict(table)
+        found = {"image": given[0].name, "opened": tree_dicts(tree), "worked": example}
         print(json.dumps(found))
         return 0
     out = console()
     out.print(given[0].name, style="bold", markup=False)
-    show([tree] if table is None else [tree, table], out)
+    print_blocks([tree] if table is None else [tree, table], out)
     return 0
 
 

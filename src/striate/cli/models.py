@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from striate.core.findings import Table
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
+def configure_models(parser: argparse.ArgumentParser) -> None:
     """Add the filter."""
     parser.add_argument("pattern", nargs="?", default="", help="part of a name")
     parser.add_argument(
@@ -21,12 +21,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(options: argparse.Namespace) -> int:
+def run_models(options: argparse.Namespace) -> int:
     """Print one line a network."""
     from striate.cli.printing import wide_console
     from striate.core.registry import unknown
     from striate.models.catalogue import catalogue_rows
-    from striate.report.terminal import show
+    from striate.report.terminal import print_blocks
     from striate.run.pretrained import weights_rows
 
     every = weights_rows() if options.weights else catalogue_rows(options.pattern)
@@ -37,7 +37,7 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(rows))
     else:
-        show([_table(rows, weights=options.weights)], wide_console())
+        print_blocks([_table(rows, weights=options.weights)], wide_console())
     return 0
 
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from striate.workflows.explain.features import Features
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
+def configure_predict(parser: argparse.ArgumentParser) -> None:
     """Add the run, the images, and where to keep the answers."""
     parser.add_argument("run_folder", metavar="RUN", help="a run folder, or its name")
     parser.add_argument(
@@ -31,7 +31,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(options: argparse.Namespace) -> int:
+def run_predict(options: argparse.Namespace) -> int:
     """Predict and print; with files that could not be used the exit code is 1."""
     if options.layers:
         return _inner(options)

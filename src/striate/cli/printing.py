@@ -103,16 +103,16 @@ def _listed(labels: Labels) -> str:
 
 def print_score(split: str, score: Score) -> None:
     """Say how good the answers are, in all and by class, with the intervals."""
-    from striate.report.terminal import show
-    from striate.run.scorecard import class_table, headlines
+    from striate.report.terminal import print_blocks
+    from striate.run.scorecard import headline_figures, per_class_table
 
     out = console()
-    for figure, style in zip(headlines(split, score), ("bold", ""), strict=True):
+    for figure, style in zip(headline_figures(split, score), ("bold", ""), strict=True):
         out.print(f"{figure.label} {figure.value}", style=style, end="  ")
         out.print(figure.detail, markup=False)
     odd = f"calibration error {percent(score.calibration_error)}"
     out.print(f"cross-entropy {score.loss:.4f} nats, {odd}\n", style="dim")
-    show([class_table(score, CLASSES_SHOWN)], out)
+    print_blocks([per_class_table(score, CLASSES_SHOWN)], out)
 
 
 def print_end(run: Run) -> None:
@@ -136,10 +136,10 @@ def print_end(run: Run) -> None:
 
 def print_plan(plan: TransferPlan) -> None:
     """Print the probes and trials of a plan, and what it proposes."""
-    from striate.report.terminal import show
+    from striate.report.terminal import print_blocks
     from striate.run.transfer_plan_findings import plan_findings
 
-    show(plan_findings(plan), wide_console())
+    print_blocks(plan_findings(plan), wide_console())
 
 
 def print_transfer(run: Run) -> None:
@@ -202,7 +202,7 @@ def print_features(found: Features, path: Path) -> None:
 def print_explanation(done: Explanation, remarks: tuple[str, ...]) -> None:
     """Say for every image what was answered, and what its evidence is worth."""
     from striate.core.findings import Figures, Prose, Table
-    from striate.report.terminal import show
+    from striate.report.terminal import print_blocks
 
     out = console()
     for remark in remarks:
@@ -210,5 +210,7 @@ def print_explanation(done: Explanation, remarks: tuple[str, ...]) -> None:
     for section in done.page.sections[: len(done.data["images"])]:
         out.print(f"\n{section.title}", style="bold", markup=False)
         out.print(section.lead, style="dim", markup=False)
-        show([b for b in section.blocks if isinstance(b, Figures | Table | Prose)], out)
+        print_blocks(
+            [b for b in section.blocks if isinstance(b, Figures | Table | Prose)], out
+        )
     out.print(f"report  {done.folder / 'report.html'}", markup=False)

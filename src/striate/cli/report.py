@@ -6,12 +6,12 @@ import argparse
 import json
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
+def configure_report(parser: argparse.ArgumentParser) -> None:
     """Add the run."""
     parser.add_argument("run_folder", metavar="RUN", help="a run folder, or its name")
 
 
-def run(options: argparse.Namespace) -> int:
+def run_report(options: argparse.Namespace) -> int:
     """Write the report and print where it is."""
     from striate.run.report_page import write_report
     from striate.run.run import Run

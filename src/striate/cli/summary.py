@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from striate.workflows.summary.summary import Summary
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
+def configure_summary(parser: argparse.ArgumentParser) -> None:
     """Add the network, its image, and what to make of it."""
     parser.add_argument(
         "target",
@@ -53,7 +53,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--html", type=Path, metavar="FILE", help="keep a report")
 
 
-def run(options: argparse.Namespace) -> int:
+def run_summary(options: argparse.Namespace) -> int:
     """Summarize and print; of a network that stops half way, what ran is shown."""
     from striate.audit.network import UnfinishedError
     from striate.workflows.summary.summary import page_of, save_csv, save_html
@@ -87,14 +87,14 @@ def _summary(options: argparse.Namespace, target: str) -> Summary:
             batch_size=options.batch_size,
             depth=options.depth,
             real=options.real,
-            image_size=size_of(options.image_size),
+            image_size=parse_image_size(options.image_size),
             in_chans=options.in_chans,
             num_classes=options.num_classes,
             effective=options.effective,
         )
 
 
-def size_of(text: str | None) -> int | tuple[int, int] | None:
+def parse_image_size(text: str | None) -> int | tuple[int, int] | None:
     """Read a side, or HEIGHTxWIDTH, from the command line."""
     from striate.core.errors import SettingError
     from striate.core.format import sides_of
@@ -125,28 +125,28 @@ def _data(
 
 def _print(first: Summary, second: Summary | None, layer: str | None) -> None:
     from striate.cli.printing import wide_console
-    from striate.report.terminal import show
+    from striate.report.terminal import print_blocks
     from striate.workflows.summary.summary import compared
 
     out = wide_console()
     if layer is not None:
-        show([first.explain(layer)], out)
+        print_blocks([first.explain(layer)], out)
         return
     if second is not None:
-        show([compared(first, second)], out)
+        print_blocks([compared(first, second)], out)
         for one in (first, second):
             out.print(f"{one.name}  {one.image}\n", style="bold", markup=False)
-            show([one.table], out)
+            print_blocks([one.table], out)
         return
     out.print(f"{first.name}  {first.image}\n", style="bold", markup=False)
-    show(first.blocks, out)
+    print_blocks(first.blocks, out)
 
 
 def _print_partial(error: UnfinishedError, depth: int | None) -> None:
     from striate.audit.table import layer_table
     from striate.cli.printing import wide_console
-    from striate.report.terminal import show
+    from striate.report.terminal import print_blocks
 
     if error.audit.layers:
         title = "What ran before it stopped"
-        show([layer_table(error.audit, depth, title)], wide_console())
+        print_blocks([layer_table(error.audit, depth, title)], wide_console())

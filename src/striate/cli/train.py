@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 METAVARS = {str(int): "N", str(float): "F", str(str): "NAME"}
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
+def configure_train(parser: argparse.ArgumentParser) -> None:
     """Add the settings, and the run folder's own flags."""
     parser.usage = "striate train [DATA] [settings]"
     add_settings(parser)
@@ -85,7 +85,7 @@ def add_setting(
     parser.add_argument(flag, metavar=metavar, help=words, default=argparse.SUPPRESS)
 
 
-def run(options: argparse.Namespace) -> int:
+def run_train(options: argparse.Namespace) -> int:
     """Train; print the run folder first and last."""
     if options.resume:
         return _resume(options)

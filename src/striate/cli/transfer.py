@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from striate.cli.train import add_folder, add_settings, read_recipe
-from striate.run.recipe import LOOP_ONLY
+from striate.run.recipe import TRAINING_LOOP_SETTINGS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from striate.workflows.transfer.options import TransferOptions
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
+def configure_transfer(parser: argparse.ArgumentParser) -> None:
     """Add the settings of a head, the transfer options, and the run folder's flags."""
     parser.usage = "striate transfer DATA --model NAME --pretrained WEIGHTS [settings]"
     mixing = "mixup", "cutmix"  # and a feature is of one image
-    add_settings(parser, without=(*LOOP_ONLY, *mixing))
+    add_settings(parser, without=(*TRAINING_LOOP_SETTINGS, *mixing))
     parser.add_argument(
         "--cut",
         metavar="LAYER",
@@ -71,7 +71,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_folder(parser, "run folder")
 
 
-def run(options: argparse.Namespace) -> int:
+def run_transfer(options: argparse.Namespace) -> int:
     """Transfer; print the run folder first and last."""
     recipe = read_recipe(options)
 
@@ -119,14 +119,14 @@ def _compare(
 ) -> list[dict[str, Any]]:
     """Train the baselines too; print the comparison and return it."""
     from striate.cli.printing import wide_console
-    from striate.report.terminal import show
+    from striate.report.terminal import print_blocks
     from striate.run.baselines_table import baseline_dicts, baseline_table
-    from striate.run.progress import teller
+    from striate.run.progress import line_printer
     from striate.workflows.transfer.baselines import run_baselines
 
     quiet = options.quiet or options.json
-    tell = teller(quiet)
+    tell = line_printer(quiet)
     baselines = run_baselines(finished, recipe, transfer, quiet=quiet, tell=tell)
     if not options.json:
-        show([baseline_table(baselines)], wide_console())
+        print_blocks([baseline_table(baselines)], wide_console())
     return baseline_dicts(baselines)

@@ -14,11 +14,11 @@ LARGEST = 1e300
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scale:
+class ChartAxis:
     """One axis: what lies at its two ends, its ticks, and whether it is logarithmic.
 
     Example:
-        >>> axis = fit([0.0, 7.0])
+        >>> axis = fit_axis([0.0, 7.0])
         >>> axis.ticks, axis.place(4.0)
         ((0.0, 2.0, 4.0, 6.0, 8.0), 0.5)
     """
@@ -36,35 +36,37 @@ class Scale:
         return min(1.0, max(0.0, (here - low) / (high - low)))
 
 
-def shown(value: float, log: bool = False) -> bool:
+def is_drawable(value: float, log: bool = False) -> bool:
     """Tell whether a value has a place on an axis at all.
 
     Example:
-        >>> shown(0.0), shown(0.0, log=True), shown(float("nan"))
+        >>> is_drawable(0.0), is_drawable(0.0, log=True), is_drawable(float("nan"))
         (True, False, False)
     """
     return math.isfinite(value) and abs(value) < LARGEST and (value > 1e-300 or not log)
 
 
-def fit(values: Iterable[float], *, log: bool = False, tight: bool = False) -> Scale:
+def fit_axis(
+    values: Iterable[float], *, log: bool = False, tight: bool = False
+) -> ChartAxis:
     """Return the axis for these values; `tight` ends it at the data, not at a tick.
 
     Example:
-        >>> fit([0.003, 40.0], log=True).ticks
+        >>> fit_axis([0.003, 40.0], log=True).ticks
         (0.001, 0.01, 0.1, 1.0, 10.0, 100.0)
     """
-    kept = [value for value in values if shown(value, log)]
+    kept = [value for value in values if is_drawable(value, log)]
     low, high = (min(kept), max(kept)) if kept else (1.0, 10.0) if log else (0.0, 1.0)
     if log:
-        marks = decades(low, high)
-        return Scale(low=marks[0], high=marks[-1], ticks=marks, log=True)
+        marks = log_ticks(low, high)
+        return ChartAxis(low=marks[0], high=marks[-1], ticks=marks, log=True)
     low, high = _apart(low, high)
     # There is no epoch 1.5.
     least = 1.0 if tight and all(value == round(value) for value in kept) else 0.0
     marks = ticks(low, high, least=least)
     if not tight:
-        return Scale(low=marks[0], high=marks[-1], ticks=marks)
-    return Scale(low=low, high=high, ticks=_inside(low, high, marks))
+        return ChartAxis(low=marks[0], high=marks[-1], ticks=marks)
+    return ChartAxis(low=low, high=high, ticks=_inside(low, high, marks))
 
 
 def _inside(low: float, high: float, marks: Sequence[float]) -> tuple[float, ...]:
@@ -104,11 +106,11 @@ def ticks(low: float, high: float, *, least: float = 0.0) -> tuple[float, ...]:
     return tuple(value + 0.0 for value in rounded)
 
 
-def decades(low: float, high: float) -> tuple[float, ...]:
+def log_ticks(low: float, high: float) -> tuple[float, ...]:
     """Return powers of ten around a positive range, thinned to at most eight.
 
     Example:
-        >>> decades(0.2, 0.7)
+        >>> log_ticks(0.2, 0.7)
         (0.2, 0.5, 1.0)
     """
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
@@ -130,13 +132,13 @@ def _around(marks: Sequence[float], low: float, high: float) -> tuple[float, ...
     return tuple(marks[min(start, stop - 1) : stop + 1])
 
 
-def heat(count: int, most: int) -> float:
+def error_shade(count: int, most: int) -> float:
     """Return how strongly to color a cell that counts so many errors, 0 to 1.
 
     The logarithm keeps one error visible beside a hundred.
 
     Example:
-        >>> heat(100, 100), round(heat(1, 100), 2)
+        >>> error_shade(100, 100), round(error_shade(1, 100), 2)
         (1.0, 0.28)
     """
     return 0.15 + 0.85 * math.log1p(count) / math.log1p(max(most, count))

@@ -18,11 +18,11 @@ _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufde
 _RIGHT_TO_LEFT = {"R", "AL", "AN", "RLE", "RLO", "RLI", "LRE", "LRO", "LRI", "PDF"}
 
 
-def clean(text: str) -> str:
+def printable(text: str) -> str:
     r"""Replace what no screen can show; line breaks and tabs stay.
 
     Example:
-        >>> clean("caf\udce9 \x1b[31m")
+        >>> printable("caf\udce9 \x1b[31m")
         'caf� �[31m'
     """
     return text if text.isprintable() else _UNPRINTABLE.sub("\ufffd", text)
@@ -35,7 +35,7 @@ def one_line(text: str) -> str:
         >>> one_line("two\n  lines")
         'two lines'
     """
-    return " ".join(clean(text).split())
+    return " ".join(printable(text).split())
 
 
 def isolate(text: str) -> str:
@@ -90,11 +90,11 @@ def percent(value: float, digits: int = 1) -> str:
     return f"{100 * value:.{digits}f} %".replace("-", MINUS)
 
 
-def reading(value: float, share: bool) -> str:
+def value_text(value: float, share: bool) -> str:
     """Write a value of a chart, with two digits more than a tick.
 
     Example:
-        >>> reading(0.98765, share=True), reading(0.98765, share=False)
+        >>> value_text(0.98765, share=True), value_text(0.98765, share=False)
         ('98.77 %', '0.9877')
     """
     return percent(value, 2) if share else number(value)
@@ -110,7 +110,7 @@ def cell_text(cell: Cell, kind: str) -> str:
     if cell is None:
         return ""
     if isinstance(cell, str):
-        return clean(cell)
+        return printable(cell)
     if kind in ("share", "percent", "ratio"):
         return percent(cell, 2 if kind == "ratio" else 1)
     if kind == "bytes":
@@ -120,11 +120,11 @@ def cell_text(cell: Cell, kind: str) -> str:
     return number(cell)
 
 
-def counted(count: int, noun: str) -> str:
+def count_text(count: int, noun: str) -> str:
     """Write a count with its noun, in the plural where that is due.
 
     Example:
-        >>> counted(1, "image"), counted(2000, "image")
+        >>> count_text(1, "image"), count_text(2000, "image")
         ('1 image', '2,000 images')
     """
     return f"{count:,} {noun}{'' if count == 1 else 's'}"

@@ -29,31 +29,31 @@ from striate.core.findings import (
 )
 from striate.report import svg
 from striate.report.format import one_line
-from striate.report.html_images import Album
-from striate.report.html_matrix import grid
-from striate.report.html_table import sheet
-from striate.report.html_tree import branches
-from striate.report.markup import Html, join, paragraphs, say, tag
+from striate.report.html_images import PageImages
+from striate.report.html_matrix import matrix_html
+from striate.report.html_table import table_html
+from striate.report.html_tree import tree_html
+from striate.report.markup import Html, escape, join, paragraphs, tag
 
 TONES = {"good": "Good", "warning": "Warning", "bad": "Problem", "advice": "Advice"}
 
 
-def render(page: Page) -> str:
+def render_page(page: Page) -> str:
     """Return a whole report as one self-contained HTML file.
 
     Example:
         >>> section = Section(title="A", blocks=(Prose(text="All <well>."),))
-        >>> made = render(Page(title="Run 1", sections=(section,)))
+        >>> made = render_page(Page(title="Run 1", sections=(section,)))
         >>> made[:15], "All &lt;well&gt;." in made, "://" in made
         ('<!doctype html>', True, False)
     """
-    album = Album()
+    album = PageImages()
     # The body comes first: it fills the album, whose rules stand in the head.
     body = _body(page, album)
     return f"<!doctype html>\n{tag('html', _head(page, album), body, lang='en')}\n"
 
 
-def _head(page: Page, album: Album) -> Html:
+def _head(page: Page, album: PageImages) -> Html:
     script = _asset("page.js")
     return tag(
         "head",
@@ -62,7 +62,7 @@ def _head(page: Page, album: Album) -> Html:
         tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
         tag("meta", name="color-scheme", content="light dark"),
         tag("meta", name="generator", content="striate"),
-        tag("title", say(one_line(page.title))),
+        tag("title", escape(one_line(page.title))),
         tag("style", _asset("page.css"), Html(album.css())),
         tag("script", script, type="module"),
     )
@@ -79,15 +79,15 @@ def _policy(script: str) -> str:
     return f"{nothing}; {own}"
 
 
-def _body(page: Page, album: Album) -> Html:
+def _body(page: Page, album: PageImages) -> Html:
     anchors = _anchors(page.sections)
     pairs = list(zip(page.sections, anchors, strict=True))
-    title = tag("h1", say(one_line(page.title)))
+    title = tag("h1", escape(one_line(page.title)))
     subtitle = paragraphs(page.subtitle)
     sections = [_section(section, anchor, album) for section, anchor in pairs]
     return tag(
         "body",
-        tag("a", say("Skip to the report"), href="#report", class_="skip"),
+        tag("a", escape("Skip to the report"), href="#report", class_="skip"),
         tag("header", title, subtitle),
         _contents(pairs) if len(pairs) > 1 else Html(""),
         tag("main", *sections, id="report", tabindex=-1),
@@ -103,21 +103,21 @@ def _anchors(sections: Sequence[Section]) -> list[str]:
 
 def _contents(pairs: Sequence[tuple[Section, str]]) -> Html:
     links = [
-        tag("li", tag("a", say(one_line(section.title)), href=f"#{anchor}"))
+        tag("li", tag("a", escape(one_line(section.title)), href=f"#{anchor}"))
         for section, anchor in pairs
     ]
     return tag("nav", tag("ol", *links), aria_label="Contents")
 
 
-def _section(section: Section, anchor: str, album: Album) -> Html:
-    head = tag("h2", say(one_line(section.title)), id=f"{anchor}-title")
+def _section(section: Section, anchor: str, album: PageImages) -> Html:
+    head = tag("h2", escape(one_line(section.title)), id=f"{anchor}-title")
     lead = tag("div", paragraphs(section.lead), class_="lead") if section.lead else ""
     blocks = join(_blocks(section.blocks, album, anchor))
     label_id = f"{anchor}-title"
     return tag("section", head, Html(lead), blocks, id=anchor, aria_labelledby=label_id)
 
 
-def _blocks(blocks: Sequence[Block], album: Album, anchor: str) -> Iterator[Html]:
+def _blocks(blocks: Sequence[Block], album: PageImages, anchor: str) -> Iterator[Html]:
     """Neighboring charts share a row where the page is wide enough."""
     numbered = enumerate(blocks, 1)
     for charts, group in groupby(numbered, key=lambda pair: isinstance(pair[1], Curve)):
@@ -125,49 +125,49 @@ def _blocks(blocks: Sequence[Block], album: Album, anchor: str) -> Iterator[Html
         yield tag("div", *made, class_="charts") if charts else join(made)
 
 
-def _block(block: Block, album: Album, key: str) -> Html:
+def _block(block: Block, album: PageImages, key: str) -> Html:
     match block:
         case Prose():
             return _prose(block)
         case Figures():
             return tag("dl", *[_figure(f) for f in block.figures], class_="figures")
         case Table():
-            return sheet(block)
+            return table_html(block)
         case Curve():
             return _chart(block)
         case Images():
             return _gallery(block, album)
         case Matrix():
-            return grid(block, album, key)
+            return matrix_html(block, album, key)
         case Tree():
-            return branches(block)
+            return tree_html(block)
 
 
 def _prose(prose: Prose) -> Html:
     if prose.tone not in TONES:
         return tag("div", paragraphs(prose.text), class_="prose")
     # Color alone must not carry the tone.
-    word = tag("b", say(TONES[prose.tone]), class_="tone")
+    word = tag("b", escape(TONES[prose.tone]), class_="tone")
     text = paragraphs(prose.text)
     return tag("div", word, text, class_=f"prose {prose.tone}", role="note")
 
 
 def _figure(figure: Figure) -> Html:
-    parts = [tag("dt", say(figure.label)), tag("dd", say(figure.value))]
+    parts = [tag("dt", escape(figure.label)), tag("dd", escape(figure.value))]
     if figure.detail:
-        parts.append(tag("dd", say(figure.detail), class_="detail"))
+        parts.append(tag("dd", escape(figure.detail), class_="detail"))
     return tag("div", *parts)
 
 
 def _chart(curve: Curve) -> Html:
-    title = tag("h3", say(one_line(curve.title)))
-    note = tag("p", say(curve.note), class_="note") if curve.note else Html("")
-    drawing = [Html(svg.legend(curve)), Html(svg.curve(curve))]
+    title = tag("h3", escape(one_line(curve.title)))
+    note = tag("p", escape(curve.note), class_="note") if curve.note else Html("")
+    drawing = [Html(svg.svg_legend(curve)), Html(svg.svg_chart(curve))]
     return tag("figure", title, *drawing, note, class_="block")
 
 
-def _gallery(images: Images, album: Album) -> Html:
-    title = tag("h3", say(images.title)) if images.title else Html("")
-    note = tag("p", say(images.note), class_="note") if images.note else Html("")
+def _gallery(images: Images, album: PageImages) -> Html:
+    title = tag("h3", escape(images.title)) if images.title else Html("")
+    note = tag("p", escape(images.note), class_="note") if images.note else Html("")
     gallery = album.gallery(images.images, images.scale)
     return tag("div", title, gallery, note, class_="block")

@@ -12,17 +12,17 @@ from collections.abc import Sequence
 
 from striate.core.findings import Image
 from striate.report.format import one_line
-from striate.report.markup import Html, join, name, tag
+from striate.report.markup import Html, bdi, join, tag
 
 # Up to this side an image is read pixel by pixel; above it, as a photograph.
 SMALL = 128
 
 
-class Album:
+class PageImages:
     """Collects the images of one page and writes each into the style sheet once.
 
     Example:
-        >>> album = Album()
+        >>> album = PageImages()
         >>> dot = Image(png=b"PNG", width=2, height=2, caption="a dot")
         >>> album.show(dot) == album.show(dot), album.css()
         (True, '.p0{background-image:url(data:image/png;base64,UE5H)}')
@@ -55,9 +55,9 @@ class Album:
     def _tile(self, image: Image, scale: int) -> Html:
         words = [self.show(image, scale)]
         if image.caption:
-            words.append(tag("b", name(image.caption)))
+            words.append(tag("b", bdi(image.caption)))
         if image.detail:
-            words.append(tag("small", name(image.detail)))
+            words.append(tag("small", bdi(image.detail)))
         return tag("li", *words)
 
     def css(self) -> str:

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from striate.core.findings import Image, Matrix
-from striate.report.axis_ticks import heat
-from striate.report.format import counted, isolate, one_line, percent
-from striate.report.html_images import Album
-from striate.report.markup import Html, join, name, say, tag
+from striate.report.axis_ticks import error_shade
+from striate.report.format import count_text, isolate, one_line, percent
+from striate.report.html_images import PageImages
+from striate.report.markup import Html, bdi, escape, join, tag
 
 # Cells grow smaller as classes grow more: with room for words in the heads, roomy,
 # with digits only, and beyond those small squares.
@@ -32,7 +32,7 @@ class Cell:
     words: str
 
 
-def grid(matrix: Matrix, album: Album, key: str) -> Html:
+def matrix_html(matrix: Matrix, album: PageImages, key: str) -> Html:
     """Return the matrix, its frequent errors and one dialog a cell.
 
     Args:
@@ -42,7 +42,7 @@ def grid(matrix: Matrix, album: Album, key: str) -> Html:
 
     Example:
         >>> truth = Matrix(labels=("a", "b"), counts=((3, 1), (0, 4)))
-        >>> made = grid(truth, Album(), "m")
+        >>> made = matrix_html(truth, PageImages(), "m")
         >>> made.count("<dialog"), 'aria-label="true a, predicted b: 1 image"' in made
         (3, True)
     """
@@ -55,8 +55,10 @@ def grid(matrix: Matrix, album: Album, key: str) -> Html:
         "div", table, class_="scroll", tabindex=0, role="region", aria_label=label
     )
     dialogs = join(_dialog(cell, matrix, album) for cell in cells.values())
-    readout = tag("p", say(_invitation(matrix)), class_="readout", aria_hidden="true")
-    note = tag("p", say(matrix.note), class_="note") if matrix.note else Html("")
+    readout = tag(
+        "p", escape(_invitation(matrix)), class_="readout", aria_hidden="true"
+    )
+    note = tag("p", escape(matrix.note), class_="note") if matrix.note else Html("")
     worst = _worst(matrix, cells) if size > FEW else Html("")
     inside = [box, readout, worst, note, dialogs]
     return tag("div", *inside, class_=f"block matrix {room}", style=f"--n:{size}")
@@ -72,7 +74,7 @@ def _cells(matrix: Matrix, key: str) -> Iterator[Cell]:
                     place=(row, column),
                     count=count,
                     dialog=f"{key}-{row}-{column}",
-                    words=words + counted(count, "image"),
+                    words=words + count_text(count, "image"),
                 )
 
 
@@ -86,7 +88,7 @@ def _invitation(matrix: Matrix) -> str:
 
 
 def _caption(matrix: Matrix) -> Html:
-    return tag("caption", say(matrix.title or TITLE))
+    return tag("caption", escape(matrix.title or TITLE))
 
 
 def _heads(matrix: Matrix) -> Html:
@@ -96,11 +98,13 @@ def _heads(matrix: Matrix) -> Html:
     upright = len(labels) <= most
     style = "upright" if upright else "turned"
     heads = [
-        tag("th", tag("span", name(label)), scope="col", class_=style, title=label)
+        tag("th", tag("span", bdi(label)), scope="col", class_=style, title=label)
         for label in labels
     ]
-    corner = tag("td", tag("span", say("true ↓")), tag("span", say("predicted →")))
-    recall = tag("span", say("recall"))
+    corner = tag(
+        "td", tag("span", escape("true ↓")), tag("span", escape("predicted →"))
+    )
+    recall = tag("span", escape("recall"))
     margin = tag("th", recall, scope="col", class_=f"margin {style}")
     return tag("thead", tag("tr", corner, *heads, margin))
 
@@ -114,12 +118,12 @@ def _body(matrix: Matrix, cells: dict[Place, Cell]) -> Html:
 
 def _row(matrix: Matrix, row: int, cells: dict[Place, Cell], most: int) -> Html:
     label, counts = _label(matrix, row), matrix.counts[row]
-    head = tag("th", tag("span", name(label)), scope="row", title=label)
+    head = tag("th", tag("span", bdi(label)), scope="row", title=label)
     total = sum(counts)
     places = [(row, column) for column in range(len(counts))]
     boxes = [_cell(cells.get(place), place, total, most) for place in places]
     recall = _share(counts[row], total)
-    return tag("tr", head, *boxes, tag("td", say(recall), class_="margin"))
+    return tag("tr", head, *boxes, tag("td", escape(recall), class_="margin"))
 
 
 def _cell(cell: Cell | None, place: Place, total: int, most: int) -> Html:
@@ -127,10 +131,10 @@ def _cell(cell: Cell | None, place: Place, total: int, most: int) -> Html:
     if cell is None:
         return tag("td", class_="zero right" if right else "zero")
     # Right answers are shaded by their share of the row, which is the recall.
-    weight = cell.count / total if right else heat(cell.count, most)
+    weight = cell.count / total if right else error_shade(cell.count, most)
     button = tag(
         "button",
-        tag("span", say(str(cell.count))),
+        tag("span", escape(str(cell.count))),
         type="button",
         class_="right" if right else "wrong",
         style=f"--w:{weight:.3f}",
@@ -145,10 +149,10 @@ def _precision(matrix: Matrix) -> Html:
     size = len(matrix.labels)
     sums = [sum(row[column] for row in matrix.counts) for column in range(size)]
     shares = [_share(matrix.counts[i][i], total) for i, total in enumerate(sums)]
-    head = tag("th", tag("span", say("precision")), scope="row")
-    cells = [tag("td", say(share)) for share in shares]
+    head = tag("th", tag("span", escape("precision")), scope="row")
+    cells = [tag("td", escape(share)) for share in shares]
     right = sum(matrix.counts[i][i] for i in range(size))
-    overall = tag("td", say(_share(right, sum(sums))), class_="margin")
+    overall = tag("td", escape(_share(right, sum(sums))), class_="margin")
     return tag("tr", head, *cells, overall, class_="margin")
 
 
@@ -162,12 +166,14 @@ def _worst(matrix: Matrix, cells: dict[Place, Cell]) -> Html:
     if not wrong:
         return Html("")
     items = [tag("li", _chip(cell, matrix)) for cell in wrong]
-    return tag("div", tag("h4", say("Most frequent errors")), tag("ol", *items))
+    return tag("div", tag("h4", escape("Most frequent errors")), tag("ol", *items))
 
 
 def _chip(cell: Cell, matrix: Matrix) -> Html:
-    true, guess = (name(_label(matrix, index)) for index in cell.place)
-    words = join([true, say(" taken for "), guess, tag("b", say(f"{cell.count:,}"))])
+    true, guess = (bdi(_label(matrix, index)) for index in cell.place)
+    words = join(
+        [true, escape(" taken for "), guess, tag("b", escape(f"{cell.count:,}"))]
+    )
     return tag(
         "button",
         words,
@@ -178,13 +184,13 @@ def _chip(cell: Cell, matrix: Matrix) -> Html:
     )
 
 
-def _dialog(cell: Cell, matrix: Matrix, album: Album) -> Html:
+def _dialog(cell: Cell, matrix: Matrix, album: PageImages) -> Html:
     images = matrix.images.get(cell.place, ())
-    true, guess = (name(_label(matrix, index)) for index in cell.place)
-    heading = tag("h3", say("true "), true, say(", predicted "), guess)
-    close = tag("button", say("Close"), type="submit", class_="close")
+    true, guess = (bdi(_label(matrix, index)) for index in cell.place)
+    heading = tag("h3", escape("true "), true, escape(", predicted "), guess)
+    close = tag("button", escape("Close"), type="submit", class_="close")
     head = tag("form", heading, close, method="dialog")
-    said = tag("p", say(_holding(len(images), cell.count)), class_="note")
+    said = tag("p", escape(_holding(len(images), cell.count)), class_="note")
     shown = album.gallery(images, _scale(images)) if images else Html("")
     inside = [head, said, shown]
     return tag("dialog", *inside, id=cell.dialog, closedby="any", aria_label=cell.words)
@@ -192,10 +198,10 @@ def _dialog(cell: Cell, matrix: Matrix, album: Album) -> Html:
 
 def _holding(held: int, count: int) -> str:
     if held == 0:
-        return f"{counted(count, 'image')} counted; none is held in this report."
+        return f"{count_text(count, 'image')} counted; none is held in this report."
     if held < count:
         return f"showing {held:,} of {count:,}"
-    return counted(count, "image")
+    return count_text(count, "image")
 
 
 def _scale(images: tuple[Image, ...]) -> int:

@@ -6,15 +6,15 @@ import math
 
 from striate.core.findings import Cell, Column, Table
 from striate.report.format import NUMERIC, cell_text
-from striate.report.markup import Html, join, name, say, tag
+from striate.report.markup import Html, bdi, escape, join, tag
 
 
-def sheet(table: Table) -> Html:
+def table_html(table: Table) -> Html:
     """Return a table in a box of its own, with its hints and note beneath.
 
     Example:
         >>> macs = Column(title="share", kind="share", hint="of all multiply-adds")
-        >>> made = sheet(Table(columns=(macs,), rows=((0.25,), (None,))))
+        >>> made = table_html(Table(columns=(macs,), rows=((0.25,), (None,))))
         >>> "25.0 %" in made, "of all multiply-adds" in made
         (True, True)
     """
@@ -24,7 +24,7 @@ def sheet(table: Table) -> Html:
     if table.totals is not None:
         parts.append(tag("tfoot", _row(table.totals, table.columns)))
     if table.title:
-        parts.insert(0, tag("caption", say(table.title)))
+        parts.insert(0, tag("caption", escape(table.title)))
     grid = tag("table", *parts, class_="sheet")
     # A box that scrolls must be reachable by keyboard, and then needs a name.
     label = table.title or "table"
@@ -35,7 +35,7 @@ def sheet(table: Table) -> Html:
 def _head(column: Column) -> Html:
     hint = column.hint or None
     side = "n" if column.kind in NUMERIC else None
-    return tag("th", say(column.title), scope="col", class_=side, title=hint)
+    return tag("th", escape(column.title), scope="col", class_=side, title=hint)
 
 
 def _row(row: tuple[Cell, ...], columns: tuple[Column, ...]) -> Html:
@@ -46,12 +46,12 @@ def _row(row: tuple[Cell, ...], columns: tuple[Column, ...]) -> Html:
 def _cell(cell: Cell, kind: str) -> Html:
     words = cell_text(cell, kind)
     if kind == "code":
-        return tag("td", tag("code", say(words)) if words else Html(""))
+        return tag("td", tag("code", escape(words)) if words else Html(""))
     if kind == "share" and isinstance(cell, int | float):
-        return tag("td", _bar(cell), tag("span", say(words)), class_="n share")
+        return tag("td", _bar(cell), tag("span", escape(words)), class_="n share")
     if kind in NUMERIC:
-        return tag("td", say(words), class_="n")
-    return tag("td", name(words) if words else Html(""))
+        return tag("td", escape(words), class_="n")
+    return tag("td", bdi(words) if words else Html(""))
 
 
 def _bar(share: float) -> Html:
@@ -65,11 +65,11 @@ def _hints(columns: tuple[Column, ...]) -> Html:
     if not explained:
         return Html("")
     pairs = join(
-        tag("div", tag("dt", say(column.title)), tag("dd", say(column.hint)))
+        tag("div", tag("dt", escape(column.title)), tag("dd", escape(column.hint)))
         for column in explained
     )
     return tag("dl", pairs, class_="hints")
 
 
 def _note(note: str) -> Html:
-    return tag("p", say(note), class_="note") if note else Html("")
+    return tag("p", escape(note), class_="note") if note else Html("")

@@ -7,28 +7,28 @@ from rich.tree import Tree as Outline
 
 from striate.core.findings import Node, Tree
 from striate.report.format import one_line
-from striate.report.markup import Html, name, say, tag
+from striate.report.markup import Html, bdi, escape, tag
 
 
-def branches(tree: Tree) -> Html:
+def tree_html(tree: Tree) -> Html:
     """Return a tree as nested `details`, which need no script.
 
     Example:
-        >>> branches(Tree(nodes=(Node(title="a", value="2"),)))[:26]
+        >>> tree_html(Tree(nodes=(Node(title="a", value="2"),)))[:26]
         '<div class="block"><ul cla'
     """
-    title = tag("h3", say(one_line(tree.title))) if tree.title else Html("")
-    note = tag("p", say(tree.note), class_="note") if tree.note else Html("")
+    title = tag("h3", escape(one_line(tree.title))) if tree.title else Html("")
+    note = tag("p", escape(tree.note), class_="note") if tree.note else Html("")
     lines = [tag("li", _branch(node)) for node in tree.nodes]
     return tag("div", title, tag("ul", *lines, class_="tree"), note, class_="block")
 
 
 def _branch(node: Node) -> Html:
-    words = [name(node.title)]
+    words = [bdi(node.title)]
     if node.value:
-        words.append(tag("output", say(node.value)))
+        words.append(tag("output", escape(node.value)))
     if node.detail:
-        words.append(tag("small", say(node.detail)))
+        words.append(tag("small", escape(node.detail)))
     if not node.children:
         return tag("div", *words)
     inner = [tag("li", _branch(child)) for child in node.children]
@@ -36,7 +36,7 @@ def _branch(node: Node) -> Html:
     return tag("details", head, tag("ul", *inner), open=node.opened)
 
 
-def outline(tree: Tree) -> Outline:
+def rich_tree(tree: Tree) -> Outline:
     """Return a tree for a terminal, whole."""
     root = Outline("", hide_root=True, guide_style="dim")
     for node in tree.nodes:

@@ -15,8 +15,14 @@ import numpy as np
 
 from striate.core.files import write_bytes
 from striate.core.findings import Curve, Images, Matrix, Series
-from striate.report.axis_ticks import Scale, fit, heat, shown, tick_text
-from striate.report.format import number, one_line, reading, shorten
+from striate.report.axis_ticks import (
+    ChartAxis,
+    error_shade,
+    fit_axis,
+    is_drawable,
+    tick_text,
+)
+from striate.report.format import number, one_line, shorten, value_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -136,8 +142,8 @@ def _canvas(width: float, height: float) -> tuple[Figure, Axes]:
 def _line(axes: Axes, series: Series, index: int, curve: Curve) -> None:
     hue, style = HUES[index % len(HUES)], "--" if index >= len(HUES) else "-"
     gap = float("nan")  # matplotlib breaks a line there
-    y = [value if shown(value, curve.log_y) else gap for value in series.y]
-    x = [value if shown(value, curve.log_x) else gap for value in series.x]
+    y = [value if is_drawable(value, curve.log_y) else gap for value in series.y]
+    x = [value if is_drawable(value, curve.log_x) else gap for value in series.x]
     both = list(zip(x, y, strict=False))
     lone = sum(math.isfinite(a) and math.isfinite(b) for a, b in both) == 1
     xs, ys = [a for a, _ in both], [b for _, b in both]
@@ -153,7 +159,7 @@ def _band(axes: Axes, series: Series, hue: str, curve: Curve) -> None:
     kept = [
         (x, *ys)
         for x, *ys in edges
-        if shown(x, curve.log_x) and all(shown(y, curve.log_y) for y in ys)
+        if is_drawable(x, curve.log_x) and all(is_drawable(y, curve.log_y) for y in ys)
     ]
     x, low, high = (
         (list(side) for side in zip(*kept, strict=True)) if kept else ([],) * 3
@@ -165,8 +171,10 @@ def _frame(axes: Axes, curve: Curve) -> None:
     """Set the same axes as the page's chart, so that both tell one story."""
     bands = [band for s in curve.series for band in (s.low, s.high) if band]
     heights = [y for s in curve.series for y in s.y] + [y for b in bands for y in b]
-    across = fit((x for s in curve.series for x in s.x), log=curve.log_x, tight=True)
-    up = fit(heights, log=curve.log_y)
+    across = fit_axis(
+        (x for s in curve.series for x in s.x), log=curve.log_x, tight=True
+    )
+    up = fit_axis(heights, log=curve.log_y)
     if curve.log_y:
         axes.set_yscale("log")
         axes.minorticks_off()
@@ -184,11 +192,11 @@ def _frame(axes: Axes, curve: Curve) -> None:
     axes.set_title(_plain(curve.title), fontsize=11, color=INK, loc="left", pad=12)
 
 
-def _height(value: float, up: Scale, share: bool) -> str:
-    return reading(value, share) if up.log else tick_text(value, up.ticks, share)
+def _height(value: float, up: ChartAxis, share: bool) -> str:
+    return value_text(value, share) if up.log else tick_text(value, up.ticks, share)
 
 
-def _width(value: float, across: Scale) -> str:
+def _width(value: float, across: ChartAxis) -> str:
     return number(value) if across.log else tick_text(value, across.ticks)
 
 
@@ -225,7 +233,7 @@ def _color(
     if not count:
         return (0.957, 0.957, 0.945)
     full = (0.561, 0.753, 0.871) if right else (0.949, 0.561, 0.384)
-    weight = count / total if right else heat(count, most)
+    weight = count / total if right else error_shade(count, most)
     red, green, blue = (1 - weight * (1 - part) for part in full)
     return red, green, blue
 

@@ -28,7 +28,7 @@ SHOWN = {  # what an epoch's line says, if the row has it
 SHARES = ("val_accuracy", "val_balanced")
 
 
-class Progress:
+class TrainingProgress:
     """A training's display; use it as a context manager.
 
     Args:
@@ -38,7 +38,7 @@ class Progress:
         speed: What to say beside so many images a second; '' for nothing.
 
     Example:
-        >>> with Progress(stream=sys.stdout) as progress:
+        >>> with TrainingProgress(stream=sys.stdout) as progress:
         ...     progress.start(epochs=2, steps=10, images=320)
         ...     progress.epoch({"epoch": 1, "val_accuracy": 0.9, "best": True})
         ...     progress.epoch({"epoch": 2, "val_accuracy": 0.8})
@@ -62,7 +62,7 @@ class Progress:
         self._task = TaskID(0)
         self._epochs = self._steps = self._epoch = 0
         self._drawn = float("-inf")
-        self._rate = Rate()
+        self._rate = Throughput()
 
     def __enter__(self) -> Self:
         return self
@@ -82,7 +82,7 @@ class Progress:
         """
         self.close()
         self._epochs, self._steps, self._epoch = epochs, steps, 0
-        self._rate = Rate()
+        self._rate = Throughput()
         self._drawn = float("-inf")
         if not self._quiet and _interactive(self._stream):
             self._bar = _bar(self._stream)
@@ -116,7 +116,7 @@ class Progress:
             parts.append(f"{self._rate.images:,.0f} images/s")
             parts += filter(None, [self._speed(self._rate.images)])
         if self._rate.steps > 0:
-            parts.append(f"{duration(steps_left / self._rate.steps)} left")
+            parts.append(f"{remaining_text(steps_left / self._rate.steps)} left")
         return " · ".join(parts)
 
     def epoch(self, row: Mapping[str, float]) -> None:
@@ -148,11 +148,11 @@ class Progress:
             self._bar = None
 
 
-class Rate:
+class Throughput:
     """Steps and images a second, smoothed over about the last ten seconds.
 
     Example:
-        >>> rate = Rate()
+        >>> rate = Throughput()
         >>> rate.note(0.0, 0, 0)
         >>> rate.note(2.0, 10, 320)
         >>> rate.steps, rate.images
@@ -179,11 +179,11 @@ class Rate:
             self.images += weight * ((images - last[2]) / seconds - self.images)
 
 
-def duration(seconds: float) -> str:
+def remaining_text(seconds: float) -> str:
     """Write a time as one reads a watch.
 
     Example:
-        >>> duration(7.2), duration(192), duration(7_320)
+        >>> remaining_text(7.2), remaining_text(192), remaining_text(7_320)
         ('7 s', '3 min 12 s', '2 h 02 min')
     """
     whole = int(seconds)

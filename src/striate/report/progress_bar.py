@@ -17,13 +17,13 @@ from rich.progress import (
 
 
 @contextmanager
-def counting(
+def progress_bar(
     words: str, *, quiet: bool = False
 ) -> Iterator[Callable[[int, int], None]]:
     """Yield a function that is told (done, all); the bar is gone at the end.
 
     Example:
-        >>> with counting("looking", quiet=True) as tick:
+        >>> with progress_bar("looking", quiet=True) as tick:
         ...     tick(1, 2)
     """
     console = Console(file=sys.stderr)

@@ -17,15 +17,15 @@ def records(table: Table) -> list[dict[str, Cell]]:
         >>> records(Table(columns=columns, rows=((56,),)))
         [{'parameters': 56}]
     """
-    return [record(table, row) for row in table.rows]
+    return [row_dict(table, row) for row in table.rows]
 
 
-def record(table: Table, row: Iterable[Cell]) -> dict[str, Cell]:
+def row_dict(table: Table, row: Iterable[Cell]) -> dict[str, Cell]:
     """Return one row as a mapping."""
-    return dict(zip(keys(table), row, strict=False))
+    return dict(zip(column_keys(table), row, strict=False))
 
 
-def keys(table: Table) -> list[str]:
+def column_keys(table: Table) -> list[str]:
     """Return what programs call the columns."""
     return [_key(column) for column in table.columns]
 
@@ -35,24 +35,24 @@ def _key(column: Column) -> str:
     return column.key or spelt or "column"
 
 
-def as_data(table: Table) -> dict[str, Any]:
+def table_dict(table: Table) -> dict[str, Any]:
     """Return a table as JSON values: title, rows, and totals where it has them.
 
     Example:
-        >>> as_data(Table(columns=(Column(title="Output"),), rows=(("a",),)))
+        >>> table_dict(Table(columns=(Column(title="Output"),), rows=(("a",),)))
         {'title': '', 'rows': [{'output': 'a'}]}
     """
     made: dict[str, Any] = {"title": table.title, "rows": records(table)}
     if table.totals is not None:
-        made["totals"] = record(table, table.totals)
+        made["totals"] = row_dict(table, table.totals)
     return made
 
 
-def nodes(tree: Tree) -> list[dict[str, Any]]:
+def tree_dicts(tree: Tree) -> list[dict[str, Any]]:
     """Return a tree's lines as nested mappings.
 
     Example:
-        >>> nodes(Tree(nodes=(Node(title="a", value="2"),)))
+        >>> tree_dicts(Tree(nodes=(Node(title="a", value="2"),)))
         [{'title': 'a', 'value': '2', 'detail': '', 'of': []}]
     """
     return [_node(one) for one in tree.nodes]

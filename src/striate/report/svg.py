@@ -10,15 +10,15 @@ import json
 from collections.abc import Sequence
 
 from striate.core.findings import Curve, Series
-from striate.report.axis_ticks import Scale, fit, shown, tick_text
-from striate.report.format import isolate, number, one_line, reading
-from striate.report.markup import Html, join, say, tag
-from striate.report.points import Point, points, runs, thin
+from striate.report.axis_ticks import ChartAxis, fit_axis, is_drawable, tick_text
+from striate.report.format import isolate, number, one_line, value_text
+from striate.report.markup import Html, escape, join, tag
+from striate.report.points import Point, downsample, drawable_points, line_segments
 
 COLORS = 6  # as many as page.css names; further series repeat them, dashed
 
 
-def curve(chart: Curve) -> str:
+def svg_chart(chart: Curve) -> str:
     """Return a chart as one `<svg>` element; page.css gives it colors.
 
     Values that have no place on the axis (NaN, infinity, zero on a logarithm) are
@@ -26,7 +26,8 @@ def curve(chart: Curve) -> str:
 
     Example:
         >>> loss = Series(name="train", x=(1, 2, 3), y=(0.9, 0.4, 0.3))
-        >>> made = curve(Curve(title="L", x_label="epoch", y_label="", series=(loss,)))
+        >>> chart = Curve(title="L", x_label="epoch", y_label="", series=(loss,))
+        >>> made = svg_chart(chart)
         >>> made[:4], "M0,0 500,833.3 1000,1000" in made
         ('<svg', True)
     """
@@ -36,8 +37,8 @@ def curve(chart: Curve) -> str:
     inner = {"viewBox": "0 0 1000 1000", "preserveAspectRatio": "none"}
     return tag(
         "svg",
-        tag("title", say(one_line(chart.title))),
-        tag("desc", say(_description(chart))),
+        tag("title", escape(one_line(chart.title))),
+        tag("desc", escape(_description(chart))),
         _grid(chart, across, up),
         _mark(chart, across),
         tag("svg", paths, class_="plot", **inner),
@@ -51,12 +52,12 @@ def curve(chart: Curve) -> str:
     )
 
 
-def legend(curve: Curve) -> str:
+def svg_legend(curve: Curve) -> str:
     """Return the chart's key: a swatch, the name and the last value of each series.
 
     Example:
         >>> flat = Series(name="a<b", x=(1,), y=(0.5,))
-        >>> key = legend(Curve(title="", x_label="", y_label="", series=(flat,)))
+        >>> key = svg_legend(Curve(title="", x_label="", y_label="", series=(flat,)))
         >>> "a&lt;b" in key, "0.5" in key
         (True, True)
     """
@@ -65,70 +66,76 @@ def legend(curve: Curve) -> str:
 
 
 def _key(index: int, series: Series, curve: Curve) -> Html:
-    finite = [y for _, y in zip(series.x, series.y, strict=False) if shown(y)]
-    value = reading(finite[-1], curve.percent_y) if finite else "no values"
+    finite = [y for _, y in zip(series.x, series.y, strict=False) if is_drawable(y)]
+    value = value_text(finite[-1], curve.percent_y) if finite else "no values"
     return tag(
         "li",
         tag("i", class_=_hue(index)),
-        tag("bdi", say(one_line(series.name))),
-        tag("output", say(value)),
+        tag("bdi", escape(one_line(series.name))),
+        tag("output", escape(value)),
     )
 
 
-def _axes(curve: Curve) -> tuple[Scale, Scale]:
+def _axes(curve: Curve) -> tuple[ChartAxis, ChartAxis]:
     spots = [
-        p for series in curve.series for p in points(series, curve.log_y, curve.log_x)
+        p
+        for series in curve.series
+        for p in drawable_points(series, curve.log_y, curve.log_x)
     ]
     bands = [band for s in curve.series for band in (s.low, s.high) if band]
     heights = [y for _, y in spots] + [y for band in bands for y in band]
-    wide = fit((x for x, _ in spots), log=curve.log_x, tight=True)
-    return wide, fit(heights, log=curve.log_y)
+    wide = fit_axis((x for x, _ in spots), log=curve.log_x, tight=True)
+    return wide, fit_axis(heights, log=curve.log_y)
 
 
-def _paths(index: int, series: Series, across: Scale, up: Scale) -> Html:
+def _paths(index: int, series: Series, across: ChartAxis, up: ChartAxis) -> Html:
     lines = [
-        run for run in runs(series.x, series.y, up.log, across.log) if len(run) > 1
+        run
+        for run in line_segments(series.x, series.y, up.log, across.log)
+        if len(run) > 1
     ]
-    steps = " ".join(f"M{_trail(thin(run), across, up)}" for run in lines)
+    steps = " ".join(f"M{_trail(downsample(run), across, up)}" for run in lines)
     line = tag("path", class_=f"line {_hue(index)}", d=steps) if steps else Html("")
     return join([_band(index, series, across, up), line])
 
 
-def _band(index: int, series: Series, across: Scale, up: Scale) -> Html:
+def _band(index: int, series: Series, across: ChartAxis, up: ChartAxis) -> Html:
     if series.low is None or series.high is None:
         return Html("")
     edges = zip(series.x, series.low, series.high, strict=False)
     kept = [
         e
         for e in edges
-        if shown(e[0], across.log) and all(shown(y, up.log) for y in e[1:])
+        if is_drawable(e[0], across.log) and all(is_drawable(y, up.log) for y in e[1:])
     ]
     if len(kept) < 2:
         return Html("")
-    floor = _trail(thin([(x, low) for x, low, _ in kept]), across, up)
-    roof = _trail(thin([(x, high) for x, _, high in kept])[::-1], across, up)
+    floor = _trail(downsample([(x, low) for x, low, _ in kept]), across, up)
+    roof = _trail(downsample([(x, high) for x, _, high in kept])[::-1], across, up)
     return tag("path", class_=f"band {_hue(index)}", d=f"M{floor} L{roof}Z")
 
 
-def _trail(spots: Sequence[Point], across: Scale, up: Scale) -> str:
+def _trail(spots: Sequence[Point], across: ChartAxis, up: ChartAxis) -> str:
     pairs = [(_thousand(across, x), _thousand(up, y, flip=True)) for x, y in spots]
     return " ".join(f"{x},{y}" for x, y in pairs)
 
 
-def _thousand(scale: Scale, value: float, flip: bool = False) -> str:
+def _thousand(scale: ChartAxis, value: float, flip: bool = False) -> str:
     place = scale.place(value)
     return f"{1000 * (1 - place if flip else place):.1f}".removesuffix(".0")
 
 
-def _hundred(scale: Scale, value: float, flip: bool = False) -> str:
+def _hundred(scale: ChartAxis, value: float, flip: bool = False) -> str:
     place = scale.place(value)
     return f"{100 * (1 - place if flip else place):.2f}%"
 
 
-def _dots(index: int, series: Series, across: Scale, up: Scale) -> Html:
+def _dots(index: int, series: Series, across: ChartAxis, up: ChartAxis) -> Html:
     """A lone value draws no line, so it is a dot."""
     alone = [
-        run[0] for run in runs(series.x, series.y, up.log, across.log) if len(run) == 1
+        run[0]
+        for run in line_segments(series.x, series.y, up.log, across.log)
+        if len(run) == 1
     ]
     return join(
         tag(
@@ -138,7 +145,7 @@ def _dots(index: int, series: Series, across: Scale, up: Scale) -> Html:
             cy=_hundred(up, y, flip=True),
             r=3.5,
         )
-        for x, y in thin(alone)
+        for x, y in downsample(alone)
     )
 
 
@@ -147,39 +154,39 @@ def _hue(index: int) -> str:
     return f"c{index % COLORS}{dash}"
 
 
-def _grid(curve: Curve, across: Scale, up: Scale) -> Html:
+def _grid(curve: Curve, across: ChartAxis, up: ChartAxis) -> Html:
     rows = [_row(value, up, curve.percent_y) for value in up.ticks]
     columns = [_column(value, across) for value in across.ticks]
-    x_label = tag("text", say(curve.x_label), class_="axis end", x="100%", y="100%")
-    y_label = tag("text", say(curve.y_label), class_="axis top", x="0", y="0")
+    x_label = tag("text", escape(curve.x_label), class_="axis end", x="100%", y="100%")
+    y_label = tag("text", escape(curve.y_label), class_="axis top", x="0", y="0")
     return tag("g", *rows, *columns, x_label, y_label, aria_hidden="true")
 
 
-def _row(value: float, up: Scale, share: bool) -> Html:
+def _row(value: float, up: ChartAxis, share: bool) -> Html:
     y = _hundred(up, value, flip=True)
-    words = tag("text", say(_height(value, up, share)), class_="y", x="0", y=y)
+    words = tag("text", escape(_height(value, up, share)), class_="y", x="0", y=y)
     return join([tag("line", class_="rule", x2="100%", y1=y, y2=y), words])
 
 
-def _height(value: float, up: Scale, share: bool) -> str:
+def _height(value: float, up: ChartAxis, share: bool) -> str:
     # Decades differ too much to share their number of digits.
-    return reading(value, share) if up.log else tick_text(value, up.ticks, share)
+    return value_text(value, share) if up.log else tick_text(value, up.ticks, share)
 
 
-def _column(value: float, across: Scale) -> Html:
+def _column(value: float, across: ChartAxis) -> Html:
     x = _hundred(across, value)
     words = number(value) if across.log else tick_text(value, across.ticks)
-    return tag("text", say(words), class_="x", x=x, y="100%")
+    return tag("text", escape(words), class_="x", x=x, y="100%")
 
 
-def _mark(curve: Curve, across: Scale) -> Html:
+def _mark(curve: Curve, across: ChartAxis) -> Html:
     if curve.mark is None or not across.low <= curve.mark[0] <= across.high:
         return Html("")
     x = _hundred(across, curve.mark[0])
     # Past the middle the words go to the line's left, or they would leave the box.
     side = "mark left" if across.place(curve.mark[0]) > 0.5 else "mark"
     line = tag("line", class_="mark", x1=x, x2=x, y1="0", y2="100%")
-    words = tag("text", say(one_line(curve.mark[1])), class_=side, x=x, y="0")
+    words = tag("text", escape(one_line(curve.mark[1])), class_=side, x=x, y="0")
     return join([line, words])
 
 
@@ -190,7 +197,7 @@ def _description(curve: Curve) -> str:
 
 def _sentence(series: Series, curve: Curve) -> str:
     spots, who = (
-        points(series, curve.log_y, curve.log_x),
+        drawable_points(series, curve.log_y, curve.log_x),
         isolate(one_line(series.name)),
     )
     left_out = len(series.x) - len(spots)
@@ -198,13 +205,16 @@ def _sentence(series: Series, curve: Curve) -> str:
     if not spots:
         return f"{who}: no values.{gap}"
     (x0, y0), (x1, y1) = spots[0], spots[-1]
-    first, last = reading(y0, curve.percent_y), reading(y1, curve.percent_y)
+    first, last = value_text(y0, curve.percent_y), value_text(y1, curve.percent_y)
     return f"{who}: {first} at {number(x0)}, {last} at {number(x1)}.{gap}"
 
 
-def _readings(curve: Curve, across: Scale) -> str:
+def _readings(curve: Curve, across: ChartAxis) -> str:
     """What the pointer reads: for each series, place, x and y of every kept point."""
-    kept = [thin(points(s, curve.log_y, curve.log_x), 300) for s in curve.series]
+    kept = [
+        downsample(drawable_points(s, curve.log_y, curve.log_x), 300)
+        for s in curve.series
+    ]
     table = [
         [[round(across.place(x), 4), _short(x), _short(y)] for x, y in spots]
         for spots in kept

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -25,18 +26,18 @@ from striate.core.findings import (
     Table,
     Tree,
 )
-from striate.report.axis_ticks import fit, shown
+from striate.report.axis_ticks import fit_axis, is_drawable
 from striate.report.format import (
     NUMERIC,
     cell_text,
-    clean,
-    counted,
+    count_text,
     one_line,
     percent,
-    reading,
+    printable,
     shorten,
+    value_text,
 )
-from striate.report.html_tree import outline
+from striate.report.html_tree import rich_tree
 
 TONES = {"good": "green", "warning": "yellow", "bad": "red", "advice": "cyan"}
 MARKS = {"good": "✓", "warning": "!", "bad": "✗", "advice": "→"}
@@ -47,12 +48,12 @@ BAR = 8  # signs in the bar of a whole share
 _SHARE = Style(color="cyan")
 
 
-def show(blocks: Iterable[Block], console: Console) -> None:
+def print_blocks(blocks: Iterable[Block], console: Console) -> None:
     """Print blocks one below another.
 
     Example:
         >>> console = Console(width=60)
-        >>> show([Prose(text="[bold]12[/bold] images")], console)
+        >>> print_blocks([Prose(text="[bold]12[/bold] images")], console)
         [bold]12[/bold] images
         <BLANKLINE>
     """
@@ -61,6 +62,15 @@ def show(blocks: Iterable[Block], console: Console) -> None:
         soft = False if isinstance(block, Prose) else None
         console.print(_block(block, console.width), soft_wrap=soft)
         console.print()
+
+
+def blocks_text(blocks: Iterable[Block], width: int = 100) -> str:
+    """Return blocks as plain text, as `print` shows a result."""
+    file = io.StringIO()
+    print_blocks(
+        blocks, Console(file=file, width=width, highlight=False, color_system=None)
+    )
+    return "\n".join(line.rstrip() for line in file.getvalue().splitlines())
 
 
 def _block(block: Block, width: int) -> RenderableType:
@@ -78,16 +88,16 @@ def _block(block: Block, width: int) -> RenderableType:
         case Matrix():
             return _matrix(block, width)
         case Tree():
-            return _framed(block.title, outline(block), block.note)
+            return _framed(block.title, rich_tree(block), block.note)
 
 
 def _prose(prose: Prose) -> RenderableType:
     if prose.tone not in TONES:
-        return Text(clean(prose.text))
+        return Text(printable(prose.text))
     style = TONES[prose.tone]
     grid = Grid.grid(padding=(0, 1))
     grid.add_row(
-        Text(MARKS[prose.tone], f"bold {style}"), Text(clean(prose.text), style)
+        Text(MARKS[prose.tone], f"bold {style}"), Text(printable(prose.text), style)
     )
     return grid
 
@@ -105,7 +115,9 @@ def _framed(title: str, body: RenderableType, note: str) -> Group:
     parts: list[RenderableType] = [Text(one_line(title), "bold")] if title else []
     parts.append(body)
     if note.strip():
-        parts.append(Text(clean(note.strip()), "dim"))
+        # Notes are wrapped, also where tables and paths are not.
+        note = printable(note.strip())
+        parts.append(Text(note, "dim", no_wrap=False, overflow="fold"))
     return Group(*parts)
 
 
@@ -173,7 +185,7 @@ def _bar(cell: Cell) -> str:
     """Draw a share; a cell that holds none has no bar."""
     if not isinstance(cell, int | float):
         return ""
-    filled = round(BAR * min(1.0, max(0.0, cell))) if shown(cell) else 0
+    filled = round(BAR * min(1.0, max(0.0, cell))) if is_drawable(cell) else 0
     return f"{'█' * filled:<{BAR}} "
 
 
@@ -256,10 +268,10 @@ def _curve(curve: Curve, width: int) -> Group:
 
 
 def _ends(series: Series, share: bool) -> str:
-    finite = [y for y in series.y if shown(y)]
+    finite = [y for y in series.y if is_drawable(y)]
     if not finite:
         return "no values"
-    return f"{reading(finite[0], share)} → {reading(finite[-1], share)}"
+    return f"{value_text(finite[0], share)} → {value_text(finite[-1], share)}"
 
 
 def sparkline(series: Series, room: int = SPARKS, *, log: bool = False) -> str:
@@ -272,14 +284,14 @@ def sparkline(series: Series, room: int = SPARKS, *, log: bool = False) -> str:
     heights = list(series.y)
     if len(heights) > room:  # the last value of each stretch, so that the end is true
         heights = [heights[(i + 1) * len(heights) // room - 1] for i in range(room)]
-    kept = [y for y in heights if shown(y, log)]
+    kept = [y for y in heights if is_drawable(y, log)]
     if not kept:
         return ""
     if min(kept) == max(kept):
-        return "".join(LEVELS[3] if shown(y, log) else " " for y in heights)
-    scale = fit(kept, log=log)
+        return "".join(LEVELS[3] if is_drawable(y, log) else " " for y in heights)
+    scale = fit_axis(kept, log=log)
     low, high = scale.place(min(kept)), scale.place(max(kept))
-    places = [scale.place(y) if shown(y, log) else None for y in heights]
+    places = [scale.place(y) if is_drawable(y, log) else None for y in heights]
     return "".join(_level(place, low, high) for place in places)
 
 
@@ -295,7 +307,7 @@ def _images(images: Images) -> Group:
     more = len(images.images) - len(named)
     if named and more:
         named.append(f"and {more:,} more")
-    said = counted(len(images.images), "image")
+    said = count_text(len(images.images), "image")
     line = Text(f"{said}: {', '.join(named)}" if named else said)
     return _framed(images.title, line, images.note)
 

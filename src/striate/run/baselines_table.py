@@ -10,7 +10,7 @@ from typing import Any
 from striate.core.files import damage_named, read_json
 from striate.core.findings import Cell, Column, Section, Table
 from striate.run import layout as names
-from striate.run.scorecard import span
+from striate.run.scorecard import ci_text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +76,7 @@ def _row(baseline: Baseline) -> tuple[Cell, ...]:
         baseline.name,
         baseline.cut,
         baseline.accuracy,
-        span(baseline.interval, 1),
+        ci_text(baseline.interval, 1),
         baseline.count,
         round(baseline.seconds, 1),
         baseline.p,

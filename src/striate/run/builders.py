@@ -22,10 +22,10 @@ from striate.engine.loss import ClassCost, even_weights, shares
 from striate.engine.optim import make_optimizer
 from striate.engine.schedule import SCHEDULES
 from striate.run.recipe import AUTO, Recipe
-from striate.run.run import judged_at_once
+from striate.run.run import evaluation_batch_size
 
 
-def check_batch(model: nn.Module, recipe: Recipe) -> None:
+def check_batch_norm(model: nn.Module, recipe: Recipe) -> None:
     """Refuse steps of one image where a layer needs more.
 
     A last batch of one joins the batch before it, so it comes to this by wish only.
@@ -41,16 +41,16 @@ def check_batch(model: nn.Module, recipe: Recipe) -> None:
     raise SettingError(what, where=f"layer {norms[0]}", fix=fix)
 
 
-def batch_notes(data: ImageData, recipe: Recipe) -> tuple[str, ...]:
+def last_batch_notes(data: ImageData, recipe: Recipe) -> tuple[str, ...]:
     """Say what becomes of an image left over by the batch size."""
-    count, size = len(data.subset("train")), recipe.images_a_step
+    count, size = len(data.subset("train")), recipe.images_per_step
     if size == 1 or count % size != 1:
         return ()
     over = f"{count:,} images in steps of {size} leave one over"
     return (f"{over}; it joins the last step, which takes {size + 1}",)
 
 
-def batches_of(
+def split_batches(
     split: str,
     data: ImageData,
     recipe: Recipe,
@@ -70,7 +70,7 @@ def batches_of(
         what = "streamed images come in their order, none oftener than others"
         fix = "use --class-weights auto or loss"
         raise SettingError(what, where="--class-weights sampling", fix=fix)
-    size = recipe.images_a_step if learns else judged_at_once(*data.image_size)
+    size = recipe.images_per_step if learns else evaluation_batch_size(*data.image_size)
     return Batches(
         subset=data.subset(split),
         preprocess=data.preprocess,
@@ -86,7 +86,7 @@ def batches_of(
     )
 
 
-def sides_of(data: ImageData, recipe: Recipe) -> tuple[Side, ...]:
+def epoch_image_sizes(data: ImageData, recipe: Recipe) -> tuple[Side, ...]:
     """Return height and width of training images in each epoch, where they grow.
 
     Raises:
@@ -104,17 +104,17 @@ def sides_of(data: ImageData, recipe: Recipe) -> tuple[Side, ...]:
     return sides
 
 
-def growth_notes(data: ImageData, recipe: Recipe) -> tuple[str, ...]:
+def progressive_resize_notes(data: ImageData, recipe: Recipe) -> tuple[str, ...]:
     """Say in which epochs images have which size."""
-    sides = sides_of(data, recipe)
-    return (f"images grow: {spans(sides)}",) if sides else ()
+    sides = epoch_image_sizes(data, recipe)
+    return (f"images grow: {image_sizes_text(sides)}",) if sides else ()
 
 
-def spans(sides: Sequence[Side]) -> str:
+def image_sizes_text(sides: Sequence[Side]) -> str:
     """Write sizes with the epochs, counted from 1, in which they are shown.
 
     Example:
-        >>> spans([(16, 16), (16, 16), (28, 28)])
+        >>> image_sizes_text([(16, 16), (16, 16), (28, 28)])
         '16×16 in epochs 1–2, 28×28 in epoch 3'
     """
     words, first = [], 1
@@ -126,15 +126,15 @@ def spans(sides: Sequence[Side]) -> str:
     return ", ".join(words)
 
 
-def as_shown(
+def resized_batches(
     batches: Batches, data: ImageData, recipe: Recipe
 ) -> Batches | ProgressiveResize:
     """Return training batches in the sizes that the recipe shows them in."""
-    sides = sides_of(data, recipe)
+    sides = epoch_image_sizes(data, recipe)
     return ProgressiveResize(batches=batches, sides=sides) if sides else batches
 
 
-def optimizer_of(
+def recipe_optimizer(
     model: nn.Module, recipe: Recipe, scales: Mapping[nn.Parameter, float] | None = None
 ) -> Optimizer:
     """Return the optimizer that a recipe names.
@@ -144,26 +144,28 @@ def optimizer_of(
         recipe: Its rate must have been decided.
         scales: Shares of the rate by parameter, where they differ.
     """
-    settings = recipe.optimizer, recipe.rate, recipe.momentum, recipe.weight_decay
+    settings = recipe.optimizer, recipe.max_lr, recipe.momentum, recipe.weight_decay
     return make_optimizer(model, *settings, scales)
 
 
-def plan_of(data: ImageData, recipe: Recipe, device: torch.device) -> FitConfig:
+def recipe_fit_config(
+    data: ImageData, recipe: Recipe, device: torch.device
+) -> FitConfig:
     """Return how long, how fast and by what cost a recipe learns."""
     return FitConfig(
         epochs=recipe.epochs,
-        lr=recipe.rate,
+        lr=recipe.max_lr,
         schedule=SCHEDULES[recipe.schedule],
         label_smoothing=recipe.label_smoothing,
         patience=recipe.patience,
-        classes=cost_of_classes(data, recipe, device),
+        classes=class_weighting(data, recipe, device),
         balanced=recipe.class_weights != "none",
         seed=recipe.seed,
         pieces=recipe.accumulate,
     )
 
 
-def cost_of_classes(
+def class_weighting(
     data: ImageData, recipe: Recipe, device: torch.device
 ) -> ClassCost | None:
     """Return how the cost makes up for uneven classes, where it is to do so."""
@@ -175,11 +177,11 @@ def cost_of_classes(
     return None
 
 
-def way_of(recipe: Recipe) -> ExecutionConfig:
+def recipe_execution(recipe: Recipe) -> ExecutionConfig:
     """Return how a run is computed; what is still left open is as usual.
 
     Example:
-        >>> print(way_of(Recipe(data="digits", layout="nchw")))
+        >>> print(recipe_execution(Recipe(data="digits", layout="nchw")))
         nchw fp32
     """
     usual = ExecutionConfig()
@@ -190,7 +192,7 @@ def way_of(recipe: Recipe) -> ExecutionConfig:
     )
 
 
-def rank_notes(recipe: Recipe) -> tuple[str, ...]:
+def process_notes(recipe: Recipe) -> tuple[str, ...]:
     """Say how many processes learn, and with how many threads."""
     place = RankInfo.of()
     if place.world == 1:

@@ -7,34 +7,36 @@ from collections.abc import Mapping, Sequence
 from striate.core.findings import Block, Cell, Column, Curve, Series, Table
 from striate.interpret.depth.layer_profile import Level
 from striate.interpret.depth.snapshots import Snapshot
-from striate.run.images import evenly
+from striate.run.images import evenly_spaced
 
-STAGES = 5  # of learning, drawn as a line each
-LAYERS = 6  # followed through learning, likewise
-SIZES = {
-    "gradient": "gradient of an image's cost, root mean square",
-    "activation": "output before its activation, root mean square",
-    "update": "gradient over weight: what a step of rate 1 changes",
+MAX_STAGES = 5  # lines of a chart over the layers
+MAX_LAYERS = 6  # lines of a chart over the steps
+QUANTITIES = {
+    "gradient": "gradient of the loss of snapshot image (RMS)",
+    "activation": "output before the activation function (RMS)",
+    "update": "gradient-to-weight ratio (relative step at learning rate 1)",
 }
 
 
-def by_depth(title: str, size: str, lines: Mapping[str, Sequence[Level]]) -> Curve:
-    """Return one size of the layers against their number, a line a network or stage.
+def chart_by_depth(
+    title: str, quantity: str, lines: Mapping[str, Sequence[Level]]
+) -> Curve:
+    """Return snapshot quantity by layer, with a line per network or stage of training.
 
     Args:
-        title: Of the chart.
-        size: A key of `SIZES`.
-        lines: The layers by the line's name.
+        title: Title of the chart.
+        quantity: A key of `QUANTITIES`.
+        lines: The layers of each line, by its name.
     """
     return Curve(
         title=title,
-        x_label="layer with weights, from the input",
-        y_label=SIZES[size],
+        x_label="layer with weights, counted from the input",
+        y_label=QUANTITIES[quantity],
         series=tuple(
             Series(
                 name=name,
                 x=tuple(float(level.depth) for level in levels),
-                y=tuple(getattr(level, size) for level in levels),
+                y=tuple(getattr(level, quantity) for level in levels),
             )
             for name, levels in lines.items()
         ),
@@ -42,29 +44,31 @@ def by_depth(title: str, size: str, lines: Mapping[str, Sequence[Level]]) -> Cur
     )
 
 
-def stages(snapshots: Sequence[Snapshot]) -> dict[str, tuple[Level, ...]]:
-    """Return layers at some stages of learning, the first and the last among them.
+def snapshots_by_stage(snapshots: Sequence[Snapshot]) -> dict[str, tuple[Level, ...]]:
+    """Return the layers at some stages of training, with the first and the last.
 
     Example:
-        >>> list(stages([Snapshot(step=s, levels=()) for s in (0, 1, 8)]))
+        >>> list(snapshots_by_stage([Snapshot(step=s, levels=()) for s in (0, 1, 8)]))
         ['at initialization', 'after 1 step', 'after 8 steps']
     """
-    return {stage_name(one.step): one.levels for one in evenly(snapshots, STAGES)}
+    return {
+        stage_text(snapshot.step): snapshot.levels
+        for snapshot in evenly_spaced(snapshots, MAX_STAGES)
+    }
 
 
-def sights(snapshots: Sequence[Snapshot]) -> tuple[float, ...]:
-    """Return the step that sees each snapshot, the first of a run being 1.
+def snapshot_steps(snapshots: Sequence[Snapshot]) -> tuple[float, ...]:
+    """Return the step after each snapshot, counted from 1: a log axis has no 0."""
+    return tuple(
+        snapshot.step + 1.0 for snapshot in snapshots if snapshot.step is not None
+    )
 
-    What is found after n steps is what step n + 1 sees: 0 has no place on a logarithm.
-    """
-    return tuple(one.step + 1.0 for one in snapshots if one.step is not None)
 
-
-def stage_name(step: int | None) -> str:
-    """Say when it was.
+def stage_text(step: int | None) -> str:
+    """Write when a snapshot was taken.
 
     Example:
-        >>> stage_name(0), stage_name(1_000), stage_name(None)
+        >>> stage_text(0), stage_text(1_000), stage_text(None)
         ('at initialization', 'after 1,000 steps', 'as trained')
     """
     if step is None:
@@ -74,19 +78,23 @@ def stage_name(step: int | None) -> str:
     return f"after {step:,} step{'' if step == 1 else 's'}"
 
 
-def through_training(snapshots: Sequence[Snapshot], size: str) -> Curve:
-    """Return one size of some layers against the step of learning."""
-    steps = sights(snapshots)
-    numbers = evenly(range(min(len(one.levels) for one in snapshots)), LAYERS)
+def chart_over_steps(snapshots: Sequence[Snapshot], quantity: str) -> Curve:
+    """Return snapshot quantity of some layers over the training steps."""
+    steps = snapshot_steps(snapshots)
+    numbers = evenly_spaced(
+        range(min(len(snapshot.levels) for snapshot in snapshots)), MAX_LAYERS
+    )
     return Curve(
-        title=f"{size.capitalize()} through training",
-        x_label="step that sees it",
-        y_label=SIZES[size],
+        title=f"{quantity.capitalize()} during training",
+        x_label="training step",
+        y_label=QUANTITIES[quantity],
         series=tuple(
             Series(
                 name=snapshots[0].levels[i].name,
                 x=steps,
-                y=tuple(getattr(one.levels[i], size) for one in snapshots),
+                y=tuple(
+                    getattr(snapshot.levels[i], quantity) for snapshot in snapshots
+                ),
             )
             for i in numbers
         ),
@@ -95,19 +103,21 @@ def through_training(snapshots: Sequence[Snapshot], size: str) -> Curve:
     )
 
 
-def course_curves(snapshots: Sequence[Snapshot]) -> list[Curve]:
-    """Return all charts of one network's snapshots."""
+def layer_charts(snapshots: Sequence[Snapshot]) -> list[Curve]:
+    """Return all charts of the snapshots of snapshot network."""
     charts = [
-        by_depth(f"{size.capitalize()} by layer", size, stages(snapshots))
-        for size in ("gradient", "activation")
+        chart_by_depth(
+            f"{quantity.capitalize()} by layer", quantity, snapshots_by_stage(snapshots)
+        )
+        for quantity in ("gradient", "activation")
     ]
-    if len(sights(snapshots)) == len(snapshots) > 1:
-        charts += [through_training(snapshots, s) for s in ("gradient", "update")]
+    if len(snapshot_steps(snapshots)) == len(snapshots) > 1:
+        charts += [chart_over_steps(snapshots, s) for s in ("gradient", "update")]
     return charts
 
 
-def course_table(snapshots: Sequence[Snapshot]) -> Table:
-    """Return every layer's sizes in the first and in the last snapshot."""
+def layer_norms_table(snapshots: Sequence[Snapshot]) -> Table:
+    """Return the quantities of each layer in the first and the last snapshot."""
     first, last = snapshots[0], snapshots[-1]
     moments = [first] if len(snapshots) == 1 else [first, last]
     columns = [
@@ -115,44 +125,44 @@ def course_table(snapshots: Sequence[Snapshot]) -> Table:
         Column(title="Number", kind="integer", key="depth", rank=3),
     ]
     for when, rank in zip(("first", "last"), (0, 1), strict=False):
-        word = stage_name((first if when == "first" else last).step)
+        stage = stage_text((first if when == "first" else last).step)
         columns += [
             Column(
-                title=f"{size.capitalize()}, {when}",
+                title=f"{quantity.capitalize()}, {when}",
                 kind="number",
-                key=f"{size}_{when}",
-                hint=f"{SIZES[size]}, {word}",
-                rank=rank + (size == "update"),
+                key=f"{quantity}_{when}",
+                hint=f"{QUANTITIES[quantity]}, {stage}",
+                rank=rank + (quantity == "update"),
             )
-            for size in SIZES
+            for quantity in QUANTITIES
         ]
         if len(moments) == 1:
             break
     rows = tuple(
-        (levels[0].name, levels[0].depth, *_sizes(levels))
-        for levels in zip(*(one.levels for one in moments), strict=False)
+        (levels[0].name, levels[0].depth, *_values(levels))
+        for levels in zip(*(snapshot.levels for snapshot in moments), strict=False)
     )
-    return Table(columns=tuple(columns), rows=rows, title="Layer by layer")
+    return Table(columns=tuple(columns), rows=rows, title="Norms by layer")
 
 
-def _sizes(levels: Sequence[Level]) -> list[Cell]:
-    return [getattr(level, size) for level in levels for size in SIZES]
+def _values(levels: Sequence[Level]) -> list[Cell]:
+    return [getattr(level, quantity) for level in levels for quantity in QUANTITIES]
 
 
-def course_blocks(snapshots: Sequence[Snapshot]) -> list[Block]:
-    """Return the charts and the table of one network's snapshots."""
-    return [*course_curves(snapshots), course_table(snapshots)]
+def layer_norms_blocks(snapshots: Sequence[Snapshot]) -> list[Block]:
+    """Return the charts and the table of the snapshots of snapshot network."""
+    return [*layer_charts(snapshots), layer_norms_table(snapshots)]
 
 
-def range_curve(rows: list[tuple[float, float]], chosen: float) -> Curve:
-    """Return a range test's chart, the chosen rate marked."""
-    rates, costs = zip(*rows, strict=True)
+def lr_range_chart(rows: list[tuple[float, float]], lr: float) -> Curve:
+    """Return the chart of a learning-rate range test, the chosen rate marked."""
+    rates, losses = zip(*rows, strict=True)
     return Curve(
         title="Learning-rate range test",
         x_label="learning rate",
-        y_label="training cost, smoothed",
-        series=(Series(name="cost", x=rates, y=costs),),
+        y_label="training loss, smoothed",
+        series=(Series(name="loss", x=rates, y=losses),),
         log_x=True,
-        mark=(chosen, f"chosen: {chosen:g}"),
-        note="One step a rate, on a copy of the network.",
+        mark=(lr, f"chosen: {lr:g}"),
+        note="One training step per rate, on a copy of the network.",
     )

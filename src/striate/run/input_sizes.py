@@ -12,7 +12,7 @@ from striate.core.hooks import followed, lent
 from striate.data.progressive_resize import Side
 
 
-def check_sides(
+def check_image_sizes(
     model: nn.Module, channels: int, sides: Sequence[Side], device: torch.device
 ) -> None:
     """Try two images of each size in training mode, and leave no trace.
@@ -24,8 +24,8 @@ def check_sides(
 
     Example:
         >>> model = nn.Sequential(nn.Flatten(), nn.Linear(64, 2))
-        >>> check_sides(model, 1, [(8, 8)], torch.device("cpu"))
-        >>> check_sides(model, 1, [(4, 4)], torch.device("cpu"))
+        >>> check_image_sizes(model, 1, [(8, 8)], torch.device("cpu"))
+        >>> check_image_sizes(model, 1, [(4, 4)], torch.device("cpu"))
         Traceback (most recent call last):
         ...
         striate.core.errors.GeometryError: the network cannot learn from 4×4, ...

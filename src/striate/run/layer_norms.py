@@ -26,7 +26,7 @@ COLUMNS = ("step", "depth", "layer", "activation", "gradient", "update")
 Batch = tuple[Tensor, Tensor]
 
 
-class Norms:
+class LayerNormsLogger:
     """Looks at some images' way through a network ever and again while it learns.
 
     It shows them a batch that it does not learn from, in training mode and without
@@ -105,14 +105,14 @@ def _row(step: int, level: Level) -> str:
 
 
 @contextmanager
-def norms_kept(
+def layer_norms_logger(
     folder: Path,
     model: nn.Module,
     subset: Subset,
     shown: Batches,
     begun: int,
     wanted: bool,
-) -> Iterator[Sequence[Norms]]:
+) -> Iterator[Sequence[LayerNormsLogger]]:
     """Yield the observer that keeps norms, or none.
 
     Args:
@@ -126,7 +126,7 @@ def norms_kept(
     if not wanted:
         yield ()
         return
-    norms = Norms(folder, model, _batch(subset, shown), begun)
+    norms = LayerNormsLogger(folder, model, _batch(subset, shown), begun)
     try:
         yield (norms,)
     finally:
@@ -146,7 +146,7 @@ def _batch(subset: Subset, shown: Batches) -> Batch:
     return next(made(0))
 
 
-def read_norms(path: Path) -> list[Snapshot]:
+def read_layer_norms(path: Path) -> list[Snapshot]:
     """Return what a run's `norms.csv` holds; nothing where there is none.
 
     Args:

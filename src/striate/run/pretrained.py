@@ -26,11 +26,11 @@ from striate.run import layout as names
 from striate.run.recipe import Recipe
 from striate.run.run import Run
 
-KEPT = "weights"  # in the cache folder: downloads, and pickles as safetensors
+WEIGHTS_FOLDER = "weights"  # in the cache folder: downloads, and pickles as safetensors
 
 
 @dataclass(frozen=True, kw_only=True)
-class Weights:
+class WeightsFile:
     """A file of weights, and what is known of it.
 
     Args:
@@ -54,7 +54,7 @@ class Weights:
     remark: str = ""
 
 
-def find_weights(word: str | Path, cache: str = AUTO) -> Weights:
+def find_weights(word: str | Path, cache: str = AUTO) -> WeightsFile:
     """Return the weights that a word means: a file, a run, a public name, timm's.
 
     Args:
@@ -72,7 +72,7 @@ def find_weights(word: str | Path, cache: str = AUTO) -> Weights:
         raise WeightsError(what, where=error.filename or word, fix=fix) from error
 
 
-def _found(word: str | Path, cache: str) -> Weights:
+def _found(word: str | Path, cache: str) -> WeightsFile:
     path = Path(word).expanduser()
     if path.is_file():
         return _of_file(path)
@@ -92,17 +92,17 @@ def _found(word: str | Path, cache: str) -> Weights:
     raise WeightsError(f"no weights are '{word}'", where="--pretrained", fix=fix)
 
 
-def _of_file(path: Path) -> Weights:
+def _of_file(path: Path) -> WeightsFile:
     sha256 = hash_file(path)
     if (public := known_by(sha256)) is not None:
         return _described(public, path, sha256)
     run = path.resolve().parent.parent
     if path.resolve() == run / names.BEST and (run / names.PREPROCESS).is_file():
         return _of_run(run)
-    return Weights(path=path, sha256=sha256, origin=path.name)
+    return WeightsFile(path=path, sha256=sha256, origin=path.name)
 
 
-def _of_run(folder: Path) -> Weights:
+def _of_run(folder: Path) -> WeightsFile:
     path = folder / names.BEST
     if not path.is_file():
         fix = f"finish it first: striate train --resume {folder}"
@@ -113,7 +113,7 @@ def _of_run(folder: Path) -> Weights:
     with damage_named(classes):
         outputs = tuple(read_json(classes))
     recipe = Run(folder).recipe
-    return Weights(
+    return WeightsFile(
         path=path,
         sha256=hash_file(path),
         origin=f"the run {folder.name}",
@@ -124,22 +124,22 @@ def _of_run(folder: Path) -> Weights:
     )
 
 
-def _of_public(public: Published, cache: str) -> Weights:
+def _of_public(public: Published, cache: str) -> WeightsFile:
     store = open_cache(cache)
-    path = local_file(public, store.folder / KEPT if store else None)
+    path = local_file(public, store.folder / WEIGHTS_FOLDER if store else None)
     return _described(public, path, hash_file(path))
 
 
-def _of_timm(name: str, cache: str) -> Weights:
+def _of_timm(name: str, cache: str) -> WeightsFile:
     about, store = describe(name), open_cache(cache)
     if store is None:
         what = f"the weights of {about.name} cannot be kept: there is no cache"
         fix = "leave --cache off out, or give a file: --pretrained PATH"
         raise WeightsError(what, where="--pretrained", fix=fix)
-    path = store.folder / KEPT / f"timm-{about.name}.safetensors"
+    path = store.folder / WEIGHTS_FOLDER / f"timm-{about.name}.safetensors"
     if not path.is_file():
         save_weights(path, fetch(name))
-    return Weights(
+    return WeightsFile(
         path=path,
         sha256=hash_file(path),
         origin=f"timm's {about.name} ({about.licence})",
@@ -148,7 +148,7 @@ def _of_timm(name: str, cache: str) -> Weights:
     )
 
 
-def _described(public: Published, path: Path, sha256: str) -> Weights:
+def _described(public: Published, path: Path, sha256: str) -> WeightsFile:
     preprocess = Preprocess(
         channels=len(public.mean),
         height=public.side,
@@ -156,7 +156,7 @@ def _described(public: Published, path: Path, sha256: str) -> Weights:
         mean=public.mean,
         std=public.std,
     )
-    return Weights(
+    return WeightsFile(
         path=path,
         sha256=sha256,
         origin=f"{public.file} ({public.licence})",
@@ -165,7 +165,9 @@ def _described(public: Published, path: Path, sha256: str) -> Weights:
     )
 
 
-def read_state(weights: Weights, *, trust: bool = False, cache: str = AUTO) -> State:
+def read_state(
+    weights: WeightsFile, *, trust: bool = False, cache: str = AUTO
+) -> State:
     """Return the tensors of a file; a pickle is read once and kept as safetensors.
 
     Raises:
@@ -174,7 +176,7 @@ def read_state(weights: Weights, *, trust: bool = False, cache: str = AUTO) -> S
     store = open_cache(cache)
     if weights.path.suffix == ".safetensors" or store is None:
         return read(weights.path, trust=trust)
-    kept = store.folder / KEPT / f"{weights.sha256}.safetensors"
+    kept = store.folder / WEIGHTS_FOLDER / f"{weights.sha256}.safetensors"
     if kept.is_file():
         with suppress(WeightsError):  # a damaged copy is made again
             return read(kept)
@@ -184,7 +186,7 @@ def read_state(weights: Weights, *, trust: bool = False, cache: str = AUTO) -> S
     return state
 
 
-def reading_settings(recipe: Recipe) -> dict[str, Any]:
+def preprocess_settings(recipe: Recipe) -> dict[str, Any]:
     """Return how images are made: as given, else as the weights' own were.
 
     Raises:
@@ -193,7 +195,9 @@ def reading_settings(recipe: Recipe) -> dict[str, Any]:
     own = _own(recipe)
     normalize = "data" if recipe.normalize == AUTO else recipe.normalize
     if _takes_statistics(recipe, own):
-        normalize = "none"  # nothing is measured; `as_weights_want` puts them in
+        normalize = (
+            "none"  # nothing is measured; `with_weights_statistics` puts them in
+        )
     ours = {
         name: getattr(recipe, name) for name in ("resize", "background", "white_level")
     }
@@ -205,7 +209,7 @@ def reading_settings(recipe: Recipe) -> dict[str, Any]:
     }
 
 
-def as_weights_want(data: ImageData, recipe: Recipe) -> ImageData:
+def with_weights_statistics(data: ImageData, recipe: Recipe) -> ImageData:
     """Return data with the weights' own mean and deviation, for its channels."""
     own = _own(recipe)
     if own is None or not _takes_statistics(recipe, own):
@@ -224,7 +228,7 @@ def _takes_statistics(recipe: Recipe, own: Preprocess | None) -> bool:
     return own is not None and not given
 
 
-def load_weights_of(recipe: Recipe, model: nn.Module, data: ImageData) -> None:
+def load_recipe_weights(recipe: Recipe, model: nn.Module, data: ImageData) -> None:
     """Put a recipe's weights into a network; its head stays new unless classes agree.
 
     Raises:
@@ -236,7 +240,7 @@ def load_weights_of(recipe: Recipe, model: nn.Module, data: ImageData) -> None:
     put_pretrained(model, state, weights.path, head=_keeps_head(weights, recipe, data))
 
 
-def _check_network(weights: Weights, recipe: Recipe) -> None:
+def _check_network(weights: WeightsFile, recipe: Recipe) -> None:
     """Refuse another network of ours, whose names and shapes may be the same.
 
     So are those of a network with shortcuts and of the plain one, of one with its
@@ -250,7 +254,7 @@ def _check_network(weights: Weights, recipe: Recipe) -> None:
         raise WeightsError(what, where=weights.path, fix=fix)
 
 
-def _asked(recipe: Recipe) -> Weights:
+def _asked(recipe: Recipe) -> WeightsFile:
     """Return a recipe's weights; timm knows how images of its networks were made."""
     found = find_weights(str(recipe.pretrained), recipe.cache)
     if found.preprocess is None and is_timm(recipe.model):
@@ -259,12 +263,12 @@ def _asked(recipe: Recipe) -> Weights:
     return found
 
 
-def _keeps_head(weights: Weights, recipe: Recipe, data: ImageData) -> bool:
+def _keeps_head(weights: WeightsFile, recipe: Recipe, data: ImageData) -> bool:
     dense = weights.plain and not recipe.head_hidden
     return dense and weights.classes == data.labels.names
 
 
-def weights_facts(recipe: Recipe, data: ImageData) -> dict[str, Any]:
+def pretrained_record(recipe: Recipe, data: ImageData) -> dict[str, Any]:
     """Return what a manifest says of the weights a run begins with; empty of none."""
     if recipe.pretrained is None:
         return {}
@@ -279,7 +283,7 @@ def weights_facts(recipe: Recipe, data: ImageData) -> dict[str, Any]:
     }
 
 
-def weights_notes(recipe: Recipe, data: ImageData) -> list[str]:
+def pretrained_notes(recipe: Recipe, data: ImageData) -> list[str]:
     """Say what was done to the weights, and what they do not say of themselves."""
     if recipe.pretrained is None:
         return []
@@ -316,7 +320,7 @@ def check_same_weights(recipe: Recipe, manifest: dict[str, Any]) -> None:
 def weights_rows(cache: str = AUTO) -> list[dict[str, str | int]]:
     """Return name, file, classes, place, licence and hash of all public weights."""
     store = open_cache(cache)
-    folder = store.folder / KEPT if store else None
+    folder = store.folder / WEIGHTS_FOLDER if store else None
     return [
         {
             "name": name,

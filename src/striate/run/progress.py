@@ -12,12 +12,12 @@ from striate.data.batches import Batches
 from striate.data.progressive_resize import ProgressiveResize
 from striate.data.scan import Tick
 from striate.engine.train_state import EpochDone, StepDone
-from striate.report.progress import Progress
+from striate.report.progress import TrainingProgress
 
 PATIENCE = 1.0  # seconds before reading says how far it is
 
 
-def reading(quiet: bool, stream: TextIO | None = None) -> Tick | None:
+def reading_progress(quiet: bool, stream: TextIO | None = None) -> Tick | None:
     """Return what tells on a terminal how far reading is, once that takes long.
 
     The line is drawn over itself, and gone when the last image is read.
@@ -39,7 +39,7 @@ def reading(quiet: bool, stream: TextIO | None = None) -> Tick | None:
     return tick
 
 
-def teller(quiet: bool) -> Callable[[str], None]:
+def line_printer(quiet: bool) -> Callable[[str], None]:
     """Return what tells a line to who waits, or tells nobody."""
 
     def tell(line: str) -> None:
@@ -49,7 +49,7 @@ def teller(quiet: bool) -> Callable[[str], None]:
     return tell
 
 
-class Display:
+class ProgressCallback:
     """An observer of the loop that draws progress on stderr.
 
     A terminal that has gone takes the drawing with it, and not the run.
@@ -71,7 +71,7 @@ class Display:
         balanced: bool = False,
         speed: Callable[[float], str] = lambda rate: "",
     ) -> None:
-        self._progress = Progress(quiet=quiet, speed=speed)
+        self._progress = TrainingProgress(quiet=quiet, speed=speed)
         self._size = {"steps": len(batches), "images": batches.images}
         self._epochs = epochs
         self._balanced = {"val_balanced"} if balanced else set()

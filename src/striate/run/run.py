@@ -31,7 +31,7 @@ from striate.metrics.classification import Score
 from striate.models.catalogue import create_model
 from striate.models.head import deepen
 from striate.run import layout as names
-from striate.run.layer_norms import read_norms
+from striate.run.layer_norms import read_layer_norms
 from striate.run.layout import find_run
 from striate.run.predictions import Predictions
 from striate.run.recipe import Recipe, make_recipe
@@ -41,15 +41,15 @@ CUSTOM = "custom:"  # prefix of a model that was handed in, not named
 EVALUATION_BATCH = 256  # images judged at a time, however small they are
 
 
-def judged_at_once(height: int, width: int) -> int:
+def evaluation_batch_size(height: int, width: int) -> int:
     """Return how many images of a size are judged at a time, so that they fit.
 
     Learning holds the maps of every layer, judging those of one or two: 32 of 224×224
     take 0.5 to 1.3 times the memory of a training step of 8.
 
     Example:
-        >>> judged_at_once(28, 28), judged_at_once(64, 64), judged_at_once(224, 224)
-        (256, 256, 32)
+        >>> evaluation_batch_size(28, 28), evaluation_batch_size(224, 224)
+        (256, 32)
     """
     return together(height, width, EVALUATION_BATCH)
 
@@ -124,9 +124,9 @@ class Run:
         ]
 
     @property
-    def norms(self) -> list[Snapshot]:
+    def layer_norms(self) -> list[Snapshot]:
         """Return the layers by depth through training; empty where not kept."""
-        return read_norms(self.path)
+        return read_layer_norms(self.path)
 
     @cached_property
     def scores(self) -> dict[str, dict[str, Any]]:
@@ -237,7 +237,9 @@ class Run:
         """Return the parts of the data that a finished run has judged."""
         return [split for split in ("val", "test") if split in self.data.subsets]
 
-    def judge(self, subset: Subset, ranks: RankGroup | None = None) -> Predictions:
+    def predict_subset(
+        self, subset: Subset, ranks: RankGroup | None = None
+    ) -> Predictions:
         """Ask the best weights about every image of a part.
 
         Where `ranks` judge together, each asks about its share, and all get the whole.
@@ -246,7 +248,9 @@ class Run:
         batches = Batches(
             subset=subset,
             preprocess=self.preprocess,
-            batch_size=judged_at_once(self.preprocess.height, self.preprocess.width),
+            batch_size=evaluation_batch_size(
+                self.preprocess.height, self.preprocess.width
+            ),
             shuffle=False,
             device=device,
             rank=ranks.place.rank if ranks else 0,
@@ -279,7 +283,7 @@ class Run:
 
     def evaluate(self, split: str | None = None, data: str | None = None) -> Score:
         """Judge a part of the run's own data (test where there is one), or others."""
-        return self.judge(self.subset_for(data, split)[0]).score()
+        return self.predict_subset(self.subset_for(data, split)[0]).score()
 
     @property
     def evaluated_split(self) -> str:
@@ -307,11 +311,11 @@ class Run:
                 "probability": float(predictions.probs[i].max()),
                 "loss": float(predictions.losses[i]),
             }
-            for i in predictions.most_wrong(count)
+            for i in predictions.highest_losses(count)
         ]
 
 
-def score_dict(score: Score) -> dict[str, Any]:
+def score_as_dict(score: Score) -> dict[str, Any]:
     """Return a score as JSON values."""
     return asdict(score)
 

@@ -33,37 +33,42 @@ from striate.models.catalogue import create_model
 from striate.models.head import deepen
 from striate.run import layout as names
 from striate.run.builders import (
-    batch_notes,
-    check_batch,
-    growth_notes,
-    rank_notes,
-    sides_of,
-    way_of,
+    check_batch_norm,
+    epoch_image_sizes,
+    last_batch_notes,
+    process_notes,
+    progressive_resize_notes,
+    recipe_execution,
 )
-from striate.run.input_sizes import check_sides
+from striate.run.input_sizes import check_image_sizes
 from striate.run.manifest import first_manifest
 from striate.run.pretrained import (
-    as_weights_want,
-    load_weights_of,
-    reading_settings,
-    weights_facts,
-    weights_notes,
+    load_recipe_weights,
+    preprocess_settings,
+    pretrained_notes,
+    pretrained_record,
+    with_weights_statistics,
 )
-from striate.run.progress import reading
+from striate.run.progress import reading_progress
 from striate.run.recipe import Recipe
 from striate.run.regularization import regularize
 from striate.run.run import CUSTOM
-from striate.run.yaml_io import settings_text
+from striate.run.yaml_io import settings_yaml
 
 AUTO = "auto"
 # Settings that say how images are read; `load_data` takes them under these names.
-READING = (
+DATA_SETTINGS = (
     *("image_size", "in_chans", "resize", "background", "white_level", "jpeg"),
     *("normalize", "mean", "std", "val_fraction", "test_fraction", "fraction"),
     *("folds", "fold", "seed", "cache", "cache_gb", "workers"),
 )
 # `train` gets loaded data, where settings of the split and the input would do nothing.
-LOADED = {*READING, "split"} - {"seed", "cache", "cache_gb", "workers"}
+LOADED_DATA_SETTINGS = {*DATA_SETTINGS, "split"} - {
+    "seed",
+    "cache",
+    "cache_gb",
+    "workers",
+}
 
 
 def load_recipe(recipe: Recipe, *, quiet: bool = True) -> ImageData:
@@ -72,15 +77,15 @@ def load_recipe(recipe: Recipe, *, quiet: bool = True) -> ImageData:
     Raises:
         StriateError: The data or the settings do not admit it.
     """
-    settings = {name: getattr(recipe, name) for name in READING}
+    settings = {name: getattr(recipe, name) for name in DATA_SETTINGS}
     data = load_data(
         recipe.data,
-        **{**settings, **reading_settings(recipe)},
+        **{**settings, **preprocess_settings(recipe)},
         split=names.find_split(recipe.split) if recipe.split else None,
         margin=margin_for(recipe.augmentation),
-        tick=reading(quiet),
+        tick=reading_progress(quiet),
     )
-    return as_weights_want(data, recipe)
+    return with_weights_statistics(data, recipe)
 
 
 def auto_model(in_chans: int) -> str:
@@ -88,7 +93,7 @@ def auto_model(in_chans: int) -> str:
     return "notes_grey" if in_chans == 1 else "notes_colour"
 
 
-def resolve(recipe: Recipe, data: ImageData) -> Recipe:
+def resolve_recipe(recipe: Recipe, data: ImageData) -> Recipe:
     """Decide what was left automatic, so that `args.yaml` holds what was used."""
     model = recipe.model
     if model == AUTO:
@@ -112,7 +117,7 @@ def resolve(recipe: Recipe, data: ImageData) -> Recipe:
     )
 
 
-def build(recipe: Recipe, data: ImageData) -> nn.Module:
+def build_model(recipe: Recipe, data: ImageData) -> nn.Module:
     """Build the network of a recipe, as it is before it learns.
 
     Raises:
@@ -126,13 +131,13 @@ def build(recipe: Recipe, data: ImageData) -> nn.Module:
         seed=recipe.seed,
     )
     if recipe.pretrained is not None:
-        load_weights_of(recipe, model, data)
+        load_recipe_weights(recipe, model, data)
     if recipe.head_hidden:
         deepen(model, recipe.head_hidden, recipe.seed)
     return model
 
 
-def place(model: nn.Module, data: ImageData, recipe: Recipe) -> None:
+def prepare_model(model: nn.Module, data: ImageData, recipe: Recipe) -> None:
     """Put the model where it learns, and try it.
 
     Raises:
@@ -142,7 +147,7 @@ def place(model: nn.Module, data: ImageData, recipe: Recipe) -> None:
     """
     device = devices.choose(recipe.device)
     regularize(model, recipe)
-    check_batch(model, recipe)
+    check_batch_norm(model, recipe)
     check_precision(recipe.precision, device)
     if recipe.pretrained is None:  # filters that were learned with are kept
         _whiten(model, data, recipe)
@@ -150,13 +155,13 @@ def place(model: nn.Module, data: ImageData, recipe: Recipe) -> None:
     if recipe.freeze:
         check_patterns(model, recipe.freeze)
         freeze(model, recipe.freeze)
-    layout = way_of(recipe).memory_format
+    layout = recipe_execution(recipe).memory_format
     model.to(device, memory_format=layout)  # type: ignore[call-overload]
     _check_output(model, data, device)
-    check_sides(model, data.in_chans, sides_of(data, recipe), device)
+    check_image_sizes(model, data.in_chans, epoch_image_sizes(data, recipe), device)
 
 
-def frozen_facts(model: nn.Module, recipe: Recipe) -> dict[str, Any]:
+def frozen_record(model: nn.Module, recipe: Recipe) -> dict[str, Any]:
     """Return what a manifest says of layers that do not learn; empty without any.
 
     Filters that a network computes instead of learning are its own affair.
@@ -203,7 +208,7 @@ def _check_output(model: nn.Module, data: ImageData, device: torch.device) -> No
         raise SettingError(what, fix=f"build it with num_classes={data.num_classes}")
 
 
-def write_inputs(
+def write_run_inputs(
     folder: Path,
     model: nn.Module,
     data: ImageData,
@@ -212,13 +217,16 @@ def write_inputs(
 ) -> None:
     """Write down everything the run starts from, before it starts."""
     manifest = first_manifest(folder.name, data, recipe)
-    manifest["notes"] = [*data.notes, *batch_notes(data, recipe), *notes]
-    manifest["notes"] += weights_notes(recipe, data)
-    manifest["notes"] += [*growth_notes(data, recipe), *rank_notes(recipe)]
-    manifest |= weights_facts(recipe, data) | frozen_facts(model, recipe)
+    manifest["notes"] = [*data.notes, *last_batch_notes(data, recipe), *notes]
+    manifest["notes"] += pretrained_notes(recipe, data)
+    manifest["notes"] += [
+        *progressive_resize_notes(data, recipe),
+        *process_notes(recipe),
+    ]
+    manifest |= pretrained_record(recipe, data) | frozen_record(model, recipe)
     manifest["parameters"] = sum(p.numel() for p in model.parameters())
     write_json(folder / names.MANIFEST, manifest)
-    write_text(folder / names.ARGS, settings_text(recipe))
+    write_text(folder / names.ARGS, settings_yaml(recipe))
     write_json(folder / names.CLASSES, list(data.labels.names))
     write_json(folder / names.PREPROCESS, data.preprocess.as_dict())
     write_split(folder / names.SPLIT, data.rows)

@@ -54,7 +54,9 @@ class SummaryRequest:
     num_classes: int | None = None
 
 
-def resolve(target: str, wanted: SummaryRequest, *, real: bool = False) -> Target:
+def resolve_target(
+    target: str, wanted: SummaryRequest, *, real: bool = False
+) -> Target:
     """Return the network that a word on the command line means.
 
     Args:
@@ -71,12 +73,12 @@ def resolve(target: str, wanted: SummaryRequest, *, real: bool = False) -> Targe
         return _sketched(target, wanted, real)
     if FILE in target:
         return _from_file(target, wanted, real)
-    if is_run(target):
+    if is_run_name(target):
         return _from_run(target, wanted, real)
     return _named(target, wanted, real)
 
 
-def is_run(target: str) -> bool:
+def is_run_name(target: str) -> bool:
     """Tell a run folder, or the name of one among our runs."""
     places = (Path(), Path("runs/train"), Path("runs/transfer"))
     return any((place / target / MANIFEST).is_file() for place in places)

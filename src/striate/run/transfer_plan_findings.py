@@ -20,7 +20,7 @@ from striate.metrics.classification import wilson
 from striate.report.format import percent
 from striate.report.png import save_curve
 from striate.run import layout as names
-from striate.run.scorecard import span
+from striate.run.scorecard import ci_text
 from striate.run.transfer_plan import MIN_STEPS, TransferPlan, TransferTrial
 
 CHART = "cuts.png"
@@ -34,7 +34,7 @@ def write_plan(folder: Path, plan: TransferPlan) -> None:
         StorageError: A file could not be written.
     """
     write_json(folder / names.PLAN, plan.as_dict())
-    save_curve(depth_curve(plan), folder / names.PLOTS / CHART)
+    save_curve(depth_chart(plan), folder / names.PLOTS / CHART)
 
 
 def plan_section(folder: Path) -> tuple[Section, ...]:
@@ -42,7 +42,7 @@ def plan_section(folder: Path) -> tuple[Section, ...]:
     if not (folder / names.PLAN).is_file():
         return ()
     plan = TransferPlan.read(folder / names.PLAN)
-    blocks: list[Block] = [proposal(plan), depth_curve(plan)]
+    blocks: list[Block] = [proposal(plan), depth_chart(plan)]
     tables = probe_table(plan), trial_table(plan)
     lead = "Chosen on the training split only, without validation and test images."
     return (Section(title="Transfer plan", lead=lead, blocks=(*blocks, *tables)),)
@@ -150,7 +150,7 @@ def _trial_row(trial: TransferTrial, plan: TransferPlan) -> tuple[Cell, ...]:
         len(trial.stages),
         trial.batch_norm or None,
         trial.accuracy,
-        span(wilson(sum(trial.correct), trial.eval_images), 1),
+        ci_text(wilson(sum(trial.correct), trial.eval_images), 1),
         round(trial.loss, 3),
         round(trial.seconds, 1),
         round(trial.full_seconds, 1),
@@ -173,7 +173,7 @@ def proposal(plan: TransferPlan) -> Prose:
     expected = (
         f"Expected accuracy on the {plan.val_images:,} validation images: "
         f"{percent(plan.accuracy)} (95 % interval "
-        f"{span((plan.low, plan.high), 1)}), in about {_time(best.full_seconds)}. "
+        f"{ci_text((plan.low, plan.high), 1)}), in about {_time(best.full_seconds)}. "
         f"The plan took {_time(plan.seconds)}."
     )
     return Prose(text=f"{what} {expected}", tone="advice")
@@ -188,7 +188,7 @@ def _time(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.1f} min"
 
 
-def depth_curve(plan: TransferPlan) -> Curve:
+def depth_chart(plan: TransferPlan) -> Curve:
     """Return probe accuracy by depth of the cut point, one line per training size."""
     depth = tuple(float(i + 1) for i in range(len(plan.probes)))
     sizes = [point.images for point in plan.probes[-1].points]

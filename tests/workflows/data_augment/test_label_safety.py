@@ -12,7 +12,7 @@ from striate.core.spec import ImageSpec
 from striate.data.augment.augment import Augment
 from striate.data.augment.single_transform import CHANGES, Trial, at, coins, furthest
 from striate.metrics.significance import holm, no_loss
-from striate.report.terminal import Console, show
+from striate.report.terminal import Console, print_blocks
 from striate.run.recipe import Recipe
 from striate.workflows.data_augment.augment import preview_augment
 from striate.workflows.data_augment.label_safety import Measured, dangers_of, measure
@@ -113,7 +113,7 @@ def test_findings_say_it_in_words_and_numbers(striped):
     assert danger["mistaken"] is True
     assert danger["change"].startswith("flip")
     console = Console(width=100, record=True)
-    show(summary(safety), console)
+    print_blocks(summary(safety), console)
     assert "rising" in console.export_text()
 
 

@@ -13,7 +13,7 @@ from striate.data.check.check import check_data
 from striate.data.check.label_error_findings import DOUBT
 from striate.data.sources.find import find_source
 from striate.data.sources.source import Source, from_arrays
-from striate.report.html import render
+from striate.report.html import render_page
 from striate.workflows.data_check.as_json import as_dict
 from striate.workflows.data_check.findings import page_of, told
 from striate.workflows.data_check.label_errors import (
@@ -158,7 +158,7 @@ def test_one_class_or_none_is_not_judged(tmp_path):
     (tmp_path / "set/a/x.png").write_bytes(b"")
     empty = doubt_labels(check_data(tmp_path / "set"))
     assert list(empty.doubts.ranking()) == []
-    assert render(page_of(empty))
+    assert render_page(page_of(empty))
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from torch import nn
 
 import striate as api
 from striate.core.errors import InterruptedRunError, RunError, SettingError
-from striate.run.lock import held
+from striate.run.lock import lock_folder
 from striate.run.recipe import Recipe
 from striate.workflows.data_curve import runs as curve_runs
 from striate.workflows.data_curve.findings import (
@@ -178,7 +178,7 @@ def test_what_another_process_is_at_work_on_stays(
     manifest = place / "fraction-0.5-seed-0/manifest.json"
     manifest.write_text(manifest.read_text().replace('"done"', '"running"'))
     options = {"fractions": FRACTIONS, "seeds": 2, "make": small, "out": place}
-    with held(place / inner):
+    with lock_folder(place / inner):
         before = snapshot(place)
         with pytest.raises(RunError, match="the run folder is in use by process"):
             learning_curve(

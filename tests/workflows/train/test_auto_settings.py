@@ -34,7 +34,7 @@ def test_both_are_found_once_and_written_down(digits, tmp_path):
     kept = read_settings(tmp_path / "a/args.yaml")
     assert kept["batch_size"] == 32
     assert isinstance(kept["lr"], float)
-    assert kept["lr"] == run.recipe.rate
+    assert kept["lr"] == run.recipe.max_lr
     rows = read_csv(tmp_path / "a/lr_range.csv")
     assert float(rows[0]["lr"]) == pytest.approx(1e-5)
     assert (tmp_path / "a/plots/lr_range.png").stat().st_size > 1000
@@ -51,7 +51,7 @@ def test_finding_out_changes_nothing_else(digits, tmp_path):
     found = train_recipe(
         make_recipe(words), data=digits, out=tmp_path / "a", quiet=True
     )
-    words["lr"] = found.recipe.rate
+    words["lr"] = found.recipe.max_lr
     given = train_recipe(
         make_recipe(words), data=digits, out=tmp_path / "b", quiet=True
     )
@@ -164,9 +164,9 @@ def test_other_errors_of_the_trial_are_told(digits, monkeypatch):
 
 def test_a_number_is_needed_where_nobody_decides():
     with pytest.raises(SettingError, match="lr is not decided"):
-        _ = make_recipe({"data": "digits", "lr": "auto"}).rate
+        _ = make_recipe({"data": "digits", "lr": "auto"}).max_lr
     with pytest.raises(SettingError, match="batch_size is not decided"):
-        _ = make_recipe({"data": "digits", "batch_size": "auto"}).images_a_step
+        _ = make_recipe({"data": "digits", "batch_size": "auto"}).images_per_step
 
 
 @pytest.mark.parametrize("switch", ["dropout", "drop_path"])

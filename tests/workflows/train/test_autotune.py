@@ -17,8 +17,8 @@ from striate.engine.checkpoint_store import CheckpointStore
 from striate.engine.execution import ExecutionConfig
 from striate.engine.throughput import Laps
 from striate.models.catalogue import create_model
-from striate.report.progress import Progress
-from striate.run.builders import way_of
+from striate.report.progress import TrainingProgress
+from striate.run.builders import recipe_execution
 from striate.run.recipe import Recipe
 from striate.workflows.train import autotune as autotune_module
 from striate.workflows.train.autotune import AutotuneCache, autotune, make_laps
@@ -133,8 +133,8 @@ def test_half_precision_is_refused_before_anything_is_written(
 
 
 def test_an_open_question_is_answered_as_usual():
-    assert way_of(Recipe(data="digits")) == ExecutionConfig()
-    way = way_of(Recipe(data="digits", compile="on", precision="bf16"))
+    assert recipe_execution(Recipe(data="digits")) == ExecutionConfig()
+    way = recipe_execution(Recipe(data="digits", compile="on", precision="bf16"))
     assert way == ExecutionConfig(compiled=True, precision="bf16")
 
 
@@ -194,7 +194,7 @@ def test_the_progress_line_says_how_fast_and_why(monkeypatch):
     moments = iter([0.0, 1.0, 2.0])
     stream, laps = Terminal(), Laps(macs=1_000_000, peak=1e9)
     words = {"clock": lambda: next(moments), "speed": laps.words}
-    with Progress(stream=stream, **words) as progress:
+    with TrainingProgress(stream=stream, **words) as progress:
         progress.start(epochs=1, steps=10, images=320)
         for step in (1, 2, 3):
             progress.step(1, step, 0.5, 32 * step)

@@ -20,7 +20,7 @@ from striate.data.load import load_data
 from striate.engine.loop import FitConfig, fit
 from striate.metrics import classification as metrics
 from striate.run import predictions as answers
-from striate.run.builders import batch_notes
+from striate.run.builders import last_batch_notes
 from striate.workflows.train.train import train_recipe
 from support.images import stripes, write_folder
 
@@ -122,10 +122,10 @@ def check_many_classes(count):
     assert sum(n for *_, n in score["confusions"]) == round(
         (1 - score["accuracy"]) * count
     )
-    kept, fresh = run.predictions("test"), run.judge(data.subset("test"))
+    kept, fresh = run.predictions("test"), run.predict_subset(data.subset("test"))
     assert (kept.predicted == fresh.predicted).all()
     assert np.allclose(kept.probs.max(1), fresh.probs.max(1), rtol=1e-5)
-    assert (np.count_nonzero(kept.probs, 1) == answers.TOP).all()
+    assert (np.count_nonzero(kept.probs, 1) == answers.TOP_K).all()
     row = read_csv(run.path / "predictions_test.csv")[0]
     assert list(row) == ["path", "label", "pred", "top", "loss"]
     assert row["pred"] in json.loads(row["top"])
@@ -247,7 +247,7 @@ def test_one_left_over_joins_the_step_before_and_is_told(size, batch):
 def test_even_batches_leave_no_note():
     data = load_data(uneven(40, 40), exact=True)
     for size in (1, 2, 6, 48, 60):
-        assert batch_notes(data, st.Recipe(data="x", batch_size=size)) == ()
+        assert last_batch_notes(data, st.Recipe(data="x", batch_size=size)) == ()
 
 
 def test_steps_of_one_image(tmp_path):

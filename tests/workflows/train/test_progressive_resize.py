@@ -10,7 +10,7 @@ from striate.core.files import read_json
 from striate.data.batches import Batches
 from striate.engine.checkpoint_store import CheckpointStore
 from striate.models.catalogue import create_model
-from striate.run.input_sizes import check_sides
+from striate.run.input_sizes import check_image_sizes
 from striate.run.recipe import Recipe
 from striate.workflows.train import job
 from striate.workflows.train.autotune import make_laps
@@ -118,16 +118,16 @@ def test_too_small_to_grow_is_refused(striate):
 
 def test_heads_that_only_training_has_are_tried_too():
     model = create_model("googlenet", num_classes=3, image_size=128, seed=0)
-    check_sides(model, 3, [(128, 128)], CPU)
+    check_image_sizes(model, 3, [(128, 128)], CPU)
     with pytest.raises(GeometryError) as caught:
-        check_sides(model, 3, [(96, 96)], CPU)
+        check_image_sizes(model, 3, [(96, 96)], CPU)
     assert "aux" in caught.value.where
 
 
 def test_a_blur_that_gets_too_little_is_named():
     model = create_model("antialiased_resnet18", num_classes=3, image_size=32, seed=0)
     with pytest.raises(GeometryError) as caught:
-        check_sides(model, 3, [(32, 32), (16, 16)], CPU)
+        check_image_sizes(model, 3, [(32, 32), (16, 16)], CPU)
     assert caught.value.where == "layer conv5.0.body.blur"
 
 
@@ -136,7 +136,7 @@ def test_the_trial_leaves_no_trace():
     before = {n: v.clone() for n, v in model.state_dict().items()}
     modes = [m.training for m in model.modules()]
     state = torch.get_rng_state()
-    check_sides(model, 3, [(32, 32), (48, 48)], CPU)
+    check_image_sizes(model, 3, [(32, 32), (48, 48)], CPU)
     assert torch.equal(state, torch.get_rng_state())
     assert modes == [m.training for m in model.modules()]
     after = model.state_dict()

@@ -23,7 +23,7 @@ from striate.core.errors import (
 from striate.core.files import read_json
 from striate.engine.checkpoint_store import CheckpointStore
 from striate.run import lock, manifest
-from striate.run.lock import held
+from striate.run.lock import lock_folder
 from striate.workflows.train import trainer
 from support.images import snapshot, write_folder
 from support.stopped_runs import ask_before, stopped, whole
@@ -559,8 +559,8 @@ def test_what_a_kill_left_is_cleared(shared_folder, monkeypatch):
 
 HOLD = """
 import pathlib, sys
-from striate.run.lock import held
-with held(pathlib.Path(sys.argv[1])):
+from striate.run.lock import lock_folder
+with lock_folder(pathlib.Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()
 """
@@ -604,15 +604,18 @@ def test_a_second_process_is_refused_and_told_who(
 
 def test_two_resumes_in_one_process(shared_folder):
     run = stopped(shared_folder)
-    with held(run), pytest.raises(RunError, match=f"process {os.getpid()} on"):
+    with lock_folder(run), pytest.raises(RunError, match=f"process {os.getpid()} on"):
         st.resume(run)
 
 
 def test_a_lock_that_says_nothing_yet(shared_folder, monkeypatch):
     run = stopped(shared_folder)
-    with held(run):
+    with lock_folder(run):
         (run / ".lock").write_text("")
-        with pytest.raises(RunError, match="in use by another process"), held(run):
+        with (
+            pytest.raises(RunError, match="in use by another process"),
+            lock_folder(run),
+        ):
             pass
 
 
@@ -627,7 +630,7 @@ def test_a_lock_taken_away_while_one_waits(tmp_path, monkeypatch):
         real(handle, how)
 
     monkeypatch.setattr(lock.fcntl, "flock", late)
-    with held(tmp_path):
+    with lock_folder(tmp_path):
         assert len(met) == 2
         assert read_json(tmp_path / ".lock")["pid"] == os.getpid()
     assert os.listdir(tmp_path) == []
@@ -655,10 +658,13 @@ def test_a_file_system_without_locks(tmp_path, monkeypatch, pid, host, refused):
     named = {"pid": pid, "host": host or socket.gethostname()}
     (tmp_path / ".lock").write_text(json.dumps(named))
     if refused:
-        with pytest.raises(RunError, match="in use by process 1 on"), held(tmp_path):
+        with (
+            pytest.raises(RunError, match="in use by process 1 on"),
+            lock_folder(tmp_path),
+        ):
             pass
     else:
-        with held(tmp_path):
+        with lock_folder(tmp_path):
             pass
 
 

@@ -14,7 +14,7 @@ from striate.core.files import read_json
 from striate.finetune import logistic
 from striate.run.recipe import Recipe
 from striate.run.report_page import write_report
-from striate.run.setup import build, load_recipe, place, resolve
+from striate.run.setup import build_model, load_recipe, prepare_model, resolve_recipe
 from striate.run.transfer_plan import TransferPlan
 from striate.workflows.transfer import baselines
 from striate.workflows.transfer import transfer as transfer_module
@@ -76,7 +76,7 @@ def test_a_plan_is_printed_and_carried_out(striate, words, monkeypatch):
     assert Path("run/plots/cuts.png").read_bytes()[1:4] == b"PNG"
     assert "Probe accuracy by cut point" in Path("run/report.html").read_text("utf-8")
     run = st.load_run("run")
-    again = run.judge(run.data.subset("test")).probs
+    again = run.predict_subset(run.data.subset("test")).probs
     assert abs(again - run.predictions("test").probs).max() < 1e-5
 
 
@@ -128,9 +128,9 @@ def test_validation_and_test_images_are_not_used(shared_folder, source):
         lr=0.01,
     )
     data = load_recipe(recipe)
-    recipe = resolve(recipe, data)
-    model = build(recipe, data)
-    place(model, data, recipe)
+    recipe = resolve_recipe(recipe, data)
+    model = build_model(recipe, data)
+    prepare_model(model, data, recipe)
     noise = {
         name: replace(
             data.subset(name),

@@ -46,7 +46,9 @@ def test_the_result_is_an_ordinary_run(striate, words, shared_folder):
     assert run.manifest["status"] == "done"
     assert run.scores["test"]["accuracy"] > 0.8
     kept = run.predictions("test")
-    again = run.judge(run.data.subset("test"))  # from the images, through the whole
+    again = run.predict_subset(
+        run.data.subset("test")
+    )  # from the images, through the whole
     assert again.paths == kept.paths
     assert abs(again.probs - kept.probs).max() < 1e-5
     assert striate("evaluate", "run", "--json").code == 0
@@ -256,7 +258,7 @@ def test_layers_behind_the_cut_point_are_trained(striate, words, source):
     frozen = [n for n in after if n.startswith(("whiten", "block1"))]
     assert all(torch.equal(before[n], after[n]) for n in frozen)
     assert not torch.equal(before["block2.conv.weight"], after["block2.conv.weight"])
-    again = run.judge(run.data.subset("test")).probs
+    again = run.predict_subset(run.data.subset("test")).probs
     assert abs(again - run.predictions("test").probs).max() < 1e-5
 
 
@@ -385,7 +387,7 @@ def test_a_head_with_a_hidden_layer(striate, words, shared_folder, source):
     assert run.scores["test"]["accuracy"] > 0.8
     names = [name for name in run.model.state_dict() if name.startswith("head")]
     assert names == ["head.0.weight", "head.0.bias", "head.2.weight", "head.2.bias"]
-    again = run.judge(run.data.subset("test"))
+    again = run.predict_subset(run.data.subset("test"))
     kept = run.predictions("test")
     assert abs(again.probs - kept.probs).max() < 1e-5
     before = load_file(source.path / "weights/best.safetensors")

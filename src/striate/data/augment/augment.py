@@ -41,43 +41,52 @@ class Augment:
           where: --warp
     """
 
-    rotate: float = setting(0.0, "rotation, up to ± so many degrees", low=0, high=180)
-    shear: float = setting(
-        0.0, "shear along rows and columns, up to ± so many degrees", low=0, high=45
-    )
+    rotate: float = setting(0.0, "maximum rotation in degrees", low=0, high=180)
+    shear: float = setting(0.0, "maximum shear in degrees", low=0, high=45)
     warp: float = setting(
         0.0,
-        "local warping: control points move up to ± this share of the side",
+        "elastic warp: maximum shift of the control points, as a fraction of the side",
         low=0,
         high=LARGEST_WARP,
     )
-    flip: str = setting("none", "exchange sides in every other epoch", choices=MIRRORS)
+    flip: str = setting("none", "random flip", choices=MIRRORS)
     crop: float = setting(
-        0.0, "random crop: up to this share of the side is cut away", low=0, high=0.9
+        0.0,
+        "random crop: maximum fraction of the side that is cut away",
+        low=0,
+        high=0.9,
     )
     color: float = setting(
         0.0,
-        "color shift of each channel, up to ± this share of its range",
+        "color jitter: maximum shift of each channel, as a fraction of its range",
         low=0,
         high=1,
     )
     scale: float = setting(
-        0.0, "zoom in or out, up to a factor of 1 + this", low=0, high=1
+        0.0,
+        "random zoom: maximum factor minus 1 (0.15: up to 1.15 times)",
+        low=0,
+        high=1,
     )
     shift: float = setting(
-        0.0, "move by whole pixels, up to ± this share of the side", low=0, high=0.5
+        0.0,
+        "random translation: maximum shift, as a fraction of the side",
+        low=0,
+        high=0.5,
     )
     erase: float = setting(
-        0.0, "share of views in which a rectangle is made gray", low=0, high=1
+        0.0, "random erasing: probability of erasing a rectangle", low=0, high=1
     )
     mixup: float = setting(
-        0.0, "blend pairs: parameter of the beta distribution of shares", low=0, high=10
+        0.0, "mixup: alpha of the beta distribution; 0: off", low=0, high=10
     )
     cutmix: float = setting(
-        0.0, "paste a rectangle of another image: likewise", low=0, high=10
+        0.0, "CutMix: alpha of the beta distribution; 0: off", low=0, high=10
     )
     border: str = setting(
-        "reflect", "what geometry finds beyond the image's edge", choices=BORDERS
+        "reflect",
+        "fill beyond the image border after a geometric change",
+        choices=BORDERS,
     )
 
     def __post_init__(self) -> None:

@@ -12,7 +12,7 @@ from striate.core.findings import Images, Page, Section
 from striate.data.augment.augment import Augment
 from striate.data.image_data import ImageData
 from striate.data.load import load_data
-from striate.report.html import render
+from striate.report.html import render_page
 from striate.report.png import save_images
 from striate.run import layout as names
 from striate.run.manifest import first_manifest, now, update_manifest
@@ -97,7 +97,7 @@ def _shown(
         safety = measure(run, augment, tick=tick)
         write_csv(folder / AMOUNTS, COLUMNS, safety_findings.rows(safety))
         found = [*safety_findings.sections(safety), *found]
-    write_text(folder / names.REPORT, render(_page(data, run, recipe, found)))
+    write_text(folder / names.REPORT, render_page(_page(data, run, recipe, found)))
     update_manifest(folder, status="done", finished=now())
     return Augmented(folder=folder, augment=augment, safety=safety)
 
@@ -105,7 +105,7 @@ def _shown(
 def _run(target: str) -> Run | None:
     """Return the run of that path or name, if there is one."""
     for place in (Path(target), Path("runs/train") / target):
-        if names.is_run(place):
+        if names.is_output_folder(place):
             return Run(place)
     return None
 

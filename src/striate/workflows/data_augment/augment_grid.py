@@ -26,7 +26,7 @@ from striate.data.augment.single_transform import (
 from striate.data.image_data import ImageData
 from striate.data.subset import Subset
 from striate.interpret.render import enlarge, tile, to_image
-from striate.run.images import evenly
+from striate.run.images import evenly_spaced
 
 ALONE, TOGETHER = 3, 8  # images shown of single changes, and of all at once
 BOTH_WAYS = (-1.0, -0.5, 0.0, 0.5, 1.0)
@@ -59,7 +59,7 @@ def sections(data: ImageData, augment: Augment, seed: int) -> list[Section]:
 def _one_of_each(subset: Subset) -> Tensor:
     """Return the first image of each class, of classes spread over all of them."""
     first = {int(label): i for i, label in reversed(list(enumerate(subset.labels)))}
-    kept = evenly([first[label] for label in sorted(first)], TOGETHER)
+    kept = evenly_spaced([first[label] for label in sorted(first)], TOGETHER)
     return torch.tensor(kept)
 
 

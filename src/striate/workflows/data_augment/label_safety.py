@@ -22,7 +22,7 @@ from striate.data.subset import Subset
 from striate.engine.evaluate import evaluate
 from striate.metrics.classification import confusion_matrix, wilson
 from striate.metrics.significance import holm, no_loss
-from striate.run.run import Run, judged_at_once
+from striate.run.run import Run, evaluation_batch_size
 
 # Beside the end of its range, each change is measured at these amounts.
 AMOUNTS: dict[str, tuple[float, ...]] = {
@@ -213,7 +213,7 @@ def _batches(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     augment = trial.augment(border)
     signs = coins(len(subset), trial, run.recipe.seed)
-    size = judged_at_once(run.preprocess.height, run.preprocess.width)
+    size = evaluation_batch_size(run.preprocess.height, run.preprocess.width)
     for index in torch.split(torch.arange(len(subset)), size):
         draws = at(trial, run.preprocess.spec, signs[index])
         pixels = subset.gather(index).to(device)

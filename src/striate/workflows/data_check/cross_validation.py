@@ -22,7 +22,7 @@ from striate.engine.schedule import SCHEDULES
 from striate.engine.train_state import EpochDone, StepDone
 from striate.models.catalogue import create_model
 from striate.run.recipe import Recipe
-from striate.run.run import judged_at_once
+from striate.run.run import evaluation_batch_size
 from striate.run.setup import auto_model
 
 Tick = Callable[[int, int], None]
@@ -88,7 +88,7 @@ class Jury:
         batches = Batches(
             subset=train,
             preprocess=preprocess,
-            batch_size=self.recipe.images_a_step,
+            batch_size=self.recipe.images_per_step,
             classes=self.classes,
             seed=seed,
             device=device,
@@ -96,7 +96,7 @@ class Jury:
         ahead = Batches(
             subset=test,
             preprocess=preprocess,
-            batch_size=judged_at_once(preprocess.height, preprocess.width),
+            batch_size=evaluation_batch_size(preprocess.height, preprocess.width),
             shuffle=False,
             device=device,
         )
@@ -121,7 +121,7 @@ class Jury:
         self, model: nn.Module, batches: Batches, ahead: Batches, counter: _Counter
     ) -> None:
         recipe = self.recipe.resolved()
-        lr = recipe.rate
+        lr = recipe.max_lr
         optimizer = make_optimizer(
             model, recipe.optimizer, lr, recipe.momentum, recipe.weight_decay
         )

@@ -23,8 +23,8 @@ from striate.data.check.check import Checked
 from striate.data.check.finding import Finding, Group
 from striate.data.check.label_error_findings import DOUBT
 from striate.data.sources.source import SPLITS, Skipped
-from striate.report.format import counted
-from striate.report.html import render
+from striate.report.format import count_text
+from striate.report.html import render_page
 from striate.workflows.data_check.label_error_tables import confusions, how, suspects
 from striate.workflows.data_check.thumbnails import (
     SHOWN_SIDE,
@@ -95,12 +95,12 @@ def page_of(found: Checked) -> Page:
 
 def save_page(found: Checked, path: Path) -> None:
     """Write the page as one offline file."""
-    write_text(path, render(page_of(found)))
+    write_text(path, render_page(page_of(found)))
 
 
 def _account(found: Checked) -> str:
     return (
-        f"{counted(found.seen, 'file')} seen = {len(found.items):,} used + "
+        f"{count_text(found.seen, 'file')} seen = {len(found.items):,} used + "
         f"{len(found.quarantined):,} quarantined + {len(found.ignored):,} ignored."
     )
 
@@ -299,7 +299,7 @@ def class_table(found: Checked) -> Table:
 def _files(found: Checked) -> list[Section]:
     if not found.ignored:
         return []
-    lead = f"{counted(len(found.ignored), 'file')} passed over by rule."
+    lead = f"{count_text(len(found.ignored), 'file')} passed over by rule."
     table = skipped_table(found.ignored)
     return [Section(title="Ignored", lead=lead, blocks=(table,))]
 

@@ -7,7 +7,7 @@ from itertools import islice
 from striate.core.findings import Block, Column, Prose, Table
 from striate.data.check.check import Checked
 from striate.data.check.label_error_findings import Doubts
-from striate.report.format import counted
+from striate.report.format import count_text
 
 PAIRS = 10  # of classes; JSON has all
 
@@ -58,7 +58,7 @@ def confusions(doubts: Doubts, count: int = PAIRS) -> list[Block]:
         for c in cells[:count]
     )
     rest = cells[count:]
-    note = f"{counted(len(rest), 'rarer pair')}: --json has all." if rest else ""
+    note = f"{count_text(len(rest), 'rarer pair')}: --json has all." if rest else ""
     return [Table(columns=columns, rows=rows, note=note)]
 
 
@@ -66,7 +66,7 @@ def how(doubts: Doubts) -> Prose:
     """Say how the labels were judged, and what that cost."""
     text = (
         f"Judged by {doubts.folds} networks ({doubts.model}), each taught the other "
-        f"folds, gone through {counted(doubts.epochs, 'time')}; it all took "
+        f"folds, gone through {count_text(doubts.epochs, 'time')}; it all took "
         f"{doubts.seconds:,.0f} s. Copies, near-duplicates and groups lie in one fold. "
         "Sure of a class is who gives it at least the probability that images "
         "labeled so are given on average (confident learning; Northcutt, Jiang and "

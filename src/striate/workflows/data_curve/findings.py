@@ -22,11 +22,11 @@ from striate.core.findings import (
     Table,
 )
 from striate.report.format import percent
-from striate.report.html import render
+from striate.report.html import render_page
 from striate.report.png import save_curve
 from striate.run import layout as names
-from striate.run.report_page import plain
-from striate.run.scorecard import span
+from striate.run.report_page import setting_text
+from striate.run.scorecard import ci_text
 from striate.workflows.data_curve.learning_curve import LearningCurve
 from striate.workflows.data_curve.power_law import Foretold, Point
 from striate.workflows.data_curve.runs import PLAN
@@ -73,7 +73,7 @@ def verdict(curve: LearningCurve) -> Prose:
     bring = (
         f"twice as many training images, {told.images:,.0f}, are expected to bring "
         f"{percent(1 - told.error, 2)} {word} (95 % interval "
-        f"{span((1 - told.high, 1 - told.low), 2)}), where {percent(now, 2)} is "
+        f"{ci_text((1 - told.high, 1 - told.low), 2)}), where {percent(now, 2)} is "
         f"measured with {last.images:,.0f}"
     )
     if 1 - told.high > now:
@@ -104,7 +104,7 @@ def trial(curve: LearningCurve) -> Prose | None:
     said = (
         f"Trial on itself: from the fractions up to {curve.fractions[-2]:g} alone, "
         f"{percent(1 - told.error, 2)} (95 % interval "
-        f"{span((1 - told.high, 1 - told.low), 2)}) is foretold for "
+        f"{ci_text((1 - told.high, 1 - told.low), 2)}) is foretold for "
         f"{last.images:,.0f} images; measured {percent(1 - last.mean, 2)}"
     )
     if came:
@@ -304,7 +304,7 @@ def write_curve(curve: LearningCurve, goal: float | None = None) -> Path:
     for chart, name in zip(charts(curve), ("error", "accuracy"), strict=True):
         save_curve(chart, curve.path / names.PLOTS / f"{name}.png")
     path = curve.path / names.REPORT
-    write_text(path, render(_page(curve, goal)))
+    write_text(path, render_page(_page(curve, goal)))
     plan = read_json(curve.path / PLAN)["plan"]
     write_json(curve.path / PLAN, {"plan": plan, **facts(curve, goal)})
     return path
@@ -325,7 +325,7 @@ def _page(curve: LearningCurve, goal: float | None) -> Page:
         Figure(
             label=f"foretold for {told.images:,.0f}",
             value=percent(1 - told.error, 2),
-            detail=f"95 % interval {span((1 - told.high, 1 - told.low), 2)}",
+            detail=f"95 % interval {ci_text((1 - told.high, 1 - told.low), 2)}",
         )
         for told in foretold(curve)
     ]
@@ -348,7 +348,7 @@ def _page(curve: LearningCurve, goal: float | None) -> Page:
 def _settings(curve: LearningCurve) -> Table:
     columns = (Column(title="setting", kind="code"), Column(title="value"))
     settings = {**curve.recipe.as_dict(), "model": curve.model}
-    rows = tuple((name, plain(value)) for name, value in settings.items())
+    rows = tuple((name, setting_text(value)) for name, value in settings.items())
     note = "Of all runs, but for seed, fraction and epochs, which fit the fraction."
     return Table(columns=columns, rows=rows, note=note)
 

@@ -16,11 +16,11 @@ from striate.core.files import read_json, storage_errors, write_json
 from striate.core.seeds import derive
 from striate.data.image_data import ImageData
 from striate.run import layout as names
-from striate.run.lock import LOCK, held
+from striate.run.lock import LOCK, lock_folder
 from striate.run.manifest import data_hash
-from striate.run.recipe import INCIDENTAL, Recipe
+from striate.run.recipe import NO_EFFECT_SETTINGS, Recipe
 from striate.run.run import Run
-from striate.run.setup import LOADED, load_recipe
+from striate.run.setup import LOADED_DATA_SETTINGS, load_recipe
 from striate.workflows.train.train import train, train_recipe
 
 PLAN = "curve.json"
@@ -92,7 +92,7 @@ class Study:
 
     def _next_free(self) -> Path:
         data = Path(self.recipe.data).stem or "data"
-        stem = names.plain_name(f"{data}-{'own' if self.make else self.recipe.model}")
+        stem = names.safe_name(f"{data}-{'own' if self.make else self.recipe.model}")
         number = 1
         while True:
             place = Path("runs/curve") / (stem if number == 1 else f"{stem}-{number}")
@@ -108,7 +108,7 @@ class Study:
 
     def _differing(self, place: Path) -> list[str]:
         had = read_json(place / PLAN)["plan"]
-        binding = {k: v for k, v in self.plan.items() if k not in INCIDENTAL}
+        binding = {k: v for k, v in self.plan.items() if k not in NO_EFFECT_SETTINGS}
         return [name for name, value in binding.items() if had.get(name) != value]
 
     def run_all(self, place: Path, told: Told) -> tuple[list[CurveRun], str]:
@@ -118,7 +118,7 @@ class Study:
             InterruptedRunError: The user stopped it; the same command goes on.
             RunError: Another process is at work on the curve, or on a run of it.
         """
-        with held(place):
+        with lock_folder(place):
             return self._run_all(place, told)
 
     def _run_all(self, place: Path, told: Told) -> tuple[list[CurveRun], str]:
@@ -153,7 +153,7 @@ class Study:
         if self.make is None:
             recipe = replace(recipe, fraction=fraction)
             return train_recipe(recipe, data=data, out=out, quiet=True), True
-        decided = LOADED | {"data", "model"}
+        decided = LOADED_DATA_SETTINGS | {"data", "model"}
         settings = {k: v for k, v in recipe.as_dict().items() if k not in decided}
         torch.manual_seed(derive(recipe.seed, "init"))
         return train(self.make(data), data, out=out, quiet=True, **settings), True
@@ -198,16 +198,16 @@ def _clear_run(out: Path) -> None:
     if not out.is_dir():
         return
     # The curve is held, but its run may be: `striate train --resume` goes on with it.
-    with held(out), storage_errors(out, 0):
-        names.clear(out)
+    with lock_folder(out), storage_errors(out, 0):
+        names.clear_folder(out)
 
 
 def _clear_curve(out: Path) -> None:
     """Empty a curve's folder, unless it or a run of it is at work."""
-    with held(out), ExitStack() as runs, storage_errors(out, 0):
+    with lock_folder(out), ExitStack() as runs, storage_errors(out, 0):
         for lock in out.glob(f"*/{LOCK}"):
-            runs.enter_context(held(lock.parent))
-        names.clear(out)
+            runs.enter_context(lock_folder(lock.parent))
+        names.clear_folder(out)
 
 
 def _read(run: Run, fraction: float, seed: int) -> CurveRun:

@@ -26,7 +26,7 @@ from striate.interpret.activations_at import together
 from striate.interpret.render import enlarge, tile, to_image
 from striate.interpret.top_patches import Habits, Spot, habits
 from striate.report.records import records
-from striate.run.images import evenly
+from striate.run.images import evenly_spaced
 from striate.workflows.explain.images import some
 from striate.workflows.explain.subject import Subject
 from striate.workflows.explain.unit import sights_of
@@ -161,7 +161,7 @@ def channels_section(looked: LookedFor) -> tuple[Section, list[dict[str, Cell]]]
     """Show what channels look for: the data's places that excite them most."""
     table = _numbers(looked.found, looked.labels)
     blocks: list[Block] = [_curve(looked.found), table]
-    blocks += [_patches(looked, one) for one in evenly(looked.found, LAYERS)]
+    blocks += [_patches(looked, one) for one in evenly_spaced(looked.found, LAYERS)]
     lead = (
         f"For single channels, the places of {len(looked.subset):,} {looked.name} "
         "images that excite them most, cut out by their exact receptive field. "

@@ -17,9 +17,9 @@ from striate.core.spec import Labels
 from striate.interpret.attribution.attribute import Evidence, evidence
 from striate.interpret.attribution.target import Class
 from striate.interpret.layer_choice import AUTO
-from striate.report.html import render
+from striate.report.html import render_page
 from striate.report.png import save_curve
-from striate.run.layout import EXPLAINED, PLOTS, REPORT, new_folder
+from striate.run.layout import EXPLANATION, PLOTS, REPORT, new_folder
 from striate.run.run import Run
 from striate.workflows.explain.findings import story
 from striate.workflows.explain.images import Wish, own_images, read
@@ -132,7 +132,7 @@ def explain_images(
     told = story(subject, given, wish or Wish())
     page = told.page
     with new_folder("explain", subject.name, out, overwrite) as folder:
-        write_json(folder / EXPLAINED, {"made_by": "striate explain", **told.data})
+        write_json(folder / EXPLANATION, {"made_by": "striate explain", **told.data})
         with TensorFile(folder / MAPS, list(told.maps)) as file:
             file.add(told.maps)
             file.finish()
@@ -142,7 +142,7 @@ def explain_images(
             write_bytes(folder / "images" / name, image.png)
         for name, curve in _curves(page):
             save_curve(curve, folder / PLOTS / name)
-        write_text(folder / REPORT, render(page))
+        write_text(folder / REPORT, render_page(page))
     return Explanation(folder=folder, page=page, data=told.data)
 
 

@@ -27,7 +27,7 @@ from striate.interpret.filters import (
     layers_with_filters,
 )
 from striate.interpret.render import tile, to_image
-from striate.run.images import evenly
+from striate.run.images import evenly_spaced
 
 MOST = 48  # layers drawn; of deeper networks those with filters
 _COLUMNS = 16  # filters of one or three channels side by side
@@ -78,7 +78,7 @@ def _chosen(calls: Sequence[str], filters: dict[str, Tensor]) -> list[str]:
     if len(calls) <= MOST:
         return list(calls)
     weighted = [call for call in calls if module_of(call) in filters]
-    return evenly(weighted or calls, MOST)
+    return evenly_spaced(weighted or calls, MOST)
 
 
 def _maps(model: nn.Module, x: Tensor, calls: Sequence[str]) -> dict[str, Image]:

@@ -25,7 +25,7 @@ from striate.interpret.arithmetic.tree import opened
 from striate.interpret.arithmetic.unit_arithmetic import UnitArithmetic
 from striate.interpret.layer_choice import calls_of, check_unit
 from striate.interpret.render import enlarge, overlay, to_image
-from striate.report.records import nodes, records
+from striate.report.records import records, tree_dicts
 from striate.run.run import Run
 from striate.workflows.explain.attribution import SIDE, answered
 from striate.workflows.explain.channels import LookedFor, look_for
@@ -161,7 +161,7 @@ def _ledger(
     names = subject.labels.names if subject.labels else ()
     tree = opened(book, "output", (answer,), names)
     table, drawn = _down(one, book, answer)
-    data = {"opened": nodes(tree), "down": records(table)}
+    data = {"opened": tree_dicts(tree), "down": records(table)}
     return Section(title=title, lead=lead, blocks=(tree, table, drawn)), data
 
 

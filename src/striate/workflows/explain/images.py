@@ -137,7 +137,7 @@ def _from_run(run: Run, subject: Subject) -> list[Shown]:
     predictions = run.predictions(run.evaluated_split)
     subset = run.data.subsets[run.evaluated_split]
     right = predictions.truth == predictions.predicted
-    order = predictions.most_wrong(len(predictions.paths))
+    order = predictions.highest_losses(len(predictions.paths))
     surest = next((i for i in reversed(order) if right[i]), None)
     worst = next((i for i in order if not right[i]), None)
     place = {path: i for i, path in enumerate(subset.paths)}

@@ -26,7 +26,7 @@ from striate.interpret.invariance.invariance_curves import OUTPUT, Response, res
 from striate.interpret.invariance.transforms import MOVES, move_of
 from striate.interpret.layer_choice import calls_of
 from striate.models.head import last_dense
-from striate.run.images import evenly
+from striate.run.images import evenly_spaced
 from striate.run.run import Run
 from striate.workflows.explain.images import some
 from striate.workflows.explain.one_pixel import one_pixel_blocks
@@ -48,7 +48,7 @@ def invariance_section(run: Run) -> tuple[Section, dict[str, Any]]:
     maps = [c for c, s in shapes.items() if len(s) == 3 and s[1] * s[2] > 1]
     inner = [c for c in maps if not any(o.startswith(f"{c}.") for o in maps)]
     moves = [move for move in MOVES.values() if _fits(move.name, run)]
-    found = respond(run.model, batches, moves, evenly(inner, LAYERS))
+    found = respond(run.model, batches, moves, evenly_spaced(inner, LAYERS))
     blocks: list[Block] = []
     for each in found:
         blocks.append(_answers(each))

@@ -11,7 +11,7 @@ from striate.core.errors import SettingError
 from striate.core.spec import Labels, Preprocess
 from striate.models.weights import load_pretrained
 from striate.run.run import Run
-from striate.run.target import SummaryRequest, is_run, resolve
+from striate.run.target import SummaryRequest, is_run_name, resolve_target
 
 # Of the public networks' training set; the usual guess for three channels.
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -53,7 +53,7 @@ def subject(
         SettingError: It is none of these, or a run was given other weights.
     """
     wanted = wanted or SummaryRequest()
-    if is_run(target):
+    if is_run_name(target):
         if weights is not None or wanted != SummaryRequest():
             what = "a run has its weights, image size, channels and classes already"
             raise SettingError(what, where=target, fix="leave those flags out")
@@ -65,7 +65,7 @@ def subject(
             labels=run.labels,
             run=run,
         )
-    found = resolve(target, wanted, real=True)
+    found = resolve_target(target, wanted, real=True)
     remarks = []
     if weights is not None:
         load_pretrained(found.model, weights)

@@ -20,7 +20,7 @@ from striate.interpret.effective_receptive_field import HELD, EffectiveField, un
 from striate.interpret.layer_choice import place
 from striate.interpret.render import enlarge, framed, overlay, to_image
 from striate.report.format import number
-from striate.report.records import as_data
+from striate.report.records import table_dict
 from striate.workflows.explain.images import Shown, Unit
 from striate.workflows.explain.subject import Subject
 
@@ -156,7 +156,7 @@ def _facts(seen: _Seen, table: Table | None) -> dict[str, Any]:
         pixels, steps = _sums(seen.shares)
         facts |= {"value": seen.shares.value, "pixels": pixels, "constants": steps}
     if table is not None:
-        facts["worked"] = as_data(table)
+        facts["worked"] = table_dict(table)
     return facts
 
 

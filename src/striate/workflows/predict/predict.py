@@ -19,7 +19,7 @@ from striate.data.decode.file_bytes import UndecodableError, read_file
 from striate.data.decode.preprocess import file_to_input, normalize
 from striate.data.sources.source import Skipped
 from striate.engine.tta import VIEWS
-from striate.run.run import Run, judged_at_once
+from striate.run.run import Run, evaluation_batch_size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +85,7 @@ def predict(run: Run, inputs: Sequence[str | Path]) -> PredictResult:
     paths = [path for item in inputs for path in expand_inputs(item)]
     device = devices.choose(run.recipe.device)
     model, tta = run.model.to(device), VIEWS[run.recipe.tta]
-    size = judged_at_once(run.preprocess.height, run.preprocess.width)
+    size = evaluation_batch_size(run.preprocess.height, run.preprocess.width)
     predictions: list[Prediction] = []
     skipped: list[Skipped] = []
     with untouched(model), torch.inference_mode():

@@ -21,8 +21,8 @@ from striate.core.device import paused_collection
 from striate.core.errors import SettingError
 from striate.core.files import write_csv, write_text
 from striate.core.findings import Block, Page, Section, Table
-from striate.report.records import as_data, keys, record, records
-from striate.run.target import SummaryRequest, Target, first_channels, resolve
+from striate.report.records import column_keys, records, row_dict, table_dict
+from striate.run.target import SummaryRequest, Target, first_channels, resolve_target
 from striate.workflows.summary.effective_fields import effective_table, images
 
 WIDTH = 100  # of `print(st.summary(...))`
@@ -84,9 +84,9 @@ class Summary:
         """Return everything as JSON values."""
         table = self.table
         memory = memory_table(self.audit)
-        totals = {k: v for k, v in record(table, table.totals or ()).items() if v}
+        totals = {k: v for k, v in row_dict(table, table.totals or ()).items() if v}
         effective = self.effective
-        measured = {"effective": as_data(effective)} if effective else {}
+        measured = {"effective": table_dict(effective)} if effective else {}
         return {
             "network": self.name,
             "image": self.image,
@@ -97,7 +97,7 @@ class Summary:
                 "weight_bytes": self.audit.weights,
                 "inference_peak_bytes": self.audit.weights + self.audit.peak,
             },
-            "training": as_data(memory) if memory else self.audit.untrained,
+            "training": table_dict(memory) if memory else self.audit.untrained,
             "advice": [asdict(each) for each in self.advice],
             "not_counted": self.audit.uncounted,
             "not_run": [layer.name for layer in self.audit.idle],
@@ -108,12 +108,12 @@ class Summary:
     def __str__(self) -> str:
         from rich.console import Console
 
-        from striate.report.terminal import show
+        from striate.report.terminal import print_blocks
 
         paper = io.StringIO()
         console = Console(file=paper, width=WIDTH, highlight=False, color_system=None)
         console.print(f"{self.name}  {self.image}\n", markup=False)
-        show(self.blocks, console)
+        print_blocks(self.blocks, console)
         return "\n".join(line.rstrip() for line in paper.getvalue().splitlines())
 
 
@@ -190,7 +190,7 @@ def _target(
     real: bool,
 ) -> Target:
     if isinstance(network, str):
-        return resolve(network, wanted, real=real)
+        return resolve_target(network, wanted, real=real)
     shape = shape or (first_channels(network), 224, 224)
     # What a user hands in is what they want to know about, trained or not.
     return Target(name=type(network).__name__, model=network, shape=shape, trained=True)
@@ -236,11 +236,11 @@ def compared(first: Summary, second: Summary) -> Table:
 
 def save_html(page: Page, path: Path) -> None:
     """Write a report as one offline file."""
-    from striate.report.html import render
+    from striate.report.html import render_page
 
-    write_text(path, render(page))
+    write_text(path, render_page(page))
 
 
 def save_csv(table: Table, path: Path) -> None:
     """Write a table's rows under its keys."""
-    write_csv(path, keys(table), table.rows)
+    write_csv(path, column_keys(table), table.rows)

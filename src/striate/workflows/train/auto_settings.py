@@ -24,8 +24,8 @@ from striate.engine.step import possible_pieces
 from striate.engine.stepper import Stepper
 from striate.report.png import save_curve
 from striate.run import layout as names
-from striate.run.builders import batches_of, cost_of_classes, optimizer_of
-from striate.run.charts import range_curve
+from striate.run.builders import class_weighting, recipe_optimizer, split_batches
+from striate.run.charts import lr_range_chart
 from striate.run.recipe import AUTO, DEFAULT_LR, Recipe
 from striate.workflows.train.ranks import is_worker
 
@@ -52,8 +52,8 @@ class AutoSettings:
         """Write the range test into a run folder, as CSV and as a chart."""
         if self.lr_range:
             rows = [(step.lr, step.cost) for step in self.lr_range]
-            write_csv(folder / names.LR_RANGE, ("lr", "cost"), rows)
-            chart = range_curve(rows, self.recipe.rate)
+            write_csv(folder / names.LR_RANGE, ("lr", "loss"), rows)
+            chart = lr_range_chart(rows, self.recipe.max_lr)
             save_curve(chart, folder / names.PLOTS / "lr_range.png")
 
 
@@ -104,15 +104,15 @@ def _with_learning_rate(
     device = devices.choose(recipe.device)
     lr_range = range_test(
         model,
-        lambda copied: optimizer_of(copied, recipe),
-        batches_of("train", data, recipe, device),
-        softmax_cost(recipe.label_smoothing, cost_of_classes(data, recipe, device)),
+        lambda copied: recipe_optimizer(copied, recipe),
+        split_batches("train", data, recipe, device),
+        softmax_cost(recipe.label_smoothing, class_weighting(data, recipe, device)),
         seed=recipe.seed,
         pieces=recipe.accumulate,
     )
     lr = best_rate(lr_range)
     note = "the loss did not fall in the range test; "
-    note += f"the learning rate is the default, {recipe.rate:g}"
+    note += f"the learning rate is the default, {recipe.max_lr:g}"
     if lr:
         note = f"learning rate by range test: {lr:g} (plots/lr_range.png)"
     return AutoSettings(
@@ -173,10 +173,10 @@ def _step_fits(
     """Run one step on a copy; return False if it runs out of memory."""
     copied = copy.deepcopy(model).train()
     recipe = replace(recipe, lr=DEFAULT_LR[recipe.optimizer])
-    loss = softmax_cost(recipe.label_smoothing, cost_of_classes(data, recipe, device))
-    optimizer, pieces = optimizer_of(copied, recipe), recipe.accumulate
+    loss = softmax_cost(recipe.label_smoothing, class_weighting(data, recipe, device))
+    optimizer, pieces = recipe_optimizer(copied, recipe), recipe.accumulate
     stepper = Stepper(copied, optimizer, loss, recipe.seed, pieces=pieces)
-    batches = batches_of("train", data, recipe, device)
+    batches = split_batches("train", data, recipe, device)
     try:
         # The run itself reports NaN or infinite values, with images and layer.
         with chance_kept(), suppress(NonFiniteError):

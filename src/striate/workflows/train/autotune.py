@@ -34,7 +34,7 @@ from striate.engine.execution import (
 )
 from striate.engine.step import possible_pieces
 from striate.engine.throughput import Laps, peak
-from striate.run.builders import sides_of, way_of
+from striate.run.builders import epoch_image_sizes, recipe_execution
 from striate.run.layout import MANIFEST
 from striate.run.manifest import update_manifest
 from striate.run.recipe import AUTO, Recipe
@@ -92,7 +92,7 @@ def autotune(
         world_size = group.world if group else 1
         benchmark = _benchmark(model, data, recipe, free, world_size)
     else:
-        benchmark = BenchmarkResult(way=way_of(recipe))
+        benchmark = BenchmarkResult(way=recipe_execution(recipe))
     if group:
         values = group.words(asdict(benchmark), "the execution settings")[0]
         benchmark = _benchmark_result(values)
@@ -135,12 +135,12 @@ def _benchmark(
     model: nn.Module, data: ImageData, recipe: Recipe, free: Free, world_size: int
 ) -> BenchmarkResult:
     """Return the fastest execution for as many images as a process runs at once."""
-    start = way_of(recipe)
+    start = recipe_execution(recipe)
     count = len(data.subset("train"))
-    steps = recipe.epochs * -(-count // recipe.images_a_step)
+    steps = recipe.epochs * -(-count // recipe.images_per_step)
     if steps < FEWEST_STEPS or not any(asdict(free).values()):
         return BenchmarkResult(way=start)
-    images = share(min(recipe.images_a_step, count), 0, world_size).stop
+    images = share(min(recipe.images_per_step, count), 0, world_size).stop
     size = -(-images // possible_pieces(images, recipe.accumulate))
     batch = _random_batch(size, data, devices.choose(recipe.device))
     key = _cache_key(model, batch[0], start, free)
@@ -250,12 +250,12 @@ def make_laps(
     To find these takes a moment. Short runs without a display are spared it, and so are
     all ranks but 0, whose peak is taken for that of each.
     """
-    steps = recipe.epochs * len(data.subset("train")) // recipe.images_a_step
+    steps = recipe.epochs * len(data.subset("train")) // recipe.images_per_step
     long = steps >= FEWEST_STEPS
     if is_worker(group) or not (long or (not quiet and sys.stderr.isatty())):
         return Laps()
     device = devices.choose(recipe.device)
-    sides = sides_of(data, recipe) or [data.image_size]
+    sides = epoch_image_sizes(data, recipe) or [data.image_size]
     try:
         macs = {side: audit(model, (data.in_chans, *side)).macs for side in {*sides}}
     except StriateError:  # a model that only runs on real values

@@ -20,8 +20,14 @@ from striate.engine.ema import EMA
 from striate.engine.loop import FitConfig
 from striate.engine.throughput import Laps
 from striate.engine.tta import VIEWS
-from striate.run.builders import as_shown, batches_of, optimizer_of, plan_of, way_of
-from striate.run.manifest import circumstances
+from striate.run.builders import (
+    recipe_execution,
+    recipe_fit_config,
+    recipe_optimizer,
+    resized_batches,
+    split_batches,
+)
+from striate.run.manifest import result_factors
 from striate.run.recipe import Recipe
 from striate.workflows.train.autotune import make_laps
 from striate.workflows.train.ranks import is_worker
@@ -109,18 +115,20 @@ def build_job(
     """Build optimizer, batches and the other parts of a training job."""
     device = devices.choose(recipe.device)
     keep_freed()
-    fit_config = plan_of(data, recipe, device)
-    train = batches_of("train", data, recipe, device, group)
+    fit_config = recipe_fit_config(data, recipe, device)
+    train = split_batches("train", data, recipe, device, group)
     return TrainJob(
         folder=folder,
         recipe=recipe,
         model=model,
-        optimizer=optimizer_of(model, recipe),
-        fit_config=replace(fit_config, view=VIEWS[recipe.tta], way=way_of(recipe)),
-        train=as_shown(train, data, recipe),
-        val=batches_of("val", data, recipe, device, group),
+        optimizer=recipe_optimizer(model, recipe),
+        fit_config=replace(
+            fit_config, view=VIEWS[recipe.tta], way=recipe_execution(recipe)
+        ),
+        train=resized_batches(train, data, recipe),
+        val=split_batches("val", data, recipe, device, group),
         data=data,
-        environment=circumstances(recipe, data, device),
+        environment=result_factors(recipe, data, device),
         inexact=list(inexact),
         options=options,
         group=group,

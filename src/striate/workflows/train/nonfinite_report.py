@@ -38,7 +38,7 @@ class NonFiniteReport:
     ) -> None:
         self._path = folder / NONFINITE_FILE
         self._action = recipe.on_nonfinite
-        self._lr = recipe.rate
+        self._lr = recipe.max_lr
         self._train = train
         self._val = val
         self._tell = tell

@@ -92,7 +92,9 @@ def share_folder(folder: Path | None, group: RankGroup) -> Path:
     """
     payload = str(folder.resolve()).encode() if folder else b""
     shared = Path(group.spread(payload, "the run folder").decode())
-    visible = group.words(names.is_run(shared), "which ranks see the run folder")
+    visible = group.words(
+        names.is_output_folder(shared), "which ranks see the run folder"
+    )
     if not all(visible):
         what = f"rank {visible.index(False)} does not see the run folder"
         fix = "use a folder that every machine sees: --out on a shared file system"
@@ -163,7 +165,7 @@ def check_distributed(recipe: Recipe, group: RankGroup | None) -> None:
         what = f"norms by layer need a single process, and there are {world_size}"
         raise SettingError(what, where="--track-norms", fix="leave it out")
     needed = 2 * world_size if world_size > 1 else 1
-    images = recipe.images_a_step
+    images = recipe.images_per_step
     if images < needed * recipe.accumulate and recipe.accumulate > 1:
         what = f"{recipe.batch_size} images per step are too few for "
         what += f"{recipe.accumulate} micro-batches of {needed}"

@@ -23,15 +23,15 @@ from striate.engine.tensorboard import check_tensorboard
 from striate.engine.timings import TIMING
 from striate.engine.train_state import TrainState
 from striate.run import layout as names
-from striate.run.builders import rank_notes
-from striate.run.lock import held
-from striate.run.manifest import circumstances, exactness, now, update_manifest
+from striate.run.builders import process_notes
+from striate.run.lock import lock_folder
+from striate.run.manifest import exactness_text, now, result_factors, update_manifest
 from striate.run.pretrained import check_same_weights
-from striate.run.progress import reading
+from striate.run.progress import reading_progress
 from striate.run.recipe import Recipe, make_recipe
 from striate.run.run import Run
-from striate.run.setup import build, load_recipe, place, write_inputs
-from striate.run.yaml_io import read_settings, settings_text
+from striate.run.setup import build_model, load_recipe, prepare_model, write_run_inputs
+from striate.run.yaml_io import read_settings, settings_yaml
 from striate.workflows.train.autotune import autotune, save_autotune
 from striate.workflows.train.job import SessionOptions
 from striate.workflows.train.nonfinite_report import NONFINITE_FILE
@@ -92,7 +92,7 @@ class ResumeInfo:
     @property
     def exact(self) -> str:
         """Return `yes`, or `no` with the reasons."""
-        return exactness(self.inexact)
+        return exactness_text(self.inexact)
 
 
 OnResume = Callable[[ResumeInfo], None]
@@ -173,12 +173,12 @@ def resume_run(
         if data is None:
             margin = margin_for(recipe.augmentation)
             with one_rank_at_a_time(group):
-                tick = reading(options.quiet)
+                tick = reading_progress(options.quiet)
                 data = run.read_again(margin=margin, tick=tick)
             run = Run(run.path, model=model, data=data)
         check_same_data(run.data, group)
         model = run.fresh_model() if model is None else model
-        place(model, run.data, recipe)
+        prepare_model(model, run.data, recipe)
         inexact: tuple[str, ...] = ()
         if not is_worker(group):
             info = _resume_info(run, recipe, checkpoint, state, marks, flaws)
@@ -197,7 +197,7 @@ def _locked_by_rank_0(folder: Path, group: RankGroup | None) -> Iterator[None]:
         group.meet("rank 0 to lock the run folder")
         yield
         return
-    with held(folder):
+    with lock_folder(folder):
         if group is not None:
             group.meet("the other ranks to know that the run folder is locked")
         yield
@@ -219,13 +219,13 @@ def _start_again(
             data = load_recipe(replace(recipe, data=origin), quiet=options.quiet)
     check_same_data(data, group)
     check_same_weights(recipe, run.manifest)
-    model = build(recipe, data) if model is None else model
-    place(model, data, recipe)
+    model = build_model(recipe, data) if model is None else model
+    prepare_model(model, data, recipe)
     tuned = autotune(model, data, recipe, group)
     recipe = tuned.recipe
     if not is_worker(group):
         _clear(run.path)
-        write_inputs(run.path, model, data, recipe)
+        write_run_inputs(run.path, model, data, recipe)
         save_autotune(run.path, tuned)
     info = ResumeInfo(
         folder=run.path,
@@ -244,7 +244,7 @@ def _clear(folder: Path) -> None:
     for name in EARLY_FILES:
         path = folder / name
         with storage_errors(path, 0):
-            names.remove(path)
+            names.remove_path(path)
     _remove_partial_files(folder)
 
 
@@ -266,7 +266,7 @@ def _resume_info(
     changes = data_changes(run)
     device = devices.choose(recipe.device)
     before = checkpoint.facts["circumstances"]
-    after = circumstances(recipe, run.data, device)
+    after = result_factors(recipe, run.data, device)
     after["images"] = before["images"] if changes.harmless else changes.summary
     inexact = [*checkpoint.facts["inexact"], *environment_changes(before, after)]
     inexact += [f"{name} was changed" for name in changed_files(run.path, marks)]
@@ -281,7 +281,7 @@ def _resume_info(
         notes=(
             *(f"not used: {flaw}" for flaw in flaws),
             *changes.notes(),
-            *rank_notes(recipe),
+            *process_notes(recipe),
         ),
     )
 
@@ -290,7 +290,7 @@ def _update_folder(info: ResumeInfo, settings_changed: bool) -> None:
     """Update settings and manifest; remove the results of the earlier end."""
     _remove_partial_files(info.folder)
     if settings_changed:
-        write_text(info.folder / names.ARGS, settings_text(info.recipe))
+        write_text(info.folder / names.ARGS, settings_yaml(info.recipe))
     sessions = read_json(info.folder / names.MANIFEST).get("resumed", [])
     session = {"when": now(), "step": info.state.step, "exact": info.exact}
     update_manifest(

@@ -19,10 +19,10 @@ from striate.engine.checkpoint_store import Checkpoint
 from striate.engine.checkpointer import LAST
 from striate.engine.train_state import TrainState
 from striate.run import layout as names
-from striate.run.manifest import UNBINDING, data_hash
-from striate.run.recipe import AUTO, AUTOMATIC, Recipe, make_recipe
+from striate.run.manifest import NO_EFFECT_ON_RESULT, data_hash
+from striate.run.recipe import AUTO, AUTO_SETTINGS, Recipe, make_recipe
 from striate.run.run import Run
-from striate.run.setup import READING
+from striate.run.setup import DATA_SETTINGS
 
 MAX_NAMED = 3  # images named for each kind of change
 # With another value, the weights, optimizer or training state would no longer fit.
@@ -30,9 +30,9 @@ FIXED = tuple(
     name
     for name in (
         *("data", "model", "pretrained", "freeze", "split"),
-        *("batch_size", "optimizer", "ema", *READING),
+        *("batch_size", "optimizer", "ema", *DATA_SETTINGS),
     )
-    if name == "data" or name not in UNBINDING
+    if name == "data" or name not in NO_EFFECT_ON_RESULT
 )
 
 
@@ -43,7 +43,7 @@ def change_settings(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
         SettingError: A setting cannot change within a run.
     """
     new = make_recipe(recipe.as_dict(), settings).resolved()
-    for name in AUTOMATIC:
+    for name in AUTO_SETTINGS:
         if getattr(new, name) == AUTO:
             fix = f"give a number; this run uses {getattr(recipe, name)}"
             what = f"{name} can be chosen automatically only before a run begins"

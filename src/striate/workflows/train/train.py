@@ -20,12 +20,12 @@ from striate.run.recipe import Recipe, make_recipe
 from striate.run.run import CUSTOM, Run, short_name
 from striate.run.setup import (
     AUTO,
-    LOADED,
-    build,
+    LOADED_DATA_SETTINGS,
+    build_model,
     load_recipe,
-    place,
-    resolve,
-    write_inputs,
+    prepare_model,
+    resolve_recipe,
+    write_run_inputs,
 )
 from striate.workflows.train.auto_settings import resolve_auto_settings
 from striate.workflows.train.autotune import autotune, save_autotune
@@ -122,12 +122,12 @@ def train(
         what = "this model is an object, which already has its head"
         fix = "add the layer to it first: striate.models.head.deepen"
         raise SettingError(what, where="head_hidden", fix=fix)
-    if fixed := LOADED & settings.keys():
+    if fixed := LOADED_DATA_SETTINGS & settings.keys():
         what = f"{', '.join(sorted(fixed))} is decided when images are loaded"
         raise SettingError(what, where="train", fix="pass it to load_data instead")
     name = f"{CUSTOM}{type(model).__module__}.{type(model).__qualname__}"
     origin = {"data": data.origin or data.name, "model": name}
-    recipe = resolve(make_recipe(settings, origin), data)
+    recipe = resolve_recipe(make_recipe(settings, origin), data)
     folder = Path(out) if out is not None else None
     options = SessionOptions(quiet=quiet, tensorboard=tensorboard)
     return _train_or_resume(recipe, model, data, folder, overwrite, options)
@@ -165,8 +165,8 @@ def _train_or_resume(
             with one_rank_at_a_time(group):
                 data = load_recipe(recipe, quiet=options.quiet)
         if model is None:
-            recipe = resolve(recipe, data)
-            model = build(recipe, data)
+            recipe = resolve_recipe(recipe, data)
+            model = build_model(recipe, data)
         new = _new_folder(model, data, recipe, out, overwrite, group, key)
         with new as (folder, recipe):
             if not is_worker(group):
@@ -186,7 +186,7 @@ def _new_folder(
 ) -> Iterator[tuple[Path, Recipe]]:
     """Resolve automatic settings, then create the run folder and lock it."""
     check_same_data(data, group)
-    place(model, data, recipe)
+    prepare_model(model, data, recipe)
     automatic = resolve_auto_settings(recipe, model, data, group)
     check_distributed(automatic.recipe, group)
     if group and not group.first:
@@ -198,7 +198,7 @@ def _new_folder(
         if group:
             group.keep(key, str(folder.resolve()))
         tuned = autotune(model, data, automatic.recipe, group)
-        write_inputs(folder, model, data, tuned.recipe, automatic.notes)
+        write_run_inputs(folder, model, data, tuned.recipe, automatic.notes)
         automatic.save(folder)
         save_autotune(folder, tuned)
         if group:

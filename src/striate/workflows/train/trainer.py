@@ -33,12 +33,12 @@ from striate.engine.timings import Timing
 from striate.engine.train_state import EpochDone, Observer, TrainState
 from striate.finetune.freeze import check_frozen
 from striate.run import layout as names
-from striate.run.layer_norms import Norms, norms_kept
-from striate.run.manifest import exactness, now, update_manifest
-from striate.run.progress import Display
+from striate.run.layer_norms import LayerNormsLogger, layer_norms_logger
+from striate.run.manifest import exactness_text, now, update_manifest
+from striate.run.progress import ProgressCallback
 from striate.run.recipe import Recipe
 from striate.run.report_page import write_report
-from striate.run.run import Run, score_dict
+from striate.run.run import Run, score_as_dict
 from striate.workflows.train.autotune import throughput_facts
 from striate.workflows.train.job import SessionOptions, TrainJob, build_job
 from striate.workflows.train.nonfinite_report import MAX_SKIPPED, NonFiniteReport
@@ -100,7 +100,7 @@ def train_in_folder(
         job = job_()
         result = fit_job(job, checkpoint)
         if job.inexact:
-            update_manifest(folder, exact=exactness(job.inexact))
+            update_manifest(folder, exact=exactness_text(job.inexact))
         _finish(Run(folder, model=model, data=data), model, result, group)
     except BaseException as error:
         reason = error.what if isinstance(error, StriateError) else repr(error)
@@ -205,8 +205,10 @@ def _fit(
     )
 
 
-def _norms(job: TrainJob, state: TrainState) -> AbstractContextManager[Sequence[Norms]]:
-    return norms_kept(
+def _norms(
+    job: TrainJob, state: TrainState
+) -> AbstractContextManager[Sequence[LayerNormsLogger]]:
+    return layer_norms_logger(
         job.folder,
         job.model,
         job.train.subset,
@@ -216,14 +218,16 @@ def _norms(job: TrainJob, state: TrainState) -> AbstractContextManager[Sequence[
     )
 
 
-def _display(job: TrainJob) -> Display:
+def _display(job: TrainJob) -> ProgressCallback:
     config = job.fit_config
     quiet = job.options.quiet
-    return Display(config.epochs, job.train, quiet, config.balanced, job.laps.words)
+    return ProgressCallback(
+        config.epochs, job.train, quiet, config.balanced, job.laps.words
+    )
 
 
 def _checkpointer(
-    job: TrainJob, csv_logger: CSVLogger, timing: Timing, display: Display
+    job: TrainJob, csv_logger: CSVLogger, timing: Timing, display: ProgressCallback
 ) -> Checkpointer:
     def facts() -> dict[str, Any]:
         return {
@@ -257,7 +261,7 @@ def _on_nonfinite(
     job: TrainJob,
     checkpointer: Checkpointer,
     report: NonFiniteReport,
-    display: Display,
+    display: ProgressCallback,
 ) -> Exception:
     """Return what to raise: a restart with a lower rate, or the error with a fix."""
     state = checkpointer.at
@@ -298,9 +302,9 @@ def _finish(
         group.meet("the other ranks to read the best weights")
     scores = {}
     for split in run.splits_to_evaluate:
-        predictions = run.judge(run.data.subset(split), group)
+        predictions = run.predict_subset(run.data.subset(split), group)
         predictions.save(run.path / names.predictions_file(split))
-        scores[split] = score_dict(predictions.score())
+        scores[split] = score_as_dict(predictions.score())
     write_json(run.path / names.SCORES, scores)
     history, seconds = result.history, result.seconds
     rate = len(history) * len(run.data.subset("train")) / seconds
@@ -333,7 +337,7 @@ def _train_worker(job: TrainJob, group: RankGroup) -> Run:
     group.meet("rank 0 to write the best weights")
     run = Run(job.folder, model=job.model, data=job.data)
     for split in run.splits_to_evaluate:
-        run.judge(run.data.subset(split), group)
+        run.predict_subset(run.data.subset(split), group)
     group.meet("rank 0 to write the report")
     return run
 

@@ -27,10 +27,15 @@ from striate.finetune.discriminative_lr import TrainableStages
 from striate.finetune.logistic import LogisticFit, LossFunction, fit_logistic
 from striate.finetune.split_model import cut_at
 from striate.finetune.unfreezing import GradualUnfreezing
-from striate.run.builders import batches_of, cost_of_classes, optimizer_of, plan_of
-from striate.run.progress import Display
+from striate.run.builders import (
+    class_weighting,
+    recipe_fit_config,
+    recipe_optimizer,
+    split_batches,
+)
+from striate.run.progress import ProgressCallback
 from striate.run.recipe import Recipe
-from striate.run.run import EVALUATION_BATCH, judged_at_once
+from striate.run.run import EVALUATION_BATCH, evaluation_batch_size
 from striate.run.transfer_plan import LOGISTIC, TUNED
 from striate.workflows.transfer.features import BackboneFeatures
 
@@ -125,7 +130,7 @@ def feature_batches(
 ) -> FeatureBatches:
     """Return the features of a split in batches; for training, with their views."""
     device = devices.choose(recipe.device)
-    batches = batches_of(split, data, recipe, device)
+    batches = split_batches(split, data, recipe, device)
     views = features.views if split == "train" else ()
     rows = (features.rows[split], *views)
     return FeatureBatches(batches=batches, rows=rows, device=device)
@@ -141,7 +146,9 @@ def evaluate_head(
     """Return the model's outputs for the images of a split, in their order."""
     device = devices.choose(recipe.device)
     rows = features.rows[split]
-    order = torch.split(torch.arange(len(rows)), judged_at_once(*data.image_size))
+    order = torch.split(
+        torch.arange(len(rows)), evaluation_batch_size(*data.image_size)
+    )
     labels = data.subset(split).labels
     pairs = ((rows[i].to(device), labels[i].to(device)) for i in order)
     return evaluate(head, pairs)
@@ -237,7 +244,7 @@ def logistic_loss(data: ImageData, recipe: Recipe) -> LossFunction:
     """
     if recipe.class_weights == "sampling":
         recipe = replace(recipe, class_weights="loss")
-    return softmax_cost(0.0, cost_of_classes(data, recipe, torch.device("cpu")))
+    return softmax_cost(0.0, class_weighting(data, recipe, torch.device("cpu")))
 
 
 def image_groups(data: ImageData, features: BackboneFeatures) -> list[str]:
@@ -278,7 +285,7 @@ def _train(
     stages: TrainableStages | None,
     keep_best: bool,
 ) -> HeadResult:
-    config = plan_of(data, recipe, devices.choose(recipe.device))
+    config = recipe_fit_config(data, recipe, devices.choose(recipe.device))
     train, val = (
         feature_batches(split, features, data, recipe) for split in ("train", "val")
     )
@@ -291,10 +298,14 @@ def _train(
     with (
         chance_kept(),
         devices.flushed_denormals(),
-        Display(config.epochs, train.batches, quiet, config.balanced) as display,
+        ProgressCallback(
+            config.epochs, train.batches, quiet, config.balanced
+        ) as display,
     ):
         model, scales = (stages.model, stages.lr_scales()) if stages else (head, None)
-        optimizer = optimizer_of(model, recipe, scales)  # Muon needs the whole model
+        optimizer = recipe_optimizer(
+            model, recipe, scales
+        )  # Muon needs the whole model
         unfreezing = [GradualUnfreezing(stages)] if stages else []
         callbacks: tuple[Observer, ...] = (best, *unfreezing, display)
         history = fit(head, optimizer, epochs, val, config, callbacks)

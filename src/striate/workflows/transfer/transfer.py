@@ -27,11 +27,17 @@ from striate.models.catalogue import find
 from striate.run import layout as names
 from striate.run.manifest import now, update_manifest
 from striate.run.predictions import Predictions
-from striate.run.progress import teller
-from striate.run.recipe import AUTO, AUTOMATIC, LOOP_ONLY, Recipe
+from striate.run.progress import line_printer
+from striate.run.recipe import AUTO, AUTO_SETTINGS, TRAINING_LOOP_SETTINGS, Recipe
 from striate.run.report_page import write_report
-from striate.run.run import Run, score_dict
-from striate.run.setup import build, load_recipe, place, resolve, write_inputs
+from striate.run.run import Run, score_as_dict
+from striate.run.setup import (
+    build_model,
+    load_recipe,
+    prepare_model,
+    resolve_recipe,
+    write_run_inputs,
+)
 from striate.run.transfer_plan import LOGISTIC, TransferPlan
 from striate.run.transfer_plan_findings import write_plan
 from striate.workflows.transfer.features import BackboneFeatures, compute_features
@@ -91,9 +97,9 @@ def transfer_recipe(
     recipe = with_default_lr(recipe, options)
     if data is None:
         data = load_recipe(recipe, quiet=quiet)
-    recipe = resolve(recipe, data)
-    model = build(recipe, data)
-    place(model, data, recipe)
+    recipe = resolve_recipe(recipe, data)
+    model = build_model(recipe, data)
+    prepare_model(model, data, recipe)
     # A wrong --cut or --head fails before the run folder is made.
     split = None if options.is_planned else split_model(model, data, recipe, options)
     name = f"{data.name}-{recipe.model}"
@@ -106,7 +112,7 @@ def transfer_recipe(
                 return job.run(*split, options)
             job.record(recipe, [PLANNING_NOTE])
             on_begin(data, folder)
-            plan = plan_transfer(model, data, recipe, options, teller(quiet))
+            plan = plan_transfer(model, data, recipe, options, line_printer(quiet))
             write_plan(folder, plan)
             on_plan(plan)
             options = options_from_plan(plan, options)
@@ -133,12 +139,12 @@ def _check(recipe: Recipe) -> None:
         )
     find(recipe.model)
     check_alone("striate transfer")
-    for name in AUTOMATIC:
+    for name in AUTO_SETTINGS:
         if getattr(recipe, name) == AUTO:
             what = f"{name} cannot be auto in transfer, where a head trains in seconds"
             raise SettingError(what, where=flag(name), fix="give a number")
     usual = Recipe(data=recipe.data)
-    for name in LOOP_ONLY:
+    for name in TRAINING_LOOP_SETTINGS:
         if getattr(recipe, name) != getattr(usual, name):
             what = f"{name} has no effect on a head that is trained on features"
             raise SettingError(what, where=flag(name), fix="leave it out")
@@ -168,7 +174,7 @@ class _TransferJob:
 
     def record(self, recipe: Recipe, notes: list[str]) -> None:
         """Write the settings and the data of the run."""
-        write_inputs(self.folder, self.model, self.data, recipe, notes)
+        write_run_inputs(self.folder, self.model, self.data, recipe, notes)
         update_manifest(self.folder, verb="transfer")
 
     def write_inputs(
@@ -303,9 +309,9 @@ def _evaluate(
             paths = data.subset(split).paths
             predictions = Predictions.of(paths, outputs, data.labels)
         else:
-            predictions = run.judge(data.subset(split))
+            predictions = run.predict_subset(data.subset(split))
         predictions.save(run.path / names.predictions_file(split))
-        scores[split] = score_dict(predictions.score())
+        scores[split] = score_as_dict(predictions.score())
     write_json(run.path / names.SCORES, scores)
 
 

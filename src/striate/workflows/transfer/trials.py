@@ -144,7 +144,7 @@ class TrialRunner:
             cut=split.cut.name,
             stages=tuple(stage.name for stage in stages.stages),
             batch_norm="" if head_only else config.batch_norm,
-            lr=0.0 if head_only else recipe.rate,
+            lr=0.0 if head_only else recipe.max_lr,
             lr_decay=1.0 if head_only else config.lr_decay,
             epochs=short,
             steps=0 if head_only else short * steps_per_epoch(recipe, images),

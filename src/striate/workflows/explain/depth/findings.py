@@ -21,7 +21,7 @@ from striate.interpret.depth.layer_profile import depth_profile
 from striate.interpret.depth.snapshots import Snapshot
 from striate.layers.whiten import whitening
 from striate.report.format import number, percent
-from striate.run.charts import by_depth, course_blocks, sights
+from striate.run.charts import chart_by_depth, layer_norms_blocks, snapshot_steps
 from striate.run.layer_norms import IMAGES
 from striate.run.run import Run
 from striate.workflows.explain.depth.depth_study import Course, DepthStudy, depth_study
@@ -36,7 +36,7 @@ def own_layers(run: Run) -> list[Snapshot]:
 
     Before is the network built again, where it has a name and began from noise.
     """
-    if kept := run.norms:
+    if kept := run.layer_norms:
         return kept
     subset = some(run.data.subset("train"), IMAGES)
     made = Batches(
@@ -64,7 +64,7 @@ def depth_section(run: Run, told: Told = nobody) -> tuple[Section, dict[str, Any
         f"{depth} layers that differ in activation and shortcuts alone, without batch "
         "norm, each trained on these images at the best of some rates."
     )
-    blocks = [*course_blocks(own), *study_blocks(study)]
+    blocks = [*layer_norms_blocks(own), *study_blocks(study)]
     data = {
         "layers": [
             {"step": one.step, "levels": [asdict(level) for level in one.levels]}
@@ -87,10 +87,10 @@ def study_curves(study: DepthStudy) -> list[Curve]:
     first = {name: one.snapshots[0].levels for name, one in chains.items()}
     last = {name: one.snapshots[-1].levels for name, one in chains.items()}
     return [
-        by_depth("Chains: gradients at initialization", "gradient", first),
-        by_depth("Chains: gradients after training", "gradient", last),
-        by_depth("Chains: activations at initialization", "activation", first),
-        by_depth("Chains: activations after training", "activation", last),
+        chart_by_depth("Chains: gradients at initialization", "gradient", first),
+        chart_by_depth("Chains: gradients after training", "gradient", last),
+        chart_by_depth("Chains: activations at initialization", "activation", first),
+        chart_by_depth("Chains: activations after training", "activation", last),
         _first_layers(chains),
         _costs(chains),
     ]
@@ -104,7 +104,7 @@ def _first_layers(chains: dict[str, Course]) -> Curve:
         series=tuple(
             Series(
                 name=name,
-                x=sights(one.snapshots),
+                x=snapshot_steps(one.snapshots),
                 y=tuple(s.levels[0].gradient for s in one.snapshots),
             )
             for name, one in chains.items()
