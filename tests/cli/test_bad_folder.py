@@ -111,7 +111,7 @@ def test_train_as_a_class_beside_others_is_a_class(striate, tmp_path):
     assert "2 classes: bus, train" in said.out
 
 
-SMALLEST = {"lenet5": 16, "lenet5_modern": 12, "notes_grey": 4, "notes_colour": 8}
+SMALLEST = {"lenet5": 16, "lenet5_modern": 12, "tutorial_gray": 4, "tutorial_color": 8}
 
 
 @pytest.mark.parametrize("model", SMALLEST)
@@ -190,7 +190,7 @@ def test_without_out_the_next_free_name_is_taken(striate, shared_folder, tmp_pat
     for _ in range(2):
         assert striate("train", shared_folder, "--epochs", "1").code == 0
     made = {path.name for path in (tmp_path / "runs/train").iterdir()}
-    assert made == {"stripes-notes_grey", "stripes-notes_grey-2"}
+    assert made == {"stripes-tutorial_gray", "stripes-tutorial_gray-2"}
 
 
 def test_odd_channels(refused, tmp_path):

@@ -44,7 +44,7 @@ def test_an_error_as_text_and_as_json():
 
 def test_nearest_folds_case_and_hyphens():
     assert nearest("Fashion_MNIST", ["fashion-mnist", "digits"]) == ["fashion-mnist"]
-    assert nearest("gray", ["notes_grey", "lenet5"]) == ["notes_grey"]
+    assert nearest("gray", ["tutorial_gray", "lenet5"]) == ["tutorial_gray"]
     assert nearest("", ["a", "b"]) == []
 
 

@@ -16,7 +16,7 @@ def nearest(name: str, known: Iterable[str], count: int = 3) -> list[str]:
     """Return the known names closest to a misspelt one, best first.
 
     Example:
-        >>> nearest("lenet", ["lenet5", "notes_grey"])
+        >>> nearest("lenet", ["lenet5", "tutorial_gray"])
         ['lenet5']
     """
     folded = {k.lower().replace("-", "_"): k for k in known}

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
 from types import MethodType
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -67,13 +67,18 @@ class Quick:
 
 
 def _way(module: nn.Module) -> Any:
-    if type(module) is nn.Sequential and any(_pairs(module)):
+    if _is_chain(module) and any(_pairs(module)):
         return _in_turn
     if type(module) is nn.Flatten and (module.start_dim, module.end_dim) == (1, -1):
         return _flattened
     if type(module) is nn.Dropout and not module.inplace and 0 < module.p < 1:
         return _dropped
     return None
+
+
+def _is_chain(module: nn.Module) -> TypeGuard[nn.Sequential]:
+    """Tell whether a module runs its layers as `nn.Sequential` does."""
+    return getattr(type(module), "forward", None) is nn.Sequential.forward
 
 
 def _pairs(layers: nn.Sequential) -> list[bool]:

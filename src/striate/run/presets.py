@@ -30,11 +30,11 @@ _FAST: dict[str, Any] = {
     "val_fraction": 0.05,
 }
 
-PRESETS.add("fashion-swift")(
+PRESETS.add("fashion-fast")(
     Preset(
         claim="test accuracy 91.58 ± 0.12 % over 5 seeds, 28 s after a cold start on "
         "two cores",
-        settings=_FAST | {"model": "swift", "epochs": 3},
+        settings=_FAST | {"model": "fast_small", "epochs": 3},
     )
 )
 
@@ -42,7 +42,7 @@ PRESETS.add("fashion-wide")(
     Preset(
         claim="test accuracy 93.57 ± 0.09 % over 5 seeds, 117 s after a cold start on "
         "two cores",
-        settings=_FAST | {"model": "swift_wide", "epochs": 8},
+        settings=_FAST | {"model": "fast_small_wide", "epochs": 8},
     )
 )
 
@@ -51,7 +51,7 @@ PRESETS.add("fashion-large")(
         claim="test accuracy 94.70 ± 0.09 % (n = 4) in 43 minutes on one thread",
         settings=_FAST
         | {
-            "model": "swift_large",
+            "model": "fast_small_large",
             "epochs": 36,
             "shift": 0.036,
             "erase": 0.25,
@@ -104,12 +104,12 @@ PRESETS.add("fashion-best")(
     )
 )
 
-PRESETS.add("fashion-grey")(
+PRESETS.add("fashion-gray")(
     Preset(
         claim="test accuracy 91.97 ± 0.23 % over 3 seeds",
         settings={
             "data": "fashion-mnist",
-            "model": "notes_grey",
+            "model": "tutorial_gray",
             "epochs": 10,
             "batch_size": 128,
             "val_fraction": 0.1,

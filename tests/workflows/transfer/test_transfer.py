@@ -30,7 +30,14 @@ pytestmark = pytest.mark.usefixtures("no_report")
 
 @pytest.fixture
 def words(shared_folder, source):
-    given = "transfer", shared_folder, "--model", "swift", "--pretrained", source.path
+    given = (
+        "transfer",
+        shared_folder,
+        "--model",
+        "fast_small",
+        "--pretrained",
+        source.path,
+    )
     return (*given, "--quiet", "--cache", "cache")
 
 
@@ -56,7 +63,7 @@ def test_the_result_is_an_ordinary_run(striate, words, shared_folder):
     assert len(answers["predictions"]) == 40
     layers = striate("summary", "run", "--json").json["layers"]
     learns = {row["layer"]: row["trainable"] for row in layers}
-    assert (learns["block1.conv"], learns["head"]) == ("no", "yes")
+    assert (learns["block1.conv"], learns["fc"]) == ("no", "yes")
     rows = read_csv(run.path / "penalties.csv")
     best = min(rows, key=lambda row: float(row["loss"]))
     assert facts("run")["penalty"] == float(best["penalty"])
@@ -119,9 +126,9 @@ def test_all_layers_can_be_trained(striate, words, head):
 
 
 def test_a_frozen_classifier_cannot_be_tuned(striate, words):
-    said = striate(*words, "--head", "tuned", "--cut", "block1", "--freeze", "head")
+    said = striate(*words, "--head", "tuned", "--cut", "block1", "--freeze", "fc")
     assert said.code == 2
-    assert "'head' is frozen, but a tuned head starts by fitting it" in said.err
+    assert "'fc' is frozen, but a tuned head starts by fitting it" in said.err
 
 
 def test_batch_norm_adapts_on_batches_of_equal_size(striate, words, monkeypatch):
@@ -149,7 +156,7 @@ def test_training_images_of_one_group(striate, source, shared_folder):
         for i, path in enumerate(paths)
     ]
     Path("lots.csv").write_text("\n".join(["image_path,label,split,group", *lines]))
-    words = "transfer", "lots.csv", "--model", "swift", "--pretrained", source.path
+    words = "transfer", "lots.csv", "--model", "fast_small", "--pretrained", source.path
     words = *words, "--quiet", "--cache", "cache", "--epochs", "1"
     for head in ((), ("--head", "tuned", "--cut", "block2"), ("--cut", "auto")):
         said = striate(*words, *head, "--out", "run", "--overwrite")
@@ -166,9 +173,9 @@ def test_frozen_layers_keep_the_pretrained_weights(striate, words, source):
     assert striate(*words, "--in-chans", "3", "--out", "run").code == 0
     before = load_file(source.path / "weights/best.safetensors")
     after = load_file("run/weights/best.safetensors")
-    body = {n for n in after if not n.startswith("head")}
+    body = {n for n in after if not n.startswith("fc")}
     assert all(torch.equal(before[n], after[n]) for n in body)
-    assert not torch.equal(before["head.weight"][:2], after["head.weight"])
+    assert not torch.equal(before["fc.weight"][:2], after["fc.weight"])
 
 
 def test_features_are_computed_once(striate, words):
@@ -204,7 +211,7 @@ def test_features_of_other_preprocessing_are_not_used(striate, words, change):
 def test_features_of_other_weights_are_not_used(striate, words, source, tmp_path):
     assert striate(*words, "--out", "a").code == 0
     state = load_file(source.path / "weights/best.safetensors")
-    last = state["block2.norm.running_var"]
+    last = state["block2.bn.running_var"]
     last[0] = torch.nextafter(last[0], torch.tensor(9.0))
     save_file(state, tmp_path / "other.safetensors")
     mine = list(words)
@@ -269,7 +276,7 @@ def test_invalid_flags_are_refused(striate, words, source):
     assert "not one linear layer" in striate(*words, "--cut", "block1").err
     assert "no head is called 'svm'" in striate(*words, "--head", "svm").err
     assert "cannot be auto in transfer" in striate(*words, "--lr", "auto").err
-    assert "all layers are frozen" in striate(*words, "--freeze", "head").err
+    assert "all layers are frozen" in striate(*words, "--freeze", "fc").err
     Path("loop.yaml").write_text("ema: 0.9\n")
     assert "ema has no effect" in striate(*words, "--config", "loop.yaml").err
     assert striate(*words, "--out", "run").code == 0
@@ -383,16 +390,16 @@ def test_a_head_with_a_hidden_layer(striate, words, shared_folder, source):
     said = striate(*words, "--head-hidden", "16", "--epochs", "20", "--out", "run")
     assert said.code == 0, said.err
     run = st.load_run("run")
-    assert (facts("run")["cut"], facts("run")["head"]) == ("before head", "trained")
+    assert (facts("run")["cut"], facts("run")["head"]) == ("before fc", "trained")
     assert run.scores["test"]["accuracy"] > 0.8
-    names = [name for name in run.model.state_dict() if name.startswith("head")]
-    assert names == ["head.0.weight", "head.0.bias", "head.2.weight", "head.2.bias"]
+    names = [name for name in run.model.state_dict() if name.startswith("fc")]
+    assert names == ["fc.0.weight", "fc.0.bias", "fc.2.weight", "fc.2.bias"]
     again = run.predict_subset(run.data.subset("test"))
     kept = run.predictions("test")
     assert abs(again.probs - kept.probs).max() < 1e-5
     before = load_file(source.path / "weights/best.safetensors")
     after = run.model.state_dict()
-    body = [name for name in before if not name.startswith("head")]
+    body = [name for name in before if not name.startswith("fc")]
     assert all(torch.equal(before[name], after[name]) for name in body)
     assert len(striate("predict", "run", shared_folder, "--json").json["predictions"])
     # Its weights are reused: the body's, below a new head of either kind.
@@ -416,10 +423,10 @@ def test_a_hidden_layer_needs_a_trained_head(striate, words, wrong):
 
 
 def test_a_hidden_layer_in_ordinary_training(striate, shared_folder):
-    given = "--model", "notes_grey", "--in-chans", "1", "--head-hidden", "12"
+    given = "--model", "tutorial_gray", "--in-chans", "1", "--head-hidden", "12"
     said = striate("train", shared_folder, *given, "--epochs", "1", "--out", "run")
     assert said.code == 0, said.err
-    assert st.load_run("run").model.head[0].out_features == 12
+    assert st.load_run("run").model.fc[0].out_features == 12
     again = striate("train", "--resume", "run", "--epochs", "2", "--quiet")
     assert again.code == 0, again.err
 

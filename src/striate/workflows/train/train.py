@@ -14,7 +14,7 @@ from striate.core.errors import SettingError
 from striate.data.image_data import ImageData
 from striate.engine.distributed.group import RankGroup
 from striate.engine.tensorboard import check_tensorboard
-from striate.models.catalogue import find
+from striate.models.catalogue import model_entry
 from striate.run import layout as names
 from striate.run.recipe import Recipe, make_recipe
 from striate.run.run import CUSTOM, Run, short_name
@@ -81,7 +81,7 @@ def train_recipe(
             written.
     """
     if recipe.model != AUTO:
-        find(recipe.model)  # a misspelled name fails before any image is read
+        model_entry(recipe.model)  # a misspelled name fails before any image is read
     options = SessionOptions(quiet=quiet, tensorboard=tensorboard)
     return _train_or_resume(
         recipe, None, data, out, overwrite, options, on_begin, on_resume

@@ -23,7 +23,7 @@ from striate.engine.train_state import EpochDone
 from striate.finetune.cut_points import find_cut_points
 from striate.finetune.freeze import check_frozen
 from striate.finetune.split_model import BEFORE, CutPoint, probe_batch
-from striate.models.catalogue import find
+from striate.models.catalogue import model_entry
 from striate.run import layout as names
 from striate.run.manifest import now, update_manifest
 from striate.run.predictions import Predictions
@@ -137,7 +137,7 @@ def _check(recipe: Recipe) -> None:
         raise SettingError(
             what, where="--model", fix="for example --model mobilenet_v2"
         )
-    find(recipe.model)
+    model_entry(recipe.model)
     check_alone("striate transfer")
     for name in AUTO_SETTINGS:
         if getattr(recipe, name) == AUTO:
