@@ -174,8 +174,8 @@ def _step_fits(
     copied = copy.deepcopy(model).train()
     recipe = replace(recipe, lr=DEFAULT_LR[recipe.optimizer])
     loss = softmax_cost(recipe.label_smoothing, class_weighting(data, recipe, device))
-    optimizer, pieces = recipe_optimizer(copied, recipe), recipe.accumulate
-    stepper = Stepper(copied, optimizer, loss, recipe.seed, pieces=pieces)
+    optimizer = recipe_optimizer(copied, recipe)
+    stepper = Stepper(copied, optimizer, loss, recipe.seed, pieces=recipe.accumulate)
     batches = split_batches("train", data, recipe, device)
     try:
         # The run itself reports NaN or infinite values, with images and layer.
