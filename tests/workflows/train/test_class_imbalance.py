@@ -19,7 +19,7 @@ from striate.core.files import read_csv, read_json
 from striate.data.load import load_data
 from striate.engine.loop import FitConfig, fit
 from striate.metrics import classification as metrics
-from striate.run import predictions as answers
+from striate.run import predictions as predictions_module
 from striate.run.builders import last_batch_notes
 from striate.workflows.train.train import train_recipe
 from support.images import stripes, write_folder
@@ -95,7 +95,7 @@ def dealt_or_refused(root, seed):
 @pytest.mark.charts
 def test_many_classes(monkeypatch):
     """As 10,000 classes go, with the limits drawn in; those themselves run nightly."""
-    monkeypatch.setattr(answers, "WIDE", 20)
+    monkeypatch.setattr(predictions_module, "MAX_PROBABILITY_COLUMNS", 20)
     monkeypatch.setattr(metrics, "SQUARE", 20)
     check_many_classes(60)
 
@@ -125,7 +125,7 @@ def check_many_classes(count):
     kept, fresh = run.predictions("test"), run.predict_subset(data.subset("test"))
     assert (kept.predicted == fresh.predicted).all()
     assert np.allclose(kept.probs.max(1), fresh.probs.max(1), rtol=1e-5)
-    assert (np.count_nonzero(kept.probs, 1) == answers.TOP_K).all()
+    assert (np.count_nonzero(kept.probs, 1) == predictions_module.TOP_K).all()
     row = read_csv(run.path / "predictions_test.csv")[0]
     assert list(row) == ["path", "label", "pred", "top", "loss"]
     assert row["pred"] in json.loads(row["top"])

@@ -86,7 +86,7 @@ def test_off_is_the_default(photos, monkeypatch):
     plain = {**SETTINGS, "progressive_resize": 1.0}
     del plain["progressive_resize"]
     one = contents(whole(photos, "one", **plain))
-    monkeypatch.setattr(job, "as_shown", lambda batches, data, recipe: batches)
+    monkeypatch.setattr(job, "resized_batches", lambda batches, data, recipe: batches)
     assert contents(whole(photos, "other", progressive_resize=1.0, **plain)) == one
 
 
@@ -112,8 +112,8 @@ def test_too_small_images_are_refused(striate):
     assert said.code == 2
     assert "images of 8×8 do not grow from 0.5 of it" in said.err
     for wrong in (0, 1.5, -1):
-        with pytest.raises(SettingError, match="grow must be"):
-            Recipe(data="digits", grow=wrong)
+        with pytest.raises(SettingError, match="progressive_resize must be"):
+            Recipe(data="digits", progressive_resize=wrong)
 
 
 def test_auxiliary_heads_are_checked_too():

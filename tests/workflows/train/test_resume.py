@@ -252,7 +252,7 @@ def test_another_device(striate, shared_folder, monkeypatch):
     monkeypatch.setattr(
         resume_module.devices, "choose", lambda name: torch.device("cuda")
     )
-    monkeypatch.setattr(resume_module, "place", lambda *_: None)
+    monkeypatch.setattr(resume_module, "prepare_model", lambda *_: None)
     monkeypatch.setattr(resume_module, "train_in_folder", lambda *_: 1 / 0)
     monkeypatch.setattr("torch.cuda.get_device_name", lambda device: "Some GPU")
     infos = []
@@ -468,8 +468,8 @@ def test_no_valid_checkpoint(striate, shared_folder):
     before = snapshot(run)
     said = striate("train", "--resume", "run", "--quiet")
     assert said.code == 2
-    assert "no checkpoint is sound:\n  step-00000006-epoch-0001: state.json" in said.err
-    assert "begin anew: --out run --overwrite" in said.err
+    assert "no checkpoint is valid:\n  step-00000006-epoch-0001: state.json" in said.err
+    assert "start again: --out run --overwrite" in said.err
     assert snapshot(run) == before
 
 
@@ -518,7 +518,7 @@ def test_stopped_before_its_first_checkpoint(striate, shared_folder):
     (run / "figures").rmdir()
     assert not list(run.glob(".manifest*"))
     assert (
-        "note: the run was stopped before it had learned anything; it begins"
+        "note: the run was stopped before its first checkpoint; it starts again"
         in said.out
     )
     assert contents(run) == expected
@@ -534,7 +534,7 @@ def test_a_trained_run_is_never_cleared(striate, shared_folder, gone):
     said = striate("train", "--resume", "run", "--quiet")
     assert said.code == 2
     assert "no checkpoint is in weights/last, but the run is finished" in said.err
-    assert "begin anew: --out run --overwrite" in said.err
+    assert "start again: --out run --overwrite" in said.err
     assert snapshot(run) == before
 
 
@@ -671,7 +671,7 @@ def test_a_process_of_another_user_is_alive(monkeypatch):
         raise PermissionError
 
     monkeypatch.setattr(os, "kill", refuse)
-    assert lock._lives(1)
+    assert lock._is_alive(1)
 
 
 def test_a_folder_that_cannot_be_locked(tmp_path, monkeypatch):
@@ -680,7 +680,7 @@ def test_a_folder_that_cannot_be_locked(tmp_path, monkeypatch):
 
     monkeypatch.setattr(lock.fcntl, "flock", broken)
     with pytest.raises(StorageError, match="an input/output error"):
-        lock._take(tmp_path / ".lock")
+        lock._acquire(tmp_path / ".lock")
 
 
 def test_overwrite_removes_all_but_the_lock(shared_folder):
