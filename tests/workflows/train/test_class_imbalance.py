@@ -130,7 +130,7 @@ def check_many_classes(count):
     assert list(row) == ["path", "label", "pred", "top", "loss"]
     assert row["pred"] in json.loads(row["top"])
     page = (run.path / "report.html").read_text()
-    assert "Most frequent errors on the test split" in page
+    assert "Most frequent errors (test split)" in page
     assert len(page) < 2_000_000
     assert not (run.path / "plots/confusion.png").exists()
 
