@@ -30,8 +30,8 @@ from record import save
 from speeds import speeds
 from striate.core.malloc import keep_freed
 from striate.data.image_data import ImageData
-from striate.finetune.cut_points import ladder
-from striate.finetune.split_model import probe
+from striate.finetune.cut_points import find_cut_points
+from striate.finetune.split_model import probe_batch
 from striate.run.recipe import Recipe
 from striate.run.run import Run
 from striate.run.setup import build_model, load_recipe, prepare_model, resolve_recipe
@@ -106,8 +106,8 @@ def cuts_of(recipe: Recipe, data: ImageData) -> list[str]:
     full = resolve_recipe(recipe, data)
     model = build_model(full, data)
     prepare_model(model, data, full)
-    x = probe((data.in_chans, *data.image_size))
-    return [cut.name for cut in ladder(model, x).cuts[:-1]]
+    x = probe_batch((data.in_chans, *data.image_size))
+    return [cut.name for cut in find_cut_points(model, x).cuts[:-1]]
 
 
 def went(name: str, run: Run, seconds: float) -> Way:

@@ -16,7 +16,7 @@ from striate.finetune.split_model import cut_at, probe_batch
 from striate.models.catalogue import create_model
 
 CUT_POINTS = {
-    "mobilenet_v2": (64, 3, ["relu1", *(f"block{i}" for i in range(1, 18)), "flatten"]),
+    "mobilenet_v2": (64, 3, [*(f"features.{i}" for i in range(18)), "flatten"]),
     "cifar_resnet20": (
         *(32, 3),
         ["relu", *(f"layer{s}.{i}" for s in (1, 2, 3) for i in range(3))],
@@ -76,7 +76,7 @@ def test_deep_networks_have_a_limited_number_of_cut_points():
 
 
 def test_the_network_stays_unchanged():
-    model = create_model("swift", num_classes=2, in_chans=1, image_size=12, seed=0)
+    model = create_model("fast_small", num_classes=2, in_chans=1, image_size=12, seed=0)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     find_cut_points(model.train(), probe_batch((1, 12, 12)))
     assert model.training

@@ -276,7 +276,7 @@ def test_public_weights_are_listed(striate):
 
 def test_a_frozen_run_is_reported(striate, shared_folder, source, monkeypatch):
     monkeypatch.setattr(trainer, "write_report", write_report)
-    words = "train", shared_folder, "--model", "swift", "--pretrained", source.path
+    words = "train", shared_folder, "--model", "fast_small", "--pretrained", source.path
     said = striate(*words, *BODY, *QUICK, "--out", "run")
     assert said.code == 0, said.err
     page = st.load_run("run").path / "report.html"

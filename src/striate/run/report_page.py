@@ -217,7 +217,7 @@ def _learning(run: Run) -> tuple[Curve, ...]:
     curves = learning_charts(run.history)
     if not path.is_file():
         return curves
-    rows = [(float(row["lr"]), float(row["cost"])) for row in read_csv(path)]
+    rows = [(float(row["lr"]), float(row["loss"])) for row in read_csv(path)]
     return (*curves, lr_range_chart(rows, run.recipe.max_lr))
 
 

@@ -93,7 +93,7 @@ def trial_table(plan: TransferPlan) -> Table:
         Column(title="method"),
         Column(title="cut point", kind="code", hint="last frozen layer", key="cut"),
         Column(
-            title="trained",
+            title="trained layers",
             kind="integer",
             hint="layers or blocks behind the cut point",
             key="stages",
@@ -107,14 +107,14 @@ def trial_table(plan: TransferPlan) -> Table:
             hint="cross-entropy after temperature scaling",
         ),
         Column(
-            title="trial s",
+            title="trial time",
             kind="number",
-            hint="seconds of the trial",
+            hint="seconds",
             key="seconds",
             rank=2,
         ),
         Column(
-            title="full s",
+            title="full time",
             kind="number",
             hint="expected seconds with all images and epochs",
             key="full_seconds",

@@ -29,7 +29,7 @@ def small():
     )
 
 
-def test_both_are_found_once_and_written_down(digits, tmp_path):
+def test_automatic_batch_size_and_learning_rate_are_recorded(digits, tmp_path):
     words = {"data": "digits", "epochs": 1, "batch_size": "auto", "lr": "auto"}
     run = train_recipe(make_recipe(words), data=digits, out=tmp_path / "a", quiet=True)
     kept = read_settings(tmp_path / "a/args.yaml")
@@ -46,8 +46,8 @@ def test_both_are_found_once_and_written_down(digits, tmp_path):
     assert "learning rate by range test" in notes
 
 
-def test_finding_out_changes_nothing_else(digits, tmp_path):
-    """A run with the rate found equals one that was given it, to the bit."""
+def test_an_automatic_learning_rate_equals_a_given_one(digits, tmp_path):
+    """A run with an automatic rate is bit-identical to one with the same given rate."""
     words = {"data": "digits", "epochs": 1, "lr": "auto"}
     found = train_recipe(
         make_recipe(words), data=digits, out=tmp_path / "a", quiet=True
@@ -61,14 +61,14 @@ def test_finding_out_changes_nothing_else(digits, tmp_path):
         assert (found.path / name).read_bytes() == (given.path / name).read_bytes()
 
 
-def test_auto_cannot_come_to_a_run_that_has_begun(digits, tmp_path):
+def test_auto_is_refused_on_resume(digits, tmp_path):
     recipe = Recipe(data="digits", epochs=1)
     train_recipe(recipe, data=digits, out=tmp_path / "a", quiet=True)
     with pytest.raises(SettingError, match="chosen automatically only before a run"):
         resume(tmp_path / "a", lr="auto", epochs=2, quiet=True)
 
 
-def test_memory_bounds_the_batch(digits, monkeypatch):
+def test_free_memory_limits_the_batch_size(digits, monkeypatch):
     recipe = make_recipe({"data": "digits", "batch_size": "auto"}).resolved()
     model = small()
     whole = auto_settings.resolve_auto_settings(recipe, model, digits)
@@ -85,8 +85,8 @@ def test_memory_bounds_the_batch(digits, monkeypatch):
         auto_settings.resolve_auto_settings(recipe, model, digits)
 
 
-def test_a_trial_step_has_the_last_word(digits, monkeypatch):
-    """What the prediction overlooks, the step finds."""
+def test_a_trial_step_overrides_the_prediction(digits, monkeypatch):
+    """The step finds what the prediction misses."""
 
     class Greedy(nn.Module):
         def __init__(self):
@@ -107,8 +107,8 @@ def test_a_trial_step_has_the_last_word(digits, monkeypatch):
 
 
 @pytest.mark.parametrize("size", ["auto", 32])
-def test_finding_out_takes_the_pieces_of_the_run(digits, monkeypatch, size):
-    """What `--accumulate` makes fit is tried in its pieces: 32 in four of 8."""
+def test_auto_settings_use_the_micro_batches_of_the_run(digits, monkeypatch, size):
+    """With `--accumulate` micro-batches are tested: 32 images as four times 8."""
 
     class Greedy(nn.Module):
         def __init__(self):
@@ -133,7 +133,7 @@ def test_finding_out_takes_the_pieces_of_the_run(digits, monkeypatch, size):
     assert asked == ([8] if size == "auto" else [])
 
 
-def test_a_network_that_looks_at_values_is_tried_for_real(digits):
+def test_a_model_that_needs_real_values_is_tested_with_a_step(digits):
     class Looks(nn.Module):
         def __init__(self):
             super().__init__()
@@ -148,7 +148,7 @@ def test_a_network_that_looks_at_values_is_tried_for_real(digits):
     assert "one step was tested" in found.notes[0]
 
 
-def test_other_errors_of_the_trial_are_told(digits, monkeypatch):
+def test_other_errors_of_the_trial_step_are_raised(digits, monkeypatch):
     class Broken(nn.Module):
         def __init__(self):
             super().__init__()
@@ -163,7 +163,7 @@ def test_other_errors_of_the_trial_are_told(digits, monkeypatch):
         auto_settings.resolve_auto_settings(recipe, Broken(), digits)
 
 
-def test_a_number_is_needed_where_nobody_decides():
+def test_an_unresolved_auto_setting_is_an_error():
     with pytest.raises(SettingError, match="lr is not decided"):
         _ = make_recipe({"data": "digits", "lr": "auto"}).max_lr
     with pytest.raises(SettingError, match="batch_size is not decided"):
@@ -171,7 +171,7 @@ def test_a_number_is_needed_where_nobody_decides():
 
 
 @pytest.mark.parametrize("switch", ["dropout", "drop_path"])
-def test_a_switch_without_its_layers_is_refused(digits, tmp_path, switch):
+def test_dropout_without_dropout_layers_is_refused(digits, tmp_path, switch):
     recipe = make_recipe({"data": "digits", "model": "tutorial_gray", switch: 0.1})
     with pytest.raises(SettingError, match="the network has none"):
         train_recipe(recipe, data=digits, out=tmp_path / "a", quiet=True)
@@ -186,8 +186,8 @@ def test_dropout_reaches_the_layers(digits, tmp_path):
     assert model[1].p == 0.0
 
 
-def test_views_and_average_reach_the_judgement(digits, tmp_path):
-    """What is written is what the kept weights say about both views."""
+def test_ema_and_tta_are_used_in_evaluation(digits, tmp_path):
+    """The recorded scores are those of the saved weights with both views."""
     words = {"epochs": 2, "ema": 0.9, "tta": "flip", "lr": 0.01}
     model = small()
     run = striate.train(model, digits, out=tmp_path / "a", quiet=True, **words)

@@ -42,7 +42,7 @@ def contents(run):
 
 @pytest.fixture
 def seen(monkeypatch):
-    """Sides of what networks are shown, in training and in evaluation."""
+    """Record the image sizes in training and in evaluation."""
     met = {"train": [], "judge": []}
     real = nn.Conv2d.forward
 
@@ -56,7 +56,7 @@ def seen(monkeypatch):
 
 
 @pytest.mark.parametrize("step", [1, 5, 7])
-def test_resumed_in_the_middle_ends_in_the_same_bytes(photos, striate, step):
+def test_resume_is_exact(photos, striate, step):
     run = stopped(photos, step=step, **SETTINGS)
     said = striate("train", "--resume", run, "--quiet")
     assert said.code == 0
@@ -64,7 +64,7 @@ def test_resumed_in_the_middle_ends_in_the_same_bytes(photos, striate, step):
     assert contents(run) == contents(whole(photos, **SETTINGS))
 
 
-def test_small_at_first_and_judged_at_full_size(photos, seen):
+def test_trained_on_small_images_evaluated_at_full_size(photos, seen):
     run = train_recipe(
         Recipe(data=str(photos), batch_size=8, in_chans=1, **SETTINGS), quiet=True
     )
@@ -82,15 +82,15 @@ def test_small_at_first_and_judged_at_full_size(photos, seen):
     assert set(seen["judge"]) == {32}
 
 
-def test_off_is_the_default_and_changes_no_byte(photos, monkeypatch):
+def test_off_is_the_default(photos, monkeypatch):
     plain = {**SETTINGS, "progressive_resize": 1.0}
     del plain["progressive_resize"]
     one = contents(whole(photos, "one", **plain))
-    monkeypatch.setattr(job, "as_shown", lambda batches, data, recipe: batches)
+    monkeypatch.setattr(job, "resized_batches", lambda batches, data, recipe: batches)
     assert contents(whole(photos, "other", progressive_resize=1.0, **plain)) == one
 
 
-def test_a_network_of_one_size_is_refused_and_nothing_written(photos, refused):
+def test_a_model_of_fixed_size_is_refused(photos, refused):
     said = refused(
         photos,
         "--model",
@@ -105,18 +105,18 @@ def test_a_network_of_one_size_is_refused_and_nothing_written(photos, refused):
     assert "mobilenet_v2" in said
 
 
-def test_too_small_to_grow_is_refused(striate):
+def test_too_small_images_are_refused(striate):
     said = striate(
         "train", "digits", "--progressive-resize", "0.5", "--model", "cifar_resnet20"
     )
     assert said.code == 2
     assert "images of 8×8 do not grow from 0.5 of it" in said.err
     for wrong in (0, 1.5, -1):
-        with pytest.raises(SettingError, match="grow must be"):
-            Recipe(data="digits", grow=wrong)
+        with pytest.raises(SettingError, match="progressive_resize must be"):
+            Recipe(data="digits", progressive_resize=wrong)
 
 
-def test_heads_that_only_training_has_are_tried_too():
+def test_auxiliary_heads_are_checked_too():
     model = create_model("googlenet", num_classes=3, image_size=128, seed=0)
     check_image_sizes(model, 3, [(128, 128)], CPU)
     with pytest.raises(GeometryError) as caught:
@@ -124,14 +124,14 @@ def test_heads_that_only_training_has_are_tried_too():
     assert "aux" in caught.value.where
 
 
-def test_a_blur_that_gets_too_little_is_named():
+def test_a_blur_with_too_small_input_is_named():
     model = create_model("antialiased_resnet18", num_classes=3, image_size=32, seed=0)
     with pytest.raises(GeometryError) as caught:
         check_image_sizes(model, 3, [(32, 32), (16, 16)], CPU)
-    assert caught.value.where == "layer conv5.0.body.blur"
+    assert caught.value.where == "layer layer4.0.blur"
 
 
-def test_the_trial_leaves_no_trace():
+def test_the_size_check_leaves_the_model_unchanged():
     model = create_model("mobilenet_v2", num_classes=3, image_size=32, seed=0)
     before = {n: v.clone() for n, v in model.state_dict().items()}
     modes = [m.training for m in model.modules()]
@@ -144,7 +144,7 @@ def test_the_trial_leaves_no_trace():
     assert all(isinstance(p, nn.Parameter) for p in model.parameters())
 
 
-def test_products_are_counted_by_size(monkeypatch):
+def test_macs_by_image_size(monkeypatch):
     data = st.load_data("digits", image_size=32)
     model = create_model("cifar_resnet20", in_chans=1, image_size=32)
     recipe = Recipe(data="digits", batch_size=4, precision="fp32", **SETTINGS)

@@ -176,7 +176,7 @@ def test_a_tuned_head_starts_from_logistic_regression(striate, words, source):
 
 @pytest.mark.slow
 def test_frozen_batch_norm_statistics_and_trained_weights(striate, words, source):
-    given = "--batch-norm", "frozen", "--freeze", "block2.norm"
+    given = "--batch-norm", "frozen", "--freeze", "block2.bn"
     said = striate(*words, *TUNED, *given, "--out", "run")
     assert said.code == 0, said.err
     before = load_file(source.path / "weights/best.safetensors")

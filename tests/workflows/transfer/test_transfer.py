@@ -126,9 +126,9 @@ def test_all_layers_can_be_trained(striate, words, head):
 
 
 def test_a_frozen_classifier_cannot_be_tuned(striate, words):
-    said = striate(*words, "--head", "tuned", "--cut", "block1", "--freeze", "head")
+    said = striate(*words, "--head", "tuned", "--cut", "block1", "--freeze", "fc")
     assert said.code == 2
-    assert "'head' is frozen, but a tuned head starts by fitting it" in said.err
+    assert "'fc' is frozen, but a tuned head starts by fitting it" in said.err
 
 
 def test_batch_norm_adapts_on_batches_of_equal_size(striate, words, monkeypatch):
@@ -276,7 +276,7 @@ def test_invalid_flags_are_refused(striate, words, source):
     assert "not one linear layer" in striate(*words, "--cut", "block1").err
     assert "no head is called 'svm'" in striate(*words, "--head", "svm").err
     assert "cannot be auto in transfer" in striate(*words, "--lr", "auto").err
-    assert "all layers are frozen" in striate(*words, "--freeze", "head").err
+    assert "all layers are frozen" in striate(*words, "--freeze", "fc").err
     Path("loop.yaml").write_text("ema: 0.9\n")
     assert "ema has no effect" in striate(*words, "--config", "loop.yaml").err
     assert striate(*words, "--out", "run").code == 0
@@ -392,8 +392,8 @@ def test_a_head_with_a_hidden_layer(striate, words, shared_folder, source):
     run = st.load_run("run")
     assert (facts("run")["cut"], facts("run")["head"]) == ("before fc", "trained")
     assert run.scores["test"]["accuracy"] > 0.8
-    names = [name for name in run.model.state_dict() if name.startswith("head")]
-    assert names == ["head.0.weight", "head.0.bias", "head.2.weight", "head.2.bias"]
+    names = [name for name in run.model.state_dict() if name.startswith("fc")]
+    assert names == ["fc.0.weight", "fc.0.bias", "fc.2.weight", "fc.2.bias"]
     again = run.predict_subset(run.data.subset("test"))
     kept = run.predictions("test")
     assert abs(again.probs - kept.probs).max() < 1e-5
@@ -423,7 +423,7 @@ def test_a_hidden_layer_needs_a_trained_head(striate, words, wrong):
 
 
 def test_a_hidden_layer_in_ordinary_training(striate, shared_folder):
-    given = "--model", "notes_grey", "--in-chans", "1", "--head-hidden", "12"
+    given = "--model", "tutorial_gray", "--in-chans", "1", "--head-hidden", "12"
     said = striate("train", shared_folder, *given, "--epochs", "1", "--out", "run")
     assert said.code == 0, said.err
     assert st.load_run("run").model.fc[0].out_features == 12

@@ -52,7 +52,7 @@ class AutoSettings:
         """Write the range test into a run folder, as CSV and as a chart."""
         if self.lr_range:
             rows = [(step.lr, step.cost) for step in self.lr_range]
-            write_csv(folder / names.LR_RANGE, ("lr", "cost"), rows)
+            write_csv(folder / names.LR_RANGE, ("lr", "loss"), rows)
             chart = lr_range_chart(rows, self.recipe.max_lr)
             save_curve(chart, folder / names.PLOTS / "lr_range.png")
 
@@ -174,8 +174,8 @@ def _step_fits(
     copied = copy.deepcopy(model).train()
     recipe = replace(recipe, lr=DEFAULT_LR[recipe.optimizer])
     loss = softmax_cost(recipe.label_smoothing, class_weighting(data, recipe, device))
-    optimizer, pieces = recipe_optimizer(copied, recipe), recipe.accumulate
-    stepper = Stepper(copied, optimizer, loss, recipe.seed, pieces=pieces)
+    optimizer = recipe_optimizer(copied, recipe)
+    stepper = Stepper(copied, optimizer, loss, recipe.seed, pieces=recipe.accumulate)
     batches = split_batches("train", data, recipe, device)
     try:
         # The run itself reports NaN or infinite values, with images and layer.

@@ -71,12 +71,12 @@ class TransferOptions:
 
     def _check_no_stage_options(self) -> None:
         """Refuse options that have no effect on a logistic head."""
-        given = {
+        requested = {
             "--lr-decay": self.lr_decay is not None,
             "--unfreeze": self.unfreeze > 0,
             "--batch-norm": self.batch_norm is not None,
         }
-        for flag in (flag for flag, is_given in given.items() if is_given):
+        for flag in (flag for flag, is_set in requested.items() if is_set):
             what = "a logistic head is a single layer without stages"
             fix = "use --head tuned or --head trained, with --cut LAYER"
             raise SettingError(what, where=flag, fix=fix)

@@ -323,8 +323,8 @@ def _tick() -> Tick | None:
     start = time.monotonic()
 
     def tick(count: int, total: int) -> None:
-        left = (time.monotonic() - start) * (total - count) / max(count, 1)
-        line = f"features: {count:,} of {total:,} images, {left:.0f} s left"
+        seconds = (time.monotonic() - start) * (total - count) / max(count, 1)
+        line = f"features: {count:,} of {total:,} images, {seconds:.0f} s left"
         end = "\r\x1b[K" if count == total else ""
         print(f"\r{line}\x1b[K{end}", end="", file=sys.stderr, flush=True)
 
