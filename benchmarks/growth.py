@@ -21,7 +21,7 @@ from speeds import speeds
 from striate.audit.network import audit
 from striate.core.device import flushed_denormals
 from striate.core.malloc import keep_freed
-from striate.core.spec import ImageSpec
+from striate.core.preprocess import ImageSpec
 from striate.engine.execution import ExecutionConfig
 from striate.engine.optim import make_optimizer
 from striate.engine.stepper import Stepper

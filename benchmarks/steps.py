@@ -30,7 +30,7 @@ from speeds import speeds
 from striate.audit.network import audit
 from striate.core.device import flushed_denormals
 from striate.core.malloc import keep_freed
-from striate.core.spec import Preprocess
+from striate.core.preprocess import Preprocess
 from striate.data.batches import Batches
 from striate.data.image_data import ImageData
 from striate.data.load import load_data

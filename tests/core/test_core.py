@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from striate.core import device, errors
-from striate.core.arithmetic import Window, output_side, padding_amounts, walk
+from striate.core.class_names import ClassNames
+from striate.core.conv_arithmetic import Window, output_side, padding_amounts, walk
 from striate.core.errors import (
     DataError,
     GeometryError,
@@ -16,9 +17,9 @@ from striate.core.errors import (
     UnknownNameError,
 )
 from striate.core.hooks import tapped, untouched
+from striate.core.preprocess import ImageSpec, Preprocess, normalization
 from striate.core.registry import Registry, nearest, unknown
 from striate.core.seeds import derive, generator, permutation
-from striate.core.spec import ImageSpec, Labels, Preprocess, normalization
 
 # --- errors
 
@@ -142,7 +143,7 @@ def test_normalization_by_name():
 
 
 def test_labels():
-    labels = Labels.of(["cat", "dog", "cat"])
+    labels = ClassNames.of(["cat", "dog", "cat"])
     assert (labels.index("dog"), labels.index(1), labels[1]) == (1, 1, "dog")
     with pytest.raises(UnknownNameError, match="did you mean dog"):
         labels.index("dgo")
@@ -152,15 +153,15 @@ def test_labels():
         ):
             labels.index(wrong)
     with pytest.raises(DataError, match="two classes have the same name"):
-        Labels(("a", "a"))
+        ClassNames(("a", "a"))
 
 
 def test_numbers_sort_as_numbers_whatever_order_a_set_has():
     """'1' and '01' are one number: without the name as tie-break the order of classes
     would depend on Python's hash seed."""
     ones = [f"{'0' * zeros}1" for zeros in range(9, -1, -1)]
-    assert Labels.of(["10", "9", *ones]).names == (*ones, "9", "10")
-    assert Labels.of(["10", "9", "x"]).names == ("10", "9", "x")
+    assert ClassNames.of(["10", "9", *ones]).names == (*ones, "9", "10")
+    assert ClassNames.of(["10", "9", "x"]).names == ("10", "9", "x")
 
 
 # --- seeds

@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from striate.core.errors import SettingError, UnknownNameError
+from striate.core.preprocess import ImageSpec, Preprocess
 from striate.core.seeds import COLUMNS, derive, uniform
-from striate.core.spec import ImageSpec, Preprocess
 from striate.data.augment import pipeline as views
 from striate.data.augment.augment import PRESETS, RANGES, Augment, augmentation
 from striate.data.augment.flip import mirror, mirrored

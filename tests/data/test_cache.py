@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 import torch
 
-from striate.core.spec import Preprocess
+from striate.core.preprocess import Preprocess
 from striate.data import scan
 from striate.data.cache import build_pack as packing
 from striate.data.cache import cache_folder as cache_room

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from striate.core.errors import SettingError
-from striate.core.spec import ImageSpec, Preprocess
+from striate.core.preprocess import ImageSpec, Preprocess
 from striate.data.augment.augment import Augment
 from striate.data.augment.color import ColorMap
 from striate.data.augment.mix import blank, pairs, shared_targets

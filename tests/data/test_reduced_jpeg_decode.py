@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from striate.core.spec import Preprocess
+from striate.core.preprocess import Preprocess
 from striate.data.decode import decode as decoding
 from striate.data.decode.decode import examine, unwarned
 from striate.data.decode.file_bytes import UndecodableError

@@ -9,11 +9,11 @@ import torch
 from torch import nn
 
 from striate.core.errors import NonFiniteError, StorageError, WeightsError
-from striate.engine.checkpoint import OptimizerState, read_weights
 from striate.engine.checkpointer import Checkpointer, state_of
 from striate.engine.optim import make_optimizer
 from striate.engine.step import train_step
 from striate.engine.train_state import EpochDone, StepDone, TrainState
+from striate.engine.weights_io import OptimizerState, read_weights
 from support.power_loss import in_memory
 
 

@@ -8,9 +8,9 @@ from torch import nn
 
 from striate.core.device import flushed_denormals
 from striate.core.errors import WeightsError
-from striate.engine.checkpoint import read_weights
 from striate.engine.ema import EMA
 from striate.engine.train_state import StepDone
+from striate.engine.weights_io import read_weights
 from striate.finetune.freeze import freeze, frozen
 from support.small_run import Rig, network
 

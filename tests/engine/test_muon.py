@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from striate.engine.checkpoint import OptimizerState
 from striate.engine.muon import Muon, hidden_kernels, orthogonal
 from striate.engine.optim import make_optimizer
+from striate.engine.weights_io import OptimizerState
 
 
 def reference(gradients, weight, lr, momentum, decay):

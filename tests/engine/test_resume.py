@@ -149,7 +149,7 @@ def test_that_bites(memory, whole, monkeypatch, lost):
     if lost == "draw_from":
         monkeypatch.setattr("striate.engine.stepper.draw_from", lambda *_: None)
     if lost == "optimizer":
-        name = "striate.engine.checkpoint.OptimizerState.load_state_dict"
+        name = "striate.engine.weights_io.OptimizerState.load_state_dict"
         monkeypatch.setattr(name, lambda *_: None)
     if lost == "buffers":
         forget_buffers(monkeypatch)

@@ -15,7 +15,7 @@ from striate.core.errors import (
     UnknownNameError,
 )
 from striate.core.hooks import untouched
-from striate.core.spec import Preprocess
+from striate.core.preprocess import Preprocess
 from striate.interpret.activations_at import chosen, features
 from striate.interpret.layer_statistics import activation_statistics
 from striate.workflows.explain.tensor_file import TensorFile

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from striate.core.errors import GeometryError, SettingError, UnknownNameError
-from striate.core.spec import ImageSpec
+from striate.core.preprocess import ImageSpec
 from striate.models.catalogue import create_model, find, networks
 from striate.models.googlenet import ROWS
 from striate.models.resnet import CIFAR, Design, cifar_resnet

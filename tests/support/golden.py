@@ -32,8 +32,8 @@ def losses(name: str, side: int, channels: int, batch: int) -> list[str]:
     import torch
 
     from striate.core.device import flushed_denormals
+    from striate.core.preprocess import Preprocess
     from striate.core.seeds import generator
-    from striate.core.spec import Preprocess
     from striate.data.batches import Batches
     from striate.data.subset import Subset
     from striate.engine.loop import FitConfig, fit

@@ -9,10 +9,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from striate.core.spec import Preprocess
+from striate.core.preprocess import Preprocess
 from striate.data.batches import Batches
 from striate.data.subset import Subset
-from striate.engine.checkpoint import OptimizerState
 from striate.engine.checkpoint_store import CheckpointStore
 from striate.engine.checkpointer import Checkpointer, state_of
 from striate.engine.csv_logger import CSVLogger
@@ -21,6 +20,7 @@ from striate.engine.loop import FitConfig, fit
 from striate.engine.optim import make_optimizer
 from striate.engine.rng import chance_kept
 from striate.engine.schedule import SCHEDULES
+from striate.engine.weights_io import OptimizerState
 
 PREPROCESS = Preprocess(channels=1, height=4, width=4, mean=(0.5,), std=(0.3,))
 EPOCHS, STEPS = 3, 5  # of 18 images, four a batch

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from striate.core.spec import Labels
+    from striate.core.class_names import ClassNames
     from striate.data.image_data import ImageData
     from striate.data.sources.source import Skipped
     from striate.metrics.classification import Score
@@ -94,7 +94,7 @@ def print_resumed(resumed: Resumed) -> None:
     out.print(f"resumed at {where}; exact: {resumed.exact}", markup=False)
 
 
-def _listed(labels: Labels) -> str:
+def _listed(labels: ClassNames) -> str:
     shown = ", ".join(labels.names[:CLASSES_NAMED])
     return shown + (" …" if len(labels) > CLASSES_NAMED else "")
 

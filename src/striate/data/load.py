@@ -8,9 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from striate.core.class_names import ClassNames
 from striate.core.device import paused_collection
 from striate.core.errors import DataError, SettingError
-from striate.core.spec import WHITE, Labels, Preprocess
+from striate.core.preprocess import WHITE, Preprocess
 from striate.data.cache.cache_folder import AUTO, DEFAULT_GB, open_cache
 from striate.data.cache.lazy_images import LazyPixels
 from striate.data.cache.materialize import Developed, develop
@@ -276,7 +277,7 @@ def _part(
     found: Developed,
     kept: Sequence[int],
     rows: Sequence[SplitRow],
-    labels: Labels,
+    labels: ClassNames,
     name: str,
     workers: int,
 ) -> Subset:
@@ -348,7 +349,7 @@ def _with_split(source: Source, given: Mapping[str, str]) -> Source:
 def load_labeled(
     data: str | Path | Source,
     preprocess: Preprocess,
-    labels: Labels,
+    labels: ClassNames,
     part: str | None = None,
     *,
     cache: str = AUTO,

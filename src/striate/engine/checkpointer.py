@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from striate.core.errors import NonFiniteError, StorageError, WeightsError
 from striate.core.files import write_bytes
-from striate.engine.checkpoint import packed, put_weights, unpacked
 from striate.engine.checkpoint_store import Checkpoint, CheckpointStore
 from striate.engine.nonfinite import is_finite
 from striate.engine.train_state import EpochDone, StepDone, TrainState
+from striate.engine.weights_io import packed, put_weights, unpacked
 
 BEST = "best.safetensors"
 LAST = "last"

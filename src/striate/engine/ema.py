@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from striate.engine.checkpoint import put_weights
 from striate.engine.train_state import EpochDone, StepDone
+from striate.engine.weights_io import put_weights
 
 FILE = Path("average.safetensors")
 

@@ -24,8 +24,8 @@ from collections import OrderedDict
 
 from torch import nn
 
-from striate.core.arithmetic import Window, walk
-from striate.core.spec import ImageSpec
+from striate.core.conv_arithmetic import Window, walk
+from striate.core.preprocess import ImageSpec
 from striate.layers.init import he
 from striate.layers.lrn import LRN
 from striate.models.catalogue import network

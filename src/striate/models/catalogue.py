@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from striate.core.errors import SettingError
+from striate.core.preprocess import ImageSpec
 from striate.core.registry import Registry
 from striate.core.seeds import derive
-from striate.core.spec import ImageSpec
 from striate.models.timm import build, describe, is_timm
 
 Builder = Callable[[ImageSpec, int], nn.Module]

@@ -39,10 +39,10 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from striate.core.arithmetic import Window, walk
 from striate.core.aux_heads import HeadOutputs
+from striate.core.conv_arithmetic import Window, walk
 from striate.core.errors import GeometryError
-from striate.core.spec import ImageSpec
+from striate.core.preprocess import ImageSpec
 from striate.layers.inception import Inception, Widths, unit
 from striate.layers.lrn import LRN
 from striate.models.catalogue import network

@@ -17,8 +17,8 @@ from collections import OrderedDict
 
 from torch import nn
 
-from striate.core.arithmetic import Window, walk
-from striate.core.spec import ImageSpec
+from striate.core.conv_arithmetic import Window, walk
+from striate.core.preprocess import ImageSpec
 from striate.layers.connect import LENET_C3, PartialConv2d
 from striate.layers.rbf import RBFOutput, digit_codes, random_codes
 from striate.layers.scaled_tanh import ScaledTanh

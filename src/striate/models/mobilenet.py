@@ -23,7 +23,7 @@ from collections import OrderedDict
 
 from torch import nn
 
-from striate.core.spec import ImageSpec
+from striate.core.preprocess import ImageSpec
 from striate.layers.init import he
 from striate.layers.inverted import InvertedResidual
 from striate.models.catalogue import network

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from striate.core.arithmetic import Window, walk
-from striate.core.spec import ImageSpec
+from striate.core.conv_arithmetic import Window, walk
+from striate.core.preprocess import ImageSpec
 from striate.models.catalogue import network
 
 GREY_WIDTHS = (25, 50)

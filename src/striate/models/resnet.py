@@ -34,9 +34,9 @@ from functools import partial
 
 from torch import nn
 
-from striate.core.arithmetic import Window, walk
+from striate.core.conv_arithmetic import Window, walk
 from striate.core.errors import SettingError
-from striate.core.spec import ImageSpec
+from striate.core.preprocess import ImageSpec
 from striate.layers.blur import BlurPool
 from striate.layers.init import he
 from striate.layers.residual import (

@@ -21,8 +21,8 @@ from striate.core.errors import (
     UnknownNameError,
     WeightsError,
 )
+from striate.core.preprocess import ImageSpec, Preprocess
 from striate.core.registry import nearest
-from striate.core.spec import ImageSpec, Preprocess
 
 PREFIX = "timm:"
 CLASSES = 1000  # of a network whose weights came without a head

@@ -20,8 +20,8 @@ from functools import partial
 
 from torch import nn
 
-from striate.core.arithmetic import Window, walk
-from striate.core.spec import ImageSpec
+from striate.core.conv_arithmetic import Window, walk
+from striate.core.preprocess import ImageSpec
 from striate.layers.init import he
 from striate.models.catalogue import network
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from striate.core.class_names import ClassNames
 from striate.core.files import damage_named, read_csv, write_csv
-from striate.core.spec import Labels
 from striate.engine.evaluate import Outputs
 from striate.metrics.classification import Score, score
 
@@ -36,10 +36,12 @@ class Predictions:
     truth: np.ndarray
     probs: np.ndarray
     losses: np.ndarray
-    labels: Labels
+    labels: ClassNames
 
     @classmethod
-    def of(cls, paths: Sequence[str], outputs: Outputs, labels: Labels) -> Predictions:
+    def of(
+        cls, paths: Sequence[str], outputs: Outputs, labels: ClassNames
+    ) -> Predictions:
         """Take a network's outputs for the images at `paths`."""
         probs = outputs.probs
         return cls(
@@ -88,7 +90,7 @@ class Predictions:
         write_csv(path, ["path", "label", "pred", *each, "loss"], rows)
 
     @classmethod
-    def read(cls, path: Path, labels: Labels) -> Predictions:
+    def read(cls, path: Path, labels: ClassNames) -> Predictions:
         """Read what `save` wrote; probabilities that it left out are 0.
 
         Raises:
@@ -99,7 +101,9 @@ class Predictions:
             return cls._of_rows(rows, labels)
 
     @classmethod
-    def _of_rows(cls, rows: Sequence[dict[str, str]], labels: Labels) -> Predictions:
+    def _of_rows(
+        cls, rows: Sequence[dict[str, str]], labels: ClassNames
+    ) -> Predictions:
         number = {name: i for i, name in enumerate(labels.names)}
         if len(labels) > WIDE:
             probs = np.zeros((len(rows), len(labels)), np.float32)

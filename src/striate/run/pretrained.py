@@ -11,11 +11,11 @@ from torch import nn
 
 from striate.core.errors import RunError, StorageError, WeightsError
 from striate.core.files import damage_named, hash_file, read_json
+from striate.core.preprocess import Preprocess
 from striate.core.registry import nearest
-from striate.core.spec import Preprocess
 from striate.data.cache.cache_folder import AUTO, open_cache
 from striate.data.image_data import ImageData
-from striate.engine.checkpoint import save_weights
+from striate.engine.weights_io import save_weights
 from striate.models.adapt import fitted, rule
 from striate.models.catalogue import networks
 from striate.models.downloading import local_file, whereabouts

@@ -12,10 +12,10 @@ from typing import Any, Literal
 
 from striate.core.errors import SettingError
 from striate.core.format import sides_of
+from striate.core.preprocess import JPEGS, NORMALIZATIONS, RESIZES, WHITE
 from striate.core.registry import unknown
 from striate.core.settings import check, flag
 from striate.core.settings import setting as _setting
-from striate.core.spec import JPEGS, NORMALIZATIONS, RESIZES, WHITE
 from striate.data.augment.augment import PRESETS as AUGMENTS
 from striate.data.augment.augment import RANGES, Augment, augmentation
 from striate.data.split.hash_split import SplitConfig

@@ -10,9 +10,10 @@ from typing import Any
 from torch import nn
 
 from striate.core import device as devices
+from striate.core.class_names import ClassNames
 from striate.core.errors import RunError
 from striate.core.files import read_csv, read_json
-from striate.core.spec import Labels, Preprocess
+from striate.core.preprocess import Preprocess
 from striate.data.batches import Batches
 from striate.data.image_data import ImageData
 from striate.data.load import load_data, load_labeled
@@ -20,10 +21,10 @@ from striate.data.scan import CHANGED, MISSING, Tick
 from striate.data.sources.source import Skipped
 from striate.data.split.split_file import SPARE
 from striate.data.subset import Subset
-from striate.engine.checkpoint import load_weights
 from striate.engine.distributed.group import RankGroup
 from striate.engine.evaluate import evaluate
 from striate.engine.tta import VIEWS
+from striate.engine.weights_io import load_weights
 from striate.finetune.freeze import freeze
 from striate.interpret.activations_at import together
 from striate.interpret.depth.snapshots import Snapshot
@@ -103,9 +104,9 @@ class Run:
         return make_recipe(read_settings(self.path / names.ARGS))
 
     @cached_property
-    def labels(self) -> Labels:
+    def labels(self) -> ClassNames:
         """Return the class names in output order."""
-        return Labels(tuple(read_json(self.path / names.CLASSES)))
+        return ClassNames(tuple(read_json(self.path / names.CLASSES)))
 
     @cached_property
     def preprocess(self) -> Preprocess:

@@ -19,8 +19,8 @@ from striate.data.image_data import ImageData
 from striate.data.load import load_data
 from striate.data.sources.source import Skipped
 from striate.data.split.split_file import write_split
-from striate.engine.checkpoint import save_weights
 from striate.engine.execution import check_precision
+from striate.engine.weights_io import save_weights
 from striate.finetune.freeze import check_patterns, freeze, frozen, keep_frozen
 from striate.interpret.filters import first_convolution
 from striate.layers.whiten import pictures_wanted, whitening

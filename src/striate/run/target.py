@@ -18,8 +18,8 @@ from striate.audit.meta_mode import blueprint
 from striate.audit.sketch import is_sketch, sketch
 from striate.core.errors import SettingError, StriateError
 from striate.core.files import hash_rows
+from striate.core.preprocess import Preprocess
 from striate.core.registry import nearest
-from striate.core.spec import Preprocess
 from striate.models.catalogue import create_model, find, networks
 from striate.models.timm import is_timm
 from striate.run.layout import MANIFEST

@@ -17,7 +17,7 @@ from torch import nn
 from torch.distributed import HashStore
 
 from striate.core.errors import RankError, SettingError
-from striate.core.spec import Preprocess
+from striate.core.preprocess import Preprocess
 from striate.data.augment.augment import Augment
 from striate.data.batches import Batches
 from striate.data.rank_share import share

@@ -8,7 +8,7 @@ import torch
 from scipy.stats import binomtest
 
 from striate.core.files import read_csv
-from striate.core.spec import ImageSpec
+from striate.core.preprocess import ImageSpec
 from striate.data.augment.augment import Augment
 from striate.data.augment.single_transform import CHANGES, Trial, at, coins, furthest
 from striate.metrics.significance import holm, no_loss

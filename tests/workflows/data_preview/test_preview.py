@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from striate.core.spec import RESIZES, Preprocess
+from striate.core.preprocess import RESIZES, Preprocess
 from striate.data.decode.preprocess import file_to_input, normalize
 from striate.data.decode.resize_effects import fit
 from striate.data.decode.rules import rules

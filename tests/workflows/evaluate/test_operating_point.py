@@ -8,10 +8,10 @@ import pytest
 import torch
 
 import striate as st
+from striate.core.class_names import ClassNames
 from striate.core.errors import DataError, RunError, SettingError, UnknownNameError
 from striate.core.files import read_json, write_csv
 from striate.core.findings import Images
-from striate.core.spec import Labels
 from striate.engine.evaluate import Outputs
 from striate.metrics.temperature import fit_temperature
 from striate.report.html import render
@@ -57,7 +57,7 @@ def made(tmp_path):
         for part, count, seed in (("val", val, 1), ("test", test, 2)):
             outputs = answered(count, seed, **how)
             names = [f"{part}/{i:04}.png" for i in range(count)]
-            said = Predictions.of(names, outputs, Labels(CLASSES))
+            said = Predictions.of(names, outputs, ClassNames(CLASSES))
             said.save(path / f"predictions_{part}.csv")
             for i, (name, number) in enumerate(
                 zip(names, outputs.labels.tolist(), strict=True)

@@ -12,9 +12,9 @@ import pytest
 
 from striate.core.errors import RunError
 from striate.core.files import read_json
-from striate.engine.checkpoint import put_weights, unpacked
 from striate.engine.checkpoint_store import CheckpointStore
 from striate.engine.signals import polite_interrupt
+from striate.engine.weights_io import put_weights, unpacked
 from striate.run.run import Run
 from support.forks import HELD
 from support.images import snapshot

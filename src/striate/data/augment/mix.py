@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from striate.core.preprocess import ImageSpec
 from striate.core.seeds import generator, permutation, uniform
-from striate.core.spec import ImageSpec
 from striate.data.augment.augment import Augment
 
 _QUANTILES = 1 << 16

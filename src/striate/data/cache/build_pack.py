@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from striate.core.spec import Preprocess
+from striate.core.preprocess import Preprocess
 from striate.data.cache.cache_folder import Cache
 from striate.data.cache.packed_arrays import (
     Builder,

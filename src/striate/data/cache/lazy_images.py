@@ -20,7 +20,7 @@ from torch import Tensor
 from striate.core.cpu_count import processors
 from striate.core.errors import DataError
 from striate.core.malloc import give_back_freed
-from striate.core.spec import Preprocess
+from striate.core.preprocess import Preprocess
 from striate.data.decode.decode import unwarned
 from striate.data.decode.file_bytes import UndecodableError
 from striate.data.decode.preprocess import file_to_input

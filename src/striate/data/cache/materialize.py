@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from striate.core.errors import DataError
-from striate.core.spec import Preprocess
+from striate.core.preprocess import Preprocess
 from striate.data.cache import free_memory as memory
 from striate.data.cache.build_pack import Packed, pack
 from striate.data.cache.cache_folder import Cache

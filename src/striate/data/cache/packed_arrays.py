@@ -25,7 +25,7 @@ import torch
 import xxhash
 from torch import Tensor
 
-from striate.core.spec import Preprocess
+from striate.core.preprocess import Preprocess
 
 # Of the fixed rules between file and pixels; another number is another pack.
 RULES = 1

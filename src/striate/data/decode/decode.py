@@ -18,7 +18,7 @@ import numpy as np
 import simplejpeg
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from striate.core.spec import WHITE
+from striate.core.preprocess import WHITE
 from striate.data.decode.file_bytes import UndecodableError
 from striate.data.decode.file_formats import MAX_FRAMES, gif_frames, kind_of, png_fault
 from striate.data.decode.hashing import coded_hash, content_hash

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from striate.core.errors import DataError
-from striate.core.spec import Preprocess
+from striate.core.preprocess import Preprocess
 from striate.data.decode.decode import Decoded, examine, fraction
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from striate.core.errors import SettingError
-from striate.core.spec import WHITE, Preprocess
+from striate.core.preprocess import WHITE, Preprocess
 from striate.data.cache import free_memory as memory
 from striate.data.cache.cache_folder import Cache, PassingFolder, open_cache
 from striate.data.cache.lazy_images import LazyPixels

@@ -14,8 +14,8 @@ from typing import overload
 import numpy as np
 import torch
 
+from striate.core.class_names import ClassNames
 from striate.core.errors import DataError
-from striate.core.spec import Labels
 from striate.data.cache.cache_folder import PassingFolder
 from striate.data.shards.index import ROW, Nearby, Shard, ShardOriginals, scan_shard
 from striate.data.shards.tars import part_of
@@ -43,7 +43,7 @@ class Stream:
         channels: 1 where every image is gray.
     """
 
-    labels: Labels
+    labels: ClassNames
     originals: Mapping[str, ShardOriginals] = field(repr=False)
     numbers: Mapping[str, torch.Tensor] = field(repr=False)
     blocks: Mapping[str, tuple[tuple[int, int], ...]] = field(repr=False)
@@ -82,7 +82,7 @@ def open_stream(
     """
     index.mkdir(parents=True, exist_ok=True)
     shards = [scan_shard(n, index, nearby, background, white_level) for n in names]
-    labels = Labels.of([label for shard in shards for label in shard.labels])
+    labels = ClassNames.of([label for shard in shards for label in shard.labels])
     if len(labels) < 2:
         what = f"{len(labels)} classes in {len(names)} shards: nothing to tell apart"
         fix = "name the class in .cls or .json beside each image, or in its folder"
@@ -122,7 +122,7 @@ def _numbers(root: Path, part: str) -> torch.Tensor:
     return torch.from_file(str(path), shared=False, size=size, dtype=torch.int64)
 
 
-def _two_labels(shards: Sequence[Shard], labels: Labels) -> set[bytes]:
+def _two_labels(shards: Sequence[Shard], labels: ClassNames) -> set[bytes]:
     """Return what stands under two labels, a bucket of contents at a time."""
     conflicts: set[bytes] = set()
     for bucket in range(_BUCKETS):
@@ -148,7 +148,7 @@ def _two_labels(shards: Sequence[Shard], labels: Labels) -> set[bytes]:
 
 def _deal(
     shards: Sequence[Shard],
-    labels: Labels,
+    labels: ClassNames,
     conflicts: set[bytes],
     deal: SplitConfig,
     root: Path,
@@ -189,7 +189,7 @@ def _deal(
     return blocks, seen, skipped
 
 
-def _check_classes(labels: Labels, seen: Mapping[str, set[int]]) -> None:
+def _check_classes(labels: ClassNames, seen: Mapping[str, set[int]]) -> None:
     for part in seen:
         strange = sorted(seen[part] - seen["train"])
         if strange:

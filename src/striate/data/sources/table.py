@@ -5,9 +5,9 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
+from striate.core.class_names import ClassNames
 from striate.core.errors import DataError
 from striate.core.registry import nearest
-from striate.core.spec import Labels
 from striate.data.sources.source import PART_ALIASES, Record, Skipped, Source
 
 REQUIRED = ("image_path", "label")
@@ -46,7 +46,7 @@ def read_table(path: Path) -> Source:
         name=path.stem,
         root=path.parent,
         records=kept,
-        labels=Labels.of([record.label for record in kept]),
+        labels=ClassNames.of([record.label for record in kept]),
         ignored=tuple(ignored),
         quarantined=tuple(conflicts.values()),
         warnings=warnings,

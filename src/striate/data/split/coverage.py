@@ -6,8 +6,8 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import combinations
 
+from striate.core.class_names import ClassNames
 from striate.core.errors import DataError
-from striate.core.spec import Labels
 from striate.data.sources.source import PARTS, Skipped
 from striate.data.split.split_file import SplitRow
 
@@ -41,8 +41,8 @@ def check_counts(labels: Iterable[str]) -> None:
 
 
 def check_classes(
-    rows: Sequence[SplitRow], labels: Labels, dealt: Collection[str] = ()
-) -> Labels:
+    rows: Sequence[SplitRow], labels: ClassNames, dealt: Collection[str] = ()
+) -> ClassNames:
     """Return the classes that have training images, in output order.
 
     Args:
@@ -69,7 +69,7 @@ def check_classes(
             what = f"the {part} part has classes that training has not: {names}"
             fix = "add training images of them, rename them, or remove them"
             raise DataError(what, fix=fix)
-    return Labels(tuple(name for name in labels.names if name in counts["train"]))
+    return ClassNames(tuple(name for name in labels.names if name in counts["train"]))
 
 
 def _by_part(rows: Sequence[SplitRow]) -> dict[str, Counter[str]]:

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from striate.core.class_names import ClassNames
 from striate.core.errors import GeometryError
 from striate.core.hooks import untouched
 from striate.core.registry import unknown
-from striate.core.spec import Labels
 from striate.interpret.activations_at import check_batch, forward
 from striate.interpret.attribution.cam import METHODS as CAMS
 from striate.interpret.attribution.cam import cam_map
@@ -66,7 +66,7 @@ def evidence(
     target: Class | None = None,
     against: Class | None = None,
     layer: str = AUTO,
-    labels: Labels | Sequence[str] | None = None,
+    labels: ClassNames | Sequence[str] | None = None,
     trust: bool = True,
     seed: int = 0,
 ) -> Evidence:

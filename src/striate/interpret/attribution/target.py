@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from striate.core.class_names import ClassNames
 from striate.core.errors import GeometryError, SettingError
-from striate.core.spec import Labels
 
 Class = int | str
 
@@ -47,7 +47,7 @@ def ask(
     logits: Tensor,
     target: Class | None = None,
     against: Class | None = None,
-    labels: Labels | Sequence[str] | None = None,
+    labels: ClassNames | Sequence[str] | None = None,
 ) -> AttributionTarget:
     """Make a question about a network's answer.
 
@@ -78,10 +78,10 @@ def ask(
     return AttributionTarget(target=first, against=second, words=words)
 
 
-def _labels(count: int, labels: Labels | Sequence[str] | None) -> Labels:
+def _labels(count: int, labels: ClassNames | Sequence[str] | None) -> ClassNames:
     if labels is None:
-        return Labels(tuple(f"class {i}" for i in range(count)))
-    names = labels if isinstance(labels, Labels) else Labels(tuple(labels))
+        return ClassNames(tuple(f"class {i}" for i in range(count)))
+    names = labels if isinstance(labels, ClassNames) else ClassNames(tuple(labels))
     if len(names) != count:
         what = f"{len(names)} class names for {count} outputs"
         raise SettingError(what, where="labels", fix="give one name an output")

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from striate.core.findings import Column, Image, Images, Section, Table
+from striate.core.preprocess import Preprocess
 from striate.core.seeds import derive
-from striate.core.spec import Preprocess
 from striate.data.augment.augment import Augment
 from striate.data.augment.pipeline import Views, changed
 from striate.data.augment.single_transform import (

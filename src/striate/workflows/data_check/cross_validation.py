@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from striate.core import device as devices
+from striate.core.preprocess import Preprocess
 from striate.core.seeds import derive
-from striate.core.spec import Preprocess
 from striate.data.batches import Batches
 from striate.data.decode.preprocess import statistics
 from striate.data.subset import Subset

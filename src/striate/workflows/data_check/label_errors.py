@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from striate.core.spec import WHITE, Preprocess
+from striate.core.preprocess import WHITE, Preprocess
 from striate.data.check.check import Checked
 from striate.data.check.label_error_findings import Doubts
 from striate.data.check.label_errors import Confident

@@ -20,7 +20,7 @@ from striate.core.findings import (
     Section,
     Table,
 )
-from striate.core.spec import Preprocess
+from striate.core.preprocess import Preprocess
 from striate.data.decode.preprocess import normalize, to_input
 from striate.data.decode.resize_effects import Fit, fit
 from striate.data.decode.rules import rules

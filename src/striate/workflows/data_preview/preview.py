@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from striate.core.preprocess import RESIZES, Preprocess
 from striate.core.seeds import permutation
-from striate.core.spec import RESIZES, Preprocess
 from striate.data.cache.cache_folder import open_cache
 from striate.data.decode.decode import Header
 from striate.data.decode.file_bytes import UndecodableError

@@ -10,10 +10,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from striate.core.class_names import ClassNames
 from striate.core.errors import SettingError
 from striate.core.files import write_bytes, write_csv, write_json, write_text
 from striate.core.findings import Curve, Image, Images, Page
-from striate.core.spec import Labels
 from striate.interpret.attribution.attribute import Evidence, evidence
 from striate.interpret.attribution.target import Class
 from striate.interpret.layer_choice import AUTO
@@ -52,7 +52,7 @@ def explain(
     target: Class | None = None,
     against: Class | None = None,
     layer: str = AUTO,
-    labels: Labels | Sequence[str] | None = None,
+    labels: ClassNames | Sequence[str] | None = None,
     trust: bool = True,
 ) -> Evidence:
     """Return where in an image the evidence for a class lies.

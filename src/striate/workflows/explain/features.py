@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from striate.core.errors import DataError, SettingError
-from striate.core.spec import Preprocess
+from striate.core.preprocess import Preprocess
 from striate.data.decode.file_bytes import UndecodableError, read_file
 from striate.data.decode.preprocess import file_to_input, normalize
 from striate.data.sources.source import Skipped
@@ -141,7 +141,7 @@ class _Reader:
             return
         if self._preprocess is None:
             what = "files need to be brought to the network's size and scale"
-            fix = "give a run, or preprocess=striate.core.spec.Preprocess(…)"
+            fix = "give a run, or preprocess=striate.core.preprocess.Preprocess(…)"
             raise SettingError(what, where="preprocess", fix=fix)
         named = [x] if isinstance(x, str | Path) else list(x)
         paths = [path for item in named for path in expand(item)]

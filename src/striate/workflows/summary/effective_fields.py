@@ -10,7 +10,7 @@ from striate.audit.layer import Layer
 from striate.audit.network import Audit
 from striate.audit.table import field_texts
 from striate.core.findings import Cell, Column, Table
-from striate.core.spec import Preprocess
+from striate.core.preprocess import Preprocess
 from striate.data.decode.preprocess import normalize
 from striate.data.load import load_data
 from striate.interpret.effective_receptive_field import EffectiveField, effective_fields

@@ -12,13 +12,13 @@ from torch import nn
 from striate.core import device as devices
 from striate.core.errors import RankError, SettingError
 from striate.data.image_data import ImageData
-from striate.engine.checkpoint import OptimizerState, packed, put_weights, unpacked
 from striate.engine.checkpointer import LAST
 from striate.engine.distributed.group import RankGroup, joined
 from striate.engine.distributed.rank_info import RankInfo, fair_threads
 from striate.engine.distributed.sync_batch_norm import synchronized
 from striate.engine.ema import EMA
 from striate.engine.train_state import TrainState
+from striate.engine.weights_io import OptimizerState, packed, put_weights, unpacked
 from striate.run import layout as names
 from striate.run.manifest import data_hash
 from striate.run.recipe import Recipe

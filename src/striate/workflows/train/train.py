@@ -16,12 +16,12 @@ from striate.core.errors import SettingError, StorageError, StriateError
 from striate.core.files import hash_file, read_json, write_json
 from striate.core.malloc import keep_freed
 from striate.data.image_data import ImageData
-from striate.engine.checkpoint import load_weights
 from striate.engine.checkpoint_store import Checkpoint
 from striate.engine.distributed.group import RankGroup
 from striate.engine.ema import EMA
 from striate.engine.tensorboard import check_tensorboard
 from striate.engine.tta import VIEWS
+from striate.engine.weights_io import load_weights
 from striate.finetune.freeze import check_frozen
 from striate.models.catalogue import find
 from striate.run import layout as names

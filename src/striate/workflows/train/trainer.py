@@ -17,7 +17,6 @@ from striate.data.batches import Batches
 from striate.data.cache.lazy_images import LazyPixels
 from striate.data.image_data import ImageData
 from striate.data.progressive_resize import ProgressiveResize
-from striate.engine.checkpoint import OptimizerState
 from striate.engine.checkpoint_store import Checkpoint, CheckpointStore
 from striate.engine.checkpointer import LAST, Checkpointer, Part, state_of
 from striate.engine.csv_logger import CSVLogger
@@ -30,6 +29,7 @@ from striate.engine.tensorboard import boards
 from striate.engine.throughput import Laps
 from striate.engine.timings import Timing
 from striate.engine.train_state import EpochDone, Observer, TrainState
+from striate.engine.weights_io import OptimizerState
 from striate.run import layout as names
 from striate.run.layer_norms import Norms, norms_kept
 from striate.run.manifest import now

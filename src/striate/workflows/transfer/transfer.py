@@ -16,10 +16,10 @@ from striate.core.files import hash_file, read_json, write_csv, write_json
 from striate.core.settings import flag
 from striate.data.image_data import ImageData
 from striate.data.scan import Tick
-from striate.engine.checkpoint import save_weights
 from striate.engine.csv_logger import COLUMNS
 from striate.engine.distributed.rank_info import check_alone
 from striate.engine.train_state import EpochDone
+from striate.engine.weights_io import save_weights
 from striate.finetune.cut_points import ladder
 from striate.finetune.freeze import check_frozen
 from striate.finetune.split_model import Cut, probe

@@ -11,7 +11,9 @@ import torch
 from torch import nn
 
 from striate.core.errors import WeightsError
-from striate.engine.checkpoint import (
+from striate.engine.optim import make_optimizer
+from striate.engine.step import train_step
+from striate.engine.weights_io import (
     OptimizerState,
     differences,
     load_weights,
@@ -20,8 +22,6 @@ from striate.engine.checkpoint import (
     save_weights,
     unpacked,
 )
-from striate.engine.optim import make_optimizer
-from striate.engine.step import train_step
 
 
 def net(width=4):

@@ -1,4 +1,4 @@
-"""What an image is to a network: its shape, its preprocessing, its class names."""
+"""Preprocessing: image size, resize mode, color channels, normalization."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from striate.core.errors import DataError, SettingError
+from striate.core.errors import SettingError
 from striate.core.registry import unknown
 
 RESIZES = ("stretch", "crop", "pad")
@@ -198,53 +198,3 @@ def normalization(
     means, stds = (v * channels if len(v) == 1 else v for v in pair)
     _check_normalization(means, stds, channels)
     return means, stds
-
-
-@dataclass(frozen=True)
-class Labels:
-    """Class names in the order of a network's outputs; looked up by name.
-
-    Example:
-        >>> labels = Labels(("cat", "dog"))
-        >>> labels.index("dog"), labels[0], len(labels)
-        (1, 'cat', 2)
-    """
-
-    names: tuple[str, ...]
-
-    def __post_init__(self) -> None:
-        if len(set(self.names)) != len(self.names):
-            raise DataError("two classes have the same name", where=self.names)
-
-    @classmethod
-    def of(cls, labels: Sequence[str]) -> Labels:
-        """Collect the distinct labels; numbers sort as numbers, names as names.
-
-        Example:
-            >>> Labels.of(["10", "9", "9"]).names
-            ('9', '10')
-        """
-        names = set(labels)
-        numeric = all(name.isdecimal() for name in names)
-        # The name second: '1' and '01' are one number, and sets have no order.
-        return cls(tuple(sorted(names, key=lambda n: (int(n) if numeric else 0, n))))
-
-    def index(self, name: str | int) -> int:
-        """Return the output position of a class; an index passes through.
-
-        Raises:
-            UnknownNameError: No class has this name; lists the nearest.
-        """
-        if isinstance(name, int):
-            if not 0 <= name < len(self.names):
-                raise unknown("class index", str(name), map(str, range(len(self))))
-            return name
-        if name not in self.names:
-            raise unknown("class", name, self.names)
-        return self.names.index(name)
-
-    def __getitem__(self, index: int) -> str:
-        return self.names[index]
-
-    def __len__(self) -> int:
-        return len(self.names)
