@@ -19,8 +19,8 @@ from torch.nn import functional as F
 from record import save
 from speeds import speeds
 from striate.audit.network import audit
-from striate.core.device import flushed_denormals
-from striate.core.malloc import keep_freed
+from striate.core.device import flush_denormals
+from striate.core.malloc import keep_freed_memory
 from striate.core.preprocess import ImageSpec
 from striate.engine.execution import ExecutionConfig
 from striate.engine.optim import make_optimizer
@@ -102,12 +102,12 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=7)
     options = parser.parse_args()
-    keep_freed()
+    keep_freed_memory()
     head = (
         "| network | multiply-adds, forward | step | worst | time each, of the first |"
     )
     parts = []
-    with flushed_denormals():
+    with flush_denormals():
         for name, sizes in MEASURES.items():
             lines = [f"**{name.capitalize()}**\n", head, "|---|---|---|---|---|"]
             parts.append("\n".join(lines + grown(sizes, options.rounds)))

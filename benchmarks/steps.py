@@ -28,8 +28,8 @@ from torch.nn import functional as F
 from record import save
 from speeds import speeds
 from striate.audit.network import audit
-from striate.core.device import flushed_denormals
-from striate.core.malloc import keep_freed
+from striate.core.device import flush_denormals
+from striate.core.malloc import keep_freed_memory
 from striate.core.preprocess import Preprocess
 from striate.data.batches import Batches
 from striate.data.image_data import ImageData
@@ -98,7 +98,7 @@ def striates(model: nn.Module, channels: int, side: int, way: ExecutionConfig) -
             way=way,
         )
         start = time.perf_counter()
-        with flushed_denormals():
+        with flush_denormals():
             fit(mine, optimizer, train, val, plan)
         return time.perf_counter() - start
 
@@ -268,7 +268,7 @@ def main() -> None:
     )
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    keep_freed()
+    keep_freed_memory()
     races = [race(name, options) for name in options.networks]
     rows = [row for one in races for row in one.rows()]
     print("\n".join(rows))

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from striate.core.errors import StorageError
-from striate.core.folders import sweep
+from striate.core.folders import remove_leftovers
 from striate.engine import checkpoint_store as room
 from striate.engine.checkpoint_store import (
     MANIFEST,
@@ -353,5 +353,5 @@ def test_only_our_own_leftovers_are_swept(memory):
         (memory / name).mkdir()
         (memory / name / "file").write_text("x")
     (memory / ".note.00000000").write_text("x")
-    sweep(memory)
+    remove_leftovers(memory)
     assert sorted(os.listdir(memory)) == sorted(theirs)

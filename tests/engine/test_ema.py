@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from striate.core.device import flushed_denormals
+from striate.core.device import flush_denormals
 from striate.core.errors import WeightsError
 from striate.engine.ema import EMA
 from striate.engine.train_state import StepDone
@@ -112,7 +112,7 @@ def test_what_is_frozen_stays_as_it_is_to_the_bit():
     freeze(model, "[01]")
     before = {k: v.clone() for k, v in model.state_dict().items()}
     average = EMA(model.train(), decay=0.5)
-    with flushed_denormals():
+    with flush_denormals():
         average.on_step(done(3))
     assert frozen(average.model).parameters
     for name, value in average.state_dict().items():

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from striate.core.hooks import followed
+from striate.core.hooks import trace_modules
 from striate.engine.fused_modules import Quick, keep_or_drop
 from striate.engine.stepper import Stepper
 from striate.models.catalogue import create_model
@@ -132,7 +132,7 @@ def test_who_watches_a_layer_sees_it():
     names = []
     with (
         Quick(model).lent(),
-        followed(model, leave=lambda name, *_: names.append(name)),
+        trace_modules(model, leave=lambda name, *_: names.append(name)),
     ):
         model(x)
     assert names == ["0", "1", ""]

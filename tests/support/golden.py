@@ -31,9 +31,9 @@ def losses(name: str, side: int, channels: int, batch: int) -> list[str]:
     """Train for 50 steps on noise that is a function; return hexadecimal losses."""
     import torch
 
-    from striate.core.device import flushed_denormals
+    from striate.core.device import flush_denormals
     from striate.core.preprocess import Preprocess
-    from striate.core.seeds import generator
+    from striate.core.seeds import numpy_generator
     from striate.data.batches import Batches
     from striate.data.subset import Subset
     from striate.engine.loop import FitConfig, fit
@@ -43,7 +43,7 @@ def losses(name: str, side: int, channels: int, batch: int) -> list[str]:
 
     torch.backends.mkldnn.enabled = False
     count = 21 * batch  # three epochs, the last of them in part
-    draw = generator("golden", name)
+    draw = numpy_generator("golden", name)
     pixels = draw.integers(0, 256, (count, side, side, channels), dtype="uint8")
     labels = [int(image.sum()) % 10 for image in pixels]
     half, whole = (0.5,) * channels, (0.25,) * channels
@@ -65,7 +65,7 @@ def losses(name: str, side: int, channels: int, batch: int) -> list[str]:
     optimizer = make_optimizer(model, "adamw", plan.lr, 0.9, 0.01)
     seen = Seen()
     val = Batches(part=part, preprocess=preprocess, batch_size=256, shuffle=False)
-    with flushed_denormals():
+    with flush_denormals():
         fit(model, optimizer, batches, val, plan, [seen], lambda: seen.full)
     return seen.losses
 

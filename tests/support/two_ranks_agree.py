@@ -20,7 +20,7 @@ from torch import nn
 
 from striate.core.aux_heads import HeadOutputs
 from striate.core.errors import NonFiniteError, RankError, SettingError
-from striate.core.frozen_mode import hold
+from striate.core.frozen_mode import freeze_mode
 from striate.data.load import load_data
 from striate.data.rank_share import share
 from striate.engine.benchmark import BenchmarkResult, Free
@@ -151,7 +151,7 @@ def check_held_norm(ranks):
     model = network(True).float()
     nn.init.normal_(model.norm.running_mean)
     model.norm.running_var += 0.3
-    hold(model.norm)
+    freeze_mode(model.norm)
     before = [buffer.clone() for buffer in model.norm.buffers()]
     optimizer = make_optimizer(model, "sgd", 0.1, 0.9, 0.01)
     exchange = Exchange(ranks, model, optimizer)

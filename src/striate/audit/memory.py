@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from striate.audit.meta_mode import Ghost, tensors_in
 from striate.audit.recorder import Recorder
-from striate.core.hooks import followed
+from striate.core.hooks import trace_modules
 
 # Numbers an optimizer keeps for each that learns (SGD with momentum). Fused, as in
 # our engine, its update needs nothing more.
@@ -115,7 +115,7 @@ def _forward(
         return tensor
 
     hooks = torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor)
-    watched = followed(model, enter=recorder.enter, leave=recorder.leave)
+    watched = trace_modules(model, enter=recorder.enter, leave=recorder.leave)
     with torch.enable_grad(), hooks, watched, Ghost(recorder.see):
         outputs = [t for t in tensors_in(model(batch)) if t.requires_grad]
         sums = [t.sum() for t in outputs]

@@ -18,7 +18,7 @@ from striate.audit.meta_mode import Ghost, ghost_of
 from striate.audit.recorder import Recorder, Row, layers_of, show
 from striate.audit.rf_tracker import of_images
 from striate.core.errors import GeometryError
-from striate.core.hooks import followed, lent, own_tensors
+from striate.core.hooks import model_restored, parameters_and_buffers, trace_modules
 
 Shape = tuple[int, int, int]
 
@@ -117,12 +117,12 @@ def audit(
         >>> found.parameters, found.macs, found.layers[0].output
         (56, 1944, (2, 6, 6))
     """
-    tensors = own_tensors(model)
+    tensors = parameters_and_buffers(model)
     if any(is_lazy(tensor) for group in tensors for tensor in group):
         raise _lazy(model)
     modes = [(module, module.training) for module in model.modules()]
-    with lent(model, _copy if real else ghost_of):
-        weights, buffers = own_tensors(model)
+    with model_restored(model, _copy if real else ghost_of):
+        weights, buffers = parameters_and_buffers(model)
         recorder = Recorder(model, weights, buffers)
         image = _image(1, shape, weights, "cpu" if real else "meta")
         stopped = _evaluate(model, image, recorder, real)
@@ -184,7 +184,7 @@ def _evaluate(
     model.eval()
     recorder.ledger.enter(image)
     show(image, of_images(image.shape))
-    watched = followed(model, enter=recorder.enter, leave=recorder.leave)
+    watched = trace_modules(model, enter=recorder.enter, leave=recorder.leave)
     with torch.no_grad(), watched, Ghost(recorder.see, real=real):
         try:
             model(image)

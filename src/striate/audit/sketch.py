@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from striate.audit.sketch_layers import LAYERS, Made, Shape, make_layer
 from striate.core.errors import GeometryError, SettingError
-from striate.core.registry import unknown
+from striate.core.registry import unknown_name_error
 
 SIGNS = re.compile(r"\s*([>|→,()\[\]*]|[^\s>|→,()\[\]*]+)")
 
@@ -91,7 +91,7 @@ class _Reader:
         if self.signs[:2] == ["*", "("]:
             return self._repeat(word, shape)
         if word not in LAYERS:
-            raise unknown("layer of a sketch", word, [*LAYERS, "sum"])
+            raise unknown_name_error("layer of a sketch", word, [*LAYERS, "sum"])
         words = []
         while self.signs and self.signs[0] not in (">", ",", "]", ")"):
             words.append(self.signs.pop(0).lower())

@@ -12,7 +12,7 @@ from striate.audit.network import Audit
 from striate.audit.rf_tracker import Path, Sight
 from striate.audit.window_args import brief
 from striate.core.findings import Block, Cell, Column, Figure, Figures, Prose, Table
-from striate.core.format import size_text
+from striate.core.format import format_bytes
 
 Fields = tuple[str, str, str]  # receptive field, jump, center
 
@@ -238,7 +238,7 @@ def figures(audit: Audit) -> Figures:
         Figure(
             label="parameters",
             value=f"{audit.parameters:,}",
-            detail=f"{audit.trainable:,} trainable, {size_text(audit.weights)}",
+            detail=f"{audit.trainable:,} trainable, {format_bytes(audit.weights)}",
         ),
         Figure(
             label="multiply-adds",
@@ -247,7 +247,7 @@ def figures(audit: Audit) -> Figures:
         ),
         Figure(
             label="inference memory",
-            value=size_text(audit.weights + audit.peak),
+            value=format_bytes(audit.weights + audit.peak),
             detail="weights and one image's activations at their most",
         ),
     ]
@@ -264,7 +264,7 @@ def figures(audit: Audit) -> Figures:
         found.append(
             Figure(
                 label="training memory",
-                value=size_text(audit.memory.peak),
+                value=format_bytes(audit.memory.peak),
                 detail=f"at batch size {audit.memory.batch_size}",
             )
         )

@@ -11,7 +11,7 @@ from torch import nn
 
 from striate.audit.meta_mode import Ghost, ghost_of
 from striate.audit.shapes import META
-from striate.core.hooks import lent
+from striate.core.hooks import model_restored
 
 Shape = tuple[int, int, int]
 COMMON = (28, 32, 64, 96, 128, 160, 192, 224, 227, 240, 256, 299, 384, 512)
@@ -29,7 +29,7 @@ def way_out(model: nn.Module, shape: Shape) -> str:
     """
     channels, near, _ = shape
     until = time.monotonic() + PATIENCE
-    with lent(model, ghost_of):
+    with model_restored(model, ghost_of):
         model.eval()
         for count in (channels, *CHANNELS):
             takes = partial(_takes, model, count, until)

@@ -6,16 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from striate.core.errors import DataError
-from striate.core.registry import unknown
+from striate.core.registry import unknown_name_error
 
 
 @dataclass(frozen=True)
 class ClassNames:
-    """Class names in the order of a network's outputs; looked up by name.
+    """Class names in the order of a network's outputs, with look-up by name.
 
     Example:
-        >>> labels = ClassNames(("cat", "dog"))
-        >>> labels.index("dog"), labels[0], len(labels)
+        >>> classes = ClassNames(("cat", "dog"))
+        >>> classes.index("dog"), classes[0], len(classes)
         (1, 'cat', 2)
     """
 
@@ -27,7 +27,7 @@ class ClassNames:
 
     @classmethod
     def of(cls, labels: Sequence[str]) -> ClassNames:
-        """Collect the distinct labels; numbers sort as numbers, names as names.
+        """Collect the distinct labels; numeric names are sorted as numbers.
 
         Example:
             >>> ClassNames.of(["10", "9", "9"]).names
@@ -39,17 +39,19 @@ class ClassNames:
         return cls(tuple(sorted(names, key=lambda n: (int(n) if numeric else 0, n))))
 
     def index(self, name: str | int) -> int:
-        """Return the output position of a class; an index passes through.
+        """Return the output index of a class; an index is returned as it is.
 
         Raises:
-            UnknownNameError: No class has this name; lists the nearest.
+            UnknownNameError: No class has this name; lists the closest.
         """
         if isinstance(name, int):
             if not 0 <= name < len(self.names):
-                raise unknown("class index", str(name), map(str, range(len(self))))
+                raise unknown_name_error(
+                    "class index", str(name), map(str, range(len(self)))
+                )
             return name
         if name not in self.names:
-            raise unknown("class", name, self.names)
+            raise unknown_name_error("class", name, self.names)
         return self.names.index(name)
 
     def __getitem__(self, index: int) -> str:

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from striate.core.class_names import ClassNames
-from striate.core.device import paused_collection
+from striate.core.device import paused_gc
 from striate.core.errors import DataError, SettingError
-from striate.core.preprocess import WHITE, Preprocess
+from striate.core.preprocess import MAX_WHITE_LEVEL, Preprocess
 from striate.data.cache.cache_folder import AUTO, DEFAULT_GB, open_cache
 from striate.data.cache.lazy_images import LazyPixels
 from striate.data.cache.materialize import Developed, develop
@@ -46,7 +46,7 @@ def load_data(
     in_chans: int | None = None,
     resize: str = "stretch",
     background: int = 255,
-    white_level: int = WHITE,
+    white_level: int = MAX_WHITE_LEVEL,
     jpeg: str = "reduced",
     normalize: str = "data",
     mean: Sequence[float] | None = None,
@@ -121,7 +121,7 @@ def load_data(
         from striate.data.shards.load import load_shards  # which calls this again
 
         return load_shards(data, preprocess=preprocess, deal=deal, settings=settings)
-    with paused_collection():
+    with paused_gc():
         source = data if isinstance(data, Source) else find_source(data)
         return _load(source, _origin(data), deal, earlier, settings)
 

@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-from striate.core.cpu_count import processors
+from striate.core.cpu_count import cpu_count
 from striate.data.cache.cache_folder import Cache
 from striate.data.cache.file_index import Fact
 from striate.data.decode.decode import Header, read_header, unwarned
@@ -181,7 +181,7 @@ def stream(
 
     # Decoders release the interpreter lock, so threads are enough. Spans keep the cost
     # of handing over small; the queue bounds how many decoded images wait.
-    workers = processors()
+    workers = cpu_count()
     waiting: deque[Future[list[T | Skipped]]] = deque()
     with unwarned(), ThreadPoolExecutor(workers) as pool:
         try:

@@ -22,7 +22,7 @@ from typing import Any
 
 from striate.core.errors import StorageError
 from striate.core.files import write_text
-from striate.core.folders import remove_folder, sweep, write_folder
+from striate.core.folders import remove_folder, remove_leftovers, write_folder
 
 FORMAT = "striate checkpoint 1"
 MANIFEST = "MANIFEST.json"
@@ -87,7 +87,7 @@ class CheckpointStore:
                 checkpoints that were there are.
         """
         path = self.root / f"step-{steps:08d}-epoch-{epochs:04d}"
-        sweep(self.root)
+        remove_leftovers(self.root)
         if path.exists():  # of an earlier try, and found unsound
             self._sound.discard(path.name)
             remove_folder(path)

@@ -19,7 +19,7 @@ from typing import Any, Self
 
 from torch import Tensor
 
-from striate.core.append_log import Lines, holds
+from striate.core.append_log import AppendLog, prefix_matches
 from striate.core.errors import StorageError
 from striate.engine.train_state import EpochDone, StepDone
 
@@ -48,14 +48,14 @@ class CSVLogger:
 
     def __init__(self, folder: Path, order: Order, marks: Marks | None = None) -> None:
         said = marks or {}
-        self._rows = Lines(folder / RESULTS, said.get(RESULTS))
-        self._events = Lines(folder / EVENTS, said.get(EVENTS))
+        self._rows = AppendLog(folder / RESULTS, said.get(RESULTS))
+        self._events = AppendLog(folder / EVENTS, said.get(EVENTS))
         self._chain = str(said.get("samples", ""))
         self._order = order
         self._epoch = -1
         self._numbers: Iterator[Tensor] = iter(())
         if marks is None:
-            self._rows.add(",".join(COLUMNS))
+            self._rows.append(",".join(COLUMNS))
 
     def on_step(self, done: StepDone) -> None:
         """Write a line of `events.jsonl`."""
@@ -67,7 +67,7 @@ class CSVLogger:
             "images": done.images,
             "samples": self._next_link(done),
         }
-        self._events.add(json.dumps(line))
+        self._events.append(json.dumps(line))
 
     def _next_link(self, done: StepDone) -> str:
         if self._epoch != done.epoch:
@@ -80,15 +80,15 @@ class CSVLogger:
 
     def on_epoch(self, done: EpochDone) -> None:
         """Write a row of `results.csv`."""
-        self._rows.add(",".join(_cell(value) for value in asdict(done).values()))
+        self._rows.append(",".join(_cell(value) for value in asdict(done).values()))
         self._rows.flush()
         self._events.flush()
 
     def marks(self) -> dict[str, Any]:
         """Bring both files to the disk and say what they hold."""
         return {
-            RESULTS: self._rows.mark(),
-            EVENTS: self._events.mark(),
+            RESULTS: self._rows.offset(),
+            EVENTS: self._events.offset(),
             "samples": self._chain,
         }
 
@@ -110,7 +110,7 @@ class CSVLogger:
 def changed_files(folder: Path, marks: Marks) -> list[str]:
     """Return the files that no longer begin with what the marks say they held."""
     names = (RESULTS, EVENTS)
-    return [name for name in names if not holds(folder / name, marks[name])]
+    return [name for name in names if not prefix_matches(folder / name, marks[name])]
 
 
 def _cell(value: float | bool) -> str:

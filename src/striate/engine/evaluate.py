@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from striate.core.hooks import untouched
+from striate.core.hooks import evaluation_mode
 from striate.engine.distributed.heartbeat import COMPUTING
 from striate.engine.tta import View, plain
 
@@ -73,7 +73,7 @@ def evaluate(
         ranks: The processes that judge together.
     """
     logits, labels = [], []
-    with untouched(model), torch.inference_mode(), _computing(ranks):
+    with evaluation_mode(model), torch.inference_mode(), _computing(ranks):
         for x, y in batches:
             labels.append(y.cpu())
             if len(y) or not ranks:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from striate.core.errors import NonFiniteError
-from striate.core.hooks import untouched
+from striate.core.hooks import evaluation_mode
 from striate.engine.distributed.gradients import Exchange
 from striate.engine.distributed.group import RankGroup
 from striate.engine.evaluate import Outputs, evaluate
@@ -172,7 +172,7 @@ def _judge(
     judged = evaluate(model, _until(stop, val(0)), view, ranks)
     if math.isfinite(judged.loss):
         return judged
-    with untouched(model):
+    with evaluation_mode(model):
         layers = (first_bad_layer(model, x)[0] for x, y in val(0) if len(y))
         layer = next(filter(None, layers), "")
     if ranks:
@@ -182,6 +182,6 @@ def _judge(
     what = f"the validation loss became {judged.loss}, first in {layer}"
     where = f"epoch {at.epoch + 1}, after step {at.batch}"
     error = NonFiniteError(what, where=where, fix=LOWER_LR)
-    error.part, error.layer = "val", layer
+    error.split, error.layer = "val", layer
     error.rows = tuple((~judged.losses.isfinite()).nonzero().flatten().tolist())
     raise error

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from striate.core.hooks import followed
+from striate.core.hooks import trace_modules
 
 INPUT = "the images"
 LOSS = "the cost"
@@ -64,7 +64,7 @@ def first_bad_layer(model: nn.Module, x: Tensor) -> tuple[str, tuple[int, ...]]:
             if bad:
                 found.append((name or type(module).__name__, _bad_rows(bad[0], len(x))))
 
-    with torch.no_grad(), followed(model, leave=leave):
+    with torch.no_grad(), trace_modules(model, leave=leave):
         model(x)
     return found[0] if found else ("", ())
 
@@ -80,7 +80,7 @@ def first_bad_gradient(model: nn.Module, x: Tensor) -> str:
     def enter(name: str, module: nn.Module, inputs: object) -> None:
         order[name] = len(order)
 
-    with torch.no_grad(), followed(model, enter=enter):
+    with torch.no_grad(), trace_modules(model, enter=enter):
         model(x)
     bad = [
         name

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
-from striate.core.seeds import derive
+from striate.core.seeds import derive_seed
 
 _NUMPY_SEEDS = 1 << 32
 
@@ -28,7 +28,7 @@ def draw_from(device: torch.device, *parts: object) -> None:
         >>> bool((torch.rand(2) == first).all())
         True
     """
-    seed = derive(*parts)
+    seed = derive_seed(*parts)
     torch.default_generator.manual_seed(seed)
     if device.type != "cpu":
         torch.get_device_module(device).manual_seed(seed)

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from striate.core.append_log import Lines
+from striate.core.append_log import AppendLog
 from striate.engine.train_state import EpochDone, StepDone
 
 TIMING = "timing.csv"
@@ -41,9 +41,9 @@ class Timing:
         self._began = clock() - before
         path = folder / TIMING
         kept = _first_rows(path, epochs) if epochs else b""
-        self._rows = Lines(path, {"bytes": len(kept)})
+        self._rows = AppendLog(path, {"bytes": len(kept)})
         if not kept:
-            self._rows.add(HEADER)
+            self._rows.append(HEADER)
 
     @property
     def seconds(self) -> float:
@@ -55,7 +55,7 @@ class Timing:
 
     def on_epoch(self, done: EpochDone) -> None:
         """Write a row."""
-        self._rows.add(f"{done.epoch},{self.seconds:.3f}")
+        self._rows.append(f"{done.epoch},{self.seconds:.3f}")
         self._rows.flush()
 
     def __enter__(self) -> Self:

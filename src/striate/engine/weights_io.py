@@ -12,7 +12,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from striate.core.dtypes import misfit
+from striate.core.dtypes import dtype_mismatch
 from striate.core.errors import WeightsError
 from striate.core.files import write_bytes
 
@@ -108,7 +108,7 @@ def differences(wanted: dict[str, Tensor], found: dict[str, Tensor]) -> list[str
         elif tensor.shape != wanted[name].shape:
             got, want = _shape(tensor), _shape(wanted[name])
             problems.append(f"{name}: shape {got}, the network has {want}")
-        elif kind := misfit(tensor.dtype, wanted[name].dtype):
+        elif kind := dtype_mismatch(tensor.dtype, wanted[name].dtype):
             problems.append(f"{name}: {kind}")
         elif not torch.isfinite(tensor).all():
             problems.append(f"{name}: holds NaN or infinite values")

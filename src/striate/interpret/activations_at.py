@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from striate.core.errors import GeometryError, StriateError
-from striate.core.hooks import Enough, untouched, visited
-from striate.core.registry import unknown
+from striate.core.hooks import StopForward, evaluation_mode, intercept_outputs
+from striate.core.registry import unknown_name_error
 
 _SIGNS = frozenset("*?[")
 PIXELS = 32 * 224 * 224  # of images that go through a network together
@@ -36,7 +36,7 @@ def chosen(model: nn.Module, names: str | Sequence[str]) -> list[str]:
         name, mark, number = asked.partition(" #")
         fitting = [key for key in known if _fits(key, name)]
         if not fitting or (mark and not number.isdecimal()):
-            raise unknown("layer", asked, known)
+            raise unknown_name_error("layer", asked, known)
         found |= {key + (mark + number if number != "1" else "") for key in fitting}
     place = {name: i for i, name in enumerate(known)}
     return sorted(found, key=lambda call: (place[module_of(call)], len(call), call))
@@ -59,7 +59,7 @@ def module_of(call: str) -> str:
 def run_to(model: nn.Module, x: Tensor, calls: Sequence[str]) -> dict[str, Tensor]:
     """Run one batch until every call asked for has been heard; return their outputs.
 
-    What comes later is not computed. The caller lends the model (`untouched`) and
+    What comes later is not computed. The caller lends the model (`evaluation_mode`) and
     chooses the gradient mode.
 
     Raises:
@@ -76,14 +76,14 @@ def run_to(model: nn.Module, x: Tensor, calls: Sequence[str]) -> dict[str, Tenso
         # A copy: an in-place activation behind the layer would change it.
         found[call] = output.detach().clone()
         if len(found) == len(wanted):
-            raise Enough
+            raise StopForward
 
     wanted = set(calls)
     modules = list(dict.fromkeys(module_of(call) for call in calls))
-    with visited(model, modules, hear):
+    with intercept_outputs(model, modules, hear):
         try:
             forward(model, x)
-        except Enough:
+        except StopForward:
             return {call: found[call] for call in calls}
     missing = next(call for call in calls if call not in found)
     what = f"{missing} did not run on this image"
@@ -158,7 +158,7 @@ def captured(
 ) -> Iterator[dict[str, Tensor]]:
     """Yield the outputs of calls, batch after batch; the model is whole in between."""
     for batch in batches:
-        with untouched(model), torch.no_grad():
+        with evaluation_mode(model), torch.no_grad():
             found = run_to(model, batch, calls)
         yield found
 

@@ -16,7 +16,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from striate.core.hooks import Enough, tapped, untouched, visited
+from striate.core.hooks import (
+    StopForward,
+    capture_outputs,
+    evaluation_mode,
+    intercept_outputs,
+)
 from striate.interpret.activations_at import check_batch, forward, module_of
 from striate.interpret.layer_choice import check_unit, place
 
@@ -78,7 +83,7 @@ def effective_fields(
             units[name] = unit, (here * _signs(here)).sum()
 
     with _differentiable(model, x) as given:
-        with tapped(model, names, note):
+        with capture_outputs(model, names, note):
             forward(model, given)
         return {
             name: _field(unit, _derivative(value, given))
@@ -118,10 +123,10 @@ def unit_field(
     def take(heard: str, output: object) -> None:
         if heard == call and isinstance(output, Tensor):
             kept.append(output[:, unit[0], unit[1], unit[2]].sum())
-            raise Enough
+            raise StopForward
 
     with _differentiable(model, x) as given:
-        with visited(model, [module_of(call)], take), suppress(Enough):
+        with intercept_outputs(model, [module_of(call)], take), suppress(StopForward):
             forward(model, given)
         return _field(unit[1:], _derivative(kept[0], given))
 
@@ -136,7 +141,7 @@ def _differentiable(model: nn.Module, x: Tensor) -> Iterator[Tensor]:
         GeometryError: They are no batch of images.
     """
     check_batch(x)
-    with untouched(model), torch.inference_mode(False), torch.enable_grad():
+    with evaluation_mode(model), torch.inference_mode(False), torch.enable_grad():
         yield x.detach().clone().requires_grad_()
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from striate.core.errors import GeometryError, SettingError
-from striate.core.hooks import leaves, untouched, visited
+from striate.core.hooks import evaluation_mode, intercept_outputs, leaf_module_names
 from striate.interpret.activations_at import check_batch, chosen, forward, module_of
 
 AUTO = "auto"
@@ -50,7 +50,7 @@ def _heard(
     shapes: dict[str, tuple[int, ...]] = {}
     last: list[tuple[str, Tensor]] = []
     fine: list[str] = []
-    inner = set(leaves(model))
+    inner = set(leaf_module_names(model))
 
     def note(call: str, output: object) -> None:
         if not isinstance(output, Tensor):
@@ -66,7 +66,7 @@ def _heard(
             fine[:] = [call]
 
     names = [name for name, _ in model.named_modules() if name]
-    with untouched(model), visited(model, names, note), torch.no_grad():
+    with evaluation_mode(model), intercept_outputs(model, names, note), torch.no_grad():
         forward(model, x[:1])
     if not fine:
         return shapes, last[0][0] if last else None

@@ -12,7 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from striate.core.hooks import call_name, followed, leaves, untouched
+from striate.core.hooks import (
+    call_name,
+    evaluation_mode,
+    leaf_module_names,
+    trace_modules,
+)
 from striate.interpret.activations_at import check_batch, chosen, forward, module_of
 
 # Numbers read at a time: 16 MiB stay in a third cache between readings; of smaller
@@ -68,7 +73,7 @@ def activation_statistics(
         (1.5, 1.5, 0.5, 0)
     """
     check_batch(x)
-    watched = set(leaves(model)) if names is None else _modules(model, names)
+    watched = set(leaf_module_names(model)) if names is None else _modules(model, names)
     calls: Counter[str] = Counter()
     found: list[tuple[str, str, _Reading]] = []
     handed_on = _HandedOn()
@@ -85,7 +90,7 @@ def activation_statistics(
             call, kind = call_name(name, calls[name]), type(module).__name__
             found.append((call, kind, known))
 
-    with untouched(model), followed(model, leave=measure), torch.no_grad():
+    with evaluation_mode(model), trace_modules(model, leave=measure), torch.no_grad():
         forward(model, x)
     return [reading.told(call, kind) for call, kind, reading in found]
 

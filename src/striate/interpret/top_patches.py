@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from striate.core.errors import DataError
-from striate.core.hooks import untouched, visited
+from striate.core.hooks import evaluation_mode, intercept_outputs
 from striate.interpret.activations_at import forward, module_of
 
 Batch = tuple[Tensor, Tensor]
@@ -99,7 +99,11 @@ def habits(
             if call in tables and isinstance(output, Tensor) and output.ndim == 4:
                 tables[call].add(output.detach(), labels, first)
 
-        with untouched(model), visited(model, modules, note), torch.no_grad():
+        with (
+            evaluation_mode(model),
+            intercept_outputs(model, modules, note),
+            torch.no_grad(),
+        ):
             forward(model, x)
         seen += torch.bincount(labels.cpu(), minlength=classes)
         first += len(x)

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from striate.core.errors import GeometryError
-from striate.core.format import size_text
-from striate.core.hooks import call_name, followed, untouched
+from striate.core.format import format_bytes
+from striate.core.hooks import call_name, evaluation_mode, trace_modules
 from striate.interpret.activations_at import check_batch, run
 
 MOST = 2 * 10**9  # bytes of numbers on a tape
@@ -119,18 +119,21 @@ def record(model: nn.Module, x: Tensor) -> Trace:
     """
     check_batch(x)
     with (
-        untouched(model),
+        evaluation_mode(model),
         torch.inference_mode(False),  # so that numbers can be differentiated later
         torch.no_grad(),
     ):
         x = x.detach().clone()
         recorder = _Recorder(x)
         try:
-            with followed(model, enter=recorder.enter, leave=recorder.leave), recorder:
+            with (
+                trace_modules(model, enter=recorder.enter, leave=recorder.leave),
+                recorder,
+            ):
                 output = run(model, x)
         except _Full:
             size = "×".join(map(str, x.shape))
-            what = f"the numbers of a {size} batch take more than {size_text(MOST)}"
+            what = f"the numbers of a {size} batch take more than {format_bytes(MOST)}"
             raise GeometryError(what, fix="give a smaller image") from None
     return recorder.finished(output)
 
@@ -299,7 +302,7 @@ def _left_alone(module: nn.Module) -> Callable[..., Any]:
     """Return a module's call as it was recorded: in evaluation, and without a trace."""
 
     def call(*args: Any, **kwargs: Any) -> Any:
-        with untouched(module):
+        with evaluation_mode(module):
             return module(*args, **kwargs)
 
     return call

@@ -24,7 +24,7 @@ from collections import OrderedDict
 
 from torch import nn
 
-from striate.core.conv_arithmetic import Window, walk
+from striate.core.conv_arithmetic import Window, output_side_through
 from striate.core.preprocess import ImageSpec
 from striate.layers.init import he
 from striate.layers.lrn import LRN
@@ -49,7 +49,9 @@ def _windows(padding: int) -> tuple[Window, ...]:
 
 def _positions(image: ImageSpec, padding: int) -> int:
     windows = _windows(padding)
-    return walk(image.height, windows) * walk(image.width, windows)
+    return output_side_through(image.height, windows) * output_side_through(
+        image.width, windows
+    )
 
 
 def _paper(image: ImageSpec, num_classes: int, groups: int) -> nn.Sequential:

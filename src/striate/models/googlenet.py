@@ -40,7 +40,7 @@ from functools import partial
 from torch import Tensor, nn
 
 from striate.core.aux_heads import HeadOutputs
-from striate.core.conv_arithmetic import Window, walk
+from striate.core.conv_arithmetic import Window, output_side_through
 from striate.core.errors import GeometryError
 from striate.core.preprocess import ImageSpec
 from striate.layers.inception import Inception, Widths, unit
@@ -129,7 +129,7 @@ def googlenet(image: ImageSpec, num_classes: int, *, design: Design) -> GoogLeNe
     """
     windows = _windows(design)
     for side in (image.height, image.width):
-        walk(side, windows)
+        output_side_through(side, windows)
     heads = _heads(image, num_classes, design) if design.aux else {}
     features = _features(image.channels, design)
     model = GoogLeNet(features, nn.ModuleDict(heads), design.dropout, num_classes)
@@ -194,7 +194,9 @@ def _head_positions(image: ImageSpec, design: Design) -> int:
     mean = Window(name="the auxiliary heads' mean", kernel=5, stride=3)
     windows = [*_windows(design)[:-1], mean]
     try:
-        return walk(image.height, windows) * walk(image.width, windows)
+        return output_side_through(image.height, windows) * output_side_through(
+            image.width, windows
+        )
     except GeometryError as error:
         fix = f"{error.fix}, or build googlenet_no_aux, which has no such heads"
         raise GeometryError(error.what, fix=fix) from error

@@ -17,7 +17,7 @@ from collections import OrderedDict
 
 from torch import nn
 
-from striate.core.conv_arithmetic import Window, walk
+from striate.core.conv_arithmetic import Window, output_side_through
 from striate.core.preprocess import ImageSpec
 from striate.layers.connect import LENET_C3, PartialConv2d
 from striate.layers.rbf import RBFOutput, digit_codes, random_codes
@@ -57,8 +57,8 @@ def lenet5(image: ImageSpec, num_classes: int) -> nn.Sequential:
         >>> sum(p.numel() for p in create_model("lenet5").parameters())
         60000
     """
-    rows = walk(image.height, PAPER_WINDOWS)
-    columns = walk(image.width, PAPER_WINDOWS)
+    rows = output_side_through(image.height, PAPER_WINDOWS)
+    columns = output_side_through(image.width, PAPER_WINDOWS)
     codes = digit_codes() if num_classes == 10 else random_codes(num_classes, 84)
     model = nn.Sequential(
         OrderedDict(
@@ -106,8 +106,8 @@ def lenet5_modern(image: ImageSpec, num_classes: int) -> nn.Sequential:
         >>> sum(p.numel() for p in create_model("lenet5_modern").parameters())
         61706
     """
-    rows = walk(image.height, MODERN_WINDOWS)
-    columns = walk(image.width, MODERN_WINDOWS)
+    rows = output_side_through(image.height, MODERN_WINDOWS)
+    columns = output_side_through(image.width, MODERN_WINDOWS)
     return nn.Sequential(
         OrderedDict(
             conv1=nn.Conv2d(image.channels, 6, 5, padding=2),

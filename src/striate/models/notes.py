@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from striate.core.conv_arithmetic import Window, walk
+from striate.core.conv_arithmetic import Window, output_side_through
 from striate.core.preprocess import ImageSpec
 from striate.models.catalogue import network
 
@@ -82,7 +82,7 @@ def _flat_side(side: int, halvings: int) -> int:
             Window(name=f"pool{i}", kernel=2, stride=2),
         )
     ]
-    return walk(side, windows)
+    return output_side_through(side, windows)
 
 
 def _blocks(

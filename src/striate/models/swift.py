@@ -23,7 +23,7 @@ from functools import partial
 
 from torch import nn
 
-from striate.core.conv_arithmetic import Window, walk
+from striate.core.conv_arithmetic import Window, output_side_through
 from striate.core.preprocess import ImageSpec
 from striate.layers.whiten import Whiten
 from striate.models.catalogue import network
@@ -88,7 +88,11 @@ def swift(image: ImageSpec, num_classes: int, *, design: Design) -> nn.Sequentia
         windows.append(Window(name=name, kernel=3, stride=stride, padding=1))
         windows += [Window(name=f"{name}.pool", kernel=2, stride=2)] * pooled
         channels = width
-    flat = walk(image.height, windows) * walk(image.width, windows) * channels
+    flat = (
+        output_side_through(image.height, windows)
+        * output_side_through(image.width, windows)
+        * channels
+    )
     return nn.Sequential(
         OrderedDict(
             whiten=Whiten(image.channels, design.whitened, kernel_size=5, stride=2),

@@ -22,7 +22,7 @@ from striate.core.errors import (
     WeightsError,
 )
 from striate.core.preprocess import ImageSpec, Preprocess
-from striate.core.registry import nearest
+from striate.core.registry import closest_names
 
 PREFIX = "timm:"
 CLASSES = 1000  # of a network whose weights came without a head
@@ -178,7 +178,7 @@ def _record(name: str) -> tuple[str, Any]:
     known = timm.list_models()
     if family not in known:
         what = f"timm {version('timm')} has no network '{family}'"
-        raise _unknown(what, nearest(family, known))
+        raise _unknown(what, closest_names(family, known))
     if tag and asked not in (tagged := get_arch_pretrained_cfgs(family)):
         what = f"timm {version('timm')} has no weights '{tag}' of {family}"
         raise _unknown(what, list(tagged))

@@ -20,7 +20,7 @@ from functools import partial
 
 from torch import nn
 
-from striate.core.conv_arithmetic import Window, walk
+from striate.core.conv_arithmetic import Window, output_side_through
 from striate.core.preprocess import ImageSpec
 from striate.layers.init import he
 from striate.models.catalogue import network
@@ -59,8 +59,8 @@ def vgg(
         1024
     """
     counts = CONVOLUTIONS[depth]
-    rows = walk(image.height, _windows(counts))
-    columns = walk(image.width, _windows(counts))
+    rows = output_side_through(image.height, _windows(counts))
+    columns = output_side_through(image.width, _windows(counts))
     model = nn.Sequential(
         OrderedDict(
             **_features(image.channels, counts, norm),

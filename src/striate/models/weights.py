@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from striate.core.dtypes import misfit
+from striate.core.dtypes import dtype_mismatch
 from striate.core.errors import WeightsError
 from striate.core.files import hash_file
 from striate.models.adapt import adapted, first_kernel
@@ -194,7 +194,7 @@ def _difference(name: str, state: State, wanted: Tensor) -> str:
     found = state[name]
     if found.shape != wanted.shape:
         return f"{name} is {_sides(found)}, the network's is {_sides(wanted)}"
-    kind = misfit(found.dtype, wanted.dtype, convert=True)
+    kind = dtype_mismatch(found.dtype, wanted.dtype, convert=True)
     return f"{name} {kind}" if kind else ""
 
 

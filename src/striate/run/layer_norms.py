@@ -11,7 +11,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from striate.core.append_log import Lines
+from striate.core.append_log import AppendLog
 from striate.core.files import read_csv
 from striate.data.batches import Batches
 from striate.data.subset import Subset
@@ -51,9 +51,9 @@ class Norms:
         path = folder / names.NORMS
         kept = _rows_up_to(path, begun) if begun else []
         self._seen = {_step_of(row) for row in kept[1:]}
-        self._rows = Lines(path, {"bytes": len(b"".join(kept))})
+        self._rows = AppendLog(path, {"bytes": len(b"".join(kept))})
         if not kept:
-            self._rows.add(",".join(COLUMNS))
+            self._rows.append(",".join(COLUMNS))
 
     def begin(self, step: int) -> None:
         """Look before a sitting's first step, if it is time to."""
@@ -75,7 +75,7 @@ class Norms:
         self._seen.add(step)
         levels = depth_profile(self._model, self._x, self._labels, training=True)
         for level in levels:
-            self._rows.add(_row(step, level))
+            self._rows.append(_row(step, level))
 
     def close(self) -> None:
         """Hand over what waits, and let go of the file."""

@@ -70,7 +70,7 @@ def circumstances(
     computing = (*COMPUTING, *packages_of(recipe.model))
     return {
         **{name: version(name) for name in computing},
-        **devices.circumstances(device),
+        **devices.compute_environment(device),
         **settings,
         "order": _order(data),
         "processes": str(RankInfo.of().world),

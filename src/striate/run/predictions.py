@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from striate.core.class_names import ClassNames
-from striate.core.files import damage_named, read_csv, write_csv
+from striate.core.files import damaged_file_errors, read_csv, write_csv
 from striate.engine.evaluate import Outputs
 from striate.metrics.classification import Score, score
 
@@ -97,7 +97,7 @@ class Predictions:
             RunError: The file is missing or damaged.
         """
         rows = read_csv(path)
-        with damage_named(path):
+        with damaged_file_errors(path):
             return cls._of_rows(rows, labels)
 
     @classmethod

@@ -244,7 +244,7 @@ class Run:
 
         Where `ranks` judge together, each asks about its share, and all get the whole.
         """
-        device = devices.choose(self.recipe.device)
+        device = devices.select_device(self.recipe.device)
         batches = Batches(
             part=part,
             preprocess=self.preprocess,

@@ -135,7 +135,7 @@ def place(model: nn.Module, data: ImageData, recipe: Recipe) -> None:
         SettingError: It gives another number of classes, needs more images a step,
             or there is no such device, or it loses by half precision.
     """
-    device = devices.choose(recipe.device)
+    device = devices.select_device(recipe.device)
     regularize(model, recipe)
     check_batch(model, recipe)
     check_precision(recipe.precision, device)

@@ -8,13 +8,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from striate.core.seeds import generator
+from striate.core.seeds import numpy_generator
 
 
 @lru_cache(maxsize=8)
 def coins(count: int, seed: int) -> np.ndarray:
     """Return one coin an image, thrown once and for all epochs; read-only."""
-    thrown: np.ndarray = generator(seed, "flip").integers(0, 2, count).astype(bool)
+    thrown: np.ndarray = (
+        numpy_generator(seed, "flip").integers(0, 2, count).astype(bool)
+    )
     thrown.flags.writeable = False
     return thrown
 

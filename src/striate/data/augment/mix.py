@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from striate.core.preprocess import ImageSpec
-from striate.core.seeds import generator, permutation, uniform
+from striate.core.seeds import numpy_generator, permutation, uniform
 from striate.data.augment.augment import Augment
 
 _QUANTILES = 1 << 16
@@ -77,7 +77,7 @@ def _partners(count: int, seed: int, epoch: int) -> np.ndarray:
 @lru_cache(maxsize=8)
 def _quantiles(parameter: float) -> np.ndarray:
     """Sorted draws of Beta(a, a): a table turns even numbers into such shares."""
-    draws = generator("beta", parameter).beta(parameter, parameter, _QUANTILES)
+    draws = numpy_generator("beta", parameter).beta(parameter, parameter, _QUANTILES)
     return np.sort(draws)
 
 

@@ -55,7 +55,7 @@ def pack(
         if not lacking:
             packs = tuple(one for one in found if one is not None)
             return Packed(packs=packs, census=census, lost=lost)
-        cache.make_room(sum(size.weight * len(hashes) for size in lacking))
+        cache.make_room(sum(size.nbytes * len(hashes) for size in lacking))
         lost |= _build(source, census, lacking, cache, tick)
         census = census.without(lost)
     raise OSError("the images change while they are read")

@@ -17,9 +17,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from striate.core.cpu_count import processors
+from striate.core.cpu_count import cpu_count
 from striate.core.errors import DataError
-from striate.core.malloc import give_back_freed
+from striate.core.malloc import release_freed_memory
 from striate.core.preprocess import Preprocess
 from striate.data.decode.decode import unwarned
 from striate.data.decode.file_bytes import UndecodableError
@@ -189,7 +189,7 @@ class LazyPixels:
         """
         for number, gathered in enumerate(self._ahead(indices), start=1):
             if number % TRIMMED == 0:
-                give_back_freed()
+                release_freed_memory()
             self._note(gathered.lost)
             yield self._sound(gathered, self.forgiving)
 
@@ -200,7 +200,7 @@ class LazyPixels:
             yield from decoded_by_workers(self, indices)
             return
         waiting: deque[Future[Gathered]] = deque()
-        threads = processors()
+        threads = cpu_count()
         with unwarned(), ThreadPoolExecutor(threads) as pool:
             try:
                 for index in indices:

@@ -64,7 +64,7 @@ def develop(
     """
     if source.arrays is not None:
         return _from_arrays(source.arrays, census, sizes)
-    weight = sum(size.weight for size in sizes) * len(census.sound)
+    weight = sum(size.nbytes for size in sizes) * len(census.sound)
     if cache and not census.small and cache.fits(weight):
         try:
             return _of_packs(pack(source, census, sizes, cache, tick), source)
@@ -159,8 +159,8 @@ def _lazy(
 
 
 def _check_batch(size: Preprocess) -> None:
-    if not memory.fits(BATCH * size.weight):
+    if not memory.fits(BATCH * size.nbytes):
         free = memory.available_bytes() or 0
-        each = f"{size.weight / 2**30:.1f} GiB each, {free / 2**30:.1f} GiB free"
+        each = f"{size.nbytes / 2**30:.1f} GiB each, {free / 2**30:.1f} GiB free"
         what = f"not even {BATCH} images of {size.spec} fit into memory: {each}"
         raise DataError(what, fix="choose a smaller --image-size")

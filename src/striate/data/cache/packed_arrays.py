@@ -143,7 +143,7 @@ class Builder:
         self._known = (self._beside / KNOWN).open("wb")
         self._digest = xxhash.xxh3_64()
         self._waiting: list[tuple[str, str]] = []
-        self._most = min(_TOGETHER, max(1, _WAITING // preprocess.weight))
+        self._most = min(_TOGETHER, max(1, _WAITING // preprocess.nbytes))
         # The disk is waited for on a thread of its own, while more is decoded.
         self._disk = ThreadPoolExecutor(1)
         self._settling: Future[None] | None = None

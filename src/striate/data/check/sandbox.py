@@ -24,7 +24,7 @@ from pathlib import Path
 
 import numpy as np
 
-from striate.core.cpu_count import processors
+from striate.core.cpu_count import cpu_count
 from striate.core.errors import StriateError
 from striate.data.check.fingerprint import THUMB
 from striate.data.check.measure import Examined, Facts, Refused
@@ -204,7 +204,7 @@ class _Crew:
     def answers(self, workers: int | None) -> Iterator[Answer]:
         """Yield all answers in order, with so many workers at most."""
         # One takes as long to start as a few hundred small images take to decode.
-        hired = min(workers or processors(), 1 + self.count // FEW)
+        hired = min(workers or cpu_count(), 1 + self.count // FEW)
         try:
             yield from self.work(hired)
         finally:

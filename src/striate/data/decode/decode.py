@@ -18,7 +18,7 @@ import numpy as np
 import simplejpeg
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from striate.core.preprocess import WHITE
+from striate.core.preprocess import MAX_WHITE_LEVEL
 from striate.data.decode.file_bytes import UndecodableError
 from striate.data.decode.file_formats import MAX_FRAMES, gif_frames, kind_of, png_fault
 from striate.data.decode.hashing import coded_hash, content_hash
@@ -114,7 +114,7 @@ Scaled = Callable[[int, int], tuple[int, int]]
 
 
 def decode(
-    payload: bytes, background: int = 255, white_level: int = WHITE
+    payload: bytes, background: int = 255, white_level: int = MAX_WHITE_LEVEL
 ) -> np.ndarray:
     """Return 8-bit pixels, (height, width, 1) for gray or (height, width, 3) for RGB.
 
@@ -139,7 +139,7 @@ def decode(
 def examine(
     payload: bytes,
     background: int = 255,
-    white_level: int = WHITE,
+    white_level: int = MAX_WHITE_LEVEL,
     scaled: Scaled | None = None,
 ) -> Decoded:
     """Decode an image and say what identifies it.
@@ -158,7 +158,7 @@ def examine(
 
 
 def inspect(
-    payload: bytes, background: int = 255, white_level: int = WHITE
+    payload: bytes, background: int = 255, white_level: int = MAX_WHITE_LEVEL
 ) -> tuple[np.ndarray, Nature]:
     """Decode, and say what kind of file it is and what became of its pixels.
 
@@ -208,7 +208,7 @@ def _reason(payload: bytes, text: str) -> str:
 
 
 def pixel_content(
-    payload: bytes, background: int = 255, white_level: int = WHITE
+    payload: bytes, background: int = 255, white_level: int = MAX_WHITE_LEVEL
 ) -> str:
     """Return the hash of an image's pixels, however large: all of them are made."""
     return content_hash(decode(payload, background, white_level))
@@ -267,7 +267,7 @@ def _examine_jpeg(
         raise UndecodableError("truncated", "the progressive JPEG lacks scans")
     if image.mode == "CMYK":  # Pillow knows Adobe's inverted inks
         image.load()
-        coded = _to_array(image, background, WHITE)
+        coded = _to_array(image, background, MAX_WHITE_LEVEL)
     pixels = np.ascontiguousarray(_turned(coded, turn))
     if large:
         content = coded_hash(payload, found, max(turn, 1))

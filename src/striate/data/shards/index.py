@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from striate.core.cpu_count import processors
+from striate.core.cpu_count import cpu_count
 from striate.core.errors import DataError
 from striate.core.files import write_bytes, write_json
 from striate.data.decode.decode import examine, unwarned
@@ -186,7 +186,7 @@ def _scan(
     rows = []
     sides: list[tuple[int, int]] = []
     channels = 1
-    with path.open("rb") as file, unwarned(), ThreadPoolExecutor(processors()) as pool:
+    with path.open("rb") as file, unwarned(), ThreadPoolExecutor(cpu_count()) as pool:
 
         def look(member: Member, payload: bytes) -> tuple[Any, ...] | Skipped:
             try:

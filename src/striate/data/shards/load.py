@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from striate.core.errors import SettingError
-from striate.core.preprocess import WHITE, Preprocess
+from striate.core.preprocess import MAX_WHITE_LEVEL, Preprocess
 from striate.data.cache import free_memory as memory
 from striate.data.cache.cache_folder import Cache, PassingFolder, open_cache
 from striate.data.cache.lazy_images import LazyPixels
@@ -55,7 +55,7 @@ def load_shards(
     store = open_cache(settings["cache"], settings["cache_gb"])
     stream = _open(data, store, settings, preprocess, deal)
     preprocess = preprocess or _choose(stream, settings)
-    weight = preprocess.weight * stream.count
+    weight = preprocess.nbytes * stream.count
     fits = memory.fits(weight) or (store is not None and store.fits(weight))
     name, origin = name_of(data), origin_of(data)
     if stream.count <= most_held and fits:
@@ -69,7 +69,7 @@ def load_shards(
 
 def shard_source(data: str | Path) -> Source:
     """Return shards as a source of records, for judging and looking."""
-    defaults: dict[str, Any] = {"background": 255, "white_level": WHITE}
+    defaults: dict[str, Any] = {"background": 255, "white_level": MAX_WHITE_LEVEL}
     store = open_cache()
     return source_of(_open(data, store, defaults, None, SplitConfig()), name_of(data))
 

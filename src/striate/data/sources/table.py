@@ -7,7 +7,7 @@ from pathlib import Path
 
 from striate.core.class_names import ClassNames
 from striate.core.errors import DataError
-from striate.core.registry import nearest
+from striate.core.registry import closest_names
 from striate.data.sources.source import PART_ALIASES, Record, Skipped, Source
 
 REQUIRED = ("image_path", "label")
@@ -89,7 +89,7 @@ def _check_columns(header: list[str], path: Path) -> tuple[str, ...]:
     extra = [name for name in header if name not in known]
     missing = [name for name in REQUIRED if name not in header]
     if missing:
-        close = [n for name in missing for n in nearest(name, extra, 1)]
+        close = [n for name in missing for n in closest_names(name, extra, 1)]
         rename = f"rename '{close[0]}'; " if close else ""
         what = f"column {' and '.join(missing)} is missing; got: {', '.join(header)}"
         fix = f"{rename}the columns are image_path,label[,split,group]"

@@ -17,7 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
 from striate.core.errors import RankError
-from striate.core.frozen_mode import held
+from striate.core.frozen_mode import has_frozen_mode
 
 if TYPE_CHECKING:
     from striate.engine.distributed.group import RankGroup
@@ -55,7 +55,9 @@ class Exchange:
         groups = optimizer.param_groups
         self._parameters = [p for group in groups for p in group["params"]]
         every = [m for m in model.modules() if isinstance(m, _BatchNorm)]
-        norms = [m for m in every if not held(m)]  # a mean of equals is rounded
+        norms = [
+            m for m in every if not has_frozen_mode(m)
+        ]  # a mean of equals is rounded
         self._means = _floats(norms)
         counted = [m.num_batches_tracked for m in norms]
         self._batches = [count for count in counted if count is not None]

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from striate.core.cpu_count import processors
+from striate.core.cpu_count import cpu_count
 from striate.core.errors import SettingError
 
 
@@ -90,7 +90,7 @@ def check_alone(what: str, place: RankInfo | None = None) -> None:
         return
     what = f"{what} is for one process, and there are {place.world}"
     error = SettingError(what, where="torchrun", fix="start it without torchrun")
-    error.said_elsewhere = not place.first
+    error.reported_elsewhere = not place.first
     raise error
 
 
@@ -107,4 +107,4 @@ def fair_threads(place: RankInfo, environment: Mapping[str, str] = os.environ) -
     asked = environment.get("OMP_NUM_THREADS", "1")
     if asked.isdecimal() and int(asked) > 1:
         return int(asked)
-    return max(1, processors() // place.local_world)
+    return max(1, cpu_count() // place.local_world)

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from torch._C._distributed_c10d import Store
 
-from striate.core.cpu_count import processors
+from striate.core.cpu_count import cpu_count
 from striate.engine.distributed.rank_info import RankInfo
 
 SLOT = 1 << 30  # bytes; only those that are written to take memory
@@ -31,7 +31,7 @@ _LOOK = 1.0  # seconds after which a wait looks whether there was a fault
 # Seconds of asking again and again before a wait sleeps. The other rank is mostly here
 # within 1 ms, and a processor that has gone to sleep takes a while to wake.
 _AWAKE = 2e-3
-_ENOUGH = processors()
+_ENOUGH = cpu_count()
 _ADDRESS = "beside"
 Check = Callable[[], None]
 

@@ -11,8 +11,8 @@ from torch.nn import functional as F
 
 from striate.core.class_names import ClassNames
 from striate.core.errors import GeometryError
-from striate.core.hooks import untouched
-from striate.core.registry import unknown
+from striate.core.hooks import evaluation_mode
+from striate.core.registry import unknown_name_error
 from striate.interpret.activations_at import check_batch, forward
 from striate.interpret.attribution.cam import METHODS as CAMS
 from striate.interpret.attribution.cam import cam_map
@@ -96,12 +96,12 @@ def evidence(
         ('cam', '0', (6, 6))
     """
     if method not in (AUTO, *METHODS):
-        raise unknown("method", method, METHODS)
+        raise unknown_name_error("method", method, METHODS)
     check_batch(x)
     if len(x) != 1:
         what = f"evidence is about one image at a time, got {len(x)}"
         raise GeometryError(what, fix="give x[i:i + 1]")
-    with untouched(model), torch.no_grad():
+    with evaluation_mode(model), torch.no_grad():
         logits = logits_of(forward(model, x))
     question = ask(logits, target, against, labels)
     notes: list[str] = []

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from striate.core.errors import GeometryError
-from striate.core.hooks import untouched, visited
+from striate.core.hooks import evaluation_mode, intercept_outputs
 from striate.interpret.activations_at import forward, module_of, together
 from striate.interpret.attribution.target import AttributionTarget, logits_of
 
@@ -73,8 +73,8 @@ def see(model: nn.Module, x: Tensor, call: str, question: AttributionTarget) -> 
         return kept[0].clone()
 
     with (
-        untouched(model),
-        visited(model, [module_of(call)], cut),
+        evaluation_mode(model),
+        intercept_outputs(model, [module_of(call)], cut),
         torch.inference_mode(False),
         torch.no_grad(),
     ):
@@ -152,7 +152,7 @@ def _masked_scores(
 ) -> Tensor:
     found = []
     size = int(x.shape[2]), int(x.shape[3])
-    with untouched(model), torch.no_grad():
+    with evaluation_mode(model), torch.no_grad():
         for part in torch.split(masks, together(*size, SCORED)):
             wide = F.interpolate(part, size, mode="bilinear")
             found.append(question.score(logits_of(forward(model, x * wide))))

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from striate.core.errors import GeometryError
-from striate.core.hooks import call_name, followed, untouched
+from striate.core.hooks import call_name, evaluation_mode, trace_modules
 from striate.interpret.activations_at import check_batch, forward
 from striate.interpret.attribution.target import logits_of
 
@@ -70,9 +70,9 @@ def ending(model: nn.Module, x: Tensor) -> Ending:
     check_batch(x)
     listener = _Listener()
     with (
-        untouched(model),
+        evaluation_mode(model),
         # One hook for all: a handle for each layer takes as long as a small network.
-        followed(model, leave=listener.hear),
+        trace_modules(model, leave=listener.hear),
         torch.inference_mode(False),  # whose tensors do not count their versions
         torch.no_grad(),
     ):

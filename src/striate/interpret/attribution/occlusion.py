@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from striate.core.errors import GeometryError, SettingError
-from striate.core.hooks import untouched
+from striate.core.hooks import evaluation_mode
 from striate.interpret.activations_at import check_batch, forward, together
 from striate.interpret.attribution.batched_steps import NotSideBySideError
 from striate.interpret.attribution.partial_forward import Patchwork
@@ -117,7 +117,7 @@ def occlusion(
     height, width = x.shape[2:]
     cover = cover or Cover.of(height, width)
     boxes = cover.boxes(height, width)
-    with untouched(model), torch.no_grad():
+    with evaluation_mode(model), torch.no_grad():
         found = _patched(model, x, question, cover, boxes)
         if found is None:
             whole = question.score(logits_of(forward(model, x)))

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from striate.core.hooks import lent, untouched
-from striate.core.seeds import derive
+from striate.core.hooks import evaluation_mode, model_restored
+from striate.core.seeds import derive_seed
 from striate.interpret.activations_at import forward, together
 from striate.interpret.attribution.target import AttributionTarget, logits_of
 
@@ -73,7 +73,7 @@ def judge(
         draw: Makes the same kind of map of another network.
         seed: Of the random order and of the shuffled weights.
     """
-    chance = torch.Generator().manual_seed(derive(seed, "chance"))
+    chance = torch.Generator().manual_seed(derive_seed(seed, "chance"))
     random = torch.rand(heat.shape, generator=chance).to(heat)
     deletion, insertion = removal(model, x, heat, question)
     by_chance = removal(model, x, random, question)
@@ -109,7 +109,7 @@ def removal(
     shares = torch.linspace(0, 1, STEPS + 1, device=x.device)
     gone = rank.view(1, 1, *heat.shape) < (shares * len(order)).view(-1, 1, 1, 1)
     blurred = _blurred(x)
-    with untouched(model), torch.no_grad():
+    with evaluation_mode(model), torch.no_grad():
         areas = [
             _area(model, torch.where(gone, other, own), question)
             for own, other in ((x, torch.zeros_like(x)), (blurred, x))
@@ -145,8 +145,8 @@ def weight_dependence(
         return None
     found = []
     for number in range(DRAWS):
-        chance = torch.Generator().manual_seed(derive(seed, "shuffle", number))
-        with lent(model, partial(_shuffled, chance=chance)):
+        chance = torch.Generator().manual_seed(derive_seed(seed, "shuffle", number))
+        with model_restored(model, partial(_shuffled, chance=chance)):
             other = draw(model)
         found.append(rank_correlation(heat.flatten(), other.flatten()))
     return sum(found) / len(found)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from striate.core.errors import DataError
-from striate.core.hooks import untouched, visited
+from striate.core.hooks import evaluation_mode, intercept_outputs
 from striate.interpret.activations_at import check_batch, chosen, forward, module_of
 from striate.interpret.attribution.target import logits_of
 from striate.interpret.invariance.transforms import Move
@@ -112,7 +112,7 @@ def _seen(model: nn.Module, x: Tensor, calls: Sequence[str]) -> dict[str, Tensor
 
     wanted = set(calls)
     modules = list(dict.fromkeys(module_of(call) for call in calls))
-    with untouched(model), visited(model, modules, note):
+    with evaluation_mode(model), intercept_outputs(model, modules, note):
         found[OUTPUT] = logits_of(forward(model, x)).float()
     return found
 

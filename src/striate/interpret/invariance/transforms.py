@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from striate.core.errors import SettingError
-from striate.core.registry import unknown
+from striate.core.registry import unknown_name_error
 
 Matrix = tuple[tuple[float, float], tuple[float, float]]
 
@@ -149,5 +149,5 @@ def move_of(name: str) -> Move:
         (0, 5, 10, 20, 30)
     """
     if name not in MOVES:
-        raise unknown("move", name, MOVES)
+        raise unknown_name_error("move", name, MOVES)
     return MOVES[name]

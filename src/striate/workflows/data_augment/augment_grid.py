@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from striate.core.findings import Column, Image, Images, Section, Table
 from striate.core.preprocess import Preprocess
-from striate.core.seeds import derive
+from striate.core.seeds import derive_seed
 from striate.data.augment.augment import Augment
 from striate.data.augment.pipeline import Views, changed
 from striate.data.augment.single_transform import (
@@ -96,7 +96,7 @@ def _stages(end: Trial, pixels: Tensor, preprocess: Preprocess, border: str) -> 
     steps = [Trial(end.change, end.amount * step) for step in _steps(end)]
     columns = []
     for place, trial in enumerate(steps):
-        signs = coins(len(pixels), trial, derive(place))
+        signs = coins(len(pixels), trial, derive_seed(place))
         if end.change in DIRECTED:  # channels apart, or color would be brightness
             signs[:] = 1 - 2 * (np.arange(signs.shape[1]) % 2)
         if end.change in ("shear", "shift"):

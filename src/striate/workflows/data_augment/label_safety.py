@@ -201,7 +201,7 @@ def _amounts(end: Trial) -> list[float]:
 
 
 def _answers(run: Run, part: Subset, trial: Trial, border: str) -> np.ndarray:
-    device = devices.choose(run.recipe.device)
+    device = devices.select_device(run.recipe.device)
     model = run.model.to(device)
     batches = _batches(run, part, trial, border, device)
     said: np.ndarray = evaluate(model, batches).logits.argmax(1).numpy()

@@ -11,7 +11,7 @@ from torch import nn
 
 from striate.core import device as devices
 from striate.core.preprocess import Preprocess
-from striate.core.seeds import derive
+from striate.core.seeds import derive_seed
 from striate.data.batches import Batches
 from striate.data.decode.preprocess import statistics
 from striate.data.subset import Subset
@@ -80,8 +80,8 @@ class Jury:
         train, test = self.part.take(learned.tolist()), self.part.take(held.tolist())
         mean, std = statistics(train.pixels)
         preprocess = replace(self.preprocess, mean=mean, std=std)
-        seed = derive(self.recipe.seed, "fold", fold)
-        device = devices.choose(self.recipe.device)
+        seed = derive_seed(self.recipe.seed, "fold", fold)
+        device = devices.select_device(self.recipe.device)
         batches = Batches(
             part=train,
             preprocess=preprocess,
@@ -98,8 +98,8 @@ class Jury:
             device=device,
         )
         model = self._network(seed).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        with torch.random.fork_rng(devices=[]), devices.flushed_denormals():
-            torch.manual_seed(derive(seed, "dropout"))
+        with torch.random.fork_rng(devices=[]), devices.flush_denormals():
+            torch.manual_seed(derive_seed(seed, "dropout"))
             self._learn(model, batches, ahead, counter)
             said = evaluate(model, ahead(0))
         known = np.bincount(train.labels.numpy(), minlength=self.classes) > 0

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from striate.core.preprocess import WHITE, Preprocess
+from striate.core.preprocess import MAX_WHITE_LEVEL, Preprocess
 from striate.data.check.check import Checked
 from striate.data.check.label_error_findings import Doubts
 from striate.data.check.label_errors import Confident
@@ -117,7 +117,11 @@ def input_of(found: Checked) -> Preprocess:
     if held is not None and held.shape[-1] not in (1, 3):
         channels = held.shape[-1]  # no rule turns these into others
     return Preprocess(
-        channels=channels, height=height, width=width, white_level=WHITE, jpeg="reduced"
+        channels=channels,
+        height=height,
+        width=width,
+        white_level=MAX_WHITE_LEVEL,
+        jpeg="reduced",
     )
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from striate.core.preprocess import RESIZES, Preprocess
+from striate.core.preprocess import RESIZE_MODES, Preprocess
 from striate.core.seeds import permutation
 from striate.data.cache.cache_folder import open_cache
 from striate.data.decode.decode import Header
@@ -132,7 +132,7 @@ def preview(
     used = {row.path for row in loaded.rows}
     index = [i for i in census.sound if source.records[i].path in used]
     sizes = Counter(_sides(census, i) for i in index)
-    modes = {m: replace(loaded.preprocess, resize=m) for m in RESIZES}
+    modes = {m: replace(loaded.preprocess, resize=m) for m in RESIZE_MODES}
     chosen = _choose(census, index, count, seed)
     seen = [one for i in chosen if (one := _look(source, i, modes)) is not None]
     return Preview(

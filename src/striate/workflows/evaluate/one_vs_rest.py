@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from striate.core.errors import DataError, SettingError
-from striate.core.registry import unknown
+from striate.core.registry import unknown_name_error
 from striate.data.cache.pixel_rows import Rows
 from striate.data.sources.source import Skipped
 from striate.data.subset import Subset
@@ -104,7 +104,7 @@ def class_number(run: Run, target: str) -> int:
         UnknownNameError: There is no such class; lists the nearest.
     """
     if target not in run.labels.names:
-        raise unknown("class", target, run.labels.names)
+        raise unknown_name_error("class", target, run.labels.names)
     return run.labels.index(target)
 
 

@@ -21,7 +21,7 @@ from striate.core.findings import (
     Section,
     Table,
 )
-from striate.core.hooks import untouched
+from striate.core.hooks import evaluation_mode
 from striate.interpret.activations_at import forward
 from striate.interpret.attribution.attribute import Evidence, evidence
 from striate.interpret.attribution.target import logits_of
@@ -103,7 +103,7 @@ class Answer:
 def answered(subject: Subject, one: Shown, wish: Wish) -> Answer:
     """Ask a network about one image, and every method about the answer."""
     names = subject.labels.names if subject.labels else None
-    with untouched(subject.model), torch.no_grad():
+    with evaluation_mode(subject.model), torch.no_grad():
         probs = logits_of(forward(subject.model, one.x)).softmax(1)[0]
     ranked = probs.argsort(descending=True)[: TOP + 1].tolist()
     found = [_evidence(subject, one, wish, method) for method in wish.methods]

@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from striate.core.errors import DataError, SettingError
-from striate.core.registry import unknown
+from striate.core.registry import unknown_name_error
 from striate.data.decode.file_bytes import UndecodableError, read_file
 from striate.data.decode.preprocess import file_to_input, normalize
 from striate.data.subset import Subset
@@ -66,7 +66,7 @@ class Wish:
     def __post_init__(self) -> None:
         for name in self.also:
             if name not in ALSO:
-                raise unknown("part of the page", name, ALSO)
+                raise unknown_name_error("part of the page", name, ALSO)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,7 @@ from striate.audit.layer_arithmetic import explain
 from striate.audit.network import Audit, UnfinishedError, audit
 from striate.audit.table import blocks, layer_table, memory_table
 from striate.audit.valid_sizes import way_out
-from striate.core.device import paused_collection
+from striate.core.device import paused_gc
 from striate.core.errors import SettingError
 from striate.core.files import write_csv, write_text
 from striate.core.findings import Block, Page, Section, Table
@@ -104,7 +104,7 @@ class Summary:
             **measured,
         }
 
-    @paused_collection()
+    @paused_gc()
     def __str__(self) -> str:
         from rich.console import Console
 
@@ -117,7 +117,7 @@ class Summary:
         return "\n".join(line.rstrip() for line in paper.getvalue().splitlines())
 
 
-@paused_collection()
+@paused_gc()
 def summary(
     network: nn.Module | str,
     shape: tuple[int, int, int] | None = None,

@@ -97,7 +97,7 @@ def _found(found: Decided, model: nn.Module, data: ImageData) -> Decided:
 
 def _with_rate(found: Decided, model: nn.Module, data: ImageData) -> Decided:
     recipe = replace(found.recipe, lr=DEFAULT_LR[found.recipe.optimizer])
-    device = devices.choose(recipe.device)
+    device = devices.select_device(recipe.device)
     tried = range_test(
         model,
         lambda copied: optimizer_of(copied, recipe),
@@ -118,7 +118,7 @@ def _with_rate(found: Decided, model: nn.Module, data: ImageData) -> Decided:
 
 def _batch_size(recipe: Recipe, model: nn.Module, data: ImageData) -> tuple[int, str]:
     """Return the batch size and why: predicted from shapes, then tried for real."""
-    device = devices.choose(recipe.device)
+    device = devices.select_device(recipe.device)
     most = max(len(data.part("train")) // STEPS_AN_EPOCH, SMALLEST)
     size = 1 << (most.bit_length() - 1)
     free = _free_bytes(device)

@@ -83,7 +83,7 @@ def settle(
         recipe: All settings.
         ranks: The processes that learn together; all of them ask.
     """
-    free = _free(recipe, devices.choose(recipe.device), ranks)
+    free = _free(recipe, devices.select_device(recipe.device), ranks)
     if ranks is None or ranks.first:
         choice = _measured(model, data, recipe, free, ranks.world if ranks else 1)
     else:
@@ -132,7 +132,7 @@ def _measured(
         return BenchmarkResult(way=start)
     mine = share(min(recipe.images_a_step, count), 0, world)
     size = -(-mine.stop // possible_pieces(mine.stop, recipe.accumulate))
-    batch = _noise(size, data, devices.choose(recipe.device))
+    batch = _noise(size, data, devices.select_device(recipe.device))
     key = _key(model, batch[0], start, free)
     book = Book(_cache_file(recipe))
     return book.choice(key, lambda: tune(model, batch, start, free, steps))
@@ -149,7 +149,7 @@ def _noise(size: int, data: ImageData, device: torch.device) -> tuple[Tensor, Te
 def _key(model: nn.Module, x: Tensor, way: ExecutionConfig, free: Free) -> str:
     """Return a hash of everything that the speed of a way depends on."""
     facts = {
-        **devices.circumstances(x.device),
+        **devices.compute_environment(x.device),
         "torch": torch.__version__,
         "batch": list(x.shape),
         "network": str(model),
@@ -205,7 +205,7 @@ class Book:
             precision: Of the product.
             again: Measure also where it is known: other work may have been in the way.
         """
-        name = " ".join([*devices.circumstances(device).values(), precision])
+        name = " ".join([*devices.compute_environment(device).values(), precision])
         peaks = self._section("peaks")
         known = peaks.get(name)
         known = known if isinstance(known, float) else 0.0
@@ -243,7 +243,7 @@ def laps_of(
     long = steps >= FEWEST_STEPS
     if follows(ranks) or not (long or (not quiet and sys.stderr.isatty())):
         return Laps()
-    device = devices.choose(recipe.device)
+    device = devices.select_device(recipe.device)
     sides = sides_of(data, recipe) or [data.image_size]
     try:
         macs = {side: audit(model, (data.in_chans, *side)).macs for side in {*sides}}

@@ -64,7 +64,7 @@ class Blowups:
         case = {
             "epoch": at.epoch + 1,
             "step": at.step + 1,
-            "part": error.part,
+            "part": error.split,
             "what": error.what,
             "layer": error.layer,
             "answer": self._answer,
@@ -77,7 +77,7 @@ class Blowups:
         return images
 
     def _images(self, error: NonFiniteError, at: TrainState) -> list[str]:
-        if error.part == "val":
+        if error.split == "val":
             return [self._val.part.paths[row] for row in error.rows]
         if not error.layer:  # the weights themselves, not a batch
             return []

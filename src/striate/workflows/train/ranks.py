@@ -37,7 +37,7 @@ def together(recipe: Recipe) -> Iterator[RankGroup | None]:
         yield None
         return
     torch.set_num_threads(fair_threads(place))
-    device = devices.choose(recipe.device)
+    device = devices.select_device(recipe.device)
     if device.type != "cpu":
         torch.accelerator.set_device_index(place.local_rank)
     with joined(place, device) as ranks:

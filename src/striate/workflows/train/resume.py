@@ -12,7 +12,7 @@ from torch import nn
 
 from striate.core import device as devices
 from striate.core.files import read_json, storage_errors, write_text
-from striate.core.folders import sweep
+from striate.core.folders import remove_leftovers
 from striate.data.augment.random_crop import margin_for
 from striate.data.image_data import ImageData
 from striate.engine.checkpoint_store import Checkpoint, CheckpointStore
@@ -248,7 +248,7 @@ def _clear(folder: Path) -> None:
 def _sweep(folder: Path) -> None:
     """Take away what a kill has left half written."""
     for name in PLACES:
-        sweep(folder / name)
+        remove_leftovers(folder / name)
 
 
 def _survey(
@@ -261,7 +261,7 @@ def _survey(
 ) -> Resumed:
     """Find out how a run goes on, and what differs from when it was stopped."""
     changes = data_changes(run)
-    device = devices.choose(recipe.device)
+    device = devices.select_device(recipe.device)
     before = sealed.facts["circumstances"]
     after = circumstances(recipe, run.data, device)
     after["images"] = before["images"] if changes.harmless else changes.summary

@@ -14,7 +14,7 @@ from torch import nn
 from striate.core import device as devices
 from striate.core.errors import SettingError, StorageError, StriateError
 from striate.core.files import hash_file, read_json, write_json
-from striate.core.malloc import keep_freed
+from striate.core.malloc import keep_freed_memory
 from striate.data.image_data import ImageData
 from striate.engine.checkpoint_store import Checkpoint
 from striate.engine.distributed.group import RankGroup
@@ -281,8 +281,8 @@ def _job(
     ranks: RankGroup | None,
 ) -> Job:
     """Put together everything that learns, and what it learns from."""
-    device = devices.choose(recipe.device)
-    keep_freed()
+    device = devices.select_device(recipe.device)
+    keep_freed_memory()
     plan = plan_of(data, recipe, device)
     return Job(
         folder=folder,

@@ -143,7 +143,7 @@ def _sit(job: Job, sealed: Checkpoint | None, brake: float) -> Learned:
         _norms(job, at) as norms,
         job.laps.watching(job.optimizer),
         chance_kept(),
-        devices.flushed_denormals(),
+        devices.flush_denormals(),
         polite_interrupt() as asked,
         shared_norms(job.model, job.recipe, job.ranks),
     ):

@@ -41,7 +41,7 @@ def _sit(job: Job, ranks: RankGroup) -> bool:
     """Learn; say whether rank 0 begins again from its checkpoint, more slowly."""
     with (
         chance_kept(),
-        devices.flushed_denormals(),
+        devices.flush_denormals(),
         polite_interrupt() as asked,
         shared_norms(job.model, job.recipe, ranks),
     ):
@@ -56,13 +56,13 @@ def _sit(job: Job, ranks: RankGroup) -> bool:
         except NonFiniteError as error:
             if goes_on_slower(job.recipe, at):
                 return True
-            error.said_elsewhere = True
+            error.reported_elsewhere = True
             raise
         asked.signal = ranks.largest(asked.signal, "whether to stop")
         ranks.words(job.unread, "what could not be read")
     if asked():
         error_ = InterruptedRunError("stopped on request", where=job.folder)
-        error_.exit_code, error_.said_elsewhere = asked.exit_code, True
+        error_.exit_code, error_.reported_elsewhere = asked.exit_code, True
         raise error_
     return False
 

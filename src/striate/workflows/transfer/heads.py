@@ -13,7 +13,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from striate.core import device as devices
 from striate.core.errors import SettingError
-from striate.core.hooks import untouched
+from striate.core.hooks import evaluation_mode
 from striate.data.batches import Batches
 from striate.data.cache.feature_cache import FeatureRows
 from striate.data.image_data import ImageData
@@ -122,7 +122,7 @@ def batches(
     part: str, found: Featured, data: ImageData, recipe: Recipe
 ) -> FeatureBatches:
     """Return a part's features in batches; to learn from, with their views."""
-    device = devices.choose(recipe.device)
+    device = devices.select_device(recipe.device)
     of = batches_of(part, data, recipe, device)
     views = found.views if part == "train" else ()
     rows = (found.rows[part], *views)
@@ -133,7 +133,7 @@ def answers(
     tail: nn.Module, part: str, found: Featured, data: ImageData, recipe: Recipe
 ) -> Outputs:
     """Return what the network says of a part's images, in their order."""
-    device = devices.choose(recipe.device)
+    device = devices.select_device(recipe.device)
     rows = found.rows[part]
     order = torch.split(torch.arange(len(rows)), judged_at_once(*data.image_size))
     labels = data.part(part).labels
@@ -206,14 +206,14 @@ def _begin(
     Kumar et al. 2022, "Fine-tuning can distort pretrained features": the linear probe
     first, then all.
     """
-    device = devices.choose(recipe.device)
+    device = devices.select_device(recipe.device)
     rows = found.rows["train"]
     even = ceil(len(rows) / EVALUATION_BATCH)  # each batch's statistics count alike
     order = torch.arange(len(rows)).tensor_split(even)
     adapt_statistics(tail, (rows[i].to(device) for i in order))
     some = rows[torch.arange(min(2, len(rows)))].to(device)
     inner = cut_at(tail, some)
-    with untouched(tail), torch.inference_mode():
+    with evaluation_mode(tail), torch.inference_mode():
         below = [inner.features(tail, rows[i].to(device)).cpu() for i in order]
     _put_logistic(dense_of(inner.tail), torch.cat(below), found, data, recipe)
 
@@ -267,7 +267,7 @@ def _trained(
     depth: Depth | None,
     best: bool,
 ) -> HeadResult:
-    device = devices.choose(recipe.device)
+    device = devices.select_device(recipe.device)
     plan = plan_of(data, recipe, device)
     train, val = (batches(part, found, data, recipe) for part in ("train", "val"))
     epochs: Epochs = train
@@ -276,7 +276,7 @@ def _trained(
     kept = _Best(tail)
     with (
         chance_kept(),
-        devices.flushed_denormals(),
+        devices.flush_denormals(),
         Display(plan.epochs, train.batches, quiet, plan.balanced) as display,
     ):
         whole, scales = (depth.model, depth.scales()) if depth else (tail, None)

@@ -67,7 +67,9 @@ def propose(
     began = time.perf_counter()
     few = some_of(data, recipe.seed)
     own = copy.deepcopy(model)
-    x = probe((data.in_chans, *data.image_size)).to(devices.choose(recipe.device))
+    x = probe((data.in_chans, *data.image_size)).to(
+        devices.select_device(recipe.device)
+    )
     cuts = ladder(own, x)
     body = freeze(own, (*cuts.body, *(recipe.freeze or ())))
     found = featured(own, cuts, body, few, recipe, parts=("train",))

@@ -13,7 +13,7 @@ from torch import nn
 
 from striate.core.errors import SettingError, StorageError, StriateError
 from striate.core.files import hash_file, read_json, write_csv, write_json
-from striate.core.settings import flag
+from striate.core.settings import flag_name
 from striate.data.image_data import ImageData
 from striate.data.scan import Tick
 from striate.engine.csv_logger import COLUMNS
@@ -135,12 +135,12 @@ def _check(recipe: Recipe) -> None:
     for name in AUTOMATIC:
         if getattr(recipe, name) == AUTO:
             what = f"{name} is not found out here: a head learns in seconds"
-            raise SettingError(what, where=flag(name), fix="name it")
+            raise SettingError(what, where=flag_name(name), fix="name it")
     usual = Recipe(data=recipe.data)
     for name in LOOP_ONLY:
         if getattr(recipe, name) != getattr(usual, name):
             what = f"{name} would do nothing: what learns from features has none"
-            raise SettingError(what, where=flag(name), fix="leave it out")
+            raise SettingError(what, where=flag_name(name), fix="leave it out")
 
 
 def _notes(cut: Cut, recipe: Recipe, wanted: TransferOptions) -> list[str]:

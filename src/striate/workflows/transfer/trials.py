@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from striate.core import device as devices
 from striate.core.errors import DataError
-from striate.core.hooks import untouched
+from striate.core.hooks import evaluation_mode
 from striate.data.image_data import ImageData
 from striate.engine.evaluate import Outputs
 from striate.finetune.cut_points import CutPoints
@@ -206,10 +206,10 @@ def seconds_a_image(
     model: nn.Module, body: Body, data: ImageData, recipe: Recipe
 ) -> float:
     """Return what an image takes here as far as a cut, the second batch timed."""
-    device = devices.choose(recipe.device)
+    device = devices.select_device(recipe.device)
     x = probe((data.in_chans, *data.image_size), TIMED).to(device)
     x = x.contiguous(memory_format=torch.channels_last)
-    with untouched(model), torch.inference_mode():
+    with evaluation_mode(model), torch.inference_mode():
         body.features(model, x)
         began = time.perf_counter()
         body.features(model, x)

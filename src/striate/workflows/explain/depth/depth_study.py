@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from striate.core.device import flushed_denormals
+from striate.core.device import flush_denormals
 from striate.core.errors import NonFiniteError, SettingError
 from striate.data.batches import Batches
 from striate.data.image_data import ImageData
@@ -227,7 +227,7 @@ def _trained(model: nn.Module, images: _Images, steps: int, lr: float) -> _Trial
     costs: list[float] = []
     for step, (x, y) in enumerate(islice(images.batches(), steps), 1):
         try:
-            with flushed_denormals():  # or what vanishes would take a hundred times
+            with flush_denormals():  # or what vanishes would take a hundred times
                 costs.append(train_step(model, x, y, optimizer))
         except NonFiniteError:
             costs += [float("inf")] * (steps - len(costs))
