@@ -7,4 +7,5 @@ html_theme = "furo"
 html_title = "striate"
 exclude_patterns = ["_build"]
 autodoc_typehints = "description"
+myst_enable_extensions = ["deflist"]
 myst_heading_anchors = 3

@@ -96,7 +96,7 @@ def test_one_foreign_library_one_file():
         },
         "sklearn": {"data/sources/named.py"},
         "fsspec": {"data/sources/remote.py"},
-        "xxhash": {"data/decode/hashing.py", "data/cache/packed_arrays.py"},
+        "xxhash": {"data/decode/hashing.py", "data/cache/decoded_images.py"},
         "tensorboardX": {"engine/tensorboard.py"},
         "timm": {"models/timm.py"},
     }

@@ -91,7 +91,7 @@ def test_classes_in_test_that_training_has_not(refused, tmp_path):
     write_folder(tmp_path / "photos/train", classes=["cats", "dogs"])
     write_folder(tmp_path / "photos/test", classes=["cats", "newts"], seed=1)
     said = refused("photos")
-    assert "the test part has classes that training has not: 'newts'" in said
+    assert "the test split has classes that training has not: 'newts'" in said
     assert "add training images of them, rename them, or remove them" in said
 
 

@@ -124,7 +124,7 @@ def test_not_utf8(refused, table):
     assert "save it as UTF-8" in said
 
 
-def test_a_byte_order_mark_is_no_part_of_the_header(table):
+def test_a_byte_order_mark_is_no_split_of_the_header(table):
     table.write_bytes(b"\xef\xbb\xbf" + table.read_bytes())
     assert len(load_data(table).rows) == 24
 
@@ -167,18 +167,18 @@ def test_bad_split_name(refused, table):
     assert "use train, val, test or nothing" in said
 
 
-@pytest.mark.parametrize("part", ["train", "val"])
-def test_a_part_without_images(refused, table, part):
-    other = "val" if part == "train" else "test"
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_split_without_images(refused, table, split):
+    other = "val" if split == "train" else "test"
     with_split(table, lambda i: other)
-    assert "the train part has no images" in refused(table)
+    assert "the train split has no images" in refused(table)
 
 
 def test_given_split_and_spellings(table):
     names = ["Train", "valid", " TEST "]
     with_split(table, lambda i: names[i % 3])
     data = load_data(table)
-    assert {n: len(p) for n, p in data.parts.items()} == dict.fromkeys(
+    assert {n: len(p) for n, p in data.subsets.items()} == dict.fromkeys(
         ("train", "val", "test"), 8
     )
 
@@ -186,7 +186,7 @@ def test_given_split_and_spellings(table):
 def test_classes_in_test_that_training_has_not(refused, table):
     with_split(table, lambda i: "test" if i >= 12 else ("train", "val")[i % 2])
     said = refused(table)
-    assert "the test part has classes that training has not: 'down'" in said
+    assert "the test split has classes that training has not: 'down'" in said
 
 
 def test_two_files_of_one_image_under_two_labels(table, tmp_path):
@@ -211,7 +211,7 @@ def test_two_files_of_one_image_under_two_labels(table, tmp_path):
     ]
 
 
-def test_a_given_test_part_is_never_changed(table, tmp_path):
+def test_a_given_test_split_is_never_changed(table, tmp_path):
     with_split(table, lambda i: ("train", "val")[i % 2])
     for name in ("across/t.png", "down/t.png"):
         pil_image(stripes(0, 99)).save(tmp_path / "images" / name)
@@ -235,17 +235,17 @@ def test_groups_stay_together(table):
     table.write_text("\n".join([lines[0] + ",group", *rows, ""]))
     where = {}
     for row in load_data(table).rows:
-        where.setdefault(row.group, set()).add(row.part)
-    assert all(len(parts) == 1 for parts in where.values())
+        where.setdefault(row.group, set()).add(row.split)
+    assert all(len(splits) == 1 for splits in where.values())
     assert set().union(*where.values()) == {"train", "val", "test"}
 
 
 @pytest.mark.parametrize(
     ("rows", "reason"),
     [
-        ("train,\n{0},test,", "two-parts"),
+        ("train,\n{0},test,", "two-splits"),
         ("train,a\n{0},train,b", "two-groups"),
-        (",\n{0},train,", "two-parts"),
+        (",\n{0},train,", "two-splits"),
     ],
 )
 def test_rows_that_disagree_on_where_a_image_belongs(tmp_path, rows, reason):

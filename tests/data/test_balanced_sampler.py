@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from striate.core.preprocess import Preprocess
-from striate.data.balanced_sampler import balanced_order
-from striate.data.batches import Batches
+from striate.data.batches import Batches, balanced_order
 from striate.data.subset import Subset
 
 COUNTS = st.lists(st.integers(0, 20), min_size=1, max_size=6).filter(any)
@@ -50,9 +49,9 @@ def test_it_belongs_to_seed_and_epoch():
 def test_batches_of_it():
     labels = labels_of([50, 7])
     pixels = torch.arange(57).byte().view(-1, 1, 1, 1)
-    part = Subset.of(pixels, labels.tolist(), [str(i) for i in range(57)])
+    subset = Subset.of(pixels, labels.tolist(), [str(i) for i in range(57)])
     plain = Preprocess(channels=1, height=1, width=1, mean=(0.0,), std=(1.0,))
-    made = Batches(part=part, preprocess=plain, batch_size=8, balanced=True, seed=2)
+    made = Batches(subset=subset, preprocess=plain, batch_size=8, balanced=True, seed=2)
     shown = list(made(1))
     assert [len(y) for _, y in shown] == [8] * 6 + [9]
     assert torch.cat([y for _, y in shown]).bincount().tolist() == [28, 29]

@@ -16,8 +16,8 @@ PLAIN = Preprocess(channels=1, height=1, width=1, mean=(0.0,), std=(1.0,))
 
 def batches(count, size, **options):
     pixels = torch.arange(count).byte().view(-1, 1, 1, 1)
-    part = Subset.of(pixels, list(range(count)), [str(i) for i in range(count)])
-    return Batches(part=part, preprocess=PLAIN, batch_size=size, **options)
+    subset = Subset.of(pixels, list(range(count)), [str(i) for i in range(count)])
+    return Batches(subset=subset, preprocess=PLAIN, batch_size=size, **options)
 
 
 @given(st.integers(1, 60), st.integers(1, 20), st.integers(0, 3), st.booleans())
@@ -62,12 +62,12 @@ def test_a_last_batch_of_one_is_merged(count, sizes):
 def test_mirroring_shows_every_image_both_ways_in_two_epochs():
     """Left and right differ in these images; which side is dark tells."""
     pixels = torch.tensor([0, 200]).byte().view(1, 1, 2, 1).repeat(30, 1, 1, 1)
-    part = Subset.of(pixels, list(range(30)), [str(i) for i in range(30)])
+    subset = Subset.of(pixels, list(range(30)), [str(i) for i in range(30)])
     p = Preprocess(channels=1, height=1, width=2, mean=(0.0,), std=(1.0,))
 
     def turned(epoch, size=8, seed=0):
         made = Batches(
-            part=part, preprocess=p, batch_size=size, augment="flip", seed=seed
+            subset=subset, preprocess=p, batch_size=size, augment="flip", seed=seed
         )
         return {
             int(y): bool(x[0, 0, 0] > 0)
@@ -80,5 +80,5 @@ def test_mirroring_shows_every_image_both_ways_in_two_epochs():
     assert 5 < sum(first.values()) < 25
     assert turned(0, size=30) == first
     assert turned(0, seed=1) != first
-    plain = Batches(part=part, preprocess=p, batch_size=8)
+    plain = Batches(subset=subset, preprocess=p, batch_size=8)
     assert all(x[..., 0].eq(0).all() for x, _ in plain())

@@ -20,15 +20,21 @@ import pytest
 import torch
 
 from striate.core.preprocess import Preprocess
+from striate.data import file_index as facts
 from striate.data import scan
 from striate.data.cache import build_pack as packing
 from striate.data.cache import cache_folder as cache_room
-from striate.data.cache import file_index as facts
+from striate.data.cache import decoded_images as packs
 from striate.data.cache import free_memory as memory
 from striate.data.cache import materialize as develop
-from striate.data.cache import packed_arrays as packs
 from striate.data.cache.cache_folder import Cache, open_cache
-from striate.data.cache.packed_arrays import Builder, Donors, open_pack, pack_key, weigh
+from striate.data.cache.decoded_images import (
+    Builder,
+    Donors,
+    open_pack,
+    pack_key,
+    weigh,
+)
 from striate.data.decode import decode
 from striate.data.load import load_data
 from support.images import encoded, pil_image, snapshot, stripes, write_folder
@@ -97,9 +103,9 @@ def read(monkeypatch):
 def same(one, other):
     assert one.rows == other.rows
     assert one.preprocess == other.preprocess
-    for name, part in one.parts.items():
-        assert torch.equal(part.pixels[:], other.parts[name].pixels[:])
-        assert torch.equal(part.labels, other.parts[name].labels)
+    for name, subset in one.subsets.items():
+        assert torch.equal(subset.pixels[:], other.subsets[name].pixels[:])
+        assert torch.equal(subset.labels, other.subsets[name].labels)
 
 
 def test_a_second_run_neither_reads_nor_decodes(photos, store, decoded, read, later):
@@ -218,7 +224,7 @@ def test_a_damaged_book_of_facts(photos, store, later):
 
 
 def test_a_book_that_grew_too_large_is_begun_anew(tmp_path, monkeypatch, later):
-    from striate.data.cache.file_index import Fact, Facts
+    from striate.data.file_index import Fact, Facts
     from striate.data.sources.files import Stamp
 
     book = Facts(tmp_path / "facts.sqlite")
@@ -237,7 +243,7 @@ def test_a_book_that_grew_too_large_is_begun_anew(tmp_path, monkeypatch, later):
 CHILD = """
 import sys, time
 from striate.data import scan
-from striate.data.cache import packed_arrays as packs
+from striate.data.cache import decoded_images as packs
 from striate.data.load import load_data
 scan.SMALL = 0
 packs._TOGETHER = 4
@@ -441,13 +447,13 @@ def test_user_files_stay_as_they_are(photos, store):
     assert snapshot(photos) == before
 
 
-def test_rows_of_large_parts_are_mapped_not_copied(photos, store, monkeypatch):
+def test_rows_of_large_splits_are_mapped_not_copied(photos, store, monkeypatch):
     from striate.data.cache import pixel_rows as rows
 
     plain = load_data(photos, image_size=16, cache="off")
     monkeypatch.setattr(rows, "COPIED", 0)
     mapped = load_data(photos, image_size=16, cache=store)
-    train = mapped.part("train").pixels
+    train = mapped.subset("train").pixels
     assert isinstance(train, rows.SomeRows)
     (folder,) = (store / "packs").iterdir()
     maps = Path("/proc/self/maps").read_text()
@@ -461,14 +467,14 @@ def test_two_sizes_from_one_reading(photos, store, decoded, later):
     """The larger one, for crops, comes from the same decoding."""
     both = load_data(photos, image_size=16, margin=1.25, cache=store)
     assert len(decoded) == 24
-    larger = both.part("train").larger
+    larger = both.subset("train").larger
     assert larger.shape[1:] == (20, 20, 3)
-    assert both.part("val").larger is None
+    assert both.subset("val").larger is None
     load_data(photos, image_size=16, cache=store)
     load_data(photos, image_size=20, cache=store)
     assert len(decoded) == 24
     off = load_data(photos, image_size=16, margin=1.25, cache="off")
-    assert torch.equal(off.part("train").larger[:], larger[:])
+    assert torch.equal(off.subset("train").larger[:], larger[:])
     same(both, off)
 
 
@@ -478,7 +484,7 @@ def test_when_nothing_fits_images_are_decoded_when_wanted(photos, store, monkeyp
     monkeypatch.setattr(memory, "available_bytes", lambda: 1 << 40)
     monkeypatch.setattr(develop, "BATCH", 1)
     lazy = load_data(photos, image_size=16, cache="off")
-    assert type(lazy.part("train").pixels).__name__ == "LazyPixels"
+    assert type(lazy.subset("train").pixels).__name__ == "LazyPixels"
     same(plain, lazy)
 
 

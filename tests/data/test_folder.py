@@ -261,7 +261,7 @@ def test_modes_together_make_a_color_set(loaded, photos):
 def test_gray_forced_on_color(loaded, photos):
     write_folder(photos, classes=["across"], channels=3, seed=4)
     data, _ = loaded(in_chans=1)
-    assert data.part("train").pixels.shape[-1] == 1
+    assert data.subset("train").pixels.shape[-1] == 1
 
 
 def test_sizes_mixed_or_shared_or_large(tmp_path):
@@ -294,35 +294,35 @@ def test_a_folder_already_split(tmp_path, train, val, test):
     for seed, name in enumerate((train, val, test)):
         write_folder(root / name, count=4 + seed, seed=seed)
     data = load_data(root)
-    assert {n: len(p) for n, p in data.parts.items()} == {
+    assert {n: len(p) for n, p in data.subsets.items()} == {
         "train": 8,
         "val": 10,
         "test": 12,
     }
-    parts = {row.path.split("/")[0]: row.part for row in data.rows}
-    assert parts == {train: "train", val: "val", test: "test"}
+    splits = {row.path.split("/")[0]: row.split for row in data.rows}
+    assert splits == {train: "train", val: "val", test: "test"}
 
 
-def test_missing_parts_are_dealt_from_training(tmp_path):
+def test_missing_splits_are_dealt_from_training(tmp_path):
     root = tmp_path / "split"
     write_folder(root / "train", count=20)
     write_folder(root / "test", count=5, seed=1)
     for exact in (True, False):
-        parts = load_data(root, val_fraction=0.25, exact=exact).parts
-        assert len(parts["train"]) + len(parts["val"]) == 40
-        assert len(parts["test"]) == 10
-        assert len(parts["val"]) == 10 if exact else 4 < len(parts["val"]) < 18
+        splits = load_data(root, val_fraction=0.25, exact=exact).subsets
+        assert len(splits["train"]) + len(splits["val"]) == 40
+        assert len(splits["test"]) == 10
+        assert len(splits["val"]) == 10 if exact else 4 < len(splits["val"]) < 18
     only = tmp_path / "only"
     write_folder(only / "train", count=20)
-    parts = load_data(only, exact=True).parts
-    assert {n: len(p) for n, p in parts.items()} == {"train": 24, "val": 6, "test": 10}
+    splits = load_data(only, exact=True).subsets
+    assert {n: len(p) for n, p in splits.items()} == {"train": 24, "val": 6, "test": 10}
     given = tmp_path / "given"
     write_folder(given / "train", count=20)
     write_folder(given / "val", count=5, seed=1)
-    assert list(load_data(given).parts) == ["train", "val"]
+    assert list(load_data(given).subsets) == ["train", "val"]
 
 
-def test_same_image_in_two_parts_is_told(tmp_path):
+def test_same_image_in_two_splits_is_told(tmp_path):
     root = write_folder(tmp_path / "split/train", count=12).parent
     write_folder(root / "test", count=3)
     data = load_data(root)
@@ -336,8 +336,8 @@ def test_duplicates_never_straddle(loaded, photos):
     data, _ = loaded()
     where = {}
     for row in data.rows:
-        where.setdefault(row.content, set()).add(row.part)
-    assert all(len(parts) == 1 for parts in where.values())
+        where.setdefault(row.content, set()).add(row.split)
+    assert all(len(splits) == 1 for splits in where.values())
 
 
 def test_a_file_that_vanishes_between_the_two_passes(photos, monkeypatch):

@@ -54,8 +54,8 @@ def lazily(photos, **options):
 
 def batches(pixels, seed=0, **options):
     paths = [pixels.originals.path(row) for row in range(len(pixels))]
-    part = Subset.of(pixels, list(range(len(pixels))), paths)
-    return Batches(part=part, preprocess=SIZE, batch_size=5, seed=seed, **options)
+    subset = Subset.of(pixels, list(range(len(pixels))), paths)
+    return Batches(subset=subset, preprocess=SIZE, batch_size=5, seed=seed, **options)
 
 
 def test_rows_look_like_a_tensor(photos):
@@ -67,7 +67,7 @@ def test_rows_look_like_a_tensor(photos):
     assert torch.equal(pixels[3], whole[3])
     assert torch.equal(pixels[2:20:3], whole[2:20:3])
     assert torch.equal(pixels[torch.tensor([5, 0])], whole[[5, 0]])
-    assert torch.equal(pixels.part([7, 1])[:], whole[[7, 1]])
+    assert torch.equal(pixels.subset([7, 1])[:], whole[[7, 1]])
 
 
 AUGMENTS = {
@@ -84,7 +84,9 @@ def test_draws_are_equal_between_worker_counts(photos, name, count):
     """D7: they differ between epochs and samples, never between ways of loading."""
     pixels = lazily(photos)
     held = Subset.of(pixels[:], list(range(24)), [str(i) for i in range(24)])
-    resident = Batches(part=held, preprocess=SIZE, batch_size=5, augment=AUGMENTS[name])
+    resident = Batches(
+        subset=held, preprocess=SIZE, batch_size=5, augment=AUGMENTS[name]
+    )
     lazy_ones = batches(lazily(photos, workers=count), augment=AUGMENTS[name])
     for epoch in (0, 1):
         for (x, y), (u, v) in zip(resident(epoch), lazy_ones(epoch), strict=True):
@@ -337,7 +339,7 @@ def test_training_a_set_that_nothing_holds(striate, photos, nothing_fits, count)
 
 @pytest.mark.parametrize("how", ["gone", "one byte"])
 def test_a_file_changed_since_training_is_told(striate, photos, how):
-    """C4: the test part of a run is judged without it, and says so."""
+    """C4: the test split of a run is judged without it, and says so."""
     striate("train", photos, "--image-size", "8", "--epochs", "1", "--out", "run")
     rows = Path("run/split.csv").read_text().splitlines()
     test = next(r.split(",")[0] for r in rows if ",test," in r)
@@ -351,7 +353,7 @@ def test_a_file_changed_since_training_is_told(striate, photos, how):
 
 def test_data_loaded_lazily_knows_who_forgives(photos, nothing_fits):
     data = load_data(photos, image_size=8, cache="off", workers=1)
-    assert data.part("train").pixels.forgiving
-    assert data.part("train").pixels.workers == 1
-    assert not data.part("val").pixels.forgiving
+    assert data.subset("train").pixels.forgiving
+    assert data.subset("train").pixels.workers == 1
+    assert not data.subset("val").pixels.forgiving
     assert data.preprocess.mean

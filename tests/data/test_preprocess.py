@@ -9,11 +9,11 @@ from PIL import Image
 
 from striate.core.errors import DataError
 from striate.core.preprocess import Preprocess
+from striate.data.channel_stats import channel_mean_std
 from striate.data.decode import preprocess as room
 from striate.data.decode.preprocess import (
     batch_to_input,
     normalize,
-    statistics,
     to_input,
 )
 
@@ -92,14 +92,14 @@ def test_channels_without_a_rule():
 def test_statistics_are_exact(monkeypatch, chunk):
     monkeypatch.setattr(room, "_CHUNK", chunk)
     pixels = torch.randint(0, 256, (5, 4, 3, 3), dtype=torch.uint8)
-    mean, std = statistics(pixels)
+    mean, std = channel_mean_std(pixels)
     flat = pixels.double().div(255).flatten(0, 2)
     assert mean == pytest.approx(flat.mean(0).tolist(), abs=1e-6)
     assert std == pytest.approx(flat.std(0, correction=0).tolist(), abs=1e-6)
 
 
 def test_constant_images_stay_finite():
-    mean, std = statistics(torch.full((2, 2, 2, 1), 51, dtype=torch.uint8))
+    mean, std = channel_mean_std(torch.full((2, 2, 2, 1), 51, dtype=torch.uint8))
     assert (mean, std) == ((0.2,), (round(1 / 255, 6),))
     p = make("stretch", 2, 2, mean=mean, std=std)
     assert normalize(torch.full((1, 2, 2, 1), 51).byte(), p).abs().max() < 1e-3

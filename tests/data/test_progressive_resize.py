@@ -49,10 +49,10 @@ def test_sides_never_shrink_and_end_full(full, share, epochs):
 def made(**settings):
     draw = torch.Generator().manual_seed(1)
     pixels = torch.randint(0, 256, (9, 32, 32, 1), dtype=torch.uint8, generator=draw)
-    part = Subset.of(pixels, [i % 2 for i in range(9)], [str(i) for i in range(9)])
+    subset = Subset.of(pixels, [i % 2 for i in range(9)], [str(i) for i in range(9)])
     how = {"channels": 1, "height": 32, "width": 32, "mean": (0.4,), "std": (0.3,)}
     return Batches(
-        part=part, preprocess=Preprocess(**how), batch_size=4, classes=2, **settings
+        subset=subset, preprocess=Preprocess(**how), batch_size=4, classes=2, **settings
     )
 
 
@@ -61,7 +61,7 @@ def test_batches_are_the_same_images_in_another_size(settings):
     plain = made(**settings)
     growing = ProgressiveResize(batches=plain, sides=growing_sides((32, 32), 0.5, 4))
     assert (len(growing), growing.images) == (len(plain), 9)
-    assert growing.part is plain.part
+    assert growing.subset is plain.subset
     seen = []
     for epoch in range(6):  # a run made longer goes on at full size
         pairs = list(zip(growing(epoch), plain(epoch), strict=True))

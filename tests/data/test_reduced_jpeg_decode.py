@@ -188,12 +188,12 @@ def test_a_lossless_copy_of_a_large_jpeg_is_found(photo, tmp_path):
         tmp_path / "set", image_size=16, test_fraction=0.3, val_fraction=0.3
     )
     contents = {row.path: row.content for row in data.rows}
-    parts = {row.path: row.part for row in data.rows}
+    splits = {row.path: row.split for row in data.rows}
     for label in "ab":
         for i in range(2):
             jpg, png = f"{label}/{i}.jpg", f"{label}/{i}.png"
             assert contents[jpg] == contents[png]
-            assert parts[jpg] == parts[png]
+            assert splits[jpg] == splits[png]
     assert len(set(contents.values())) == 8
 
 

@@ -48,18 +48,18 @@ def server(tmp_path):
 
 
 def same(one, other):
-    assert [(r.path, r.label, r.part) for r in one.rows] == [
-        (r.path, r.label, r.part) for r in other.rows
+    assert [(r.path, r.label, r.split) for r in one.rows] == [
+        (r.path, r.label, r.split) for r in other.rows
     ]
-    for name, part in one.parts.items():
-        assert torch.equal(part.pixels[:], other.part(name).pixels[:])
+    for name, subset in one.subsets.items():
+        assert torch.equal(subset.pixels[:], other.subset(name).pixels[:])
 
 
-@pytest.mark.parametrize("split", [False, True])
-def test_a_folder_elsewhere(memory, tmp_path, split):
+@pytest.mark.parametrize("is_split", [False, True])
+def test_a_folder_elsewhere(memory, tmp_path, is_split):
     local = tmp_path / "photos"
-    for part in ("train", "val") if split else ("",):
-        write_folder(local / part, seed=len(part))
+    for split in ("train", "val") if is_split else ("",):
+        write_folder(local / split, seed=len(split))
     upload(memory, local, "/bucket/photos")
     memory.pipe("/bucket/photos/.hidden/x.png", b"x")
     memory.pipe("/bucket/photos/readme.md", b"x")
@@ -152,14 +152,14 @@ def test_a_folder_without_classes(memory):
 def test_shards_from_a_web_server(server, tmp_path, monkeypatch):
     root, address, asked = server
     write_shards(root, count=3)
-    monkeypatch.setitem(room.load_shards.__kwdefaults__, "most_held", 0)
+    monkeypatch.setattr(room, "MOST_HELD", 0)
     far = load_data(f"{address}/p-{{000..002}}.tar")
     near = load_data(root)
     assert [r.content for r in far.rows] == [r.content for r in near.rows]
-    part = far.part("train")
-    made = Batches(part=part, preprocess=far.preprocess, batch_size=8)
+    subset = far.subset("train")
+    made = Batches(subset=subset, preprocess=far.preprocess, batch_size=8)
     seen = torch.cat([y for epoch in (0, 1) for _, y in made(epoch)])
-    assert len(seen) == 2 * len(part)
+    assert len(seen) == 2 * len(subset)
     load_data(f"{address}/p-{{000..002}}.tar")
     assert asked.count(("GET", "/p-001.tar")) == 1
     assert asked.count(("HEAD", "/p-001.tar")) == 2
@@ -204,7 +204,7 @@ def test_predicting_needs_no_address():
     assert open_place("memory://a/b/")[1] == "/a/b"
 
 
-def test_parts_and_classes_do_not_stand_side_by_side(memory):
+def test_splits_and_classes_do_not_stand_side_by_side(memory):
     """Read as classes, `train` and `test` would be learned as two kinds of thing."""
     for name in ("train/a/0.png", "test/a/0.png", "extra/a/0.png"):
         memory.pipe(f"/set/{name}", encoded(pil_image(stripes(0, 5))))

@@ -19,14 +19,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from striate.core.errors import DataError
-from striate.data import epoch_order as order
+from striate.data import batches as order
 from striate.data.batches import Batches
 from striate.data.cache.lazy_images import LazyPixels
 from striate.data.decode.preprocess import file_to_input
 from striate.data.load import load_data
 from striate.data.shards import index as shards
 from striate.data.shards import load as room
-from striate.data.shards.tars import is_shards, members, part_of, shard_names
+from striate.data.shards.tars import is_shards, members, shard_names, split_of
 from striate.data.sources.source import Skipped
 from striate.run.run import load_run
 from support.images import encoded, pil_image, snapshot, stripes
@@ -41,8 +41,7 @@ def folder(tmp_path):
 @pytest.fixture
 def streamed(monkeypatch):
     """Let every set be too large to hold."""
-    monkeypatch.setattr(room, "HELD", 0)
-    monkeypatch.setitem(room.load_shards.__kwdefaults__, "most_held", 0)
+    monkeypatch.setattr(room, "MOST_HELD", 0)
 
 
 @pytest.mark.parametrize("layout", ["cls", "json", "folder"])
@@ -62,17 +61,17 @@ def test_held_and_streamed_are_one_set(folder, request):
     held = load_data(folder, seed=3)
     request.getfixturevalue("streamed")
     streamed = load_data(folder, seed=3)
-    assert isinstance(streamed.part("train").pixels, LazyPixels)
-    assert isinstance(held.part("train").pixels, torch.Tensor)
-    assert {r.path: (r.part, r.label, r.content) for r in held.rows} == {
-        r.path: (r.part, r.label, r.content) for r in streamed.rows
+    assert isinstance(streamed.subset("train").pixels, LazyPixels)
+    assert isinstance(held.subset("train").pixels, torch.Tensor)
+    assert {r.path: (r.split, r.label, r.content) for r in held.rows} == {
+        r.path: (r.split, r.label, r.content) for r in streamed.rows
     }
     assert held.preprocess == streamed.preprocess
-    for name, part in streamed.parts.items():
-        own = held.part(name)
-        assert list(part.paths) == list(own.paths)
-        assert torch.equal(part.labels, own.labels)
-        assert torch.equal(part.pixels[:], own.pixels)
+    for name, subset in streamed.subsets.items():
+        own = held.subset(name)
+        assert list(subset.paths) == list(own.paths)
+        assert torch.equal(subset.labels, own.labels)
+        assert torch.equal(subset.pixels[:], own.pixels)
     assert streamed.rows[0] == next(iter(streamed.rows))
     assert streamed.rows[-1:] == list(streamed.rows)[-1:]
     assert len(streamed.rows[100:]) == 20
@@ -81,7 +80,7 @@ def test_held_and_streamed_are_one_set(folder, request):
     for outside in (120, -121):
         with pytest.raises(IndexError):
             streamed.rows[outside]
-    paths = streamed.part("train").paths
+    paths = streamed.subset("train").paths
     assert paths[-1] == list(paths)[-1]
     assert paths[:2] == list(paths)[:2]
     with pytest.raises(IndexError):
@@ -90,11 +89,11 @@ def test_held_and_streamed_are_one_set(folder, request):
 
 def test_images_are_counted_from_the_end_too(folder, streamed):
     """As of a tensor: a place before the first one is no place in the index file."""
-    pixels = load_data(folder).part("train").pixels
+    pixels = load_data(folder).subset("train").pixels
     count, whole = len(pixels), pixels[:]
     assert torch.equal(pixels[-1], whole[-1])
     assert torch.equal(pixels[torch.tensor([-1, 0, -count])], whole[[-1, 0, -count]])
-    assert torch.equal(pixels.part([-2])[0], whole[-2])
+    assert torch.equal(pixels.subset([-2])[0], whole[-2])
     for outside in (count, -count - 1):
         with pytest.raises(IndexError, match=f"no image {outside} of {count}"):
             pixels[outside]
@@ -105,21 +104,21 @@ def test_the_split_belongs_to_the_content(tmp_path, streamed):
     few = load_data(write_shards(tmp_path / "few", count=2), seed=1)
     write_shards(tmp_path / "more", count=3, name="z-{:03d}.tar")
     more = load_data(tmp_path / "more", seed=1)
-    old = {row.content: row.part for row in few.rows}
-    new = {row.content: row.part for row in more.rows}
-    assert all(new[content] == part for content, part in old.items())
+    old = {row.content: row.split for row in few.rows}
+    new = {row.content: row.split for row in more.rows}
+    assert all(new[content] == split for content, split in old.items())
     other = load_data(tmp_path / "more", seed=2)
-    assert {row.content: row.part for row in other.rows} != new
+    assert {row.content: row.split for row in other.rows} != new
 
 
-def test_shards_that_name_their_part(tmp_path, streamed):
+def test_shards_that_name_their_split(tmp_path, streamed):
     root = write_shards(tmp_path / "s", count=2, name="photos-train-{:03d}.tar")
     write_shards(root, count=1, name="photos-test-{:03d}.tar", first=5000)
     data = load_data(root)
-    parts = Counter((row.part, "-test-" in row.path) for row in data.rows)
-    assert parts[("test", True)] == 30
-    assert parts[("val", False)] > 0
-    assert parts[("test", False)] == parts[("val", True)] == 0
+    splits = Counter((row.split, "-test-" in row.path) for row in data.rows)
+    assert splits[("test", True)] == 30
+    assert splits[("val", False)] > 0
+    assert splits[("test", False)] == splits[("val", True)] == 0
 
 
 def test_twins_under_two_labels(tmp_path, streamed):
@@ -134,8 +133,8 @@ def test_twins_under_two_labels(tmp_path, streamed):
     assert data.seen == 122
     contents = {}
     for row in data.rows:
-        contents.setdefault(row.content, set()).add(row.part)
-    assert all(len(parts) == 1 for parts in contents.values())
+        contents.setdefault(row.content, set()).add(row.split)
+    assert all(len(splits) == 1 for splits in contents.values())
 
 
 def test_what_else_may_be_in_a_tar(tmp_path, streamed):
@@ -209,9 +208,11 @@ def test_without_a_cache_nothing_is_left(folder, streamed, tmp_path):
 
     before = set(Path(tempfile.gettempdir()).glob("striate-*"))
     data = load_data(folder, cache="off")
-    part = data.part("val")
-    assert len(list(Batches(part=part, preprocess=data.preprocess, batch_size=8)(0)))
-    del data, part
+    subset = data.subset("val")
+    assert len(
+        list(Batches(subset=subset, preprocess=data.preprocess, batch_size=8)(0))
+    )
+    del data, subset
     gc.collect()
     assert set(Path(tempfile.gettempdir()).glob("striate-*")) <= before
 
@@ -224,8 +225,8 @@ def test_a_shard_that_changes_meanwhile_stops_the_run(folder, streamed, harm):
         path.unlink()
     else:
         path.write_bytes(bytes(path.stat().st_size))
-    part = data.part("train")
-    made = Batches(part=part, preprocess=data.preprocess, batch_size=8)
+    subset = data.subset("train")
+    made = Batches(subset=subset, preprocess=data.preprocess, batch_size=8)
     reason = "missing" if harm == "gone" else "changed-since-scan"
     with pytest.raises(DataError, match=reason):
         list(made(0))
@@ -234,19 +235,21 @@ def test_a_shard_that_changes_meanwhile_stops_the_run(folder, streamed, harm):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_every_image_once_by_any_means(folder, streamed, workers):
     data = load_data(folder, workers=workers)
-    part = data.part("train")
-    made = Batches(part=part, preprocess=data.preprocess, batch_size=16, seed=5)
+    subset = data.subset("train")
+    made = Batches(subset=subset, preprocess=data.preprocess, batch_size=16, seed=5)
     orders = []
     for epoch in (0, 1):
         batches = list(made(epoch))
         assert len(batches) == len(made)
         index = torch.cat(list(made.indices(epoch)))
-        assert sorted(index.tolist()) == list(range(len(part)))
-        assert torch.equal(torch.cat([y for _, y in batches]), part.labels[index])
+        assert sorted(index.tolist()) == list(range(len(subset)))
+        assert torch.equal(torch.cat([y for _, y in batches]), subset.labels[index])
         orders.append(index.tolist())
     assert orders[0] != orders[1]
-    still = Batches(part=part, preprocess=data.preprocess, batch_size=16, shuffle=False)
-    assert torch.cat(list(still.indices(3))).tolist() == list(range(len(part)))
+    still = Batches(
+        subset=subset, preprocess=data.preprocess, batch_size=16, shuffle=False
+    )
+    assert torch.cat(list(still.indices(3))).tolist() == list(range(len(subset)))
 
 
 def test_a_shard_is_asked_for_whole(folder, streamed, monkeypatch):
@@ -254,9 +257,9 @@ def test_a_shard_is_asked_for_whole(folder, streamed, monkeypatch):
     asked = []
     monkeypatch.setattr(os, "posix_fadvise", lambda *words: asked.append(words[1:]))
     data = load_data(folder, image_size=16, cache="off", normalize="none")
-    for _ in Batches(part=data.part("train"), preprocess=data.preprocess, batch_size=4)(
-        0
-    ):
+    for _ in Batches(
+        subset=data.subset("train"), preprocess=data.preprocess, batch_size=4
+    )(0):
         pass
     assert asked == [(0, 0, os.POSIX_FADV_WILLNEED)] * len(list(folder.iterdir()))
 
@@ -274,8 +277,8 @@ def test_mixed_blocks(sizes, batch, epoch, most):
     before = order.MIXED
     order.MIXED = most
     try:
-        made = list(order.batches(order.mixed(blocks, 0, epoch), batch))
-        again = list(order.batches(order.mixed(blocks, 0, epoch), batch))
+        made = list(order.batches_of_runs(order.mixed(blocks, 0, epoch), batch))
+        again = list(order.batches_of_runs(order.mixed(blocks, 0, epoch), batch))
     finally:
         order.MIXED = before
     assert all(map(torch.equal, made, again))
@@ -311,13 +314,16 @@ def test_streamed_images_cannot_be_shown_oftener(striate, folder, streamed):
 @pytest.mark.parametrize("shares", [["--val-fraction", "0.3"], ["--folds", "4"]])
 def test_what_was_trained_on_never_judges(striate, folder, shares):
     """The record holds the deal that was asked for, so reading again deals alike."""
-    deal = [*shares, *(["--fold", "2"] if "--folds" in shares else [])]
+    split_config = [*shares, *(["--fold", "2"] if "--folds" in shares else [])]
     words = ["--epochs", "1", "--test-fraction", "0.1", "--out", "run"]
-    assert striate("train", f"{folder}/p-{{000..003}}.tar", *words, *deal).code == 0
+    assert (
+        striate("train", f"{folder}/p-{{000..003}}.tar", *words, *split_config).code
+        == 0
+    )
     with open("run/split.csv", newline="") as file:
         told = {row["path"]: row["split"] for row in csv.DictReader(file)}
     again = load_run("run").data
-    assert {row.path: row.part for row in again.rows} == told
+    assert {row.path: row.split for row in again.rows} == told
     assert load_run("run").recipe.folds == (4 if "--folds" in shares else None)
 
 
@@ -343,14 +349,14 @@ def test_shards_that_cannot_be(striate, tmp_path, data, match):
     assert match in said.err
 
 
-def test_parts_that_lack(tmp_path):
+def test_splits_that_lack(tmp_path):
     root = write_shards(tmp_path / "a", count=1, name="train-{:03d}.tar")
     with tarfile.open(root / "val-000.tar", "w") as tar:
         add(tar, "aslant/0.png", encoded(pil_image(stripes(2, 5))))
-    with pytest.raises(DataError, match=r"the val part has classes .*'aslant'"):
+    with pytest.raises(DataError, match=r"the val split has classes .*'aslant'"):
         load_data(root)
     (root / "val-000.tar").unlink()
-    with pytest.raises(DataError, match="the val part has no images"):
+    with pytest.raises(DataError, match="the val split has no images"):
         load_data(root, val_fraction=1e-9)
 
 
@@ -386,17 +392,17 @@ def test_names(tmp_path):
     (tmp_path / "s/readme.md").touch()
     assert not is_shards(tmp_path / "s")
     assert not is_shards(tmp_path / "nowhere")
-    assert part_of("a/b-val-01.tar") == "val"
-    assert part_of("valley-01.tar") is None
+    assert split_of("a/b-val-01.tar") == "val"
+    assert split_of("valley-01.tar") is None
 
 
 def test_images_are_those_of_the_files(folder, streamed):
     data = load_data(folder, image_size=6)
-    part = data.part("val")
-    originals = part.pixels.originals
-    for i in (0, len(part) - 1):
+    subset = data.subset("val")
+    originals = subset.pixels.originals
+    for i in (0, len(subset) - 1):
         made = file_to_input(originals.payload(i), data.preprocess)
-        assert torch.equal(part.pixels[i], made)
+        assert torch.equal(subset.pixels[i], made)
     sent = copy.deepcopy(originals)  # as processes get it
     assert sent.payload(0) == originals.payload(0)
 

@@ -10,8 +10,8 @@ import pytest
 from striate.core.class_names import ClassNames
 from striate.core.errors import DataError
 from striate.data.cache import free_memory as memory
+from striate.data.find_source import find_source
 from striate.data.load import load_data, load_labeled
-from striate.data.sources.find import find_source
 from striate.data.sources.idx import read_idx
 from striate.data.sources.named import FASHION_CLASSES, fashion_mnist
 from striate.data.sources.source import from_arrays
@@ -42,9 +42,9 @@ def test_idx(tmp_path, zipped):
         source = find_source(data)
         assert (source.arrays[:40, ..., 0] == PIXELS).all()
         assert source.labels.names == ("0", "1", "2")
-        assert [r.part for r in source.records] == ["train"] * 40 + ["test"] * 9
+        assert [r.split for r in source.records] == ["train"] * 40 + ["test"] * 9
     data = load_data(folder, exact=True)
-    assert {n: len(p) for n, p in data.parts.items()} == {
+    assert {n: len(p) for n, p in data.subsets.items()} == {
         "train": 34,
         "val": 6,
         "test": 9,
@@ -121,8 +121,8 @@ def test_fashion_mnist():
     assert source.arrays.shape == (70_000, 28, 28, 1)
     assert source.labels.names == FASHION_CLASSES
     labels = [record.label for record in source.records]
-    for part, each in ((slice(60_000), 6_000), (slice(60_000, None), 1_000)):
-        assert {labels[part].count(name) for name in FASHION_CLASSES} == {each}
+    for rows, each in ((slice(60_000), 6_000), (slice(60_000, None), 1_000)):
+        assert {labels[rows].count(name) for name in FASHION_CLASSES} == {each}
 
 
 def test_fashion_mnist_elsewhere_or_nowhere(tmp_path, monkeypatch):
@@ -149,9 +149,9 @@ def test_from_arrays():
     data = load_data(source, image_size=(9, 7))
     assert (data.image_size, data.in_chans, data.num_classes) == ((9, 7), 1, 3)
     with pytest.raises(
-        DataError, match="'toy' has no extra part, only train, val, test"
+        DataError, match="'toy' has no extra split, only train, val, test"
     ):
-        data.part("extra")
+        data.subset("extra")
 
 
 def test_arrays_of_many_channels():
@@ -169,17 +169,17 @@ def test_two_labels_in_arrays_drop_the_right_rows():
     data = load_data(source)
     assert [s.path for s in data.quarantined] == ["toy/00", "toy/01"]
     assert data.seen == 40
-    for part in data.parts.values():
-        for row, path in zip(part.pixels, part.paths, strict=True):
+    for subset in data.subsets.values():
+        for row, path in zip(subset.pixels, subset.paths, strict=True):
             assert (row[..., 0].numpy() == pixels[int(path.split("/")[1])]).all()
 
 
 def test_an_earlier_split_is_taken_up_again():
     source = from_arrays("toy", PIXELS, [f"{n}" for n in NUMBERS])
     first = load_data(source, seed=3)
-    given = {row.path: row.part for row in first.rows[5:]}
+    given = {row.path: row.split for row in first.rows[5:]}
     again = load_data(source, preprocess=first.preprocess, given_split=given)
-    assert {r.path: r.part for r in again.rows} == given
+    assert {r.path: r.split for r in again.rows} == given
     assert [s.reason for s in again.ignored] == ["not-in-split"] * 5
 
 
@@ -187,10 +187,10 @@ def test_load_labeled():
     source = from_arrays("toy", PIXELS, [f"{n}" for n in NUMBERS])
     data = load_data(source)
     shuffled = ClassNames(("2", "0", "1"))
-    part, skipped = load_labeled(source, data.preprocess, shuffled)
-    assert [shuffled[i] for i in part.labels.tolist()] == [f"{n}" for n in NUMBERS]
+    subset, skipped = load_labeled(source, data.preprocess, shuffled)
+    assert [shuffled[i] for i in subset.labels.tolist()] == [f"{n}" for n in NUMBERS]
     assert skipped == ()
-    with pytest.raises(DataError, match="'toy' has no val part"):
+    with pytest.raises(DataError, match="'toy' has no val split"):
         load_labeled(source, data.preprocess, shuffled, "val")
     with pytest.raises(DataError, match="classes that the network does not know: 2"):
         load_labeled(source, data.preprocess, ClassNames(("0", "1")))

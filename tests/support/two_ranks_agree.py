@@ -21,8 +21,8 @@ from torch import nn
 from striate.core.aux_heads import HeadOutputs
 from striate.core.errors import NonFiniteError, RankError, SettingError
 from striate.core.frozen_mode import freeze_mode
+from striate.data.batches import share
 from striate.data.load import load_data
-from striate.data.rank_share import share
 from striate.engine.benchmark import BenchmarkResult, Free
 from striate.engine.distributed.gradients import Exchange
 from striate.engine.distributed.group import joined

@@ -16,12 +16,14 @@ from striate.data.cache.cache_folder import AUTO, DEFAULT_GB, open_cache
 from striate.data.cache.lazy_images import LazyPixels
 from striate.data.cache.materialize import Developed, develop
 from striate.data.cache.pixel_rows import Rows, some
+from striate.data.channel_stats import channel_mean_std
 from striate.data.choose_preprocess import choose_preprocess
-from striate.data.decode.preprocess import statistics
+from striate.data.find_source import find_source
+from striate.data.given_split import apply_split, missing_files
 from striate.data.image_data import ImageData
-from striate.data.scan import MISSING, Census, Tick, take_census, two_labels
+from striate.data.scan import Census, Tick, take_census, two_labels
+from striate.data.shards.load import open_shards
 from striate.data.shards.tars import is_shards
-from striate.data.sources.find import find_source
 from striate.data.sources.named import NAMED
 from striate.data.sources.remote import is_remote
 from striate.data.sources.source import Skipped, Source
@@ -29,7 +31,7 @@ from striate.data.split.assign import assign
 from striate.data.split.coverage import (
     check_classes,
     check_counts,
-    part_order,
+    split_order,
     warnings_of,
 )
 from striate.data.split.fraction import spared
@@ -79,15 +81,15 @@ def load_data(
         background: Gray level under transparency and padding.
         white_level: The 16-bit gray value that becomes 255.
         jpeg: `reduced` or `full`, see `Preprocess`.
-        normalize: `data` measures mean and deviation on the training part, `imagenet`
+        normalize: `data` measures mean and deviation on the training split, `imagenet`
             takes those of public weights, `none` gives v/255.
         mean: Use these instead, one a channel or one for all; with `std`.
         std: Likewise.
         val_fraction: Share for validation of all images that have no part.
-        test_fraction: Share for the test, where no test part is given.
-        fraction: Train on this share of the training part, alike in every class.
+        test_fraction: Share for the test, where no test split is given.
+        fraction: Train on this share of the training split, alike in every class.
         folds: Deal so many folds for cross-validation.
-        fold: The one to judge, counted from 0: it is the test part, or validation
+        fold: The one to judge, counted from 0: it is the test split, or validation
             where a test is given.
         split: A run folder, or a CSV of paths and parts, whose images stay where
             they are; only new ones are dealt.
@@ -110,34 +112,54 @@ def load_data(
 
     Example:
         >>> digits = load_data("digits", exact=True)
-        >>> {name: len(part) for name, part in digits.parts.items()}
+        >>> {name: len(split) for name, split in digits.subsets.items()}
         {'train': 1078, 'val': 269, 'test': 450}
     """
     settings = dict(locals())  # as they were given
     shares = {"val": val_fraction, "test": test_fraction, "fraction": fraction}
-    deal = SplitConfig(**shares, folds=folds, fold=fold, exact=exact, seed=seed)
-    earlier = _earlier(split, deal)
+    split_config = SplitConfig(**shares, folds=folds, fold=fold, exact=exact, seed=seed)
+    earlier = _earlier(split, split_config)
     if not isinstance(data, Source) and is_shards(data):
-        from striate.data.shards.load import load_shards  # which calls this again
-
-        return load_shards(data, preprocess=preprocess, deal=deal, settings=settings)
+        return _load_shards(data, split_config, settings)
     with paused_gc():
         source = data if isinstance(data, Source) else find_source(data)
-        return _load(source, _origin(data), deal, earlier, settings)
+        return _load(source, _origin(data), split_config, earlier, settings)
+
+
+def _load_shards(
+    data: str | Path, split_config: SplitConfig, settings: Mapping[str, Any]
+) -> ImageData:
+    """Load tar shards like any other set where they fit, else stream them."""
+    shards = open_shards(data, split_config, settings)
+    if not shards.fits:
+        return shards.streamed(settings["workers"])
+    keys = ("margin", "workers", "cache", "cache_gb", "tick")
+    loaded = load_data(
+        shards.as_source(),
+        preprocess=shards.preprocess,
+        **{key: settings[key] for key in keys},
+    )
+    # The records carry their splits; `split_config` is what made them.
+    return replace(loaded, origin=shards.origin, split_config=split_config)
 
 
 def _load(
     source: Source,
     origin: str,
-    deal: SplitConfig,
+    split_config: SplitConfig,
     earlier: Earlier | None,
     settings: Mapping[str, Any],
 ) -> ImageData:
     """Scan, decode, leave out, split: the steps of `load_data` in order."""
-    source, skipped = _as_given(source, settings["given_split"])
+    skipped: list[Skipped] = []
+    if (split_by_path := settings["given_split"]) is not None:
+        skipped = missing_files(source, split_by_path)
+        source = apply_split(source, split_by_path)
     store = open_cache(settings["cache"], settings["cache_gb"])
     before = settings["given_hashes"] or {}
-    census = take_census(source, store).compared(source, before)
+    census = take_census(source, store.facts if store else None).compared(
+        source, before
+    )
     skipped += census.skipped
     _check_any(census.sound, skipped, source)
     preprocess = settings["preprocess"] or _chosen(census, settings)
@@ -154,7 +176,7 @@ def _load(
         kept,
         skipped,
         preprocess,
-        deal,
+        split_config,
         earlier,
         settings["workers"],
     )
@@ -175,8 +197,8 @@ def _sound(
     _check_any(found.index, skipped, source)
     contents = united(source, census, found.index, found.contents, preprocess)
     found = replace(found, contents=tuple(contents))
-    parts_given = [source.records[i].part for i in found.index]
-    conflicts = two_labels(source, found.index, found.contents, parts_given)
+    given_splits = [source.records[i].split for i in found.index]
+    conflicts = two_labels(source, found.index, found.contents, given_splits)
     skipped += conflicts.values()
     kept = [k for k in range(len(found.index)) if k not in conflicts]
     _check_any(kept, skipped, source)
@@ -190,7 +212,7 @@ def _split_up(
     kept: Sequence[int],
     skipped: Sequence[Skipped],
     preprocess: Preprocess,
-    deal: SplitConfig,
+    split_config: SplitConfig,
     earlier: Earlier | None,
     workers: int,
 ) -> ImageData:
@@ -198,44 +220,44 @@ def _split_up(
     records = [source.records[found.index[k]] for k in kept]
     contents = [found.contents[k] for k in kept]
     check_counts(record.label for record in records)
-    assigned = assign(records, contents, deal, earlier)
+    assigned = assign(records, contents, split_config, earlier)
     left_out = assigned.left_out
     labels = check_classes(assigned.rows, source.labels, assigned.dealt)
     kept = [kept[i] for i in assigned.stays]
     hashes = [census.hashes[found.index[k]] for k in kept]
     rows = [
         replace(row, sha256=sha256) if sha256 else row
-        for row, sha256 in zip(spared(assigned.rows, deal), hashes, strict=True)
+        for row, sha256 in zip(spared(assigned.rows, split_config), hashes, strict=True)
     ]
-    parts = {
-        name: _part(found, kept, rows, labels, name, workers)
-        for name in part_order({row.part for row in rows})
+    subsets = {
+        name: _subset(found, kept, rows, labels, name, workers)
+        for name in split_order({row.split for row in rows})
     }
     measured = not preprocess.mean
     if measured:
-        means, stds = statistics(parts["train"].pixels)
+        means, stds = channel_mean_std(subsets["train"].pixels)
         preprocess = replace(preprocess, mean=means, std=stds)
     return ImageData(
         name=source.name,
         origin="",
         labels=labels,
         preprocess=preprocess,
-        parts=parts,
+        subsets=subsets,
         rows=tuple(rows),
         quarantined=(*source.quarantined, *skipped),
         ignored=(*source.ignored, *left_out),
         warnings=(*source.warnings, *warnings_of(rows, left_out)),
         notes=assigned.notes,
-        deal=deal,
+        split_config=split_config,
         earlier=str(earlier.origin.resolve()) if earlier else "",
         measured=measured,
     )
 
 
-def _earlier(split: str | Path | None, deal: SplitConfig) -> Earlier | None:
+def _earlier(split: str | Path | None, split_config: SplitConfig) -> Earlier | None:
     if split is None:
         return None
-    if deal.folds:
+    if split_config.folds:
         fix = "leave out --folds and --fold, or --split"
         what = "an earlier split has its parts; it cannot be dealt into folds"
         raise SettingError(what, where="--split", fix=fix)
@@ -273,7 +295,7 @@ def _check_any(
     raise DataError(what, where=source.root, fix="give PNG, JPEG or other images")
 
 
-def _part(
+def _subset(
     found: Developed,
     kept: Sequence[int],
     rows: Sequence[SplitRow],
@@ -282,7 +304,7 @@ def _part(
     workers: int,
 ) -> Subset:
     number = {label: i for i, label in enumerate(labels.names)}
-    members = [row for row in rows if row.part == name]
+    members = [row for row in rows if row.split == name]
     sizes = [
         _pixels(found, kept, rows, name, size) for size in range(len(found.pixels))
     ]
@@ -304,53 +326,17 @@ def _pixels(
     name: str,
     size: int,
 ) -> Rows:
-    chosen = [k for k, row in zip(kept, rows, strict=True) if row.part == name]
+    chosen = [k for k, row in zip(kept, rows, strict=True) if row.split == name]
     if size:  # crops are read where they stand: a copy would gain nothing
         return some(found.pixels[size], chosen, most=0)
     return some(found.pixels[size], chosen)
-
-
-def _as_given(
-    source: Source, given: Mapping[str, str] | None
-) -> tuple[Source, list[Skipped]]:
-    """Return the source with the parts it was given, and the files that are gone."""
-    if given is None:
-        return source, []
-    return _with_split(source, given), _missing(source, given)
-
-
-def _missing(source: Source, given: Mapping[str, str]) -> list[Skipped]:
-    """Return the files that an earlier split names and that are not there now."""
-    there = {record.path for record in source.records}
-    detail = "it was there when the split was made"
-    return [
-        Skipped(path=path, reason=MISSING, detail=detail)
-        for path in given
-        if path not in there
-    ]
-
-
-def _with_split(source: Source, given: Mapping[str, str]) -> Source:
-    """Return the source with an earlier split; images not in it are ignored."""
-    kept = [i for i, record in enumerate(source.records) if record.path in given]
-    new = [record for record in source.records if record.path not in given]
-    records = [
-        replace(source.records[i], part=given[source.records[i].path]) for i in kept
-    ]
-    skips = [Skipped(path=record.path, reason="not-in-split") for record in new]
-    return replace(
-        source,
-        records=tuple(records),
-        arrays=None if source.arrays is None else source.arrays[kept],
-        ignored=(*source.ignored, *skips),
-    )
 
 
 def load_labeled(
     data: str | Path | Source,
     preprocess: Preprocess,
     labels: ClassNames,
-    part: str | None = None,
+    split: str | None = None,
     *,
     cache: str = AUTO,
     cache_gb: float = DEFAULT_GB,
@@ -361,7 +347,7 @@ def load_labeled(
         data: As for `load_data`.
         preprocess: The network's own.
         labels: The network's own.
-        part: Only images of this given part; all where None.
+        split: Only images of this given part; all where None.
         cache: As for `load_data`.
         cache_gb: Likewise.
 
@@ -372,16 +358,17 @@ def load_labeled(
         DataError: Nothing usable, or a class that the network does not know.
     """
     source = data if isinstance(data, Source) else find_source(data)
-    wanted = [r for r in source.records if part is None or r.part == part]
+    wanted = [r for r in source.records if split is None or r.split == split]
     if not wanted:
-        raise DataError(f"'{source.name}' has no {part} part", where=source.root)
+        raise DataError(f"'{source.name}' has no {split} split", where=source.root)
     strange = sorted({r.label for r in wanted} - set(labels.names))
     if strange:
         what = f"classes that the network does not know: {', '.join(strange[:5])}"
         fix = f"it knows: {', '.join(labels.names[:20])}"
         raise DataError(what, where=source.root, fix=fix)
-    source = _with_split(source, {r.path: part or "test" for r in wanted})
-    census = take_census(source, store := open_cache(cache, cache_gb))
+    source = apply_split(source, {r.path: split or "test" for r in wanted})
+    store = open_cache(cache, cache_gb)
+    census = take_census(source, store.facts if store else None)
     found = develop(source, census, [preprocess], store)
     skipped = (*source.quarantined, *census.skipped, *found.skipped)
     _check_any(found.index, skipped, source)

@@ -84,9 +84,9 @@ class ProgressiveResize:
         return len(self.batches)
 
     @property
-    def part(self) -> Subset:
+    def subset(self) -> Subset:
         """Return the part that the images are of."""
-        return self.batches.part
+        return self.batches.subset
 
     @property
     def images(self) -> int:

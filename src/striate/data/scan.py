@@ -9,11 +9,10 @@ from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from striate.core.cpu_count import cpu_count
-from striate.data.cache.cache_folder import Cache
-from striate.data.cache.file_index import Fact
 from striate.data.decode.decode import Header, read_header, unwarned
 from striate.data.decode.file_bytes import UndecodableError
 from striate.data.decode.hashing import file_hash
+from striate.data.file_index import Fact, Facts
 from striate.data.sources.files import Stamp
 from striate.data.sources.source import Skipped, Source
 
@@ -82,8 +81,8 @@ class Census:
         return self.size < SMALL
 
 
-def take_census(source: Source, cache: Cache | None = None) -> Census:
-    """Read every file, or take from the cache what is known of unchanged ones."""
+def take_census(source: Source, index: Facts | None = None) -> Census:
+    """Read every file, or take from the index what is known of unchanged ones."""
     if source.arrays is not None:
         height, width, channels = source.arrays.shape[1:]
         headers = (Header(height, width, channels),) * len(source.records)
@@ -91,7 +90,7 @@ def take_census(source: Source, cache: Cache | None = None) -> Census:
     files = source.reader
     stamps = [files.stamp(record.path) for record in source.records]
     size = sum(stamp.size for stamp in stamps if stamp)
-    book = cache.facts if cache and size >= SMALL else None
+    book = index if size >= SMALL else None
     names = [files.name(record.path) for record in source.records]
     asked = {n: s for n, s in zip(names, stamps, strict=True) if s is not None}
     known = book.known(asked) if book else {}
@@ -204,12 +203,12 @@ def two_labels(
     source: Source,
     index: Sequence[int],
     contents: Sequence[str],
-    parts: Sequence[str | None],
+    splits: Sequence[str | None],
 ) -> dict[int, Skipped]:
     """Return positions in `index` whose content also stands under another label.
 
     Nobody can know which label is right, so all of them are quarantined; those of a
-    given test part stay, because a published test set is never changed.
+    given test split stay, because a published test set is never changed.
     """
     labels = [source.records[i].label for i in index]
     seen: dict[str, list[int]] = {}
@@ -217,7 +216,7 @@ def two_labels(
         seen.setdefault(content, []).append(k)
     conflicts: dict[int, Skipped] = {}
     for twins in seen.values():
-        open_twins = [k for k in twins if parts[k] != "test"]
+        open_twins = [k for k in twins if splits[k] != "test"]
         if len({labels[k] for k in open_twins}) < 2:
             continue
         for k in open_twins:

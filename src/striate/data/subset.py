@@ -13,7 +13,7 @@ from striate.data.cache.pixel_rows import Rows, some, taken
 
 @dataclass(frozen=True, kw_only=True)
 class Subset:
-    """Images of the training, validation or test part.
+    """Images of the training, validation or test split.
 
     Args:
         pixels: (N, H, W, C) uint8 at the input size.

@@ -32,10 +32,10 @@ PER_CELL = 24  # images held for a cell of wrong answers
 PER_RIGHT_CELL = 6
 
 
-def part_pixels(run: Run, part: str, paths: Sequence[str]) -> Rows | None:
+def subset_pixels(run: Run, split: str, paths: Sequence[str]) -> Rows | None:
     """Return a part's images, or None where they are gone or no longer these."""
     try:
-        found = run.data.part(part)
+        found = run.data.subset(split)
     except StriateError:
         return None
     return found.pixels if tuple(found.paths) == tuple(paths) else None

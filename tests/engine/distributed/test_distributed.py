@@ -19,8 +19,7 @@ from torch.distributed import HashStore
 from striate.core.errors import RankError, SettingError
 from striate.core.preprocess import Preprocess
 from striate.data.augment.augment import Augment
-from striate.data.batches import Batches
-from striate.data.rank_share import share
+from striate.data.batches import Batches, share
 from striate.data.subset import Subset
 from striate.engine.distributed.heartbeat import BUSY, COMPUTING, WAITING, Pulse
 from striate.engine.distributed.process import Process
@@ -42,9 +41,9 @@ def test_shares_are_the_whole_without_overlap_and_never_single(count, world):
 
 def batches(count, **more):
     pixels = torch.arange(count, dtype=torch.uint8).view(-1, 1, 1, 1)
-    part = Subset.of(pixels, [0] * count, [str(n) for n in range(count)])
+    subset = Subset.of(pixels, [0] * count, [str(n) for n in range(count)])
     p = Preprocess(channels=1, height=1, width=1, mean=(0.0,), std=(1.0,))
-    return Batches(part=part, preprocess=p, batch_size=8, seed=3, **more)
+    return Batches(subset=subset, preprocess=p, batch_size=8, seed=3, **more)
 
 
 CHANGES = [Augment(), Augment(color=0.3), Augment(mixup=0.4), Augment(shift=0.2)]

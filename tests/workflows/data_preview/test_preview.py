@@ -37,8 +37,8 @@ def test_what_is_shown_is_what_training_sees(photos):
     assert len(found.seen) == 20
     fed = {
         path: pixels
-        for part in data.parts.values()
-        for path, pixels in zip(part.paths, part.pixels[:], strict=True)
+        for subset in data.subsets.values()
+        for path, pixels in zip(subset.paths, subset.pixels[:], strict=True)
     }
     for one in found.seen:
         assert torch.equal(one.inputs["pad"], fed[one.path])

@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save_file
 import striate as st
 from striate.core.errors import SettingError, StorageError
 from striate.core.files import read_csv, read_json, write_json
+from striate.data.cache.decoded_images import MARKER
 from striate.data.cache.feature_cache import KNOWN, ROWS, FeatureStore
-from striate.data.cache.packed_arrays import MARKER
 from striate.run.recipe import Recipe
 from striate.run.report_page import write_report
 from striate.run.setup import load_recipe
@@ -45,7 +45,7 @@ def test_the_result_is_an_ordinary_run(striate, words, shared_folder):
     assert run.manifest["status"] == "done"
     assert run.scores["test"]["accuracy"] > 0.8
     kept = run.predictions("test")
-    again = run.judge(run.data.part("test"))  # from the images, through the whole
+    again = run.judge(run.data.subset("test"))  # from the images, through the whole
     assert again.paths == kept.paths
     assert abs(again.probs - kept.probs).max() < 1e-5
     assert striate("evaluate", "run", "--json").code == 0
@@ -82,11 +82,11 @@ def test_rare_classes_count_more_in_a_logistic_head(shared_folder):
     """They cannot be shown oftener, so each of their images counts for more."""
     recipe = Recipe(data=str(shared_folder), cache="off")
     data = load_recipe(recipe)
-    part = data.part("train")
-    some = (part.labels == 0).nonzero().flatten().tolist()[:3]
-    some += (part.labels == 1).nonzero().flatten().tolist()
-    uneven = replace(data, parts={**data.parts, "train": part.take(some)})
-    labels = uneven.part("train").labels
+    subset = data.subset("train")
+    some = (subset.labels == 0).nonzero().flatten().tolist()[:3]
+    some += (subset.labels == 1).nonzero().flatten().tolist()
+    uneven = replace(data, subsets={**data.subsets, "train": subset.take(some)})
+    labels = uneven.subset("train").labels
     logits = torch.randn(len(labels), 2, generator=torch.Generator().manual_seed(0))
     none, loss, sampling = (
         heads.class_cost(uneven, replace(recipe, class_weights=how))(logits, labels)
@@ -132,7 +132,7 @@ def test_statistics_are_of_batches_of_equal_size(striate, words, monkeypatch):
     monkeypatch.setattr(heads, "EVALUATION_BATCH", 9)
     tuned = *words, "--head", "tuned", "--cut", "block1", "--epochs", "1"
     assert striate(*tuned, "--out", "run").code == 0
-    assert sum(sizes) == read_json(Path("run/manifest.json"))["data"]["parts"]["train"]
+    assert sum(sizes) == read_json(Path("run/manifest.json"))["data"]["splits"]["train"]
     assert max(sizes) <= 9
     assert max(sizes) - min(sizes) <= 1
 
@@ -233,7 +233,7 @@ def test_without_a_cache_it_works_too(striate, words):
 def test_views_are_learned_from_and_kept(striate, words):
     views = "--views", "3", "--augment", "flip"
     assert striate(*words, *views, "--out", "a").code == 0
-    train = st.load_run("a").manifest["data"]["parts"]["train"]
+    train = st.load_run("a").manifest["data"]["splits"]["train"]
     assert facts("a")["computed"] == 40 + 3 * train
     assert striate(*words, *views, "--out", "b").code == 0
     assert facts("b")["computed"] == 0
@@ -255,7 +255,7 @@ def test_a_tail_is_trained_from_the_cut_on(striate, words, source):
     frozen = [n for n in after if n.startswith(("whiten", "block1"))]
     assert all(torch.equal(before[n], after[n]) for n in frozen)
     assert not torch.equal(before["block2.conv.weight"], after["block2.conv.weight"])
-    again = run.judge(run.data.part("test")).probs
+    again = run.judge(run.data.subset("test")).probs
     assert abs(again - run.predictions("test").probs).max() < 1e-5
 
 
@@ -384,7 +384,7 @@ def test_a_head_that_is_a_small_network(striate, words, shared_folder, source):
     assert run.scores["test"]["accuracy"] > 0.8
     names = [name for name in run.model.state_dict() if name.startswith("head")]
     assert names == ["head.0.weight", "head.0.bias", "head.2.weight", "head.2.bias"]
-    again = run.judge(run.data.part("test"))
+    again = run.judge(run.data.subset("test"))
     kept = run.predictions("test")
     assert abs(again.probs - kept.probs).max() < 1e-5
     before = load_file(source.path / "weights/best.safetensors")

@@ -41,16 +41,16 @@ class Views:
 
     Example:
         >>> pixels = torch.zeros(5, 2, 2, 1, dtype=torch.uint8)
-        >>> part = Subset.of(pixels, [0, 1, 0, 1, 0], list("abcde"))
+        >>> subset = Subset.of(pixels, [0, 1, 0, 1, 0], list("abcde"))
         >>> p = Preprocess(channels=1, height=2, width=2, mean=(0.0,), std=(1.0,))
-        >>> views = Views(part=part, preprocess=p, augment=Augment(color=0.2))
+        >>> views = Views(subset=subset, preprocess=p, augment=Augment(color=0.2))
         >>> index = torch.tensor([4, 1])
-        >>> x, y = views(part.gather(index), index, epoch=0)
+        >>> x, y = views(subset.gather(index), index, epoch=0)
         >>> x.shape, y
         (torch.Size([2, 1, 2, 2]), tensor([0, 1]))
     """
 
-    part: Subset = field(repr=False)
+    subset: Subset = field(repr=False)
     preprocess: Preprocess
     augment: Augment
     seed: int = 0
@@ -69,7 +69,7 @@ class Views:
         Gathering, moving and mirroring a batch is then one copy an image. None where
         something else is to be done too, or where it would take too much memory.
         """
-        augment, pixels = self.augment, self.part.pixels
+        augment, pixels = self.augment, self.subset.pixels
         others = augment.bends or augment.mixes or augment.color or augment.erase
         if others or augment.flip in ("vertical", "both"):
             return None
@@ -87,7 +87,7 @@ class Views:
         """Return what makes a batch of an index from the tape, in an epoch."""
         tape = self.tape
         assert tape is not None  # noqa: S101 - asked only where there is one
-        count = len(self.part)
+        count = len(self.subset)
         every = np.arange(count)
         draws = draw(
             self.augment,
@@ -101,15 +101,15 @@ class Views:
 
         def batch(index: Tensor) -> Batch:
             pixels = tape.cut(places[index])
-            return normalize(pixels, self.preprocess), self.part.labels[index]
+            return normalize(pixels, self.preprocess), self.subset.labels[index]
 
         return batch
 
     @property
     def held(self) -> Rows:
         """Return the images that views are made of: with room for crops, if any."""
-        larger = self.part.larger if self.augment.only_crops else None
-        return self.part.pixels if larger is None else larger
+        larger = self.subset.larger if self.augment.only_crops else None
+        return self.subset.pixels if larger is None else larger
 
     @property
     def cuts(self) -> bool:
@@ -142,7 +142,7 @@ class Views:
             index: (N,) their numbers in the part.
             epoch: From 0.
         """
-        labels = self.part.labels[index]
+        labels = self.subset.labels[index]
         x = self._changed(pixels, index, epoch)
         if not self.augment.mixes:
             return x, labels.to(self.device, non_blocking=True)
@@ -150,12 +150,12 @@ class Views:
             self.augment,
             self.preprocess.spec,
             index.numpy(),
-            count=len(self.part),
+            count=len(self.subset),
             seed=self.seed,
             epoch=epoch,
         )
         others = torch.from_numpy(mixed.partner)
-        y = shared_targets(labels, self.part.labels[others], mixed.kept, self.classes)
+        y = shared_targets(labels, self.subset.labels[others], mixed.kept, self.classes)
         partners = self.ready(standing(self.held, others), others, epoch)
         other = self._changed(partners, others, epoch)
         return blend(x, other, mixed), y.to(self.device, non_blocking=True)
@@ -174,7 +174,7 @@ class Views:
             self.augment,
             self.preprocess.spec,
             index.numpy(),
-            count=len(self.part),
+            count=len(self.subset),
             seed=self.seed,
             epoch=epoch,
         )

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from striate.core.preprocess import Preprocess
 from striate.data.cache.cache_folder import Cache
-from striate.data.cache.packed_arrays import (
+from striate.data.cache.decoded_images import (
     Builder,
     Donors,
     Pack,

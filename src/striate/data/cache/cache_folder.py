@@ -9,8 +9,8 @@ import weakref
 from dataclasses import dataclass
 from pathlib import Path
 
-from striate.data.cache.file_index import Facts
-from striate.data.cache.packed_arrays import remove, weigh
+from striate.data.cache.decoded_images import remove, weigh
+from striate.data.file_index import Facts
 
 AUTO, OFF = "auto", "off"
 DEFAULT_GB = 20.0

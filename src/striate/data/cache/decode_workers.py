@@ -14,7 +14,8 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -23,9 +24,6 @@ from torch import Tensor
 from striate.core.errors import WorkerError
 from striate.data.decode.decode import unwarned
 from striate.data.sources.source import Skipped
-
-if TYPE_CHECKING:
-    from striate.data.cache.lazy_images import Gathered, LazyPixels
 
 TIMEOUT = 120.0  # seconds; no batch takes so long unless an image hangs its decoder
 _DIED = "a process that decodes images died or was killed"
@@ -39,11 +37,40 @@ _HUNG_FIX = "run `striate data check` on the images, or leave the newest out"
 # leaves behind.
 Sent = tuple[np.ndarray, np.ndarray, tuple[Skipped, ...]]
 
-_mine: LazyPixels | None = None  # what a worker decodes; set once when it starts
+
+@dataclass(frozen=True)
+class Gathered:
+    """A batch as it was decoded.
+
+    Args:
+        pixels: (n, H, W, C) uint8.
+        index: (n,) which images they are; a lost one's place has another's.
+        lost: Files that could not be used now.
+    """
+
+    pixels: Tensor
+    index: Tensor
+    lost: tuple[Skipped, ...] = ()
+
+
+class BatchDecoder(Protocol):
+    """What the processes run: it decodes the images of a batch by their numbers."""
+
+    @property
+    def workers(self) -> int:
+        """Return the number of processes."""
+        ...
+
+    def attempt(self, index: Tensor) -> Gathered:
+        """Decode the images of a batch as far as they can be decoded."""
+        ...
+
+
+_mine: BatchDecoder | None = None  # what a worker decodes; set once when it starts
 
 
 def decoded_by_workers(
-    pixels: LazyPixels,
+    pixels: BatchDecoder,
     indices: Iterable[Tensor],
     *,
     timeout: float = TIMEOUT,
@@ -60,8 +87,6 @@ def decoded_by_workers(
     Raises:
         WorkerError: A process died, or hung.
     """
-    from striate.data.cache.lazy_images import Gathered
-
     context = multiprocessing.get_context(start)
     waiting: deque[Future[Sent]] = deque()
     pool = ProcessPoolExecutor(pixels.workers, context, _begin, (pixels,))
@@ -90,7 +115,7 @@ def decoded_by_workers(
         _end(pool, at_once=not whole)
 
 
-def _begin(pixels: LazyPixels) -> None:
+def _begin(pixels: BatchDecoder) -> None:
     global _mine
     _mine = pixels
     # Ctrl-C in a terminal reaches the whole group; the parent decides what it means.

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from striate.core.errors import StorageError
 from striate.core.files import make_folder, read_json, storage_errors, write_json
-from striate.data.cache.packed_arrays import MARKER
+from striate.data.cache.decoded_images import MARKER
 from striate.data.decode.hashing import check_hash
 
 RULES = 1  # between images and rows; another number is another store

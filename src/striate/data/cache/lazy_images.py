@@ -21,6 +21,7 @@ from striate.core.cpu_count import cpu_count
 from striate.core.errors import DataError
 from striate.core.malloc import release_freed_memory
 from striate.core.preprocess import Preprocess
+from striate.data.cache.decode_workers import Gathered, decoded_by_workers
 from striate.data.decode.decode import unwarned
 from striate.data.decode.file_bytes import UndecodableError
 from striate.data.decode.preprocess import file_to_input
@@ -28,7 +29,7 @@ from striate.data.scan import unchanged
 from striate.data.sources.files import Files
 from striate.data.sources.source import Skipped
 
-# Of a training part so many may be lost in a run before it stops: a few files that
+# Of a training split so many may be lost in a run before it stops: a few files that
 # somebody tidies away must not cost a night, a set that is being deleted must.
 LOST_SHARE = 0.01
 LOST_LEAST = 4
@@ -72,21 +73,6 @@ class FileOriginals:
     def path(self, i: int) -> str:
         """Return the file's path below its source."""
         return self.paths[i]
-
-
-@dataclass(frozen=True)
-class Gathered:
-    """A batch as it was decoded.
-
-    Args:
-        pixels: (n, H, W, C) uint8.
-        index: (n,) which images they are; a lost one's place has another's.
-        lost: Files that could not be used now.
-    """
-
-    pixels: Tensor
-    index: Tensor
-    lost: tuple[Skipped, ...] = ()
 
 
 class LazyPixels:
@@ -195,8 +181,6 @@ class LazyPixels:
 
     def _ahead(self, indices: Iterable[Tensor]) -> Iterator[Gathered]:
         if self.workers:
-            from striate.data.cache.decode_workers import decoded_by_workers
-
             yield from decoded_by_workers(self, indices)
             return
         waiting: deque[Future[Gathered]] = deque()

@@ -11,7 +11,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from striate.data.cache.lazy_images import Gathered, LazyPixels
+from striate.data.cache.decode_workers import Gathered
+from striate.data.cache.lazy_images import LazyPixels
 
 T = TypeVar("T")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -15,15 +14,9 @@ from striate.core.errors import DataError
 from striate.core.preprocess import Preprocess
 from striate.data.decode.decode import Decoded, examine, fraction
 
-if TYPE_CHECKING:
-    from striate.data.cache.pixel_rows import Rows
-
 # ITU-R 601 luma in 1/65536, the weights and rounding of every imaging library.
 _LUMA = (19_595, 38_470, 7_471)
-_CHUNK = 1 << 22
-_COUNTED = 1 << 28
 _LARGE = 1 << 15  # values of an image that is normalized by itself
-_DECODED = 1 << 25  # of images that would be decoded for it
 
 
 def look(payload: bytes, preprocess: Preprocess) -> Decoded:
@@ -221,40 +214,3 @@ def _rows(
         (255 * torch.tensor(values, device=device)).repeat(times)
         for values in (mean, std)
     )
-
-
-def statistics(pixels: Rows) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return mean and deviation of v/255 for each channel.
-
-    Exactly, up to 268 million values (34 of images that are not in memory); of more,
-    over evenly spaced images.
-
-    Args:
-        pixels: (N, H, W, C), uint8: the training part only.
-
-    Example:
-        >>> statistics(torch.tensor([0, 255]).byte().view(2, 1, 1, 1))
-        ((0.5,), (0.5,))
-    """
-    count, height, width, channels = pixels.shape
-    each = height * width * channels
-    most = _COUNTED if isinstance(pixels, Tensor) else min(_COUNTED, _DECODED)
-    step = max(1, -(-count * each // most))
-    span = step * max(1, _CHUNK // each)
-    counts = torch.zeros(channels, 256, dtype=torch.int64)
-    for start in range(0, count, span):
-        chunk = pixels[start : start + span : step].reshape(-1, channels)
-        # A histogram: exact, and no float copy of the whole set is made.
-        for channel, values in enumerate(chunk.unbind(1)):
-            counts[channel] += torch.bincount(values, minlength=256)
-    levels = torch.arange(256, dtype=torch.float64) / 255
-    share = counts.double() / counts.sum(1, keepdim=True)
-    means = share @ levels
-    variances = (share * (levels - means[:, None]) ** 2).sum(1)
-    # Constant images carry nothing; 1/255 keeps the division finite.
-    deviations = variances.sqrt().clamp_min(1 / 255)
-    return _rounded(means), _rounded(deviations)
-
-
-def _rounded(values: Tensor) -> tuple[float, ...]:
-    return tuple(round(value, 6) for value in values.tolist())

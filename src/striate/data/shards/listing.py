@@ -17,7 +17,7 @@ from striate.data.cache.cache_folder import PassingFolder
 from striate.data.decode.file_bytes import MAX_BYTES, UndecodableError
 from striate.data.shards.index import Nearby
 from striate.data.shards.load import UNCACHED, name_of, origin_of
-from striate.data.shards.tars import Member, members, part_of, shard_names
+from striate.data.shards.tars import Member, members, shard_names, split_of
 from striate.data.sources.files import Stamp
 from striate.data.sources.source import Record, Skipped, Source
 
@@ -84,8 +84,8 @@ def list_shards(data: str | Path) -> Source:
             if path in places:  # a tar may hold a name twice
                 path += f"#{member.offset}"
             places[path] = shard, member
-            part = part_of(shard)
-            records.append(Record(path=path, label=member.label, part=part))
+            split = split_of(shard)
+            records.append(Record(path=path, label=member.label, split=split))
     return Source(
         name=name_of(data),
         records=tuple(records),

@@ -13,10 +13,9 @@ from striate.core.preprocess import MAX_WHITE_LEVEL, Preprocess
 from striate.data.cache import free_memory as memory
 from striate.data.cache.cache_folder import Cache, PassingFolder, open_cache
 from striate.data.cache.lazy_images import LazyPixels
+from striate.data.channel_stats import channel_mean_std
 from striate.data.choose_preprocess import choose_for
-from striate.data.decode.preprocess import statistics
 from striate.data.image_data import ImageData
-from striate.data.load import load_data
 from striate.data.shards.index import Nearby, ShardOriginals
 from striate.data.shards.stream import LazyPaths, LazyRows, Stream, open_stream
 from striate.data.shards.tars import shard_names
@@ -26,49 +25,76 @@ from striate.data.sources.source import Record, Source
 from striate.data.split.hash_split import SplitConfig
 from striate.data.subset import Subset
 
-# More are streamed even where they would fit: records in memory take a kilobyte each.
-HELD = 200_000
+# More images are streamed even where they would fit: a record in memory takes 1 kB.
+MOST_HELD = 200_000
 UNCACHED = 10 << 30  # bytes of remote shards kept while a run lasts, without a cache
 
 
-def load_shards(
-    data: str | Path,
-    *,
-    preprocess: Preprocess | None,
-    deal: SplitConfig,
-    settings: Mapping[str, Any],
-    most_held: int = HELD,
-) -> ImageData:
-    """Load tar shards, by path, pattern or address.
+@dataclass(frozen=True, kw_only=True)
+class Shards:
+    """Tar shards that were scanned and split, ready to be loaded or streamed.
+
+    Args:
+        stream: What is known of their images, on the disk.
+        preprocess: The network's own, or chosen by what the images are.
+        name: Short enough for a run's name.
+        origin: An address, or an absolute path.
+        split_config: How images without a split get one.
+        fits: Whether the cache or memory can hold all of them.
+    """
+
+    stream: Stream
+    preprocess: Preprocess
+    name: str
+    origin: str
+    split_config: SplitConfig
+    fits: bool
+
+    def as_source(self) -> Source:
+        """Return the images as records, each with its split."""
+        return source_of(self.stream, self.name)
+
+    def streamed(self, workers: int) -> ImageData:
+        """Return data whose images are decoded when a batch needs them.
+
+        Args:
+            workers: Processes that decode.
+        """
+        return _streamed(self, workers)
+
+
+def open_shards(
+    data: str | Path, split_config: SplitConfig, settings: Mapping[str, Any]
+) -> Shards:
+    """Scan and split tar shards, by path, pattern or address.
 
     Args:
         data: As for `load_data`.
-        preprocess: The network's own, or None to choose it.
-        deal: How images without a part get one.
+        split_config: How images without a split get one.
         settings: Of `load_data`.
-        most_held: Images up to which the set may be held like any other.
 
     Raises:
-        DataError: The shards do not admit training; says why.
+        DataError: The shards cannot be trained on; says why.
     """
-    _check(deal, settings)
+    _check(split_config, settings)
     store = open_cache(settings["cache"], settings["cache_gb"])
-    stream = _open(data, store, settings, preprocess, deal)
+    preprocess = settings["preprocess"]
+    stream = _open(data, store, settings, preprocess, split_config)
     preprocess = preprocess or _choose(stream, settings)
     weight = preprocess.nbytes * stream.count
     fits = memory.fits(weight) or (store is not None and store.fits(weight))
-    name, origin = name_of(data), origin_of(data)
-    if stream.count <= most_held and fits:
-        source = source_of(stream, name)
-        own = {key: settings[key] for key in ("margin", "workers", "cache", "cache_gb")}
-        held = load_data(source, preprocess=preprocess, tick=settings["tick"], **own)
-        # Its records came with their parts; the deal that gave them is the one to note.
-        return replace(held, origin=origin, deal=deal)
-    return _streamed(stream, preprocess, name, origin, deal, settings["workers"])
+    return Shards(
+        stream=stream,
+        preprocess=preprocess,
+        name=name_of(data),
+        origin=origin_of(data),
+        split_config=split_config,
+        fits=stream.count <= MOST_HELD and fits,
+    )
 
 
 def shard_source(data: str | Path) -> Source:
-    """Return shards as a source of records, for judging and looking."""
+    """Return shards as a source of records, to evaluate or inspect them."""
     defaults: dict[str, Any] = {"background": 255, "white_level": MAX_WHITE_LEVEL}
     store = open_cache()
     return source_of(_open(data, store, defaults, None, SplitConfig()), name_of(data))
@@ -79,7 +105,7 @@ def _open(
     store: Cache | None,
     settings: Mapping[str, Any],
     preprocess: Preprocess | None,
-    deal: SplitConfig,
+    split_config: SplitConfig,
 ) -> Stream:
     if store is not None:
         folder, nearby = store.folder, Nearby(store.folder / "shards", store.limit)
@@ -93,7 +119,7 @@ def _open(
         shard_names(origin_of(data)),
         index=folder / "index",
         nearby=nearby,
-        deal=deal,
+        split_config=split_config,
         background=find["background"],
         white_level=find["white_level"],
     )
@@ -109,47 +135,41 @@ def _choose(stream: Stream, settings: Mapping[str, Any]) -> Preprocess:
     )
 
 
-def _streamed(
-    stream: Stream,
-    preprocess: Preprocess,
-    name: str,
-    origin: str,
-    deal: SplitConfig,
-    workers: int,
-) -> ImageData:
-    parts = {
-        part: Subset(
+def _streamed(shards: Shards, workers: int) -> ImageData:
+    stream, preprocess = shards.stream, shards.preprocess
+    subsets = {
+        split: Subset(
             pixels=LazyPixels(
-                originals, preprocess, workers=workers, forgiving=part == "train"
+                originals, preprocess, workers=workers, forgiving=split == "train"
             ),
-            labels=stream.numbers[part],
+            labels=stream.numbers[split],
             paths=LazyPaths(originals),
-            blocks=stream.blocks[part],
+            blocks=stream.blocks[split],
         )
-        for part, originals in stream.originals.items()
+        for split, originals in stream.originals.items()
     }
     measured = not preprocess.mean
     if measured:
-        mean, std = statistics(parts["train"].pixels)
+        mean, std = channel_mean_std(subsets["train"].pixels)
         preprocess = replace(preprocess, mean=mean, std=std)
     return ImageData(
-        name=name,
-        origin=origin,
+        name=shards.name,
+        origin=shards.origin,
         labels=stream.labels,
         preprocess=preprocess,
-        parts=parts,
+        subsets=subsets,
         rows=LazyRows(stream),
         quarantined=stream.skipped,
-        deal=deal,
+        split_config=shards.split_config,
         measured=measured,
     )
 
 
-def _check(deal: SplitConfig, settings: Mapping[str, Any]) -> None:
+def _check(split_config: SplitConfig, settings: Mapping[str, Any]) -> None:
     """Refuse what takes a look at all images at once."""
     for name, asked in (
-        ("fraction", deal.fraction < 1),
-        ("exact", deal.exact),
+        ("fraction", split_config.fraction < 1),
+        ("exact", split_config.exact),
         ("split", settings["split"] is not None),
     ):
         if asked:
@@ -189,7 +209,7 @@ def source_of(stream: Stream, name: str) -> Source:
             places[path] = originals, i
     return Source(
         name=name,
-        records=tuple(Record(path=r.path, label=r.label, part=r.part) for r in rows),
+        records=tuple(Record(path=r.path, label=r.label, split=r.split) for r in rows),
         labels=stream.labels,
         files=ShardFiles(places),
         quarantined=stream.skipped,

@@ -18,8 +18,8 @@ from striate.core.class_names import ClassNames
 from striate.core.errors import DataError
 from striate.data.cache.cache_folder import PassingFolder
 from striate.data.shards.index import ROW, Nearby, Shard, ShardOriginals, scan_shard
-from striate.data.shards.tars import part_of
-from striate.data.sources.source import PARTS, Skipped
+from striate.data.shards.tars import split_of
+from striate.data.sources.source import SPLITS, Skipped
 from striate.data.split.assign import beside_train
 from striate.data.split.hash_split import SplitConfig, draw, place
 from striate.data.split.split_file import SplitRow
@@ -55,7 +55,7 @@ class Stream:
     @property
     def count(self) -> int:
         """Return how many images there are."""
-        return sum(len(part) for part in self.originals.values())
+        return sum(len(split) for split in self.originals.values())
 
 
 def open_stream(
@@ -63,7 +63,7 @@ def open_stream(
     *,
     index: Path,
     nearby: Nearby,
-    deal: SplitConfig,
+    split_config: SplitConfig,
     background: int,
     white_level: int,
 ) -> Stream:
@@ -73,7 +73,7 @@ def open_stream(
         names: Shards in order.
         index: Folder of indices.
         nearby: Gives the shards' bytes.
-        deal: How images get the parts that no shard's name gives.
+        split_config: How images get the parts that no shard's name gives.
         background: As for `examine`.
         white_level: Likewise.
 
@@ -90,21 +90,21 @@ def open_stream(
     folder = PassingFolder()
     root = folder.path
     conflicts = _two_labels(shards, labels)
-    blocks, seen, skipped = _deal(shards, labels, conflicts, deal, root)
-    parts = [part for part in PARTS if blocks.get(part)]
-    for part in ("train", "val"):
-        if part not in parts:
+    blocks, seen, skipped = _deal(shards, labels, conflicts, split_config, root)
+    splits = [split for split in SPLITS if blocks.get(split)]
+    for split in ("train", "val"):
+        if split not in splits:
             fix = "add images, or give another --val-fraction"
-            raise DataError(f"the {part} part has no images", where=names[0], fix=fix)
+            raise DataError(f"the {split} split has no images", where=names[0], fix=fix)
     _check_classes(labels, seen)
     return Stream(
         labels=labels,
         originals={
-            part: ShardOriginals(_rows(root, part), tuple(names), nearby, folder)
-            for part in parts
+            split: ShardOriginals(_rows(root, split), tuple(names), nearby, folder)
+            for split in splits
         },
-        numbers={p: _numbers(root, p) for p in parts},
-        blocks={part: tuple(blocks[part]) for part in parts},
+        numbers={p: _numbers(root, p) for p in splits},
+        blocks={split: tuple(blocks[split]) for split in splits},
         skipped=(*(s for shard in shards for s in shard.skipped), *skipped),
         least=(min(s.least[0] for s in shards), min(s.least[1] for s in shards)),
         most=(max(s.most[0] for s in shards), max(s.most[1] for s in shards)),
@@ -112,12 +112,12 @@ def open_stream(
     )
 
 
-def _rows(root: Path, part: str) -> Path:
-    return root / f"{part}.rows"
+def _rows(root: Path, split: str) -> Path:
+    return root / f"{split}.rows"
 
 
-def _numbers(root: Path, part: str) -> torch.Tensor:
-    path = root / f"{part}.labels"
+def _numbers(root: Path, split: str) -> torch.Tensor:
+    path = root / f"{split}.labels"
     size = path.stat().st_size // 8
     return torch.from_file(str(path), shared=False, size=size, dtype=torch.int64)
 
@@ -150,12 +150,12 @@ def _deal(
     shards: Sequence[Shard],
     labels: ClassNames,
     conflicts: set[bytes],
-    deal: SplitConfig,
+    split_config: SplitConfig,
     root: Path,
 ) -> tuple[dict[str, list[tuple[int, int]]], dict[str, set[int]], list[Skipped]]:
     """Write each part's rows and labels; return its blocks, classes, and the rest."""
-    given = [part_of(shard.name) for shard in shards]
-    beside = beside_train({part for part in given if part})
+    given = [split_of(shard.name) for shard in shards]
+    beside = beside_train({split for split in given if split})
     blocks: dict[str, list[tuple[int, int]]] = {}
     counts: Counter[str] = Counter()
     seen: dict[str, set[int]] = {}
@@ -166,16 +166,16 @@ def _deal(
         rows["shard"] = number
         if len(rows):
             rows["label"] = own[rows["label"]]
-        part = given[number] or ("train" if any(given) else None)
+        split = given[number] or ("train" if any(given) else None)
         if conflicts:
-            kept = ~np.isin(rows["content"], list(conflicts)) | (part == "test")
+            kept = ~np.isin(rows["content"], list(conflicts)) | (split == "test")
             skipped += _conflicting(shard.name, rows[~kept])
             rows = rows[kept]
-        if part not in (None, "train") or not beside:
-            dealt = np.full(len(rows), part)
+        if split not in (None, "train") or not beside:
+            dealt = np.full(len(rows), split)
         else:
-            dealt = _placed(rows["content"].tolist(), deal, beside)
-        for name in PARTS:
+            dealt = _placed(rows["content"].tolist(), split_config, beside)
+        for name in SPLITS:
             mine = rows[dealt == name]
             if not len(mine):
                 continue
@@ -190,11 +190,11 @@ def _deal(
 
 
 def _check_classes(labels: ClassNames, seen: Mapping[str, set[int]]) -> None:
-    for part in seen:
-        strange = sorted(seen[part] - seen["train"])
+    for split in seen:
+        strange = sorted(seen[split] - seen["train"])
         if strange:
             names = ", ".join(repr(labels[i]) for i in strange[:5])
-            what = f"the {part} part has classes that training has not: {names}"
+            what = f"the {split} split has classes that training has not: {names}"
             raise DataError(what, fix="add training images of them")
 
 
@@ -206,11 +206,15 @@ def _conflicting(name: str, rows: np.ndarray) -> Iterator[Skipped]:
 
 
 def _placed(
-    contents: Sequence[bytes], deal: SplitConfig, beside: Sequence[str]
+    contents: Sequence[bytes], split_config: SplitConfig, beside: Sequence[str]
 ) -> np.ndarray:
     """Give every content its part, as in a folder: equal ones the same."""
-    numbers = (draw(deal.seed, "split", content.decode()) for content in contents)
-    return np.array([place(number, deal, beside) for number in numbers], dtype="U5")
+    numbers = (
+        draw(split_config.seed, "split", content.decode()) for content in contents
+    )
+    return np.array(
+        [place(number, split_config, beside) for number in numbers], dtype="U5"
+    )
 
 
 class LazyPaths(Sequence[str]):
@@ -244,17 +248,17 @@ class LazyRows(Sequence[SplitRow]):
 
     def __iter__(self) -> Iterator[SplitRow]:
         """Yield the rows part by part, a few thousand in memory."""
-        for part, originals in self._stream.originals.items():
+        for split, originals in self._stream.originals.items():
             with originals.index.open("rb") as file:
                 while raw := file.read(_CHUNK * ROW.itemsize):
                     for row in np.frombuffer(raw, ROW):
-                        yield self._row(row, part, originals)
+                        yield self._row(row, split, originals)
 
-    def _row(self, row: np.void, part: str, originals: ShardOriginals) -> SplitRow:
+    def _row(self, row: np.void, split: str, originals: ShardOriginals) -> SplitRow:
         return SplitRow(
             path=f"{originals.shards[int(row['shard'])]}#{int(row['offset'])}",
             label=self._stream.labels[int(row["label"])],
-            part=part,
+            split=split,
             group="",
             content=bytes(row["content"]).decode(),
         )
@@ -268,9 +272,9 @@ class LazyRows(Sequence[SplitRow]):
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
         left = _counted(index, len(self))
-        for part, originals in self._stream.originals.items():
+        for split, originals in self._stream.originals.items():
             if left < len(originals):
-                return self._row(originals.row(left), part, originals)
+                return self._row(originals.row(left), split, originals)
             left -= len(originals)
         raise IndexError(index)
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from striate.core.errors import DataError
 from striate.data.sources.remote import is_remote
-from striate.data.sources.source import PART_ALIASES, Skipped
+from striate.data.sources.source import SPLIT_ALIASES, Skipped
 
 IMAGES = {"jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "ppm", "pgm"}
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
@@ -90,16 +90,16 @@ def _expanded(text: str) -> Iterator[str]:
         yield from _expanded(text[: match.start()] + name + text[match.end() :])
 
 
-def part_of(shard: str) -> str | None:
+def split_of(shard: str) -> str | None:
     """Return the part that a shard's name gives it.
 
     Example:
-        >>> part_of("photos-train-000.tar"), part_of("trains-000.tar")
+        >>> split_of("photos-train-000.tar"), split_of("trains-000.tar")
         ('train', None)
     """
     words = _WORDS.findall(shard.rpartition("/")[2].lower())
-    parts = [PART_ALIASES[word] for word in words if word in PART_ALIASES]
-    return parts[0] if parts else None
+    splits = [SPLIT_ALIASES[word] for word in words if word in SPLIT_ALIASES]
+    return splits[0] if splits else None
 
 
 def members(path: Path, skipped: list[Skipped]) -> Iterator[Member]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from striate.core.class_names import ClassNames
 from striate.core.errors import DataError
-from striate.data.sources.source import PART_ALIASES, Record, Skipped, Source
+from striate.data.sources.source import SPLIT_ALIASES, Record, Skipped, Source
 
 # Litter that systems and tools leave behind; never a class, never an image.
 LITTER = {"thumbs.db", "desktop.ini", "__macosx"}
@@ -27,7 +27,7 @@ def read_folder(root: Path) -> Source:
     folders = _subfolders(root, root, ignored)
     if not folders:
         raise _no_classes(root, ignored)
-    if hold_parts((folder.name for folder in folders), root):
+    if hold_splits((folder.name for folder in folders), root):
         records = _split_records(root, folders, ignored)
     else:
         records = _class_records(root, folders, None, ignored)
@@ -44,24 +44,24 @@ def read_folder(root: Path) -> Source:
     )
 
 
-def hold_parts(folders: Iterable[str], where: Path | str) -> bool:
+def hold_splits(folders: Iterable[str], where: Path | str) -> bool:
     """Tell whether folders of these names hold the parts of a split, or classes.
 
     Raises:
         DataError: Some do and some do not.
 
     Example:
-        >>> hold_parts(["train", "valid"], "set"), hold_parts(["cat", "dog"], "set")
+        >>> hold_splits(["train", "valid"], "set"), hold_splits(["cat", "dog"], "set")
         (True, False)
     """
     names = {name.lower() for name in folders}
-    parts = {PART_ALIASES[name] for name in names if name in PART_ALIASES}
-    others = sorted(names - PART_ALIASES.keys())
-    if "train" in parts and len(parts) > 1 and others:
+    splits = {SPLIT_ALIASES[name] for name in names if name in SPLIT_ALIASES}
+    others = sorted(names - SPLIT_ALIASES.keys())
+    if "train" in splits and len(splits) > 1 and others:
         # Read as classes, `train` and `test` would be learned as two kinds of thing.
         what = f"beside train, val or test stand other folders: {', '.join(others)}"
         raise DataError(what, where=where, fix="move them out of this folder")
-    return "train" in parts and not others
+    return "train" in splits and not others
 
 
 def _split_records(
@@ -69,20 +69,20 @@ def _split_records(
 ) -> list[Record]:
     records: list[Record] = []
     for folder in folders:
-        part = PART_ALIASES[folder.name.lower()]
+        split = SPLIT_ALIASES[folder.name.lower()]
         classes = _subfolders(folder, root, ignored)
-        records += _class_records(root, classes, part, ignored)
+        records += _class_records(root, classes, split, ignored)
     return records
 
 
 def _class_records(
-    root: Path, folders: list[Path], part: str | None, ignored: list[Skipped]
+    root: Path, folders: list[Path], split: str | None, ignored: list[Skipped]
 ) -> list[Record]:
     records = []
     for folder in folders:
         above = {_identity(root), _identity(folder.parent)}
         names = [str(p.relative_to(root)) for p in _files(folder, root, ignored, above)]
-        records += [Record(path=n, label=folder.name, part=part) for n in names]
+        records += [Record(path=n, label=folder.name, split=split) for n in names]
         told = {skip.path for skip in ignored}
         if not names and str(folder.relative_to(root)) not in told:
             ignored.append(_skip(folder, root, "empty-class-folder"))

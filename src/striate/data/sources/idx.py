@@ -35,8 +35,8 @@ def read_idx(folder: Path, names: tuple[str, ...] | None = None) -> Source:
     """
     images: list[np.ndarray] = []
     labels: list[np.ndarray] = []
-    parts: list[str] = []
-    for prefix, part in _PREFIXES.items():
+    splits: list[str] = []
+    for prefix, split in _PREFIXES.items():
         if _locate(folder, prefix, "images") is None:
             continue
         pixels = _read(_require(folder, prefix, "images"), dimensions=3)
@@ -49,7 +49,7 @@ def read_idx(folder: Path, names: tuple[str, ...] | None = None) -> Source:
             raise DataError(what, where=folder)
         images.append(pixels)
         labels.append(numbers)
-        parts += [part] * len(pixels)
+        splits += [split] * len(pixels)
     numbers = np.concatenate(labels)
     if not len(numbers):
         raise DataError("the IDX files hold no images", where=folder)
@@ -62,7 +62,7 @@ def read_idx(folder: Path, names: tuple[str, ...] | None = None) -> Source:
         np.concatenate(images),
         [classes[n] for n in numbers],
         classes=ClassNames(classes),
-        parts=parts,
+        splits=splits,
     )
 
 

@@ -21,8 +21,8 @@ from striate.core.class_names import ClassNames
 from striate.core.errors import DataError
 from striate.data.decode.file_bytes import MAX_BYTES, UndecodableError
 from striate.data.sources.files import Stamp
-from striate.data.sources.folder import LAYOUT, LITTER, hold_parts
-from striate.data.sources.source import PART_ALIASES, Record, Skipped, Source
+from striate.data.sources.folder import LAYOUT, LITTER, hold_splits
+from striate.data.sources.source import SPLIT_ALIASES, Record, Skipped, Source
 from striate.data.sources.table import read_table
 
 # Reading is all that is needed of a place; those that start programs or open others'
@@ -122,15 +122,15 @@ def read_remote(address: str) -> Source:
     paths = list_files(root)
     ignored: list[Skipped] = []
     kept = [path for path in paths if _is_kept(path, ignored)]
-    split = hold_parts((path.split("/")[0] for path in kept if "/" in path), root)
+    has_splits = hold_splits((path.split("/")[0] for path in kept if "/" in path), root)
     records = []
     for path in kept:
-        parts = path.split("/")
-        if len(parts) < 2 + split:
+        folders = path.split("/")
+        if len(folders) < 2 + has_splits:
             ignored.append(Skipped(path=path, reason="not-in-a-class-folder"))
             continue
-        part = PART_ALIASES[parts[0].lower()] if split else None
-        records.append(Record(path=path, label=parts[split], part=part))
+        split = SPLIT_ALIASES[folders[0].lower()] if has_splits else None
+        records.append(Record(path=path, label=folders[has_splits], split=split))
     if not records:
         raise DataError("no class folders with files in them", where=root, fix=LAYOUT)
     return Source(
@@ -143,9 +143,9 @@ def read_remote(address: str) -> Source:
 
 
 def _is_kept(path: str, ignored: list[Skipped]) -> bool:
-    for part in path.split("/"):
-        if part.startswith(".") or part.lower() in LITTER:
-            reason = "hidden" if part.startswith(".") else "system-file"
+    for name in path.split("/"):
+        if name.startswith(".") or name.lower() in LITTER:
+            reason = "hidden" if name.startswith(".") else "system-file"
             ignored.append(Skipped(path=path, reason=reason))
             return False
     return True

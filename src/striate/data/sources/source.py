@@ -11,8 +11,8 @@ import numpy as np
 from striate.core.class_names import ClassNames
 from striate.data.sources.files import Files, LocalFiles
 
-PARTS = ("train", "val", "test")
-PART_ALIASES = {
+SPLITS = ("train", "val", "test")
+SPLIT_ALIASES = {
     "train": "train",
     "training": "train",
     "val": "val",
@@ -32,7 +32,7 @@ class Record:
 
     path: str
     label: str
-    part: str | None = None
+    split: str | None = None
     group: str | None = None
 
 
@@ -95,7 +95,7 @@ def from_arrays(
     labels: Sequence[str],
     *,
     classes: ClassNames | None = None,
-    parts: Sequence[str] | None = None,
+    splits: Sequence[str] | None = None,
 ) -> Source:
     """Make a source of images that are already in memory.
 
@@ -104,7 +104,7 @@ def from_arrays(
         images: 8-bit pixels, (N, height, width) or (N, height, width, channels).
         labels: A class name for each image.
         classes: Output order of the classes; sorted names where not given.
-        parts: `train`, `val` or `test` for each image, where the set is split.
+        splits: `train`, `val` or `test` for each image, where the set is split.
 
     Example:
         >>> gray = np.zeros((2, 4, 4), np.uint8)
@@ -117,10 +117,10 @@ def from_arrays(
     if len(images) != len(labels):
         raise ValueError(f"{len(images)} images but {len(labels)} labels")
     width = len(str(len(images) - 1))
-    given: Sequence[str | None] = parts or [None] * len(labels)
+    given: Sequence[str | None] = splits or [None] * len(labels)
     records = tuple(
-        Record(path=f"{name}/{i:0{width}d}", label=label, part=part)
-        for i, (label, part) in enumerate(zip(labels, given, strict=True))
+        Record(path=f"{name}/{i:0{width}d}", label=label, split=split)
+        for i, (label, split) in enumerate(zip(labels, given, strict=True))
     )
     return Source(
         name=name,

@@ -8,7 +8,7 @@ from pathlib import Path
 from striate.core.class_names import ClassNames
 from striate.core.errors import DataError
 from striate.core.registry import closest_names
-from striate.data.sources.source import PART_ALIASES, Record, Skipped, Source
+from striate.data.sources.source import SPLIT_ALIASES, Record, Skipped, Source
 
 REQUIRED = ("image_path", "label")
 OPTIONAL = ("split", "group")
@@ -55,7 +55,7 @@ def read_table(path: Path) -> Source:
 
 def _conflict(first: Record, other: Record, line: int) -> Skipped | None:
     """Say what two rows of one image do not agree on, if anything."""
-    for key, word in (("label", "labeled"), ("part", "split"), ("group", "group")):
+    for key, word in (("label", "labeled"), ("split", "split"), ("group", "group")):
         before, now = getattr(first, key) or "", getattr(other, key) or ""
         if before != now:
             detail = f"{word} '{before}' and '{now}' (line {line})"
@@ -104,13 +104,13 @@ def _record(row: dict[str, str], number: int, path: Path) -> Record:
     if not name or not label:
         what = f"line {number} lacks a path or a label"
         raise DataError(what, where=path, fix="complete or delete the line")
-    part = (row.get("split") or "").strip().lower()
-    if part and part not in PART_ALIASES:
-        what = f"line {number}: split cannot be '{part}'"
+    split = (row.get("split") or "").strip().lower()
+    if split and split not in SPLIT_ALIASES:
+        what = f"line {number}: split cannot be '{split}'"
         raise DataError(what, where=path, fix="use train, val, test or nothing")
     return Record(
         path=name,
         label=label,
-        part=PART_ALIASES.get(part),
+        split=SPLIT_ALIASES.get(split),
         group=row.get("group") or None,
     )

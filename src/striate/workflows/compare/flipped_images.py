@@ -8,7 +8,7 @@ from striate.core.findings import Block, Cell, Column, Image, Images, Prose, Tab
 from striate.data.cache.pixel_rows import Rows
 from striate.interpret.render import to_image
 from striate.report.format import counted, percent
-from striate.run.images import part_pixels
+from striate.run.images import subset_pixels
 from striate.workflows.compare.evaluated_run import Contender
 from striate.workflows.compare.pairing import Flip, flips
 from striate.workflows.compare.significance import Match
@@ -95,7 +95,7 @@ def _fourfold(match: Match) -> Table:
 def _pixels(found: Sequence[Flip]) -> dict[Contender, Rows | None]:
     sources = dict.fromkeys(flip.source[0] for flip in found)
     return {
-        one: part_pixels(one.run, one.part, one.predictions.paths) for one in sources
+        one: subset_pixels(one.run, one.split, one.predictions.paths) for one in sources
     }
 
 

@@ -19,10 +19,10 @@ from striate.data.decode.decode import Header
 from striate.data.decode.file_bytes import UndecodableError
 from striate.data.decode.preprocess import file_to_input, look, normalize, to_input
 from striate.data.decode.resize_effects import fit
+from striate.data.find_source import find_source
 from striate.data.image_data import ImageData
 from striate.data.load import load_data
 from striate.data.scan import Census, take_census
-from striate.data.sources.find import find_source
 from striate.data.sources.source import Source
 
 SHOWN = 6
@@ -128,7 +128,7 @@ def preview(
     source = data if isinstance(data, Source) else find_source(data)
     loaded = load_data(source, seed=seed, **settings)
     store = open_cache(**_cache_settings(settings))
-    census = take_census(source, store)
+    census = take_census(source, store.facts if store else None)
     used = {row.path for row in loaded.rows}
     index = [i for i in census.sound if source.records[i].path in used]
     sizes = Counter(_sides(census, i) for i in index)

@@ -58,7 +58,7 @@ def page_of(told: Told, pixels: Rows | None) -> Page:
     whole = told.judged.whole.counts
     return Page(
         title=f"Finding '{told.target}'",
-        subtitle=f"{told.run}, judged on {told.part}: {whole.count:,} images, "
+        subtitle=f"{told.run}, judged on {told.split}: {whole.count:,} images, "
         f"{whole.positives:,} of them {told.target}. Everything was chosen on "
         f"validation ({counted(told.choice.count, 'image')}); what is judged here "
         "chose nothing.",

@@ -24,7 +24,7 @@ def find_source(data: str | Path) -> Source:
     if str(data) in NAMED:
         return NAMED[str(data)]()
     if is_shards(data):
-        from striate.data.shards.load import shard_source  # above this room
+        from striate.data.shards.load import shard_source  # imports torch
 
         return shard_source(data)
     if is_remote(data):
