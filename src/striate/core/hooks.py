@@ -32,8 +32,8 @@ def evaluation_mode(model: nn.Module) -> Iterator[nn.Module]:
 
     Example:
         >>> model = nn.Dropout()
-        >>> with evaluation_mode(model) as model_restored:
-        ...     model_restored.training
+        >>> with evaluation_mode(model):
+        ...     model.training
         False
         >>> model.training
         True

@@ -19,7 +19,7 @@ def closest_names(name: str, choices: Iterable[str], count: int = 3) -> list[str
     """Return the choices closest to a misspelled name, best first.
 
     Example:
-        >>> closest_names("lenet", ["lenet5", "notes_grey"])
+        >>> closest_names("lenet", ["lenet5", "notes_gray"])
         ['lenet5']
     """
     folded = {k.lower().replace("-", "_"): k for k in choices}
