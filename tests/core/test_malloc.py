@@ -20,7 +20,7 @@ only_glibc = pytest.mark.skipif(
 @pytest.fixture(autouse=True)
 def as_at_the_start(monkeypatch):
     """Act as if nobody had trained in this process."""
-    monkeypatch.setattr(heap, "_kept", Event())
+    monkeypatch.setattr(heap, "_reuse", Event())
 
 
 def held() -> int:

@@ -13,7 +13,7 @@ import numpy as np
 from striate.core.class_names import ClassNames
 from striate.core.files import damaged_file_errors, read_csv, write_csv
 from striate.engine.evaluate import Outputs
-from striate.metrics.classification import Score, score
+from striate.metrics.classification import ClassificationMetrics, classification_metrics
 
 _PREFIX = "p_"
 WIDE = 1000  # classes from which a column each would be larger than the images
@@ -58,9 +58,11 @@ class Predictions:
         most: np.ndarray = self.probs.argmax(1)
         return most
 
-    def score(self) -> Score:
+    def score(self) -> ClassificationMetrics:
         """Return the figures of merit."""
-        return score(self.probs, self.truth, self.losses, self.labels.names)
+        return classification_metrics(
+            self.probs, self.truth, self.losses, self.labels.names
+        )
 
     def most_wrong(self, count: int) -> list[int]:
         """Return the positions of the largest losses, largest first."""

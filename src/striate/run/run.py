@@ -28,7 +28,7 @@ from striate.engine.weights_io import load_weights
 from striate.finetune.freeze import freeze
 from striate.interpret.activations_at import together
 from striate.interpret.depth.snapshots import Snapshot
-from striate.metrics.classification import Score
+from striate.metrics.classification import ClassificationMetrics
 from striate.models.catalogue import create_model
 from striate.models.head import deepen
 from striate.run import layout as names
@@ -278,7 +278,9 @@ class Run:
         reasons = (CHANGED, MISSING)
         return tuple(s for s in self.data.quarantined if s.reason in reasons)
 
-    def evaluate(self, split: str | None = None, data: str | None = None) -> Score:
+    def evaluate(
+        self, split: str | None = None, data: str | None = None
+    ) -> ClassificationMetrics:
         """Judge a part of the run's own data (test where there is one), or others."""
         return self.judge(self.subset_for(data, split)[0]).score()
 
@@ -293,7 +295,7 @@ class Run:
         predictions = self.predictions(self.evaluated_split)
         return [
             (self.labels[true], self.labels[said], number)
-            for true, said, number in predictions.score().confusions[:count]
+            for true, said, number in predictions.score().confused_pairs[:count]
         ]
 
     def top_losses(self, count: int = 9) -> list[dict[str, Any]]:
@@ -312,7 +314,7 @@ class Run:
         ]
 
 
-def score_dict(score: Score) -> dict[str, Any]:
+def score_dict(score: ClassificationMetrics) -> dict[str, Any]:
     """Return a score as JSON values."""
     return asdict(score)
 

@@ -11,7 +11,7 @@ from striate.core.files import read_csv
 from striate.core.preprocess import ImageSpec
 from striate.data.augment.augment import Augment
 from striate.data.augment.single_transform import CHANGES, Trial, at, coins, furthest
-from striate.metrics.significance import holm, no_loss
+from striate.metrics.significance import holm_correction, sign_test
 from striate.report.terminal import Console, show
 from striate.run.recipe import Recipe
 from striate.workflows.data_augment.augment import preview_augment
@@ -194,13 +194,15 @@ def test_ends_of_ranges():
 @pytest.mark.parametrize(("lost", "won"), [(5, 0), (7, 3), (0, 4), (12, 11)])
 def test_no_loss_is_the_exact_one_sided_test(lost, won):
     wanted = binomtest(lost, lost + won, 0.5, "greater").pvalue
-    assert no_loss(lost, won) == pytest.approx(wanted)
+    assert sign_test(lost, won) == pytest.approx(wanted)
 
 
 def test_holm_is_monotone_and_bounded():
-    assert holm([]) == ()
-    assert holm([0.03, 0.02, 0.01, 0.9]) == pytest.approx((0.06, 0.06, 0.04, 0.9))
-    assert holm([0.7, 0.8]) == (1.0, 1.0)
+    assert holm_correction([]) == ()
+    assert holm_correction([0.03, 0.02, 0.01, 0.9]) == pytest.approx(
+        (0.06, 0.06, 0.04, 0.9)
+    )
+    assert holm_correction([0.7, 0.8]) == (1.0, 1.0)
 
 
 def test_many_classes_are_not_named_for_what_two_would_be():

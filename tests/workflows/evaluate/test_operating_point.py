@@ -91,7 +91,7 @@ def test_validation_chooses_and_test_judges(made):
     called = test.probs[:, 0] >= aimed.plain - 1e-12
     one = found.judged.whole.counts
     assert one.found == (called & (test.truth == 0)).sum()
-    assert one.alarms == (called & (test.truth == 1)).sum()
+    assert one.fp == (called & (test.truth == 1)).sum()
     assert one.count == 300
     low, high = aimed.promise
     assert low < 0.9 < high
@@ -114,7 +114,7 @@ def test_by_columns(made):
     assert mono.counts.count == poly.counts.count == 150
     assert mono.counts.found + poly.counts.found == whole.found
     zero, one = found.judged.by["probability"]  # class numbers: 0 is the defect
-    assert (zero.counts.missed, one.counts.found) == (whole.missed, 0)
+    assert (zero.counts.fn, one.counts.tp) == (whole.fn, 0)
     assert (zero.auc, one.auc) == (None, None)
     assert operating_point(made(), "defect", by="kind").question.by == ("kind",)
 

@@ -96,7 +96,7 @@ def dealt_or_refused(root, seed):
 def test_many_classes(monkeypatch):
     """As 10,000 classes go, with the limits drawn in; those themselves run nightly."""
     monkeypatch.setattr(answers, "WIDE", 20)
-    monkeypatch.setattr(metrics, "SQUARE", 20)
+    monkeypatch.setattr(metrics, "MAX_MATRIX_CLASSES", 20)
     check_many_classes(60)
 
 
@@ -119,7 +119,7 @@ def check_many_classes(count):
         count,
         [],
     )
-    assert sum(n for *_, n in score["confusions"]) == round(
+    assert sum(n for *_, n in score["confused_pairs"]) == round(
         (1 - score["accuracy"]) * count
     )
     kept, fresh = run.predictions("test"), run.judge(data.subset("test"))

@@ -17,7 +17,7 @@ from striate.core.class_names import ClassNames
 from striate.core.errors import RunError, SettingError, StriateError
 from striate.core.files import hash_rows, read_csv
 from striate.data.split.split_file import SPARE
-from striate.metrics.classification import Score
+from striate.metrics.classification import ClassificationMetrics
 from striate.run import layout as names
 from striate.run.integrity import check_history
 from striate.run.predictions import Predictions
@@ -65,7 +65,7 @@ class Contender:
         return self.run.manifest
 
     @cached_property
-    def score(self) -> Score:
+    def score(self) -> ClassificationMetrics:
         """Return the figures of merit over all its images."""
         return self.predictions.score()
 

@@ -20,8 +20,9 @@ from striate.data.augment.pipeline import changed
 from striate.data.augment.single_transform import Trial, at, coins, furthest
 from striate.data.subset import Subset
 from striate.engine.evaluate import evaluate
-from striate.metrics.classification import confusion_matrix, wilson
-from striate.metrics.significance import holm, no_loss
+from striate.metrics.classification import confusion_matrix
+from striate.metrics.intervals import wilson_interval
+from striate.metrics.significance import holm_correction, sign_test
 from striate.run.run import Run, judged_at_once
 
 # Beside the end of its range, each change is measured at these amounts.
@@ -245,10 +246,10 @@ def dangers_of(
     for end in ends:
         (found,) = [m for m in curves[end.change] if m.trial == end]
         cases += [(found, k) for k in range(len(labels)) if found.counts[k].sum()]
-    chances = [no_loss(int(m.lost[k]), int(m.won[k])) for m, k in cases]
+    chances = [sign_test(int(m.lost[k]), int(m.won[k])) for m, k in cases]
     dangers = [
         _danger(m, k, chance, labels)
-        for (m, k), chance in zip(cases, holm(chances), strict=True)
+        for (m, k), chance in zip(cases, holm_correction(chances), strict=True)
         if chance < LEVEL and (m.lost[k] - m.won[k]) >= LEAST_LOSS * m.counts[k].sum()
     ]
     return tuple(sorted(dangers, key=lambda d: d.after - d.before))
@@ -262,7 +263,7 @@ def _danger(m: Measured, k: int, chance: float, labels: Sequence[str]) -> Danger
         label=labels[k],
         before=(right + int(m.lost[k]) - int(m.won[k])) / count,
         after=right / count,
-        interval=wilson(right, count),
+        interval=wilson_interval(right, count),
         count=count,
         chance=chance,
         taken_for=labels[named],

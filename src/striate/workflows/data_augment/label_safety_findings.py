@@ -19,7 +19,7 @@ from striate.core.findings import (
     Table,
 )
 from striate.data.augment.single_transform import WORDS, Trial
-from striate.metrics.classification import wilson
+from striate.metrics.intervals import wilson_interval
 from striate.report.format import percent
 from striate.workflows.data_augment.label_safety import (
     LEAST_LOSS,
@@ -252,7 +252,7 @@ def _series(name: str, curve: tuple[Measured, ...], k: int | None) -> Series:
         else (int(m.right[k]), int(m.counts[k].sum()))
         for m in curve
     ]
-    bands = [wilson(*pair) for pair in pairs]
+    bands = [wilson_interval(*pair) for pair in pairs]
     return Series(
         name=name,
         x=tuple(m.trial.amount for m in curve),
@@ -271,7 +271,7 @@ def rows(safety: Safety) -> Iterator[tuple[object, ...]]:
                 wrong = m.counts[k].copy()
                 wrong[k] = 0
                 named = safety.labels[int(wrong.argmax())] if wrong.any() else ""
-                low, high = wilson(right, count)
+                low, high = wilson_interval(right, count)
                 shown = (f"{low:.4f}", f"{high:.4f}")
                 yield (
                     change,

@@ -20,7 +20,7 @@ from striate.finetune.cut_points import ladder
 from striate.finetune.freeze import freeze
 from striate.finetune.linear_probe import Probe, curve
 from striate.finetune.split_model import probe
-from striate.metrics.classification import Z95
+from striate.metrics.intervals import Z95
 from striate.report.format import percent
 from striate.run.recipe import Recipe
 from striate.run.transfer_plan import LOGISTIC, TUNED, TransferPlan, TransferTrial

@@ -21,7 +21,7 @@ from striate.finetune.cut_points import CutPoints
 from striate.finetune.freeze import Frozen
 from striate.finetune.linear_probe import turns
 from striate.finetune.split_model import probe
-from striate.metrics.temperature import costs, fit_temperature, tempered
+from striate.metrics.temperature import apply_temperature, fit_temperature, log_losses
 from striate.run.recipe import Recipe
 from striate.run.transfer_plan import LOGISTIC, STEPS, TransferTrial
 from striate.workflows.transfer.features import Body, Featured, featured
@@ -195,7 +195,7 @@ def _costs(said: Outputs) -> np.ndarray:
     sure a network is grows with the epochs, of which a trial has fewer.
     """
     probs, truth = said.probs.double().numpy(), said.labels.numpy()
-    return costs(tempered(probs, fit_temperature(probs, truth)), truth)
+    return log_losses(apply_temperature(probs, fit_temperature(probs, truth)), truth)
 
 
 def _where(mask: Tensor) -> Tensor:
