@@ -39,7 +39,7 @@ from striate.engine.execution import PRECISIONS, ExecutionConfig
 from striate.engine.loop import FitConfig, fit
 from striate.engine.optim import make_optimizer
 from striate.engine.schedule import SCHEDULES
-from striate.engine.throughput import Laps, peak
+from striate.engine.throughput import ThroughputMeter, measure_peak_flops
 from striate.models.catalogue import create_model
 from striate.run.builders import way_of
 from striate.run.recipe import Recipe
@@ -217,7 +217,7 @@ PEAKS = dict.fromkeys(PRECISIONS, 0.0)
 def look_at_peaks() -> None:
     """Measure what the machine can, and keep the largest: others may be at work."""
     for name, kind in PRECISIONS.items():
-        PEAKS[name] = max(PEAKS[name], peak(torch.device("cpu"), kind))
+        PEAKS[name] = max(PEAKS[name], measure_peak_flops(torch.device("cpu"), kind))
 
 
 @dataclass(frozen=True)
@@ -240,7 +240,7 @@ class Race:
         for label, seconds in middle.items():
             ours = label == "striate"
             precision = self.way.precision if ours else "fp32"
-            mfu = Laps(self.macs, PEAKS[precision]).mfu(BATCH / seconds)
+            mfu = ThroughputMeter(self.macs, PEAKS[precision]).mfu(BATCH / seconds)
             cells = (
                 self.name,
                 f"{label} ({self.way})" if ours else label,

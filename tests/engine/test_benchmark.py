@@ -11,17 +11,22 @@ from striate.core.aux_heads import HeadOutputs
 from striate.core.errors import SettingError
 from striate.engine import benchmark as tuning
 from striate.engine import execution as ways
-from striate.engine.benchmark import FEWEST_STEPS, Free, race, tune
+from striate.engine.benchmark import (
+    MIN_STEPS,
+    ExecutionChoices,
+    choose_execution,
+    time_steps,
+)
 from striate.engine.execution import (
     ExecutionConfig,
     Forward,
+    bf16_obstacle,
     check_precision,
-    why_not_bf16,
 )
 from striate.engine.stepper import Stepper
 
 CPU = torch.device("cpu")
-ENOUGH = FEWEST_STEPS
+ENOUGH = MIN_STEPS
 
 
 def network():
@@ -41,7 +46,7 @@ def clocked(monkeypatch, seconds):
         asked.append([str(way) for way in rivals])
         return [seconds[str(way)] for way in rivals]
 
-    monkeypatch.setattr(tuning, "race", raced)
+    monkeypatch.setattr(tuning, "time_steps", raced)
     return asked
 
 
@@ -55,7 +60,9 @@ def test_a_measurement_leaves_everything_as_it_was():
     layouts = [p.stride() for p in model.parameters()]
     chance = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].copy()
     model.eval()
-    choice = tune(model, pair, ExecutionConfig(), Free(layout=True, half=True), ENOUGH)
+    choice = choose_execution(
+        model, pair, ExecutionConfig(), ExecutionChoices(layout=True, half=True), ENOUGH
+    )
     assert set(choice.seconds) >= {"nhwc fp32", "nchw fp32"}
     after = model.state_dict().values()
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
@@ -73,7 +80,9 @@ def test_a_measurement_leaves_everything_as_it_was():
 
 def test_a_short_run_measures_nothing(monkeypatch):
     asked = clocked(monkeypatch, {})
-    choice = tune(network(), batch(), ExecutionConfig(), Free(half=True), ENOUGH - 1)
+    choice = choose_execution(
+        network(), batch(), ExecutionConfig(), ExecutionChoices(half=True), ENOUGH - 1
+    )
     assert (choice.way, choice.seconds, choice.gain, asked) == (
         ExecutionConfig(),
         {},
@@ -87,7 +96,9 @@ def test_a_short_run_measures_nothing(monkeypatch):
 )
 def test_another_layout_must_be_clearly_faster(monkeypatch, nchw, chosen):
     clocked(monkeypatch, {"nhwc fp32": 1.0, "nchw fp32": nchw})
-    choice = tune(network(), batch(), ExecutionConfig(), Free(), ENOUGH)
+    choice = choose_execution(
+        network(), batch(), ExecutionConfig(), ExecutionChoices(), ENOUGH
+    )
     assert choice.way == ExecutionConfig(layout=chosen)
 
 
@@ -95,7 +106,9 @@ def test_another_layout_must_be_clearly_faster(monkeypatch, nchw, chosen):
 def test_half_precision_must_gain_more(monkeypatch, half, chosen):
     times = {"nhwc fp32": 1.0, "nchw fp32": 2.0, "nhwc bf16": half}
     clocked(monkeypatch, times)
-    choice = tune(network(), batch(), ExecutionConfig(), Free(half=True), ENOUGH)
+    choice = choose_execution(
+        network(), batch(), ExecutionConfig(), ExecutionChoices(half=True), ENOUGH
+    )
     assert choice.way == ExecutionConfig(precision=chosen)
     assert choice.gain == pytest.approx(1 / half if chosen == "bf16" else 1)
 
@@ -103,21 +116,30 @@ def test_half_precision_must_gain_more(monkeypatch, half, chosen):
 def test_compiling_is_tried_only_where_a_minute_is_nothing(monkeypatch):
     times = {"nhwc fp32": 1.0, "nchw fp32": 2.0, "nhwc fp32 compiled": 0.5}
     asked = clocked(monkeypatch, times)
-    free = Free(compiled=True)
-    assert not tune(network(), batch(), ExecutionConfig(), free, 3_599).way.compiled
+    free = ExecutionChoices(compiled=True)
+    assert not choose_execution(
+        network(), batch(), ExecutionConfig(), free, 3_599
+    ).way.compiled
     assert len(asked) == 1
-    assert tune(network(), batch(), ExecutionConfig(), free, 3_600).way.compiled
+    assert choose_execution(
+        network(), batch(), ExecutionConfig(), free, 3_600
+    ).way.compiled
 
 
 def test_what_is_asked_for_is_not_measured(monkeypatch):
     asked = clocked(monkeypatch, {})
     asked_for = ExecutionConfig(layout="nchw")
-    assert tune(network(), batch(), asked_for, Free(layout=False), ENOUGH).seconds == {}
+    assert (
+        choose_execution(
+            network(), batch(), asked_for, ExecutionChoices(layout=False), ENOUGH
+        ).seconds
+        == {}
+    )
     assert asked == []
 
 
 def test_a_race_is_timed():
-    taken = race(
+    taken = time_steps(
         network(), batch(), [ExecutionConfig(), ExecutionConfig(layout="nchw")]
     )
     assert len(taken) == 2
@@ -176,7 +198,7 @@ def info(monkeypatch, tmp_path, text):
 )
 def test_half_precision_needs_the_instructions(monkeypatch, tmp_path, text, able):
     info(monkeypatch, tmp_path, text)
-    assert (why_not_bf16(CPU) == "") == able
+    assert (bf16_obstacle(CPU) == "") == able
 
 
 def test_half_precision_is_refused_with_the_reason(monkeypatch, tmp_path):
@@ -186,14 +208,14 @@ def test_half_precision_is_refused_with_the_reason(monkeypatch, tmp_path):
     check_precision("fp32", CPU)
     check_precision("auto", CPU)
     monkeypatch.setattr(ways, "CPU_INFO", tmp_path / "none")
-    assert why_not_bf16(CPU)
+    assert bf16_obstacle(CPU)
 
 
 def test_other_devices(monkeypatch):
-    assert "never measured on mps" in why_not_bf16(torch.device("mps"))
+    assert "never measured on mps" in bf16_obstacle(torch.device("mps"))
     for able in (True, False):
         known = lambda including_emulation, able=able: able  # noqa: E731
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", known)
-        assert (why_not_bf16(torch.device("cuda")) == "") == able
+        assert (bf16_obstacle(torch.device("cuda")) == "") == able
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "DEFAULT")
-    assert "switched off" in why_not_bf16(CPU)
+    assert "switched off" in bf16_obstacle(CPU)

@@ -16,7 +16,7 @@ from striate.engine import checkpoint_store as room
 from striate.engine.checkpoint_store import (
     MANIFEST,
     CheckpointStore,
-    UnsoundError,
+    DamagedCheckpointError,
     read_manifest,
 )
 from support.power_loss import in_memory
@@ -158,7 +158,7 @@ def test_every_bit_of_the_manifest_counts(vault):
     whole = path.read_bytes()
     for at in range(len(whole)):
         path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
-        with pytest.raises(UnsoundError, match=MANIFEST):
+        with pytest.raises(DamagedCheckpointError, match=MANIFEST):
             read_manifest(path.parent)
 
 
@@ -232,7 +232,7 @@ def test_a_manifest_made_by_hand(vault, name):
         ("[]", "is damaged"),
         ("[" * 100_000, "is damaged"),
         ("{}", "does not match its seal"),
-        ("x" * (room.LARGEST_MANIFEST + 1), "bytes long"),
+        ("x" * (room.MAX_MANIFEST_BYTES + 1), "bytes long"),
     ],
 )
 def test_a_manifest_that_is_none(vault, text, told):

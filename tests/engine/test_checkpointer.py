@@ -9,10 +9,11 @@ import torch
 from torch import nn
 
 from striate.core.errors import NonFiniteError, StorageError, WeightsError
-from striate.engine.checkpointer import Checkpointer, state_of
+from striate.engine.callbacks import EpochResult, StepResult
+from striate.engine.checkpointer import Checkpointer, checkpoint_state
 from striate.engine.optim import make_optimizer
 from striate.engine.step import train_step
-from striate.engine.train_state import EpochDone, StepDone, TrainState
+from striate.engine.train_state import TrainState
 from striate.engine.weights_io import OptimizerState, read_weights
 from support.power_loss import in_memory
 
@@ -48,7 +49,7 @@ class Bench:
 
     def step(self):
         at = self.keeper.at
-        done = StepDone(at.epoch, at.batch, at.step, 0.1, 0.1, 4)
+        done = StepResult(at.epoch, at.batch, at.step, 0.1, 0.1, 4)
         at.step_done(0.1, 0.1, 4)
         self.keeper.on_step(done)
 
@@ -250,12 +251,12 @@ def test_a_state_of_another_version(bench, state):
     if state is not None:
         sealed.files["state.json"] = state
     with pytest.raises(WeightsError, match="does not say how far the run is"):
-        state_of(sealed)
+        checkpoint_state(sealed)
 
 
 def test_a_position_survives_json():
     history = [
-        EpochDone(
+        EpochResult(
             epoch=0,
             train_loss=0.1 + 0.2,
             val_loss=1 / 3,

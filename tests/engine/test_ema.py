@@ -8,15 +8,15 @@ from torch import nn
 
 from striate.core.device import flush_denormals
 from striate.core.errors import WeightsError
+from striate.engine.callbacks import StepResult
 from striate.engine.ema import EMA
-from striate.engine.train_state import StepDone
 from striate.engine.weights_io import read_weights
 from striate.finetune.freeze import freeze, frozen
 from support.small_run import Rig, network
 
 
 def done(step, loss=1.0):
-    return StepDone(0, step, step, loss=loss, lr=0.1, images=4)
+    return StepResult(0, step, step, loss=loss, lr=0.1, images=4)
 
 
 def test_it_is_the_sum_it_is_said_to_be():

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from striate.core.hooks import trace_modules
-from striate.engine.fused_modules import Quick, keep_or_drop
+from striate.engine.fused_modules import FusedModules, dropout_factors
 from striate.engine.stepper import Stepper
 from striate.models.catalogue import create_model
 
@@ -20,7 +20,7 @@ LAYOUTS = (torch.contiguous_format, torch.channels_last)
 def gradients(model, x, quick):
     model.zero_grad()
     x = x.clone().requires_grad_()
-    with Quick(model, wanted=quick).lent():
+    with FusedModules(model, wanted=quick).lent():
         y = model(x)
     (y * torch.linspace(-1, 1, y.numel()).view_as(y)).sum().backward()
     return [y.detach(), x.grad, *(p.grad for p in model.parameters())]
@@ -55,7 +55,7 @@ def test_nan_and_infinity_go_through():
     model = nn.Sequential(nn.ReLU(), nn.MaxPool2d(2))
     x = torch.tensor([float("nan"), -1, float("inf"), 2]).view(1, 1, 1, 4)
     x = x.repeat(1, 1, 2, 1)
-    with Quick(model).lent():
+    with FusedModules(model).lent():
         y = model(x)
     assert y.isnan().flatten().tolist() == [True, False]
     assert y.flatten()[1] == float("inf")
@@ -72,7 +72,7 @@ def test_a_network_learns_the_same(name):
         model = nn.Sequential(*(m for m in model if type(m) is not nn.Dropout))
         model.train().to(memory_format=torch.channels_last)
         learn = Stepper(model, torch.optim.SGD(model.parameters(), 0.1))
-        learn._quick = Quick(model, wanted=wanted)
+        learn._quick = FusedModules(model, wanted=wanted)
         found.append([learn(x, y, step) for step in range(3)])
     assert found[0] == found[1]
 
@@ -83,7 +83,7 @@ def test_it_is_the_pool_that_comes_first(monkeypatch):
     model = nn.Sequential(nn.ReLU(), nn.MaxPool2d(2))
     relu = nn.ReLU.forward
     monkeypatch.setattr(nn.ReLU, "forward", lambda m, x: seen.append(1) or relu(m, x))
-    with Quick(model).lent():
+    with FusedModules(model).lent():
         model(torch.ones(1, 1, 4, 4))
     assert not seen
     model(torch.ones(1, 1, 4, 4))
@@ -94,7 +94,7 @@ def test_the_gradient_comes_in_the_layout_of_the_maps():
     model = nn.Sequential(nn.ReLU(), nn.MaxPool2d(2), nn.Flatten())
     x = torch.randn(2, 8, 6, 6).contiguous(memory_format=torch.channels_last)
     x.requires_grad_()
-    with Quick(model).lent():
+    with FusedModules(model).lent():
         model(x).sum().backward()
     assert x.grad.is_contiguous(memory_format=torch.channels_last)
 
@@ -116,7 +116,7 @@ def test_a_flattened_map_gets_its_gradient_in_its_own_layout(layout):
 def test_flattening_otherwise_is_left_alone():
     x = torch.randn(2, 3, 4, 5).to(memory_format=torch.channels_last)
     for layer in (nn.Flatten(2), nn.Flatten(1, 2), nn.Flatten(0)):
-        with Quick(layer).lent():
+        with FusedModules(layer).lent():
             assert torch.equal(layer(x), type(layer).forward(layer, x))
             assert "forward" not in vars(layer)
 
@@ -125,13 +125,13 @@ def test_who_watches_a_layer_sees_it():
     model = nn.Sequential(nn.ReLU(), nn.MaxPool2d(2))
     x, seen = torch.randn(1, 1, 4, 4), []
     handle = model[0].register_forward_hook(lambda *words: seen.append(words[2]))
-    with Quick(model).lent():
+    with FusedModules(model).lent():
         model(x)
     assert torch.equal(seen[0], x.relu())
     handle.remove()
     names = []
     with (
-        Quick(model).lent(),
+        FusedModules(model).lent(),
         trace_modules(model, leave=lambda name, *_: names.append(name)),
     ):
         model(x)
@@ -142,14 +142,14 @@ def test_no_trace_is_left_even_by_an_error():
     model = nn.Sequential(nn.ReLU(), nn.MaxPool2d(2), nn.Dropout(0.5))
     before = [dict(vars(module)) for module in model.modules()]
     too_small = torch.ones(1, 1, 1, 1)
-    with pytest.raises(RuntimeError), Quick(model).lent():
+    with pytest.raises(RuntimeError), FusedModules(model).lent():
         model(too_small)
     assert [dict(vars(module)) for module in model.modules()] == before
 
 
 def test_a_copy_made_meanwhile_runs_its_own_layers():
     model = nn.Sequential(nn.Conv2d(1, 1, 1), nn.ReLU(), nn.MaxPool2d(1))
-    with Quick(model).lent():
+    with FusedModules(model).lent():
         twin = copy.deepcopy(model)
     with torch.no_grad():
         twin[0].weight.zero_()
@@ -165,19 +165,19 @@ def test_layers_of_other_kinds_are_left_alone():
         def forward(self, x):
             return F.leaky_relu(x)
 
-    assert Quick(Mine(nn.ReLU(), nn.MaxPool2d(2)))._ways == []
-    assert Quick(nn.Sequential(Leaky(), nn.MaxPool2d(2)))._ways == []
+    assert FusedModules(Mine(nn.ReLU(), nn.MaxPool2d(2)))._ways == []
+    assert FusedModules(nn.Sequential(Leaky(), nn.MaxPool2d(2)))._ways == []
     indices = nn.MaxPool2d(2, return_indices=True)
-    assert Quick(nn.Sequential(nn.ReLU(), indices))._ways == []
+    assert FusedModules(nn.Sequential(nn.ReLU(), indices))._ways == []
     own = nn.Dropout(0.5)
     own.forward = lambda x: x
-    assert Quick(own)._ways == []
+    assert FusedModules(own)._ways == []
 
 
 def test_maps_without_a_batch_go_the_plain_way():
     model = nn.Sequential(nn.ReLU(), nn.MaxPool2d(2))
     x = torch.randn(3, 4, 4)
-    with Quick(model).lent():
+    with FusedModules(model).lent():
         assert torch.equal(model(x), F.max_pool2d(x.relu(), 2))
 
 
@@ -186,7 +186,7 @@ def test_maps_without_a_batch_go_the_plain_way():
 def test_dropout_drops_its_share_and_keeps_the_mean(share, layout):
     torch.manual_seed(5)
     x = torch.ones(16, 32, 32, 32).contiguous(memory_format=layout)
-    factors = keep_or_drop(x, share)
+    factors = dropout_factors(x, share)
     assert factors.stride() == x.stride()
     count, dropped = x.numel(), (factors == 0).sum().item()
     deviation = (count * share * (1 - share)) ** 0.5
@@ -203,7 +203,7 @@ def test_dropout_drops_its_share_and_keeps_the_mean(share, layout):
 def test_dropout_is_a_function_of_the_seed_and_acts_in_training_only():
     model = nn.Sequential(nn.Dropout(0.3))
     x = torch.ones(1000)
-    with Quick(model).lent():
+    with FusedModules(model).lent():
         torch.manual_seed(1)
         first = model(x)
         torch.manual_seed(1)
@@ -216,13 +216,13 @@ def test_dropout_is_a_function_of_the_seed_and_acts_in_training_only():
 def test_the_gradient_of_dropout_is_its_factor():
     model = nn.Sequential(nn.Dropout(0.5))
     x = torch.ones(64, requires_grad=True)
-    with Quick(model).lent():
+    with FusedModules(model).lent():
         y = model(x)
     y.sum().backward()
     assert torch.equal(x.grad, y.detach())
 
 
 def test_even_the_smallest_share_is_drawn():
-    assert keep_or_drop(torch.ones(0), 0.5).shape == (0,)
-    assert (keep_or_drop(torch.ones(100), 1e-9) > 0).any()
-    assert keep_or_drop(torch.ones(1, 1), 1 - 1e-9).shape == (1, 1)
+    assert dropout_factors(torch.ones(0), 0.5).shape == (0,)
+    assert (dropout_factors(torch.ones(100), 1e-9) > 0).any()
+    assert dropout_factors(torch.ones(1, 1), 1 - 1e-9).shape == (1, 1)

@@ -9,13 +9,13 @@ import torch
 from torch import nn
 
 from striate.core.errors import NonFiniteError, SettingError, UnknownNameError
+from striate.engine.callbacks import EpochResult
 from striate.engine.evaluate import evaluate
 from striate.engine.loop import FitConfig, fit
-from striate.engine.optim import OPTIMIZERS, make_optimizer, set_rate
-from striate.engine.schedule import END, SCHEDULES, START, WARM_SHARE
-from striate.engine.signals import polite_interrupt
+from striate.engine.optim import OPTIMIZERS, make_optimizer, set_lr
+from striate.engine.schedule import END_FACTOR, SCHEDULES, START_FACTOR, WARMUP_FRACTION
+from striate.engine.signals import catch_stop_signals
 from striate.engine.step import train_step
-from striate.engine.train_state import EpochDone
 
 
 class Data:
@@ -100,11 +100,11 @@ def test_schedules_stay_within_bounds(name):
 
 def test_schedules_at_their_turns():
     one = SCHEDULES["one_cycle"]
-    assert one(0) == pytest.approx(START)
-    assert one(WARM_SHARE) == pytest.approx(1)
-    assert one(1) == pytest.approx(END)
-    assert one(WARM_SHARE / 2) == pytest.approx((1 + START) / 2)
-    assert SCHEDULES["cosine"](0.5) == pytest.approx((1 + END) / 2)
+    assert one(0) == pytest.approx(START_FACTOR)
+    assert one(WARMUP_FRACTION) == pytest.approx(1)
+    assert one(1) == pytest.approx(END_FACTOR)
+    assert one(WARMUP_FRACTION / 2) == pytest.approx((1 + START_FACTOR) / 2)
+    assert SCHEDULES["cosine"](0.5) == pytest.approx((1 + END_FACTOR) / 2)
     step = SCHEDULES["step"]
     assert [step(t) for t in (0, 0.49, 0.5, 0.74, 0.75, 1)] == [
         1,
@@ -135,7 +135,7 @@ def test_only_kernels_are_decayed(name):
         "3.weight": 0.5,
         "3.bias": 0.0,
     }
-    set_rate(optimizer, 0.25)
+    set_lr(optimizer, 0.25)
     assert {group["lr"] for group in optimizer.param_groups} == {0.25}
 
 
@@ -196,7 +196,7 @@ def test_without_patience_it_never_stops_early():
 def test_ties_in_accuracy_are_broken_by_the_loss():
     x, y = toy()
     history = learn(net(), Data((x, y)), Data((x, y)), epochs=30, lr=0.02)
-    seen: list[EpochDone] = []
+    seen: list[EpochResult] = []
     for done in history:
         better = all(
             (done.val_accuracy, -done.val_loss) > (e.val_accuracy, -e.val_loss)
@@ -308,7 +308,7 @@ def test_evaluate_leaves_the_model_as_it_was():
 
 def test_the_first_ctrl_c_asks_and_the_second_interrupts():
     before = signal.getsignal(signal.SIGINT)
-    with polite_interrupt() as asked:
+    with catch_stop_signals() as asked:
         assert not asked()
         signal.raise_signal(signal.SIGINT)
         assert asked()
@@ -319,7 +319,7 @@ def test_the_first_ctrl_c_asks_and_the_second_interrupts():
 
 def test_the_handler_is_given_back_on_errors_too():
     before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(KeyError), polite_interrupt():
+    with pytest.raises(KeyError), catch_stop_signals():
         raise KeyError
     assert signal.getsignal(signal.SIGINT) is before
 
@@ -328,7 +328,7 @@ def test_outside_the_main_thread_nothing_is_touched():
     answers = []
 
     def work():
-        with polite_interrupt() as asked:
+        with catch_stop_signals() as asked:
             answers.append(asked())
 
     thread = threading.Thread(target=work)

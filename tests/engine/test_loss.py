@@ -8,19 +8,24 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from striate.core.aux_heads import HeadOutputs, total_loss
-from striate.engine.loss import ClassCost, even_weights, shares, softmax_cost
+from striate.engine.loss import (
+    ClassBalance,
+    balanced_class_weights,
+    class_priors,
+    cross_entropy_loss,
+)
 
 LOGITS = torch.randn(60, 3, generator=torch.Generator().manual_seed(0)).double()
 LABELS = torch.tensor([0] * 40 + [1] * 18 + [2] * 2)
 
 
 def weighing(smoothing, weights):
-    return softmax_cost(smoothing, ClassCost(weights=weights))
+    return cross_entropy_loss(smoothing, ClassBalance(weights=weights))
 
 
 def test_without_weights_it_is_torchs_own_to_the_bit():
     for smoothing in (0.0, 0.1):
-        ours = softmax_cost(smoothing, None)(LOGITS, LABELS)
+        ours = cross_entropy_loss(smoothing, None)(LOGITS, LABELS)
         assert ours == F.cross_entropy(LOGITS, LABELS, label_smoothing=smoothing)
         ones = weighing(smoothing, torch.ones(3))(LOGITS, LABELS)
         assert ones.item() == pytest.approx(ours.item())
@@ -43,7 +48,7 @@ def test_weights_are_repetition(smoothing):
 
 def test_torchs_weights_would_smooth_towards_the_rare_class():
     """Why `weight=` is not used: a common image's gradient on the rare logit."""
-    weights = even_weights(LABELS.bincount()).double()
+    weights = balanced_class_weights(LABELS.bincount()).double()
     assert weights[2] > 9
     x, y = torch.zeros(1, 3).double(), torch.tensor([0])
 
@@ -60,7 +65,7 @@ def test_torchs_weights_would_smooth_towards_the_rare_class():
 
 def test_batches_add_up_to_the_set():
     """Torch's batch mean divides by the batch's weights, so parts are no whole."""
-    weights = even_weights(LABELS.bincount())
+    weights = balanced_class_weights(LABELS.bincount())
     cost = weighing(0.1, weights)
     order = torch.randperm(60, generator=torch.Generator().manual_seed(1))
     parts = [cost(LOGITS[i], LABELS[i]).item() for i in order.split(10)]
@@ -86,7 +91,7 @@ def test_auxiliary_heads_are_weighed_too():
 def test_even_weights_are_those_of_scikit_learn(counts):
     from sklearn.utils.class_weight import compute_class_weight
 
-    found = even_weights(torch.tensor(counts))
+    found = balanced_class_weights(torch.tensor(counts))
     labels = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts)).numpy()
     present = [i for i, n in enumerate(counts) if n]
     names = np.array(present)
@@ -101,34 +106,36 @@ def test_even_weights_are_those_of_scikit_learn(counts):
 def test_adjusted_logits_know_no_frequency(smoothing):
     """Where images tell nothing, the best logits are equal, however uneven the
     classes; with an evenly smoothed target they would not be."""
-    prior = shares(LABELS.bincount()).double()
+    prior = class_priors(LABELS.bincount()).double()
     flat = torch.zeros(60, 3, dtype=torch.double, requires_grad=True)
-    softmax_cost(smoothing, ClassCost(prior=prior))(flat, LABELS).backward()
+    cross_entropy_loss(smoothing, ClassBalance(prior=prior))(flat, LABELS).backward()
     assert flat.grad.sum(0).abs().max() < 1e-7
     logits = torch.zeros(60, 3, dtype=torch.double, requires_grad=True)
-    plain = softmax_cost(smoothing)(logits + prior.log(), LABELS)
+    plain = cross_entropy_loss(smoothing)(logits + prior.log(), LABELS)
     plain.backward()
     assert (logits.grad.sum(0).abs().max() > 1e-3) == (smoothing > 0)
 
 
 def test_adjusting_for_even_classes_is_plain_cross_entropy():
-    even = shares(torch.tensor([20, 20, 20])).double()
+    even = class_priors(torch.tensor([20, 20, 20])).double()
     for smoothing in (0.0, 0.1):
-        adjusted = softmax_cost(smoothing, ClassCost(prior=even))(LOGITS, LABELS)
+        adjusted = cross_entropy_loss(smoothing, ClassBalance(prior=even))(
+            LOGITS, LABELS
+        )
         assert adjusted.item() == pytest.approx(
-            softmax_cost(smoothing)(LOGITS, LABELS).item()
+            cross_entropy_loss(smoothing)(LOGITS, LABELS).item()
         )
 
 
 def test_shares_of_classes_without_images_stay_finite():
-    assert shares(torch.tensor([8, 0])).tolist() == pytest.approx([8 / 9, 1 / 9])
+    assert class_priors(torch.tensor([8, 0])).tolist() == pytest.approx([8 / 9, 1 / 9])
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("name", ["weights", "prior"])
 def test_mixed_images_cost_what_their_parts_do(name, smoothing):
     even = torch.tensor([0.2, 0.3, 0.5]).double()
-    cost = softmax_cost(smoothing, ClassCost(**{name: even}))
+    cost = cross_entropy_loss(smoothing, ClassBalance(**{name: even}))
     first, second = LABELS, LABELS.roll(1)
     shares_of = [F.one_hot(y, 3).double() for y in (first, second)]
     mixed = cost(LOGITS, 0.7 * shares_of[0] + 0.3 * shares_of[1])

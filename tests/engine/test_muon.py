@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from striate.engine.muon import Muon, hidden_kernels, orthogonal
+from striate.engine.muon import Muon, hidden_kernels, orthogonalize
 from striate.engine.optim import make_optimizer
 from striate.engine.weights_io import OptimizerState
 
@@ -67,7 +67,7 @@ def test_it_takes_torchs_steps():
 def test_singular_values_come_near_one():
     torch.manual_seed(2)
     for shape in [(5, 50), (50, 5), (8, 24)]:  # a square one may be near singular
-        values = torch.linalg.svdvals(orthogonal(torch.randn(shape)))
+        values = torch.linalg.svdvals(orthogonalize(torch.randn(shape)))
         assert 0.2 < values.min() <= values.max() < 1.3
 
 

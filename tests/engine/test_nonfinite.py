@@ -11,7 +11,11 @@ from striate.core.errors import NonFiniteError
 from striate.engine import nonfinite
 from striate.engine import step as room
 from striate.engine.loop import FitConfig, fit
-from striate.engine.nonfinite import Buffers, first_bad_layer, gradients_are_finite
+from striate.engine.nonfinite import (
+    BufferSnapshot,
+    first_bad_layer,
+    gradients_are_finite,
+)
 from striate.engine.optim import make_optimizer
 from striate.engine.schedule import SCHEDULES
 from striate.engine.train_state import TrainState
@@ -169,7 +173,7 @@ def test_100_injections_are_caught_and_named():
 def test_that_bites(monkeypatch, guard):
     """Without a guard, weights or running statistics are NaN for good."""
     if guard == "put_back":
-        monkeypatch.setattr(Buffers, "put_back", lambda self: None)
+        monkeypatch.setattr(BufferSnapshot, "put_back", lambda self: None)
     else:
         monkeypatch.setattr(room, "gradients_are_finite", lambda optimizer: True)
     with pytest.raises((AssertionError, pytest.fail.Exception)):
@@ -322,7 +326,7 @@ class Moving(nn.Module):
 
 def test_buffers_come_back_whatever_was_done_to_them():
     model = Moving()
-    buffers = Buffers(model)
+    buffers = BufferSnapshot(model)
     for length in (1, 2, 3):
         buffers.keep()
         model(torch.ones(1))

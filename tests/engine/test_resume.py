@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from striate.engine.checkpoint_store import CheckpointStore
-from striate.engine.checkpointer import state_of
+from striate.engine.checkpointer import checkpoint_state
 from striate.engine.csv_logger import changed_files
 from striate.engine.optim import OPTIMIZERS
 from support.power_loss import crashes, in_memory, lay_out, watched
@@ -177,14 +177,14 @@ def forget_buffers(monkeypatch):
 def forget_losses(monkeypatch):
     from striate.engine import checkpointer as keeper
 
-    real = keeper.state_of
+    real = keeper.checkpoint_state
 
     def forget(sealed):
         at, marks = real(sealed)
         at.losses = 0.0
         return at, marks
 
-    monkeypatch.setattr(keeper, "state_of", forget)
+    monkeypatch.setattr(keeper, "checkpoint_state", forget)
 
 
 # --- A3 again, with everything that a run writes
@@ -204,7 +204,7 @@ def test_a_power_failure_anywhere_in_a_run(memory, monkeypatch, count):
             lay_out(crash.tree, Path(folder))
             sealed, _ = CheckpointStore(Path(folder) / "weights/last").newest()
             if sealed:
-                assert changed_files(Path(folder), state_of(sealed)[1]) == []
+                assert changed_files(Path(folder), checkpoint_state(sealed)[1]) == []
             if draw.random() < 0.1:
                 Rig(Path(folder)).sit(epochs=1)
                 assert digest(Path(folder)) == digest(disk), (crash.after, crash.how)

@@ -1,4 +1,4 @@
-"""Event files read back: by their published framing here, by TensorBoard in `twins`."""
+"""Event files read back: by their published framing here, by tensorboard in `twins`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from striate.core.errors import StorageError
 from striate.core.files import read_csv
 from striate.engine import tensorboard as room
 from striate.engine.loop import EpochDone, StepDone
-from striate.engine.tensorboard import TensorBoard
+from striate.engine.tensorboard import TensorBoardLogger
 
 
 def crc32c(data: bytes) -> int:
@@ -129,7 +129,7 @@ def test_python_is_told_likewise(monkeypatch):
 
 def test_a_full_disk_is_told_and_ends_the_run(tmp_path, monkeypatch):
     """The package's own writer would block for good once its queue is full."""
-    board = TensorBoard(tmp_path)
+    board = TensorBoardLogger(tmp_path)
 
     def refuse(event):
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -141,7 +141,7 @@ def test_a_full_disk_is_told_and_ends_the_run(tmp_path, monkeypatch):
 
 
 def test_a_long_epoch_can_be_watched(tmp_path, monkeypatch):
-    board = TensorBoard(tmp_path)
+    board = TensorBoardLogger(tmp_path)
     board.on_step(step(0))
     before = scalars(tmp_path / "train", "loss")
     monkeypatch.setattr(room, "PATIENCE", -1.0)
@@ -154,7 +154,7 @@ def test_a_long_epoch_can_be_watched(tmp_path, monkeypatch):
 def test_a_run_that_goes_on_takes_back_later_steps(tmp_path):
     from tensorboardX.proto.event_pb2 import SessionLog
 
-    board = TensorBoard(tmp_path, begun=5)
+    board = TensorBoardLogger(tmp_path, begun=5)
     for number in (5, 6):
         board.on_step(step(number))
     board.on_epoch(epoch())
@@ -171,14 +171,14 @@ def test_tensorboard_itself_reads_them(tmp_path):
     accumulator = pytest.importorskip(
         "tensorboard.backend.event_processing.event_accumulator", reason=reason
     )
-    first = TensorBoard(tmp_path)
+    first = TensorBoardLogger(tmp_path)
     for number in range(6):
         first.on_step(step(number, loss=1.0))
     first.on_epoch(epoch())
     first.close()
     for path in tmp_path.rglob("events*"):  # files sort by the second of their birth
         path.rename(path.with_name("events.out.tfevents.1000000000.before"))
-    again = TensorBoard(tmp_path, begun=4)
+    again = TensorBoardLogger(tmp_path, begun=4)
     for number in (4, 5):
         again.on_step(step(number, loss=0.5))
     again.on_epoch(epoch())

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from striate.engine.throughput import PASSES, SIDE, Laps, peak
+from striate.engine.throughput import PASSES, SIDE, ThroughputMeter, measure_peak_flops
 
 
 class Clock:
@@ -17,14 +17,16 @@ class Clock:
 
 def test_the_peak_is_that_of_the_fastest_product():
     moments = iter([0, 1, 1, 3, 3, 3.5, 3.5, 9, 9, 10, 10, 11.0])
-    found = peak(torch.device("cpu"), torch.float32, lambda: next(moments))
+    found = measure_peak_flops(
+        torch.device("cpu"), torch.float32, lambda: next(moments)
+    )
     assert found == 2 * SIDE**3 / 0.5
 
 
 def test_the_share_of_the_peak():
-    laps = Laps(macs=1_000_000, peak=1e9)
+    laps = ThroughputMeter(macs=1_000_000, peak=1e9)
     assert laps.mfu(100) == pytest.approx(100 * 2 * PASSES * 1e6 / 1e9)
-    assert Laps().mfu(100) == 0.0
+    assert ThroughputMeter().mfu(100) == 0.0
 
 
 @pytest.mark.parametrize(
@@ -33,7 +35,7 @@ def test_the_share_of_the_peak():
 )
 def test_the_bottleneck(data, update, word):
     clock = Clock()
-    laps = Laps(clock=clock)
+    laps = ThroughputMeter(clock=clock)
 
     def batches(epoch, start):
         for number in range(start, 3):
@@ -74,7 +76,7 @@ def test_the_bottleneck(data, update, word):
 def test_hooks_go_with_the_watching():
     weight = nn.Parameter(torch.ones(1))
     optimizer = torch.optim.SGD([weight], lr=1.0)
-    with Laps().watching(optimizer):
+    with ThroughputMeter().watching(optimizer):
         assert optimizer._optimizer_step_pre_hooks
     assert not optimizer._optimizer_step_pre_hooks
     assert not optimizer._optimizer_step_post_hooks

@@ -15,12 +15,12 @@ from striate.engine.optim import make_optimizer
 from striate.engine.step import train_step
 from striate.engine.weights_io import (
     OptimizerState,
-    differences,
     load_weights,
-    packed,
     read_weights,
     save_weights,
-    unpacked,
+    state_dict_mismatches,
+    tensors_from_bytes,
+    tensors_to_bytes,
 )
 
 
@@ -101,7 +101,9 @@ def test_numbers_of_another_kind_are_refused(tmp_path):
 def test_differences_name_scalars():
     found = {"n": torch.zeros(2)}
     wanted = {"n": torch.tensor(0)}
-    assert differences(wanted, found) == ["n: shape 2, the network has scalar"]
+    assert state_dict_mismatches(wanted, found) == [
+        "n: shape 2, the network has scalar"
+    ]
 
 
 def test_missing_file_and_folder(tmp_path):
@@ -197,7 +199,9 @@ def test_an_optimizer_goes_on_to_the_bit(name, layout):
     """Without the parameter's memory order fused kernels would mix up the moments."""
     whole, _ = stepped(name, layout, steps=6)
     model, optimizer = stepped(name, layout)
-    kept = unpacked(packed(OptimizerState(optimizer).state_dict()), Path("kept"))
+    kept = tensors_from_bytes(
+        tensors_to_bytes(OptimizerState(optimizer).state_dict()), Path("kept")
+    )
     other = net().to(memory_format=layout)
     other.load_state_dict(model.state_dict())
     fresh = make_optimizer(other, name, 0.01, 0.9, 0.1)

@@ -13,12 +13,12 @@ from striate.core.preprocess import Preprocess
 from striate.data.batches import Batches
 from striate.data.subset import Subset
 from striate.engine.checkpoint_store import CheckpointStore
-from striate.engine.checkpointer import Checkpointer, state_of
+from striate.engine.checkpointer import Checkpointer, checkpoint_state
 from striate.engine.csv_logger import CSVLogger
 from striate.engine.ema import EMA
 from striate.engine.loop import FitConfig, fit
 from striate.engine.optim import make_optimizer
-from striate.engine.rng import chance_kept
+from striate.engine.rng import preserve_rng_state
 from striate.engine.schedule import SCHEDULES
 from striate.engine.weights_io import OptimizerState
 
@@ -75,8 +75,11 @@ class Rig:
         optimizer = make_optimizer(model, self.optimizer, 0.05, 0.9, 0.01)
         train, val = batches(), batches(9, pixels=1, shuffle=False)
         sealed, _ = CheckpointStore(self.folder / "weights/last").newest()
-        marks = state_of(sealed)[1] if sealed else None
-        with CSVLogger(self.folder, train.indices, marks) as journal, chance_kept():
+        marks = checkpoint_state(sealed)[1] if sealed else None
+        with (
+            CSVLogger(self.folder, train.indices, marks) as journal,
+            preserve_rng_state(),
+        ):
             parts = {"optimizer": OptimizerState(optimizer)}
             averaged, judged = (), model
             if self.ema:

@@ -23,19 +23,19 @@ from striate.core.errors import NonFiniteError, RankError, SettingError
 from striate.core.frozen_mode import freeze_mode
 from striate.data.batches import share
 from striate.data.load import load_data
-from striate.engine.benchmark import BenchmarkResult, Free
-from striate.engine.distributed.gradients import Exchange
-from striate.engine.distributed.group import joined
+from striate.engine.benchmark import BenchmarkResult, ExecutionChoices
+from striate.engine.distributed.gradients import GradientExchange
+from striate.engine.distributed.group import process_group
 from striate.engine.distributed.rank_info import RankInfo
-from striate.engine.distributed.sync_batch_norm import synchronized
+from striate.engine.distributed.sync_batch_norm import sync_batch_norms
 from striate.engine.ema import EMA
 from striate.engine.evaluate import evaluate
 from striate.engine.execution import ExecutionConfig
 from striate.engine.loop import StepDone
-from striate.engine.loss import ClassCost, softmax_cost
+from striate.engine.loss import ClassBalance, cross_entropy_loss
 from striate.engine.optim import make_optimizer
-from striate.engine.stepper import USUAL, Stepper
-from striate.engine.tta import VIEWS
+from striate.engine.stepper import DEFAULT_EXECUTION, Stepper
+from striate.engine.tta import TTA_MODES
 from striate.run.recipe import Recipe, make_recipe
 from striate.workflows.train import auto_settings as auto
 from striate.workflows.train import autotune as speed
@@ -77,19 +77,29 @@ def data(sizes, soft):
         yield x, y
 
 
-def both(ranks, *, norm, sizes, soft=False, cost=None, pieces=1, sync=False, way=USUAL):
+def both(
+    ranks,
+    *,
+    norm,
+    sizes,
+    soft=False,
+    cost=None,
+    pieces=1,
+    sync=False,
+    way=DEFAULT_EXECUTION,
+):
     """Return the networks and losses of all ranks together, and of one process."""
-    cost = cost or softmax_cost(0.1)
+    cost = cost or cross_entropy_loss(0.1)
     ours, alone = network(norm), network(norm)
     first = make_optimizer(ours, "sgd", 0.1, 0.9, 0.01)
     second = make_optimizer(alone, "sgd", 0.1, 0.9, 0.01)
-    exchange = Exchange(ranks, ours, first)
+    exchange = GradientExchange(ranks, ours, first)
     learn = Stepper(ours, first, cost, 0, ranks.place.rank, pieces, exchange, way)
     single = Stepper(alone, second, cost)
     losses = []
     for step, (x, y) in enumerate(data(sizes, soft)):
         mine = share(len(y), ranks.place.rank, ranks.world)
-        with synchronized(ours, ranks) if sync else torch.enable_grad():
+        with sync_batch_norms(ours, ranks) if sync else torch.enable_grad():
             loss = learn(x[mine], y[mine], step)
         losses.append((loss, single(x, y, step)))
         assert learn.images == len(y)
@@ -101,14 +111,14 @@ def averages(ranks, sizes, decay):
     """Return the averages that two ranks and one process keep."""
     ours, alone = network(True), network(True)
     optimizers = [make_optimizer(n, "sgd", 0.1, 0.9, 0.0) for n in (ours, alone)]
-    exchange = Exchange(ranks, ours, optimizers[0])
-    cost = softmax_cost(0.1)
+    exchange = GradientExchange(ranks, ours, optimizers[0])
+    cost = cross_entropy_loss(0.1)
     learn = Stepper(ours, optimizers[0], cost, 0, ranks.place.rank, 1, exchange)
     single = Stepper(alone, optimizers[1], cost)
     kept = EMA(ours, decay), EMA(alone, decay)
     for step, (x, y) in enumerate(data(sizes, soft=False)):
         mine = share(len(y), ranks.place.rank, ranks.world)
-        with synchronized(ours, ranks):
+        with sync_batch_norms(ours, ranks):
             costs = learn(x[mine], y[mine], step), single(x, y, step)
         for average, loss in zip(kept, costs, strict=True):
             average.on_step(StepDone(0, step, step, loss, 0.1, len(y)))
@@ -125,12 +135,12 @@ def assert_same(ours, alone, losses):
 
 
 def check_learning(ranks):
-    weights = ClassCost(weights=torch.tensor([0.5, 1.0, 4.0]).double())
-    prior = ClassCost(prior=torch.tensor([0.2, 0.3, 0.5]).double())
+    weights = ClassBalance(weights=torch.tensor([0.5, 1.0, 4.0]).double())
+    prior = ClassBalance(prior=torch.tensor([0.2, 0.3, 0.5]).double())
     uneven = (8, 7, 5, 3, 2)
     assert_same(*both(ranks, norm=False, sizes=uneven))
     assert_same(*both(ranks, norm=False, sizes=uneven, soft=True))
-    for cost in (softmax_cost(0.1, weights), softmax_cost(0.1, prior)):
+    for cost in (cross_entropy_loss(0.1, weights), cross_entropy_loss(0.1, prior)):
         assert_same(*both(ranks, norm=False, sizes=uneven, cost=cost))
     assert_same(*both(ranks, norm=False, sizes=(16, 13, 9, 3), pieces=3))
     nchw = ExecutionConfig(layout="nchw")
@@ -154,8 +164,8 @@ def check_held_norm(ranks):
     freeze_mode(model.norm)
     before = [buffer.clone() for buffer in model.norm.buffers()]
     optimizer = make_optimizer(model, "sgd", 0.1, 0.9, 0.01)
-    exchange = Exchange(ranks, model, optimizer)
-    cost, rank = softmax_cost(0.0), ranks.place.rank
+    exchange = GradientExchange(ranks, model, optimizer)
+    cost, rank = cross_entropy_loss(0.0), ranks.place.rank
     learn = Stepper(model, optimizer, cost, 0, rank, 1, exchange)
     for step, (x, y) in enumerate(data((7, 5, 3), soft=False)):
         mine = share(len(y), rank, ranks.world)
@@ -191,7 +201,7 @@ def assert_slopes(ranks, norm, sides, layout):
     twin = copy.deepcopy(norm)
     mine = share(5, ranks.place.rank, ranks.world)
     part, whole = x[mine].clone().requires_grad_(), x.clone().requires_grad_()
-    with synchronized(norm, ranks):
+    with sync_batch_norms(norm, ranks):
         (norm(part) * wish[mine]).sum().backward()
     (twin(whole) * wish).sum().backward()
     assert torch.allclose(part.grad, whole.grad[mine], atol=1e-12)
@@ -207,7 +217,7 @@ def check_norm_of_one_number_a_rank(ranks):
     """A rank with one number a channel has no variance of its own."""
     norm, twin = nn.BatchNorm1d(3).double(), nn.BatchNorm1d(3).double()
     x = torch.tensor([[1.0, 2.0, 3.0], [5.0, 2.0, -1.0]]).double()
-    with synchronized(norm, ranks):
+    with sync_batch_norms(norm, ranks):
         y = norm(x[ranks.place.rank][None])
     assert torch.allclose(y[0], twin(x)[ranks.place.rank])
 
@@ -218,7 +228,7 @@ def check_norm_of_half_precision(ranks):
     x = 7 + torch.randn(13, 2, 7, 9, generator=made)
     norm, twin = nn.BatchNorm2d(2), nn.BatchNorm2d(2)
     mine = share(13, ranks.place.rank, ranks.world)
-    with synchronized(norm, ranks):
+    with sync_batch_norms(norm, ranks):
         y = norm(x[mine].bfloat16())
     assert y.dtype == torch.bfloat16
     assert torch.allclose(y.float(), twin(x)[mine], atol=0.05)
@@ -245,8 +255,8 @@ def assert_judged_alike(ranks, ours, alone, view):
     rank, world = ranks.place.rank, ranks.world
     shares = [share(len(y), rank, world) for _, y in batches]
     mine = [(x[s], y[s]) for (x, y), s in zip(batches, shares, strict=True)]
-    together = evaluate(ours, mine, VIEWS[view], ranks)
-    single = evaluate(alone, batches, VIEWS[view])
+    together = evaluate(ours, mine, TTA_MODES[view], ranks)
+    single = evaluate(alone, batches, TTA_MODES[view])
     assert together.labels.equal(single.labels)
     assert torch.allclose(together.logits, single.logits, atol=1e-6)
     assert len(together.labels) == 17
@@ -282,14 +292,14 @@ def check_blown(ranks):
     model = network(True)
     before = copy.deepcopy(model.state_dict())
     optimizer = make_optimizer(model, "sgd", 0.1, 0.9, 0.0)
-    exchange = Exchange(ranks, model, optimizer)
-    cost = softmax_cost(0.0)
+    exchange = GradientExchange(ranks, model, optimizer)
+    cost = cross_entropy_loss(0.0)
     learn = Stepper(model, optimizer, cost, 0, ranks.place.rank, 1, exchange)
     ((x, y),) = data((8,), soft=False)
     x[6] = float("nan")
     mine = share(8, ranks.place.rank, ranks.world)
     for sync in (False, True):
-        how = synchronized(model, ranks) if sync else torch.enable_grad()
+        how = sync_batch_norms(model, ranks) if sync else torch.enable_grad()
         with how, pytest.raises(NonFiniteError) as caught:
             learn(x[mine], y[mine], 0)
         assert caught.value.layer == "the images on rank 1"
@@ -301,7 +311,9 @@ def check_blown(ranks):
 def check_parted(ranks):
     """Weights that differ by one bit on one rank are found and named."""
     model = network(False)
-    exchange = Exchange(ranks, model, make_optimizer(model, "sgd", 0.1, 0.9, 0.0))
+    exchange = GradientExchange(
+        ranks, model, make_optimizer(model, "sgd", 0.1, 0.9, 0.0)
+    )
     exchange.check_equal()
     with torch.no_grad():
         if not ranks.first:
@@ -334,7 +346,7 @@ def check_way(ranks):
         speed.settle(network(True), data, recipe, ranks)
     assert speed.way_of(settled.recipe) == ExecutionConfig(layout="nchw")
     assert settled.measured == {"nhwc fp32": 2000, "nchw fp32": 1000}
-    expected = [(16, Free(compiled=True)), (16, Free())]
+    expected = [(16, ExecutionChoices(compiled=True)), (16, ExecutionChoices())]
     assert asked == (expected if ranks.first else [])
     with pytest.raises(SettingError, match="cannot be compiled"):
         together.check_together(replace(recipe, compile="on"), ranks)
@@ -349,7 +361,7 @@ def check_words(ranks):
 
 
 def check_all():
-    with joined(RankInfo.of(), torch.device("cpu")) as ranks:
+    with process_group(RankInfo.of(), torch.device("cpu")) as ranks:
         for name, check in list(globals().items()):
             if name.startswith("check_") and name != "check_all":
                 check(ranks)

@@ -24,7 +24,7 @@ from striate.cli import (
 )
 from striate.core.errors import SettingError, StriateError
 from striate.core.registry import closest_names
-from striate.engine.distributed.rank_info import check_alone
+from striate.engine.distributed.rank_info import check_single_process
 
 VERBS = {
     "train": train,
@@ -134,7 +134,7 @@ def _run(parser: argparse.ArgumentParser, given: Sequence[str]) -> int:
         parser.print_help()
         return 2
     if options.verb not in RANKED:
-        check_alone(f"striate {options.verb}")
+        check_single_process(f"striate {options.verb}")
     return int(VERBS[options.verb].run(options))
 
 

@@ -18,16 +18,18 @@ from torch.nn import functional as F
 
 from striate.core.aux_heads import total_loss
 from striate.engine.execution import ExecutionConfig, Forward
-from striate.engine.fused_modules import Quick
-from striate.engine.rng import chance_kept
+from striate.engine.fused_modules import FusedModules
+from striate.engine.rng import preserve_rng_state
 
 ROUNDS = 3  # timed steps of each rival, turn about; one before them warms up
-SPARE = 0.2  # seconds in which more rounds are free: the best of many is steadier
-CLEAR = 1.1  # times as fast as the usual way, to be taken for its layout
-HALF = 1.2  # the same, for half precision
+MIN_SECONDS = 0.2  # seconds in which more rounds are free: the best of many is steadier
+MIN_SPEEDUP = 1.1  # times as fast as the usual way, to be taken for its layout
+MIN_SPEEDUP_BF16 = 1.2  # the same, for half precision
 # A comparison of two takes 8 steps, and there are two: below 2 % of so many.
-FEWEST_STEPS = 1_000
-COMPILING = 3_600.0  # seconds of learning of which a minute of compiling is 2 %
+MIN_STEPS = 1_000
+MIN_COMPILED_SECONDS = (
+    3_600.0  # seconds of learning of which a minute of compiling is 2 %
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +52,7 @@ class BenchmarkResult:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Free:
+class ExecutionChoices:
     """What of a way is free to choose; the rest was asked for.
 
     Args:
@@ -64,11 +66,11 @@ class Free:
     compiled: bool = False
 
 
-def tune(
+def choose_execution(
     model: nn.Module,
     batch: tuple[Tensor, Tensor],
     start: ExecutionConfig,
-    free: Free,
+    free: ExecutionChoices,
     steps: int,
 ) -> BenchmarkResult:
     """Measure rivals of a way one after the other, and take what is clearly faster.
@@ -82,19 +84,21 @@ def tune(
         free: What may be changed.
         steps: Of the whole run; a short one is not worth a measurement.
     """
-    if steps < FEWEST_STEPS:
+    if steps < MIN_STEPS:
         return BenchmarkResult(way=start)
     choice = BenchmarkResult(way=start)
     if free.layout:
         layout = "nchw" if start.layout == "nhwc" else "nhwc"
-        choice = _against(choice, replace(start, layout=layout), CLEAR, model, batch)
+        choice = _against(
+            choice, replace(start, layout=layout), MIN_SPEEDUP, model, batch
+        )
     if free.half:
         rival = replace(choice.way, precision="bf16")
-        choice = _against(choice, rival, HALF, model, batch)
-    long = steps * choice.seconds.get(str(choice.way), 0.0) >= COMPILING
+        choice = _against(choice, rival, MIN_SPEEDUP_BF16, model, batch)
+    long = steps * choice.seconds.get(str(choice.way), 0.0) >= MIN_COMPILED_SECONDS
     if free.compiled and long:
         rival = replace(choice.way, compiled=True)
-        choice = _against(choice, rival, CLEAR, model, batch)
+        choice = _against(choice, rival, MIN_SPEEDUP, model, batch)
     return choice
 
 
@@ -105,23 +109,23 @@ def _against(
     model: nn.Module,
     batch: tuple[Tensor, Tensor],
 ) -> BenchmarkResult:
-    taken = race(model, batch, [holder.way, rival])
+    taken = time_steps(model, batch, [holder.way, rival])
     wins = taken[0] >= needed * taken[1]
     seconds = {**holder.seconds, str(holder.way): taken[0], str(rival): taken[1]}
     return BenchmarkResult(way=rival if wins else holder.way, seconds=seconds)
 
 
-def race(
+def time_steps(
     model: nn.Module, batch: tuple[Tensor, Tensor], ways: Sequence[ExecutionConfig]
 ) -> list[float]:
     """Return the seconds of a step of each way, turn about, the best of some.
 
     The best, because what else runs on a machine only ever adds.
     """
-    with chance_kept():
+    with preserve_rng_state():
         runners = [_Runner(model, way) for way in ways]
         taken: list[list[float]] = []
-        while len(taken) <= ROUNDS or sum(map(sum, taken)) < SPARE:
+        while len(taken) <= ROUNDS or sum(map(sum, taken)) < MIN_SECONDS:
             taken.append([runner.step(*batch) for runner in runners])
     return [min(times) for times in zip(*taken[1:], strict=True)]
 
@@ -133,7 +137,7 @@ class _Runner:
         self._model = copy.deepcopy(model).train()
         self._model.to(memory_format=way.memory_format)  # type: ignore[call-overload]
         self._forward = Forward(self._model, way)
-        self._quick = Quick(self._model, wanted=not way.compiled)
+        self._quick = FusedModules(self._model, wanted=not way.compiled)
 
     def step(self, x: Tensor, y: Tensor) -> float:
         """Return the seconds of a step, all but its update."""

@@ -27,12 +27,12 @@ from striate.core.folders import remove_folder, remove_leftovers, write_folder
 FORMAT = "striate checkpoint 1"
 MANIFEST = "MANIFEST.json"
 LATEST = "LATEST"
-KEPT = 2  # sound ones, so that one may rot
-LARGEST_MANIFEST = 1 << 20
+KEEP = 2  # sound ones, so that one may rot
+MAX_MANIFEST_BYTES = 1 << 20
 _NAME = re.compile(r"step-(\d+)-epoch-(\d+)")
 
 
-class UnsoundError(Exception):
+class DamagedCheckpointError(Exception):
     """A checkpoint is not what was written; the message says how."""
 
 
@@ -95,12 +95,12 @@ class CheckpointStore:
         try:
             for _ in _verified(path, read_manifest(path)):
                 pass
-        except UnsoundError as flaw:
+        except DamagedCheckpointError as flaw:
             what = f"the disk gave back other bytes than it got: {flaw}"
             raise StorageError(what, where=path, fix="try another disk") from flaw
         self._sound.add(path.name)
         write_text(self.root / LATEST, path.name + "\n")
-        self.prune(KEPT)
+        self.prune(KEEP)
         return path
 
     def newest(self) -> tuple[Checkpoint | None, list[str]]:
@@ -110,7 +110,7 @@ class CheckpointStore:
             try:
                 manifest = read_manifest(path)
                 files = dict(_verified(path, manifest))
-            except UnsoundError as flaw:
+            except DamagedCheckpointError as flaw:
                 passed_over.append(f"{path.name}: {flaw}")
                 continue
             self._sound.add(path.name)
@@ -159,7 +159,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
     """Read a checkpoint's manifest, if it is to the byte what was written.
 
     Raises:
-        UnsoundError: It is missing, damaged, or of another format.
+        DamagedCheckpointError: It is missing, damaged, or of another format.
     """
     text = _read(path / MANIFEST)
     try:
@@ -167,11 +167,11 @@ def read_manifest(path: Path) -> dict[str, Any]:
         body = {key: value for key, value in manifest.items() if key != "seal"}
         sealed = _with_seal(body).encode() == text
     except (ValueError, AttributeError, RecursionError) as error:
-        raise UnsoundError(f"{MANIFEST} is damaged") from error
+        raise DamagedCheckpointError(f"{MANIFEST} is damaged") from error
     if not sealed:
-        raise UnsoundError(f"{MANIFEST} does not match its seal")
+        raise DamagedCheckpointError(f"{MANIFEST} does not match its seal")
     if body.get("format") != FORMAT or not _well_formed(body):
-        raise UnsoundError(f"{MANIFEST} is not of the format '{FORMAT}'")
+        raise DamagedCheckpointError(f"{MANIFEST} is not of the format '{FORMAT}'")
     return body
 
 
@@ -187,10 +187,10 @@ def _verified(path: Path, manifest: dict[str, Any]) -> Iterator[tuple[str, bytes
     """Hand out the files, each as it is found to be what was written."""
     for name, said in manifest["files"].items():
         if Path(name).name != name:
-            raise UnsoundError(f"{MANIFEST} names a file outside: {name}")
+            raise DamagedCheckpointError(f"{MANIFEST} names a file outside: {name}")
         payload = _read(path / name, said["bytes"])
         if hashlib.sha256(payload).hexdigest() != said["sha256"]:
-            raise UnsoundError(f"{name} does not match its SHA-256")
+            raise DamagedCheckpointError(f"{name} does not match its SHA-256")
         yield name, payload
 
 
@@ -198,13 +198,15 @@ def _read(path: Path, length: int | None = None) -> bytes:
     """Read a file of a known length; a manifest's is only bounded."""
     try:
         if not path.is_file():
-            raise UnsoundError(f"{path.name} is missing")
+            raise DamagedCheckpointError(f"{path.name} is missing")
         found = path.stat().st_size
         if length is not None and found != length:
             what = f"{path.name} has {found:,} bytes, should have {length:,}"
-            raise UnsoundError(what)
-        if length is None and found > LARGEST_MANIFEST:
-            raise UnsoundError(f"{path.name} is {found:,} bytes long")
+            raise DamagedCheckpointError(what)
+        if length is None and found > MAX_MANIFEST_BYTES:
+            raise DamagedCheckpointError(f"{path.name} is {found:,} bytes long")
         return path.read_bytes()
     except OSError as error:
-        raise UnsoundError(f"{path.name} cannot be read: {error.strerror}") from error
+        raise DamagedCheckpointError(
+            f"{path.name} cannot be read: {error.strerror}"
+        ) from error

@@ -14,10 +14,15 @@ from torch import Tensor, nn
 
 from striate.core.errors import NonFiniteError, StorageError, WeightsError
 from striate.core.files import write_bytes
+from striate.engine.callbacks import EpochResult, StepResult
 from striate.engine.checkpoint_store import Checkpoint, CheckpointStore
 from striate.engine.nonfinite import is_finite
-from striate.engine.train_state import EpochDone, StepDone, TrainState
-from striate.engine.weights_io import packed, put_weights, unpacked
+from striate.engine.train_state import TrainState
+from striate.engine.weights_io import (
+    assign_weights,
+    tensors_from_bytes,
+    tensors_to_bytes,
+)
 
 BEST = "best.safetensors"
 LAST = "last"
@@ -25,7 +30,7 @@ MODEL = "model.safetensors"
 STATE = "state.json"
 
 
-class Part(Protocol):
+class Stateful(Protocol):
     """Something whose tensors belong to the state: the optimizer, a moving average."""
 
     def state_dict(self) -> Mapping[str, Tensor]:
@@ -37,7 +42,7 @@ class Part(Protocol):
         ...
 
 
-Marks = Callable[[], Mapping[str, Any]]
+GetOffsets = Callable[[], Mapping[str, Any]]
 
 
 class Checkpointer:
@@ -62,9 +67,9 @@ class Checkpointer:
         self,
         folder: Path,
         model: nn.Module,
-        parts: Mapping[str, Part],
+        parts: Mapping[str, Stateful],
         *,
-        marks: Marks = dict,
+        marks: GetOffsets = dict,
         facts: Callable[[], Mapping[str, Any]] = dict,
         every: float = 60.0,
         tell: Callable[[str], None] = lambda text: None,
@@ -86,15 +91,15 @@ class Checkpointer:
         self._saved_at = clock()
         self._saved: tuple[int, int] | None = None
 
-    def on_step(self, done: StepDone) -> None:
+    def on_step(self, done: StepResult) -> None:
         """Keep the state if it is time to."""
         self._save_in_time()
 
-    def on_epoch(self, done: EpochDone) -> None:
+    def on_epoch(self, done: EpochResult) -> None:
         """Keep the weights if they are the best, and the state if it is time to."""
         if done.best:
             self._check_finite(self._judged)
-            payload = packed(self._judged.state_dict())
+            payload = tensors_to_bytes(self._judged.state_dict())
             write_bytes(self._best_path, payload)
             self._best_hash = hashlib.sha256(payload).hexdigest()
         self._save_in_time()
@@ -126,9 +131,9 @@ class Checkpointer:
         self._saved, self._saved_at = place, self._clock()
 
     def _files(self, marks: Mapping[str, Any]) -> Iterator[tuple[str, bytes]]:
-        yield MODEL, packed(self._model.state_dict())
+        yield MODEL, tensors_to_bytes(self._model.state_dict())
         for name, part in self._parts.items():
-            yield f"{name}.safetensors", packed(part.state_dict())
+            yield f"{name}.safetensors", tensors_to_bytes(part.state_dict())
         if self._best_hash:
             yield BEST, self._read_best()
         state = {"position": self.at.as_dict(), "journal": dict(marks)}
@@ -166,13 +171,17 @@ class Checkpointer:
             WeightsError: It belongs to another network or optimizer.
         """
         where = sealed.path / MODEL
-        put_weights(self._model, unpacked(sealed.files[MODEL], where), where)
+        assign_weights(
+            self._model, tensors_from_bytes(sealed.files[MODEL], where), where
+        )
         for name, part in self._parts.items():
             where = sealed.path / f"{name}.safetensors"
-            part.load_state_dict(unpacked(sealed.files.get(where.name, b""), where))
+            part.load_state_dict(
+                tensors_from_bytes(sealed.files.get(where.name, b""), where)
+            )
         if BEST in sealed.files:
             self._put_best(sealed.files[BEST])
-        self.at = state_of(sealed)[0]
+        self.at = checkpoint_state(sealed)[0]
         self._saved = self.at.step, self.at.epoch
 
     def _put_best(self, payload: bytes) -> None:
@@ -183,7 +192,7 @@ class Checkpointer:
         write_bytes(self._best_path, payload)
 
 
-def state_of(sealed: Checkpoint) -> tuple[TrainState, dict[str, Any]]:
+def checkpoint_state(sealed: Checkpoint) -> tuple[TrainState, dict[str, Any]]:
     """Return a checkpoint's position, and the journal's marks.
 
     Raises:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, nullcontext, suppress
 from dataclasses import asdict, fields
@@ -21,14 +22,15 @@ from torch import Tensor
 
 from striate.core.append_log import AppendLog, prefix_matches
 from striate.core.errors import StorageError
-from striate.engine.train_state import EpochDone, StepDone
+from striate.engine.callbacks import EpochResult, StepResult
 
 RESULTS = "results.csv"
 EVENTS = "events.jsonl"
-COLUMNS = tuple(field.name for field in fields(EpochDone))
+TIMING = "timing.csv"
+COLUMNS = tuple(field.name for field in fields(EpochResult))
 
-Order = Callable[[int, int], Iterable[Tensor]]
-Marks = Mapping[str, Any]
+SampleOrder = Callable[[int, int], Iterable[Tensor]]
+Offsets = Mapping[str, Any]
 
 
 class CSVLogger:
@@ -46,7 +48,9 @@ class CSVLogger:
         StorageError: The disk refused.
     """
 
-    def __init__(self, folder: Path, order: Order, marks: Marks | None = None) -> None:
+    def __init__(
+        self, folder: Path, order: SampleOrder, marks: Offsets | None = None
+    ) -> None:
         said = marks or {}
         self._rows = AppendLog(folder / RESULTS, said.get(RESULTS))
         self._events = AppendLog(folder / EVENTS, said.get(EVENTS))
@@ -57,7 +61,7 @@ class CSVLogger:
         if marks is None:
             self._rows.append(",".join(COLUMNS))
 
-    def on_step(self, done: StepDone) -> None:
+    def on_step(self, done: StepResult) -> None:
         """Write a line of `events.jsonl`."""
         line = {
             "epoch": done.epoch,
@@ -69,7 +73,7 @@ class CSVLogger:
         }
         self._events.append(json.dumps(line))
 
-    def _next_link(self, done: StepDone) -> str:
+    def _next_link(self, done: StepResult) -> str:
         if self._epoch != done.epoch:
             self._epoch = done.epoch
             self._numbers = iter(self._order(done.epoch, done.batch))
@@ -78,7 +82,7 @@ class CSVLogger:
         self._chain = link.hexdigest()
         return self._chain
 
-    def on_epoch(self, done: EpochDone) -> None:
+    def on_epoch(self, done: EpochResult) -> None:
         """Write a row of `results.csv`."""
         self._rows.append(",".join(_cell(value) for value in asdict(done).values()))
         self._rows.flush()
@@ -107,7 +111,7 @@ class CSVLogger:
             pass
 
 
-def changed_files(folder: Path, marks: Marks) -> list[str]:
+def changed_files(folder: Path, marks: Offsets) -> list[str]:
     """Return the files that no longer begin with what the marks say they held."""
     names = (RESULTS, EVENTS)
     return [name for name in names if not prefix_matches(folder / name, marks[name])]
@@ -115,3 +119,63 @@ def changed_files(folder: Path, marks: Marks) -> list[str]:
 
 def _cell(value: float | bool) -> str:
     return f"{value:.7g}" if isinstance(value, float) else str(value).lower()
+
+
+class TimingLogger:
+    """Writes `timing.csv`: seconds of learning at the end of each epoch.
+
+    Seconds of all sittings of a run count, from each to its last checkpoint.
+
+    Args:
+        folder: The run folder.
+        epochs: Judged before; so many rows stay.
+        before: Seconds learned before.
+        clock: Seconds that never go backwards; tests bring their own.
+
+    Raises:
+        StorageError: The disk refused.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        epochs: int = 0,
+        before: float = 0.0,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self._clock = clock
+        self._began = clock() - before
+        path = folder / TIMING
+        kept = _first_rows(path, epochs) if epochs else b""
+        self._rows = AppendLog(path, {"bytes": len(kept)})
+        if not kept:
+            self._rows.append("epoch,seconds")
+
+    @property
+    def seconds(self) -> float:
+        """Return the seconds learned, before and now."""
+        return self._clock() - self._began
+
+    def on_step(self, done: StepResult) -> None:
+        """Steps are not timed: the progress display does that."""
+
+    def on_epoch(self, done: EpochResult) -> None:
+        """Write a row."""
+        self._rows.append(f"{done.epoch},{self.seconds:.3f}")
+        self._rows.flush()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._rows.close()
+
+
+def _first_rows(path: Path, rows: int) -> bytes:
+    lines = path.read_bytes().splitlines(keepends=True) if path.is_file() else []
+    return b"".join(lines[: rows + 1])

@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from striate.engine.train_state import EpochDone, StepDone
-from striate.engine.weights_io import put_weights
+from striate.engine.callbacks import EpochResult, StepResult
+from striate.engine.weights_io import assign_weights
 
 FILE = Path("average.safetensors")
 
@@ -36,7 +36,7 @@ class EMA:
         >>> average = EMA(learning, decay=0.9)
         >>> before = average.model.weight.item()
         >>> _ = learning.weight.data.add_(1.0)
-        >>> average.on_step(StepDone(0, 0, 0, loss=1.0, lr=0.1, images=4))
+        >>> average.on_step(StepResult(0, 0, 0, loss=1.0, lr=0.1, images=4))
         >>> round(average.model.weight.item() - before, 4)  # d is 2/11 at first
         0.8182
     """
@@ -47,7 +47,7 @@ class EMA:
         self._decay = decay
 
     @torch.no_grad()
-    def on_step(self, done: StepDone) -> None:
+    def on_step(self, done: StepResult) -> None:
         """Take in the weights of a step; a skipped one changed none."""
         if math.isnan(done.loss):
             return
@@ -67,7 +67,7 @@ class EMA:
                 own[name].copy_(tensor)
         torch._foreach_lerp_(mine, theirs, 1 - kept)
 
-    def on_epoch(self, done: EpochDone) -> None:
+    def on_epoch(self, done: EpochResult) -> None:
         """Nothing was learned since the last step."""
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -80,7 +80,7 @@ class EMA:
         Raises:
             WeightsError: They are of another network.
         """
-        put_weights(self.model, dict(tensors), FILE)
+        assign_weights(self.model, dict(tensors), FILE)
 
 
 def _moving(model: nn.Module) -> set[int]:

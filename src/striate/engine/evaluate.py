@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from striate.core.hooks import evaluation_mode
 from striate.engine.distributed.heartbeat import COMPUTING
-from striate.engine.tta import View, plain
+from striate.engine.tta import TTA, no_tta
 
 if TYPE_CHECKING:
     from striate.engine.distributed.group import RankGroup
@@ -60,7 +60,7 @@ class Outputs:
 def evaluate(
     model: nn.Module,
     batches: Iterable[tuple[Tensor, Tensor]],
-    view: View = plain,
+    view: TTA = no_tta,
     ranks: RankGroup | None = None,
 ) -> Outputs:
     """Ask the network about every image; it is left in the mode it was in.

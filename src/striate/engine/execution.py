@@ -86,7 +86,7 @@ def _in_float(answer: Any) -> Any:
     return answer.float()
 
 
-def laid_out_as(x: Tensor, gradient: Tensor) -> Tensor:
+def match_layout(x: Tensor, gradient: Tensor) -> Tensor:
     """Return a gradient in the layout of x; torch's kernels for mixed ones are slow."""
     last = x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last)
     return gradient.contiguous(memory_format=LAYOUTS["nhwc" if last else "nchw"])
@@ -98,12 +98,12 @@ def check_precision(precision: str, device: torch.device) -> None:
     Raises:
         SettingError: The device has no instructions for it.
     """
-    if precision == "bf16" and (reason := why_not_bf16(device)):
+    if precision == "bf16" and (reason := bf16_obstacle(device)):
         fix = "use --precision fp32, or auto, which takes what is faster here"
         raise SettingError(f"bf16 loses here: {reason}", where="--precision", fix=fix)
 
 
-def why_not_bf16(device: torch.device) -> str:
+def bf16_obstacle(device: torch.device) -> str:
     """Say why half precision would lose on a device; empty if it might gain."""
     if device.type == "cuda":
         able = torch.cuda.is_bf16_supported(including_emulation=False)

@@ -25,13 +25,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules import module as torch_module
 
-from striate.engine.execution import laid_out_as
+from striate.engine.execution import match_layout
 
 _BITS = 16  # of chance a value: a share dropped is off by 1/131,072 at most
 _LEVELS = 1 << _BITS
 
 
-class Quick:
+class FusedModules:
     """Lends a network its quicker ways, for as long as one forward pass.
 
     Args:
@@ -40,7 +40,7 @@ class Quick:
 
     Example:
         >>> model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.MaxPool2d(2))
-        >>> quick, x = Quick(model), torch.randn(1, 1, 6, 6)
+        >>> quick, x = FusedModules(model), torch.randn(1, 1, 6, 6)
         >>> with quick.lent():
         ...     y = model(x)
         >>> bool((y == model(x)).all()), "forward" in vars(model)
@@ -150,7 +150,7 @@ class _PoolThenRelu(torch.autograd.Function):
         x, out, index = ctx.saved_tensors
         # In another layout torch takes its slow kernel, and copies its result twice.
         aten: Any = torch.ops.aten
-        laid = aten.threshold_backward(laid_out_as(x, gradient), out, 0)
+        laid = aten.threshold_backward(match_layout(x, gradient), out, 0)
         sent = aten.max_pool2d_with_indices_backward(laid, x, *ctx.settings, index)
         return sent, *(None,) * len(ctx.settings)
 
@@ -192,10 +192,10 @@ def _dropped(self: nn.Dropout, x: Tensor) -> Tensor:
     """Drop a share of the values, and let the others make up for it."""
     if not self.training or x.device.type != "cpu":
         return F.dropout(x, self.p, self.training)
-    return x * keep_or_drop(x, self.p)
+    return x * dropout_factors(x, self.p)
 
 
-def keep_or_drop(x: Tensor, share: float) -> Tensor:
+def dropout_factors(x: Tensor, share: float) -> Tensor:
     """Draw factors of dropout from torch's generator: 0 for a share, 1/(1 − share).
 
     Of each random word of 64 bits four values are served.
@@ -206,7 +206,7 @@ def keep_or_drop(x: Tensor, share: float) -> Tensor:
 
     Example:
         >>> _ = torch.manual_seed(0)
-        >>> factors = keep_or_drop(torch.empty(10_000), 0.25)
+        >>> factors = dropout_factors(torch.empty(10_000), 0.25)
         >>> sorted(set(factors.tolist())), round(factors.mean().item(), 1)
         ([0.0, 1.3333333730697632], 1.0)
     """

@@ -18,21 +18,22 @@ from torch.optim import Optimizer
 
 from striate.core.errors import NonFiniteError
 from striate.core.hooks import evaluation_mode
-from striate.engine.distributed.gradients import Exchange
+from striate.engine.callbacks import Callback, EpochResult, StepResult
+from striate.engine.distributed.gradients import GradientExchange
 from striate.engine.distributed.group import RankGroup
 from striate.engine.evaluate import Outputs, evaluate
 from striate.engine.execution import ExecutionConfig
-from striate.engine.loss import ClassCost, softmax_cost
+from striate.engine.loss import ClassBalance, cross_entropy_loss
 from striate.engine.nonfinite import LOSS, first_bad_layer
-from striate.engine.optim import set_rate
+from striate.engine.optim import set_lr
 from striate.engine.schedule import Schedule
 from striate.engine.step import LOWER_LR
-from striate.engine.stepper import USUAL, Stepper
-from striate.engine.train_state import EpochDone, Observer, StepDone, TrainState
-from striate.engine.tta import View, plain
+from striate.engine.stepper import DEFAULT_EXECUTION, Stepper
+from striate.engine.train_state import TrainState
+from striate.engine.tta import TTA, no_tta
 
 Batch = tuple[Tensor, Tensor]
-Blown = Callable[[NonFiniteError, TrainState], None]
+OnNonFinite = Callable[[NonFiniteError, TrainState], None]
 
 
 class Epochs(Protocol):
@@ -69,19 +70,19 @@ class FitConfig:
     schedule: Schedule
     label_smoothing: float = 0.0
     patience: int = 0
-    classes: ClassCost | None = None
+    classes: ClassBalance | None = None
     balanced: bool = False
-    view: View = plain
+    view: TTA = no_tta
     seed: int = 0
     pieces: int = 1
-    way: ExecutionConfig = USUAL
+    way: ExecutionConfig = DEFAULT_EXECUTION
 
 
 class StoppedError(Exception):
     """Someone asked the loop to stop."""
 
 
-def stop_there(error: NonFiniteError, at: TrainState) -> None:
+def raise_error(error: NonFiniteError, at: TrainState) -> None:
     """Let numbers that are none end the run; to return instead skips the batch."""
     raise error
 
@@ -92,13 +93,13 @@ def fit(
     train: Epochs,
     val: Epochs,
     plan: FitConfig,
-    observers: Sequence[Observer] = (),
+    observers: Sequence[Callback] = (),
     stop: Callable[[], bool] = lambda: False,
     at: TrainState | None = None,
-    blown: Blown = stop_there,
+    blown: OnNonFinite = raise_error,
     judged: nn.Module | None = None,
     ranks: RankGroup | None = None,
-) -> list[EpochDone]:
+) -> list[EpochResult]:
     """Train a network in place and return its history.
 
     Args:
@@ -122,8 +123,8 @@ def fit(
     at = at or TrainState()
     ranks = ranks if ranks and ranks.world > 1 else None
     total = plan.epochs * len(train)
-    cost_of = softmax_cost(plan.label_smoothing, plan.classes)
-    exchange = Exchange(ranks, model, optimizer, stop) if ranks else None
+    cost_of = cross_entropy_loss(plan.label_smoothing, plan.classes)
+    exchange = GradientExchange(ranks, model, optimizer, stop) if ranks else None
     rank = ranks.place.rank if ranks else 0
     how = rank, plan.pieces, exchange, plan.way
     learn = Stepper(model, optimizer, cost_of, plan.seed, *how)
@@ -133,14 +134,14 @@ def fit(
             model.train()
             for x, y in _until(asked, train(at.epoch, at.batch)):
                 rate = at.brake * plan.lr * plan.schedule(at.step / max(total - 1, 1))
-                set_rate(optimizer, rate)
+                set_lr(optimizer, rate)
                 try:
                     loss = learn(x, y, at.step)
                 except NonFiniteError as error:
                     error.where = f"epoch {at.epoch + 1}, step {at.batch + 1}"
                     blown(error, at)
                     loss = math.nan
-                done = StepDone(at.epoch, at.batch, at.step, loss, rate, learn.images)
+                done = StepResult(at.epoch, at.batch, at.step, loss, rate, learn.images)
                 at.step_done(loss, rate, learn.images)
                 for observer in observers:
                     observer.on_step(done)
@@ -166,7 +167,7 @@ def _judge(
     val: Epochs,
     stop: Callable[[], bool],
     at: TrainState,
-    view: View,
+    view: TTA,
     ranks: RankGroup | None,
 ) -> Outputs:
     judged = evaluate(model, _until(stop, val(0)), view, ranks)

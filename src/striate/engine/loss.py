@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassCost:
+class ClassBalance:
     """How classes of unlike size count; one of the two.
 
     Args:
@@ -27,7 +27,9 @@ class ClassCost:
     prior: Tensor | None = None
 
 
-def softmax_cost(label_smoothing: float, classes: ClassCost | None = None) -> Loss:
+def cross_entropy_loss(
+    label_smoothing: float, classes: ClassBalance | None = None
+) -> Loss:
     """Return the mean cost of a batch's logits.
 
     Args:
@@ -35,7 +37,8 @@ def softmax_cost(label_smoothing: float, classes: ClassCost | None = None) -> Lo
         classes: Makes up for uneven classes; None for plain cross-entropy.
 
     Example:
-        >>> weighted = softmax_cost(0.0, ClassCost(weights=torch.tensor([1.0, 3.0])))
+        >>> balance = ClassBalance(weights=torch.tensor([1.0, 3.0]))
+        >>> weighted = cross_entropy_loss(0.0, balance)
         >>> logits, y = torch.zeros(2, 2), torch.tensor([0, 1])
         >>> round(weighted(logits, y).item(), 3)  # 2 ln 2
         1.386
@@ -81,18 +84,18 @@ def _adjusted(prior: Tensor, smoothing: float, logits: Tensor, y: Tensor) -> Ten
     return -((1 - smoothing) * hit + smoothing * spread).mean()
 
 
-def shares(counts: Tensor) -> Tensor:
+def class_priors(counts: Tensor) -> Tensor:
     """Return the share of each class, at least that of one image.
 
     Example:
-        >>> shares(torch.tensor([3, 1])).tolist()
+        >>> class_priors(torch.tensor([3, 1])).tolist()
         [0.75, 0.25]
     """
     some = counts.clamp(min=1).float()
     return some / some.sum()
 
 
-def even_weights(counts: Tensor) -> Tensor:
+def balanced_class_weights(counts: Tensor) -> Tensor:
     """Return what an image of each class counts so that all classes count alike.
 
     N / (C·n) for n of N images in one of the C classes that have any: as many
@@ -102,7 +105,7 @@ def even_weights(counts: Tensor) -> Tensor:
         (classes,) → (classes,) float32; 0 for a class without images
 
     Example:
-        >>> even_weights(torch.tensor([30, 10, 0])).tolist()
+        >>> balanced_class_weights(torch.tensor([30, 10, 0])).tolist()
         [0.6666666865348816, 2.0, 0.0]
     """
     present = (counts > 0).sum()

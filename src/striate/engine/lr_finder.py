@@ -15,17 +15,17 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from striate.core.errors import NonFiniteError
-from striate.engine.optim import set_rate
-from striate.engine.rng import chance_kept
+from striate.engine.optim import set_lr
+from striate.engine.rng import preserve_rng_state
 from striate.engine.stepper import Stepper
 
 if TYPE_CHECKING:
     from striate.core.aux_heads import Loss
 
 STEPS = 100
-LOWEST, HIGHEST = 1e-5, 10.0
+MIN_LR, MAX_LR = 1e-5, 10.0
 SMOOTHING = 0.9  # of the cost, from step to step
-LOST = 1.5  # times the first cost: there is nothing left to see
+DIVERGED = 1.5  # times the first cost: there is nothing left to see
 # Of the rate where the loss was lowest: see docs/notebook/accuracy-recipes.md.
 SHARE = 1 / 4
 
@@ -33,14 +33,14 @@ Batches = Callable[[int], Iterable[tuple[Tensor, Tensor]]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tried:
+class LRPoint:
     """A step of the test: its rate, and the cost, smoothed over the steps before."""
 
     lr: float
     cost: float
 
 
-def range_test(
+def lr_range_test(
     model: nn.Module,
     make: Callable[[nn.Module], Optimizer],
     batches: Batches,
@@ -49,7 +49,7 @@ def range_test(
     seed: int = 0,
     steps: int = STEPS,
     pieces: int = 1,
-) -> list[Tried]:
+) -> list[LRPoint]:
     """Learn with rates from 10⁻⁵ to 10, each step's a little higher; say what came.
 
     Model, random states and batch norms are left as they are to the bit: a copy
@@ -66,21 +66,21 @@ def range_test(
     """
     learning = copy.deepcopy(model).train()
     optimizer = make(learning)
-    tried: list[Tried] = []
+    tried: list[LRPoint] = []
     mean = weight = 0.0
-    with chance_kept():
+    with preserve_rng_state():
         learn = Stepper(learning, optimizer, cost_of, seed, pieces=pieces)
         for step, (x, y) in enumerate(islice(_endless(batches), steps)):
-            lr = LOWEST * (HIGHEST / LOWEST) ** (step / (steps - 1))
-            set_rate(optimizer, lr)
+            lr = MIN_LR * (MAX_LR / MIN_LR) ** (step / (steps - 1))
+            set_lr(optimizer, lr)
             try:
                 cost = learn(x, y, step)
             except NonFiniteError:
                 break
             mean = SMOOTHING * mean + (1 - SMOOTHING) * cost
             weight = SMOOTHING * weight + (1 - SMOOTHING)
-            tried.append(Tried(lr=lr, cost=mean / weight))
-            if tried[-1].cost > LOST * tried[0].cost:
+            tried.append(LRPoint(lr=lr, cost=mean / weight))
+            if tried[-1].cost > DIVERGED * tried[0].cost:
                 break
     return tried
 
@@ -90,14 +90,14 @@ def _endless(batches: Batches) -> Iterator[tuple[Tensor, Tensor]]:
         yield from batches(epoch)
 
 
-def best_rate(tried: list[Tried]) -> float | None:
+def suggest_lr(tried: list[LRPoint]) -> float | None:
     """Return the largest rate to learn with: a quarter of where the cost was least.
 
     None where the cost never fell by a hundredth: there is nothing to go by.
 
     Example:
         >>> costs = {0.001: 2.3, 0.01: 2.0, 0.1: 1.5, 1.0: 3.0}
-        >>> best_rate([Tried(lr=lr, cost=cost) for lr, cost in costs.items()])
+        >>> suggest_lr([LRPoint(lr=lr, cost=cost) for lr, cost in costs.items()])
         0.025
     """
     if not tried:

@@ -25,7 +25,7 @@ BETA2, EPS = 0.999, 1e-8  # of AdamW
 RMS = 0.2
 
 
-def orthogonal(matrix: Tensor, steps: int = STEPS) -> Tensor:
+def orthogonalize(matrix: Tensor, steps: int = STEPS) -> Tensor:
     """Return nearly U·Vᵀ of a matrix U·S·Vᵀ, by a Newton–Schulz iteration.
 
     In the matrix's own precision: the paper's bfloat16 is slower than fp32 on most
@@ -35,7 +35,7 @@ def orthogonal(matrix: Tensor, steps: int = STEPS) -> Tensor:
         (n, m) → (n, m)
 
     Example:
-        >>> turned = orthogonal(torch.diag(torch.tensor([3.0, 0.5])))
+        >>> turned = orthogonalize(torch.diag(torch.tensor([3.0, 0.5])))
         >>> bool(((torch.linalg.svdvals(turned) - 1).abs() < 0.35).all())
         True
     """
@@ -49,10 +49,10 @@ def orthogonal(matrix: Tensor, steps: int = STEPS) -> Tensor:
 
 
 class Muon(Optimizer):
-    """Muon for groups with `orthogonal`, AdamW for the others.
+    """Muon for groups with `orthogonalize`, AdamW for the others.
 
     Args:
-        groups: Each with `params`, `weight_decay` and `orthogonal`.
+        groups: Each with `params`, `weight_decay` and `orthogonalize`.
         lr: One for both kinds.
         momentum: Of Muon (Nesterov), and AdamW's first beta.
 
@@ -91,7 +91,7 @@ class Muon(Optimizer):
             ahead = p.grad.lerp(moved, momentum).flatten(1)
             scale = RMS * sqrt(max(ahead.shape))
             p.mul_(1 - lr * decay)
-            p.add_(orthogonal(ahead).reshape(p.shape), alpha=-lr * scale)
+            p.add_(orthogonalize(ahead).reshape(p.shape), alpha=-lr * scale)
 
     def _adamw(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
         for p in parameters:

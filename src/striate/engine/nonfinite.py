@@ -107,7 +107,7 @@ def _tensors(output: object) -> Iterable[Tensor]:
     return []
 
 
-class Buffers:
+class BufferSnapshot:
     """Keeps a network's buffers from before a step, to put them back if it fails.
 
     Batch norm takes a batch into its running statistics during the forward pass,
@@ -115,7 +115,7 @@ class Buffers:
 
     Example:
         >>> norm = nn.BatchNorm1d(1)
-        >>> buffers = Buffers(norm)
+        >>> buffers = BufferSnapshot(norm)
         >>> buffers.keep()
         >>> _ = norm(torch.full((2, 1), float("nan")))
         >>> buffers.put_back()

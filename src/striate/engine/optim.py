@@ -16,7 +16,7 @@ from striate.core.registry import Registry
 from striate.engine.muon import Muon, hidden_kernels
 
 Groups = list[dict[str, Any]]
-SCALE = "scale"  # of a group: its share of the rate
+LR_SCALE = "scale"  # of a group: its share of the rate
 OPTIMIZERS: Registry[Callable[[Groups, float, float], Optimizer]] = Registry(
     "optimizer"
 )
@@ -129,7 +129,7 @@ def make_optimizer(
         groups = [part for group in groups for part in _by_scale(group, scales)]
     _spare_the_compiler()
     optimizer = OPTIMIZERS[name]([g for g in groups if g["params"]], lr, momentum)
-    set_rate(optimizer, lr)
+    set_lr(optimizer, lr)
     return optimizer
 
 
@@ -141,7 +141,7 @@ def _by_scale(
     for parameter in group["params"]:
         found.setdefault(scales.get(parameter, 1.0), []).append(parameter)
     for scale, some in found.items():
-        yield {**group, "params": some, SCALE: scale}
+        yield {**group, "params": some, LR_SCALE: scale}
 
 
 def _spare_the_compiler() -> None:
@@ -158,7 +158,7 @@ def _spare_the_compiler() -> None:
             plain.__dict__.setdefault("__dynamo_disable", plain)
 
 
-def set_rate(optimizer: Optimizer, rate: float) -> None:
+def set_lr(optimizer: Optimizer, rate: float) -> None:
     """Set the learning rate of every group, each to its share of it."""
     for group in optimizer.param_groups:
-        group["lr"] = rate * group.get(SCALE, 1.0)
+        group["lr"] = rate * group.get(LR_SCALE, 1.0)

@@ -14,7 +14,7 @@ from striate.core.seeds import derive_seed
 _NUMPY_SEEDS = 1 << 32
 
 
-def draw_from(device: torch.device, *parts: object) -> None:
+def seed_rng(device: torch.device, *parts: object) -> None:
     """Make everything drawn from now on a function of the parts.
 
     Torch's generator is seeded, and those of Python and NumPy, which networks of the
@@ -22,9 +22,9 @@ def draw_from(device: torch.device, *parts: object) -> None:
     accelerator, which takes 0.25 ms against 0.02 (docs/notebook/training-speed.md).
 
     Example:
-        >>> draw_from(torch.device("cpu"), 0, "dropout", 12)
+        >>> seed_rng(torch.device("cpu"), 0, "dropout", 12)
         >>> first = torch.rand(2)
-        >>> draw_from(torch.device("cpu"), 0, "dropout", 12)
+        >>> seed_rng(torch.device("cpu"), 0, "dropout", 12)
         >>> bool((torch.rand(2) == first).all())
         True
     """
@@ -37,7 +37,7 @@ def draw_from(device: torch.device, *parts: object) -> None:
 
 
 @contextmanager
-def chance_kept() -> Iterator[None]:
+def preserve_rng_state() -> Iterator[None]:
     """Give every generator of the processor back in the state it was in."""
     state = random.getstate(), np.random.get_state()
     with torch.random.fork_rng(devices=[]):

@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from types import FrameType
 
 # Ctrl-C, a terminal that closes, and a system or scheduler that wants its machine back.
-ASKING = (signal.SIGINT, signal.SIGHUP, signal.SIGTERM)
+STOP_SIGNALS = (signal.SIGINT, signal.SIGHUP, signal.SIGTERM)
 
 
-class Asked:
+class StopRequest:
     """Answers whether someone has asked to stop, and by which signal."""
 
     def __init__(self) -> None:
@@ -27,7 +27,7 @@ class Asked:
         """Return what a shell expects of a program that a signal ended: 130 of Ctrl-C.
 
         Example:
-            >>> asked = Asked()
+            >>> asked = StopRequest()
             >>> asked.signal = signal.SIGINT
             >>> asked.exit_code
             130
@@ -36,7 +36,7 @@ class Asked:
 
 
 @contextmanager
-def polite_interrupt() -> Iterator[Asked]:
+def catch_stop_signals() -> Iterator[StopRequest]:
     """Yield a question: has someone asked to stop?
 
     A signal that is ignored, as `nohup` has SIGHUP be, stays ignored. Outside the main
@@ -44,16 +44,16 @@ def polite_interrupt() -> Iterator[Asked]:
     answer is always no.
 
     Example:
-        >>> with polite_interrupt() as asked:
+        >>> with catch_stop_signals() as asked:
         ...     signal.raise_signal(signal.SIGINT)
         ...     asked()
         True
     """
-    asked = Asked()
+    asked = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield asked
         return
-    found = {number: signal.getsignal(number) for number in ASKING}
+    found = {number: signal.getsignal(number) for number in STOP_SIGNALS}
     kept = (signal.SIG_IGN, None)  # None: set outside Python, and not ours to replace
     before = {n: handler for n, handler in found.items() if handler not in kept}
 

@@ -10,25 +10,26 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 
 from striate.core.errors import NonFiniteError
-from striate.engine.distributed.distributed_step import SharedStep
+from striate.engine.distributed.distributed_step import DistributedStep
 from striate.engine.execution import ExecutionConfig, Forward
-from striate.engine.fused_modules import Quick
+from striate.engine.fused_modules import FusedModules
+from striate.engine.gradient_accumulation import batch_loss, possible_micro_batches
 from striate.engine.nonfinite import (
     LOSS,
-    Buffers,
+    BufferSnapshot,
     first_bad_gradient,
     first_bad_layer,
     is_finite,
 )
-from striate.engine.rng import draw_from
-from striate.engine.step import cost_of_batch, possible_pieces, train_step
+from striate.engine.rng import seed_rng
+from striate.engine.step import train_step
 
 if TYPE_CHECKING:
     from striate.core.aux_heads import Loss
-    from striate.engine.distributed.gradients import Exchange
+    from striate.engine.distributed.gradients import GradientExchange
 
-NOT_AGAIN = "and not when the same batch was run again"
-USUAL = ExecutionConfig()
+NOT_REPRODUCED = "and not when the same batch was run again"
+DEFAULT_EXECUTION = ExecutionConfig()
 
 
 class Stepper:
@@ -53,8 +54,8 @@ class Stepper:
         seed: int = 0,
         rank: int = 0,
         pieces: int = 1,
-        exchange: Exchange | None = None,
-        way: ExecutionConfig = USUAL,
+        exchange: GradientExchange | None = None,
+        way: ExecutionConfig = DEFAULT_EXECUTION,
     ) -> None:
         self.model = model
         self.optimizer = optimizer
@@ -63,11 +64,11 @@ class Stepper:
         self._of = (seed, "layers", rank)
         self._pieces = pieces
         self._exchange = exchange
-        self._buffers = Buffers(model)
+        self._buffers = BufferSnapshot(model)
         self._forward = Forward(model, way)
-        self._quick = Quick(model, wanted=not way.compiled)
+        self._quick = FusedModules(model, wanted=not way.compiled)
         how = self._forward, optimizer, cost_of, pieces
-        self._shared = SharedStep(exchange, *how) if exchange else None
+        self._shared = DistributedStep(exchange, *how) if exchange else None
 
     def __call__(self, x: Tensor, y: Tensor, step: int) -> float:
         """Learn from the batch of a step and return its mean cost in nats.
@@ -78,7 +79,7 @@ class Stepper:
             RankError: Another process has died, hung or failed.
         """
         self._buffers.keep()
-        draw_from(x.device, *self._of, step)
+        seed_rng(x.device, *self._of, step)
         try:
             with self._quick.lent():
                 return self._step(x, y, step)
@@ -87,7 +88,7 @@ class Stepper:
             # Dropout is to draw what it drew.
             with self._quick.lent(), way.precisely(x.device):
                 error.layer, error.rows = self._trace(x, y, step)
-            seen = f"first in {error.layer}" if error.layer else NOT_AGAIN
+            seen = f"first in {error.layer}" if error.layer else NOT_REPRODUCED
             error.what = f"{error.what}, {seen}"
             self._buffers.put_back()
             self.model.zero_grad()
@@ -96,7 +97,7 @@ class Stepper:
     def _step(self, x: Tensor, y: Tensor, step: int) -> float:
         if self._shared is None:
             self.images = len(y)
-            pieces = possible_pieces(len(y), self._pieces)
+            pieces = possible_micro_batches(len(y), self._pieces)
             how = self.optimizer, self.cost_of, pieces
             return train_step(self._forward, x, y, *how)
         try:
@@ -113,12 +114,12 @@ class Stepper:
 
     def _traced(self, x: Tensor, y: Tensor, step: int) -> tuple[str, tuple[int, ...]]:
         """Run the batch again, with the same chance, and see where it goes wrong."""
-        draw_from(x.device, *self._of, step)
+        seed_rng(x.device, *self._of, step)
         layer, rows = first_bad_layer(self.model, x)
         if layer:
             return layer, rows
-        draw_from(x.device, *self._of, step)
+        seed_rng(x.device, *self._of, step)
         with torch.no_grad():
-            if not is_finite(cost_of_batch(self.model, x, y, self.cost_of)):
+            if not is_finite(batch_loss(self.model, x, y, self.cost_of)):
                 return LOSS, ()
         return first_bad_gradient(self.model, x), ()

@@ -1,4 +1,4 @@
-"""The run as TensorBoard's event files, for those who watch their runs there."""
+"""The run as TensorBoardLogger's event files, for those who watch their runs there."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from striate.core.errors import SettingError
 from striate.core.files import storage_errors
-from striate.engine.train_state import EpochDone, Observer, StepDone
+from striate.engine.callbacks import Callback, EpochResult, StepResult
 
 SPLITS = ("train", "val")
 PATIENCE = 10.0  # seconds that a watcher waits for a point, at most
@@ -25,12 +25,12 @@ def check_tensorboard() -> None:
         SettingError: The package is not installed; says which to install.
     """
     if find_spec("tensorboardX") is None:
-        what = "TensorBoard's event files need the package tensorboardX"
+        what = "TensorBoardLogger's event files need the package tensorboardX"
         fix = "pip install 'striate[tensorboard]', or leave the flag out"
         raise SettingError(what, where="--tensorboard", fix=fix)
 
 
-class TensorBoard:
+class TensorBoardLogger:
     """Writes loss, accuracy and learning rate as `tensorboard/{train,val}/events…`.
 
     Training and validation are runs of their own with the same tags, so that both are
@@ -59,14 +59,14 @@ class TensorBoard:
         if begun:
             self._forget(begun)
 
-    def on_step(self, done: StepDone) -> None:
+    def on_step(self, done: StepResult) -> None:
         """Write the loss of a mini-batch, and the rate."""
         self._step = done.step
         self._write("train", {"loss": done.loss, "learning_rate": done.lr})
         if time.monotonic() - self._flushed > PATIENCE:
             self._flush()
 
-    def on_epoch(self, done: EpochDone) -> None:
+    def on_epoch(self, done: EpochResult) -> None:
         """Write how the validation split was answered."""
         self._write("val", {"loss": done.val_loss, "accuracy": done.val_accuracy})
         self._flush()
@@ -105,12 +105,14 @@ class TensorBoard:
 
 
 @contextmanager
-def boards(folder: Path, wanted: bool, begun: int = 0) -> Iterator[Sequence[Observer]]:
+def tensorboard_loggers(
+    folder: Path, wanted: bool, begun: int = 0
+) -> Iterator[Sequence[Callback]]:
     """Yield the observer that writes event files, or none."""
     if not wanted:
         yield ()
         return
-    board = TensorBoard(folder, begun)
+    board = TensorBoardLogger(folder, begun)
     try:
         yield (board,)
     finally:

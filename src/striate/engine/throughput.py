@@ -21,7 +21,7 @@ PASSES = 3
 Clock = Callable[[], float]
 
 
-def peak(
+def measure_peak_flops(
     device: torch.device, dtype: torch.dtype, clock: Clock = time.perf_counter
 ) -> float:
     """Return the FLOP/s of a matrix product on a device, the best of some.
@@ -39,7 +39,7 @@ def peak(
     return 2.0 * SIDE**3 / best
 
 
-class Laps:
+class ThroughputMeter:
     """What of the time goes into waiting for images, and into the update.
 
     All else is computing: forward, cost, backward. Two looks at the clock a batch.
@@ -51,7 +51,7 @@ class Laps:
         clock: Seconds that never go backwards; tests bring their own.
 
     Example:
-        >>> laps = Laps(macs=2_000_000, peak=40e9)
+        >>> laps = ThroughputMeter(macs=2_000_000, peak=40e9)
         >>> laps.mfu(1_000.0)  # 1,000 images/s of 2 · 3 · 2 MFLOP
         0.3
     """
@@ -77,7 +77,7 @@ class Laps:
             epochs: Over so many from the first on; in the present one where it is 0.
 
         Example:
-            >>> laps = Laps(macs=[1_000_000, 3_000_000], peak=60e9)
+            >>> laps = ThroughputMeter(macs=[1_000_000, 3_000_000], peak=60e9)
             >>> laps.mfu(1_000.0), laps.mfu(1_000.0, epochs=2)
             (0.1, 0.2)
         """
@@ -96,7 +96,7 @@ class Laps:
         """Say the share of the peak and the bottleneck, for the progress line.
 
         Example:
-            >>> Laps(macs=2_000_000, peak=40e9).words(1_000.0)
+            >>> ThroughputMeter(macs=2_000_000, peak=40e9).words(1_000.0)
             'MFU 30 % · compute-bound'
         """
         shares = self.shares()
@@ -126,9 +126,9 @@ class Laps:
             for handle in handles:
                 handle.remove()
 
-    def feeding(self, epochs: Epochs) -> Fed:
+    def feeding(self, epochs: Epochs) -> TimedBatches:
         """Return the same batches, the waiting for each timed."""
-        return Fed(epochs, self)
+        return TimedBatches(epochs, self)
 
     def waited(self, batches: Iterable[Batch]) -> Iterator[Batch]:
         """Yield batches, and add what they were waited for."""
@@ -142,10 +142,10 @@ class Laps:
             yield batch
 
 
-class Fed:
+class TimedBatches:
     """Batches whose waiting is timed; else what they were."""
 
-    def __init__(self, epochs: Epochs, laps: Laps) -> None:
+    def __init__(self, epochs: Epochs, laps: ThroughputMeter) -> None:
         self._epochs, self._laps = epochs, laps
 
     def __call__(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:

@@ -5,42 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any
 
-
-@dataclass(frozen=True, slots=True)
-class StepDone:
-    """A mini-batch has been learned from; its loss is NaN where it was skipped."""
-
-    epoch: int
-    batch: int
-    step: int
-    loss: float
-    lr: float
-    images: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class EpochDone:
-    """An epoch has been judged; `best` says no earlier one was better."""
-
-    epoch: int
-    train_loss: float
-    val_loss: float
-    val_accuracy: float
-    val_balanced: float
-    lr: float
-    best: bool
-
-
-class Observer(Protocol):
-    """Something that watches the loop: a journal, a progress bar, a keeper."""
-
-    def on_step(self, done: StepDone) -> None:
-        """Take note of a step."""
-
-    def on_epoch(self, done: EpochDone) -> None:
-        """Take note of an epoch."""
+from striate.engine.callbacks import EpochResult
 
 
 @dataclass(kw_only=True)
@@ -74,7 +41,7 @@ class TrainState:
     lr: float = 0.0
     brake: float = 1.0
     skipped: int = 0
-    history: list[EpochDone] = field(default_factory=list)
+    history: list[EpochResult] = field(default_factory=list)
 
     def step_done(self, loss: float, lr: float, images: int) -> None:
         """Move on by a batch; a loss of NaN is of one that was skipped."""
@@ -91,7 +58,7 @@ class TrainState:
         val_accuracy: float,
         val_balanced: float,
         by_balanced: bool = False,
-    ) -> EpochDone:
+    ) -> EpochResult:
         """Move on to the next epoch; return what this one came to.
 
         Args:
@@ -101,7 +68,7 @@ class TrainState:
             by_balanced: This decides which epoch is best, and not the plain accuracy.
         """
         merit = "val_balanced" if by_balanced else "val_accuracy"
-        done = EpochDone(
+        done = EpochResult(
             epoch=self.epoch,
             train_loss=self.losses / max(self.images, 1),
             val_loss=val_loss,
@@ -132,16 +99,16 @@ class TrainState:
             >>> TrainState.from_dict(at.as_dict()) == at
             True
         """
-        history = [EpochDone(**done) for done in fields["history"]]
+        history = [EpochResult(**done) for done in fields["history"]]
         return cls(**{**fields, "history": history})
 
 
-def _is_best(done: EpochDone, merit: str, history: Sequence[EpochDone]) -> bool:
+def _is_best(done: EpochResult, merit: str, history: Sequence[EpochResult]) -> bool:
     # Small validation splits tie often; the lower loss then decides.
     mine, *others = ((getattr(one, merit), -one.val_loss) for one in (done, *history))
     return all(mine > other for other in others)
 
 
-def _waited(history: Sequence[EpochDone]) -> int:
+def _waited(history: Sequence[EpochResult]) -> int:
     best = max((i for i, done in enumerate(history) if done.best), default=0)
     return max(len(history) - 1 - best, 0)

@@ -10,19 +10,19 @@ from torch.nn.functional import pad
 
 from striate.core.registry import Registry
 
-View = Callable[[nn.Module, Tensor], Tensor]
-VIEWS: Registry[View] = Registry("test view")
+TTA = Callable[[nn.Module, Tensor], Tensor]
+TTA_MODES: Registry[TTA] = Registry("test view")
 
 
-@VIEWS.add("plain")
-def plain(model: nn.Module, x: Tensor) -> Tensor:
+@TTA_MODES.add("plain")
+def no_tta(model: nn.Module, x: Tensor) -> Tensor:
     """Ask once."""
     out: Tensor = model(x)
     return out
 
 
-@VIEWS.add("flip")
-def mirror(model: nn.Module, x: Tensor) -> Tensor:
+@TTA_MODES.add("flip")
+def flip_tta(model: nn.Module, x: Tensor) -> Tensor:
     """Ask about an image and its mirror image, and average the logits.
 
     Twice the time of an answer (Krizhevsky, Sutskever & Hinton 2012, section 4.1).
@@ -33,15 +33,15 @@ def mirror(model: nn.Module, x: Tensor) -> Tensor:
     Example:
         >>> x = torch.rand(2, 1, 3, 4)
         >>> model = nn.Sequential(nn.Flatten(), nn.Linear(12, 5))
-        >>> bool(torch.allclose(mirror(model, x), mirror(model, x.flip(3))))
+        >>> bool(torch.allclose(flip_tta(model, x), flip_tta(model, x.flip(3))))
         True
     """
     out: Tensor = (model(x) + model(x.flip(3))) / 2
     return out
 
 
-@VIEWS.add("mirror_shift")
-def mirror_shift(model: nn.Module, x: Tensor) -> Tensor:
+@TTA_MODES.add("mirror_shift")
+def flip_shift_tta(model: nn.Module, x: Tensor) -> Tensor:
     """Ask about an image as it is and a pixel up, down, left, right, all mirrored too.
 
     Ten times the time of an answer. What moves out is lost; the edge is repeated where
@@ -55,11 +55,11 @@ def mirror_shift(model: nn.Module, x: Tensor) -> Tensor:
     Example:
         >>> x = torch.rand(2, 1, 3, 4)
         >>> model = nn.Sequential(nn.Flatten(), nn.Linear(12, 5))
-        >>> mirror_shift(model, x).shape
+        >>> flip_shift_tta(model, x).shape
         torch.Size([2, 5])
     """
     views = [x, *_shifted(x)]
-    return torch.stack([mirror(model, view) for view in views]).mean(0)
+    return torch.stack([flip_tta(model, view) for view in views]).mean(0)
 
 
 def _shifted(x: Tensor) -> list[Tensor]:

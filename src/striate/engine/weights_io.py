@@ -16,7 +16,7 @@ from striate.core.dtypes import dtype_mismatch
 from striate.core.errors import WeightsError
 from striate.core.files import write_bytes
 
-LISTED = 5  # differences named before "and n more"
+MAX_LISTED = 5  # differences named before "and n more"
 
 
 def save_weights(path: Path, tensors: Mapping[str, Tensor]) -> None:
@@ -25,10 +25,10 @@ def save_weights(path: Path, tensors: Mapping[str, Tensor]) -> None:
     Raises:
         StorageError: The disk refused; the file that was there is intact.
     """
-    write_bytes(path, packed(tensors))
+    write_bytes(path, tensors_to_bytes(tensors))
 
 
-def packed(tensors: Mapping[str, Tensor]) -> bytes:
+def tensors_to_bytes(tensors: Mapping[str, Tensor]) -> bytes:
     """Return named tensors as the bytes of a safetensors file."""
     plain: dict[str, Tensor] = {}
     met: set[int] = set()
@@ -48,7 +48,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         WeightsError: The file is missing, damaged, or of another format.
     """
     try:
-        return unpacked(path.read_bytes(), path)
+        return tensors_from_bytes(path.read_bytes(), path)
     except FileNotFoundError as error:
         raise WeightsError("the weights are missing", where=path) from error
     except OSError as error:
@@ -56,7 +56,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         raise WeightsError(what, where=path) from error
 
 
-def unpacked(payload: bytes, where: Path) -> dict[str, Tensor]:
+def tensors_from_bytes(payload: bytes, where: Path) -> dict[str, Tensor]:
     """Read the bytes of a safetensors file.
 
     Raises:
@@ -75,30 +75,36 @@ def load_weights(model: nn.Module, path: Path) -> None:
     Raises:
         WeightsError: Names, shapes or kinds differ; lists the first differences.
     """
-    put_weights(model, read_weights(path), path)
+    assign_weights(model, read_weights(path), path)
 
 
-def put_weights(model: nn.Module, tensors: dict[str, Tensor], where: Path) -> None:
+def assign_weights(model: nn.Module, tensors: dict[str, Tensor], where: Path) -> None:
     """Put named tensors into a network of the same layout, or change nothing.
 
     Raises:
         WeightsError: Names, shapes or kinds differ; lists the first differences.
     """
-    problems = differences(model.state_dict(), tensors)
+    problems = state_dict_mismatches(model.state_dict(), tensors)
     if problems:
-        rest = f"\n  … and {len(problems) - LISTED} more" if problems[LISTED:] else ""
-        listed = "".join(f"\n  {problem}" for problem in problems[:LISTED])
+        rest = (
+            f"\n  … and {len(problems) - MAX_LISTED} more"
+            if problems[MAX_LISTED:]
+            else ""
+        )
+        listed = "".join(f"\n  {problem}" for problem in problems[:MAX_LISTED])
         what = f"the weights are of another network; nothing was loaded:{listed}{rest}"
         raise WeightsError(what, where=where)
     model.load_state_dict(tensors)
 
 
-def differences(wanted: dict[str, Tensor], found: dict[str, Tensor]) -> list[str]:
+def state_dict_mismatches(
+    wanted: dict[str, Tensor], found: dict[str, Tensor]
+) -> list[str]:
     """Say how two sets of named tensors differ, missing ones first.
 
     Example:
         >>> found = {"a": torch.zeros(3), "b": torch.zeros(1)}
-        >>> differences({"a": torch.zeros(2)}, found)
+        >>> state_dict_mismatches({"a": torch.zeros(2)}, found)
         ['a: shape 3, the network has 2', 'b: not in the network']
     """
     problems = [f"{name}: missing" for name in wanted if name not in found]

@@ -19,7 +19,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from striate.core.errors import SettingError
 from striate.core.frozen_mode import has_frozen_mode
 from striate.core.registry import unknown_name_error
-from striate.engine.train_state import EpochDone, StepDone
+from striate.engine.callbacks import EpochResult, StepResult
 from striate.finetune.cut_points import Stage
 from striate.finetune.freeze import freeze, hold_statistics, unfreeze
 from striate.finetune.split_model import Cut
@@ -197,10 +197,10 @@ class Thaw:
             below = [name for stage in depth.stages[:-1] for name in stage.layers]
             freeze(depth.model, below)
 
-    def on_step(self, done: StepDone) -> None:
+    def on_step(self, done: StepResult) -> None:
         """Nothing thaws within an epoch."""
 
-    def on_epoch(self, done: EpochDone) -> None:
+    def on_epoch(self, done: EpochResult) -> None:
         """Let the next stage learn where it is time."""
         if self._depth.tuning.unfreeze:
             self._reach(1 + (done.epoch + 1) // self._depth.tuning.unfreeze)

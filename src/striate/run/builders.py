@@ -18,7 +18,7 @@ from striate.engine.distributed.group import RankGroup
 from striate.engine.distributed.rank_info import RankInfo
 from striate.engine.execution import ExecutionConfig
 from striate.engine.loop import FitConfig
-from striate.engine.loss import ClassCost, even_weights, shares
+from striate.engine.loss import ClassBalance, balanced_class_weights, class_priors
 from striate.engine.optim import make_optimizer
 from striate.engine.schedule import SCHEDULES
 from striate.run.recipe import AUTO, Recipe
@@ -165,13 +165,13 @@ def plan_of(data: ImageData, recipe: Recipe, device: torch.device) -> FitConfig:
 
 def cost_of_classes(
     data: ImageData, recipe: Recipe, device: torch.device
-) -> ClassCost | None:
+) -> ClassBalance | None:
     """Return how the cost makes up for uneven classes, where it is to do so."""
     counts = data.subset("train").labels.bincount(minlength=data.num_classes)
     if recipe.class_weights == "auto":
-        return ClassCost(prior=shares(counts).to(device))
+        return ClassBalance(prior=class_priors(counts).to(device))
     if recipe.class_weights == "loss":
-        return ClassCost(weights=even_weights(counts).to(device))
+        return ClassBalance(weights=balanced_class_weights(counts).to(device))
     return None
 
 

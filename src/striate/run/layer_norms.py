@@ -15,7 +15,7 @@ from striate.core.append_log import AppendLog
 from striate.core.files import read_csv
 from striate.data.batches import Batches
 from striate.data.subset import Subset
-from striate.engine.train_state import EpochDone, StepDone
+from striate.engine.callbacks import EpochResult, StepResult
 from striate.interpret.depth.layer_profile import Level, depth_profile
 from striate.interpret.depth.snapshots import Snapshot, due
 from striate.run import layout as names
@@ -60,11 +60,11 @@ class Norms:
         if due(step):
             self.look(step)
 
-    def on_step(self, done: StepDone) -> None:
+    def on_step(self, done: StepResult) -> None:
         """Look, if it is time to."""
         self.begin(done.step + 1)
 
-    def on_epoch(self, done: EpochDone) -> None:
+    def on_epoch(self, done: EpochResult) -> None:
         """Hand over what was found."""
         self._rows.flush()
 

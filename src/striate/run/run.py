@@ -23,7 +23,7 @@ from striate.data.split.split_file import SPARE
 from striate.data.subset import Subset
 from striate.engine.distributed.group import RankGroup
 from striate.engine.evaluate import evaluate
-from striate.engine.tta import VIEWS
+from striate.engine.tta import TTA_MODES
 from striate.engine.weights_io import load_weights
 from striate.finetune.freeze import freeze
 from striate.interpret.activations_at import together
@@ -253,7 +253,7 @@ class Run:
             rank=ranks.place.rank if ranks else 0,
             world=ranks.world if ranks else 1,
         )
-        view = VIEWS[self.recipe.tta]
+        view = TTA_MODES[self.recipe.tta]
         outputs = evaluate(self.model.to(device), batches(0), view, ranks)
         return Predictions.of(subset.paths, outputs, self.labels)
 

@@ -21,11 +21,11 @@ from striate.core.preprocess import Preprocess
 from striate.data.augment.augment import Augment
 from striate.data.batches import Batches, share
 from striate.data.subset import Subset
-from striate.engine.distributed.heartbeat import BUSY, COMPUTING, WAITING, Pulse
+from striate.engine.distributed.heartbeat import BUSY, COMPUTING, WAITING, Heartbeat
 from striate.engine.distributed.process import Process
-from striate.engine.distributed.rank_info import RankInfo, fair_threads
-from striate.engine.distributed.rendezvous import meet
-from striate.engine.distributed.watchdog import Sign, Watch
+from striate.engine.distributed.rank_info import RankInfo, threads_per_rank
+from striate.engine.distributed.rendezvous import rendezvous
+from striate.engine.distributed.watchdog import SignOfLife, Watchdog
 from striate.engine.step import train_step
 from support.torchrun import SUPPORT, run_python
 
@@ -85,7 +85,7 @@ def test_a_place_is_read_from_the_environment():
     assert RankInfo.of({**said, "RANK": ""}) == RankInfo()
     with pytest.raises(SettingError, match="LOCAL_RANK must be a number, got 'x'"):
         RankInfo.of({**said, "LOCAL_RANK": "x"})
-    assert fair_threads(place, {"OMP_NUM_THREADS": "1"}) >= 1
+    assert threads_per_rank(place, {"OMP_NUM_THREADS": "1"}) >= 1
     assert RankInfo.of({}).first
 
 
@@ -96,7 +96,7 @@ class Clock:
         self.now = self.used = 0.0
 
     def pulse(self):
-        return Pulse(10.0, lambda: self.now, lambda: self.used)
+        return Heartbeat(10.0, lambda: self.now, lambda: self.used)
 
 
 def test_slow_is_not_hung():
@@ -126,8 +126,10 @@ def test_slow_is_not_hung():
 def watching(process, patience=60.0):
     """Return a watch of rank 0 whose neighbor last gave a sign just now."""
     store = HashStore()
-    watch = Watch(store, 0, 2, Pulse(patience), patience)
-    sign = Sign(beat=1, **asdict(process), kind=COMPUTING, doing="step 1", since=0.0)
+    watch = Watchdog(store, 0, 2, Heartbeat(patience), patience)
+    sign = SignOfLife(
+        beat=1, **asdict(process), kind=COMPUTING, doing="step 1", since=0.0
+    )
     store.set("sign/1", json.dumps(asdict(sign)))
     watch._tick()
     return watch
@@ -174,7 +176,7 @@ def test_another_process_of_the_same_number_is_left_alone(neighbor):
 def test_the_first_fault_stays(neighbor):
     watch = watching(Process.of(neighbor.pid))
     watch.tell("first")
-    other = Watch(watch._store, 1, 2, Pulse(60.0))
+    other = Watchdog(watch._store, 1, 2, Heartbeat(60.0))
     assert other.tell("second").what == "first"
     assert other.fault.rank == 0
 
@@ -194,7 +196,7 @@ def test_what_an_earlier_start_left_is_not_met():
 
     def come(rank, wait):
         time.sleep(wait)
-        found[rank] = meet(store, RankInfo(rank=rank, world=2, launched=True))
+        found[rank] = rendezvous(store, RankInfo(rank=rank, world=2, launched=True))
 
     both = [Thread(target=come, args=(rank, rank * 0.3)) for rank in (0, 1)]
     for each in both:
@@ -207,7 +209,7 @@ def test_what_an_earlier_start_left_is_not_met():
 def test_who_does_not_come_is_named():
     place = RankInfo(rank=0, world=3, launched=True)
     with pytest.raises(RankError, match="rank 1, 2 did not come"):
-        meet(HashStore(), place, within=0.1)
+        rendezvous(HashStore(), place, within=0.1)
 
 
 def test_two_ranks_agree_with_one_process():

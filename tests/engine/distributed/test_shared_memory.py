@@ -16,14 +16,17 @@ from torch.distributed import HashStore
 
 from striate.engine.distributed import shared_memory as beside
 from striate.engine.distributed.rank_info import RankInfo
-from striate.engine.distributed.shared_memory import Beside, side_by_side
+from striate.engine.distributed.shared_memory import (
+    SharedMemoryReducer,
+    connect_local_ranks,
+)
 
 
 @pytest.fixture(autouse=True, scope="module")
 def small_slots():
     """Hold little memory: hundreds of groups are made here."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(beside, "SLOT", 1 << 12)
+        patch.setattr(beside, "SLOT_BYTES", 1 << 12)
         patch.setattr(beside, "_LOOK", 0.05)
         yield
 
@@ -45,10 +48,11 @@ class Group:
         for link in (each for pair in pairs for each in pair):
             link.settimeout(beside._LOOK)
             self.links.enter_context(link)
-        memory = mmap.mmap(-1, 2 * world * beside.SLOT)
+        memory = mmap.mmap(-1, 2 * world * beside.SLOT_BYTES)
         own = [[pair[0] for pair in pairs], *([pair[1]] for pair in pairs)]
         self.ranks = [
-            Beside(memory, place(rank, world), links) for rank, links in enumerate(own)
+            SharedMemoryReducer(memory, place(rank, world), links)
+            for rank, links in enumerate(own)
         ]
 
     def __enter__(self):
@@ -97,8 +101,8 @@ def test_every_rank_gets_the_same_bits_which_are_the_sum(world, count, dtype, se
 def test_what_it_takes():
     with Group(2) as group:
         takes = group.ranks[0].takes
-    assert takes(torch.zeros(beside.SLOT // 4))
-    assert not takes(torch.zeros(beside.SLOT // 4 + 1))
+    assert takes(torch.zeros(beside.SLOT_BYTES // 4))
+    assert not takes(torch.zeros(beside.SLOT_BYTES // 4 + 1))
     assert not takes(torch.zeros(0))
     assert not takes(torch.zeros(3, 4).T)
     assert not takes(torch.zeros(3, device="meta"))
@@ -135,7 +139,7 @@ def meeting(world, says=lambda rank, yes: yes, **more):
             return all(each == b"yes" for each in every)
 
         where = RankInfo(rank=rank, world=world, local_rank=rank, **more)
-        return side_by_side(where, store, all_say, nothing)
+        return connect_local_ranks(where, store, all_say, nothing)
 
     with ThreadPoolExecutor(world) as pool:
         return list(pool.map(work, range(world)))
@@ -175,4 +179,4 @@ def test_memory_that_is_refused_is_done_without(monkeypatch):
 
 def test_ranks_of_several_machines_do_not_meet():
     assert meeting(2, local_world=1) == [None] * 2
-    assert side_by_side(RankInfo(), HashStore(), bool, nothing) is None
+    assert connect_local_ranks(RankInfo(), HashStore(), bool, nothing) is None

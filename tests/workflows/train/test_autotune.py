@@ -14,7 +14,7 @@ from striate.engine import execution as ways
 from striate.engine.benchmark import BenchmarkResult
 from striate.engine.checkpoint_store import CheckpointStore
 from striate.engine.execution import ExecutionConfig
-from striate.engine.throughput import Laps
+from striate.engine.throughput import ThroughputMeter
 from striate.models.catalogue import create_model
 from striate.report.progress import Progress
 from striate.run.builders import way_of
@@ -38,7 +38,7 @@ def chosen(monkeypatch):
     asked = []
     monkeypatch.setattr(speed, "FEWEST_STEPS", 1)
     monkeypatch.setattr(speed, "why_not_bf16", lambda device: "")
-    monkeypatch.setattr(ways, "why_not_bf16", lambda device: "")
+    monkeypatch.setattr(ways, "bf16_obstacle", lambda device: "")
     monkeypatch.setattr(speed, "tune", lambda *words: asked.append(words) or HALF)
     return asked
 
@@ -185,7 +185,7 @@ def test_the_progress_line_says_how_fast_and_why(monkeypatch):
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "120")
     moments = iter([0.0, 1.0, 2.0])
-    stream, laps = Terminal(), Laps(macs=1_000_000, peak=1e9)
+    stream, laps = Terminal(), ThroughputMeter(macs=1_000_000, peak=1e9)
     words = {"clock": lambda: next(moments), "speed": laps.words}
     with Progress(stream=stream, **words) as progress:
         progress.start(epochs=1, steps=10, images=320)

@@ -10,22 +10,21 @@ from torch.optim import Optimizer
 
 from striate.core.errors import NonFiniteError
 from striate.engine.distributed.heartbeat import BUSY, COMPUTING
-from striate.engine.step import (
-    LOWER_LR,
-    back_propagate,
-    backward,
-    cost_of_batch,
-    possible_pieces,
-    update,
+from striate.engine.gradient_accumulation import (
+    accumulate_gradients,
+    batch_loss,
+    possible_micro_batches,
+    scaled_backward,
 )
+from striate.engine.step import LOWER_LR, optimizer_step
 
 if TYPE_CHECKING:
     from striate.core.aux_heads import Loss
-    from striate.engine.distributed.gradients import Exchange
+    from striate.engine.distributed.gradients import GradientExchange
     from striate.engine.execution import Forward
 
 
-class SharedStep:
+class DistributedStep:
     """Learns from a rank's share of a batch what the whole batch teaches.
 
     Args:
@@ -38,7 +37,7 @@ class SharedStep:
 
     def __init__(
         self,
-        exchange: Exchange,
+        exchange: GradientExchange,
         forward: Forward,
         optimizer: Optimizer,
         cost_of: Loss,
@@ -74,7 +73,7 @@ class SharedStep:
             self._optimizer.zero_grad()  # its gradients would be blamed for the cost
             what = f"the training loss became {mine if failed else value}"
             raise NonFiniteError(what, fix=LOWER_LR)
-        update(self._optimizer)
+        optimizer_step(self._optimizer)
         return value
 
     def _share(self, x: Tensor, y: Tensor) -> float:
@@ -88,15 +87,17 @@ class SharedStep:
             return sum(costs) / max(len(y), 1)
         if not len(y):
             return 0.0
-        pieces = possible_pieces(len(y), self._pieces)
-        return back_propagate(self._forward, x, y, self._cost_of, pieces, summed=True)
+        pieces = possible_micro_batches(len(y), self._pieces)
+        return accumulate_gradients(
+            self._forward, x, y, self._cost_of, pieces, summed=True
+        )
 
     def _piece(self, x: Tensor, y: Tensor) -> float:
         """Back-propagate a piece, or blank images that count nothing."""
         if len(y):
-            cost = back_propagate(self._forward, x, y, self._cost_of, summed=True)
+            cost = accumulate_gradients(self._forward, x, y, self._cost_of, summed=True)
             return len(y) * cost
         with self._ranks.standing_in():
             blank = x.new_zeros(2, *x.shape[1:]), y.new_zeros(2, *y.shape[1:])
-            backward(cost_of_batch(self._forward, *blank, self._cost_of), 0.0)
+            scaled_backward(batch_loss(self._forward, *blank, self._cost_of), 0.0)
         return 0.0

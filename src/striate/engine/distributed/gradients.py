@@ -26,7 +26,7 @@ _HEAD = 5  # images, cost, failures, wishes to stop, place in the run
 _PLACES = 4096  # steps after which the mark of a step's place comes again
 
 
-class Exchange:
+class GradientExchange:
     """Adds up what a step left on each rank, in one message.
 
     Running statistics of batch norm become their mean over the images of all ranks,

@@ -14,11 +14,14 @@ from torch import Tensor
 from torch._C._distributed_c10d import PrefixStore, Store
 
 from striate.core.errors import InterruptedRunError, NonFiniteError, RankError
-from striate.engine.distributed.heartbeat import WAITING, Pulse
+from striate.engine.distributed.heartbeat import WAITING, Heartbeat
 from striate.engine.distributed.rank_info import RankInfo
-from striate.engine.distributed.rendezvous import JOIN, meet, open_store
-from striate.engine.distributed.shared_memory import Beside, side_by_side
-from striate.engine.distributed.watchdog import GO_ON, PATIENCE, Watch
+from striate.engine.distributed.rendezvous import JOIN_TIMEOUT, open_store, rendezvous
+from striate.engine.distributed.shared_memory import (
+    SharedMemoryReducer,
+    connect_local_ranks,
+)
+from striate.engine.distributed.watchdog import PATIENCE, RESUME_HINT, Watchdog
 
 _SLICE = timedelta(seconds=1)  # after which a wait looks whether there was a fault
 # The watch decides how long is too long; slow is no fault.
@@ -46,8 +49,8 @@ class RankGroup:
     def __init__(
         self,
         place: RankInfo,
-        watch: Watch,
-        pulse: Pulse,
+        watch: Watchdog,
+        pulse: Heartbeat,
         device: torch.device,
         store: Store,
     ) -> None:
@@ -57,7 +60,7 @@ class RankGroup:
         self.together = True  # off while a rank traces a fault by itself
         self.norms_shared = False  # batch norms exchange their statistics
         self.counts_in = True  # off while its images stand in for none of the batch
-        self.beside: Beside | None = None
+        self.beside: SharedMemoryReducer | None = None
         self._watch = watch
         self._store = store
 
@@ -115,7 +118,7 @@ class RankGroup:
 
         def meet() -> None:
             given = self.place, store, all_say, self._watch.check
-            self.beside = side_by_side(*given)
+            self.beside = connect_local_ranks(*given)
 
         self._wait(meet, doing)
 
@@ -152,7 +155,7 @@ class RankGroup:
     def apart(self, place: str) -> RankError:
         """Return the error of ranks that are not at the same place."""
         what = f"the ranks are at different places: {self._watch.places(place)}"
-        return RankError(what, fix=GO_ON)
+        return RankError(what, fix=RESUME_HINT)
 
     def keep(self, key: str, text: str) -> None:
         """Keep a word for the processes that torchrun starts in place of these."""
@@ -210,18 +213,18 @@ def _as_tensor(payload: bytes) -> Tensor:
 
 
 @contextmanager
-def joined(place: RankInfo, device: torch.device) -> Iterator[RankGroup]:
+def process_group(place: RankInfo, device: torch.device) -> Iterator[RankGroup]:
     """Meet the other processes of the run; leave them in peace, or tell them why not.
 
     Raises:
         RankError: Not all came, or one died, hung or failed.
     """
     kept = open_store(place)
-    start = meet(kept, place)
+    start = rendezvous(kept, place)
     _begin(place, PrefixStore(start, kept), device)
-    pulse = Pulse(PATIENCE)
+    pulse = Heartbeat(PATIENCE)
     own = PrefixStore(f"{start}/watch", open_store(place, PATIENCE, again=True))
-    watch = Watch(own, place.rank, place.world, pulse, PATIENCE)
+    watch = Watchdog(own, place.rank, place.world, pulse, PATIENCE)
     ranks = RankGroup(place, watch, pulse, device, kept)
     watch.start()
     try:
@@ -237,7 +240,7 @@ def joined(place: RankInfo, device: torch.device) -> Iterator[RankGroup]:
     dist.destroy_process_group()
 
 
-def _part(watch: Watch, error: BaseException) -> None:
+def _part(watch: Watchdog, error: BaseException) -> None:
     # All ranks raise these two together, and each other knows.
     if not isinstance(error, InterruptedRunError | NonFiniteError | RankError):
         what = getattr(error, "what", None) or repr(error)
@@ -251,7 +254,7 @@ def _begin(place: RankInfo, store: Store, device: torch.device) -> None:
     try:
         dist.init_process_group(
             backend,
-            timeout=timedelta(seconds=JOIN),
+            timeout=timedelta(seconds=JOIN_TIMEOUT),
             store=store,
             rank=place.rank,
             world_size=place.world,

@@ -9,13 +9,13 @@ from contextlib import contextmanager
 COMPUTING = "computing"
 WAITING = "waiting"  # for the other ranks, in an exchange
 BUSY = "busy"  # reading, writing: the disk or the network may take its time
-LEFT = "left"
+FINISHED = "left"
 # A disk that hangs is given up by those who read from it after two minutes.
 BUSY_PATIENCE = 150.0
 _IDLE = 0.02  # of a processor; less is standing still
 
 
-class Pulse:
+class Heartbeat:
     """Where the main thread is; written by it, read by the watch.
 
     Args:
@@ -24,7 +24,7 @@ class Pulse:
         used: Seconds of processor time that the work has taken.
 
     Example:
-        >>> pulse = Pulse(10.0)
+        >>> pulse = Heartbeat(10.0)
         >>> with pulse.at(WAITING, "the gradients of step 3"):
         ...     str(pulse)
         'waiting: the gradients of step 3'
@@ -72,7 +72,7 @@ class Pulse:
 
     def leave(self) -> None:
         """Say that no sign will come any more, and that this is no fault."""
-        self._state = (LEFT, "done", self._clock())
+        self._state = (FINISHED, "done", self._clock())
 
     def stands_still(self, watching: float) -> bool:
         """Say whether nothing has been computed for longer than patience allows.
@@ -86,7 +86,7 @@ class Pulse:
         now, used, state = self._clock(), self._used() - watching, self._state
         since, before = self._mark[2], self._mark[1]
         moved = used - before > _IDLE * max(now - since, 0.5)
-        if moved or state is not self._mark[0] or state[0] in (WAITING, LEFT):
+        if moved or state is not self._mark[0] or state[0] in (WAITING, FINISHED):
             self._mark = (state, used, now)
             return False
         allowed = self._patience if state[0] == COMPUTING else BUSY_PATIENCE

@@ -68,7 +68,7 @@ def _number(environment: Mapping[str, str], name: str, default: str = "") -> int
     return int(value)
 
 
-def check_alone(what: str, place: RankInfo | None = None) -> None:
+def check_single_process(what: str, place: RankInfo | None = None) -> None:
     """Refuse what several processes would each do in full, over each other's files.
 
     Args:
@@ -79,7 +79,7 @@ def check_alone(what: str, place: RankInfo | None = None) -> None:
         SettingError: There are several; rank 0 says it for all.
 
     Example:
-        >>> check_alone("drawing", RankInfo(world=2))
+        >>> check_single_process("drawing", RankInfo(world=2))
         Traceback (most recent call last):
         striate.core.errors.SettingError: drawing is for one process, and there are 2
           where: torchrun
@@ -94,14 +94,16 @@ def check_alone(what: str, place: RankInfo | None = None) -> None:
     raise error
 
 
-def fair_threads(place: RankInfo, environment: Mapping[str, str] = os.environ) -> int:
+def threads_per_rank(
+    place: RankInfo, environment: Mapping[str, str] = os.environ
+) -> int:
     """Return the threads of this process: its share of the machine's processors.
 
     torchrun sets `OMP_NUM_THREADS=1` where the user has set nothing, so 1 is taken for
     torchrun's and any other number for the user's.
 
     Example:
-        >>> fair_threads(RankInfo(), {"OMP_NUM_THREADS": "3"})
+        >>> threads_per_rank(RankInfo(), {"OMP_NUM_THREADS": "3"})
         3
     """
     asked = environment.get("OMP_NUM_THREADS", "1")

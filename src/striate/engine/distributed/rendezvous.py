@@ -18,11 +18,13 @@ from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
 from striate.core.errors import RankError
 from striate.engine.distributed.rank_info import RankInfo
 
-JOIN = 120.0  # seconds for all processes to have started
+JOIN_TIMEOUT = 120.0  # seconds for all processes to have started
 _LOOK = 0.05  # seconds from one look into the store to the next
 
 
-def open_store(place: RankInfo, within: float = JOIN, again: bool = False) -> Store:
+def open_store(
+    place: RankInfo, within: float = JOIN_TIMEOUT, again: bool = False
+) -> Store:
     """Return the store that the environment names; of a plain start rank 0 keeps it.
 
     Args:
@@ -46,7 +48,7 @@ def open_store(place: RankInfo, within: float = JOIN, again: bool = False) -> St
     return PrefixStore("striate", store)
 
 
-def meet(store: Store, place: RankInfo, within: float = JOIN) -> str:
+def rendezvous(store: Store, place: RankInfo, within: float = JOIN_TIMEOUT) -> str:
     """Wait until every rank of this start is there; return the start's name.
 
     Args:
@@ -96,7 +98,7 @@ def _answer(store: Store, place: RankInfo, me: str, end: float) -> str:
 def _late(who: str, place: RankInfo) -> RankError:
     what = f"the {place.world} processes of the run did not meet: {who} did not come"
     fix = "see what that one says; --nproc-per-node and --nnodes must be as many"
-    return RankError(what, where=f"within {JOIN:.0f} s", fix=fix)
+    return RankError(what, where=f"within {JOIN_TIMEOUT:.0f} s", fix=fix)
 
 
 def _read(store: Store, key: str) -> str:

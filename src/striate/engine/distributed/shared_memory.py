@@ -26,7 +26,7 @@ from torch._C._distributed_c10d import Store
 from striate.core.cpu_count import cpu_count
 from striate.engine.distributed.rank_info import RankInfo
 
-SLOT = 1 << 30  # bytes; only those that are written to take memory
+SLOT_BYTES = 1 << 30  # bytes; only those that are written to take memory
 _LOOK = 1.0  # seconds after which a wait looks whether there was a fault
 # Seconds of asking again and again before a wait sleeps. The other rank is mostly here
 # within 1 ms, and a processor that has gone to sleep takes a while to wake.
@@ -36,7 +36,7 @@ _ADDRESS = "beside"
 Check = Callable[[], None]
 
 
-class Beside:
+class SharedMemoryReducer:
     """The ranks of one machine, side by side.
 
     Two slots a rank, in turn: who is through with a sum may write the next one's
@@ -59,7 +59,7 @@ class Beside:
     def takes(self, numbers: Tensor) -> bool:
         """Say whether a tensor can be summed here."""
         here = numbers.device.type == "cpu" and numbers.is_contiguous()
-        return here and 0 < numbers.nbytes <= SLOT
+        return here and 0 < numbers.nbytes <= SLOT_BYTES
 
     def total(self, numbers: Tensor, check: Check) -> None:
         """Add up the ranks' tensors, in place.
@@ -84,7 +84,7 @@ class Beside:
             link.close()
 
     def _slot(self, rank: int, like: Tensor) -> Tensor:
-        first = (2 * rank + self._turn) * SLOT
+        first = (2 * rank + self._turn) * SLOT_BYTES
         count, dtype = like.numel(), like.dtype
         held = torch.frombuffer(self._memory, dtype=dtype, count=count, offset=first)
         return held.view(like.shape)
@@ -133,16 +133,16 @@ def _is_here(link: socket.socket) -> bool:
     return True
 
 
-def side_by_side(
+def connect_local_ranks(
     place: RankInfo, store: Store, all_say: Callable[[bool], bool], check: Check
-) -> Beside | None:
+) -> SharedMemoryReducer | None:
     """Bring the ranks of one machine together; None where that cannot be.
 
     Args:
         place: This rank's.
         store: Of this start.
         all_say: Returns whether every rank says so.
-        check: As for `Beside.total`.
+        check: As for `SharedMemoryReducer.total`.
     """
     together = 1 < place.world == place.local_world
     if sys.platform != "linux" or not together:
@@ -157,7 +157,7 @@ def side_by_side(
     except OSError:
         memory = None
     if all_say(memory is not None) and memory is not None:
-        return Beside(memory, place, links)
+        return SharedMemoryReducer(memory, place, links)
     for link in links:
         link.close()
     return None
@@ -211,7 +211,7 @@ def _made_for(links: Sequence[socket.socket], place: RankInfo) -> mmap.mmap:
     files = []
     try:
         files.append(os.memfd_create("striate"))
-        os.ftruncate(files[0], 2 * place.world * SLOT)
+        os.ftruncate(files[0], 2 * place.world * SLOT_BYTES)
         memory = mmap.mmap(files[0], 0)
     except OSError:
         for link in links:

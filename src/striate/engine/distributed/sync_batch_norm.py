@@ -17,14 +17,14 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from striate.engine.execution import laid_out_as
+from striate.engine.execution import match_layout
 
 if TYPE_CHECKING:
     from striate.engine.distributed.group import RankGroup
 
 
 @contextmanager
-def synchronized(model: nn.Module, ranks: RankGroup) -> Iterator[None]:
+def sync_batch_norms(model: nn.Module, ranks: RankGroup) -> Iterator[None]:
     """Normalize by the whole batch meanwhile, while the network trains.
 
     Nothing of the network is replaced: names, weights and checkpoints stay.
@@ -164,7 +164,7 @@ class _Normalize(torch.autograd.Function):
         x, gain, mean, variance = ctx.saved_tensors
         counts_in = ctx.ranks.counts_in
         channels = x.shape[1]
-        slope = laid_out_as(x, slope)
+        slope = match_layout(x, slope)
         # The two sums alone, as if the statistics were constants.
         statistics = mean, variance, None, None, False, ctx.eps, [False, True, True]
         _, by_gain, by_shift = torch.ops.aten.native_batch_norm_backward(

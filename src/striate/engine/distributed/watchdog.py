@@ -22,7 +22,7 @@ from torch._C._distributed_c10d import Store
 from torch.distributed import DistError
 
 from striate.core.errors import RankError
-from striate.engine.distributed.heartbeat import LEFT, WAITING, Pulse
+from striate.engine.distributed.heartbeat import FINISHED, WAITING, Heartbeat
 from striate.engine.distributed.process import DUMP, Process
 
 PATIENCE = 10.0  # seconds; a fault is then found, and the rest stopped, within 15
@@ -31,7 +31,7 @@ _GRACE = 3.0  # seconds for the main thread to stop by itself once a fault is kn
 _PARTED_GRACE = 10.0  # likewise where the launcher has gone, to save the state first
 _TELL_SLOW = 60.0  # seconds from telling of a slow rank to telling again
 _FAULT = "fault"
-GO_ON = (
+RESUME_HINT = (
     "torchrun --max-restarts 3 … goes on from the last checkpoint by itself;\n"
     "         by hand: the same command with --resume RUN"
 )
@@ -39,7 +39,7 @@ _STORE_ERRORS = (DistError, RuntimeError, OSError)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sign:
+class SignOfLife:
     """What a rank last said of itself."""
 
     beat: int
@@ -65,7 +65,7 @@ class Fault:
     exit_code: int = 1
 
 
-class Watch:
+class Watchdog:
     """A rank's thread that watches itself and its neighbor.
 
     Args:
@@ -81,7 +81,7 @@ class Watch:
         store: Store,
         rank: int,
         world: int,
-        pulse: Pulse,
+        pulse: Heartbeat,
         patience: float = PATIENCE,
     ) -> None:
         self.fault: Fault | None = None
@@ -97,7 +97,7 @@ class Watch:
         self._parted = 0.0
         self._beat = 0
         self._seen: tuple[int, float] = (-1, time.monotonic())
-        self._sign: Sign | None = None  # the next rank's last
+        self._sign: SignOfLife | None = None  # the next rank's last
         self._told_slow = 0.0
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
 
@@ -160,7 +160,9 @@ class Watch:
         self._known.set()
 
     def _error(self, fault: Fault) -> RankError:
-        error = RankError(fault.what, where=f"seen by rank {self._rank}", fix=GO_ON)
+        error = RankError(
+            fault.what, where=f"seen by rank {self._rank}", fix=RESUME_HINT
+        )
         error.exit_code = fault.exit_code
         return error
 
@@ -191,7 +193,7 @@ class Watch:
     def _say(self) -> None:
         self._beat += 1
         pulse = self._pulse
-        sign = Sign(
+        sign = SignOfLife(
             beat=self._beat,
             **asdict(self._me),
             kind=pulse.kind,
@@ -209,7 +211,7 @@ class Watch:
     def _look_at_next(self) -> None:
         sign = self._sign_of(self._next)
         now = time.monotonic()
-        if sign is not None and sign.kind == LEFT:
+        if sign is not None and sign.kind == FINISHED:
             return
         if sign is not None and sign.beat != self._seen[0]:
             self._seen, self._sign = (sign.beat, now), sign
@@ -233,7 +235,9 @@ class Watch:
         if self._pulse.kind != WAITING or self._pulse.since < self._patience:
             return
         signs = self._signs()
-        coming = [n for n, sign in enumerate(signs) if sign.kind not in (WAITING, LEFT)]
+        coming = [
+            n for n, sign in enumerate(signs) if sign.kind not in (WAITING, FINISHED)
+        ]
         late = [s for s in signs if s.kind == WAITING and s.since < self._patience]
         if not coming and not late:
             listed = "; ".join(f"rank {n}, {s.doing}" for n, s in enumerate(signs))
@@ -250,13 +254,13 @@ class Watch:
         self._told_slow = now
         return True
 
-    def _sign_of(self, rank: int) -> Sign | None:
+    def _sign_of(self, rank: int) -> SignOfLife | None:
         key = f"sign/{rank}"
         if not self._store.check([key]):
             return None
-        return Sign(**json.loads(self._store.get(key)))
+        return SignOfLife(**json.loads(self._store.get(key)))
 
-    def _signs(self) -> list[Sign]:
+    def _signs(self) -> list[SignOfLife]:
         every = (self._sign_of(rank) for rank in range(self._world))
         return [sign for sign in every if sign is not None]
 

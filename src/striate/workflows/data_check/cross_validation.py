@@ -15,11 +15,11 @@ from striate.core.seeds import derive_seed
 from striate.data.batches import Batches
 from striate.data.channel_stats import channel_mean_std
 from striate.data.subset import Subset
+from striate.engine.callbacks import EpochResult, StepResult
 from striate.engine.evaluate import evaluate
 from striate.engine.loop import FitConfig, fit
 from striate.engine.optim import make_optimizer
 from striate.engine.schedule import SCHEDULES
-from striate.engine.train_state import EpochDone, StepDone
 from striate.models.catalogue import create_model
 from striate.run.recipe import Recipe
 from striate.run.run import judged_at_once
@@ -141,10 +141,10 @@ class _Counter:
     def __init__(self, tick: Tick, total: int) -> None:
         self._tick, self._total, self._done = tick, total, 0
 
-    def on_step(self, done: StepDone) -> None:
+    def on_step(self, done: StepResult) -> None:
         """Count a step's images."""
         self._done += done.images
         self._tick(self._done, self._total)
 
-    def on_epoch(self, done: EpochDone) -> None:
+    def on_epoch(self, done: EpochResult) -> None:
         """Take no note."""

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from striate.core.errors import SettingError
-from striate.engine.distributed.rank_info import check_alone
+from striate.engine.distributed.rank_info import check_single_process
 from striate.run.recipe import Recipe
 from striate.run.run import Run
 from striate.workflows.data_curve.power_law import Law, Point, fit_law
@@ -102,7 +102,7 @@ def learning_curve(
             processes.
         RunError: Something else is in `out`.
     """
-    check_alone("a learning curve")
+    check_single_process("a learning curve")
     wanted = _checked(recipe, fractions, seeds)
     study = Study(recipe=recipe, fractions=wanted, seeds=seeds, make=make)
     place = study.folder(out, overwrite)

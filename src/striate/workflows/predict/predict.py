@@ -18,7 +18,7 @@ from striate.core.hooks import evaluation_mode
 from striate.data.decode.file_bytes import UndecodableError, read_file
 from striate.data.decode.preprocess import file_to_input, normalize
 from striate.data.sources.source import Skipped
-from striate.engine.tta import VIEWS
+from striate.engine.tta import TTA_MODES
 from striate.run.run import Run, judged_at_once
 
 
@@ -61,7 +61,7 @@ def predict(run: Run, inputs: Sequence[str | Path]) -> Answers:
     """
     paths = [path for item in inputs for path in expand(item)]
     device = devices.select_device(run.recipe.device)
-    model, view = run.model.to(device), VIEWS[run.recipe.tta]
+    model, view = run.model.to(device), TTA_MODES[run.recipe.tta]
     size = judged_at_once(run.preprocess.height, run.preprocess.width)
     predictions: list[Prediction] = []
     skipped: list[Skipped] = []

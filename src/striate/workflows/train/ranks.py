@@ -13,12 +13,17 @@ from striate.core import device as devices
 from striate.core.errors import RankError, SettingError
 from striate.data.image_data import ImageData
 from striate.engine.checkpointer import LAST
-from striate.engine.distributed.group import RankGroup, joined
-from striate.engine.distributed.rank_info import RankInfo, fair_threads
-from striate.engine.distributed.sync_batch_norm import synchronized
+from striate.engine.distributed.group import RankGroup, process_group
+from striate.engine.distributed.rank_info import RankInfo, threads_per_rank
+from striate.engine.distributed.sync_batch_norm import sync_batch_norms
 from striate.engine.ema import EMA
 from striate.engine.train_state import TrainState
-from striate.engine.weights_io import OptimizerState, packed, put_weights, unpacked
+from striate.engine.weights_io import (
+    OptimizerState,
+    assign_weights,
+    tensors_from_bytes,
+    tensors_to_bytes,
+)
 from striate.run import layout as names
 from striate.run.manifest import data_hash
 from striate.run.recipe import Recipe
@@ -36,11 +41,11 @@ def together(recipe: Recipe) -> Iterator[RankGroup | None]:
     if not place.launched:
         yield None
         return
-    torch.set_num_threads(fair_threads(place))
+    torch.set_num_threads(threads_per_rank(place))
     device = devices.select_device(recipe.device)
     if device.type != "cpu":
         torch.accelerator.set_device_index(place.local_rank)
-    with joined(place, device) as ranks:
+    with process_group(place, device) as ranks:
         yield ranks
 
 
@@ -60,7 +65,7 @@ def shared_norms(
     """Let batch norms see the whole batch, where the recipe says so."""
     if ranks is None or not recipe.sync_batch_norm:
         return nullcontext()
-    return synchronized(model, ranks)
+    return sync_batch_norms(model, ranks)
 
 
 def may_compile(recipe: Recipe, ranks: RankGroup | None) -> bool:
@@ -111,9 +116,9 @@ def share_state(
     if ranks.world == 1:
         return at
     moments = OptimizerState(optimizer)
-    mine = packed(model.state_dict()) if ranks.first else b""
-    theirs = packed(moments.state_dict()) if ranks.first else b""
-    means = packed(average.state_dict()) if average and ranks.first else b""
+    mine = tensors_to_bytes(model.state_dict()) if ranks.first else b""
+    theirs = tensors_to_bytes(moments.state_dict()) if ranks.first else b""
+    means = tensors_to_bytes(average.state_dict()) if average and ranks.first else b""
     weights = ranks.spread(mine, "rank 0's weights")
     state = ranks.spread(theirs, "rank 0's optimizer")
     averages = ranks.spread(means, "rank 0's average") if average else b""
@@ -121,10 +126,10 @@ def share_state(
     if ranks.first:
         return at
     where = Path("rank 0")
-    put_weights(model, unpacked(weights, where), where)
-    moments.load_state_dict(unpacked(state, where))
+    assign_weights(model, tensors_from_bytes(weights, where), where)
+    moments.load_state_dict(tensors_from_bytes(state, where))
     if average:
-        average.load_state_dict(unpacked(averages, where))
+        average.load_state_dict(tensors_from_bytes(averages, where))
     return TrainState.from_dict(said)
 
 

@@ -16,11 +16,10 @@ from striate.core.folders import remove_leftovers
 from striate.data.augment.random_crop import margin_for
 from striate.data.image_data import ImageData
 from striate.engine.checkpoint_store import Checkpoint, CheckpointStore
-from striate.engine.checkpointer import LAST, state_of
-from striate.engine.csv_logger import EVENTS, RESULTS, changed_files
+from striate.engine.checkpointer import LAST, checkpoint_state
+from striate.engine.csv_logger import EVENTS, RESULTS, TIMING, changed_files
 from striate.engine.distributed.group import RankGroup
 from striate.engine.tensorboard import check_tensorboard
-from striate.engine.timings import TIMING
 from striate.engine.train_state import TrainState
 from striate.run import layout as names
 from striate.run.builders import rank_notes
@@ -163,7 +162,7 @@ def go_on(
             how = begun, quiet, tensorboard, met
             return _from_the_start(run, recipe, model, data, *how)
         check_fixed(recipe, sealed, run.path)
-        at, marks = state_of(sealed)
+        at, marks = checkpoint_state(sealed)
         if run.manifest["status"] == "done" and _finished(at, recipe):
             check_idle(old, recipe, settings, at, run.path)
             begun(Resumed(folder=run.path, recipe=recipe, data=None, at=at))

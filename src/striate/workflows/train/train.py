@@ -20,7 +20,7 @@ from striate.engine.checkpoint_store import Checkpoint
 from striate.engine.distributed.group import RankGroup
 from striate.engine.ema import EMA
 from striate.engine.tensorboard import check_tensorboard
-from striate.engine.tta import VIEWS
+from striate.engine.tta import TTA_MODES
 from striate.engine.weights_io import load_weights
 from striate.finetune.freeze import check_frozen
 from striate.models.catalogue import find
@@ -289,7 +289,7 @@ def _job(
         recipe=recipe,
         model=model,
         optimizer=optimizer_of(model, recipe),
-        plan=replace(plan, view=VIEWS[recipe.tta], way=way_of(recipe)),
+        plan=replace(plan, view=TTA_MODES[recipe.tta], way=way_of(recipe)),
         train=as_shown(batches_of("train", data, recipe, device, ranks), data, recipe),
         val=batches_of("val", data, recipe, device, ranks),
         facts=circumstances(recipe, data, device),

@@ -17,18 +17,18 @@ from striate.data.batches import Batches
 from striate.data.cache.lazy_images import LazyPixels
 from striate.data.image_data import ImageData
 from striate.data.progressive_resize import ProgressiveResize
+from striate.engine.callbacks import Callback, EpochResult
 from striate.engine.checkpoint_store import Checkpoint, CheckpointStore
-from striate.engine.checkpointer import LAST, Checkpointer, Part, state_of
-from striate.engine.csv_logger import CSVLogger
+from striate.engine.checkpointer import LAST, Checkpointer, Stateful, checkpoint_state
+from striate.engine.csv_logger import CSVLogger, TimingLogger
 from striate.engine.distributed.group import RankGroup
 from striate.engine.ema import EMA
 from striate.engine.loop import FitConfig, fit
-from striate.engine.rng import chance_kept
-from striate.engine.signals import Asked, polite_interrupt
-from striate.engine.tensorboard import boards
-from striate.engine.throughput import Laps
-from striate.engine.timings import Timing
-from striate.engine.train_state import EpochDone, Observer, TrainState
+from striate.engine.rng import preserve_rng_state
+from striate.engine.signals import StopRequest, catch_stop_signals
+from striate.engine.tensorboard import tensorboard_loggers
+from striate.engine.throughput import ThroughputMeter
+from striate.engine.train_state import TrainState
 from striate.engine.weights_io import OptimizerState
 from striate.run import layout as names
 from striate.run.layer_norms import Norms, norms_kept
@@ -77,7 +77,7 @@ class Job:
     tensorboard: bool = False
     ranks: RankGroup | None = None
     train_data: ImageData | None = None
-    laps: Laps = field(default_factory=Laps)
+    laps: ThroughputMeter = field(default_factory=ThroughputMeter)
     average: EMA | None = None
 
     @property
@@ -101,9 +101,9 @@ class Job:
 class Learned:
     """What a run came to, and how long it took."""
 
-    history: list[EpochDone]
+    history: list[EpochResult]
     seconds: float
-    laps: Laps
+    laps: ThroughputMeter
 
 
 class _SlowerError(Exception):
@@ -133,18 +133,20 @@ def learn(job: Job, sealed: Checkpoint | None = None) -> Learned:
 
 
 def _sit(job: Job, sealed: Checkpoint | None, brake: float) -> Learned:
-    at, marks = state_of(sealed) if sealed else (TrainState(), None)
+    at, marks = checkpoint_state(sealed) if sealed else (TrainState(), None)
     before = float(sealed.facts["seconds"]) if sealed else 0.0
     with (
         CSVLogger(job.folder, job.train.indices, marks) as journal,
-        Timing(job.folder, len(at.history), before) as timing,
+        TimingLogger(job.folder, len(at.history), before) as timing,
         _display(job) as display,
-        boards(job.folder / names.TENSORBOARD, job.tensorboard, at.step) as board,
+        tensorboard_loggers(
+            job.folder / names.TENSORBOARD, job.tensorboard, at.step
+        ) as board,
         _norms(job, at) as norms,
         job.laps.watching(job.optimizer),
-        chance_kept(),
+        preserve_rng_state(),
         devices.flush_denormals(),
-        polite_interrupt() as asked,
+        catch_stop_signals() as asked,
         shared_norms(job.model, job.recipe, job.ranks),
     ):
         keeper = _keeper(job, journal, timing, display)
@@ -158,7 +160,7 @@ def _sit(job: Job, sealed: Checkpoint | None, brake: float) -> Learned:
         for one in norms:
             one.begin(keeper.at.step)
         averaged = [job.average] if job.average else []
-        watchers: tuple[Observer, ...] = (
+        watchers: tuple[Callback, ...] = (
             *averaged,
             journal,
             timing,
@@ -201,7 +203,7 @@ def _display(job: Job) -> Display:
 
 
 def _keeper(
-    job: Job, journal: CSVLogger, timing: Timing, display: Display
+    job: Job, journal: CSVLogger, timing: TimingLogger, display: Display
 ) -> Checkpointer:
     def facts() -> dict[str, Any]:
         return {
@@ -211,7 +213,7 @@ def _keeper(
             "circumstances": dict(job.facts),
         }
 
-    parts: dict[str, Part] = {"optimizer": OptimizerState(job.optimizer)}
+    parts: dict[str, Stateful] = {"optimizer": OptimizerState(job.optimizer)}
     if job.average:
         parts["average"] = job.average
     return Checkpointer(
@@ -252,7 +254,7 @@ def _answer(
     return blowups.complete(error, at)
 
 
-def _interrupted(job: Job, at: TrainState, asked: Asked) -> InterruptedRunError:
+def _interrupted(job: Job, at: TrainState, asked: StopRequest) -> InterruptedRunError:
     total = job.plan.epochs * len(job.train)
     what = f"stopped on request after step {at.step:,} of {total:,}"
     where = f"{job.folder}, epoch {at.epoch + 1} of {job.plan.epochs}"

@@ -9,8 +9,8 @@ from striate.core import device as devices
 from striate.core.errors import InterruptedRunError, NonFiniteError
 from striate.engine.distributed.group import RankGroup
 from striate.engine.loop import fit
-from striate.engine.rng import chance_kept
-from striate.engine.signals import polite_interrupt
+from striate.engine.rng import preserve_rng_state
+from striate.engine.signals import catch_stop_signals
 from striate.engine.train_state import TrainState
 from striate.run.recipe import Recipe
 from striate.run.run import Run
@@ -40,9 +40,9 @@ def follow(folder: Path, job: Job, ranks: RankGroup) -> Run:
 def _sit(job: Job, ranks: RankGroup) -> bool:
     """Learn; say whether rank 0 begins again from its checkpoint, more slowly."""
     with (
-        chance_kept(),
+        preserve_rng_state(),
         devices.flush_denormals(),
-        polite_interrupt() as asked,
+        catch_stop_signals() as asked,
         shared_norms(job.model, job.recipe, ranks),
     ):
         state = job.model, job.optimizer, TrainState(), job.average

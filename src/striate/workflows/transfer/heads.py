@@ -17,11 +17,11 @@ from striate.core.hooks import evaluation_mode
 from striate.data.batches import Batches
 from striate.data.cache.feature_cache import FeatureRows
 from striate.data.image_data import ImageData
+from striate.engine.callbacks import EpochResult, StepResult
 from striate.engine.evaluate import Outputs, evaluate
 from striate.engine.loop import Epochs, fit
-from striate.engine.loss import softmax_cost
-from striate.engine.rng import chance_kept
-from striate.engine.train_state import EpochDone, StepDone
+from striate.engine.loss import cross_entropy_loss
+from striate.engine.rng import preserve_rng_state
 from striate.finetune.logistic import Cost, Fitted, logistic
 from striate.finetune.split_model import cut_at
 from striate.finetune.unfreezing import Depth, Thaw, adapt_statistics
@@ -81,7 +81,7 @@ class HeadResult:
         fitted: Its penalties, where it is logistic.
     """
 
-    history: list[EpochDone]
+    history: list[EpochResult]
     fitted: Fitted | None = None
 
 
@@ -164,7 +164,7 @@ def _logistic(
     x = torch.cat([rows.whole() for rows in each])
     fitted = _put_logistic(dense, x, found, data, recipe)
     learned, held = (answers(tail, p, found, data, recipe) for p in ("train", "val"))
-    done = EpochDone(
+    done = EpochResult(
         epoch=0,
         train_loss=learned.loss,
         val_loss=held.loss,
@@ -226,7 +226,7 @@ def class_cost(data: ImageData, recipe: Recipe) -> Cost:
     """
     if recipe.class_weights == "sampling":
         recipe = replace(recipe, class_weights="loss")
-    return softmax_cost(0.0, cost_of_classes(data, recipe, torch.device("cpu")))
+    return cross_entropy_loss(0.0, cost_of_classes(data, recipe, torch.device("cpu")))
 
 
 def groups_of(data: ImageData, found: Featured) -> list[str]:
@@ -245,10 +245,10 @@ class _Best:
         self._tail = tail
         self.state = _copy(tail)
 
-    def on_step(self, done: StepDone) -> None:
+    def on_step(self, done: StepResult) -> None:
         """Nothing is judged after a step."""
 
-    def on_epoch(self, done: EpochDone) -> None:
+    def on_epoch(self, done: EpochResult) -> None:
         """Keep them if there were none better."""
         if done.best:
             self.state = _copy(self._tail)
@@ -275,7 +275,7 @@ def _trained(
         epochs, plan = _AsOne(train, plan.epochs), replace(plan, epochs=1)
     kept = _Best(tail)
     with (
-        chance_kept(),
+        preserve_rng_state(),
         devices.flush_denormals(),
         Display(plan.epochs, train.batches, quiet, plan.balanced) as display,
     ):
