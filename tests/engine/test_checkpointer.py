@@ -51,10 +51,10 @@ class Bench:
         at = self.keeper.at
         done = StepResult(at.epoch, at.batch, at.step, 0.1, 0.1, 4)
         at.step_done(0.1, 0.1, 4)
-        self.keeper.on_step(done)
+        self.keeper.on_step_end(done)
 
     def epoch(self, accuracy):
-        self.keeper.on_epoch(self.keeper.at.epoch_done(0.5, accuracy, accuracy))
+        self.keeper.on_epoch_end(self.keeper.at.epoch_done(0.5, accuracy, accuracy))
 
     def bump(self):
         with torch.no_grad():
@@ -261,7 +261,7 @@ def test_a_position_survives_json():
             train_loss=0.1 + 0.2,
             val_loss=1 / 3,
             val_accuracy=2 / 3,
-            val_balanced=3 / 5,
+            val_balanced_accuracy=3 / 5,
             lr=1e-17,
             best=True,
         )

@@ -32,7 +32,7 @@ def test_it_is_the_sum_it_is_said_to_be():
                     tensor.add_(torch.randn(tensor.shape, generator=draw))
                 else:
                     tensor.add_(1)
-        average.on_step(done(step))
+        average.on_step_end(done(step))
         kept = min(0.6, (2 + step) / (11 + step))
         for name, value in model.state_dict().items():
             mixed = kept * expected[name] + (1 - kept) * value
@@ -60,7 +60,7 @@ def test_what_is_shared_moves_once_a_step():
     with torch.no_grad():
         for tensor in (model.first.weight, model.first.running_mean):
             tensor.add_(1.0)
-    average.on_step(done(0))
+    average.on_step_end(done(0))
     after = average.state_dict()
     assert list(after) == list(model.state_dict())
     for name in ("weight", "running_mean"):
@@ -74,7 +74,7 @@ def test_a_skipped_step_is_no_step():
     average = EMA(model, decay=0.5)
     before = {k: v.clone() for k, v in average.state_dict().items()}
     model[0].weight.data.add_(1.0)
-    average.on_step(done(3, loss=math.nan))
+    average.on_step_end(done(3, loss=math.nan))
     assert all(torch.equal(before[k], v) for k, v in average.state_dict().items())
 
 
@@ -113,7 +113,7 @@ def test_what_is_frozen_stays_as_it_is_to_the_bit():
     before = {k: v.clone() for k, v in model.state_dict().items()}
     average = EMA(model.train(), decay=0.5)
     with flush_denormals():
-        average.on_step(done(3))
+        average.on_step_end(done(3))
     assert frozen(average.model).parameters
     for name, value in average.state_dict().items():
         assert value.numpy().tobytes() == before[name].numpy().tobytes(), name

@@ -56,10 +56,10 @@ class Notes:
     def __init__(self):
         self.steps, self.epochs = [], []
 
-    def on_step(self, done):
+    def on_step_end(self, done):
         self.steps.append(done)
 
-    def on_epoch(self, done):
+    def on_epoch_end(self, done):
         self.epochs.append(done)
 
 
@@ -246,7 +246,7 @@ def test_nan_names_epoch_and_step_and_spares_the_weights():
     before = {}
 
     class Watch(Notes):
-        def on_step(self, done):
+        def on_step_end(self, done):
             before.update({n: p.clone() for n, p in model.named_parameters()})
 
     with pytest.raises(NonFiniteError) as caught:

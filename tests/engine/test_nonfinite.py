@@ -122,11 +122,11 @@ class Trial:
             held |= {f"{i}.{key}": value.clone() for key, value in entries.items()}
         return held
 
-    def on_step(self, done):
+    def on_step_end(self, done):
         self.good = self.state()
         self.losses.append(done.loss)
 
-    def on_epoch(self, done):
+    def on_epoch_end(self, done):
         assert math.isfinite(done.val_loss)
 
     def go(self, **options):

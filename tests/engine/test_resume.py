@@ -100,12 +100,12 @@ class Killer:
     def __init__(self, after):
         self.left = after
 
-    def on_step(self, done):
+    def on_step_end(self, done):
         self.left -= 1
         if self.left < 0:
             raise Killed
 
-    on_epoch = on_step
+    on_epoch_end = on_step_end
 
 
 @pytest.mark.parametrize("every", [0.0, 1e-3, 1e9])

@@ -70,7 +70,7 @@ def epoch(number=0):
         train_loss=0.4,
         val_loss=0.3,
         val_accuracy=0.75,
-        val_balanced=0.7,
+        val_balanced_accuracy=0.7,
         lr=0.01,
         best=True,
     )
@@ -136,16 +136,16 @@ def test_a_full_disk_is_told_and_ends_the_run(tmp_path, monkeypatch):
 
     monkeypatch.setattr(board._files["train"], "write_event", refuse)
     with pytest.raises(StorageError, match="the disk is full"):
-        board.on_step(step(0))
+        board.on_step_end(step(0))
     board.close()
 
 
 def test_a_long_epoch_can_be_watched(tmp_path, monkeypatch):
     board = TensorBoardLogger(tmp_path)
-    board.on_step(step(0))
+    board.on_step_end(step(0))
     before = scalars(tmp_path / "train", "loss")
     monkeypatch.setattr(room, "PATIENCE", -1.0)
-    board.on_step(step(1))
+    board.on_step_end(step(1))
     after = scalars(tmp_path / "train", "loss")
     assert (len(before), len(after)) == (0, 2)
     board.close()
@@ -156,8 +156,8 @@ def test_a_run_that_goes_on_takes_back_later_steps(tmp_path):
 
     board = TensorBoardLogger(tmp_path, begun=5)
     for number in (5, 6):
-        board.on_step(step(number))
-    board.on_epoch(epoch())
+        board.on_step_end(step(number))
+    board.on_epoch_end(epoch())
     board.close()
     for split in ("train", "val"):
         marks = [e for e in events(tmp_path / split) if e.HasField("session_log")]
@@ -173,15 +173,15 @@ def test_tensorboard_itself_reads_them(tmp_path):
     )
     first = TensorBoardLogger(tmp_path)
     for number in range(6):
-        first.on_step(step(number, loss=1.0))
-    first.on_epoch(epoch())
+        first.on_step_end(step(number, loss=1.0))
+    first.on_epoch_end(epoch())
     first.close()
     for path in tmp_path.rglob("events*"):  # files sort by the second of their birth
         path.rename(path.with_name("events.out.tfevents.1000000000.before"))
     again = TensorBoardLogger(tmp_path, begun=4)
     for number in (4, 5):
-        again.on_step(step(number, loss=0.5))
-    again.on_epoch(epoch())
+        again.on_step_end(step(number, loss=0.5))
+    again.on_epoch_end(epoch())
     again.close()
     read = {}
     for split in ("train", "val"):

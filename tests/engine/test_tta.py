@@ -41,11 +41,11 @@ def test_ten_views_one_by_one(height, width, seed):
     model = nn.Sequential(nn.Flatten(), nn.Linear(x.size, 3, bias=False), nn.ReLU())
     model[1].weight.data = torch.from_numpy(weights.reshape(3, -1))
     with torch.no_grad():
-        found = TTA_MODES["mirror_shift"](model, torch.from_numpy(x)[None, None])
+        found = TTA_MODES["flip_shift"](model, torch.from_numpy(x)[None, None])
     np.testing.assert_allclose(found[0].numpy(), wanted, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["flip", "mirror_shift"])
+@pytest.mark.parametrize("name", ["flip", "flip_shift"])
 def test_a_mirrored_image_gets_the_same_answer(name):
     x = torch.rand(4, 3, 5, 7)
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten()).eval()

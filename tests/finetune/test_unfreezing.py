@@ -51,7 +51,7 @@ def done(epoch):
         train_loss=1.0,
         val_loss=1.0,
         val_accuracy=0.5,
-        val_balanced=0.5,
+        val_balanced_accuracy=0.5,
         lr=0.1,
         best=False,
     )
@@ -93,7 +93,7 @@ def test_stages_thaw_from_the_head_down():
     assert learns(of) == ["4"]
     seen = []
     for epoch in range(4):
-        thaw.on_epoch(done(epoch))
+        thaw.on_epoch_end(done(epoch))
         seen.append(learns(of))
     second = ["2.0", "2.1", "4"]
     assert seen == [["4"], second, second, ["1.0", "1.1", *second]]
@@ -122,7 +122,7 @@ def test_statistics_that_are_frozen_stay_so_when_a_stage_thaws():
     hold_statistics(cut.tail)
     thaw = Thaw(of)
     for epoch in range(3):
-        thaw.on_epoch(done(epoch))
+        thaw.on_epoch_end(done(epoch))
         of.model.train()
         of.model(torch.randn(4, 1, 4, 4) + 5)
     norms = [m for m in of.model.modules() if isinstance(m, nn.BatchNorm2d)]

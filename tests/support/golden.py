@@ -80,10 +80,10 @@ class Seen:
     def full(self) -> bool:
         return len(self.losses) == STEPS
 
-    def on_step(self, done) -> None:
+    def on_step_end(self, done) -> None:
         self.losses.append(done.loss.hex())
 
-    def on_epoch(self, done) -> None:
+    def on_epoch_end(self, done) -> None:
         self.losses[-1] += f" {done.val_loss.hex()}"
 
 

@@ -121,7 +121,7 @@ def averages(ranks, sizes, decay):
         with sync_batch_norms(ours, ranks):
             costs = learn(x[mine], y[mine], step), single(x, y, step)
         for average, loss in zip(kept, costs, strict=True):
-            average.on_step(StepDone(0, step, step, loss, 0.1, len(y)))
+            average.on_step_end(StepDone(0, step, step, loss, 0.1, len(y)))
     return kept
 
 

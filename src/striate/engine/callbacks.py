@@ -8,7 +8,7 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """A mini-batch has been learned from; its loss is NaN where it was skipped."""
+    """Result of a training step; its loss is NaN if the batch was skipped."""
 
     epoch: int
     batch: int
@@ -20,22 +20,22 @@ class StepResult:
 
 @dataclass(frozen=True, kw_only=True)
 class EpochResult:
-    """An epoch has been judged; `best` says no earlier one was better."""
+    """Result of an epoch; `best` is true if no earlier epoch was better."""
 
     epoch: int
     train_loss: float
     val_loss: float
     val_accuracy: float
-    val_balanced: float
+    val_balanced_accuracy: float
     lr: float
     best: bool
 
 
 class Callback(Protocol):
-    """Something that watches the loop: a journal, a progress bar, a keeper."""
+    """A callback of the loop: CSV logger, progress bar, checkpointer, EMA."""
 
-    def on_step(self, done: StepResult) -> None:
-        """Take note of a step."""
+    def on_step_end(self, step: StepResult, /) -> None:
+        """Run after each training step."""
 
-    def on_epoch(self, done: EpochResult) -> None:
-        """Take note of an epoch."""
+    def on_epoch_end(self, epoch: EpochResult, /) -> None:
+        """Run after each epoch, when it has been validated."""

@@ -19,53 +19,53 @@ def accumulate_gradients(
     model: Callable[[Tensor], Any],
     x: Tensor,
     y: Tensor,
-    cost_of: Loss = F.cross_entropy,
-    pieces: int = 1,
-    summed: bool = False,
+    loss_fn: Loss = F.cross_entropy,
+    micro_batches: int = 1,
+    sum_gradients: bool = False,
 ) -> float:
-    """Add a batch's gradients to the parameters' and return its mean cost in nats.
+    """Add a batch's gradients to the parameters and return its mean loss in nats.
 
     Args:
         model: As for `train_step`.
         x: A batch of inputs.
         y: Its targets.
-        cost_of: The mean cost of a batch's logits.
-        pieces: So many runs of fewer images, one after the other.
-        summed: Gradients of the sum over the images, not of the mean.
+        loss_fn: Mean loss of a batch's logits.
+        micro_batches: Number of micro-batches, run one after the other.
+        sum_gradients: Gradients of the summed loss, not of the mean.
     """
-    scale = float(len(x)) if summed else 1.0
-    if pieces == 1:
-        cost = batch_loss(model, x, y, cost_of)
-        scaled_backward(cost, scale)
-        return cost.item()
+    scale = float(len(x)) if sum_gradients else 1.0
+    if micro_batches == 1:
+        loss = batch_loss(model, x, y, loss_fn)
+        scaled_backward(loss, scale)
+        return loss.item()
     total = 0.0
-    pairs = zip(x.tensor_split(pieces), y.tensor_split(pieces), strict=True)
-    for some, theirs in pairs:
-        share = len(some) / len(x)
-        cost = batch_loss(model, some, theirs, cost_of)
-        scaled_backward(cost, share * scale)
-        total += cost.item() * share
+    splits = (tensor.tensor_split(micro_batches) for tensor in (x, y))
+    for images, labels in zip(*splits, strict=True):
+        share = len(images) / len(x)
+        loss = batch_loss(model, images, labels, loss_fn)
+        scaled_backward(loss, share * scale)
+        total += loss.item() * share
     return total
 
 
 def batch_loss(
-    model: Callable[[Tensor], Any], x: Tensor, y: Tensor, cost_of: Loss
+    model: Callable[[Tensor], Any], x: Tensor, y: Tensor, loss_fn: Loss
 ) -> Tensor:
-    """Return the mean cost in nats of what the network says of a batch."""
-    return total_loss(cost_of, model(x), y)
+    """Return the mean loss of a batch in nats, auxiliary heads included."""
+    return total_loss(loss_fn, model(x), y)
 
 
-def scaled_backward(cost: Tensor, scale: float = 1.0) -> None:
-    """Add a cost's gradients, so many times, to the parameters'."""
-    scaled = cost if scale == 1.0 else cost * scale
+def scaled_backward(loss: Tensor, scale: float = 1.0) -> None:
+    """Add the gradients of `scale` times a loss to the parameters."""
+    scaled = loss if scale == 1.0 else loss * scale
     scaled.backward()  # type: ignore[no-untyped-call]
 
 
-def possible_micro_batches(images: int, pieces: int) -> int:
-    """Return in how many pieces a batch can be learned from, two images in each.
+def possible_micro_batches(images: int, micro_batches: int) -> int:
+    """Return the number of micro-batches with at least two images in each.
 
     Example:
         >>> [possible_micro_batches(images, 4) for images in (64, 5, 1)]
         [4, 2, 1]
     """
-    return max(1, min(pieces, images // 2))
+    return max(1, min(micro_batches, images // 2))

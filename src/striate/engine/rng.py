@@ -1,4 +1,4 @@
-"""The chance that layers draw from, dropout's above all, as a function of the step."""
+"""RNG state: seeded for each step, so that dropout is a function of seed and step."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _NUMPY_SEEDS = 1 << 32
 
 
 def seed_rng(device: torch.device, *parts: object) -> None:
-    """Make everything drawn from now on a function of the parts.
+    """Seed the RNGs of torch, Python and NumPy by the parts of a key.
 
-    Torch's generator is seeded, and those of Python and NumPy, which networks of the
-    user's own may draw from. Not `torch.manual_seed`: it asks after every kind of
-    accelerator, which takes 0.25 ms against 0.02 (docs/notebook/training-speed.md).
+    Networks of the user may draw from any of them. Not `torch.manual_seed`: it looks
+    for every kind of accelerator, which takes 0.25 ms against 0.02
+    (docs/notebook/training-speed.md).
 
     Example:
         >>> seed_rng(torch.device("cpu"), 0, "dropout", 12)
@@ -38,7 +38,7 @@ def seed_rng(device: torch.device, *parts: object) -> None:
 
 @contextmanager
 def preserve_rng_state() -> Iterator[None]:
-    """Give every generator of the processor back in the state it was in."""
+    """Context manager: restore the RNG states of torch (CPU), Python and NumPy."""
     state = random.getstate(), np.random.get_state()
     with torch.random.fork_rng(devices=[]):
         try:

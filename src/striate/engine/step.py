@@ -1,4 +1,4 @@
-"""One step of learning: forward, cost, back-propagation, update."""
+"""One training step: forward, loss, backward, update."""
 
 from __future__ import annotations
 
@@ -26,38 +26,38 @@ def train_step(
     x: Tensor,
     y: Tensor,
     optimizer: Optimizer,
-    cost_of: Loss = F.cross_entropy,
-    pieces: int = 1,
+    loss_fn: Loss = F.cross_entropy,
+    micro_batches: int = 1,
 ) -> float:
-    """Learn from one mini-batch and return its mean cost in nats.
+    """Train on one mini-batch and return its mean loss in nats.
 
     Args:
         model: Any network from (N, C, H, W) to (N, classes); auxiliary heads add
-            their share of the cost, see `core.outputs`.
+            their share of the loss, see `core.aux_heads`.
         x: A batch of inputs.
-        y: Class numbers (N,), or shares of classes (N, classes) of mixed images.
+        y: Class indices (N,), or class shares (N, classes) of mixed images.
         optimizer: Over the model's parameters.
-        cost_of: What a batch's logits cost, see `engine.cost`.
-        pieces: So many runs of fewer images, whose gradients add up to the batch's.
+        loss_fn: Loss of a batch's logits, see `engine.loss`.
+        micro_batches: Number of micro-batches, see `engine.gradient_accumulation`.
 
     Raises:
-        NonFiniteError: The cost or a gradient is NaN or infinite; the weights are as
-            before.
+        NonFiniteError: The loss or a gradient is not finite; the weights are
+            unchanged.
     """
     optimizer.zero_grad()
-    value = accumulate_gradients(model, x, y, cost_of, pieces)
-    if not math.isfinite(value):
-        optimizer.zero_grad()  # its gradients would be blamed for the cost
-        raise NonFiniteError(f"the training loss became {value}", fix=LOWER_LR)
+    loss = accumulate_gradients(model, x, y, loss_fn, micro_batches)
+    if not math.isfinite(loss):
+        optimizer.zero_grad()  # else its gradients would be reported, not the loss
+        raise NonFiniteError(f"the training loss became {loss}", fix=LOWER_LR)
     optimizer_step(optimizer)
-    return value
+    return loss
 
 
 def optimizer_step(optimizer: Optimizer) -> None:
-    """Let the optimizer step, if every gradient is finite.
+    """Update the weights, if every gradient is finite.
 
     Raises:
-        NonFiniteError: One is not; the weights are as before.
+        NonFiniteError: A gradient is not finite; the weights are unchanged.
     """
     if not gradients_are_finite(optimizer):
         raise NonFiniteError("a gradient is not finite", fix=LOWER_LR)

@@ -197,10 +197,10 @@ class Thaw:
             below = [name for stage in depth.stages[:-1] for name in stage.layers]
             freeze(depth.model, below)
 
-    def on_step(self, done: StepResult) -> None:
+    def on_step_end(self, done: StepResult) -> None:
         """Nothing thaws within an epoch."""
 
-    def on_epoch(self, done: EpochResult) -> None:
+    def on_epoch_end(self, done: EpochResult) -> None:
         """Let the next stage learn where it is time."""
         if self._depth.tuning.unfreeze:
             self._reach(1 + (done.epoch + 1) // self._depth.tuning.unfreeze)

@@ -22,8 +22,8 @@ then the global mean, dropout, dense. Pools are 3×3/2, rounded up. LRN (figure 
 constants are AlexNet's, the paper gives none) after pool1 and before pool2. The
 auxiliary heads read 4a and 4d: mean 5×5/3, 1×1 to 128, dense 1024, dropout 0.7, dense.
 
-In training the network with heads returns `core.outputs.HeadOutputs`, whose loss is
-`core.outputs.total_loss(loss, output, target)`; in evaluation, as every network,
+In training the network with heads returns `core.aux_heads.HeadOutputs`, whose loss is
+`core.aux_heads.total_loss(loss, output, target)`; in evaluation, as every network,
 logits alone, without computing the heads. `…_no_aux` always returns logits.
 
 `googlenet_bn` is the variant whose weights are public (torchvision): batch norm for

@@ -81,8 +81,8 @@ def batches_of(
         classes=data.num_classes,
         seed=recipe.seed,
         device=device,
-        rank=ranks.place.rank if ranks else 0,
-        world=ranks.world if ranks else 1,
+        rank=ranks.rank_info.rank if ranks else 0,
+        world=ranks.world_size if ranks else 1,
     )
 
 
@@ -156,10 +156,10 @@ def plan_of(data: ImageData, recipe: Recipe, device: torch.device) -> FitConfig:
         schedule=SCHEDULES[recipe.schedule],
         label_smoothing=recipe.label_smoothing,
         patience=recipe.patience,
-        classes=cost_of_classes(data, recipe, device),
+        class_balance=cost_of_classes(data, recipe, device),
         balanced=recipe.class_weights != "none",
         seed=recipe.seed,
-        pieces=recipe.accumulate,
+        micro_batches=recipe.accumulate,
     )
 
 
@@ -192,11 +192,13 @@ def way_of(recipe: Recipe) -> ExecutionConfig:
 
 def rank_notes(recipe: Recipe) -> tuple[str, ...]:
     """Say how many processes learn, and with how many threads."""
-    place = RankInfo.of()
-    if place.world == 1:
+    place = RankInfo.from_environment()
+    if place.world_size == 1:
         return ()
     threads = torch.get_num_threads()
     each = "1 thread" if threads == 1 else f"{threads} threads"
-    share = f"{place.world} processes of {each} share each step's {recipe.batch_size}"
+    share = (
+        f"{place.world_size} processes of {each} share each step's {recipe.batch_size}"
+    )
     norms = "whole batch" if recipe.sync_batch_norm else "own share of it"
     return (f"{share} images; batch norm sees the {norms}",)

@@ -60,11 +60,11 @@ class Norms:
         if due(step):
             self.look(step)
 
-    def on_step(self, done: StepResult) -> None:
+    def on_step_end(self, done: StepResult) -> None:
         """Look, if it is time to."""
         self.begin(done.step + 1)
 
-    def on_epoch(self, done: EpochResult) -> None:
+    def on_epoch_end(self, done: EpochResult) -> None:
         """Hand over what was found."""
         self._rows.flush()
 

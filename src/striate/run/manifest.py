@@ -73,7 +73,7 @@ def circumstances(
         **devices.compute_environment(device),
         **settings,
         "order": _order(data),
-        "processes": str(RankInfo.of().world),
+        "processes": str(RankInfo.from_environment().world_size),
         "images": data_hash(data),
     }
 

@@ -39,7 +39,7 @@ SHAPES = {
     "sync_batch_norm": "true or false",
 }
 SCHEDULE_NAMES = ("one_cycle", "cosine", "step", "constant")
-VIEW_NAMES = ("plain", "flip", "mirror_shift")
+VIEW_NAMES = ("plain", "flip", "flip_shift")
 NONFINITE_ANSWERS = ("stop", "skip", "lower-lr")
 # Of the loop that shows images, and of processes that learn together: nothing that
 # learns from features has them.

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from striate.run.run import Run
 
 SKIPPED_SHOWN = 50
-DRAWN = CURVES | {"epoch", "val_balanced", "best"}
+DRAWN = CURVES | {"epoch", "val_balanced_accuracy", "best"}
 
 
 def write_report(run: Run) -> Path:
@@ -182,7 +182,7 @@ def learning_curves(history: Sequence[dict[str, float]]) -> tuple[Curve, ...]:
             y_label="accuracy",
             series=(
                 series("validation", "val_accuracy"),
-                series("validation, balanced", "val_balanced"),
+                series("validation, balanced", "val_balanced_accuracy"),
             ),
             percent_y=True,
             mark=mark,

@@ -250,8 +250,8 @@ class Run:
             batch_size=judged_at_once(self.preprocess.height, self.preprocess.width),
             shuffle=False,
             device=device,
-            rank=ranks.place.rank if ranks else 0,
-            world=ranks.world if ranks else 1,
+            rank=ranks.rank_info.rank if ranks else 0,
+            world=ranks.world_size if ranks else 1,
         )
         view = TTA_MODES[self.recipe.tta]
         outputs = evaluate(self.model.to(device), batches(0), view, ranks)

@@ -208,7 +208,7 @@ def test_what_an_earlier_start_left_is_not_met():
 
 def test_who_does_not_come_is_named():
     place = RankInfo(rank=0, world=3, launched=True)
-    with pytest.raises(RankError, match="rank 1, 2 did not come"):
+    with pytest.raises(RankError, match="rank 1, 2 is missing"):
         rendezvous(HashStore(), place, within=0.1)
 
 

@@ -141,10 +141,10 @@ class _Counter:
     def __init__(self, tick: Tick, total: int) -> None:
         self._tick, self._total, self._done = tick, total, 0
 
-    def on_step(self, done: StepResult) -> None:
+    def on_step_end(self, done: StepResult) -> None:
         """Count a step's images."""
         self._done += done.images
         self._tick(self._done, self._total)
 
-    def on_epoch(self, done: EpochResult) -> None:
+    def on_epoch_end(self, done: EpochResult) -> None:
         """Take no note."""

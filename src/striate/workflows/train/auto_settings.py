@@ -51,7 +51,7 @@ class Decided:
     def save(self, folder: Path) -> None:
         """Write the range test into a run folder, as numbers and as a chart."""
         if self.tried:
-            rows = [(one.lr, one.cost) for one in self.tried]
+            rows = [(one.lr, one.loss) for one in self.tried]
             write_csv(folder / names.LR_RANGE, ("lr", "cost"), rows)
             chart = range_curve(rows, self.recipe.rate)
             save_curve(chart, folder / names.PLOTS / "lr_range.png")
@@ -81,7 +81,7 @@ def decide(
     if ranks is None:
         return found
     mine = {"batch_size": found.recipe.batch_size, "lr": found.recipe.lr}
-    said = ranks.words(mine, "what rank 0 found out")[0]
+    said = ranks.all_gather_object(mine, "what rank 0 found out")[0]
     return replace(found, recipe=replace(recipe, **said))
 
 
@@ -106,7 +106,7 @@ def _with_rate(found: Decided, model: nn.Module, data: ImageData) -> Decided:
             recipe.label_smoothing, cost_of_classes(data, recipe, device)
         ),
         seed=recipe.seed,
-        pieces=recipe.accumulate,
+        micro_batches=recipe.accumulate,
     )
     lr = suggest_lr(tried)
     note = f"learning rate by range test: {lr:g} (plots/lr_range.png)" if lr else ""
@@ -169,7 +169,7 @@ def _goes(
         recipe.label_smoothing, cost_of_classes(data, recipe, device)
     )
     optimizer, pieces = optimizer_of(copied, recipe), recipe.accumulate
-    learn = Stepper(copied, optimizer, cost, recipe.seed, pieces=pieces)
+    learn = Stepper(copied, optimizer, cost, recipe.seed, micro_batches=pieces)
     batches = batches_of("train", data, recipe, device)
     try:
         # Numbers that are none are the run's to tell, with all that it can say.

@@ -62,10 +62,12 @@ class Settled:
     @property
     def notes(self) -> list[str]:
         """Say what was chosen, where it is not the usual way."""
-        way = self.choice.way
+        way = self.choice.execution
         if not self.choice.seconds or way == ExecutionConfig():
             return []
-        faster = f"{self.choice.gain:.1f} times as fast as {next(iter(self.measured))}"
+        faster = (
+            f"{self.choice.speedup:.1f} times as fast as {next(iter(self.measured))}"
+        )
         return [f"computed in {way}: {faster} on this machine"]
 
     @property
@@ -89,16 +91,16 @@ def settle(
         ranks: The processes that learn together; all of them ask.
     """
     free = _free(recipe, devices.select_device(recipe.device), ranks)
-    if ranks is None or ranks.first:
-        choice = _measured(model, data, recipe, free, ranks.world if ranks else 1)
+    if ranks is None or ranks.is_main:
+        choice = _measured(model, data, recipe, free, ranks.world_size if ranks else 1)
     else:
-        choice = BenchmarkResult(way=way_of(recipe))
+        choice = BenchmarkResult(execution=way_of(recipe))
     if ranks:
-        said = ranks.words(asdict(choice), "how to compute")[0]
+        said = ranks.all_gather_object(asdict(choice), "how to compute")[0]
         choice = BenchmarkResult(
-            way=ExecutionConfig(**said["way"]), seconds=said["seconds"]
+            execution=ExecutionConfig(**said["way"]), seconds=said["seconds"]
         )
-    way = choice.way
+    way = choice.execution
     model.to(memory_format=way.memory_format)  # type: ignore[call-overload]
     decided = replace(
         recipe,
@@ -115,7 +117,7 @@ def _free(
     """Return what may be chosen: on all ranks, because all compute alike."""
     free = ExecutionChoices(
         layout=recipe.layout == AUTO,
-        half=recipe.precision == AUTO and not bf16_obstacle(device),
+        bf16=recipe.precision == AUTO and not bf16_obstacle(device),
         # A gain at one size says nothing of code that must serve several.
         compiled=recipe.compile == AUTO
         and recipe.progressive_resize == 1
@@ -124,7 +126,7 @@ def _free(
     )
     if ranks is None:
         return free
-    every = ranks.words(asdict(free), "what may be chosen")
+    every = ranks.all_gather_object(asdict(free), "what may be chosen")
     return ExecutionChoices(
         **{name: all(said[name] for said in every) for name in asdict(free)}
     )
@@ -142,7 +144,7 @@ def _measured(
     count = len(data.subset("train"))
     steps = recipe.epochs * -(-count // recipe.images_a_step)
     if steps < MIN_STEPS or not any(asdict(free).values()):
-        return BenchmarkResult(way=start)
+        return BenchmarkResult(execution=start)
     mine = share(min(recipe.images_a_step, count), 0, world)
     size = -(-mine.stop // possible_micro_batches(mine.stop, recipe.accumulate))
     batch = _noise(size, data, devices.select_device(recipe.device))
@@ -202,13 +204,13 @@ class Book:
         with suppress(KeyError, TypeError):
             said = self._known["choices"][key]
             return BenchmarkResult(
-                way=ExecutionConfig(**said["way"]), seconds=dict(said["seconds"])
+                execution=ExecutionConfig(**said["way"]), seconds=dict(said["seconds"])
             )
         choice = measure()
         choices = self._section("choices")
         if len(choices) >= REMEMBERED:
             choices = {}
-        choices[key] = {"way": asdict(choice.way), "seconds": choice.seconds}
+        choices[key] = {"way": asdict(choice.execution), "seconds": choice.seconds}
         self._write("choices", choices)
         return choice
 
@@ -266,7 +268,7 @@ def laps_of(
         return ThroughputMeter()
     best = Book(_cache_file(recipe)).peak(device, recipe.precision, long)
     return ThroughputMeter(
-        [macs[side] for side in sides], best * (ranks.world if ranks else 1)
+        [macs[side] for side in sides], best * (ranks.world_size if ranks else 1)
     )
 
 
@@ -279,5 +281,7 @@ def note_speed(folder: Path, settled: Settled) -> None:
 
 def speed_facts(laps: ThroughputMeter, rate: float, epochs: int) -> dict[str, float]:
     """Return what a manifest says of a run's speed: shares of the time and the peak."""
-    facts = {name: round(share, 3) for name, share in laps.shares().items()}
-    return {**facts, "mfu": round(laps.mfu(rate, epochs), 3)} if laps.peak else facts
+    facts = {name: round(share, 3) for name, share in laps.time_shares().items()}
+    return (
+        {**facts, "mfu": round(laps.mfu(rate, epochs), 3)} if laps.peak_flops else facts
+    )

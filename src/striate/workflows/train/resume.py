@@ -188,18 +188,18 @@ def go_on(
 @contextmanager
 def _held_by_first(folder: Path, ranks: RankGroup | None) -> Iterator[None]:
     """Hold the run folder, which nobody else changes then; rank 0 does it for all."""
-    if ranks is not None and not ranks.first:
-        ranks.meet("rank 0 to hold the run folder")
+    if ranks is not None and not ranks.is_main:
+        ranks.barrier("rank 0 to hold the run folder")
         yield
         return
     with held(folder):
         if ranks is not None:
-            ranks.meet("the others to know that the run folder is held")
+            ranks.barrier("the others to know that the run folder is held")
         yield
 
 
 def _finished(at: TrainState, recipe: Recipe) -> bool:
-    return at.finished(recipe.epochs, recipe.patience)
+    return at.is_finished(recipe.epochs, recipe.patience)
 
 
 def _from_the_start(
@@ -261,10 +261,10 @@ def _survey(
     """Find out how a run goes on, and what differs from when it was stopped."""
     changes = data_changes(run)
     device = devices.select_device(recipe.device)
-    before = sealed.facts["circumstances"]
+    before = sealed.metadata["circumstances"]
     after = circumstances(recipe, run.data, device)
     after["images"] = before["images"] if changes.harmless else changes.summary
-    inexact = [*sealed.facts["inexact"], *differences(before, after)]
+    inexact = [*sealed.metadata["inexact"], *differences(before, after)]
     inexact += [f"{name} was changed" for name in changed_files(run.path, marks)]
     if device.type != "cpu":
         inexact.append(f"{device.type} adds in an order that varies")

@@ -57,7 +57,7 @@ def check_fixed(recipe: Recipe, sealed: Checkpoint, folder: Path) -> None:
     Raises:
         SettingError: `args.yaml` was edited into another run; names setting and file.
     """
-    before, settings = sealed.facts["circumstances"], recipe.as_dict()
+    before, settings = sealed.metadata["circumstances"], recipe.as_dict()
     for name in FIXED:
         # Older versions sealed fewer settings; where the images lie is none of them.
         if name in before and not _same(before[name], settings[name]):

@@ -134,7 +134,7 @@ def learn(job: Job, sealed: Checkpoint | None = None) -> Learned:
 
 def _sit(job: Job, sealed: Checkpoint | None, brake: float) -> Learned:
     at, marks = checkpoint_state(sealed) if sealed else (TrainState(), None)
-    before = float(sealed.facts["seconds"]) if sealed else 0.0
+    before = float(sealed.metadata["seconds"]) if sealed else 0.0
     with (
         CSVLogger(job.folder, job.train.indices, marks) as journal,
         TimingLogger(job.folder, len(at.history), before) as timing,
@@ -143,7 +143,7 @@ def _sit(job: Job, sealed: Checkpoint | None, brake: float) -> Learned:
             job.folder / names.TENSORBOARD, job.tensorboard, at.step
         ) as board,
         _norms(job, at) as norms,
-        job.laps.watching(job.optimizer),
+        job.laps.time_optimizer(job.optimizer),
         preserve_rng_state(),
         devices.flush_denormals(),
         catch_stop_signals() as asked,
@@ -152,13 +152,13 @@ def _sit(job: Job, sealed: Checkpoint | None, brake: float) -> Learned:
         keeper = _keeper(job, journal, timing, display)
         if sealed:
             keeper.restore(sealed)
-        keeper.at.brake = min(keeper.at.brake, brake)
+        keeper.state.lr_scale = min(keeper.state.lr_scale, brake)
         if job.ranks:
-            state = job.model, job.optimizer, keeper.at, job.average
+            state = job.model, job.optimizer, keeper.state, job.average
             share_state(job.ranks, *state)
         keeper.save()
         for one in norms:
-            one.begin(keeper.at.step)
+            one.begin(keeper.state.step)
         averaged = [job.average] if job.average else []
         watchers: tuple[Callback, ...] = (
             *averaged,
@@ -170,26 +170,26 @@ def _sit(job: Job, sealed: Checkpoint | None, brake: float) -> Learned:
             *norms,
         )
         blowups = Blowups(job.folder, job.recipe, job.train, job.val, display.note)
-        loops = job.laps.feeding(job.train), job.val, job.plan
+        loops = job.laps.time_batches(job.train), job.val, job.plan
         try:
             learning = job.model, job.optimizer, *loops, watchers, asked
-            fit(*learning, keeper.at, blowups, job.judged, job.ranks)
+            fit(*learning, keeper.state, blowups, job.judged, job.ranks)
         except NonFiniteError as error:
             raise _answer(error, job, keeper, blowups, display) from error
         keeper.save()
         unread = job.unread
         if job.ranks:
-            asked.signal = job.ranks.largest(asked.signal, "whether to stop")
-            said = job.ranks.words(unread, "what could not be read")
+            asked.signal = job.ranks.max_over_ranks(asked.signal, "whether to stop")
+            said = job.ranks.all_gather_object(unread, "what could not be read")
             unread = list(dict.fromkeys(text for texts in said for text in texts))
         for one in () if asked() else norms:
-            one.look(keeper.at.step)
+            one.look(keeper.state.step)
         for text in unread:
             display.note(f"{text}; others of their batches were shown instead")
     job.inexact.extend(unread)
     if asked():
-        raise _interrupted(job, keeper.at, asked)
-    return Learned(keeper.at.history, timing.seconds, job.laps)
+        raise _interrupted(job, keeper.state, asked)
+    return Learned(keeper.state.history, timing.seconds, job.laps)
 
 
 def _norms(job: Job, at: TrainState) -> AbstractContextManager[Sequence[Norms]]:
@@ -198,7 +198,7 @@ def _norms(job: Job, at: TrainState) -> AbstractContextManager[Sequence[Norms]]:
 
 
 def _display(job: Job) -> Display:
-    plan, words = job.plan, job.laps.words
+    plan, words = job.plan, job.laps.summary
     return Display(plan.epochs, job.train, job.quiet, plan.balanced, words)
 
 
@@ -220,17 +220,17 @@ def _keeper(
         job.folder / names.WEIGHTS,
         job.model,
         parts,
-        marks=journal.marks,
-        facts=facts,
-        every=job.recipe.save_every,
-        tell=display.note,
-        judged=job.judged,
+        offsets=journal.offsets,
+        metadata=facts,
+        interval=job.recipe.save_every,
+        warn=display.note,
+        eval_model=job.judged,
     )
 
 
 def goes_on_slower(recipe: Recipe, at: TrainState) -> bool:
     """Say whether a run that blew up begins again from its checkpoint."""
-    return recipe.on_nonfinite == LOWER_LR and at.brake > SMALLEST_BRAKE
+    return recipe.on_nonfinite == LOWER_LR and at.lr_scale > SMALLEST_BRAKE
 
 
 def _answer(
@@ -241,14 +241,14 @@ def _answer(
     display: Display,
 ) -> Exception:
     """Return what to raise: the way to go on slower, or the error with the choice."""
-    at = keeper.at
+    at = keeper.state
     if job.recipe.on_nonfinite == LOWER_LR:
         if goes_on_slower(job.recipe, at):
             blowups.record(error, at)
             job.inexact.append(f"the rate was halved after step {at.step}")
             display.note(f"{error.what}; back to the last checkpoint, the rate halved")
-            return _SlowerError(at.brake / 2)
-        error.what = f"{error.what}, also at {at.brake:g} of the planned rate"
+            return _SlowerError(at.lr_scale / 2)
+        error.what = f"{error.what}, also at {at.lr_scale:g} of the planned rate"
     with suppress(NonFiniteError, StorageError):  # the first error is the message
         keeper.save()
     return blowups.complete(error, at)

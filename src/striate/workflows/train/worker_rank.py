@@ -29,11 +29,11 @@ def follow(folder: Path, job: Job, ranks: RankGroup) -> Run:
     """
     while _sit(job, ranks):
         pass
-    ranks.meet("rank 0 to write the best weights")
+    ranks.barrier("rank 0 to write the best weights")
     run = Run(folder, model=job.model, data=job.train_data)
     for split in run.splits_to_evaluate:
         run.judge(run.data.subset(split), ranks)
-    ranks.meet("rank 0 to write the report")
+    ranks.barrier("rank 0 to write the report")
     return run
 
 
@@ -58,8 +58,8 @@ def _sit(job: Job, ranks: RankGroup) -> bool:
                 return True
             error.reported_elsewhere = True
             raise
-        asked.signal = ranks.largest(asked.signal, "whether to stop")
-        ranks.words(job.unread, "what could not be read")
+        asked.signal = ranks.max_over_ranks(asked.signal, "whether to stop")
+        ranks.all_gather_object(job.unread, "what could not be read")
     if asked():
         error_ = InterruptedRunError("stopped on request", where=job.folder)
         error_.exit_code, error_.reported_elsewhere = asked.exit_code, True

@@ -169,7 +169,7 @@ def _logistic(
         train_loss=learned.loss,
         val_loss=held.loss,
         val_accuracy=held.accuracy,
-        val_balanced=held.balanced_accuracy,
+        val_balanced_accuracy=held.balanced_accuracy,
         lr=0.0,
         best=True,
     )
@@ -245,10 +245,10 @@ class _Best:
         self._tail = tail
         self.state = _copy(tail)
 
-    def on_step(self, done: StepResult) -> None:
+    def on_step_end(self, done: StepResult) -> None:
         """Nothing is judged after a step."""
 
-    def on_epoch(self, done: EpochResult) -> None:
+    def on_epoch_end(self, done: EpochResult) -> None:
         """Keep them if there were none better."""
         if done.best:
             self.state = _copy(self._tail)
