@@ -62,7 +62,9 @@ class Runner:
         model.to(memory_format=torch.channels_last)
         self.macs = BATCH * audit(model, (3, size.side, size.side)).macs
         optimizer = make_optimizer(model.train(), "adamw", 1e-3, 0.9, 0.01)
-        self._learn = Stepper(model, optimizer, F.cross_entropy, way=ExecutionConfig())
+        self._learn = Stepper(
+            model, optimizer, F.cross_entropy, execution=ExecutionConfig()
+        )
         x = torch.rand(BATCH, 3, size.side, size.side)
         self._batch = x.to(memory_format=torch.channels_last), torch.arange(BATCH) % 10
         self._done = 0

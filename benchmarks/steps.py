@@ -95,7 +95,7 @@ def striates(model: nn.Module, channels: int, side: int, way: ExecutionConfig) -
             lr=1e-4,
             schedule=SCHEDULES["one_cycle"],
             label_smoothing=0.1,
-            way=way,
+            execution=way,
         )
         start = time.perf_counter()
         with flush_denormals():

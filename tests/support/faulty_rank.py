@@ -21,7 +21,7 @@ from striate.cli.main import main
 from striate.engine.distributed import group as ranks
 from striate.engine.distributed.distributed_step import DistributedStep
 from striate.engine.distributed.gradients import GradientExchange
-from striate.run import report_page as story
+from striate.run import report_page
 
 NONE = "none:-1:-1"
 STARTS = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
@@ -99,7 +99,7 @@ def be_faulty() -> None:
     DistributedStep._take = learn
     GradientExchange.__call__ = exchange
     ranks.PATIENCE = float(os.environ.get("FAULT_PATIENCE", ranks.PATIENCE))
-    story.save_curve = story.save_matrix = lambda block, path: None
+    report_page.save_curve = report_page.save_matrix = lambda block, path: None
 
 
 if __name__ == "__main__":

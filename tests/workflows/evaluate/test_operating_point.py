@@ -90,7 +90,7 @@ def test_validation_chooses_and_test_judges(made):
     assert aimed.plain == pytest.approx(untempered(found.threshold, warm))
     called = test.probs[:, 0] >= aimed.plain - 1e-12
     one = found.judged.whole.counts
-    assert one.found == (called & (test.truth == 0)).sum()
+    assert one.tp == (called & (test.truth == 0)).sum()
     assert one.fp == (called & (test.truth == 1)).sum()
     assert one.count == 300
     low, high = aimed.promise
@@ -112,7 +112,7 @@ def test_by_columns(made):
     whole = found.judged.whole.counts
     assert [mono.value, poly.value] == ["mono", "poly"]
     assert mono.counts.count == poly.counts.count == 150
-    assert mono.counts.found + poly.counts.found == whole.found
+    assert mono.counts.tp + poly.counts.tp == whole.tp
     zero, one = found.judged.by["probability"]  # class numbers: 0 is the defect
     assert (zero.counts.fn, one.counts.tp) == (whole.fn, 0)
     assert (zero.auc, one.auc) == (None, None)
