@@ -95,7 +95,7 @@ def test_a_short_run_measures_nothing(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("nchw", "chosen"), [(0.95, "nhwc"), (0.92, "nhwc"), (0.90, "nchw")]
+    ("nchw", "expected"), [(0.95, "nhwc"), (0.92, "nhwc"), (0.90, "nchw")]
 )
 def test_another_layout_must_be_clearly_faster(monkeypatch, nchw, expected):
     fake_times(monkeypatch, {"nhwc fp32": 1.0, "nchw fp32": nchw})
@@ -105,7 +105,7 @@ def test_another_layout_must_be_clearly_faster(monkeypatch, nchw, expected):
     assert result.execution == ExecutionConfig(layout=expected)
 
 
-@pytest.mark.parametrize(("half", "chosen"), [(0.9, "fp32"), (0.8, "bf16")])
+@pytest.mark.parametrize(("bf16_seconds", "expected"), [(0.9, "fp32"), (0.8, "bf16")])
 def test_half_precision_must_gain_more(monkeypatch, bf16_seconds, expected):
     times = {"nhwc fp32": 1.0, "nchw fp32": 2.0, "nhwc bf16": bf16_seconds}
     fake_times(monkeypatch, times)
@@ -192,7 +192,7 @@ def info(monkeypatch, tmp_path, text):
 
 
 @pytest.mark.parametrize(
-    ("text", "able"),
+    ("text", "supported"),
     [
         ("flags\t\t: fpu avx2 fma\n", False),
         ("flags\t\t: fpu avx512f avx512_bf16\n", True),

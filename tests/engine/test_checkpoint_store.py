@@ -226,7 +226,7 @@ def test_a_manifest_made_by_hand(store, name):
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("", "is damaged"),
         ("[]", "is damaged"),

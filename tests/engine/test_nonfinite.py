@@ -113,17 +113,17 @@ class PoisonedRun:
         self.optimizer = make_optimizer(self.model, "adamw", 0.05, 0.9, 0.01)
         self.state = TrainState()
         poison.attach(self.model)
-        self.good = self.state()
+        self.good = self.tensors()
         self.losses = []
 
-    def state(self):
+    def tensors(self):
         tensors = {k: v.clone() for k, v in self.model.state_dict().items()}
         for i, entries in self.optimizer.state_dict()["state"].items():
             tensors |= {f"{i}.{key}": value.clone() for key, value in entries.items()}
         return tensors
 
     def on_step_end(self, result):
-        self.good = self.state()
+        self.good = self.tensors()
         self.losses.append(result.loss)
 
     def on_epoch_end(self, result):
@@ -157,7 +157,7 @@ def check_injection(number):
     epoch, batch = divmod(poison.step, STEPS)
     assert error.where == f"epoch {epoch + 1}, step {batch + 1}"
     assert error.split == "train"
-    assert all_equal(run.state(), run.good)
+    assert all_equal(run.tensors(), run.good)
     assert all(p.grad is None for p in run.model.parameters())
     rows = (poison.row,) if poison.kind in ("input", "activation") else ()
     assert error.rows == rows
@@ -190,7 +190,7 @@ def test_a_skipped_batch_leaves_no_trace():
     events = []
 
     def skip(error, state):
-        events.append((state.step, all_equal(run.state(), run.good)))
+        events.append((state.step, all_equal(run.tensors(), run.good)))
 
     history = run.fit(on_nonfinite=skip)
     assert events == [(3, True)]
@@ -282,7 +282,7 @@ class ManyOutputs(nn.Module):
 
 
 @pytest.mark.parametrize(
-    ("answer", "rows"),
+    ("make_output", "rows"),
     [
         (lambda bad: (1, [bad]), (0, 1)),
         (lambda bad: {"a": "word", "b": bad}, (0, 1)),
@@ -292,7 +292,7 @@ class ManyOutputs(nn.Module):
     ],
 )
 def test_answers_of_many_kinds_are_looked_into(make_output, rows):
-    assert first_bad_layer(ManyOutputs(make_output), torch.ones(2, 3)) == ("Pair", rows)
+    assert first_bad_layer(ManyOutputs(make_output), torch.ones(2, 3)) == ("ManyOutputs", rows)
 
 
 def test_answers_that_hold_no_fraction():

@@ -119,19 +119,19 @@ class Killer:
     on_epoch_end = on_step_end
 
 
-@pytest.mark.parametrize("every", [0.0, 1e-3, 1e9])
+@pytest.mark.parametrize("save_interval", [0.0, 1e-3, 1e9])
 def test_when_it_saves_changes_nothing(disk_folder, uninterrupted, save_interval):
     """Killed at random, with what was not saved lost, and sat through again."""
     draw = random.Random(save_interval)
     for _ in range(12):
-        run = SmallRun(disk_folder, interval=save_interval)
+        run = SmallRun(disk_folder, save_interval=save_interval)
         try:
             run.train(callbacks=[Killer(draw.randrange(1, 12))])
         except Killed:
             continue
         break
     else:
-        SmallRun(disk_folder, interval=save_interval).train()
+        SmallRun(disk_folder, save_interval=save_interval).train()
     assert digest(disk_folder) == uninterrupted()
 
 
@@ -158,7 +158,7 @@ def test_the_sample_log_tells_another_order(disk_folder, monkeypatch):
     )
 
 
-@pytest.mark.parametrize("lost", ["seed_rng", "optimizer", "buffers", "train_state"])
+@pytest.mark.parametrize("missing", ["seed_rng", "optimizer", "buffers", "train_state"])
 def test_that_bites(disk_folder, uninterrupted, monkeypatch, missing):
     """Each piece of the state, left out, is missed."""
     if missing == "seed_rng":
@@ -211,7 +211,7 @@ def test_a_power_failure_anywhere_in_a_run(disk_folder, monkeypatch, count):
     disk = disk_folder / "disk"
     disk.mkdir()
     with watched(disk, monkeypatch) as log:
-        SmallRun(disk, interval=0.0).train(epochs=1)
+        SmallRun(disk, save_interval=0.0).train(epochs=1)
     draw = random.Random(count)
     after = sorted(draw.sample(range(len(log.calls)), count))
     for crash in crashes(log, draws=1, after=after):

@@ -28,7 +28,7 @@ def test_the_share_of_the_peak():
 
 
 @pytest.mark.parametrize(
-    ("data", "update", "word"),
+    ("data", "update", "bottleneck"),
     [(6.0, 1.0, "data"), (1.0, 6.0, "optimizer"), (1.0, 1.0, "compute")],
 )
 def test_the_bottleneck(data, update, bottleneck):

@@ -152,15 +152,15 @@ class _Normalize(torch.autograd.Function):
         ctx.eps, ctx.count, ctx.group = eps, count, group
         scale = (variance + eps).rsqrt()
         scale = scale if gain is None else scale * gain
-        shift = -mean * scale
-        return _affine(x, scale, shift if shift is None else shift + shift)
+        offset = -mean * scale
+        return _affine(x, scale, offset if shift is None else offset + shift)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, ...]:
-        """Return the slopes of x, gain and shift; those of x know all ranks' images.
+        """Return the gradients of x, gain and shift, with the images of all ranks.
 
-        The cost must be a sum over images, not a mean of each rank's.
+        The loss must be a sum over images, not a mean of each rank's.
         """
         x, gain, mean, variance = ctx.saved_tensors
         counts_images = ctx.group.counts_images
@@ -173,7 +173,7 @@ class _Normalize(torch.autograd.Function):
         )
         sums = torch.cat([by_shift, by_gain])
         sums = sums if counts_images else torch.zeros_like(sums)
-        ctx.group.all_reduce(sums, "the slopes of a batch norm")
+        ctx.group.all_reduce(sums, "the gradients of a batch norm")
         mean_slope, mean_product = (sums / ctx.count).split(channels)
         scale = (variance + ctx.eps).rsqrt()
         factor = scale if gain is None else scale * gain
