@@ -49,8 +49,8 @@ def main() -> None:
             "striate: statistics of all 60-odd layers": lambda: activation_statistics(
                 model, x
             ),
-            "striate: features('conv3.*'), stops there": lambda: features(
-                model, x, "conv3.*.relu"
+            "striate: features('layer2.*'), stops there": lambda: features(
+                model, x, "layer2.*.relu"
             ),
         },
         options.rounds,

@@ -45,7 +45,7 @@ SETTINGS = {
     "pretrained": "mobilenet_v2",
     "in-chans": "1",
     "image-size": "224",
-    "freeze": "conv1,norm1,block1,block2,block3",
+    "freeze": "features.0,features.1,features.2,features.3",
     "epochs": "12",
     "batch-size": "32",
     "lr": "0.001",

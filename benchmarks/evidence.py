@@ -22,8 +22,8 @@ from striate.models.catalogue import create_model
 
 # network, side, channels, window, stride
 CASES = (
-    ("notes_grey", 28, 1, 4, 2),
-    ("notes_colour", 32, 3, 4, 2),
+    ("tutorial_gray", 28, 1, 4, 2),
+    ("tutorial_color", 32, 3, 4, 2),
     ("cifar_resnet20", 32, 3, 4, 2),
     ("resnet18", 224, 3, 32, 16),
     ("vgg16", 224, 3, 32, 16),

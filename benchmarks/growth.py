@@ -25,7 +25,7 @@ from striate.core.preprocess import ImageSpec
 from striate.engine.execution import ExecutionConfig
 from striate.engine.optim import make_optimizer
 from striate.engine.stepper import Stepper
-from striate.models.resnet import Design, cifar_resnet
+from striate.models.resnet import ResNetConfig, cifar_resnet
 
 BATCH, CLASSES, SECONDS = 32, 10, 0.5  # of a turn, at least
 
@@ -57,8 +57,8 @@ class Runner:
     def __init__(self, size: Size) -> None:
         torch.manual_seed(0)
         image = ImageSpec(channels=3, height=size.side, width=size.side)
-        design = Design(blocks=(size.blocks,) * 3, width=size.width, shortcut="A")
-        model = cifar_resnet(image, CLASSES, design=design)
+        config = ResNetConfig(blocks=(size.blocks,) * 3, width=size.width, shortcut="A")
+        model = cifar_resnet(image, CLASSES, config=config)
         model.to(memory_format=torch.channels_last)
         self.macs = BATCH * audit(model, (3, size.side, size.side)).macs
         optimizer = make_optimizer(model.train(), "adamw", 1e-3, 0.9, 0.01)

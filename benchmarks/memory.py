@@ -24,7 +24,7 @@ from striate.models.catalogue import create_model
 from striate.workflows.summary.summary import summary
 
 CASES = (
-    ("notes_colour", 32, 128),
+    ("tutorial_color", 32, 128),
     ("lenet5_modern", 28, 256),
     ("vgg16", 64, 16),
     ("resnet50", 128, 8),

@@ -22,8 +22,8 @@ import torch
 
 from elpv import write_csv
 from record import mean_deviation, save
-from striate.models.catalogue import network
-from striate.models.resnet import BLOCKS, IMAGENET, Design, resnet
+from striate.models.catalogue import register_model
+from striate.models.resnet import BLOCKS, IMAGENET, ResNetConfig, resnet
 from striate.run.presets import PRESETS
 from striate.run.recipe import make_recipe
 from striate.run.run import Run
@@ -31,9 +31,9 @@ from striate.workflows.train.train import train_recipe
 
 PRESET = PRESETS["photographs"].settings
 TRIAL = 2  # epochs, by which an arm's epochs are reckoned
-SLIM = Design(blocks=BLOCKS[18], width=32)
-network("resnet18_slim", image=IMAGENET, classes=1000, summary="for comparison")(
-    partial(resnet, design=SLIM)
+SLIM = ResNetConfig(blocks=BLOCKS[18], width=32)
+register_model("resnet18_slim", image=IMAGENET, classes=1000, summary="for comparison")(
+    partial(resnet, config=SLIM)
 )
 UNCHANGED = {"scale": 0.0, "shift": 0.0, "color": 0.0}
 ARMS: dict[str, Mapping[str, Any]] = {

@@ -23,8 +23,8 @@ from speeds import speeds
 
 # Networks, sides, and which share of Fashion-MNIST takes some ten seconds.
 WORK = {
-    "notes_grey, 28²": ("notes_grey", "28", "0.3"),
-    "notes_colour, 32²": ("notes_colour", "32", "0.1"),
+    "tutorial_gray, 28²": ("tutorial_gray", "28", "0.3"),
+    "tutorial_color, 32²": ("tutorial_color", "32", "0.1"),
     "cifar_resnet20, 32²": ("cifar_resnet20", "32", "0.05"),
 }
 BATCH = "128"
@@ -38,11 +38,11 @@ def trained(folder: Path, work: tuple[str, str, str], side: str, epochs: int) ->
     """Train in processes of their own; return the run."""
     model, size, fraction = work
     how = ["--model", model, "--image-size", size, "--batch-size", BATCH]
-    how += ["--in-chans", "1" if model == "notes_grey" else "3"]
+    how += ["--in-chans", "1" if model == "tutorial_gray" else "3"]
     how += ["--fraction", fraction, "--epochs", str(epochs), "--precision", "fp32"]
     how += ["--layout", "nhwc", "--save-every", "1e9", "--sync-batch-norm"]
     how += ["--val-fraction", "0.02"]
-    how += ["--dropout", "0"] if model == "notes_colour" else []
+    how += ["--dropout", "0"] if model == "tutorial_color" else []
     words = ["striate", "train", "fashion-mnist", *how, "--out", str(folder), "--quiet"]
     if side != TWO:
         command = [sys.executable, "-m", *words]

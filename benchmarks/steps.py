@@ -47,8 +47,8 @@ from striate.workflows.train.autotune import settle
 
 BATCH = 128
 NETWORKS = {
-    "notes_grey": (1, 28),
-    "notes_colour": (3, 32),
+    "tutorial_gray": (1, 28),
+    "tutorial_color": (3, 32),
     "lenet5_modern": (1, 32),
     "cifar_resnet20": (3, 32),
     "resnet18": (3, 64),

@@ -84,8 +84,8 @@ def build(name: str, channels: int, side: int) -> keras.Model:
         outputs = resnet(inputs, (64, 128, 256, 512), 2, imagenet=True)
     else:
         chains = {
-            "notes_grey": lambda: notes((25, 50), 0.0, 0),
-            "notes_colour": lambda: notes((36, 72, 144), 0.25, 576),
+            "tutorial_gray": lambda: notes((25, 50), 0.0, 0),
+            "tutorial_color": lambda: notes((36, 72, 144), 0.25, 576),
             "lenet5_modern": lenet,
         }
         outputs = inputs

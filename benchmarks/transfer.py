@@ -61,7 +61,7 @@ class Tutorial:
     """The usual loop: the frozen body runs again for every batch of every epoch."""
 
     def __init__(self, model: nn.Sequential, data: ImageData) -> None:
-        self.body, self.head = model[:-2].eval(), nn.Linear(1280, data.num_classes)
+        self.body, self.head = model[:-1].eval(), nn.Linear(1280, data.num_classes)
         self.dropout, self.data = nn.Dropout(0.2), data
         self.optimizer = torch.optim.Adam(self.head.parameters(), lr=RATE)
         self.draw = torch.Generator().manual_seed(0)

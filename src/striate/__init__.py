@@ -4,7 +4,7 @@
 import striate as st
 
 data = st.load_data("digits")
-model = st.create_model("notes_grey", num_classes=10, in_chans=1, image_size=8)
+model = st.create_model("tutorial_gray", num_classes=10, in_chans=1, image_size=8)
 run = st.train(model, data, epochs=10)
 ```
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from striate.data.sources.source import from_arrays as from_arrays
     from striate.finetune.freeze import freeze as freeze
     from striate.models.catalogue import create_model as create_model
-    from striate.models.catalogue import networks as networks
+    from striate.models.catalogue import list_models as list_models
     from striate.models.weights import load_pretrained as load_pretrained
     from striate.run.recipe import Recipe as Recipe
     from striate.run.run import Run as Run
@@ -60,10 +60,10 @@ _HOMES = {
     "freeze": "striate.finetune.freeze",
     "from_arrays": "striate.data.sources.source",
     "learning_curve": "striate.workflows.data_curve.learning_curve",
+    "list_models": "striate.models.catalogue",
     "load_data": "striate.data.load",
     "load_pretrained": "striate.models.weights",
     "load_run": "striate.run.run",
-    "networks": "striate.models.catalogue",
     "operating_point": "striate.workflows.evaluate.operating_point",
     "predict": "striate.workflows.predict.predict",
     "preview": "striate.workflows.data_preview.preview",

@@ -9,7 +9,7 @@ from striate.audit.advice import listed
 from striate.audit.advise import advise
 from striate.audit.meta_mode import blueprint
 from striate.audit.network import audit
-from striate.models.catalogue import create_model, find
+from striate.models.catalogue import create_model, model_entry
 from striate.workflows.summary.summary import summary
 
 
@@ -17,7 +17,7 @@ def advice(network, shape=None):
     if isinstance(network, str) and ">" not in network:
         with blueprint():
             model = create_model(network)
-        found = audit(model, shape or find(network).image.shape)
+        found = audit(model, shape or model_entry(network).image.shape)
     else:
         found = summary(network, shape).audit
     return {each.about: each for each in advise(found)}
@@ -33,7 +33,7 @@ def test_vggs_head_holds_123_6_of_138_4_million():
     head = said["heavy-head"]
     assert "123,642,856 of 138,357,544 parameters (89.4 %)" in head.finding
     assert (head.before, head.after) == (138_357_544, 15_227_688)
-    assert head.layer == "fc6"
+    assert head.layer == "classifier.0"
 
 
 @pytest.mark.parametrize(("line", "pooled"), [("dense 10", "gap > dense 10")])
@@ -70,7 +70,7 @@ def test_no_bottleneck_where_there_is_one_or_none_is_worth_it():
 def test_a_bias_before_batch_norm_learns_nothing():
     said = advice("vgg16_bn")["redundant-bias"]
     assert said.before - said.after == 4_224
-    assert "conv1_1, conv1_2, conv2_1 and 10 more have a bias" in said.finding
+    assert "features.0, features.3, features.7 and 10 more have a bias" in said.finding
     one = advice("8x8x3 > conv 3x3 4 > bn")["redundant-bias"]
     assert one.after == parameters("8x8x3 > conv 3x3 4 nobias > bn")
     assert one.finding.startswith("conv1 has a bias")
@@ -139,7 +139,7 @@ def test_alexnet_of_224_leaves_a_border():
 
 def test_strides_that_drop_positions():
     said = advice("resnet50")["dropped-positions"]
-    assert "read 784 of 3,136 positions of conv2.2.relu" in said.finding
+    assert "read 784 of 3,136 positions of layer1.2.relu" in said.finding
     assert "102,760,448 multiply-adds instead of 25,690,112" in said.change
     pool = advice("7x7x4 > conv 3x3 4 same > pool 3 /3")["dropped-positions"]
     assert "it would give 3×3" in pool.change
@@ -177,7 +177,8 @@ def test_a_summary_shows_and_tells_it():
         "redundant-bias",
         "bottleneck",
     ]
-    assert "→ fc6, fc7 and head hold 123,642,856" in str(found)
+    layers = "classifier.0, classifier.3 and classifier.6"
+    assert f"→ {layers} hold 123,642,856" in str(found)
 
 
 def test_long_lists_are_cut():

@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from striate.audit.macs import count
 from striate.audit.network import audit
 from striate.audit.sketch import sketch
-from striate.models.catalogue import create_model, find
+from striate.models.catalogue import create_model, model_entry
 
 
 def torch_flops(model, *shape):
@@ -20,12 +20,12 @@ def torch_flops(model, *shape):
     return counter.get_total_flops()
 
 
-NAMES = ["lenet5_modern", "notes_colour", "alexnet", "mobilenet_v2", "cifar_resnet20"]
+NAMES = ["lenet5_modern", "tutorial_color", "alexnet", "mobilenet_v2", "cifar_resnet20"]
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_networks_count_as_torch_counts(name):
-    model, shape = create_model(name), find(name).image.shape
+    model, shape = create_model(name), model_entry(name).image.shape
     assert 2 * audit(model, shape).macs == torch_flops(model, *shape)
 
 

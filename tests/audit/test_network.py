@@ -11,13 +11,13 @@ from torch import nn
 from striate.audit.network import UnfinishedError, audit
 from striate.audit.table import layer_table
 from striate.core.errors import GeometryError
-from striate.models.catalogue import create_model, find
+from striate.models.catalogue import create_model, model_entry
 
 
-@pytest.mark.parametrize("name", ["lenet5", "notes_grey", "notes_colour"])
+@pytest.mark.parametrize("name", ["lenet5", "tutorial_gray", "tutorial_color"])
 def test_shapes_and_counts_are_those_of_a_real_run(name):
     model = create_model(name)
-    image = find(name).image
+    image = model_entry(name).image
     found = audit(model, image.shape)
     x, shapes = torch.zeros(1, *image.shape), {}
     with torch.no_grad():

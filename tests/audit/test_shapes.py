@@ -7,7 +7,7 @@ from torch import nn
 from striate.audit.meta_mode import Ghost, blueprint
 from striate.audit.shapes import answer
 from striate.core.errors import GeometryError
-from striate.models.catalogue import create_model, find
+from striate.models.catalogue import create_model, model_entry
 
 aten = torch.ops.aten
 
@@ -123,7 +123,7 @@ def test_other_layouts_and_types_are_left_to_torch():
 @pytest.mark.parametrize("name", ["lenet5", "cifar_resnet20", "mobilenet_v2"])
 def test_whole_networks_give_the_shapes_of_a_real_run(name):
     """Every operation of a forward pass, real against ghostly."""
-    image = find(name).image
+    image = model_entry(name).image
     shapes = {}
     for real in (True, False):
         seen = shapes.setdefault(real, [])

@@ -115,8 +115,8 @@ def test_no_image_is_decoded_in_this_process(photos, monkeypatch):
     def dies(*words):
         raise AssertionError("decoded here")
 
-    monkeypatch.setattr(index, "examine", dies)
-    monkeypatch.setattr("striate.data.check.measure.inspect", dies)
+    monkeypatch.setattr(index, "decode_image", dies)
+    monkeypatch.setattr("striate.data.check.measure.decode_with_info", dies)
     found = check_data(packed(photos), near=False)
     assert (len(found.items), len(found.quarantined)) == (26, 3)
 

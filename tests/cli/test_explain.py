@@ -237,7 +237,7 @@ def test_five_channels_and_no_weights(tmp_path):
 
 def test_weights_are_for_named_networks(tmp_path):
     with pytest.raises(DataError):
-        explain_images(subject("notes_grey"), [tmp_path / "nothing.png"])
+        explain_images(subject("tutorial_gray"), [tmp_path / "nothing.png"])
     about = subject("28x28x1 > conv 3x3 4 > relu > dense 3")
     assert about.preprocess.mean == (0.5,)
     assert "mean nothing" in " ".join(about.remarks) or "means nothing" in " ".join(

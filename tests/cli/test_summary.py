@@ -69,7 +69,7 @@ def test_a_name(striate):
         "138,357,544",
         "15,470,264,320",
         "212×212",
-        "pool5",
+        "features.30",
         "1 MAC = 2 FLOPs",
     ):
         assert text in said.out

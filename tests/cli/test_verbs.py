@@ -149,7 +149,7 @@ def test_quiet_shows_no_progress(striate, shared_folder):
 
 def test_flags_lie_over_config_over_preset(striate, shared_folder, tmp_path):
     (tmp_path / "my.yaml").write_text(f"data: {shared_folder}\nepochs: 3\nlr: 0.01\n")
-    words = ("--config", "my.yaml", "--epochs", "1", "--preset", "fashion-grey")
+    words = ("--config", "my.yaml", "--epochs", "1", "--preset", "fashion-gray")
     assert striate("train", *words, "--out", "run").code == 0
     args = (tmp_path / "run/args.yaml").read_text()
     assert "epochs: 1\n" in args
@@ -204,7 +204,7 @@ def test_a_class_the_network_does_not_know(striate, shared_run, tmp_path):
     write_folder(tmp_path / "other", classes=("across", "aslant"))
     said = striate("evaluate", shared_run.path, "--data", "other")
     assert said.code == 2
-    assert "classes that the network does not know: aslant" in said.err
+    assert "the network does not know these classes: aslant" in said.err
     assert "it knows: across, down" in said.err
 
 
@@ -333,7 +333,7 @@ def test_predictions_come_in_batches(striate, shared_run, fresh, monkeypatch):
 def test_models(striate):
     rows = {row["name"]: row for row in striate("models", "--json").json}
     assert rows["lenet5"]["parameters"] == 60_000
-    assert rows["notes_colour"]["parameters"] == 1_451_314
+    assert rows["tutorial_color"]["parameters"] == 1_451_314
     said = striate("models", "lenet")
     assert said.code == 0
     assert "61,706" in said.out

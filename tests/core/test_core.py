@@ -52,7 +52,7 @@ def test_nearest_folds_case_and_hyphens():
     assert closest_names("Fashion_MNIST", ["fashion-mnist", "digits"]) == [
         "fashion-mnist"
     ]
-    assert closest_names("gray", ["notes_gray", "lenet5"]) == ["notes_gray"]
+    assert closest_names("gray", ["tutorial_gray", "lenet5"]) == ["notes_gray"]
     assert closest_names("", ["a", "b"]) == []
 
 

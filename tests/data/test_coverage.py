@@ -9,8 +9,8 @@ from striate.data.split.coverage import check_classes, check_counts, warnings_of
 from striate.data.split.split_file import SplitRow
 
 
-def row(label, subset, content="", path="p"):
-    return SplitRow(path=path, label=label, subset=subset, group="", content=content)
+def row(label, split, content="", path="p"):
+    return SplitRow(path=path, label=label, split=split, group="", content=content)
 
 
 def rows(**counts):

@@ -71,12 +71,12 @@ def test_groups_come_whole_but_for_the_last():
 def test_the_training_split_alone_is_cut():
     whole = striate.load_data("digits", seed=4)
     small = striate.load_data("digits", seed=4, fraction=0.1)
-    tenth = striate.load_data("digits", seed=4, fraction=0.2).cut(0.1)
+    tenth = striate.load_data("digits", seed=4, fraction=0.2).with_fraction(0.1)
     for split in ("val", "test"):
         assert small.subset(split).paths == whole.subset(split).paths
     assert set(small.subset("train").paths) < set(whole.subset("train").paths)
-    assert small.seen == whole.seen == 1797
-    assert small.spare == len(whole.subset("train")) - len(small.subset("train"))
+    assert small.num_files == whole.num_files == 1797
+    assert small.num_spare == len(whole.subset("train")) - len(small.subset("train"))
     # Cutting what is loaded is loading what is cut, to the last digit of the mean.
     assert tenth.subset("train").paths == small.subset("train").paths
     assert (tenth.subset("train").pixels == small.subset("train").pixels).all()
@@ -88,7 +88,7 @@ def test_the_training_split_alone_is_cut():
     )
     assert small.preprocess != whole.preprocess
     with pytest.raises(SettingError, match=r"have 0.1 of the training split"):
-        small.cut(0.2)
+        small.with_fraction(0.2)
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_the_training_split_alone_is_cut():
 )
 def test_cutting_keeps_the_normalization_asked_for(asked):
     whole = striate.load_data("digits", **asked)
-    assert whole.cut(0.2).preprocess == whole.preprocess
+    assert whole.with_fraction(0.2).preprocess == whole.preprocess
 
 
 def test_the_end_of_a_run_can_be_repeated(striate):

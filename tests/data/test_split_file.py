@@ -147,7 +147,7 @@ def test_spare_images_are_training_images():
     again = load_data(source, split="split.csv", fraction=0.2, seed=0)
     assert splits(again) == splits(small)
     full = load_data(source, split="split.csv")
-    assert len(full.subset("train")) == len(small.subset("train")) + small.spare
+    assert len(full.subset("train")) == len(small.subset("train")) + small.num_spare
 
 
 def test_a_run_is_a_split(striate, photos):

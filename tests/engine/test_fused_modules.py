@@ -61,7 +61,7 @@ def test_nan_and_infinity_go_through():
     assert y.flatten()[1] == float("inf")
 
 
-@pytest.mark.parametrize("name", ["vgg11", "lenet5_modern", "notes_grey"])
+@pytest.mark.parametrize("name", ["vgg11", "lenet5_modern", "tutorial_gray"])
 def test_a_network_learns_the_same(name):
     side = 32
     x, y = torch.randn(4, 3, side, side), torch.arange(4)

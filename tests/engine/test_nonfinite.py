@@ -292,7 +292,10 @@ class ManyOutputs(nn.Module):
     ],
 )
 def test_answers_of_many_kinds_are_looked_into(make_output, rows):
-    assert first_bad_layer(ManyOutputs(make_output), torch.ones(2, 3)) == ("ManyOutputs", rows)
+    assert first_bad_layer(ManyOutputs(make_output), torch.ones(2, 3)) == (
+        "ManyOutputs",
+        rows,
+    )
 
 
 def test_answers_that_hold_no_fraction():

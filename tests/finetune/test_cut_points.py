@@ -12,12 +12,12 @@ from striate.finetune.split_model import cut_at, probe
 from striate.models.catalogue import create_model
 
 RUNGS = {
-    "mobilenet_v2": (64, 3, ["relu1", *(f"block{i}" for i in range(1, 18)), "flatten"]),
+    "mobilenet_v2": (64, 3, [*(f"features.{i}" for i in range(18)), "flatten"]),
     "cifar_resnet20": (
         *(32, 3),
-        ["relu1", *(f"conv{s}.{i}" for s in (2, 3, 4) for i in range(3))],
+        ["relu", *(f"layer{s}.{i}" for s in (1, 2, 3) for i in range(3))],
     ),
-    "swift": (12, 1, ["whiten", "block1", "flatten"]),
+    "fast_small": (12, 1, ["whiten", "block1", "flatten"]),
 }
 
 
@@ -72,7 +72,7 @@ def test_deep_networks_have_so_many_rungs_and_no_more():
 
 
 def test_a_network_is_left_as_it_was():
-    model = create_model("swift", num_classes=2, in_chans=1, image_size=12, seed=0)
+    model = create_model("fast_small", num_classes=2, in_chans=1, image_size=12, seed=0)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     ladder(model.train(), probe((1, 12, 12)))
     assert model.training

@@ -16,15 +16,15 @@ from striate.finetune.freeze import (
     keep_frozen,
     unfreeze,
 )
-from striate.models.catalogue import find, networks
+from striate.models.catalogue import model_entries, model_entry
 
-QUICK = ("cifar_resnet20", "mobilenet_v2", "swift", "googlenet_bn_no_aux")
-SIDES = {"vgg": 32, "googlenet": 64, "cifar": 32, "swift": 12}
+QUICK = ("cifar_resnet20", "mobilenet_v2", "fast_small", "googlenet_bn_no_aux")
+SIDES = {"vgg": 32, "googlenet": 64, "cifar": 32, "fast_small": 12}
 
 
 def normed():
     """Yield every network of the catalogue that has batch norm; large ones are slow."""
-    for entry in networks():
+    for entry in model_entries():
         with torch.device("meta"):
             model = entry.build(entry.image, entry.classes)
         if any(isinstance(module, _NormBase) for module in model.modules()):
@@ -35,7 +35,7 @@ def normed():
 def cheap(name):
     """Build a network for three classes with weights that cost nothing to draw."""
     side = next((s for start, s in SIDES.items() if name.startswith(start)), 64)
-    entry = find(name)
+    entry = model_entry(name)
     image = type(entry.image)(channels=entry.image.channels, height=side, width=side)
     with torch.device("meta"):
         model = entry.build(image, 3)
@@ -66,8 +66,9 @@ def one_step(model, x):
 def test_frozen_in_every_network_with_batch_norm(name):
     model, x = cheap(name)
     everything = {n: t.clone() for n, t in model.state_dict().items()}
-    children = [n for n, _ in model.named_children() if n not in ("head", "aux")]
-    before = freeze(model, children)
+    heads = tuple(f"{name}." for name in model.classifiers)
+    layers = [n for n, m in model.named_modules() if n and not any(m.children())]
+    before = freeze(model, [n for n in layers if not f"{n}.".startswith(heads)])
     one_step(model, x)
     assert frozen(model) == before
     check_frozen(model, before.sha256)
@@ -75,23 +76,23 @@ def test_frozen_in_every_network_with_batch_norm(name):
         n for n, t in model.state_dict().items() if not torch.equal(t, everything[n])
     }
     assert moved  # the head has learned
-    assert all(n.startswith(("head.", "aux.")) for n in moved)
+    assert all(n.startswith(heads) for n in moved)
 
 
 def test_without_being_held_a_batch_norm_drifts():
     """What every tutorial does: the guard above would see it."""
     model, x = cheap("cifar_resnet20")
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(name.startswith("head."))
-    before = model.norm1.running_mean.clone()
+        parameter.requires_grad_(name.startswith("fc."))
+    before = model.bn1.running_mean.clone()
     one_step(model, x)
-    assert not torch.equal(model.norm1.running_mean, before)
+    assert not torch.equal(model.bn1.running_mean, before)
 
 
 def test_what_a_user_froze_by_hand_is_held_too():
     model, x = cheap("cifar_resnet20")
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(name.startswith("head."))
+        parameter.requires_grad_(name.startswith("fc."))
     before = keep_frozen(model)
     one_step(model, x)
     assert frozen(model) == before
@@ -113,26 +114,26 @@ def test_batch_norms_without_parameters_are_held_by_name():
 
 def test_the_rest_of_the_network_still_trains():
     model, _ = cheap("cifar_resnet20")
-    freeze(model, ["conv1", "norm1", "conv2"])
+    freeze(model, ["conv1", "bn1", "layer1"])
     model.train()
     assert model.training
-    assert model.conv3.training
-    assert not model.norm1.training
-    held = [m for m in model.conv2.modules() if isinstance(m, _NormBase)]
+    assert model.layer2.training
+    assert not model.bn1.training
+    held = [m for m in model.layer1.modules() if isinstance(m, _NormBase)]
     assert not any(module.training for module in held)
     assert not any(module.training for module in model.eval().modules())
 
 
 def test_a_copy_is_frozen_for_itself():
     model, x = cheap("cifar_resnet20")
-    before = freeze(model, ["conv*", "norm*"])
+    before = freeze(model, ["conv*", "bn*"])
     twin = copy.deepcopy(model)
     unfreeze(model)
     one_step(twin, x)
     assert frozen(twin) == before
     assert frozen(model).layers == ()
     one_step(model, x)
-    assert not torch.equal(model.norm1.running_mean, twin.norm1.running_mean)
+    assert not torch.equal(model.bn1.running_mean, twin.bn1.running_mean)
 
 
 def test_tied_weights_count_once():
@@ -144,10 +145,10 @@ def test_tied_weights_count_once():
 
 def test_the_hash_sees_the_smallest_change():
     model, _ = cheap("cifar_resnet20")
-    before = freeze(model, ["conv*", "norm*"])
+    before = freeze(model, ["conv*", "bn*"])
     assert frozen(model.to(memory_format=torch.channels_last)) == before
-    model.norm1.running_var[3] = torch.nextafter(
-        model.norm1.running_var[3], torch.tensor(9.0)
+    model.bn1.running_var[3] = torch.nextafter(
+        model.bn1.running_var[3], torch.tensor(9.0)
     )
     with pytest.raises(WeightsError, match=f"hash was {before.sha256[:16]}"):
         check_frozen(model, before.sha256)
@@ -156,10 +157,10 @@ def test_the_hash_sees_the_smallest_change():
 def test_patterns_that_fit_nothing_name_the_nearest():
     model, _ = cheap("mobilenet_v2")
     with pytest.raises(
-        UnknownNameError, match="no layer is called 'blok1\\*'"
+        UnknownNameError, match="no layer is called 'fetures\\*'"
     ) as caught:
-        freeze(model, ["conv1", "blok1*"])
-    assert "did you mean block1" in caught.value.fix
+        freeze(model, ["features.0", "fetures*"])
+    assert "did you mean features" in caught.value.fix
     assert all(p.requires_grad for p in model.parameters())
 
 
@@ -167,6 +168,6 @@ def test_patterns_that_fit_everything_are_refused_before_anything_is_frozen():
     model, _ = cheap("cifar_resnet20")
     with pytest.raises(SettingError, match="nothing is left to learn") as caught:
         freeze(model, "*")
-    assert "leave a layer out, such as head" in caught.value.fix
+    assert "leave a layer out, such as fc" in caught.value.fix
     assert all(p.requires_grad for p in model.parameters())
-    assert model.norm1.train().training
+    assert model.bn1.train().training

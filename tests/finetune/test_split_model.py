@@ -10,10 +10,10 @@ from striate.finetune.split_model import cut_at, probe
 from striate.models.catalogue import create_model
 
 NETWORKS = {
-    "cifar_resnet20": (32, "flatten", "conv3.1"),
-    "swift": (12, "flatten", "block1.conv"),
-    "mobilenet_v2": (64, "flatten", "block13"),
-    "googlenet_bn_no_aux": (64, "flatten", "features.inception4e"),
+    "cifar_resnet20": (32, "flatten", "layer2.1"),
+    "fast_small": (12, "flatten", "block1.conv"),
+    "mobilenet_v2": (64, "flatten", "features.13"),
+    "googlenet_bn_no_aux": (64, "flatten", "inception4e"),
     "lenet5": (32, None, "stretch1"),
 }
 
@@ -28,7 +28,7 @@ def whole(model, x, name):
 def test_both_halves_are_the_network(name):
     side, by_default, inner = NETWORKS[name]
     model = create_model(name, num_classes=3, image_size=side, seed=0).eval()
-    channels = 1 if name in ("swift", "lenet5") else 3
+    channels = 1 if name in ("fast_small", "lenet5") else 3
     x = probe((channels, side, side))
     with torch.no_grad():
         expected = model(x)

@@ -41,7 +41,7 @@ def test_networks_that_are_not_ours(kind, channels, size):
 @pytest.mark.parametrize(
     ("name", "side", "window"),
     [
-        ("notes_grey", 28, 5),
+        ("tutorial_gray", 28, 5),
         ("lenet5", 32, 6),
         ("cifar_resnet20", 32, 4),
         ("resnet18", 96, 13),

@@ -15,10 +15,10 @@ from striate.interpret.arithmetic.worked_example import beneath, worked
 from striate.interpret.attribution.occlusion import occlusion
 from striate.interpret.attribution.target import AttributionTarget
 from striate.interpret.trace import Ref, record
-from striate.models.catalogue import create_model, networks
+from striate.models.catalogue import create_model, list_models, model_entry
 from support.foreign_networks import STRANGERS, Functional, InPlace, Unchanged, stranger
 
-SMALL = "lenet5 lenet5_modern notes_grey notes_colour cifar_resnet20 cifar_plain20"
+SMALL = "lenet5 lenet5_modern tutorial_gray tutorial_color cifar_resnet20 cifar_plain20"
 
 
 def random_units(book, count, seed=0):
@@ -149,13 +149,13 @@ def check_units(model, x, count, limit=1e-5):
 @pytest.mark.parametrize("name", SMALL.split())
 def test_random_units_of_small_networks_add_up(name):
     torch.manual_seed(0)
-    entry = next(e for e in networks() if e.name == name)
+    entry = model_entry(name)
     model = uneven(create_model(name))
     check_units(model, torch.randn(1, *entry.image.shape), 60)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [e.name for e in networks()])
+@pytest.mark.parametrize("name", list_models())
 def test_random_units_of_every_network_add_up(name):
     """32 units of each of our networks, over 1,000 in all, each to the value itself.
 
@@ -176,13 +176,13 @@ def test_random_units_of_every_network_add_up(name):
 
 def test_there_are_units_enough():
     """What the slow test opens, over all our networks: a thousand and more."""
-    assert 32 * len(list(networks())) >= 1000
+    assert 32 * len(list_models()) >= 1000
 
 
 def inside(name):
     """One of our networks, small where its geometry admits it, and an image."""
     torch.manual_seed(0)
-    entry = next(e for e in networks() if e.name == name)
+    entry = model_entry(name)
     side = min(entry.image.height, 96 if name.startswith("googlenet") else 64)
     if name.startswith(("alexnet", "lenet", "vgg", "notes")):
         side = entry.image.height
@@ -200,7 +200,7 @@ def test_networks_that_are_not_ours_add_up_and_stay_as_they_were(kind, channels)
 
 
 @pytest.mark.parametrize(
-    "name", ["lenet5", "notes_colour", "cifar_resnet20", "alexnet"]
+    "name", ["lenet5", "tutorial_color", "cifar_resnet20", "alexnet"]
 )
 def test_contributions_lie_in_the_predicted_field(name):
     """From random units by random terms to a pixel: always inside the audit's box.
@@ -208,7 +208,7 @@ def test_contributions_lie_in_the_predicted_field(name):
     The ledger and the audit know nothing of each other.
     """
     torch.manual_seed(0)
-    entry = next(e for e in networks() if e.name == name)
+    entry = model_entry(name)
     model = uneven(create_model(name)).eval()
     x = torch.randn(1, *entry.image.shape)
     assert pixels_in_field(name, model, x, 60) > 5
@@ -280,11 +280,11 @@ def test_the_first_convolution_reads_its_whole_predicted_field():
 # --- shared out to the pixels --------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["notes_grey", "lenet5_modern", "cifar_resnet20"])
+@pytest.mark.parametrize("name", ["tutorial_gray", "lenet5_modern", "cifar_resnet20"])
 def test_pixels_and_biases_add_up_to_a_logit(name):
     """The biases' part is known apart: gradient times bias, summed over places."""
     torch.manual_seed(0)
-    entry = next(e for e in networks() if e.name == name)
+    entry = model_entry(name)
     model = uneven(create_model(name)).double().eval()
     x = torch.randn(1, *entry.image.shape, dtype=torch.float64)
     book = UnitArithmetic(model, x)

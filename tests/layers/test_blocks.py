@@ -1,4 +1,4 @@
-"""What the blocks compute, against the same thing said another way."""
+"""What the blocks compute, against the same computed another way."""
 
 import pytest
 import torch
@@ -6,11 +6,11 @@ from torch.nn import functional as F
 
 from striate.core.errors import GeometryError, SettingError, UnknownNameError
 from striate.layers.blur import BlurPool
-from striate.layers.connect import LENET_C3, PartialConv2d
 from striate.layers.depth_pool import DepthMaxPool
-from striate.layers.inception import Inception, Widths
+from striate.layers.inception import Inception, InceptionWidths
 from striate.layers.inverted import InvertedResidual
-from striate.layers.residual import PadShortcut, bottleneck_body, shortcut
+from striate.layers.partial_conv import LENET_C3, PartialConv2d
+from striate.layers.residual import PadShortcut, bottleneck_branch, shortcut
 
 
 def test_depth_pool_is_the_largest_of_each_window():
@@ -56,30 +56,30 @@ def test_unknown_shortcut_and_stride():
     with pytest.raises(UnknownNameError, match="no shortcut is called 'D'"):
         shortcut("D", 1, 1, 1)
     with pytest.raises(UnknownNameError, match="place of the stride"):
-        bottleneck_body(4, 1, 2, "2x2")
+        bottleneck_branch(4, 1, 2, "2x2")
 
 
 def test_stride_stands_where_it_is_told():
-    paper, later = (bottleneck_body(4, 2, 2, at) for at in ("1x1", "3x3"))
-    assert [paper.conv1.stride, paper.conv2.stride] == [(2, 2), (1, 1)]
-    assert [later.conv1.stride, later.conv2.stride] == [(1, 1), (2, 2)]
+    paper, later = (bottleneck_branch(4, 2, 2, at) for at in ("1x1", "3x3"))
+    assert [paper[n].stride for n in ("conv1", "conv2")] == [(2, 2), (1, 1)]
+    assert [later[n].stride for n in ("conv1", "conv2")] == [(1, 1), (2, 2)]
 
 
 def test_inception_stacks_its_branches_in_the_tables_order():
-    block = Inception(4, Widths(1, 2, 3, 4, 5, 6)).eval()
+    block = Inception(4, InceptionWidths(1, 2, 3, 4, 5, 6)).eval()
     x = torch.randn(2, 4, 6, 6)
     y = block(x)
     assert y.shape == (2, 15, 6, 6)
-    assert torch.equal(y[:, :1], F.relu(block.one.conv(x)))
+    assert torch.equal(y[:, :1], F.relu(block.branch1.conv(x)))
     pooled = F.max_pool2d(x, 3, 1, 1)
-    assert torch.equal(y[:, 9:], block.pool.project(pooled))
-    assert block.five.main.conv.kernel_size == (5, 5)
+    assert torch.equal(y[:, 9:], block.branch4[1](pooled))
+    assert block.branch3[1].conv.kernel_size == (5, 5)
 
 
 def test_inception_costs_what_row_a6_says():
     direct = 28 * 28 * 192 * 5 * 5 * 32
-    block = Inception(192, Widths(64, 96, 128, 16, 32, 32))
-    weights = [block.five.reduce.conv.weight, block.five.main.conv.weight]
+    block = Inception(192, InceptionWidths(64, 96, 128, 16, 32, 32))
+    weights = [layer.conv.weight for layer in block.branch3]
     assert direct == 120_422_400
     assert 28 * 28 * sum(w.numel() for w in weights) == 12_443_648
 
@@ -87,10 +87,10 @@ def test_inception_costs_what_row_a6_says():
 def test_inverted_residual_adds_only_where_shapes_agree():
     same = InvertedResidual(4, 4, 1, 2).eval()
     x = torch.randn(2, 4, 5, 5)
-    assert torch.equal(same(x), x + same.body(x))
-    assert not InvertedResidual(4, 4, 2, 2).adds
-    assert not InvertedResidual(4, 6, 1, 2).adds
-    assert not hasattr(InvertedResidual(4, 6, 1, 1).body, "up")
+    assert torch.equal(same(x), x + same.conv(x))
+    assert not InvertedResidual(4, 4, 2, 2).use_shortcut
+    assert not InvertedResidual(4, 6, 1, 2).use_shortcut
+    assert [len(InvertedResidual(4, 6, 1, t).conv) for t in (1, 6)] == [3, 4]
 
 
 def test_blur_leaves_a_constant_and_softens_a_shift():

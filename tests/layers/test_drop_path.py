@@ -46,4 +46,4 @@ def test_set_twice_is_set_once():
 
 def test_no_branch_no_switch():
     with pytest.raises(SettingError, match="the network has none"):
-        set_drop_path(create_model("notes_grey"), 0.1)
+        set_drop_path(create_model("tutorial_gray"), 0.1)

@@ -6,37 +6,37 @@ from torch import nn
 from torch.autograd import gradcheck
 
 from striate.layers.blur import BlurPool
-from striate.layers.connect import LENET_C3, PartialConv2d
 from striate.layers.depth_pool import DepthMaxPool
-from striate.layers.inception import Inception, Widths
+from striate.layers.inception import Inception, InceptionWidths
 from striate.layers.inverted import InvertedResidual
+from striate.layers.partial_conv import LENET_C3, PartialConv2d
 from striate.layers.rbf import RBFOutput, random_codes
 from striate.layers.residual import (
     PadShortcut,
     Residual,
-    basic_body,
-    bottleneck_body,
+    basic_branch,
+    bottleneck_branch,
     shortcut,
 )
 from striate.layers.scaled_tanh import ScaledTanh
 from striate.layers.subsample import Subsample2d
 
-SMALL = Widths(2, 1, 2, 1, 2, 1)
+SMALL = InceptionWidths(2, 1, 2, 1, 2, 1)
 
 
 def basic(option):
-    return Residual(basic_body(2, 4, 2), shortcut(option, 2, 4, 2))
+    return Residual(basic_branch(2, 4, 2), shortcut(option, 2, 4, 2))
 
 
 def bottleneck(stride_in):
-    body = bottleneck_body(4, 1, 2, stride_in)
-    return Residual(body, shortcut("B", 4, 4, 2))
+    branch = bottleneck_branch(4, 1, 2, stride_in)
+    return Residual(branch, shortcut("B", 4, 4, 2))
 
 
 LAYERS = {
     "blur": (lambda: BlurPool(2), (2, 2, 5, 4)),
     "blur, even": (lambda: BlurPool(2, 4, 3), (2, 2, 5, 4)),
-    "connect": (lambda: PartialConv2d(LENET_C3, 2), (2, 6, 3, 3)),
+    "partial convolution": (lambda: PartialConv2d(LENET_C3, 2), (2, 6, 3, 3)),
     "depth pool": (lambda: DepthMaxPool(3), (2, 7, 2, 3)),
     "depth pool, overlapping": (lambda: DepthMaxPool(3, 2), (2, 7, 2, 3)),
     "inception": (lambda: Inception(3, SMALL), (2, 3, 4, 4)),

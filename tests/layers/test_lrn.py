@@ -41,7 +41,7 @@ def test_equals_the_papers_sum(draw, layout, size, beta):
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("piece", [1, 100, 1000])
 def test_forward_and_backward_equal_torchs_in_pieces(draw, monkeypatch, layout, piece):
-    monkeypatch.setattr(module, "PIECE", piece)
+    monkeypatch.setattr(module, "CHUNK", piece)
     x = torch.randn(5, 9, 6, 7, generator=draw).double().to(memory_format=layout)
     g = torch.randn(x.shape, generator=draw).double()
     ours, theirs = x.clone().requires_grad_(), x.clone().requires_grad_()

@@ -8,7 +8,7 @@ from striate.layers.whiten import Whiten
 
 
 def smooth(count, channels=1, side=16, seed=0):
-    """Pictures whose neighbours agree, as real ones' do."""
+    """Images whose neighboring pixels are similar, as in photographs."""
     draw = torch.Generator().manual_seed(seed)
     noise = torch.randn(count, channels, side, side, generator=draw)
     return F.avg_pool2d(noise, 3, stride=1, padding=1) * 2
@@ -16,10 +16,10 @@ def smooth(count, channels=1, side=16, seed=0):
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_what_comes_out_is_uncorrelated_and_even(channels):
-    pictures = smooth(800, channels)
+    images = smooth(800, channels)
     layer = Whiten(channels, 12, kernel_size=3, stride=1)
-    layer.fit(pictures)
-    out = layer.conv(pictures)[:, :6, 1:-1, 1:-1].transpose(0, 1).flatten(1)
+    layer.fit(images)
+    out = layer.conv(images)[:, :6, 1:-1, 1:-1].transpose(0, 1).flatten(1)
     assert torch.allclose(torch.cov(out), torch.eye(6), atol=0.05)
     assert torch.equal(layer.conv.weight[6:], -layer.conv.weight[:6])
 
@@ -48,7 +48,7 @@ def test_more_filters_than_directions_are_zero():
     assert int((layer.conv.weight.abs().sum((1, 2, 3)) > 0).sum()) == 18
 
 
-def test_pictures_all_alike_are_no_danger():
+def test_images_all_alike_are_no_danger():
     layer = Whiten(1, 8, 3)
     layer.fit(torch.ones(10, 1, 8, 8))
     assert layer.conv.weight.isfinite().all()

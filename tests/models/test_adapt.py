@@ -12,18 +12,18 @@ from safetensors.torch import save_file
 from torch.nn import functional as F
 
 from striate.core.errors import WeightsError
-from striate.models.adapt import adapted, adapted_statistics, rule
-from striate.models.catalogue import create_model, networks
-from striate.models.downloading import PART, fetch, local_file, whereabouts
-from striate.models.published import PUBLISHED, Published
+from striate.models.adapt import adaptation_text, adapted, adapted_statistics
+from striate.models.catalogue import create_model, model_entries
+from striate.models.downloading import PARTIAL, download, local_file, location
+from striate.models.pretrained_registry import PRETRAINED, PretrainedFile
 from striate.models.weights import load_pretrained
 
 
-def test_grey_answers_as_its_three_equal_channels_did():
+def test_gray_answers_as_its_three_equal_channels_did():
     kernel = torch.randn(4, 3, 3, 3, dtype=torch.float64)
-    grey = torch.randn(2, 1, 9, 9, dtype=torch.float64)
-    expected = F.conv2d(grey.expand(-1, 3, -1, -1), kernel)
-    assert torch.allclose(F.conv2d(grey, adapted(kernel, 1)), expected, atol=1e-12)
+    gray = torch.randn(2, 1, 9, 9, dtype=torch.float64)
+    expected = F.conv2d(gray.expand(-1, 3, -1, -1), kernel)
+    assert torch.allclose(F.conv2d(gray, adapted(kernel, 1)), expected, atol=1e-12)
 
 
 @pytest.mark.parametrize("channels", [2, 4, 5, 6, 12])
@@ -49,8 +49,8 @@ def test_statistics_follow_the_same_rule():
     assert adapted_statistics((0.229, 0.224, 0.225), 1) == (0.226,)
     assert adapted_statistics((0.1, 0.2, 0.3), 5) == (0.1, 0.2, 0.3, 0.1, 0.2)
     assert adapted_statistics((), 3) == ()
-    assert rule(3, 3) == ""
-    assert "in turn for 4, times 3/4" in rule(3, 4)
+    assert adaptation_text(3, 3) == ""
+    assert "in turn for 4, times 3/4" in adaptation_text(3, 4)
 
 
 @pytest.mark.parametrize("channels", [1, 4])
@@ -62,11 +62,13 @@ def test_a_network_takes_weights_of_other_channels(tmp_path, channels):
     load_pretrained(model, tmp_path / "a.safetensors", head=False)
     ours = create_model("cifar_resnet20", seed=0)
     assert torch.equal(model.conv1.weight, adapted(ours.conv1.weight, channels))
-    inner = model.conv4[0].state_dict()
-    assert all(torch.equal(v, inner[n]) for n, v in ours.conv4[0].state_dict().items())
+    inner = model.layer3[0].state_dict()
+    assert all(torch.equal(v, inner[n]) for n, v in ours.layer3[0].state_dict().items())
 
 
-SMALL = [n.name for n in networks() if n.image.height <= 32 and n.image.channels == 3]
+SMALL = [
+    n.name for n in model_entries() if n.image.height <= 32 and n.image.channels == 3
+]
 
 
 @pytest.mark.parametrize("name", SMALL[::4])
@@ -74,9 +76,10 @@ def test_heads_are_replaced_for_any_class_count(tmp_path, name):
     save_file(create_model(name, seed=0).state_dict(), tmp_path / "a.safetensors")
     for classes in (1, 2, 300):
         model = create_model(name, num_classes=classes, seed=1)
-        head = model.head.weight.clone()
+        classifier = model.get_classifier()
+        weight = classifier.weight.clone()
         load_pretrained(model, tmp_path / "a.safetensors", head=False)
-        assert torch.equal(model.head.weight, head)
+        assert torch.equal(classifier.weight, weight)
 
 
 class Server:
@@ -120,9 +123,9 @@ def public(monkeypatch):
 
     def make(server, payload, digits=64):
         host = f"http://127.0.0.1:{server.server.server_address[1]}/"
-        monkeypatch.setattr("striate.models.published._HOST", host)
+        monkeypatch.setattr("striate.models.pretrained_registry._HOST", host)
         sha256 = hashlib.sha256(payload).hexdigest()[:digits]
-        return Published(network="resnet18", file="a.pth", sha256=sha256)
+        return PretrainedFile(network="resnet18", file="a.pth", sha256=sha256)
 
     return make
 
@@ -134,12 +137,12 @@ BROKEN = r"broke off|incomplete|more expected"
 def test_a_download_is_verified_and_kept(public, tmp_path):
     with Server(PAYLOAD) as server:
         weights = public(server, PAYLOAD)
-        assert whereabouts(weights, tmp_path) == "to be fetched"
+        assert location(weights, tmp_path) == "not downloaded"
         path = local_file(weights, tmp_path)
         assert path.read_bytes() == PAYLOAD
         assert local_file(weights, tmp_path) == path
         assert server.asked == [""]
-    assert whereabouts(weights, tmp_path) == "cache"
+    assert location(weights, tmp_path) == "cache"
     assert [p.name for p in tmp_path.iterdir()] == ["a.pth"]
 
 
@@ -149,11 +152,11 @@ def test_a_download_that_broke_off_goes_on_where_it_was(public, tmp_path):
         with pytest.raises(
             WeightsError, match=r"broke off|incomplete|more expected"
         ) as told:
-            fetch(weights, tmp_path / "a.pth")
+            download(weights, tmp_path / "a.pth")
         assert not (tmp_path / "a.pth").exists()
-        assert "run it again, which goes on from there" in told.value.fix
-        assert (tmp_path / f"a.pth{PART}").stat().st_size == len(PAYLOAD) // 2
-        assert fetch(weights, tmp_path / "a.pth").read_bytes() == PAYLOAD
+        assert "run it again to continue the download" in told.value.fix
+        assert (tmp_path / f"a.pth{PARTIAL}").stat().st_size == len(PAYLOAD) // 2
+        assert download(weights, tmp_path / "a.pth").read_bytes() == PAYLOAD
         assert server.asked == ["", f"bytes={len(PAYLOAD) // 2}-"]
 
 
@@ -162,7 +165,7 @@ def test_two_at_once_fetch_once(public, tmp_path):
     with Server(PAYLOAD) as server, ThreadPoolExecutor(4) as pool:
         weights = public(server, PAYLOAD)
         paths = [tmp_path / "a.pth"] * 4
-        found = list(pool.map(fetch, [weights] * 4, paths))
+        found = list(pool.map(download, [weights] * 4, paths))
         assert found == paths
         assert paths[0].read_bytes() == PAYLOAD
         assert server.asked == [""]
@@ -176,21 +179,21 @@ def test_an_empty_answer_is_no_file(public, tmp_path):
             self.end_headers(),
         )
         with pytest.raises(WeightsError, match=r"the download is not a\.pth"):
-            fetch(public(server, PAYLOAD), tmp_path / "a.pth")
+            download(public(server, PAYLOAD), tmp_path / "a.pth")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_server_that_cannot_go_on_is_asked_for_all(public, tmp_path):
-    (tmp_path / f"a.pth{PART}").write_bytes(PAYLOAD[:100])
+    (tmp_path / f"a.pth{PARTIAL}").write_bytes(PAYLOAD[:100])
     with Server(PAYLOAD, ranges=False) as server:
-        path = fetch(public(server, PAYLOAD), tmp_path / "a.pth")
+        path = download(public(server, PAYLOAD), tmp_path / "a.pth")
         assert path.read_bytes() == PAYLOAD
 
 
 def test_a_whole_part_needs_no_more_bytes(public, tmp_path):
-    (tmp_path / f"a.pth{PART}").write_bytes(PAYLOAD)
+    (tmp_path / f"a.pth{PARTIAL}").write_bytes(PAYLOAD)
     with Server(PAYLOAD) as server:
-        assert fetch(public(server, PAYLOAD), tmp_path / "a.pth").is_file()
+        assert download(public(server, PAYLOAD), tmp_path / "a.pth").is_file()
 
 
 def test_a_corrupt_download_is_refused_and_gone(public, tmp_path):
@@ -198,7 +201,7 @@ def test_a_corrupt_download_is_refused_and_gone(public, tmp_path):
     with Server(wrong) as server:
         weights = public(server, PAYLOAD)
         with pytest.raises(WeightsError, match="the download is not"):
-            fetch(weights, tmp_path / "a.pth")
+            download(weights, tmp_path / "a.pth")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -211,8 +214,8 @@ def test_a_rotten_copy_in_the_cache_is_fetched_again(public, tmp_path):
 def test_offline_the_way_out_is_a_path(public, tmp_path):
     with Server(PAYLOAD) as server:
         weights = public(server, PAYLOAD)
-    with pytest.raises(WeightsError, match="could not be fetched") as caught:
-        fetch(weights, tmp_path / "a.pth")
+    with pytest.raises(WeightsError, match="could not be downloaded") as caught:
+        download(weights, tmp_path / "a.pth")
     assert caught.value.fix.startswith("get a.pth elsewhere")
     assert "--pretrained PATH" in caught.value.fix
     assert list(tmp_path.iterdir()) == []
@@ -221,8 +224,8 @@ def test_offline_the_way_out_is_a_path(public, tmp_path):
 
 
 def test_every_public_file_says_what_it_is():
-    for name in PUBLISHED:
-        one = PUBLISHED[name]
-        assert one.address.startswith("https://")
-        assert one.sha256[:8] in one.file
-        assert len(one.mean) == len(one.std) == 3
+    for name in PRETRAINED:
+        file = PRETRAINED[name]
+        assert file.url.startswith("https://")
+        assert file.sha256[:8] in file.file
+        assert len(file.mean) == len(file.std) == 3

@@ -9,17 +9,23 @@ import functools
 
 import pytest
 import torch
+from striate.core.aux_heads import HeadOutputs, total_loss
 from torch.nn import functional as F
 
-from striate.core.aux_heads import HeadOutputs, total_loss
-from striate.models.catalogue import create_model, find, networks
+from striate.models.catalogue import create_model, list_models, model_entry
 
-NAMES = [n.name for n in networks()]
+NAMES = list_models()
 COMMIT = {
-    *("lenet5", "lenet5_modern", "notes_grey", "notes_colour", "alexnet"),
+    *("lenet5", "lenet5_modern", "tutorial_gray", "tutorial_color", "alexnet"),
     *("alexnet_one_tower", "vgg11_bn", "googlenet", "googlenet_bn", "googlenet_no_aux"),
     *("resnet18", "plain18", "resnet50", "resnet50_v1_5", "cifar_resnet20"),
-    *("cifar_plain20", "mobilenet_v2", "swift", "swift_large", "resnetblur18"),
+    *(
+        "cifar_plain20",
+        "mobilenet_v2",
+        "fast_small",
+        "fast_small_large",
+        "resnetblur18",
+    ),
 }
 EVERY = [pytest.param(n, marks=() if n in COMMIT else pytest.mark.slow) for n in NAMES]
 CLASSES = 3
@@ -27,7 +33,7 @@ CLASSES = 3
 SMALL = {
     "lenet5": (20, 16),
     "lenet5_modern": (16, 12),
-    "notes": (16, 8),
+    "tutorial": (16, 8),
     "alexnet": (67, 83),
     "vgg": (32, 64),
     "googlenet": (79, 95),
@@ -36,7 +42,7 @@ SMALL = {
     "plain": (65, 48),
     "cifar": (16, 20),
     "mobilenet": (65, 48),
-    "swift": (20, 16),
+    "fast": (20, 16),
 }
 
 
@@ -57,7 +63,7 @@ def built(name):
 
 def batch(name, count=4, dtype=torch.float32):
     draw = torch.Generator().manual_seed(7)
-    shape = (count, find(name).image.channels, *small(name))
+    shape = (count, model_entry(name).image.channels, *small(name))
     x = torch.randn(shape, generator=draw, dtype=torch.float64).to(dtype)
     return x, torch.arange(count) % CLASSES
 
@@ -68,7 +74,7 @@ def test_any_size_channels_and_classes(name, size):
     if size == "small":
         height, width, channels, classes = *small(name), 1, 1
     else:
-        paper = find(name).image
+        paper = model_entry(name).image
         height, width, channels, classes = paper.height, paper.width, 5, 7
     settings = {"in_chans": channels, "num_classes": classes}
     with torch.device("meta"):
@@ -107,7 +113,7 @@ def test_the_seed_repeats_the_weights_and_leaves_torchs_state(name):
 
 
 def test_another_seed_gives_other_weights():
-    one, other = (create_model("notes_grey", seed=s).head.weight for s in (0, 1))
+    one, other = (create_model("tutorial_gray", seed=s).fc.weight for s in (0, 1))
     assert not torch.equal(one, other)
 
 
@@ -214,9 +220,9 @@ def compiled_answers_alike(name, backend):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_answers_at_the_papers_size(name):
-    image = find(name).image
+    image = model_entry(name).image
     model = create_model(name, seed=0).eval()
     with torch.no_grad():
         logits = model(torch.randn(1, *image.shape))
-    assert logits.shape == (1, find(name).classes)
+    assert logits.shape == (1, model_entry(name).classes)
     assert logits.isfinite().all()

@@ -35,7 +35,7 @@ def test_the_modern_61_706():
     assert sum(p.numel() for p in model.parameters()) == 61_706
     layers = {layer.name: layer for layer in audit(model, (1, 28, 28)).layers}
     assert layers["pool2"].output == (16, 5, 5)
-    assert [layers[n].parameters for n in ("conv1", "conv2", "fc1", "fc2", "head")] == [
+    assert [layers[n].parameters for n in ("conv1", "conv2", "fc1", "fc2", "fc3")] == [
         156,
         2_416,
         48_120,

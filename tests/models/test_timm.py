@@ -15,7 +15,7 @@ from striate.finetune.cut_points import ladder
 from striate.finetune.freeze import freeze
 from striate.finetune.split_model import cut_at, probe
 from striate.models import timm as room
-from striate.models.catalogue import create_model, find
+from striate.models.catalogue import create_model, model_entry
 from striate.models.weights import load_pretrained
 from support.images import write_folder
 from support.optional_packages import imported
@@ -67,10 +67,10 @@ def test_without_timm_the_extra_is_named(monkeypatch, refused, shared_folder):
 
 def test_a_name_that_timm_lacks(timm, striate):
     with pytest.raises(UnknownNameError, match="'convnext_ato'") as caught:
-        find("timm:convnext_ato")
+        model_entry("timm:convnext_ato")
     assert "timm:convnext_atto" in caught.value.fix
     with pytest.raises(UnknownNameError, match="no weights 'mine' of") as caught:
-        find("timm:resnet18.mine")
+        model_entry("timm:resnet18.mine")
     assert "timm:resnet18.a1_in1k" in caught.value.fix
     assert "timm:resnet18" in striate("summary", "timm:resnet81").err
 
@@ -176,7 +176,7 @@ def test_weights_of_a_file_with_another_head_and_other_channels(timm, weights, n
     assert torch.equal(ours[stem], theirs[stem].sum(1, keepdim=True))
     new = [key for key in ours if key.startswith(heads(model))]
     assert all(torch.equal(ours[key], first[key]) for key in new)
-    with pytest.raises(NoWeightsError, match="named by timm") as caught:
+    with pytest.raises(NoWeightsError, match="do not fit") as caught:
         load_pretrained(model, path)
     assert "head=False" in caught.value.fix
 
@@ -218,7 +218,7 @@ def test_features_are_kept_and_a_head_learns(timm, striate, colours, weights):
 def test_a_plan_is_made_and_done(timm, striate, colours, weights):
     path = weights("mobilenetv3_small_050")
     words = ("--model", "timm:mobilenetv3_small_050", "--pretrained", path)
-    sizes = "--image-size", "32", "--normalise", "imagenet"
+    sizes = "--image-size", "32", "--normalize", "imagenet"
     words = ("transfer", colours, *words, *sizes, "--cut", "auto", *QUICK)
     said = striate(*words, "--out", "run")
     assert said.code == 0, said.err

@@ -1,4 +1,4 @@
-"""Forward and gradients against torchvision's twins, weights copied by name map."""
+"""Names, forward and gradients against torchvision's twins: no name map."""
 
 import pytest
 import torch
@@ -8,7 +8,6 @@ from torch.nn import functional as F
 from striate.core.aux_heads import HeadOutputs, total_loss
 from striate.core.errors import WeightsError
 from striate.models.catalogue import create_model
-from striate.models.naming import choose
 from striate.models.weights import load_pretrained
 from support.optional_packages import imported
 
@@ -101,13 +100,27 @@ def test_forward_and_gradients_agree(name, dtype, bound, tmp_path):
     loss_of(answer, y).backward()
     loss_of(expected, y).backward()
     names = dict(ours.named_parameters())
-    naming = choose(theirs.state_dict(), ours)
-    for their_name, parameter in theirs.named_parameters():
-        got = names.pop(naming.rename(their_name, ours)).grad
-        far = (got - parameter.grad).abs().max()
-        assert far <= bound * max(1, parameter.grad.abs().max()), their_name
+    for key, parameter in theirs.named_parameters():
+        far = (names.pop(key).grad - parameter.grad).abs().max()
+        assert far <= bound * max(1, parameter.grad.abs().max()), key
     assert not names
     assert (x.grad - x2.grad).abs().max() <= bound * max(1, x2.grad.abs().max())
+
+
+@pytest.mark.parametrize("name", TWINS)
+def test_state_dicts_load_both_ways_without_a_keymap(name):
+    theirs = twin(name)
+    with torch.device("meta"):
+        ours = create_model(name, num_classes=10)
+    state = theirs.state_dict()
+    shapes = {key: value.shape for key, value in ours.state_dict().items()}
+    assert {key: value.shape for key, value in state.items()} == shapes
+    ours.load_state_dict(state, strict=True, assign=True)
+    assert all(torch.equal(v, state[key]) for key, v in ours.state_dict().items())
+    back = {key: torch.rand(v.shape).to(v.dtype) for key, v in state.items()}
+    ours.load_state_dict(back, strict=True, assign=True)
+    theirs.load_state_dict(ours.state_dict(), strict=True)
+    assert all(torch.equal(v, back[key]) for key, v in theirs.state_dict().items())
 
 
 def test_the_papers_resnet50_refuses_weights_of_the_other_stride(tmp_path):

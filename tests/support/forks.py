@@ -101,7 +101,7 @@ def serve(flag: str, said: str) -> None:
 
     from striate.cli import printing as show  # noqa: F401 - once, for every fork
     from striate.engine.checkpoint_store import CheckpointStore
-    from striate.models import notes  # noqa: F401
+    from striate.models import tutorial_nets  # noqa: F401
     from striate.run import manifest
     from striate.workflows.train import resume, train  # noqa: F401
 

@@ -21,8 +21,8 @@ GOLDEN_FILE = Path(__file__).with_name("golden.json")
 STEPS = 50
 # Plain, with dropout, with batch norm and shortcuts: name, side, channels, batch.
 NETWORKS = (
-    ("notes_grey", 12, 1, 8),
-    ("notes_colour", 8, 3, 8),
+    ("tutorial_gray", 12, 1, 8),
+    ("tutorial_color", 8, 3, 8),
     ("cifar_resnet20", 8, 3, 4),
 )
 

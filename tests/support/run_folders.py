@@ -52,7 +52,7 @@ def made_run(
         for number, label in zip(numbers, truth, strict=True)
     ]
     rest = [(f"t{n:04}.png", "across", "train", "", f"t{n}") for n in range(train)]
-    recipe = Recipe(data="stripes", model="notes_grey", **settings).resolved()
+    recipe = Recipe(data="stripes", model="tutorial_gray", **settings).resolved()
     write_csv(path / "split.csv", SPLIT, [*rest, *judged])
     write_text(path / "args.yaml", settings_text(recipe))
     write_json(path / "classes.json", list(classes))

@@ -51,7 +51,7 @@ def knows_stripes(root, count, size=(8, 8), channels=1) -> Run:
     """Train a network on so many images of each of three classes, without a page."""
     names = "across", "down", "aslant"
     data = write_folder(root / "data", names, count, size, channels)
-    recipe = Recipe(data=str(data), model="swift", epochs=4, batch_size=8)
+    recipe = Recipe(data=str(data), model="fast_small", epochs=4, batch_size=8)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(train, "write_report", lambda run: None)
         return train_recipe(recipe, out=root / "run", quiet=True)

@@ -21,7 +21,7 @@ from torch import nn
 from striate.core.aux_heads import HeadOutputs
 from striate.core.errors import NonFiniteError, RankError, SettingError
 from striate.core.frozen_mode import freeze_mode
-from striate.data.batches import share
+from striate.data.batches import rank_slice
 from striate.data.load import load_data
 from striate.engine.benchmark import BenchmarkResult, ExecutionChoices
 from striate.engine.callbacks import StepResult
@@ -106,7 +106,7 @@ def train_both_ways(
     step_alone = Stepper(alone, second, loss_fn)
     losses = []
     for step, (x, y) in enumerate(data(sizes, soft)):
-        own_share = share(len(y), group.rank_info.rank, group.world_size)
+        own_share = rank_slice(len(y), group.rank_info.rank, group.world_size)
         with sync_batch_norms(distributed, group) if sync else torch.enable_grad():
             loss = step_in_group(x[own_share], y[own_share], step)
         losses.append((loss, step_alone(x, y, step)))
@@ -127,7 +127,7 @@ def ema_both_ways(group, sizes, decay):
     step_alone = Stepper(alone, optimizers[1], loss_fn)
     emas = EMA(distributed, decay), EMA(alone, decay)
     for step, (x, y) in enumerate(data(sizes, soft=False)):
-        own_share = share(len(y), group.rank_info.rank, group.world_size)
+        own_share = rank_slice(len(y), group.rank_info.rank, group.world_size)
         with sync_batch_norms(distributed, group):
             step_losses = (
                 step_in_group(x[own_share], y[own_share], step),
@@ -187,7 +187,7 @@ def check_frozen_norm(group):
     loss_fn, rank = cross_entropy_loss(0.0), group.rank_info.rank
     step_in_group = Stepper(model, optimizer, loss_fn, 0, rank, 1, exchange)
     for step, (x, y) in enumerate(data((7, 5, 3), soft=False)):
-        own_share = share(len(y), rank, group.world_size)
+        own_share = rank_slice(len(y), rank, group.world_size)
         step_in_group(x[own_share].float(), y[own_share], step)
     assert all(map(torch.equal, before, model.norm.buffers()))
 
@@ -222,7 +222,7 @@ def assert_norm_gradients(group, norm, sides, layout):
     if norm.affine:
         nn.init.normal_(norm.weight, generator=draw)
     reference = copy.deepcopy(norm)
-    own_share = share(5, group.rank_info.rank, group.world_size)
+    own_share = rank_slice(5, group.rank_info.rank, group.world_size)
     own_x, all_x = x[own_share].clone().requires_grad_(), x.clone().requires_grad_()
     with sync_batch_norms(norm, group):
         (norm(own_x) * weights[own_share]).sum().backward()
@@ -250,7 +250,7 @@ def check_norm_of_half_precision(group):
     draw = torch.Generator().manual_seed(4)
     x = 7 + torch.randn(13, 2, 7, 9, generator=draw)
     norm, reference = nn.BatchNorm2d(2), nn.BatchNorm2d(2)
-    own_share = share(13, group.rank_info.rank, group.world_size)
+    own_share = rank_slice(13, group.rank_info.rank, group.world_size)
     with sync_batch_norms(norm, group):
         y = norm(x[own_share].bfloat16())
     assert y.dtype == torch.bfloat16
@@ -276,7 +276,7 @@ def check_evaluation(group):
 def assert_evaluated_alike(group, distributed, alone, tta):
     batches = list(data((7, 6, 3, 1), soft=False))
     rank, world = group.rank_info.rank, group.world_size
-    shares = [share(len(y), rank, world) for _, y in batches]
+    shares = [rank_slice(len(y), rank, world) for _, y in batches]
     own_share = [(x[s], y[s]) for (x, y), s in zip(batches, shares, strict=True)]
     gathered = evaluate(distributed, own_share, TTA_MODES[tta], group)
     step_alone = evaluate(alone, batches, TTA_MODES[tta])
@@ -324,7 +324,7 @@ def check_nonfinite(group):
     )
     ((x, y),) = data((8,), soft=False)
     x[6] = float("nan")
-    own_share = share(8, group.rank_info.rank, group.world_size)
+    own_share = rank_slice(8, group.rank_info.rank, group.world_size)
     for sync in (False, True):
         context = sync_batch_norms(model, group) if sync else torch.enable_grad()
         with context, pytest.raises(NonFiniteError) as caught:

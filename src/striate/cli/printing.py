@@ -65,13 +65,13 @@ def print_set(data: ImageData) -> None:
     splits = " · ".join(
         f"{name} {len(subset):,}" for name, subset in data.subsets.items()
     )
-    splits += f" · spare {data.spare:,}" if data.spare else ""
+    splits += f" · spare {data.num_spare:,}" if data.num_spare else ""
     out.print(f"[bold]{escape(data.name)}[/]  {data.preprocess.spec}  {splits}")
     listed = f"{data.num_classes} classes: {_listed(data.labels)}"
     out.print(listed, style="dim", markup=False)
     if data.quarantined:
         count = len(data.quarantined)
-        text = f"{count:,} of {data.seen:,} files cannot be used, first:"
+        text = f"{count:,} of {data.num_files:,} files cannot be used, first:"
         out.print(text, style="yellow")
         for skip in data.quarantined[:3]:
             out.print(f"  {skip.path}: {skip.reason} ({skip.detail})", markup=False)

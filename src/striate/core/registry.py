@@ -9,17 +9,15 @@ from typing import Generic, TypeVar
 from striate.core.errors import UnknownNameError
 
 T = TypeVar("T")
-LONG_LIST, LIST_LIMIT = (
-    60,
-    12,
-)  # more names than many are no help: only the first are shown
+LONG_LIST = 60  # names; of a longer list only the first are shown
+LIST_LIMIT = 12
 
 
 def closest_names(name: str, choices: Iterable[str], count: int = 3) -> list[str]:
     """Return the choices closest to a misspelled name, best first.
 
     Example:
-        >>> closest_names("lenet", ["lenet5", "notes_gray"])
+        >>> closest_names("lenet", ["lenet5", "tutorial_gray"])
         ['lenet5']
     """
     folded = {k.lower().replace("-", "_"): k for k in choices}

@@ -5,18 +5,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from striate.data.cache.pixel_rows import Rows
+from striate.data.cache.pixel_rows import PixelRows
 
 _CHUNK = 1 << 22
-_COUNTED = 1 << 28
-_DECODED = 1 << 25  # of images that would be decoded for it
+_MAX_VALUES = 1 << 28
+_MAX_DECODED_VALUES = 1 << 25  # of images that must be decoded for it
 
 
-def channel_mean_std(pixels: Rows) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return mean and deviation of v/255 for each channel.
+def channel_mean_std(pixels: PixelRows) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return mean and standard deviation of v/255 for each channel.
 
-    Exactly, up to 268 million values (34 of images that are not in memory); of more,
-    over evenly spaced images.
+    The result is exact up to 268 million values, or 34 million where images are not in
+    memory. Larger sets are sampled at evenly spaced images.
 
     Args:
         pixels: (N, H, W, C), uint8: the training split only.
@@ -27,20 +27,24 @@ def channel_mean_std(pixels: Rows) -> tuple[tuple[float, ...], tuple[float, ...]
     """
     count, height, width, channels = pixels.shape
     each = height * width * channels
-    most = _COUNTED if isinstance(pixels, Tensor) else min(_COUNTED, _DECODED)
+    most = (
+        _MAX_VALUES
+        if isinstance(pixels, Tensor)
+        else min(_MAX_VALUES, _MAX_DECODED_VALUES)
+    )
     step = max(1, -(-count * each // most))
     span = step * max(1, _CHUNK // each)
     counts = torch.zeros(channels, 256, dtype=torch.int64)
     for start in range(0, count, span):
         chunk = pixels[start : start + span : step].reshape(-1, channels)
-        # A histogram: exact, and no float copy of the whole set is made.
+        # A histogram is exact and needs no float copy of the set.
         for channel, values in enumerate(chunk.unbind(1)):
             counts[channel] += torch.bincount(values, minlength=256)
     levels = torch.arange(256, dtype=torch.float64) / 255
     share = counts.double() / counts.sum(1, keepdim=True)
     means = share @ levels
     variances = (share * (levels - means[:, None]) ** 2).sum(1)
-    # Constant images carry nothing; 1/255 keeps the division finite.
+    # Constant images have no deviation; 1/255 keeps the division finite.
     deviations = variances.sqrt().clamp_min(1 / 255)
     return _rounded(means), _rounded(deviations)
 

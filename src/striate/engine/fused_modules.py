@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
 from types import MethodType
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -68,13 +68,18 @@ class FusedModules:
 
 
 def _fused_forward(module: nn.Module) -> Any:
-    if type(module) is nn.Sequential and any(_pairs(module)):
+    if _is_chain(module) and any(_pairs(module)):
         return _sequential_forward
     if type(module) is nn.Flatten and (module.start_dim, module.end_dim) == (1, -1):
         return _flatten_forward
     if type(module) is nn.Dropout and not module.inplace and 0 < module.p < 1:
         return _dropout_forward
     return None
+
+
+def _is_chain(module: nn.Module) -> TypeGuard[nn.Sequential]:
+    """Return whether a module runs its layers as `nn.Sequential` does."""
+    return getattr(type(module), "forward", None) is nn.Sequential.forward
 
 
 def _pairs(layers: nn.Sequential) -> list[bool]:

@@ -12,22 +12,22 @@ from striate.core.errors import GeometryError, SettingError
 
 
 class BlurPool(nn.Module):
-    """Filter with binomial weights, keep every `stride`-th position; nothing trained.
+    """Filter with fixed binomial weights, then keep every `stride`-th position.
 
     Max pooling with stride 2 becomes `MaxPool2d(2, stride=1)` then `BlurPool`, a
     convolution with stride 2 one with stride 1, its ReLU, then `BlurPool`.
 
     Args:
-        channels: Channels; each is filtered by itself.
+        channels: Number of channels; each is filtered by itself.
         kernel_size: Side f of the filter, row f − 1 of Pascal's triangle.
-        stride: Step between positions kept.
+        stride: Step between the positions that stay.
 
     Shapes:
-        (N, C, H, W) → (N, C, ⌈H/s⌉, ⌈W/s⌉), borders mirrored
+        (N, C, H, W) → (N, C, ⌈H/s⌉, ⌈W/s⌉), with mirrored borders
 
     Raises:
-        GeometryError: The picture is too small to mirror its border, or has other
-            channels.
+        GeometryError: The image is too small to mirror its border, or has another
+            number of channels.
 
     Example:
         >>> blur = BlurPool(1, 3)
@@ -40,7 +40,9 @@ class BlurPool(nn.Module):
     def __init__(self, channels: int, kernel_size: int = 3, stride: int = 2) -> None:
         super().__init__()
         if kernel_size < 1 or stride < 1:
-            what = f"needs a kernel and a stride of 1, got {kernel_size} and {stride}"
+            what = (
+                f"needs kernel_size ≥ 1 and stride ≥ 1, got {kernel_size} and {stride}"
+            )
             raise SettingError(what, where="BlurPool")
         row = [comb(kernel_size - 1, i) for i in range(kernel_size)]
         line = torch.tensor(row, dtype=torch.float32) / sum(row)

@@ -1,7 +1,7 @@
-"""Depth-wise max pooling: the window runs over channels, not over the picture.
+"""Depthwise max pooling: the window runs over channels, not over the image.
 
-What a TensorFlow `ksize=(1, 1, 1, 3)` means: of each group of maps the strongest
-answer, so that maps which detect one thing in several poses become invariant to it.
+It is TensorFlow's `ksize=(1, 1, 1, 3)`: the largest activation of each group of maps.
+Maps that detect one thing in several poses become invariant to the pose.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from striate.core.errors import GeometryError
 
 
 class DepthMaxPool(nn.Module):
-    """Return the maximum over windows of channels; `valid`, so a rest is dropped.
+    """Maximum over windows of channels; channels after the last window are dropped.
 
     Args:
         window: Channels in a window.
-        stride: Channels between windows; the window where not given.
+        stride: Channels between windows; by default the window.
 
     Shapes:
         (N, C, H, W) → (N, ⌊(C − window)/stride⌋ + 1, H, W)
@@ -42,14 +42,14 @@ class DepthMaxPool(nn.Module):
         """Pool over channels."""
         channels = x.shape[1]
         if channels < self.window:
-            what = f"depth-wise pool got {channels} channels, needs {self.window}"
+            what = f"depthwise pool got {channels} channels, needs {self.window}"
             raise GeometryError(what)
         # The first maximum of a window takes the whole gradient, as in max pooling.
         pooled = F.max_pool3d(x.unsqueeze(1), (self.window, 1, 1), (self.stride, 1, 1))
         return pooled.squeeze(1)
 
     def out_channels(self, channels: int) -> int:
-        """Return how many channels come out of how many.
+        """Return the number of output channels.
 
         Example:
             >>> DepthMaxPool(3).out_channels(7)

@@ -13,10 +13,10 @@ NAME = "drop_path"
 
 
 class DropPath(nn.Module):
-    """Leave a picture's whole branch out with a probability, while training.
+    """Drop an image's whole branch with a probability, while training.
 
-    What is kept is divided by 1 − rate, so that its mean stays and evaluation needs
-    no factor.
+    Branches that stay are divided by 1 − rate: the mean stays the same, and evaluation
+    needs no factor.
 
     Args:
         rate: The probability, in [0, 1).
@@ -38,11 +38,11 @@ class DropPath(nn.Module):
         self.rate = rate
 
     def forward(self, x: Tensor) -> Tensor:
-        """Draw once a picture."""
+        """Draw once per image."""
         if not self.training or self.rate == 0:
             return x
-        kept = torch.rand(x.shape[:1], device=x.device) >= self.rate
-        factors = kept.to(x.dtype) / (1 - self.rate)
+        stays = torch.rand(x.shape[:1], device=x.device) >= self.rate
+        factors = stays.to(x.dtype) / (1 - self.rate)
         return x * factors.view(-1, *[1] * (x.ndim - 1))
 
     def extra_repr(self) -> str:
@@ -53,36 +53,35 @@ class DropPath(nn.Module):
 def set_drop_path(model: nn.Module, rate: float) -> None:
     """Let the residual branches of a network drop out, later ones more often.
 
-    Block l of L gets l/L times the rate (section 3). It has no weights and changes
-    no name: a branch gets one more layer at its end, once.
+    Block l of L gets l/L times the rate (section 3). Nothing gets weights or another
+    name: one layer is added at the end of each branch; a second call replaces it.
 
     Args:
-        model: A network of `Residual` or `InvertedResidual` blocks, or with others.
-        rate: Of the last block.
+        model: A network with `Residual` or `InvertedResidual` blocks.
+        rate: Drop probability of the last block.
 
     Raises:
-        SettingError: No block has a branch that could be left out.
+        SettingError: No block has a branch that could be dropped.
 
     Example:
-        >>> from striate.layers.residual import basic_body
-        >>> block = lambda: Residual(basic_body(4, 4, 1), nn.Identity())
+        >>> from striate.layers.residual import basic_branch
+        >>> block = lambda: Residual(basic_branch(4, 4, 1), nn.Identity())
         >>> model = nn.Sequential(block(), block())
         >>> set_drop_path(model, 0.2)
-        >>> [block.body.drop_path.rate for block in model]
+        >>> [block.drop_path.rate for block in model]
         [0.1, 0.2]
     """
-    bodies = [body for m in model.modules() if (body := _branch(m)) is not None]
-    if not bodies:
-        what = "drop_path leaves residual branches out, and the network has none"
+    branches = [b for m in model.modules() if (b := _branch(m)) is not None]
+    if not branches:
+        what = "drop_path drops residual branches, and the network has none"
         fix = "use a residual network such as cifar_resnet20, or --dropout"
         raise SettingError(what, where="--drop-path", fix=fix)
-    for i, body in enumerate(bodies, start=1):
-        body.add_module(NAME, DropPath(rate * i / len(bodies)))
+    for i, branch in enumerate(branches, start=1):
+        branch.add_module(NAME, DropPath(rate * i / len(branches)))
 
 
-def _branch(module: nn.Module) -> nn.Sequential | None:
-    adds = isinstance(module, Residual) or (
-        isinstance(module, InvertedResidual) and module.adds
-    )
-    body = module.body if adds else None
-    return body if isinstance(body, nn.Sequential) else None
+def _branch(module: nn.Module) -> nn.Module | None:
+    """Return the module whose last layer ends a residual branch."""
+    if isinstance(module, InvertedResidual):
+        return module.conv if module.use_shortcut else None
+    return module if isinstance(module, Residual) else None

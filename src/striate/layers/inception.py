@@ -10,38 +10,38 @@ from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
-class Widths:
+class InceptionWidths:
     """A module's row of the paper's table 1: channels, in the table's order.
 
     Example:
-        >>> Widths(64, 96, 128, 16, 32, 32).total
+        >>> InceptionWidths(64, 96, 128, 16, 32, 32).total
         256
     """
 
-    one: int
-    reduce3: int
-    three: int
-    reduce5: int
-    five: int
-    pool: int
+    ch1x1: int
+    ch3x3_reduce: int
+    ch3x3: int
+    ch5x5_reduce: int
+    ch5x5: int
+    pool_proj: int
 
     @property
     def total(self) -> int:
         """Channels after concatenation."""
-        return self.one + self.three + self.five + self.pool
+        return self.ch1x1 + self.ch3x3 + self.ch5x5 + self.pool_proj
 
 
-def unit(
+def conv_relu(
     channels: int,
     width: int,
     kernel: int = 1,
     stride: int = 1,
     norm: bool = False,
 ) -> nn.Sequential:
-    """Return convolution, batch norm if wanted, ReLU; padding (f − 1)/2.
+    """Return convolution, batch norm with `norm`, ReLU; padding (f − 1)/2.
 
-    A batch norm takes the convolution's bias away, and averages with ε = 10⁻³, both
-    as the public weights have it.
+    With batch norm the convolution has no bias, and ε is 10⁻³, as in the public
+    weights.
 
     Shapes:
         (N, channels, H, W) → (N, width, ⌈H/s⌉, ⌈W/s⌉)
@@ -50,8 +50,8 @@ def unit(
     conv = nn.Conv2d(channels, width, kernel, stride, padding, bias=not norm)
     if not norm:
         return nn.Sequential(OrderedDict(conv=conv, relu=nn.ReLU()))
-    middle = nn.BatchNorm2d(width, eps=1e-3)
-    return nn.Sequential(OrderedDict(conv=conv, norm=middle, relu=nn.ReLU()))
+    bn = nn.BatchNorm2d(width, eps=1e-3)
+    return nn.Sequential(OrderedDict(conv=conv, bn=bn, relu=nn.ReLU()))
 
 
 class Inception(nn.Module):
@@ -63,44 +63,41 @@ class Inception(nn.Module):
     Args:
         channels: Channels of x.
         widths: The row of table 1.
-        kernel: Side of the "5×5" window; the public weights have 3.
-        norm: Batch norm in every unit.
+        kernel: Side of the "5×5" window; 3 in the public weights.
+        norm: Batch norm after every convolution.
 
     Shapes:
         (N, C, H, W) → (N, widths.total, H, W)
 
     Example:
-        >>> block = Inception(192, Widths(64, 96, 128, 16, 32, 32))
+        >>> block = Inception(192, InceptionWidths(64, 96, 128, 16, 32, 32))
         >>> block(torch.zeros(1, 192, 7, 7)).shape
         torch.Size([1, 256, 7, 7])
     """
 
     def __init__(
-        self, channels: int, widths: Widths, kernel: int = 5, norm: bool = False
+        self,
+        channels: int,
+        widths: InceptionWidths,
+        kernel: int = 5,
+        norm: bool = False,
     ) -> None:
         super().__init__()
-        self.one = unit(channels, widths.one, norm=norm)
-        self.three = _reduced(channels, widths.reduce3, widths.three, 3, norm)
-        self.five = _reduced(channels, widths.reduce5, widths.five, kernel, norm)
-        self.pool = nn.Sequential(
-            OrderedDict(
-                pool=nn.MaxPool2d(3, stride=1, padding=1),
-                project=unit(channels, widths.pool, norm=norm),
-            )
+        self.branch1 = conv_relu(channels, widths.ch1x1, norm=norm)
+        self.branch2 = nn.Sequential(
+            conv_relu(channels, widths.ch3x3_reduce, norm=norm),
+            conv_relu(widths.ch3x3_reduce, widths.ch3x3, 3, norm=norm),
+        )
+        self.branch3 = nn.Sequential(
+            conv_relu(channels, widths.ch5x5_reduce, norm=norm),
+            conv_relu(widths.ch5x5_reduce, widths.ch5x5, kernel, norm=norm),
+        )
+        self.branch4 = nn.Sequential(
+            nn.MaxPool2d(3, stride=1, padding=1),
+            conv_relu(channels, widths.pool_proj, norm=norm),
         )
 
     def forward(self, x: Tensor) -> Tensor:
         """Run the branches and stack their channels in the table's order."""
-        branches = [self.one(x), self.three(x), self.five(x), self.pool(x)]
-        return torch.cat(branches, dim=1)
-
-
-def _reduced(
-    channels: int, narrow: int, wide: int, kernel: int, norm: bool
-) -> nn.Sequential:
-    return nn.Sequential(
-        OrderedDict(
-            reduce=unit(channels, narrow, norm=norm),
-            main=unit(narrow, wide, kernel, norm=norm),
-        )
-    )
+        branches = (self.branch1, self.branch2, self.branch3, self.branch4)
+        return torch.cat([branch(x) for branch in branches], dim=1)

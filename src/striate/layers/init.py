@@ -1,10 +1,10 @@
-"""First weights for rectified networks (He, Zhang, Ren, Sun 2015, section 2.2)."""
+"""Initial weights for networks with ReLU (He, Zhang, Ren, Sun 2015, section 2.2)."""
 
 from __future__ import annotations
 
 from torch import nn
 
-DENSE_DEVIATION = 0.01  # VGG, section 3.1; ResNet's and MobileNetV2's authors too
+DENSE_STD = 0.01  # VGG, section 3.1; ResNet's and MobileNetV2's authors too
 
 
 def he(model: nn.Module) -> None:
@@ -22,11 +22,11 @@ def he(model: nn.Module) -> None:
     for layer in model.modules():
         if not isinstance(layer, nn.Conv2d | nn.Linear):
             continue
-        if layer.weight.is_meta:  # a shape alone: nothing to draw
+        if layer.weight.is_meta:  # it has no values
             continue
         if isinstance(layer, nn.Conv2d):
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
         else:
-            nn.init.normal_(layer.weight, std=DENSE_DEVIATION)
+            nn.init.normal_(layer.weight, std=DENSE_STD)
         if layer.bias is not None:
             nn.init.zeros_(layer.bias)

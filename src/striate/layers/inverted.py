@@ -2,21 +2,39 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-
 from torch import Tensor, nn
 
 
+def conv_bn_relu6(
+    channels: int, out_channels: int, kernel: int, stride: int = 1, groups: int = 1
+) -> nn.Sequential:
+    """Return convolution, batch norm and ReLU6; padding (f − 1)/2.
+
+    Shapes:
+        (N, channels, H, W) → (N, out_channels, ⌈H/s⌉, ⌈W/s⌉)
+    """
+    conv = nn.Conv2d(
+        channels,
+        out_channels,
+        kernel,
+        stride,
+        padding=(kernel - 1) // 2,
+        groups=groups,
+        bias=False,
+    )
+    return nn.Sequential(conv, nn.BatchNorm2d(out_channels), nn.ReLU6())
+
+
 class InvertedResidual(nn.Module):
-    """1×1 up, 3×3 depth-wise, 1×1 down without activation; x added where shapes agree.
+    """1×1 up, 3×3 depthwise, 1×1 down without activation; plus x if shapes agree.
 
     The shortcut joins the thin ends, hence "inverted"; the last 1×1 is linear, because
     a ReLU on few channels loses what it cuts (section 3.2). Factor 1 has no 1×1 up.
 
     Args:
         channels: Channels of x.
-        out_channels: Channels to reach.
-        stride: Step of the depth-wise convolution.
+        out_channels: Channels of the output.
+        stride: Stride of the depthwise convolution.
         expand: Factor t of the first 1×1.
 
     Shapes:
@@ -32,31 +50,16 @@ class InvertedResidual(nn.Module):
         self, channels: int, out_channels: int, stride: int, expand: int
     ) -> None:
         super().__init__()
-        self.adds = stride == 1 and channels == out_channels
+        self.use_shortcut = stride == 1 and channels == out_channels
         wide = channels * expand
-        up: dict[str, nn.Module] = {} if expand == 1 else _up(channels, wide)
-        self.body = nn.Sequential(
-            OrderedDict(
-                **up,
-                depth=nn.Conv2d(
-                    wide, wide, 3, stride, padding=1, groups=wide, bias=False
-                ),
-                depth_norm=nn.BatchNorm2d(wide),
-                depth_relu=nn.ReLU6(),
-                down=nn.Conv2d(wide, out_channels, 1, bias=False),
-                down_norm=nn.BatchNorm2d(out_channels),
-            )
+        self.conv = nn.Sequential(
+            *([] if expand == 1 else [conv_bn_relu6(channels, wide, 1)]),
+            conv_bn_relu6(wide, wide, 3, stride, groups=wide),
+            nn.Conv2d(wide, out_channels, 1, bias=False),
+            nn.BatchNorm2d(out_channels),
         )
 
     def forward(self, x: Tensor) -> Tensor:
         """Widen, filter each channel, narrow; add x if it fits."""
-        out: Tensor = self.body(x)
-        return x + out if self.adds else out
-
-
-def _up(channels: int, wide: int) -> dict[str, nn.Module]:
-    return {
-        "up": nn.Conv2d(channels, wide, 1, bias=False),
-        "up_norm": nn.BatchNorm2d(wide),
-        "up_relu": nn.ReLU6(),
-    }
+        out: Tensor = self.conv(x)
+        return x + out if self.use_shortcut else out

@@ -1,10 +1,10 @@
-"""Local response normalisation (Krizhevsky, Sutskever, Hinton 2012, section 3.3).
+"""Local response normalization (Krizhevsky, Sutskever, Hinton 2012, section 3.3).
 
     y_i = x_i · d_i^−β,   d_i = k + α · Σ x_j²  over the n channels around i
 
 The sum is the paper's; torch's own layer divides α by n. Backward, with the window
-turned round: dx_j = g_j · d_j^−β − 2αβ · x_j · Σ_i g_i x_i d_i^(−β−1). Nothing but x
-is kept for it, d is computed again: cheaper than reading it back from memory.
+reversed: dx_j = g_j · d_j^−β − 2αβ · x_j · Σ_i g_i x_i d_i^(−β−1). Only x
+is saved for it, d is computed again: cheaper than reading it back from memory.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from torch.nn import functional as F
 
 from striate.core.errors import SettingError
 
-# Work goes through in pieces this large, so that some twenty elementwise steps meet
-# their operands in the processor's cache. Smaller ones make threads wait for each
-# other more often than they work, larger ones leave the cache.
-PIECE = 1 << 20
+# The computation runs in chunks of so many values, so that some twenty elementwise
+# steps find their operands in the processor's cache. With smaller chunks threads wait
+# for each other more often than they work; larger ones do not fit the cache.
+CHUNK = 1 << 20
 
 
 class LRN(nn.Module):
@@ -39,7 +39,7 @@ class LRN(nn.Module):
         (N, C, *) → the same
 
     Raises:
-        SettingError: A value for which the quotient is not defined.
+        SettingError: The quotient is not defined for these values.
 
     Example:
         >>> layer = LRN()
@@ -60,7 +60,7 @@ class LRN(nn.Module):
         self.k = k
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise across channels."""
+        """Normalize across channels."""
         return lrn(x, self.size, self.alpha, self.beta, self.k)
 
     def extra_repr(self) -> str:
@@ -71,7 +71,7 @@ class LRN(nn.Module):
 def lrn(
     x: Tensor, size: int = 5, alpha: float = 1e-4, beta: float = 0.75, k: float = 2.0
 ) -> Tensor:
-    """Return `LRN` of x; see there."""
+    """Return the local response normalization of x; see `LRN`."""
     # Compilers and exporters fuse the plain formula by themselves.
     if torch.compiler.is_compiling():
         return plain(x, size, alpha, beta, k)
@@ -80,7 +80,7 @@ def lrn(
 
 
 def plain(x: Tensor, size: int, alpha: float, beta: float, k: float) -> Tensor:
-    """Return the formula in torch's words: any device, any order of derivative.
+    """Compute the formula by torch's operators: any device, any order of derivative.
 
     Example:
         >>> x = torch.rand(2, 7, 3, 3)
@@ -96,7 +96,7 @@ def plain(x: Tensor, size: int, alpha: float, beta: float, k: float) -> Tensor:
 
 
 def _power(d: Tensor, beta: float) -> Tensor:
-    """Return d^−β; the paper's ¾ by two roots, many times faster than a power."""
+    """Return d^−β; for the paper's ¾ by two roots, many times faster than `pow`."""
     if beta == 0.75:
         root = d.rsqrt()
         return root * root.sqrt()
@@ -104,7 +104,7 @@ def _power(d: Tensor, beta: float) -> Tensor:
 
 
 class _LRN(Function):
-    """The formula with its backward pass; in pieces where there is a cache to fit."""
+    """The formula with its backward pass; on a CPU in chunks that fit its cache."""
 
     @staticmethod
     def forward(x: Tensor, *settings: Any) -> Tensor:
@@ -121,25 +121,25 @@ class _LRN(Function):
     def backward(ctx: Any, *gradients: Tensor) -> Any:
         (x,), (g,) = ctx.saved_tensors, gradients
         on_cpu = x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
-        again = torch.is_grad_enabled()  # a derivative of the derivative is wanted
-        if on_cpu and not again:
+        second_order = torch.is_grad_enabled()
+        if on_cpu and not second_order:
             return _backward(_dense(x), g, *ctx.settings), *(None,) * 4
         with torch.enable_grad():
-            x = x if again else x.detach().requires_grad_()
+            x = x if second_order else x.detach().requires_grad_()
             y = plain(x, *ctx.settings)
-            (dx,) = torch.autograd.grad(y, x, g, create_graph=again)
+            (dx,) = torch.autograd.grad(y, x, g, create_graph=second_order)
         return dx, *(None,) * 4
 
 
 def _forward(x: Tensor, size: int, alpha: float, beta: float, k: float) -> Tensor:
     y = torch.empty_like(x)
-    squares = _Around(size, size // 2)
+    squares = _ChannelSums(size, size // 2)
     offset = x.new_tensor(k)
-    for part, out in zip(_pieces(x), _pieces(y), strict=True):
-        torch.mul(part, part, out=squares.inside(part))
+    for chunk, out in zip(_chunks(x), _chunks(y), strict=True):
+        torch.mul(chunk, chunk, out=squares.inside(chunk))
         d = squares.total()
         torch.add(offset, d, alpha=alpha, out=d)
-        torch.mul(part, squares.cut(squares.power(beta)), out=out)
+        torch.mul(chunk, squares.cut(squares.power(beta)), out=out)
     return y
 
 
@@ -148,17 +148,20 @@ def _backward(
 ) -> Tensor:
     g = g.contiguous(memory_format=_layout(x))
     dx = torch.empty_like(x)
-    squares, products = _Around(size, size // 2), _Around(size, (size - 1) // 2)
+    squares, products = (
+        _ChannelSums(size, size // 2),
+        _ChannelSums(size, (size - 1) // 2),
+    )
     offset = x.new_tensor(k)
-    for part, push, out in zip(_pieces(x), _pieces(g), _pieces(dx), strict=True):
-        torch.mul(part, part, out=squares.inside(part))
+    for chunk, grad, out in zip(_chunks(x), _chunks(g), _chunks(dx), strict=True):
+        torch.mul(chunk, chunk, out=squares.inside(chunk))
         d = squares.total()
         torch.add(offset, d, alpha=alpha, out=d)
-        torch.mul(push, squares.cut(squares.power(beta)), out=out)
-        inside = products.inside(part)
-        torch.mul(out, part, out=inside).div_(squares.cut(d))
+        torch.mul(grad, squares.cut(squares.power(beta)), out=out)
+        inside = products.inside(chunk)
+        torch.mul(out, chunk, out=inside).div_(squares.cut(d))
         total = products.cut(products.total())
-        out.addcmul_(part, total, value=-2 * alpha * beta)
+        out.addcmul_(chunk, total, value=-2 * alpha * beta)
     return dx
 
 
@@ -172,8 +175,8 @@ def _dense(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=_layout(x))
 
 
-def _pieces(x: Tensor) -> Iterator[Tensor]:
-    """Yield views (outer, C, inner) of x, in memory's order, each about PIECE large.
+def _chunks(x: Tensor) -> Iterator[Tensor]:
+    """Yield views (outer, C, inner) of x in memory's order, about CHUNK values each.
 
     Channels-last memory is (N·H·W, C, 1) in this view, channels-first (N, C, H·W).
     """
@@ -182,18 +185,18 @@ def _pieces(x: Tensor) -> Iterator[Tensor]:
         x = x.permute(0, 2, 3, 1).view(-1, channels, 1)
     else:
         x = x.view(x.shape[0], channels, math.prod(x.shape[2:]))
-    outer = max(PIECE // max(x[:1].numel(), 1), 1)
-    cuts = max(-(-x[:1].numel() // PIECE), 1)
+    outer = max(CHUNK // max(x[:1].numel(), 1), 1)
+    cuts = max(-(-x[:1].numel() // CHUNK), 1)
     for samples in torch.split(x, outer):
         yield from samples.chunk(cuts, dim=2)
 
 
-class _Around:
+class _ChannelSums:
     """Sums over the channels around each one: shifted additions on flat memory.
 
-    The buffer holds `size` − 1 channels of zeros beside those of a piece. With them a
-    shift by one channel is one offset for the whole buffer; what falls into the
-    margin is cut off at the end.
+    The buffer holds `size` − 1 channels of zeros beside those of a chunk. With them a
+    shift by one channel is one offset for the whole buffer; values in this margin are
+    cut off at the end.
     """
 
     def __init__(self, size: int, before: int) -> None:
@@ -203,18 +206,18 @@ class _Around:
         self.sums = self.powers = self.roots = self.buffer
         self.channels = 0
 
-    def inside(self, part: Tensor) -> Tensor:
-        """Return the place for values shaped like `part`, zeros around it."""
-        outer, self.channels, inner = part.shape
+    def inside(self, chunk: Tensor) -> Tensor:
+        """Return the buffer for values of the shape of `chunk`, between zeros."""
+        outer, self.channels, inner = chunk.shape
         shape = (outer, self.channels + self.size - 1, inner)
         if self.buffer.shape != shape:
-            self.buffer = part.new_zeros(shape)
-            self.sums = part.new_zeros(shape)
-            self.powers, self.roots = part.new_empty(2, *shape).unbind()
+            self.buffer = chunk.new_zeros(shape)
+            self.sums = chunk.new_zeros(shape)
+            self.powers, self.roots = chunk.new_empty(2, *shape).unbind()
         return self.buffer.narrow(1, self.before, self.channels)
 
     def total(self) -> Tensor:
-        """Return the sums with their margin, which is finite but has no meaning."""
+        """Return the sums; the values in the margin are finite but meaningless."""
         flat, sums = self.buffer.view(-1), self.sums.view(-1)
         step = self.buffer.shape[2]
         length = flat.numel() - (self.size - 1) * step
@@ -227,7 +230,7 @@ class _Around:
         return self.sums
 
     def power(self, beta: float) -> Tensor:
-        """Return the sums to the −β, the sums themselves kept."""
+        """Return the sums to the power −β; the sums stay as they are."""
         if beta != 0.75:
             return torch.pow(self.sums, -beta, out=self.powers)
         torch.rsqrt(self.sums, out=self.powers)

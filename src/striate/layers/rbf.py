@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-# Stylised 7×12 drawings of the ten digits. The paper's figure 3 uses such drawings as
-# target codes, so that look-alike characters get look-alike codes.
+# Stylized 7×12 drawings of the ten digits. The paper's figure 3 uses such drawings as
+# target codes, so that characters of similar shape get similar codes.
 _DIGITS = """
 ..###.. ...#... ..###.. .#####. ....##. .#####. ...###. .#####. ..###.. ..###..
 .#...#. ..##... .#...#. .....#. ...#.#. .#..... ..#.... .....#. .#...#. .#...#.
@@ -36,10 +36,23 @@ def digit_codes() -> Tensor:
 
 
 def random_codes(classes: int, features: int, seed: int = 0) -> Tensor:
-    """Return ±1 codes drawn with equal chances: the paper's other choice."""
+    """Return ±1 codes drawn with equal probability: the paper's other choice."""
     draw = torch.Generator().manual_seed(seed)
     bits = torch.randint(0, 2, (classes, features), generator=draw)
     return bits.float() * 2 - 1
+
+
+def class_codes(num_classes: int, features: int) -> Tensor:
+    """Return codes for classes: the drawn digits for ten, otherwise random ones.
+
+    Example:
+        >>> class_codes(3, 84).shape
+        torch.Size([3, 84])
+    """
+    digits = digit_codes()
+    if (num_classes, features) == digits.shape:
+        return digits
+    return random_codes(num_classes, features)
 
 
 class RBFOutput(nn.Module):
@@ -50,7 +63,7 @@ class RBFOutput(nn.Module):
     discriminative criterion (eq. 9) without its constant rubbish class.
 
     Args:
-        codes: One row of ±1 a class; a buffer, not trained (as in the paper).
+        codes: One row of ±1 per class; a buffer, not trained (as in the paper).
 
     Shapes:
         (N, features) → (N, classes)
@@ -66,6 +79,7 @@ class RBFOutput(nn.Module):
     def __init__(self, codes: Tensor) -> None:
         super().__init__()
         self.register_buffer("codes", codes)
+        self.out_features, self.in_features = codes.shape
 
     def forward(self, x: Tensor) -> Tensor:
         """Return −‖x − code‖² for every class."""
@@ -76,5 +90,4 @@ class RBFOutput(nn.Module):
 
     def extra_repr(self) -> str:
         """Describe the layer in a printed model."""
-        classes, features = self.codes.shape
-        return f"{features}, {classes}"
+        return f"{self.in_features}, {self.out_features}"

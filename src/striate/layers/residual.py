@@ -8,13 +8,15 @@ Where a block changes the side or the channels, its shortcut must too (section 3
 | B      | identity        | 1×1 convolution with the stride            |
 | C      | 1×1 convolution | 1×1 convolution with the stride            |
 
-Blurred (Zhang 2019, section 3.3), a layer that steps does so in two: with stride 1 and
-rectified, then `BlurPool`. Names of weights stay, because a blur has none.
+With anti-aliasing (Zhang 2019, section 3.3) a strided layer becomes three: the layer
+with stride 1, its ReLU, then `BlurPool`. A blur has no weights, so the names of the
+weights stay those of torchvision.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Mapping
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -24,34 +26,40 @@ from striate.core.registry import unknown_name_error
 from striate.layers.blur import BlurPool
 
 EXPANSION = 4  # a bottleneck's last 1×1 makes four times its width (table 1)
+_AFTER_BRANCH = ("downsample", "relu")
 
 
 class Residual(nn.Module):
-    """relu(body(x) + shortcut(x)): the body learns only what must change.
+    """relu(branch(x) + downsample(x)): the branch learns only what must change.
 
     Args:
-        body: F; its last layer has no activation.
-        shortcut: What carries x past it, to the same shape.
+        branch: The layers of F by name, in order; the last one has no activation.
+        downsample: The shortcut, which brings x to the shape of the branch's output.
 
     Shapes:
-        (N, C, H, W) → the shape of `body`'s output
+        (N, C, H, W) → the shape of the branch's output
 
     Example:
         >>> import torch
-        >>> block = Residual(basic_body(64, 128, 2), shortcut("B", 64, 128, 2))
+        >>> block = Residual(basic_branch(64, 128, 2), shortcut("B", 64, 128, 2))
         >>> block(torch.zeros(1, 64, 56, 56)).shape
         torch.Size([1, 128, 28, 28])
     """
 
-    def __init__(self, body: nn.Module, shortcut: nn.Module) -> None:
+    def __init__(self, branch: Mapping[str, nn.Module], downsample: nn.Module) -> None:
         super().__init__()
-        self.body = body
-        self.shortcut = shortcut
+        for name, layer in branch.items():
+            self.add_module(name, layer)
+        self.downsample = downsample
         self.relu = nn.ReLU()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Add what the body learned to what the shortcut carries."""
-        out: Tensor = self.relu(self.body(x) + self.shortcut(x))
+        """Add the branch's output to the shortcut's."""
+        y = x
+        for name, layer in self.named_children():
+            if name not in _AFTER_BRANCH:
+                y = layer(y)
+        out: Tensor = self.relu(y + self.downsample(x))
         return out
 
 
@@ -60,14 +68,14 @@ class PadShortcut(nn.Module):
 
     Args:
         channels: Channels of x.
-        out_channels: Channels to reach; at least as many.
-        stride: Step between the positions kept.
+        out_channels: Channels of the output; at least as many.
+        stride: Step between the positions that stay.
 
     Shapes:
         (N, C, H, W) → (N, C_out, ⌈H/s⌉, ⌈W/s⌉)
 
     Raises:
-        GeometryError: Fewer channels are asked for than come in.
+        GeometryError: The output would have fewer channels than the input.
 
     Example:
         >>> import torch
@@ -86,8 +94,8 @@ class PadShortcut(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Subsample and pad."""
-        kept = x[:, :, :: self.stride, :: self.stride]
-        return F.pad(kept, (0, 0, 0, 0, 0, self.added))
+        subsampled = x[:, :, :: self.stride, :: self.stride]
+        return F.pad(subsampled, (0, 0, 0, 0, 0, self.added))
 
     def extra_repr(self) -> str:
         """Describe the layer in a printed model."""
@@ -97,14 +105,15 @@ class PadShortcut(nn.Module):
 def shortcut(
     option: str, channels: int, out_channels: int, stride: int, blur: int = 0
 ) -> nn.Module:
-    """Return the shortcut of an option, as the table above has it.
+    """Return the shortcut of an option of the table above.
 
     Args:
         option: A, B or C.
         channels: Channels of x.
-        out_channels: Channels to reach.
-        stride: Step of the block.
-        blur: Side of the filter that steps before the 1×1 convolution; 0 for none.
+        out_channels: Channels of the output.
+        stride: Stride of the block.
+        blur: Side of the blur filter that subsamples before the 1×1 convolution; 0
+            for none.
 
     Raises:
         UnknownNameError: The option is not A, B or C.
@@ -120,60 +129,62 @@ def shortcut(
         return nn.Identity()
     if option == "A":
         return PadShortcut(channels, out_channels, stride)
-    step, blurred = _step(channels, stride, blur)
-    conv = nn.Conv2d(channels, out_channels, 1, step, bias=False)
-    norm = nn.BatchNorm2d(out_channels)
-    return nn.Sequential(OrderedDict(**blurred, conv=conv, norm=norm))
+    conv_stride, blur_layer = _subsampling(channels, stride, blur)
+    conv = nn.Conv2d(channels, out_channels, 1, conv_stride, bias=False)
+    layers = {"0": conv, "1": nn.BatchNorm2d(out_channels)}  # torchvision's names
+    return nn.Sequential(OrderedDict({**blur_layer, **layers}))
 
 
-def _step(channels: int, stride: int, blur: int) -> tuple[int, dict[str, nn.Module]]:
-    """Return a convolution's own stride, and the blur that steps in its place."""
+def _subsampling(
+    channels: int, stride: int, blur: int
+) -> tuple[int, dict[str, nn.Module]]:
+    """Return the stride of a convolution, and the blur that subsamples instead."""
     if not blur or stride == 1:
         return stride, {}
     return 1, {"blur": BlurPool(channels, blur, stride)}
 
 
-def basic_body(channels: int, width: int, stride: int, blur: int = 0) -> nn.Sequential:
+def basic_branch(
+    channels: int, width: int, stride: int, blur: int = 0
+) -> dict[str, nn.Module]:
     """Return two 3×3 convolutions, the first with the stride (figure 5, left).
 
     Args:
         channels: Channels of x.
         width: Channels of both convolutions.
-        stride: Step of the block.
-        blur: Side of the filter that steps in the first one's place; 0 for none.
+        stride: Stride of the block.
+        blur: Side of the blur filter that subsamples instead; 0 for none.
 
     Shapes:
         (N, channels, H, W) → (N, width, ⌈H/s⌉, ⌈W/s⌉)
 
     Example:
-        >>> list(dict(basic_body(8, 16, 2, blur=3).named_children()))[:4]
-        ['conv1', 'norm1', 'relu1', 'blur']
+        >>> list(basic_branch(8, 16, 2, blur=3))
+        ['conv1', 'bn1', 'relu1', 'blur', 'conv2', 'bn2']
     """
-    step, blurred = _step(width, stride, blur)
-    return nn.Sequential(
-        OrderedDict(
-            conv1=nn.Conv2d(channels, width, 3, step, padding=1, bias=False),
-            norm1=nn.BatchNorm2d(width),
-            relu1=nn.ReLU(),
-            **blurred,
-            conv2=nn.Conv2d(width, width, 3, padding=1, bias=False),
-            norm2=nn.BatchNorm2d(width),
-        )
-    )
+    conv_stride, blur_layer = _subsampling(width, stride, blur)
+    return {
+        "conv1": nn.Conv2d(channels, width, 3, conv_stride, padding=1, bias=False),
+        "bn1": nn.BatchNorm2d(width),
+        "relu1": nn.ReLU(),
+        **blur_layer,
+        "conv2": nn.Conv2d(width, width, 3, padding=1, bias=False),
+        "bn2": nn.BatchNorm2d(width),
+    }
 
 
-def bottleneck_body(
+def bottleneck_branch(
     channels: int, width: int, stride: int, stride_in: str = "1x1", blur: int = 0
-) -> nn.Sequential:
+) -> dict[str, nn.Module]:
     """Return 1×1 down, 3×3, 1×1 up to four times the width (figure 5, right).
 
     Args:
         channels: Channels of x.
         width: Channels of the 3×3.
-        stride: Step of the block.
-        stride_in: Which convolution steps: the first `1x1` as in the paper, or the
-            `3x3`, which skips no position (known as ResNet v1.5).
-        blur: Side of the filter that steps in that one's place; 0 for none.
+        stride: Stride of the block.
+        stride_in: Which convolution has the stride: the first `1x1` as in the paper,
+            or the `3x3`, which skips no position (known as ResNet v1.5).
+        blur: Side of the blur filter that subsamples instead; 0 for none.
 
     Shapes:
         (N, channels, H, W) → (N, 4·width, ⌈H/s⌉, ⌈W/s⌉)
@@ -183,21 +194,19 @@ def bottleneck_body(
     """
     if stride_in not in ("1x1", "3x3"):
         raise unknown_name_error("place of the stride", stride_in, ("1x1", "3x3"))
-    step, blurred = _step(width, stride, blur)
-    first, middle = (step, 1) if stride_in == "1x1" else (1, step)
-    early, late = (blurred, {}) if stride_in == "1x1" else ({}, blurred)
+    conv_stride, blur_layer = _subsampling(width, stride, blur)
+    in_1x1 = stride_in == "1x1"
+    first, middle = (conv_stride, 1) if in_1x1 else (1, conv_stride)
     out = EXPANSION * width
-    return nn.Sequential(
-        OrderedDict(
-            conv1=nn.Conv2d(channels, width, 1, first, bias=False),
-            norm1=nn.BatchNorm2d(width),
-            relu1=nn.ReLU(),
-            **early,
-            conv2=nn.Conv2d(width, width, 3, middle, padding=1, bias=False),
-            norm2=nn.BatchNorm2d(width),
-            relu2=nn.ReLU(),
-            **late,
-            conv3=nn.Conv2d(width, out, 1, bias=False),
-            norm3=nn.BatchNorm2d(out),
-        )
-    )
+    return {
+        "conv1": nn.Conv2d(channels, width, 1, first, bias=False),
+        "bn1": nn.BatchNorm2d(width),
+        "relu1": nn.ReLU(),
+        **(blur_layer if in_1x1 else {}),
+        "conv2": nn.Conv2d(width, width, 3, middle, padding=1, bias=False),
+        "bn2": nn.BatchNorm2d(width),
+        "relu2": nn.ReLU(),
+        **({} if in_1x1 else blur_layer),
+        "conv3": nn.Conv2d(width, out, 1, bias=False),
+        "bn3": nn.BatchNorm2d(out),
+    }

@@ -18,5 +18,5 @@ class ScaledTanh(nn.Module):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """Apply the squashing function element by element."""
+        """Apply the function to each element."""
         return AMPLITUDE * torch.tanh(SLOPE * x)

@@ -1,4 +1,4 @@
-"""Trainable subsampling: LeNet-5's pooling, a gain and a bias a map (1998, II.B)."""
+"""Trainable subsampling of LeNet-5: a gain and a bias per map (1998, II.B)."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from torch.nn import functional as F
 
 
 class Subsample2d(nn.Module):
-    """Sum each window, multiply by a trained gain, add a trained bias.
+    """Sum of each window, times a trained gain, plus a trained bias.
 
-    The windows do not overlap; a side that the window does not divide loses its rest.
+    The windows do not overlap; rows and columns after the last window are dropped.
 
     Args:
-        channels: Maps; each has its own gain and bias.
+        channels: Number of maps; each has its own gain and bias.
         kernel_size: Window side and stride.
 
     Shapes:

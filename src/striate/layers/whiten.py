@@ -1,4 +1,4 @@
-"""A first layer that decorrelates patches: its filters are computed, not learnt."""
+"""Whitening layer: a first convolution whose filters are computed, not trained."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-EPSILON = 5e-4  # of the largest variance; keeps rare directions from being blown up
-PATCHES = 200_000  # are enough for a covariance of 75 × 75 numbers
-PICTURES = 3000  # are enough to show every kind of patch
-VALUES = 4_000_000  # of pictures held at once, 16 MB
+EPSILON = 5e-4  # of the largest variance; limits the gain of rare directions
+PATCHES = 200_000  # enough for a covariance matrix of 75 × 75
+MAX_IMAGES = 3000  # enough to contain every kind of patch
+MAX_VALUES = 4_000_000  # values of these images in memory, 16 MB
 
 
 class Whiten(nn.Module):
     """Convolution with the leading eigenvectors of patches, and their negatives; ReLU.
 
     Each filter is an eigenvector of the covariance of k×k patches over the root of
-    its variance: what comes out is uncorrelated and of even size, so that the next
+    its variance: the outputs are uncorrelated and of equal variance, so that the next
     layer learns from the first step on (Coates & Ng 2012, section 3.2; Page 2019;
     Jordan 2024, "94% on CIFAR-10 in 3.29 seconds", section 3.1). The negatives are
-    there because the ReLU would lose them. The filters do not learn, the biases do.
-    Before `fit` has seen pictures they are orthogonal at random.
+    there because the ReLU would lose them. Filters are not trained, biases are. Before
+    `fit` the filters are random and orthogonal.
 
     Args:
-        channels: Channels of a picture.
-        width: Filters; even, half of them negatives of the others.
+        channels: Channels of an image.
+        width: Number of filters; even, half of them are negatives of the others.
         kernel_size: Side k of the patches.
-        stride: Step between them.
+        stride: Stride of the convolution.
 
     Shapes:
         (N, C, H, W) → (N, width, ⌈H/s⌉, ⌈W/s⌉)
@@ -53,38 +53,39 @@ class Whiten(nn.Module):
         if not self.conv.weight.is_meta:
             nn.init.zeros_(self.conv.bias)  # type: ignore[arg-type]
             filters = torch.empty(width // 2, self.conv.weight[0].numel())
-            self._put(nn.init.orthogonal_(filters))
+            self._set_filters(nn.init.orthogonal_(filters))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Filter and rectify."""
+        """Convolve, then ReLU."""
         out: Tensor = self.relu(self.conv(x))
         return out
 
     @torch.no_grad()
-    def fit(self, pictures: Tensor) -> None:
-        """Compute the filters from pictures as the network sees them.
+    def fit(self, images: Tensor) -> None:
+        """Compute the filters from images, preprocessed as for the network.
 
-        Nothing is drawn: the patches are evenly spaced over all there are.
+        Nothing is random: the patches are evenly spaced over all there are.
 
         Args:
-            pictures: Normalised, (N, C, H, W); see `pictures_wanted`.
+            images: Normalized images, (N, C, H, W); for their number see
+                `num_images_for_fit`.
         """
         side = self.conv.kernel_size[0]
-        positions = len(pictures) * pictures.shape[2] * pictures.shape[3]
+        positions = len(images) * images.shape[2] * images.shape[3]
         stride = max(isqrt(positions // PATCHES), 1)
-        columns = F.unfold(pictures.float().cpu(), side, stride=stride)
+        columns = F.unfold(images.float().cpu(), side, stride=stride)
         patches = columns.transpose(1, 2).flatten(0, 1).double()
-        centred = patches - patches.mean(0)
-        variances, vectors = torch.linalg.eigh(centred.T @ centred / len(centred))
+        centered = patches - patches.mean(0)
+        variances, vectors = torch.linalg.eigh(centered.T @ centered / len(centered))
         scale = (variances + EPSILON * variances[-1].clamp(min=1e-12)).rsqrt()
-        # eigh leaves the sign open; the largest entry of each is made positive.
-        best = vectors.gather(0, vectors.abs().argmax(0)[None])
-        filters = (vectors * scale * best.sign()).T.flip(0)
-        self._put(filters[: self.conv.out_channels // 2].float())
+        # The sign of an eigenvector is arbitrary: make its largest entry positive.
+        largest = vectors.gather(0, vectors.abs().argmax(0)[None])
+        filters = (vectors * scale * largest.sign()).T.flip(0)
+        self._set_filters(filters[: self.conv.out_channels // 2].float())
 
     @torch.no_grad()
-    def _put(self, filters: Tensor) -> None:
-        """Lay filters, and then their negatives, into the convolution's weights."""
+    def _set_filters(self, filters: Tensor) -> None:
+        """Set the convolution's weights to filters and then their negatives."""
         weight = self.conv.weight
         both = torch.zeros(weight.shape[0], weight[0].numel())
         count = len(filters)
@@ -92,21 +93,21 @@ class Whiten(nn.Module):
         weight.copy_(both.view(weight.shape))
 
 
-def pictures_wanted(channels: int, height: int, width: int) -> int:
-    """Return how many pictures of a size `fit` wants to see: fewer of large ones.
+def num_images_for_fit(channels: int, height: int, width: int) -> int:
+    """Return the number of images that `fit` needs: fewer if they are large.
 
     Example:
-        >>> pictures_wanted(1, 28, 28), pictures_wanted(3, 224, 224)
+        >>> num_images_for_fit(1, 28, 28), num_images_for_fit(3, 224, 224)
         (3000, 64)
     """
-    return min(max(VALUES // (channels * height * width), 64), PICTURES)
+    return min(max(MAX_VALUES // (channels * height * width), 64), MAX_IMAGES)
 
 
-def whitening(model: nn.Module) -> list[Whiten]:
-    """Return the layers of a network that want to see pictures before it learns.
+def whiten_layers(model: nn.Module) -> list[Whiten]:
+    """Return the layers of a network that must be fitted to images before training.
 
     Example:
-        >>> len(whitening(nn.Sequential(Whiten(1, 4), nn.ReLU())))
+        >>> len(whiten_layers(nn.Sequential(Whiten(1, 4), nn.ReLU())))
         1
     """
     return [m for m in model.modules() if isinstance(m, Whiten)]

@@ -1,1 +1,1 @@
-"""Networks of the papers, by name, and their public weights."""
+"""Networks, one family per file; `catalogue` builds them by name."""

@@ -1,4 +1,4 @@
-"""A first convolution for other channels than its weights were made for."""
+"""Adapt the weights of the first convolution to another number of input channels."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from striate.core.preprocess import Preprocess
 def adapted(weight: Tensor, channels: int) -> Tensor:
     """Return the weights of a convolution for another number of input channels.
 
-    One channel takes the sum over the old ones: a grey picture gives what its equal
-    channels gave. k channels take the c old ones in turn, times c/k: inputs of equal
-    statistics give outputs of equal size.
+    One channel gets the sum over the old ones: a gray image gives the output of the
+    same image in equal channels. k channels get the c old ones in turn, times c/k:
+    inputs of equal statistics give outputs of equal size.
 
     Shapes:
         (filters, c, h, w) → (filters, channels, h, w)
@@ -25,15 +25,17 @@ def adapted(weight: Tensor, channels: int) -> Tensor:
         >>> adapted(rgb, 1).flatten().tolist(), adapted(rgb, 4).flatten().tolist()
         ([9.0], [0.75, 1.5, 4.5, 0.75])
     """
-    have = weight.shape[1]
+    old_channels = weight.shape[1]
     if channels == 1:
         return weight.sum(1, keepdim=True)
-    turn = torch.arange(channels) % have
-    return weight.index_select(1, turn) * (have / channels)
+    sources = torch.arange(channels) % old_channels
+    return weight.index_select(1, sources) * (old_channels / channels)
 
 
 def adapted_statistics(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
-    """Return means or deviations for another number of channels, by the same rule.
+    """Return means or standard deviations for another number of channels.
+
+    The rule is that of `adapted`.
 
     Example:
         >>> adapted_statistics((0.485, 0.456, 0.406), 1)
@@ -48,43 +50,43 @@ def adapted_statistics(values: tuple[float, ...], channels: int) -> tuple[float,
     return tuple(values[i % len(values)] for i in range(channels))
 
 
-def rule(have: int, channels: int) -> str:
-    """Say in words what `adapted` does; empty where nothing is to be done.
+def adaptation_text(old_channels: int, channels: int) -> str:
+    """Describe what `adapted` does; empty if the channels are the same.
 
     Example:
-        >>> rule(3, 1)
-        'the first convolution sums its weights over 3 channels for grey pictures'
+        >>> adaptation_text(3, 1)
+        'the first convolution sums its weights over 3 channels for gray images'
     """
-    if have == channels:
+    if old_channels == channels:
         return ""
     if channels == 1:
         return (
-            f"the first convolution sums its weights over {have} channels for grey "
-            "pictures"
+            f"the first convolution sums its weights over {old_channels} channels for "
+            "gray images"
         )
-    taken = f"takes the weights of {have} channels in turn"
-    return f"the first convolution {taken} for {channels}, times {have}/{channels}"
+    text = f"the first convolution takes the weights of {old_channels} channels in turn"
+    return f"{text} for {channels}, times {old_channels}/{channels}"
 
 
 def first_kernel(
-    found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]
+    state: Mapping[str, Tensor], target: Mapping[str, Tensor]
 ) -> tuple[str, int] | None:
-    """Return the name and channels of a first convolution that other channels met.
+    """Return name and channels of a file's first convolution, if its channels differ.
 
-    Nothing but the number of input channels of the network's first kernel may differ.
+    Only the number of input channels of the network's first kernel may differ.
     """
-    name = next((name for name, value in wanted.items() if value.ndim == 4), "")
-    if name not in found or found[name].ndim != 4:
+    name = next((name for name, value in target.items() if value.ndim == 4), "")
+    if name not in state or state[name].ndim != 4:
         return None
-    have, want = found[name].shape, wanted[name].shape
-    if have[1] == want[1] or (have[0], *have[2:]) != (want[0], *want[2:]):
+    old, new = state[name].shape, target[name].shape
+    if old[1] == new[1] or (old[0], *old[2:]) != (new[0], *new[2:]):
         return None
-    return name, have[1]
+    return name, old[1]
 
 
 def fitted(
     preprocess: Preprocess, channels: int
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return mean and deviation of a preprocessing for other channels."""
+    """Return a preprocessing's mean and standard deviation for other channels."""
     mean = adapted_statistics(preprocess.mean, channels)
     return mean, adapted_statistics(preprocess.std, channels)

@@ -1,9 +1,9 @@
-"""Networks by name: what exists, its paper's input and classes, how to build it."""
+"""The catalogue of networks: names, the papers' inputs and classes, builders."""
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -18,15 +18,15 @@ from striate.models.timm import build, describe, is_timm
 
 Builder = Callable[[ImageSpec, int], nn.Module]
 
-# Each file registers its networks when it is imported; the order is history's.
+# Each file registers its networks when it is imported; the order is that of history.
 _FAMILIES = (
     *("lenet", "alexnet", "vgg", "googlenet", "resnet", "mobilenet"),
-    *("notes", "swift"),
+    *("tutorial_nets", "fast_small"),
 )
 
 
 @dataclass(frozen=True, kw_only=True)
-class Network:
+class ModelEntry:
     """An entry of the catalogue: a builder and the paper's own input and classes."""
 
     name: str
@@ -36,56 +36,68 @@ class Network:
     summary: str
 
 
-_NETWORKS: Registry[Network] = Registry("network")
+_MODELS: Registry[ModelEntry] = Registry("network")
 
 
-def network(
+def register_model(
     name: str, *, image: ImageSpec, classes: int, summary: str = ""
 ) -> Callable[[Builder], Builder]:
-    """Return a decorator that enters a builder into the catalogue.
+    """Return a decorator that adds a builder to the catalogue.
 
     Args:
-        name: What users type.
-        image: The paper's input, used where the caller gives none.
-        classes: The paper's class count, likewise.
-        summary: One line about it; by default the first of the builder's docstring.
+        name: The name that users type.
+        image: The paper's input, which is the default.
+        classes: The paper's number of classes, which is the default.
+        summary: One line about the network; by default the first of the builder's
+            docstring.
     """
 
-    def enter(build: Builder) -> Builder:
+    def register(build: Builder) -> Builder:
         line = summary or (build.__doc__ or "").strip().splitlines()[0]
         line = line.removeprefix("Build ").rstrip(".")
-        _NETWORKS.add(name)(
-            Network(name=name, build=build, image=image, classes=classes, summary=line)
+        entry = ModelEntry(
+            name=name, build=build, image=image, classes=classes, summary=line
         )
+        _MODELS.add(name)(entry)
         return build
 
-    return enter
+    return register
 
 
-def networks() -> Iterator[Network]:
-    """Return every network, oldest first."""
+def list_models() -> list[str]:
+    """Return the names of all networks of the catalogue, the oldest first.
+
+    Example:
+        >>> list_models()[:2]
+        ['lenet5', 'lenet5_modern']
+    """
+    return [entry.name for entry in model_entries()]
+
+
+def model_entries() -> list[ModelEntry]:
+    """Return all entries of the catalogue, the oldest network first."""
     _load()
-    # Whoever imports a family by itself enters it before the others.
-    return iter(sorted((_NETWORKS[name] for name in _NETWORKS), key=_age))
+    # A family that was imported by itself is registered before the others.
+    return sorted((_MODELS[name] for name in _MODELS), key=_age)
 
 
-def _age(entry: Network) -> int:
-    """Return the place of a network's family in history; strangers' are youngest."""
+def _age(entry: ModelEntry) -> int:
+    """Return the rank of a network's family in history; families of users are last."""
     build = entry.build.func if isinstance(entry.build, partial) else entry.build
     family = build.__module__.rpartition(".")[2]
     return _FAMILIES.index(family) if family in _FAMILIES else len(_FAMILIES)
 
 
-def find(name: str) -> Network:
-    """Return the entry of a name, or what timm says of one of its own.
+def model_entry(name: str) -> ModelEntry:
+    """Return the entry of a name, for a name of timm one made from timm's own facts.
 
     Raises:
         UnknownNameError: No network has this name; lists the nearest.
-        SettingError: It is timm's, which is not installed.
+        SettingError: The network is timm's, and timm is not installed.
     """
     if is_timm(name):
         about = describe(name)
-        return Network(
+        return ModelEntry(
             name=name,
             build=partial(build, name),
             image=about.image,
@@ -93,7 +105,7 @@ def find(name: str) -> Network:
             summary=about.summary,
         )
     _load()
-    return _NETWORKS[name]
+    return _MODELS[name]
 
 
 def create_model(
@@ -107,27 +119,27 @@ def create_model(
     """Build a network as a plain `nn.Module`.
 
     Args:
-        name: A name of `striate models`, or `timm:` and one of timm.
-        num_classes: Outputs; the paper's where not given.
-        in_chans: Input channels; the paper's where not given.
-        image_size: A side, or (height, width), in pixels; the paper's where not given.
-        seed: Makes the initial weights a function of it, and leaves torch's random
-            state untouched; without one, torch's own state is used.
+        name: A name of `striate models`, or `timm:` and a name of timm.
+        num_classes: Outputs; by default as in the paper.
+        in_chans: Input channels; by default as in the paper.
+        image_size: A side, or (height, width), in pixels; by default as in the paper.
+        seed: Random seed of the initial weights; torch's random state stays untouched.
+            Without one, torch's own random state is used.
 
     Raises:
         UnknownNameError: No network has this name.
-        SettingError: It is timm's, which is not installed.
-        GeometryError: The picture does not fit; names the layer and both sizes.
+        SettingError: The network is timm's, and timm is not installed.
+        GeometryError: The image size does not fit; names the layer and both sizes.
 
     Example:
-        >>> create_model("notes_grey", num_classes=3, image_size=8).head
+        >>> create_model("tutorial_gray", num_classes=3, image_size=8).fc
         Linear(in_features=200, out_features=3, bias=True)
     """
-    entry = find(name)
+    entry = model_entry(name)
     classes = entry.classes if num_classes is None else num_classes
     if classes < 1:
         raise SettingError(
-            f"a network needs a class, got {classes}", where="num_classes"
+            f"a network needs at least one class, got {classes}", where="num_classes"
         )
     image = _image(entry.image, in_chans, image_size)
     with torch.random.fork_rng(devices=[], enabled=seed is not None):
@@ -136,11 +148,11 @@ def create_model(
         return entry.build(image, classes)
 
 
-def catalogue_rows(timms: str = "") -> list[dict[str, str | int]]:
+def catalogue_rows(timm_name: str = "") -> list[dict[str, str | int]]:
     """Return name, input, classes, parameters and summary of every network.
 
-    Of timm's, which are many, only the one asked for. Networks are built on torch's
-    meta device: counting needs no weights.
+    With a name of timm, the row of that network alone: timm has many. Networks are
+    built on torch's meta device: counting needs no weights.
 
     Example:
         >>> rows = {row["name"]: row for row in catalogue_rows()}
@@ -148,7 +160,8 @@ def catalogue_rows(timms: str = "") -> list[dict[str, str | int]]:
         61706
     """
     rows: list[dict[str, str | int]] = []
-    for entry in [find(timms)] if is_timm(timms) else networks():
+    entries = [model_entry(timm_name)] if is_timm(timm_name) else model_entries()
+    for entry in entries:
         with torch.device("meta"):
             model = entry.build(entry.image, entry.classes)
         rows.append(

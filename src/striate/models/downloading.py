@@ -1,4 +1,4 @@
-"""Public weights onto this machine: found where they lie, else fetched and verified."""
+"""Download public weights: use a local copy if there is one, verify by hash."""
 
 from __future__ import annotations
 
@@ -14,65 +14,63 @@ from pathlib import Path
 
 from striate.core.errors import WeightsError
 from striate.core.files import hash_file, make_folder, storage_errors, sync_folder
-from striate.models.published import Published
+from striate.models.pretrained_registry import PretrainedFile
 
-PIECE = 1 << 20
-PATIENCE = 30.0  # seconds without a byte
-PART = ".part"  # behind the name of what is not whole yet
+CHUNK = 1 << 20
+TIMEOUT = 30.0  # seconds without a byte
+PARTIAL = ".part"  # suffix of unfinished downloads
 
 
-def local_file(public: Published, folder: Path | None) -> Path:
-    """Return where public weights lie: in a package, in `folder`, or fetched there.
+def local_file(public: PretrainedFile, folder: Path | None) -> Path:
+    """Return the local file of public weights; download it if necessary.
 
     Args:
-        public: Which.
-        folder: Where downloads are kept; None where nothing can be kept.
+        public: The weights.
+        folder: The folder of downloads; None if there is no cache.
 
     Raises:
-        WeightsError: They cannot be had, or are not what they should be.
+        WeightsError: The file is not available, or its hash is wrong.
     """
-    if (packaged := _packaged(public)) is not None:
-        return packaged
+    if (path := _packaged(public)) is not None:
+        return path
     if folder is None:
-        what = (
-            f"{public.file} is not on this machine, and there is no cache to fetch to"
-        )
-        raise WeightsError(what, where=public.address, fix=_by_hand(public))
+        what = f"{public.file} is not on this machine, and there is no cache"
+        raise WeightsError(what, where=public.url, fix=_by_hand(public))
     path = folder / public.file
     if path.is_file() and _is_right(path, public.sha256):
         return path
-    return fetch(public, path)
+    return download(public, path)
 
 
-def whereabouts(public: Published, folder: Path | None) -> str:
-    """Say where public weights are now: a package, the cache, or the publisher only."""
+def location(public: PretrainedFile, folder: Path | None) -> str:
+    """Name the place of public weights: a package, the cache, or not downloaded."""
     if _packaged(public) is not None:
         return f"package {public.package}"
     if folder is not None and (folder / public.file).is_file():
         return "cache"
-    return "to be fetched"
+    return "not downloaded"
 
 
-def fetch(public: Published, path: Path) -> Path:
-    """Download weights to a path: begun again where it broke off, whole or not at all.
+def download(public: PretrainedFile, path: Path) -> Path:
+    """Download weights to a path; an interrupted download is continued.
 
     Raises:
-        WeightsError: The publisher cannot be reached, or sent other bytes.
-        StorageError: The disk refused.
+        WeightsError: The publisher cannot be reached, or the hash is wrong.
+        StorageError: The file could not be written.
     """
     make_folder(path.parent)
-    with _alone(path.parent):
+    with _locked(path.parent):
         if path.is_file() and _is_right(path, public.sha256):
-            return path  # another process has fetched it
-        return _fetched(public, path)
+            return path  # another process has downloaded it
+        return _downloaded(public, path)
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Wait until no other process fetches into a folder; the system ends the lock.
+def _locked(folder: Path) -> Iterator[None]:
+    """Wait until no other process downloads into a folder; the system ends the lock.
 
-    Where a file system knows no locks, two downloads at once spoil each other, and
-    their hashes tell.
+    On a file system without locks two downloads at once spoil each other; their hashes
+    show it.
     """
     handle = os.open(folder, os.O_RDONLY)
     try:
@@ -83,39 +81,39 @@ def _alone(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _fetched(public: Published, path: Path) -> Path:
-    part = path.with_name(path.name + PART)
+def _downloaded(public: PretrainedFile, path: Path) -> Path:
+    part = path.with_name(path.name + PARTIAL)
     try:
         with storage_errors(part, 0):
             part.touch()
-        for payload in _pieces(public, part):
+        for payload in _missing(public, part):
             _append(part, payload)
     except (urllib.error.URLError, HTTPException, OSError) as error:
         reason = getattr(error, "reason", None) or error
-        what = f"{public.file} could not be fetched: {reason}"
-        begun = part.is_file() and part.stat().st_size > 0
-        if not begun:
+        what = f"{public.file} could not be downloaded: {reason}"
+        partial = part.is_file() and part.stat().st_size > 0
+        if not partial:
             part.unlink(missing_ok=True)
-        again = "run it again, which goes on from there; or " if begun else ""
+        again = "run it again to continue the download, or " if partial else ""
         fix = f"{again}{_by_hand(public)}"
-        raise WeightsError(what, where=public.address, fix=fix) from error
+        raise WeightsError(what, where=public.url, fix=fix) from error
     if not _is_right(part, public.sha256):
-        found = hash_file(part)
+        sha256 = hash_file(part)
         part.unlink()
-        what = f"the download is not {public.file}: its SHA-256 begins {found[:8]}"
+        what = f"the download is not {public.file}: its SHA-256 begins {sha256[:8]}"
         fix = f"try again, or {_by_hand(public)}"
-        raise WeightsError(what, where=public.address, fix=fix)
+        raise WeightsError(what, where=public.url, fix=fix)
     with storage_errors(path, part.stat().st_size):
         os.replace(part, path)
         sync_folder(path.parent)
     return path
 
 
-def _by_hand(public: Published) -> str:
+def _by_hand(public: PretrainedFile) -> str:
     return f"get {public.file} elsewhere and give its path: --pretrained PATH"
 
 
-def _packaged(public: Published) -> Path | None:
+def _packaged(public: PretrainedFile) -> Path | None:
     if not public.package:
         return None
     try:
@@ -133,30 +131,30 @@ def _is_right(path: Path, sha256: str) -> bool:
     return hash_file(path).startswith(sha256)
 
 
-def _pieces(public: Published, part: Path) -> Iterator[bytes]:
-    """Yield what is still missing of a file; a part that does not fit begins anew."""
-    have = part.stat().st_size if part.is_file() else 0
-    wanted = {"Range": f"bytes={have}-"} if have else {}
-    request = urllib.request.Request(public.address, headers=wanted)  # noqa: S310 - fixed
+def _missing(public: PretrainedFile, part: Path) -> Iterator[bytes]:
+    """Yield the missing bytes of a file; an unusable part is downloaded again."""
+    start = part.stat().st_size if part.is_file() else 0
+    headers = {"Range": f"bytes={start}-"} if start else {}
+    request = urllib.request.Request(public.url, headers=headers)  # noqa: S310 - fixed
     try:
-        answer = urllib.request.urlopen(request, timeout=PATIENCE)  # noqa: S310 - fixed
+        answer = urllib.request.urlopen(request, timeout=TIMEOUT)  # noqa: S310 - fixed
     except urllib.error.HTTPError as error:
-        if error.code == 416 and have:  # nothing lies beyond: it was whole
+        if error.code == 416 and start:  # nothing is missing
             return
         raise
     with answer:
-        if have and answer.status != 206:  # the server cannot go on in the middle
+        if start and answer.status != 206:  # the server cannot send a part
             os.truncate(part, 0)
         yield from _read(answer)
 
 
 def _read(answer: HTTPResponse) -> Iterator[bytes]:
     expected = answer.length
-    while payload := answer.read(PIECE):
+    while payload := answer.read(CHUNK):
         expected = None if expected is None else expected - len(payload)
         yield payload
     if expected:
-        raise HTTPException(f"it broke off, {expected:,} bytes are missing")
+        raise HTTPException(f"the connection broke off, {expected:,} bytes are missing")
 
 
 def _append(path: Path, payload: bytes) -> None:

@@ -1,10 +1,11 @@
 """GoogLeNet (Szegedy et al. 2014, table 1): nine Inception modules, three heads.
 
-| row   | side at 224 | 1×1 | 3×3 reduce | 3×3 | 5×5 reduce | 5×5 | pool | out   |
+| layer | side at 224 | 1×1 | 3×3 reduce | 3×3 | 5×5 reduce | 5×5 | pool | out   |
 |-------|-------------|-----|------------|-----|------------|-----|------|-------|
 | conv1 | 112, 7×7/2  |     |            |     |            |     |      | 64    |
 | pool1 | 56          |     |            |     |            |     |      | 64    |
-| conv2 | 56, 3×3     |     | 64         | 192 |            |     |      | 192   |
+| conv2 | 56          | 64  |            |     |            |     |      | 64    |
+| conv3 | 56          |     |            | 192 |            |     |      | 192   |
 | pool2 | 28          |     |            |     |            |     |      | 192   |
 | 3a    | 28          | 64  | 96         | 128 | 16         | 32  | 32   | 256   |
 | 3b    | 28          | 128 | 128        | 192 | 32         | 96  | 64   | 480   |
@@ -18,22 +19,24 @@
 | 5a    | 7           | 256 | 160        | 320 | 32         | 128 | 128  | 832   |
 | 5b    | 7           | 384 | 192        | 384 | 48         | 128 | 128  | 1024  |
 
-then the global mean, dropout, dense. Pools are 3×3/2, rounded up. LRN (figure 3; its
-constants are AlexNet's, the paper gives none) after pool1 and before pool2. The
-auxiliary heads read 4a and 4d: mean 5×5/3, 1×1 to 128, dense 1024, dropout 0.7, dense.
+then the global mean, dropout, dense. Pools (`maxpool1` to `maxpool4`) are 3×3/2,
+rounded up. LRN (figure 3; its constants are AlexNet's, the paper gives none) is after
+maxpool1 and before maxpool2. The auxiliary heads `aux1` and `aux2` read 4a and 4d: mean
+5×5/3, 1×1 to 128, dense 1024, dropout 0.7, dense. Names are torchvision's.
 
 In training the network with heads returns `core.aux_heads.HeadOutputs`, whose loss is
 `core.aux_heads.total_loss(loss, output, target)`; in evaluation, as every network,
 logits alone, without computing the heads. `…_no_aux` always returns logits.
 
 `googlenet_bn` is the variant whose weights are public (torchvision): batch norm for
-LRN, 3×3 where the table has 5×5, pool4 2×2, a mean to 4×4 before auxiliary heads,
-dropout 0.2. Those weights were trained on pictures with mean 0.5, deviation 0.5.
+LRN, 3×3 where the table has 5×5, maxpool4 2×2, a mean to 4×4 before auxiliary heads,
+dropout 0.2. Those weights were trained on images with mean 0.5, deviation 0.5.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -43,156 +46,194 @@ from striate.core.aux_heads import HeadOutputs
 from striate.core.conv_arithmetic import Window, output_side_through
 from striate.core.errors import GeometryError
 from striate.core.preprocess import ImageSpec
-from striate.layers.inception import Inception, Widths, unit
+from striate.layers.inception import Inception, InceptionWidths, conv_relu
 from striate.layers.lrn import LRN
-from striate.models.catalogue import network
+from striate.models.catalogue import register_model
+from striate.models.classifier import HEAD_STARTS, ClassifierMethods
 
 IMAGE = ImageSpec(channels=3, height=224, width=224)
 ROWS = {
-    "3a": Widths(64, 96, 128, 16, 32, 32),
-    "3b": Widths(128, 128, 192, 32, 96, 64),
-    "4a": Widths(192, 96, 208, 16, 48, 64),
-    "4b": Widths(160, 112, 224, 24, 64, 64),
-    "4c": Widths(128, 128, 256, 24, 64, 64),
-    "4d": Widths(112, 144, 288, 32, 64, 64),
-    "4e": Widths(256, 160, 320, 32, 128, 128),
-    "5a": Widths(256, 160, 320, 32, 128, 128),
-    "5b": Widths(384, 192, 384, 48, 128, 128),
+    "3a": InceptionWidths(64, 96, 128, 16, 32, 32),
+    "3b": InceptionWidths(128, 128, 192, 32, 96, 64),
+    "4a": InceptionWidths(192, 96, 208, 16, 48, 64),
+    "4b": InceptionWidths(160, 112, 224, 24, 64, 64),
+    "4c": InceptionWidths(128, 128, 256, 24, 64, 64),
+    "4d": InceptionWidths(112, 144, 288, 32, 64, 64),
+    "4e": InceptionWidths(256, 160, 320, 32, 128, 128),
+    "5a": InceptionWidths(256, 160, 320, 32, 128, 128),
+    "5b": InceptionWidths(384, 192, 384, 48, 128, 128),
 }
-HEADS_READ = ("4a", "4d")
-HEADS_WEIGHT = 0.3  # section 5
+AUX_AFTER = {"inception4a": "aux1", "inception4d": "aux2"}
+AUX_FEATURES = 1024
+AUX_WEIGHT = 0.3  # section 5
 
 
 @dataclass(frozen=True, kw_only=True)
-class Design:
-    """What tells the paper's network from the batch-norm variant.
+class GoogLeNetConfig:
+    """The differences between the paper's network and the batch-norm variant.
 
     Args:
-        norm: Batch norm in every unit, instead of two LRNs.
-        five: Side of the modules' largest window.
-        last_pool: Side of pool4's window.
+        norm: Batch norm after every convolution, instead of two LRNs.
+        kernel5: Side of the modules' largest window.
+        last_pool: Side of maxpool4's window.
         dropout: Before the last dense layer.
         aux: With auxiliary heads.
     """
 
     norm: bool = False
-    five: int = 5
+    kernel5: int = 5
     last_pool: int = 3
     dropout: float = 0.4
     aux: bool = True
 
 
-class GoogLeNet(nn.Module):
-    """Features, a head, and auxiliary heads by the name of the layer they read.
+class GoogLeNet(ClassifierMethods):
+    """The main path in order, then auxiliary heads.
+
+    Args:
+        features: Layers up to the last feature maps, by name.
+        aux: Auxiliary heads by name; empty for a network without.
+        dropout: Before the last dense layer.
+        num_classes: Outputs.
 
     Shapes:
         (N, C, H, W) → (N, classes), or `HeadOutputs` in training with auxiliary heads
     """
 
     def __init__(
-        self, features: nn.Sequential, aux: nn.ModuleDict, dropout: float, classes: int
+        self,
+        features: Mapping[str, nn.Module],
+        aux: Mapping[str, nn.Module],
+        dropout: float,
+        num_classes: int,
     ) -> None:
         super().__init__()
-        self.features = features
-        self.pool = nn.AdaptiveAvgPool2d(1)
+        for name, layer in features.items():
+            self.add_module(name, layer)
+        width = ROWS["5b"].total
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.flatten = nn.Flatten()
         self.dropout = nn.Dropout(dropout)
-        self.head = nn.Linear(ROWS["5b"].total, classes)
-        self.aux = aux
+        self.fc = nn.Linear(width, num_classes)
+        for name, head in aux.items():
+            self.add_module(name, head)
+        self.classifiers = {"fc": width, **{f"{n}.fc2": AUX_FEATURES for n in aux}}
+
+    def _main_path(self) -> Iterator[tuple[str, nn.Module]]:
+        auxiliary = AUX_AFTER.values()
+        return ((n, m) for n, m in self.named_children() if n not in auxiliary)
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """Return the last feature maps."""
+        for name, layer in self._main_path():
+            if name in HEAD_STARTS:
+                break
+            x = layer(x)
+        return x
+
+    def forward_head(self, x: Tensor) -> Tensor:
+        """Return class scores of the last feature maps."""
+        scores: Tensor = self.fc(self.dropout(self.flatten(self.avgpool(x))))
+        return scores
 
     def forward(self, x: Tensor) -> Tensor | HeadOutputs:
         """Return logits; in training those of auxiliary heads too."""
         auxiliary = []
-        for name, layer in self.features.named_children():
+        for name, layer in self._main_path():
             x = layer(x)
-            if self.training and name in self.aux:
-                auxiliary.append(self.aux[name](x))
-        logits: Tensor = self.head(self.dropout(self.flatten(self.pool(x))))
+            head = self._modules.get(AUX_AFTER.get(name, ""))
+            if self.training and head is not None:
+                auxiliary.append(head(x))
         if auxiliary:
-            return HeadOutputs(logits, tuple(auxiliary), HEADS_WEIGHT)
-        return logits
+            return HeadOutputs(x, tuple(auxiliary), AUX_WEIGHT)
+        return x
 
 
-def googlenet(image: ImageSpec, num_classes: int, *, design: Design) -> GoogLeNet:
-    """Build a GoogLeNet of a design.
+def googlenet(
+    image: ImageSpec, num_classes: int, *, config: GoogLeNetConfig
+) -> GoogLeNet:
+    """Build a GoogLeNet of a configuration.
 
     Shapes:
         (N, C, H, W) → (N, num_classes); in training with heads, `HeadOutputs`
 
     Raises:
-        GeometryError: The picture is smaller than the windows need.
+        GeometryError: The image is smaller than the windows need.
 
     Example:
-        >>> net = googlenet(IMAGE, 10, design=Design(aux=False))
+        >>> net = googlenet(IMAGE, 10, config=GoogLeNetConfig(aux=False))
         >>> sum(p.numel() for p in net.parameters())
         5983802
     """
-    windows = _windows(design)
+    windows = _windows(config)
     for side in (image.height, image.width):
         output_side_through(side, windows)
-    heads = _heads(image, num_classes, design) if design.aux else {}
-    features = _features(image.channels, design)
-    model = GoogLeNet(features, nn.ModuleDict(heads), design.dropout, num_classes)
-    _initialise(model)
+    aux = _aux_heads(image, num_classes, config) if config.aux else {}
+    features = _features(image.channels, config)
+    model = GoogLeNet(features, aux, config.dropout, num_classes)
+    _initialize(model)
     return model
 
 
-def _windows(design: Design) -> list[Window]:
+def _windows(config: GoogLeNetConfig) -> list[Window]:
     pool = partial(Window, kernel=3, stride=2, ceil=True)
     return [
         Window(name="conv1", kernel=7, stride=2, padding=3),
-        pool(name="pool1"),
-        Window(name="conv2", kernel=3, padding=1),
-        pool(name="pool2"),
-        pool(name="pool3"),
-        pool(name="pool4", kernel=design.last_pool),
+        pool(name="maxpool1"),
+        Window(name="conv3", kernel=3, padding=1),
+        pool(name="maxpool2"),
+        pool(name="maxpool3"),
+        pool(name="maxpool4", kernel=config.last_pool),
     ]
 
 
-def _features(channels: int, design: Design) -> nn.Sequential:
-    norm, between = design.norm, not design.norm
+def _features(channels: int, config: GoogLeNetConfig) -> dict[str, nn.Module]:
+    norm = config.norm
     layers: dict[str, nn.Module] = {
-        "conv1": unit(channels, 64, 7, 2, norm),
-        "pool1": nn.MaxPool2d(3, 2, ceil_mode=True),
-        **({"lrn1": LRN()} if between else {}),
-        "conv2_reduce": unit(64, 64, norm=norm),
-        "conv2": unit(64, 192, 3, norm=norm),
-        **({"lrn2": LRN()} if between else {}),
-        "pool2": nn.MaxPool2d(3, 2, ceil_mode=True),
+        "conv1": conv_relu(channels, 64, 7, 2, norm),
+        "maxpool1": nn.MaxPool2d(3, 2, ceil_mode=True),
+        **({} if norm else {"lrn1": LRN()}),
+        "conv2": conv_relu(64, 64, norm=norm),
+        "conv3": conv_relu(64, 192, 3, norm=norm),
+        **({} if norm else {"lrn2": LRN()}),
+        "maxpool2": nn.MaxPool2d(3, 2, ceil_mode=True),
     }
     channels = 192
     for row, widths in ROWS.items():
-        layers[f"inception{row}"] = Inception(channels, widths, design.five, norm)
+        layers[f"inception{row}"] = Inception(channels, widths, config.kernel5, norm)
         channels = widths.total
         if row == "3b":
-            layers["pool3"] = nn.MaxPool2d(3, 2, ceil_mode=True)
+            layers["maxpool3"] = nn.MaxPool2d(3, 2, ceil_mode=True)
         elif row == "4e":
-            layers["pool4"] = nn.MaxPool2d(design.last_pool, 2, ceil_mode=True)
-    return nn.Sequential(OrderedDict(layers))
+            layers["maxpool4"] = nn.MaxPool2d(config.last_pool, 2, ceil_mode=True)
+    return layers
 
 
-def _heads(image: ImageSpec, classes: int, design: Design) -> dict[str, nn.Module]:
-    positions = 4 * 4 if design.norm else _head_positions(image, design)
+def _aux_heads(
+    image: ImageSpec, num_classes: int, config: GoogLeNetConfig
+) -> dict[str, nn.Module]:
+    positions = 4 * 4 if config.norm else _aux_positions(image, config)
     heads: dict[str, nn.Module] = {}
-    for row in HEADS_READ:
-        mean = nn.AdaptiveAvgPool2d(4) if design.norm else nn.AvgPool2d(5, 3)
-        heads[f"inception{row}"] = nn.Sequential(
+    for layer, name in AUX_AFTER.items():
+        mean = nn.AdaptiveAvgPool2d(4) if config.norm else nn.AvgPool2d(5, 3)
+        channels = ROWS[layer.removeprefix("inception")].total
+        heads[name] = nn.Sequential(
             OrderedDict(
-                pool=mean,
-                conv=unit(ROWS[row].total, 128, norm=design.norm),
+                avgpool=mean,
+                conv=conv_relu(channels, 128, norm=config.norm),
                 flatten=nn.Flatten(),
-                fc1=nn.Linear(128 * positions, 1024),
+                fc1=nn.Linear(128 * positions, AUX_FEATURES),
                 relu=nn.ReLU(),
                 dropout=nn.Dropout(0.7),
-                fc2=nn.Linear(1024, classes),
+                fc2=nn.Linear(AUX_FEATURES, num_classes),
             )
         )
     return heads
 
 
-def _head_positions(image: ImageSpec, design: Design) -> int:
+def _aux_positions(image: ImageSpec, config: GoogLeNetConfig) -> int:
     mean = Window(name="the auxiliary heads' mean", kernel=5, stride=3)
-    windows = [*_windows(design)[:-1], mean]
+    windows = [*_windows(config)[:-1], mean]
     try:
         return output_side_through(image.height, windows) * output_side_through(
             image.width, windows
@@ -202,7 +243,7 @@ def _head_positions(image: ImageSpec, design: Design) -> int:
         raise GeometryError(error.what, fix=fix) from error
 
 
-def _initialise(model: nn.Module) -> None:
+def _initialize(model: nn.Module) -> None:
     """Draw Glorot's weights, biases 0.2: the settings of Caffe's published model."""
     for layer in model.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
@@ -211,13 +252,19 @@ def _initialise(model: nn.Module) -> None:
                 nn.init.constant_(layer.bias, 0.2)
 
 
-def _enter(name: str, summary: str, design: Design) -> None:
-    enter = network(name, image=IMAGE, classes=1000, summary=summary)
-    enter(partial(googlenet, design=design))
+def _register(name: str, summary: str, config: GoogLeNetConfig) -> None:
+    register = register_model(name, image=IMAGE, classes=1000, summary=summary)
+    register(partial(googlenet, config=config))
 
 
-_BN = partial(Design, norm=True, five=3, last_pool=2, dropout=0.2)
-_enter("googlenet", "nine Inception modules, LRN, two auxiliary heads", Design())
-_enter("googlenet_no_aux", "GoogLeNet without auxiliary heads", Design(aux=False))
-_enter("googlenet_bn", "GoogLeNet with batch norm, its weights public", _BN())
-_enter("googlenet_bn_no_aux", "GoogLeNet with batch norm, one head", _BN(aux=False))
+_BN = partial(GoogLeNetConfig, norm=True, kernel5=3, last_pool=2, dropout=0.2)
+_register(
+    "googlenet", "nine Inception modules, LRN, two auxiliary heads", GoogLeNetConfig()
+)
+_register(
+    "googlenet_no_aux",
+    "GoogLeNet without auxiliary heads",
+    GoogLeNetConfig(aux=False),
+)
+_register("googlenet_bn", "GoogLeNet with batch norm, its weights public", _BN())
+_register("googlenet_bn_no_aux", "GoogLeNet with batch norm, one head", _BN(aux=False))

@@ -1,6 +1,8 @@
-"""The head of a network: its last dense layer, or a small network in its place."""
+"""The head of a network: its last dense layer, or two dense layers instead."""
 
 from __future__ import annotations
+
+import re
 
 import torch
 from torch import nn
@@ -8,18 +10,20 @@ from torch import nn
 from striate.core.errors import SettingError
 from striate.core.seeds import derive_seed
 
+AUXILIARY = r"aux\d*\."  # names of the tensors of auxiliary heads
+
 
 def last_dense(model: nn.Module) -> str | None:
-    """Return the name of the dense layer that a network ends in, or None.
+    """Return the name of the dense layer at a network's end, or None.
 
-    The last in the order of definition, auxiliary heads (`aux`) aside; None where
-    something else has the last word, such as LeNet-5's distances.
+    It is the last layer with tensors in the order of definition, without auxiliary
+    heads (`aux1`, `aux2`); None if that is not dense, as in the paper's LeNet-5.
 
     Example:
         >>> last_dense(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)))
         '1'
     """
-    tensors = [name for name in model.state_dict() if not name.startswith("aux.")]
+    tensors = [name for name in model.state_dict() if not re.match(AUXILIARY, name)]
     if not tensors:
         return None
     last = tensors[-1].rpartition(".")[0]
@@ -27,15 +31,15 @@ def last_dense(model: nn.Module) -> str | None:
 
 
 def deepen(model: nn.Module, units: int, seed: int = 0) -> None:
-    """Put a hidden layer before the classes, in place: dense, ReLU, dense, all new.
+    """Replace the last dense layer, in place, by new ones: dense, ReLU, dense.
 
     Args:
-        model: Any network whose last dense layer gives the classes' scores.
-        units: Of the hidden layer.
-        seed: Its first weights are a function of it.
+        model: Any network whose last dense layer returns the class scores.
+        units: Units of the hidden layer.
+        seed: Random seed of the initial weights.
 
     Raises:
-        SettingError: The network does not end in a dense layer.
+        SettingError: The network's last layer is not dense.
 
     Example:
         >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
@@ -46,7 +50,7 @@ def deepen(model: nn.Module, units: int, seed: int = 0) -> None:
     name = last_dense(model)
     old = model.get_submodule(name) if name else None
     if name is None or not isinstance(old, nn.Linear):
-        what = "a hidden layer goes before a dense one, and this network ends in none"
+        what = "a hidden layer needs a dense layer at the end, and there is none"
         raise SettingError(what, where="--head-hidden", fix="leave --head-hidden out")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "hidden"))

@@ -1,7 +1,8 @@
 """MobileNetV2 (Sandler, Howard, Zhu, Zhmoginov, Chen 2018, table 2).
 
 A 3×3/2 to 32 channels, seven groups of inverted residuals, a 1×1 to 1280, the global
-mean, one dense layer. In each group only the first block has the stride:
+mean, one dense layer. In each group only the first block has the stride. Names are
+torchvision's: `features.0` to `features.18`, then `classifier`.
 
 | group | side in at 224 | factor t | channels c | blocks n | stride s |
 |-------|----------------|----------|------------|----------|----------|
@@ -13,20 +14,19 @@ mean, one dense layer. In each group only the first block has the stride:
 | 6     | 14             | 6        | 160        | 3        | 2        |
 | 7     | 7              | 6        | 320        | 1        | 1        |
 
-Padding keeps every side alive: any picture from 1×1 goes through; in training, a batch
-of one whose last maps are 1×1 gives batch norm nothing to average, and torch says so.
+Padding keeps every side above 0: any image from 1×1 on works. In training, a batch of
+one image whose last maps are 1×1 gives batch norm nothing to average: torch refuses it.
 """
 
 from __future__ import annotations
-
-from collections import OrderedDict
 
 from torch import nn
 
 from striate.core.preprocess import ImageSpec
 from striate.layers.init import he
-from striate.layers.inverted import InvertedResidual
-from striate.models.catalogue import network
+from striate.layers.inverted import InvertedResidual, conv_bn_relu6
+from striate.models.catalogue import register_model
+from striate.models.classifier import ImageClassifier
 
 STEM, LAST = 32, 1280
 # (t, c, n, s), as in the table
@@ -42,11 +42,11 @@ GROUPS = (
 DROPOUT = 0.2  # the paper has none; the public weights were trained with it
 
 
-@network(
+@register_model(
     "mobilenet_v2", image=ImageSpec(channels=3, height=224, width=224), classes=1000
 )
-def mobilenet_v2(image: ImageSpec, num_classes: int) -> nn.Sequential:
-    """Build MobileNetV2: depth-wise and 1×1 convolutions taken to their end.
+def mobilenet_v2(image: ImageSpec, num_classes: int) -> ImageClassifier:
+    """Build MobileNetV2: inverted residuals of 1×1 and depthwise convolutions.
 
     Shapes:
         (N, C, H, W) → (N, num_classes)
@@ -56,27 +56,23 @@ def mobilenet_v2(image: ImageSpec, num_classes: int) -> nn.Sequential:
         >>> sum(p.numel() for p in create_model("mobilenet_v2").parameters())
         3504872
     """
-    channels, blocks = STEM, OrderedDict[str, nn.Module]()
+    blocks: list[nn.Module] = [conv_bn_relu6(image.channels, STEM, 3, stride=2)]
+    channels = STEM
     for expand, out, count, first in GROUPS:
         for j in range(count):
             stride = first if j == 0 else 1
-            block = InvertedResidual(channels, out, stride, expand)
-            blocks[f"block{len(blocks) + 1}"] = block
+            blocks.append(InvertedResidual(channels, out, stride, expand))
             channels = out
-    model = nn.Sequential(
-        OrderedDict(
-            conv1=nn.Conv2d(image.channels, STEM, 3, 2, padding=1, bias=False),
-            norm1=nn.BatchNorm2d(STEM),
-            relu1=nn.ReLU6(),
-            **blocks,
-            conv2=nn.Conv2d(channels, LAST, 1, bias=False),
-            norm2=nn.BatchNorm2d(LAST),
-            relu2=nn.ReLU6(),
-            pool=nn.AdaptiveAvgPool2d(1),
-            flatten=nn.Flatten(),
-            dropout=nn.Dropout(DROPOUT),
-            head=nn.Linear(LAST, num_classes),
-        )
+    blocks.append(conv_bn_relu6(channels, LAST, 1))
+    model = ImageClassifier(
+        {
+            "features": nn.Sequential(*blocks),
+            "avgpool": nn.AdaptiveAvgPool2d(1),
+            "flatten": nn.Flatten(),
+            "classifier": nn.Sequential(
+                nn.Dropout(DROPOUT), nn.Linear(LAST, num_classes)
+            ),
+        }
     )
     he(model)
     return model

@@ -1,29 +1,30 @@
-"""ResNet and its plain twins (He, Zhang, Ren, Sun 2015, tables 1 and 6).
+"""ResNet and plain networks (He, Zhang, Ren, Sun 2015, tables 1 and 6).
 
-| stage | side at 224 | 18     | 34     | 50      | 101     | 152     | width      |
-|-------|-------------|--------|--------|---------|---------|---------|------------|
-| conv1 | 112         | 7×7/2  | 7×7/2  | 7×7/2   | 7×7/2   | 7×7/2   | 64         |
-| conv2 | 56          | pool, 2| pool, 3| pool, 3 | pool, 3 | pool, 3 | 64 (×4)    |
-| conv3 | 28          | 2      | 4      | 4       | 4       | 8       | 128 (×4)   |
-| conv4 | 14          | 2      | 6      | 6       | 23      | 36      | 256 (×4)   |
-| conv5 | 7           | 2      | 3      | 3       | 3       | 3       | 512 (×4)   |
+| layer  | side at 224 | 18     | 34     | 50      | 101     | 152     | width      |
+|--------|-------------|--------|--------|---------|---------|---------|------------|
+| conv1  | 112         | 7×7/2  | 7×7/2  | 7×7/2   | 7×7/2   | 7×7/2   | 64         |
+| layer1 | 56          | pool, 2| pool, 3| pool, 3 | pool, 3 | pool, 3 | 64 (×4)    |
+| layer2 | 28          | 2      | 4      | 4       | 4       | 8       | 128 (×4)   |
+| layer3 | 14          | 2      | 6      | 6       | 23      | 36      | 256 (×4)   |
+| layer4 | 7           | 2      | 3      | 3       | 3       | 3       | 512 (×4)   |
 
 then the global mean and one dense layer. Blocks are two 3×3 for 18 and 34, bottlenecks
 (×4) from 50 on. On CIFAR, depth 6n + 2: a 3×3, then three stages of n blocks with 16,
-32 and 64 channels. Padding keeps every side alive: any picture from 1×1 goes through;
-in training, a batch of one whose last maps are 1×1 gives batch norm nothing to
-average, and torch says so.
+32 and 64 channels. Padding keeps every side above 0: any image from 1×1 on works. In
+training, a batch of one image whose last maps are 1×1 gives batch norm nothing to
+average: torch refuses it.
 
-Names: `resnet50` steps in the first 1×1 as the paper does, `resnet50_v1_5` in the 3×3,
-which is the variant whose weights are public; 18 and 34 have no 1×1 to step in.
+Layers have torchvision's names: `layer1` is the paper's conv2_x. `resnet50` has the
+stride in the first 1×1 as in the paper, `resnet50_v1_5` in the 3×3: that is the variant
+of torchvision and timm, whose weights are public. 18 and 34 have no 1×1.
 
-Blurred (Zhang 2019, "Making Convolutional Networks Shift-Invariant Again"): the max
-pool and every 3×3 that halves the side run with stride 1, are rectified, and a blur
-steps in their place. `resnetblur18` and `50` are timm's, whose shortcuts still take
-every other position; `antialiased_resnet18` and `50` are the author's own, with blurred
+Anti-aliased (Zhang 2019, "Making Convolutional Networks Shift-Invariant Again"): the
+max pool and every 3×3 that halves the side run with stride 1, then ReLU, and a blur
+subsamples instead. `resnetblur18` and `50` are timm's, whose shortcuts still take every
+other position; `antialiased_resnet18` and `50` are the author's own, with blurred
 shortcuts and a 2×2 max pool. conv1 keeps its stride in both. At 224×224 the 3×3s at
-full side cost 29 % more products in 18 layers and 26 % in 50. Of half the width, and so
-of a quarter of the products, is `antialiased_resnet18_slim`: for processors.
+full side cost 29 % more MACs in 18 layers and 26 % in 50. `antialiased_resnet18_slim`
+has half the width and a quarter of the MACs: for CPUs.
 """
 
 from __future__ import annotations
@@ -42,11 +43,12 @@ from striate.layers.init import he
 from striate.layers.residual import (
     EXPANSION,
     Residual,
-    basic_body,
-    bottleneck_body,
+    basic_branch,
+    bottleneck_branch,
     shortcut,
 )
-from striate.models.catalogue import network
+from striate.models.catalogue import register_model
+from striate.models.classifier import ImageClassifier
 
 IMAGENET = ImageSpec(channels=3, height=224, width=224)
 CIFAR = ImageSpec(channels=3, height=32, width=32)
@@ -59,20 +61,22 @@ BLOCKS = {
     152: (3, 8, 36, 3),
 }
 CIFAR_DEPTHS = (20, 32, 44, 56, 110)
-TRIANGLE = 3  # side of the blur: Tri-3 of Zhang's table 2, and timm's
+TRIANGLE = 3  # side of the blur filter: Tri-3 of Zhang's table 2, and timm's
 
 
 @dataclass(frozen=True, kw_only=True)
-class Design:
-    """What tells one residual network from another.
+class ResNetConfig:
+    """The differences between residual networks.
 
     Args:
         blocks: Blocks of each stage; widths double from stage to stage.
         width: Channels of the first stage.
-        stride_in: Where bottlenecks step, `1x1` or `3x3`; empty for two-3×3 blocks.
+        stride_in: Which convolution of a bottleneck has the stride, `1x1` or `3x3`;
+            empty for blocks of two 3×3.
         shortcut: A, B or C of `layers.residual`; empty for a plain network.
-        blur: Side of the filter before each step but the first layer's; 0 for none.
-        blurred_shortcut: Shortcuts step by it too, as in the paper's own code.
+        blur: Side of the blur filter that replaces every stride but the first layer's;
+            0 for none.
+        blurred_shortcut: Blur the shortcuts too, as in the author's own code.
     """
 
     blocks: tuple[int, ...]
@@ -85,73 +89,80 @@ class Design:
     def __post_init__(self) -> None:
         if self.stride_in and not self.shortcut:
             what = "a plain network has no bottlenecks"
-            raise SettingError(what, where="Design", fix="leave stride_in empty")
+            raise SettingError(what, where="ResNetConfig", fix="leave stride_in empty")
         if self.blurred_shortcut and not (self.blur and self.shortcut in ("B", "C")):
-            what = "only a 1×1 shortcut of a blurred network can be blurred"
-            raise SettingError(what, where="Design", fix="set blur and shortcut B")
+            what = "only a 1×1 shortcut of an anti-aliased network can be blurred"
+            raise SettingError(
+                what, where="ResNetConfig", fix="set blur and shortcut B"
+            )
 
 
-def stages(channels: int, design: Design) -> dict[str, nn.Sequential]:
-    """Return conv2, conv3, … of a design, for `channels` coming in."""
-    made = {}
-    for i, count in enumerate(design.blocks):
-        width = design.width * 2**i
+def stages(channels: int, config: ResNetConfig) -> dict[str, nn.Module]:
+    """Return layer1, layer2, … of a configuration, for `channels` coming in."""
+    layers: dict[str, nn.Module] = {}
+    for i, count in enumerate(config.blocks):
+        width = config.width * 2**i
         blocks = []
         for j in range(count):
             stride = 2 if i > 0 and j == 0 else 1
-            blocks.append(_block(channels, width, stride, design))
-            channels = width * (EXPANSION if design.stride_in else 1)
-        made[f"conv{i + 2}"] = nn.Sequential(*blocks)
-    return made
+            blocks.append(_block(channels, width, stride, config))
+            channels = width * (EXPANSION if config.stride_in else 1)
+        layers[f"layer{i + 1}"] = nn.Sequential(*blocks)
+    return layers
 
 
-def _block(channels: int, width: int, stride: int, design: Design) -> nn.Module:
-    if not design.shortcut:
-        body = basic_body(channels, width, stride, design.blur)
-        return nn.Sequential(OrderedDict(body=body, relu=nn.ReLU()))
-    how = channels, width, stride
-    if design.stride_in:
-        body = bottleneck_body(*how, design.stride_in, design.blur)
-        width *= EXPANSION
-    else:
-        body = basic_body(*how, design.blur)
-    blur = design.blur if design.blurred_shortcut else 0
-    return Residual(body, shortcut(design.shortcut, channels, width, stride, blur))
-
-
-def _finish(layers: dict[str, nn.Module], design: Design, classes: int) -> nn.Module:
-    features = design.width * 2 ** (len(design.blocks) - 1)
-    model = nn.Sequential(
-        OrderedDict(
-            **layers,
-            pool=nn.AdaptiveAvgPool2d(1),
-            flatten=nn.Flatten(),
-            head=nn.Linear(features * (EXPANSION if design.stride_in else 1), classes),
+def _block(channels: int, width: int, stride: int, config: ResNetConfig) -> nn.Module:
+    if not config.shortcut:
+        branch = basic_branch(channels, width, stride, config.blur)
+        return nn.Sequential(OrderedDict(**branch, relu=nn.ReLU()))
+    out = width * (EXPANSION if config.stride_in else 1)
+    if config.stride_in:
+        branch = bottleneck_branch(
+            channels, width, stride, config.stride_in, config.blur
         )
+    else:
+        branch = basic_branch(channels, width, stride, config.blur)
+    blur = config.blur if config.blurred_shortcut else 0
+    return Residual(branch, shortcut(config.shortcut, channels, out, stride, blur))
+
+
+def _assemble(
+    stem: dict[str, nn.Module], config: ResNetConfig, num_classes: int
+) -> ImageClassifier:
+    layers = {**stem, **stages(config.width, config)}
+    width = config.width * 2 ** (len(config.blocks) - 1)
+    features = width * (EXPANSION if config.stride_in else 1)
+    model = ImageClassifier(
+        {
+            **layers,
+            "avgpool": nn.AdaptiveAvgPool2d(1),
+            "flatten": nn.Flatten(),
+            "fc": nn.Linear(features, num_classes),
+        }
     )
     he(model)
     return model
 
 
-def _pool(design: Design) -> dict[str, nn.Module]:
-    """Return the stem's max pooling; a dense one and a blur, where it is blurred."""
-    if not design.blur:
-        return {"pool1": nn.MaxPool2d(3, 2, padding=1)}
+def _max_pool(config: ResNetConfig) -> dict[str, nn.Module]:
+    """Return the stem's max pool, with stride 1 and a blur if it is anti-aliased."""
+    if not config.blur:
+        return {"maxpool": nn.MaxPool2d(3, 2, padding=1)}
     # The author's code pools 2×2, timm's 3×3 as ResNet does.
-    pool = nn.MaxPool2d(2, 1) if design.blurred_shortcut else nn.MaxPool2d(3, 1, 1)
-    return {"pool1": pool, "blur1": BlurPool(design.width, design.blur)}
+    pool = nn.MaxPool2d(2, 1) if config.blurred_shortcut else nn.MaxPool2d(3, 1, 1)
+    return {"maxpool": pool, "blur": BlurPool(config.width, config.blur)}
 
 
-def _check_size(image: ImageSpec, design: Design) -> None:
-    """Refuse pictures of which a blur would get too little to mirror at its border."""
-    if not design.blur:
+def _check_size(image: ImageSpec, config: ResNetConfig) -> None:
+    """Refuse images that are too small for a blur to mirror their border."""
+    if not config.blur:
         return
-    margin = design.blur // 2
+    margin = config.blur // 2
     windows = [Window(name="conv1", kernel=7, stride=2, padding=3)]
-    if design.blurred_shortcut:
-        windows.append(Window(name="pool1", kernel=2))
-    names = ["blur1", *(f"conv{i + 3}.0.body.blur" for i in range(3))]
-    for name in names[: len(design.blocks)]:
+    if config.blurred_shortcut:
+        windows.append(Window(name="maxpool", kernel=2))
+    names = ["blur", *(f"layer{i + 2}.0.blur" for i in range(3))]
+    for name in names[: len(config.blocks)]:
         # ⌈side / 2⌉, and none of a side that is not larger than the border.
         windows.append(Window(name=name, kernel=margin + 1))
         windows.append(Window(name=name, kernel=1, stride=2, padding=(0, margin)))
@@ -159,95 +170,102 @@ def _check_size(image: ImageSpec, design: Design) -> None:
         output_side_through(side, windows)
 
 
-def resnet(image: ImageSpec, num_classes: int, *, design: Design) -> nn.Module:
-    """Build an ImageNet residual (or plain) network of any design.
+def resnet(
+    image: ImageSpec, num_classes: int, *, config: ResNetConfig
+) -> ImageClassifier:
+    """Build an ImageNet residual (or plain) network of any configuration.
 
     Shapes:
         (N, C, H, W) → (N, num_classes)
 
     Raises:
-        GeometryError: The picture is too small for a blurred network.
+        GeometryError: The image is too small for an anti-aliased network.
 
     Example:
-        >>> small = Design(blocks=(1, 1), width=8, shortcut="C")
-        >>> resnet(IMAGENET, 5, design=small).head
+        >>> small = ResNetConfig(blocks=(1, 1), width=8, shortcut="C")
+        >>> resnet(IMAGENET, 5, config=small).fc
         Linear(in_features=16, out_features=5, bias=True)
     """
-    _check_size(image, design)
+    _check_size(image, config)
     stem = {
-        "conv1": nn.Conv2d(image.channels, design.width, 7, 2, padding=3, bias=False),
-        "norm1": nn.BatchNorm2d(design.width),
-        "relu1": nn.ReLU(),
-        **_pool(design),
+        "conv1": nn.Conv2d(image.channels, config.width, 7, 2, padding=3, bias=False),
+        "bn1": nn.BatchNorm2d(config.width),
+        "relu": nn.ReLU(),
+        **_max_pool(config),
     }
-    return _finish({**stem, **stages(design.width, design)}, design, num_classes)
+    return _assemble(stem, config, num_classes)
 
 
-def cifar_resnet(image: ImageSpec, num_classes: int, *, design: Design) -> nn.Module:
-    """Build a residual (or plain) network for small pictures (section 4.2).
+def cifar_resnet(
+    image: ImageSpec, num_classes: int, *, config: ResNetConfig
+) -> ImageClassifier:
+    """Build a residual (or plain) network for small images (section 4.2).
 
     Shapes:
         (N, C, H, W) → (N, num_classes)
 
     Example:
-        >>> model = cifar_resnet(CIFAR, 10, design=Design(blocks=(3, 3, 3), width=16))
-        >>> len(model.conv2), model.head.in_features
+        >>> config = ResNetConfig(blocks=(3, 3, 3), width=16)
+        >>> model = cifar_resnet(CIFAR, 10, config=config)
+        >>> len(model.layer1), model.fc.in_features
         (3, 64)
     """
-    stem = {
-        "conv1": nn.Conv2d(image.channels, design.width, 3, padding=1, bias=False),
-        "norm1": nn.BatchNorm2d(design.width),
-        "relu1": nn.ReLU(),
+    stem: dict[str, nn.Module] = {
+        "conv1": nn.Conv2d(image.channels, config.width, 3, padding=1, bias=False),
+        "bn1": nn.BatchNorm2d(config.width),
+        "relu": nn.ReLU(),
     }
-    return _finish({**stem, **stages(design.width, design)}, design, num_classes)
+    return _assemble(stem, config, num_classes)
 
 
-def _enter_imagenet() -> None:
-    enter = partial(network, image=IMAGENET, classes=1000)
+def _register_imagenet() -> None:
+    register = partial(register_model, image=IMAGENET, classes=1000)
     for depth, blocks in BLOCKS.items():
         if depth < 50:
             line = f"{depth} layers of 3×3 convolutions, with shortcuts"
-            design = Design(blocks=blocks)
-            enter(f"resnet{depth}", summary=line)(partial(resnet, design=design))
+            config = ResNetConfig(blocks=blocks)
+            register(f"resnet{depth}", summary=line)(partial(resnet, config=config))
             line = f"ResNet-{depth} without its shortcuts"
-            design = Design(blocks=blocks, shortcut="")
-            enter(f"plain{depth}", summary=line)(partial(resnet, design=design))
+            config = ResNetConfig(blocks=blocks, shortcut="")
+            register(f"plain{depth}", summary=line)(partial(resnet, config=config))
             continue
-        for place, suffix in (("1x1", ""), ("3x3", "_v1_5")):
-            shown = place.replace("x", "×")
+        for stride_in, suffix in (("1x1", ""), ("3x3", "_v1_5")):
+            shown = stride_in.replace("x", "×")
             line = f"{depth} layers in bottlenecks, the stride in the {shown}"
-            design = Design(blocks=blocks, stride_in=place)
+            config = ResNetConfig(blocks=blocks, stride_in=stride_in)
             name = f"resnet{depth}{suffix}"
-            enter(name, summary=line)(partial(resnet, design=design))
+            register(name, summary=line)(partial(resnet, config=config))
 
 
-def _enter_blurred() -> None:
-    enter = partial(network, image=IMAGENET, classes=1000)
+def _register_antialiased() -> None:
+    register = partial(register_model, image=IMAGENET, classes=1000)
     for depth in (18, 50):
         stride_in = "3x3" if depth >= 50 else ""
-        line = f"ResNet-{depth} with a blur before each step, as timm has it"
-        design = Design(blocks=BLOCKS[depth], stride_in=stride_in, blur=TRIANGLE)
-        enter(f"resnetblur{depth}", summary=line)(partial(resnet, design=design))
-        line = f"ResNet-{depth} with a blur before each step, shortcuts too (Zhang)"
-        design = replace(design, blurred_shortcut=True)
+        line = f"anti-aliased ResNet-{depth} of timm: blur instead of strides"
+        config = ResNetConfig(blocks=BLOCKS[depth], stride_in=stride_in, blur=TRIANGLE)
+        register(f"resnetblur{depth}", summary=line)(partial(resnet, config=config))
+        line = f"anti-aliased ResNet-{depth} (Zhang): blur in shortcuts too"
+        config = replace(config, blurred_shortcut=True)
         name = f"antialiased_resnet{depth}"
-        enter(name, summary=line)(partial(resnet, design=design))
-    slim = Design(blocks=BLOCKS[18], width=32, blur=TRIANGLE, blurred_shortcut=True)
-    line = "the same in 18 layers of half the width: a quarter of the products"
-    enter("antialiased_resnet18_slim", summary=line)(partial(resnet, design=slim))
+        register(name, summary=line)(partial(resnet, config=config))
+    slim = ResNetConfig(
+        blocks=BLOCKS[18], width=32, blur=TRIANGLE, blurred_shortcut=True
+    )
+    line = "anti-aliased ResNet-18 of half the width: a quarter of the MACs"
+    register("antialiased_resnet18_slim", summary=line)(partial(resnet, config=slim))
 
 
-def _enter_cifar() -> None:
-    enter = partial(network, image=CIFAR, classes=10)
+def _register_cifar() -> None:
     for depth in CIFAR_DEPTHS:
         blocks = ((depth - 2) // 6,) * 3
-        for option, kind, how in (("A", "resnet", "with"), ("", "plain", "without")):
-            line = f"{depth} layers for 32×32 pictures, {how} shortcuts"
-            design = Design(blocks=blocks, width=16, shortcut=option)
-            build = partial(cifar_resnet, design=design)
-            enter(f"cifar_{kind}{depth}", summary=line)(build)
+        for option, kind, word in (("A", "resnet", "with"), ("", "plain", "without")):
+            line = f"{depth} layers for 32×32 images, {word} shortcuts"
+            config = ResNetConfig(blocks=blocks, width=16, shortcut=option)
+            build = partial(cifar_resnet, config=config)
+            name = f"cifar_{kind}{depth}"
+            register_model(name, image=CIFAR, classes=10, summary=line)(build)
 
 
-_enter_imagenet()
-_enter_blurred()
-_enter_cifar()
+_register_imagenet()
+_register_antialiased()
+_register_cifar()

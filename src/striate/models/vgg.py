@@ -9,21 +9,25 @@
 | 5     | 14 → 7      | 512      | 2      | 2      | 3      | 4      |
 
 a 2×2 pool after each block, then 7·7·512 = 25,088 → 4096 → 4096 → classes. The dense
-part is cut to the picture, as in the paper: weights of another size do not fit it.
+part is made for the image size, as in the paper: weights of another size do not fit.
 First weights are He's; the paper pre-trained its shallow net to start the deep ones.
+Names are torchvision's, whose weights load without a name map.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from functools import partial
 
 from torch import nn
 
-from striate.core.conv_arithmetic import Window, output_side_through
 from striate.core.preprocess import ImageSpec
 from striate.layers.init import he
-from striate.models.catalogue import network
+from striate.models.catalogue import register_model
+from striate.models.classifier import (
+    ImageClassifier,
+    features_and_classifier,
+    flat_features,
+)
 
 CHANNELS = (64, 128, 256, 512, 512)
 CONVOLUTIONS = {
@@ -38,11 +42,11 @@ IMAGE = ImageSpec(channels=3, height=224, width=224)
 
 def vgg(
     image: ImageSpec, num_classes: int, *, depth: int = 16, norm: bool = False
-) -> nn.Sequential:
-    """Build a VGG of 11, 13, 16 or 19 weight layers.
+) -> ImageClassifier:
+    """Build a VGG of 11, 13, 16 or 19 layers with weights.
 
     Args:
-        image: The pictures.
+        image: The input.
         num_classes: Outputs.
         depth: A column of the table.
         norm: Batch norm between each convolution and its ReLU.
@@ -51,60 +55,44 @@ def vgg(
         (N, C, H, W) → (N, num_classes)
 
     Raises:
-        GeometryError: The picture does not survive five halvings.
+        GeometryError: The image is too small to be halved five times.
 
     Example:
         >>> small = ImageSpec(channels=3, height=32, width=64)
-        >>> vgg(small, 10, depth=11).fc6.in_features
+        >>> vgg(small, 10, depth=11).classifier[0].in_features
         1024
     """
-    counts = CONVOLUTIONS[depth]
-    rows = output_side_through(image.height, _windows(counts))
-    columns = output_side_through(image.width, _windows(counts))
-    model = nn.Sequential(
-        OrderedDict(
-            **_features(image.channels, counts, norm),
-            flatten=nn.Flatten(),
-            fc6=nn.Linear(CHANNELS[-1] * rows * columns, DENSE),
-            relu6=nn.ReLU(),
-            dropout6=nn.Dropout(0.5),
-            fc7=nn.Linear(DENSE, DENSE),
-            relu7=nn.ReLU(),
-            dropout7=nn.Dropout(0.5),
-            head=nn.Linear(DENSE, num_classes),
-        )
+    features = nn.Sequential(*_features(image.channels, CONVOLUTIONS[depth], norm))
+    flat = flat_features(features.named_children(), image, "features.")
+    classifier = nn.Sequential(
+        nn.Linear(flat, DENSE),
+        nn.ReLU(),
+        nn.Dropout(0.5),
+        nn.Linear(DENSE, DENSE),
+        nn.ReLU(),
+        nn.Dropout(0.5),
+        nn.Linear(DENSE, num_classes),
     )
+    model = features_and_classifier(features, classifier)
     he(model)
     return model
 
 
-def _windows(counts: tuple[int, ...]) -> list[Window]:
-    made = []
-    for i, count in enumerate(counts, start=1):
-        names = [f"conv{i}_{j}" for j in range(1, count + 1)]
-        made += [Window(name=name, kernel=3, padding=1) for name in names]
-        made.append(Window(name=f"pool{i}", kernel=2, stride=2))
-    return made
-
-
-def _features(
-    channels: int, counts: tuple[int, ...], norm: bool
-) -> dict[str, nn.Module]:
-    layers: dict[str, nn.Module] = {}
-    for i, (count, width) in enumerate(zip(counts, CHANNELS, strict=True), start=1):
-        for j in range(1, count + 1):
-            layers[f"conv{i}_{j}"] = nn.Conv2d(channels, width, 3, padding=1)
-            if norm:
-                layers[f"norm{i}_{j}"] = nn.BatchNorm2d(width)
-            layers[f"relu{i}_{j}"] = nn.ReLU()
+def _features(channels: int, counts: tuple[int, ...], norm: bool) -> list[nn.Module]:
+    layers: list[nn.Module] = []
+    for count, width in zip(counts, CHANNELS, strict=True):
+        for _ in range(count):
+            layers.append(nn.Conv2d(channels, width, 3, padding=1))
+            layers += [nn.BatchNorm2d(width)] if norm else []
+            layers.append(nn.ReLU())
             channels = width
-        layers[f"pool{i}"] = nn.MaxPool2d(2)
+        layers.append(nn.MaxPool2d(2))
     return layers
 
 
 for _depth in CONVOLUTIONS:
     for _norm, _suffix, _line in ((False, "", ""), (True, "_bn", ", batch-normed")):
-        network(
+        register_model(
             f"vgg{_depth}{_suffix}",
             image=IMAGE,
             classes=1000,

@@ -1,4 +1,4 @@
-"""Outside weights into the networks of the catalogue: all of a file or nothing."""
+"""Load a file of weights into a network: all of it or nothing."""
 
 from __future__ import annotations
 
@@ -14,17 +14,19 @@ from striate.core.dtypes import dtype_mismatch
 from striate.core.errors import WeightsError
 from striate.core.files import hash_file
 from striate.models.adapt import adapted, first_kernel
-from striate.models.naming import Naming, choose
-from striate.models.published import by_hash
-from striate.models.timm import heads_of
+from striate.models.head import AUXILIARY
+from striate.models.key_mapping import (
+    classifier_pattern,
+    has_stride_in_1x1,
+    without_prefixes,
+)
+from striate.models.pretrained_registry import by_hash
 
 LISTED = 5
-_HEADS = r"(head|output)\.|aux\.\w+\.fc2\."  # what the classes decide, of ours
-LARGEST = 1e18  # beyond it a square leaves float32: no trained weight is there
+LARGEST = 1e18  # beyond it a square overflows float32: no trained weight is so large
 
-# What training programs put a state_dict into, and what wraps a network they train.
+# Keys under which training programs save a state_dict.
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
-_PREFIXES = ("module.", "_orig_mod.")
 _AS_STATE = "save the state_dict alone: torch.save(model.state_dict(), PATH)"
 
 State = dict[str, Tensor]
@@ -35,55 +37,65 @@ def load_pretrained(
 ) -> None:
     """Copy a file of weights into a network, all of it or nothing.
 
-    Our own names and torchvision's are understood, timm's in its networks. Where the
-    network's pictures have other channels, the first convolution is adapted
-    (`models.adapt`). Floating-point numbers of another width become the network's.
+    Networks of the catalogue have torchvision's names, networks of timm have timm's. If
+    the network has another number of input channels, the first convolution is adapted
+    (`models.adapt`). Floating-point tensors are converted to the network's dtype.
 
     Args:
         model: A network of the catalogue.
         path: A `.safetensors` file, or a pickle (`.pth`); see `read`.
         trust: Read a pickle whose hash is not known.
-        head: Without it the last dense layers keep their first weights, so that
-            another number of classes fits.
+        head: With False the classifiers keep their initial weights, so that another
+            number of classes fits.
 
     Raises:
         WeightsError: The file is not readable or not trusted; tensors are missing,
-            left over, misshapen (the first five are listed) or not finite.
+            left over, of another shape (the first five are listed) or not finite.
     """
     path = Path(path)
     put_pretrained(model, read(path, trust=trust), path, head=head)
 
 
 def put_pretrained(
-    model: nn.Module, found: State, path: Path, *, head: bool = True
+    model: nn.Module,
+    tensors: State,
+    path: Path,
+    *,
+    head: bool = True,
+    same_network: bool = False,
 ) -> None:
     """Copy the tensors of a file into a network, as `load_pretrained` does.
 
+    Args:
+        model: A network of the catalogue.
+        tensors: The file's tensors by name.
+        path: The file, for messages.
+        head: As for `load_pretrained`.
+        same_network: The file is known to hold weights of the same network.
+
     Raises:
-        WeightsError: As `load_pretrained`, of a file that could be read.
+        WeightsError: As `load_pretrained`, for a file that could be read.
     """
-    for prefix in _PREFIXES:
-        if found and all(name.startswith(prefix) for name in found):
-            found = {name.removeprefix(prefix): v for name, v in found.items()}
-    naming = choose(found, model)
-    if objection := naming.objection(model):
-        what = f"these weights are not this network's: {objection}"
-        raise WeightsError(what, where=path)
-    state = {naming.rename(name, model): value for name, value in found.items()}
-    wanted, heads = model.state_dict(), heads_of(model) or _HEADS
+    if not same_network and has_stride_in_1x1(model):
+        what = "nothing tells whether these weights were trained with this stride"
+        fix = "public weights have the stride in the 3×3: build resnet…_v1_5; "
+        fix += "for weights of your own use model.load_state_dict"
+        raise WeightsError(what, where=path, fix=fix)
+    state, target = without_prefixes(tensors), model.state_dict()
     _check_values(state, path)
-    renewed = "" if head else heads
-    state = _with_channels(_completed(state, wanted, naming, renewed), wanted)
-    _compare(state, wanted, path, naming, heads)
+    classifiers = classifier_pattern(model)
+    state = _completed(state, target, r"(?!)" if head else classifiers)
+    state = _with_channels(state, target)
+    _compare(state, target, path, classifiers)
     model.load_state_dict(state)
 
 
 def read(path: Path, *, trust: bool = False) -> State:
-    """Return the tensors of a weights file, by the names it has.
+    """Return the tensors of a weights file by name.
 
-    The content decides what a file is, not its name. A pickle is opened only if it
-    is a public one, known by its whole hash (`models.published`), or the caller trusts
-    it, and then for tensors alone.
+    The file's content decides on its format, not its name. A pickle is opened only if
+    it is a public file with a known hash (`models.pretrained_registry`), or if the
+    caller trusts it, and then for tensors alone.
 
     Raises:
         WeightsError: The file is missing, damaged, of another kind, or a pickle that
@@ -96,7 +108,7 @@ def read(path: Path, *, trust: bool = False) -> State:
             start = file.read(9)
     except OSError as error:
         what = f"these weights cannot be read: {error.strerror}"
-        raise WeightsError(what, where=path, fix="check who may read it") from error
+        raise WeightsError(what, where=path, fix="check its permissions") from error
     if start[8:] == b"{":
         return _read_safetensors(path)
     if start.startswith((b"PK", b"\x80")):
@@ -110,19 +122,19 @@ def _read_safetensors(path: Path) -> State:
         return load_file(path)
     except (SafetensorError, OSError, RuntimeError, ValueError, KeyError) as error:
         what = f"the file is damaged: {error}"
-        raise WeightsError(what, where=path, fix="get it again") from error
+        raise WeightsError(what, where=path, fix="download or copy it again") from error
 
 
 def _read_pickle(path: Path, trust: bool) -> State:
     if not trust and by_hash(digest := hash_file(path)) is None:
         what = f"a pickle can run code, and this one is not known (sha256 {digest})"
-        fix = "use .safetensors, or say --trust if you know where the file is from"
+        fix = "use .safetensors, or --trust if you know where the file is from"
         raise WeightsError(what, where=path, fix=fix)
     try:
         # The one pickle that striate reads: known or trusted, and tensors only.
         state = torch.load(path, map_location="cpu", weights_only=True)  # noqa: TID251
-    except Exception as error:  # whatever the file's author arranged for
-        # Torch's own words advise to run the code that is in there.
+    except Exception as error:  # a malicious file may raise anything
+        # Torch's own message advises to run the code in the file.
         what = "the pickle does not hold tensors alone, or is damaged; no code ran"
         raise WeightsError(what, where=path, fix=_AS_STATE) from error
     for wrapper in _WRAPPERS:
@@ -136,66 +148,69 @@ def _read_pickle(path: Path, trust: bool) -> State:
     odd = [n for n, t in state.items() if t.layout != torch.strided or t.is_quantized]
     odd += [n for n, t in state.items() if t.is_meta]
     if odd:
-        what = f"{odd[0]} is sparse, quantised or empty, and no plain tensor"
+        what = f"{odd[0]} is sparse, quantized or without values, not a plain tensor"
         raise WeightsError(what, where=path, fix="save it as plain numbers")
     return {str(name): value for name, value in state.items()}
 
 
-def _completed(state: State, wanted: State, naming: Naming, renewed: str) -> State:
-    """Drop what the network may lack, add what the file may: counters, a new head."""
-    old = renewed or r"(?!)"  # of the file: perhaps a small network, with other names
-    kept = {
-        name: value
-        for name, value in state.items()
-        if name in wanted or not (re.match(naming.spare, name) or re.match(old, name))
+def _completed(state: State, target: State, renewed: str) -> State:
+    """Drop tensors that the network lacks for good reason, add those a file may lack.
+
+    Args:
+        state: The file's tensors.
+        target: The network's own.
+        renewed: Pattern of the tensors that keep their initial values.
+    """
+    # The file's classifier may have layers that the network's has not.
+    spare = rf"{AUXILIARY}|{renewed}"
+    completed = {
+        n: v for n, v in state.items() if n in target or not re.match(spare, n)
     }
-    for name, value in wanted.items():
+    for name, value in target.items():
         if name.endswith("num_batches_tracked"):  # absent from old public files
-            kept.setdefault(name, value)
-        if renewed and re.match(renewed, name):
-            kept[name] = value
-    return kept
+            completed.setdefault(name, value)
+        if re.match(renewed, name):
+            completed[name] = value
+    return completed
 
 
-def _with_channels(state: State, wanted: State) -> State:
+def _with_channels(state: State, target: State) -> State:
     """Return the tensors with the first convolution made for the network's channels."""
-    found = first_kernel(state, wanted)
-    if found is None:
+    first = first_kernel(state, target)
+    if first is None:
         return state
-    name, channels = found[0], wanted[found[0]].shape[1]
+    name, channels = first[0], target[first[0]].shape[1]
     return {**state, name: adapted(state[name], channels)}
 
 
-def _compare(
-    state: State, wanted: State, path: Path, naming: Naming, heads: str
-) -> None:
+def _compare(state: State, target: State, path: Path, classifiers: str) -> None:
     differences = [
-        line for name in wanted if (line := _difference(name, state, wanted[name]))
+        line for name in target if (line := _difference(name, state, target[name]))
     ]
-    extra = [name for name in state if name not in wanted]
+    extra = [name for name in state if name not in target]
     differences += [f"{name} is not in the network" for name in extra]
     if not differences:
         return
     listed = "\n    ".join(differences[:LISTED])
     rest = len(differences) - LISTED
     more = f"\n    and {rest} more" if rest > 0 else ""
-    what = f"the weights (named by {naming.source}) do not fit:\n    {listed}{more}"
+    what = f"the weights do not fit:\n    {listed}{more}\n    nothing was loaded"
     fix = "build the network they were made for, with its classes, channels and size"
-    if all(re.match(rf"{heads}|aux\.", line) for line in differences):
+    if all(re.match(rf"{classifiers}|{AUXILIARY}", line) for line in differences):
         fix = "build it with their number of classes, or load with head=False"
-    if all(re.match(r"aux\.", line) for line in differences):
+    if all(re.match(AUXILIARY, line) for line in differences):
         fix = "build the network they were made for: it differs in auxiliary heads"
-    raise WeightsError(f"{what}\n    nothing was loaded", where=path, fix=fix)
+    raise WeightsError(what, where=path, fix=fix)
 
 
-def _difference(name: str, state: State, wanted: Tensor) -> str:
+def _difference(name: str, state: State, target: Tensor) -> str:
     if name not in state:
         return f"{name} is missing"
-    found = state[name]
-    if found.shape != wanted.shape:
-        return f"{name} is {_sides(found)}, the network's is {_sides(wanted)}"
-    kind = dtype_mismatch(found.dtype, wanted.dtype, convert=True)
-    return f"{name} {kind}" if kind else ""
+    tensor = state[name]
+    if tensor.shape != target.shape:
+        return f"{name} is {_sides(tensor)}, the network's is {_sides(target)}"
+    dtype = dtype_mismatch(tensor.dtype, target.dtype, convert=True)
+    return f"{name} {dtype}" if dtype else ""
 
 
 def _sides(value: Tensor) -> str:
@@ -205,10 +220,10 @@ def _sides(value: Tensor) -> str:
 def _check_values(state: State, path: Path) -> None:
     for name, value in state.items():
         if not value.is_floating_point():
-            continue  # a wrong kind is told with the other differences
+            continue  # a wrong dtype is reported with the other differences
         if not bool((value.float().abs() <= LARGEST).all()):
             what = f"{name} holds NaN, infinite or absurdly large numbers"
             raise WeightsError(f"{what}; nothing was loaded", where=path)
         if name.endswith("running_var") and bool((value < 0).any()):
-            what = f"{name} is below 0, and no variance is; nothing was loaded"
+            what = f"{name} is below 0, but a variance cannot be; nothing was loaded"
             raise WeightsError(what, where=path)

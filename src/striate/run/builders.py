@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from striate.core.errors import SettingError
 from striate.data.batches import Batches
 from striate.data.image_data import ImageData
-from striate.data.progressive_resize import ProgressiveResize, Side, growing_sides
+from striate.data.progressive_resize import ProgressiveResize, Side, sides_by_epoch
 from striate.engine.distributed.group import RankGroup
 from striate.engine.distributed.rank_info import RankInfo
 from striate.engine.execution import ExecutionConfig
@@ -82,7 +82,7 @@ def batches_of(
         seed=recipe.seed,
         device=device,
         rank=ranks.rank_info.rank if ranks else 0,
-        world=ranks.world_size if ranks else 1,
+        world_size=ranks.world_size if ranks else 1,
     )
 
 
@@ -95,7 +95,7 @@ def sides_of(data: ImageData, recipe: Recipe) -> tuple[Side, ...]:
     full = data.image_size
     if recipe.progressive_resize == 1:
         return ()
-    sides = growing_sides(full, recipe.progressive_resize, recipe.epochs)
+    sides = sides_by_epoch(full, recipe.progressive_resize, recipe.epochs)
     if recipe.epochs > 1 and sides[0] == full:
         size, start = f"{full[0]}×{full[1]}", recipe.progressive_resize
         what = f"images of {size} do not grow from {start:g} of it"

@@ -19,7 +19,7 @@ class Preset:
 PRESETS: Registry[Preset] = Registry("preset")
 
 # What the quick recipes share; they differ in width and in epochs.
-_SWIFTLY: dict[str, Any] = {
+_FAST: dict[str, Any] = {
     "data": "fashion-mnist",
     "batch_size": 256,
     "optimizer": "muon",
@@ -30,11 +30,11 @@ _SWIFTLY: dict[str, Any] = {
     "val_fraction": 0.05,
 }
 
-PRESETS.add("fashion-swift")(
+PRESETS.add("fashion-fast")(
     Preset(
         claim="test accuracy 91.58 ± 0.12 % over 5 seeds, 28 s after a cold start on "
         "two cores",
-        settings=_SWIFTLY | {"model": "swift", "epochs": 3},
+        settings=_FAST | {"model": "fast_small", "epochs": 3},
     )
 )
 
@@ -42,16 +42,16 @@ PRESETS.add("fashion-wide")(
     Preset(
         claim="test accuracy 93.57 ± 0.09 % over 5 seeds, 117 s after a cold start on "
         "two cores",
-        settings=_SWIFTLY | {"model": "swift_wide", "epochs": 8},
+        settings=_FAST | {"model": "fast_small_wide", "epochs": 8},
     )
 )
 
 PRESETS.add("fashion-large")(
     Preset(
         claim="test accuracy 94.70 ± 0.09 % (n = 4) in 43 minutes on one thread",
-        settings=_SWIFTLY
+        settings=_FAST
         | {
-            "model": "swift_large",
+            "model": "fast_small_large",
             "epochs": 36,
             "shift": 0.036,
             "erase": 0.25,
@@ -103,12 +103,12 @@ PRESETS.add("fashion-best")(
     )
 )
 
-PRESETS.add("fashion-grey")(
+PRESETS.add("fashion-gray")(
     Preset(
         claim="test accuracy 91.97 ± 0.23 % over 3 seeds",
         settings={
             "data": "fashion-mnist",
-            "model": "notes_grey",
+            "model": "tutorial_gray",
             "epochs": 10,
             "batch_size": 128,
             "val_fraction": 0.1,

@@ -16,10 +16,10 @@ from striate.core.registry import closest_names
 from striate.data.cache.cache_folder import AUTO, open_cache
 from striate.data.image_data import ImageData
 from striate.engine.weights_io import save_weights
-from striate.models.adapt import fitted, rule
-from striate.models.catalogue import networks
-from striate.models.downloading import local_file, whereabouts
-from striate.models.published import PUBLISHED, Published, known_by
+from striate.models.adapt import adaptation_text, fitted
+from striate.models.catalogue import list_models
+from striate.models.downloading import local_file, location
+from striate.models.pretrained_registry import PRETRAINED, PretrainedFile, known_by
 from striate.models.timm import describe, fetch, is_timm
 from striate.models.weights import State, put_pretrained, read
 from striate.run import layout as names
@@ -83,9 +83,9 @@ def _found(word: str | Path, cache: str) -> Weights:
         folder = names.find_run(word)
     if folder is not None:
         return _of_run(folder)
-    if str(word) in PUBLISHED:
-        return _of_public(PUBLISHED[str(word)], cache)
-    close = closest_names(str(word), list(PUBLISHED))
+    if str(word) in PRETRAINED:
+        return _of_public(PRETRAINED[str(word)], cache)
+    close = closest_names(str(word), list(PRETRAINED))
     hint = f"did you mean {' or '.join(close)}? " if close else ""
     fix = f"{hint}give a run folder, a .safetensors or .pth, or a name that `striate "
     fix += "models --weights` lists"
@@ -124,7 +124,7 @@ def _of_run(folder: Path) -> Weights:
     )
 
 
-def _of_public(public: Published, cache: str) -> Weights:
+def _of_public(public: PretrainedFile, cache: str) -> Weights:
     store = open_cache(cache)
     path = local_file(public, store.folder / KEPT if store else None)
     return _described(public, path, hash_file(path))
@@ -142,13 +142,13 @@ def _of_timm(name: str, cache: str) -> Weights:
     return Weights(
         path=path,
         sha256=hash_file(path),
-        origin=f"timm's {about.name} ({about.licence})",
+        origin=f"timm's {about.name} ({about.license})",
         preprocess=about.preprocess,
         remark=about.remark,
     )
 
 
-def _described(public: Published, path: Path, sha256: str) -> Weights:
+def _described(public: PretrainedFile, path: Path, sha256: str) -> Weights:
     preprocess = Preprocess(
         channels=len(public.mean),
         height=public.side,
@@ -159,7 +159,7 @@ def _described(public: Published, path: Path, sha256: str) -> Weights:
     return Weights(
         path=path,
         sha256=sha256,
-        origin=f"{public.file} ({public.licence})",
+        origin=f"{public.file} ({public.license})",
         preprocess=preprocess,
         network=public.network,
     )
@@ -233,7 +233,9 @@ def load_weights_of(recipe: Recipe, model: nn.Module, data: ImageData) -> None:
     weights = _asked(recipe)
     _check_network(weights, recipe)
     state = read_state(weights, trust=recipe.trust, cache=recipe.cache)
-    put_pretrained(model, state, weights.path, head=_keeps_head(weights, recipe, data))
+    head = _keeps_head(weights, recipe, data)
+    same = weights.network == recipe.model
+    put_pretrained(model, state, weights.path, head=head, same_network=same)
 
 
 def _check_network(weights: Weights, recipe: Recipe) -> None:
@@ -243,7 +245,7 @@ def _check_network(weights: Weights, recipe: Recipe) -> None:
     strides elsewhere, or with blurs. Auxiliary heads may be left away.
     """
     theirs, ours = (n.replace("_no_aux", "") for n in (weights.network, recipe.model))
-    known = {entry.name.replace("_no_aux", "") for entry in networks()}
+    known = {name.replace("_no_aux", "") for name in list_models()}
     if theirs != ours and {theirs, ours} <= known:
         what = f"these weights are of {weights.network}, not of {recipe.model}"
         fix = f"use --model {weights.network}"
@@ -294,7 +296,7 @@ def weights_notes(recipe: Recipe, data: ImageData) -> list[str]:
             "these weights do not say how their images were made: check --image-size "
             "and --normalize (imagenet for most public ones)",
         ]
-    changed = rule(weights.preprocess.channels, data.in_chans)
+    changed = adaptation_text(weights.preprocess.channels, data.in_chans)
     return [*notes, *filter(None, [changed, weights.remark])]
 
 
@@ -320,11 +322,11 @@ def weights_rows(cache: str = AUTO) -> list[dict[str, str | int]]:
     return [
         {
             "name": name,
-            "file": PUBLISHED[name].file,
-            "classes": PUBLISHED[name].classes,
-            "here": whereabouts(PUBLISHED[name], folder),
-            "licence": PUBLISHED[name].licence,
-            "sha256": PUBLISHED[name].sha256,
+            "file": PRETRAINED[name].file,
+            "classes": PRETRAINED[name].classes,
+            "here": location(PRETRAINED[name], folder),
+            "licence": PRETRAINED[name].license,
+            "sha256": PRETRAINED[name].sha256,
         }
-        for name in PUBLISHED
+        for name in PRETRAINED
     ]

@@ -37,7 +37,7 @@ def set_dropout(model: nn.Module, rate: float) -> None:
     layers = [m for m in model.modules() if isinstance(m, _DropoutNd)]
     if not layers:
         what = "dropout sets the rate of dropout layers, and the network has none"
-        fix = "use a network with some (notes_colour, vgg16), or --drop-path"
+        fix = "use a network with some (tutorial_color, vgg16), or --drop-path"
         raise SettingError(what, where="--dropout", fix=fix)
     for layer in layers:
         layer.p = rate

@@ -24,7 +24,7 @@ from striate.core.findings import (
     Series,
     Table,
 )
-from striate.data.cache.pixel_rows import Rows
+from striate.data.cache.pixel_rows import PixelRows
 from striate.metrics.classification import ClassificationMetrics
 from striate.report.format import percent
 from striate.report.html import render
@@ -238,7 +238,7 @@ def _answers(
     run: Run,
     predictions: Predictions,
     score: ClassificationMetrics,
-    pixels: Rows | None,
+    pixels: PixelRows | None,
 ) -> Section:
     held = {}
     if pixels is not None and score.confusion:

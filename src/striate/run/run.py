@@ -251,7 +251,7 @@ class Run:
             shuffle=False,
             device=device,
             rank=ranks.rank_info.rank if ranks else 0,
-            world=ranks.world_size if ranks else 1,
+            world_size=ranks.world_size if ranks else 1,
         )
         view = TTA_MODES[self.recipe.tta]
         outputs = evaluate(self.model.to(device), batches(0), view, ranks)

@@ -23,7 +23,7 @@ from striate.engine.execution import check_precision
 from striate.engine.weights_io import save_weights
 from striate.finetune.freeze import check_patterns, freeze, frozen, keep_frozen
 from striate.interpret.filters import first_convolution
-from striate.layers.whiten import pictures_wanted, whitening
+from striate.layers.whiten import num_images_for_fit, whiten_layers
 from striate.models.catalogue import create_model
 from striate.models.head import deepen
 from striate.run import layout as names
@@ -80,7 +80,7 @@ def load_recipe(recipe: Recipe, *, quiet: bool = True) -> ImageData:
 
 def auto_model(in_chans: int) -> str:
     """Return the network that `auto` stands for."""
-    return "notes_grey" if in_chans == 1 else "notes_colour"
+    return "tutorial_gray" if in_chans == 1 else "tutorial_color"
 
 
 def resolve(recipe: Recipe, data: ImageData) -> Recipe:
@@ -103,7 +103,7 @@ def resolve(recipe: Recipe, data: ImageData) -> Recipe:
         fraction=data.split_config.fraction,
         folds=data.split_config.folds,
         fold=data.split_config.fold,
-        split=data.earlier or None,
+        split=data.earlier_split or None,
     )
 
 
@@ -164,13 +164,13 @@ def frozen_facts(model: nn.Module, recipe: Recipe) -> dict[str, Any]:
 
 def _whiten(model: nn.Module, data: ImageData, recipe: Recipe) -> None:
     """Show training images to layers whose filters are computed from them."""
-    layers = whitening(model)
+    layers = whiten_layers(model)
     if not layers:
         return
     some = Batches(
         subset=data.subset("train"),
         preprocess=data.preprocess,
-        batch_size=pictures_wanted(*data.preprocess.spec.shape),
+        batch_size=num_images_for_fit(*data.preprocess.spec.shape),
         seed=recipe.seed,
     )
     images, _ = next(iter(some(0)))

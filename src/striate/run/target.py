@@ -20,7 +20,7 @@ from striate.core.errors import SettingError, StriateError
 from striate.core.files import hash_rows
 from striate.core.preprocess import Preprocess
 from striate.core.registry import closest_names
-from striate.models.catalogue import create_model, find, networks
+from striate.models.catalogue import create_model, list_models, model_entry
 from striate.models.timm import is_timm
 from striate.run.layout import MANIFEST
 from striate.run.run import Run
@@ -106,7 +106,7 @@ def _sketched(target: str, wanted: SummaryRequest, real: bool) -> Target:
 
 def _named(target: str, wanted: SummaryRequest, real: bool) -> Target:
     try:
-        entry = find(target)
+        entry = model_entry(target)
     except StriateError as error:
         if is_timm(target):
             raise
@@ -118,7 +118,7 @@ def _named(target: str, wanted: SummaryRequest, real: bool) -> Target:
 
 
 def _nothing(target: str) -> SettingError:
-    close = closest_names(target, [entry.name for entry in networks()])
+    close = closest_names(target, list_models())
     hint = f"did you mean {' or '.join(close)}? " if close else ""
     forms = "a name of `striate models`, file.py:Class, a run folder, or a sketch"
     sketched = "such as '28x28x1 > conv 3x3 8'"

@@ -19,7 +19,7 @@ from torch.distributed import HashStore
 from striate.core.errors import RankError, SettingError
 from striate.core.preprocess import Preprocess
 from striate.data.augment.augment import Augment
-from striate.data.batches import Batches, share
+from striate.data.batches import Batches, rank_slice
 from striate.data.subset import Subset
 from striate.engine.distributed.heartbeat import BUSY, COMPUTING, WAITING, Heartbeat
 from striate.engine.distributed.process import Process
@@ -32,7 +32,7 @@ from support.torchrun import SUPPORT, run_python
 
 @given(st.integers(0, 300), st.integers(1, 40))
 def test_shares_are_the_whole_without_overlap_and_never_single(count, world):
-    shares = [range(count)[share(count, rank, world)] for rank in range(world)]
+    shares = [range(count)[rank_slice(count, rank, world)] for rank in range(world)]
     assert [n for own in shares for n in own] == list(range(count))
     assert count == 1 or all(len(own) != 1 for own in shares)
     full = [len(own) for own in shares if own]
@@ -53,7 +53,7 @@ CHANGES = [Augment(), Augment(color=0.3), Augment(mixup=0.4), Augment(shift=0.2)
 def test_ranks_see_the_images_of_one_process(augment):
     """The same batches, also from the middle of an epoch, and an empty last share."""
     whole = batches(18, augment=augment, classes=2)
-    ranks = [replace(whole, rank=rank, world=3) for rank in range(3)]
+    ranks = [replace(whole, rank=rank, world_size=3) for rank in range(3)]
     for start in (0, 1):
         rank_batches = [list(each(1, start)) for each in ranks]
         for number, (x, y) in enumerate(whole(1, start)):

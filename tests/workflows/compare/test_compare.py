@@ -509,7 +509,7 @@ def test_a_run_that_judged_nothing(two):
 
 def test_a_network_that_has_no_name(two, tmp_path):
     args = two[1] / "args.yaml"
-    args.write_text(args.read_text().replace("notes_grey", "custom:mine.Net"))
+    args.write_text(args.read_text().replace("tutorial_gray", "custom:mine.Net"))
     found = st.compare(*two).as_dict()
     assert found["sides"][0]["runs"][0]["macs"] > 0
     assert found["sides"][1]["runs"][0]["macs"] is None

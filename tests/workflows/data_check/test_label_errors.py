@@ -199,7 +199,7 @@ def test_the_command_line(striate, photos, tmp_path):
     page = (tmp_path / "out/page.html").read_text(encoding="utf-8")
     assert "Doubtful labels" in page
     assert "labeled down, looks like across, " in page
-    assert "Judged by 5 networks (notes_grey)" in page
+    assert "Judged by 5 networks (tutorial_gray)" in page
 
 
 def test_json(striate, photos):

@@ -292,7 +292,7 @@ def test_the_surest_mistakes_come_first(tmp_path):
     pixels = np.stack([stripes(i % 2, i, 12, 12, 3) for i in range(100)])
     names = [("across", "down")[(i + (i % 5 == 0)) % 2] for i in range(100)]
     data = st.load_data(st.from_arrays("noisy", pixels, names))
-    model = st.create_model("notes_colour", num_classes=2, in_chans=3, image_size=12)
+    model = st.create_model("tutorial_color", num_classes=2, in_chans=3, image_size=12)
     run = st.train(model, data, epochs=2, out=tmp_path / "run", quiet=True)
     section, facts = whole_section(run)
     drawn = next(b for b in section.blocks if isinstance(b, Images))

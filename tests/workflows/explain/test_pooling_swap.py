@@ -51,7 +51,7 @@ def test_refitting_learns_what_can_be_told_apart():
 
 
 @pytest.mark.parametrize(
-    ("name", "head"), [("googlenet", "head"), ("lenet5", None), ("vgg11", "head")]
+    ("name", "head"), [("googlenet", "fc"), ("lenet5", None), ("vgg11", "classifier.6")]
 )
 def test_auxiliary_heads_and_distances_are_no_dense_head(name, head):
     assert last_dense(create_model(name)) == head

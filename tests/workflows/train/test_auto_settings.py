@@ -162,14 +162,14 @@ def test_a_number_is_needed_where_nobody_decides():
 
 @pytest.mark.parametrize("switch", ["dropout", "drop_path"])
 def test_a_switch_without_its_layers_is_refused(digits, tmp_path, switch):
-    recipe = make_recipe({"data": "digits", "model": "notes_grey", switch: 0.1})
+    recipe = make_recipe({"data": "digits", "model": "tutorial_gray", switch: 0.1})
     with pytest.raises(SettingError, match="the network has none"):
         train_recipe(recipe, data=digits, out=tmp_path / "a", quiet=True)
     assert not (tmp_path / "a").exists()
 
 
 def test_dropout_reaches_the_layers(digits, tmp_path):
-    words = {"data": "digits", "model": "notes_colour", "epochs": 1, "dropout": 0.0}
+    words = {"data": "digits", "model": "tutorial_color", "epochs": 1, "dropout": 0.0}
     model = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(64, 10))
     del words["model"], words["data"]
     striate.train(model, digits, out=tmp_path / "a", quiet=True, **words)

@@ -81,7 +81,7 @@ def test_what_is_asked_for_is_taken(chosen, shared_folder):
     asked_for = {"layout": "nhwc", "compile": "off", "precision": "fp32"}
     recipe = settings(shared_folder, **asked_for)
     data = load_data(shared_folder)
-    model = create_model("notes_grey", num_classes=2, image_size=8)
+    model = create_model("tutorial_gray", num_classes=2, image_size=8)
     settled = settle(model, data, recipe)
     assert (settled.recipe, settled.notes, chosen) == (recipe, [], [])
 
@@ -171,7 +171,7 @@ def test_a_network_that_shapes_alone_do_not_run_has_no_share(
         raise GeometryError("no")
 
     data, recipe = load_data(shared_folder), settings(shared_folder)
-    model = create_model("notes_grey", num_classes=2, image_size=8)
+    model = create_model("tutorial_gray", num_classes=2, image_size=8)
     assert laps_of(model, data, replace(recipe, precision="fp32"), True).macs[0] > 0
     monkeypatch.setattr(speed, "audit", refuses)
     assert laps_of(model, data, recipe, True).peak_flops == 0.0

@@ -94,14 +94,14 @@ def test_a_network_of_one_size_is_refused_and_nothing_written(photos, refused):
     said = refused(
         photos,
         "--model",
-        "notes_grey",
+        "tutorial_gray",
         "--image-size",
         "32",
         "--progressive-resize",
         ".5",
     )
     assert "cannot learn from 16×16, as --progressive-resize shows" in said
-    assert "layer head" in said
+    assert "layer fc" in said
     assert "mobilenet_v2" in said
 
 
@@ -128,7 +128,7 @@ def test_a_blur_that_gets_too_little_is_named():
     model = create_model("antialiased_resnet18", num_classes=3, image_size=32, seed=0)
     with pytest.raises(GeometryError) as caught:
         check_sides(model, 3, [(32, 32), (16, 16)], CPU)
-    assert caught.value.where == "layer conv5.0.body.blur"
+    assert caught.value.where == "layer layer4.0.blur"
 
 
 def test_the_trial_leaves_no_trace():

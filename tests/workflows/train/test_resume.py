@@ -361,7 +361,7 @@ def test_edited_settings_that_make_it_another_run(shared_folder, was, becomes):
         ["digits"],
         ["--out", "x"],
         ["--overwrite"],
-        ["--preset", "fashion-grey"],
+        ["--preset", "fashion-gray"],
         ["--config", "a.yaml"],
     ],
 )

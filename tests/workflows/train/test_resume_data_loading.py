@@ -46,7 +46,7 @@ def lazily(monkeypatch):
 
 
 def hold_nothing(patch):
-    patch.setattr(memory, "fits", lambda size: size < 2_000)
+    patch.setattr(memory, "fits_in_memory", lambda size: size < 2_000)
     patch.setattr(develop, "_check_batch", lambda size: None)
 
 
@@ -198,7 +198,7 @@ def test_files_that_cannot_be_read_are_told(lazily, tmp_path, capsys):
     real = LazyPixels.batches
 
     def batches(self, indices):
-        if not self.forgiving:
+        if not self.replace_lost:
             yield from real(self, indices)
             return
         shutil.move(hidden, tmp_path / "away")
@@ -228,9 +228,9 @@ def test_files_that_cannot_be_read_are_told(lazily, tmp_path, capsys):
 class Counting(LazyPixels):
     """Notes which images are decoded."""
 
-    def attempt(self, index):
+    def decode_batch(self, index):
         self.seen = [*getattr(self, "seen", []), *index.tolist()]
-        return super().attempt(index)
+        return super().decode_batch(index)
 
 
 @pytest.mark.parametrize("workers", [0, 2])

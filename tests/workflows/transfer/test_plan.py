@@ -42,7 +42,14 @@ def source(tmp_path_factory):
 
 @pytest.fixture
 def words(shared_folder, source):
-    given = "transfer", shared_folder, "--model", "swift", "--pretrained", source.path
+    given = (
+        "transfer",
+        shared_folder,
+        "--model",
+        "fast_small",
+        "--pretrained",
+        source.path,
+    )
     return (*given, "--quiet", "--cache", "cache", "--epochs", "4", "--batch-size", "8")
 
 
@@ -120,7 +127,7 @@ def test_a_damaged_plan_is_named(source, tmp_path, name):
 def test_validation_and_test_play_no_split(shared_folder, source):
     recipe = Recipe(
         data=str(shared_folder),
-        model="swift",
+        model="fast_small",
         pretrained=str(source.path),
         epochs=4,
         batch_size=8,
@@ -149,7 +156,7 @@ def test_validation_and_test_play_no_split(shared_folder, source):
     assert [t.right for t in one.trials] == [t.right for t in two.trials]
     assert (one.chosen, one.accuracy, one.low) == (two.chosen, two.accuracy, two.low)
     assert all(torch.equal(before[n], t) for n, t in model.state_dict().items())
-    assert all(parameter.requires_grad for parameter in model.head.parameters())
+    assert all(parameter.requires_grad for parameter in model.fc.parameters())
 
 
 @pytest.mark.slow
@@ -163,18 +170,18 @@ def test_a_tuned_head_begins_where_logistic_regression_ends(striate, words, sour
 
 @pytest.mark.slow
 def test_frozen_statistics_stay_and_weights_do_not(striate, words, source):
-    given = "--batch-norm", "frozen", "--freeze", "block2.norm"
+    given = "--batch-norm", "frozen", "--freeze", "block2.bn"
     said = striate(*words, *TUNED, *given, "--out", "run")
     assert said.code == 0, said.err
     before = load_file(source.path / "weights/best.safetensors")
     after = load_file("run/weights/best.safetensors")
-    same = [n for n in after if n.startswith(("block1", "block2.norm"))]
+    same = [n for n in after if n.startswith(("block1", "block2.bn"))]
     assert all(torch.equal(before[n], after[n]) for n in same)
     assert not torch.equal(before["block2.conv.weight"], after["block2.conv.weight"])
-    assert facts("run")["stages"] == ["block2", "head"]
+    assert facts("run")["stages"] == ["block2", "fc"]
     assert striate(*words, *TUNED, "--out", "adapting").code == 0
     after = load_file("adapting/weights/best.safetensors")
-    name = "block2.norm.running_mean"
+    name = "block2.bn.running_mean"
     assert not torch.equal(before[name], after[name])
 
 
@@ -183,7 +190,7 @@ def test_a_stage_that_is_frozen_is_none_that_learns(striate, words):
     given = *words, "--head", "tuned", "--freeze", "block2"
     said = striate(*given, "--cut", "whiten", "--out", "run")
     assert said.code == 0, said.err
-    assert facts("run")["stages"] == ["block1", "head"]
+    assert facts("run")["stages"] == ["block1", "fc"]
     assert striate(*given, "--cut", "auto", "--out", "planned").code == 0
     found = read_json(Path("planned/plan.json"))["trials"]
     assert all("block2" not in trial["stages"] for trial in found)

@@ -16,7 +16,7 @@ import striate as st
 from striate.core.errors import SettingError, StorageError
 from striate.core.files import read_csv, read_json, write_json
 from striate.data.cache.decoded_images import MARKER
-from striate.data.cache.feature_cache import KNOWN, ROWS, FeatureStore
+from striate.data.cache.feature_cache import KEYS, ROWS, FeatureStore
 from striate.run.recipe import Recipe
 from striate.run.report_page import write_report
 from striate.run.setup import load_recipe
@@ -29,7 +29,14 @@ pytestmark = pytest.mark.usefixtures("no_report")
 
 @pytest.fixture
 def words(shared_folder, source):
-    given = "transfer", shared_folder, "--model", "swift", "--pretrained", source.path
+    given = (
+        "transfer",
+        shared_folder,
+        "--model",
+        "fast_small",
+        "--pretrained",
+        source.path,
+    )
     return (*given, "--quiet", "--cache", "cache")
 
 
@@ -53,7 +60,7 @@ def test_the_result_is_an_ordinary_run(striate, words, shared_folder):
     assert len(answers["predictions"]) == 40
     layers = striate("summary", "run", "--json").json["layers"]
     learns = {row["layer"]: row["trainable"] for row in layers}
-    assert (learns["block1.conv"], learns["head"]) == ("no", "yes")
+    assert (learns["block1.conv"], learns["fc"]) == ("no", "yes")
     rows = read_csv(run.path / "penalties.csv")
     best = min(rows, key=lambda row: float(row["cost"]))
     assert facts("run")["penalty"] == float(best["penalty"])
@@ -64,9 +71,9 @@ def test_a_long_pass_is_no_long_unused_store(tmp_path):
     os.utime(store.folder / MARKER, (1, 1))
     store.add(["x"], torch.ones(1, 2))
     assert (store.folder / MARKER).stat().st_mtime > 1
-    with pytest.raises(StorageError, match="1 features are gone"):
+    with pytest.raises(StorageError, match="another process removed 1 features"):
         store.rows(["x", "y"])
-    assert store.rows(["x"]).whole().tolist() == [[1, 1]]
+    assert store.rows(["x"]).load().tolist() == [[1, 1]]
 
 
 @pytest.mark.parametrize("weights", ["auto", "loss", "sampling"])
@@ -116,9 +123,9 @@ def test_everything_may_learn(striate, words, head):
 
 
 def test_a_tuned_head_cannot_be_frozen(striate, words):
-    said = striate(*words, "--head", "tuned", "--cut", "block1", "--freeze", "head")
+    said = striate(*words, "--head", "tuned", "--cut", "block1", "--freeze", "fc")
     assert said.code == 2
-    assert "'head' is frozen, and a tuned head begins by being fitted" in said.err
+    assert "'fc' is frozen, and a tuned head begins by being fitted" in said.err
 
 
 def test_statistics_are_of_batches_of_equal_size(striate, words, monkeypatch):
@@ -146,7 +153,7 @@ def test_training_images_of_one_group(striate, source, shared_folder):
         for i, path in enumerate(paths)
     ]
     Path("lots.csv").write_text("\n".join(["image_path,label,split,group", *lines]))
-    words = "transfer", "lots.csv", "--model", "swift", "--pretrained", source.path
+    words = "transfer", "lots.csv", "--model", "fast_small", "--pretrained", source.path
     words = *words, "--quiet", "--cache", "cache", "--epochs", "1"
     for head in ((), ("--head", "tuned", "--cut", "block2"), ("--cut", "auto")):
         said = striate(*words, *head, "--out", "run", "--overwrite")
@@ -163,9 +170,9 @@ def test_frozen_layers_are_the_weights_own(striate, words, source):
     assert striate(*words, "--in-chans", "3", "--out", "run").code == 0
     before = load_file(source.path / "weights/best.safetensors")
     after = load_file("run/weights/best.safetensors")
-    body = {n for n in after if not n.startswith("head")}
+    body = {n for n in after if not n.startswith("fc")}
     assert all(torch.equal(before[n], after[n]) for n in body)
-    assert not torch.equal(before["head.weight"][:2], after["head.weight"])
+    assert not torch.equal(before["fc.weight"][:2], after["fc.weight"])
 
 
 def test_features_are_computed_once(striate, words):
@@ -201,7 +208,7 @@ def test_features_of_other_preprocessing_are_not_used(striate, words, change):
 def test_features_of_other_weights_are_not_used(striate, words, source, tmp_path):
     assert striate(*words, "--out", "a").code == 0
     state = load_file(source.path / "weights/best.safetensors")
-    last = state["block2.norm.running_var"]
+    last = state["block2.bn.running_var"]
     last[0] = torch.nextafter(last[0], torch.tensor(9.0))
     save_file(state, tmp_path / "other.safetensors")
     mine = list(words)
@@ -266,7 +273,7 @@ def test_what_is_refused(striate, words, source):
     assert "not one dense layer" in striate(*words, "--cut", "block1").err
     assert "no head is called 'svm'" in striate(*words, "--head", "svm").err
     assert "is not found out here" in striate(*words, "--lr", "auto").err
-    assert "everything is frozen" in striate(*words, "--freeze", "head").err
+    assert "everything is frozen" in striate(*words, "--freeze", "fc").err
     Path("loop.yaml").write_text("ema: 0.9\n")
     assert "ema would do nothing" in striate(*words, "--config", "loop.yaml").err
     assert striate(*words, "--out", "run").code == 0
@@ -291,12 +298,12 @@ def test_a_store_that_was_cut_loses_its_end_and_no_more(tmp_path):
     os.truncate(segment, 16 * 5 + 3)
     after = store_of(tmp_path)
     assert [key in after for key in keys] == [True] * 5 + [False] * 4
-    (known,) = store.folder.glob(f"*{KNOWN}")
-    os.truncate(known, known.stat().st_size // 9 * 2 + 7)
+    (keys_file,) = store.folder.glob(f"*{KEYS}")
+    os.truncate(keys_file, keys_file.stat().st_size // 9 * 2 + 7)
     after = store_of(tmp_path)
     assert [key in after for key in keys] == [True] * 2 + [False] * 7
     after.add(keys[2:], rows(9)[2:])
-    assert torch.equal(after.rows(keys).whole(), rows(9))
+    assert torch.equal(after.rows(keys).load(), rows(9))
 
 
 def test_a_row_that_rotted_is_not_there(tmp_path):
@@ -355,7 +362,7 @@ def test_a_kill_leaves_whole_rows(tmp_path):
     there = [i for i in range(10_000) if f"k{i}" in store]
     assert len(there) >= 10
     assert there == list(range(len(there)))
-    found = store.rows([f"k{i}" for i in there]).whole()
+    found = store.rows([f"k{i}" for i in there]).load()
     assert torch.equal(found, torch.tensor(there).float()[:, None].expand(-1, 4))
 
 
@@ -380,16 +387,16 @@ def test_a_head_that_is_a_small_network(striate, words, shared_folder, source):
     said = striate(*words, "--head-hidden", "16", "--epochs", "20", "--out", "run")
     assert said.code == 0, said.err
     run = st.load_run("run")
-    assert (facts("run")["cut"], facts("run")["head"]) == ("before head", "trained")
+    assert (facts("run")["cut"], facts("run")["head"]) == ("before fc", "trained")
     assert run.scores["test"]["accuracy"] > 0.8
-    names = [name for name in run.model.state_dict() if name.startswith("head")]
-    assert names == ["head.0.weight", "head.0.bias", "head.2.weight", "head.2.bias"]
+    names = [name for name in run.model.state_dict() if name.startswith("fc")]
+    assert names == ["fc.0.weight", "fc.0.bias", "fc.2.weight", "fc.2.bias"]
     again = run.judge(run.data.subset("test"))
     kept = run.predictions("test")
     assert abs(again.probs - kept.probs).max() < 1e-5
     before = load_file(source.path / "weights/best.safetensors")
     after = run.model.state_dict()
-    body = [name for name in before if not name.startswith("head")]
+    body = [name for name in before if not name.startswith("fc")]
     assert all(torch.equal(before[name], after[name]) for name in body)
     assert len(striate("predict", "run", shared_folder, "--json").json["predictions"])
     # Its weights are reused: the body's, below a new head of either kind.
@@ -413,10 +420,10 @@ def test_a_small_network_is_trained(striate, words, wrong):
 
 
 def test_a_hidden_layer_in_a_network_that_is_trained_whole(striate, shared_folder):
-    given = "--model", "notes_grey", "--in-chans", "1", "--head-hidden", "12"
+    given = "--model", "tutorial_gray", "--in-chans", "1", "--head-hidden", "12"
     said = striate("train", shared_folder, *given, "--epochs", "1", "--out", "run")
     assert said.code == 0, said.err
-    assert st.load_run("run").model.head[0].out_features == 12
+    assert st.load_run("run").model.fc[0].out_features == 12
     again = striate("train", "--resume", "run", "--epochs", "2", "--quiet")
     assert again.code == 0, again.err
 

@@ -20,7 +20,7 @@ from striate.data.augment.pixel_shift import Tape, whole_pixels
 from striate.data.augment.random_crop import cut, windows
 from striate.data.augment.random_params import Draws, draw
 from striate.data.cache import free_memory as memory
-from striate.data.cache.pixel_rows import Rows, SomeRows, standing
+from striate.data.cache.pixel_rows import IndexedRows, PixelRows, index_rows
 from striate.data.decode.preprocess import normalize
 from striate.data.subset import Subset
 
@@ -78,7 +78,7 @@ class Views:
         right = int(augment.shift * pixels.shape[2])
         down = int(augment.shift * pixels.shape[1])
         weight = 2 * Tape.weight(pixels, right, down)
-        if weight > TAPE or not memory.fits(2 * weight):
+        if weight > TAPE or not memory.fits_in_memory(2 * weight):
             return None
         both = torch.cat([pixels, pixels.flip(2)])
         return Tape(both, right, down, augment.border, self.preprocess.background)
@@ -106,7 +106,7 @@ class Views:
         return batch
 
     @property
-    def held(self) -> Rows:
+    def held(self) -> PixelRows:
         """Return the images that views are made of: with room for crops, if any."""
         larger = self.subset.larger if self.augment.only_crops else None
         return self.subset.pixels if larger is None else larger
@@ -117,7 +117,7 @@ class Views:
         size = self.preprocess.height, self.preprocess.width
         return self.augment.only_crops and tuple(self.held.shape[1:3]) != size
 
-    def ready(self, held: SomeRows, index: Tensor, epoch: int) -> Tensor:
+    def ready(self, held: IndexedRows, index: Tensor, epoch: int) -> Tensor:
         """Bring images as they are held to the input's size, by their crops.
 
         What is cut is mirrored at once.
@@ -156,7 +156,7 @@ class Views:
         )
         others = torch.from_numpy(mixed.partner)
         y = shared_targets(labels, self.subset.labels[others], mixed.kept, self.classes)
-        partners = self.ready(standing(self.held, others), others, epoch)
+        partners = self.ready(index_rows(self.held, others), others, epoch)
         other = self._changed(partners, others, epoch)
         return blend(x, other, mixed), y.to(self.device, non_blocking=True)
 

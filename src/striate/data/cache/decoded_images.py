@@ -1,9 +1,10 @@
-"""Images decoded once: a file of 8-bit rows in the cache, mapped into memory.
+"""The cache of decoded images: a file of 8-bit rows, mapped into memory.
 
-A pack is a folder, keyed by what was decoded (the files' SHA-256, in order) and how
-(the preprocessing's geometry), so that a changed file or setting is another pack, and
-runs that share images share it. It is written beside and renamed, its marker last.
-What an interrupted or an older pack holds is taken over instead of decoded again.
+The decoded images of a data set are a pack: a folder whose name is a key of the files
+(their SHA-256, in order) and of the preprocessing's geometry. So a changed file or
+setting gives another pack, and runs on the same images share one. A pack is written in
+a temporary folder, its marker last, and then renamed. Rows of an interrupted or an
+older pack are reused instead of decoded again.
 """
 
 from __future__ import annotations
@@ -27,39 +28,39 @@ from torch import Tensor
 
 from striate.core.preprocess import Preprocess
 
-# Of the fixed rules between file and pixels; another number is another pack.
+# Version of the fixed rules from file to pixels; another version makes another pack.
 RULES = 1
-PIXELS, KNOWN, MARKER = "pixels.u8", "known.bin", "pack.json"
-Refusals = dict[str, tuple[str, str]]
+PIXELS, HASHES, MARKER = "pixels.u8", "hashes.bin", "pack.json"
+DecodeErrors = dict[str, tuple[str, str]]
 _ROW = np.dtype([("sha256", "S64"), ("content", "S24")])
-# A stretch is made durable when so many rows or bytes wait; a killed build loses what
-# waits and the stretch before it, at most.
-_TOGETHER = 512
-_WAITING = 1 << 25
+# Rows are synced to the disk when so many rows or bytes are pending. A killed build
+# loses the pending rows and those of the sync before, at most.
+_ROWS_PER_SYNC = 512
+_BYTES_PER_SYNC = 1 << 25
 _BUILDING = ".building-"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pack:
-    """Rows of 8-bit images and what they are.
+    """Decoded images of a data set, mapped into memory.
 
     Args:
-        folder: Where it lies.
+        folder: Folder of the pack.
         pixels: (N, H, W, C) uint8, private pages of the file.
-        sha256: Each row's file.
-        content: Each row's image.
-        refused: Reason and detail of files that gave no image, by their SHA-256.
+        sha256: SHA-256 of the file of each row.
+        content: Hash of the image of each row.
+        errors: Reason and detail of files that gave no image, by their SHA-256.
     """
 
     folder: Path
     pixels: Tensor = field(repr=False)
     sha256: tuple[str, ...] = field(repr=False)
     content: tuple[str, ...] = field(repr=False)
-    refused: Refusals = field(default_factory=dict, repr=False)
+    errors: DecodeErrors = field(default_factory=dict, repr=False)
 
 
 def geometry_key(preprocess: Preprocess) -> str:
-    """Return a name for how images are made.
+    """Return a key of the geometry: of all settings that decide the 8-bit pixels.
 
     Example:
         >>> p = Preprocess(channels=1, height=8, width=8)
@@ -71,63 +72,65 @@ def geometry_key(preprocess: Preprocess) -> str:
 
 
 def pack_key(preprocess: Preprocess, hashes: Sequence[str]) -> str:
-    """Return a pack's name: how, and of what."""
+    """Return the name of a pack: a key of the geometry and of the files."""
     digest = xxhash.xxh3_128("\n".join(hashes).encode())
     return f"{geometry_key(preprocess)}-{digest.hexdigest()[:20]}"
 
 
 def open_pack(folder: Path, verify: bool = True) -> Pack | None:
-    """Map a finished pack, or return None where there is none that is whole.
+    """Map a finished pack; return None where there is none or it is damaged.
 
     Args:
         folder: The pack.
-        verify: Read all of it against its checksum, which also warms the pages that
-            training is about to want.
+        verify: Compare all pixels with the checksum. This also loads the pages that
+            training needs next.
     """
     try:
         marker = json.loads((folder / MARKER).read_bytes())
         shape = tuple(marker["shape"])
-        rows = np.fromfile(folder / KNOWN, _ROW)
-        os.utime(folder / MARKER)  # the least recently used pack is the first to go
-        pixels = _map(folder / PIXELS, shape)
-        if len(rows) != shape[0] or (verify and checksum(pixels) != marker["xxh3"]):
+        rows = np.fromfile(folder / HASHES, _ROW)
+        os.utime(folder / MARKER)  # the least recently used pack is removed first
+        pixels = _map_file(folder / PIXELS, shape)
+        if len(rows) != shape[0] or (
+            verify and pack_checksum(pixels) != marker["xxh3"]
+        ):
             raise ValueError("damaged")
         return Pack(
             folder=folder,
             pixels=pixels,
-            sha256=_words(rows["sha256"]),
-            content=_words(rows["content"]),
-            refused={key: (r, d) for key, r, d in marker["refused"]},
+            sha256=_strings(rows["sha256"]),
+            content=_strings(rows["content"]),
+            errors={key: (r, d) for key, r, d in marker["errors"]},
         )
     except (OSError, ValueError, KeyError, TypeError, RuntimeError):
         return None
 
 
-def _map(path: Path, shape: tuple[int, ...]) -> Tensor:
+def _map_file(path: Path, shape: tuple[int, ...]) -> Tensor:
     size = int(np.prod(shape, dtype=np.int64))
     if path.stat().st_size != size:
-        raise ValueError("cut short")
+        raise ValueError("truncated")
     if not size:
         return torch.empty(shape, dtype=torch.uint8)
     flat = torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8)
     return flat.view(shape)
 
 
-def checksum(pixels: Tensor) -> str:
-    """Return the checksum that a pack's marker holds of its pixels."""
+def pack_checksum(pixels: Tensor) -> str:
+    """Return the checksum of the pixels, as a pack's marker has it."""
     return xxhash.xxh3_64_hexdigest(pixels.numpy().reshape(-1).data)
 
 
-def _words(cells: np.ndarray) -> tuple[str, ...]:
+def _strings(cells: np.ndarray) -> tuple[str, ...]:
     return tuple(cells.astype(str).tolist())
 
 
-class Builder:
-    """Writes a pack row by row; nothing is visible under its name before `finish`.
+class PackBuilder:
+    """Writes a pack row by row; its name does not exist before `finish`.
 
     Args:
         root: The folder of packs.
-        preprocess: How its rows are made.
+        preprocess: How the rows are made.
     """
 
     def __init__(self, root: Path, preprocess: Preprocess) -> None:
@@ -135,18 +138,20 @@ class Builder:
         self._preprocess = preprocess
         self._shape = preprocess.height, preprocess.width, preprocess.channels
         root.mkdir(parents=True, exist_ok=True)
-        # The process stands in the name: who finds it can tell whether it still builds.
+        # The name has the process in it: others can tell whether it is still building.
         start = f"{_BUILDING}{geometry_key(preprocess)}-"
         end = f"-{socket.gethostname()}-{os.getpid()}"
-        self._beside = Path(tempfile.mkdtemp(end, start, root))
-        self._pixels = (self._beside / PIXELS).open("wb")
-        self._known = (self._beside / KNOWN).open("wb")
+        self._folder = Path(tempfile.mkdtemp(end, start, root))
+        self._pixels = (self._folder / PIXELS).open("wb")
+        self._hashes_file = (self._folder / HASHES).open("wb")
         self._digest = xxhash.xxh3_64()
-        self._waiting: list[tuple[str, str]] = []
-        self._most = min(_TOGETHER, max(1, _WAITING // preprocess.nbytes))
-        # The disk is waited for on a thread of its own, while more is decoded.
+        self._pending: list[tuple[str, str]] = []
+        self._rows_per_sync = min(
+            _ROWS_PER_SYNC, max(1, _BYTES_PER_SYNC // preprocess.nbytes)
+        )
+        # A thread waits for the disk while more images are decoded.
         self._disk = ThreadPoolExecutor(1)
-        self._settling: Future[None] | None = None
+        self._sync: Future[None] | None = None
         self._count = 0
 
     def add(self, row: Tensor, sha256: str, content: str) -> None:
@@ -154,106 +159,108 @@ class Builder:
         values = row.contiguous().numpy().reshape(-1).data
         self._pixels.write(values)
         self._digest.update(values)
-        self._waiting.append((sha256, content))
+        self._pending.append((sha256, content))
         self._count += 1
-        if len(self._waiting) >= self._most:
-            self._settle()
+        if len(self._pending) >= self._rows_per_sync:
+            self._flush()
 
-    def _settle(self) -> None:
-        """Have rows made durable, once those before them are."""
-        self._settled()
+    def _flush(self) -> None:
+        """Start to sync the pending rows, after those before them."""
+        self._wait_for_sync()
         self._pixels.flush()
-        self._settling = self._disk.submit(self._note, self._waiting)
-        self._waiting = []
+        self._sync = self._disk.submit(self._sync_rows, self._pending)
+        self._pending = []
 
-    def _note(self, rows: list[tuple[str, str]]) -> None:
-        """Make rows durable, then say so: what `known` names is there."""
+    def _sync_rows(self, rows: list[tuple[str, str]]) -> None:
+        """Sync rows to the disk, then list them: only listed rows are reused."""
         os.fdatasync(self._pixels.fileno())
-        np.array(rows, _ROW).tofile(self._known)
-        self._known.flush()
+        np.array(rows, _ROW).tofile(self._hashes_file)
+        self._hashes_file.flush()
 
-    def _settled(self) -> None:
+    def _wait_for_sync(self) -> None:
         """Wait for the disk.
 
         Raises:
-            OSError: It refused.
+            OSError: The disk failed.
         """
-        if self._settling is not None:
-            self._settling.result()
+        if self._sync is not None:
+            self._sync.result()
 
-    def finish(self, hashes: Sequence[str], refused: Refusals) -> Path:
-        """Write the marker and give the pack its name; another's is as good.
+    def finish(self, hashes: Sequence[str], errors: DecodeErrors) -> Path:
+        """Write the marker and rename the pack; one of another run is as good.
 
         Args:
-            hashes: SHA-256 of every file that was decoded or refused, in order.
-            refused: Why files gave no image.
+            hashes: SHA-256 of every file, decoded or not, in order.
+            errors: Why files gave no image.
         """
-        self._settle()
-        self._settled()
-        os.fdatasync(self._known.fileno())
+        self._flush()
+        self._wait_for_sync()
+        os.fdatasync(self._hashes_file.fileno())
         self._close()
         marker = {
             "rules": RULES,
             "shape": [self._count, *self._shape],
             "xxh3": self._digest.hexdigest(),
-            "refused": [[key, *words] for key, words in refused.items()],
+            "errors": [[key, *error] for key, error in errors.items()],
         }
-        with (self._beside / MARKER).open("w", encoding="utf-8") as file:
+        with (self._folder / MARKER).open("w", encoding="utf-8") as file:
             json.dump(marker, file)
             file.flush()
             os.fsync(file.fileno())
         folder = self._root / pack_key(self._preprocess, hashes)
         try:
-            os.replace(self._beside, folder)
-        except OSError:  # it is there already: another run was sooner, or it is broken
+            os.replace(self._folder, folder)
+        except OSError:  # it exists already: another run was faster, or it is damaged
             if open_pack(folder) is None:
                 shutil.rmtree(folder, ignore_errors=True)
-                os.replace(self._beside, folder)
-            shutil.rmtree(self._beside, ignore_errors=True)
+                os.replace(self._folder, folder)
+            shutil.rmtree(self._folder, ignore_errors=True)
         return folder
 
     def _close(self) -> None:
-        self._disk.shutdown()  # what it is at, it ends
+        self._disk.shutdown()  # after the running sync
         self._pixels.close()
-        self._known.close()
+        self._hashes_file.close()
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *stopped: object) -> None:
-        # Stopped half-way, its rows stay: the next build takes them over.
+    def __exit__(self, *error: object) -> None:
+        # After an interruption the rows stay: the next build reuses them.
         self._close()
 
 
-class Donors:
-    """Rows of other packs of one geometry, to be taken over instead of decoded.
+class ReusableRows:
+    """Rows of other packs of one geometry, reused instead of decoded.
 
     Args:
         root: The folder of packs.
         preprocess: The geometry.
-        wanted: SHA-256 of the files that are to be decoded.
+        needed: SHA-256 of the files to decode.
     """
 
-    def __init__(self, root: Path, preprocess: Preprocess, wanted: set[str]) -> None:
+    def __init__(self, root: Path, preprocess: Preprocess, needed: set[str]) -> None:
         p = preprocess
         self._shape = p.height, p.width, p.channels
         self._rows: dict[str, tuple[Tensor, int, str]] = {}
-        self._leftovers: list[Path] = []
-        for folder in _of_geometry(root, geometry_key(p)):
-            abandoned = folder.name.startswith(_BUILDING)
-            if abandoned and not _is_abandoned(folder):
+        self._abandoned_builds: list[Path] = []
+        for folder in _packs_of_geometry(root, geometry_key(p)):
+            is_abandoned_build = folder.name.startswith(_BUILDING)
+            if is_abandoned_build and not _is_abandoned(folder):
                 continue
             with suppress(OSError, ValueError, RuntimeError):
-                self._take(folder, wanted, abandoned)
-            if abandoned:
-                self._leftovers.append(folder)
+                self._add_rows(folder, needed, is_abandoned_build)
+            if is_abandoned_build:
+                self._abandoned_builds.append(folder)
 
-    def _take(self, folder: Path, wanted: set[str], abandoned: bool) -> None:
-        rows = np.fromfile(folder / KNOWN, _ROW)
-        names, contents = _words(rows["sha256"]), _words(rows["content"])
-        if wanted.isdisjoint(names):
+    def _add_rows(
+        self, folder: Path, needed: set[str], is_abandoned_build: bool
+    ) -> None:
+        rows = np.fromfile(folder / HASHES, _ROW)
+        hashes, contents = _strings(rows["sha256"]), _strings(rows["content"])
+        if needed.isdisjoint(hashes):
             return
-        if abandoned:  # the file may be longer than what is known to be whole
+        if is_abandoned_build:  # the file may be longer than the rows that are complete
             size = len(rows) * int(np.prod(self._shape))
             path = str(folder / PIXELS)
             flat = torch.from_file(path, shared=False, size=size, dtype=torch.uint8)
@@ -262,24 +269,24 @@ class Donors:
             pixels = pack.pixels
         else:
             return
-        for i, (name, content) in enumerate(zip(names, contents, strict=True)):
-            if name in wanted:
+        for i, (name, content) in enumerate(zip(hashes, contents, strict=True)):
+            if name in needed:
                 self._rows[name] = pixels, i, content
 
     def get(self, sha256: str) -> tuple[Tensor, str] | None:
-        """Return a file's row and content, where some pack has it."""
+        """Return the pixels and content hash of a file, None where no pack has it."""
         if sha256 not in self._rows:
             return None
         pixels, i, content = self._rows[sha256]
         return pixels[i], content
 
     def clear(self) -> None:
-        """Remove what abandoned builds left; their rows stand in a whole pack now."""
-        for folder in self._leftovers:
+        """Remove abandoned builds; their rows are in a finished pack now."""
+        for folder in self._abandoned_builds:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _of_geometry(root: Path, key: str) -> Iterator[Path]:
+def _packs_of_geometry(root: Path, key: str) -> Iterator[Path]:
     if root.is_dir():
         yield from sorted(root.glob(f"{key}-*"))
         yield from sorted(root.glob(f"{_BUILDING}{key}-*"))
@@ -288,7 +295,7 @@ def _of_geometry(root: Path, key: str) -> Iterator[Path]:
 def _is_abandoned(folder: Path) -> bool:
     host, _, number = folder.name.rpartition("-")
     if not host.endswith(socket.gethostname()):
-        return False  # nobody can tell from here
+        return False  # processes of other hosts cannot be checked
     try:
         os.kill(int(number), 0)
     except (OSError, ValueError):
@@ -296,27 +303,27 @@ def _is_abandoned(folder: Path) -> bool:
     return int(number) == os.getpid()
 
 
-def weigh(root: Path) -> list[tuple[float, int, Path]]:
-    """Return (last use, bytes, folder) of every pack, the longest unused first."""
-    found: list[tuple[float, int, Path]] = []
+def list_packs(root: Path) -> list[tuple[float, int, Path]]:
+    """Return (last use, bytes, folder) of every pack, the least recently used first."""
+    packs: list[tuple[float, int, Path]] = []
     for folder in root.iterdir() if root.is_dir() else ():
         with suppress(OSError):
             sizes = [file.stat().st_size for file in folder.iterdir()]
             marker = folder / MARKER
-            used = (marker if marker.exists() else folder).stat().st_mtime
+            last_use = (marker if marker.exists() else folder).stat().st_mtime
             if marker.exists() or _is_abandoned(folder):
-                found.append((used, sum(sizes), folder))
-    return sorted(found, key=lambda item: item[:2])
+                packs.append((last_use, sum(sizes), folder))
+    return sorted(packs, key=lambda item: item[:2])
 
 
-def remove(folder: Path) -> None:
-    """Take a pack away; runs that have it mapped keep its pages until they end."""
+def remove_pack(folder: Path) -> None:
+    """Remove a pack; runs that have it mapped keep its pages until they end."""
     with suppress(OSError):
-        (folder / MARKER).unlink()  # first: what is half removed is no pack
+        (folder / MARKER).unlink()  # first: a pack that is half removed has no marker
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def describe(folder: Path) -> dict[str, Any]:
-    """Return a pack's marker as it stands on the disk."""
+def read_pack_marker(folder: Path) -> dict[str, Any]:
+    """Return the marker of a pack from the disk."""
     marker: dict[str, Any] = json.loads((folder / MARKER).read_bytes())
     return marker

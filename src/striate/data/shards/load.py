@@ -1,4 +1,4 @@
-"""From shards to parts: held like any set where they fit, else streamed."""
+"""Load tar shards: like any data set where they fit into memory, else streamed."""
 
 from __future__ import annotations
 
@@ -10,14 +10,19 @@ from typing import Any
 
 from striate.core.errors import SettingError
 from striate.core.preprocess import MAX_WHITE_LEVEL, Preprocess
-from striate.data.cache import free_memory as memory
-from striate.data.cache.cache_folder import Cache, PassingFolder, open_cache
+from striate.data.cache import free_memory
+from striate.data.cache.cache_folder import Cache, TemporaryFolder, open_cache
 from striate.data.cache.lazy_images import LazyPixels
 from striate.data.channel_stats import channel_mean_std
-from striate.data.choose_preprocess import choose_for
+from striate.data.choose_preprocess import choose_preprocess_for
 from striate.data.image_data import ImageData
-from striate.data.shards.index import Nearby, ShardOriginals
-from striate.data.shards.stream import LazyPaths, LazyRows, Stream, open_stream
+from striate.data.shards.index import LocalShards, ShardImages
+from striate.data.shards.stream import (
+    LazyPaths,
+    LazySplitRows,
+    ShardStream,
+    open_shard_stream,
+)
 from striate.data.shards.tars import shard_names
 from striate.data.sources.files import Stamp
 from striate.data.sources.remote import is_remote
@@ -27,7 +32,7 @@ from striate.data.subset import Subset
 
 # More images are streamed even where they would fit: a record in memory takes 1 kB.
 MOST_HELD = 200_000
-UNCACHED = 10 << 30  # bytes of remote shards kept while a run lasts, without a cache
+UNCACHED = 10 << 30  # maximum bytes of downloads during a run without a cache
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +48,7 @@ class Shards:
         fits: Whether the cache or memory can hold all of them.
     """
 
-    stream: Stream
+    stream: ShardStream
     preprocess: Preprocess
     name: str
     origin: str
@@ -52,7 +57,7 @@ class Shards:
 
     def as_source(self) -> Source:
         """Return the images as records, each with its split."""
-        return source_of(self.stream, self.name)
+        return stream_source(self.stream, self.name)
 
     def streamed(self, workers: int) -> ImageData:
         """Return data whose images are decoded when a batch needs them.
@@ -82,12 +87,14 @@ def open_shards(
     stream = _open(data, store, settings, preprocess, split_config)
     preprocess = preprocess or _choose(stream, settings)
     weight = preprocess.nbytes * stream.count
-    fits = memory.fits(weight) or (store is not None and store.fits(weight))
+    fits = free_memory.fits_in_memory(weight) or (
+        store is not None and store.fits(weight)
+    )
     return Shards(
         stream=stream,
         preprocess=preprocess,
-        name=name_of(data),
-        origin=origin_of(data),
+        name=shards_name(data),
+        origin=shards_origin(data),
         split_config=split_config,
         fits=stream.count <= MOST_HELD and fits,
     )
@@ -97,7 +104,9 @@ def shard_source(data: str | Path) -> Source:
     """Return shards as a source of records, to evaluate or inspect them."""
     defaults: dict[str, Any] = {"background": 255, "white_level": MAX_WHITE_LEVEL}
     store = open_cache()
-    return source_of(_open(data, store, defaults, None, SplitConfig()), name_of(data))
+    return stream_source(
+        _open(data, store, defaults, None, SplitConfig()), shards_name(data)
+    )
 
 
 def _open(
@@ -106,29 +115,31 @@ def _open(
     settings: Mapping[str, Any],
     preprocess: Preprocess | None,
     split_config: SplitConfig,
-) -> Stream:
+) -> ShardStream:
     if store is not None:
-        folder, nearby = store.folder, Nearby(store.folder / "shards", store.limit)
+        folder = store.folder
+        local_shards = LocalShards(folder / "shards", store.limit)
     else:
-        own = PassingFolder()
-        folder, nearby = own.path, Nearby(own.path / "shards", UNCACHED, own)
+        temporary = TemporaryFolder()
+        folder = temporary.path
+        local_shards = LocalShards(folder / "shards", UNCACHED, temporary)
     rules = preprocess or settings
-    find = vars(rules) if isinstance(rules, Preprocess) else rules
-    return open_stream(
-        # As `origin_of` has them: read again, an image has the same path.
-        shard_names(origin_of(data)),
+    decode_settings = vars(rules) if isinstance(rules, Preprocess) else rules
+    return open_shard_stream(
+        # Absolute, so that images have the same paths when they are read again.
+        shard_names(shards_origin(data)),
         index=folder / "index",
-        nearby=nearby,
+        local_shards=local_shards,
         split_config=split_config,
-        background=find["background"],
-        white_level=find["white_level"],
+        background=decode_settings["background"],
+        white_level=decode_settings["white_level"],
     )
 
 
-def _choose(stream: Stream, settings: Mapping[str, Any]) -> Preprocess:
+def _choose(stream: ShardStream, settings: Mapping[str, Any]) -> Preprocess:
     keys = ("resize", "background", "white_level", "jpeg", "image_size", "in_chans")
-    return choose_for(
-        stream.least if stream.least == stream.most else None,
+    return choose_preprocess_for(
+        stream.min_sides if stream.min_sides == stream.max_sides else None,
         stream.channels,
         normalize=(settings["normalize"], settings["mean"], settings["std"]),
         **{key: settings[key] for key in keys},
@@ -140,7 +151,7 @@ def _streamed(shards: Shards, workers: int) -> ImageData:
     subsets = {
         split: Subset(
             pixels=LazyPixels(
-                originals, preprocess, workers=workers, forgiving=split == "train"
+                originals, preprocess, workers=workers, replace_lost=split == "train"
             ),
             labels=stream.numbers[split],
             paths=LazyPaths(originals),
@@ -158,7 +169,7 @@ def _streamed(shards: Shards, workers: int) -> ImageData:
         labels=stream.labels,
         preprocess=preprocess,
         subsets=subsets,
-        rows=LazyRows(stream),
+        rows=LazySplitRows(stream),
         quarantined=stream.skipped,
         split_config=shards.split_config,
         measured=measured,
@@ -166,44 +177,44 @@ def _streamed(shards: Shards, workers: int) -> ImageData:
 
 
 def _check(split_config: SplitConfig, settings: Mapping[str, Any]) -> None:
-    """Refuse what takes a look at all images at once."""
-    for name, asked in (
+    """Refuse settings that need all images at once."""
+    for name, is_set in (
         ("fraction", split_config.fraction < 1),
         ("exact", split_config.exact),
         ("split", settings["split"] is not None),
     ):
-        if asked:
-            what = f"shards are dealt image by image, without --{name}"
-            fix = "give fewer shards, or a folder of images"
+        if is_set:
+            what = f"shards are split image by image, --{name} is not supported"
+            fix = f"leave out --{name}, or use a folder of images"
             raise SettingError(what, where=f"--{name}", fix=fix)
 
 
 @dataclass(frozen=True)
 class ShardFiles:
-    """The images of shards by the paths of their records."""
+    """Reads images of shards by the paths of their records."""
 
-    places: Mapping[str, tuple[ShardOriginals, int]] = field(repr=False)
+    places: Mapping[str, tuple[ShardImages, int]] = field(repr=False)
 
     def read(self, path: str) -> bytes:
-        """Return an image's bytes."""
+        """Return the bytes of an image."""
         originals, i = self.places[path]
         return originals.payload(i)
 
     def stamp(self, path: str) -> Stamp:
-        """Return the checksum that the shard's index holds: it is known to be true."""
+        """Return the checksum from the index of the shard."""
         originals, i = self.places[path]
         row = originals.row(i)
         return Stamp(f"{int(row['check'])}", int(row["size"]))
 
     def name(self, path: str) -> bytes:
-        """Return shard and place."""
+        """Return shard and position."""
         return f"shard {path}".encode("utf-8", "surrogateescape")
 
 
-def source_of(stream: Stream, name: str) -> Source:
-    """Return a stream's images as records, each with the part it was dealt."""
-    rows = LazyRows(stream)
-    places: dict[str, tuple[ShardOriginals, int]] = {}
+def stream_source(stream: ShardStream, name: str) -> Source:
+    """Return the images of a stream as records, each with its split."""
+    rows = LazySplitRows(stream)
+    places: dict[str, tuple[ShardImages, int]] = {}
     for originals in stream.originals.values():
         for i, path in enumerate(LazyPaths(originals)):
             places[path] = originals, i
@@ -216,13 +227,13 @@ def source_of(stream: Stream, name: str) -> Source:
     )
 
 
-def name_of(data: str | Path) -> str:
-    """Return what a set in shards is called, short enough for a run's name."""
+def shards_name(data: str | Path) -> str:
+    """Return a short name for a set of shards."""
     last = str(data).rstrip("/").rpartition("/")[2]
     return last.partition("{")[0].removesuffix(".tar").rstrip("-_.") or "shards"
 
 
-def origin_of(data: str | Path) -> str:
-    """Return where shards can be found again: an address, or an absolute path."""
-    # Braces are no part of a path, but os.path does not mind them.
+def shards_origin(data: str | Path) -> str:
+    """Return where shards can be read again: an address, or an absolute path."""
+    # A pattern with braces is not a path, but os.path accepts it.
     return str(data) if is_remote(data) else os.path.abspath(data)  # noqa: PTH100

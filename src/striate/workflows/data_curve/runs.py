@@ -173,13 +173,15 @@ class _Images:
     def cut(self, fraction: float) -> ImageData:
         if self._data is None:
             self._data = load_recipe(self.recipe)
-        return self._data.cut(fraction)
+        return self._data.with_fraction(fraction)
 
     def check(self, run: Run, fraction: float) -> None:
         """Refuse a finished run of other images than those at hand."""
         if self._data is None:
             return
-        if run.manifest["data"]["hash"] != data_hash(self._data.cut(fraction)):
+        if run.manifest["data"]["hash"] != data_hash(
+            self._data.with_fraction(fraction)
+        ):
             fix = "begin anew: choose another --out, or add --overwrite"
             what = "the images have changed since this run of the curve"
             raise RunError(what, where=run.path, fix=fix)

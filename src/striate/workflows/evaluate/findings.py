@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 
 from striate.core.findings import Block, Figure, Figures, Page, Prose, Section
-from striate.data.cache.pixel_rows import Rows
+from striate.data.cache.pixel_rows import PixelRows
 from striate.report.format import counted, percent
 from striate.run.scorecard import span
 from striate.workflows.evaluate.charts import (
@@ -43,7 +43,7 @@ def terminal_blocks(told: Told) -> list[Block]:
     return [block for block in blocks if block is not None]
 
 
-def page_of(told: Told, pixels: Rows | None) -> Page:
+def page_of(told: Told, pixels: PixelRows | None) -> Page:
     """Return everything as a report."""
     sections = [
         Section(

@@ -10,7 +10,7 @@ import numpy as np
 
 from striate.core.errors import DataError, SettingError
 from striate.core.registry import unknown_name_error
-from striate.data.cache.pixel_rows import Rows
+from striate.data.cache.pixel_rows import PixelRows
 from striate.data.sources.source import Skipped
 from striate.data.subset import Subset
 from striate.metrics.temperature import apply_temperature, log_losses
@@ -38,7 +38,7 @@ class Answered:
     predictions: Predictions = field(repr=False)
     table: Path | None
     skipped: tuple[Skipped, ...] = ()
-    pixels: Callable[[], Rows | None] = field(repr=False)
+    pixels: Callable[[], PixelRows | None] = field(repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,7 +176,7 @@ def _others(run: Run, data: str, split: str | None) -> Answered:
     )
 
 
-def _pixels(subset: Subset) -> Rows:
+def _pixels(subset: Subset) -> PixelRows:
     return subset.pixels
 
 

@@ -18,7 +18,7 @@ from striate.audit.network import audit
 from striate.core import device as devices
 from striate.core.errors import StriateError
 from striate.core.files import read_json, write_json
-from striate.data.batches import share
+from striate.data.batches import rank_slice
 from striate.data.cache.cache_folder import open_cache
 from striate.data.image_data import ImageData
 from striate.engine.benchmark import (
@@ -98,7 +98,7 @@ def settle(
     if ranks:
         said = ranks.all_gather_object(asdict(choice), "how to compute")[0]
         choice = BenchmarkResult(
-            execution=ExecutionConfig(**said["execution"]), seconds=said["seconds"]
+            execution=ExecutionConfig(**said["way"]), seconds=said["seconds"]
         )
     way = choice.execution
     model.to(memory_format=way.memory_format)  # type: ignore[call-overload]
@@ -145,7 +145,7 @@ def _measured(
     steps = recipe.epochs * -(-count // recipe.images_a_step)
     if steps < MIN_STEPS or not any(asdict(free).values()):
         return BenchmarkResult(execution=start)
-    mine = share(min(recipe.images_a_step, count), 0, world)
+    mine = rank_slice(min(recipe.images_a_step, count), 0, world)
     size = -(-mine.stop // possible_micro_batches(mine.stop, recipe.accumulate))
     batch = _noise(size, data, devices.select_device(recipe.device))
     key = _key(model, batch[0], start, free)
@@ -204,7 +204,7 @@ class Book:
         with suppress(KeyError, TypeError):
             said = self._known["choices"][key]
             return BenchmarkResult(
-                execution=ExecutionConfig(**said["execution"]), seconds=dict(said["seconds"])
+                execution=ExecutionConfig(**said["way"]), seconds=dict(said["seconds"])
             )
         choice = measure()
         choices = self._section("choices")

@@ -23,7 +23,7 @@ from striate.engine.tensorboard import check_tensorboard
 from striate.engine.tta import TTA_MODES
 from striate.engine.weights_io import load_weights
 from striate.finetune.freeze import check_frozen
-from striate.models.catalogue import find
+from striate.models.catalogue import model_entry
 from striate.run import layout as names
 from striate.run.builders import as_shown, batches_of, optimizer_of, plan_of, way_of
 from striate.run.manifest import circumstances, exactness, now, update_manifest
@@ -95,7 +95,7 @@ def train_recipe(
         StriateError: The data, the settings or the disk do not admit it.
     """
     if recipe.model != AUTO:
-        find(recipe.model)  # a misspelt name is told before any image is read
+        model_entry(recipe.model)  # a misspelt name is told before any image is read
     return _trained(
         recipe, None, data, out, overwrite, quiet, tensorboard, begun, gone_on
     )

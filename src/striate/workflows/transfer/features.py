@@ -19,9 +19,9 @@ from striate.core import device as devices
 from striate.core.errors import SettingError
 from striate.core.hooks import evaluation_mode
 from striate.data.batches import Batches
-from striate.data.cache.cache_folder import PassingFolder, open_cache
+from striate.data.cache.cache_folder import TemporaryFolder, open_cache
 from striate.data.cache.feature_cache import FeatureRows, FeatureStore
-from striate.data.cache.pixel_rows import gathered
+from striate.data.cache.pixel_rows import batch_pixels
 from striate.data.decode.hashing import content_hash
 from striate.data.decode.preprocess import normalize
 from striate.data.image_data import ImageData
@@ -54,7 +54,7 @@ class Featured:
     keys: Mapping[str, tuple[str, ...]] = field(repr=False)
     computed: int
     seconds: float
-    passing: PassingFolder | None = field(default=None, repr=False)
+    passing: TemporaryFolder | None = field(default=None, repr=False)
 
     @property
     def width(self) -> int:
@@ -174,13 +174,13 @@ class _Body:
 
 def _place(
     recipe: Recipe, data: ImageData, body: _Body, views: int
-) -> tuple[Path, PassingFolder | None]:
+) -> tuple[Path, TemporaryFolder | None]:
     """Return where rows are kept: among the packs, or while this program runs."""
     count = sum(len(subset) for subset in data.subsets.values())
     size = body.weight * (count + views * len(data.subset("train")))
     cache = open_cache(recipe.cache, recipe.cache_gb)
     if cache is None or not cache.fits(size):
-        passing = PassingFolder()
+        passing = TemporaryFolder()
         return passing.path, passing
     cache.make_room(size)
     return cache.packs, None
@@ -210,7 +210,7 @@ class _Pass:
         subset = self._data.subset(name)
         found: list[str] = []
         order = torch.split(torch.arange(len(subset)), BATCH)
-        for batch in gathered(subset.pixels, order):
+        for batch in batch_pixels(subset.pixels, order):
             keys = [content_hash(image.numpy()) for image in batch.pixels]
             self._add(keys, partial(self._normalized, batch.pixels))
             found += keys

@@ -161,7 +161,7 @@ def _logistic(
 ) -> HeadResult:
     dense = dense_of(tail)
     each = (found.rows["train"], *found.views)
-    x = torch.cat([rows.whole() for rows in each])
+    x = torch.cat([rows.load() for rows in each])
     fitted = _put_logistic(dense, x, found, data, recipe)
     learned, held = (answers(tail, p, found, data, recipe) for p in ("train", "val"))
     done = EpochResult(

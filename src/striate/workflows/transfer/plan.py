@@ -111,7 +111,7 @@ def _probes(bench: Bench, tell: Tell) -> tuple[Probe, ...]:
     """Fit a linear head at every cut, from ever more images."""
     subset = bench.data.subset("train")
     groups = groups_of(bench.data, bench.found)
-    x = bench.found.rows["train"].whole()
+    x = bench.found.rows["train"].load()
     cost, classes = class_cost(bench.data, bench.recipe), bench.data.num_classes
     probes = []
     for rung, cut in enumerate(bench.ladder.cuts):

