@@ -49,10 +49,10 @@ def orthogonalize(matrix: Tensor, steps: int = STEPS) -> Tensor:
 
 
 class Muon(Optimizer):
-    """Muon for parameter groups with `orthogonalize`, AdamW for the others.
+    """Muon for parameter groups with `orthogonal`, AdamW for the others.
 
     Args:
-        groups: Each with `params`, `weight_decay` and `orthogonalize`.
+        groups: Each with `params`, `weight_decay` and `orthogonal`.
         lr: Learning rate of both.
         momentum: Muon's (Nesterov), and AdamW's first beta.
 

@@ -1,4 +1,4 @@
-"""TensorBoardLogger logger: writes the run as event files."""
+"""TensorBoard logger: writes the run as event files."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def check_tensorboard() -> None:
         SettingError: The package tensorboardX is not installed.
     """
     if find_spec("tensorboardX") is None:
-        what = "TensorBoardLogger event files need the package tensorboardX"
+        what = "TensorBoard event files need the package tensorboardX"
         fix = "pip install 'striate[tensorboard]', or leave the flag out"
         raise SettingError(what, where="--tensorboard", fix=fix)
 
@@ -107,7 +107,7 @@ class TensorBoardLogger:
 def tensorboard_loggers(
     folder: Path, enabled: bool, initial_step: int = 0
 ) -> Iterator[Sequence[Callback]]:
-    """Yield the TensorBoardLogger logger, or nothing if it is not enabled."""
+    """Yield the TensorBoard logger, or nothing if it is not enabled."""
     if not enabled:
         yield ()
         return
