@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from striate.core.arithmetic import output_side
+from striate.core.conv_arithmetic import output_side
 from striate.core.errors import GeometryError
 
 

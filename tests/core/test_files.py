@@ -174,7 +174,7 @@ def test_lines_let_go_of_a_file_that_cannot_be_cut_back(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "ftruncate", refuse)
     with pytest.raises(StorageError, match="input/output error"):
-        lines.Lines(path)
+        lines.AppendLog(path)
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(opened[0])
 

@@ -20,7 +20,7 @@ only_glibc = pytest.mark.skipif(
 @pytest.fixture(autouse=True)
 def as_at_the_start(monkeypatch):
     """Act as if nobody had trained in this process."""
-    monkeypatch.setattr(heap, "_kept", Event())
+    monkeypatch.setattr(heap, "_reuse", Event())
 
 
 def held() -> int:
@@ -35,7 +35,7 @@ def given_back() -> int:
     kept = blocks[::20]  # so that the heap's end stays where it is
     del blocks
     before = held()
-    heap.give_back_freed()
+    heap.release_freed_memory()
     assert all(block[-1] == 20 * i % 256 for i, block in enumerate(kept))
     return before - held()
 
@@ -48,7 +48,7 @@ def test_holes_go_back():
 
 @only_glibc
 def test_nothing_goes_back_that_is_to_be_kept():
-    heap.keep_freed()
+    heap.keep_freed_memory()
     assert given_back() < COUNT * BLOCK // 4
 
 
@@ -60,5 +60,5 @@ def test_another_c_library_is_left_alone(monkeypatch, library):
         return library
 
     monkeypatch.setattr(ctypes, "CDLL", load)
-    heap.give_back_freed()
-    heap.keep_freed()
+    heap.release_freed_memory()
+    heap.keep_freed_memory()

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from striate.engine.lr_finder import HIGHEST, LOWEST, Tried, best_rate, range_test
+from striate.engine.lr_finder import MAX_LR, MIN_LR, LRPoint, lr_range_test, suggest_lr
 from striate.engine.optim import make_optimizer
 from support.small_run import batches, network
 
@@ -24,8 +24,8 @@ def test_model_and_every_random_state_are_untouched_to_the_bit():
     before = copy.deepcopy(model.state_dict())
     states = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].copy()
     modes = [m.training for m in model.modules()]
-    tried = range_test(model, adamw, batches(), F.cross_entropy, steps=30)
-    assert len(tried) > 5
+    points = lr_range_test(model, adamw, batches(), F.cross_entropy, steps=30)
+    assert len(points) > 5
     assert all(torch.equal(v, model.state_dict()[k]) for k, v in before.items())
     assert all(p.grad is None for p in model.parameters())
     assert torch.equal(torch.get_rng_state(), states[0])
@@ -36,7 +36,7 @@ def test_model_and_every_random_state_are_untouched_to_the_bit():
 
 def test_the_same_again_is_the_same():
     first, second = (
-        range_test(network(), adamw, batches(), F.cross_entropy, steps=20)
+        lr_range_test(network(), adamw, batches(), F.cross_entropy, steps=20)
         for _ in range(2)
     )
     assert first == second
@@ -51,12 +51,12 @@ def test_rates_rise_evenly_until_the_cost_is_lost():
     def noise(epoch):
         return ((x, torch.arange(len(x)) % 2) for x, _ in batches()(epoch))
 
-    tried = range_test(model, sgd, noise, F.cross_entropy)
-    assert tried[0].lr == LOWEST
-    ratios = {round(b.lr / a.lr, 6) for a, b in pairwise(tried)}
+    points = lr_range_test(model, sgd, noise, F.cross_entropy)
+    assert points[0].lr == MIN_LR
+    ratios = {round(b.lr / a.lr, 6) for a, b in pairwise(points)}
     assert len(ratios) == 1
-    assert tried[-1].lr < HIGHEST
-    assert tried[-1].cost > 1.5 * tried[0].cost
+    assert points[-1].lr < MAX_LR
+    assert points[-1].loss > 1.5 * points[0].loss
 
 
 def test_a_cost_that_blows_up_ends_it():
@@ -67,11 +67,11 @@ def test_a_cost_that_blows_up_ends_it():
 
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), Explodes(16, 2))
-    tried = range_test(model, adamw, batches(), F.cross_entropy)
-    assert 0 < len(tried) < 100
+    points = lr_range_test(model, adamw, batches(), F.cross_entropy)
+    assert 0 < len(points) < 100
 
 
 def test_no_fall_no_rate():
-    assert best_rate([]) is None
-    flat = [Tried(lr=lr, cost=2.3) for lr in (0.001, 0.01, 0.1)]
-    assert best_rate(flat) is None
+    assert suggest_lr([]) is None
+    flat = [LRPoint(lr=lr, loss=2.3) for lr in (0.001, 0.01, 0.1)]
+    assert suggest_lr(flat) is None

@@ -14,7 +14,7 @@ from striate.engine import execution as ways
 from striate.engine.benchmark import BenchmarkResult
 from striate.engine.checkpoint_store import CheckpointStore
 from striate.engine.execution import ExecutionConfig
-from striate.engine.throughput import Laps
+from striate.engine.throughput import ThroughputMeter
 from striate.models.catalogue import create_model
 from striate.report.progress import Progress
 from striate.run.builders import way_of
@@ -27,7 +27,7 @@ from striate.workflows.train.train import train_recipe
 from support.stopped_runs import ask_before
 
 HALF = BenchmarkResult(
-    way=ExecutionConfig(layout="nchw", precision="bf16"),
+    execution=ExecutionConfig(layout="nchw", precision="bf16"),
     seconds={"nhwc fp32": 0.3, "nchw fp32": 0.2, "nchw bf16": 0.1},
 )
 
@@ -38,7 +38,7 @@ def chosen(monkeypatch):
     asked = []
     monkeypatch.setattr(speed, "FEWEST_STEPS", 1)
     monkeypatch.setattr(speed, "why_not_bf16", lambda device: "")
-    monkeypatch.setattr(ways, "why_not_bf16", lambda device: "")
+    monkeypatch.setattr(ways, "bf16_obstacle", lambda device: "")
     monkeypatch.setattr(speed, "tune", lambda *words: asked.append(words) or HALF)
     return asked
 
@@ -174,7 +174,7 @@ def test_a_network_that_shapes_alone_do_not_run_has_no_share(
     model = create_model("tutorial_gray", num_classes=2, image_size=8)
     assert laps_of(model, data, replace(recipe, precision="fp32"), True).macs[0] > 0
     monkeypatch.setattr(speed, "audit", refuses)
-    assert laps_of(model, data, recipe, True).peak == 0.0
+    assert laps_of(model, data, recipe, True).peak_flops == 0.0
 
 
 def test_the_progress_line_says_how_fast_and_why(monkeypatch):
@@ -185,8 +185,8 @@ def test_the_progress_line_says_how_fast_and_why(monkeypatch):
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "120")
     moments = iter([0.0, 1.0, 2.0])
-    stream, laps = Terminal(), Laps(macs=1_000_000, peak=1e9)
-    words = {"clock": lambda: next(moments), "speed": laps.words}
+    stream, laps = Terminal(), ThroughputMeter(macs=1_000_000, peak_flops=1e9)
+    words = {"clock": lambda: next(moments), "speed": laps.summary}
     with Progress(stream=stream, **words) as progress:
         progress.start(epochs=1, steps=10, images=320)
         for step in (1, 2, 3):

@@ -8,8 +8,8 @@ import pytest
 
 from striate.core.files import read_csv, read_json
 from striate.data.batches import Batches
-from striate.engine.checkpoint import read_weights
 from striate.engine.checkpoint_store import CheckpointStore
+from striate.engine.weights_io import read_weights
 from support.stopped_runs import ask_before
 
 pytestmark = pytest.mark.usefixtures("no_report")
