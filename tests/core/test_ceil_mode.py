@@ -1,4 +1,4 @@
-"""Pooling that rounds up, against torch on every small case."""
+"""Output size of pooling with ceil_mode, against torch for every small case."""
 
 from itertools import product
 

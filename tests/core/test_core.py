@@ -1,4 +1,4 @@
-"""Errors, names, specs, seeds, taps and devices."""
+"""Errors, registries, preprocessing, seeds and hooks."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""How many processors there are: those that this process may use."""
+"""Number of CPU cores available to the process."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""Processor settings are lent, and given back on errors too."""
+"""CPU settings are restored, also after errors."""
 
 import gc
 import platform

@@ -1,4 +1,4 @@
-"""Freed memory is kept, or goes back to the system."""
+"""Freed memory is reused, or returned to the system."""
 
 from __future__ import annotations
 
