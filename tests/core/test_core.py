@@ -1,4 +1,4 @@
-"""Errors, names, specs, seeds, taps and devices."""
+"""Errors, registries, preprocessing, seeds and hooks."""
 
 import pytest
 import torch
@@ -29,7 +29,7 @@ from striate.core.seeds import derive_seed, numpy_generator, permutation
 # --- errors
 
 
-def test_every_error_is_of_one_family():
+def test_every_error_is_a_striate_error():
     kinds = [e for e in vars(errors).values() if isinstance(e, type)]
     assert all(issubclass(kind, StriateError) for kind in kinds)
     codes = {kind.__name__: kind.exit_code for kind in kinds if kind.exit_code != 2}
@@ -48,11 +48,11 @@ def test_an_error_as_text_and_as_json():
 # --- registry
 
 
-def test_nearest_folds_case_and_hyphens():
+def test_closest_names_ignore_case_and_hyphens():
     assert closest_names("Fashion_MNIST", ["fashion-mnist", "digits"]) == [
         "fashion-mnist"
     ]
-    assert closest_names("gray", ["tutorial_gray", "lenet5"]) == ["notes_gray"]
+    assert closest_names("gray", ["tutorial_gray", "lenet5"]) == ["tutorial_gray"]
     assert closest_names("", ["a", "b"]) == []
 
 
@@ -67,12 +67,12 @@ def test_registry():
     assert "circle" not in table
 
 
-def test_unknown_without_a_near_name():
+def test_unknown_name_without_a_close_choice():
     said = str(unknown_name_error("shape", "xyz", ["square"]))
     assert said == "no shape is called 'xyz'\n  do:    choose one of: square"
 
 
-def test_unknown_among_many_shows_the_first_in_their_order():
+def test_unknown_name_in_a_long_list():
     names = [f"block{i}" for i in range(100, 0, -1)]
     said = unknown_name_error("layer", "blok7", names, where="--cut")
     assert said.where == "--cut"
@@ -135,7 +135,7 @@ def test_preprocess_round_trip(height, width, resize, background, stats):
         ({"height": 0}, "channels and sides must be at least 1"),
     ],
 )
-def test_preprocess_refuses_what_no_image_has(setting, said):
+def test_preprocess_refuses_invalid_sizes_and_levels(setting, said):
     with pytest.raises(SettingError, match=said):
         Preprocess(**{"channels": 3, "height": 8, "width": 8, **setting})
 
@@ -149,7 +149,7 @@ def test_normalization_by_name():
     assert std == pytest.approx(((0.229 + 0.224 + 0.225) / 3,), abs=1e-6)
 
 
-def test_labels():
+def test_class_names():
     labels = ClassNames.of(["cat", "dog", "cat"])
     assert (labels.index("dog"), labels.index(1), labels[1]) == (1, 1, "dog")
     with pytest.raises(UnknownNameError, match="did you mean dog"):
@@ -163,7 +163,7 @@ def test_labels():
         ClassNames(("a", "a"))
 
 
-def test_numbers_sort_as_numbers_whatever_order_a_set_has():
+def test_numeric_class_names_sort_as_numbers():
     """'1' and '01' are one number: without the name as tie-break the order of classes
     would depend on Python's hash seed."""
     ones = [f"{'0' * zeros}1" for zeros in range(9, -1, -1)]
@@ -174,7 +174,7 @@ def test_numbers_sort_as_numbers_whatever_order_a_set_has():
 # --- seeds
 
 
-def test_draws_belong_to_their_parts():
+def test_draws_are_functions_of_their_key():
     assert derive_seed(0, "order", 1) == derive_seed(0, "order", 1)
     others = [(1, "order", 1), (0, "split", 1), (0, "order", 2), ("0", "order", 1)]
     assert (
@@ -195,7 +195,7 @@ def test_seeds_are_frozen():
 # --- arithmetic
 
 
-def test_windows_that_do_not_fit():
+def test_output_side_through_refuses_windows_that_do_not_fit():
     with pytest.raises(GeometryError, match=r"a window of 5 does not fit a side of 2 "):
         output_side(2, 5, padding=(1, 1))
     with pytest.raises(GeometryError, match="padding cannot be 'full'"):
@@ -220,7 +220,7 @@ class Branches(nn.Module):
         return self.drop(self.one(x)), "not a tensor"
 
 
-def test_untouched_restores_modes_and_random_state_on_errors_too():
+def test_evaluation_mode_restores_everything_after_errors():
     model = Branches()
     model.drop.eval()
     torch.manual_seed(1)
@@ -239,7 +239,7 @@ def test_untouched_restores_modes_and_random_state_on_errors_too():
     assert (torch.get_rng_state() == state).all()
 
 
-def test_tapped_hands_over_tensors_only_and_leaves_no_hook():
+def test_capture_outputs_passes_tensors_and_removes_hooks():
     model, seen = Branches(), []
     with capture_outputs(model, ["one", ""], lambda name, out: seen.append(name)):
         model(torch.zeros(1, 2))
@@ -253,7 +253,7 @@ def test_tapped_hands_over_tensors_only_and_leaves_no_hook():
 # --- device
 
 
-def test_device(monkeypatch):
+def test_select_device(monkeypatch):
     assert device.select_device("auto").type in ("cpu", "cuda", "mps", "xpu")
     for name in ("cuda:99", "tpu"):
         with pytest.raises(SettingError, match=f"device '{name}' cannot be used"):
@@ -266,7 +266,7 @@ def test_device(monkeypatch):
     assert device.select_device("auto").type == "cpu"
 
 
-def test_denormals_are_flushed_and_given_back():
+def test_flush_denormals_restores_the_setting():
     before = device._flushes()
     with device.flush_denormals():
         assert device._flushes()

@@ -1,4 +1,4 @@
-"""Processor settings are lent, and given back on errors too."""
+"""CPU settings are restored, also after errors."""
 
 import gc
 import platform
@@ -9,7 +9,7 @@ import torch
 from striate.core import device
 
 
-def test_garbage_collection_is_left_as_it_was():
+def test_paused_gc_restores_the_setting():
     gc.disable()
     try:
         with device.paused_gc():
@@ -22,7 +22,7 @@ def test_garbage_collection_is_left_as_it_was():
     assert gc.isenabled()
 
 
-def test_a_processor_without_linux_is_named_by_python(monkeypatch, tmp_path):
+def test_processor_name_without_proc_cpuinfo(monkeypatch, tmp_path):
     monkeypatch.setattr(device, "CPU_INFO", tmp_path / "none")
     monkeypatch.setattr(platform, "processor", lambda: "")
     monkeypatch.setattr(platform, "machine", lambda: "arm64")

@@ -1,4 +1,4 @@
-"""Freed memory is kept, or goes back to the system."""
+"""Freed memory is reused, or returned to the system."""
 
 from __future__ import annotations
 
@@ -41,19 +41,19 @@ def given_back() -> int:
 
 
 @only_glibc
-def test_holes_go_back():
+def test_release_freed_memory():
     # Red with an empty give_back_freed: free blocks between others stay in the heap.
     assert given_back() > COUNT * BLOCK // 2
 
 
 @only_glibc
-def test_nothing_goes_back_that_is_to_be_kept():
+def test_keep_freed_memory_releases_nothing():
     heap.keep_freed_memory()
     assert given_back() < COUNT * BLOCK // 4
 
 
 @pytest.mark.parametrize("library", [object(), OSError(), TypeError()])
-def test_another_c_library_is_left_alone(monkeypatch, library):
+def test_malloc_functions_do_nothing_on_other_c_libraries(monkeypatch, library):
     def load(_):
         if isinstance(library, Exception):
             raise library

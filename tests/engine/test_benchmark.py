@@ -1,4 +1,4 @@
-"""The way a network is run: chosen by measurement, which changes nothing."""
+"""Choice of the execution mode by measurement, and bf16 support."""
 
 import random
 
@@ -49,7 +49,7 @@ def fake_times(monkeypatch, seconds):
     return measured
 
 
-def test_a_measurement_leaves_everything_as_it_was():
+def test_benchmark_changes_nothing():
     model, pair = network(), batch()
     optimizer = torch.optim.AdamW(model.parameters())
     Stepper(model, optimizer)(*pair, 0)
@@ -81,7 +81,7 @@ def test_a_measurement_leaves_everything_as_it_was():
     assert (np.random.get_state()[1] == rng_state[2]).all()
 
 
-def test_a_short_run_measures_nothing(monkeypatch):
+def test_short_run_is_not_benchmarked(monkeypatch):
     measured = fake_times(monkeypatch, {})
     result = choose_execution(
         network(), batch(), ExecutionConfig(), ExecutionChoices(bf16=True), ENOUGH - 1
@@ -97,7 +97,7 @@ def test_a_short_run_measures_nothing(monkeypatch):
 @pytest.mark.parametrize(
     ("nchw", "expected"), [(0.95, "nhwc"), (0.92, "nhwc"), (0.90, "nchw")]
 )
-def test_another_layout_must_be_clearly_faster(monkeypatch, nchw, expected):
+def test_layout_needs_a_minimum_speedup(monkeypatch, nchw, expected):
     fake_times(monkeypatch, {"nhwc fp32": 1.0, "nchw fp32": nchw})
     result = choose_execution(
         network(), batch(), ExecutionConfig(), ExecutionChoices(), ENOUGH
@@ -106,7 +106,7 @@ def test_another_layout_must_be_clearly_faster(monkeypatch, nchw, expected):
 
 
 @pytest.mark.parametrize(("bf16_seconds", "expected"), [(0.9, "fp32"), (0.8, "bf16")])
-def test_half_precision_must_gain_more(monkeypatch, bf16_seconds, expected):
+def test_bf16_needs_a_larger_speedup(monkeypatch, bf16_seconds, expected):
     times = {"nhwc fp32": 1.0, "nchw fp32": 2.0, "nhwc bf16": bf16_seconds}
     fake_times(monkeypatch, times)
     result = choose_execution(
@@ -118,7 +118,7 @@ def test_half_precision_must_gain_more(monkeypatch, bf16_seconds, expected):
     )
 
 
-def test_compiling_is_tried_only_where_a_minute_is_nothing(monkeypatch):
+def test_compilation_is_tried_only_for_long_runs(monkeypatch):
     times = {"nhwc fp32": 1.0, "nchw fp32": 2.0, "nhwc fp32 compiled": 0.5}
     measured = fake_times(monkeypatch, times)
     choices = ExecutionChoices(compiled=True)
@@ -131,7 +131,7 @@ def test_compiling_is_tried_only_where_a_minute_is_nothing(monkeypatch):
     ).execution.compiled
 
 
-def test_what_is_asked_for_is_not_measured(monkeypatch):
+def test_user_choices_are_not_benchmarked(monkeypatch):
     measured = fake_times(monkeypatch, {})
     layout = ExecutionConfig(layout="nchw")
     assert (
@@ -143,7 +143,7 @@ def test_what_is_asked_for_is_not_measured(monkeypatch):
     assert measured == []
 
 
-def test_a_race_is_timed():
+def test_time_steps():
     seconds = time_steps(
         network(), batch(), [ExecutionConfig(), ExecutionConfig(layout="nchw")]
     )
@@ -151,7 +151,7 @@ def test_a_race_is_timed():
     assert all(seconds > 0 for seconds in seconds)
 
 
-def test_half_precision_answers_in_float32():
+def test_bf16_outputs_are_float32():
     model, (x, _) = network().eval(), batch()
     bf16_seconds = Forward(model, ExecutionConfig(precision="bf16"))(x)
     assert bf16_seconds.dtype == torch.float32
@@ -159,7 +159,7 @@ def test_half_precision_answers_in_float32():
     assert torch.allclose(bf16_seconds, model(x), atol=0.05)
 
 
-def test_heads_on_the_way_answer_in_float32_too():
+def test_bf16_auxiliary_outputs_are_float32():
     class Two(nn.Module):
         def __init__(self):
             super().__init__()
@@ -201,12 +201,12 @@ def info(monkeypatch, tmp_path, text):
         ("model name: nobody knows\n", False),
     ],
 )
-def test_half_precision_needs_the_instructions(monkeypatch, tmp_path, text, supported):
+def test_bf16_needs_cpu_instructions(monkeypatch, tmp_path, text, supported):
     info(monkeypatch, tmp_path, text)
     assert (bf16_obstacle(CPU) == "") == supported
 
 
-def test_half_precision_is_refused_with_the_reason(monkeypatch, tmp_path):
+def test_bf16_is_refused_with_the_reason(monkeypatch, tmp_path):
     info(monkeypatch, tmp_path, "flags: avx2\n")
     with pytest.raises(SettingError, match=r"no bf16 instructions .* hundreds"):
         check_precision("bf16", CPU)
@@ -216,7 +216,7 @@ def test_half_precision_is_refused_with_the_reason(monkeypatch, tmp_path):
     assert bf16_obstacle(CPU)
 
 
-def test_other_devices(monkeypatch):
+def test_bf16_on_other_devices(monkeypatch):
     assert "never measured on mps" in bf16_obstacle(torch.device("mps"))
     for supported in (True, False):
         is_supported = lambda including_emulation, supported=supported: supported  # noqa: E731

@@ -1,4 +1,4 @@
-"""Faults A4 and A5: a disk that refuses, and a disk that forgets."""
+"""Checkpoint store: failed writes and damaged files (faults A4 and A5)."""
 
 import errno
 import hashlib
@@ -53,7 +53,7 @@ def names(store):
 STEPS = [f"step-{step:08d}-epoch-0000" for step in range(10)]
 
 
-def test_the_two_newest_are_kept(store):
+def test_two_newest_checkpoints_are_kept(store):
     assert names(store) == ["LATEST", STEPS[1], STEPS[2]]
     write(store, 3)
     assert names(store) == ["LATEST", STEPS[2], STEPS[3]]
@@ -62,7 +62,7 @@ def test_the_two_newest_are_kept(store):
     assert names(store) == ["LATEST", STEPS[3]]
 
 
-def test_a_sound_one_goes_only_for_a_sound_one(store):
+def test_intact_checkpoint_is_deleted_only_for_intact_ones(store):
     """A new sitting trusts what it has read or written itself, and nothing else."""
     (store.root / STEPS[2] / "state.json").write_bytes(b"?")
     fresh = CheckpointStore(store.root)
@@ -72,7 +72,7 @@ def test_a_sound_one_goes_only_for_a_sound_one(store):
     assert names(fresh) == ["LATEST", STEPS[1], STEPS[5]]
 
 
-def test_an_unsound_one_of_the_same_name_is_replaced(store):
+def test_damaged_checkpoint_of_the_same_name_is_replaced(store):
     (store.root / STEPS[2] / "state.json").write_bytes(b"?")
     fresh = CheckpointStore(store.root)
     assert fresh.newest()[0].metadata["step"] == 1
@@ -80,7 +80,7 @@ def test_an_unsound_one_of_the_same_name_is_replaced(store):
     assert CheckpointStore(store.root).newest()[0].metadata["step"] == 2
 
 
-def test_steps_are_numbers_not_words(memory):
+def test_checkpoints_are_sorted_by_number(memory):
     store = CheckpointStore(memory)
     for steps, epochs in ((99_999_999, 2), (100_000_000, 2), (100_000_000, 10_000)):
         store.write(steps, epochs, [], size=0, metadata={"at": [steps, epochs]})
@@ -90,7 +90,7 @@ def test_steps_are_numbers_not_words(memory):
     assert store.newest()[0].metadata["at"] == [100_000_000, 10_000]
 
 
-def test_nothing_is_there(memory):
+def test_newest_of_an_empty_store(memory):
     assert CheckpointStore(memory / "none").newest() == (None, [])
 
 
@@ -127,13 +127,13 @@ def one_damage(memory, number):
     assert list(checkpoint.files.items()) == contents(1)
 
 
-def test_200_damages_are_each_named_and_passed_over(memory):
+def test_200_damaged_checkpoints_are_detected_and_skipped(memory):
     for number in range(200):
         one_damage(memory, number)
 
 
 @pytest.mark.slow
-def test_5000_damages_are_each_named_and_passed_over(memory):
+def test_5000_damaged_checkpoints_are_detected_and_skipped(memory):
     for number in range(200, 5200):
         one_damage(memory, number)
 
@@ -142,7 +142,7 @@ def test_that_bites(memory, monkeypatch):
     """Without the comparison of hashes a flipped bit is read as if it were right."""
     monkeypatch.setattr(checkpoint_store.hashlib, "sha256", lambda payload: Same())
     with pytest.raises(AssertionError):
-        test_200_damages_are_each_named_and_passed_over(memory)
+        test_200_damaged_checkpoints_are_detected_and_skipped(memory)
 
 
 class Same:
@@ -152,7 +152,7 @@ class Same:
         return "0" * 64
 
 
-def test_every_bit_of_the_manifest_counts(store):
+def test_every_flipped_bit_of_the_manifest_is_detected(store):
     """Also those that change no meaning: it is compared as text."""
     path = store.root / STEPS[2] / MANIFEST
     whole = path.read_bytes()
@@ -162,7 +162,7 @@ def test_every_bit_of_the_manifest_counts(store):
             read_manifest(path.parent)
 
 
-def test_when_none_is_sound_all_are_named(store):
+def test_all_damaged_checkpoints_are_named(store):
     for name in (STEPS[1], STEPS[2]):
         (store.root / name / "state.json").unlink()
     checkpoint, skipped = CheckpointStore(store.root).newest()
@@ -173,7 +173,7 @@ def test_when_none_is_sound_all_are_named(store):
     ]
 
 
-def test_a_file_that_cannot_be_read_is_named(store, monkeypatch):
+def test_unreadable_file_is_named(store, monkeypatch):
     real = Path.read_bytes
 
     def rotten(path):
@@ -217,7 +217,7 @@ BAD_MANIFESTS = {
 
 
 @pytest.mark.parametrize("name", BAD_MANIFESTS)
-def test_a_manifest_made_by_hand(store, name):
+def test_invalid_manifest_with_valid_checksum(store, name):
     body, message = BAD_MANIFESTS[name]
     (store.root / STEPS[2] / MANIFEST).write_text(manifest_text(body))
     checkpoint, skipped = CheckpointStore(store.root).newest()
@@ -235,7 +235,7 @@ def test_a_manifest_made_by_hand(store, name):
         ("x" * (checkpoint_store.MAX_MANIFEST_BYTES + 1), "bytes long"),
     ],
 )
-def test_a_manifest_that_is_none(store, text, message):
+def test_malformed_manifest(store, text, message):
     (store.root / STEPS[2] / MANIFEST).write_text(text)
     assert message in CheckpointStore(store.root).newest()[1][0]
 
@@ -278,7 +278,7 @@ def save_on(store, at, number):
 
 
 @pytest.mark.parametrize("number", REFUSALS)
-def test_a_disk_that_refuses_anything_spares_what_is_there(memory, number):
+def test_failed_write_leaves_earlier_checkpoints_intact(memory, number):
     """At each of the calls of a save in turn, until one is never reached."""
     messages = []
     while True:
@@ -314,7 +314,7 @@ def unprivileged_user():
         os.seteuid(user)
 
 
-def test_a_folder_that_may_not_be_written(store):
+def test_read_only_folder(store):
     store.root.parent.chmod(0o755)
     store.root.chmod(0o555)
     refused = pytest.raises(StorageError, match="writing here is not permitted")
@@ -324,7 +324,7 @@ def test_a_folder_that_may_not_be_written(store):
     assert store.newest()[0].metadata["step"] == 2
 
 
-def test_a_disk_that_gives_back_something_else(store, monkeypatch):
+def test_disk_that_returns_other_bytes(store, monkeypatch):
     real = os.write
     monkeypatch.setattr(os, "write", lambda h, b: real(h, bytes(len(b))))
     with pytest.raises(StorageError, match="returned other bytes than were written"):
@@ -337,7 +337,7 @@ def test_a_disk_that_gives_back_something_else(store, monkeypatch):
     assert names(store) == ["LATEST", STEPS[2], STEPS[4]]
 
 
-def test_an_old_one_that_cannot_be_taken_away_stays(store, monkeypatch):
+def test_old_checkpoint_that_cannot_be_deleted(store, monkeypatch):
     def refuse(path):
         raise OSError(errno.EIO, "x")
 
@@ -346,7 +346,7 @@ def test_an_old_one_that_cannot_be_taken_away_stays(store, monkeypatch):
     assert names(store) == ["LATEST", *STEPS[1:4]]
 
 
-def test_only_our_own_leftovers_are_swept(memory):
+def test_remove_leftovers_deletes_only_its_own_files(memory):
     ours = [".step-1.0123abcd", ".manifest.json.deadbeef"]
     others = [".git", ".hidden", ".x.0123ABCD", "plain.0123abcd"]
     for name in (*ours, *others):

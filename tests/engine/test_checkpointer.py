@@ -1,4 +1,4 @@
-"""What is kept and when, what is refused, and what is given back."""
+"""Checkpointer: what is saved and when, failed writes, and restoring."""
 
 import errno
 import json
@@ -78,7 +78,7 @@ def setup():
         yield SavedNetwork(folder)
 
 
-def test_the_best_is_kept(setup):
+def test_best_weights_are_saved(setup):
     setup.epoch(0.5)
     first = setup.best()
     setup.change_bias()
@@ -88,7 +88,7 @@ def test_the_best_is_kept(setup):
     assert torch.equal(setup.best(), setup.model[3].bias)
 
 
-def test_it_saves_when_it_is_time(setup):
+def test_checkpoints_are_saved_at_intervals(setup):
     setup.checkpointer.save()
     for now, count in ((59, 1), (61, 2), (120, 2), (122, 2)):
         setup.clock.now = now
@@ -102,14 +102,14 @@ def test_it_saves_when_it_is_time(setup):
     assert setup.messages == []
 
 
-def test_what_is_kept_is_not_kept_again(setup):
+def test_the_same_state_is_not_saved_twice(setup):
     setup.checkpointer.save()
     before = setup.newest().path.stat().st_mtime_ns
     setup.checkpointer.save()
     assert setup.newest().path.stat().st_mtime_ns == before
 
 
-def test_a_network_of_its_own_is_judged():
+def test_best_weights_of_a_separate_eval_model():
     """The best weights may be those of a moving average."""
     with in_memory() as folder:
         ema = net()
@@ -134,7 +134,7 @@ def full(handle, payload):
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
-def test_a_refused_checkpoint_is_told_and_tried_again(setup, monkeypatch):
+def test_failed_checkpoint_gives_a_warning_and_is_retried(setup, monkeypatch):
     setup.checkpointer.save()
     monkeypatch.setattr(os, "write", full)
     setup.clock.now = 61
@@ -153,7 +153,7 @@ def test_a_refused_checkpoint_is_told_and_tried_again(setup, monkeypatch):
     assert setup.saved() == ["step-00000000-epoch-0000", "step-00000003-epoch-0000"]
 
 
-def test_the_message_knows_the_size(setup, monkeypatch):
+def test_error_message_contains_the_size(setup, monkeypatch):
     monkeypatch.setattr(os, "write", full)
     with pytest.raises(StorageError) as caught:
         setup.checkpointer.save()
@@ -166,7 +166,7 @@ def test_the_message_knows_the_size(setup, monkeypatch):
 # --- numbers that are none
 
 
-def test_weights_that_are_not_finite_are_never_kept(setup):
+def test_nonfinite_weights_are_never_saved(setup):
     """Without the check a checkpoint of NaN takes the place of the last good one."""
     setup.checkpointer.save()
     setup.step()
@@ -183,7 +183,7 @@ def test_weights_that_are_not_finite_are_never_kept(setup):
 # --- going back
 
 
-def test_everything_comes_back(setup):
+def test_restore_restores_everything(setup):
     setup.step()
     setup.epoch(0.5)
     setup.checkpointer.save()
@@ -201,7 +201,7 @@ def test_everything_comes_back(setup):
     assert torch.equal(other.best(), best)
 
 
-def test_the_best_of_a_lost_future_is_taken_back(setup):
+def test_restore_brings_back_earlier_best_weights(setup):
     """Going on from an earlier checkpoint, its best weights come with it."""
     setup.epoch(0.5)
     setup.checkpointer.save()
@@ -213,7 +213,7 @@ def test_the_best_of_a_lost_future_is_taken_back(setup):
     assert torch.equal(setup.best(), best)
 
 
-def test_best_weights_that_someone_else_changed(setup):
+def test_best_weights_changed_by_another_program(setup):
     setup.epoch(0.5)
     for change in (lambda path: path.write_bytes(b"mine"), lambda path: path.unlink()):
         change(setup.folder / "best.safetensors")
@@ -222,14 +222,14 @@ def test_best_weights_that_someone_else_changed(setup):
     assert setup.saved() == []
 
 
-def test_a_checkpoint_of_another_network(setup):
+def test_checkpoint_of_another_network_is_refused(setup):
     setup.checkpointer.save()
     other = SavedNetwork(setup.folder.parent, width=5)
     with pytest.raises(WeightsError, match="of another network; nothing was loaded"):
         other.checkpointer.restore(setup.newest())
 
 
-def test_a_checkpoint_that_lacks_a_part(setup):
+def test_checkpoint_without_a_file_is_refused(setup):
     setup.checkpointer.save()
     other = SavedNetwork(setup.folder.parent, extra={"ema": net()})
     with pytest.raises(WeightsError, match="not a valid safetensors file"):
@@ -248,7 +248,7 @@ def test_a_checkpoint_that_lacks_a_part(setup):
         b'{"train_state": {"history": [{}]}, "offsets": {}}',
     ],
 )
-def test_a_state_of_another_version(setup, state):
+def test_state_of_another_format_is_refused(setup, state):
     setup.checkpointer.save()
     checkpoint = setup.newest()
     checkpoint.files.pop("state.json")
@@ -258,7 +258,7 @@ def test_a_state_of_another_version(setup, state):
         checkpoint_state(checkpoint)
 
 
-def test_a_position_survives_json():
+def test_train_state_survives_json():
     history = [
         EpochResult(
             epoch=0,

@@ -1,4 +1,4 @@
-"""The moving average: what it holds, and what is judged and kept."""
+"""Exponential moving average of the weights: values, checkpoints, best weights."""
 
 import math
 
@@ -19,7 +19,7 @@ def result(step, loss=1.0):
     return StepResult(0, step, step, loss=loss, lr=0.1, images=4)
 
 
-def test_it_is_the_sum_it_is_said_to_be():
+def test_ema_against_closed_form():
     """Against the closed form, by numbers, running statistics included."""
     model = network()
     ema = EMA(model, decay=0.6)
@@ -52,7 +52,7 @@ class Tied(nn.Module):
         self.second.running_mean = self.first.running_mean
 
 
-def test_what_is_shared_moves_once_a_step():
+def test_shared_tensors_are_averaged_once():
     """And keeps all its names, so that what is saved stays as it was."""
     model = Tied()
     ema = EMA(model, decay=0.9)
@@ -69,7 +69,7 @@ def test_what_is_shared_moves_once_a_step():
             assert torch.allclose(moved, torch.full((3,), 9 / 11)), (layer, name)
 
 
-def test_a_skipped_step_is_no_step():
+def test_ema_ignores_a_skipped_step():
     model = network()
     ema = EMA(model, decay=0.5)
     before = {k: v.clone() for k, v in ema.state_dict().items()}
@@ -78,7 +78,7 @@ def test_a_skipped_step_is_no_step():
     assert all(torch.equal(before[k], v) for k, v in ema.state_dict().items())
 
 
-def test_it_shares_nothing_with_what_learns():
+def test_ema_shares_no_memory_with_the_model():
     model = network()
     ema = EMA(model, decay=0.5)
     assert not any(p.requires_grad for p in ema.model.parameters())
@@ -86,7 +86,7 @@ def test_it_shares_nothing_with_what_learns():
     assert own.isdisjoint(p.data_ptr() for p in model.parameters())
 
 
-def test_the_average_is_what_is_kept_as_best(tmp_path):
+def test_best_weights_are_those_of_the_ema(tmp_path):
     SmallRun(tmp_path, ema=0.9).train()
     checkpoint = next((tmp_path / "weights/last").glob("step-*15*"))
     best = read_weights(tmp_path / "weights/best.safetensors")
@@ -97,13 +97,13 @@ def test_the_average_is_what_is_kept_as_best(tmp_path):
     assert not torch.equal(best["0.weight"], training["0.weight"])
 
 
-def test_an_average_of_another_network_is_refused():
+def test_ema_of_another_network_is_refused():
     ema = EMA(nn.Linear(2, 2), decay=0.5)
     with pytest.raises(WeightsError, match="another network"):
         ema.load_state_dict({"weight": torch.zeros(3, 2), "bias": torch.zeros(2)})
 
 
-def test_what_is_frozen_stays_as_it_is_to_the_bit():
+def test_frozen_tensors_are_copied_to_the_bit():
     """Weights of ImageNet hold numbers that flushed arithmetic takes for 0."""
     model = network()
     with torch.no_grad():

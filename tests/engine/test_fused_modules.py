@@ -1,4 +1,4 @@
-"""The quicker ways compute what torch's own do, and leave no trace."""
+"""Fused modules compute the same as torch's own, and are removed afterwards."""
 
 import copy
 
@@ -34,9 +34,7 @@ def gradients(model, x, fused):
     layout=st.sampled_from(LAYOUTS),
     seed=st.integers(0, 99),
 )
-def test_pool_before_relu_is_the_same_to_the_bit(
-    kernel, stride, pad, ceil, layout, seed
-):
+def test_pool_before_relu_is_bit_exact(kernel, stride, pad, ceil, layout, seed):
     """Ties too: many of the maps' values are equal, and many exactly zero."""
     draw = torch.Generator().manual_seed(seed)
     x = torch.randint(-2, 3, (2, 3, 9, 8), generator=draw).float()
@@ -51,7 +49,7 @@ def test_pool_before_relu_is_the_same_to_the_bit(
     assert all(torch.equal(ours, torchs) for ours, torchs in pairs)
 
 
-def test_nan_and_infinity_go_through():
+def test_pool_before_relu_passes_nan_and_infinity():
     model = nn.Sequential(nn.ReLU(), nn.MaxPool2d(2))
     x = torch.tensor([float("nan"), -1, float("inf"), 2]).view(1, 1, 1, 4)
     x = x.repeat(1, 1, 2, 1)
@@ -62,7 +60,7 @@ def test_nan_and_infinity_go_through():
 
 
 @pytest.mark.parametrize("name", ["vgg11", "lenet5_modern", "tutorial_gray"])
-def test_a_network_learns_the_same(name):
+def test_fused_modules_train_bit_exactly(name):
     side = 32
     x, y = torch.randn(4, 3, side, side), torch.arange(4)
     losses = []
@@ -77,7 +75,7 @@ def test_a_network_learns_the_same(name):
     assert losses[0] == losses[1]
 
 
-def test_it_is_the_pool_that_comes_first(monkeypatch):
+def test_pool_runs_before_relu(monkeypatch):
     """The guard of the guard: the rectified maps are a quarter of the size."""
     calls = []
     model = nn.Sequential(nn.ReLU(), nn.MaxPool2d(2))
@@ -90,7 +88,7 @@ def test_it_is_the_pool_that_comes_first(monkeypatch):
     assert calls
 
 
-def test_the_gradient_comes_in_the_layout_of_the_maps():
+def test_gradient_has_the_layout_of_the_maps():
     model = nn.Sequential(nn.ReLU(), nn.MaxPool2d(2), nn.Flatten())
     x = torch.randn(2, 8, 6, 6).contiguous(memory_format=torch.channels_last)
     x.requires_grad_()
@@ -100,7 +98,7 @@ def test_the_gradient_comes_in_the_layout_of_the_maps():
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_a_flattened_map_gets_its_gradient_in_its_own_layout(layout):
+def test_flatten_gradient_has_the_layout_of_the_maps(layout):
     calls = []
     model = nn.Sequential(nn.Conv2d(2, 3, 3), nn.ReLU(), nn.Flatten(), nn.Linear(75, 4))
     model.to(memory_format=layout)
@@ -115,7 +113,7 @@ def test_a_flattened_map_gets_its_gradient_in_its_own_layout(layout):
     assert calls[0].is_contiguous(memory_format=layout)
 
 
-def test_flattening_otherwise_is_left_alone():
+def test_other_flatten_dims_are_not_replaced():
     x = torch.randn(2, 3, 4, 5).to(memory_format=torch.channels_last)
     for layer in (nn.Flatten(2), nn.Flatten(1, 2), nn.Flatten(0)):
         with FusedModules(layer).patched():
@@ -123,7 +121,7 @@ def test_flattening_otherwise_is_left_alone():
             assert "forward" not in vars(layer)
 
 
-def test_who_watches_a_layer_sees_it():
+def test_layers_with_hooks_run_as_usual():
     model = nn.Sequential(nn.ReLU(), nn.MaxPool2d(2))
     x, calls = torch.randn(1, 1, 4, 4), []
     handle = model[0].register_forward_hook(lambda *words: calls.append(words[2]))
@@ -140,7 +138,7 @@ def test_who_watches_a_layer_sees_it():
     assert names == ["0", "1", ""]
 
 
-def test_no_trace_is_left_even_by_an_error():
+def test_modules_are_restored_after_an_error():
     model = nn.Sequential(nn.ReLU(), nn.MaxPool2d(2), nn.Dropout(0.5))
     before = [dict(vars(module)) for module in model.modules()]
     too_small = torch.ones(1, 1, 1, 1)
@@ -149,7 +147,7 @@ def test_no_trace_is_left_even_by_an_error():
     assert [dict(vars(module)) for module in model.modules()] == before
 
 
-def test_a_copy_made_meanwhile_runs_its_own_layers():
+def test_copy_of_a_patched_model_runs_its_own_layers():
     model = nn.Sequential(nn.Conv2d(1, 1, 1), nn.ReLU(), nn.MaxPool2d(1))
     with FusedModules(model).patched():
         copied = copy.deepcopy(model)
@@ -159,9 +157,10 @@ def test_a_copy_made_meanwhile_runs_its_own_layers():
     assert copied(torch.ones(1, 1, 1, 1)).item() == 3.0
 
 
-def test_layers_of_other_kinds_are_left_alone():
+def test_other_modules_are_not_replaced():
     class OwnSequential(nn.Sequential):
-        pass
+        def forward(self, x):
+            return super().forward(x)
 
     class Leaky(nn.ReLU):
         def forward(self, x):
@@ -176,7 +175,7 @@ def test_layers_of_other_kinds_are_left_alone():
     assert FusedModules(own)._patches == []
 
 
-def test_maps_without_a_batch_go_the_plain_way():
+def test_maps_without_batch_dimension():
     model = nn.Sequential(nn.ReLU(), nn.MaxPool2d(2))
     x = torch.randn(3, 4, 4)
     with FusedModules(model).patched():
@@ -185,7 +184,7 @@ def test_maps_without_a_batch_go_the_plain_way():
 
 @pytest.mark.parametrize("share", [0.1, 0.25, 0.5, 0.9])
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_dropout_drops_its_share_and_keeps_the_mean(share, layout):
+def test_dropout_rate_and_mean(share, layout):
     torch.manual_seed(5)
     x = torch.ones(16, 32, 32, 32).contiguous(memory_format=layout)
     factors = dropout_factors(x, share)
@@ -202,7 +201,7 @@ def test_dropout_drops_its_share_and_keeps_the_mean(share, layout):
         assert abs(both_zero - share**2) < 6 / count**0.5
 
 
-def test_dropout_is_a_function_of_the_seed_and_acts_in_training_only():
+def test_dropout_is_seeded_and_off_in_evaluation():
     model = nn.Sequential(nn.Dropout(0.3))
     x = torch.ones(1000)
     with FusedModules(model).patched():
@@ -215,7 +214,7 @@ def test_dropout_is_a_function_of_the_seed_and_acts_in_training_only():
         assert torch.equal(model(x), x)
 
 
-def test_the_gradient_of_dropout_is_its_factor():
+def test_dropout_gradient():
     model = nn.Sequential(nn.Dropout(0.5))
     x = torch.ones(64, requires_grad=True)
     with FusedModules(model).patched():
@@ -224,7 +223,7 @@ def test_the_gradient_of_dropout_is_its_factor():
     assert torch.equal(x.grad, y.detach())
 
 
-def test_even_the_smallest_share_is_drawn():
+def test_dropout_factors_at_the_limits():
     assert dropout_factors(torch.ones(0), 0.5).shape == (0,)
     assert (dropout_factors(torch.ones(100), 1e-9) > 0).any()
     assert dropout_factors(torch.ones(1, 1), 1 - 1e-9).shape == (1, 1)

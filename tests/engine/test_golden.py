@@ -1,4 +1,4 @@
-"""Golden losses: what the code computes, it goes on computing, to the last bit."""
+"""Golden losses: the first training losses stay equal to the last bit."""
 
 import json
 import subprocess
@@ -13,7 +13,7 @@ def computed():
     return json.loads(result.stdout)
 
 
-def test_the_first_losses_of_three_networks():
+def test_golden_losses():
     """Red after a change of the arithmetic: if it was meant, `--write` them anew."""
     expected = json.loads(golden.GOLDEN_FILE.read_text())
     assert [len(values) for values in expected.values()] == [golden.STEPS] * 3
@@ -23,7 +23,7 @@ def test_the_first_losses_of_three_networks():
         assert changed == [], f"{name}: first at step {changed[0]}"
 
 
-def test_they_are_worth_keeping():
+def test_golden_losses_are_plausible():
     """Every one another, none of them wild; and validation stands among them."""
     for values in json.loads(golden.GOLDEN_FILE.read_text()).values():
         losses = [float.fromhex(value.split()[0]) for value in values]

@@ -1,4 +1,4 @@
-"""What a run does not import: torch's compiler, which takes more than a second."""
+"""Training does not import torch's compiler, which takes more than a second."""
 
 import subprocess
 import sys
@@ -22,7 +22,7 @@ print(compiled._orig_mod.weight.grad)
 """
 
 
-def test_learning_imports_no_compiler_and_compiling_still_works():
+def test_training_does_not_import_the_compiler():
     # Without `_avoid_compiler_import`, or `_uncompiled`, the first word is True.
     words = [sys.executable, "-c", LEARN]
     done = subprocess.run(words, capture_output=True, text=True)

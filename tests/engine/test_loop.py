@@ -1,4 +1,4 @@
-"""The loop and its parts: what decides, what is decayed, what stops it."""
+"""Training loop, schedules, optimizers, evaluation and stop signals."""
 
 import math
 import signal
@@ -70,7 +70,7 @@ class Recorder:
         self.epochs.append(result)
 
 
-def test_it_learns_and_tells():
+def test_fit_trains_and_calls_callbacks():
     x, y = toy()
     recorder = Recorder()
     batches = Data((x[:20], y[:20]), (x[20:], y[20:]))
@@ -86,7 +86,7 @@ def test_it_learns_and_tells():
     assert history[0].best
 
 
-def test_rates_follow_the_schedule():
+def test_lr_follows_the_schedule():
     x, y = toy()
     recorder = Recorder()
     cosine = SCHEDULES["cosine"]
@@ -107,7 +107,7 @@ def test_schedules_stay_within_bounds(name):
         assert factors == sorted(factors, reverse=True)
 
 
-def test_schedules_at_their_turns():
+def test_schedule_values():
     one_cycle = SCHEDULES["one_cycle"]
     assert one_cycle(0) == pytest.approx(START_FACTOR)
     assert one_cycle(WARMUP_FRACTION) == pytest.approx(1)
@@ -129,7 +129,7 @@ def test_schedules_at_their_turns():
 
 
 @pytest.mark.parametrize("name", list(OPTIMIZERS))
-def test_only_kernels_are_decayed(name):
+def test_weight_decay_applies_to_kernels_only(name):
     model = net()
     optimizer = make_optimizer(model, name, 0.1, 0.9, 0.5)
     decay = {
@@ -149,7 +149,7 @@ def test_only_kernels_are_decayed(name):
 
 
 @pytest.mark.parametrize("name", list(OPTIMIZERS))
-def test_optimizers_take_a_step_downhill(name):
+def test_optimizers_reduce_the_loss(name):
     model = nn.Sequential(nn.Flatten(), nn.Linear(16, 2, bias=False))
     x, y = toy()
     optimizer = make_optimizer(model, name, 0.05, 0.0, 0.0)
@@ -157,7 +157,7 @@ def test_optimizers_take_a_step_downhill(name):
     assert losses[-1] < losses[0]
 
 
-def test_frozen_parameters_are_left_out():
+def test_frozen_parameters_are_not_optimized():
     model = net()
     model[0].requires_grad_(False)
     parameters = [
@@ -172,7 +172,7 @@ def test_frozen_parameters_are_left_out():
         make_optimizer(model, "sgd", 0.1, 0.9, 0)
 
 
-def test_label_smoothing_enters_the_training_cost_only():
+def test_label_smoothing_changes_the_training_loss_only():
     x, y = toy()
     settings_ = {"epochs": 1, "lr": 1e-12}
     plain = run_fit(net(), Data((x, y)), Data((x, y)), **settings_)[0]
@@ -186,7 +186,7 @@ def test_label_smoothing_enters_the_training_cost_only():
 # --- stopping
 
 
-def test_early_stopping_counts_on_validation_only():
+def test_early_stopping_uses_validation_only():
     """Training improves for ever; validation's labels are upside down."""
     x, y = toy()
     history = run_fit(
@@ -217,7 +217,7 @@ def test_ties_in_accuracy_are_broken_by_the_loss():
         earlier.append(result)
 
 
-def test_a_request_to_stop_is_heard_between_steps():
+def test_stop_request_ends_between_steps():
     x, y = toy()
     recorder = Recorder()
     model = net()
@@ -248,7 +248,7 @@ def poisoned(model, step):
     return model
 
 
-def test_nan_names_epoch_and_step_and_spares_the_weights():
+def test_nan_names_epoch_and_step_and_keeps_the_weights():
     """Without the guard before `backward` the weights are NaN for good."""
     x, y = toy()
     model = poisoned(
@@ -271,7 +271,7 @@ def test_nan_names_epoch_and_step_and_spares_the_weights():
         assert torch.equal(parameter, before[name])
 
 
-def test_validation_that_blows_up_is_never_the_best():
+def test_nonfinite_validation_is_never_best():
     """Without the guard the first epoch's NaN counts as best and is saved as such."""
     x, y = toy()
     recorder = Recorder()
@@ -282,7 +282,7 @@ def test_validation_that_blows_up_is_never_the_best():
     assert recorder.epochs == []
 
 
-def test_a_huge_learning_rate():
+def test_huge_learning_rate_is_an_error():
     x, y = toy()
     model = nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.Linear(8, 2))
     optimizer = make_optimizer(model, "sgd", 1e30, 0.9, 0.0)
@@ -294,7 +294,7 @@ def test_a_huge_learning_rate():
 # --- judging
 
 
-def test_evaluate_leaves_the_model_as_it_was():
+def test_evaluate_does_not_change_the_model():
     model = net()
     x, y = toy()
     state = {k: v.clone() for k, v in model.state_dict().items()}
@@ -317,7 +317,7 @@ def test_evaluate_leaves_the_model_as_it_was():
 # --- Ctrl-C
 
 
-def test_the_first_ctrl_c_asks_and_the_second_interrupts():
+def test_first_ctrl_c_requests_a_stop_and_second_interrupts():
     before = signal.getsignal(signal.SIGINT)
     with catch_stop_signals() as request:
         assert not request()
@@ -328,14 +328,14 @@ def test_the_first_ctrl_c_asks_and_the_second_interrupts():
     assert signal.getsignal(signal.SIGINT) is before
 
 
-def test_the_handler_is_given_back_on_errors_too():
+def test_signal_handlers_are_restored_after_errors():
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyError), catch_stop_signals():
         raise KeyError
     assert signal.getsignal(signal.SIGINT) is before
 
 
-def test_outside_the_main_thread_nothing_is_touched():
+def test_signals_outside_the_main_thread():
     values = []
 
     def work():
@@ -348,7 +348,7 @@ def test_outside_the_main_thread_nothing_is_touched():
     assert values == [False]
 
 
-def test_step_returns_the_cost():
+def test_train_step_returns_the_loss():
     x, y = toy()
     model = net()
     loss = train_step(model, x, y, make_optimizer(model, "sgd", 0.1, 0.9, 0))

@@ -1,4 +1,4 @@
-"""The cost: weights that do what they say, with smoothing and auxiliary heads."""
+"""Loss functions: class weights, logit adjustment, label smoothing, heads."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ def weighted_loss(smoothing, weights):
     return cross_entropy_loss(smoothing, ClassBalance(weights=weights))
 
 
-def test_without_weights_it_is_torchs_own_to_the_bit():
+def test_plain_loss_is_torchs_cross_entropy():
     for smoothing in (0.0, 0.1):
         loss = cross_entropy_loss(smoothing, None)(LOGITS, LABELS)
         assert loss == F.cross_entropy(LOGITS, LABELS, label_smoothing=smoothing)
@@ -32,7 +32,7 @@ def test_without_weights_it_is_torchs_own_to_the_bit():
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.5])
-def test_weights_are_repetition(smoothing):
+def test_class_weight_equals_repetition(smoothing):
     """An image of weight 3 costs what three such images cost."""
     weights = torch.tensor([1.0, 2.0, 3.0])
     loss = weighted_loss(smoothing, weights)(LOGITS, LABELS)
@@ -46,7 +46,7 @@ def test_weights_are_repetition(smoothing):
     assert loss.item() == pytest.approx(repeated.item() / len(LABELS))
 
 
-def test_torchs_weights_would_smooth_towards_the_rare_class():
+def test_torch_class_weights_smooth_towards_rare_classes():
     """Why `weight=` is not used: a common image's gradient on the rare logit."""
     weights = balanced_class_weights(LABELS.bincount()).double()
     assert weights[2] > 9
@@ -65,7 +65,7 @@ def test_torchs_weights_would_smooth_towards_the_rare_class():
     assert torch_loss < 0  # … and not towards it
 
 
-def test_batches_add_up_to_the_set():
+def test_batch_losses_average_to_the_loss_of_the_set():
     """Torch's batch mean divides by the batch's weights, so parts are no whole."""
     weights = balanced_class_weights(LABELS.bincount())
     loss_fn = weighted_loss(0.1, weights)
@@ -82,7 +82,7 @@ def test_batches_add_up_to_the_set():
     )
 
 
-def test_auxiliary_heads_are_weighed_too():
+def test_class_weights_apply_to_auxiliary_heads():
     loss_fn = weighted_loss(0.0, torch.tensor([1.0, 1.0, 5.0]))
     heads = HeadOutputs(LOGITS, (LOGITS * 2,), 0.3)
     expected = loss_fn(LOGITS, LABELS) + 0.3 * loss_fn(LOGITS * 2, LABELS)
@@ -90,7 +90,7 @@ def test_auxiliary_heads_are_weighed_too():
 
 
 @given(st.lists(st.integers(0, 1000), min_size=1, max_size=9).filter(any))
-def test_even_weights_are_those_of_scikit_learn(counts):
+def test_balanced_class_weights_against_scikit_learn(counts):
     from sklearn.utils.class_weight import compute_class_weight
 
     weights_ = balanced_class_weights(torch.tensor(counts))
@@ -105,7 +105,7 @@ def test_even_weights_are_those_of_scikit_learn(counts):
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.4])
-def test_adjusted_logits_know_no_frequency(smoothing):
+def test_logit_adjustment_removes_class_frequency(smoothing):
     """Where images tell nothing, the best logits are equal, however uneven the
     classes; with an evenly smoothed target they would not be."""
     prior = class_priors(LABELS.bincount()).double()
@@ -118,7 +118,7 @@ def test_adjusted_logits_know_no_frequency(smoothing):
     assert (logits.grad.sum(0).abs().max() > 1e-3) == (smoothing > 0)
 
 
-def test_adjusting_for_even_classes_is_plain_cross_entropy():
+def test_logit_adjustment_for_even_classes_is_plain_cross_entropy():
     even = class_priors(torch.tensor([20, 20, 20])).double()
     for smoothing in (0.0, 0.1):
         adjusted = cross_entropy_loss(smoothing, ClassBalance(prior=even))(
@@ -129,13 +129,13 @@ def test_adjusting_for_even_classes_is_plain_cross_entropy():
         )
 
 
-def test_shares_of_classes_without_images_stay_finite():
+def test_class_priors_of_empty_classes_are_positive():
     assert class_priors(torch.tensor([8, 0])).tolist() == pytest.approx([8 / 9, 1 / 9])
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("name", ["weights", "prior"])
-def test_mixed_images_cost_what_their_parts_do(name, smoothing):
+def test_loss_of_mixed_images_is_the_mixed_loss(name, smoothing):
     even = torch.tensor([0.2, 0.3, 0.5]).double()
     loss_fn = cross_entropy_loss(smoothing, ClassBalance(**{name: even}))
     first, second = LABELS, LABELS.roll(1)

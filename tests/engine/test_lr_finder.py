@@ -1,4 +1,4 @@
-"""The range test: it finds what a grid finds, and leaves no trace."""
+"""Learning-rate finder: it changes nothing, and ends when the loss diverges."""
 
 import copy
 import random
@@ -18,7 +18,7 @@ def adamw(model):
     return make_optimizer(model, "adamw", 1.0, 0.9, 0.01)
 
 
-def test_model_and_every_random_state_are_untouched_to_the_bit():
+def test_range_test_changes_neither_model_nor_rng_state():
     model = network().train()
     model[4].eval()
     before = copy.deepcopy(model.state_dict())
@@ -34,7 +34,7 @@ def test_model_and_every_random_state_are_untouched_to_the_bit():
     assert [m.training for m in model.modules()] == modes
 
 
-def test_the_same_again_is_the_same():
+def test_range_test_is_deterministic():
     first, second = (
         lr_range_test(network(), adamw, batches(), F.cross_entropy, steps=20)
         for _ in range(2)
@@ -42,7 +42,7 @@ def test_the_same_again_is_the_same():
     assert first == second
 
 
-def test_rates_rise_evenly_until_the_cost_is_lost():
+def test_rates_rise_until_the_loss_diverges():
     def sgd(model):
         return make_optimizer(model, "sgd", 1.0, 0.9, 0.0)
 
@@ -59,7 +59,7 @@ def test_rates_rise_evenly_until_the_cost_is_lost():
     assert points[-1].loss > 1.5 * points[0].loss
 
 
-def test_a_cost_that_blows_up_ends_it():
+def test_nonfinite_loss_ends_the_range_test():
     class Explodes(nn.Linear):
         def forward(self, x):
             out = super().forward(x)
@@ -71,7 +71,7 @@ def test_a_cost_that_blows_up_ends_it():
     assert 0 < len(points) < 100
 
 
-def test_no_fall_no_rate():
+def test_no_suggestion_if_the_loss_never_falls():
     assert suggest_lr([]) is None
     flat = [LRPoint(lr=lr, loss=2.3) for lr in (0.001, 0.01, 0.1)]
     assert suggest_lr(flat) is None

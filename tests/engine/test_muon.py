@@ -1,4 +1,4 @@
-"""Muon against a plain reference: the paper's algorithm in float64, written out."""
+"""Muon against a float64 reference of the paper and against torch."""
 
 import math
 
@@ -35,7 +35,7 @@ def reference(gradients, weight, lr, momentum, decay):
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("shape", [(6, 4, 3, 3), (40, 2, 3, 3)])
-def test_it_takes_the_papers_steps(shape, layout):
+def test_muon_against_the_paper(shape, layout):
     torch.manual_seed(0)
     weight = nn.Parameter(torch.randn(shape).to(memory_format=layout))
     gradients = [torch.randn(shape) for _ in range(4)]
@@ -48,7 +48,7 @@ def test_it_takes_the_papers_steps(shape, layout):
     assert torch.allclose(weight.double(), expected, atol=1e-5)
 
 
-def test_it_takes_torchs_steps():
+def test_muon_against_torch():
     """The outside witness rounds to bfloat16, hence the tolerance."""
     torch.manual_seed(1)
     start, gradients = torch.randn(8, 20), [torch.randn(8, 20) for _ in range(3)]
@@ -77,7 +77,7 @@ def test_singular_values_come_near_one():
         assert 0.2 < values.min() <= values.max() < 1.3
 
 
-def test_the_rest_is_adamws():
+def test_muon_uses_adamw_for_other_parameters():
     """First kernel, head, biases and gains move as AdamW moves them, to the bit."""
     torch.manual_seed(3)
     layers = nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 3), nn.Flatten()
@@ -101,7 +101,7 @@ def test_the_rest_is_adamws():
             assert torch.equal(a, b)
 
 
-def test_steps_are_counted_on_the_parameters_device():
+def test_step_counters_are_on_the_parameters_device():
     """A fused kernel of another device cannot read a counter of this one's memory."""
     model = nn.Sequential(*[nn.Linear(3, 3) for _ in range(3)])
     away = nn.Sequential(*[nn.Linear(3, 3) for _ in range(3)]).to("meta")
@@ -120,7 +120,7 @@ def test_steps_are_counted_on_the_parameters_device():
     assert sum(name.endswith(".step") for name in saved) == 5
 
 
-def test_frozen_kernels_stay():
+def test_muon_leaves_frozen_kernels():
     model = nn.Sequential(*[nn.Linear(3, 3) for _ in range(4)])
     model[1].weight.requires_grad = False
     assert len(hidden_kernels(model)) == 1
@@ -131,7 +131,7 @@ def test_frozen_kernels_stay():
     assert torch.equal(model[1].weight, before)
 
 
-def test_without_hidden_kernels_it_is_adamw_alone():
+def test_muon_without_hidden_kernels_is_adamw():
     model = nn.Linear(3, 2)
     optimizer = make_optimizer(model, "muon", 0.1, 0.9, 0.0)
     assert [g["orthogonal"] for g in optimizer.param_groups] == [False, False]

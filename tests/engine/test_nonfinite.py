@@ -1,4 +1,4 @@
-"""Fault G1: NaN and infinity never reach the weights, and are traced back."""
+"""NaN and infinity never reach the weights, and their source is named (fault G1)."""
 
 import math
 import random
@@ -163,7 +163,7 @@ def check_injection(number):
     assert error.rows == rows
 
 
-def test_100_injections_are_caught_and_named():
+def test_100_injected_nonfinite_values_are_detected_and_named():
     """At random steps, in input, activation, cost and gradient, NaN and infinity."""
     for number in range(100):
         check_injection(number)
@@ -177,13 +177,13 @@ def test_that_bites(monkeypatch, guard):
     else:
         monkeypatch.setattr(step_module, "gradients_are_finite", lambda optimizer: True)
     with pytest.raises((AssertionError, pytest.fail.Exception)):
-        test_100_injections_are_caught_and_named()
+        test_100_injected_nonfinite_values_are_detected_and_named()
 
 
 # --- skipping
 
 
-def test_a_skipped_batch_leaves_no_trace():
+def test_skipped_batch_changes_nothing():
     """Weights, moments and statistics are as if it had not been; the rest goes on."""
     poison = Poison("input", 3, float("nan"))
     run = PoisonedRun(poison)
@@ -203,7 +203,7 @@ def test_a_skipped_batch_leaves_no_trace():
     assert counted == 2 * STEPS - 1
 
 
-def test_an_epoch_of_which_all_was_skipped():
+def test_epoch_of_skipped_batches():
     """Its mean of nothing is 0, and not a division by it."""
     poison = Poison("input", 0, float("nan"))
     run = PoisonedRun(poison)
@@ -243,7 +243,7 @@ def test_validation_names_layer_and_images():
     assert run.model.training
 
 
-def test_validation_whose_cost_alone_is_not_finite():
+def test_nonfinite_validation_loss_with_finite_layers():
     run = PoisonedRun(Poison("none", -1, 0.0))
     forward = run.model.forward
     run.model.forward = lambda x: (
@@ -256,7 +256,7 @@ def test_validation_whose_cost_alone_is_not_finite():
 # --- the parts
 
 
-def test_a_norm_that_overflows_is_no_fault():
+def test_overflowing_gradient_norm_is_finite():
     weight = nn.Parameter(torch.zeros(4))
     optimizer = torch.optim.SGD([weight], lr=1.0)
     assert gradients_are_finite(optimizer)
@@ -291,19 +291,19 @@ class ManyOutputs(nn.Module):
         (lambda bad: bad[0, 0].repeat(2), (0, 1)),
     ],
 )
-def test_answers_of_many_kinds_are_looked_into(make_output, rows):
+def test_first_bad_layer_checks_nested_outputs(make_output, rows):
     assert first_bad_layer(ManyOutputs(make_output), torch.ones(2, 3)) == (
         "ManyOutputs",
         rows,
     )
 
 
-def test_answers_that_hold_no_fraction():
+def test_first_bad_layer_ignores_integer_outputs():
     model = ManyOutputs(lambda bad: (bad.argmax(1), None))
     assert first_bad_layer(model, torch.ones(2, 3)) == ("", ())
 
 
-def test_the_gradient_that_was_bad_first_is_named():
+def test_first_bad_gradient():
     """Backwards from the cost, so of two bad layers the later one was first."""
     model = network()
     for name, parameter in model.named_parameters():
@@ -327,7 +327,7 @@ class ReplacesBuffer(nn.Module):
         return x
 
 
-def test_buffers_come_back_whatever_was_done_to_them():
+def test_buffer_snapshot_restores_replaced_buffers():
     model = ReplacesBuffer()
     buffers = BufferSnapshot(model)
     for length in (1, 2, 3):

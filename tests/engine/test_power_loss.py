@@ -1,4 +1,4 @@
-"""Faults A2 and A3: whenever the power fails, the newest whole checkpoint is read."""
+"""Checkpoints survive a power failure at any moment (faults A2 and A3)."""
 
 import tempfile
 from pathlib import Path
@@ -41,7 +41,7 @@ def record(disk, monkeypatch, steps=5):
     return log
 
 
-def test_the_model_of_the_disk_misses_nothing(memory, monkeypatch):
+def test_simulated_disk_equals_the_real_one(memory, monkeypatch):
     """What it says is left if nothing fails is what really lies there."""
     log = record(memory / "disk", monkeypatch)
     last = [crash for crash in crashes(log) if crash.after == len(log.calls)]
@@ -66,7 +66,7 @@ def check(crash, log, memory):
         assert store.newest()[0].metadata["step"] == 9
 
 
-def test_no_power_failure_loses_more_than_the_save_it_hit(memory, monkeypatch):
+def test_power_failure_loses_at_most_the_save_in_progress(memory, monkeypatch):
     log = record(memory / "disk", monkeypatch)
     count = 0
     for crash in crashes(log):

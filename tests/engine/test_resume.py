@@ -1,4 +1,4 @@
-"""Faults A6 and A7: stopped anywhere, however often, it ends in the same bytes."""
+"""Exact resume: a run stopped anywhere ends with the same bytes (faults A6 and A7)."""
 
 import json
 import random
@@ -76,7 +76,7 @@ def test_stopped_at_every_step_and_every_validation(disk_folder, uninterrupted):
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("optimizer", list(OPTIMIZERS))
-def test_with_any_optimizer_and_memory_order(
+def test_stopped_with_any_optimizer_and_layout(
     disk_folder, uninterrupted, optimizer, layout
 ):
     options = {"optimizer": optimizer, "layout": layout}
@@ -84,16 +84,14 @@ def test_with_any_optimizer_and_memory_order(
     assert digest_after_stops(disk_folder, stops, **options) == uninterrupted(**options)
 
 
-def test_with_an_average(disk_folder, uninterrupted):
+def test_stopped_with_ema(disk_folder, uninterrupted):
     options = {"ema": 0.9}
     stops = [StopAt(before_step=7), StopAt(in_validation_of=1)]
     assert digest_after_stops(disk_folder, stops, **options) == uninterrupted(**options)
     assert uninterrupted(**options) != uninterrupted()
 
 
-def test_an_average_left_out_of_the_state_is_missed(
-    disk_folder, uninterrupted, monkeypatch
-):
+def test_missing_ema_state_is_detected(disk_folder, uninterrupted, monkeypatch):
     name = "striate.engine.ema.EMA.load_state_dict"
     monkeypatch.setattr(name, lambda *_: None)
     assert digest_after_stops(
@@ -120,7 +118,7 @@ class Killer:
 
 
 @pytest.mark.parametrize("save_interval", [0.0, 1e-3, 1e9])
-def test_when_it_saves_changes_nothing(disk_folder, uninterrupted, save_interval):
+def test_time_of_saving_changes_no_result(disk_folder, uninterrupted, save_interval):
     """Killed at random, with what was not saved lost, and sat through again."""
     draw = random.Random(save_interval)
     for _ in range(12):
@@ -144,7 +142,7 @@ def other_order(*sizes, **options):
     return batches(*sizes, **{**options, "seed": 8})
 
 
-def test_the_sample_log_tells_another_order(disk_folder, monkeypatch):
+def test_sample_hash_depends_on_the_order(disk_folder, monkeypatch):
     """It bites: the chain of samples differs where the order of images does."""
     for name in ("one", "same", "other"):
         if name == "other":
@@ -206,7 +204,7 @@ def forget_losses(monkeypatch):
 
 
 @pytest.mark.parametrize("count", [8, pytest.param(200, marks=pytest.mark.slow)])
-def test_a_power_failure_anywhere_in_a_run(disk_folder, monkeypatch, count):
+def test_power_failure_anywhere_in_a_run(disk_folder, monkeypatch, count):
     """Checkpoint, best weights and both journals fit together, whatever was lost."""
     disk = disk_folder / "disk"
     disk.mkdir()

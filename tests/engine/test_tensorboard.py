@@ -1,4 +1,4 @@
-"""Event files read back: by their published framing here, by tensorboard in `twins`."""
+"""TensorBoard event files, read back here and by tensorboard itself."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def epoch_result(number=0):
     )
 
 
-def test_it_says_what_the_journal_says(striate, shared_folder, tmp_path):
+def test_event_files_equal_the_csv_files(striate, shared_folder, tmp_path):
     run = tmp_path / "run"
     words = ("--epochs", "2", "--batch-size", "8", "--quiet", "--out", run)
     assert striate("train", shared_folder, *words, "--tensorboard").code == 0
@@ -97,7 +97,7 @@ def test_it_says_what_the_journal_says(striate, shared_folder, tmp_path):
     assert len(scalars(val, "loss")) == 2
 
 
-def test_watching_changes_nothing(striate, shared_folder, tmp_path):
+def test_tensorboard_changes_no_result(striate, shared_folder, tmp_path):
     words = ("--epochs", "1", "--batch-size", "8", "--quiet")
     for name, flags in (("plain", ()), ("watched", ("--tensorboard",))):
         out = tmp_path / name
@@ -110,14 +110,16 @@ def test_watching_changes_nothing(striate, shared_folder, tmp_path):
     assert not (tmp_path / "plain" / "tensorboard").exists()
 
 
-def test_without_the_package_nothing_begins(refused, monkeypatch, shared_folder):
+def test_missing_tensorboardx_is_an_error_before_training(
+    refused, monkeypatch, shared_folder
+):
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
     message = refused(shared_folder, "--tensorboard")
     assert "need the package tensorboardX" in message
     assert "pip install 'striate[tensorboard]'" in message
 
 
-def test_python_is_told_likewise(monkeypatch):
+def test_missing_tensorboardx_is_an_error_in_python(monkeypatch):
     import striate as st
     from striate.core.errors import SettingError
 
@@ -127,7 +129,7 @@ def test_python_is_told_likewise(monkeypatch):
         st.train(model, st.load_data("digits"), tensorboard=True)
 
 
-def test_a_full_disk_is_told_and_ends_the_run(tmp_path, monkeypatch):
+def test_full_disk_ends_the_run_with_a_message(tmp_path, monkeypatch):
     """The package's own writer would block for good once its queue is full."""
     logger = TensorBoardLogger(tmp_path)
 
@@ -140,7 +142,7 @@ def test_a_full_disk_is_told_and_ends_the_run(tmp_path, monkeypatch):
     logger.close()
 
 
-def test_a_long_epoch_can_be_watched(tmp_path, monkeypatch):
+def test_events_are_flushed_within_an_epoch(tmp_path, monkeypatch):
     logger = TensorBoardLogger(tmp_path)
     logger.on_step_end(step_result(0))
     before = scalars(tmp_path / "train", "loss")
@@ -151,7 +153,7 @@ def test_a_long_epoch_can_be_watched(tmp_path, monkeypatch):
     logger.close()
 
 
-def test_a_run_that_goes_on_takes_back_later_steps(tmp_path):
+def test_resumed_run_starts_a_new_session(tmp_path):
     from tensorboardX.proto.event_pb2 import SessionLog
 
     logger = TensorBoardLogger(tmp_path, initial_step=5)
@@ -166,7 +168,7 @@ def test_a_run_that_goes_on_takes_back_later_steps(tmp_path):
         ]
 
 
-def test_tensorboard_itself_reads_them(tmp_path):
+def test_tensorboard_reads_the_event_files(tmp_path):
     reason = "tensorboard is not installed (make twins)"
     accumulator = pytest.importorskip(
         "tensorboard.backend.event_processing.event_accumulator", reason=reason

@@ -1,4 +1,4 @@
-"""How fast a run is, and what holds it up: by a clock that the test winds."""
+"""Throughput meter, with a clock that the test sets."""
 
 import pytest
 import torch
@@ -15,13 +15,13 @@ class Clock:
         return self.now
 
 
-def test_the_peak_is_that_of_the_fastest_product():
+def test_peak_flops_of_the_fastest_product():
     moments = iter([0, 1, 1, 3, 3, 3.5, 3.5, 9, 9, 10, 10, 11.0])
     peak = measure_peak_flops(torch.device("cpu"), torch.float32, lambda: next(moments))
     assert peak == 2 * SIDE**3 / 0.5
 
 
-def test_the_share_of_the_peak():
+def test_mfu():
     meter = ThroughputMeter(macs=1_000_000, peak_flops=1e9)
     assert meter.mfu(100) == pytest.approx(100 * 2 * PASSES * 1e6 / 1e9)
     assert ThroughputMeter().mfu(100) == 0.0
@@ -31,7 +31,7 @@ def test_the_share_of_the_peak():
     ("data", "update", "bottleneck"),
     [(6.0, 1.0, "data"), (1.0, 6.0, "optimizer"), (1.0, 1.0, "compute")],
 )
-def test_the_bottleneck(data, update, bottleneck):
+def test_bottleneck(data, update, bottleneck):
     clock = Clock()
     meter = ThroughputMeter(clock=clock)
 
@@ -71,7 +71,7 @@ def test_the_bottleneck(data, update, bottleneck):
     assert meter.summary(5.0) == f"{bottleneck}-bound"
 
 
-def test_hooks_go_with_the_watching():
+def test_time_optimizer_removes_its_hooks():
     weight = nn.Parameter(torch.ones(1))
     optimizer = torch.optim.SGD([weight], lr=1.0)
     with ThroughputMeter().time_optimizer(optimizer):

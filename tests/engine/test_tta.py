@@ -11,7 +11,7 @@ from striate.engine.tta import TTA_MODES
 from striate.run.recipe import VIEW_NAMES
 
 
-def test_settings_know_every_view():
+def test_recipe_lists_every_tta_mode():
     assert tuple(TTA_MODES) == VIEW_NAMES
 
 
@@ -25,7 +25,7 @@ def moved(x, down, right):
 
 
 @given(height=st.integers(1, 6), width=st.integers(1, 6), seed=st.integers(0, 1 << 30))
-def test_ten_views_one_by_one(height, width, seed):
+def test_flip_shift_against_ten_views(height, width, seed):
     """A network that is no linear one: mean of the answers, not answer to the mean."""
     draw = np.random.default_rng(seed)
     x = draw.normal(size=(height, width)).astype(np.float32)
@@ -48,7 +48,7 @@ def test_ten_views_one_by_one(height, width, seed):
 
 
 @pytest.mark.parametrize("name", ["flip", "flip_shift"])
-def test_a_mirrored_image_gets_the_same_answer(name):
+def test_tta_of_the_mirror_image_is_equal(name):
     x = torch.rand(4, 3, 5, 7)
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten()).eval()
     with torch.no_grad():
@@ -60,7 +60,7 @@ def test_a_mirrored_image_gets_the_same_answer(name):
 
 
 @pytest.mark.parametrize("name", VIEW_NAMES)
-def test_images_are_left_as_they_are(name):
+def test_tta_does_not_change_its_input(name):
     x = torch.rand(2, 1, 4, 4)
     original = x.clone()
     TTA_MODES[name](nn.Flatten(), x)

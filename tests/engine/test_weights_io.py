@@ -1,4 +1,4 @@
-"""Weights on disk: whole or not at all, of this network or not at all, never pickle."""
+"""Weight files: atomic writes, mismatches, other formats, optimizer state."""
 
 import json
 import os
@@ -55,7 +55,7 @@ def refusal(model, path):
     return caught.value.what
 
 
-def test_another_network_lists_the_first_five(tmp_path):
+def test_weights_of_another_network_list_five_mismatches(tmp_path):
     save_weights(tmp_path / "a", net(5).state_dict())
     lines = refusal(net(), tmp_path / "a")
     assert lines.startswith("the weights are of another network; nothing was loaded:")
@@ -70,7 +70,7 @@ def test_another_network_lists_the_first_five(tmp_path):
     ] or (len(lines) == 6 and lines[-1] == "  … and 2 more")
 
 
-def test_missing_strange_and_nan(tmp_path):
+def test_missing_extra_and_nan_tensors(tmp_path):
     tensors = net().state_dict()
     tensors["extra"] = tensors.pop("3.bias")
     tensors["3.weight"][0, 0] = float("nan")
@@ -83,7 +83,7 @@ def test_missing_strange_and_nan(tmp_path):
     }
 
 
-def test_numbers_of_another_kind_are_refused(tmp_path):
+def test_other_dtypes_are_refused(tmp_path):
     """Whole numbers, truths and other widths: a run's own file holds none of them."""
     tensors = net().state_dict()
     tensors["0.weight"] = tensors["0.weight"].long()
@@ -98,7 +98,7 @@ def test_numbers_of_another_kind_are_refused(tmp_path):
     }
 
 
-def test_differences_name_scalars():
+def test_mismatches_name_scalars():
     actual = {"n": torch.zeros(2)}
     expected = {"n": torch.tensor(0)}
     assert state_dict_mismatches(expected, actual) == [
@@ -152,7 +152,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_anything_but_safetensors_is_refused_unread(tmp_path, name):
+def test_other_formats_are_refused(tmp_path, name):
     path = tmp_path / "best.safetensors"
     path.write_bytes(HOSTILE[name])
     lines = refusal(net(), path)
@@ -195,7 +195,7 @@ def stepped(name, layout=torch.contiguous_format, momentum=0.9, steps=3):
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
-def test_an_optimizer_goes_on_to_the_bit(name, layout):
+def test_optimizer_state_resumes_bit_exactly(name, layout):
     """Without the parameter's memory order fused kernels would mix up the moments."""
     uninterrupted, _ = stepped(name, layout, steps=6)
     model, optimizer = stepped(name, layout)
@@ -212,7 +212,7 @@ def test_an_optimizer_goes_on_to_the_bit(name, layout):
     assert same(other, uninterrupted.state_dict())
 
 
-def test_an_optimizer_whose_state_is_empty():
+def test_empty_optimizer_state():
     """SGD without momentum keeps None beside its parameters."""
     _, optimizer = stepped("sgd", momentum=0.0)
     state = OptimizerState(optimizer)

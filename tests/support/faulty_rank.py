@@ -1,4 +1,4 @@
-"""Run `striate …` as one of several ranks, in one of which something goes wrong.
+"""Run `striate …` as one of several ranks, with a fault injected in one of them.
 
 `FAULT=kind:rank:step` in the environment says what, where and before which step, at the
 first start; what torchrun starts again has the next fault of several with commas

@@ -1,7 +1,7 @@
-"""The first losses of three networks, to the last bit: a refactoring changes none.
+"""Golden losses: the first training losses of three networks, exact to the last bit.
 
-`python tests/support/golden.py` prints them; `… --write` takes what it
-finds as what is to be. The environment below makes the arithmetic the same on every
+`python tests/support/golden.py` prints them; `… --write` stores them as the expected
+losses. The environment below makes the arithmetic the same on every
 x86-64 processor, whatever instructions it has; torch itself is the lock's.
 """
 

@@ -1,4 +1,4 @@
-"""Several processes as one: shares, pieces, signs of life; and two ranks that agree."""
+"""Distributed training: rank slices, heartbeat, watchdog, rendezvous, two ranks."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from support.torchrun import SUPPORT, run_python
 
 
 @given(st.integers(0, 300), st.integers(1, 40))
-def test_shares_are_the_whole_without_overlap_and_never_single(count, world):
+def test_rank_slices_partition_the_batch(count, world):
     shares = [range(count)[rank_slice(count, rank, world)] for rank in range(world)]
     assert [n for own in shares for n in own] == list(range(count))
     assert count == 1 or all(len(own) != 1 for own in shares)
@@ -62,7 +62,7 @@ def test_ranks_see_the_images_of_one_process(augment):
     assert [len(y) for _, y in ranks[2](0)] == [2, 2, 0]
 
 
-def test_pieces_add_up_to_the_batch():
+def test_micro_batches_add_up_to_the_batch():
     torch.manual_seed(0)
     x, y = torch.randn(7, 4).double(), torch.randint(3, (7,))
     results = []
@@ -76,7 +76,7 @@ def test_pieces_add_up_to_the_batch():
     assert torch.allclose(results[0][1], results[1][1], atol=1e-12)
 
 
-def test_a_place_is_read_from_the_environment():
+def test_rank_info_from_environment():
     environment = {
         "RANK": "5",
         "WORLD_SIZE": "8",
@@ -106,7 +106,7 @@ class Clock:
         return Heartbeat(10.0, lambda: self.now, lambda: self.used)
 
 
-def test_slow_is_not_hung():
+def test_slow_rank_is_not_stuck():
     """Who computes may take any time; who does nothing may not; waiting is allowed."""
     clock = Clock()
     heartbeat = clock.heartbeat()
@@ -150,7 +150,7 @@ def neighbor():
     child.wait()
 
 
-def test_a_dead_neighbor_is_named_at_once(neighbor):
+def test_dead_rank_is_named_at_once(neighbor):
     watchdog = watchdog_of(Process.of(neighbor.pid))
     watchdog.check()
     neighbor.kill()
@@ -160,7 +160,7 @@ def test_a_dead_neighbor_is_named_at_once(neighbor):
         watchdog.check()
 
 
-def test_a_stopped_neighbor_is_named_and_ended(neighbor):
+def test_stopped_rank_is_named_and_killed(neighbor):
     """SIGTERM would not end it, and torchrun would wait 30 s before SIGKILL."""
     neighbor.send_signal(signal.SIGSTOP)
     watchdog = watchdog_of(Process.of(neighbor.pid), patience=0.2)
@@ -173,14 +173,14 @@ def test_a_stopped_neighbor_is_named_and_ended(neighbor):
     assert neighbor.wait(60) < 0
 
 
-def test_another_process_of_the_same_number_is_left_alone(neighbor):
+def test_other_process_with_the_same_pid_is_not_killed(neighbor):
     other = replace(Process.of(neighbor.pid), started="1")
     assert not other.is_alive
     other.kill()
     assert neighbor.poll() is None
 
 
-def test_the_first_fault_stays(neighbor):
+def test_first_fault_is_kept(neighbor):
     watchdog = watchdog_of(Process.of(neighbor.pid))
     watchdog.report("first")
     other = Watchdog(watchdog._store, 1, 2, Heartbeat(60.0))
@@ -188,7 +188,7 @@ def test_the_first_fault_stays(neighbor):
     assert other.fault.rank == 0
 
 
-def test_what_an_earlier_start_left_is_not_met():
+def test_rendezvous_ignores_an_earlier_start():
     """A roll of processes that are gone does not count for those that come."""
     from threading import Thread
 
@@ -215,7 +215,7 @@ def test_what_an_earlier_start_left_is_not_met():
     assert results[0] == results[1] != "x"
 
 
-def test_who_does_not_come_is_named():
+def test_missing_rank_is_named():
     rank_info = RankInfo(rank=0, world_size=3, launched=True)
     with pytest.raises(RankError, match="rank 1, 2 is missing"):
         rendezvous(HashStore(), rank_info, timeout=0.1)

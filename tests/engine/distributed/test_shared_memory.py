@@ -1,4 +1,4 @@
-"""Ranks of one machine: sums in shared memory, here between threads."""
+"""All-reduce in shared memory, tested between threads."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ DTYPES = [torch.float32, torch.float64, torch.int64, torch.uint8]
 @given(
     st.integers(2, 5), st.integers(1, 6), st.sampled_from(DTYPES), st.integers(0, 999)
 )
-def test_every_rank_gets_the_same_bits_which_are_the_sum(world, count, dtype, seed):
+def test_all_reduce_gives_equal_sums_on_all_ranks(world, count, dtype, seed):
     draw = torch.Generator().manual_seed(seed)
     sizes = torch.randint(1, 90, (count,), generator=draw).tolist()
     rounds = [
@@ -100,7 +100,7 @@ def test_every_rank_gets_the_same_bits_which_are_the_sum(world, count, dtype, se
         assert all(torch.equal(own[number], expected) for own in results)
 
 
-def test_what_it_takes():
+def test_accepts():
     with Group(2) as group:
         accepts = group.ranks[0].accepts
     assert accepts(torch.zeros(shared_memory.SLOT_BYTES // 4))
@@ -110,7 +110,7 @@ def test_what_it_takes():
     assert not accepts(torch.zeros(3, device="meta"))
 
 
-def test_who_waits_looks_for_faults_and_hears_of_an_end():
+def test_waiting_rank_checks_for_faults_and_closed_links():
     class FaultError(Exception):
         pass
 
@@ -147,7 +147,7 @@ def connect(world, vote=lambda rank, flag: flag, **more):
         return list(pool.map(work, range(world)))
 
 
-def test_they_meet_and_leave_nothing():
+def test_connect_local_ranks_leaves_no_open_files():
     before = set(os.listdir("/proc/self/fd"))
     ranks = connect(3, local_world_size=3)
     with ThreadPoolExecutor(3) as pool:
@@ -163,7 +163,7 @@ def test_they_meet_and_leave_nothing():
 
 
 @pytest.mark.parametrize("refused", [1, 2])
-def test_all_do_without_it_where_one_cannot(refused):
+def test_no_shared_memory_if_one_rank_fails(refused):
     votes_seen = []
 
     def vote(rank, flag):
@@ -173,7 +173,7 @@ def test_all_do_without_it_where_one_cannot(refused):
     assert connect(3, vote, local_world_size=3) == [None] * 3
 
 
-def test_memory_that_is_refused_is_done_without(monkeypatch):
+def test_no_shared_memory_if_allocation_fails(monkeypatch):
     def refuse(_):
         raise OSError("no memory")
 
@@ -181,6 +181,6 @@ def test_memory_that_is_refused_is_done_without(monkeypatch):
     assert connect(2, local_world_size=2) == [None] * 2
 
 
-def test_ranks_of_several_machines_do_not_meet():
+def test_no_shared_memory_between_machines():
     assert connect(2, local_world_size=1) == [None] * 2
     assert connect_local_ranks(RankInfo(), HashStore(), bool, no_fault) is None

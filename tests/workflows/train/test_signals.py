@@ -79,7 +79,7 @@ def test_what_is_saved_can_be_read(forks, shared_folder, tmp_path):
     assert forks.end(pid) == 130
     sealed, passed_over = CheckpointStore(path / "weights/last").newest()
     assert passed_over == []
-    position = json.loads(sealed.files["state.json"])["position"]
+    position = json.loads(sealed.files["state.json"])["train_state"]
     assert (position["epoch"], position["step"]) == (1, HELD - 1)  # not that one
     run = Run(path)
     assign_weights(

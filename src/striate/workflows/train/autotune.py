@@ -98,7 +98,7 @@ def settle(
     if ranks:
         said = ranks.all_gather_object(asdict(choice), "how to compute")[0]
         choice = BenchmarkResult(
-            execution=ExecutionConfig(**said["way"]), seconds=said["seconds"]
+            execution=ExecutionConfig(**said["execution"]), seconds=said["seconds"]
         )
     way = choice.execution
     model.to(memory_format=way.memory_format)  # type: ignore[call-overload]
@@ -204,7 +204,8 @@ class Book:
         with suppress(KeyError, TypeError):
             said = self._known["choices"][key]
             return BenchmarkResult(
-                execution=ExecutionConfig(**said["way"]), seconds=dict(said["seconds"])
+                execution=ExecutionConfig(**said["execution"]),
+                seconds=dict(said["seconds"]),
             )
         choice = measure()
         choices = self._section("choices")

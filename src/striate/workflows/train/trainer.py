@@ -215,7 +215,7 @@ def _keeper(
 
     parts: dict[str, Stateful] = {"optimizer": OptimizerState(job.optimizer)}
     if job.average:
-        parts["average"] = job.average
+        parts["ema"] = job.average
     return Checkpointer(
         job.folder / names.WEIGHTS,
         job.model,
