@@ -39,7 +39,9 @@ def chosen(monkeypatch):
     monkeypatch.setattr(speed, "MIN_STEPS", 1)
     monkeypatch.setattr(speed, "bf16_obstacle", lambda device: "")
     monkeypatch.setattr(ways, "bf16_obstacle", lambda device: "")
-    monkeypatch.setattr(speed, "choose_execution", lambda *words: asked.append(words) or HALF)
+    monkeypatch.setattr(
+        speed, "choose_execution", lambda *words: asked.append(words) or HALF
+    )
     return asked
 
 
@@ -95,7 +97,9 @@ def test_a_run_goes_on_as_it_began(chosen, shared_folder, no_report, monkeypatch
         with pytest.raises(InterruptedRunError):
             train_recipe(recipe, out=room.Path("run"), quiet=True)
     before = len(chosen)
-    monkeypatch.setattr(speed, "choose_execution", lambda *words: pytest.fail("measured again"))
+    monkeypatch.setattr(
+        speed, "choose_execution", lambda *words: pytest.fail("measured again")
+    )
     resumed = resume("run", quiet=True)
     assert before == 2
     assert resumed.manifest["exact"] == "yes"
@@ -158,7 +162,9 @@ def test_the_largest_peak_stays(tmp_path, monkeypatch):
     cpu, book = torch.device("cpu"), Book(tmp_path / "speed.json")
     found = []
     for measured in (5.0, 3.0, 8.0):
-        monkeypatch.setattr(speed, "measure_peak_flops", lambda *words, now=measured: now)
+        monkeypatch.setattr(
+            speed, "measure_peak_flops", lambda *words, now=measured: now
+        )
         found.append(book.peak(cpu, "fp32", again=True))
     found.append(Book(tmp_path / "speed.json").peak(cpu, "fp32", again=False))
     assert found == [5.0, 5.0, 8.0, 8.0]

@@ -249,7 +249,9 @@ def test_another_device(striate, shared_folder, monkeypatch):
     from striate.workflows.train import resume as room
 
     stopped(shared_folder)
-    monkeypatch.setattr(room.devices, "select_device", lambda name: torch.device("cuda"))
+    monkeypatch.setattr(
+        room.devices, "select_device", lambda name: torch.device("cuda")
+    )
     monkeypatch.setattr(room, "place", lambda *_: None)
     monkeypatch.setattr(room, "run_in", lambda *_: 1 / 0)
     monkeypatch.setattr("torch.cuda.get_device_name", lambda device: "Some GPU")
