@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from striate.core.errors import SettingError, UnknownNameError
-from striate.engine.optim import make_optimizer, set_rate
-from striate.engine.train_state import EpochDone
+from striate.engine.callbacks import EpochResult
+from striate.engine.optim import make_optimizer, set_lr
 from striate.finetune.batch_norm import (
     FROZEN,
     adapt_batch_norm,
@@ -52,12 +52,12 @@ def trained_layers(stages):
 
 
 def epoch_done(epoch):
-    return EpochDone(
+    return EpochResult(
         epoch=epoch,
         train_loss=1.0,
         val_loss=1.0,
         val_accuracy=0.5,
-        val_balanced=0.5,
+        val_balanced_accuracy=0.5,
         lr=0.1,
         best=False,
     )
@@ -76,7 +76,7 @@ def test_the_learning_rate_falls_with_depth():
 
     expected = {"4": 0.8, "2.0": 0.4, "2.1": 0.4, "1.0": 0.2, "1.1": 0.2}
     assert {n.rpartition(".")[0]: rate for n, rate in rates().items()} == expected
-    set_rate(optimizer, 0.4)
+    set_lr(optimizer, 0.4)
     assert rates()["1.0.weight"] == pytest.approx(0.1)
     decayed = {g["weight_decay"] for g in optimizer.param_groups}
     assert decayed == {0.0, 0.01}

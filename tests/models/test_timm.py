@@ -191,7 +191,7 @@ def test_a_run_keeps_the_name_and_loads_again(timm, striate, shared_folder):
     assert run.manifest["versions"]["timm"] == timm.__version__
     assert type(run.model).__module__ == "timm.models.resnet"
     answers = run.predict_subset(run.data.subset("test"))
-    assert answers.score().loss == pytest.approx(run.scores["test"]["loss"])
+    assert answers.metrics().loss == pytest.approx(run.scores["test"]["loss"])
     assert striate("evaluate", path).code == 0
     assert striate("summary", path, "--depth", "1").code == 0
 

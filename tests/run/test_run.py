@@ -24,7 +24,7 @@ from striate.core.errors import (
 )
 from striate.core.files import read_csv, read_json
 from striate.data.decode.preprocess import normalize
-from striate.engine.checkpoint import read_weights
+from striate.engine.weights_io import read_weights
 from striate.run import layout as names
 from striate.run.builders import split_batches
 from striate.run.recipe import Recipe

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from striate.metrics.classification import score
+from striate.metrics.classification import classification_metrics
 from striate.run import scorecard
 
 
@@ -12,7 +12,7 @@ def score_of(classes, wrong):
     predicted = truth + np.isin(truth, wrong)
     probs = np.eye(classes)[predicted]
     names = [f"thing {k:03d}" for k in range(classes)]
-    return score(probs, truth, np.zeros(classes), names)
+    return classification_metrics(probs, truth, np.zeros(classes), names)
 
 
 def test_many_classes_list_the_lowest_recall():

@@ -1,4 +1,4 @@
-"""Probes and trials of a transfer plan, with invented results."""
+"""Made-up results of trials and probes for tests of the transfer plan."""
 
 from striate.finetune.linear_probe import LinearProbe, ProbePoint
 from striate.run.transfer_plan import TransferTrial

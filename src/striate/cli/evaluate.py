@@ -92,7 +92,7 @@ def _print_scores(run: Run, options: argparse.Namespace) -> int:
     from striate.run.run import score_as_dict
 
     subset, name, skipped = run.subset_for(options.data, options.split)
-    score = run.predict_subset(subset).score()
+    score = run.predict_subset(subset).metrics()
     if options.json:
         scores = {"run": str(run.path), "split": name, **score_as_dict(score)}
         print(json.dumps({**scores, "skipped": len(skipped)}))

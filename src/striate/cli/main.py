@@ -24,8 +24,8 @@ from striate.cli import (
 )
 from striate.cli.verb import Verb, add_verbs
 from striate.core.errors import SettingError, StriateError
-from striate.core.registry import nearest
-from striate.engine.distributed.rank_info import check_alone
+from striate.core.registry import closest_names
+from striate.engine.distributed.rank_info import check_single_process
 
 VERBS = {
     "train": Verb(train.configure_train, train.run_train),
@@ -48,7 +48,11 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         flags = [flag for action in self._actions for flag in action.option_strings]
         wrong = [word for word in message.split() if word.startswith("--")]
-        close = nearest(wrong[0], flags) if "unrecognized" in message and wrong else []
+        close = (
+            closest_names(wrong[0], flags)
+            if "unrecognized" in message and wrong
+            else []
+        )
         hint = f"did you mean {' or '.join(close)}? " if close else ""
         raise SettingError(message, fix=f"{hint}see {self.prog} --help")
 
@@ -90,7 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _run(build_parser(), arguments)
     except StriateError as error:
         try:
-            if not error.said_elsewhere:
+            if not error.reported_elsewhere:
                 _print_error(error, "--json" in arguments)
         except OSError:  # the terminal has closed
             _discard_output()
@@ -127,7 +131,7 @@ def _run(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> int:
         parser.print_help()
         return 2
     if options.verb not in DISTRIBUTED_VERBS:
-        check_alone(f"striate {options.verb}")
+        check_single_process(f"striate {options.verb}")
     return VERBS[options.verb].run(options)
 
 
@@ -135,7 +139,7 @@ def _check_verb(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> No
     word = arguments[0] if arguments else ""
     if not word or word.startswith("-") or word in VERBS:
         return
-    close = nearest(word, VERBS)
+    close = closest_names(word, VERBS)
     hint = f"did you mean {' or '.join(close)}? " if close else ""
     parser.error(f"unknown command '{word}'; {hint}commands: {', '.join(VERBS)}")
 

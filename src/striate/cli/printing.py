@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from striate.core.spec import Labels
+    from striate.core.class_names import ClassNames
     from striate.data.image_data import ImageData
     from striate.data.sources.source import Skipped
-    from striate.metrics.classification import Score
+    from striate.metrics.classification import ClassificationMetrics
     from striate.run.run import Run
     from striate.run.transfer_plan import TransferPlan
     from striate.workflows.explain.explain import Explanation
@@ -96,12 +96,12 @@ def print_resumed(info: ResumeInfo) -> None:
     out.print(f"resumed at {where}; exact: {info.exact}", markup=False)
 
 
-def _listed(labels: Labels) -> str:
+def _listed(labels: ClassNames) -> str:
     first = ", ".join(labels.names[:MAX_CLASS_NAMES])
     return first + (" …" if len(labels) > MAX_CLASS_NAMES else "")
 
 
-def print_score(split: str, score: Score) -> None:
+def print_score(split: str, score: ClassificationMetrics) -> None:
     """Print accuracy, loss and calibration, and the metrics of each class."""
     from striate.report.terminal import print_blocks
     from striate.run.scorecard import headline_figures, per_class_table
@@ -110,7 +110,7 @@ def print_score(split: str, score: Score) -> None:
     for figure, style in zip(headline_figures(split, score), ("bold", ""), strict=True):
         out.print(f"{figure.label} {figure.value}", style=style, end="  ")
         out.print(figure.detail, markup=False)
-    ece = f"expected calibration error (ECE) {percent(score.calibration_error)}"
+    ece = f"expected calibration error (ECE) {percent(score.ece)}"
     out.print(f"{split} loss {score.loss:.4f}  {ece}\n", style="dim", markup=False)
     print_blocks([per_class_table(score, MAX_CLASS_ROWS)], out)
 
@@ -118,7 +118,7 @@ def print_score(split: str, score: Score) -> None:
 def print_end(run: Run) -> None:
     """Print the scores of a run, its folder and report, and what to do next."""
     out = console()
-    print_score(run.evaluated_split, run.predictions(run.evaluated_split).score())
+    print_score(run.evaluated_split, run.predictions(run.evaluated_split).metrics())
     if "frozen" in run.manifest:
         digest = run.manifest["frozen"]["sha256"][:16]
         text = f"frozen  weights are unchanged (hash {digest})"

@@ -132,7 +132,7 @@ def run_train(options: argparse.Namespace) -> int:
         quiet=quiet,
         tensorboard=options.tensorboard,
     )
-    if not RankInfo.of().first:
+    if not RankInfo.from_environment().is_main:
         return 0
     if options.json:
         print(summary_json(finished))
@@ -186,7 +186,7 @@ def _resume(options: argparse.Namespace) -> int:
         on_resume=on_resume,
         options=SessionOptions(quiet=quiet, tensorboard=options.tensorboard),
     )
-    if not RankInfo.of().first:
+    if not RankInfo.from_environment().is_main:
         return 0
     if options.json:
         print(

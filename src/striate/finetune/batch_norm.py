@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from striate.core.frozen_mode import held, hold
+from striate.core.frozen_mode import freeze_mode, has_frozen_mode
 
 ADAPTING, FROZEN = "adapting", "frozen"
 BATCH_NORM_MODES = (ADAPTING, FROZEN)
@@ -33,7 +33,7 @@ def freeze_batch_norm_stats(module: nn.Module) -> int:
     """
     norms = _with_statistics(module)
     for norm in norms:
-        hold(norm)
+        freeze_mode(norm)
     return len(norms)
 
 
@@ -59,7 +59,7 @@ def adapt_batch_norm(module: nn.Module, batches: Iterable[Tensor]) -> int:
         >>> norm.running_mean.tolist(), norm.training
         ([7.0], True)
     """
-    norms = [norm for norm in _with_statistics(module) if not held(norm)]
+    norms = [norm for norm in _with_statistics(module) if not has_frozen_mode(norm)]
     if not norms:
         return 0
     with _adapting(module, norms), torch.no_grad():

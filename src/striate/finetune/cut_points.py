@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
-from striate.core.hooks import untouched
+from striate.core.hooks import evaluation_mode
 from striate.finetune.split_model import (
     CutPoint,
     ModuleCall,
@@ -115,7 +115,7 @@ def find_cut_points(model: nn.Module, x: Tensor) -> CutPoints:
     cuts = [cut_behind(model, calls, name) for name in ends]
     cuts = [cut for cut in cuts if is_exact(model, cut, x, output)]
     cuts = [*_evenly_spaced(cuts, MAX_CUT_POINTS - 1), last]
-    with untouched(model), torch.no_grad():
+    with evaluation_mode(model), torch.no_grad():
         averages = _averages(model, cuts, x)
         vector = last.features(model, x).ndim == 2
     widths = tuple(averages[cut.name].shape[1] for cut in cuts)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from torch import nn
 
 from striate.core.errors import SettingError
-from striate.core.registry import unknown
+from striate.core.registry import unknown_name_error
 from striate.finetune.batch_norm import ADAPTING, BATCH_NORM_MODES
 from striate.finetune.cut_points import Stage
 from striate.finetune.split_model import CutPoint
@@ -47,7 +47,9 @@ class FineTuneConfig:
             what = f"unfreeze must be at least 0, got {self.unfreeze}"
             raise SettingError(what, where="--unfreeze")
         if self.batch_norm not in BATCH_NORM_MODES:
-            raise unknown("batch-norm mode", self.batch_norm, BATCH_NORM_MODES)
+            raise unknown_name_error(
+                "batch-norm mode", self.batch_norm, BATCH_NORM_MODES
+            )
 
 
 def default_lr_decay(stages: int) -> float:

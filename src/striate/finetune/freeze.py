@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from striate.core.errors import SettingError, UnknownNameError, WeightsError
-from striate.core.frozen_mode import held, hold, release
-from striate.core.registry import nearest
+from striate.core.frozen_mode import freeze_mode, has_frozen_mode, unfreeze_mode
+from striate.core.registry import closest_names
 
 _WILDCARDS = frozenset("*?[")
 MAX_NAMED = 12  # layers named in a message
@@ -74,7 +74,7 @@ def freeze(model: nn.Module, patterns: str | Sequence[str]) -> FrozenLayers:
         for parameter in module.parameters(recurse=False):
             parameter.requires_grad_(False)
         if any(True for _ in module.buffers(recurse=False)):
-            hold(module)
+            freeze_mode(module)
     return frozen_layers(model)
 
 
@@ -114,7 +114,7 @@ def freeze_stats_of_frozen(model: nn.Module) -> FrozenLayers:
         own = list(module.parameters(recurse=False))
         is_frozen = own and not any(parameter.requires_grad for parameter in own)
         if is_frozen and any(True for _ in module.buffers(recurse=False)):
-            hold(module)
+            freeze_mode(module)
     return frozen_layers(model)
 
 
@@ -134,7 +134,7 @@ def unfreeze(model: nn.Module, patterns: str | Sequence[str] = "*") -> None:
     for module in _matched(model, patterns):
         for parameter in module.parameters(recurse=False):
             parameter.requires_grad_(True)
-        release(module, model.training)
+        unfreeze_mode(module, model.training)
 
 
 def frozen_layers(model: nn.Module) -> FrozenLayers:
@@ -186,7 +186,7 @@ def _frozen_tensors(model: nn.Module) -> Iterator[tuple[str, str, Tensor, bool]]
         for name, parameter in module.named_parameters(recurse=False):
             if not parameter.requires_grad:
                 yield where, name, parameter, True
-        if held(module):
+        if has_frozen_mode(module):
             for name, buffer in module.named_buffers(recurse=False):
                 yield where, name, buffer, False
 
@@ -212,7 +212,7 @@ def _matches(name: str, pattern: str) -> bool:
 
 
 def _no_match(pattern: str, layers: Sequence[str]) -> UnknownNameError:
-    close = nearest(pattern.strip("*?."), layers)
+    close = closest_names(pattern.strip("*?."), layers)
     hint = f"did you mean {' or '.join(close)}? " if close else ""
     outer = [name for name in layers if "." not in name]
     rest = f", … ({len(outer)} in all)" if outer[MAX_NAMED:] else ""

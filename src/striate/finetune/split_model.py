@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
 from striate.core.errors import SettingError
-from striate.core.hooks import Enough, followed, untouched
-from striate.core.registry import unknown
+from striate.core.hooks import StopForward, evaluation_mode, trace_modules
+from striate.core.registry import unknown_name_error
 
 OnOutput = Callable[[object], None]
 BEFORE = "before "  # a cut point in front of a layer, where none is named behind one
@@ -42,12 +42,12 @@ class CutPoint:
         def keep(value: object) -> None:
             # A copy: an in-place layer behind the cut point would change it.
             outputs.append(_tensor(value, self.name).clone())
-            raise Enough
+            raise StopForward
 
         with hook_at(model, self.name, keep):
             try:
                 model(x)
-            except Enough:
+            except StopForward:
                 return outputs[0]
         raise SettingError(f"{self.name} did not run on this image", where="--cut")
 
@@ -120,7 +120,7 @@ def cut_at(model: nn.Module, x: Tensor, name: str | None = None) -> CutPoint:
     layers = [call.name for call in calls if call.name]
     layer = name.removeprefix(BEFORE)
     if layer not in layers:
-        raise unknown("layer", layer, layers, where="--cut")
+        raise unknown_name_error("layer", layer, layers, where="--cut")
     cut = (cut_behind if layer == name else cut_before)(model, calls, layer)
     if not is_exact(model, cut, x, output):
         fix = f"cut at one of: {', '.join(_exact_cuts(model, calls, x, output))}"
@@ -142,7 +142,11 @@ def record_calls(model: nn.Module, x: Tensor) -> tuple[list[ModuleCall], Tensor]
     def leave(name: str, module: nn.Module, output: object) -> None:
         calls[open_.pop()].ended = True
 
-    with untouched(model), torch.no_grad(), followed(model, enter=enter, leave=leave):
+    with (
+        evaluation_mode(model),
+        torch.no_grad(),
+        trace_modules(model, enter=enter, leave=leave),
+    ):
         output = model(x)
     return calls, output
 
@@ -221,7 +225,7 @@ def _before_last_layer(
 
 def is_exact(model: nn.Module, cut: CutPoint, x: Tensor, output: Tensor) -> bool:
     """Return whether backbone and head together give the model's own output."""
-    with untouched(model), torch.no_grad():
+    with evaluation_mode(model), torch.no_grad():
         try:
             result = cut.head(cut.features(model, x))
         except (RuntimeError, ValueError, TypeError, SettingError):

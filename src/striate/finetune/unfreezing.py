@@ -5,7 +5,7 @@ Howard & Ruder 2018, "Universal language model fine-tuning for text classificati
 
 from __future__ import annotations
 
-from striate.engine.train_state import EpochDone, StepDone
+from striate.engine.callbacks import EpochResult, StepResult
 from striate.finetune.batch_norm import FROZEN, freeze_batch_norm_stats
 from striate.finetune.discriminative_lr import TrainableStages
 from striate.finetune.freeze import freeze, unfreeze
@@ -28,10 +28,10 @@ class GradualUnfreezing:
             below = [name for stage in stages.stages[:-1] for name in stage.layers]
             freeze(stages.model, below)
 
-    def on_step(self, step: StepDone) -> None:
+    def on_step_end(self, step: StepResult) -> None:
         """Do nothing: stages are unfrozen between epochs."""
 
-    def on_epoch(self, epoch: EpochDone) -> None:
+    def on_epoch_end(self, epoch: EpochResult) -> None:
         """Unfreeze the next stage if it is time."""
         every = self._stages.config.unfreeze
         if every:

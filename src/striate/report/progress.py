@@ -30,9 +30,9 @@ LABELS = {  # columns in the line of an epoch, if the row has them
     "train_loss": "train loss",
     "val_loss": "val loss",
     "val_accuracy": "val accuracy",
-    "val_balanced": "balanced",
+    "val_balanced_accuracy": "balanced",
 }
-SHARES = ("val_accuracy", "val_balanced")
+SHARES = ("val_accuracy", "val_balanced_accuracy")
 
 
 class TrainingProgress:

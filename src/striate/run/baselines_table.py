@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from striate.core.files import damage_named, read_json
+from striate.core.files import damaged_file_errors, read_json
 from striate.core.findings import Cell, Column, Section, Table
 from striate.run import layout as names
 from striate.run.scorecard import ci_text
@@ -102,7 +102,7 @@ def baseline_section(folder: Path) -> tuple[Section, ...]:
     if not path.is_file():
         return ()
     content = read_json(path)
-    with damage_named(path):
+    with damaged_file_errors(path):
         baselines = [
             Baseline(**{**row, "interval": tuple(row["interval"])})
             for row in content["baselines"]

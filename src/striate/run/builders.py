@@ -18,7 +18,7 @@ from striate.engine.distributed.group import RankGroup
 from striate.engine.distributed.rank_info import RankInfo
 from striate.engine.execution import ExecutionConfig
 from striate.engine.loop import FitConfig
-from striate.engine.loss import ClassCost, even_weights, shares
+from striate.engine.loss import ClassBalance, balanced_class_weights, class_priors
 from striate.engine.optim import make_optimizer
 from striate.engine.schedule import SCHEDULES
 from striate.run.recipe import AUTO, Recipe
@@ -83,8 +83,8 @@ def split_batches(
         classes=data.num_classes,
         seed=recipe.seed,
         device=device,
-        rank=ranks.place.rank if ranks else 0,
-        world_size=ranks.world if ranks else 1,
+        rank=ranks.rank_info.rank if ranks else 0,
+        world_size=ranks.world_size if ranks else 1,
     )
 
 
@@ -160,22 +160,22 @@ def recipe_fit_config(
         schedule=SCHEDULES[recipe.schedule],
         label_smoothing=recipe.label_smoothing,
         patience=recipe.patience,
-        classes=class_weighting(data, recipe, device),
+        class_balance=class_weighting(data, recipe, device),
         balanced=recipe.class_weights != "none",
         seed=recipe.seed,
-        pieces=recipe.accumulate,
+        micro_batches=recipe.accumulate,
     )
 
 
 def class_weighting(
     data: ImageData, recipe: Recipe, device: torch.device
-) -> ClassCost | None:
+) -> ClassBalance | None:
     """Return the class weighting of the loss, if the recipe has one."""
     counts = data.subset("train").labels.bincount(minlength=data.num_classes)
     if recipe.class_weights == "auto":
-        return ClassCost(prior=shares(counts).to(device))
+        return ClassBalance(prior=class_priors(counts).to(device))
     if recipe.class_weights == "loss":
-        return ClassCost(weights=even_weights(counts).to(device))
+        return ClassBalance(weights=balanced_class_weights(counts).to(device))
     return None
 
 
@@ -196,13 +196,12 @@ def recipe_execution(recipe: Recipe) -> ExecutionConfig:
 
 def process_notes(recipe: Recipe) -> tuple[str, ...]:
     """Return a note on the number of processes and threads."""
-    rank_info = RankInfo.of()
-    if rank_info.world == 1:
+    rank_info = RankInfo.from_environment()
+    if rank_info.world_size == 1:
         return ()
     threads = torch.get_num_threads()
     text = "1 thread" if threads == 1 else f"{threads} threads"
-    share = (
-        f"{rank_info.world} processes of {text} share each batch of {recipe.batch_size}"
-    )
+    world_size, batch_size = rank_info.world_size, recipe.batch_size
+    share = f"{world_size} processes of {text} share each batch of {batch_size}"
     norms = "whole batch" if recipe.sync_batch_norm else "share of its process"
     return (f"{share} images; batch norm uses the {norms}",)

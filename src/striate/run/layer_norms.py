@@ -11,11 +11,11 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from striate.core.append_log import Lines
+from striate.core.append_log import AppendLog
 from striate.core.files import read_csv
 from striate.data.batches import Batches
 from striate.data.subset import Subset
-from striate.engine.train_state import EpochDone, StepDone
+from striate.engine.callbacks import EpochResult, StepResult
 from striate.interpret.depth.layer_profile import LayerProfile, depth_profile
 from striate.interpret.depth.snapshots import Snapshot, is_snapshot_step
 from striate.run import layout as names
@@ -51,20 +51,20 @@ class LayerNormsLogger:
         path = folder / names.NORMS
         rows = _rows_up_to(path, start_step) if start_step else []
         self._recorded = {_step_of(row) for row in rows[1:]}
-        self._rows = Lines(path, {"bytes": len(b"".join(rows))})
+        self._rows = AppendLog(path, {"bytes": len(b"".join(rows))})
         if not rows:
-            self._rows.add(",".join(COLUMNS))
+            self._rows.append(",".join(COLUMNS))
 
     def begin(self, step: int) -> None:
         """Record before the first step of a session, if one is is_snapshot_step."""
         if is_snapshot_step(step):
             self.record(step)
 
-    def on_step(self, event: StepDone) -> None:
+    def on_step_end(self, event: StepResult, /) -> None:
         """Record, if one is is_snapshot_step."""
         self.begin(event.step + 1)
 
-    def on_epoch(self, event: EpochDone) -> None:
+    def on_epoch_end(self, event: EpochResult, /) -> None:
         """Write the new rows."""
         self._rows.flush()
 
@@ -75,7 +75,7 @@ class LayerNormsLogger:
         self._recorded.add(step)
         levels = depth_profile(self._model, self._x, self._labels, training=True)
         for level in levels:
-            self._rows.add(_row(step, level))
+            self._rows.append(_row(step, level))
 
     def close(self) -> None:
         """Write the remaining rows and close the file."""

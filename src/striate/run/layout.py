@@ -9,7 +9,7 @@ from pathlib import Path
 
 from striate.core.errors import RunError
 from striate.core.files import read_json, storage_errors
-from striate.core.registry import nearest
+from striate.core.registry import closest_names
 from striate.run.lock import LOCK, lock_folder
 
 MANIFEST = "manifest.json"
@@ -176,7 +176,7 @@ def find_run(path: str | Path) -> Path:
         if (candidate / MANIFEST).is_file():
             return candidate
     existing = [p.parent.name for p in Path("runs").glob(f"*/*/{MANIFEST}")]
-    close = nearest(Path(path).name, existing)
+    close = closest_names(Path(path).name, existing)
     hint = f"did you mean {' or '.join(close)}? " if close else ""
     fix = f"{hint}give the folder that `striate train` printed"
     raise RunError("there is no run folder", where=path, fix=fix)

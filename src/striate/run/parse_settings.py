@@ -11,9 +11,9 @@ from dataclasses import fields
 from typing import Any, Literal
 
 from striate.core.errors import SettingError
-from striate.core.format import sides_of
-from striate.core.registry import unknown
-from striate.core.settings import flag
+from striate.core.format import parse_image_size
+from striate.core.registry import unknown_name_error
+from striate.core.settings import flag_name
 from striate.data.augment.augment import RANGES
 from striate.run.recipe import AUTO, Recipe
 
@@ -70,7 +70,7 @@ def parse_setting(name: str, value: Any) -> Any:
     except (TypeError, ValueError) as error:
         expected = SHAPES.get(name) or kind.__name__
         what = f"{name} must be {expected}, got {reprlib.repr(value)}"
-        raise SettingError(what, where=flag(name)) from error
+        raise SettingError(what, where=flag_name(name)) from error
 
 
 def _exactly(kind: Any, value: Any) -> Any:
@@ -104,7 +104,7 @@ def _patterns(value: Any) -> tuple[str, ...]:
 
 def _size(value: Any) -> int | tuple[int, int]:
     if isinstance(value, str):
-        return sides_of(value)
+        return parse_image_size(value)
     if isinstance(value, list | tuple):
         height, width = value
         return _exactly(int, height), _exactly(int, width)
@@ -129,7 +129,7 @@ def make_recipe(*layers: Mapping[str, Any]) -> Recipe:
             merged = {key: merged[key] for key in merged if key not in RANGES}
         for name, value in layer.items():
             if name not in types:
-                raise unknown("setting", name, types)
+                raise unknown_name_error("setting", name, types)
             merged[name] = parse_setting(name, value)
     if not merged.get("data"):
         fix = "give a folder, a CSV, or digits: `striate train digits`"

@@ -11,7 +11,7 @@ from typing import Self, TextIO
 from striate.data.batches import Batches
 from striate.data.progressive_resize import ProgressiveResize
 from striate.data.scan import Tick
-from striate.engine.train_state import EpochDone, StepDone
+from striate.engine.callbacks import EpochResult, StepResult
 from striate.report.progress import TrainingProgress
 
 DELAY = 1.0  # seconds before the progress of reading is shown
@@ -73,17 +73,17 @@ class ProgressCallback:
         self._progress = TrainingProgress(quiet=quiet, speed=speed)
         self._size = {"steps": len(batches), "images": batches.images}
         self._epochs = epochs
-        self._balanced = {"val_balanced"} if balanced else set()
+        self._balanced = {"val_balanced_accuracy"} if balanced else set()
         self._images = 0
         self._connected = True
 
-    def on_step(self, event: StepDone) -> None:
+    def on_step_end(self, event: StepResult, /) -> None:
         """Move the bar."""
         self._images += event.images
         values = event.epoch + 1, event.batch + 1, event.loss, self._images
         self._draw(lambda: self._progress.step(*values))
 
-    def on_epoch(self, event: EpochDone) -> None:
+    def on_epoch_end(self, event: EpochResult, /) -> None:
         """Print the epoch's line."""
         columns = ("train_loss", "val_loss", "val_accuracy", *self._balanced, "best")
         row = {name: getattr(event, name) for name in columns}

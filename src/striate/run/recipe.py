@@ -6,9 +6,14 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal
 
 from striate.core.errors import SettingError
-from striate.core.settings import check, flag
+from striate.core.preprocess import (
+    JPEG_MODES,
+    MAX_WHITE_LEVEL,
+    NORMALIZATIONS,
+    RESIZE_MODES,
+)
+from striate.core.settings import check_settings, flag_name
 from striate.core.settings import setting as _setting
-from striate.core.spec import JPEGS, NORMALIZATIONS, RESIZES, WHITE
 from striate.data.augment.augment import PRESETS as AUGMENTS
 from striate.data.augment.augment import RANGES, Augment, augmentation
 from striate.data.split.hash_split import SplitConfig
@@ -17,7 +22,7 @@ from striate.data.split.hash_split import SplitConfig
 DEFAULT_LR = {"sgd": 0.05, "adam": 3e-3, "adamw": 3e-3, "muon": 3e-3}
 AUTO = "auto"  # decided when a run begins
 SCHEDULE_NAMES = ("one_cycle", "cosine", "step", "constant")
-TTA_NAMES = ("plain", "flip", "mirror_shift")
+TTA_NAMES = ("plain", "flip", "flip_shift")
 NONFINITE_ACTIONS = ("stop", "skip", "lower-lr")
 # Settings of the training loop and of distributed training; a linear head on
 # extracted features has none of them.
@@ -163,7 +168,7 @@ class Recipe:
     resize: str | None = _setting(
         None,
         "how images are resized; default as the pretrained weights expect, or stretch",
-        choices=RESIZES,
+        choices=RESIZE_MODES,
     )
     background: int | None = _setting(
         None,
@@ -177,12 +182,12 @@ class Recipe:
         "16-bit value that becomes white (default: as the pretrained weights expect, "
         "else the full range)",
         low=255,
-        below=WHITE + 1,
+        below=MAX_WHITE_LEVEL + 1,
     )
     jpeg: str = _setting(
         "reduced",
         "decode large JPEGs at reduced resolution (faster), or in full",
-        choices=JPEGS,
+        choices=JPEG_MODES,
     )
     normalize: str = _setting(
         "auto",
@@ -262,7 +267,7 @@ class Recipe:
     )
 
     def __post_init__(self) -> None:
-        check(self)
+        check_settings(self)
         _ = self.split_config
 
     @property
@@ -312,7 +317,7 @@ class Recipe:
 def undecided_error(name: str) -> SettingError:
     """Return the error for a setting that is still `auto` when its value is needed."""
     fix = "give a number; only `striate train` decides it"
-    return SettingError(f"{name} is not decided yet", where=flag(name), fix=fix)
+    return SettingError(f"{name} is not decided yet", where=flag_name(name), fix=fix)
 
 
 # Settings that do not change any result.

@@ -26,7 +26,7 @@ from striate.core.findings import (
     Table,
 )
 from striate.data.cache.pixel_rows import PixelRows
-from striate.metrics.classification import Score
+from striate.metrics.classification import ClassificationMetrics
 from striate.report.format import percent
 from striate.report.html import render_page
 from striate.report.png import save_curve, save_matrix
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from striate.run.run import Run
 
 MAX_SKIPPED = 50
-CHART_COLUMNS = CURVE_COLUMNS | {"epoch", "val_balanced", "best"}
+CHART_COLUMNS = CURVE_COLUMNS | {"epoch", "val_balanced_accuracy", "best"}
 
 
 def write_report(run: Run) -> Path:
@@ -67,7 +67,7 @@ def write_report(run: Run) -> Path:
     """
     check_finished(run)
     predictions = run.predictions(run.evaluated_split)
-    score = predictions.score()
+    score = predictions.metrics()
     page = _page(run, predictions, score)
     depth = [b for s in _norms(run) for b in s.blocks if isinstance(b, Curve)]
     for curve in (*_learning(run), *depth):
@@ -81,7 +81,7 @@ def write_report(run: Run) -> Path:
     return path
 
 
-def _page(run: Run, predictions: Predictions, score: Score) -> Page:
+def _page(run: Run, predictions: Predictions, score: ClassificationMetrics) -> Page:
     pixels = subset_pixels(run, run.evaluated_split, predictions.paths)
     sections = [
         _result(run, score),
@@ -110,7 +110,7 @@ def _when(iso: str) -> str:
     return datetime.fromisoformat(iso).strftime("%Y-%m-%d %H:%M UTC")
 
 
-def _result(run: Run, score: Score) -> Section:
+def _result(run: Run, score: ClassificationMetrics) -> Section:
     manifest = run.manifest
     wrong = score.count - round(score.accuracy * score.count)
     figures = Figures(
@@ -134,7 +134,7 @@ def _result(run: Run, score: Score) -> Section:
     return Section(title="Result", blocks=(figures, *_notes(run, score)))
 
 
-def _notes(run: Run, score: Score) -> list[Block]:
+def _notes(run: Run, score: ClassificationMetrics) -> list[Block]:
     manifest, split = run.manifest, run.evaluated_split
     epoch = f"epoch {manifest['best_epoch']} of {manifest['epochs']}"
     metric = "balanced accuracy" if run.recipe.class_weights != "none" else "accuracy"
@@ -153,7 +153,7 @@ def _notes(run: Run, score: Score) -> list[Block]:
             "penalty was chosen by cross-validation on the training split. It was "
             f"evaluated once on the {split} split."
         )
-    ece = f" Expected calibration error (ECE): {percent(score.calibration_error)}."
+    ece = f" Expected calibration error (ECE): {percent(score.ece)}."
     notes: list[Block] = [Prose(text=text + ece)]
     notes += [Prose(text=w, tone="warning") for w in manifest["data"]["warnings"]]
     notes += [Prose(text=note) for note in manifest.get("notes", ())]
@@ -200,7 +200,7 @@ def learning_charts(history: Sequence[dict[str, float]]) -> tuple[Curve, ...]:
             y_label="accuracy",
             series=(
                 series("validation", "val_accuracy"),
-                series("validation, balanced", "val_balanced"),
+                series("validation, balanced", "val_balanced_accuracy"),
             ),
             percent_y=True,
             mark=mark,
@@ -255,7 +255,10 @@ def penalty_chart(run: Run) -> Curve:
 
 
 def _predictions(
-    run: Run, predictions: Predictions, score: Score, pixels: PixelRows | None
+    run: Run,
+    predictions: Predictions,
+    score: ClassificationMetrics,
+    pixels: PixelRows | None,
 ) -> Section:
     images: CellImages = {}
     if pixels is not None and score.confusion:

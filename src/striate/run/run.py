@@ -10,9 +10,10 @@ from typing import Any
 from torch import nn
 
 from striate.core import device as devices
+from striate.core.class_names import ClassNames
 from striate.core.errors import RunError
 from striate.core.files import read_csv, read_json
-from striate.core.spec import Labels, Preprocess
+from striate.core.preprocess import Preprocess
 from striate.data.batches import Batches
 from striate.data.image_data import ImageData
 from striate.data.load import load_data, load_labeled
@@ -20,14 +21,14 @@ from striate.data.scan import CHANGED, MISSING, Tick
 from striate.data.sources.source import Skipped
 from striate.data.split.split_file import SPARE
 from striate.data.subset import Subset
-from striate.engine.checkpoint import load_weights
 from striate.engine.distributed.group import RankGroup
 from striate.engine.evaluate import evaluate
-from striate.engine.tta import VIEWS
+from striate.engine.tta import TTA_MODES
+from striate.engine.weights_io import load_weights
 from striate.finetune.freeze import freeze
 from striate.interpret.activations_at import images_at_once
 from striate.interpret.depth.snapshots import Snapshot
-from striate.metrics.classification import Score
+from striate.metrics.classification import ClassificationMetrics
 from striate.models.catalogue import create_model
 from striate.models.head import deepen
 from striate.run import layout as names
@@ -104,9 +105,9 @@ class Run:
         return make_recipe(read_settings(self.path / names.ARGS))
 
     @cached_property
-    def labels(self) -> Labels:
+    def labels(self) -> ClassNames:
         """Return the class names in output order."""
-        return Labels(tuple(read_json(self.path / names.CLASSES)))
+        return ClassNames(tuple(read_json(self.path / names.CLASSES)))
 
     @cached_property
     def preprocess(self) -> Preprocess:
@@ -245,7 +246,7 @@ class Run:
 
         In a `group` of processes each predicts a share, and all get the whole.
         """
-        device = devices.choose(self.recipe.device)
+        device = devices.select_device(self.recipe.device)
         batches = Batches(
             subset=subset,
             preprocess=self.preprocess,
@@ -254,10 +255,10 @@ class Run:
             ),
             shuffle=False,
             device=device,
-            rank=group.place.rank if group else 0,
-            world_size=group.world if group else 1,
+            rank=group.rank_info.rank if group else 0,
+            world_size=group.world_size if group else 1,
         )
-        tta = VIEWS[self.recipe.tta]
+        tta = TTA_MODES[self.recipe.tta]
         outputs = evaluate(self.model.to(device), batches(0), tta, group)
         return Predictions.of(subset.paths, outputs, self.labels)
 
@@ -282,9 +283,11 @@ class Run:
         reasons = (CHANGED, MISSING)
         return tuple(s for s in self.data.quarantined if s.reason in reasons)
 
-    def evaluate(self, split: str | None = None, data: str | None = None) -> Score:
+    def evaluate(
+        self, split: str | None = None, data: str | None = None
+    ) -> ClassificationMetrics:
         """Evaluate a split (default: test, else val), or the images of `data`."""
-        return self.predict_subset(self.subset_for(data, split)[0]).score()
+        return self.predict_subset(self.subset_for(data, split)[0]).metrics()
 
     @property
     def evaluated_split(self) -> str:
@@ -297,7 +300,7 @@ class Run:
         predictions = self.predictions(self.evaluated_split)
         return [
             (self.labels[true], self.labels[pred], images)
-            for true, pred, images in predictions.score().confusions[:count]
+            for true, pred, images in predictions.metrics().confused_pairs[:count]
         ]
 
     def top_losses(self, count: int = 9) -> list[dict[str, Any]]:
@@ -316,7 +319,7 @@ class Run:
         ]
 
 
-def score_as_dict(score: Score) -> dict[str, Any]:
+def score_as_dict(score: ClassificationMetrics) -> dict[str, Any]:
     """Return a score as JSON values."""
     return asdict(score)
 

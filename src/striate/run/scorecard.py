@@ -13,7 +13,7 @@ from striate.core.findings import (
     Matrix,
     Table,
 )
-from striate.metrics.classification import Score
+from striate.metrics.classification import ClassificationMetrics
 from striate.report.format import percent
 
 MAX_ERRORS = 30  # confusions listed if the matrix is too large
@@ -34,7 +34,7 @@ def ci_text(interval: tuple[float, float], digits: int = 1) -> str:
     return f"{low:.{digits}f}–{high:.{digits}f}{GAP}%"
 
 
-def headline_figures(split: str, score: Score) -> tuple[Figure, ...]:
+def headline_figures(split: str, score: ClassificationMetrics) -> tuple[Figure, ...]:
     """Return accuracy and balanced accuracy, each with its 95 % interval."""
     wide = f"95{GAP}% interval"
     count = f"n{GAP}={GAP}{score.count:,}"
@@ -52,7 +52,9 @@ def headline_figures(split: str, score: Score) -> tuple[Figure, ...]:
     )
 
 
-def confusion_block(score: Score, split: str, images: CellImages) -> Block:
+def confusion_block(
+    score: ClassificationMetrics, split: str, images: CellImages
+) -> Block:
     """Return the confusion matrix, or the most frequent errors if it is too large.
 
     Args:
@@ -64,8 +66,8 @@ def confusion_block(score: Score, split: str, images: CellImages) -> Block:
     if score.confusion:
         title = f"Confusion matrix ({split} split)"
         return Matrix(labels=names, counts=score.confusion, images=images, title=title)
-    errors = score.confusions[:MAX_ERRORS]
-    rest = len(score.confusions) - len(errors)
+    errors = score.confused_pairs[:MAX_ERRORS]
+    rest = len(score.confused_pairs) - len(errors)
     return Table(
         title=f"Most frequent errors ({split} split)",
         columns=(
@@ -80,7 +82,7 @@ def confusion_block(score: Score, split: str, images: CellImages) -> Block:
     )
 
 
-def per_class_table(score: Score, most: int = MAX_CLASSES) -> Table:
+def per_class_table(score: ClassificationMetrics, most: int = MAX_CLASSES) -> Table:
     """Return precision, recall and F1 of each class, with intervals.
 
     With more than `most` classes, only those with the lowest recall are listed.
@@ -119,8 +121,8 @@ def per_class_table(score: Score, most: int = MAX_CLASSES) -> Table:
             c.support,
             c.recall if c.support else None,
             ci_text(c.recall_interval) if c.support else "no images",
-            c.precision if c.claimed else None,
-            ci_text(c.precision_interval) if c.claimed else "never predicted",
+            c.precision if c.predicted else None,
+            ci_text(c.precision_interval) if c.predicted else "never predicted",
             c.f1,
         )
         for c in classes

@@ -14,7 +14,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from striate.core import device as devices
 from striate.core.errors import GeometryError, SettingError
 from striate.core.files import write_csv, write_json, write_text
-from striate.core.hooks import followed, lent
+from striate.core.hooks import model_restored, trace_modules
 from striate.data.augment.random_crop import crop_margin
 from striate.data.batches import Batches
 from striate.data.image_data import ImageData
@@ -22,8 +22,8 @@ from striate.data.load import load_data
 from striate.data.progressive_resize import Side
 from striate.data.sources.source import Skipped
 from striate.data.split.split_file import write_split
-from striate.engine.checkpoint import save_weights
 from striate.engine.execution import check_precision
+from striate.engine.weights_io import save_weights
 from striate.finetune.freeze import (
     check_patterns,
     freeze,
@@ -147,7 +147,7 @@ def prepare_model(model: nn.Module, data: ImageData, recipe: Recipe) -> None:
         SettingError: The model has another number of outputs, needs larger batches, or
             the device or the precision is not available.
     """
-    device = devices.choose(recipe.device)
+    device = devices.select_device(recipe.device)
     regularize(model, recipe)
     check_batch_norm(model, recipe)
     check_precision(recipe.precision, device)
@@ -307,13 +307,13 @@ def check_image_sizes(
         active.pop()
 
     # Training mode changes the statistics of batch norm, so it runs on a copy.
-    with lent(model, Tensor.clone) as trial, torch.no_grad():
+    with model_restored(model, Tensor.clone) as trial, torch.no_grad():
         trial.train()
         for height, width in dict.fromkeys(sides):
             probe = torch.zeros(2, channels, height, width, device=device)
             active.clear()
             try:
-                with followed(trial, enter=enter, leave=leave):
+                with trace_modules(trial, enter=enter, leave=leave):
                     trial(probe)
             except (RuntimeError, ValueError, GeometryError) as error:
                 raise _refusal(error, height, width, active) from error

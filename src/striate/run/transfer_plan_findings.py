@@ -16,7 +16,7 @@ from striate.core.findings import (
     Table,
 )
 from striate.finetune.linear_probe import LinearProbe
-from striate.metrics.classification import wilson
+from striate.metrics.intervals import wilson_interval
 from striate.report.format import percent
 from striate.report.png import save_curve
 from striate.run import layout as names
@@ -150,7 +150,7 @@ def _trial_row(trial: TransferTrial, plan: TransferPlan) -> tuple[Cell, ...]:
         len(trial.stages),
         trial.batch_norm or None,
         trial.accuracy,
-        ci_text(wilson(sum(trial.correct), trial.eval_images), 1),
+        ci_text(wilson_interval(sum(trial.correct), trial.eval_images), 1),
         round(trial.loss, 3),
         round(trial.seconds, 1),
         round(trial.full_seconds, 1),

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 import striate as st
+from striate.core.class_names import ClassNames
 from striate.core.errors import DataError, RunError, SettingError, UnknownNameError
 from striate.core.files import read_json, write_csv
 from striate.core.findings import Images
-from striate.core.spec import Labels
 from striate.engine.evaluate import Outputs
 from striate.metrics.temperature import fit_temperature
 from striate.report.html import render_page
@@ -56,7 +56,7 @@ def make_run(tmp_path):
         for split, count, seed in (("val", val, 1), ("test", test, 2)):
             outputs = model_outputs(count, seed, **outputs_options)
             names = [f"{split}/{i:04}.png" for i in range(count)]
-            predictions = Predictions.of(names, outputs, Labels(CLASSES))
+            predictions = Predictions.of(names, outputs, ClassNames(CLASSES))
             predictions.save(path / f"predictions_{split}.csv")
             for i, (name, number) in enumerate(
                 zip(names, outputs.labels.tolist(), strict=True)

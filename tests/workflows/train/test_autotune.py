@@ -15,7 +15,7 @@ from striate.engine import execution as ways
 from striate.engine.benchmark import BenchmarkResult
 from striate.engine.checkpoint_store import CheckpointStore
 from striate.engine.execution import ExecutionConfig
-from striate.engine.throughput import Laps
+from striate.engine.throughput import ThroughputMeter
 from striate.models.catalogue import create_model
 from striate.report.progress import TrainingProgress
 from striate.run.builders import recipe_execution
@@ -27,7 +27,7 @@ from striate.workflows.train.train import train_recipe
 from support.stopped_runs import ask_before
 
 HALF = BenchmarkResult(
-    way=ExecutionConfig(layout="nchw", precision="bf16"),
+    execution=ExecutionConfig(layout="nchw", precision="bf16"),
     seconds={"nhwc fp32": 0.3, "nchw fp32": 0.2, "nchw bf16": 0.1},
 )
 
@@ -192,7 +192,7 @@ def test_the_progress_line_shows_mfu_and_bottleneck(monkeypatch):
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "120")
     moments = iter([0.0, 1.0, 2.0])
-    stream, laps = Terminal(), Laps(macs=1_000_000, peak=1e9)
+    stream, laps = Terminal(), ThroughputMeter(macs=1_000_000, peak=1e9)
     words = {"clock": lambda: next(moments), "speed": laps.words}
     with TrainingProgress(stream=stream, **words) as progress:
         progress.start(epochs=1, steps=10, images=320)

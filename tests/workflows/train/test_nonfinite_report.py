@@ -8,8 +8,8 @@ import pytest
 
 from striate.core.files import read_csv, read_json
 from striate.data.batches import Batches
-from striate.engine.checkpoint import read_weights
 from striate.engine.checkpoint_store import CheckpointStore
+from striate.engine.weights_io import read_weights
 from support.stopped_runs import ask_before
 
 pytestmark = pytest.mark.usefixtures("no_report")
@@ -210,7 +210,7 @@ def test_the_whole_batch_is_listed_if_the_image_is_unknown(
     monkeypatch.setattr(engine, "total_loss", lambda *words: real(*words) / 0)
     said = striate("train", shared_folder, *SETTINGS, "--out", "run")
     assert said.code == 1
-    assert "first in the cost\n  images: " in said.err
+    assert "first in the loss\n  images: " in said.err
     assert " and 3 more\n" in said.err
     assert len(read_json(Path("run/nonfinite.json"))[0]["images"]) == 8
 

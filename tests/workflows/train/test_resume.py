@@ -231,13 +231,13 @@ def test_once_inexact_always_inexact(striate, shared_folder):
 
 def test_other_versions_and_another_processor(striate, shared_folder, monkeypatch):
     stopped(shared_folder)
-    real, machine = manifest.version, manifest.devices.circumstances
+    real, machine = manifest.version, manifest.devices.compute_environment
     monkeypatch.setattr(
         manifest, "version", lambda name: "9.9" if name == "torch" else real(name)
     )
     other = {"processor": "Another", "instructions": "AVX9"}
     monkeypatch.setattr(
-        manifest.devices, "circumstances", lambda device: machine(device) | other
+        manifest.devices, "compute_environment", lambda device: machine(device) | other
     )
     said = exactness(striate("train", "--resume", "run", "--quiet"))
     assert said.startswith(f"no (torch: {torch.__version__}, now 9.9; processor: ")

@@ -69,11 +69,15 @@ def _pairing(pairing: Pairing) -> dict[str, Any]:
         **asdict(paired),
         "difference": paired.difference,
         "interval": paired.interval,
-        "p": paired.p,
+        "p": paired.p_value,
         "balanced_accuracy": {"difference": balanced[0], "interval": balanced[1]},
         "loss": {"difference": loss[0], "interval": loss[1]},
         "classes": {
-            name: {**asdict(counts), "difference": counts.difference, "p": counts.p}
+            name: {
+                **asdict(counts),
+                "difference": counts.difference,
+                "p": counts.p_value,
+            }
             for name, counts in pairing.classes
         },
     }

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from striate.core.findings import Cell, Column, Table
-from striate.metrics.paired import Interval, Paired
-from striate.metrics.significance import holm, paired_t
+from striate.metrics.paired import Interval, PairedCounts
+from striate.metrics.significance import holm_correction, paired_t_test
 from striate.report.format import percent
 from striate.workflows.compare.conclusion import (
     p_text,
@@ -148,7 +148,7 @@ def _other_differences(
         [pairing.balanced[0] for pairing in test.pairings],
         [pairing.loss[0] for pairing in test.pairings],
     )
-    effects = [paired_t(values, test.overlap) for values in by_metric]
+    effects = [paired_t_test(values, test.overlap) for values in by_metric]
     return [(effect.difference, effect.interval) for effect in effects]
 
 
@@ -163,7 +163,7 @@ def class_difference_table(test: PairwiseTest) -> Table | None:
         return None
     tested = test.method == MCNEMAR
     order = _most_changed([paired for _, paired in classes])
-    corrected = holm([paired.p for _, paired in classes])
+    corrected = holm_correction([paired.p_value for _, paired in classes])
     rows = [_class_row(*classes[i], *(p_text(corrected[i]),) * tested) for i in order]
     rest = len(classes) - len(rows)
     return Table(
@@ -174,16 +174,16 @@ def class_difference_table(test: PairwiseTest) -> Table | None:
     )
 
 
-def _classes(test: PairwiseTest) -> list[tuple[str, Paired]]:
+def _classes(test: PairwiseTest) -> list[tuple[str, PairedCounts]]:
     """Add up the counts of each class over the pairings."""
-    sums: dict[str, Paired] = {}
+    sums: dict[str, PairedCounts] = {}
     for pairing in test.pairings:
         for name, paired in pairing.classes:
             sums[name] = sums[name] + paired if name in sums else paired
     return list(sums.items())
 
 
-def _most_changed(classes: Sequence[Paired]) -> list[int]:
+def _most_changed(classes: Sequence[PairedCounts]) -> list[int]:
     """Return all classes in order, or the most changed of many."""
     order = list(range(len(classes)))
     if len(classes) <= MAX_CLASSES:
@@ -192,7 +192,7 @@ def _most_changed(classes: Sequence[Paired]) -> list[int]:
     return sorted(order, key=lambda i: -changes[i])[:MAX_CLASSES]
 
 
-def _class_row(name: str, paired: Paired, *p: str) -> tuple[Cell, ...]:
+def _class_row(name: str, paired: PairedCounts, *p: str) -> tuple[Cell, ...]:
     first, second = map(percent, paired.accuracies)
     difference = points_text(paired.difference)
     counts = paired.gained, paired.lost

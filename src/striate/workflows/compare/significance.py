@@ -6,7 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from striate.metrics.paired import Interval
-from striate.metrics.significance import Effect, holm, paired_t, welch
+from striate.metrics.significance import (
+    MeanDifference,
+    holm_correction,
+    paired_t_test,
+    welch_t_test,
+)
 from striate.workflows.compare.evaluated_run import EvaluatedRun
 from striate.workflows.compare.groups import RunGroup
 from striate.workflows.compare.pairing import Pairing, pair_runs
@@ -53,7 +58,7 @@ def pairwise_tests(groups: Sequence[RunGroup]) -> tuple[PairwiseTest, ...]:
     """Test every group against the first, with Holm's correction of the p-values."""
     tests = [_test(groups[0], group) for group in groups[1:]]
     tested = [i for i, test in enumerate(tests) if test.p is not None]
-    corrected = holm([tests[i].p or 0.0 for i in tested])
+    corrected = holm_correction([tests[i].p or 0.0 for i in tested])
     for i, p in zip(tested, corrected, strict=True):
         tests[i] = replace(tests[i], p_holm=p)
     return tuple(tests)
@@ -83,7 +88,7 @@ def _test_over_images(first: RunGroup, second: RunGroup) -> PairwiseTest:
         method=MCNEMAR,
         difference=paired.difference,
         interval=paired.interval,
-        p=paired.p,
+        p=paired.p_value,
     )
 
 
@@ -92,14 +97,17 @@ def _test_over_seeds(first: RunGroup, second: RunGroup) -> PairwiseTest:
     overlap = max(_overlap(first), _overlap(second))
     differences = [pairing.paired.difference for pairing in pairings]
     if len(pairings) > 1:
-        method, effect = PAIRED_T, paired_t(differences, overlap)
+        method, effect = PAIRED_T, paired_t_test(differences, overlap)
     elif min(len(first.runs), len(second.runs)) > 1:
-        effect = welch(_accuracies(first), _accuracies(second), overlap)
+        effect = welch_t_test(_accuracies(first), _accuracies(second), overlap)
         method = WELCH
     else:
         means = _mean_accuracy(first), _mean_accuracy(second)
         difference = differences[0] if differences else means[1] - means[0]
-        method, effect = NO_TEST, Effect(difference=difference, interval=None, p=None)
+        method, effect = (
+            NO_TEST,
+            MeanDifference(difference=difference, interval=None, p_value=None),
+        )
     return PairwiseTest(
         first=first,
         second=second,
@@ -107,7 +115,7 @@ def _test_over_seeds(first: RunGroup, second: RunGroup) -> PairwiseTest:
         method=method,
         difference=effect.difference,
         interval=effect.interval,
-        p=effect.p,
+        p=effect.p_value,
         overlap=overlap,
     )
 

@@ -102,7 +102,7 @@ METRICS = (
         write="{:.4f}".format,
         write_mean="{:.4f} ± {:.4f}".format,
     ),
-    _share("calibration error (ECE)", lambda run: run.score.calibration_error),
+    _share("calibration error (ECE)", lambda run: run.score.ece),
     _count("evaluated images", lambda run: run.score.count),
     _count("parameters", _from_manifest("parameters")),
     _count("MACs per image", lambda run: run.macs),

@@ -20,7 +20,7 @@ from striate.core.findings import (
     Section,
     Table,
 )
-from striate.core.spec import Preprocess
+from striate.core.preprocess import Preprocess
 from striate.data.decode.preprocess import image_to_input, normalize
 from striate.data.decode.resize_effects import ResizeEffect, resize_effect
 from striate.data.decode.rules import preprocess_rules

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from striate.metrics.selective import Sorted
-from striate.metrics.threshold import Counts
+from striate.metrics.selective import SelectiveCounts
+from striate.metrics.threshold import ConfusionCounts
 from striate.workflows.evaluate.evaluation import Calibration, GroupResult
 from striate.workflows.evaluate.result import Misclassified, OperatingPointResult
 from striate.workflows.evaluate.selection import Selection, Threshold
@@ -53,7 +53,7 @@ def _threshold(threshold: Threshold) -> dict[str, Any]:
     }
 
 
-def _counts(counts: Counts) -> dict[str, Any]:
+def _counts(counts: ConfusionCounts) -> dict[str, Any]:
     names = ("recall", "precision", "specificity")
     shares = {name: getattr(counts, name) for name in names}
     intervals = {
@@ -84,14 +84,14 @@ def _band(selection: Selection, overall: GroupResult) -> dict[str, Any] | None:
     }
 
 
-def _selective(result: Sorted | None) -> dict[str, Any] | None:
+def _selective(result: SelectiveCounts | None) -> dict[str, Any] | None:
     if result is None:
         return None
     return {
         "count": result.count,
         **asdict(result),
-        "review_interval": result.sent_interval,
-        "review": result.sent,
+        "review_interval": result.abstention_rate_interval,
+        "review": result.abstention_rate,
         "accuracy": result.accuracy,
         "accuracy_interval": result.accuracy_interval,
     }
@@ -101,7 +101,7 @@ def _group(group: GroupResult) -> dict[str, Any]:
     return {
         "value": group.value,
         **_counts(group.counts),
-        "predicted_share": group.counts.called / group.counts.count,
+        "predicted_share": group.counts.predicted_positives / group.counts.count,
         "quartiles": group.quartiles,
         "roc_auc": _roc_auc(group),
         "review_band": _selective(group.selective),

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from striate.core.findings import Curve, Series
-from striate.metrics.calibration import Bin
-from striate.metrics.roc import trade
-from striate.metrics.selective import sureness
+from striate.metrics.calibration import CalibrationBin
+from striate.metrics.roc import precision_recall_curve
+from striate.metrics.selective import selective_accuracy_curve
 from striate.report.format import percent
 from striate.workflows.evaluate.evaluation import GroupResult
 from striate.workflows.evaluate.result import OperatingPointResult
@@ -35,11 +35,11 @@ def calibration_chart(result: OperatingPointResult) -> Curve:
     )
 
 
-def _bins(name: str, bins: Sequence[Bin], band: bool = False) -> Series:
+def _bins(name: str, bins: Sequence[CalibrationBin], band: bool = False) -> Series:
     return Series(
         name=name,
-        x=tuple(each.said for each in bins),
-        y=tuple(each.share for each in bins),
+        x=tuple(each.mean_prob for each in bins),
+        y=tuple(each.frequency for each in bins),
         low=tuple(each.interval[0] for each in bins) if band else None,
         high=tuple(each.interval[1] for each in bins) if band else None,
     )
@@ -47,7 +47,7 @@ def _bins(name: str, bins: Sequence[Bin], band: bool = False) -> Series:
 
 def precision_recall_chart(result: OperatingPointResult) -> Curve:
     """Return the precision-recall curve with the chosen threshold."""
-    curve = trade(result.data.probs, result.data.positive)
+    curve = precision_recall_curve(result.data.probs, result.data.positive)
     threshold = result.selection.threshold
     counts = next(n for each, n in result.evaluation.thresholds if each is threshold)
     label = f"P({result.target}) ≥ {percent(threshold.probability)}"
@@ -72,7 +72,9 @@ def precision_recall_chart(result: OperatingPointResult) -> Curve:
 
 def review_chart(result: OperatingPointResult) -> Curve:
     """Return accuracy without review against the share of manual review."""
-    reaches, accuracies = sureness(result.data.probs, result.data.positive)
+    reaches, accuracies = selective_accuracy_curve(
+        result.data.probs, result.data.positive
+    )
     count = result.data.count
     distances = np.sort(np.abs(result.data.probs - 0.5))
     reviewed = np.searchsorted(distances, reaches) / count
@@ -89,7 +91,7 @@ def review_chart(result: OperatingPointResult) -> Curve:
             ),
         ),
         percent_y=True,
-        mark=(selective.sent, "chosen band") if selective else None,
+        mark=(selective.abstention_rate, "chosen band") if selective else None,
         note=f"{count:,} images; the band was chosen on validation. On the right few "
         "images remain, and the curve is mostly noise.",
     )

@@ -8,12 +8,19 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from striate.metrics.calibration import Bin, brier, gap, gap_by_chance, reliability
-from striate.metrics.classification import calibration_error, wilson
-from striate.metrics.roc import auc_interval, roc_auc, trade
-from striate.metrics.selective import Sorted
-from striate.metrics.significance import Effect, paired_t
-from striate.metrics.threshold import Counts, counts
+from striate.metrics.calibration import (
+    CalibrationBin,
+    brier_score,
+    calibration_curve,
+    ece,
+    expected_ece,
+    top_label_ece,
+)
+from striate.metrics.intervals import wilson_interval
+from striate.metrics.roc import auc_interval, precision_recall_curve, roc_auc
+from striate.metrics.selective import SelectiveCounts
+from striate.metrics.significance import MeanDifference, paired_t_test
+from striate.metrics.threshold import ConfusionCounts, confusion_counts
 from striate.workflows.evaluate.one_vs_rest import OneVsRest
 from striate.workflows.evaluate.selection import Selection, Threshold
 
@@ -36,8 +43,8 @@ class GroupResult:
     """
 
     value: str
-    counts: Counts
-    selective: Sorted | None
+    counts: ConfusionCounts
+    selective: SelectiveCounts | None
     roc_auc: tuple[float, Interval] | None
     quartiles: tuple[float, float, float]
     probs: np.ndarray = field(repr=False)
@@ -52,7 +59,7 @@ class Calibration:
         ece: Expected calibration error of the class, over bins of equal size.
         expected_ece: ECE that perfectly calibrated probabilities would show here.
         top_label_ece: ECE of the predicted class (Guo et al. 2017).
-        brier: Mean squared error of the probability of the class.
+        brier_score: Mean squared error of the probability of the class.
         bins: Bins of the reliability diagram.
     """
 
@@ -60,8 +67,8 @@ class Calibration:
     ece: float
     expected_ece: float
     top_label_ece: float
-    brier: float
-    bins: tuple[Bin, ...] = field(repr=False)
+    brier_score: float
+    bins: tuple[CalibrationBin, ...] = field(repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,12 +85,12 @@ class Evaluation:
         by: Results by column and value.
     """
 
-    thresholds: tuple[tuple[Threshold, Counts], ...]
+    thresholds: tuple[tuple[Threshold, ConfusionCounts], ...]
     overall: GroupResult
     average_precision: tuple[float, Interval]
     uncalibrated: Calibration
     calibrated: Calibration
-    log_loss_change: Effect
+    log_loss_change: MeanDifference
     by: Mapping[str, tuple[GroupResult, ...]]
 
 
@@ -98,10 +105,10 @@ def evaluate_selection(
         columns: CSV columns: one value per image.
     """
     before, after = data.log_losses
-    precision = trade(data.probs, data.positive).average_precision
+    precision = precision_recall_curve(data.probs, data.positive).average_precision
     return Evaluation(
         thresholds=tuple(
-            (each, counts(data.probs, data.positive, each.probability))
+            (each, confusion_counts(data.probs, data.positive, each.probability))
             for each in selection.thresholds
         ),
         overall=_group("all", np.arange(data.count), data, selection),
@@ -110,7 +117,7 @@ def evaluate_selection(
             data, data.uncalibrated, data.all_uncalibrated, before
         ),
         calibrated=_calibration(data, data.probs, data.all_probs, after),
-        log_loss_change=paired_t((after - before).tolist()),
+        log_loss_change=paired_t_test((after - before).tolist()),
         by={
             name: tuple(_groups(cells, data, selection))
             for name, cells in columns.items()
@@ -120,19 +127,19 @@ def evaluate_selection(
 
 def _as_share_interval(value: float, count: int) -> Interval:
     """Return Wilson's interval as if the value were a share of so many images."""
-    return wilson(value * count, count)
+    return wilson_interval(value * count, count)
 
 
 def _calibration(
     data: OneVsRest, probs: np.ndarray, all_probs: np.ndarray, log_losses: np.ndarray
 ) -> Calibration:
-    bins = reliability(probs, data.positive)
+    bins = calibration_curve(probs, data.positive)
     return Calibration(
         log_loss=float(log_losses.mean()),
-        ece=gap(bins),
-        expected_ece=gap_by_chance(probs),
-        top_label_ece=calibration_error(all_probs, all_probs.argmax(1) == data.truth),
-        brier=brier(probs, data.positive),
+        ece=ece(bins),
+        expected_ece=expected_ece(probs),
+        top_label_ece=top_label_ece(all_probs, all_probs.argmax(1) == data.truth),
+        brier_score=brier_score(probs, data.positive),
         bins=bins,
     )
 
@@ -164,8 +171,8 @@ def _group(
     low, median, high = np.quantile(probs, (0.25, 0.5, 0.75)).tolist()
     return GroupResult(
         value=value,
-        counts=counts(probs, positive, selection.threshold.probability),
-        selective=selection.band.sort(probs, positive) if selection.band else None,
+        counts=confusion_counts(probs, positive, selection.threshold.probability),
+        selective=selection.band.counts(probs, positive) if selection.band else None,
         roc_auc=_roc_auc(probs, positive),
         quartiles=(low, median, high),
         probs=np.sort(probs),

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from striate.core.findings import Block, Figure, Figures, Page, Prose, Section
 from striate.data.cache.pixel_rows import PixelRows
-from striate.metrics.temperature import COLDEST, HOTTEST
+from striate.metrics.temperature import MAX_TEMPERATURE, MIN_TEMPERATURE
 from striate.report.format import count_text, percent
 from striate.run.run import Run
 from striate.run.scorecard import ci_text
@@ -86,7 +86,12 @@ def operating_point_figures(result: OperatingPointResult) -> Figures:
     precision, interval = result.evaluation.average_precision
     shares = (
         ("recall", counts.recall, counts.recall_interval, counts.positives),
-        ("precision", counts.precision, counts.precision_interval, counts.called),
+        (
+            "precision",
+            counts.precision,
+            counts.precision_interval,
+            counts.predicted_positives,
+        ),
         (
             "specificity",
             counts.specificity,
@@ -111,8 +116,8 @@ def operating_point_figures(result: OperatingPointResult) -> Figures:
         figures += [
             _share_figure(
                 "manual review",
-                selective.sent,
-                selective.sent_interval,
+                selective.abstention_rate,
+                selective.abstention_rate_interval,
                 selective.count,
             ),
             _share_figure(
@@ -144,10 +149,10 @@ def _threshold_conclusion(result: OperatingPointResult) -> Prose:
     low, high = counts.recall_interval
     threshold = percent(result.selection.threshold.probability, 2)
     text = (
-        f"With threshold {threshold}, {counts.found:,} of {counts.positives:,} "
+        f"With threshold {threshold}, {counts.tp:,} of {counts.positives:,} "
         f"'{result.target}' images are found: recall {percent(counts.recall)} (95 % "
         f"interval {ci_text((low, high))}), target {percent(goal)}. "
-        f"{count_text(counts.alarms, 'false positive')} among {counts.negatives:,} "
+        f"{count_text(counts.fp, 'false positive')} among {counts.negatives:,} "
         f"{_negatives(result)}."
     )
     if high < goal:
@@ -189,10 +194,10 @@ def _band_conclusion(result: OperatingPointResult) -> Prose:
     low, high = selective.accuracy_interval
     text = (
         f"Images with a probability between {percent(band.low)} and "
-        f"{percent(band.high)} are sent to manual review: {selective.unsure:,} of "
+        f"{percent(band.high)} are sent to manual review: {selective.abstained:,} of "
         f"{selective.count:,}. The other {selective.answered:,} are decided "
         f"automatically: accuracy {percent(selective.accuracy)} (95 % interval "
-        f"{ci_text((low, high))}), target {percent(goal)}. {selective.missed:,} of "
+        f"{ci_text((low, high))}), target {percent(goal)}. {selective.fn:,} of "
         f"{selective.positives:,} '{result.target}' images are missed without review."
     )
     if high < goal:
@@ -277,12 +282,12 @@ def _too_few_images(selection: Selection, target: str) -> Iterator[str]:
 
 
 def _temperature_limits(selection: Selection) -> Iterator[str]:
-    if selection.temperature <= COLDEST * 1.001:
+    if selection.temperature <= MIN_TEMPERATURE * 1.001:
         yield (
             "All validation predictions are correct, so the temperature is at its "
             "lower limit. It does not tell how confident the model should be."
         )
-    elif selection.temperature >= HOTTEST * 0.999:
+    elif selection.temperature >= MAX_TEMPERATURE * 0.999:
         yield "The temperature is at its upper limit: probabilities are meaningless."
 
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from striate.core.errors import DataError, SettingError
-from striate.core.registry import unknown
+from striate.core.registry import unknown_name_error
 from striate.data.cache.pixel_rows import PixelRows
 from striate.data.sources.source import Skipped
 from striate.data.subset import Subset
-from striate.metrics.temperature import costs, tempered
+from striate.metrics.temperature import apply_temperature, log_losses
 from striate.run import layout as names
 from striate.run.predictions import MAX_PROBABILITY_COLUMNS, Predictions
 from striate.run.report_images import subset_pixels
@@ -76,8 +76,8 @@ class OneVsRest:
     @property
     def log_losses(self) -> tuple[np.ndarray, np.ndarray]:
         """Return each image's cross-entropy before and after scaling, (N,) each."""
-        before = costs(self.all_uncalibrated, self.truth)
-        return before, costs(self.all_probs, self.truth)
+        before = log_losses(self.all_uncalibrated, self.truth)
+        return before, log_losses(self.all_probs, self.truth)
 
 
 def one_vs_rest(
@@ -85,7 +85,7 @@ def one_vs_rest(
 ) -> OneVsRest:
     """Return a split for one class against the rest, temperature-scaled."""
     uncalibrated = predictions.probs.astype(float)
-    probs = tempered(uncalibrated, temperature)
+    probs = apply_temperature(uncalibrated, temperature)
     return OneVsRest(
         split=split,
         paths=predictions.paths,
@@ -105,7 +105,7 @@ def class_index_of(run: Run, target: str) -> int:
         UnknownNameError: There is no such class; lists the nearest.
     """
     if target not in run.labels.names:
-        raise unknown("class", target, run.labels.names)
+        raise unknown_name_error("class", target, run.labels.names)
     return run.labels.index(target)
 
 

@@ -6,15 +6,19 @@ import math
 from dataclasses import dataclass
 
 from striate.core.errors import DataError, SettingError
-from striate.metrics.selective import Band, Sorted, narrowest
-from striate.metrics.significance import coverage
+from striate.metrics.selective import (
+    AbstainBand,
+    SelectiveCounts,
+    narrowest_abstain_band,
+)
+from striate.metrics.significance import order_statistic_interval
 from striate.metrics.temperature import fit_temperature
 from striate.metrics.threshold import (
-    SURE,
-    Counts,
-    counts,
-    rank_for,
-    sure_rank,
+    CONFIDENCE,
+    ConfusionCounts,
+    confusion_counts,
+    guaranteed_tp,
+    required_tp,
     threshold_at,
 )
 from striate.report.format import percent
@@ -82,7 +86,7 @@ class Threshold:
     name: str
     probability: float
     uncalibrated: float | None
-    counts: Counts
+    counts: ConfusionCounts
     expected_recall: tuple[float, float] | None = None
 
 
@@ -101,8 +105,8 @@ class Selection:
 
     temperature: float
     thresholds: tuple[Threshold, ...]
-    band: Band | None
-    selective: Sorted | None
+    band: AbstainBand | None
+    selective: SelectiveCounts | None
     count: int
     positives: int
 
@@ -123,12 +127,12 @@ def select_operating_point(
     temperature = fit_temperature(predictions.probs, predictions.truth)
     data = one_vs_rest("validation", predictions, class_index, temperature)
     check_both_classes(data, request.target)
-    band = narrowest(data.probs, data.positive, request.selective_accuracy)
+    band = narrowest_abstain_band(data.probs, data.positive, request.selective_accuracy)
     return Selection(
         temperature=temperature,
         thresholds=_thresholds(data, request, temperature),
         band=band,
-        selective=band.sort(data.probs, data.positive) if band else None,
+        selective=band.counts(data.probs, data.positive) if band else None,
         count=data.count,
         positives=data.positives,
     )
@@ -153,15 +157,19 @@ def _thresholds(
 ) -> tuple[Threshold, ...]:
     recall, positives = request.recall, data.positives
     text = percent(recall, 0 if recall * 100 % 1 < 1e-9 else 1)
-    guaranteed = sure_rank(recall, positives)
+    guaranteed = guaranteed_tp(recall, positives)
     thresholds = [
         _threshold(HALF, "0.5 (default)", None, data, temperature),
         _threshold(
-            TARGET, f"for {text} recall", rank_for(recall, positives), data, temperature
+            TARGET,
+            f"for {text} recall",
+            required_tp(recall, positives),
+            data,
+            temperature,
         ),
     ]
     if guaranteed is not None:
-        name = f"for {text} recall, {percent(SURE, 0)} confidence"
+        name = f"for {text} recall, {percent(CONFIDENCE, 0)} confidence"
         thresholds.append(_threshold(GUARANTEED, name, guaranteed, data, temperature))
     return tuple(thresholds)
 
@@ -177,8 +185,10 @@ def _threshold(
         name=name,
         probability=probability,
         uncalibrated=uncalibrate(probability, temperature) if binary else None,
-        counts=counts(data.probs, data.positive, probability),
-        expected_recall=coverage(rank, data.positives) if rank else None,
+        counts=confusion_counts(data.probs, data.positive, probability),
+        expected_recall=order_statistic_interval(rank, data.positives)
+        if rank
+        else None,
     )
 
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from striate.core.findings import Cell, Column, Table
-from striate.metrics.selective import Sorted
-from striate.metrics.threshold import Counts
+from striate.metrics.selective import SelectiveCounts
+from striate.metrics.threshold import ConfusionCounts
 from striate.report.format import percent
 from striate.run.scorecard import GAP, ci_text
 from striate.workflows.evaluate.evaluation import Calibration, GroupResult
@@ -70,9 +70,9 @@ def _threshold(threshold: Threshold) -> Row:
         threshold.name,
         threshold.probability,
         threshold.uncalibrated,
-        ratio_text(counts.found, counts.positives),
+        ratio_text(counts.tp, counts.positives),
         ci_text(recall) if recall else "–",
-        ratio_text(counts.alarms, counts.negatives),
+        ratio_text(counts.fp, counts.negatives),
     )
 
 
@@ -109,15 +109,19 @@ def _share_columns(result: OperatingPointResult) -> tuple[Column, ...]:
     return tuple(columns)
 
 
-def _recall(n: Counts) -> Row:
+def _recall(n: ConfusionCounts) -> Row:
     return (n.recall, ci_text(n.recall_interval)) if n.positives else (None, "")
 
 
-def _precision(n: Counts) -> Row:
-    return (n.precision, ci_text(n.precision_interval)) if n.called else (None, "")
+def _precision(n: ConfusionCounts) -> Row:
+    return (
+        (n.precision, ci_text(n.precision_interval))
+        if n.predicted_positives
+        else (None, "")
+    )
 
 
-def _specificity(n: Counts) -> Row:
+def _specificity(n: ConfusionCounts) -> Row:
     if not n.negatives:
         return None, ""
     return n.specificity, ci_text(n.specificity_interval)
@@ -175,7 +179,7 @@ def _calibration(calibration: Calibration) -> Row:
         calibration.ece,
         calibration.expected_ece,
         calibration.top_label_ece,
-        calibration.brier,
+        calibration.brier_score,
     )
 
 
@@ -223,16 +227,16 @@ def band_table(result: OperatingPointResult) -> Table | None:
     return Table(title="Review band", columns=columns, rows=rows)
 
 
-def _selective(selective: Sorted) -> Row:
+def _selective(selective: SelectiveCounts) -> Row:
     return (
         selective.count,
-        selective.sent,
-        ci_text(selective.sent_interval),
+        selective.abstention_rate,
+        ci_text(selective.abstention_rate_interval),
         selective.accuracy if selective.answered else None,
         ci_text(selective.accuracy_interval),
-        ratio_text(selective.found, selective.above),
-        ratio_text(selective.passed, selective.below),
-        ratio_text(selective.missed, selective.positives),
+        ratio_text(selective.tp, selective.predicted_positives),
+        ratio_text(selective.tn, selective.predicted_negatives),
+        ratio_text(selective.fn, selective.positives),
     )
 
 
@@ -321,10 +325,14 @@ def distribution_table(
 def _distribution(group: GroupResult) -> Row:
     low, median, high = group.quartiles
     count, selective = group.counts.count, group.selective
-    predicted = group.counts.called / count
+    predicted = group.counts.predicted_positives / count
     row = (group.value, count, predicted, ci_text((low, high)), median)
     if selective is None:
         return (*row, None, 1.0, None, None, "")
     accuracy = selective.accuracy if selective.answered else None
-    sides = selective.below / count, selective.sent, selective.above / count
+    sides = (
+        selective.predicted_negatives / count,
+        selective.abstention_rate,
+        selective.predicted_positives / count,
+    )
     return (*row, *sides, accuracy, ci_text(selective.accuracy_interval))

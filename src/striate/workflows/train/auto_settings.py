@@ -17,10 +17,10 @@ from striate.core.files import write_csv
 from striate.data.cache.free_memory import available_bytes
 from striate.data.image_data import ImageData
 from striate.engine.distributed.group import RankGroup
-from striate.engine.loss import softmax_cost
-from striate.engine.lr_finder import Tried, best_rate, range_test
-from striate.engine.rng import chance_kept
-from striate.engine.step import possible_pieces
+from striate.engine.gradient_accumulation import possible_micro_batches
+from striate.engine.loss import cross_entropy_loss
+from striate.engine.lr_finder import LRPoint, lr_range_test, suggest_lr
+from striate.engine.rng import preserve_rng_state
 from striate.engine.stepper import Stepper
 from striate.report.png import save_curve
 from striate.run import layout as names
@@ -46,12 +46,12 @@ class AutoSettings:
 
     recipe: Recipe
     notes: tuple[str, ...] = ()
-    lr_range: tuple[Tried, ...] = field(default=(), repr=False)
+    lr_range: tuple[LRPoint, ...] = field(default=(), repr=False)
 
     def save(self, folder: Path) -> None:
         """Write the range test into a run folder, as CSV and as a chart."""
         if self.lr_range:
-            rows = [(step.lr, step.cost) for step in self.lr_range]
+            rows = [(step.lr, step.loss) for step in self.lr_range]
             write_csv(folder / names.LR_RANGE, ("lr", "loss"), rows)
             chart = lr_range_chart(rows, self.recipe.max_lr)
             save_curve(chart, folder / names.PLOTS / "lr_range.png")
@@ -81,7 +81,7 @@ def resolve_auto_settings(
     if group is None:
         return automatic
     values = {"batch_size": automatic.recipe.batch_size, "lr": automatic.recipe.lr}
-    values = group.words(values, "the automatic settings of rank 0")[0]
+    values = group.all_gather_object(values, "the automatic settings of rank 0")[0]
     return replace(automatic, recipe=replace(recipe, **values))
 
 
@@ -101,16 +101,18 @@ def _with_learning_rate(
 ) -> AutoSettings:
     recipe = automatic.recipe
     recipe = replace(recipe, lr=DEFAULT_LR[recipe.optimizer])
-    device = devices.choose(recipe.device)
-    lr_range = range_test(
+    device = devices.select_device(recipe.device)
+    lr_range = lr_range_test(
         model,
         lambda copied: recipe_optimizer(copied, recipe),
         split_batches("train", data, recipe, device),
-        softmax_cost(recipe.label_smoothing, class_weighting(data, recipe, device)),
+        cross_entropy_loss(
+            recipe.label_smoothing, class_weighting(data, recipe, device)
+        ),
         seed=recipe.seed,
-        pieces=recipe.accumulate,
+        micro_batches=recipe.accumulate,
     )
-    lr = best_rate(lr_range)
+    lr = suggest_lr(lr_range)
     note = "the loss did not fall in the range test; "
     note += f"the learning rate is the default, {recipe.max_lr:g}"
     if lr:
@@ -126,13 +128,13 @@ def _largest_batch_size(
     recipe: Recipe, model: nn.Module, data: ImageData
 ) -> tuple[int, str]:
     """Return the batch size and the reason: predicted from shapes, then tried."""
-    device = devices.choose(recipe.device)
+    device = devices.select_device(recipe.device)
     largest = max(len(data.subset("train")) // MIN_STEPS_PER_EPOCH, MIN_BATCH_SIZE)
     size = 1 << (largest.bit_length() - 1)
     free = _free_bytes(device)
     while True:
         # Micro-batches run one after the other: the largest decides.
-        count = possible_pieces(size, recipe.accumulate)
+        count = possible_micro_batches(size, recipe.accumulate)
         need = _peak_bytes(model, data, -(-size // count))
         small = free is None or need is None or need <= MEMORY_SHARE * free
         if small and _step_fits(replace(recipe, batch_size=size), model, data, device):
@@ -173,13 +175,17 @@ def _step_fits(
     """Run one step on a copy; return False if it runs out of memory."""
     copied = copy.deepcopy(model).train()
     recipe = replace(recipe, lr=DEFAULT_LR[recipe.optimizer])
-    loss = softmax_cost(recipe.label_smoothing, class_weighting(data, recipe, device))
+    loss = cross_entropy_loss(
+        recipe.label_smoothing, class_weighting(data, recipe, device)
+    )
     optimizer = recipe_optimizer(copied, recipe)
-    stepper = Stepper(copied, optimizer, loss, recipe.seed, pieces=recipe.accumulate)
+    stepper = Stepper(
+        copied, optimizer, loss, recipe.seed, micro_batches=recipe.accumulate
+    )
     batches = split_batches("train", data, recipe, device)
     try:
         # The run itself reports NaN or infinite values, with images and layer.
-        with chance_kept(), suppress(NonFiniteError):
+        with preserve_rng_state(), suppress(NonFiniteError):
             x, y = next(iter(batches(0)))
             stepper(x, y, 0)
     except (MemoryError, RuntimeError) as error:

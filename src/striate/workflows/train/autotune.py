@@ -24,16 +24,21 @@ from striate.core.files import read_json, write_json
 from striate.data.batches import rank_slice
 from striate.data.cache.cache_folder import open_cache
 from striate.data.image_data import ImageData
-from striate.engine.benchmark import FEWEST_STEPS, BenchmarkResult, Free, tune
+from striate.engine.benchmark import (
+    MIN_STEPS,
+    BenchmarkResult,
+    ExecutionChoices,
+    choose_execution,
+)
 from striate.engine.distributed.group import RankGroup
 from striate.engine.execution import (
     PRECISIONS,
     ExecutionConfig,
+    bf16_obstacle,
     has_compiler,
-    why_not_bf16,
 )
-from striate.engine.step import possible_pieces
-from striate.engine.throughput import Laps, peak
+from striate.engine.gradient_accumulation import possible_micro_batches
+from striate.engine.throughput import ThroughputMeter, measure_peak_flops
 from striate.run.builders import epoch_image_sizes, recipe_execution
 from striate.run.layout import MANIFEST
 from striate.run.manifest import update_manifest
@@ -59,11 +64,11 @@ class AutotuneResult:
     @property
     def notes(self) -> list[str]:
         """Return a note if the execution is not the default."""
-        execution = self.benchmark.way
+        execution = self.benchmark.execution
         if not self.benchmark.seconds or execution == ExecutionConfig():
             return []
         first = next(iter(self.milliseconds))
-        faster = f"{self.benchmark.gain:.1f} times as fast as {first}"
+        faster = f"{self.benchmark.speedup:.1f} times as fast as {first}"
         return [f"execution: {execution}, {faster} on this machine"]
 
     @property
@@ -87,16 +92,16 @@ def autotune(
         recipe: All settings.
         group: The processes of a distributed run; all of them must call this.
     """
-    free = _free_settings(recipe, devices.choose(recipe.device), group)
-    if group is None or group.first:
-        world_size = group.world if group else 1
+    free = _free_settings(recipe, devices.select_device(recipe.device), group)
+    if group is None or group.is_main:
+        world_size = group.world_size if group else 1
         benchmark = _benchmark(model, data, recipe, free, world_size)
     else:
-        benchmark = BenchmarkResult(way=recipe_execution(recipe))
+        benchmark = BenchmarkResult(execution=recipe_execution(recipe))
     if group:
-        values = group.words(asdict(benchmark), "the execution settings")[0]
+        values = group.all_gather_object(asdict(benchmark), "the execution settings")[0]
         benchmark = _benchmark_result(values)
-    execution = benchmark.way
+    execution = benchmark.execution
     model.to(memory_format=execution.memory_format)  # type: ignore[call-overload]
     recipe = replace(
         recipe,
@@ -108,17 +113,17 @@ def autotune(
 
 
 def _benchmark_result(values: dict[str, Any]) -> BenchmarkResult:
-    execution = ExecutionConfig(**values["way"])
-    return BenchmarkResult(way=execution, seconds=dict(values["seconds"]))
+    execution = ExecutionConfig(**values["execution"])
+    return BenchmarkResult(execution=execution, seconds=dict(values["seconds"]))
 
 
 def _free_settings(
     recipe: Recipe, device: torch.device, group: RankGroup | None
-) -> Free:
+) -> ExecutionChoices:
     """Return what is automatic and possible on all ranks, since all must agree."""
-    free = Free(
+    free = ExecutionChoices(
         layout=recipe.layout == AUTO,
-        half=recipe.precision == AUTO and not why_not_bf16(device),
+        bf16=recipe.precision == AUTO and not bf16_obstacle(device),
         # A gain at one size says nothing of code that must serve several.
         compiled=recipe.compile == AUTO
         and recipe.progressive_resize == 1
@@ -127,25 +132,35 @@ def _free_settings(
     )
     if group is None:
         return free
-    ranks = group.words(asdict(free), "which execution settings are possible")
-    return Free(**{name: all(rank[name] for rank in ranks) for name in asdict(free)})
+    ranks = group.all_gather_object(
+        asdict(free), "which execution settings are possible"
+    )
+    return ExecutionChoices(
+        **{name: all(rank[name] for rank in ranks) for name in asdict(free)}
+    )
 
 
 def _benchmark(
-    model: nn.Module, data: ImageData, recipe: Recipe, free: Free, world_size: int
+    model: nn.Module,
+    data: ImageData,
+    recipe: Recipe,
+    free: ExecutionChoices,
+    world_size: int,
 ) -> BenchmarkResult:
     """Return the fastest execution for as many images as a process runs at once."""
     start = recipe_execution(recipe)
     count = len(data.subset("train"))
     steps = recipe.epochs * -(-count // recipe.images_per_step)
-    if steps < FEWEST_STEPS or not any(asdict(free).values()):
-        return BenchmarkResult(way=start)
+    if steps < MIN_STEPS or not any(asdict(free).values()):
+        return BenchmarkResult(execution=start)
     images = rank_slice(min(recipe.images_per_step, count), 0, world_size).stop
-    size = -(-images // possible_pieces(images, recipe.accumulate))
-    batch = _random_batch(size, data, devices.choose(recipe.device))
+    size = -(-images // possible_micro_batches(images, recipe.accumulate))
+    batch = _random_batch(size, data, devices.select_device(recipe.device))
     key = _cache_key(model, batch[0], start, free)
     cache = AutotuneCache(_cache_file(recipe))
-    return cache.benchmark(key, lambda: tune(model, batch, start, free, steps))
+    return cache.benchmark(
+        key, lambda: choose_execution(model, batch, start, free, steps)
+    )
 
 
 def _random_batch(
@@ -159,11 +174,11 @@ def _random_batch(
 
 
 def _cache_key(
-    model: nn.Module, x: Tensor, execution: ExecutionConfig, free: Free
+    model: nn.Module, x: Tensor, execution: ExecutionConfig, free: ExecutionChoices
 ) -> str:
     """Return a hash of everything that the speed depends on."""
     facts = {
-        **devices.circumstances(x.device),
+        **devices.compute_environment(x.device),
         "torch": torch.__version__,
         "batch": list(x.shape),
         "network": str(model),
@@ -204,7 +219,10 @@ class AutotuneCache:
         results = self._section("choices")
         if len(results) >= MAX_RESULTS:
             results = {}
-        results[key] = {"way": asdict(result.way), "seconds": result.seconds}
+        results[key] = {
+            "execution": asdict(result.execution),
+            "seconds": result.seconds,
+        }
         self._write("choices", results)
         return result
 
@@ -216,13 +234,13 @@ class AutotuneCache:
             precision: The data type of the matrix product.
             again: Measure even if cached: other programs may have slowed it down.
         """
-        name = " ".join([*devices.circumstances(device).values(), precision])
+        name = " ".join([*devices.compute_environment(device).values(), precision])
         peaks = self._section("peaks")
         cached = peaks.get(name)
         cached = cached if isinstance(cached, float) else 0.0
         if cached and not again:
             return cached
-        measured = peak(device, PRECISIONS[precision])
+        measured = measure_peak_flops(device, PRECISIONS[precision])
         if measured > cached:
             self._write("peaks", {**peaks, name: measured})
         return max(measured, cached)
@@ -244,24 +262,26 @@ def make_laps(
     recipe: Recipe,
     quiet: bool,
     group: RankGroup | None = None,
-) -> Laps:
+) -> ThroughputMeter:
     """Return the timer of a run, with the model's MACs and the machine's peak FLOP/s.
 
     To find these takes a moment. Short runs without a display are spared it, and so are
     all ranks but 0, whose peak is taken for that of each.
     """
     steps = recipe.epochs * len(data.subset("train")) // recipe.images_per_step
-    long = steps >= FEWEST_STEPS
+    long = steps >= MIN_STEPS
     if is_worker(group) or not (long or (not quiet and sys.stderr.isatty())):
-        return Laps()
-    device = devices.choose(recipe.device)
+        return ThroughputMeter()
+    device = devices.select_device(recipe.device)
     sides = epoch_image_sizes(data, recipe) or [data.image_size]
     try:
         macs = {side: audit(model, (data.in_chans, *side)).macs for side in {*sides}}
     except StriateError:  # a model that only runs on real values
-        return Laps()
+        return ThroughputMeter()
     flops = AutotuneCache(_cache_file(recipe)).peak(device, recipe.precision, long)
-    return Laps([macs[side] for side in sides], flops * (group.world if group else 1))
+    return ThroughputMeter(
+        [macs[side] for side in sides], flops * (group.world_size if group else 1)
+    )
 
 
 def save_autotune(folder: Path, result: AutotuneResult) -> None:
@@ -271,7 +291,13 @@ def save_autotune(folder: Path, result: AutotuneResult) -> None:
         update_manifest(folder, notes=notes, tuning=result.milliseconds)
 
 
-def throughput_facts(laps: Laps, rate: float, epochs: int) -> dict[str, float]:
+def throughput_facts(
+    laps: ThroughputMeter, rate: float, epochs: int
+) -> dict[str, float]:
     """Return a manifest's figures on speed: shares of the time, and the MFU."""
-    facts = {name: round(rank_slice, 3) for name, rank_slice in laps.shares().items()}
-    return {**facts, "mfu": round(laps.mfu(rate, epochs), 3)} if laps.peak else facts
+    facts = {
+        name: round(rank_slice, 3) for name, rank_slice in laps.time_shares().items()
+    }
+    return (
+        {**facts, "mfu": round(laps.mfu(rate, epochs), 3)} if laps.peak_flops else facts
+    )

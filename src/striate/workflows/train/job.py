@@ -10,7 +10,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from striate.core import device as devices
-from striate.core.malloc import keep_freed
+from striate.core.malloc import keep_freed_memory
 from striate.data.batches import Batches
 from striate.data.cache.lazy_images import LazyPixels
 from striate.data.image_data import ImageData
@@ -18,8 +18,8 @@ from striate.data.progressive_resize import ProgressiveResize
 from striate.engine.distributed.group import RankGroup
 from striate.engine.ema import EMA
 from striate.engine.loop import FitConfig
-from striate.engine.throughput import Laps
-from striate.engine.tta import VIEWS
+from striate.engine.throughput import ThroughputMeter
+from striate.engine.tta import TTA_MODES
 from striate.run.builders import (
     recipe_execution,
     recipe_fit_config,
@@ -83,7 +83,7 @@ class TrainJob:
     inexact: list[str]
     options: SessionOptions
     group: RankGroup | None = None
-    laps: Laps = field(default_factory=Laps)
+    laps: ThroughputMeter = field(default_factory=ThroughputMeter)
     ema: EMA | None = None
 
     @property
@@ -113,8 +113,8 @@ def build_job(
     group: RankGroup | None = None,
 ) -> TrainJob:
     """Build optimizer, batches and the other parts of a training job."""
-    device = devices.choose(recipe.device)
-    keep_freed()
+    device = devices.select_device(recipe.device)
+    keep_freed_memory()
     fit_config = recipe_fit_config(data, recipe, device)
     train = split_batches("train", data, recipe, device, group)
     return TrainJob(
@@ -123,7 +123,7 @@ def build_job(
         model=model,
         optimizer=recipe_optimizer(model, recipe),
         fit_config=replace(
-            fit_config, view=VIEWS[recipe.tta], way=recipe_execution(recipe)
+            fit_config, tta=TTA_MODES[recipe.tta], execution=recipe_execution(recipe)
         ),
         train=resized_batches(train, data, recipe),
         val=split_batches("val", data, recipe, device, group),

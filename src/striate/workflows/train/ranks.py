@@ -12,13 +12,18 @@ from torch import nn
 from striate.core import device as devices
 from striate.core.errors import RankError, SettingError
 from striate.data.image_data import ImageData
-from striate.engine.checkpoint import OptimizerState, packed, put_weights, unpacked
 from striate.engine.checkpointer import LAST
-from striate.engine.distributed.group import RankGroup, joined
-from striate.engine.distributed.rank_info import RankInfo, fair_threads
-from striate.engine.distributed.sync_batch_norm import synchronized
+from striate.engine.distributed.group import RankGroup, process_group
+from striate.engine.distributed.rank_info import RankInfo, threads_per_rank
+from striate.engine.distributed.sync_batch_norm import sync_batch_norms
 from striate.engine.ema import EMA
 from striate.engine.train_state import TrainState
+from striate.engine.weights_io import (
+    OptimizerState,
+    assign_weights,
+    tensors_from_bytes,
+    tensors_to_bytes,
+)
 from striate.run import layout as names
 from striate.run.manifest import data_hash
 from striate.run.recipe import Recipe
@@ -29,29 +34,29 @@ def join_rank_group(recipe: Recipe) -> Iterator[RankGroup | None]:
     """Join the processes that torchrun has started; None without torchrun.
 
     Raises:
-        RankError: Not all ranks joined, or one died, hung or failed.
+        RankError: Not all ranks process_group, or one died, hung or failed.
         SettingError: There is no such device.
     """
-    rank_info = RankInfo.of()
+    rank_info = RankInfo.from_environment()
     if not rank_info.launched:
         yield None
         return
-    torch.set_num_threads(fair_threads(rank_info))
-    device = devices.choose(recipe.device)
+    torch.set_num_threads(threads_per_rank(rank_info))
+    device = devices.select_device(recipe.device)
     if device.type != "cpu":
         torch.accelerator.set_device_index(rank_info.local_rank)
-    with joined(rank_info, device) as group:
+    with process_group(rank_info, device) as group:
         yield group
 
 
 def is_worker(group: RankGroup | None) -> bool:
     """Return whether this is a rank other than 0, which prints and writes nothing."""
-    return group is not None and not group.first
+    return group is not None and not group.is_main
 
 
 def one_rank_at_a_time(group: RankGroup | None) -> AbstractContextManager[None]:
     """Let the ranks of a machine read in turn, so that later ones use the cache."""
-    return group.one_by_one() if group else nullcontext()
+    return group.local_main_first() if group else nullcontext()
 
 
 def sync_batch_norm(
@@ -60,7 +65,7 @@ def sync_batch_norm(
     """Synchronize batch norm statistics over the ranks if the recipe says so."""
     if group is None or not recipe.sync_batch_norm:
         return nullcontext()
-    return synchronized(model, group)
+    return sync_batch_norms(model, group)
 
 
 def can_compile(recipe: Recipe, group: RankGroup | None) -> bool:
@@ -76,7 +81,7 @@ def check_same_data(data: ImageData, group: RankGroup | None) -> None:
     """
     if group is None:
         return
-    hashes = group.words(data_hash(data), "the hash of the images")
+    hashes = group.all_gather_object(data_hash(data), "the hash of the images")
     differing = [rank for rank, value in enumerate(hashes) if value != hashes[0]]
     if differing:
         what = f"rank {differing[0]} has read other images than rank 0"
@@ -91,8 +96,8 @@ def share_folder(folder: Path | None, group: RankGroup) -> Path:
         RankError: A rank cannot.
     """
     payload = str(folder.resolve()).encode() if folder else b""
-    shared = Path(group.spread(payload, "the run folder").decode())
-    visible = group.words(
+    shared = Path(group.broadcast(payload, "the run folder").decode())
+    visible = group.all_gather_object(
         names.is_output_folder(shared), "which ranks see the run folder"
     )
     if not all(visible):
@@ -114,24 +119,26 @@ def share_state(
     Returns:
         The training state of rank 0.
     """
-    if group.world == 1:
+    if group.world_size == 1:
         return state
     moments = OptimizerState(optimizer)
-    first = group.first
-    payload = packed(model.state_dict()) if first else b""
-    weights = group.spread(payload, "rank 0's weights")
-    payload = packed(moments.state_dict()) if first else b""
-    optimizer_state = group.spread(payload, "rank 0's optimizer")
-    payload = packed(ema.state_dict()) if ema and first else b""
-    averages = group.spread(payload, "rank 0's EMA") if ema else b""
-    states = group.words(state.as_dict() if first else None, "rank 0's training state")
+    first = group.is_main
+    payload = tensors_to_bytes(model.state_dict()) if first else b""
+    weights = group.broadcast(payload, "rank 0's weights")
+    payload = tensors_to_bytes(moments.state_dict()) if first else b""
+    optimizer_state = group.broadcast(payload, "rank 0's optimizer")
+    payload = tensors_to_bytes(ema.state_dict()) if ema and first else b""
+    averages = group.broadcast(payload, "rank 0's EMA") if ema else b""
+    states = group.all_gather_object(
+        state.as_dict() if first else None, "rank 0's training state"
+    )
     if first:
         return state
     where = Path("rank 0")
-    put_weights(model, unpacked(weights, where), where)
-    moments.load_state_dict(unpacked(optimizer_state, where))
+    assign_weights(model, tensors_from_bytes(weights, where), where)
+    moments.load_state_dict(tensors_from_bytes(optimizer_state, where))
     if ema:
-        ema.load_state_dict(unpacked(averages, where))
+        ema.load_state_dict(tensors_from_bytes(averages, where))
     return TrainState.from_dict(states[0])
 
 
@@ -142,10 +149,12 @@ def find_earlier_attempt(key: str, group: RankGroup | None) -> tuple[Path | None
     """
     if group is None:
         return None, False
-    folder = group.kept(key) if group.first else ""
+    folder = group.store_get(key) if group.is_main else ""
     steps = (Path(folder) / names.WEIGHTS / LAST).glob("step-*")
     attempt = folder, bool(folder) and any(steps)
-    folder, has_checkpoint = group.words(attempt, "whether to resume the run")[0]
+    folder, has_checkpoint = group.all_gather_object(
+        attempt, "whether to resume the run"
+    )[0]
     return (Path(folder) if folder else None), has_checkpoint
 
 
@@ -160,7 +169,7 @@ def check_distributed(recipe: Recipe, group: RankGroup | None) -> None:
         what = "synchronized batch norm cannot be compiled"
         fix = "use --compile off, or leave out --sync-batch-norm"
         raise SettingError(what, where="--compile", fix=fix)
-    world_size = group.world if group else 1
+    world_size = group.world_size if group else 1
     if recipe.track_norms and world_size > 1:
         what = f"norms by layer need a single process, and there are {world_size}"
         raise SettingError(what, where="--track-norms", fix="leave it out")

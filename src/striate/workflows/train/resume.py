@@ -12,15 +12,14 @@ from torch import nn
 
 from striate.core import device as devices
 from striate.core.files import read_json, storage_errors, write_text
-from striate.core.folders import sweep
+from striate.core.folders import remove_leftovers
 from striate.data.augment.random_crop import crop_margin
 from striate.data.image_data import ImageData
 from striate.engine.checkpoint_store import Checkpoint, CheckpointStore
-from striate.engine.checkpointer import LAST, state_of
-from striate.engine.csv_logger import EVENTS, RESULTS, changed_files
+from striate.engine.checkpointer import LAST, checkpoint_state
+from striate.engine.csv_logger import EVENTS, RESULTS, TIMING, changed_files
 from striate.engine.distributed.group import RankGroup
 from striate.engine.tensorboard import check_tensorboard
-from striate.engine.timings import TIMING
 from striate.engine.train_state import TrainState
 from striate.run import layout as names
 from striate.run.builders import process_notes
@@ -154,8 +153,8 @@ def resume_run(
     check_has_steps(run)
     old = make_recipe(read_settings(run.path / names.ARGS))
     recipe = change_settings(old, settings)
-    joined = join_rank_group(recipe) if group is None else nullcontext(group)
-    with joined as group, _locked_by_rank_0(run.path, group):
+    process_group = join_rank_group(recipe) if group is None else nullcontext(group)
+    with process_group as group, _locked_by_rank_0(run.path, group):
         options = options.for_rank(group)
         on_resume = ignore_resume if is_worker(group) else on_resume
         checkpoint, flaws = CheckpointStore(run.path / names.WEIGHTS / LAST).newest()
@@ -164,8 +163,8 @@ def resume_run(
             check_untrained(run, flaws)
             return _start_again(run, recipe, model, data, on_resume, options, group)
         check_fixed_settings(recipe, checkpoint, run.path)
-        state, marks = state_of(checkpoint)
-        finished = state.finished(recipe.epochs, recipe.patience)
+        state, marks = checkpoint_state(checkpoint)
+        finished = state.is_finished(recipe.epochs, recipe.patience)
         if run.manifest["status"] == "done" and finished:
             check_extends_run(old, recipe, settings, state, run.path)
             info = ResumeInfo(folder=run.path, recipe=recipe, data=None, state=state)
@@ -194,13 +193,13 @@ def resume_run(
 @contextmanager
 def _locked_by_rank_0(folder: Path, group: RankGroup | None) -> Iterator[None]:
     """Lock the run folder against other programs; rank 0 does it for all ranks."""
-    if group is not None and not group.first:
-        group.meet("rank 0 to lock the run folder")
+    if group is not None and not group.is_main:
+        group.barrier("rank 0 to lock the run folder")
         yield
         return
     with lock_folder(folder):
         if group is not None:
-            group.meet("the other ranks to know that the run folder is locked")
+            group.barrier("the other ranks to know that the run folder is locked")
         yield
 
 
@@ -252,7 +251,7 @@ def _clear(folder: Path) -> None:
 def _remove_partial_files(folder: Path) -> None:
     """Remove partly written files that a killed process has left."""
     for name in FOLDERS:
-        sweep(folder / name)
+        remove_leftovers(folder / name)
 
 
 def _resume_info(
@@ -265,11 +264,11 @@ def _resume_info(
 ) -> ResumeInfo:
     """Compare data, settings and machine with those of the checkpoint."""
     changes = data_changes(run)
-    device = devices.choose(recipe.device)
-    before = checkpoint.facts["circumstances"]
+    device = devices.select_device(recipe.device)
+    before = checkpoint.metadata["circumstances"]
     after = result_factors(recipe, run.data, device)
     after["images"] = before["images"] if changes.harmless else changes.summary
-    inexact = [*checkpoint.facts["inexact"], *environment_changes(before, after)]
+    inexact = [*checkpoint.metadata["inexact"], *environment_changes(before, after)]
     inexact += [f"{name} was changed" for name in changed_files(run.path, marks)]
     if device.type != "cpu":
         inexact.append(f"{device.type} adds numbers in an order that varies")

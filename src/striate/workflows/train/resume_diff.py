@@ -11,7 +11,7 @@ from typing import Any
 
 from striate.core.errors import RunError, SettingError
 from striate.core.files import read_csv
-from striate.core.settings import flag
+from striate.core.settings import flag_name
 from striate.data.image_data import ImageData
 from striate.data.scan import CHANGED
 from striate.data.split.split_file import SPARE
@@ -48,13 +48,13 @@ def change_settings(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
         if getattr(new, name) == AUTO:
             fix = f"give a number; this run uses {getattr(recipe, name)}"
             what = f"{name} can be chosen automatically only before a run begins"
-            raise SettingError(what, where=flag(name), fix=fix)
+            raise SettingError(what, where=flag_name(name), fix=fix)
     for name in FIXED:
         before, after = getattr(recipe, name), getattr(new, name)
         if before != after:
             what = f"{name} was {before} and cannot become {after} in the same run"
             fix = "leave it out, or train a new run without --resume"
-            raise SettingError(what, where=flag(name), fix=fix)
+            raise SettingError(what, where=flag_name(name), fix=fix)
     return new
 
 
@@ -64,7 +64,7 @@ def check_fixed_settings(recipe: Recipe, checkpoint: Checkpoint, folder: Path) -
     Raises:
         SettingError: A fixed setting was edited; names the setting and the file.
     """
-    before, settings = checkpoint.facts["circumstances"], recipe.as_dict()
+    before, settings = checkpoint.metadata["circumstances"], recipe.as_dict()
     for name in FIXED:
         # Older versions stored fewer settings; the images' folder is none of them.
         if name in before and not _equal_as_text(before[name], settings[name]):
@@ -104,7 +104,7 @@ def check_extends_run(
     """
     if new == old.resolved():
         return
-    flags = ", ".join(flag(name) for name in settings)
+    flags = ", ".join(flag_name(name) for name in settings)
     what = f"the run is finished after {state.epoch} epochs; {flags} has no effect"
     fix = f"add --epochs N with N above {state.epoch} (or a longer --patience)"
     raise SettingError(what, where=folder, fix=f"{fix}, or leave it out")

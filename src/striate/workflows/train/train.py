@@ -190,14 +190,14 @@ def _new_folder(
     prepare_model(model, data, recipe)
     automatic = resolve_auto_settings(recipe, model, data, group)
     check_distributed(automatic.recipe, group)
-    if group and not group.first:
+    if group and not group.is_main:
         tuned = autotune(model, data, automatic.recipe, group)
         yield share_folder(None, group), tuned.recipe
         return
     name = f"{data.name}-{short_name(recipe.model)}"
     with names.new_folder("train", name, out, overwrite) as folder:
         if group:
-            group.keep(key, str(folder.resolve()))
+            group.store_set(key, str(folder.resolve()))
         tuned = autotune(model, data, automatic.recipe, group)
         write_run_inputs(folder, model, data, tuned.recipe, automatic.notes)
         automatic.save(folder)

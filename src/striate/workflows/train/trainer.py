@@ -19,18 +19,18 @@ from striate.core.errors import (
 )
 from striate.core.files import hash_file, read_json, write_json
 from striate.data.image_data import ImageData
-from striate.engine.checkpoint import OptimizerState, load_weights
+from striate.engine.callbacks import Callback, EpochResult
 from striate.engine.checkpoint_store import Checkpoint, CheckpointStore
-from striate.engine.checkpointer import LAST, Checkpointer, Part, state_of
-from striate.engine.csv_logger import CSVLogger
+from striate.engine.checkpointer import LAST, Checkpointer, Stateful, checkpoint_state
+from striate.engine.csv_logger import CSVLogger, TimingLogger
 from striate.engine.distributed.group import RankGroup
 from striate.engine.loop import fit
-from striate.engine.rng import chance_kept
-from striate.engine.signals import Asked, polite_interrupt
-from striate.engine.tensorboard import boards
-from striate.engine.throughput import Laps
-from striate.engine.timings import Timing
-from striate.engine.train_state import EpochDone, Observer, TrainState
+from striate.engine.rng import preserve_rng_state
+from striate.engine.signals import StopRequest, catch_stop_signals
+from striate.engine.tensorboard import tensorboard_loggers
+from striate.engine.throughput import ThroughputMeter
+from striate.engine.train_state import TrainState
+from striate.engine.weights_io import OptimizerState, load_weights
 from striate.finetune.freeze import check_frozen
 from striate.run import layout as names
 from striate.run.layer_norms import LayerNormsLogger, layer_norms_logger
@@ -52,9 +52,9 @@ SMALLEST_LR_SCALE = 2.0**-6  # below that, the learning rate is not the cause
 class TrainResult:
     """History and duration of a training run."""
 
-    history: list[EpochDone]
+    history: list[EpochResult]
     seconds: float
-    laps: Laps
+    laps: ThroughputMeter
 
 
 class _LowerLRError(Exception):
@@ -94,7 +94,7 @@ def train_in_folder(
     def job_() -> TrainJob:
         return build_job(folder, model, data, recipe, options, inexact, group)
 
-    if group and not group.first:
+    if group and not group.is_main:
         return _train_worker(job_(), group)
     try:
         job = job_()
@@ -134,66 +134,72 @@ def _run_once(
     job: TrainJob, checkpoint: Checkpoint | None, lr_scale: float
 ) -> TrainResult:
     """Run one session: until training ends, stops, or restarts more slowly."""
-    state, marks = state_of(checkpoint) if checkpoint else (TrainState(), None)
-    before = float(checkpoint.facts["seconds"]) if checkpoint else 0.0
+    state, marks = checkpoint_state(checkpoint) if checkpoint else (TrainState(), None)
+    before = float(checkpoint.metadata["seconds"]) if checkpoint else 0.0
     tensorboard = job.folder / names.TENSORBOARD
     with (
         CSVLogger(job.folder, job.train.indices, marks) as csv_logger,
-        Timing(job.folder, len(state.history), before) as timing,
+        TimingLogger(job.folder, len(state.history), before) as timing,
         _display(job) as display,
-        boards(tensorboard, job.options.tensorboard, state.step) as board,
+        tensorboard_loggers(tensorboard, job.options.tensorboard, state.step) as board,
         _norms(job, state) as norms,
-        job.laps.watching(job.optimizer),
-        chance_kept(),
-        devices.flushed_denormals(),
-        polite_interrupt() as stop,
+        job.laps.time_optimizer(job.optimizer),
+        preserve_rng_state(),
+        devices.flush_denormals(),
+        catch_stop_signals() as stop,
         sync_batch_norm(job.model, job.recipe, job.group),
     ):
         checkpointer = _checkpointer(job, csv_logger, timing, display)
         if checkpoint:
             checkpointer.restore(checkpoint)
-        checkpointer.at.brake = min(checkpointer.at.brake, lr_scale)
+        checkpointer.state.lr_scale = min(checkpointer.state.lr_scale, lr_scale)
         if job.group:
-            share_state(job.group, job.model, job.optimizer, checkpointer.at, job.ema)
+            share_state(
+                job.group, job.model, job.optimizer, checkpointer.state, job.ema
+            )
         checkpointer.save()
         for norm in norms:
-            norm.begin(checkpointer.at.step)
+            norm.begin(checkpointer.state.step)
         ema = [job.ema] if job.ema else []
         logging = csv_logger, timing, checkpointer, display
         report = NonFiniteReport(
             job.folder, job.recipe, job.train, job.val, display.note
         )
         try:
-            _fit(job, checkpointer.at, (*ema, *logging, *board, *norms), stop, report)
+            _fit(
+                job, checkpointer.state, (*ema, *logging, *board, *norms), stop, report
+            )
         except NonFiniteError as error:
             raise _on_nonfinite(error, job, checkpointer, report, display) from error
         checkpointer.save()
         unread = job.unread
         if job.group:
-            stop.signal = job.group.largest(stop.signal, "whether to stop")
-            notes = job.group.words(unread, "which images could not be read")
+            stop.signal = job.group.max_over_ranks(stop.signal, "whether to stop")
+            notes = job.group.all_gather_object(
+                unread, "which images could not be read"
+            )
             unread = list(dict.fromkeys(text for rank in notes for text in rank))
         for norm in () if stop() else norms:
-            norm.record(checkpointer.at.step)
+            norm.record(checkpointer.state.step)
         for text in unread:
             display.note(f"{text}; other images of their batches were used instead")
     job.inexact.extend(unread)
     if stop():
-        raise _interrupted(job, checkpointer.at, stop)
-    return TrainResult(checkpointer.at.history, timing.seconds, job.laps)
+        raise _interrupted(job, checkpointer.state, stop)
+    return TrainResult(checkpointer.state.history, timing.seconds, job.laps)
 
 
 def _fit(
     job: TrainJob,
     state: TrainState,
-    callbacks: Sequence[Observer],
-    stop: Asked,
+    callbacks: Sequence[Callback],
+    stop: StopRequest,
     on_nonfinite: Callable[[NonFiniteError, TrainState], None],
 ) -> None:
     fit(
         job.model,
         job.optimizer,
-        job.laps.feeding(job.train),
+        job.laps.time_batches(job.train),
         job.val,
         job.fit_config,
         callbacks,
@@ -222,12 +228,15 @@ def _display(job: TrainJob) -> ProgressCallback:
     config = job.fit_config
     quiet = job.options.quiet
     return ProgressCallback(
-        config.epochs, job.train, quiet, config.balanced, job.laps.words
+        config.epochs, job.train, quiet, config.balanced, job.laps.summary
     )
 
 
 def _checkpointer(
-    job: TrainJob, csv_logger: CSVLogger, timing: Timing, display: ProgressCallback
+    job: TrainJob,
+    csv_logger: CSVLogger,
+    timing: TimingLogger,
+    display: ProgressCallback,
 ) -> Checkpointer:
     def facts() -> dict[str, Any]:
         return {
@@ -237,23 +246,23 @@ def _checkpointer(
             "circumstances": dict(job.environment),
         }
 
-    parts: dict[str, Part] = {"optimizer": OptimizerState(job.optimizer)}
+    parts: dict[str, Stateful] = {"optimizer": OptimizerState(job.optimizer)}
     if job.ema:
         parts["average"] = job.ema
     return Checkpointer(
         job.folder / names.WEIGHTS,
         job.model,
         parts,
-        marks=csv_logger.marks,
-        facts=facts,
-        every=job.recipe.save_every,
-        tell=display.note,
-        judged=job.eval_model,
+        offsets=csv_logger.offsets,
+        metadata=facts,
+        interval=job.recipe.save_every,
+        warn=display.note,
+        eval_model=job.eval_model,
     )
 
 
 def _restarts_with_lower_lr(recipe: Recipe, state: TrainState) -> bool:
-    return recipe.on_nonfinite == LOWER_LR and state.brake > SMALLEST_LR_SCALE
+    return recipe.on_nonfinite == LOWER_LR and state.lr_scale > SMALLEST_LR_SCALE
 
 
 def _on_nonfinite(
@@ -264,7 +273,7 @@ def _on_nonfinite(
     display: ProgressCallback,
 ) -> Exception:
     """Return what to raise: a restart with a lower rate, or the error with a fix."""
-    state = checkpointer.at
+    state = checkpointer.state
     if job.recipe.on_nonfinite == LOWER_LR:
         if _restarts_with_lower_lr(job.recipe, state):
             report.record(error, state)
@@ -272,14 +281,16 @@ def _on_nonfinite(
             job.inexact.append(what)
             note = "restarting from the last checkpoint with half the learning rate"
             display.note(f"{error.what}; {note}")
-            return _LowerLRError(state.brake / 2)
-        error.what = f"{error.what}, also at {state.brake:g} of the learning rate"
+            return _LowerLRError(state.lr_scale / 2)
+        error.what = f"{error.what}, also at {state.lr_scale:g} of the learning rate"
     with suppress(NonFiniteError, StorageError):  # the first error is the message
         checkpointer.save()
     return report.complete(error, state)
 
 
-def _interrupted(job: TrainJob, state: TrainState, stop: Asked) -> InterruptedRunError:
+def _interrupted(
+    job: TrainJob, state: TrainState, stop: StopRequest
+) -> InterruptedRunError:
     epochs = job.fit_config.epochs
     total = epochs * len(job.train)
     what = f"stopped on request after step {state.step:,} of {total:,}"
@@ -299,12 +310,12 @@ def _finish(
     if frozen := read_json(run.path / names.MANIFEST).get("frozen"):
         check_frozen(model, frozen["sha256"])
     if group:
-        group.meet("the other ranks to read the best weights")
+        group.barrier("the other ranks to read the best weights")
     scores = {}
     for split in run.splits_to_evaluate:
         predictions = run.predict_subset(run.data.subset(split), group)
         predictions.save(run.path / names.predictions_file(split))
-        scores[split] = score_as_dict(predictions.score())
+        scores[split] = score_as_dict(predictions.metrics())
     write_json(run.path / names.SCORES, scores)
     history, seconds = result.history, result.seconds
     rate = len(history) * len(run.data.subset("train")) / seconds
@@ -321,7 +332,7 @@ def _finish(
     write_report(run)
     update_manifest(run.path, status="done")
     if group:
-        group.meet("the other ranks to see that the run is done")
+        group.barrier("the other ranks to see that the run is done")
 
 
 def _train_worker(job: TrainJob, group: RankGroup) -> Run:
@@ -334,20 +345,20 @@ def _train_worker(job: TrainJob, group: RankGroup) -> Run:
     """
     while _run_worker_once(job, group):
         pass
-    group.meet("rank 0 to write the best weights")
+    group.barrier("rank 0 to write the best weights")
     run = Run(job.folder, model=job.model, data=job.data)
     for split in run.splits_to_evaluate:
         run.predict_subset(run.data.subset(split), group)
-    group.meet("rank 0 to write the report")
+    group.barrier("rank 0 to write the report")
     return run
 
 
 def _run_worker_once(job: TrainJob, group: RankGroup) -> bool:
     """Run one session; return whether rank 0 restarts with a lower learning rate."""
     with (
-        chance_kept(),
-        devices.flushed_denormals(),
-        polite_interrupt() as stop,
+        preserve_rng_state(),
+        devices.flush_denormals(),
+        catch_stop_signals() as stop,
         sync_batch_norm(job.model, job.recipe, group),
     ):
         state = share_state(group, job.model, job.optimizer, TrainState(), job.ema)
@@ -357,13 +368,13 @@ def _run_worker_once(job: TrainJob, group: RankGroup) -> bool:
         except NonFiniteError as error:
             if _restarts_with_lower_lr(job.recipe, state):
                 return True
-            error.said_elsewhere = True
+            error.reported_elsewhere = True
             raise
-        stop.signal = group.largest(stop.signal, "whether to stop")
-        group.words(job.unread, "which images could not be read")
+        stop.signal = group.max_over_ranks(stop.signal, "whether to stop")
+        group.all_gather_object(job.unread, "which images could not be read")
     if stop():
         error_ = InterruptedRunError("stopped on request", where=job.folder)
-        error_.exit_code, error_.said_elsewhere = stop.exit_code, True
+        error_.exit_code, error_.reported_elsewhere = stop.exit_code, True
         raise error_
     return False
 

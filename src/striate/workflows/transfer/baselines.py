@@ -91,7 +91,7 @@ def _fine_tune_options(run: Run, options: TransferOptions) -> TransferOptions | 
             free = replace(options, cut=None, head=TUNED, views=0)
             return options_from_trial(tuned, free)
     size = run.data.in_chans, *run.data.image_size
-    x = probe_batch(size).to(devices.choose(run.recipe.device))
+    x = probe_batch(size).to(devices.select_device(run.recipe.device))
     cuts = find_cut_points(run.model.to(x.device), x).cuts
     if len(cuts) == 1:
         return None

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from striate.core import device as devices
 from striate.core.errors import SettingError
-from striate.core.hooks import untouched
+from striate.core.hooks import evaluation_mode
 from striate.data.batches import Batches
 from striate.data.cache.cache_folder import TemporaryFolder, open_cache
 from striate.data.cache.feature_cache import FeatureRows, FeatureStore
@@ -109,9 +109,9 @@ def compute_features(
         some = {name: data.subsets[name] for name in data.subsets if name in splits}
         data = replace(data, subsets=some)
     with ExitStack() as stack:
-        stack.enter_context(untouched(model))
+        stack.enter_context(evaluation_mode(model))
         stack.enter_context(torch.inference_mode())
-        stack.enter_context(devices.flushed_denormals())
+        stack.enter_context(devices.flush_denormals())
         backbone = _Backbone(model, cut, data, recipe)
         root, temporary = _cache_root(recipe, data, backbone, views)
         store = FeatureStore(root, backbone.cache_facts(frozen), backbone.shape)
@@ -150,7 +150,7 @@ class _Backbone:
     def __init__(
         self, model: nn.Module, cut: FeatureSource, data: ImageData, recipe: Recipe
     ) -> None:
-        self.device = devices.choose(recipe.device)
+        self.device = devices.select_device(recipe.device)
         self.preprocess = data.preprocess
         self._model, self._cut = model, cut
         x = probe_batch((data.in_chans, *data.image_size))

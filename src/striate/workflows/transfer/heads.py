@@ -13,15 +13,15 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from striate.core import device as devices
 from striate.core.errors import SettingError
-from striate.core.hooks import untouched
+from striate.core.hooks import evaluation_mode
 from striate.data.batches import Batches
 from striate.data.cache.feature_cache import FeatureRows
 from striate.data.image_data import ImageData
+from striate.engine.callbacks import Callback, EpochResult, StepResult
 from striate.engine.evaluate import Outputs, evaluate
 from striate.engine.loop import Epochs, fit
-from striate.engine.loss import softmax_cost
-from striate.engine.rng import chance_kept
-from striate.engine.train_state import EpochDone, Observer, StepDone
+from striate.engine.loss import cross_entropy_loss
+from striate.engine.rng import preserve_rng_state
 from striate.finetune.batch_norm import adapt_batch_norm
 from striate.finetune.discriminative_lr import TrainableStages
 from striate.finetune.logistic import LogisticFit, LossFunction, fit_logistic
@@ -88,7 +88,7 @@ class HeadResult:
         logistic: The fit and its penalties, if the head is logistic.
     """
 
-    history: list[EpochDone]
+    history: list[EpochResult]
     logistic: LogisticFit | None = None
 
 
@@ -129,7 +129,7 @@ def feature_batches(
     split: str, features: BackboneFeatures, data: ImageData, recipe: Recipe
 ) -> FeatureBatches:
     """Return the features of a split in batches; for training, with their views."""
-    device = devices.choose(recipe.device)
+    device = devices.select_device(recipe.device)
     batches = split_batches(split, data, recipe, device)
     views = features.views if split == "train" else ()
     rows = (features.rows[split], *views)
@@ -144,7 +144,7 @@ def evaluate_head(
     recipe: Recipe,
 ) -> Outputs:
     """Return the model's outputs for the images of a split, in their order."""
-    device = devices.choose(recipe.device)
+    device = devices.select_device(recipe.device)
     rows = features.rows[split]
     order = torch.split(
         torch.arange(len(rows)), evaluation_batch_size(*data.image_size)
@@ -178,12 +178,12 @@ def _fit_logistic_head(
     train, val = (
         evaluate_head(head, split, features, data, recipe) for split in ("train", "val")
     )
-    epoch = EpochDone(
+    epoch = EpochResult(
         epoch=0,
         train_loss=train.loss,
         val_loss=val.loss,
         val_accuracy=val.accuracy,
-        val_balanced=val.balanced_accuracy,
+        val_balanced_accuracy=val.balanced_accuracy,
         lr=0.0,
         best=True,
     )
@@ -224,14 +224,14 @@ def _fit_classifier_first(
     Kumar et al. 2022, "Fine-tuning can distort pretrained features": linear probing
     first, then fine-tuning of all layers.
     """
-    device = devices.choose(recipe.device)
+    device = devices.select_device(recipe.device)
     rows = features.rows["train"]
     equal = ceil(len(rows) / MAX_EVALUATION_BATCH)  # equal batches have equal weights
     order = torch.arange(len(rows)).tensor_split(equal)
     adapt_batch_norm(head, (rows[i].to(device) for i in order))
     some = rows[torch.arange(min(2, len(rows)))].to(device)
     inner = cut_at(head, some)
-    with untouched(head), torch.inference_mode():
+    with evaluation_mode(head), torch.inference_mode():
         x = [inner.features(head, rows[i].to(device)).cpu() for i in order]
     _fit_linear(linear_layer_of(inner.head), torch.cat(x), features, data, recipe)
 
@@ -244,7 +244,7 @@ def logistic_loss(data: ImageData, recipe: Recipe) -> LossFunction:
     """
     if recipe.class_weights == "sampling":
         recipe = replace(recipe, class_weights="loss")
-    return softmax_cost(0.0, class_weighting(data, recipe, torch.device("cpu")))
+    return cross_entropy_loss(0.0, class_weighting(data, recipe, torch.device("cpu")))
 
 
 def image_groups(data: ImageData, features: BackboneFeatures) -> list[str]:
@@ -263,10 +263,10 @@ class _BestWeights:
         self._head = head
         self.state = _copy(head)
 
-    def on_step(self, step: StepDone) -> None:
+    def on_step_end(self, step: StepResult) -> None:
         """Do nothing: only epochs are evaluated."""
 
-    def on_epoch(self, epoch: EpochDone) -> None:
+    def on_epoch_end(self, epoch: EpochResult) -> None:
         """Copy the weights if the epoch is the best so far."""
         if epoch.best:
             self.state = _copy(self._head)
@@ -285,7 +285,7 @@ def _train(
     stages: TrainableStages | None,
     keep_best: bool,
 ) -> HeadResult:
-    config = recipe_fit_config(data, recipe, devices.choose(recipe.device))
+    config = recipe_fit_config(data, recipe, devices.select_device(recipe.device))
     train, val = (
         feature_batches(split, features, data, recipe) for split in ("train", "val")
     )
@@ -296,8 +296,8 @@ def _train(
         config = replace(config, epochs=1)
     best = _BestWeights(head)
     with (
-        chance_kept(),
-        devices.flushed_denormals(),
+        preserve_rng_state(),
+        devices.flush_denormals(),
         ProgressCallback(
             config.epochs, train.batches, quiet, config.balanced
         ) as display,
@@ -307,7 +307,7 @@ def _train(
             model, recipe, scales
         )  # Muon needs the whole model
         unfreezing = [GradualUnfreezing(stages)] if stages else []
-        callbacks: tuple[Observer, ...] = (best, *unfreezing, display)
+        callbacks: tuple[Callback, ...] = (best, *unfreezing, display)
         history = fit(head, optimizer, epochs, val, config, callbacks)
         for callback in unfreezing:
             callback.end()

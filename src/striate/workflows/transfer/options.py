@@ -8,7 +8,7 @@ from torch import nn
 
 from striate.core import device as devices
 from striate.core.errors import SettingError
-from striate.core.registry import unknown
+from striate.core.registry import unknown_name_error
 from striate.data.image_data import ImageData
 from striate.finetune.batch_norm import ADAPTING, FROZEN, freeze_batch_norm_stats
 from striate.finetune.cut_points import Stage, find_stages
@@ -57,7 +57,7 @@ class TransferOptions:
 
     def __post_init__(self) -> None:
         if self.head is not None and self.head not in HEADS:
-            raise unknown("head", self.head, HEADS)
+            raise unknown_name_error("head", self.head, HEADS)
         if self.views < 0:
             what = f"views must be at least 0, got {self.views}"
             raise SettingError(what, where="--views")
@@ -129,7 +129,7 @@ def split_model(
     Raises:
         SettingError: It cannot be split there, or no layer is left to train.
     """
-    device = devices.choose(recipe.device)
+    device = devices.select_device(recipe.device)
     x = probe_batch((data.in_chans, *data.image_size)).to(device)
     name = options.cut
     if name is None and recipe.head_hidden:  # its first layer is new, too

@@ -20,7 +20,7 @@ from striate.finetune.cut_points import find_cut_points
 from striate.finetune.freeze import freeze
 from striate.finetune.linear_probe import LinearProbe, probe_learning_curve
 from striate.finetune.split_model import probe_batch
-from striate.metrics.classification import Z95
+from striate.metrics.intervals import Z95
 from striate.report.format import percent
 from striate.run.recipe import Recipe
 from striate.run.transfer_plan import LOGISTIC, TUNED, TransferPlan, TransferTrial
@@ -75,7 +75,7 @@ def plan_transfer(
     subset = few.subset("train")
     own = copy.deepcopy(model)
     x = probe_batch((data.in_chans, *data.image_size))
-    cuts = find_cut_points(own, x.to(devices.choose(recipe.device)))
+    cuts = find_cut_points(own, x.to(devices.select_device(recipe.device)))
     backbone = freeze(own, (*cuts.backbone, *(recipe.freeze or ())))
     features = compute_features(own, cuts, backbone, few, recipe, splits=("train",))
     feature_seconds = time.perf_counter() - start

@@ -16,7 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from striate.core import device as devices
 from striate.core.errors import NonFiniteError
-from striate.core.hooks import untouched
+from striate.core.hooks import evaluation_mode
 from striate.finetune.batch_norm import ADAPTING, FROZEN
 from striate.finetune.linear_probe import LinearProbe
 from striate.finetune.split_model import probe_batch
@@ -170,7 +170,7 @@ def highest_good_cut(probes: Sequence[LinearProbe]) -> int:
 def feature_bytes(runner: TrialRunner, index: int) -> int:
     """Return the size of the features of all images at a cut point."""
     size = runner.data.in_chans, *runner.data.image_size
-    x = probe_batch(size, 1).to(devices.choose(runner.recipe.device))
-    with untouched(runner.model), torch.inference_mode():
+    x = probe_batch(size, 1).to(devices.select_device(runner.recipe.device))
+    with evaluation_mode(runner.model), torch.inference_mode():
         row = runner.cut_points.cuts[index].features(runner.model, x)
     return row.numel() * 4 * runner.total_images

@@ -13,13 +13,13 @@ from torch import nn
 
 from striate.core.errors import SettingError, StorageError, StriateError
 from striate.core.files import hash_file, read_json, write_csv, write_json
-from striate.core.settings import flag
+from striate.core.settings import flag_name
 from striate.data.image_data import ImageData
 from striate.data.scan import Tick
-from striate.engine.checkpoint import save_weights
+from striate.engine.callbacks import EpochResult
 from striate.engine.csv_logger import COLUMNS
-from striate.engine.distributed.rank_info import check_alone
-from striate.engine.train_state import EpochDone
+from striate.engine.distributed.rank_info import check_single_process
+from striate.engine.weights_io import save_weights
 from striate.finetune.cut_points import find_cut_points
 from striate.finetune.freeze import check_frozen
 from striate.finetune.split_model import BEFORE, CutPoint, probe_batch
@@ -139,16 +139,16 @@ def _check(recipe: Recipe) -> None:
             what, where="--model", fix="for example --model mobilenet_v2"
         )
     model_entry(recipe.model)
-    check_alone("striate transfer")
+    check_single_process("striate transfer")
     for name in AUTO_SETTINGS:
         if getattr(recipe, name) == AUTO:
             what = f"{name} cannot be auto in transfer, where a head trains in seconds"
-            raise SettingError(what, where=flag(name), fix="give a number")
+            raise SettingError(what, where=flag_name(name), fix="give a number")
     usual = Recipe(data=recipe.data)
     for name in TRAINING_LOOP_SETTINGS:
         if getattr(recipe, name) != getattr(usual, name):
             what = f"{name} has no effect on a head that is trained on features"
-            raise SettingError(what, where=flag(name), fix="leave it out")
+            raise SettingError(what, where=flag_name(name), fix="leave it out")
 
 
 def _notes(cut: CutPoint, recipe: Recipe, options: TransferOptions) -> list[str]:
@@ -289,7 +289,7 @@ def _plan_facts(plan: TransferPlan, folder: Path) -> dict[str, object]:
     }
 
 
-def _row(epoch: EpochDone) -> list[str]:
+def _row(epoch: EpochResult) -> list[str]:
     """Format an epoch as `results.csv` of a training run has it."""
     cells = (getattr(epoch, name) for name in COLUMNS)
     return [str(v).lower() if isinstance(v, bool) else repr(v) for v in cells]
@@ -312,7 +312,7 @@ def _evaluate(
         else:
             predictions = run.predict_subset(data.subset(split))
         predictions.save(run.path / names.predictions_file(split))
-        scores[split] = score_as_dict(predictions.score())
+        scores[split] = score_as_dict(predictions.metrics())
     write_json(run.path / names.SCORES, scores)
 
 

@@ -14,13 +14,13 @@ from torch import Tensor, nn
 
 from striate.core import device as devices
 from striate.core.errors import DataError
-from striate.core.hooks import untouched
+from striate.core.hooks import evaluation_mode
 from striate.data.image_data import ImageData
 from striate.engine.evaluate import Outputs
 from striate.finetune.cut_points import CutPoints
 from striate.finetune.linear_probe import order_in_class
 from striate.finetune.split_model import probe_batch
-from striate.metrics.temperature import costs, fit_temperature, tempered
+from striate.metrics.temperature import apply_temperature, fit_temperature, log_losses
 from striate.run.recipe import Recipe
 from striate.run.transfer_plan import LOGISTIC, MIN_STEPS, TransferTrial
 from striate.workflows.transfer.features import (
@@ -215,7 +215,7 @@ def _losses(outputs: Outputs) -> np.ndarray:
     confidence grows with the epochs, of which a trial has fewer.
     """
     probs, truth = outputs.probs.double().numpy(), outputs.labels.numpy()
-    return costs(tempered(probs, fit_temperature(probs, truth)), truth)
+    return log_losses(apply_temperature(probs, fit_temperature(probs, truth)), truth)
 
 
 def _indices(mask: Tensor) -> Tensor:
@@ -226,10 +226,10 @@ def seconds_per_image(
     model: nn.Module, cut: FeatureSource, data: ImageData, recipe: Recipe
 ) -> float:
     """Return the seconds per image up to a cut point; the second batch is timed."""
-    device = devices.choose(recipe.device)
+    device = devices.select_device(recipe.device)
     x = probe_batch((data.in_chans, *data.image_size), TIMED_IMAGES).to(device)
     x = x.contiguous(memory_format=torch.channels_last)
-    with untouched(model), torch.inference_mode():
+    with evaluation_mode(model), torch.inference_mode():
         cut.features(model, x)
         start = time.perf_counter()
         cut.features(model, x)
