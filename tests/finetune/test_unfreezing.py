@@ -99,7 +99,7 @@ def test_stages_are_unfrozen_from_the_head_down():
     assert trained_layers(stages) == ["4"]
     layers = []
     for epoch in range(4):
-        unfreezing.on_epoch(epoch_done(epoch))
+        unfreezing.on_epoch_end(epoch_done(epoch))
         layers.append(trained_layers(stages))
     second = ["2.0", "2.1", "4"]
     assert layers == [["4"], second, second, ["1.0", "1.1", *second]]
@@ -128,7 +128,7 @@ def test_frozen_statistics_stay_frozen_when_their_stage_is_unfrozen():
     freeze_batch_norm_stats(cut.head)
     unfreezing = GradualUnfreezing(stages)
     for epoch in range(3):
-        unfreezing.on_epoch(epoch_done(epoch))
+        unfreezing.on_epoch_end(epoch_done(epoch))
         stages.model.train()
         stages.model(torch.randn(4, 1, 4, 4) + 5)
     norms = [m for m in stages.model.modules() if isinstance(m, nn.BatchNorm2d)]
