@@ -34,7 +34,7 @@ PRESETS.add("fashion-fast")(
     Preset(
         claim="test accuracy 91.58 ± 0.12 % over 5 seeds, 28 s after a cold start on "
         "two cores",
-        settings=_FAST | {"model": "swift", "epochs": 3},
+        settings=_FAST | {"model": "fast_small", "epochs": 3},
     )
 )
 
@@ -42,7 +42,7 @@ PRESETS.add("fashion-wide")(
     Preset(
         claim="test accuracy 93.57 ± 0.09 % over 5 seeds, 117 s after a cold start on "
         "two cores",
-        settings=_FAST | {"model": "swift_wide", "epochs": 8},
+        settings=_FAST | {"model": "fast_small_wide", "epochs": 8},
     )
 )
 

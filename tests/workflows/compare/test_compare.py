@@ -525,7 +525,7 @@ def test_a_run_without_evaluated_images(two):
 
 def test_macs_of_a_model_given_as_an_object_are_unknown(two, tmp_path):
     args = two[1] / "args.yaml"
-    args.write_text(args.read_text().replace("notes_grey", "custom:mine.Net"))
+    args.write_text(args.read_text().replace("tutorial_gray", "custom:mine.Net"))
     comparison = st.compare(*two).as_dict()
     assert comparison["groups"][0]["runs"][0]["macs"] > 0
     assert comparison["groups"][1]["runs"][0]["macs"] is None

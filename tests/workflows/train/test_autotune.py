@@ -83,7 +83,7 @@ def test_what_is_asked_for_is_taken(chosen, shared_folder):
     asked_for = {"layout": "nhwc", "compile": "off", "precision": "fp32"}
     recipe = settings(shared_folder, **asked_for)
     data = load_data(shared_folder)
-    model = create_model("notes_grey", num_classes=2, image_size=8)
+    model = create_model("tutorial_gray", num_classes=2, image_size=8)
     tuned = autotune(model, data, recipe)
     assert (tuned.recipe, tuned.notes, chosen) == (recipe, [], [])
 
@@ -178,7 +178,7 @@ def test_a_network_that_shapes_alone_do_not_run_has_no_share(
         raise GeometryError("no")
 
     data, recipe = load_data(shared_folder), settings(shared_folder)
-    model = create_model("notes_grey", num_classes=2, image_size=8)
+    model = create_model("tutorial_gray", num_classes=2, image_size=8)
     assert make_laps(model, data, replace(recipe, precision="fp32"), True).macs[0] > 0
     monkeypatch.setattr(autotune_module, "audit", refuses)
     assert make_laps(model, data, recipe, True).peak == 0.0

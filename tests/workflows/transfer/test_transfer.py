@@ -423,7 +423,7 @@ def test_a_hidden_layer_needs_a_trained_head(striate, words, wrong):
 
 
 def test_a_hidden_layer_in_ordinary_training(striate, shared_folder):
-    given = "--model", "notes_grey", "--in-chans", "1", "--head-hidden", "12"
+    given = "--model", "tutorial_gray", "--in-chans", "1", "--head-hidden", "12"
     said = striate("train", shared_folder, *given, "--epochs", "1", "--out", "run")
     assert said.code == 0, said.err
     assert st.load_run("run").model.fc[0].out_features == 12
