@@ -91,7 +91,7 @@ def test_the_head_is_loaded_if_the_classes_are_the_same(striate, source):
     after = load_file("again/weights/best.safetensors")
     before = load_file(source.path / "weights/best.safetensors")
     assert torch.equal(after["fc.weight"], before["fc.weight"])
-    assert "the head is kept: the classes are the same" in said.out
+    assert "the head is loaded too: the classes are the same" in said.out
 
 
 def test_resume_is_exact_with_frozen_and_pretrained(striate, shared_folder, source):
