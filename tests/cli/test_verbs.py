@@ -64,7 +64,10 @@ def test_version(striate):
         (["train", "digits", "--config", "no.yaml"], ["cannot read the settings"]),
         (["train", "digits", "--device", "tpu"], ["device 'tpu' cannot be used"]),
         (["train"], ["no data given", "striate train digits"]),
-        (["train", "digits", "--val-fraction", "0.9"], ["must leave some to train on"]),
+        (
+            ["train", "digits", "--val-fraction", "0.9"],
+            ["no images are left for training"],
+        ),
         (["evaluate", "nowhere"], ["there is no run folder"]),
         (["evaluate"], ["RUN"]),
         (["predict", "nowhere", "x.png"], ["there is no run folder"]),
@@ -383,7 +386,7 @@ def test_a_report_of_damaged_files_names_them(striate, shared_run, tmp_path):
         "results.csv": header(tmp_path / "run/results.csv"),
         "predictions_test.csv": header(tmp_path / "run/predictions_test.csv"),
     }
-    messages = ("lacks: finished", "no sound row an epoch", "no image of the")
+    messages = ("lacks: finished", "lacks a complete row per epoch", "no image of the")
     for (name, text), message in zip(lacking.items(), messages, strict=True):
         path = tmp_path / "run" / name
         kept = path.read_bytes()

@@ -97,7 +97,7 @@ def test_it_can_begin_within_a_run(shared_folder):
 def test_frozen_layers_have_no_update(shared_folder):
     settings = {"track_norms": True, "freeze": ("conv1",), "epochs": 1}
     kept = read_layer_norms(whole(shared_folder, **settings))
-    first = kept[0].levels[0]
+    first = kept[0].layers[0]
     assert first.update != first.update
     assert first.gradient > 0
     table = layer_norms_table(kept)

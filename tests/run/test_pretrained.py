@@ -81,17 +81,17 @@ def test_preprocessing_is_the_weights_own_unless_given(shared_folder, source):
 
 
 def test_the_head_is_loaded_if_the_classes_are_the_same(striate, source):
-    words = "train", source.origin, "--model", "swift", "--pretrained", source.path
-    said = striate(*words, "--freeze", "*,head", *QUICK)
+    words = "train", source.origin, "--model", "fast_small", "--pretrained", source.path
+    said = striate(*words, "--freeze", "*,fc", *QUICK)
     assert "no layer is left to train" in said.err
-    said = striate(*words, "--freeze", "block*,head,whiten", *QUICK)
+    said = striate(*words, "--freeze", "block*,fc,whiten", *QUICK)
     assert "no layer is left to train" in said.err
-    said = striate(*words, "--freeze", "block*,head", *QUICK, "--out", "again")
+    said = striate(*words, "--freeze", "block*,fc", *QUICK, "--out", "again")
     assert said.code == 0, said.err
     after = load_file("again/weights/best.safetensors")
     before = load_file(source.path / "weights/best.safetensors")
     assert torch.equal(after["fc.weight"], before["fc.weight"])
-    assert "the head is kept: the classes are the same" in said.out
+    assert "the head is loaded too: the classes are the same" in said.out
 
 
 def test_resume_is_exact_with_frozen_and_pretrained(striate, shared_folder, source):
@@ -159,9 +159,11 @@ def test_a_cut_file_is_damaged(refused, shared_folder, source, tmp_path_factory)
 
 def test_weights_of_another_network(refused, shared_folder, source, tmp_path_factory):
     """Of a run it is known which; of a file, only what is in it."""
-    said = refused(shared_folder, "--model", "notes_grey", "--pretrained", source.path)
-    assert "these weights are for swift, not for notes_grey" in said
-    assert "use --model swift" in said
+    said = refused(
+        shared_folder, "--model", "tutorial_gray", "--pretrained", source.path
+    )
+    assert "these weights are for fast_small, not for tutorial_gray" in said
+    assert "use --model fast_small" in said
     file = source.path / "weights/best.safetensors"
     path = shutil.copy(file, tmp_path_factory.mktemp("bare") / "a.safetensors")
     said = refused(shared_folder, "--model", "tutorial_gray", "--pretrained", path)
@@ -224,7 +226,7 @@ def test_words_that_mean_no_weights(refused, shared_folder):
 
 
 def test_patterns_that_freeze_nothing(refused, shared_folder):
-    said = refused(shared_folder, "--model", "swift", "--freeze", "blok1")
+    said = refused(shared_folder, "--model", "fast_small", "--freeze", "blok1")
     assert "no layer matches 'blok1', so it freezes nothing" in said
     assert "did you mean block1" in said
 

@@ -79,14 +79,16 @@ def run_explain(options: argparse.Namespace) -> int:
         loaded = _model(options)
     if options.open:
         return _open(options, loaded)
-    wish = _wish(options)
-    done = explain_images(loaded, options.images, wish, options.out, options.overwrite)
+    request = _request(options)
+    explanation = explain_images(
+        loaded, options.images, request, options.out, options.overwrite
+    )
     if options.json:
-        print(json.dumps({"folder": str(done.folder), **done.data}))
+        print(json.dumps({"folder": str(explanation.folder), **explanation.data}))
         return 0
     from striate.cli.printing import print_explanation
 
-    print_explanation(done, loaded.remarks)
+    print_explanation(explanation, loaded.remarks)
     return 0
 
 
@@ -95,15 +97,15 @@ def _model(options: argparse.Namespace) -> LoadedModel:
     from striate.run.target import SummaryRequest
     from striate.workflows.explain.load_model import load_model
 
-    wanted = SummaryRequest(
+    summary_request = SummaryRequest(
         image_size=parse_image_size(options.image_size),
         in_chans=options.in_chans,
         num_classes=options.num_classes,
     )
-    return load_model(options.network, wanted, options.weights)
+    return load_model(options.network, summary_request, options.weights)
 
 
-def _wish(options: argparse.Namespace) -> ExplainOptions:
+def _request(options: argparse.Namespace) -> ExplainOptions:
     from striate.workflows.explain.options import ExplainOptions, no_progress
 
     return ExplainOptions(
@@ -141,10 +143,10 @@ def _open(options: argparse.Namespace, loaded: LoadedModel) -> int:
     from striate.workflows.explain.images import read_images, run_images
 
     name, unit = _unit(options.open, "--open")
-    given = (
+    images = (
         read_images(loaded, options.images) if options.images else run_images(loaded)
     )
-    arithmetic = UnitArithmetic(loaded.model, given[0].x)
+    arithmetic = UnitArithmetic(loaded.model, images[0].x)
     names = loaded.labels.names if loaded.labels else ()
     tree = arithmetic_tree(arithmetic, name, unit, names, lines=24)
     entry = nearest_convolution(arithmetic, arithmetic.open(name, unit))
@@ -153,11 +155,15 @@ def _open(options: argparse.Namespace, loaded: LoadedModel) -> int:
         from striate.report.records import table_dict, tree_dicts
 
         example = None if table is None else table_dict(table)
-        found = {"image": given[0].name, "opened": tree_dicts(tree), "worked": example}
-        print(json.dumps(found))
+        values = {
+            "image": images[0].name,
+            "opened": tree_dicts(tree),
+            "worked": example,
+        }
+        print(json.dumps(values))
         return 0
     out = console()
-    out.print(given[0].name, style="bold", markup=False)
+    out.print(images[0].name, style="bold", markup=False)
     print_blocks([tree] if table is None else [tree, table], out)
     return 0
 

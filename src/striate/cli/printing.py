@@ -104,10 +104,10 @@ def _listed(labels: ClassNames) -> str:
 def print_score(split: str, score: ClassificationMetrics) -> None:
     """Print accuracy, loss and calibration, and the metrics of each class."""
     from striate.report.terminal import print_blocks
-    from striate.run.scorecard import headline_figures, per_class_table
+    from striate.run.scorecard import per_class_table, score_figures
 
     out = console()
-    for figure, style in zip(headline_figures(split, score), ("bold", ""), strict=True):
+    for figure, style in zip(score_figures(split, score), ("bold", ""), strict=True):
         out.print(f"{figure.label} {figure.value}", style=style, end="  ")
         out.print(figure.detail, markup=False)
     ece = f"expected calibration error (ECE) {percent(score.ece)}"

@@ -44,8 +44,8 @@ from striate.run.report_images import (
 from striate.run.scorecard import (
     CellImages,
     confusion_block,
-    headline_figures,
     per_class_table,
+    score_figures,
 )
 from striate.run.transfer_plan_findings import plan_section
 
@@ -115,7 +115,7 @@ def _result(run: Run, score: ClassificationMetrics) -> Section:
     wrong = score.count - round(score.accuracy * score.count)
     figures = Figures(
         figures=(
-            *headline_figures(run.evaluated_split, score),
+            *score_figures(run.evaluated_split, score),
             Figure(
                 label="errors", value=f"{wrong:,}", detail=f"of {score.count:,} images"
             ),

@@ -34,7 +34,7 @@ def ci_text(interval: tuple[float, float], digits: int = 1) -> str:
     return f"{low:.{digits}f}–{high:.{digits}f}{GAP}%"
 
 
-def headline_figures(split: str, score: ClassificationMetrics) -> tuple[Figure, ...]:
+def score_figures(split: str, score: ClassificationMetrics) -> tuple[Figure, ...]:
     """Return accuracy and balanced accuracy, each with its 95 % interval."""
     wide = f"95{GAP}% interval"
     count = f"n{GAP}={GAP}{score.count:,}"

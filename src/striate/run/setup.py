@@ -92,7 +92,7 @@ def load_recipe(recipe: Recipe, *, quiet: bool = True) -> ImageData:
 
 def auto_model(in_chans: int) -> str:
     """Return the network that `--model auto` stands for."""
-    return "notes_grey" if in_chans == 1 else "notes_colour"
+    return "tutorial_gray" if in_chans == 1 else "tutorial_color"
 
 
 def resolve_recipe(recipe: Recipe, data: ImageData) -> Recipe:
@@ -274,7 +274,7 @@ def set_dropout(model: nn.Module, rate: float) -> None:
     layers = [m for m in model.modules() if isinstance(m, _DropoutNd)]
     if not layers:
         what = "the network has no dropout layer whose rate --dropout could set"
-        fix = "use a network with some (notes_colour, vgg16), or --drop-path"
+        fix = "use a network with some (tutorial_color, vgg16), or --drop-path"
         raise SettingError(what, where="--dropout", fix=fix)
     for layer in layers:
         layer.p = rate

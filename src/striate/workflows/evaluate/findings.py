@@ -247,7 +247,7 @@ def _group_sections(result: OperatingPointResult) -> Iterator[Section]:
         yield Section(title=f"By {column}", blocks=blocks)
 
 
-def caveats(
+def operating_point_caveats(
     run: Run, selection: Selection, request: OperatingPointRequest, split: str
 ) -> Iterator[Prose]:
     """Yield the limits of the results, the most important first."""

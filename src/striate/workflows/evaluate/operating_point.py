@@ -21,8 +21,8 @@ from striate.run.run import Run
 from striate.workflows.evaluate.as_json import operating_point_dict
 from striate.workflows.evaluate.evaluation import Evaluation, evaluate_selection
 from striate.workflows.evaluate.findings import (
-    caveats,
     operating_point_blocks,
+    operating_point_caveats,
     operating_point_page,
 )
 from striate.workflows.evaluate.misclassified import false_negatives, false_positives
@@ -90,7 +90,11 @@ class OperatingPoint:
             selection=self.selection,
             evaluation=self.evaluation,
             data=self._data,
-            caveats=tuple(caveats(self.run, self.selection, self.request, self.split)),
+            caveats=tuple(
+                operating_point_caveats(
+                    self.run, self.selection, self.request, self.split
+                )
+            ),
             false_negatives=false_negatives(self._data, self._columns),
             false_positives=false_positives(self._data, self._columns),
         )
