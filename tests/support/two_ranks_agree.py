@@ -329,12 +329,12 @@ def check_way(ranks):
         patch.setattr(autotune, "why_not_bf16", lambda device: reason)
         patch.setattr(autotune, "has_compiler", lambda: True)
         patch.setattr(autotune, "tune", tune)
-        settled = autotune.autotune(network(True), data, recipe, ranks)
+        tuned = autotune.autotune(network(True), data, recipe, ranks)
         # Norms that exchange statistics are not compiled.
         recipe = replace(recipe, sync_batch_norm=True)
         autotune.autotune(network(True), data, recipe, ranks)
-    assert autotune.way_of(settled.recipe) == ExecutionConfig(layout="nchw")
-    assert settled.milliseconds == {"nhwc fp32": 2000, "nchw fp32": 1000}
+    assert autotune.recipe_execution(tuned.recipe) == ExecutionConfig(layout="nchw")
+    assert tuned.milliseconds == {"nhwc fp32": 2000, "nchw fp32": 1000}
     expected = [(16, Free(compiled=True)), (16, Free())]
     assert asked == (expected if ranks.first else [])
     with pytest.raises(SettingError, match="cannot be compiled"):
