@@ -1,27 +1,49 @@
 # Every target sets up what it needs; nothing outside .venv is touched.
+#   make setup                              CPU PyTorch
+#   make setup TORCH=cuda                   PyTorch with CUDA (Linux)
+#   make setup PYTHON=python3.12            another Python
+#   make setup TORCH_INDEX=URL              another index with PyTorch's CPU build
+ifeq ($(OS),Windows_NT)
+PYTHON ?= python
+BIN_FOLDER := Scripts
+else
 PYTHON ?= python3
+BIN_FOLDER := bin
+endif
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 VENV := .venv
-BIN := $(VENV)/bin
+BIN := $(VENV)/$(BIN_FOLDER)
 READY := $(VENV)/.ready
+LOCKS := requirements
 
 TWINS := .venv-twins
 PEERS := .venv-peers
 
-.PHONY: setup demo test test-all twins lint bench bench-time bench-feeding bench-augment bench-labels bench-steps docs clean
+.PHONY: setup demo test test-one test-all quick format twins lint lock dist bench \
+	bench-time bench-feeding bench-augment bench-labels bench-steps docs clean
 
-setup: $(READY)
+# scripts/environment.py does the work: first what pip is configured for, then PyTorch's
+# own index. Without TORCH= the choice of the last set-up stays.
+define SETUP
+@command -v "$(PYTHON)" > /dev/null || { echo "There is no command '$(PYTHON)': install \
+	Python 3.11 to 3.14 (https://www.python.org/downloads/), or name it with \
+	make setup PYTHON=/path/to/python3" >&2; exit 2; }
+@"$(PYTHON)" scripts/setup_env.py --torch "$(TORCH)" --torch-index "$(TORCH_INDEX)"
+@touch $(READY)
+endef
 
-# The lock pins the CPU build of torch by its local version (+cpu), so a machine that
-# could only get the CUDA build stops here instead of downloading gigabytes. The lock is
-# complete, so nothing is resolved: --no-deps.
-$(READY): requirements.lock pyproject.toml
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --no-deps --requirement requirements.lock
-	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
-	@touch $@
+setup:
+	$(SETUP)
+
+$(READY): $(LOCKS)/dev.lock $(LOCKS)/torch-cpu.lock $(LOCKS)/torch.lock pyproject.toml
+	$(SETUP)
 
 demo: $(READY)
 	$(BIN)/striate train digits
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -34,8 +56,48 @@ test: lint
 	$(BIN)/coverage report --fail-under=95
 	$(BIN)/coverage report --fail-under=100 --include="*/core/*,*/audit/*,*/engine/checkpoint.py"
 
+# The tests that take under a minute together.
+QUICK := $(wildcard tests/core tests/layers tests/report tests/test_house.py \
+	tests/test_setup.py tests/test_tiny.py)
+
+quick: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not slow" -n 2 -q $(QUICK)
+
+# The wheel and the source archive, and the demo from the wheel in an empty environment;
+# make dist T="tests/core …" runs tests there too.
+dist: $(READY)
+	$(BIN)/python scripts/check_dist.py --tests $(T)
+
+# make test-one T=tests/core, or T="tests/core -k seeds"
+test-one: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q $(T)
+
 test-all: lint twins
 	$(BIN)/pytest
+
+# Pins and hashes for every platform and Python; make lock UP=--upgrade takes the newest.
+LOCKER := .venv-lock
+COMPILE := $(LOCKER)/$(BIN_FOLDER)/uv pip compile --quiet --no-config --universal \
+	--python-version 3.11 --generate-hashes --no-annotate \
+	--custom-compile-command "make lock" $(UP)
+TORCH_NEEDS := filelock fsspec jinja2 markupsafe mpmath networkx setuptools sympy \
+	typing-extensions
+
+$(LOCKER)/.ready: $(LOCKS)/lock.lock
+	$(PYTHON) -m venv $(LOCKER)
+	$(LOCKER)/$(BIN_FOLDER)/python -m pip install --quiet --no-deps --require-hashes \
+		--requirement $(LOCKS)/lock.lock
+	@touch $@
+
+lock: $(LOCKER)/.ready
+	$(COMPILE) pyproject.toml --group dev --extra remote --extra tensorboard \
+		--overrides $(LOCKS)/overrides.txt --no-emit-package torch \
+		--no-emit-package future --output-file $(LOCKS)/dev.lock
+	$(COMPILE) --group docs --constraints $(LOCKS)/dev.lock \
+		--output-file $(LOCKS)/docs.lock
+	$(COMPILE) $(LOCKS)/torch.in --constraints $(LOCKS)/dev.lock \
+		$(TORCH_NEEDS:%=--no-emit-package %) --output-file $(LOCKS)/torch.lock
+	$(COMPILE) --group lock --output-file $(LOCKS)/lock.lock
 
 # torchvision wants a torch of its own choosing, so it gets an environment beside ours
 # that sees our packages; its compiled operators are not needed and not loaded.
@@ -106,9 +168,13 @@ bench-steps: $(READY) $(KERAS)/.ready
 	cd benchmarks && ../$(BIN)/python steps.py --keras ../$(KERAS)/bin/python
 	cd benchmarks && ../$(BIN)/python growth.py
 
-docs: $(READY)
+$(VENV)/.docs: $(READY) $(LOCKS)/docs.lock
+	@"$(PYTHON)" scripts/setup_env.py --torch-index "$(TORCH_INDEX)" --with docs
+	@touch $@
+
+docs: $(VENV)/.docs
 	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
 	@echo docs/_build/html/index.html
 
 clean:
-	rm -rf $(VENV) $(TWINS) $(PEERS) $(KERAS) docs/_build .coverage* .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(TWINS) $(PEERS) $(KERAS) $(LOCKER) dist build docs/_build .coverage* .mypy_cache .ruff_cache .pytest_cache

@@ -64,7 +64,7 @@ def ours(pixels: np.ndarray, preset: str, **ranges: float) -> Peer:
     p = Preprocess(channels=channels, height=side, width=side, mean=mean, std=std)
     labels, paths = [0] * count, [str(i) for i in range(count)]
     batches = Batches(
-        part=Subset.of(torch.from_numpy(pixels), labels, paths),
+        subset=Subset.of(torch.from_numpy(pixels), labels, paths),
         preprocess=p,
         batch_size=BATCH,
         augment=augmentation(preset, **ranges),

@@ -70,7 +70,7 @@ class Judged:
 
 
 def judged(run: Run, seconds: float = 0.0) -> Judged:
-    """Return a run's answers to its test part.
+    """Return a run's answers to its test split.
 
     Of more classes than two, those whose names begin with `defect` are one.
     """
@@ -113,10 +113,10 @@ def write_table(
     path: Path,
     called: Callable[[Cell], str] = attrgetter("label"),
 ) -> None:
-    """Write a split as a table; validation is dealt from the training part."""
+    """Write a split as a table; validation is dealt from the training split."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(("image_path", "label", "split"))
         for i, cell in enumerate(every):
-            part = "test" if i in test else "train"
-            writer.writerow((cell.path, called(cell), part))
+            split = "test" if i in test else "train"
+            writer.writerow((cell.path, called(cell), split))

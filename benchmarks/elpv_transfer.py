@@ -1,8 +1,8 @@
 """ELPV by transfer (P7): a head alone on cached features of ImageNet's MobileNetV2.
 
 Question: how near the paper's fine-tuned VGG-19 (88.42 %) does the head alone come, in
-minutes on a CPU? Five stratified 75/25 splits; nothing is chosen by a test part: the
-penalty comes from cross-validation within the training part, and the other settings
+minutes on a CPU? Five stratified 75/25 splits; nothing is chosen by a test split: the
+penalty comes from cross-validation within the training split, and the other settings
 stand here.
 The features of an image are the same in every split and are computed once.
 """
@@ -25,7 +25,7 @@ from striate.workflows.transfer.options import TransferOptions
 from striate.workflows.transfer.transfer import transfer_recipe
 
 COLUMNS = "| split | accuracy | balanced | F1 defect | ROC-AUC | cost | penalty | s |"
-VAL = 0.05  # of the training part is set aside; the head does not need it
+VAL = 0.05  # of the training split is set aside; the head does not need it
 
 
 def one(table: Path, folder: Path, seed: int, options: argparse.Namespace) -> Run:

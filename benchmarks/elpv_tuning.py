@@ -3,8 +3,8 @@
 Goals: above the fine-tuned VGG-19 of the paper (88.42 %, on a GPU), in at most ten
 minutes a split on two cores; at least 90 % in thirty. Five stratified 75/25 splits.
 Every setting stands here, and was chosen on images of the first split's training
-part; of each split's training part a twentieth decides which epoch is best; the test
-part is judged once. `--networks 3` takes the mean of three: what half an hour holds.
+split; of each split's training split a twentieth decides which epoch is best; the test
+split is judged once. `--networks 3` takes the mean of three: what half an hour holds.
 
 Clock: from the table to the judged run, decoding and start of the program included.
 """
@@ -39,7 +39,7 @@ from record import mean_deviation, save
 from speeds import speeds
 from striate.run.run import Run
 
-VAL = "0.05"  # of the training part
+VAL = "0.05"  # of the training split
 SETTINGS = {
     "model": "mobilenet_v2",
     "pretrained": "mobilenet_v2",

@@ -1,8 +1,8 @@
 """The bundled Fashion-MNIST recipes, over four seeds.
 
 Goals: `fashion-gray` ≥ 91.6 % (published for two convolutions with pooling),
-`fashion-best` ≥ 93.4 %, `fashion-large` ≥ 94.5 %. The validation part is dealt from the
-60,000 training images; the 10,000 test images are judged once a seed.
+`fashion-best` ≥ 93.4 %, `fashion-large` ≥ 94.5 %. The validation split is dealt from
+the 60,000 training images; the 10,000 test images are judged once a seed.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def train(preset: str, seed: int, folder: str) -> tuple[float, float, float]:
     torch.set_num_threads(1)
     recipe = make_recipe(PRESETS[preset].settings, {"seed": seed})
     run = train_recipe(recipe, out=Path(folder) / f"{preset}-{seed}", quiet=True)
-    test, val = (run.scores[part]["accuracy"] for part in ("test", "val"))
+    test, val = (run.scores[split]["accuracy"] for split in ("test", "val"))
     return test, val, run.manifest["seconds"]
 
 

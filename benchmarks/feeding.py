@@ -95,9 +95,9 @@ def race(side: int, channels: int, count: int, rounds: int) -> dict[str, list[fl
         mean=(0.5,) * channels,
         std=(0.25,) * channels,
     )
-    part = Subset(pixels=pixels, labels=labels, paths=("",) * count)
+    subset = Subset(pixels=pixels, labels=labels, paths=("",) * count)
     augment = Augment(shift=1 / 8, flip="horizontal")
-    ours = Batches(part=part, preprocess=p, batch_size=BATCH, augment=augment)
+    ours = Batches(subset=subset, preprocess=p, batch_size=BATCH, augment=augment)
     several, alone = peer(pixels, labels, p, cores), peer(pixels, labels, p, 0)
     rivals: dict[str, Callable[[], object]] = {
         OURS: lambda: ours(0),

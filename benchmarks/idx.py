@@ -12,7 +12,7 @@ Half = tuple[np.ndarray, np.ndarray]
 
 
 def fashion(folder: str = "") -> tuple[Half, Half]:
-    """Return (images, labels) of the training and the test part.
+    """Return (images, labels) of the training and the test split.
 
     Images are (N, 28, 28) float32 with values 0–255, labels (N,) int64.
     """
@@ -21,9 +21,9 @@ def fashion(folder: str = "") -> tuple[Half, Half]:
     return _half(found, "train"), _half(found, "t10k")
 
 
-def _half(folder: Path, part: str) -> Half:
-    images = _read(folder, f"{part}-images")[16:].reshape(-1, 28, 28)
-    labels = _read(folder, f"{part}-labels")[8:]
+def _half(folder: Path, split: str) -> Half:
+    images = _read(folder, f"{split}-images")[16:].reshape(-1, 28, 28)
+    labels = _read(folder, f"{split}-labels")[8:]
     return images.astype(np.float32), labels.astype(np.int64)
 
 

@@ -2,7 +2,7 @@
 
 `digits`: of the digits 5–9 one in 20 training and validation images is kept.
 `fashion`: a long tail, class k keeps 1000·100^(−k/9) training images, 1000 to 10.
-The test parts keep all images, so every class is judged alike. Claim: every way of
+The test splits keep all images, so every class is judged alike. Claim: every way of
 the switch raises the balanced accuracy by more than the deviation over seeds; `auto`
 was chosen on the digits, and Fashion-MNIST confirms or refutes it.
 """
@@ -41,24 +41,24 @@ def thinned(data: ImageData, keep: Callable[[str, int, int], int]) -> ImageData:
         data: Whole.
         keep: From part, class number and images there are to images kept.
     """
-    parts = dict(data.parts)
+    subsets = dict(data.subsets)
     for name in ("train", "val"):
-        labels = parts[name].labels.numpy()
+        labels = subsets[name].labels.numpy()
         members = [np.flatnonzero(labels == k) for k in range(data.num_classes)]
         kept = [m[: keep(name, k, len(m))] for k, m in enumerate(members)]
-        parts[name] = parts[name].take(np.sort(np.concatenate(kept)).tolist())
-    return replace(data, parts=parts)
+        subsets[name] = subsets[name].take(np.sort(np.concatenate(kept)).tolist())
+    return replace(data, subsets=subsets)
 
 
-def one_in_rare(part: str, k: int, count: int) -> int:
+def one_in_rare(split: str, k: int, count: int) -> int:
     """Keep all of the digits 0–4 and one in `RARE` of the others."""
     return count if k < 5 else max(2, count // RARE)
 
 
-def long_tail(part: str, k: int, count: int) -> int:
+def long_tail(split: str, k: int, count: int) -> int:
     """Keep from 1000 down to 10, a tenth of it for validation."""
     due = 1000 * 100 ** (-k / 9)
-    return max(2, round(due if part == "train" else due / 10))
+    return max(2, round(due if split == "train" else due / 10))
 
 
 KEEP = {"digits": one_in_rare, "fashion": long_tail}
@@ -92,7 +92,7 @@ def measure(name: str, way: str, folder: Path) -> list[dict[str, float]]:
 
 def table(name: str, folder: Path) -> str:
     """Measure all ways on one set and return its table."""
-    counts = load(name, 0).part("train").labels.bincount().tolist()
+    counts = load(name, 0).subset("train").labels.bincount().tolist()
     lines = [f"## {name}\n"]
     lines.append("| --class-weights | balanced accuracy | first five | last five |")
     lines.append("|---|---|---|---|")

@@ -96,9 +96,9 @@ def ours(root: Path, cache: Path) -> Batches:
         margin=margin_for(AUGMENT),
         cache=str(cache),
     )
-    part = data.part("train")
+    subset = data.subset("train")
     return Batches(
-        part=part, preprocess=data.preprocess, batch_size=BATCH, augment=AUGMENT
+        subset=subset, preprocess=data.preprocess, batch_size=BATCH, augment=AUGMENT
     )
 
 

@@ -4,7 +4,7 @@ One label in twenty is changed to another class by chance. Claim (row D4): at le
 of the changed ones stand in the top 10 % of the ranking. Beside it, from the same
 probabilities: the plain baseline (the label's own probability, lowest first), and
 cleanlab's ranking and filter where that library can be imported. The settings were
-chosen on training images; the 10,000 of Fashion-MNIST here are its test part.
+chosen on training images; the 10,000 of Fashion-MNIST here are its test split.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from record import save
 from striate.core.seeds import generator
 from striate.data.check.check import check_data
 from striate.data.check.label_errors import Confident
-from striate.data.sources.find import find_source
+from striate.data.find_source import find_source
 from striate.data.sources.source import Source, from_arrays
 from striate.workflows.data_check.label_errors import doubt_labels
 
@@ -37,7 +37,7 @@ def digits() -> Source:
 def fashion() -> Source:
     """Return the 10,000 test images of Fashion-MNIST."""
     whole = find_source("fashion-mnist")
-    rows = [i for i, record in enumerate(whole.records) if record.part == "test"]
+    rows = [i for i, record in enumerate(whole.records) if record.split == "test"]
     assert whole.arrays is not None
     labels = [whole.records[i].label for i in rows]
     return from_arrays("fashion", whole.arrays[rows], labels, classes=whole.labels)

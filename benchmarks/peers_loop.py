@@ -31,7 +31,7 @@ def loader(half: tuple, batch: int, shuffle: bool) -> DataLoader:
 
 
 def main() -> None:
-    """Train, and judge the test part after each epoch."""
+    """Train, and judge the test split after each epoch."""
     folder, (seed, epochs, batch) = sys.argv[1], map(int, sys.argv[2:5])
     torch.manual_seed(seed)
     train, test = fashion(folder)

@@ -3,9 +3,9 @@
 Each arm is the preset without one of its parts, or the plain default settings, with as
 many epochs as take the time of the preset: a trial of two epochs says how many those
 are. The parts of a run depend on its seed. Arms are compared on validation images,
-dealt from outside the test part; `--part test` reads off the test part, once, for what
-was chosen. No module ids are published with the cells, so that cells of one module can
-fall on both sides of a split.
+dealt from outside the test split; `--part test` reads off the test split, once, for
+what was chosen. No module ids are published with the cells, so that cells of one
+module can fall on both sides of a split.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ The search fine-tunes with all training images and epochs behind every cut, with
 batch-norm statistics frozen and adapting, and fits the head alone; it takes what
 validation likes best. Each of its ways has only what it needs computed, and what one
 computed, the others use. The plan begins with an empty cache. Both are judged once, on
-the test part. The best on test of all ways stands beside: nobody could have known it.
+the test split. The best on test of all ways stands beside: nobody could have known it.
 
 Sets: 40 images a class of Fashion-MNIST (MobileNetV2 at 64 px), and ELPV solar cells.
 """
@@ -58,9 +58,9 @@ class Way:
 
 
 def fashion(folder: Path, options: argparse.Namespace) -> Recipe:
-    """Return 40 training images a class of Fashion-MNIST, and its test part."""
+    """Return 40 training images a class of Fashion-MNIST, and its test split."""
     dealt = {"data": "fashion-mnist", "val_fraction": VAL, "seed": options.seed}
-    share = A_CLASS * 10 / len(load_recipe(Recipe(**dealt)).part("train"))
+    share = A_CLASS * 10 / len(load_recipe(Recipe(**dealt)).subset("train"))
     return Recipe(
         data="fashion-mnist",
         model=MODEL,
@@ -96,9 +96,9 @@ SETS = {"fashion": fashion, "elpv": elpv}
 
 def fewer(data: ImageData) -> ImageData:
     """Return data with at most so many test images, evenly taken."""
-    test = data.part("test")
+    test = data.subset("test")
     index = range(0, len(test), max(1, len(test) // JUDGED))
-    return replace(data, parts={**data.parts, "test": test.take(index)})
+    return replace(data, subsets={**data.subsets, "test": test.take(index)})
 
 
 def cuts_of(recipe: Recipe, data: ImageData) -> list[str]:
@@ -112,7 +112,7 @@ def cuts_of(recipe: Recipe, data: ImageData) -> list[str]:
 
 def went(name: str, run: Run, seconds: float) -> Way:
     """Return what a run came to."""
-    val, test = (run.scores[part] for part in ("val", "test"))
+    val, test = (run.scores[split] for split in ("val", "test"))
     return Way(name, val["accuracy"], val["loss"], test["accuracy"], seconds)
 
 
@@ -186,7 +186,9 @@ def report(
     best = max(ways, key=lambda way: (way.val, -way.loss))
     lucky = max(ways, key=lambda way: way.test)
     spent = sum(way.seconds for way in ways)
-    parts = ", ".join(f"{name} {len(part):,}" for name, part in data.parts.items())
+    splits = ", ".join(
+        f"{name} {len(subset):,}" for name, subset in data.subsets.items()
+    )
     chosen = f"{facts['head']} behind {facts['cut']}"
     lines = ["| way | validation | test | s |", "|---|---|---|---|"]
     lines += [
@@ -194,7 +196,7 @@ def report(
         for w in (mine, *ways)
     ]
     body = [
-        f"{options.set}, {MODEL} at {data.image_size[0]} px, {parts}, "
+        f"{options.set}, {MODEL} at {data.image_size[0]} px, {splits}, "
         f"{options.epochs} epochs, seed {options.seed}.",
         f"**Plan: {chosen}, test {100 * mine.test:.2f} %; search: {best.name}, test "
         f"{100 * best.test:.2f} %; difference {100 * (mine.test - best.test):+.2f} "

@@ -69,8 +69,8 @@ def speed(run: Path) -> float:
     """Return the images a second, from the end of the first epoch to the last's."""
     with (run / "timing.csv").open() as file:
         ends = [float(row["seconds"]) for row in csv.DictReader(file)]
-    parts = json.loads((run / "manifest.json").read_text())["data"]["parts"]
-    return float(parts["train"] * (len(ends) - 1) / (ends[-1] - ends[0]))
+    splits = json.loads((run / "manifest.json").read_text())["data"]["splits"]
+    return float(splits["train"] * (len(ends) - 1) / (ends[-1] - ends[0]))
 
 
 def apart(one: list[float], other: list[float]) -> float:

@@ -91,7 +91,7 @@ def spent() -> tuple[float, float, float]:
 
 def work(folder: str, cache: str, answer: multiprocessing.Queue) -> None:
     """Scan, then feed an epoch; send seconds of both and the most memory held."""
-    load_shards.load_shards.__kwdefaults__["most_held"] = 0
+    load_shards.MOST_HELD = 0
     most, over = [anonymous()], threading.Event()
 
     def watch() -> None:
@@ -106,9 +106,9 @@ def work(folder: str, cache: str, answer: multiprocessing.Queue) -> None:
     drop_cached(Path(folder))
     scanned = spent()
     seen = 0
-    for part, shuffle in (("train", True), ("val", False)):
+    for split, shuffle in (("train", True), ("val", False)):
         batches = Batches(
-            part=data.part(part),
+            subset=data.subset(split),
             preprocess=data.preprocess,
             batch_size=BATCH,
             shuffle=shuffle,

@@ -105,7 +105,7 @@ def striates(model: nn.Module, channels: int, side: int, way: ExecutionConfig) -
     return steps
 
 
-def _part(count: int, channels: int, side: int) -> Subset:
+def _split(count: int, channels: int, side: int) -> Subset:
     draw = torch.Generator().manual_seed(0)
     shape = (count, side, side, channels)
     pixels = torch.randint(0, 256, shape, generator=draw, dtype=torch.uint8)
@@ -119,7 +119,7 @@ def _batches(count: int, channels: int, side: int, shuffle: bool = True) -> Batc
         channels=channels, height=side, width=side, mean=half, std=quarter
     )
     return Batches(
-        part=_part(count, channels, side),
+        subset=_split(count, channels, side),
         preprocess=preprocess,
         batch_size=BATCH,
         shuffle=shuffle,

@@ -3,9 +3,9 @@
 Claims: 91 % at least 8 times sooner than Keras' `fit` of the notes' gray net, and at
 least 93.5 % in the time that Keras takes for 91 %. Third is the same net in a plain
 PyTorch loop with DataLoader. The clock runs from the start of the process: imports,
-reading the files and every judging are in it. Peers are judged on the test part after
-each epoch and stopped where they reach 91 %; striate judges its validation part each
-epoch and the test part once, and its clock stops when the report is written.
+reading the files and every judging are in it. Peers are judged on the test split after
+each epoch and stopped where they reach 91 %; striate judges its validation split each
+epoch and the test split once, and its clock stops when the report is written.
 
 `--keras PYTHON` is an interpreter that has keras and tensorflow (`make bench-time`).
 """

@@ -6,7 +6,7 @@ whole job, data to judged weights, in ≤ 1.3× one forward pass over all images
 Frozen MobileNetV2 with ImageNet's weights, ELPV solar cells at 224 px, decoded before
 any clock starts (both sides read them from memory). The peer is the tutorials' loop
 with nothing left out that it would do: body in evaluation mode under `no_grad`, new
-head, Adam at 1e-3, batches of 32, shuffled; after each epoch the validation part. An
+head, Adam at 1e-3, batches of 32, shuffled; after each epoch the validation split. An
 epoch of it takes as long as the next, so `--epochs` of it are timed and the rest is
 reckoned; its accuracy is of all 30, learned on its own features (the same numbers). In
 one process, in turn: one forward pass, ours, the peer's epochs.
@@ -39,9 +39,9 @@ from striate.workflows.transfer.transfer import transfer_recipe
 BATCH, EPOCHS, RATE = 32, 30, 1e-3
 
 
-def pieces(data: ImageData, part: str, order: Tensor) -> list[tuple[Tensor, Tensor]]:
+def pieces(data: ImageData, split: str, order: Tensor) -> list[tuple[Tensor, Tensor]]:
     """Return (8-bit images, labels) of batches."""
-    of = data.part(part)
+    of = data.subset(split)
     return [(of.gather(i), of.labels[i]) for i in torch.split(order, BATCH)]
 
 
@@ -50,8 +50,8 @@ def passed(model: nn.Module, data: ImageData) -> float:
     model.eval()
     began = time.perf_counter()
     with torch.inference_mode():
-        for name in data.parts:
-            order = torch.arange(len(data.part(name)))
+        for name in data.subsets:
+            order = torch.arange(len(data.subset(name)))
             for pixels, _ in pieces(data, name, order):
                 model(normalize(pixels, data.preprocess))
     return time.perf_counter() - began
@@ -69,12 +69,12 @@ class Tutorial:
     def epoch(self) -> float:
         """Learn for an epoch, judge validation; return the seconds."""
         began = time.perf_counter()
-        order = torch.randperm(len(self.data.part("train")), generator=self.draw)
+        order = torch.randperm(len(self.data.subset("train")), generator=self.draw)
         for pixels, labels in pieces(self.data, "train", order):
             with torch.no_grad():
                 x = self.body(normalize(pixels, self.data.preprocess))
             self.step(x, labels)
-        val = torch.arange(len(self.data.part("val")))
+        val = torch.arange(len(self.data.subset("val")))
         with torch.no_grad():
             for pixels, _ in pieces(self.data, "val", val):
                 self.head(self.body(normalize(pixels, self.data.preprocess)))
@@ -88,24 +88,24 @@ class Tutorial:
         self.optimizer.step()
 
     @torch.no_grad()
-    def features(self, part: str) -> Tensor:
+    def features(self, split: str) -> Tensor:
         """Return the body's answers to a part."""
-        order = torch.arange(len(self.data.part(part)))
-        every = pieces(self.data, part, order)
+        order = torch.arange(len(self.data.subset(split)))
+        every = pieces(self.data, split, order)
         return torch.cat(
             [self.body(normalize(p, self.data.preprocess)) for p, _ in every]
         )
 
     def accuracy(self) -> float:
         """Return the test accuracy after 30 epochs of the ordinary loop."""
-        x, labels = self.features("train"), self.data.part("train").labels
+        x, labels = self.features("train"), self.data.subset("train").labels
         for _ in range(EPOCHS):
             order = torch.randperm(len(x), generator=self.draw)
             for index in torch.split(order, BATCH):
                 self.step(x[index], labels[index])
         with torch.no_grad():
             said = self.head(self.features("test")).argmax(1)
-        return float((said == self.data.part("test").labels).float().mean())
+        return float((said == self.data.subset("test").labels).float().mean())
 
 
 def ours(recipe: Recipe, data: ImageData, folder: Path) -> tuple[float, Run]:

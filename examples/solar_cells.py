@@ -38,17 +38,17 @@ def cells() -> list[Cell]:
     return [(root / name, float(probs), kind) for name, probs, kind in rows]
 
 
-def parts(every: Sequence[Cell]) -> list[str]:
+def splits(every: Sequence[Cell]) -> list[str]:
     """Deal a quarter to test and 15 % of the rest to validation, alike in all kinds."""
     strata = [f"{probs:.2f} {kind}" for _, probs, kind in every]
     dealt = ["train"] * len(every)
     left = list(range(len(every)))
-    for part, share in (("test", 0.25), ("val", 0.15)):
+    for split, share in (("test", 0.25), ("val", 0.15)):
         left, taken = train_test_split(
             left, test_size=share, random_state=SEED, stratify=[strata[i] for i in left]
         )
         for i in taken:
-            dealt[i] = part
+            dealt[i] = split
     return dealt
 
 
@@ -57,9 +57,9 @@ def write_table(every: Sequence[Cell], path: Path) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
-        for (image, probs, kind), part in zip(every, parts(every), strict=True):
+        for (image, probs, kind), split in zip(every, splits(every), strict=True):
             label = "defect" if probs >= 0.5 else "sound"
-            writer.writerow((image, label, kind, f"{probs:.2g}", part))
+            writer.writerow((image, label, kind, f"{probs:.2g}", split))
 
 
 def striate(*words: str) -> None:

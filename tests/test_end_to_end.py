@@ -19,7 +19,7 @@ def test_scan_train_predict_report(tmp_path):
     (photos / "down/broken.png").write_bytes(b"\x89PNG\r\n")
     before = snapshot(photos)
     data = st.load_data(photos)
-    assert (data.seen, len(data.rows), len(data.quarantined)) == (61, 60, 1)
+    assert (data.num_files, len(data.rows), len(data.quarantined)) == (61, 60, 1)
     model = st.create_model("tutorial_gray", num_classes=3, in_chans=1, image_size=12)
     run = st.train(model, data, epochs=8, batch_size=16, quiet=True)
     assert run.scores["test"]["accuracy"] > 0.85

@@ -1,4 +1,4 @@
-"""`striate train` on folders that do not admit it: a message, exit 2, files untouched.
+"""`striate train` on unusable folders: a message, exit code 2, files unchanged.
 
 `refused` asserts all of that but the message. Each guard was taken out once to see
 its test go red (a traceback, another message, or a trained run).
@@ -13,102 +13,102 @@ from striate.models.catalogue import create_model
 from support.images import write_folder
 
 
-def test_path_missing_offers_the_nearest(refused, tmp_path):
+def test_a_missing_path_suggests_the_nearest(refused, tmp_path):
     write_folder(tmp_path / "photos")
-    said = refused("photso")
-    assert "no such file, folder or data set: photso" in said
-    assert "did you mean photos?" in said
-    assert "known by name: digits, fashion-mnist" in said
+    message = refused("photso")
+    assert "no such file, folder or data set: photso" in message
+    assert "did you mean photos?" in message
+    assert "named data sets: digits, fashion-mnist" in message
 
 
-def test_misspelt_name_of_a_set(refused):
+def test_a_misspelled_name_of_a_set(refused):
     assert "did you mean digits?" in refused("digit")
 
 
 def test_path_too_long_for_the_system(refused):
-    assert "cannot look there: File name too long" in refused("x" * 5000)
+    assert "cannot read this path: File name too long" in refused("x" * 5000)
 
 
-def test_file_that_is_no_layout(refused, tmp_path):
+def test_an_unsupported_file(refused, tmp_path):
     (tmp_path / "list.txt").write_text("a.png")
-    said = refused("list.txt")
-    assert "'list.txt' is no layout that is read here" in said
-    assert "give a folder of class folders, a .csv, IDX files" in said
+    message = refused("list.txt")
+    assert "'list.txt' is not a supported data layout" in message
+    assert "give a folder of class folders, a .csv, IDX files" in message
 
 
 def test_empty_folder(refused, tmp_path):
     (tmp_path / "photos").mkdir()
-    said = refused("photos")
-    assert "the folder is empty" in said
-    assert "FOLDER/<class>/*.jpg, or FOLDER/train/<class>/*.jpg" in said
+    message = refused("photos")
+    assert "the folder is empty" in message
+    assert "FOLDER/<class>/*.jpg, or FOLDER/train/<class>/*.jpg" in message
 
 
 def test_class_folders_without_files(refused, tmp_path):
     (tmp_path / "photos/cats").mkdir(parents=True)
-    assert "the class folders hold no files" in refused("photos")
+    assert "the class folders are empty" in refused("photos")
 
 
 def test_no_class_folders(refused, tmp_path):
     shutil.copytree(write_folder(tmp_path / "photos") / "across", tmp_path / "loose")
-    said = refused("loose")
-    assert "no class folders: 12 files lie directly in the folder" in said
+    message = refused("loose")
+    assert "no class folders: 12 files are directly in the folder" in message
 
 
 def test_one_class(refused, tmp_path):
     write_folder(tmp_path / "photos", classes=["cats"])
-    said = refused("photos")
-    assert "one class only ('cats'): there is nothing to tell apart" in said
-    assert "add images of at least a second class" in said
+    message = refused("photos")
+    assert "one class only ('cats'): there is nothing to tell apart" in message
+    assert "add images of at least a second class" in message
 
 
 def test_a_class_with_one_image(refused, tmp_path):
     write_folder(tmp_path / "photos", classes=["cats", "dogs"])
     write_folder(tmp_path / "photos", classes=["newt"], count=1, seed=5)
-    said = refused("photos")
-    assert "1 of 3 classes have one image: 'newt'" in said
-    assert "one image cannot train and validate" in said
+    message = refused("photos")
+    assert "1 of 3 classes have one image: 'newt'" in message
+    assert "one image cannot train and validate" in message
 
 
-def test_a_class_with_two_images_is_warned_of_not_refused(striate, tmp_path):
+def test_a_warning_about_a_class_with_two_images(striate, tmp_path):
     write_folder(tmp_path / "photos", count=30)
     write_folder(tmp_path / "photos", classes=["newt"], count=2, seed=5)
-    said = striate("train", "photos", "--epochs", "1")
-    assert said.code == 0
-    assert "1 classes have under 10 training images: newt (" in said.out
+    result = striate("train", "photos", "--epochs", "1")
+    assert result.code == 0
+    assert "1 classes have under 10 training images: newt (" in result.out
 
 
-def test_nothing_usable_says_why(refused, tmp_path):
+def test_no_usable_images(refused, tmp_path):
     for name in ("a", "b"):
         (tmp_path / "photos" / name).mkdir(parents=True)
         for i in range(3):
             (tmp_path / "photos" / name / f"{i}.jpg").write_bytes(b"")
-    said = refused("photos")
-    assert "no usable images among 6 files: 6 not-an-image" in said
-    assert f"the first: a{os.sep}0.jpg (the file is empty)" in said
+    message = refused("photos")
+    assert "no usable images among 6 files: 6 not-an-image" in message
+    assert f"the first: a{os.sep}0.jpg (the file is empty)" in message
 
 
 def test_classes_in_test_that_training_has_not(refused, tmp_path):
     write_folder(tmp_path / "photos/train", classes=["cats", "dogs"])
     write_folder(tmp_path / "photos/test", classes=["cats", "newts"], seed=1)
-    said = refused("photos")
-    assert "the test part has classes that training has not: 'newts'" in said
-    assert "add training images of them, rename them, or remove them" in said
+    message = refused("photos")
+    assert "the test split has classes that training has not: 'newts'" in message
+    assert "add training images of them, rename them, or remove them" in message
 
 
-def test_a_split_folder_with_another_folder_beside(refused, tmp_path):
-    """Without the guard `train` and `test` would be learned as classes."""
+def test_a_split_folder_beside_another_folder(refused, tmp_path):
+    """Without the check `train` and `test` would be learned as classes."""
     write_folder(tmp_path / "photos/train")
     write_folder(tmp_path / "photos/test", seed=1)
     write_folder(tmp_path / "photos/unsorted", seed=2)
-    said = refused("photos")
-    assert "beside train, val or test stand other folders: unsorted" in said
+    message = refused("photos")
+    assert "other folders beside train, val or test: unsorted" in message
 
 
-def test_train_as_a_class_beside_others_is_a_class(striate, tmp_path):
+def test_a_class_named_train(striate, tmp_path):
     write_folder(tmp_path / "vehicles", classes=["bus", "train"])
-    said = striate("train", "vehicles", "--epochs", "1")
-    assert said.code == 0
-    assert "2 classes: bus, train" in said.out
+    result = striate("train", "vehicles", "--epochs", "1")
+    assert result.code == 0
+    assert "2 classes: bus, train" in result.out
 
 
 SMALLEST = {"lenet5": 16, "lenet5_modern": 12, "tutorial_gray": 4, "tutorial_color": 8}
@@ -121,48 +121,48 @@ def test_image_smaller_than_the_network_needs(refused, tmp_path, model, narrow):
     write_folder(tmp_path / "photos")
     short = (least - 1, 32) if narrow == "height" else (32, least - 1)
     size = f"{short[0]}x{short[1]}"
-    said = refused("photos", "--model", model, "--image-size", size)
-    assert "a window of" in said
-    assert "got a side of" in said
-    assert f"from an image side of {least - 1}" in said
-    assert f"use images of at least {least}×{least}" in said
-    assert f"--image-size {least}" in said
+    message = refused("photos", "--model", model, "--image-size", size)
+    assert "a window of" in message
+    assert "got a side of" in message
+    assert f"from an image side of {least - 1}" in message
+    assert f"use images of at least {least}×{least}" in message
+    assert f"--image-size {least}" in message
 
 
 @pytest.mark.parametrize("model", SMALLEST)
-def test_the_smallest_image_does_fit(model):
+def test_the_smallest_image_fits(model):
     create_model(model, image_size=SMALLEST[model], num_classes=2, in_chans=1)
 
 
 def test_the_layer_and_both_sizes_are_named(refused, tmp_path):
     write_folder(tmp_path / "photos", size=(8, 8))
-    said = refused("photos", "--model", "lenet5")
-    assert "c3 got a side of 2: a window of 5 does not fit a side of 2" in said
+    message = refused("photos", "--model", "lenet5")
+    assert "c3 got a side of 2: a window of 5 does not fit a side of 2" in message
 
 
 def test_run_folder_that_exists(refused, shared_folder, tmp_path):
     """The folder's files are the user's, whether or not it is a run."""
     (tmp_path / "kept").mkdir()
     (tmp_path / "kept/diary.txt").write_text("mine")
-    said = refused(shared_folder, "--out", "kept")
-    assert "the run folder exists already" in said
-    assert "choose another --out, add --overwrite, or go on with --resume" in said
+    message = refused(shared_folder, "--out", "kept")
+    assert "the run folder exists already" in message
+    assert "choose another --out, add --overwrite, or go on with --resume" in message
 
 
-def test_overwrite_spares_what_is_no_run_folder(refused, shared_folder, tmp_path):
+def test_overwrite_keeps_other_folders(refused, shared_folder, tmp_path):
     (tmp_path / "site").mkdir()
     (tmp_path / "site/manifest.json").write_text('{"name": "a web app"}')
-    said = refused(shared_folder, "--out", "site", "--overwrite")
-    assert "this exists and is no run folder" in said
-    assert "only run folders are ever overwritten" in said
+    message = refused(shared_folder, "--out", "site", "--overwrite")
+    assert "this exists and is no run folder" in message
+    assert "only run folders are ever overwritten" in message
 
 
 @pytest.mark.parametrize("text", ["", "[1]", '{"versions": 3}', "\xff"])
-def test_overwrite_spares_any_other_manifest(refused, shared_folder, tmp_path, text):
+def test_overwrite_keeps_other_manifests(refused, shared_folder, tmp_path, text):
     (tmp_path / "site").mkdir()
     (tmp_path / "site/manifest.json").write_text(text, encoding="latin-1")
-    said = refused(shared_folder, "--out", "site", "--overwrite")
-    assert "this exists and is no run folder" in said
+    message = refused(shared_folder, "--out", "site", "--overwrite")
+    assert "this exists and is no run folder" in message
 
 
 def test_out_is_a_file(refused, shared_folder, tmp_path):
@@ -189,20 +189,22 @@ def test_overwrite_replaces_a_run_folder(striate, shared_folder, tmp_path):
 def test_without_out_the_next_free_name_is_taken(striate, shared_folder, tmp_path):
     for _ in range(2):
         assert striate("train", shared_folder, "--epochs", "1").code == 0
-    made = {path.name for path in (tmp_path / "runs/train").iterdir()}
-    assert made == {"stripes-tutorial_gray", "stripes-tutorial_gray-2"}
+    runs = {path.name for path in (tmp_path / "runs/train").iterdir()}
+    assert runs == {"stripes-tutorial_gray", "stripes-tutorial_gray-2"}
 
 
 def test_odd_channels(refused, tmp_path):
     write_folder(tmp_path / "photos", channels=3)
-    said = refused("photos", "--in-chans", "2")
-    assert "images have 3 channels, the network takes 2" in said
-    assert "use --in-chans 3" in said
+    message = refused("photos", "--in-chans", "2")
+    assert "images have 3 channels, the network takes 2" in message
+    assert "use --in-chans 3" in message
 
 
-def test_more_images_than_memory(refused, tmp_path):
+def test_a_batch_larger_than_memory(refused, tmp_path):
     write_folder(tmp_path / "photos")
-    said = refused("photos", "--image-size", "1000000")
-    assert "not even 32 images of 1000000×1000000×1 fit into memory" in said
-    assert "931.3 GiB each" in said
-    assert "choose a smaller --image-size" in said
+    message = refused("photos", "--image-size", "1000000")
+    assert (
+        "a batch of 32 images of 1000000×1000000×1 does not fit into memory" in message
+    )
+    assert "931.3 GiB each" in message
+    assert "choose a smaller --image-size" in message

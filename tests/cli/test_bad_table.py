@@ -1,4 +1,4 @@
-"""`striate train TABLE.csv` with a CSV that is wrong: a message, files untouched."""
+"""`striate train TABLE.csv` with an invalid CSV: a message, files unchanged."""
 
 import os
 
@@ -21,13 +21,13 @@ def add(table, *lines):
 
 def accounted(data):
     """Every row is used, quarantined or ignored."""
-    return data.seen == len(data.rows) + len(data.quarantined) + len(data.ignored)
+    return data.num_files == len(data.rows) + len(data.quarantined) + len(data.ignored)
 
 
 def test_missing_files_are_quarantined(table):
     add(table, "images/across/gone.png,across", "elsewhere/x.png,down")
     data = load_data(table)
-    assert data.seen == 26
+    assert data.num_files == 26
     assert accounted(data)
     assert [(s.path, s.reason, s.detail) for s in data.quarantined] == [
         ("images/across/gone.png", "missing", "no such file"),
@@ -37,42 +37,42 @@ def test_missing_files_are_quarantined(table):
 
 def test_all_files_missing(refused, tmp_path):
     (tmp_path / "t.csv").write_text("image_path,label\na.png,x\nb.png,y\n")
-    said = refused("t.csv")
-    assert "no usable images among 2 files: 2 missing" in said
-    assert "the first: a.png (no such file)" in said
+    message = refused("t.csv")
+    assert "no usable images among 2 files: 2 missing" in message
+    assert "the first: a.png (no such file)" in message
 
 
-def test_duplicate_rows_count_once(table):
+def test_duplicate_rows_are_used_once(table):
     add(table, "images/across/00.png,across", "images/across/00.png,across")
     data = load_data(table)
-    assert (data.seen, len(data.rows)) == (26, 24)
+    assert (data.num_files, len(data.rows)) == (26, 24)
     assert [(s.reason, s.detail) for s in data.ignored] == [
         ("duplicate-row", "26"),
         ("duplicate-row", "27"),
     ]
 
 
-def test_unknown_columns_are_named(striate, table):
+def test_unknown_columns_are_listed(striate, table):
     text = table.read_text().splitlines()
     rows = [f"{line},7" for line in text[1:]]
     table.write_text("\n".join([text[0] + ",wieght", *rows]))
-    said = striate("train", table, "--epochs", "1")
-    assert said.code == 0
-    assert "unknown columns of table.csv are not used: wieght" in said.out
+    result = striate("train", table, "--epochs", "1")
+    assert result.code == 0
+    assert "unknown columns of table.csv are ignored: wieght" in result.out
 
 
-def test_missing_column_offers_the_nearest(refused, table):
+def test_a_missing_column_suggests_the_nearest(refused, table):
     table.write_text(table.read_text().replace("image_path,label", "path,lable", 1))
-    said = refused(table)
-    assert "column image_path and label is missing; got: path, lable" in said
-    assert "rename 'path'" in said
-    assert "the columns are image_path,label[,split,group]" in said
+    message = refused(table)
+    assert "missing column: image_path and label; got: path, lable" in message
+    assert "rename 'path'" in message
+    assert "the columns are image_path,label[,split,group]" in message
 
 
 @pytest.mark.parametrize("text", ["", "\n", "image_path;label\na.png;x\n"])
-def test_no_header_to_speak_of(refused, tmp_path, text):
+def test_no_header(refused, tmp_path, text):
     (tmp_path / "t.csv").write_text(text)
-    assert "column image_path and label is missing" in refused("t.csv")
+    assert "missing column: image_path and label" in refused("t.csv")
 
 
 def test_no_rows(refused, tmp_path):
@@ -81,10 +81,10 @@ def test_no_rows(refused, tmp_path):
 
 
 def test_two_labels_for_one_path(table):
-    """Nobody can know which is right, so neither is learned."""
+    """Nobody can know which label is right, so the image is not used."""
     add(table, "images/across/00.png,down")
     data = load_data(table)
-    assert data.seen == 25
+    assert data.num_files == 25
     assert accounted(data)
     assert [(s.path, s.reason, s.detail) for s in data.quarantined] == [
         (
@@ -99,32 +99,32 @@ def test_two_labels_for_one_path(table):
 def test_three_rows_of_one_path_are_all_accounted_for(table):
     add(table, "images/across/00.png,down", "images/across/00.png,across")
     data = load_data(table)
-    assert data.seen == 26
+    assert data.num_files == 26
     assert accounted(data)
 
 
 @pytest.mark.parametrize("line", [",across", "images/across/00.png,", "x.png"])
 def test_empty_path_or_label(refused, table, line):
     add(table, line)
-    said = refused(table)
-    assert "line 26 lacks a path or a label" in said
-    assert "complete or delete the line" in said
+    message = refused(table)
+    assert "line 26 has no path or no label" in message
+    assert "complete or delete the line" in message
 
 
-def test_the_line_named_is_the_editors(refused, table):
+def test_line_numbers_are_those_of_an_editor(refused, table):
     """Blank lines and line breaks in quotes count, as in any editor."""
     add(table, "", "", "images/across/00.png,")
-    assert "line 28 lacks" in refused(table)
+    assert "line 28 has no path" in refused(table)
 
 
 def test_not_utf8(refused, table):
     table.write_bytes(table.read_bytes() + "images/é.png,across\n".encode("latin-1"))
-    said = refused(table)
-    assert "the CSV is not UTF-8: invalid continuation byte at byte" in said
-    assert "save it as UTF-8" in said
+    message = refused(table)
+    assert "the CSV is not UTF-8: invalid continuation byte at byte" in message
+    assert "save it as UTF-8" in message
 
 
-def test_a_byte_order_mark_is_no_part_of_the_header(table):
+def test_a_byte_order_mark_is_not_part_of_the_header(table):
     table.write_bytes(b"\xef\xbb\xbf" + table.read_bytes())
     assert len(load_data(table).rows) == 24
 
@@ -140,7 +140,7 @@ def test_a_zero_byte_in_a_name(table):
 
 
 def test_unreadable(refused, table, monkeypatch):
-    """Root reads everything, so the system's answer is put in its mouth."""
+    """Root can read every file, so the system's error is simulated."""
     import pathlib
 
     real = pathlib.Path.open
@@ -162,35 +162,35 @@ def with_split(table, split):
 
 def test_bad_split_name(refused, table):
     with_split(table, lambda i: "holdout" if i == 3 else "train")
-    said = refused(table)
-    assert "line 5: split cannot be 'holdout'" in said
-    assert "use train, val, test or nothing" in said
+    message = refused(table)
+    assert "line 5 has an unknown split 'holdout'" in message
+    assert "use train, val or test, or leave it empty" in message
 
 
-@pytest.mark.parametrize("part", ["train", "val"])
-def test_a_part_without_images(refused, table, part):
-    other = "val" if part == "train" else "test"
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_split_without_images(refused, table, split):
+    other = "val" if split == "train" else "test"
     with_split(table, lambda i: other)
-    assert "the train part has no images" in refused(table)
+    assert "the train split has no images" in refused(table)
 
 
 def test_given_split_and_spellings(table):
     names = ["Train", "valid", " TEST "]
     with_split(table, lambda i: names[i % 3])
     data = load_data(table)
-    assert {n: len(p) for n, p in data.parts.items()} == dict.fromkeys(
+    assert {n: len(p) for n, p in data.subsets.items()} == dict.fromkeys(
         ("train", "val", "test"), 8
     )
 
 
 def test_classes_in_test_that_training_has_not(refused, table):
     with_split(table, lambda i: "test" if i >= 12 else ("train", "val")[i % 2])
-    said = refused(table)
-    assert "the test part has classes that training has not: 'down'" in said
+    message = refused(table)
+    assert "the test split has classes that training has not: 'down'" in message
 
 
-def test_two_files_of_one_image_under_two_labels(table, tmp_path):
-    """Found by what the files show: other format, other name, same pixels."""
+def test_two_files_of_one_image_with_two_labels(table, tmp_path):
+    """Detected by the pixels: other format, other name, same image."""
     image = pil_image(stripes(0, 99))
     image.save(tmp_path / "images/across/twin.png")
     image.save(tmp_path / "images/down/twin.bmp")
@@ -211,7 +211,7 @@ def test_two_files_of_one_image_under_two_labels(table, tmp_path):
     ]
 
 
-def test_a_given_test_part_is_never_changed(table, tmp_path):
+def test_a_given_test_split_is_never_changed(table, tmp_path):
     with_split(table, lambda i: ("train", "val")[i % 2])
     for name in ("across/t.png", "down/t.png"):
         pil_image(stripes(0, 99)).save(tmp_path / "images" / name)
@@ -235,20 +235,20 @@ def test_groups_stay_together(table):
     table.write_text("\n".join([lines[0] + ",group", *rows, ""]))
     where = {}
     for row in load_data(table).rows:
-        where.setdefault(row.group, set()).add(row.part)
-    assert all(len(parts) == 1 for parts in where.values())
+        where.setdefault(row.group, set()).add(row.split)
+    assert all(len(splits) == 1 for splits in where.values())
     assert set().union(*where.values()) == {"train", "val", "test"}
 
 
 @pytest.mark.parametrize(
     ("rows", "reason"),
     [
-        ("train,\n{0},test,", "two-parts"),
+        ("train,\n{0},test,", "two-splits"),
         ("train,a\n{0},train,b", "two-groups"),
-        (",\n{0},train,", "two-parts"),
+        (",\n{0},train,", "two-splits"),
     ],
 )
-def test_rows_that_disagree_on_where_a_image_belongs(tmp_path, rows, reason):
+def test_rows_with_different_splits_or_groups(tmp_path, rows, reason):
     table = write_table(tmp_path)
     header, first, *rest = table.read_text().splitlines()
     path = first.split(",")[0]
@@ -261,7 +261,7 @@ def test_rows_that_disagree_on_where_a_image_belongs(tmp_path, rows, reason):
     assert [skip.detail for skip in source.ignored] == ["3"]
 
 
-def test_names_are_no_markup(striate, tmp_path):
+def test_names_are_not_interpreted_as_markup(striate, tmp_path):
     table = write_table(tmp_path)
     text = table.read_text()
     for name, other in (("across", "[/x]"), ("down", "b[bold]")):
@@ -269,11 +269,11 @@ def test_names_are_no_markup(striate, tmp_path):
     odd = table.rename(tmp_path / "a[b].csv")
     odd.write_text(text)
     for words in (["data", "preview"], ["data", "check"]):
-        said = striate(*words, odd)
-        assert "[/x]" in said.out
-        assert "b[bold]" in said.out
-        assert "a[b]" in said.out
-    said = striate("train", odd, "--epochs", "1", "--out", "run")
-    assert said.code == 0
-    assert "[/x]" in said.out
+        result = striate(*words, odd)
+        assert "[/x]" in result.out
+        assert "b[bold]" in result.out
+        assert "a[b]" in result.out
+    result = striate("train", odd, "--epochs", "1", "--out", "run")
+    assert result.code == 0
+    assert "[/x]" in result.out
     assert "b[bold]" in striate("evaluate", "run").out

@@ -21,7 +21,7 @@ def test_it_prints_and_changes_nothing(striate, runs, tmp_path):
     before = snapshot(tmp_path)
     said = striate("compare", "first", "second")  # names below runs/train
     assert (said.code, said.err) == (0, "")
-    for part in (
+    for text in (
         "A  first",
         "lr  0.003  0.5",
         "B gets 9 images right that A gets wrong, and 0 wrong that A gets right",
@@ -30,13 +30,13 @@ def test_it_prints_and_changes_nothing(striate, runs, tmp_path):
         "McNemar's exact test; Tango's score interval.",
         "--html FILE keeps a page",
     ):
-        assert part in said.out
+        assert text in said.out
     assert snapshot(tmp_path) == before
 
 
 def test_json(striate, runs):
     found = striate("compare", *runs, "--json").json
-    assert found["part"] == "test"
+    assert found["split"] == "test"
     (match,) = found["matches"]
     assert (match["first"], match["second"], match["how"]) == ("A", "B", "images")
     assert match["p"] == match["p_corrected"] == 2 / 2**9
@@ -62,7 +62,7 @@ def test_html(striate, runs, tmp_path):
     assert "B right, A wrong: 9 images" in page.read_text()
     assert "--html FILE keeps" not in said.out
     said = striate("compare", *runs, "--json", "--html", page)
-    assert said.json["part"] == "test"
+    assert said.json["split"] == "test"
 
 
 def test_a_narrow_terminal(striate, runs, monkeypatch):
@@ -75,8 +75,8 @@ def test_a_narrow_terminal(striate, runs, monkeypatch):
     assert max(map(len, plain.splitlines())) <= 80
 
 
-def test_the_validation_part(striate, tmp_path):
-    runs = [made_run(tmp_path / n, [True] * 9, part="val") for n in ("one", "two")]
+def test_the_validation_split(striate, tmp_path):
+    runs = [made_run(tmp_path / n, [True] * 9, split="val") for n in ("one", "two")]
     said = striate("compare", *runs)
     assert "the accuracies are optimiztic" in " ".join(said.out.split())
 

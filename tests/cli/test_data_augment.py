@@ -42,7 +42,7 @@ def test_the_network_of_a_run_is_asked(striate, shared_run):
         "crop",
     }
     assert said.code == bool(said.json["dangers"])
-    assert said.json["images"] == len(shared_run.data.part("val"))
+    assert said.json["images"] == len(shared_run.data.subset("val"))
     plain = striate("data", "augment", shared_run.path)
     assert "End of range" in plain.out
 

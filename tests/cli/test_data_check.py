@@ -31,13 +31,13 @@ def photos(tmp_path):
 
 
 def split(photos):
-    """Give every third image to the test part."""
-    for part in ("train", "test"):
+    """Give every third image to the test split."""
+    for split in ("train", "test"):
         for name in ("bark", "cloth"):
-            (photos.parent / "split" / part / name).mkdir(parents=True)
+            (photos.parent / "split" / split / name).mkdir(parents=True)
     for path in sorted(photos.rglob("*.png")):
-        part = "test" if int(path.stem) % 3 == 0 else "train"
-        shutil.copy(path, photos.parent / "split" / part / path.parent.name)
+        split = "test" if int(path.stem) % 3 == 0 else "train"
+        shutil.copy(path, photos.parent / "split" / split / path.parent.name)
     return photos.parent / "split"
 
 
@@ -181,9 +181,9 @@ def test_equal_pixels_in_every_format(told, photos):
     assert found["equal"]["what"].startswith("6 images are exact copies")
     assert "near" not in found
     data = load_data(photos)
-    parts = {row.path: row.part for row in data.rows}
+    splits = {row.path: row.split for row in data.rows}
     for group in members(found["equal"]):
-        assert len({parts[path] for path in group}) == 1
+        assert len({splits[path] for path in group}) == 1
 
 
 def test_every_planted_exact_leak_is_found(told, photos):
@@ -305,10 +305,10 @@ def test_small_and_empty_classes(told, photos):
 def test_a_tiny_class_of_a_given_split(told, tmp_path, moss, others, tone, why):
     """What is said of it is what training does."""
     root = tmp_path / "split"
-    for part in ("train", others):
-        write_folder(root / part, size=(24, 24), count=20, seed=len(part))
-    for part, count in moss.items():
-        write_folder(root / part, ["moss"], count, size=(24, 24), seed=9 + len(part))
+    for split in ("train", others):
+        write_folder(root / split, size=(24, 24), count=20, seed=len(split))
+    for split, count in moss.items():
+        write_folder(root / split, ["moss"], count, size=(24, 24), seed=9 + len(split))
     found = told(root, "--near", "off")["tiny-class"]
     assert found["tone"] == tone
     assert why in found["why"]
@@ -495,9 +495,9 @@ def test_the_table_keeps_copies_on_one_side(striate, photos, tmp_path):
     data = load_data(tmp_path / "tables/safe.csv", image_size=24)
     assert len(data.rows) == 72
     bark = [row for row in data.rows if "bark" in row.path]
-    part = {row.path.rsplit("/", 1)[1]: row.part for row in bark}
-    assert all(part[f"near{k}.png"] == part[f"{k:02d}.png"] for k in range(12))
-    assert set(part.values()) == {"train", "val", "test"}
+    split = {row.path.rsplit("/", 1)[1]: row.split for row in bark}
+    assert all(split[f"near{k}.png"] == split[f"{k:02d}.png"] for k in range(12))
+    assert set(split.values()) == {"train", "val", "test"}
 
 
 def test_the_table_joins_given_groups_and_copies(striate, tmp_path):

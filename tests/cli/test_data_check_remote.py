@@ -115,18 +115,18 @@ def test_no_image_is_decoded_in_this_process(photos, monkeypatch):
     def dies(*words):
         raise AssertionError("decoded here")
 
-    monkeypatch.setattr(index, "examine", dies)
-    monkeypatch.setattr("striate.data.check.measure.inspect", dies)
+    monkeypatch.setattr(index, "decode_image", dies)
+    monkeypatch.setattr("striate.data.check.measure.decode_with_info", dies)
     found = check_data(packed(photos), near=False)
     assert (len(found.items), len(found.quarantined)) == (26, 3)
 
 
-def test_shards_that_name_their_part(striate, tmp_path, photos):
-    shards = [tmp_path / "set" / f"p-{part}-0.tar" for part in ("train", "test")]
+def test_shards_that_name_their_split(striate, tmp_path, photos):
+    shards = [tmp_path / "set" / f"p-{split}-0.tar" for split in ("train", "test")]
     packed(photos, *shards)
     found = striate("data", "check", tmp_path / "set", "--json", "--near", "off").json
     assert found["used"] == 26
-    assert {f.get("part") for f in found["files"] if f["status"] == "used"} == {
+    assert {f.get("split") for f in found["files"] if f["status"] == "used"} == {
         "train",
         "test",
     }

@@ -53,7 +53,7 @@ def test_json_and_folds(striate, photos):
         for fold in "012"
     ]
     assert [f["classes"]["rare"]["test"] for f in found] == [1, 1, 1]
-    assert sum(f["parts"]["test"] for f in found) == 63
+    assert sum(f["splits"]["test"] for f in found) == 63
     assert all(f["out"] is None for f in found)
     assert sum(f["classes"]["across"]["train"] for f in found) == 2 * 30 - sum(
         f["classes"]["across"]["val"] for f in found

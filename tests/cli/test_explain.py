@@ -86,7 +86,7 @@ def test_a_run_shows_its_whole_set_and_what_it_forgives(
     words = ("--sections", "set,invariance", "--method", "gradcam", "--json")
     found = striate("explain", shared_run.path, *words, "--out", tmp_path / "all").json
     rows = found["set"]["classes"]
-    judged = len(shared_run.predictions(shared_run.judged_part).paths)
+    judged = len(shared_run.predictions(shared_run.evaluated_split).paths)
     assert sum(row["images"] for row in rows) + found["set"]["flat"] == judged
     moves = {one["move"]: one for one in found["invariance"]["moves"]}
     assert set(moves) == {"shift", "rotation", "scale", "shear", "color"}

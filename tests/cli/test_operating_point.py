@@ -15,13 +15,13 @@ def test_it_prints_and_keeps_a_page(striate, given, tmp_path):
     before = snapshot(given)
     said = striate("evaluate", given, "--operating-point", "across", "--recall", "0.8")
     assert (said.code, said.err) == (0, "")
-    for part in (
+    for text in (
         "Chosen on validation",
         "The unsure band",
         "recall",
         "for 80 % recall",
     ):
-        assert part in said.out
+        assert text in said.out
     assert f"report  runs/evaluate/{given.name}/report.html" in said.out
     kept = sorted(p.name for p in (tmp_path / "runs/evaluate" / given.name).iterdir())
     assert {"report.html", "detection.json"} <= set(kept)
@@ -31,7 +31,7 @@ def test_it_prints_and_keeps_a_page(striate, given, tmp_path):
 def test_json_and_out(striate, given, tmp_path):
     words = ("evaluate", given, "--operating-point", "down", "--json", "--out", "here")
     found = striate(*words).json
-    assert (found["class"], found["part"], found["folder"]) == ("down", "test", "here")
+    assert (found["class"], found["split"], found["folder"]) == ("down", "test", "here")
     said = striate(*words)
     assert said.code == 2
     assert "exists already" in said.json["what"]

@@ -135,7 +135,7 @@ def test_train_json_is_pure(striate, shared_folder, tmp_path):
     said = striate("train", shared_folder, "--epochs", "1", "--out", "run", "--json")
     assert (said.code, said.err) == (0, "")
     assert said.json["run"] == "run"
-    assert said.json["part"] == "test"
+    assert said.json["split"] == "test"
     assert 0 <= said.json["accuracy"] <= 1
     assert said.json["parameters"] == 11_952
     scores = read_json(tmp_path / "run/scores.json")
@@ -189,7 +189,7 @@ def test_other_images_are_matched_by_name(striate, shared_run, tmp_path):
     before = snapshot(tmp_path)
     clean = striate("evaluate", shared_run.path, "--data", "other", "--json")
     assert clean.code == 0
-    assert (clean.json["count"], clean.json["part"]) == (12, "other")
+    assert (clean.json["count"], clean.json["split"]) == (12, "other")
     assert clean.json["accuracy"] > 0.9
     assert snapshot(tmp_path) == before
     (tmp_path / "other/down/zero.png").touch()
@@ -204,11 +204,11 @@ def test_a_class_the_network_does_not_know(striate, shared_run, tmp_path):
     write_folder(tmp_path / "other", classes=("across", "aslant"))
     said = striate("evaluate", shared_run.path, "--data", "other")
     assert said.code == 2
-    assert "classes that the network does not know: aslant" in said.err
+    assert "the network does not know these classes: aslant" in said.err
     assert "it knows: across, down" in said.err
 
 
-def test_a_part_of_other_images(striate, shared_run, tmp_path):
+def test_a_split_of_other_images(striate, shared_run, tmp_path):
     write_folder(tmp_path / "other/train", seed=4)
     write_folder(tmp_path / "other/test", count=3, seed=5)
     words = ("evaluate", shared_run.path, "--data", "other", "--part", "test", "--json")
@@ -319,9 +319,9 @@ def test_predictions_come_in_batches(striate, shared_run, fresh, monkeypatch):
     (fresh / "across/00.png").write_bytes(b"")
     (fresh / "across/01.png").write_bytes(b"")
     monkeypatch.setattr(capture, "PIXELS", 2 * 8 * 8)
-    parts = striate("predict", shared_run.path, fresh, "--json").json
+    fresh_only = striate("predict", shared_run.path, fresh, "--json").json
     for mine, theirs in zip(
-        parts["predictions"], whole["predictions"][2:], strict=True
+        fresh_only["predictions"], whole["predictions"][2:], strict=True
     ):
         assert (mine["path"], mine["label"]) == (theirs["path"], theirs["label"])
         assert mine["score"] == pytest.approx(theirs["score"], abs=1e-6)

@@ -31,7 +31,7 @@ EVERYTHING = augmentation(
 SHAPE = ImageSpec(channels=3, height=20, width=30)
 
 
-def part(
+def subset(
     count: int = 40, height: int = 20, width: int = 30, channels: int = 3
 ) -> Subset:
     pixels = np.stack([stripes(i, i, height, width, channels) for i in range(count)])
@@ -40,7 +40,7 @@ def part(
 
 
 def batches(augment, size=16, *, of=None, **options) -> Batches:
-    own = of or part()
+    own = of or subset()
     _, height, width, channels = own.pixels.shape
     p = Preprocess(
         channels=channels,
@@ -50,7 +50,7 @@ def batches(augment, size=16, *, of=None, **options) -> Batches:
         std=(0.3,) * channels,
     )
     return Batches(
-        part=own, preprocess=p, batch_size=size, augment=augment, classes=4, **options
+        subset=own, preprocess=p, batch_size=size, augment=augment, classes=4, **options
     )
 
 
@@ -252,7 +252,7 @@ def test_mirroring_twice_is_nothing():
 def test_batch_size_and_threads_change_no_pixel(augment, shape):
     if isinstance(augment, str):
         augment = augmentation(augment)
-    own = part(23, *shape)
+    own = subset(23, *shape)
     x, y = seen(batches(augment, 23, of=own))
     assert x.is_contiguous(memory_format=torch.channels_last)
     for size in (1, 2, 7, 16):
@@ -311,7 +311,7 @@ def test_seeds_differ():
 
 def test_what_is_off_changes_no_bit():
     """None, ranges of zero, and mirroring as it always was, to the bit."""
-    own = part()
+    own = subset()
     plain = normalize(own.pixels, batches("none").preprocess)
     zero = Augment(rotate=0, border="edge")
     assert not zero.acts

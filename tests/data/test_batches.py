@@ -16,17 +16,17 @@ PLAIN = Preprocess(channels=1, height=1, width=1, mean=(0.0,), std=(1.0,))
 
 def batches(count, size, **options):
     pixels = torch.arange(count).byte().view(-1, 1, 1, 1)
-    part = Subset.of(pixels, list(range(count)), [str(i) for i in range(count)])
-    return Batches(part=part, preprocess=PLAIN, batch_size=size, **options)
+    subset = Subset.of(pixels, list(range(count)), [str(i) for i in range(count)])
+    return Batches(subset=subset, preprocess=PLAIN, batch_size=size, **options)
 
 
 @given(st.integers(1, 60), st.integers(1, 20), st.integers(0, 3), st.booleans())
 def test_every_image_once(count, size, epoch, shuffle):
-    made = batches(count, size, shuffle=shuffle)
-    labels = [y.tolist() for _, y in made(epoch)]
+    loader = batches(count, size, shuffle=shuffle)
+    labels = [y.tolist() for _, y in loader(epoch)]
     assert sorted(chain.from_iterable(labels)) == list(range(count))
-    assert len(labels) == len(made)
-    assert made.images == count
+    assert len(labels) == len(loader)
+    assert loader.images == count
     if size > 1 and count > 1:
         assert min(map(len, labels)) > 1
         assert max(map(len, labels)) <= size + 1
@@ -34,7 +34,7 @@ def test_every_image_once(count, size, epoch, shuffle):
         assert {len(batch) for batch in labels} == {1}
 
 
-def test_order_belongs_to_seed_and_epoch():
+def test_the_order_depends_on_seed_and_epoch():
     def order(seed, epoch):
         return torch.cat(batches(20, 8, seed=seed).indices(epoch)).tolist()
 
@@ -45,7 +45,7 @@ def test_order_belongs_to_seed_and_epoch():
     assert torch.cat(still.indices(3)).tolist() == list(range(20))
 
 
-def test_pixels_follow_their_labels():
+def test_pixels_match_their_labels():
     for x, y in batches(10, 3)(1):
         assert torch.allclose(x.view(-1), y / 255)
         assert x.dtype == torch.float32
@@ -60,18 +60,18 @@ def test_a_last_batch_of_one_is_merged(count, sizes):
 
 
 def test_mirroring_shows_every_image_both_ways_in_two_epochs():
-    """Left and right differ in these images; which side is dark tells."""
+    """The dark side of these images shows whether they are flipped."""
     pixels = torch.tensor([0, 200]).byte().view(1, 1, 2, 1).repeat(30, 1, 1, 1)
-    part = Subset.of(pixels, list(range(30)), [str(i) for i in range(30)])
+    subset = Subset.of(pixels, list(range(30)), [str(i) for i in range(30)])
     p = Preprocess(channels=1, height=1, width=2, mean=(0.0,), std=(1.0,))
 
     def turned(epoch, size=8, seed=0):
-        made = Batches(
-            part=part, preprocess=p, batch_size=size, augment="flip", seed=seed
+        loader = Batches(
+            subset=subset, preprocess=p, batch_size=size, augment="flip", seed=seed
         )
         return {
             int(y): bool(x[0, 0, 0] > 0)
-            for xs, ys in made(epoch)
+            for xs, ys in loader(epoch)
             for x, y in zip(xs, ys, strict=True)
         }
 
@@ -80,5 +80,5 @@ def test_mirroring_shows_every_image_both_ways_in_two_epochs():
     assert 5 < sum(first.values()) < 25
     assert turned(0, size=30) == first
     assert turned(0, seed=1) != first
-    plain = Batches(part=part, preprocess=p, batch_size=8)
+    plain = Batches(subset=subset, preprocess=p, batch_size=8)
     assert all(x[..., 0].eq(0).all() for x, _ in plain())

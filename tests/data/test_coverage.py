@@ -4,21 +4,21 @@ import pytest
 
 from striate.core.errors import DataError
 from striate.core.spec import Labels
-from striate.data.sources.source import PARTS, Skipped
+from striate.data.sources.source import SPLITS, Skipped
 from striate.data.split.coverage import check_classes, check_counts, warnings_of
 from striate.data.split.split_file import SplitRow
 
 
-def row(label, part, content="", path="p"):
-    return SplitRow(path=path, label=label, part=part, group="", content=content)
+def row(label, split, content="", path="p"):
+    return SplitRow(path=path, label=label, split=split, group="", content=content)
 
 
 def rows(**counts):
     """Rows of `label_part=count`, every image its own."""
     made = []
     for name, count in counts.items():
-        label, part = name.split("_")
-        made += [row(label, part, f"{name}{i}") for i in range(count)]
+        label, split = name.split("_")
+        made += [row(label, split, f"{name}{i}") for i in range(count)]
     return made
 
 
@@ -30,32 +30,32 @@ def test_counts():
         check_counts(["a", "a", "b", "c"])
 
 
-def test_classes_of_given_parts():
+def test_classes_of_given_splits():
     labels = Labels(("a", "b", "c"))
     found = [row("c", "train"), row("a", "train"), row("a", "val")]
     assert check_classes(found, labels).names == ("a", "c")
-    with pytest.raises(DataError, match="the val part has no images") as caught:
+    with pytest.raises(DataError, match="the val split has no images") as caught:
         check_classes(found[:2], labels)
     assert "or another split" in str(caught.value)
-    with pytest.raises(DataError, match="the val part has classes that training has"):
+    with pytest.raises(DataError, match="the val split has classes that training has"):
         check_classes([*found, row("b", "val")], labels)
 
 
-def test_classes_of_dealt_parts_come_with_the_way_out():
+def test_classes_of_dealt_splits_come_with_the_way_out():
     labels = Labels(("a", "b", "c"))
     with pytest.raises(DataError) as caught:
         check_classes(
-            rows(a_train=5, a_val=2, b_val=1, b_test=1, c_test=2), labels, PARTS[1:]
+            rows(a_train=5, a_val=2, b_val=1, b_test=1, c_test=2), labels, SPLITS[1:]
         )
     assert "no training image falls to 2 of 3 classes: b (2), c (2)" in str(
         caught.value
     )
     assert "striate data split DATA --exact --out split.csv" in str(caught.value)
-    with pytest.raises(DataError, match="the val part has no images") as caught:
-        check_classes(rows(a_train=5, b_train=2, b_test=1), labels, PARTS[1:])
+    with pytest.raises(DataError, match="the val split has no images") as caught:
+        check_classes(rows(a_train=5, b_train=2, b_test=1), labels, SPLITS[1:])
     assert "--exact" in str(caught.value)
-    # A class that only a given test part shows is not for dealing to mend.
-    with pytest.raises(DataError, match="the test part has classes that training has"):
+    # A class that only a given test split shows is not for dealing to mend.
+    with pytest.raises(DataError, match="the test split has classes that training has"):
         check_classes(rows(a_train=5, a_val=2, b_test=1), labels, ("val",))
 
 

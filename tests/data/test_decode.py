@@ -1,4 +1,4 @@
-"""Strict decoding: whole images or a reason; one meaning for every color mode.
+"""Strict decoding: a whole image or a reason; every color mode is defined.
 
 The guards were each taken out once: without libjpeg-turbo's strictness half JPEGs with
 an end marker pass (Pillow alone takes all of them), without `lacks_scans` progressive
@@ -17,7 +17,13 @@ from PIL import Image
 
 from striate.data.decode import decode as decoding
 from striate.data.decode import file_bytes as reading
-from striate.data.decode.decode import Header, decode, read_header, unwarned
+from striate.data.decode import jpeg_decoder
+from striate.data.decode.decode import (
+    ImageHeader,
+    decode,
+    read_header,
+    without_pillow_warnings,
+)
 from striate.data.decode.file_bytes import UndecodableError, read_file
 from support.images import encoded, pil_image, stripes
 
@@ -26,12 +32,12 @@ NOISE = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
 
 @pytest.fixture(autouse=True)
 def _quiet():
-    with unwarned():
+    with without_pillow_warnings():
         yield
 
 
 def refusal(payload: bytes, read=decode) -> str:
-    """Why the bytes are refused, or nothing."""
+    """Return why the bytes are refused, or None."""
     try:
         read(payload)
     except UndecodableError as error:
@@ -46,7 +52,7 @@ def reason(payload: bytes) -> str:
 
 
 def png_header(width: int, height: int) -> bytes:
-    """A PNG that promises more than it holds."""
+    """A PNG whose header states more pixels than it has."""
     import struct
     import zlib
 
@@ -65,7 +71,7 @@ def png_header(width: int, height: int) -> bytes:
 @pytest.mark.parametrize(
     ("payload", "detail"),
     [
-        (b"\xff", "of no image format"),
+        (b"\xff", "not of a supported image format"),
         (b"just words", "this is a text file"),
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "this is an SVG drawing"),
         (b"\n <?xml version='1.0'?><svg/>", "this is an XML or SVG file"),
@@ -75,7 +81,7 @@ def png_header(width: int, height: int) -> bytes:
         (b"PK\x03\x04rest", "this is a ZIP archive"),
         (b"{\\rtf1}", "this is an RTF document"),
         (b"\0\0\0\x18ftypheic\0\0\0\0", "HEIC/AVIF or a video"),
-        (os.urandom(4096), "of no image format"),
+        (os.urandom(4096), "not of a supported image format"),
     ],
 )
 def test_not_an_image_and_what_it_is(payload, detail):
@@ -100,8 +106,8 @@ def test_not_an_image_and_what_it_is(payload, detail):
     ],
     ids=str,
 )
-def test_cut_jpeg(options, tail):
-    """Every place but the last bytes of the last scan, where all pixels are there."""
+def test_truncated_jpeg(options, tail):
+    """At every position except the last bytes, where all pixels are complete."""
     whole = encoded(pil_image(stripes(0, 0, 64, 64, 3)), "JPEG", **options)
     decode(whole)
     cuts = range(1, len(whole) - 2, 7)
@@ -110,7 +116,7 @@ def test_cut_jpeg(options, tail):
     assert not accepted or options.get("progressive")
 
 
-def test_cut_gray_and_cmyk_jpeg():
+def test_truncated_gray_and_cmyk_jpeg():
     for mode in ("L", "CMYK"):
         whole = encoded(pil_image(NOISE).convert(mode), "JPEG")
         decode(whole)
@@ -118,12 +124,12 @@ def test_cut_gray_and_cmyk_jpeg():
 
 
 @pytest.mark.parametrize("kind", ["PNG", "GIF", "WEBP", "TIFF", "BMP"])
-def test_cut_others(kind):
+def test_truncated_files_of_other_formats(kind):
     whole = encoded(pil_image(NOISE), kind)
     decode(whole)
     for cut in range(1, len(whole) - 12, 13):
-        found = reason(whole[:cut])
-        assert found in ("truncated", "damaged", "not-an-image")
+        reason_of_cut = reason(whole[:cut])
+        assert reason_of_cut in ("truncated", "damaged", "not-an-image")
 
 
 def test_png_without_its_end_alone():
@@ -168,8 +174,8 @@ def test_memory_errors_are_too_large(monkeypatch):
 
 
 def test_jpeg_with_a_scan_marker_and_nothing_in_it(monkeypatch):
-    """A marker parser must not run off the end, whatever libjpeg thought."""
-    monkeypatch.setattr(decoding.simplejpeg, "decode_jpeg", lambda *a, **k: None)
+    """The marker parser must stop at the end, whatever libjpeg reports."""
+    monkeypatch.setattr(jpeg_decoder.simplejpeg, "decode_jpeg", lambda *a, **k: None)
     whole = encoded(pil_image(NOISE), "JPEG", progressive=True)
     scan = whole.index(b"\xff\xda")
     assert reason(whole[: scan + 2] + b"\0\x02" + whole[scan + 2 :]) == "truncated"
@@ -181,7 +187,7 @@ def test_jpeg_with_a_scan_marker_and_nothing_in_it(monkeypatch):
 @pytest.mark.parametrize(
     ("width", "height"), [(60_000, 60_000), (14_000, 14_000), (1, 65_500), (65_500, 1)]
 )
-def test_huge_is_refused_before_decoding(width, height, monkeypatch):
+def test_large_images_are_refused_before_decoding(width, height, monkeypatch):
     """Without the limit Pillow only warns at 144 MP and decodes."""
     monkeypatch.setattr(Image.Image, "load", lambda *_: pytest.fail("decoded"))
     payload = png_header(width, height)
@@ -192,8 +198,8 @@ def test_huge_is_refused_before_decoding(width, height, monkeypatch):
     assert reason(payload) == "too-large"
 
 
-def test_a_real_bomb_stays_small():
-    """14000×14000 of one color is a small file; it is not unpacked."""
+def test_a_decompression_bomb_is_not_decoded():
+    """14000×14000 pixels of one color are a small file, which is not decoded."""
     import resource
 
     payload = encoded(Image.new("1", (14_000, 14_000)))
@@ -328,7 +334,7 @@ def test_cmyk_adobe_inverted():
     assert np.abs(pixels[8, 8].astype(int) - [255, 0, 0]).max() <= 3
 
 
-def test_lab_becomes_the_color_it_means():
+def test_lab_is_converted_to_rgb():
     crimson = Image.new("LAB", (4, 4), (128, 200, 128))
     red, green, blue = decode(encoded(crimson, "TIFF"))[0, 0].tolist()
     assert red > 200 > 150 > blue > 100 > 50 > green
@@ -338,7 +344,7 @@ def test_lab_becomes_the_color_it_means():
 
 
 def _oriented(kind, tag):
-    """A file whose stored pixels, read with `tag`, show NOISE upright."""
+    """A file that shows NOISE upright with the orientation `tag`."""
     inverse = {
         2: Image.Transpose.FLIP_LEFT_RIGHT,
         3: Image.Transpose.ROTATE_180,
@@ -361,24 +367,24 @@ def _oriented(kind, tag):
 def test_orientations_are_pixel_identical(kind, tag):
     payload = _oriented(kind, tag)
     assert (decode(payload) == NOISE).all()
-    assert read_header(payload) == Header(height=20, width=30, channels=3)
+    assert read_header(payload) == ImageHeader(height=20, width=30, channels=3)
 
 
 @pytest.mark.parametrize("tag", range(1, 9))
 def test_orientations_of_jpeg(tag):
     payload = _oriented("JPEG", tag)
     assert decode(payload).shape == (20, 30, 3)
-    assert read_header(payload) == Header(height=20, width=30, channels=3)
+    assert read_header(payload) == ImageHeader(height=20, width=30, channels=3)
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
 @pytest.mark.parametrize(
     "exif", [b"Exif\0\0garbage!", b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0" * 2]
 )
-def test_bad_exif_stops_no_image(kind, exif):
+def test_images_with_bad_exif_are_usable(kind, exif):
     payload = encoded(pil_image(NOISE), kind, exif=exif)
     assert decode(payload).shape == (20, 30, 3)
-    assert read_header(payload) == Header(height=20, width=30, channels=3)
+    assert read_header(payload) == ImageHeader(height=20, width=30, channels=3)
 
 
 def test_orientation_out_of_range():
@@ -392,7 +398,7 @@ def test_orientation_out_of_range():
 
 
 @pytest.mark.parametrize("kind", ["GIF", "TIFF", "WEBP", "PNG"])
-def test_the_first_image_of_many_counts(kind):
+def test_the_first_image_of_several_is_used(kind):
     frames = [Image.new("L", (8, 8), value) for value in (40, 200, 90)]
     options = {"lossless": True} if kind == "WEBP" else {}
     payload = encoded(
@@ -401,7 +407,7 @@ def test_the_first_image_of_many_counts(kind):
     assert set(decode(payload).ravel().tolist()) == {40}
 
 
-def test_mpo_counts_as_a_jpeg():
+def test_mpo_is_decoded_as_jpeg():
     frames = [pil_image(stripes(kind, 0, 32, 32, 3)) for kind in (0, 1)]
     payload = encoded(frames[0], "MPO", save_all=True, append_images=frames[1:])
     assert decode(payload).shape == (32, 32, 3)
@@ -411,24 +417,24 @@ def test_mpo_counts_as_a_jpeg():
 
 
 def test_read_file_refusals(tmp_path, monkeypatch):
-    def said(path):
+    def error_of(path):
         with pytest.raises(UndecodableError) as caught:
             read_file(path)
         return caught.value.reason, caught.value.detail
 
     (tmp_path / "empty.jpg").touch()
-    assert said(tmp_path / "empty.jpg") == ("not-an-image", "the file is empty")
-    assert said(tmp_path / "none.jpg") == ("missing", "no such file")
-    assert said(tmp_path) == ("not-a-file", "a pipe, socket or device")
+    assert error_of(tmp_path / "empty.jpg") == ("not-an-image", "the file is empty")
+    assert error_of(tmp_path / "none.jpg") == ("missing", "no such file")
+    assert error_of(tmp_path) == ("not-a-file", "a pipe, socket or device")
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
-    assert said(tmp_path / "loop")[0] == "unreadable"
+    assert error_of(tmp_path / "loop")[0] == "unreadable"
     (tmp_path / "big.jpg").write_bytes(b"12345")
     monkeypatch.setattr(reading, "MAX_BYTES", 4)
-    assert said(tmp_path / "big.jpg") == ("too-large", "5 bytes, at most 4")
+    assert error_of(tmp_path / "big.jpg") == ("too-large", "5 bytes, at most 4")
 
 
 def test_a_pipe_is_never_opened(tmp_path):
-    """Opening one would wait for a writer for ever."""
+    """Opening a pipe would wait for a writer forever."""
     os.mkfifo(tmp_path / "pipe.jpg")
     answers = []
 
@@ -445,7 +451,7 @@ def test_a_pipe_is_never_opened(tmp_path):
 
 
 def test_unreadable_file(tmp_path, monkeypatch):
-    """Root may read mode 000, so the system's answer is put in its mouth."""
+    """Root can read mode 000, so the system's error is simulated."""
     from pathlib import Path
 
     (tmp_path / "a.jpg").write_bytes(b"x")
@@ -471,7 +477,7 @@ def test_an_error_without_a_number(tmp_path, monkeypatch):
         read_file(tmp_path / "a.jpg")
 
 
-def test_reading_leaves_the_stream_of_bytes_alone():
+def test_decoding_does_not_change_the_bytes():
     payload = encoded(pil_image(NOISE))
     copy = io.BytesIO(payload).getvalue()
     decode(payload)

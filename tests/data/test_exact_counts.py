@@ -27,14 +27,14 @@ PLAIN = st.lists(LABELS, min_size=1, max_size=120)
 @given(IMAGES, st.sampled_from(SHARES), st.integers(0, 5))
 def test_groups_and_duplicates_never_straddle(images, shares, seed):
     labels, contents, groups = zip(*images, strict=True)
-    parts = hold(labels, contents, groups, shares, seed)
-    assert len(parts) == len(images)
-    assert set(parts) <= {part for part, share in shares.items() if share}
+    splits = hold(labels, contents, groups, shares, seed)
+    assert len(splits) == len(images)
+    assert set(splits) <= {split for split, share in shares.items() if share}
     where = defaultdict(set)
-    for content, group, part in zip(contents, groups, parts, strict=True):
-        where["content", content].add(part)
+    for content, group, split in zip(contents, groups, splits, strict=True):
+        where["content", content].add(split)
         if group:
-            where["group", group].add(part)
+            where["group", group].add(split)
     assert all(len(found) == 1 for found in where.values())
 
 
@@ -42,25 +42,25 @@ def test_groups_and_duplicates_never_straddle(images, shares, seed):
 @given(PLAIN, st.sampled_from(SHARES), st.integers(0, 5))
 def test_shares_hold_to_the_image(labels, shares, seed):
     contents = [str(i) for i in range(len(labels))]
-    parts = hold(labels, contents, [None] * len(labels), shares, seed)
-    counts = Counter(zip(labels, parts, strict=True))
-    kept = {part: share for part, share in shares.items() if share}
+    splits = hold(labels, contents, [None] * len(labels), shares, seed)
+    counts = Counter(zip(labels, splits, strict=True))
+    kept = {split: share for split, share in shares.items() if share}
     for label, total in Counter(labels).items():
         due = quotas(total, kept)
         assert sum(due.values()) == pytest.approx(total)
-        for part in kept:
-            assert abs(counts[label, part] - due[part]) < 1
-            # Everyone gets one, the training part first.
-            assert counts[label, part] or list(kept).index(part) >= total
+        for split in kept:
+            assert abs(counts[label, split] - due[split]) < 1
+            # Everyone gets one, the training split first.
+            assert counts[label, split] or list(kept).index(split) >= total
 
 
 @given(st.integers(4, 500), st.sampled_from(SHARES))
 def test_quotas_are_shares_where_they_reach_one(count, shares):
-    kept = {part: share for part, share in shares.items() if share}
+    kept = {split: share for split, share in shares.items() if share}
     due = quotas(count, kept)
     assert min(due.values()) > 1 - 1e-9
     if min(kept.values()) * count >= 1:
-        assert due == {part: share * count for part, share in kept.items()}
+        assert due == {split: share * count for split, share in kept.items()}
 
 
 @settings(max_examples=150, deadline=None)
@@ -70,8 +70,8 @@ def test_the_order_of_files_changes_nothing(images, shares, random):
 
     def dealt(shown):
         labels, contents, groups = zip(*shown, strict=True)
-        parts = hold(labels, contents, groups, shares, 0)
-        return dict(zip(contents, parts, strict=True))
+        splits = hold(labels, contents, groups, shares, 0)
+        return dict(zip(contents, splits, strict=True))
 
     shuffled = list(images)
     random.shuffle(shuffled)
@@ -84,24 +84,24 @@ def test_another_seed_deals_another_split():
     assert dealt[0] == dealt[1] != dealt[2]
 
 
-@pytest.mark.parametrize("parts", [("val", "test"), ("val",)])
+@pytest.mark.parametrize("splits", [("val", "test"), ("val",)])
 @pytest.mark.parametrize("sizes", [(50, 23, 4), (3,) * 40])
-def test_folds_are_even_in_every_class_and_in_all(sizes, parts):
+def test_folds_are_even_in_every_class_and_in_all(sizes, splits):
     labels = [f"c{k}" for k, size in enumerate(sizes) for _ in range(size)]
     contents, groups = [str(i) for i in range(len(labels))], [None] * len(labels)
     judged: Counter[str] = Counter()
     for fold in range(5):
-        deal = SplitConfig(val=0.2, folds=5, fold=fold)
-        dealt = deal_exactly(labels, contents, groups, deal, parts)
+        split_config = SplitConfig(val=0.2, folds=5, fold=fold)
+        dealt = deal_exactly(labels, contents, groups, split_config, splits)
         here = Counter(
             label
-            for label, part in zip(labels, dealt, strict=True)
-            if part == parts[-1]
+            for label, split in zip(labels, dealt, strict=True)
+            if split == splits[-1]
         )
         for k, size in enumerate(sizes):
             assert size // 5 <= here[f"c{k}"] <= -(-size // 5)
         assert abs(here.total() - len(labels) / 5) <= 1
-        if len(parts) == 2:
+        if len(splits) == 2:
             assert abs(dealt.count("val") - 0.2 * len(labels)) <= len(sizes)
         judged += here
     assert judged == Counter(labels)

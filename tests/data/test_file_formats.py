@@ -1,4 +1,4 @@
-"""What the bytes of a file say by themselves, on files made and broken by hand."""
+"""Checks of file structure, on files built and damaged by hand."""
 
 import struct
 import zlib
@@ -7,10 +7,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from striate.data.decode.decode import decode, inspect
+from striate.data.decode.decode import decode, decode_with_info
 from striate.data.decode.file_bytes import UndecodableError
-from striate.data.decode.file_formats import MAX_FRAMES, gif_frames, kind_of, png_fault
-from striate.data.decode.jpeg_markers import is_cut
+from striate.data.decode.file_formats import (
+    MAX_FRAMES,
+    gif_frames,
+    non_image_kind,
+    png_fault,
+)
+from striate.data.decode.jpeg_markers import is_truncated_jpeg
 from support.images import encoded, pil_image, stripes
 from support.mutated_files import png
 
@@ -24,18 +29,18 @@ def reason(payload):
     return caught.value.reason
 
 
-def test_every_changed_byte_of_a_png_is_noticed():
-    """Pillow reads past a wrong checksum of the pixels."""
-    missed = []
+def test_every_changed_byte_of_a_png_is_detected():
+    """Pillow ignores a wrong checksum of pixel chunks."""
+    unnoticed = []
     for place in range(8, len(PNG)):
         broken = bytearray(PNG)
         broken[place] ^= 0x55
         try:
             decode(bytes(broken))
-            missed.append(place)
+            unnoticed.append(place)
         except UndecodableError:
             pass
-    assert missed == []
+    assert unnoticed == []
 
 
 def test_a_wrong_checksum_is_named():
@@ -48,8 +53,8 @@ def test_a_wrong_checksum_is_named():
     )
 
 
-def test_a_wrong_checksum_of_a_comment_is_damage_all_the_same():
-    """Pillow takes such a file for no image at all; that is not what it is."""
+def test_a_wrong_checksum_of_a_comment_is_damage():
+    """Pillow does not recognize such a file as an image."""
     body = b"Comment\0hello"
     chunk = struct.pack(">I", len(body)) + b"tEXt" + body + b"\0\0\0\0"
     commented = PNG[:33] + chunk + PNG[33:]
@@ -78,7 +83,7 @@ def frames(count, **options):
 def test_gif_frames_are_counted(count):
     payload = frames(count)
     assert gif_frames(payload) == count
-    _, nature = inspect(payload)
+    _, nature = decode_with_info(payload)
     several = (f"the first of {count} images",) if count > 1 else ()
     assert nature.notes == several
 
@@ -88,7 +93,7 @@ def test_gif_frames_with_palettes_and_extensions_of_their_own():
     assert gif_frames(payload) == 4
 
 
-def test_counting_gif_frames_ends_whatever_the_bytes():
+def test_counting_gif_frames_ends_for_any_bytes():
     payload = frames(3)
     for cut in range(len(payload)):
         assert 0 <= gif_frames(payload[:cut]) <= 3
@@ -98,34 +103,34 @@ def test_counting_gif_frames_ends_whatever_the_bytes():
 
 
 def test_counting_stops_above_the_limit():
-    assert gif_frames(frames(9), most=4) == 5
+    assert gif_frames(frames(9), limit=4) == 5
     assert MAX_FRAMES == 10_000
 
 
-def test_a_promise_that_the_bytes_cannot_keep():
-    """Where it is kept, size alone is no fault."""
+def test_a_header_with_more_pixels_than_the_bytes_can_hold():
+    """A large image with enough bytes is accepted."""
     assert reason(png(9_000, 9_000)) == "too-large"
     assert reason(png(4_000, 4_000)) == "truncated"  # 16 megapixels: looked at
     whole = encoded(Image.new("L", (4_200, 4_200), 7), "BMP")
     assert decode(whole).shape == (4_200, 4_200, 1)
 
 
-def test_whole_jpegs_are_not_called_cut():
+def test_whole_jpegs_are_not_truncated():
     for options in ({}, {"progressive": True}, {"restart_marker_blocks": 1}):
         whole = encoded(pil_image(NOISE), "JPEG", **options)
-        assert not is_cut(whole)
-        assert not is_cut(whole + b"trailer")
-        assert is_cut(whole[:-2])
-        assert is_cut(whole[:200] + b"\xff\xd9")
+        assert not is_truncated_jpeg(whole)
+        assert not is_truncated_jpeg(whole + b"trailer")
+        assert is_truncated_jpeg(whole[:-2])
+        assert is_truncated_jpeg(whole[:200] + b"\xff\xd9")
 
 
 @pytest.mark.parametrize(
     ("payload", "said"),
     [
         (b"", "text file"),
-        (b"caf\xe9 is latin", "no image format"),
+        (b"caf\xe9 is latin", "not of a supported image format"),
         (b"\0\0\0\x20ftypavif", "HEIC/AVIF"),
     ],
 )
-def test_kinds(payload, said):
-    assert said in kind_of(payload)
+def test_kinds_of_non_images(payload, description):
+    assert description in non_image_kind(payload)

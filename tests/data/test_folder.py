@@ -1,6 +1,6 @@
-"""Folders as they are found in the wild: nothing silently absent, nothing touched.
+"""Real-world folders: every file is accounted for, and no file is changed.
 
-Every test ends in the account: seen = used + quarantined + ignored.
+Every test checks the sum: files = used + quarantined + ignored.
 """
 
 import os
@@ -24,14 +24,14 @@ def photos(tmp_path):
 
 @pytest.fixture
 def loaded(photos, tmp_path):
-    """Load the folder, check the account, and return (data, {path: reason})."""
+    """Load the folder, check the sum, and return (data, {path: reason})."""
 
     def load(**options):
         before = snapshot(photos)
         data = load_data(photos, **options)
         assert snapshot(photos) == before
         skipped = [*data.quarantined, *data.ignored]
-        assert data.seen == len(data.rows) + len(skipped)
+        assert data.num_files == len(data.rows) + len(skipped)
         used = {row.path for row in data.rows}
         assert used.isdisjoint(skip.path for skip in skipped)
         return data, {skip.path: skip.reason for skip in skipped}
@@ -39,9 +39,9 @@ def loaded(photos, tmp_path):
     return load
 
 
-def test_plain(loaded):
+def test_a_plain_folder(loaded):
     data, skipped = loaded()
-    assert (data.seen, len(data.rows), skipped) == (24, 24, {})
+    assert (data.num_files, len(data.rows), skipped) == (24, 24, {})
     assert data.labels.names == ("across", "down")
     assert str(data.preprocess.spec) == "8×8×1"
 
@@ -71,13 +71,13 @@ def test_broken_files_are_quarantined_with_their_reason(loaded, photos):
     assert data.in_chans == 1
 
 
-def test_everything_skipped_stands_in_quarantine_csv(striate, photos, tmp_path):
+def test_skipped_files_are_listed_in_quarantine_csv(striate, photos, tmp_path):
     (photos / "across/zero.jpg").touch()
     (photos / "across/.hidden.png").touch()
     (photos / "readme.md").write_text("about")
-    said = striate("train", photos, "--epochs", "1", "--out", "run")
-    assert said.code == 0
-    assert "1 of 27 files cannot be used" in said.out
+    result = striate("train", photos, "--epochs", "1", "--out", "run")
+    assert result.code == 0
+    assert "1 of 27 files cannot be used" in result.out
     rows = read_csv(tmp_path / "run/quarantine.csv")
     assert sorted((r["status"], r["path"], r["reason"]) for r in rows) == [
         ("ignored", "across/.hidden.png", "hidden"),
@@ -86,7 +86,7 @@ def test_everything_skipped_stands_in_quarantine_csv(striate, photos, tmp_path):
     ]
 
 
-def test_litter_is_never_a_class_nor_a_image(loaded, photos):
+def test_system_files_are_neither_classes_nor_images(loaded, photos):
     for folder in (".ipynb_checkpoints", "__MACOSX", ".git"):
         shutil.copytree(photos / "across", photos / folder)
     for name in ("Thumbs.db", "desktop.ini", ".DS_Store", "._a.png"):
@@ -114,7 +114,7 @@ def test_an_empty_class_folder_is_listed(loaded, photos):
 
 
 def test_links(loaded, photos, tmp_path):
-    """Loops end; a link to a file outside is a file; a dangling one is named."""
+    """Link loops end; a link to a file is a file; dangling links are listed."""
     outside = tmp_path / "outside.png"
     pil_image(stripes(0, 50)).save(outside)
     (photos / "across/outside.png").symlink_to(outside)
@@ -158,7 +158,7 @@ def test_pipes_and_sockets_are_never_opened(loaded, photos, monkeypatch):
 
 
 def test_unreadable_file_and_folder(loaded, photos, monkeypatch):
-    """Root reads mode 000 all the same, so the system's answer is put in its mouth."""
+    """Root can read mode 000, so the system's error is simulated."""
     (photos / "locked").mkdir()
     (photos / "across/00.png").chmod(0)
     listdir, read_bytes = os.listdir, type(photos).read_bytes
@@ -203,21 +203,21 @@ NAMES = [
 ]
 
 
-def test_names_of_every_kind(striate, photos, tmp_path):
-    """They go through split.csv, predictions, report and terminal, and come back."""
+def test_unusual_file_names(striate, photos, tmp_path):
+    """Names survive split.csv, predictions, report and terminal."""
     for number, name in enumerate(NAMES):
         pil_image(stripes(0, 500 + number)).save(photos / "across" / name)
     (photos / "across" / os.fsdecode(b"bad\xff.png")).touch()
     before = snapshot(photos)
-    said = striate("train", photos, "--epochs", "1", "--out", "run")
-    assert said.code == 0
+    result = striate("train", photos, "--epochs", "1", "--out", "run")
+    assert result.code == 0
     rows = read_csv(tmp_path / "run/split.csv")
     assert {r["path"] for r in rows} >= {f"across/{name}" for name in NAMES}
-    judged = striate("evaluate", "run", "--part", "train", "--json")
-    assert judged.json["count"] > 0
+    evaluation = striate("evaluate", "run", "--part", "train", "--json")
+    assert evaluation.json["count"] > 0
     answers = striate("predict", "run", photos / "across", "--json", "--out", "a.json")
     assert answers.code == 1
-    paths = {os.path.basename(one["path"]) for one in answers.json["predictions"]}
+    paths = {os.path.basename(answer["path"]) for answer in answers.json["predictions"]}
     assert paths >= set(NAMES)
     assert striate("predict", "run", photos / "across", "--out", "a.csv").code == 1
     written = {os.path.basename(row["path"]) for row in read_csv(tmp_path / "a.csv")}
@@ -225,17 +225,17 @@ def test_names_of_every_kind(striate, photos, tmp_path):
     assert snapshot(photos) == before
 
 
-def test_class_names_of_every_kind(striate, tmp_path):
+def test_unusual_class_names(striate, tmp_path):
     classes = ["🐈", "[red]", 'a, "b"', os.fsdecode(b"caf\xe9"), "line\nbreak"]
     write_folder(tmp_path / "photos", classes=classes, count=8)
-    said = striate("train", "photos", "--epochs", "1", "--out", "run")
-    assert said.code == 0
+    result = striate("train", "photos", "--epochs", "1", "--out", "run")
+    assert result.code == 0
     assert set(striate("evaluate", "run").out) & set("🐈")
     answer = striate("predict", "run", tmp_path / "photos/🐈/00.png", "--json").json
     assert set(answer["predictions"][0]["probabilities"]) == set(classes)
 
 
-def test_extensions_do_not_matter_content_does(loaded, photos):
+def test_content_decides_the_format_not_the_extension(loaded, photos):
     image = pil_image(stripes(1, 77))
     for name in ("A.JPG", "b.jfif", "none", "wrong.png", "x.docx"):
         (photos / "down" / name).write_bytes(
@@ -261,7 +261,7 @@ def test_modes_together_make_a_color_set(loaded, photos):
 def test_gray_forced_on_color(loaded, photos):
     write_folder(photos, classes=["across"], channels=3, seed=4)
     data, _ = loaded(in_chans=1)
-    assert data.part("train").pixels.shape[-1] == 1
+    assert data.subset("train").pixels.shape[-1] == 1
 
 
 def test_sizes_mixed_or_shared_or_large(tmp_path):
@@ -294,35 +294,35 @@ def test_a_folder_already_split(tmp_path, train, val, test):
     for seed, name in enumerate((train, val, test)):
         write_folder(root / name, count=4 + seed, seed=seed)
     data = load_data(root)
-    assert {n: len(p) for n, p in data.parts.items()} == {
+    assert {n: len(p) for n, p in data.subsets.items()} == {
         "train": 8,
         "val": 10,
         "test": 12,
     }
-    parts = {row.path.split("/")[0]: row.part for row in data.rows}
-    assert parts == {train: "train", val: "val", test: "test"}
+    splits = {row.path.split("/")[0]: row.split for row in data.rows}
+    assert splits == {train: "train", val: "val", test: "test"}
 
 
-def test_missing_parts_are_dealt_from_training(tmp_path):
+def test_missing_splits_are_drawn_from_training(tmp_path):
     root = tmp_path / "split"
     write_folder(root / "train", count=20)
     write_folder(root / "test", count=5, seed=1)
     for exact in (True, False):
-        parts = load_data(root, val_fraction=0.25, exact=exact).parts
-        assert len(parts["train"]) + len(parts["val"]) == 40
-        assert len(parts["test"]) == 10
-        assert len(parts["val"]) == 10 if exact else 4 < len(parts["val"]) < 18
+        splits = load_data(root, val_fraction=0.25, exact=exact).subsets
+        assert len(splits["train"]) + len(splits["val"]) == 40
+        assert len(splits["test"]) == 10
+        assert len(splits["val"]) == 10 if exact else 4 < len(splits["val"]) < 18
     only = tmp_path / "only"
     write_folder(only / "train", count=20)
-    parts = load_data(only, exact=True).parts
-    assert {n: len(p) for n, p in parts.items()} == {"train": 24, "val": 6, "test": 10}
-    given = tmp_path / "given"
-    write_folder(given / "train", count=20)
-    write_folder(given / "val", count=5, seed=1)
-    assert list(load_data(given).parts) == ["train", "val"]
+    splits = load_data(only, exact=True).subsets
+    assert {n: len(p) for n, p in splits.items()} == {"train": 24, "val": 6, "test": 10}
+    root = tmp_path / "given"
+    write_folder(root / "train", count=20)
+    write_folder(root / "val", count=5, seed=1)
+    assert list(load_data(root).subsets) == ["train", "val"]
 
 
-def test_same_image_in_two_parts_is_told(tmp_path):
+def test_a_warning_about_an_image_in_two_splits(tmp_path):
     root = write_folder(tmp_path / "split/train", count=12).parent
     write_folder(root / "test", count=3)
     data = load_data(root)
@@ -330,29 +330,27 @@ def test_same_image_in_two_parts_is_told(tmp_path):
     assert sum(int(w.split()[0]) for w in leaks) == 6
 
 
-def test_duplicates_never_straddle(loaded, photos):
+def test_duplicates_are_in_one_split(loaded, photos):
     for i in range(12):
         shutil.copy(photos / f"across/{i:02d}.png", photos / f"across/copy{i}.png")
     data, _ = loaded()
     where = {}
     for row in data.rows:
-        where.setdefault(row.content, set()).add(row.part)
-    assert all(len(parts) == 1 for parts in where.values())
+        where.setdefault(row.content, set()).add(row.split)
+    assert all(len(splits) == 1 for splits in where.values())
 
 
-def test_a_file_that_vanishes_between_the_two_passes(photos, monkeypatch):
+def test_a_file_that_is_deleted_between_scan_and_decoding(photos, monkeypatch):
     from striate.data import load
-    from striate.data.cache import materialize as develop
-
-    real = develop.develop
+    from striate.data.cache.materialize import materialize
 
     def late(source, *words, **options):
         (photos / "across/00.png").unlink()
-        return real(source, *words, **options)
+        return materialize(source, *words, **options)
 
-    monkeypatch.setattr(load, "develop", late)
+    monkeypatch.setattr(load, "materialize", late)
     data = load_data(photos)
     assert [(s.path, s.reason) for s in data.quarantined] == [
         ("across/00.png", "missing")
     ]
-    assert data.seen == 24
+    assert data.num_files == 24

@@ -68,27 +68,27 @@ def test_groups_come_whole_but_for_the_last():
     assert len(broken) == 1
 
 
-def test_the_training_part_alone_is_cut():
+def test_the_training_split_alone_is_cut():
     whole = striate.load_data("digits", seed=4)
     small = striate.load_data("digits", seed=4, fraction=0.1)
-    tenth = striate.load_data("digits", seed=4, fraction=0.2).cut(0.1)
-    for part in ("val", "test"):
-        assert small.part(part).paths == whole.part(part).paths
-    assert set(small.part("train").paths) < set(whole.part("train").paths)
-    assert small.seen == whole.seen == 1797
-    assert small.spare == len(whole.part("train")) - len(small.part("train"))
+    tenth = striate.load_data("digits", seed=4, fraction=0.2).with_fraction(0.1)
+    for split in ("val", "test"):
+        assert small.subset(split).paths == whole.subset(split).paths
+    assert set(small.subset("train").paths) < set(whole.subset("train").paths)
+    assert small.num_files == whole.num_files == 1797
+    assert small.num_spare == len(whole.subset("train")) - len(small.subset("train"))
     # Cutting what is loaded is loading what is cut, to the last digit of the mean.
-    assert tenth.part("train").paths == small.part("train").paths
-    assert (tenth.part("train").pixels == small.part("train").pixels).all()
-    assert (tenth.part("train").labels == small.part("train").labels).all()
-    assert (tenth.preprocess, tenth.rows, tenth.deal) == (
+    assert tenth.subset("train").paths == small.subset("train").paths
+    assert (tenth.subset("train").pixels == small.subset("train").pixels).all()
+    assert (tenth.subset("train").labels == small.subset("train").labels).all()
+    assert (tenth.preprocess, tenth.rows, tenth.split_config) == (
         small.preprocess,
         small.rows,
-        small.deal,
+        small.split_config,
     )
     assert small.preprocess != whole.preprocess
-    with pytest.raises(SettingError, match=r"have 0.1 of the training part"):
-        small.cut(0.2)
+    with pytest.raises(SettingError, match=r"have 0.1 of the training split"):
+        small.with_fraction(0.2)
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_the_training_part_alone_is_cut():
 )
 def test_cutting_keeps_the_normalization_asked_for(asked):
     whole = striate.load_data("digits", **asked)
-    assert whole.cut(0.2).preprocess == whole.preprocess
+    assert whole.with_fraction(0.2).preprocess == whole.preprocess
 
 
 def test_the_end_of_a_run_can_be_repeated(striate):
@@ -110,6 +110,6 @@ def test_the_end_of_a_run_can_be_repeated(striate):
     whole = striate("evaluate", "run", "--part", "train", "--json").json["count"]
     assert (
         whole
-        == len(run.data.part("train"))
-        == facts["used"] - sum(len(run.data.part(part)) for part in ("val", "test"))
+        == len(run.data.subset("train"))
+        == facts["used"] - sum(len(run.data.subset(split)) for split in ("val", "test"))
     )

@@ -189,14 +189,19 @@ def test_every_image_is_partner_once():
 def mixing_batches(augment: Augment, count: int = 24) -> Batches:
     """Images of one level each, i, of class i % 4."""
     levels = torch.arange(count, dtype=torch.uint8).view(-1, 1, 1, 1)
-    part = Subset.of(
+    subset = Subset.of(
         levels.expand(-1, 9, 7, 3).contiguous(),
         [i % 4 for i in range(count)],
         [str(i) for i in range(count)],
     )
     p = Preprocess(channels=3, height=9, width=7, mean=(0.0,) * 3, std=(1 / 255,) * 3)
     return Batches(
-        part=part, preprocess=p, batch_size=7, augment=augment, classes=4, shuffle=False
+        subset=subset,
+        preprocess=p,
+        batch_size=7,
+        augment=augment,
+        classes=4,
+        shuffle=False,
     )
 
 
@@ -205,7 +210,7 @@ def test_pixels_and_targets_hold_the_same_shares(augment):
     """From the mean level of a mixed image follows its target."""
     made = mixing_batches(augment)
     mixed = pairs(augment, SHAPE, np.arange(24), count=24, seed=0, epoch=1)
-    x, y = (torch.cat(parts) for parts in zip(*made(1), strict=True))
+    x, y = (torch.cat(batches) for batches in zip(*made(1), strict=True))
     assert y.shape == (24, 4)
     assert torch.allclose(y.sum(1), torch.ones(24))
     own, other = np.arange(24), mixed.partner

@@ -11,7 +11,7 @@ import pytest
 
 from striate.data.check.measure import Examined
 from striate.data.check.sandbox import examine_files
-from striate.data.decode.decode import inspect, unwarned
+from striate.data.decode.decode import decode_with_info, without_pillow_warnings
 from striate.data.decode.file_bytes import UndecodableError
 from support.images import pil_image, snapshot, stripes, write_folder
 from support.mutated_files import mutants
@@ -24,15 +24,17 @@ def check_folder(striate, root, files) -> collections.Counter:
     for number, (kind, payload) in enumerate(files):
         (root / f"across/{number:05d}.{kind.lower()}").write_bytes(payload)
     before = snapshot(root)
-    said = striate("data", "check", root, "--json", "--near", "off")
+    result = striate("data", "check", root, "--json", "--near", "off")
     assert snapshot(root) == before
-    found = said.json
-    assert said.code == 1
-    assert found["seen"] == len(found["files"])
-    assert found["seen"] == found["used"] + found["quarantined"] + found["ignored"]
-    names = {one["path"] for one in found["files"]}
-    assert len(names) == found["seen"]
-    return collections.Counter(one.get("reason", "") for one in found["files"])
+    checked = result.json
+    assert result.code == 1
+    assert checked["seen"] == len(checked["files"])
+    assert (
+        checked["seen"] == checked["used"] + checked["quarantined"] + checked["ignored"]
+    )
+    names = {file["path"] for file in checked["files"]}
+    assert len(names) == checked["seen"]
+    return collections.Counter(file.get("reason", "") for file in checked["files"])
 
 
 def test_2000_mutants(striate, tmp_path):
@@ -46,11 +48,11 @@ def test_2000_mutants(striate, tmp_path):
 
 def test_no_mutant_takes_long():
     """Processor time, as other processes share the machine."""
-    with unwarned():
+    with without_pillow_warnings():
         for kind, payload in mutants(500, seed=1):
             began = time.process_time()
             with contextlib.suppress(UndecodableError):
-                inspect(payload)
+                decode_with_info(payload)
             assert time.process_time() - began < 2, kind
 
 
@@ -89,8 +91,8 @@ def test_mutants_stay_within_512_mebibytes(tmp_path):
     assert Examined in tight
 
 
-def test_a_sound_image_among_them_is_found(striate, tmp_path):
-    """The check is not blind: what is sound is used, whatever lies beside it."""
+def test_an_intact_image_among_mutants_is_used(striate, tmp_path):
+    """Intact images among the mutants are used."""
     pil_image(stripes(0, 7, 24, 32, 3)).save(tmp_path / "sound.png")
     paths = [tmp_path / "sound.png"]
     for number, (_, payload) in enumerate(mutants(60, seed=3)):

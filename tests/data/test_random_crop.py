@@ -18,7 +18,7 @@ from striate.data.subset import Subset
 DRAW = np.random.default_rng(0)
 
 
-def part(count, height, width, channels, larger=None):
+def subset(count, height, width, channels, larger=None):
     pixels = torch.from_numpy(
         DRAW.integers(0, 256, (count, height, width, channels), np.uint8)
     )
@@ -45,12 +45,15 @@ def test_the_tape_changes_nothing_but_time(
     monkeypatch, shift, mirror, border, channels
 ):
     """One copy from a tape of the whole part, or each batch moved by itself."""
-    held = part(23, 10, 13, channels)
+    held = subset(23, 10, 13, channels)
     augment = Augment(shift=shift, mirror=mirror, border=border)
 
     def made():
         batches = Batches(
-            part=held, preprocess=plain(10, 13, channels), batch_size=6, augment=augment
+            subset=held,
+            preprocess=plain(10, 13, channels),
+            batch_size=6,
+            augment=augment,
         )
         return batches, [pair for epoch in (0, 1, 2) for pair in batches(epoch)]
 
@@ -77,16 +80,19 @@ def test_the_tape_changes_nothing_but_time(
 )
 def test_no_tape_where_more_is_done(augment):
     made = Batches(
-        part=part(4, 8, 8, 1), preprocess=plain(8, 8, 1), batch_size=2, augment=augment
+        subset=subset(4, 8, 8, 1),
+        preprocess=plain(8, 8, 1),
+        batch_size=2,
+        augment=augment,
     )
     assert made._views.tape is None
     assert len(list(made(0))) == 2
 
 
 def test_no_tape_on_an_accelerator():
-    p, held = plain(8, 8, 1), part(4, 8, 8, 1)
+    p, held = plain(8, 8, 1), subset(4, 8, 8, 1)
     augment = Augment(flip="horizontal")
-    views = room.Views(part=held, preprocess=p, augment=augment, device="meta")
+    views = room.Views(subset=held, preprocess=p, augment=augment, device="meta")
     assert views.tape is None
 
 
@@ -152,10 +158,10 @@ def test_windows_follow_the_draws():
 
 def test_crops_come_from_the_larger_images():
     larger = torch.from_numpy(DRAW.integers(0, 256, (12, 20, 20, 3), np.uint8))
-    held = part(12, 16, 16, 3, larger)
+    held = subset(12, 16, 16, 3, larger)
     p = plain(16, 16, 3)
     augment = Augment(crop=0.3, flip="horizontal")
-    made = Batches(part=held, preprocess=p, batch_size=5, augment=augment, seed=3)
+    made = Batches(subset=held, preprocess=p, batch_size=5, augment=augment, seed=3)
     (views,) = {id(made._views): made._views}.values()
     assert views.held is larger
     for x, y in made(1):
@@ -170,12 +176,12 @@ def test_crops_come_from_the_larger_images():
 def test_without_larger_images_crops_are_warped():
     augment = Augment(crop=0.3)
     made = Batches(
-        part=part(6, 16, 16, 3),
+        subset=subset(6, 16, 16, 3),
         preprocess=plain(16, 16, 3),
         batch_size=3,
         augment=augment,
     )
-    assert made._views.held is made.part.pixels
+    assert made._views.held is made.subset.pixels
     assert [x.shape for x, _ in made(0)] == [(3, 3, 16, 16)] * 2
 
 

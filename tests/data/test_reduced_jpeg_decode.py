@@ -1,4 +1,4 @@
-"""Large JPEGs at a fraction: within the tolerance, as strict, known by the same hash.
+"""Large JPEGs at a fraction: within the tolerance, as strict, and the same hash.
 
 Guards taken out once, each test then red: the margins, the rule that small JPEGs
 are decoded whole, the orientation in the hash, the comparison across formats.
@@ -14,11 +14,12 @@ from PIL import Image
 
 from striate.core.spec import Preprocess
 from striate.data.decode import decode as decoding
-from striate.data.decode.decode import examine, unwarned
+from striate.data.decode import jpeg_decoder
+from striate.data.decode.decode import decode_image, without_pillow_warnings
 from striate.data.decode.file_bytes import UndecodableError
-from striate.data.decode.hashing import coded_hash, content_hash, is_coded
-from striate.data.decode.jpeg_markers import layout
-from striate.data.decode.preprocess import file_to_input, look, look_at_sizes
+from striate.data.decode.hashing import coded_hash, content_hash, is_coded_hash
+from striate.data.decode.jpeg_markers import jpeg_layout
+from striate.data.decode.preprocess import decode_at_sizes, decode_for, file_to_input
 from striate.data.load import load_data
 from support.images import encoded
 
@@ -28,8 +29,8 @@ def sharp(request):
     """2.5 megapixels of a photograph that is sharp to the pixel: the hardest case."""
     from sklearn.datasets import load_sample_image
 
-    one = load_sample_image(request.param)
-    row = np.concatenate([one, one[:, ::-1], one], 1)
+    photograph = load_sample_image(request.param)
+    row = np.concatenate([photograph, photograph[:, ::-1], photograph], 1)
     return encoded(Image.fromarray(np.concatenate([row, row[::-1], row])), "JPEG")
 
 
@@ -53,7 +54,7 @@ def make(side, resize="stretch", jpeg="reduced", **options):
 @pytest.mark.parametrize("side", [32, 64, 80, 96, 128, 160, 213])
 def test_the_tolerance(sharp, side, resize):
     """As docs/preprocessing.md states it."""
-    assert look(sharp, make(side)).factor > 1
+    assert decode_for(sharp, make(side)).factor > 1
     full = file_to_input(sharp, make(side, resize, "full")).float()
     reduced = file_to_input(sharp, make(side, resize)).float()
     gap = (full - reduced).abs()
@@ -64,40 +65,42 @@ def test_the_tolerance(sharp, side, resize):
 @pytest.mark.parametrize(
     ("side", "factor"), [(9, 4), (75, 4), (76, 2), (200, 2), (201, 1), (999, 1)]
 )
-def test_enough_is_always_left(photo, side, factor):
-    seen = look(photo[1], make(side))
-    assert (seen.factor, seen.sides) == (factor, (1200, 1600))
-    assert seen.pixels.shape == (-(-1200 // factor), -(-1600 // factor), 3)
+def test_the_reduced_image_is_large_enough(photo, side, factor):
+    decoded = decode_for(photo[1], make(side))
+    assert (decoded.factor, decoded.sides) == (factor, (1200, 1600))
+    assert decoded.pixels.shape == (-(-1200 // factor), -(-1600 // factor), 3)
 
 
 def test_sides_that_a_fraction_does_not_divide():
     noise = np.random.default_rng(0).integers(0, 256, (1237, 1301, 1), np.uint8)
     gray = encoded(Image.fromarray(noise[..., 0]), "JPEG")
     for factor, rows in ((2, 200), (4, 70)):
-        seen = examine(gray, scaled=lambda height, width, rows=rows: (rows, rows))
-        assert seen.factor == factor
-        assert seen.pixels.shape == (-(-1237 // factor), -(-1301 // factor), 1)
+        decoded = decode_image(
+            gray, scaled=lambda height, width, rows=rows: (rows, rows)
+        )
+        assert decoded.factor == factor
+        assert decoded.pixels.shape == (-(-1237 // factor), -(-1301 // factor), 1)
 
 
-def test_small_jpegs_and_other_formats_are_decoded_whole(photo):
+def test_small_jpegs_and_other_formats_are_decoded_in_full(photo):
     small = encoded(Image.fromarray(photo[0]).resize((1200, 1200)), "JPEG")
-    assert look(small, make(8)).factor == 1
+    assert decode_for(small, make(8)).factor == 1
     png = encoded(Image.fromarray(photo[0]), compress_level=1)
-    assert look(png, make(8)).factor == 1
+    assert decode_for(png, make(8)).factor == 1
 
 
-def test_what_it_is_known_by_depends_on_the_file_alone(photo):
-    """Else another image size would deal another split."""
+def test_the_hash_depends_on_the_file_alone(photo):
+    """Otherwise another image size would give another split."""
     settings = product((8, 99), ("full", "reduced"))
-    known = {look(photo[1], make(side, jpeg=j)).content for side, j in settings}
-    assert len(known) == 1
-    assert is_coded(known.pop())
-    assert not is_coded(content_hash(photo[0]))
+    hashes = {decode_for(photo[1], make(side, jpeg=j)).content for side, j in settings}
+    assert len(hashes) == 1
+    assert is_coded_hash(hashes.pop())
+    assert not is_coded_hash(content_hash(photo[0]))
 
 
 @pytest.mark.parametrize("turn", range(1, 9))
-def test_each_way_up(photo, turn):
-    """Turned first and reduced, or reduced and turned: the same image."""
+def test_each_orientation(photo, turn):
+    """Rotating and reducing commute."""
     exif = Image.Exif()
     exif[0x0112] = turn
     wide = Image.fromarray(photo[0])
@@ -105,31 +108,35 @@ def test_each_way_up(photo, turn):
     full = file_to_input(turned, make(64, "pad", "full"))
     reduced = file_to_input(turned, make(64, "pad"))
     assert (full.float() - reduced.float()).abs().mean() < 1.7
-    assert look(turned, make(64)).factor == 4
-    same = look(turned, make(64)).content == look(photo[1], make(64)).content
+    assert decode_for(turned, make(64)).factor == 4
+    same = (
+        decode_for(turned, make(64)).content == decode_for(photo[1], make(64)).content
+    )
     assert same == (turn == 1)
 
 
-def test_an_orientation_that_is_none(photo):
+def test_an_invalid_orientation(photo):
     exif = Image.Exif()
     exif[0x0112] = 9
     odd = encoded(Image.fromarray(photo[0]), "JPEG", quality=92, exif=exif)
-    assert look(odd, make(64)).sides == (1200, 1600)
+    assert decode_for(odd, make(64)).sides == (1200, 1600)
 
 
 def coded(payload):
-    return coded_hash(payload, layout(payload), 1)
+    return coded_hash(payload, jpeg_layout(payload), 1)
 
 
 @pytest.mark.parametrize("options", [{}, {"progressive": True}])
-def test_metadata_changes_no_identity(photo, options):
+def test_metadata_does_not_change_the_hash(photo, options):
     image = Image.fromarray(photo[0])
     plain = encoded(image, "JPEG", quality=92, **options)
     exif = Image.Exif()
     exif[0x010E] = "a title"
-    told = encoded(image, "JPEG", quality=92, exif=exif, comment=b"c" * 99, **options)
-    assert plain != told
-    assert coded(plain) == coded(told + b"trailing bytes")
+    with_metadata = encoded(
+        image, "JPEG", quality=92, exif=exif, comment=b"c" * 99, **options
+    )
+    assert plain != with_metadata
+    assert coded(plain) == coded(with_metadata + b"trailing bytes")
     other = encoded(image, "JPEG", quality=91, **options)
     assert coded(plain) != coded(other)
     flipped = bytearray(plain)
@@ -143,26 +150,26 @@ def test_half_a_large_jpeg_is_refused(photo, options):
     for share in (0.3, 0.6, 0.9):
         cut = whole[: int(share * len(whole))]
         for payload in (cut, cut + b"\xff\xd9"):
-            with pytest.raises(UndecodableError), unwarned():
-                look(payload, make(32))
+            with pytest.raises(UndecodableError), without_pillow_warnings():
+                decode_for(payload, make(32))
 
 
-def test_several_sizes_are_each_as_alone(photo, monkeypatch):
+def test_several_sizes_equal_single_sizes(photo, monkeypatch):
     calls = []
-    real = decoding.simplejpeg.decode_jpeg
+    real = jpeg_decoder.simplejpeg.decode_jpeg
     monkeypatch.setattr(
-        decoding.simplejpeg,
+        jpeg_decoder.simplejpeg,
         "decode_jpeg",
         lambda *words, **options: calls.append(1) or real(*words, **options),
     )
     for sides, decodings in (((64, 70), 1), ((70, 80), 2), ((301, 400), 1)):
         calls.clear()
         sizes = [make(side) for side in sides]
-        made, content = look_at_sizes(photo[1], sizes)
+        inputs, content = decode_at_sizes(photo[1], sizes)
         assert len(calls) == decodings
-        for size, image in zip(sizes, made, strict=True):
+        for size, image in zip(sizes, inputs, strict=True):
             assert torch.equal(image, file_to_input(photo[1], size))
-        assert content == look(photo[1], sizes[0]).content
+        assert content == decode_for(photo[1], sizes[0]).content
 
 
 def test_cmyk_is_the_same_at_any_size(photo):
@@ -173,7 +180,7 @@ def test_cmyk_is_the_same_at_any_size(photo):
 
 
 def test_a_lossless_copy_of_a_large_jpeg_is_found(photo, tmp_path):
-    """D1: the same pixels in another format never stand on two sides."""
+    """D1: the same pixels in another format are never in two splits."""
     pixels = Image.fromarray(photo[0])
     for label, shade in (("a", 0), ("b", 90)):
         (tmp_path / "set" / label).mkdir(parents=True)
@@ -188,12 +195,12 @@ def test_a_lossless_copy_of_a_large_jpeg_is_found(photo, tmp_path):
         tmp_path / "set", image_size=16, test_fraction=0.3, val_fraction=0.3
     )
     contents = {row.path: row.content for row in data.rows}
-    parts = {row.path: row.part for row in data.rows}
+    splits = {row.path: row.split for row in data.rows}
     for label in "ab":
         for i in range(2):
             jpg, png = f"{label}/{i}.jpg", f"{label}/{i}.png"
             assert contents[jpg] == contents[png]
-            assert parts[jpg] == parts[png]
+            assert splits[jpg] == splits[png]
     assert len(set(contents.values())) == 8
 
 

@@ -1,4 +1,4 @@
-"""Addresses: object stores in memory, a web server on this machine; nothing runs."""
+"""Remote data: object stores in memory and a web server on this machine."""
 
 import functools
 import http.server
@@ -13,10 +13,15 @@ from striate.core.errors import DataError
 from striate.data.batches import Batches
 from striate.data.decode.decode import UndecodableError
 from striate.data.load import load_data
-from striate.data.shards import load as room
-from striate.data.shards.index import Nearby
+from striate.data.shards import load as shards_load
+from striate.data.shards.index import LocalShards
 from striate.data.sources import remote
-from striate.data.sources.remote import RemoteFiles, fetch, open_place, read_remote
+from striate.data.sources.remote import (
+    RemoteFiles,
+    download,
+    open_filesystem,
+    read_remote,
+)
 from support.images import encoded, pil_image, stripes, write_folder, write_table
 from support.tar_shards import write_shards
 
@@ -29,37 +34,37 @@ def upload(place, folder, root):
 
 @pytest.fixture
 def server(tmp_path):
-    """A web server of `tmp_path/web` that counts what it is asked for."""
+    """A web server of `tmp_path/web` that records its requests."""
     root = tmp_path / "web"
     root.mkdir()
-    asked = []
+    requests = []
 
     class Handler(http.server.SimpleHTTPRequestHandler):
         def log_message(self, *words):
-            asked.append((self.command, self.path))
+            requests.append((self.command, self.path))
 
     handler = functools.partial(Handler, directory=str(root))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as made:
-        thread = threading.Thread(target=made.serve_forever)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as batches:
+        thread = threading.Thread(target=batches.serve_forever)
         thread.start()
-        yield root, f"http://127.0.0.1:{made.server_address[1]}", asked
-        made.shutdown()
+        yield root, f"http://127.0.0.1:{batches.server_address[1]}", requests
+        batches.shutdown()
         thread.join()
 
 
-def same(one, other):
-    assert [(r.path, r.label, r.part) for r in one.rows] == [
-        (r.path, r.label, r.part) for r in other.rows
+def same(first, second):
+    assert [(r.path, r.label, r.split) for r in first.rows] == [
+        (r.path, r.label, r.split) for r in second.rows
     ]
-    for name, part in one.parts.items():
-        assert torch.equal(part.pixels[:], other.part(name).pixels[:])
+    for name, subset in first.subsets.items():
+        assert torch.equal(subset.pixels[:], second.subset(name).pixels[:])
 
 
-@pytest.mark.parametrize("split", [False, True])
-def test_a_folder_elsewhere(memory, tmp_path, split):
+@pytest.mark.parametrize("is_split", [False, True])
+def test_a_remote_folder(memory, tmp_path, is_split):
     local = tmp_path / "photos"
-    for part in ("train", "val") if split else ("",):
-        write_folder(local / part, seed=len(part))
+    for split in ("train", "val") if is_split else ("",):
+        write_folder(local / split, seed=len(split))
     upload(memory, local, "/bucket/photos")
     memory.pipe("/bucket/photos/.hidden/x.png", b"x")
     memory.pipe("/bucket/photos/readme.md", b"x")
@@ -73,13 +78,13 @@ def test_a_folder_elsewhere(memory, tmp_path, split):
     }
 
 
-def test_a_table_elsewhere(memory, tmp_path):
+def test_a_remote_table(memory, tmp_path):
     table = write_table(tmp_path / "t")
     upload(memory, tmp_path / "t", "/bucket")
     same(load_data("memory://bucket/table.csv"), load_data(table))
 
 
-def test_what_cannot_be_read_elsewhere(memory):
+def test_unreadable_remote_files(memory):
     files = RemoteFiles("memory://bucket")
     memory.pipe("/bucket/empty.png", b"")
     for path, reason in (("gone.png", "missing"), ("empty.png", "not-an-image")):
@@ -90,7 +95,7 @@ def test_what_cannot_be_read_elsewhere(memory):
     assert files.name("a").endswith(b"bucket/a")
 
 
-def test_places_fail_in_their_own_ways(memory, monkeypatch):
+def test_errors_of_file_systems(memory, monkeypatch):
     memory.pipe("/bucket/a.png", b"12345")
     files = RemoteFiles("memory://bucket")
     monkeypatch.setattr(remote, "MAX_BYTES", 4)
@@ -104,14 +109,16 @@ def test_places_fail_in_their_own_ways(memory, monkeypatch):
     with pytest.raises(UndecodableError, match="unreadable: ConnectionResetError"):
         files.read("a.png")
     monkeypatch.setattr(type(memory), "find", broken)
-    with pytest.raises(DataError, match="cannot list it: ConnectionResetError"):
+    with pytest.raises(
+        DataError, match="the address cannot be listed: ConnectionResetError"
+    ):
         read_remote("memory://bucket")
 
 
 def test_a_remote_set_is_read_once(memory, tmp_path, monkeypatch):
     from striate.data import scan
 
-    monkeypatch.setattr(scan, "SMALL", 0)
+    monkeypatch.setattr(scan, "SMALL_SET", 0)
     upload(memory, write_folder(tmp_path / "photos"), "/bucket/photos")
     first = load_data("memory://bucket/photos")
     calls = []
@@ -127,20 +134,20 @@ def test_a_remote_set_is_read_once(memory, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("address", "match"),
     [
-        ("memory://nothing/there", "nothing is there"),
+        ("memory://nothing/there", "the address has no files"),
         ("nonsense://a/b", "nonsense"),
-        ("simplecache::memory://a", "not a place that images are read from"),
-        ("reference://a", "not a place"),
+        ("simplecache::memory://a", "images cannot be read from 'simplecache://'"),
+        ("reference://a", "images cannot be read from"),
         ("memory://nothing.csv", "FileNotFoundError"),
         ("memory://p-{0..1}.tar", "FileNotFoundError"),
         ("s3://bucket/photos", "s3fs"),
     ],
 )
-def test_addresses_that_cannot_be(striate, memory, address, match):
-    said = striate("train", address)
-    assert said.code == 2
-    assert match in said.err
-    assert "where" in said.err
+def test_invalid_addresses(striate, memory, address, match):
+    result = striate("train", address)
+    assert result.code == 2
+    assert match in result.err
+    assert "where" in result.err
 
 
 def test_a_folder_without_classes(memory):
@@ -150,43 +157,43 @@ def test_a_folder_without_classes(memory):
 
 
 def test_shards_from_a_web_server(server, tmp_path, monkeypatch):
-    root, address, asked = server
+    root, address, requests = server
     write_shards(root, count=3)
-    monkeypatch.setitem(room.load_shards.__kwdefaults__, "most_held", 0)
+    monkeypatch.setattr(shards_load, "MOST_HELD", 0)
     far = load_data(f"{address}/p-{{000..002}}.tar")
     near = load_data(root)
     assert [r.content for r in far.rows] == [r.content for r in near.rows]
-    part = far.part("train")
-    made = Batches(part=part, preprocess=far.preprocess, batch_size=8)
-    seen = torch.cat([y for epoch in (0, 1) for _, y in made(epoch)])
-    assert len(seen) == 2 * len(part)
+    subset = far.subset("train")
+    batches = Batches(subset=subset, preprocess=far.preprocess, batch_size=8)
+    labels = torch.cat([y for epoch in (0, 1) for _, y in batches(epoch)])
+    assert len(labels) == 2 * len(subset)
     load_data(f"{address}/p-{{000..002}}.tar")
-    assert asked.count(("GET", "/p-001.tar")) == 1
-    assert asked.count(("HEAD", "/p-001.tar")) == 2
+    assert requests.count(("GET", "/p-001.tar")) == 1
+    assert requests.count(("HEAD", "/p-001.tar")) == 2
 
 
-def test_a_changed_remote_shard_is_fetched_again(memory, tmp_path):
+def test_a_changed_remote_shard_is_downloaded_again(memory, tmp_path):
     root = write_shards(tmp_path / "a", count=1)
     upload(memory, root, "/bucket")
     first = load_data("memory://bucket/p-000.tar")
     upload(memory, write_shards(tmp_path / "b", count=1, first=700, each=40), "/bucket")
     second = load_data("memory://bucket/p-000.tar")
-    assert (first.seen, second.seen) == (30, 40)
+    assert (first.num_files, second.num_files) == (30, 40)
 
 
-def test_few_copies_are_kept(memory, tmp_path):
+def test_old_downloads_are_removed(memory, tmp_path):
     upload(memory, write_shards(tmp_path / "a", count=4, each=4), "/bucket")
     size = len(memory.cat_file("/bucket/p-000.tar"))
-    nearby = Nearby(tmp_path / "copies", int(2.5 * size))
+    local_shards = LocalShards(tmp_path / "copies", int(2.5 * size))
     for number in (0, 1, 2, 3, 0):
-        path = nearby.path(f"memory://bucket/p-00{number}.tar")
+        path = local_shards.path(f"memory://bucket/p-00{number}.tar")
         assert path.stat().st_size == size
         assert len(list((tmp_path / "copies").iterdir())) <= 2
-    nearby.forget("memory://bucket/p-000.tar")
+    local_shards.remove_copy("memory://bucket/p-000.tar")
     assert not path.exists()
 
 
-def test_what_is_fetched_is_whole_or_not_there(memory, tmp_path, monkeypatch):
+def test_downloads_are_complete_or_absent(memory, tmp_path, monkeypatch):
     memory.pipe("/a.tar", b"12345")
 
     def half(self, source, target, **options):
@@ -195,18 +202,20 @@ def test_what_is_fetched_is_whole_or_not_there(memory, tmp_path, monkeypatch):
 
     monkeypatch.setattr(type(memory), "get_file", half)
     with pytest.raises(DataError, match="the line broke"):
-        fetch("memory://a.tar", tmp_path / "a.tar")
+        download("memory://a.tar", tmp_path / "a.tar")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_predicting_needs_no_address():
     assert np.all([not remote.is_remote(p) for p in ("a/b.png", "C:/x", Path("x"))])
-    assert open_place("memory://a/b/")[1] == "/a/b"
+    assert open_filesystem("memory://a/b/")[1] == "/a/b"
 
 
-def test_parts_and_classes_do_not_stand_side_by_side(memory):
-    """Read as classes, `train` and `test` would be learned as two kinds of thing."""
+def test_splits_beside_classes_are_refused(memory):
+    """Read as classes, `train` and `test` would be learned as two classes."""
     for name in ("train/a/0.png", "test/a/0.png", "extra/a/0.png"):
         memory.pipe(f"/set/{name}", encoded(pil_image(stripes(0, 5))))
-    with pytest.raises(DataError, match="stand other folders: extra"):
+    with pytest.raises(
+        DataError, match="other folders beside train, val or test: extra"
+    ):
         read_remote("memory://set")

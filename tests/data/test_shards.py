@@ -19,14 +19,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from striate.core.errors import DataError
-from striate.data import epoch_order as order
+from striate.data import batches as batches_module
 from striate.data.batches import Batches
 from striate.data.cache.lazy_images import LazyPixels
 from striate.data.decode.preprocess import file_to_input
 from striate.data.load import load_data
 from striate.data.shards import index as shards
-from striate.data.shards import load as room
-from striate.data.shards.tars import is_shards, members, part_of, shard_names
+from striate.data.shards import load as shards_load
+from striate.data.shards.tars import is_shards, shard_names, split_of_shard, tar_members
 from striate.data.sources.source import Skipped
 from striate.run.run import load_run
 from support.images import encoded, pil_image, snapshot, stripes
@@ -40,16 +40,15 @@ def folder(tmp_path):
 
 @pytest.fixture
 def streamed(monkeypatch):
-    """Let every set be too large to hold."""
-    monkeypatch.setattr(room, "HELD", 0)
-    monkeypatch.setitem(room.load_shards.__kwdefaults__, "most_held", 0)
+    """Stream every set, as if it were too large for memory."""
+    monkeypatch.setattr(shards_load, "MOST_HELD", 0)
 
 
 @pytest.mark.parametrize("layout", ["cls", "json", "folder"])
 def test_each_layout_gives_the_same_set(tmp_path, layout):
     data = load_data(write_shards(tmp_path / layout, layout=layout))
     assert data.labels.names == KINDS
-    assert data.seen == len(data.rows) == 120
+    assert data.num_files == len(data.rows) == 120
     assert str(data.preprocess.spec) == "8×8×1"
     for row in data.rows:
         shard, _, offset = row.path.rpartition("#")
@@ -58,21 +57,21 @@ def test_each_layout_gives_the_same_set(tmp_path, layout):
             assert file.read(8) == b"\x89PNG\r\n\x1a\n"
 
 
-def test_held_and_streamed_are_one_set(folder, request):
-    held = load_data(folder, seed=3)
+def test_loaded_and_streamed_sets_are_equal(folder, request):
+    in_memory = load_data(folder, seed=3)
     request.getfixturevalue("streamed")
     streamed = load_data(folder, seed=3)
-    assert isinstance(streamed.part("train").pixels, LazyPixels)
-    assert isinstance(held.part("train").pixels, torch.Tensor)
-    assert {r.path: (r.part, r.label, r.content) for r in held.rows} == {
-        r.path: (r.part, r.label, r.content) for r in streamed.rows
+    assert isinstance(streamed.subset("train").pixels, LazyPixels)
+    assert isinstance(in_memory.subset("train").pixels, torch.Tensor)
+    assert {r.path: (r.split, r.label, r.content) for r in in_memory.rows} == {
+        r.path: (r.split, r.label, r.content) for r in streamed.rows
     }
-    assert held.preprocess == streamed.preprocess
-    for name, part in streamed.parts.items():
-        own = held.part(name)
-        assert list(part.paths) == list(own.paths)
-        assert torch.equal(part.labels, own.labels)
-        assert torch.equal(part.pixels[:], own.pixels)
+    assert in_memory.preprocess == streamed.preprocess
+    for name, subset in streamed.subsets.items():
+        own = in_memory.subset(name)
+        assert list(subset.paths) == list(own.paths)
+        assert torch.equal(subset.labels, own.labels)
+        assert torch.equal(subset.pixels[:], own.pixels)
     assert streamed.rows[0] == next(iter(streamed.rows))
     assert streamed.rows[-1:] == list(streamed.rows)[-1:]
     assert len(streamed.rows[100:]) == 20
@@ -81,7 +80,7 @@ def test_held_and_streamed_are_one_set(folder, request):
     for outside in (120, -121):
         with pytest.raises(IndexError):
             streamed.rows[outside]
-    paths = streamed.part("train").paths
+    paths = streamed.subset("train").paths
     assert paths[-1] == list(paths)[-1]
     assert paths[:2] == list(paths)[:2]
     with pytest.raises(IndexError):
@@ -89,14 +88,16 @@ def test_held_and_streamed_are_one_set(folder, request):
 
 
 def test_images_are_counted_from_the_end_too(folder, streamed):
-    """As of a tensor: a place before the first one is no place in the index file."""
-    pixels = load_data(folder).part("train").pixels
+    """Negative indexes count from the end, as in a tensor."""
+    pixels = load_data(folder).subset("train").pixels
     count, whole = len(pixels), pixels[:]
     assert torch.equal(pixels[-1], whole[-1])
     assert torch.equal(pixels[torch.tensor([-1, 0, -count])], whole[[-1, 0, -count]])
-    assert torch.equal(pixels.part([-2])[0], whole[-2])
+    assert torch.equal(pixels.take([-2])[0], whole[-2])
     for outside in (count, -count - 1):
-        with pytest.raises(IndexError, match=f"no image {outside} of {count}"):
+        with pytest.raises(
+            IndexError, match=f"no image has the number {outside} of {count}"
+        ):
             pixels[outside]
 
 
@@ -105,21 +106,21 @@ def test_the_split_belongs_to_the_content(tmp_path, streamed):
     few = load_data(write_shards(tmp_path / "few", count=2), seed=1)
     write_shards(tmp_path / "more", count=3, name="z-{:03d}.tar")
     more = load_data(tmp_path / "more", seed=1)
-    old = {row.content: row.part for row in few.rows}
-    new = {row.content: row.part for row in more.rows}
-    assert all(new[content] == part for content, part in old.items())
+    old = {row.content: row.split for row in few.rows}
+    new = {row.content: row.split for row in more.rows}
+    assert all(new[content] == split for content, split in old.items())
     other = load_data(tmp_path / "more", seed=2)
-    assert {row.content: row.part for row in other.rows} != new
+    assert {row.content: row.split for row in other.rows} != new
 
 
-def test_shards_that_name_their_part(tmp_path, streamed):
+def test_shards_that_name_their_split(tmp_path, streamed):
     root = write_shards(tmp_path / "s", count=2, name="photos-train-{:03d}.tar")
     write_shards(root, count=1, name="photos-test-{:03d}.tar", first=5000)
     data = load_data(root)
-    parts = Counter((row.part, "-test-" in row.path) for row in data.rows)
-    assert parts[("test", True)] == 30
-    assert parts[("val", False)] > 0
-    assert parts[("test", False)] == parts[("val", True)] == 0
+    splits = Counter((row.split, "-test-" in row.path) for row in data.rows)
+    assert splits[("test", True)] == 30
+    assert splits[("val", False)] > 0
+    assert splits[("test", False)] == splits[("val", True)] == 0
 
 
 def test_twins_under_two_labels(tmp_path, streamed):
@@ -131,11 +132,11 @@ def test_twins_under_two_labels(tmp_path, streamed):
     data = load_data(root)
     reasons = Counter(skip.reason for skip in data.quarantined)
     assert reasons == {"two-labels": 2}
-    assert data.seen == 122
+    assert data.num_files == 122
     contents = {}
     for row in data.rows:
-        contents.setdefault(row.content, set()).add(row.part)
-    assert all(len(parts) == 1 for parts in contents.values())
+        contents.setdefault(row.content, set()).add(row.split)
+    assert all(len(splits) == 1 for splits in contents.values())
 
 
 def test_what_else_may_be_in_a_tar(tmp_path, streamed):
@@ -162,8 +163,8 @@ def test_what_else_may_be_in_a_tar(tmp_path, streamed):
     before = snapshot(tmp_path)
     data = load_data(root)
     assert snapshot(tmp_path) == before
-    found = {(Path(s.path).name, s.reason) for s in data.quarantined}
-    assert found == {
+    skipped = {(Path(s.path).name, s.reason) for s in data.quarantined}
+    assert skipped == {
         ("cut.png", "truncated"),
         ("notes.txt", "not-read-here"),
         ("code.pyd", "not-read-here"),
@@ -179,11 +180,11 @@ def test_what_else_may_be_in_a_tar(tmp_path, streamed):
 
 
 def test_a_scan_goes_on_where_it_stopped(folder, monkeypatch, streamed, tmp_path):
-    real, seen = shards._scan, []
+    real, names = shards._scan, []
 
     def stopping(path, *words):
-        seen.append(path.name)
-        if len(seen) == 3:
+        names.append(path.name)
+        if len(names) == 3:
             raise KeyboardInterrupt
         return real(path, *words)
 
@@ -191,16 +192,16 @@ def test_a_scan_goes_on_where_it_stopped(folder, monkeypatch, streamed, tmp_path
     with pytest.raises(KeyboardInterrupt):
         load_data(folder)
     first = load_data(folder)
-    assert seen == [f"p-00{n}.tar" for n in (0, 1, 2, 2, 3)]
+    assert names == [f"p-00{n}.tar" for n in (0, 1, 2, 2, 3)]
     assert len(load_data(folder).rows) == len(first.rows)
-    assert len(seen) == 5
+    assert len(names) == 5
     write_shards(folder, count=1, each=20, first=900)  # p-000 is another now
-    assert load_data(folder).seen == 110
-    assert seen[5:] == ["p-000.tar"]
+    assert load_data(folder).num_files == 110
+    assert names[5:] == ["p-000.tar"]
     for path in (Path(os.environ["XDG_CACHE_HOME"]) / "striate/index").glob("*.rows"):
         path.write_bytes(path.read_bytes()[:-1])
     load_data(folder)
-    assert len(seen) == 10
+    assert len(names) == 10
 
 
 def test_without_a_cache_nothing_is_left(folder, streamed, tmp_path):
@@ -209,9 +210,11 @@ def test_without_a_cache_nothing_is_left(folder, streamed, tmp_path):
 
     before = set(Path(tempfile.gettempdir()).glob("striate-*"))
     data = load_data(folder, cache="off")
-    part = data.part("val")
-    assert len(list(Batches(part=part, preprocess=data.preprocess, batch_size=8)(0)))
-    del data, part
+    subset = data.subset("val")
+    assert len(
+        list(Batches(subset=subset, preprocess=data.preprocess, batch_size=8)(0))
+    )
+    del data, subset
     gc.collect()
     assert set(Path(tempfile.gettempdir()).glob("striate-*")) <= before
 
@@ -224,41 +227,45 @@ def test_a_shard_that_changes_meanwhile_stops_the_run(folder, streamed, harm):
         path.unlink()
     else:
         path.write_bytes(bytes(path.stat().st_size))
-    part = data.part("train")
-    made = Batches(part=part, preprocess=data.preprocess, batch_size=8)
+    subset = data.subset("train")
+    batches_made = Batches(subset=subset, preprocess=data.preprocess, batch_size=8)
     reason = "missing" if harm == "gone" else "changed-since-scan"
     with pytest.raises(DataError, match=reason):
-        list(made(0))
+        list(batches_made(0))
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_every_image_once_by_any_means(folder, streamed, workers):
     data = load_data(folder, workers=workers)
-    part = data.part("train")
-    made = Batches(part=part, preprocess=data.preprocess, batch_size=16, seed=5)
+    subset = data.subset("train")
+    batches_made = Batches(
+        subset=subset, preprocess=data.preprocess, batch_size=16, seed=5
+    )
     orders = []
     for epoch in (0, 1):
-        batches = list(made(epoch))
-        assert len(batches) == len(made)
-        index = torch.cat(list(made.indices(epoch)))
-        assert sorted(index.tolist()) == list(range(len(part)))
-        assert torch.equal(torch.cat([y for _, y in batches]), part.labels[index])
+        batches = list(batches_made(epoch))
+        assert len(batches) == len(batches_made)
+        index = torch.cat(list(batches_made.indices(epoch)))
+        assert sorted(index.tolist()) == list(range(len(subset)))
+        assert torch.equal(torch.cat([y for _, y in batches]), subset.labels[index])
         orders.append(index.tolist())
     assert orders[0] != orders[1]
-    still = Batches(part=part, preprocess=data.preprocess, batch_size=16, shuffle=False)
-    assert torch.cat(list(still.indices(3))).tolist() == list(range(len(part)))
+    still = Batches(
+        subset=subset, preprocess=data.preprocess, batch_size=16, shuffle=False
+    )
+    assert torch.cat(list(still.indices(3))).tolist() == list(range(len(subset)))
 
 
 def test_a_shard_is_asked_for_whole(folder, streamed, monkeypatch):
-    """Once for all its images, so that a disk reads on instead of seeking."""
-    asked = []
-    monkeypatch.setattr(os, "posix_fadvise", lambda *words: asked.append(words[1:]))
+    """Once for all its images, so that the disk reads sequentially."""
+    calls = []
+    monkeypatch.setattr(os, "posix_fadvise", lambda *words: calls.append(words[1:]))
     data = load_data(folder, image_size=16, cache="off", normalize="none")
-    for _ in Batches(part=data.part("train"), preprocess=data.preprocess, batch_size=4)(
-        0
-    ):
+    for _ in Batches(
+        subset=data.subset("train"), preprocess=data.preprocess, batch_size=4
+    )(0):
         pass
-    assert asked == [(0, 0, os.POSIX_FADV_WILLNEED)] * len(list(folder.iterdir()))
+    assert calls == [(0, 0, os.POSIX_FADV_WILLNEED)] * len(list(folder.iterdir()))
 
 
 @given(
@@ -268,104 +275,115 @@ def test_a_shard_is_asked_for_whole(folder, streamed, monkeypatch):
     st.integers(1, 60),
 )
 def test_mixed_blocks(sizes, batch, epoch, most):
-    """As for sets in memory: all once, no batch of one, as many batches as promised."""
+    """As for sets in memory: all images once, no batch of one, the stated length."""
     edges = np.cumsum([0, *sizes]).tolist()
     blocks = tuple(pairwise(edges))
-    before = order.MIXED
-    order.MIXED = most
+    before = batches_module.SHUFFLE_BUFFER
+    batches_module.SHUFFLE_BUFFER = most
     try:
-        made = list(order.batches(order.mixed(blocks, 0, epoch), batch))
-        again = list(order.batches(order.mixed(blocks, 0, epoch), batch))
+        batches_made = list(
+            batches_module.cut_batches(
+                batches_module.shuffled_blocks(blocks, 0, epoch), batch
+            )
+        )
+        again = list(
+            batches_module.cut_batches(
+                batches_module.shuffled_blocks(blocks, 0, epoch), batch
+            )
+        )
     finally:
-        order.MIXED = before
-    assert all(map(torch.equal, made, again))
+        batches_module.SHUFFLE_BUFFER = before
+    assert all(map(torch.equal, batches_made, again))
     total = sum(sizes)
-    assert sorted(chain.from_iterable(b.tolist() for b in made)) == list(range(total))
+    assert sorted(chain.from_iterable(b.tolist() for b in batches_made)) == list(
+        range(total)
+    )
     full, rest = divmod(total, batch)
     merged = batch > 1 and rest == 1 and full > 0
-    assert len(made) == full + (rest > 0 and not merged)
+    assert len(batches_made) == full + (rest > 0 and not merged)
     if batch > 1 and total > 1:
-        assert all(1 < len(b) <= batch + 1 for b in made)
+        assert all(1 < len(b) <= batch + 1 for b in batches_made)
 
 
 def test_training_on_shards(striate, folder, streamed):
     pattern = f"{folder}/p-{{000..003}}.tar"
-    said = striate("train", pattern, "--epochs", "2", "--out", "run", "--json")
-    assert said.code == 0
+    result = striate("train", pattern, "--epochs", "2", "--out", "run", "--json")
+    assert result.code == 0
     assert Path("run/split.csv").read_text().count("\n") == 121
     again = striate("evaluate", "run", "--json")
     assert again.code == 0
-    assert again.json["accuracy"] == said.json["accuracy"]
+    assert again.json["accuracy"] == result.json["accuracy"]
     other = striate("evaluate", "run", "--data", folder / "p-001.tar", "--json")
     assert other.json["count"] == 30
 
 
-def test_streamed_images_cannot_be_shown_oftener(striate, folder, streamed):
+def test_streamed_images_cannot_be_oversampled(striate, folder, streamed):
     pattern = f"{folder}/p-{{000..003}}.tar"
-    said = striate("train", pattern, "--class-weights", "sampling", "--epochs", "1")
-    assert said.code == 2
-    assert "streamed images come in their order" in said.err
-    assert "use --class-weights auto or loss" in said.err
+    result = striate("train", pattern, "--class-weights", "sampling", "--epochs", "1")
+    assert result.code == 2
+    assert "streamed images come in their order" in result.err
+    assert "use --class-weights auto or loss" in result.err
 
 
 @pytest.mark.parametrize("shares", [["--val-fraction", "0.3"], ["--folds", "4"]])
-def test_what_was_trained_on_never_judges(striate, folder, shares):
-    """The record holds the deal that was asked for, so reading again deals alike."""
-    deal = [*shares, *(["--fold", "2"] if "--folds" in shares else [])]
+def test_training_images_are_never_evaluated(striate, folder, shares):
+    """The record has the requested split, so reading again splits the same."""
+    options = [*shares, *(["--fold", "2"] if "--folds" in shares else [])]
     words = ["--epochs", "1", "--test-fraction", "0.1", "--out", "run"]
-    assert striate("train", f"{folder}/p-{{000..003}}.tar", *words, *deal).code == 0
+    result = striate("train", f"{folder}/p-{{000..003}}.tar", *words, *options)
+    assert result.code == 0
     with open("run/split.csv", newline="") as file:
-        told = {row["path"]: row["split"] for row in csv.DictReader(file)}
+        split_by_path = {row["path"]: row["split"] for row in csv.DictReader(file)}
     again = load_run("run").data
-    assert {row.path: row.part for row in again.rows} == told
+    assert {row.path: row.split for row in again.rows} == split_by_path
     assert load_run("run").recipe.folds == (4 if "--folds" in shares else None)
 
 
 @pytest.mark.parametrize(
     ("data", "match"),
     [
-        ("nowhere-{000..003}.tar", "4 of 4 shards are not there"),
-        ("p-{3..1}.tar", "names 0 shards"),
-        ("p-{0..99999999}.tar", "names 100,000,000 shards"),
+        ("nowhere-{000..003}.tar", "4 of 4 shards do not exist"),
+        ("p-{3..1}.tar", "stands for 0 shards"),
+        ("p-{0..99999999}.tar", "stands for 100,000,000 shards"),
         ("page.tar", "the shard cannot be read"),
         ("one.tar", "1 classes in 1 shards"),
         ("none.tar", "0 classes in 1 shards"),
     ],
 )
-def test_shards_that_cannot_be(striate, tmp_path, data, match):
+def test_invalid_shards(striate, tmp_path, data, match):
     (tmp_path / "page.tar").write_text("<html>not found</html>" * 999)
     with tarfile.open(tmp_path / "one.tar", "w") as tar:
         add(tar, "across/0.png", encoded(pil_image(stripes(0, 5))))
     with tarfile.open(tmp_path / "none.tar", "w"):
         pass
-    said = striate("train", data)
-    assert said.code == 2
-    assert match in said.err
+    result = striate("train", data)
+    assert result.code == 2
+    assert match in result.err
 
 
-def test_parts_that_lack(tmp_path):
+def test_missing_splits_and_classes(tmp_path):
     root = write_shards(tmp_path / "a", count=1, name="train-{:03d}.tar")
     with tarfile.open(root / "val-000.tar", "w") as tar:
         add(tar, "aslant/0.png", encoded(pil_image(stripes(2, 5))))
-    with pytest.raises(DataError, match=r"the val part has classes .*'aslant'"):
+    with pytest.raises(DataError, match=r"the val split has classes .*'aslant'"):
         load_data(root)
     (root / "val-000.tar").unlink()
-    with pytest.raises(DataError, match="the val part has no images"):
+    with pytest.raises(DataError, match="the val split has no images"):
         load_data(root, val_fraction=1e-9)
 
 
-def test_a_cut_shard_is_named(tmp_path):
+def test_a_truncated_shard_is_named(tmp_path):
     root = write_shards(tmp_path / "s", count=1)
     path = root / "p-000.tar"
     path.write_bytes(path.read_bytes()[:700])
     skipped: list[Skipped] = []
     with pytest.raises(DataError, match="cannot be read") as caught:
-        list(members(path, skipped))
+        list(tar_members(path, skipped))
     assert caught.value.where == str(path)
 
 
-def test_a_damaged_header_is_no_end(folder):
-    """tarfile stops there in silence; the images behind it would be lost."""
+def test_a_damaged_header_is_not_the_end(folder):
+    """tarfile stops there without an error; the images behind it would be lost."""
     path = folder / "p-001.tar"
     bytes_ = bytearray(path.read_bytes())
     with tarfile.open(path) as tar:
@@ -386,23 +404,23 @@ def test_names(tmp_path):
     (tmp_path / "s/readme.md").touch()
     assert not is_shards(tmp_path / "s")
     assert not is_shards(tmp_path / "nowhere")
-    assert part_of("a/b-val-01.tar") == "val"
-    assert part_of("valley-01.tar") is None
+    assert split_of_shard("a/b-val-01.tar") == "val"
+    assert split_of_shard("valley-01.tar") is None
 
 
 def test_images_are_those_of_the_files(folder, streamed):
     data = load_data(folder, image_size=6)
-    part = data.part("val")
-    originals = part.pixels.originals
-    for i in (0, len(part) - 1):
-        made = file_to_input(originals.payload(i), data.preprocess)
-        assert torch.equal(part.pixels[i], made)
+    subset = data.subset("val")
+    originals = subset.pixels.originals
+    for i in (0, len(subset) - 1):
+        batches_made = file_to_input(originals.payload(i), data.preprocess)
+        assert torch.equal(subset.pixels[i], batches_made)
     sent = copy.deepcopy(originals)  # as processes get it
     assert sent.payload(0) == originals.payload(0)
 
 
-def test_what_the_field_writes_is_read(tmp_path):
-    """The layout's own writer, where it is installed."""
+def test_shards_written_by_webdataset(tmp_path):
+    """The writer of WebDataset, where it is installed."""
     wds = pytest.importorskip("webdataset")
     with wds.TarWriter(str(tmp_path / "w-000.tar")) as sink:
         for i in range(20):

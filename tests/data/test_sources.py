@@ -1,4 +1,4 @@
-"""Sources held as arrays: IDX files, named sets, arrays of the user's."""
+"""Sources of arrays: IDX files, named sets, arrays in memory."""
 
 import gzip
 import struct
@@ -10,8 +10,8 @@ import pytest
 from striate.core.errors import DataError
 from striate.core.spec import Labels
 from striate.data.cache import free_memory as memory
+from striate.data.find_source import find_source
 from striate.data.load import load_data, load_labeled
-from striate.data.sources.find import find_source
 from striate.data.sources.idx import read_idx
 from striate.data.sources.named import FASHION_CLASSES, fashion_mnist
 from striate.data.sources.source import from_arrays
@@ -42,14 +42,14 @@ def test_idx(tmp_path, zipped):
         source = find_source(data)
         assert (source.arrays[:40, ..., 0] == PIXELS).all()
         assert source.labels.names == ("0", "1", "2")
-        assert [r.part for r in source.records] == ["train"] * 40 + ["test"] * 9
+        assert [r.split for r in source.records] == ["train"] * 40 + ["test"] * 9
     data = load_data(folder, exact=True)
-    assert {n: len(p) for n, p in data.parts.items()} == {
+    assert {n: len(p) for n, p in data.subsets.items()} == {
         "train": 34,
         "val": 6,
         "test": 9,
     }
-    assert data.seen == len(data.rows) + len(data.quarantined)
+    assert data.num_files == len(data.rows) + len(data.quarantined)
 
 
 def damage(folder, name, change):
@@ -60,8 +60,8 @@ def damage(folder, name, change):
 @pytest.mark.parametrize(
     ("zipped", "change", "message"),
     [
-        (False, lambda b: b[:-7], "the header says 1,200 bytes, there are 1,193"),
-        (False, lambda b: b + b"x", "the header says 1,200 bytes, there are 1,201"),
+        (False, lambda b: b[:-7], "the header says 1,200 bytes, not 1,193"),
+        (False, lambda b: b + b"x", "the header says 1,200 bytes, not 1,201"),
         (False, lambda b: b[:10], "the header says"),
         (False, lambda b: b[:3], "not an IDX file of unsigned bytes in 3 dimensions"),
         (False, lambda b: b"", "not an IDX file"),
@@ -74,25 +74,25 @@ def damage(folder, name, change):
 def test_damaged_idx(refused, tmp_path, zipped, change, message):
     folder = write(tmp_path / "set", zipped=zipped)
     damage(folder, "*images*", change)
-    said = refused(folder)
-    assert message in said
-    assert "train-images-idx3-ubyte" in said
+    message_text = refused(folder)
+    assert message in message_text
+    assert "train-images-idx3-ubyte" in message_text
 
 
-def test_idx_that_disagrees(tmp_path):
+def test_idx_files_that_do_not_match(tmp_path):
     with pytest.raises(DataError, match="40 images but 39 labels in 'train'"):
         read_idx(write(tmp_path / "a", numbers=NUMBERS[:39]))
     folder = write(tmp_path / "b")
     (folder / "train-labels-idx1-ubyte").unlink()
-    with pytest.raises(DataError, match="no train-labels IDX file beside its pair"):
+    with pytest.raises(DataError, match="the IDX file train-labels is missing"):
         read_idx(folder)
     folder = write(tmp_path / "c")
     write(folder, "t10k", PIXELS[:, :4], NUMBERS)
-    with pytest.raises(DataError, match=r"images of 'test' are \(4, 5\)|of 't10k'"):
+    with pytest.raises(DataError, match=r"'test' images are \(4, 5\)|'t10k' images"):
         read_idx(folder)
-    with pytest.raises(DataError, match="label 2 where there are 2 classes"):
+    with pytest.raises(DataError, match="label 2, but only 2 classes"):
         read_idx(write(tmp_path / "d"), names=("a", "b"))
-    with pytest.raises(DataError, match="the IDX files hold no images"):
+    with pytest.raises(DataError, match="the IDX files contain no images"):
         read_idx(write(tmp_path / "e", pixels=PIXELS[:0], numbers=NUMBERS[:0]))
 
 
@@ -105,7 +105,7 @@ def test_digits():
         source.payload(0)
 
 
-def test_a_name_wins_over_a_folder_of_that_name(tmp_path):
+def test_a_name_takes_precedence_over_a_folder(tmp_path):
     (tmp_path / "digits").mkdir()
     assert find_source("digits").name == "digits"
     with pytest.raises(DataError, match="the folder is empty"):
@@ -121,16 +121,16 @@ def test_fashion_mnist():
     assert source.arrays.shape == (70_000, 28, 28, 1)
     assert source.labels.names == FASHION_CLASSES
     labels = [record.label for record in source.records]
-    for part, each in ((slice(60_000), 6_000), (slice(60_000, None), 1_000)):
-        assert {labels[part].count(name) for name in FASHION_CLASSES} == {each}
+    for rows, each in ((slice(60_000), 6_000), (slice(60_000, None), 1_000)):
+        assert {labels[rows].count(name) for name in FASHION_CLASSES} == {each}
 
 
-def test_fashion_mnist_elsewhere_or_nowhere(tmp_path, monkeypatch):
+def test_where_fashion_mnist_is_searched(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("XDG_DATA_DIRS", f"{tmp_path}/one:{tmp_path}/two:")
     with pytest.raises(DataError, match="fashion-mnist is not on this machine") as c:
         fashion_mnist()
-    assert "install the system's package dataset-fashion-mnist" in str(c.value)
+    assert "install the system package dataset-fashion-mnist" in str(c.value)
     assert f"{tmp_path}/two/datasets/fashion-mnist" in str(c.value)
     place = tmp_path / "two/datasets"
     place.mkdir(parents=True)
@@ -149,9 +149,9 @@ def test_from_arrays():
     data = load_data(source, image_size=(9, 7))
     assert (data.image_size, data.in_chans, data.num_classes) == ((9, 7), 1, 3)
     with pytest.raises(
-        DataError, match="'toy' has no extra part, only train, val, test"
+        DataError, match="'toy' has no extra split, only train, val, test"
     ):
-        data.part("extra")
+        data.subset("extra")
 
 
 def test_arrays_of_many_channels():
@@ -168,18 +168,18 @@ def test_two_labels_in_arrays_drop_the_right_rows():
     source = from_arrays("toy", pixels, [f"{n}" for n in NUMBERS])
     data = load_data(source)
     assert [s.path for s in data.quarantined] == ["toy/00", "toy/01"]
-    assert data.seen == 40
-    for part in data.parts.values():
-        for row, path in zip(part.pixels, part.paths, strict=True):
+    assert data.num_files == 40
+    for subset in data.subsets.values():
+        for row, path in zip(subset.pixels, subset.paths, strict=True):
             assert (row[..., 0].numpy() == pixels[int(path.split("/")[1])]).all()
 
 
-def test_an_earlier_split_is_taken_up_again():
+def test_an_earlier_split_is_reused():
     source = from_arrays("toy", PIXELS, [f"{n}" for n in NUMBERS])
     first = load_data(source, seed=3)
-    given = {row.path: row.part for row in first.rows[5:]}
-    again = load_data(source, preprocess=first.preprocess, given_split=given)
-    assert {r.path: r.part for r in again.rows} == given
+    split_by_path = {row.path: row.split for row in first.rows[5:]}
+    again = load_data(source, preprocess=first.preprocess, given_split=split_by_path)
+    assert {r.path: r.split for r in again.rows} == split_by_path
     assert [s.reason for s in again.ignored] == ["not-in-split"] * 5
 
 
@@ -187,21 +187,21 @@ def test_load_labeled():
     source = from_arrays("toy", PIXELS, [f"{n}" for n in NUMBERS])
     data = load_data(source)
     shuffled = Labels(("2", "0", "1"))
-    part, skipped = load_labeled(source, data.preprocess, shuffled)
-    assert [shuffled[i] for i in part.labels.tolist()] == [f"{n}" for n in NUMBERS]
+    subset, skipped = load_labeled(source, data.preprocess, shuffled)
+    assert [shuffled[i] for i in subset.labels.tolist()] == [f"{n}" for n in NUMBERS]
     assert skipped == ()
-    with pytest.raises(DataError, match="'toy' has no val part"):
+    with pytest.raises(DataError, match="'toy' has no val split"):
         load_labeled(source, data.preprocess, shuffled, "val")
-    with pytest.raises(DataError, match="classes that the network does not know: 2"):
+    with pytest.raises(DataError, match="the network does not know these classes: 2"):
         load_labeled(source, data.preprocess, Labels(("0", "1")))
 
 
-def test_memory_is_what_can_be_had_not_what_is_idle(monkeypatch, tmp_path):
-    """Free pages leave out the caches, which reading the images has just filled."""
-    known = memory.available_bytes()
-    assert known > 1 << 24
-    assert memory.fits(0.5 * known)
-    assert not memory.fits(2 * known)
+def test_available_memory_includes_caches(monkeypatch, tmp_path):
+    """Free pages do not include the caches, which reading the images has filled."""
+    available = memory.available_bytes()
+    assert available > 1 << 24
+    assert memory.fits_in_memory(0.5 * available)
+    assert not memory.fits_in_memory(2 * available)
 
     def nowhere(self, *words, **options):
         raise OSError
@@ -214,11 +214,11 @@ def test_memory_is_what_can_be_had_not_what_is_idle(monkeypatch, tmp_path):
 
     monkeypatch.setattr(memory.os, "sysconf", unknown)
     assert memory.available_bytes() is None
-    assert memory.fits(10**18)
+    assert memory.fits_in_memory(10**18)
 
 
-def test_a_container_may_have_less_than_its_machine(monkeypatch, tmp_path):
-    """Of version 2, and of version 1: the group's own bound, or one further up."""
+def test_a_container_may_have_less_memory_than_its_machine(monkeypatch, tmp_path):
+    """In cgroups of version 2 and 1: the limit of the group or of a parent."""
     own, groups = tmp_path / "own", tmp_path / "groups"
     monkeypatch.setattr(memory, "_OWN", own)
     monkeypatch.setattr(memory, "_GROUPS", groups)
@@ -240,10 +240,12 @@ def test_a_container_may_have_less_than_its_machine(monkeypatch, tmp_path):
     (old / "memory.usage_in_bytes").write_text("1000")
     (old / "memory.stat").write_text("total_inactive_file 50\n")
     assert memory.available_bytes() == 0
-    assert not memory.fits(1)
+    assert not memory.fits_in_memory(1)
 
 
 def test_progress_of_reading(shared_folder):
     ticks = []
-    load_data(shared_folder, tick=lambda done, count: ticks.append((done, count)))
+    load_data(
+        shared_folder, tick=lambda position, count: ticks.append((position, count))
+    )
     assert ticks[0] == (0, 40)

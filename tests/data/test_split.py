@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from striate.core.errors import SettingError
-from striate.data.sources.source import PARTS, Record
+from striate.data.sources.source import SPLITS, Record
 from striate.data.split import assign as room
 from striate.data.split.assign import assign, beside_train
 from striate.data.split.hash_split import SPAN, SplitConfig, draw, place
@@ -44,47 +44,53 @@ def made(draws, size, groups, contents):
     return records, [f"{c}" for c in shown]
 
 
-def outcome(records, contents, deal):
+def outcome(records, contents, split_config):
     """Part by path; None for an image left out."""
-    results = assign(records, contents, deal).results
+    results = assign(records, contents, split_config).results
     return {
-        record.path: result.part if isinstance(result, SplitRow) else None
+        record.path: result.split if isinstance(result, SplitRow) else None
         for record, result in zip(records, results, strict=True)
     }
 
 
-def check_promises(seed, size, groups, contents, deal):
+def check_promises(seed, size, groups, contents, split_config):
     draws = np.random.default_rng(seed)
     records, hashes = made(draws, size, groups, contents)
-    before = outcome(records, hashes, deal)
+    before = outcome(records, hashes, split_config)
 
     # Nothing that belongs together is torn apart.
     where = defaultdict(set)
     for record, content in zip(records, hashes, strict=True):
-        if part := before[record.path]:
-            where["content", content].add(part)
-            where["group", record.group or record.path].add(part)
-    assert all(len(parts) == 1 for parts in where.values())
+        if split := before[record.path]:
+            where["content", content].add(split)
+            where["group", record.group or record.path].add(split)
+    assert all(len(splits) == 1 for splits in where.values())
 
     # Shares hold as far as chance allows: Hoeffding's bound, broken once in 10⁹.
     units = {r.group or c for r, c in zip(records, hashes, strict=True)}
     placed = [
-        place(draw(deal.seed, "split", u, u if u[0] == "g" else None), deal, PARTS[1:])
+        place(
+            draw(split_config.seed, "split", u, u if u[0] == "g" else None),
+            split_config,
+            SPLITS[1:],
+        )
         for u in units
     ]
     slack = math.sqrt(math.log(2e9) / (2 * len(units)))
-    for part, share in deal.shares.items():
-        assert abs(placed.count(part) / len(units) - share) <= slack
+    for split, share in split_config.shares.items():
+        assert abs(placed.count(split) / len(units) - share) <= slack
 
     # A tenth more files, in any order: no old one moves, and no test one goes.
     more, more_hashes = made(draws, -(-size // 10), groups + 1, contents + 2)
     order = draws.permutation(size + len(more)).tolist()
     together, all_hashes = [*records, *more], [*hashes, *more_hashes]
-    after = outcome([together[i] for i in order], [all_hashes[i] for i in order], deal)
-    for path, part in before.items():
-        if after[path] != part:
+    after = outcome(
+        [together[i] for i in order], [all_hashes[i] for i in order], split_config
+    )
+    for path, split in before.items():
+        if after[path] != split:
             assert after[path] is None
-            assert part in ("train", "val")
+            assert split in ("train", "val")
 
 
 @settings(max_examples=2500)
@@ -95,10 +101,10 @@ def check_promises(seed, size, groups, contents, deal):
     st.integers(1, 45),
     st.sampled_from(DEALS),
 )
-def test_the_promises(seed, size, groups, contents, deal):
+def test_the_promises(seed, size, groups, contents, split_config):
     """Four sets of images a case: 10,000 in all."""
     for extra in range(4):
-        check_promises(seed + extra, size, groups, contents, deal)
+        check_promises(seed + extra, size, groups, contents, split_config)
 
 
 SEEN = count()
@@ -117,7 +123,7 @@ def by_content_alone(seed, purpose, content, group=None):
     [
         ("draw", by_count),
         ("draw", by_content_alone),
-        ("_twins", lambda pool, parts, records, contents: {}),
+        ("_twins", lambda pool, splits, records, contents: {}),
     ],
 )
 def test_the_promises_bite(monkeypatch, guard, without):
@@ -137,10 +143,10 @@ def check_many():
 @given(NUMBERS, st.integers(2, 12), st.booleans())
 def test_folds_meet_every_image_once(number, folds, own_test):
     """Edges are whole numbers: rounded ones could overlap, or leave a gap."""
-    parts = ("val",) if own_test else ("val", "test")
+    splits = ("val",) if own_test else ("val", "test")
     judged = "val" if own_test else "test"
     deals = [SplitConfig(val=0.1, folds=folds, fold=i) for i in range(folds)]
-    places = [place(number, deal, parts) for deal in deals]
+    places = [place(number, split_config, splits) for split_config in deals]
     assert places.count(judged) == 1
     if not own_test:
         assert places.count("val") <= -(-folds // 10) + 1
@@ -157,14 +163,14 @@ def test_the_edges_of_folds(folds):
         *(e + 1 for e in edges),
     ]:
         deals = [SplitConfig(val=0.05, folds=folds, fold=i) for i in range(folds)]
-        assert [place(number, d, PARTS[1:]) for d in deals].count("test") == 1
+        assert [place(number, d, SPLITS[1:]) for d in deals].count("test") == 1
 
 
 @given(NUMBERS, st.floats(0.01, 0.45), st.floats(0.01, 0.45), st.floats(0.0, 0.5))
 def test_another_share_of_validation_moves_nothing_into_the_test(number, a, b, test):
     small, large = sorted((a, b))
     few, many = (SplitConfig(val=val, test=test) for val in (small, large))
-    places = place(number, few, PARTS[1:]), place(number, many, PARTS[1:])
+    places = place(number, few, SPLITS[1:]), place(number, many, SPLITS[1:])
     assert (places[0] == "test") == (places[1] == "test")
     assert places[0] != "val" or places[1] == "val"
     # Where the test is given, the same images validate.
@@ -172,10 +178,12 @@ def test_another_share_of_validation_moves_nothing_into_the_test(number, a, b, t
 
 
 def test_shares_in_large_numbers():
-    deal = SplitConfig(val=0.15, test=0.25)
-    places = [place(draw(0, "split", f"{i}"), deal, PARTS[1:]) for i in range(40_000)]
-    for part, share in deal.shares.items():
-        off = abs(places.count(part) / 40_000 - share)
+    split_config = SplitConfig(val=0.15, test=0.25)
+    places = [
+        place(draw(0, "split", f"{i}"), split_config, SPLITS[1:]) for i in range(40_000)
+    ]
+    for split, share in split_config.shares.items():
+        off = abs(places.count(split) / 40_000 - share)
         assert off < 4 * math.sqrt(share * (1 - share) / 40_000)
 
 
@@ -184,7 +192,7 @@ def test_places_are_frozen():
     assert draw(0, "split", "abc") == FROZEN[0]
     assert draw(0, "split", "abc", "patient 7") == FROZEN[1]
     places = [
-        place(draw(0, "split", f"{i}"), SplitConfig(), PARTS[1:])[1] for i in range(20)
+        place(draw(0, "split", f"{i}"), SplitConfig(), SPLITS[1:])[1] for i in range(20)
     ]
     assert "".join(places) == FROZEN[2]
 
@@ -224,36 +232,38 @@ def test_impossible_deals(settings, message):
 # --- given parts
 
 
-def test_images_without_a_part_beside_some_with_one_are_training():
-    given_parts = ["train", None, "val", "test"] * 3
+def test_images_without_a_split_beside_some_with_one_are_training():
+    given_splits = ["train", None, "val", "test"] * 3
     records = [
-        Record(path=f"{i}", label="ab"[i % 2], part=part)
-        for i, part in enumerate(given_parts)
+        Record(path=f"{i}", label="ab"[i % 2], split=split)
+        for i, split in enumerate(given_splits)
     ]
     assigned = assign(records, [str(i) for i in range(12)], SplitConfig())
-    assert [r.part for r in assigned.rows] == [part or "train" for part in given_parts]
+    assert [r.split for r in assigned.rows] == [
+        split or "train" for split in given_splits
+    ]
     assert assigned.dealt == ()
 
 
 def test_validation_is_dealt_from_given_training_images():
     records = [
-        Record(path=f"{i}", label="ab"[i % 2], part=("train", "test")[i % 5 == 0])
+        Record(path=f"{i}", label="ab"[i % 2], split=("train", "test")[i % 5 == 0])
         for i in range(200)
     ]
     rows = assign(records, [str(i) for i in range(200)], SplitConfig(val=0.25)).rows
-    parts = [row.part for row in rows]
-    assert [parts[i] for i in range(0, 200, 5)] == ["test"] * 40
-    assert 20 < parts.count("val") < 60
+    splits = [row.split for row in rows]
+    assert [splits[i] for i in range(0, 200, 5)] == ["test"] * 40
+    assert 20 < splits.count("val") < 60
     folds = [
         assign(
             records, [str(i) for i in range(200)], SplitConfig(folds=4, fold=fold)
         ).rows
         for fold in range(4)
     ]
-    judged = [{row.path for row in rows if row.part == "val"} for rows in folds]
+    judged = [{row.path for row in rows if row.split == "val"} for rows in folds]
     assert len(set().union(*judged)) == sum(map(len, judged)) == 160
     for rows in folds:
-        assert sum(row.part == "test" for row in rows) == 40
+        assert sum(row.split == "test" for row in rows) == 40
 
 
 def test_what_is_dealt_beside_training():
@@ -265,9 +275,9 @@ def test_a_copy_in_another_group_leaves_training_not_the_test():
     """Two patients share an image: neither moves, and the lesser copy goes."""
     groups = {}
     for i in range(100):
-        part = place(draw(0, "split", "", f"p{i}"), SplitConfig(), PARTS[1:])
-        groups.setdefault(part, []).append(f"p{i}")
-    for lesser, better in pairwise(PARTS):
+        split = place(draw(0, "split", "", f"p{i}"), SplitConfig(), SPLITS[1:])
+        groups.setdefault(split, []).append(f"p{i}")
+    for lesser, better in pairwise(SPLITS):
         a, b = groups[lesser][0], groups[better][0]
         records = [
             Record(path="one", label="x", group=a),
@@ -275,7 +285,7 @@ def test_a_copy_in_another_group_leaves_training_not_the_test():
             Record(path="three", label="x", group=a),
         ]
         assigned = assign(records, ["same", "same", "other"], SplitConfig())
-        assert [(r.path, r.part) for r in assigned.rows] == [
+        assert [(r.path, r.split) for r in assigned.rows] == [
             ("two", better),
             ("three", lesser),
         ]

@@ -21,13 +21,13 @@ from support.images import pil_image, stripes, write_folder
 def save(rows, path=Path("split.csv")):
     columns = ("path", "label", "split", "group", "content")
     write_csv(
-        path, columns, [(r.path, r.label, r.part, r.group, r.content) for r in rows]
+        path, columns, [(r.path, r.label, r.split, r.group, r.content) for r in rows]
     )
     return path
 
 
-def parts(data):
-    return {row.path: row.part for row in data.rows}
+def splits(data):
+    return {row.path: row.split for row in data.rows}
 
 
 @pytest.fixture
@@ -43,15 +43,15 @@ def test_a_split_dealt_exactly_stays_when_images_come(photos):
     for i in range(40, 43):
         pil_image(stripes(0, i)).save(photos / "across" / f"{i}.png")
     again = load_data(photos, split="split.csv", seed=9)
-    assert parts(first).items() <= parts(again).items()
+    assert splits(first).items() <= splits(again).items()
     assert len(again.rows) == 69
     assert again.notes == (
         "split of split.csv: 60 images stay where they were, 9 new ones are dealt, "
         "0 are gone",
     )
     # Dealt anew they would not have stayed: the file is what keeps them.
-    anew = parts(load_data(photos, exact=True, seed=1))
-    assert any(anew[path] != part for path, part in parts(first).items())
+    anew = splits(load_data(photos, exact=True, seed=1))
+    assert any(anew[path] != split for path, split in splits(first).items())
 
 
 def test_renamed_files_are_known_by_content_and_changed_ones_are_new(photos):
@@ -61,7 +61,7 @@ def test_renamed_files_are_known_by_content_and_changed_ones_are_new(photos):
     (photos / "down/01.png").unlink()
     pil_image(stripes(1, 777)).save(photos / "down/02.png")
     again = load_data(photos, split="split.csv")
-    had, have = parts(first), parts(again)
+    had, have = splits(first), splits(again)
     assert have["down/renamed.png"] == had["down/00.png"]
     assert "59 images" not in again.notes[0]
     assert "58 images stay where they were, 1 new" in again.notes[0]
@@ -78,14 +78,14 @@ def records(**groups):
 def test_a_new_image_of_an_old_group_goes_where_the_group_is(tmp_path):
     old = records(a="g", b="h", c=None)
     rows = assign(old, ["1", "2", "3"], SplitConfig()).rows
-    for part, row in zip(("train", "val", "test"), rows, strict=True):
-        object.__setattr__(row, "part", part)
+    for split, row in zip(("train", "val", "test"), rows, strict=True):
+        object.__setattr__(row, "split", split)
     earlier = read_earlier(save(rows))
     news = records(d="g", e="h", f=None, g="g")
     found = assign(
         [*old, *news], ["1", "2", "3", "4", "5", "3", "2"], SplitConfig(), earlier
     )
-    have = {row.path: row.part for row in found.rows}
+    have = {row.path: row.split for row in found.rows}
     assert have == {
         "a": "train",
         "b": "val",
@@ -108,10 +108,10 @@ def test_a_table_of_ones_own_is_a_split_too(photos, tmp_path):
                     [f"{name}/{i:02}.png", ("Training", "testing")[i % 3 == 0]]
                 )
     data = load_data(photos, split="mine.csv", val_fraction=0.3)
-    assert sum(row.part == "test" for row in data.rows) == 20
-    assert all(r.part != "test" for r in data.rows if int(r.path[-6:-4]) % 3)
+    assert sum(row.split == "test" for row in data.rows) == 20
+    assert all(r.split != "test" for r in data.rows if int(r.path[-6:-4]) % 3)
     # It names no validation images, so they are dealt from the training ones.
-    assert 4 < len(data.part("val")) < 24
+    assert 4 < len(data.subset("val")) < 24
 
 
 def test_a_split_without_a_test_gets_none(photos):
@@ -119,24 +119,24 @@ def test_a_split_without_a_test_gets_none(photos):
     save(first.rows)
     write_folder(photos, count=60)
     again = load_data(photos, split="split.csv")
-    assert list(again.parts) == ["train", "val"]
-    assert parts(first).items() <= parts(again).items()
+    assert list(again.subsets) == ["train", "val"]
+    assert splits(first).items() <= splits(again).items()
 
 
-def test_given_parts_stand(tmp_path):
+def test_given_splits_stand(tmp_path):
     """Validation dealt from given training images is kept; the folders' test is."""
     for seed, name in enumerate(("train", "test")):
         write_folder(tmp_path / "sets" / name, count=20, seed=seed)
     first = load_data(tmp_path / "sets", val_fraction=0.3)
     save(first.rows)
     again = load_data(tmp_path / "sets", split="split.csv", seed=5, val_fraction=0.3)
-    assert parts(again) == parts(first)
+    assert splits(again) == splits(first)
     shutil.move(
         tmp_path / "sets/test/across/00.png", tmp_path / "sets/train/across/t.png"
     )
     moved = load_data(tmp_path / "sets", split="split.csv")
     assert moved.notes[1] == "1 test images stand in train now; dealt anew"
-    assert parts(moved)["train/across/t.png"] in ("train", "val")
+    assert splits(moved)["train/across/t.png"] in ("train", "val")
 
 
 def test_spare_images_are_training_images():
@@ -145,9 +145,9 @@ def test_spare_images_are_training_images():
     small = load_data(source, fraction=0.2)
     save(small.rows)
     again = load_data(source, split="split.csv", fraction=0.2, seed=0)
-    assert parts(again) == parts(small)
+    assert splits(again) == splits(small)
     full = load_data(source, split="split.csv")
-    assert len(full.part("train")) == len(small.part("train")) + small.spare
+    assert len(full.subset("train")) == len(small.subset("train")) + small.num_spare
 
 
 def test_a_run_is_a_split(striate, photos):

@@ -152,7 +152,7 @@ def check(number):
     assert f", first in {poison.expected}" in error.what
     epoch, batch = divmod(poison.step, STEPS)
     assert error.where == f"epoch {epoch + 1}, step {batch + 1}"
-    assert error.part == "train"
+    assert error.split == "train"
     assert same(trial.state(), trial.good)
     assert all(p.grad is None for p in trial.model.parameters())
     rows = (poison.row,) if poison.kind in ("input", "activation") else ()
@@ -235,7 +235,7 @@ def test_validation_names_layer_and_images():
         fit(trial.model, optimizer, batches(), val, plan)
     assert caught.value.what.startswith("the validation loss became ")
     assert caught.value.what.endswith(", first in the images")
-    assert (caught.value.part, caught.value.rows) == ("val", (6,))
+    assert (caught.value.split, caught.value.rows) == ("val", (6,))
     assert trial.model.training
 
 

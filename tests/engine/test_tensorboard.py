@@ -159,8 +159,8 @@ def test_a_run_that_goes_on_takes_back_later_steps(tmp_path):
         board.on_step(step(number))
     board.on_epoch(epoch())
     board.close()
-    for part in ("train", "val"):
-        marks = [e for e in events(tmp_path / part) if e.HasField("session_log")]
+    for split in ("train", "val"):
+        marks = [e for e in events(tmp_path / split) if e.HasField("session_log")]
         assert [(m.step, m.session_log.status) for m in marks] == [
             (5, SessionLog.START)
         ]
@@ -184,8 +184,8 @@ def test_tensorboard_itself_reads_them(tmp_path):
     again.on_epoch(epoch())
     again.close()
     read = {}
-    for part in ("train", "val"):
-        read[part] = accumulator.EventAccumulator(str(tmp_path / part)).Reload()
+    for split in ("train", "val"):
+        read[split] = accumulator.EventAccumulator(str(tmp_path / split)).Reload()
     assert read["train"].Tags()["scalars"] == ["loss", "learning_rate"]
     assert read["val"].Tags()["scalars"] == ["loss", "accuracy"]
     points = [(e.step, e.value) for e in read["train"].Scalars("loss")]

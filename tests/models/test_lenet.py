@@ -70,7 +70,7 @@ def test_lenet5_learns_digits():
     data = st.load_data("digits", image_size=32)
     model = create_model("lenet5", num_classes=10, in_chans=1, seed=0)
     train, val = (
-        Batches(part=data.part(p), preprocess=data.preprocess, batch_size=32)
+        Batches(subset=data.subset(p), preprocess=data.preprocess, batch_size=32)
         for p in ("train", "val")
     )
     optimizer = make_optimizer(model, "adamw", 3e-3, 0.9, 0.01)

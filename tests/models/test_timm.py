@@ -190,7 +190,7 @@ def test_a_run_keeps_the_name_and_loads_again(timm, striate, shared_folder):
     assert run.recipe.model == "timm:resnet18.a1_in1k"
     assert run.manifest["versions"]["timm"] == timm.__version__
     assert type(run.model).__module__ == "timm.models.resnet"
-    answers = run.judge(run.data.part("test"))
+    answers = run.judge(run.data.subset("test"))
     assert answers.score().loss == pytest.approx(run.scores["test"]["loss"])
     assert striate("evaluate", path).code == 0
     assert striate("summary", path, "--depth", "1").code == 0

@@ -45,13 +45,13 @@ def test_it_keeps_what_the_layers_were(shared_folder):
     run = Run(whole(shared_folder, track_norms=True))
     assert tuple(read_csv(run.path / NORMS)[0]) == COLUMNS
     kept = read_norms(run.path)
-    last = 3 * -(-len(run.data.part("train")) // 8)
+    last = 3 * -(-len(run.data.subset("train")) // 8)
     expected = [step for step in range(last + 1) if due(step) or step == last]
     assert [one.step for one in kept] == expected
-    part = run.data.part("train")
-    assert len(part) <= IMAGES
+    subset = run.data.subset("train")
+    assert len(subset) <= IMAGES
     made = Batches(
-        part=part, preprocess=run.preprocess, batch_size=len(part), shuffle=False
+        subset=subset, preprocess=run.preprocess, batch_size=len(subset), shuffle=False
     )
     x, y = next(made(0))
     found = depth_profile(run.fresh_model(), x, y, training=True)

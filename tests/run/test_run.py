@@ -76,14 +76,14 @@ def quick(data, out="run", **settings):
 def test_the_folder_is_complete_and_holds_no_leftovers(shared_run):
     # The checkpoint of the beginning and that of the end: two sound ones are kept.
     begin, end = "step-00000000-epoch-0000", "step-00000016-epoch-0004"
-    parts = (
+    files = (
         "MANIFEST.json",
         "model.safetensors",
         "optimizer.safetensors",
         "state.json",
     )
     expected = {name.format(end=end) for name in FILES}
-    expected |= {f"weights/last/{begin}/{part}" for part in parts}
+    expected |= {f"weights/last/{begin}/{name}" for name in files}
     assert files_of(shared_run.path) == expected
     assert (shared_run.path / "weights/last/LATEST").read_text() == f"{end}\n"
     manifest = shared_run.manifest
@@ -96,7 +96,7 @@ def test_the_folder_is_complete_and_holds_no_leftovers(shared_run):
     assert len(shared_run.history) == 4
     lines = (shared_run.path / "events.jsonl").read_text().splitlines()
     events = [json.loads(line) for line in lines]
-    steps = -(-len(shared_run.data.part("train")) // 8)
+    steps = -(-len(shared_run.data.subset("train")) // 8)
     assert [e["step"] for e in events] == list(range(4 * steps))
     assert {row["split"] for row in read_csv(shared_run.path / "split.csv")} == {
         "train",
@@ -116,14 +116,14 @@ def test_what_a_run_says_again(shared_run):
     assert repr(again) == f"Run('{shared_run.path}')"
     assert again.evaluate().accuracy == shared_run.scores["test"]["accuracy"]
     assert again.evaluate("val").accuracy == shared_run.scores["val"]["accuracy"]
-    assert again.judged_part == "test"
+    assert again.evaluated_split == "test"
     worst = again.top_losses(3)
     assert [w["loss"] for w in worst] == sorted(
         (w["loss"] for w in worst), reverse=True
     )
     assert set(worst[0]) == {"path", "label", "pred", "probability", "loss"}
     assert len(again.most_confused()) <= 2
-    with pytest.raises(RunError, match="the train part was not judged") as caught:
+    with pytest.raises(RunError, match="the train split was not judged") as caught:
         again.predictions("train")
     assert "predictions_test, predictions_val" in caught.value.what
 
@@ -142,7 +142,7 @@ def test_most_confused(shared_run, tmp_path):
 
 def test_predictions_of_validation_are_those_of_the_weights(shared_run):
     said = shared_run.predictions("val")
-    fresh = Run(shared_run.path).judge(shared_run.data.part("val"))
+    fresh = Run(shared_run.path).judge(shared_run.data.subset("val"))
     assert said.paths == fresh.paths
     assert np.allclose(said.probs, fresh.probs, atol=1e-7)
     assert np.allclose(said.losses, fresh.losses, rtol=1e-5, atol=1e-7)
@@ -155,7 +155,7 @@ def test_large_images_are_judged_few_at_a_time(shared_run, monkeypatch):
     fresh = write_folder(Path("fresh"), count=3, seed=9)
     run, seen = Run(shared_run.path), []
     run.model.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
-    said, written = run.judge(run.data.part("val")), run.predictions("val")
+    said, written = run.judge(run.data.subset("val")), run.predictions("val")
     np.testing.assert_allclose(said.probs, written.probs, atol=1e-6)
     assert len(predict(run, [fresh]).predictions) > 3
     assert max(seen) <= 4  # three, and one left over
@@ -180,13 +180,13 @@ def test_predict_sees_what_validation_saw_to_the_bit(tmp_path, resize, channels)
     write_folder(root, size=(23, 31), count=6, channels=channels)
     write_folder(root, ("across", "down"), 4, (17, 16), channels, ".jpg", seed=1)
     run = quick(root, resize=resize, image_size=(13, 18), epochs=1)
-    part = run.data.part("val")
-    inputs = torch.stack([read_input(root / path, run) for path in part.paths])
-    assert torch.equal(inputs, part.pixels)
+    subset = run.data.subset("val")
+    inputs = torch.stack([read_input(root / path, run) for path in subset.paths])
+    assert torch.equal(inputs, subset.pixels)
     assert torch.equal(
-        normalize(inputs, run.preprocess), normalize(part.pixels, run.preprocess)
+        normalize(inputs, run.preprocess), normalize(subset.pixels, run.preprocess)
     )
-    answers = predict(run, [root / path for path in part.paths])
+    answers = predict(run, [root / path for path in subset.paths])
     said = run.predictions("val")
     for i, one in enumerate(answers.predictions):
         assert one.label == run.labels[int(said.predicted[i])]
@@ -198,9 +198,9 @@ def test_predict_sees_what_validation_saw_to_the_bit(tmp_path, resize, channels)
 def test_color_through_a_gray_network(tmp_path):
     root = write_folder(tmp_path / "photos", channels=3)
     run = quick(root, in_chans=1, epochs=1)
-    part = run.data.part("val")
-    inputs = torch.stack([read_input(root / path, run) for path in part.paths])
-    assert torch.equal(inputs, part.pixels)
+    subset = run.data.subset("val")
+    inputs = torch.stack([read_input(root / path, run) for path in subset.paths])
+    assert torch.equal(inputs, subset.pixels)
 
 
 # --- same seed, same run
@@ -295,11 +295,11 @@ def test_a_module_that_does_not_fit(shared_folder):
     assert not Path("runs").exists()
 
 
-def test_a_run_without_a_test_part(tmp_path):
+def test_a_run_without_a_test_split(tmp_path):
     root = write_folder(tmp_path / "photos", count=20)
     run = quick(root, test_fraction=0)
     assert "predictions_test.csv" not in files_of(run.path)
-    assert run.judged_part == "val"
+    assert run.evaluated_split == "val"
     assert set(run.scores) == {"val"}
     assert "this is optimiztic" in (run.path / names.REPORT).read_text()
 
@@ -429,9 +429,9 @@ def test_arrays_and_files_agree(tmp_path):
     )
     for i in range(24):
         (tmp_path / f"{i:02d}.png").write_bytes(encoded(pil_image(pixels[i])))
-    part = data.part("val")
-    inputs = [read_input(tmp_path / f"{p[-2:]}.png", run) for p in part.paths]
-    assert torch.equal(torch.stack(inputs), part.pixels)
+    subset = data.subset("val")
+    inputs = [read_input(tmp_path / f"{p[-2:]}.png", run) for p in subset.paths]
+    assert torch.equal(torch.stack(inputs), subset.pixels)
 
 
 def test_a_run_of_images_in_memory():

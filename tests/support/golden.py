@@ -50,8 +50,8 @@ def losses(name: str, side: int, channels: int, batch: int) -> list[str]:
     preprocess = Preprocess(
         channels=channels, height=side, width=side, mean=half, std=whole
     )
-    part = Subset.of(torch.from_numpy(pixels), labels, [str(i) for i in range(count)])
-    batches = Batches(part=part, preprocess=preprocess, batch_size=batch, seed=5)
+    subset = Subset.of(torch.from_numpy(pixels), labels, [str(i) for i in range(count)])
+    batches = Batches(subset=subset, preprocess=preprocess, batch_size=batch, seed=5)
     model = create_model(
         name, num_classes=10, in_chans=channels, image_size=side, seed=5
     ).to(memory_format=torch.channels_last)
@@ -64,7 +64,7 @@ def losses(name: str, side: int, channels: int, batch: int) -> list[str]:
     )
     optimizer = make_optimizer(model, "adamw", plan.lr, 0.9, 0.01)
     seen = Seen()
-    val = Batches(part=part, preprocess=preprocess, batch_size=256, shuffle=False)
+    val = Batches(subset=subset, preprocess=preprocess, batch_size=256, shuffle=False)
     with flushed_denormals():
         fit(model, optimizer, batches, val, plan, [seen], lambda: seen.full)
     return seen.losses

@@ -23,7 +23,7 @@ def made_run(
     images: Sequence[int] | None = None,
     labels: Sequence[str] | None = None,
     classes: Sequence[str] = CLASSES,
-    part: str = "test",
+    split: str = "test",
     train: int = 20,
     sure: float = 0.9,
     accuracies: Sequence[float] = (0.5, 0.75),
@@ -38,7 +38,7 @@ def made_run(
         images: Their numbers, which are their contents; 0, 1, … where not given.
         labels: Their classes; in turn where not given.
         classes: In the order of the outputs.
-        part: The part they are of; `val` leaves the run without a test part.
+        split: The part they are of; `val` leaves the run without a test split.
         train: Training images.
         sure: Probability of each answer.
         accuracies: Of validation, by epoch.
@@ -48,7 +48,7 @@ def made_run(
     numbers = list(range(len(right))) if images is None else list(images)
     truth = [classes[n % len(classes)] for n in numbers] if labels is None else labels
     judged = [
-        (f"{number:04}.png", label, part, "", f"c{number}")
+        (f"{number:04}.png", label, split, "", f"c{number}")
         for number, label in zip(numbers, truth, strict=True)
     ]
     rest = [(f"t{n:04}.png", "across", "train", "", f"t{n}") for n in range(train)]
@@ -62,7 +62,7 @@ def made_run(
         path / "manifest.json", {**_facts(path, len(accuracies)), **(manifest or {})}
     )
     _results(path, accuracies)
-    _predictions(path, part, judged, right, classes, sure)
+    _predictions(path, split, judged, right, classes, sure)
     return path
 
 
@@ -91,7 +91,7 @@ def _results(path: Path, accuracies: Sequence[float]) -> None:
     write_csv(path / "results.csv", columns, rows)
 
 
-def _predictions(path, part, judged, right, classes, sure) -> None:
+def _predictions(path, split, judged, right, classes, sure) -> None:
     columns = ["path", "label", "pred", *(f"p_{c}" for c in classes), "loss"]
     rows = []
     for (where, label, *_), good in zip(judged, right, strict=True):
@@ -100,7 +100,7 @@ def _predictions(path, part, judged, right, classes, sure) -> None:
         probs = np.full(len(classes), (1 - sure) / (len(classes) - 1))
         probs[said] = sure
         rows.append([where, label, classes[said], *probs, -np.log(probs[true])])
-    write_csv(path / f"predictions_{part}.csv", columns, rows)
+    write_csv(path / f"predictions_{split}.csv", columns, rows)
 
 
 def stop(path: Path, reason: str) -> Path:

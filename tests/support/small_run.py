@@ -26,7 +26,7 @@ PREPROCESS = Preprocess(channels=1, height=4, width=4, mean=(0.5,), std=(0.3,))
 EPOCHS, STEPS = 3, 5  # of 18 images, four a batch
 
 
-def part(count, seed):
+def subset(count, seed):
     draw = torch.Generator().manual_seed(seed)
     pixels = torch.randint(0, 256, (count, 4, 4, 1), generator=draw).byte()
     labels = (pixels.float().mean((1, 2, 3)) > 127).long().tolist()
@@ -35,7 +35,7 @@ def part(count, seed):
 
 def batches(count=18, pixels=0, **options):
     chosen = {"batch_size": 4, "seed": 7, **options}
-    return Batches(part=part(count, pixels), preprocess=PREPROCESS, **chosen)
+    return Batches(subset=subset(count, pixels), preprocess=PREPROCESS, **chosen)
 
 
 def network():

@@ -21,8 +21,8 @@ from torch import nn
 from striate.core.aux_heads import HeadOutputs
 from striate.core.errors import NonFiniteError, RankError, SettingError
 from striate.core.frozen_mode import hold
+from striate.data.batches import rank_slice
 from striate.data.load import load_data
-from striate.data.rank_share import share
 from striate.engine.benchmark import BenchmarkResult, Free
 from striate.engine.distributed.gradients import Exchange
 from striate.engine.distributed.group import joined
@@ -88,7 +88,7 @@ def both(ranks, *, norm, sizes, soft=False, cost=None, pieces=1, sync=False, way
     single = Stepper(alone, second, cost)
     losses = []
     for step, (x, y) in enumerate(data(sizes, soft)):
-        mine = share(len(y), ranks.place.rank, ranks.world)
+        mine = rank_slice(len(y), ranks.place.rank, ranks.world)
         with synchronized(ours, ranks) if sync else torch.enable_grad():
             loss = learn(x[mine], y[mine], step)
         losses.append((loss, single(x, y, step)))
@@ -107,7 +107,7 @@ def averages(ranks, sizes, decay):
     single = Stepper(alone, optimizers[1], cost)
     kept = EMA(ours, decay), EMA(alone, decay)
     for step, (x, y) in enumerate(data(sizes, soft=False)):
-        mine = share(len(y), ranks.place.rank, ranks.world)
+        mine = rank_slice(len(y), ranks.place.rank, ranks.world)
         with synchronized(ours, ranks):
             costs = learn(x[mine], y[mine], step), single(x, y, step)
         for average, loss in zip(kept, costs, strict=True):
@@ -158,7 +158,7 @@ def check_held_norm(ranks):
     cost, rank = softmax_cost(0.0), ranks.place.rank
     learn = Stepper(model, optimizer, cost, 0, rank, 1, exchange)
     for step, (x, y) in enumerate(data((7, 5, 3), soft=False)):
-        mine = share(len(y), rank, ranks.world)
+        mine = rank_slice(len(y), rank, ranks.world)
         learn(x[mine].float(), y[mine], step)
     assert all(map(torch.equal, before, model.norm.buffers()))
 
@@ -189,7 +189,7 @@ def assert_slopes(ranks, norm, sides, layout):
     if norm.affine:
         nn.init.normal_(norm.weight, generator=made)
     twin = copy.deepcopy(norm)
-    mine = share(5, ranks.place.rank, ranks.world)
+    mine = rank_slice(5, ranks.place.rank, ranks.world)
     part, whole = x[mine].clone().requires_grad_(), x.clone().requires_grad_()
     with synchronized(norm, ranks):
         (norm(part) * wish[mine]).sum().backward()
@@ -217,7 +217,7 @@ def check_norm_of_half_precision(ranks):
     made = torch.Generator().manual_seed(4)
     x = 7 + torch.randn(13, 2, 7, 9, generator=made)
     norm, twin = nn.BatchNorm2d(2), nn.BatchNorm2d(2)
-    mine = share(13, ranks.place.rank, ranks.world)
+    mine = rank_slice(13, ranks.place.rank, ranks.world)
     with synchronized(norm, ranks):
         y = norm(x[mine].bfloat16())
     assert y.dtype == torch.bfloat16
@@ -243,7 +243,7 @@ def check_judging(ranks):
 def assert_judged_alike(ranks, ours, alone, view):
     batches = list(data((7, 6, 3, 1), soft=False))
     rank, world = ranks.place.rank, ranks.world
-    shares = [share(len(y), rank, world) for _, y in batches]
+    shares = [rank_slice(len(y), rank, world) for _, y in batches]
     mine = [(x[s], y[s]) for (x, y), s in zip(batches, shares, strict=True)]
     together = evaluate(ours, mine, VIEWS[view], ranks)
     single = evaluate(alone, batches, VIEWS[view])
@@ -287,7 +287,7 @@ def check_blown(ranks):
     learn = Stepper(model, optimizer, cost, 0, ranks.place.rank, 1, exchange)
     ((x, y),) = data((8,), soft=False)
     x[6] = float("nan")
-    mine = share(8, ranks.place.rank, ranks.world)
+    mine = rank_slice(8, ranks.place.rank, ranks.world)
     for sync in (False, True):
         how = synchronized(model, ranks) if sync else torch.enable_grad()
         with how, pytest.raises(NonFiniteError) as caught:

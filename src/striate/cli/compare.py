@@ -35,7 +35,7 @@ def run(options: argparse.Namespace) -> int:
     from striate.workflows.compare.compare import compare
     from striate.workflows.summary.summary import save_html
 
-    found = compare(*options.run_folders, part=options.part)
+    found = compare(*options.run_folders, split=options.part)
     if options.html:
         save_html(found.page, options.html)
     if options.json:

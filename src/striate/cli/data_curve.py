@@ -22,7 +22,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--fractions",
         metavar="F,F,…",
-        help="of the training part, at least three (0.0625,0.125,0.25,0.5,1)",
+        help="of the training split, at least three (0.0625,0.125,0.25,0.5,1)",
     )
     parser.add_argument(
         "--seeds", type=int, metavar="N", default=3, help="runs a fraction (3)"

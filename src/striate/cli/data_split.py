@@ -70,7 +70,7 @@ def run(options: argparse.Namespace) -> int:
     if options.out:
         write_split(options.out, data.rows)
     if options.json:
-        facts = {"parts": {name: len(part) for name, part in data.parts.items()}}
+        facts = {"splits": {name: len(subset) for name, subset in data.subsets.items()}}
         told = {"warnings": data.warnings, "notes": data.notes}
         out = {"out": str(options.out) if options.out else None}
         print(json.dumps({**facts, "classes": split_counts(data), **told, **out}))

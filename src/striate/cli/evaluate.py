@@ -78,10 +78,10 @@ def _score(found: Run, options: argparse.Namespace) -> int:
     from striate.cli.printing import print_score, print_skipped
     from striate.run.run import score_dict
 
-    part, name, skipped = found.part_for(options.data, options.part)
-    score = found.judge(part).score()
+    subset, name, skipped = found.subset_for(options.data, options.part)
+    score = found.judge(subset).score()
     if options.json:
-        figures = {"run": str(found.path), "part": name, **score_dict(score)}
+        figures = {"run": str(found.path), "split": name, **score_dict(score)}
         print(json.dumps({**figures, "skipped": len(skipped)}))
     else:
         print_score(name, score)
@@ -100,7 +100,7 @@ def _detect(found: Run, options: argparse.Namespace) -> int:
         options.operating_point,
         by=tuple(name for name in (options.by or "").split(",") if name),
         data=options.data,
-        part=options.part,
+        split=options.part,
         **{name: share for name, share in shares.items() if share is not None},
     )
     folder = done.save(options.out, options.overwrite)

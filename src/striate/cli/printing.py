@@ -62,14 +62,16 @@ def print_data(data: ImageData, folder: Path) -> None:
 def print_set(data: ImageData) -> None:
     """Say what the images are, their parts and classes, and every warning."""
     out = console()
-    parts = " · ".join(f"{name} {len(part):,}" for name, part in data.parts.items())
-    parts += f" · spare {data.spare:,}" if data.spare else ""
-    out.print(f"[bold]{escape(data.name)}[/]  {data.preprocess.spec}  {parts}")
+    splits = " · ".join(
+        f"{name} {len(subset):,}" for name, subset in data.subsets.items()
+    )
+    splits += f" · spare {data.num_spare:,}" if data.num_spare else ""
+    out.print(f"[bold]{escape(data.name)}[/]  {data.preprocess.spec}  {splits}")
     listed = f"{data.num_classes} classes: {_listed(data.labels)}"
     out.print(listed, style="dim", markup=False)
     if data.quarantined:
         count = len(data.quarantined)
-        text = f"{count:,} of {data.seen:,} files cannot be used, first:"
+        text = f"{count:,} of {data.num_files:,} files cannot be used, first:"
         out.print(text, style="yellow")
         for skip in data.quarantined[:3]:
             out.print(f"  {skip.path}: {skip.reason} ({skip.detail})", markup=False)
@@ -99,13 +101,13 @@ def _listed(labels: Labels) -> str:
     return shown + (" …" if len(labels) > CLASSES_NAMED else "")
 
 
-def print_score(part: str, score: Score) -> None:
+def print_score(split: str, score: Score) -> None:
     """Say how good the answers are, in all and by class, with the intervals."""
     from striate.report.terminal import show
     from striate.run.scorecard import class_table, headlines
 
     out = console()
-    for figure, style in zip(headlines(part, score), ("bold", ""), strict=True):
+    for figure, style in zip(headlines(split, score), ("bold", ""), strict=True):
         out.print(f"{figure.label} {figure.value}", style=style, end="  ")
         out.print(figure.detail, markup=False)
     odd = f"calibration error {percent(score.calibration_error)}"
@@ -116,7 +118,7 @@ def print_score(part: str, score: Score) -> None:
 def print_end(run: Run) -> None:
     """Say how the run went, where it lies, and what to try next."""
     out = console()
-    print_score(run.judged_part, run.predictions(run.judged_part).score())
+    print_score(run.evaluated_split, run.predictions(run.evaluated_split).score())
     if "frozen" in run.manifest:
         said = run.manifest["frozen"]["sha256"][:16]
         out.print(f"frozen  bit-identical, {said} as at the start", markup=False)

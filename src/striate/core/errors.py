@@ -75,12 +75,12 @@ class NonFiniteError(StriateError):
     """A loss or gradient became NaN or infinite; the weights were not touched by it.
 
     `layer` is where it was first seen; `rows` are the bad images, where it is known
-    which they are: their positions in the batch, or in the whole of another `part`.
+    which they are: their positions in the batch, or in the whole of another `split`.
     """
 
     exit_code = 1
     layer: str = ""
-    part: str = "train"
+    split: str = "train"
     rows: tuple[int, ...] = ()
 
 

@@ -14,7 +14,7 @@ RESIZES = ("stretch", "crop", "pad")
 JPEGS = ("full", "reduced")
 WHITE = 65_535
 
-# Mean and deviation of v/255 by name; `data` measures them on the training part. Those
+# Mean and deviation of v/255 by name; `data` measures them on the training split. Those
 # of ImageNet are the ones public weights were trained with (He et al. 2015); its gray
 # ones are the means over the three channels, as the field uses them.
 NORMALIZATIONS: Mapping[str, tuple[tuple[float, ...], tuple[float, ...]] | None] = {
@@ -68,7 +68,7 @@ class Preprocess:
         white_level: The 16-bit value that becomes 255; above it an image is refused.
         jpeg: `full` decodes every pixel; `reduced` lets a large JPEG be decoded at a
             half, quarter or eighth while that leaves twice the input's sides.
-        mean: One value a channel, of v/255, from the training part or given.
+        mean: One value a channel, of v/255, from the training split or given.
         std: Likewise.
     """
 

@@ -1,8 +1,8 @@
-"""Batches of tensors from a part, in an order that is a function of seed and epoch."""
+"""Batches of a subset; their order is a function of the seed and the epoch."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -15,36 +15,50 @@ from striate.core.seeds import permutation
 from striate.core.spec import Preprocess
 from striate.data.augment.augment import Augment, augmentation
 from striate.data.augment.pipeline import Batch, Views
-from striate.data.balanced_sampler import balanced_order
-from striate.data.cache.pixel_rows import ahead, gathered, in_turn
+from striate.data.cache.pixel_rows import batch_pixels, batch_rows, prefetched
 from striate.data.decode.preprocess import normalize
-from striate.data.epoch_order import batches, mixed
-from striate.data.rank_share import share
 from striate.data.subset import Subset
+
+# Images that are shuffled together where they lie in blocks: thousands, so that
+# neighbors in a shard are separated, yet few enough to need little memory.
+SHUFFLE_BUFFER = 16_384
 
 
 @dataclass(frozen=True, kw_only=True)
 class Batches:
-    """Whole batches gathered at once; no per-image Python, no worker processes.
+    """Data loader: gathers whole batches at once, without worker processes.
 
-    Calling it with an epoch gives that epoch's batches: the order is f(seed, epoch),
-    or the part's own where `shuffle` is off; `balanced` shows every class equally
-    often. A last batch of one image is merged into the one before, because batch
-    norm has no variance over one.
+    A call with an epoch yields the batches of that epoch. The order is f(seed, epoch),
+    or that of the subset where `shuffle` is off. With `balanced` every class is shown
+    equally often. A last batch of one image is merged into the one before it, because
+    batch norm has no variance over one image.
 
-    Of `world` processes this one, number `rank`, gets its share of every batch; which
-    images a batch is made of does not depend on how many there are.
+    With several processes, each gets its share of every batch. The images of a batch do
+    not depend on the number of processes.
+
+    Args:
+        subset: Images and labels.
+        preprocess: Mean and standard deviation that images are normalized with.
+        batch_size: Images per batch.
+        shuffle: Draw a new order in each epoch.
+        balanced: Draw every class equally often.
+        augment: Data augmentation, or the name of a preset.
+        classes: Number of classes; needed where `augment` mixes images.
+        seed: Seed of the order and the augmentation.
+        device: Device of the tensors.
+        rank: Number of this process.
+        world_size: Number of processes.
 
     Example:
         >>> pixels = torch.zeros(5, 2, 2, 1, dtype=torch.uint8)
-        >>> part = Subset.of(pixels, [0, 1, 0, 1, 0], list("abcde"))
+        >>> subset = Subset.of(pixels, [0, 1, 0, 1, 0], list("abcde"))
         >>> p = Preprocess(channels=1, height=2, width=2, mean=(0.0,), std=(1.0,))
-        >>> batches = Batches(part=part, preprocess=p, batch_size=2)
+        >>> batches = Batches(subset=subset, preprocess=p, batch_size=2)
         >>> [len(y) for _, y in batches(0)], len(batches)
         ([2, 3], 2)
     """
 
-    part: Subset
+    subset: Subset
     preprocess: Preprocess
     batch_size: int
     shuffle: bool = True
@@ -54,61 +68,60 @@ class Batches:
     seed: int = 0
     device: torch.device | str = "cpu"
     rank: int = 0
-    world: int = 1
+    world_size: int = 1
 
     def __call__(self, epoch: int = 0, start: int = 0) -> Iterator[Batch]:
         """Yield (input, label) batches: (N, C, H, W) float32 and (N,) int64.
 
         Where `augment` mixes images, targets are (N, classes) float32. The first
-        `start` batches are left out: no image of theirs is decoded or changed. Of
-        `world` processes each gets its share of every batch, empty where there are
-        fewer images than that.
+        `start` batches are skipped: their images are neither decoded nor augmented.
+        The share of a process is empty where a batch has too few images.
         """
-        if self.world == 1:
-            yield from self._made(epoch, self.indices(epoch, start))
+        if self.world_size == 1:
+            yield from self._batches_at(epoch, self.indices(epoch, start))
             return
-        made = self._made(epoch, self._shares(epoch, start))
+        batches = self._batches_at(epoch, self._rank_indices(epoch, start))
         for _ in range(len(self) - start):
-            # Only the last batch can be too small for all; nobody cuts an empty one.
-            yield next(made, None) or self._nothing
+            # Only the last batch can be too small to give every process a share.
+            yield next(batches, None) or self._empty_batch
 
-    def _shares(self, epoch: int, start: int) -> Iterator[Tensor]:
+    def _rank_indices(self, epoch: int, start: int) -> Iterator[Tensor]:
         for index in self.indices(epoch, start):
-            mine = index[share(len(index), self.rank, self.world)]
-            if len(mine):
-                yield mine
+            own = index[rank_slice(len(index), self.rank, self.world_size)]
+            if len(own):
+                yield own
 
     @property
-    def _nothing(self) -> Batch:
+    def _empty_batch(self) -> Batch:
         p = self.preprocess
         shape = 0, p.channels, p.height, p.width
         mixes = self._views is not None and self._views.augment.mixes
         y = torch.empty(0, self.classes) if mixes else torch.empty(0).long()
         return torch.empty(shape, device=self.device), y.to(self.device)
 
-    def _made(self, epoch: int, indices: Iterable[Tensor]) -> Iterator[Batch]:
+    def _batches_at(self, epoch: int, indices: Iterable[Tensor]) -> Iterator[Batch]:
         views = self._views
         if views is not None and views.tape is not None:
             yield from map(views.moved(epoch), indices)
             return
         if views is None:
-            for batch in gathered(self.part.pixels, indices):
-                labels = self.part.labels[batch.index]
+            for batch in batch_pixels(self.subset.pixels, indices):
+                labels = self.subset.labels[batch.index]
                 sent = batch.pixels.to(self.device, non_blocking=True)
                 ready = labels.to(self.device, non_blocking=True)
                 yield normalize(sent, self.preprocess), ready
             return
-        for pixels, index in self._held(views, epoch, indices):
+        for pixels, index in self._prefetched_pixels(views, epoch, indices):
             yield views(pixels, index, epoch)
 
-    def _held(
+    def _prefetched_pixels(
         self, views: Views, epoch: int, indices: Iterable[Tensor]
     ) -> Iterator[Batch]:
-        """Yield images to be changed and their numbers, crops cut ahead of time."""
+        """Yield images to augment and their numbers; crops are cut ahead of time."""
         if not views.cuts:
-            return ((b.pixels, b.index) for b in gathered(views.held, indices))
-        batches = in_turn(views.held, indices)
-        return ahead((views.ready(held, i, epoch), i) for held, i in batches)
+            return ((b.pixels, b.index) for b in batch_pixels(views.held, indices))
+        batches = batch_rows(views.held, indices)
+        return prefetched((views.ready(pixels, i, epoch), i) for pixels, i in batches)
 
     @cached_property
     def _views(self) -> Views | None:
@@ -118,7 +131,7 @@ class Batches:
         if not augment.acts:
             return None
         return Views(
-            part=self.part,
+            subset=self.subset,
             preprocess=self.preprocess,
             augment=augment,
             classes=self.classes,
@@ -127,36 +140,167 @@ class Batches:
         )
 
     def indices(self, epoch: int = 0, start: int = 0) -> Iterable[Tensor]:
-        """Return the image numbers of each batch of an epoch, the first left out."""
-        if self.part.blocks:
-            return islice(batches(self._runs(epoch), self.batch_size), start, None)
+        """Return the image numbers of each batch of an epoch, from batch `start` on."""
+        if self.subset.blocks:
+            return islice(cut_batches(self._runs(epoch), self.batch_size), start, None)
         return self._order(epoch)[start:]
 
     def _runs(self, epoch: int) -> Iterator[np.ndarray]:
-        """Yield the numbers of images that lie in blocks, as many as are mixed."""
+        """Yield the numbers of images in blocks, one shuffle buffer at a time."""
         if self.shuffle:
-            return mixed(self.part.blocks, self.seed, epoch)
-        return (np.arange(*block) for block in self.part.blocks)
+            return shuffled_blocks(self.subset.blocks, self.seed, epoch)
+        return (np.arange(*block) for block in self.subset.blocks)
 
     def _order(self, epoch: int) -> list[Tensor]:
-        count = len(self.part)
+        count = len(self.subset)
         order = torch.arange(count)
         if self.shuffle:
             order = torch.from_numpy(permutation(count, self.seed, "order", epoch))
         if self.balanced:
-            labels = self.part.labels.numpy()
+            labels = self.subset.labels.numpy()
             order = torch.from_numpy(balanced_order(labels, self.seed, epoch))
-        found = list(torch.split(order, self.batch_size))
-        if self.batch_size > 1 and len(found) > 1 and len(found[-1]) == 1:
-            found[-2:] = [torch.cat(found[-2:])]
-        return found
+        batches = list(torch.split(order, self.batch_size))
+        if self.batch_size > 1 and len(batches) > 1 and len(batches[-1]) == 1:
+            batches[-2:] = [torch.cat(batches[-2:])]
+        return batches
 
     def __len__(self) -> int:
-        full, rest = divmod(len(self.part), self.batch_size)
+        full, rest = divmod(len(self.subset), self.batch_size)
         merged = rest == 1 and full > 0
         return full + (rest > 0 and not merged)
 
     @property
     def images(self) -> int:
-        """Return how many images an epoch shows."""
-        return len(self.part)
+        """Return the number of images in an epoch."""
+        return len(self.subset)
+
+
+def cut_batches(runs: Iterator[np.ndarray], size: int) -> Iterator[Tensor]:
+    """Cut runs of image numbers into batches; a last batch of one joins the one before.
+
+    Example:
+        >>> runs = iter([np.array([3, 1, 2]), np.array([5, 4])])
+        >>> [batch.tolist() for batch in cut_batches(runs, 2)]
+        [[3, 1], [2, 5, 4]]
+    """
+    rest = np.empty(0, np.int64)
+    for run in runs:
+        rest = np.concatenate([rest, run])
+        # One batch and one image wait, in case nothing follows.
+        while len(rest) > size + 1:
+            yield torch.from_numpy(rest[:size])
+            rest = rest[size:]
+    if size == 1 and len(rest) == 2:
+        yield torch.from_numpy(rest[:1])
+        rest = rest[1:]
+    if len(rest):
+        yield torch.from_numpy(rest)
+
+
+def shuffled_blocks(
+    blocks: Sequence[tuple[int, int]], seed: int, epoch: int
+) -> Iterator[np.ndarray]:
+    """Yield all numbers: blocks in random order, then shuffled in a buffer.
+
+    Args:
+        blocks: (first, end) of numbers that lie together.
+        seed: Seed of the run.
+        epoch: Counted from 0.
+
+    Example:
+        >>> (run,) = shuffled_blocks([(0, 3), (3, 5)], seed=0, epoch=0)
+        >>> sorted(run.tolist())
+        [0, 1, 2, 3, 4]
+    """
+    group: list[np.ndarray] = []
+    number = 0
+    for k in permutation(len(blocks), seed, "blocks", epoch).tolist():
+        group.append(np.arange(*blocks[k]))
+        if sum(map(len, group)) >= SHUFFLE_BUFFER:
+            yield _shuffled(group, seed, epoch, number)
+            group, number = [], number + 1
+    if group:
+        yield _shuffled(group, seed, epoch, number)
+
+
+def _shuffled(
+    group: Sequence[np.ndarray], seed: int, epoch: int, number: int
+) -> np.ndarray:
+    together = np.concatenate(group)
+    # A single block may exceed the buffer: then it is shuffled as a whole.
+    shuffled: np.ndarray = together[
+        permutation(len(together), seed, "order", epoch, number)
+    ]
+    return shuffled
+
+
+def balanced_order(labels: np.ndarray, seed: int, epoch: int) -> np.ndarray:
+    """Return the image numbers of a balanced epoch, as many as there are images.
+
+    The images of each class form an endless sequence of shuffles. Each epoch takes the
+    next part of it, 1/C of the epoch long. Over the epochs, the images of a class are
+    shown equally often, up to one. A large class is spread over several epochs; a small
+    one repeats within an epoch.
+
+    Args:
+        labels: (N,) class numbers.
+        seed: Seed of the run.
+        epoch: Counted from 0.
+
+    Example:
+        >>> order = balanced_order(np.array([0, 0, 0, 0, 0, 1]), 0, 0)
+        >>> sorted(order.tolist()).count(5), len(order)
+        (3, 6)
+    """
+    numbers, starts = np.unique(np.sort(labels), return_index=True)
+    classes = np.split(np.argsort(labels, kind="stable"), starts[1:])
+    begins, ends = (
+        _first_places(len(labels) * e, len(classes)) for e in (epoch, epoch + 1)
+    )
+    rows = [
+        _class_order(members, begin, end, seed, int(number))
+        for members, begin, end, number in zip(
+            classes, begins, ends, numbers, strict=True
+        )
+    ]
+    together = np.concatenate(rows)
+    order: np.ndarray = together[permutation(len(together), seed, "balanced", epoch)]
+    return order
+
+
+def _first_places(images: int, classes: int) -> list[int]:
+    """Return how many of the first images belong to each class; they differ by one."""
+    return [(images + classes - 1 - c) // classes for c in range(classes)]
+
+
+def _class_order(
+    members: np.ndarray, begin: int, end: int, seed: int, label: int
+) -> np.ndarray:
+    """Return places `begin` to `end` of the endless sequence of a class."""
+    size = len(members)
+    rounds = range(begin // size, -(-end // size))
+    shuffles = [
+        members[permutation(size, seed, "balanced", label, turn)] for turn in rounds
+    ]
+    first = begin - rounds.start * size
+    return np.concatenate(shuffles)[first : first + end - begin]
+
+
+def rank_slice(count: int, rank: int, world_size: int) -> slice:
+    """Return the slice of a batch that a rank gets; shares are as even as possible.
+
+    No rank gets a single image, over which batch norm has no variance, unless the batch
+    has only one. With fewer than two images per rank, the last ranks get none.
+
+    Example:
+        >>> [rank_slice(64, rank, 3) for rank in range(3)]
+        [slice(0, 22, None), slice(22, 43, None), slice(43, 64, None)]
+        >>> [rank_slice(5, rank, 3) for rank in range(3)]
+        [slice(0, 3, None), slice(3, 5, None), slice(5, 5, None)]
+    """
+    takers = max(1, min(world_size, count // 2))
+    if rank >= takers:
+        return slice(count, count)
+    each, over = divmod(count, takers)
+    first = rank * each + min(rank, over)
+    return slice(first, first + each + (rank < over))

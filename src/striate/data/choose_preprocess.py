@@ -1,4 +1,4 @@
-"""Choose how images meet the network, from what was given and what they are."""
+"""Choose the preprocessing from the settings and the images' headers."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from dataclasses import replace
 from typing import Any
 
 from striate.core.spec import Preprocess, normalization
-from striate.data.decode.decode import Header
-from striate.data.scan import Census
+from striate.data.decode.decode import ImageHeader
+from striate.data.scan import FileScan
 
-# Where images differ in size and the user names none: small enough for the bundled
-# networks to train on a CPU, large enough to recognize things.
+# Used where images differ in size and no size is given: small enough to train the
+# bundled networks on a CPU, large enough to recognize objects.
 DEFAULT_SIDE = 64
 LARGEST_NATIVE_SIDE = 512
 
@@ -20,24 +20,24 @@ Normalize = tuple[str, Sequence[float] | None, Sequence[float] | None]
 
 
 def choose_preprocess(
-    census: Census,
+    scan: FileScan,
     *,
     image_size: int | tuple[int, int] | None,
     in_chans: int | None,
     normalize: Normalize,
     **rules: Any,
 ) -> Preprocess:
-    """Return the preprocessing; its mean is empty where it is yet to be measured.
+    """Return the preprocessing; its mean is empty where it must still be measured.
 
     Args:
-        census: The images' headers.
-        image_size: A side, (height, width), or None for the images' own.
-        in_chans: 1 or 3, or None: gray where every image is.
-        normalize: A name, and mean and deviation where given.
+        scan: The images' headers.
+        image_size: A side, (height, width), or None for the size of the images.
+        in_chans: 1 or 3; None takes 1 where every image is gray.
+        normalize: A name, then mean and standard deviation where given.
         rules: Further fields of `Preprocess`.
     """
-    headers = [header for header in census.headers if isinstance(header, Header)]
-    return choose_for(
+    headers = [header for header in scan.headers if isinstance(header, ImageHeader)]
+    return choose_preprocess_for(
         common_shape(headers),
         common_channels(headers),
         image_size=image_size,
@@ -47,33 +47,33 @@ def choose_preprocess(
     )
 
 
-def choose_for(
-    own: tuple[int, int] | None,
-    own_channels: int,
+def choose_preprocess_for(
+    shape: tuple[int, int] | None,
+    channels_of_images: int,
     *,
     image_size: int | tuple[int, int] | None,
     in_chans: int | None,
     normalize: Normalize,
     **rules: Any,
 ) -> Preprocess:
-    """Return it for images that share a size `own`, or None where they differ."""
+    """Return the preprocessing for images of a common shape, None where they differ."""
     if isinstance(image_size, int):
         image_size = (image_size, image_size)
-    if own is not None and max(own) > LARGEST_NATIVE_SIDE:
-        own = None
-    height, width = image_size or own or (DEFAULT_SIDE, DEFAULT_SIDE)
-    channels = in_chans or own_channels
-    chosen = Preprocess(channels=channels, height=height, width=width, **rules)
+    if shape is not None and max(shape) > LARGEST_NATIVE_SIDE:
+        shape = None
+    height, width = image_size or shape or (DEFAULT_SIDE, DEFAULT_SIDE)
+    channels = in_chans or channels_of_images
+    preprocess = Preprocess(channels=channels, height=height, width=width, **rules)
     mean, std = normalization(*normalize, channels)
-    return replace(chosen, mean=mean, std=std)
+    return replace(preprocess, mean=mean, std=std)
 
 
-def common_shape(headers: Sequence[Header]) -> tuple[int, int] | None:
-    """Return the (height, width) that all images share, if they do."""
+def common_shape(headers: Sequence[ImageHeader]) -> tuple[int, int] | None:
+    """Return the (height, width) of all images, or None where they differ."""
     sizes = {(h.height, h.width) for h in headers}
     return sizes.pop() if len(sizes) == 1 else None
 
 
-def common_channels(headers: Sequence[Header]) -> int:
+def common_channels(headers: Sequence[ImageHeader]) -> int:
     """Return 1 where every image is gray, else the largest channel count."""
     return max(Counter(h.channels for h in headers))

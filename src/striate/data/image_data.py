@@ -1,4 +1,4 @@
-"""Images in parts, with everything needed to treat new ones alike."""
+"""A loaded data set: subsets, class names, preprocessing, and every file's fate."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from striate.core.errors import DataError, SettingError
 from striate.core.spec import Labels, Preprocess
-from striate.data.decode.preprocess import statistics
+from striate.data.channel_stats import channel_mean_std
 from striate.data.sources.source import Skipped
 from striate.data.split.fraction import spared
 from striate.data.split.hash_split import SplitConfig
@@ -17,37 +17,51 @@ from striate.data.subset import Subset
 
 @dataclass(frozen=True, kw_only=True)
 class ImageData:
-    """Images in parts, with everything needed to treat new ones alike.
+    """A loaded data set, with all that is needed to preprocess new images equally.
 
-    `seen` files are used, spare (training images beyond the fraction), quarantined
-    (should have worked and did not) or ignored (by rule no images of the set); the
-    four always add up. `origin` is where they can be read again: a name or an absolute
-    path, empty for images from memory. `deal` says how they were split; `measured`,
-    that mean and deviation are those of the training part.
+    Each of the `num_files` files is used, spare (a training image beyond the fraction),
+    quarantined (it should be usable and is not) or ignored (by rule not an image of the
+    set). The four counts always add up.
+
+    Args:
+        name: Short name of the set.
+        origin: Where it can be read again: a name or an absolute path; empty for images
+            from memory.
+        labels: Class names in output order.
+        preprocess: How images become input.
+        subsets: Images by split: `train`, `val`, `test`.
+        rows: One line of `split.csv` for each image.
+        quarantined: Files that should be usable and are not.
+        ignored: Files that by rule are no images of the set.
+        warnings: Sentences that the user should read.
+        notes: Sentences about how the split was made.
+        split_config: How the images were split.
+        earlier_split: The split that was taken over, empty where there is none.
+        measured: Whether mean and standard deviation come from the training split.
     """
 
     name: str
     origin: str
     labels: Labels
     preprocess: Preprocess
-    parts: Mapping[str, Subset] = field(repr=False)
+    subsets: Mapping[str, Subset] = field(repr=False)
     rows: Sequence[SplitRow] = field(repr=False)
     quarantined: tuple[Skipped, ...] = field(default=(), repr=False)
     ignored: tuple[Skipped, ...] = field(default=(), repr=False)
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
-    deal: SplitConfig = field(default_factory=SplitConfig, repr=False)
-    earlier: str = ""
+    split_config: SplitConfig = field(default_factory=SplitConfig, repr=False)
+    earlier_split: str = ""
     measured: bool = False
 
     @property
     def num_classes(self) -> int:
-        """Return how many classes there are."""
+        """Return the number of classes."""
         return len(self.labels)
 
     @property
     def in_chans(self) -> int:
-        """Return the channels of the network's input."""
+        """Return the number of channels of the network's input."""
         return self.preprocess.channels
 
     @property
@@ -56,48 +70,48 @@ class ImageData:
         return self.preprocess.height, self.preprocess.width
 
     @property
-    def seen(self) -> int:
-        """Return how many files were met."""
+    def num_files(self) -> int:
+        """Return the number of files: used, spare, quarantined and ignored."""
         return len(self.rows) + len(self.quarantined) + len(self.ignored)
 
     @property
-    def spare(self) -> int:
-        """Return how many training images lie beyond the fraction."""
-        return sum(row.part == SPARE for row in self.rows)
+    def num_spare(self) -> int:
+        """Return the number of training images beyond the fraction."""
+        return sum(row.split == SPARE for row in self.rows)
 
-    def cut(self, fraction: float) -> ImageData:
-        """Return the data as it would have been loaded at a smaller fraction.
+    def with_fraction(self, fraction: float) -> ImageData:
+        """Return the data as it would have been loaded with a smaller fraction.
 
         Raises:
-            SettingError: The fraction is none, or more than there is.
+            SettingError: The fraction is not above 0, or above the loaded one.
         """
-        if not 0 < fraction <= self.deal.fraction:
-            have = f"have {self.deal.fraction:g} of the training part"
-            raise SettingError(f"fraction {fraction:g} cannot be cut: {have}")
-        deal = replace(self.deal, fraction=fraction)
-        rows = spared(self.rows, deal)
-        had = [i for i, row in enumerate(self.rows) if row.part == "train"]
-        stays = [n for n, i in enumerate(had) if rows[i].part == "train"]
-        train = self.part("train").take(stays)
+        if not 0 < fraction <= self.split_config.fraction:
+            have = f"have {self.split_config.fraction:g} of the training split"
+            raise SettingError(f"fraction {fraction:g} is not possible: {have}")
+        split_config = replace(self.split_config, fraction=fraction)
+        rows = spared(self.rows, split_config)
+        train_rows = [i for i, row in enumerate(self.rows) if row.split == "train"]
+        rows_kept = [n for n, i in enumerate(train_rows) if rows[i].split == "train"]
+        train = self.subset("train").take(rows_kept)
         preprocess = self.preprocess
         if self.measured:
-            mean, std = statistics(train.pixels)
+            mean, std = channel_mean_std(train.pixels)
             preprocess = replace(preprocess, mean=mean, std=std)
         return replace(
             self,
             preprocess=preprocess,
-            parts={**self.parts, "train": train},
+            subsets={**self.subsets, "train": train},
             rows=tuple(rows),
-            deal=deal,
+            split_config=split_config,
         )
 
-    def part(self, name: str) -> Subset:
-        """Return a part.
+    def subset(self, name: str) -> Subset:
+        """Return the images of a split.
 
         Raises:
-            DataError: The data has no such part; lists those it has.
+            DataError: The data has no such split; lists those it has.
         """
-        if name not in self.parts:
-            have = ", ".join(self.parts)
-            raise DataError(f"'{self.name}' has no {name} part, only {have}")
-        return self.parts[name]
+        if name not in self.subsets:
+            have = ", ".join(self.subsets)
+            raise DataError(f"'{self.name}' has no {name} split, only {have}")
+        return self.subsets[name]

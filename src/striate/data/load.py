@@ -1,4 +1,4 @@
-"""From what the user typed to parts ready for training, every file accounted for."""
+"""Load images: find, scan, decode and split them; every file is accounted for."""
 
 from __future__ import annotations
 
@@ -13,14 +13,16 @@ from striate.core.errors import DataError, SettingError
 from striate.core.spec import WHITE, Labels, Preprocess
 from striate.data.cache.cache_folder import AUTO, DEFAULT_GB, open_cache
 from striate.data.cache.lazy_images import LazyPixels
-from striate.data.cache.materialize import Developed, develop
-from striate.data.cache.pixel_rows import Rows, some
+from striate.data.cache.materialize import DecodedSet, materialize
+from striate.data.cache.pixel_rows import PixelRows, take_rows
+from striate.data.channel_stats import channel_mean_std
 from striate.data.choose_preprocess import choose_preprocess
-from striate.data.decode.preprocess import statistics
+from striate.data.find_source import find_source
+from striate.data.given_split import apply_split, missing_files
 from striate.data.image_data import ImageData
-from striate.data.scan import MISSING, Census, Tick, take_census, two_labels
+from striate.data.scan import FileScan, Tick, label_conflicts, scan_files
+from striate.data.shards.load import open_shards
 from striate.data.shards.tars import is_shards
-from striate.data.sources.find import find_source
 from striate.data.sources.named import NAMED
 from striate.data.sources.remote import is_remote
 from striate.data.sources.source import Skipped, Source
@@ -28,7 +30,7 @@ from striate.data.split.assign import assign
 from striate.data.split.coverage import (
     check_classes,
     check_counts,
-    part_order,
+    split_order,
     warnings_of,
 )
 from striate.data.split.fraction import spared
@@ -67,197 +69,220 @@ def load_data(
     given_hashes: Mapping[str, str] | None = None,
     tick: Tick | None = None,
 ) -> ImageData:
-    """Read images, check them, and split them where they are not.
+    """Load images, check them, and split them into train, val and test.
 
     Args:
-        data: A named set, a folder, a CSV, IDX files, or a source of arrays.
-        image_size: Input side or (height, width) in pixels; the images' own size
-            where they all share one, else 64.
-        in_chans: 1 or 3; gray where every image is gray.
+        data: A named data set, a folder, a CSV, IDX files, tar shards, or a `Source`.
+        image_size: Input side or (height, width) in pixels. By default the size of the
+            images where they all share one, else 64.
+        in_chans: 1 (gray) or 3 (RGB); by default 1 where every image is gray.
         resize: `stretch`, `crop` or `pad`, see `Preprocess`.
-        background: Gray level under transparency and padding.
+        background: Gray level (0 to 255) under transparency and padding.
         white_level: The 16-bit gray value that becomes 255.
         jpeg: `reduced` or `full`, see `Preprocess`.
-        normalize: `data` measures mean and deviation on the training part, `imagenet`
-            takes those of public weights, `none` gives v/255.
-        mean: Use these instead, one a channel or one for all; with `std`.
-        std: Likewise.
-        val_fraction: Share for validation of all images that have no part.
-        test_fraction: Share for the test, where no test part is given.
-        fraction: Train on this share of the training part, alike in every class.
-        folds: Deal so many folds for cross-validation.
-        fold: The one to judge, counted from 0: it is the test part, or validation
-            where a test is given.
-        split: A run folder, or a CSV of paths and parts, whose images stay where
-            they are; only new ones are dealt.
-        exact: Hold each class's shares to the image; then adding images can move
-            old ones.
-        seed: Deals the split.
-        margin: Also hold training images at so many times the input's sides, for
-            crops to be cut from.
-        workers: Processes that decode, for sets that neither cache nor memory hold.
-        cache: `auto`, `off`, or a folder to keep decoded images in.
-        cache_gb: The most it may hold, in 10⁹ bytes.
-        preprocess: Use this, whole, in place of the settings above.
-        given_split: Parts by path, as an earlier `split.csv` had them.
-        given_hashes: SHA-256 by path, likewise; changed files are quarantined.
+        normalize: `data` measures mean and standard deviation on the training split,
+            `imagenet` takes those of pretrained weights, `none` gives v/255.
+        mean: Use this mean instead, one per channel or one for all; with `std`.
+        std: Use this standard deviation instead.
+        val_fraction: Share of the images without a given split that is for validation.
+        test_fraction: Share for testing, where no test split is given.
+        fraction: Train on this share of the training split, the same in every class.
+        folds: Number of folds for cross-validation.
+        fold: The fold to evaluate, counted from 0. It becomes the test split, or the
+            validation split where a test split is given.
+        split: A run folder, or a CSV of paths and splits. Its images keep their split;
+            only new images are assigned one.
+        exact: Give each class its exact share of images. Then adding images can move
+            old ones to another split.
+        seed: Random seed of the split.
+        margin: Also keep training images at this multiple of the input size, to cut
+            crops from.
+        workers: Decoding processes, for sets that fit neither the cache nor memory.
+        cache: `auto`, `off`, or a folder for decoded images.
+        cache_gb: Maximum size of the cache, in 10⁹ bytes.
+        preprocess: Use this preprocessing in place of the settings above.
+        given_split: Split by path, from an earlier `split.csv`.
+        given_hashes: SHA-256 by path, from the same file; changed files are
+            quarantined.
         tick: Called with (done, all) while decoding.
 
     Raises:
-        DataError: The data does not admit training; says why and what to do.
-        SettingError: The shares or folds cannot be.
+        DataError: The data cannot be trained on; says why and what to do.
+        SettingError: The shares or folds are impossible.
 
     Example:
         >>> digits = load_data("digits", exact=True)
-        >>> {name: len(part) for name, part in digits.parts.items()}
+        >>> {name: len(split) for name, split in digits.subsets.items()}
         {'train': 1078, 'val': 269, 'test': 450}
     """
-    settings = dict(locals())  # as they were given
+    settings = dict(locals())  # the settings as the caller gave them
     shares = {"val": val_fraction, "test": test_fraction, "fraction": fraction}
-    deal = SplitConfig(**shares, folds=folds, fold=fold, exact=exact, seed=seed)
-    earlier = _earlier(split, deal)
+    split_config = SplitConfig(**shares, folds=folds, fold=fold, exact=exact, seed=seed)
+    earlier = _read_earlier(split, split_config)
     if not isinstance(data, Source) and is_shards(data):
-        from striate.data.shards.load import load_shards  # which calls this again
-
-        return load_shards(data, preprocess=preprocess, deal=deal, settings=settings)
+        return _load_shards(data, split_config, settings)
     with paused_collection():
         source = data if isinstance(data, Source) else find_source(data)
-        return _load(source, _origin(data), deal, earlier, settings)
+        return _load(source, _origin(data), split_config, earlier, settings)
+
+
+def _load_shards(
+    data: str | Path, split_config: SplitConfig, settings: Mapping[str, Any]
+) -> ImageData:
+    """Load tar shards like any other set where they fit, else stream them."""
+    shards = open_shards(data, split_config, settings)
+    if not shards.fits:
+        return shards.streamed(settings["workers"])
+    keys = ("margin", "workers", "cache", "cache_gb", "tick")
+    loaded = load_data(
+        shards.as_source(),
+        preprocess=shards.preprocess,
+        **{key: settings[key] for key in keys},
+    )
+    # The records carry their splits; `split_config` is what made them.
+    return replace(loaded, origin=shards.origin, split_config=split_config)
 
 
 def _load(
     source: Source,
     origin: str,
-    deal: SplitConfig,
+    split_config: SplitConfig,
     earlier: Earlier | None,
     settings: Mapping[str, Any],
 ) -> ImageData:
     """Scan, decode, leave out, split: the steps of `load_data` in order."""
-    source, skipped = _as_given(source, settings["given_split"])
+    skipped: list[Skipped] = []
+    if (split_by_path := settings["given_split"]) is not None:
+        skipped = missing_files(source, split_by_path)
+        source = apply_split(source, split_by_path)
     store = open_cache(settings["cache"], settings["cache_gb"])
     before = settings["given_hashes"] or {}
-    census = take_census(source, store).compared(source, before)
-    skipped += census.skipped
-    _check_any(census.sound, skipped, source)
-    preprocess = settings["preprocess"] or _chosen(census, settings)
+    scan = scan_files(source, store.file_index if store else None).check_hashes(
+        source, before
+    )
+    skipped += scan.skipped
+    _check_any(scan.readable, skipped, source)
+    preprocess = settings["preprocess"] or _choose(scan, settings)
     sizes = [preprocess]
     if settings["margin"] > 1:
         sizes.append(preprocess.enlarged(settings["margin"]))
-    found = develop(source, census, sizes, store, settings["tick"])
-    skipped += found.skipped
-    found, kept = _sound(source, census, found, preprocess, skipped)
+    decoded = materialize(source, scan, sizes, store, settings["tick"])
+    skipped += decoded.skipped
+    decoded, rows_kept = _without_conflicts(source, scan, decoded, preprocess, skipped)
     split_up = _split_up(
         source,
-        census,
-        found,
-        kept,
+        scan,
+        decoded,
+        rows_kept,
         skipped,
         preprocess,
-        deal,
+        split_config,
         earlier,
         settings["workers"],
     )
     return replace(split_up, origin=origin)
 
 
-def _sound(
+def _without_conflicts(
     source: Source,
-    census: Census,
-    found: Developed,
+    scan: FileScan,
+    decoded: DecodedSet,
     preprocess: Preprocess,
     skipped: list[Skipped],
-) -> tuple[Developed, list[int]]:
-    """Return what was developed, and which of it stands under one label only.
+) -> tuple[DecodedSet, list[int]]:
+    """Return the decoded set, and the rows whose image has one label only.
 
-    The others join `skipped`.
+    The others are appended to `skipped`.
     """
-    _check_any(found.index, skipped, source)
-    contents = united(source, census, found.index, found.contents, preprocess)
-    found = replace(found, contents=tuple(contents))
-    parts_given = [source.records[i].part for i in found.index]
-    conflicts = two_labels(source, found.index, found.contents, parts_given)
+    _check_any(decoded.index, skipped, source)
+    contents = united(source, scan, decoded.index, decoded.contents, preprocess)
+    decoded = replace(decoded, contents=tuple(contents))
+    given_splits = [source.records[i].split for i in decoded.index]
+    conflicts = label_conflicts(source, decoded.index, decoded.contents, given_splits)
     skipped += conflicts.values()
-    kept = [k for k in range(len(found.index)) if k not in conflicts]
-    _check_any(kept, skipped, source)
-    return found, kept
+    rows_kept = [k for k in range(len(decoded.index)) if k not in conflicts]
+    _check_any(rows_kept, skipped, source)
+    return decoded, rows_kept
 
 
 def _split_up(
     source: Source,
-    census: Census,
-    found: Developed,
-    kept: Sequence[int],
+    scan: FileScan,
+    decoded: DecodedSet,
+    rows_kept: Sequence[int],
     skipped: Sequence[Skipped],
     preprocess: Preprocess,
-    deal: SplitConfig,
+    split_config: SplitConfig,
     earlier: Earlier | None,
     workers: int,
 ) -> ImageData:
-    """Give the images at `kept` in `found` their parts, and say what came of it."""
-    records = [source.records[found.index[k]] for k in kept]
-    contents = [found.contents[k] for k in kept]
+    """Assign splits to some rows of the decoded set and return the data."""
+    records = [source.records[decoded.index[k]] for k in rows_kept]
+    contents = [decoded.contents[k] for k in rows_kept]
     check_counts(record.label for record in records)
-    assigned = assign(records, contents, deal, earlier)
+    assigned = assign(records, contents, split_config, earlier)
     left_out = assigned.left_out
     labels = check_classes(assigned.rows, source.labels, assigned.dealt)
-    kept = [kept[i] for i in assigned.stays]
-    hashes = [census.hashes[found.index[k]] for k in kept]
+    rows_kept = [rows_kept[i] for i in assigned.stays]
+    hashes = [scan.hashes[decoded.index[k]] for k in rows_kept]
     rows = [
         replace(row, sha256=sha256) if sha256 else row
-        for row, sha256 in zip(spared(assigned.rows, deal), hashes, strict=True)
+        for row, sha256 in zip(spared(assigned.rows, split_config), hashes, strict=True)
     ]
-    parts = {
-        name: _part(found, kept, rows, labels, name, workers)
-        for name in part_order({row.part for row in rows})
+    subsets = {
+        name: _subset(decoded, rows_kept, rows, labels, name, workers)
+        for name in split_order({row.split for row in rows})
     }
     measured = not preprocess.mean
     if measured:
-        means, stds = statistics(parts["train"].pixels)
+        means, stds = channel_mean_std(subsets["train"].pixels)
         preprocess = replace(preprocess, mean=means, std=stds)
     return ImageData(
         name=source.name,
         origin="",
         labels=labels,
         preprocess=preprocess,
-        parts=parts,
+        subsets=subsets,
         rows=tuple(rows),
         quarantined=(*source.quarantined, *skipped),
         ignored=(*source.ignored, *left_out),
         warnings=(*source.warnings, *warnings_of(rows, left_out)),
         notes=assigned.notes,
-        deal=deal,
-        earlier=str(earlier.origin.resolve()) if earlier else "",
+        split_config=split_config,
+        earlier_split=str(earlier.origin.resolve()) if earlier else "",
         measured=measured,
     )
 
 
-def _earlier(split: str | Path | None, deal: SplitConfig) -> Earlier | None:
+def _read_earlier(
+    split: str | Path | None, split_config: SplitConfig
+) -> Earlier | None:
     if split is None:
         return None
-    if deal.folds:
-        fix = "leave out --folds and --fold, or --split"
-        what = "an earlier split has its parts; it cannot be dealt into folds"
+    if split_config.folds:
+        fix = "leave out --folds and --fold, or leave out --split"
+        what = "an earlier split cannot be divided into folds"
         raise SettingError(what, where="--split", fix=fix)
     return read_earlier(split)
 
 
-def _chosen(census: Census, settings: Mapping[str, Any]) -> Preprocess:
+def _choose(scan: FileScan, settings: Mapping[str, Any]) -> Preprocess:
     keys = ("image_size", "in_chans", "resize", "background", "white_level", "jpeg")
     return choose_preprocess(
-        census,
+        scan,
         normalize=(settings["normalize"], settings["mean"], settings["std"]),
         **{key: settings[key] for key in keys},
     )
 
 
 def _origin(data: str | Path | Source) -> str:
-    """Return where the data can be read again: a name or an absolute path, or ''."""
+    """Return where the data can be read again: a name, an absolute path, or ''."""
     if isinstance(data, Source):
         return ""
     if is_remote(str(data)):
         return str(data)
-    found = str(data) not in NAMED and Path(data).exists()
-    return str(Path(data).resolve()) if found else str(data)
+    exists = str(data) not in NAMED and Path(data).exists()
+    return str(Path(data).resolve()) if exists else str(data)
 
 
 def _check_any(
@@ -272,22 +297,23 @@ def _check_any(
     raise DataError(what, where=source.root, fix="give PNG, JPEG or other images")
 
 
-def _part(
-    found: Developed,
-    kept: Sequence[int],
+def _subset(
+    decoded: DecodedSet,
+    rows_kept: Sequence[int],
     rows: Sequence[SplitRow],
     labels: Labels,
     name: str,
     workers: int,
 ) -> Subset:
     number = {label: i for i, label in enumerate(labels.names)}
-    members = [row for row in rows if row.part == name]
+    members = [row for row in rows if row.split == name]
     sizes = [
-        _pixels(found, kept, rows, name, size) for size in range(len(found.pixels))
+        _pixels(decoded, rows_kept, rows, name, size)
+        for size in range(len(decoded.pixels))
     ]
     for pixels in sizes:
         if isinstance(pixels, LazyPixels):
-            pixels.workers, pixels.forgiving = workers, name == "train"
+            pixels.workers, pixels.replace_lost = workers, name == "train"
     return Subset.of(
         sizes[0],
         [number[row.label] for row in members],
@@ -297,94 +323,59 @@ def _part(
 
 
 def _pixels(
-    found: Developed,
-    kept: Sequence[int],
+    decoded: DecodedSet,
+    rows_kept: Sequence[int],
     rows: Sequence[SplitRow],
     name: str,
     size: int,
-) -> Rows:
-    chosen = [k for k, row in zip(kept, rows, strict=True) if row.part == name]
-    if size:  # crops are read where they stand: a copy would gain nothing
-        return some(found.pixels[size], chosen, most=0)
-    return some(found.pixels[size], chosen)
-
-
-def _as_given(
-    source: Source, given: Mapping[str, str] | None
-) -> tuple[Source, list[Skipped]]:
-    """Return the source with the parts it was given, and the files that are gone."""
-    if given is None:
-        return source, []
-    return _with_split(source, given), _missing(source, given)
-
-
-def _missing(source: Source, given: Mapping[str, str]) -> list[Skipped]:
-    """Return the files that an earlier split names and that are not there now."""
-    there = {record.path for record in source.records}
-    detail = "it was there when the split was made"
-    return [
-        Skipped(path=path, reason=MISSING, detail=detail)
-        for path in given
-        if path not in there
-    ]
-
-
-def _with_split(source: Source, given: Mapping[str, str]) -> Source:
-    """Return the source with an earlier split; images not in it are ignored."""
-    kept = [i for i, record in enumerate(source.records) if record.path in given]
-    new = [record for record in source.records if record.path not in given]
-    records = [
-        replace(source.records[i], part=given[source.records[i].path]) for i in kept
-    ]
-    skips = [Skipped(path=record.path, reason="not-in-split") for record in new]
-    return replace(
-        source,
-        records=tuple(records),
-        arrays=None if source.arrays is None else source.arrays[kept],
-        ignored=(*source.ignored, *skips),
-    )
+) -> PixelRows:
+    picked = [k for k, row in zip(rows_kept, rows, strict=True) if row.split == name]
+    if size:  # crops are read in place: a copy would gain nothing
+        return take_rows(decoded.pixels[size], picked, max_bytes=0)
+    return take_rows(decoded.pixels[size], picked)
 
 
 def load_labeled(
     data: str | Path | Source,
     preprocess: Preprocess,
     labels: Labels,
-    part: str | None = None,
+    split: str | None = None,
     *,
     cache: str = AUTO,
     cache_gb: float = DEFAULT_GB,
 ) -> tuple[Subset, tuple[Skipped, ...]]:
-    """Read labeled images for judging a trained network; classes match by name.
+    """Load labeled images to evaluate a trained network; classes match by name.
 
     Args:
         data: As for `load_data`.
-        preprocess: The network's own.
-        labels: The network's own.
-        part: Only images of this given part; all where None.
+        preprocess: The preprocessing of the network.
+        labels: The classes of the network.
+        split: Only images with this given split; None takes all.
         cache: As for `load_data`.
-        cache_gb: Likewise.
+        cache_gb: As for `load_data`.
 
     Returns:
         The images, and the files that could not be used.
 
     Raises:
-        DataError: Nothing usable, or a class that the network does not know.
+        DataError: No image is usable, or the network does not know a class.
     """
     source = data if isinstance(data, Source) else find_source(data)
-    wanted = [r for r in source.records if part is None or r.part == part]
-    if not wanted:
-        raise DataError(f"'{source.name}' has no {part} part", where=source.root)
-    strange = sorted({r.label for r in wanted} - set(labels.names))
-    if strange:
-        what = f"classes that the network does not know: {', '.join(strange[:5])}"
+    records = [r for r in source.records if split is None or r.split == split]
+    if not records:
+        raise DataError(f"'{source.name}' has no {split} split", where=source.root)
+    unknown = sorted({r.label for r in records} - set(labels.names))
+    if unknown:
+        what = f"the network does not know these classes: {', '.join(unknown[:5])}"
         fix = f"it knows: {', '.join(labels.names[:20])}"
         raise DataError(what, where=source.root, fix=fix)
-    source = _with_split(source, {r.path: part or "test" for r in wanted})
-    census = take_census(source, store := open_cache(cache, cache_gb))
-    found = develop(source, census, [preprocess], store)
-    skipped = (*source.quarantined, *census.skipped, *found.skipped)
-    _check_any(found.index, skipped, source)
-    records = [source.records[i] for i in found.index]
-    numbers = [labels.index(record.label) for record in records]
-    paths = [record.path for record in records]
-    return Subset.of(found.pixels[0], numbers, paths), skipped
+    source = apply_split(source, {r.path: split or "test" for r in records})
+    store = open_cache(cache, cache_gb)
+    scan = scan_files(source, store.file_index if store else None)
+    decoded = materialize(source, scan, [preprocess], store)
+    skipped = (*source.quarantined, *scan.skipped, *decoded.skipped)
+    _check_any(decoded.index, skipped, source)
+    usable = [source.records[i] for i in decoded.index]
+    numbers = [labels.index(record.label) for record in usable]
+    paths = [record.path for record in usable]
+    return Subset.of(decoded.pixels[0], numbers, paths), skipped

@@ -1,9 +1,9 @@
-"""Images that begin small and grow: early epochs cost less (progressive size).
+"""Progressive resizing: early epochs train on smaller images and so cost less.
 
-Products fall with the area: a network that averages over any size learns edges and
-colors from small images as well, and details at the end. Touvron et al. 2019 found
-that what is learned at one size answers best near it, hence the last epochs at full
-size; Howard's fast.ai entry to DAWNBench (2018) and EfficientNetV2 (Tan, Le 2021,
+MACs fall with the area. A network that averages over any size learns edges and colors
+from small images as well, and details at the end. Touvron et al. 2019 found that a
+network predicts best near the size it was trained at, hence the last epochs at full
+size. Howard's fast.ai entry to DAWNBench (2018) and EfficientNetV2 (Tan, Le 2021,
 section 4) grow in steps as here.
 """
 
@@ -19,13 +19,13 @@ from striate.data.augment.pipeline import Batch
 from striate.data.batches import Batches
 from striate.data.subset import Subset
 
-MULTIPLE = 16  # sides a network halves four times without a rest
-GROWN = 0.8  # of the epochs, from which on images have their full size
+MULTIPLE = 16  # such sides can be halved four times without a remainder
+FULL_SIZE_FROM = 0.8  # share of the epochs after which images have their full size
 
 Side = tuple[int, int]
 
 
-def growing_sides(full: Side, share: float, epochs: int) -> tuple[Side, ...]:
+def sides_by_epoch(full: Side, share: float, epochs: int) -> tuple[Side, ...]:
     """Return height and width of the images in each epoch.
 
     Sides grow linearly from `share` of the full ones, in multiples of 16, and are full
@@ -33,23 +33,25 @@ def growing_sides(full: Side, share: float, epochs: int) -> tuple[Side, ...]:
 
     Args:
         full: Height and width at the end.
-        share: Of them at the beginning; 1 does not grow.
-        epochs: How many there are.
+        share: Share of the full sides in the first epoch; 1 does not resize.
+        epochs: Number of epochs.
 
     Example:
-        >>> [height for height, _ in growing_sides((96, 64), 0.5, 6)]
+        >>> [height for height, _ in sides_by_epoch((96, 64), 0.5, 6)]
         [48, 64, 64, 80, 96, 96]
     """
-    grown = min(GROWN * epochs, epochs - 1)
+    full_from = min(FULL_SIZE_FROM * epochs, epochs - 1)
     return tuple(
         (_side(full[0], now), _side(full[1], now))
         for epoch in range(epochs)
-        for now in [share + (1 - share) * (epoch / grown if epoch < grown else 1)]
+        for now in [
+            share + (1 - share) * (epoch / full_from if epoch < full_from else 1)
+        ]
     )
 
 
 def _side(full: int, share: float) -> int:
-    """Return a share of a side, in multiples of 16, and never more than all of it."""
+    """Return a share of a side as a multiple of 16, at most the whole side."""
     if share >= 1:
         return full
     return min(full, max(1, round(full * share / MULTIPLE)) * MULTIPLE)
@@ -57,24 +59,24 @@ def _side(full: int, share: float) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class ProgressiveResize:
-    """Batches whose images have another size in each epoch; else what they were.
+    """Batches whose image size depends on the epoch.
 
-    Which images a batch holds and how they were changed does not depend on the size:
-    whole batches are resized at their end.
+    The images of a batch and their augmentation do not depend on the size: whole
+    batches are resized at the end.
 
     Args:
-        batches: At full size.
-        sides: Height and width in each epoch; later epochs are as the last.
+        batches: Batches at full size.
+        sides: Height and width in each epoch; later epochs use the last.
     """
 
     batches: Batches
     sides: Sequence[Side]
 
     def __call__(self, epoch: int = 0, start: int = 0) -> Iterator[Batch]:
-        """Yield the (input, label) batches of an epoch, the first `start` left out."""
+        """Yield the (input, label) batches of an epoch, from batch `start` on."""
         size = self.sides[min(epoch, len(self.sides) - 1)]
         for x, y in self.batches(epoch, start):
-            yield resized(x, size), y
+            yield resize_batch(x, size), y
 
     def indices(self, epoch: int = 0, start: int = 0) -> Iterable[Tensor]:
         """Return the image numbers of each batch of an epoch."""
@@ -84,29 +86,29 @@ class ProgressiveResize:
         return len(self.batches)
 
     @property
-    def part(self) -> Subset:
-        """Return the part that the images are of."""
-        return self.batches.part
+    def subset(self) -> Subset:
+        """Return the subset that the images belong to."""
+        return self.batches.subset
 
     @property
     def images(self) -> int:
-        """Return how many images an epoch shows."""
+        """Return the number of images in an epoch."""
         return self.batches.images
 
 
-def resized(x: Tensor, size: Side) -> Tensor:
-    """Bring a batch to a size, each new pixel a mean over all that it covers.
+def resize_batch(x: Tensor, size: Side) -> Tensor:
+    """Resize a batch; each new pixel is the mean of the pixels it covers.
 
     Shapes:
         (N, C, H, W) → (N, C, height, width); N may be 0
 
     Example:
         >>> import torch
-        >>> resized(torch.tensor([[[[0.0, 4.0], [4.0, 8.0]]]]), (1, 1)).item()
+        >>> resize_batch(torch.tensor([[[[0.0, 4.0], [4.0, 8.0]]]]), (1, 1)).item()
         4.0
     """
     if tuple(x.shape[-2:]) == size:
         return x
-    if not len(x):  # a process that got no image of this batch
+    if not len(x):  # this process has no image of the batch
         return x.new_empty(*x.shape[:2], *size)
     return F.interpolate(x, size, mode="bilinear", antialias=True)

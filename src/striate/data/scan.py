@@ -1,4 +1,4 @@
-"""Every file of a source is read once: its hash, its header, or why it has none."""
+"""Read every file of a source once: hash and header, or why it is no usable image."""
 
 from __future__ import annotations
 
@@ -9,111 +9,117 @@ from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from striate.core.cpu_count import processors
-from striate.data.cache.cache_folder import Cache
-from striate.data.cache.file_index import Fact
-from striate.data.decode.decode import Header, read_header, unwarned
+from striate.data.decode.decode import ImageHeader, read_header, without_pillow_warnings
 from striate.data.decode.file_bytes import UndecodableError
 from striate.data.decode.hashing import file_hash
+from striate.data.file_index import FileFacts, FileIndex
 from striate.data.sources.files import Stamp
 from striate.data.sources.source import Skipped, Source
 
 T = TypeVar("T")
 Tick = Callable[[int, int], None]
 
-# A set of so few bytes is decoded sooner than a cache is opened.
-SMALL = 4 << 20
+# A set of so few bytes is decoded faster than a cache is opened.
+SMALL_SET = 4 << 20
 CHANGED, MISSING = "changed-since-scan", "missing"
 SPAN = 16  # files a thread takes at a time
 
 
 @dataclass(frozen=True, kw_only=True)
-class Census:
-    """What the headers say, in the order of a source's records.
+class FileScan:
+    """Header and hash of every file, in the order of the source's records.
 
     Args:
-        headers: Sides and channels, or why a file cannot be used.
+        headers: Height, width and channels, or why a file cannot be used.
         hashes: SHA-256 of each file, empty where it could not be read.
         size: Bytes of all files, as far as known.
     """
 
-    headers: tuple[Header | Skipped, ...] = field(repr=False)
+    headers: tuple[ImageHeader | Skipped, ...] = field(repr=False)
     hashes: tuple[str, ...] = field(repr=False)
     size: int = 0
 
     @property
-    def sound(self) -> list[int]:
-        """Return the positions of files whose headers are sound."""
+    def readable(self) -> list[int]:
+        """Return the positions of files that have an image header."""
         return [
-            i for i, header in enumerate(self.headers) if isinstance(header, Header)
+            i
+            for i, header in enumerate(self.headers)
+            if isinstance(header, ImageHeader)
         ]
 
     @property
     def skipped(self) -> list[Skipped]:
-        """Return the files that have no sound header."""
+        """Return the files that have none."""
         return [header for header in self.headers if isinstance(header, Skipped)]
 
-    def without(self, lost: Mapping[int, Skipped]) -> Census:
-        """Return the census with some files lost since."""
+    def without(self, lost: Mapping[int, Skipped]) -> FileScan:
+        """Return the scan without files that were lost since."""
         headers = (lost.get(i, header) for i, header in enumerate(self.headers))
         return replace(self, headers=tuple(headers))
 
-    def compared(self, source: Source, given: Mapping[str, str]) -> Census:
-        """Return the census with files left out whose hash is not the one given."""
+    def check_hashes(self, source: Source, given_hashes: Mapping[str, str]) -> FileScan:
+        """Return the scan without files whose hash differs from an earlier one.
+
+        Args:
+            source: Where the records come from.
+            given_hashes: SHA-256 by path.
+        """
         changed: dict[int, Skipped] = {}
-        for i in self.sound:
+        for i in self.readable:
             path = source.records[i].path
-            before, now = given.get(path, ""), self.hashes[i]
+            before, now = given_hashes.get(path, ""), self.hashes[i]
             if before and now and before != now:
                 detail = _difference(before, now)
                 changed[i] = Skipped(path=path, reason=CHANGED, detail=detail)
         return self.without(changed)
 
     def payload(self, source: Source, i: int) -> bytes:
-        """Return the bytes of a file, which must be those that were scanned.
+        """Return the bytes of a file, which must be the scanned ones.
 
         Raises:
-            UndecodableError: It cannot be read, or it has changed since.
+            UndecodableError: It cannot be read, or it has changed since the scan.
         """
-        return unchanged(source.payload(i), self.hashes[i])
+        return check_unchanged(source.payload(i), self.hashes[i])
 
     @property
-    def small(self) -> bool:
+    def is_small(self) -> bool:
         """Tell whether the set is too small for a cache to save time."""
-        return self.size < SMALL
+        return self.size < SMALL_SET
 
 
-def take_census(source: Source, cache: Cache | None = None) -> Census:
-    """Read every file, or take from the cache what is known of unchanged ones."""
+def scan_files(source: Source, index: FileIndex | None = None) -> FileScan:
+    """Read every file; unchanged files are taken from the index instead."""
     if source.arrays is not None:
         height, width, channels = source.arrays.shape[1:]
-        headers = (Header(height, width, channels),) * len(source.records)
-        return Census(headers=headers, hashes=("",) * len(headers))
+        headers = (ImageHeader(height, width, channels),) * len(source.records)
+        return FileScan(headers=headers, hashes=("",) * len(headers))
     files = source.reader
     stamps = [files.stamp(record.path) for record in source.records]
     size = sum(stamp.size for stamp in stamps if stamp)
-    book = cache.facts if cache and size >= SMALL else None
+    database = index if size >= SMALL_SET else None
     names = [files.name(record.path) for record in source.records]
-    asked = {n: s for n, s in zip(names, stamps, strict=True) if s is not None}
-    known = book.known(asked) if book else {}
+    stamp_by_name = {n: s for n, s in zip(names, stamps, strict=True) if s is not None}
+    indexed = database.lookup(stamp_by_name) if database else {}
 
-    def read(i: int) -> Fact:
-        return known.get(names[i]) or _read(source.payload(i))
+    def read(i: int) -> FileFacts:
+        return indexed.get(names[i]) or _read(source.payload(i))
 
-    found = list(stream(source, range(len(names)), read))
-    if book:
-        book.note(_new(names, stamps, found, known))
-    return Census(
-        headers=tuple(_header(source, i, fact) for i, fact in enumerate(found)),
-        hashes=tuple("" if isinstance(f, Skipped) else f.sha256 for f in found),
+    facts = list(read_in_order(source, range(len(names)), read))
+    if database:
+        database.update(_new_facts(names, stamps, facts, indexed))
+    return FileScan(
+        headers=tuple(_header(source, i, fact) for i, fact in enumerate(facts)),
+        hashes=tuple("" if isinstance(f, Skipped) else f.sha256 for f in facts),
         size=size,
     )
 
 
-def unchanged(payload: bytes, sha256: str) -> bytes:
+def check_unchanged(payload: bytes, sha256: str) -> bytes:
     """Return the bytes of a file, which must have this hash.
 
     Raises:
-        UndecodableError: They are others now.
+        UndecodableError: The file has changed.
     """
     now = file_hash(payload)
     if now != sha256:
@@ -125,49 +131,49 @@ def _difference(before: str, now: str) -> str:
     return f"its SHA-256 was {before[:12]}… and is {now[:12]}…"
 
 
-def ticked(
+def with_progress(
     index: Sequence[int], rows: Iterator[T], tick: Tick | None
 ) -> Iterator[tuple[int, T]]:
-    """Pair positions with what came of them, telling how far it got."""
-    for done, pair in enumerate(zip(index, rows, strict=True)):
-        if tick and done % 64 == 0:
-            tick(done, len(index))
+    """Yield (position, result) pairs and call `tick` with the progress."""
+    for count, pair in enumerate(zip(index, rows, strict=True)):
+        if tick and count % 64 == 0:
+            tick(count, len(index))
         yield pair
 
 
-def _read(payload: bytes) -> Fact:
+def _read(payload: bytes) -> FileFacts:
     sha256 = file_hash(payload)
     try:
         header = read_header(payload)
     except UndecodableError as error:
-        return Fact(sha256, None, (error.reason, error.detail))
-    return Fact(sha256, (header.height, header.width, header.channels))
+        return FileFacts(sha256, None, (error.reason, error.detail))
+    return FileFacts(sha256, (header.height, header.width, header.channels))
 
 
-def _header(source: Source, i: int, fact: Fact | Skipped) -> Header | Skipped:
+def _header(source: Source, i: int, fact: FileFacts | Skipped) -> ImageHeader | Skipped:
     if isinstance(fact, Skipped):
         return fact
     if fact.header is not None:
-        return Header(*fact.header)
+        return ImageHeader(*fact.header)
     reason, detail = fact.refusal or ("damaged", "")
     return Skipped(path=source.records[i].path, reason=reason, detail=detail)
 
 
-def _new(
+def _new_facts(
     names: Sequence[bytes],
     stamps: Sequence[Stamp | None],
-    found: Sequence[Fact | Skipped],
-    known: dict[bytes, Fact],
-) -> Iterator[tuple[bytes, Stamp, Fact]]:
-    for name, stamp, fact in zip(names, stamps, found, strict=True):
-        if name not in known and stamp is not None and isinstance(fact, Fact):
+    facts: Sequence[FileFacts | Skipped],
+    indexed: dict[bytes, FileFacts],
+) -> Iterator[tuple[bytes, Stamp, FileFacts]]:
+    for name, stamp, fact in zip(names, stamps, facts, strict=True):
+        if name not in indexed and stamp is not None and isinstance(fact, FileFacts):
             yield name, stamp, fact
 
 
-def stream(
+def read_in_order(
     source: Source, index: Sequence[int], read: Callable[[int], T]
 ) -> Iterator[T | Skipped]:
-    """Yield read(i), or why it failed, in order, a few files ahead on threads."""
+    """Yield read(i), or why it failed, in order; threads read a few files ahead."""
 
     def attempt(i: int) -> T | Skipped:
         try:
@@ -179,15 +185,15 @@ def stream(
     def several(span: Sequence[int]) -> list[T | Skipped]:
         return [attempt(i) for i in span]
 
-    # Decoders release the interpreter lock, so threads are enough. Spans keep the cost
-    # of handing over small; the queue bounds how many decoded images wait.
+    # Decoders release the interpreter lock, so threads are enough. Spans keep the
+    # overhead small; the queue bounds how many decoded images wait.
     workers = processors()
     waiting: deque[Future[list[T | Skipped]]] = deque()
-    with unwarned(), ThreadPoolExecutor(workers) as pool:
+    with without_pillow_warnings(), ThreadPoolExecutor(workers) as pool:
         try:
             start = 0
             while start < len(index):
-                # Short spans in the end: no thread is left with the last long one.
+                # Short spans at the end: no thread is left alone with a long one.
                 span = max(1, min(SPAN, (len(index) - start) // (4 * workers)))
                 waiting.append(pool.submit(several, index[start : start + span]))
                 start += span
@@ -200,30 +206,30 @@ def stream(
                 future.cancel()
 
 
-def two_labels(
+def label_conflicts(
     source: Source,
     index: Sequence[int],
     contents: Sequence[str],
-    parts: Sequence[str | None],
+    splits: Sequence[str | None],
 ) -> dict[int, Skipped]:
-    """Return positions in `index` whose content also stands under another label.
+    """Return positions in `index` of images that also occur with another label.
 
-    Nobody can know which label is right, so all of them are quarantined; those of a
-    given test part stay, because a published test set is never changed.
+    Nobody can know which label is right, so all of them are quarantined. Images of a
+    given test split stay, because a published test set is never changed.
     """
     labels = [source.records[i].label for i in index]
-    seen: dict[str, list[int]] = {}
+    positions: dict[str, list[int]] = {}
     for k, content in enumerate(contents):
-        seen.setdefault(content, []).append(k)
+        positions.setdefault(content, []).append(k)
     conflicts: dict[int, Skipped] = {}
-    for twins in seen.values():
-        open_twins = [k for k in twins if parts[k] != "test"]
-        if len({labels[k] for k in open_twins}) < 2:
+    for copies in positions.values():
+        open_copies = [k for k in copies if splits[k] != "test"]
+        if len({labels[k] for k in open_copies}) < 2:
             continue
-        for k in open_twins:
-            other = next(j for j in open_twins if labels[j] != labels[k])
+        for k in open_copies:
+            other = next(j for j in open_copies if labels[j] != labels[k])
             path = source.records[index[k]].path
-            twin = source.records[index[other]].path
-            detail = f"'{labels[k]}' here, '{labels[other]}' in {twin}"
+            copy = source.records[index[other]].path
+            detail = f"'{labels[k]}' here, '{labels[other]}' in {copy}"
             conflicts[k] = Skipped(path=path, reason="two-labels", detail=detail)
     return conflicts

@@ -1,4 +1,4 @@
-"""One part of a data set: pixels, labels and where each image came from."""
+"""Images of one split: pixels, labels and paths."""
 
 from __future__ import annotations
 
@@ -8,45 +8,47 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from striate.data.cache.pixel_rows import Rows, some, taken
+from striate.data.cache.pixel_rows import PixelRows, gather_rows, take_rows
 
 
 @dataclass(frozen=True, kw_only=True)
 class Subset:
-    """Images of the training, validation or test part.
+    """Images of the training, validation or test split.
 
     Args:
         pixels: (N, H, W, C) uint8 at the input size.
         labels: (N,) int64 class numbers.
         paths: Where each image came from, as `split.csv` writes it.
-        larger: The same images with room for crops, where they are held so.
-        blocks: Where runs of images begin and end that lie together and are shown
-            in mixed runs, not one by one; empty where any order is as good.
+        larger: The same images at a larger size, to cut crops from.
+        blocks: (first, end) of images that lie together in a shard. Shuffling keeps
+            blocks together. Empty where images can be read in any order.
     """
 
-    pixels: Rows = field(repr=False)
+    pixels: PixelRows = field(repr=False)
     labels: Tensor = field(repr=False)
     paths: Sequence[str] = field(repr=False)
-    larger: Rows | None = field(default=None, repr=False)
+    larger: PixelRows | None = field(default=None, repr=False)
     blocks: tuple[tuple[int, int], ...] = field(default=(), repr=False)
 
     @classmethod
     def of(
         cls,
-        pixels: Rows,
+        pixels: PixelRows,
         labels: Sequence[int],
         paths: Sequence[str],
-        larger: Rows | None = None,
+        larger: PixelRows | None = None,
     ) -> Subset:
-        """Make a part from class numbers and paths in plain sequences."""
+        """Create a subset from class numbers and paths in plain sequences."""
         numbers = torch.tensor(labels, dtype=torch.int64)
         return cls(pixels=pixels, labels=numbers, paths=tuple(paths), larger=larger)
 
     def take(self, index: Sequence[int]) -> Subset:
-        """Return a part of the images at these positions."""
-        larger = None if self.larger is None else some(self.larger, index, most=0)
+        """Return a subset of the images at these positions."""
+        larger = (
+            None if self.larger is None else take_rows(self.larger, index, max_bytes=0)
+        )
         return Subset(
-            pixels=some(self.pixels, index),
+            pixels=take_rows(self.pixels, index),
             labels=self.labels[list(index)],
             paths=tuple(self.paths[i] for i in index),
             larger=larger,
@@ -58,6 +60,6 @@ class Subset:
     def gather(self, index: Tensor) -> Tensor:
         """Return the pixels of some images, (n, H, W, C).
 
-        Whole images are copied at once, where `pixels[index]` goes byte by byte.
+        Whole images are copied at once, where `pixels[index]` would copy byte by byte.
         """
-        return taken(self.pixels, index)
+        return gather_rows(self.pixels, index)

@@ -1,7 +1,7 @@
 """The algorithm of the notes, on one screen.
 
 Choose hyper-parameters, initialize; then: take a mini-batch, run it forward, softmax,
-cost, back-propagate, update; repeat. After each epoch the validation part is judged,
+cost, back-propagate, update; repeat. After each epoch the validation split is judged,
 and nothing but it decides which weights are best and when to stop.
 """
 
@@ -50,7 +50,7 @@ class FitConfig:
     """How long and how fast to learn.
 
     Args:
-        epochs: Times through the training part, at most.
+        epochs: Times through the training split, at most.
         lr: The schedule's largest learning rate.
         schedule: Progress (0–1) to a factor of `lr`.
         label_smoothing: Share of the target spread over all classes.
@@ -182,6 +182,6 @@ def _judge(
     what = f"the validation loss became {judged.loss}, first in {layer}"
     where = f"epoch {at.epoch + 1}, after step {at.batch}"
     error = NonFiniteError(what, where=where, fix=LOWER_LR)
-    error.part, error.layer = "val", layer
+    error.split, error.layer = "val", layer
     error.rows = tuple((~judged.losses.isfinite()).nonzero().flatten().tolist())
     raise error

@@ -13,7 +13,7 @@ from striate.core.errors import SettingError
 from striate.core.files import storage_errors
 from striate.engine.train_state import EpochDone, Observer, StepDone
 
-PARTS = ("train", "val")
+SPLITS = ("train", "val")
 PATIENCE = 10.0  # seconds that a watcher waits for a point, at most
 EVENT = 96  # bytes of a point, about
 
@@ -52,10 +52,10 @@ class TensorBoard:
         self._files: dict[str, Any] = {}
         self._step = max(begun - 1, 0)
         self._flushed = time.monotonic()
-        for part in PARTS:
-            with storage_errors(folder / part, 0):
-                (folder / part).mkdir(parents=True, exist_ok=True)
-                self._files[part] = EventsWriter(str(folder / part / "events"))
+        for split in SPLITS:
+            with storage_errors(folder / split, 0):
+                (folder / split).mkdir(parents=True, exist_ok=True)
+                self._files[split] = EventsWriter(str(folder / split / "events"))
         if begun:
             self._forget(begun)
 
@@ -67,7 +67,7 @@ class TensorBoard:
             self._flush()
 
     def on_epoch(self, done: EpochDone) -> None:
-        """Write how the validation part was answered."""
+        """Write how the validation split was answered."""
         self._write("val", {"loss": done.val_loss, "accuracy": done.val_accuracy})
         self._flush()
 
@@ -75,32 +75,32 @@ class TensorBoard:
         """Begin within a run: what an earlier file says of later steps is void."""
         from tensorboardX.proto.event_pb2 import SessionLog
 
-        for part in PARTS:
-            self._add(part, step, session_log=SessionLog(status=SessionLog.START))
+        for split in SPLITS:
+            self._add(split, step, session_log=SessionLog(status=SessionLog.START))
 
-    def _write(self, part: str, figures: dict[str, float]) -> None:
+    def _write(self, split: str, figures: dict[str, float]) -> None:
         from tensorboardX.summary import scalar
 
         for name, value in figures.items():
-            self._add(part, self._step, summary=scalar(name, value))
+            self._add(split, self._step, summary=scalar(name, value))
 
-    def _add(self, part: str, step: int, **content: Any) -> None:
+    def _add(self, split: str, step: int, **content: Any) -> None:
         from tensorboardX.proto.event_pb2 import Event
 
         event = Event(wall_time=time.time(), step=step, **content)
-        with storage_errors(self.folder / part, EVENT):
-            self._files[part].write_event(event)
+        with storage_errors(self.folder / split, EVENT):
+            self._files[split].write_event(event)
 
     def _flush(self) -> None:
         self._flushed = time.monotonic()
-        for part, file in self._files.items():
-            with storage_errors(self.folder / part, 0):
+        for split, file in self._files.items():
+            with storage_errors(self.folder / split, 0):
                 file.flush()
 
     def close(self) -> None:
         """Bring everything to the disk."""
-        for part, file in self._files.items():
-            with storage_errors(self.folder / part, 0):
+        for split, file in self._files.items():
+            with storage_errors(self.folder / split, 0):
                 file.close()
 
 

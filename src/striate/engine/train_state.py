@@ -95,7 +95,7 @@ class TrainState:
         """Move on to the next epoch; return what this one came to.
 
         Args:
-            val_loss: Of the validation part.
+            val_loss: Of the validation split.
             val_accuracy: Likewise.
             val_balanced: Likewise, the mean over its classes.
             by_balanced: This decides which epoch is best, and not the plain accuracy.
@@ -137,7 +137,7 @@ class TrainState:
 
 
 def _is_best(done: EpochDone, merit: str, history: Sequence[EpochDone]) -> bool:
-    # Small validation parts tie often; the lower loss then decides.
+    # Small validation splits tie often; the lower loss then decides.
     mine, *others = ((getattr(one, merit), -one.val_loss) for one in (done, *history))
     return all(mine > other for other in others)
 

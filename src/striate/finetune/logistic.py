@@ -158,7 +158,7 @@ def _one_group() -> DataError:
         "training images are of one group, or equal"
     )
     fix = "train on two groups or more, or take --head trained, which has no penalty"
-    return DataError(what, where="the training part", fix=fix)
+    return DataError(what, where="the training split", fix=fix)
 
 
 def folds(y: Tensor, groups: Sequence[Hashable], seed: int) -> Tensor:

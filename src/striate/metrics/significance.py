@@ -83,7 +83,7 @@ def paired_t(differences: Sequence[float], overlap: float = 0.0) -> Effect:
 
     Args:
         differences: Second minus first, one a repetition; at least two.
-        overlap: 0 where all repetitions were judged on one fixed test part.
+        overlap: 0 where all repetitions were judged on one fixed test split.
 
     Example:
         >>> effect = paired_t([0.01, 0.02, 0.03])

@@ -21,7 +21,7 @@ class Baseline:
         name: `from scratch`, `head alone` or `fine-tuned`.
         path: Its run folder.
         cut: What it kept, as far as this layer; empty for nothing.
-        part: That was judged.
+        split: That was judged.
         accuracy: On that.
         interval: Wilson's, at 95 %.
         count: Images judged.
@@ -34,7 +34,7 @@ class Baseline:
     name: str
     path: str
     cut: str
-    part: str
+    split: str
     accuracy: float
     interval: tuple[float, float]
     count: int
@@ -55,8 +55,8 @@ def rival_table(found: Sequence[Baseline]) -> Table:
         Column(title="s", kind="number", hint="features, learning", key="seconds"),
         Column(title="p", kind="number", hint="differs from the head alone by chance"),
     )
-    part = found[0].part
-    notes = [f"The {part} part, equal images and settings; p by McNemar's test."]
+    split = found[0].split
+    notes = [f"The {split} split, equal images and settings; p by McNemar's test."]
     notes += [_aside(one) for one in found if one.kept or one.planning]
     return Table(
         title="Was it worth it?",

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from striate.core.errors import SettingError
 from striate.data.batches import Batches
 from striate.data.image_data import ImageData
-from striate.data.progressive_resize import ProgressiveResize, Side, growing_sides
+from striate.data.progressive_resize import ProgressiveResize, Side, sides_by_epoch
 from striate.engine.distributed.group import RankGroup
 from striate.engine.distributed.rank_info import RankInfo
 from striate.engine.execution import ExecutionConfig
@@ -43,7 +43,7 @@ def check_batch(model: nn.Module, recipe: Recipe) -> None:
 
 def batch_notes(data: ImageData, recipe: Recipe) -> tuple[str, ...]:
     """Say what becomes of an image left over by the batch size."""
-    count, size = len(data.part("train")), recipe.images_a_step
+    count, size = len(data.subset("train")), recipe.images_a_step
     if size == 1 or count % size != 1:
         return ()
     over = f"{count:,} images in steps of {size} leave one over"
@@ -51,7 +51,7 @@ def batch_notes(data: ImageData, recipe: Recipe) -> tuple[str, ...]:
 
 
 def batches_of(
-    part: str,
+    split: str,
     data: ImageData,
     recipe: Recipe,
     device: torch.device,
@@ -64,15 +64,15 @@ def batches_of(
     Raises:
         SettingError: Rare classes are to be shown oftener, of images in blocks.
     """
-    learns = part == "train"
+    learns = split == "train"
     balanced = learns and recipe.class_weights == "sampling"
-    if balanced and data.part(part).blocks:
+    if balanced and data.subset(split).blocks:
         what = "streamed images come in their order, none oftener than others"
         fix = "use --class-weights auto or loss"
         raise SettingError(what, where="--class-weights sampling", fix=fix)
     size = recipe.images_a_step if learns else judged_at_once(*data.image_size)
     return Batches(
-        part=data.part(part),
+        subset=data.subset(split),
         preprocess=data.preprocess,
         batch_size=size,
         shuffle=learns,
@@ -82,7 +82,7 @@ def batches_of(
         seed=recipe.seed,
         device=device,
         rank=ranks.place.rank if ranks else 0,
-        world=ranks.world if ranks else 1,
+        world_size=ranks.world if ranks else 1,
     )
 
 
@@ -95,7 +95,7 @@ def sides_of(data: ImageData, recipe: Recipe) -> tuple[Side, ...]:
     full = data.image_size
     if recipe.progressive_resize == 1:
         return ()
-    sides = growing_sides(full, recipe.progressive_resize, recipe.epochs)
+    sides = sides_by_epoch(full, recipe.progressive_resize, recipe.epochs)
     if recipe.epochs > 1 and sides[0] == full:
         size, start = f"{full[0]}×{full[1]}", recipe.progressive_resize
         what = f"images of {size} do not grow from {start:g} of it"
@@ -167,7 +167,7 @@ def cost_of_classes(
     data: ImageData, recipe: Recipe, device: torch.device
 ) -> ClassCost | None:
     """Return how the cost makes up for uneven classes, where it is to do so."""
-    counts = data.part("train").labels.bincount(minlength=data.num_classes)
+    counts = data.subset("train").labels.bincount(minlength=data.num_classes)
     if recipe.class_weights == "auto":
         return ClassCost(prior=shares(counts).to(device))
     if recipe.class_weights == "loss":

@@ -11,7 +11,7 @@ from striate.audit.layer import shape_text
 from striate.core.errors import StriateError
 from striate.core.findings import Block, Image, Images, Prose, Section
 from striate.core.spec import Preprocess
-from striate.data.cache.pixel_rows import Rows
+from striate.data.cache.pixel_rows import PixelRows
 from striate.data.decode.preprocess import normalize
 from striate.engine.checkpoint import read_weights
 from striate.interpret.feature_maps import SHOWN, feature_maps, map_sheet
@@ -32,17 +32,17 @@ PER_CELL = 24  # images held for a cell of wrong answers
 PER_RIGHT_CELL = 6
 
 
-def part_pixels(run: Run, part: str, paths: Sequence[str]) -> Rows | None:
+def subset_pixels(run: Run, split: str, paths: Sequence[str]) -> PixelRows | None:
     """Return a part's images, or None where they are gone or no longer these."""
     try:
-        found = run.data.part(part)
+        found = run.data.subset(split)
     except StriateError:
         return None
     return found.pixels if tuple(found.paths) == tuple(paths) else None
 
 
 def cell_images(
-    predictions: Predictions, pixels: Rows
+    predictions: Predictions, pixels: PixelRows
 ) -> dict[tuple[int, int], tuple[Image, ...]]:
     """Hold the costliest images of every cell."""
     cells: dict[tuple[int, int], list[Image]] = {}
@@ -55,7 +55,7 @@ def cell_images(
     return {cell: tuple(images) for cell, images in cells.items()}
 
 
-def _captioned(predictions: Predictions, pixels: Rows, i: int) -> Image:
+def _captioned(predictions: Predictions, pixels: PixelRows, i: int) -> Image:
     true = predictions.labels[int(predictions.truth[i])]
     said = predictions.labels[int(predictions.predicted[i])]
     sure = percent(float(predictions.probs[i].max()))
@@ -64,7 +64,7 @@ def _captioned(predictions: Predictions, pixels: Rows, i: int) -> Image:
     return to_image(pixels[i].numpy(), caption, predictions.paths[i])
 
 
-def most_wrong(predictions: Predictions, pixels: Rows | None) -> Section:
+def most_wrong(predictions: Predictions, pixels: PixelRows | None) -> Section:
     """Return the wrong answers that cost most, worst first."""
     wrong = [
         i
@@ -88,7 +88,7 @@ def _scale(side: int, target: int = 96) -> int:
 
 
 def inside(
-    run: Run, predictions: Predictions, pixels: Rows | None
+    run: Run, predictions: Predictions, pixels: PixelRows | None
 ) -> Iterable[Section]:
     """Yield the first filters before and after, and one image's feature maps."""
     blocks: list[Block] = _filters(run)

@@ -108,7 +108,7 @@ def _row(step: int, level: Level) -> str:
 def norms_kept(
     folder: Path,
     model: nn.Module,
-    part: Subset,
+    subset: Subset,
     shown: Batches,
     begun: int,
     wanted: bool,
@@ -118,7 +118,7 @@ def norms_kept(
     Args:
         folder: The run folder.
         model: The network that learns.
-        part: Whose images are looked at: some of those it learns from.
+        subset: Whose images are looked at: some of those it learns from.
         shown: How it is shown images that it is judged by.
         begun: Steps done before.
         wanted: Yield one at all.
@@ -126,18 +126,18 @@ def norms_kept(
     if not wanted:
         yield ()
         return
-    norms = Norms(folder, model, _batch(part, shown), begun)
+    norms = Norms(folder, model, _batch(subset, shown), begun)
     try:
         yield (norms,)
     finally:
         norms.close()
 
 
-def _batch(part: Subset, shown: Batches) -> Batch:
-    count = min(len(part), IMAGES)
-    few = part.take([i * len(part) // count for i in range(count)])
+def _batch(subset: Subset, shown: Batches) -> Batch:
+    count = min(len(subset), IMAGES)
+    few = subset.take([i * len(subset) // count for i in range(count)])
     made = Batches(
-        part=few,
+        subset=few,
         preprocess=shown.preprocess,
         batch_size=count,
         shuffle=False,

@@ -40,14 +40,14 @@ _TELLING = {MANIFEST: "versions", EXPLAINED: "made_by", DETECTED: "made_by"}
 LEFT_EARLY = (f".{MANIFEST}.",)  # all that a run killed at its very start may leave
 
 
-def predictions_file(part: str) -> str:
+def predictions_file(split: str) -> str:
     """Return the name of a part's predictions.
 
     Example:
         >>> predictions_file("val")
         'predictions_val.csv'
     """
-    return f"predictions_{part}.csv"
+    return f"predictions_{split}.csv"
 
 
 @contextmanager

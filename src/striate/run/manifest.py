@@ -38,10 +38,10 @@ def first_manifest(name: str, data: ImageData, recipe: Recipe) -> dict[str, Any]
             "name": data.name,
             "source": data.origin,
             "hash": data_hash(data),
-            "seen": data.seen,
-            "used": len(data.rows) - data.spare,
-            "spare": data.spare,
-            "parts": {name: len(part) for name, part in data.parts.items()},
+            "seen": data.num_files,
+            "used": len(data.rows) - data.num_spare,
+            "spare": data.num_spare,
+            "splits": {name: len(subset) for name, subset in data.subsets.items()},
             "quarantined": len(data.quarantined),
             "ignored": len(data.ignored),
             "warnings": list(data.warnings),
@@ -80,7 +80,7 @@ def circumstances(
 
 def _order(data: ImageData) -> str:
     # Whether shards are held or streamed depends on the memory that is free.
-    return "shard by shard" if data.part("train").blocks else "image by image"
+    return "shard by shard" if data.subset("train").blocks else "image by image"
 
 
 def exactness(inexact: Sequence[str]) -> str:
@@ -95,7 +95,7 @@ def exactness(inexact: Sequence[str]) -> str:
 
 def data_hash(data: ImageData) -> str:
     """Return one hash over path, label, part and content of every used image."""
-    return hash_rows((r.path, r.label, r.part, r.content) for r in data.rows)
+    return hash_rows((r.path, r.label, r.split, r.content) for r in data.rows)
 
 
 def update_manifest(

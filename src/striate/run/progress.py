@@ -57,7 +57,7 @@ class Display:
 
     Args:
         epochs: How many there will be at most.
-        batches: Of the training part.
+        batches: Of the training split.
         quiet: Show nothing.
         balanced: Show the balanced accuracy too, which then decides what is best.
         speed: What else to say of so many images a second.

@@ -185,7 +185,7 @@ class Recipe:
     )
     test_fraction: float = _setting(0.25, "test share where none is given", low=0)
     fraction: float = _setting(
-        1.0, "train on this share of the training part, alike in every class", above=0
+        1.0, "train on this share of the training split, alike in every class", above=0
     )
     folds: int | None = _setting(None, "deal so many folds for cross-validation", low=2)
     fold: int | None = _setting(None, "the fold to judge, counted from 0", low=0)

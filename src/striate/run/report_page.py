@@ -24,7 +24,7 @@ from striate.core.findings import (
     Series,
     Table,
 )
-from striate.data.cache.pixel_rows import Rows
+from striate.data.cache.pixel_rows import PixelRows
 from striate.metrics.classification import Score
 from striate.report.format import percent
 from striate.report.html import render
@@ -32,7 +32,7 @@ from striate.report.png import save_curve, save_matrix
 from striate.run import layout as names
 from striate.run.baselines_table import rival_section
 from striate.run.charts import course_blocks, range_curve
-from striate.run.images import cell_images, inside, most_wrong, part_pixels
+from striate.run.images import cell_images, inside, most_wrong, subset_pixels
 from striate.run.integrity import CURVES, check_ended, check_history
 from striate.run.predictions import Predictions
 from striate.run.scorecard import class_table, confusion, headlines
@@ -55,14 +55,14 @@ def write_report(run: Run) -> Path:
         RunError: A file of the run is missing or damaged, or the run has not ended.
     """
     check_ended(run)
-    predictions = run.predictions(run.judged_part)
+    predictions = run.predictions(run.evaluated_split)
     score = predictions.score()
     page = _page(run, predictions, score)
     depth = [b for s in _norms(run) for b in s.blocks if isinstance(b, Curve)]
     for curve in (*_learning(run), *depth):
         name = curve.title.lower().replace(" ", "_")
         save_curve(curve, run.path / names.PLOTS / f"{name}.png")
-    plain = confusion(score, run.judged_part, {})
+    plain = confusion(score, run.evaluated_split, {})
     if isinstance(plain, Matrix):
         save_matrix(plain, run.path / names.PLOTS / names.CONFUSION)
     path = run.path / names.REPORT
@@ -71,7 +71,7 @@ def write_report(run: Run) -> Path:
 
 
 def _page(run: Run, predictions: Predictions, score: Score) -> Page:
-    pixels = part_pixels(run, run.judged_part, predictions.paths)
+    pixels = subset_pixels(run, run.evaluated_split, predictions.paths)
     sections = [
         _result(run, score),
         Section(title="Learning", blocks=_learning(run)),
@@ -104,7 +104,7 @@ def _result(run: Run, score: Score) -> Section:
     wrong = score.count - round(score.accuracy * score.count)
     figures = Figures(
         figures=(
-            *headlines(run.judged_part, score),
+            *headlines(run.evaluated_split, score),
             Figure(
                 label="wrong", value=f"{wrong:,}", detail=f"of {score.count:,} images"
             ),
@@ -126,15 +126,15 @@ def _result(run: Run, score: Score) -> Section:
 def _remarks(run: Run, score: Score) -> list[Block]:
     manifest = run.manifest
     once = (
-        "The test part was judged once, with the weights that were best on validation"
-        if run.judged_part == "test"
-        else "There is no test part; validation chose the weights: this is optimiztic"
+        "The test split was judged once, with the weights that were best on validation"
+        if run.evaluated_split == "test"
+        else "There is no test split; validation chose the weights: this is optimiztic"
     )
     best = f"{once} (epoch {manifest['best_epoch']} of {manifest['epochs']})."
     if (run.path / names.PENALTIES).is_file():
         best = "The head is logistic regression on features of a frozen network. Its "
-        best += "penalty was chosen by cross-validation within the training part; "
-        best += f"the {run.judged_part} part was judged once."
+        best += "penalty was chosen by cross-validation within the training split; "
+        best += f"the {run.evaluated_split} split was judged once."
     gap = f" Expected calibration error: {percent(score.calibration_error)}."
     remarks: list[Block] = [Prose(text=best + gap)]
     remarks += [Prose(text=w, tone="warning") for w in manifest["data"]["warnings"]]
@@ -230,17 +230,17 @@ def penalty_curve(run: Run) -> Curve:
         series=(Series(name="cross-validation", x=penalties, y=costs),),
         log_x=True,
         mark=(chosen, f"chosen: {chosen:.2g}"),
-        note="Five folds of the training part; validation and test played no part.",
+        note="Five folds of the training split; validation and test played no part.",
     )
 
 
 def _answers(
-    run: Run, predictions: Predictions, score: Score, pixels: Rows | None
+    run: Run, predictions: Predictions, score: Score, pixels: PixelRows | None
 ) -> Section:
     held = {}
     if pixels is not None and score.confusion:
         held = cell_images(predictions, pixels)
-    matrix = confusion(score, run.judged_part, held)
+    matrix = confusion(score, run.evaluated_split, held)
     blocks: list[Block] = [matrix, class_table(score)]
     if pixels is None:
         text = "The images could not be read again, so the cells open nothing."
@@ -261,10 +261,10 @@ def _layers(run: Run) -> Section:
 
 def _data(run: Run) -> Section:
     facts = run.manifest["data"]
-    parts = _part_counts(run)
-    rows = tuple((part, count) for part, count in parts.items())
+    splits = _split_counts(run)
+    rows = tuple((split, count) for split, count in splits.items())
     table = Table(
-        columns=(Column(title="part"), Column(title="images", kind="integer")),
+        columns=(Column(title="split"), Column(title="images", kind="integer")),
         rows=rows,
         totals=("used", facts["used"]),
     )
@@ -281,11 +281,13 @@ def _data(run: Run) -> Section:
     return Section(title="Data", blocks=tuple(blocks))
 
 
-def _part_counts(run: Run) -> dict[str, int]:
+def _split_counts(run: Run) -> dict[str, int]:
     counts: dict[str, int] = {}
     for row in read_csv(run.path / names.SPLIT):
         counts[row["split"]] = counts.get(row["split"], 0) + 1
-    return {part: counts[part] for part in ("train", "val", "test") if part in counts}
+    return {
+        split: counts[split] for split in ("train", "val", "test") if split in counts
+    }
 
 
 def _skipped_table(skipped: Sequence[dict[str, str]]) -> Table:

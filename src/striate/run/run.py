@@ -130,7 +130,7 @@ class Run:
 
     @cached_property
     def scores(self) -> dict[str, dict[str, Any]]:
-        """Return the figures of each judged part, as in `scores.json`."""
+        """Return the figures of each judged split, as in `scores.json`."""
         scores: dict[str, dict[str, Any]] = read_json(self.path / names.SCORES)
         return scores
 
@@ -212,64 +212,63 @@ class Run:
             fold=self.recipe.fold,
         )
 
-    def predictions(self, part: str) -> Predictions:
+    def predictions(self, split: str) -> Predictions:
         """Return what the run said about a part, from its CSV.
 
         Raises:
             RunError: That part was not judged, or the file has a header and no row.
         """
-        path = self.path / names.predictions_file(part)
+        path = self.path / names.predictions_file(split)
         if not path.is_file():
             have = sorted(p.stem for p in self.path.glob("predictions_*.csv"))
-            what = (
-                f"the {part} part was not judged; there is {', '.join(have) or 'none'}"
-            )
-            fix = f"run: striate evaluate {self.path} --part {part}"
+            there = ", ".join(have) or "none"
+            what = f"the {split} split was not judged; there is {there}"
+            fix = f"run: striate evaluate {self.path} --part {split}"
             raise RunError(what, where=path, fix=fix)
         found = Predictions.read(path, self.labels)
         if not found.paths:
-            what = f"the run judged no image of the {part} part"
+            what = f"the run judged no image of the {split} split"
             fix = "restore the file from a copy, or train again"
             raise RunError(what, where=path, fix=fix)
         return found
 
     @property
-    def parts_to_judge(self) -> list[str]:
+    def splits_to_evaluate(self) -> list[str]:
         """Return the parts of the data that a finished run has judged."""
-        return [part for part in ("val", "test") if part in self.data.parts]
+        return [split for split in ("val", "test") if split in self.data.subsets]
 
-    def judge(self, part: Subset, ranks: RankGroup | None = None) -> Predictions:
+    def judge(self, subset: Subset, ranks: RankGroup | None = None) -> Predictions:
         """Ask the best weights about every image of a part.
 
         Where `ranks` judge together, each asks about its share, and all get the whole.
         """
         device = devices.choose(self.recipe.device)
         batches = Batches(
-            part=part,
+            subset=subset,
             preprocess=self.preprocess,
             batch_size=judged_at_once(self.preprocess.height, self.preprocess.width),
             shuffle=False,
             device=device,
             rank=ranks.place.rank if ranks else 0,
-            world=ranks.world if ranks else 1,
+            world_size=ranks.world if ranks else 1,
         )
         view = VIEWS[self.recipe.tta]
         outputs = evaluate(self.model.to(device), batches(0), view, ranks)
-        return Predictions.of(part.paths, outputs, self.labels)
+        return Predictions.of(subset.paths, outputs, self.labels)
 
-    def part_for(
-        self, data: str | None = None, part: str | None = None
+    def subset_for(
+        self, data: str | None = None, split: str | None = None
     ) -> tuple[Subset, str, tuple[Skipped, ...]]:
         """Return images to judge, what to call them, and files left out.
 
-        The run's own test part (else val) where nothing is asked; of other `data`, all
+        The run's own test split (else val) where nothing is asked; of other `data`, all
         images or the part named.
         """
         if data is not None:
-            found, skipped = load_labeled(data, self.preprocess, self.labels, part)
-            return found, part or data, skipped
-        chosen = part or ("test" if "test" in self.data.parts else "val")
-        return self.data.part(chosen), chosen, self._lost()
+            found, skipped = load_labeled(data, self.preprocess, self.labels, split)
+            return found, split or data, skipped
+        chosen = split or ("test" if "test" in self.data.subsets else "val")
+        return self.data.subset(chosen), chosen, self._lost()
 
     def _lost(self) -> tuple[Skipped, ...]:
         """Return the run's images that are gone or have changed since it began."""
@@ -278,19 +277,19 @@ class Run:
         reasons = (CHANGED, MISSING)
         return tuple(s for s in self.data.quarantined if s.reason in reasons)
 
-    def evaluate(self, part: str | None = None, data: str | None = None) -> Score:
+    def evaluate(self, split: str | None = None, data: str | None = None) -> Score:
         """Judge a part of the run's own data (test where there is one), or others."""
-        return self.judge(self.part_for(data, part)[0]).score()
+        return self.judge(self.subset_for(data, split)[0]).score()
 
     @property
-    def judged_part(self) -> str:
+    def evaluated_split(self) -> str:
         """Return the part that the report is about: test where it was judged."""
         test = self.path / names.predictions_file("test")
         return "test" if test.is_file() else "val"
 
     def most_confused(self, count: int = 10) -> list[tuple[str, str, int]]:
         """Return (true, predicted, images) of the most frequent confusions."""
-        predictions = self.predictions(self.judged_part)
+        predictions = self.predictions(self.evaluated_split)
         return [
             (self.labels[true], self.labels[said], number)
             for true, said, number in predictions.score().confusions[:count]
@@ -298,7 +297,7 @@ class Run:
 
     def top_losses(self, count: int = 9) -> list[dict[str, Any]]:
         """Return the images that cost most, worst first."""
-        predictions = self.predictions(self.judged_part)
+        predictions = self.predictions(self.evaluated_split)
         said = predictions.predicted
         return [
             {

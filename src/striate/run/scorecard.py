@@ -34,13 +34,13 @@ def span(interval: tuple[float, float], digits: int = 1) -> str:
     return f"{low:.{digits}f}–{high:.{digits}f}{GAP}%"
 
 
-def headlines(part: str, score: Score) -> tuple[Figure, ...]:
+def headlines(split: str, score: Score) -> tuple[Figure, ...]:
     """Return accuracy and balanced accuracy, each with its 95 % interval."""
     wide = f"95{GAP}% interval"
     count = f"n{GAP}={GAP}{score.count:,}"
     return (
         Figure(
-            label=f"{part} accuracy",
+            label=f"{split} accuracy",
             value=percent(score.accuracy),
             detail=f"{wide} {span(score.interval)}, {count}",
         ),
@@ -52,22 +52,22 @@ def headlines(part: str, score: Score) -> tuple[Figure, ...]:
     )
 
 
-def confusion(score: Score, part: str, held: Held) -> Block:
+def confusion(score: Score, split: str, held: Held) -> Block:
     """Return the confusion matrix, or its most frequent errors where it is too large.
 
     Args:
         score: What to show.
-        part: What was judged.
+        split: What was judged.
         held: Images of the matrix's cells.
     """
     names = tuple(c.name for c in score.classes)
     if score.confusion:
-        title = f"Confusion on the {part} part"
+        title = f"Confusion on the {split} split"
         return Matrix(labels=names, counts=score.confusion, images=held, title=title)
     errors = score.confusions[:ERRORS]
     rest = len(score.confusions) - len(errors)
     return Table(
-        title=f"Most frequent errors on the {part} part",
+        title=f"Most frequent errors on the {split} split",
         columns=(
             Column(title="is"),
             Column(title="taken for"),

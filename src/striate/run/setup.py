@@ -98,12 +98,12 @@ def resolve(recipe: Recipe, data: ImageData) -> Recipe:
         background=used.background,
         white_level=used.white_level,
         jpeg=used.jpeg,
-        val_fraction=data.deal.val,
-        test_fraction=data.deal.test,
-        fraction=data.deal.fraction,
-        folds=data.deal.folds,
-        fold=data.deal.fold,
-        split=data.earlier or None,
+        val_fraction=data.split_config.val,
+        test_fraction=data.split_config.test,
+        fraction=data.split_config.fraction,
+        folds=data.split_config.folds,
+        fold=data.split_config.fold,
+        split=data.earlier_split or None,
     )
 
 
@@ -168,7 +168,7 @@ def _whiten(model: nn.Module, data: ImageData, recipe: Recipe) -> None:
     if not layers:
         return
     some = Batches(
-        part=data.part("train"),
+        subset=data.subset("train"),
         preprocess=data.preprocess,
         batch_size=num_images_for_fit(*data.preprocess.spec.shape),
         seed=recipe.seed,

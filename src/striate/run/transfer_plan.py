@@ -81,12 +81,12 @@ class TransferPlan:
         probes: A linear head at every cut, from the input up.
         trials: The head alone first.
         chosen: Number of the one proposed.
-        accuracy: To be expected on the validation part.
+        accuracy: To be expected on the validation split.
         low: End of its 95 % interval, which knows how few images said so, and how
             few will judge.
         high: The other end.
-        judging: Images of the validation part.
-        images: Of the training part that the plan looked at.
+        judging: Images of the validation split.
+        images: Of the training split that the plan looked at.
         passing: Seconds of the one pass.
         seconds: Of the whole plan, the pass and the trials included.
         kept: Images whose averages were there from before.

@@ -44,7 +44,7 @@ def plan_section(folder: Path) -> tuple[Section, ...]:
     proposal = TransferPlan.read(folder / names.PLAN)
     blocks: list[Block] = [proposed(proposal), depth_curve(proposal)]
     tables = probe_table(proposal), trial_table(proposal)
-    lead = "Chosen on the training part; validation and test played no part in it."
+    lead = "Chosen on the training split; validation and test played no part in it."
     return (Section(title="Plan", lead=lead, blocks=(*blocks, *tables)),)
 
 
@@ -205,5 +205,5 @@ def depth_curve(proposal: TransferPlan) -> Curve:
         series=tuple(series),
         percent_y=True,
         mark=mark,
-        note="Cross-validated on the training part. Band: one standard error.",
+        note="Cross-validated on the training split. Band: one standard error.",
     )

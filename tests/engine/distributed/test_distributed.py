@@ -19,8 +19,7 @@ from torch.distributed import HashStore
 from striate.core.errors import RankError, SettingError
 from striate.core.spec import Preprocess
 from striate.data.augment.augment import Augment
-from striate.data.batches import Batches
-from striate.data.rank_share import share
+from striate.data.batches import Batches, rank_slice
 from striate.data.subset import Subset
 from striate.engine.distributed.heartbeat import BUSY, COMPUTING, WAITING, Pulse
 from striate.engine.distributed.process import Process
@@ -33,7 +32,7 @@ from support.torchrun import SUPPORT, run_python
 
 @given(st.integers(0, 300), st.integers(1, 40))
 def test_shares_are_the_whole_without_overlap_and_never_single(count, world):
-    shares = [range(count)[share(count, rank, world)] for rank in range(world)]
+    shares = [range(count)[rank_slice(count, rank, world)] for rank in range(world)]
     assert [n for mine in shares for n in mine] == list(range(count))
     assert count == 1 or all(len(mine) != 1 for mine in shares)
     full = [len(mine) for mine in shares if mine]
@@ -42,9 +41,9 @@ def test_shares_are_the_whole_without_overlap_and_never_single(count, world):
 
 def batches(count, **more):
     pixels = torch.arange(count, dtype=torch.uint8).view(-1, 1, 1, 1)
-    part = Subset.of(pixels, [0] * count, [str(n) for n in range(count)])
+    subset = Subset.of(pixels, [0] * count, [str(n) for n in range(count)])
     p = Preprocess(channels=1, height=1, width=1, mean=(0.0,), std=(1.0,))
-    return Batches(part=part, preprocess=p, batch_size=8, seed=3, **more)
+    return Batches(subset=subset, preprocess=p, batch_size=8, seed=3, **more)
 
 
 CHANGES = [Augment(), Augment(color=0.3), Augment(mixup=0.4), Augment(shift=0.2)]
@@ -54,7 +53,7 @@ CHANGES = [Augment(), Augment(color=0.3), Augment(mixup=0.4), Augment(shift=0.2)
 def test_ranks_see_the_images_of_one_process(augment):
     """The same batches, also from the middle of an epoch, and an empty last share."""
     alone = batches(18, augment=augment, classes=2)
-    ranks = [replace(alone, rank=rank, world=3) for rank in range(3)]
+    ranks = [replace(alone, rank=rank, world_size=3) for rank in range(3)]
     for start in (0, 1):
         theirs = [list(each(1, start)) for each in ranks]
         for number, (x, y) in enumerate(alone(1, start)):

@@ -36,7 +36,7 @@ def mask(count, wrong):
 
 def told(found):
     """Everything that limits the figures, as one text."""
-    return "\n".join(p.text for p in remarks(found.sides, found.matches, found.part))
+    return "\n".join(p.text for p in remarks(found.sides, found.matches, found.split))
 
 
 def words(found):
@@ -409,22 +409,24 @@ def test_curves_over_seeds_have_a_band(tmp_path):
 # --- the part
 
 
-def test_the_validation_part_where_a_test_part_is_missing(tmp_path):
-    one = made_run(tmp_path / "one", mask(10, [0]), part="val")
-    two = made_run(tmp_path / "two", mask(10, [1]), part="val")
+def test_the_validation_split_where_a_test_split_is_missing(tmp_path):
+    one = made_run(tmp_path / "one", mask(10, [0]), split="val")
+    two = made_run(tmp_path / "two", mask(10, [1]), split="val")
     found = st.compare(one, two)
-    assert found.part == "val"
+    assert found.split == "val"
     assert "the accuracies are optimiztic" in told(found)
 
 
-def test_parts_are_never_mixed(tmp_path):
-    one = made_run(tmp_path / "one", mask(10, [0]), part="val")
+def test_splits_are_never_mixed(tmp_path):
+    one = made_run(tmp_path / "one", mask(10, [0]), split="val")
     two = made_run(tmp_path / "two", mask(10, [1]))
-    with pytest.raises(RunError, match="1 of 2 runs have no answers about a test part"):
+    with pytest.raises(
+        RunError, match="1 of 2 runs have no answers about a test split"
+    ):
         st.compare(one, two)
-    with pytest.raises(RunError, match="no answers about a val part") as caught:
-        st.compare(one, two, part="val")
-    assert "it has no such part, or the file is gone" in caught.value.what
+    with pytest.raises(RunError, match="no answers about a val split") as caught:
+        st.compare(one, two, split="val")
+    assert "it has no such split, or the file is gone" in caught.value.what
 
 
 # --- what cannot be compared
@@ -501,7 +503,7 @@ def test_a_short_row_is_damage(two):
 def test_a_run_that_judged_nothing(two):
     path = two[1] / "predictions_test.csv"
     path.write_text(path.read_text().splitlines()[0] + "\n")
-    with pytest.raises(RunError, match="judged no image of the test part"):
+    with pytest.raises(RunError, match="judged no image of the test split"):
         st.compare(*two)
 
 
@@ -547,7 +549,7 @@ def test_a_gallery_over_seeds(tmp_path, monkeypatch):
     one = seeds(tmp_path, "one", (10, 12), lr=0.1)
     two = seeds(tmp_path, "two", (6, 9), lr=0.2)
     pixels = torch.zeros(50, 8, 8, 1, dtype=torch.uint8)
-    monkeypatch.setattr(flipped, "part_pixels", lambda *_: pixels)
+    monkeypatch.setattr(flipped, "subset_pixels", lambda *_: pixels)
     found = st.compare(*one, *two)
     page = render(found.page)
     assert "A: down → B: across" in page

@@ -11,7 +11,7 @@ from striate.core.errors import DataError
 from striate.core.seeds import generator
 from striate.data.check.check import check_data
 from striate.data.check.label_error_findings import DOUBT
-from striate.data.sources.find import find_source
+from striate.data.find_source import find_source
 from striate.data.sources.source import Source, from_arrays
 from striate.report.html import render
 from striate.workflows.data_check.as_json import as_dict
@@ -107,7 +107,7 @@ def test_no_fold_is_judged_by_a_network_that_learned_it(judged, monkeypatch):
     real = jury.fit
 
     def fit(model, optimizer, train, val, *words):
-        learned.append((set(train.part.paths), set(val.part.paths)))
+        learned.append((set(train.subset.paths), set(val.subset.paths)))
         return real(model, optimizer, train, val, *words)
 
     monkeypatch.setattr(jury, "fit", fit)
@@ -261,7 +261,7 @@ def test_ten_thousand_of_fashion_mnist():
         whole = find_source("fashion-mnist")
     except DataError:
         pytest.skip("fashion-mnist is not installed")
-    rows = [i for i, record in enumerate(whole.records) if record.part == "test"]
+    rows = [i for i, record in enumerate(whole.records) if record.split == "test"]
     source, at = planted(whole, rows)
     found = doubt_labels(check_data(source, near=False))
     assert len(rows) == len(found.items) == 10_000

@@ -64,7 +64,7 @@ def made(photos, tmp_path_factory, _without_reports):
     return curve, lines
 
 
-def test_runs_are_run_folders_of_nested_parts(made):
+def test_runs_are_run_folders_of_nested_splits(made):
     curve, lines = made
     assert [(run.fraction, run.seed) for run in curve.runs] == [
         (fraction, seed) for fraction in FRACTIONS for seed in (0, 1)
@@ -199,7 +199,7 @@ def test_its_own_folder_is_found_again_or_numbered(photos):
     assert not (place / "left").exists()
 
 
-def test_settings_that_no_result_depends_on_part_no_curves(photos):
+def test_settings_that_no_result_depends_on_split_no_curves(photos):
     study = Study(recipe=Recipe(data=str(photos)), fractions=FRACTIONS, seeds=2)
     place = study.folder(None, overwrite=False)
     incidental = {"workers": 2, "device": "cpu", "cache": "off", "save_every": 5.0}
@@ -261,7 +261,7 @@ def invented(errors, judged=2000, weights="none", fractions=(0.125, 0.25, 0.5, 1
     ]
     recipe = Recipe(data="photos", class_weights=weights)
     return LearningCurve(
-        path=Path("curve"), recipe=recipe, part="test", runs=tuple(runs)
+        path=Path("curve"), recipe=recipe, split="test", runs=tuple(runs)
     )
 
 
@@ -362,7 +362,12 @@ def test_from_the_command_line(striate, photos):
     said = striate("data", "curve", photos, *words, "--goal", "0.99")
     assert said.code == 0
     assert "run 6/6" in said.err
-    for word in ("Measured on the test part", "Foretold", "99.00 % accuracy", "report"):
+    for word in (
+        "Measured on the test split",
+        "Foretold",
+        "99.00 % accuracy",
+        "report",
+    ):
         assert word in said.out
     assert Path("runs/curve/photos-auto/report.html").is_file()
     again = striate("data", "curve", photos, *words, "--json")

@@ -11,8 +11,8 @@ from PIL import Image
 
 from striate.core.spec import RESIZES, Preprocess
 from striate.data.decode.preprocess import file_to_input, normalize
-from striate.data.decode.resize_effects import fit
-from striate.data.decode.rules import rules
+from striate.data.decode.resize_effects import resize_effect
+from striate.data.decode.rules import preprocess_rules
 from striate.data.load import load_data
 from striate.data.sources.source import from_arrays
 from striate.workflows.data_preview.findings import page, summary
@@ -37,8 +37,8 @@ def test_what_is_shown_is_what_training_sees(photos):
     assert len(found.seen) == 20
     fed = {
         path: pixels
-        for part in data.parts.values()
-        for path, pixels in zip(part.paths, part.pixels[:], strict=True)
+        for subset in data.subsets.values()
+        for path, pixels in zip(subset.paths, subset.pixels[:], strict=True)
     }
     for one in found.seen:
         assert torch.equal(one.inputs["pad"], fed[one.path])
@@ -73,7 +73,7 @@ def test_a_fit_agrees_with_the_pixels(mode):
     """White on black background: what is white was the image."""
     p = Preprocess(channels=1, height=20, width=30, resize=mode, background=0)
     made = file_to_input(png(np.full((40, 45, 1), 255, np.uint8)), p)
-    found = fit(p, 40, 45)
+    found = resize_effect(p, 40, 45)
     assert float((made == 0).float().mean()) == pytest.approx(found.border, abs=0.01)
     assert found.scale == pytest.approx(0.5 if mode == "pad" else 2 / 3, abs=0.01)
 
@@ -150,14 +150,14 @@ def test_arrays_and_channels_of_any_number():
 def test_a_image_that_goes_meanwhile_is_left_out(photos, monkeypatch):
     from striate.workflows.data_preview import preview as room
 
-    real = room.look
+    real = room.decode_for
 
     def late(payload, p):
         (photos / "across/wide.png").unlink(missing_ok=True)
         (photos / "across/tall.png").unlink(missing_ok=True)
         return real(payload, p)
 
-    monkeypatch.setattr(room, "look", late)
+    monkeypatch.setattr(room, "decode_for", late)
     names = [Path(one.path).name for one in preview(photos, image_size=8).seen]
     assert "tall.png" not in names
 
@@ -173,12 +173,15 @@ def test_every_field_of_the_preprocessing_has_its_rule():
         "white_level": 4095,
         "jpeg": "reduced",
     }
-    said = rules(plain)
+    said = preprocess_rules(plain)
     for name, value in others.items():
         changed = {name: value}
         if name == "channels":
             changed |= {"mean": (0.5,), "std": (0.5,)}
-        assert rules(replace(plain, **changed)) != said, name
-    assert rules(replace(plain, mean=(0.1, 0.2, 0.3))) != said
+        assert preprocess_rules(replace(plain, **changed)) != said, name
+    assert preprocess_rules(replace(plain, mean=(0.1, 0.2, 0.3))) != said
     assert set(others) | {"mean", "std"} == set(plain.as_dict())
-    assert "not measured yet" in rules(replace(plain, mean=(), std=()))[-1].does
+    assert (
+        "not measured yet"
+        in preprocess_rules(replace(plain, mean=(), std=()))[-1].action
+    )

@@ -54,15 +54,15 @@ def made(tmp_path):
             manifest={"data": _data(tmp_path)},
         )
         rows = []
-        for part, count, seed in (("val", val, 1), ("test", test, 2)):
+        for split, count, seed in (("val", val, 1), ("test", test, 2)):
             outputs = answered(count, seed, **how)
-            names = [f"{part}/{i:04}.png" for i in range(count)]
+            names = [f"{split}/{i:04}.png" for i in range(count)]
             said = Predictions.of(names, outputs, Labels(CLASSES))
-            said.save(path / f"predictions_{part}.csv")
+            said.save(path / f"predictions_{split}.csv")
             for i, (name, number) in enumerate(
                 zip(names, outputs.labels.tolist(), strict=True)
             ):
-                rows.append((name, CLASSES[number], KINDS[i % 2], f"{number}.0", part))
+                rows.append((name, CLASSES[number], KINDS[i % 2], f"{number}.0", split))
         if table:
             columns = ("image_path", "label", "kind", "probability", "split")
             write_csv(tmp_path / "cells.csv", columns, rows)
@@ -97,7 +97,7 @@ def test_validation_chooses_and_test_judges(made):
     assert low < 0.9 < high
 
 
-def test_another_test_part_chooses_alike(made, tmp_path):
+def test_another_test_split_chooses_alike(made, tmp_path):
     first = operating_point(made(), "defect")
     other = operating_point(made(test=40), "defect")
     assert first.threshold == other.threshold
@@ -132,7 +132,7 @@ def test_images_the_csv_does_not_know_and_rare_values(made, tmp_path):
 def test_everything_is_said_with_its_interval(made):
     found = operating_point(made(), "defect", by="kind")
     said = " ".join(str(found).split())
-    for part in (
+    for text in (
         "Chosen on validation: n = 300".replace(" = ", "\u00a0=\u00a0"),
         "sure of 95 % recall (95 %)",
         "network's own",
@@ -144,7 +144,7 @@ def test_everything_is_said_with_its_interval(made):
         "at 95 % and takes images as independent",
         "Validation also chose the epoch",
     ):
-        assert " ".join(part.split()) in said
+        assert " ".join(text.split()) in said
     page = found.page
     titles = [section.title for section in page.sections]
     assert titles == [
@@ -202,8 +202,8 @@ def test_never_wrong(made):
         ({"band": 0.5}, SettingError, "band must be above 0.5"),
         ({"by": ("kind", "kind")}, SettingError, "named twice"),
         ({"by": "kinds"}, DataError, "did you mean kind"),
-        ({"part": "val"}, SettingError, "chooses the threshold"),
-        ({"part": "train"}, SettingError, "was learned from"),
+        ({"split": "val"}, SettingError, "chooses the threshold"),
+        ({"split": "train"}, SettingError, "was learned from"),
     ],
 )
 def test_refused(made, asked, error, words):
@@ -212,12 +212,12 @@ def test_refused(made, asked, error, words):
     assert words in str(caught.value)
 
 
-@pytest.mark.parametrize("part", ["val", "test"])
-def test_a_part_without_an_answer(made, part):
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_a_split_without_an_answer(made, split):
     run = made()
-    path = run.path / f"predictions_{part}.csv"
+    path = run.path / f"predictions_{split}.csv"
     path.write_text(path.read_text().splitlines()[0] + "\n")
-    with pytest.raises(RunError, match=f"judged no image of the {part} part"):
+    with pytest.raises(RunError, match=f"judged no image of the {split} split"):
         operating_point(run, "defect")
 
 
@@ -228,7 +228,7 @@ def test_a_run_of_no_csv_has_no_columns(made):
 
 @pytest.mark.parametrize("gone", ["val", "test"])
 @pytest.mark.parametrize("left", ["sound", "defect"])
-def test_a_part_of_one_kind(made, gone, left):
+def test_a_split_of_one_kind(made, gone, left):
     run = made()
     path = run.path / f"predictions_{gone}.csv"
     lines = path.read_text().splitlines(keepends=True)
@@ -265,9 +265,9 @@ def test_a_real_run_and_other_images(shared_run, shared_folder):
     found = operating_point(shared_run, "across")
     page = render(found.page)
     assert "Most wrong" in page
-    # Its own images by another path: of these only the test part may judge.
+    # Its own images by another path: of these only the test split may judge.
     again = operating_point(shared_run, "across", data=shared_folder)
-    assert again.part == "test"
+    assert again.split == "test"
     assert again.judged.whole.counts == found.judged.whole.counts
 
 
@@ -275,7 +275,7 @@ def test_most_wrong_images_are_shown(shared_run, monkeypatch):
     """With the answers turned round, every image is wrong, and is shown."""
     said = shared_run.predictions("test")
     turned = replace(said, probs=said.probs[:, ::-1])
-    monkeypatch.setattr(shared_run, "predictions", lambda part: turned)
+    monkeypatch.setattr(shared_run, "predictions", lambda split: turned)
     found = operating_point(shared_run, "across")
     missed, _ = found.page.sections[-1].blocks
     assert isinstance(missed, Images)

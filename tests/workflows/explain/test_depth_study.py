@@ -78,8 +78,8 @@ def test_every_chain_is_looked_at_from_beginning_to_end(data, study):
         assert len(one.costs) == 12
         assert {len(s.levels) for s in one.snapshots} == {12}
         assert one.factor == rate(one.snapshots[0].levels)
-    assert study.judged == len(data.part("val"))
-    counts = data.part("val").labels.bincount()
+    assert study.judged == len(data.subset("val"))
+    counts = data.subset("val").labels.bincount()
     assert study.chance == pytest.approx(float(counts.max()) / study.judged)
 
 

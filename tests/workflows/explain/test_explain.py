@@ -86,7 +86,7 @@ def test_a_page_about_any_network_leaves_it_alone(kind, channels):
 
 
 @pytest.mark.parametrize("name", ALSO)
-def test_every_part_leaves_the_networks_weights_alone(name, shared_run, monkeypatch):
+def test_every_split_leaves_the_networks_weights_alone(name, shared_run, monkeypatch):
     small = {"depth": 4, "width": 2, "steps": 2, "rates": (0.1,)}
     monkeypatch.setattr(
         depth_page, "depth_study", lambda data, **how: depth_study(data, **small)
@@ -136,7 +136,7 @@ def test_the_channel_of_a_unit_is_the_one_asked_for(shared_run):
     table = next(block for block in blocks if isinstance(block, Table))
     means = one.by_class[:, 1]
     assert [row[1] for row in table.rows] == means.sort(descending=True).values.tolist()
-    path = looked.part.paths[one.spots[1][0].image]
+    path = looked.subset.paths[one.spots[1][0].image]
     rows = [row for row in looked.table()[1] if row[:2] == ("pool1", 1)]
     assert [row[4] for row in rows] == [1, 2, 3]
     assert rows[0][6] == path
@@ -297,7 +297,7 @@ def test_the_surest_mistakes_come_first(tmp_path):
     section, facts = whole_section(run)
     drawn = next(b for b in section.blocks if isinstance(b, Images))
     assert drawn.title == "The surest mistakes"
-    found = run.predictions(run.judged_part)
+    found = run.predictions(run.evaluated_split)
     wrong = int((found.truth != found.predicted).sum())
     assert len(drawn.images) == min(wrong, 8) > 0
     sure = [float(one.detail.split()[0]) for one in drawn.images]
@@ -320,7 +320,7 @@ def test_pools_that_cannot_be_compared_are_named(shared_run, monkeypatch):
         model=model,
         data=shared_run.data,
         preprocess=shared_run.preprocess,
-        judged_part=shared_run.judged_part,
+        evaluated_split=shared_run.evaluated_split,
         labels=shared_run.labels,
     )
     section, data = invariance_section(run)

@@ -92,7 +92,7 @@ def data():
     return st.load_data(st.from_arrays("bars", bars(60), names))
 
 
-def test_every_image_of_every_part_is_counted(data):
+def test_every_image_of_every_split_is_counted(data):
     counted = count_all(data)
     assert counted.gray.shape == (60, 28, 28)
     expected = {"short": 12, "middle": 14, "long": 16}  # two sides, a row each

@@ -182,7 +182,7 @@ def test_views_and_average_reach_the_judgement(digits, tmp_path):
     model = small()
     run = striate.train(model, digits, out=tmp_path / "a", quiet=True, **words)
     val = Batches(
-        part=digits.part("val"),
+        subset=digits.subset("val"),
         preprocess=digits.preprocess,
         batch_size=256,
         shuffle=False,

@@ -80,7 +80,7 @@ def test_a_class_of_two_is_dealt_or_refused_with_the_way_out(striate, tmp_path):
     dealt = [words for words in told if words not in refused]
     assert all("has no image of 1 of 3 classes" in words for words in dealt)
     exact = load_data(root, exact=True)
-    rare = sorted(row.part for row in exact.rows if row.label == "rare")
+    rare = sorted(row.split for row in exact.rows if row.label == "rare")
     assert rare == ["train", "val"]
 
 
@@ -122,7 +122,7 @@ def check_many_classes(count):
     assert sum(n for *_, n in score["confusions"]) == round(
         (1 - score["accuracy"]) * count
     )
-    kept, fresh = run.predictions("test"), run.judge(data.part("test"))
+    kept, fresh = run.predictions("test"), run.judge(data.subset("test"))
     assert (kept.predicted == fresh.predicted).all()
     assert np.allclose(kept.probs.max(1), fresh.probs.max(1), rtol=1e-5)
     assert (np.count_nonzero(kept.probs, 1) == answers.TOP).all()
@@ -130,7 +130,7 @@ def check_many_classes(count):
     assert list(row) == ["path", "label", "pred", "top", "loss"]
     assert row["pred"] in json.loads(row["top"])
     page = (run.path / "report.html").read_text()
-    assert "Most frequent errors on the test part" in page
+    assert "Most frequent errors on the test split" in page
     assert len(page) < 2_000_000
     assert not (run.path / "plots/confusion.png").exists()
 
@@ -229,8 +229,8 @@ class Held:
 @pytest.mark.parametrize(("size", "batch"), [(33, 8), (33, 32), (3, 2)])
 def test_one_left_over_joins_the_step_before_and_is_told(size, batch):
     data = load_data(uneven(40, 40), exact=True, test_fraction=0.2)
-    part = data.part("train").take(range(size))
-    cut = data.__class__(**{**vars(data), "parts": {**data.parts, "train": part}})
+    subset = data.subset("train").take(range(size))
+    cut = data.__class__(**{**vars(data), "subsets": {**data.subsets, "train": subset}})
     run = st.train(
         Small(norm=True), cut, epochs=1, batch_size=batch, out="run", quiet=True
     )

@@ -17,14 +17,14 @@ pytestmark = pytest.mark.usefixtures("no_report")
 SETTINGS = ("--epochs", "3", "--batch-size", "8", "--quiet")
 
 
-def poison(patch, steps, row=2, part="train"):
+def poison(patch, steps, row=2, split="train"):
     """Put a NaN into one image of some steps, every time that they are taken."""
     real = Batches.__call__
 
     def call(self, epoch=0, start=0):
         for i, (x, y) in enumerate(real(self, epoch, start), start):
             number = epoch * len(self) + i
-            if self.shuffle == (part == "train") and number in steps:
+            if self.shuffle == (split == "train") and number in steps:
                 x[row, 0, 0, 0] = math.nan
             yield x, y
 
@@ -35,15 +35,15 @@ def path_of(run, step, row):
     """Return the image that was poisoned, by way of the run's own files."""
     batches = batches_of(run)
     number = batches.indices(step // 4)[step % 4][row]
-    return batches.part.paths[int(number)]
+    return batches.subset.paths[int(number)]
 
 
 def batches_of(run):
     from striate.run.run import Run
 
     found = Run(run)
-    part = found.data.part("train")
-    return Batches(part=part, preprocess=found.preprocess, batch_size=8)
+    subset = found.data.subset("train")
+    return Batches(subset=subset, preprocess=found.preprocess, batch_size=8)
 
 
 def test_it_stops_and_offers_the_choice(striate, shared_folder, monkeypatch):
@@ -64,7 +64,7 @@ def test_it_stops_and_offers_the_choice(striate, shared_folder, monkeypatch):
         {
             "epoch": 2,
             "step": 6,
-            "part": "train",
+            "split": "train",
             "what": "the training loss became nan, first in the images",
             "layer": "the images",
             "answer": "stop",
@@ -180,7 +180,7 @@ def poison_at_full_rate(patch):
 
 
 def test_validation_names_its_images(striate, shared_folder, monkeypatch):
-    poison(monkeypatch, [0], row=1, part="val")
+    poison(monkeypatch, [0], row=1, split="val")
     said = striate("train", shared_folder, *SETTINGS, "--out", "run")
     assert said.code == 1
     assert "the validation loss became nan, first in the images" in said.err

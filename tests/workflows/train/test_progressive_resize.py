@@ -156,7 +156,7 @@ def test_products_are_counted_by_size(monkeypatch):
     assert laps.mfu(1) == pytest.approx(6 * small / 1e9)
     assert laps.mfu(1, epochs=4) == pytest.approx(6 * (small + full) / 2e9)
     fed = laps.feeding(
-        Batches(part=data.part("val"), preprocess=data.preprocess, batch_size=512)
+        Batches(subset=data.subset("val"), preprocess=data.preprocess, batch_size=512)
     )
     fed(2)
     assert laps.mfu(1) == pytest.approx(6 * full / 1e9)

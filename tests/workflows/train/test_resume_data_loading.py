@@ -46,14 +46,14 @@ def lazily(monkeypatch):
 
 
 def hold_nothing(patch):
-    patch.setattr(memory, "fits", lambda size: size < 2_000)
+    patch.setattr(memory, "fits_in_memory", lambda size: size < 2_000)
     patch.setattr(develop, "_check_batch", lambda size: None)
 
 
 @pytest.fixture
 def streamed(monkeypatch):
     """Let every set in shards be too large to hold."""
-    monkeypatch.setitem(shards.load_shards.__kwdefaults__, "most_held", 0)
+    monkeypatch.setattr(shards, "MOST_HELD", 0)
 
 
 def contents(run):
@@ -122,7 +122,7 @@ WITH_WORKERS = [
 )
 def test_decoded_when_wanted(lazily, shared_folder, way, workers):
     done = resumed(shared_folder, cache="off", workers=workers, **LAZILY[way])
-    assert isinstance(done.data.part("train").pixels, LazyPixels)
+    assert isinstance(done.data.subset("train").pixels, LazyPixels)
 
 
 def test_what_the_cache_held_may_be_decoded(shared_folder, monkeypatch):
@@ -150,7 +150,7 @@ def test_what_the_cache_held_may_be_decoded(shared_folder, monkeypatch):
 def test_streamed_shards(streamed, tmp_path, way, workers):
     folder = write_shards(tmp_path / "shards")
     done = resumed(folder, step=14, workers=workers, **LAZILY[way])
-    assert done.data.part("train").blocks
+    assert done.data.subset("train").blocks
 
 
 def test_shards_named_as_seen_from_here(streamed, tmp_path):
@@ -163,7 +163,7 @@ def test_streamed_and_then_held(streamed, tmp_path, monkeypatch):
     """Held images are shown in another order, which is told."""
     folder = write_shards(tmp_path / "shards")
     run = stopped(folder, step=14)
-    monkeypatch.setitem(shards.load_shards.__kwdefaults__, "most_held", 10**6)
+    monkeypatch.setattr(shards, "MOST_HELD", 10**6)
     told = []
     st.resume(run, begun=told.append, quiet=True)
     reason = "order: shard by shard, now image by image"
@@ -198,7 +198,7 @@ def test_files_that_cannot_be_read_are_told(lazily, tmp_path, capsys):
     real = LazyPixels.batches
 
     def batches(self, indices):
-        if not self.forgiving:
+        if not self.replace_lost:
             yield from real(self, indices)
             return
         shutil.move(hidden, tmp_path / "away")
@@ -228,9 +228,9 @@ def test_files_that_cannot_be_read_are_told(lazily, tmp_path, capsys):
 class Counting(LazyPixels):
     """Notes which images are decoded."""
 
-    def attempt(self, index):
+    def decode_batch(self, index):
         self.seen = [*getattr(self, "seen", []), *index.tolist()]
-        return super().attempt(index)
+        return super().decode_batch(index)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -239,11 +239,11 @@ def test_nothing_left_out_is_decoded(lazily, shared_folder, way, workers, monkey
     run = Run(whole(shared_folder, cache="off", epochs=1, **LAZILY[way]))
     margin = 1.25 if "crop" in LAZILY[way] else 1.0
     data = run.read_again(margin=margin)
-    part = data.part("train")
-    for pixels in filter(None, (part.pixels, part.larger)):
+    subset = data.subset("train")
+    for pixels in filter(None, (subset.pixels, subset.larger)):
         pixels.workers, pixels.__class__ = workers, Counting
     made = Batches(
-        part=part,
+        subset=subset,
         preprocess=data.preprocess,
         batch_size=8,
         augment=run.recipe.augmentation,
@@ -251,7 +251,7 @@ def test_nothing_left_out_is_decoded(lazily, shared_folder, way, workers, monkey
         seed=run.recipe.seed,
     )
     every = list(made(1))
-    held = part.larger if part.larger is not None else part.pixels
+    held = subset.larger if subset.larger is not None else subset.pixels
     held.seen = []
     rest = list(made(1, 2))
     assert len(rest) == len(every) - 2 > 0
@@ -267,7 +267,7 @@ def test_moved_images_come_from_a_tape(shared_folder):
     """The way of `moved by whole pixels` above is the one it is meant to be."""
     data = st.load_data(shared_folder)
     views = Views(
-        part=data.part("train"),
+        subset=data.subset("train"),
         preprocess=data.preprocess,
         augment=st.Recipe(data="x", **WAYS["moved by whole pixels"]).augmentation,
     )

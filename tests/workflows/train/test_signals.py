@@ -83,7 +83,7 @@ def test_what_is_saved_can_be_read(forks, shared_folder, tmp_path):
     assert (position["epoch"], position["step"]) == (1, HELD - 1)  # not that one
     run = Run(path)
     put_weights(run.model, unpacked(sealed.files["model.safetensors"], "x"), "x")
-    with pytest.raises(RunError, match="the test part was not judged"):
+    with pytest.raises(RunError, match="the test split was not judged"):
         run.predictions("test")
 
 

@@ -58,7 +58,7 @@ def facts(name):
 
 
 def counts(name):
-    return read_json(Path(name) / "manifest.json")["data"]["parts"]
+    return read_json(Path(name) / "manifest.json")["data"]["splits"]
 
 
 @pytest.mark.slow
@@ -67,8 +67,8 @@ def test_a_plan_is_told_and_done(striate, words, monkeypatch):
     monkeypatch.setattr(job, "write_report", write_report)
     said = striate(*words, "--cut", "auto", "--out", "run")
     assert said.code == 0, said.err
-    for part in ("A linear head at every cut", "Tried", "Proposed: keep", "Expected"):
-        assert part in said.out
+    for text in ("A linear head at every cut", "Tried", "Proposed: keep", "Expected"):
+        assert text in said.out
     proposal = TransferPlan.from_dict(read_json(Path("run/plan.json")))
     assert [probe.cut for probe in proposal.probes] == ["whiten", "block1", "flatten"]
     assert [trial.head for trial in proposal.trials][:3] == ["logistic", *["tuned"] * 2]
@@ -83,7 +83,7 @@ def test_a_plan_is_told_and_done(striate, words, monkeypatch):
     assert Path("run/plots/cuts.png").read_bytes()[1:4] == b"PNG"
     assert "Accuracy by depth of the cut" in Path("run/report.html").read_text("utf-8")
     run = st.load_run("run")
-    again = run.judge(run.data.part("test")).probs
+    again = run.judge(run.data.subset("test")).probs
     assert abs(again - run.predictions("test").probs).max() < 1e-5
 
 
@@ -91,11 +91,11 @@ def test_a_plan_is_told_and_done(striate, words, monkeypatch):
 def test_the_pass_of_the_plan_is_the_heads(striate, words):
     given = "--cut", "auto", "--head", "logistic"
     assert striate(*words, *given, "--out", "run").code == 0
-    done, parts = facts("run"), counts("run")
+    done, splits = facts("run"), counts("run")
     assert len(read_json(Path("run/plan.json"))["trials"]) == 1
     assert (done["head"], done["cut"]) == ("logistic", "flatten")
-    assert done["kept"] == parts["train"]
-    assert done["computed"] == parts["val"] + parts["test"]
+    assert done["kept"] == splits["train"]
+    assert done["computed"] == splits["val"] + splits["test"]
     assert striate(*words, "--out", "plain").code == 0
     one, other = (load_file(f"{n}/weights/best.safetensors") for n in ("run", "plain"))
     assert all(torch.allclose(one[n], other[n], atol=1e-5) for n in one)
@@ -124,7 +124,7 @@ def test_a_damaged_plan_is_named(source, tmp_path, name):
         assert told.value.where.endswith(name)
 
 
-def test_validation_and_test_play_no_part(shared_folder, source):
+def test_validation_and_test_play_no_split(shared_folder, source):
     recipe = Recipe(
         data=str(shared_folder),
         model="fast_small",
@@ -140,13 +140,13 @@ def test_validation_and_test_play_no_part(shared_folder, source):
     place(model, data, recipe)
     noise = {
         name: replace(
-            data.part(name),
-            pixels=torch.zeros_like(data.part(name).pixels),
-            labels=1 - data.part(name).labels,
+            data.subset(name),
+            pixels=torch.zeros_like(data.subset(name).pixels),
+            labels=1 - data.subset(name).labels,
         )
         for name in ("val", "test")
     }
-    other = replace(data, parts={**data.parts, **noise})
+    other = replace(data, subsets={**data.subsets, **noise})
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     one, two = (
         propose(model, some, recipe, TransferOptions(cut="auto"), lambda line: None)

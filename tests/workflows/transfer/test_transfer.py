@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save_file
 import striate as st
 from striate.core.errors import SettingError, StorageError
 from striate.core.files import read_csv, read_json, write_json
-from striate.data.cache.feature_cache import KNOWN, ROWS, FeatureStore
-from striate.data.cache.packed_arrays import MARKER
+from striate.data.cache.decoded_images import MARKER
+from striate.data.cache.feature_cache import KEYS, ROWS, FeatureStore
 from striate.run.recipe import Recipe
 from striate.run.report_page import write_report
 from striate.run.setup import load_recipe
@@ -52,7 +52,7 @@ def test_the_result_is_an_ordinary_run(striate, words, shared_folder):
     assert run.manifest["status"] == "done"
     assert run.scores["test"]["accuracy"] > 0.8
     kept = run.predictions("test")
-    again = run.judge(run.data.part("test"))  # from the images, through the whole
+    again = run.judge(run.data.subset("test"))  # from the images, through the whole
     assert again.paths == kept.paths
     assert abs(again.probs - kept.probs).max() < 1e-5
     assert striate("evaluate", "run", "--json").code == 0
@@ -71,9 +71,9 @@ def test_a_long_pass_is_no_long_unused_store(tmp_path):
     os.utime(store.folder / MARKER, (1, 1))
     store.add(["x"], torch.ones(1, 2))
     assert (store.folder / MARKER).stat().st_mtime > 1
-    with pytest.raises(StorageError, match="1 features are gone"):
+    with pytest.raises(StorageError, match="another process removed 1 features"):
         store.rows(["x", "y"])
-    assert store.rows(["x"]).whole().tolist() == [[1, 1]]
+    assert store.rows(["x"]).load().tolist() == [[1, 1]]
 
 
 @pytest.mark.parametrize("weights", ["auto", "loss", "sampling"])
@@ -89,11 +89,11 @@ def test_rare_classes_count_more_in_a_logistic_head(shared_folder):
     """They cannot be shown oftener, so each of their images counts for more."""
     recipe = Recipe(data=str(shared_folder), cache="off")
     data = load_recipe(recipe)
-    part = data.part("train")
-    some = (part.labels == 0).nonzero().flatten().tolist()[:3]
-    some += (part.labels == 1).nonzero().flatten().tolist()
-    uneven = replace(data, parts={**data.parts, "train": part.take(some)})
-    labels = uneven.part("train").labels
+    subset = data.subset("train")
+    some = (subset.labels == 0).nonzero().flatten().tolist()[:3]
+    some += (subset.labels == 1).nonzero().flatten().tolist()
+    uneven = replace(data, subsets={**data.subsets, "train": subset.take(some)})
+    labels = uneven.subset("train").labels
     logits = torch.randn(len(labels), 2, generator=torch.Generator().manual_seed(0))
     none, loss, sampling = (
         heads.class_cost(uneven, replace(recipe, class_weights=how))(logits, labels)
@@ -139,7 +139,7 @@ def test_statistics_are_of_batches_of_equal_size(striate, words, monkeypatch):
     monkeypatch.setattr(heads, "EVALUATION_BATCH", 9)
     tuned = *words, "--head", "tuned", "--cut", "block1", "--epochs", "1"
     assert striate(*tuned, "--out", "run").code == 0
-    assert sum(sizes) == read_json(Path("run/manifest.json"))["data"]["parts"]["train"]
+    assert sum(sizes) == read_json(Path("run/manifest.json"))["data"]["splits"]["train"]
     assert max(sizes) <= 9
     assert max(sizes) - min(sizes) <= 1
 
@@ -240,7 +240,7 @@ def test_without_a_cache_it_works_too(striate, words):
 def test_views_are_learned_from_and_kept(striate, words):
     views = "--views", "3", "--augment", "flip"
     assert striate(*words, *views, "--out", "a").code == 0
-    train = st.load_run("a").manifest["data"]["parts"]["train"]
+    train = st.load_run("a").manifest["data"]["splits"]["train"]
     assert facts("a")["computed"] == 40 + 3 * train
     assert striate(*words, *views, "--out", "b").code == 0
     assert facts("b")["computed"] == 0
@@ -262,7 +262,7 @@ def test_a_tail_is_trained_from_the_cut_on(striate, words, source):
     frozen = [n for n in after if n.startswith(("whiten", "block1"))]
     assert all(torch.equal(before[n], after[n]) for n in frozen)
     assert not torch.equal(before["block2.conv.weight"], after["block2.conv.weight"])
-    again = run.judge(run.data.part("test")).probs
+    again = run.judge(run.data.subset("test")).probs
     assert abs(again - run.predictions("test").probs).max() < 1e-5
 
 
@@ -298,12 +298,12 @@ def test_a_store_that_was_cut_loses_its_end_and_no_more(tmp_path):
     os.truncate(segment, 16 * 5 + 3)
     after = store_of(tmp_path)
     assert [key in after for key in keys] == [True] * 5 + [False] * 4
-    (known,) = store.folder.glob(f"*{KNOWN}")
-    os.truncate(known, known.stat().st_size // 9 * 2 + 7)
+    (keys_file,) = store.folder.glob(f"*{KEYS}")
+    os.truncate(keys_file, keys_file.stat().st_size // 9 * 2 + 7)
     after = store_of(tmp_path)
     assert [key in after for key in keys] == [True] * 2 + [False] * 7
     after.add(keys[2:], rows(9)[2:])
-    assert torch.equal(after.rows(keys).whole(), rows(9))
+    assert torch.equal(after.rows(keys).load(), rows(9))
 
 
 def test_a_row_that_rotted_is_not_there(tmp_path):
@@ -362,7 +362,7 @@ def test_a_kill_leaves_whole_rows(tmp_path):
     there = [i for i in range(10_000) if f"k{i}" in store]
     assert len(there) >= 10
     assert there == list(range(len(there)))
-    found = store.rows([f"k{i}" for i in there]).whole()
+    found = store.rows([f"k{i}" for i in there]).load()
     assert torch.equal(found, torch.tensor(there).float()[:, None].expand(-1, 4))
 
 
@@ -391,7 +391,7 @@ def test_a_head_that_is_a_small_network(striate, words, shared_folder, source):
     assert run.scores["test"]["accuracy"] > 0.8
     names = [name for name in run.model.state_dict() if name.startswith("fc")]
     assert names == ["fc.0.weight", "fc.0.bias", "fc.2.weight", "fc.2.bias"]
-    again = run.judge(run.data.part("test"))
+    again = run.judge(run.data.subset("test"))
     kept = run.predictions("test")
     assert abs(again.probs - kept.probs).max() < 1e-5
     before = load_file(source.path / "weights/best.safetensors")

@@ -40,11 +40,13 @@ def test_a_plan_knows_rare_classes(shared_folder, monkeypatch):
     """As many as fit, and of each class one to learn from and one to judge by."""
     monkeypatch.setattr(trials, "MOST", 9)
     data = load_recipe(Recipe(data=str(shared_folder), cache="off"))
-    part = data.part("train")
-    first = (part.labels == 0).nonzero().flatten()
-    rare = torch.cat([first, (part.labels == 1).nonzero().flatten()[:3]])
-    uneven = replace(data, parts={**data.parts, "train": part.take(rare.tolist())})
-    labels = trials.some_of(uneven, 0).part("train").labels
+    subset = data.subset("train")
+    first = (subset.labels == 0).nonzero().flatten()
+    rare = torch.cat([first, (subset.labels == 1).nonzero().flatten()[:3]])
+    uneven = replace(
+        data, subsets={**data.subsets, "train": subset.take(rare.tolist())}
+    )
+    labels = trials.some_of(uneven, 0).subset("train").labels
     assert labels.bincount().tolist()[1] == 2
     assert len(labels) < 12 < len(rare)
 

@@ -136,7 +136,7 @@ def blend(x: Tensor, other: Tensor, mixed: Pairs) -> Tensor:
 
 
 def blank(x: Tensor, rectangles: np.ndarray) -> Tensor:
-    """Set rectangles to 0, which is the training part's mean; x is changed.
+    """Set rectangles to 0, which is the training split's mean; x is changed.
 
     Shapes:
         (N, C, H, W), (N, 4) → (N, C, H, W)

@@ -20,7 +20,7 @@ from striate.data.augment.pixel_shift import Tape, whole_pixels
 from striate.data.augment.random_crop import cut, windows
 from striate.data.augment.random_params import Draws, draw
 from striate.data.cache import free_memory as memory
-from striate.data.cache.pixel_rows import Rows, SomeRows, standing
+from striate.data.cache.pixel_rows import IndexedRows, PixelRows, index_rows
 from striate.data.decode.preprocess import normalize
 from striate.data.subset import Subset
 
@@ -41,16 +41,16 @@ class Views:
 
     Example:
         >>> pixels = torch.zeros(5, 2, 2, 1, dtype=torch.uint8)
-        >>> part = Subset.of(pixels, [0, 1, 0, 1, 0], list("abcde"))
+        >>> subset = Subset.of(pixels, [0, 1, 0, 1, 0], list("abcde"))
         >>> p = Preprocess(channels=1, height=2, width=2, mean=(0.0,), std=(1.0,))
-        >>> views = Views(part=part, preprocess=p, augment=Augment(color=0.2))
+        >>> views = Views(subset=subset, preprocess=p, augment=Augment(color=0.2))
         >>> index = torch.tensor([4, 1])
-        >>> x, y = views(part.gather(index), index, epoch=0)
+        >>> x, y = views(subset.gather(index), index, epoch=0)
         >>> x.shape, y
         (torch.Size([2, 1, 2, 2]), tensor([0, 1]))
     """
 
-    part: Subset = field(repr=False)
+    subset: Subset = field(repr=False)
     preprocess: Preprocess
     augment: Augment
     seed: int = 0
@@ -69,7 +69,7 @@ class Views:
         Gathering, moving and mirroring a batch is then one copy an image. None where
         something else is to be done too, or where it would take too much memory.
         """
-        augment, pixels = self.augment, self.part.pixels
+        augment, pixels = self.augment, self.subset.pixels
         others = augment.bends or augment.mixes or augment.color or augment.erase
         if others or augment.flip in ("vertical", "both"):
             return None
@@ -78,7 +78,7 @@ class Views:
         right = int(augment.shift * pixels.shape[2])
         down = int(augment.shift * pixels.shape[1])
         weight = 2 * Tape.weight(pixels, right, down)
-        if weight > TAPE or not memory.fits(2 * weight):
+        if weight > TAPE or not memory.fits_in_memory(2 * weight):
             return None
         both = torch.cat([pixels, pixels.flip(2)])
         return Tape(both, right, down, augment.border, self.preprocess.background)
@@ -87,7 +87,7 @@ class Views:
         """Return what makes a batch of an index from the tape, in an epoch."""
         tape = self.tape
         assert tape is not None  # noqa: S101 - asked only where there is one
-        count = len(self.part)
+        count = len(self.subset)
         every = np.arange(count)
         draws = draw(
             self.augment,
@@ -101,15 +101,15 @@ class Views:
 
         def batch(index: Tensor) -> Batch:
             pixels = tape.cut(places[index])
-            return normalize(pixels, self.preprocess), self.part.labels[index]
+            return normalize(pixels, self.preprocess), self.subset.labels[index]
 
         return batch
 
     @property
-    def held(self) -> Rows:
+    def held(self) -> PixelRows:
         """Return the images that views are made of: with room for crops, if any."""
-        larger = self.part.larger if self.augment.only_crops else None
-        return self.part.pixels if larger is None else larger
+        larger = self.subset.larger if self.augment.only_crops else None
+        return self.subset.pixels if larger is None else larger
 
     @property
     def cuts(self) -> bool:
@@ -117,7 +117,7 @@ class Views:
         size = self.preprocess.height, self.preprocess.width
         return self.augment.only_crops and tuple(self.held.shape[1:3]) != size
 
-    def ready(self, held: SomeRows, index: Tensor, epoch: int) -> Tensor:
+    def ready(self, held: IndexedRows, index: Tensor, epoch: int) -> Tensor:
         """Bring images as they are held to the input's size, by their crops.
 
         What is cut is mirrored at once.
@@ -142,7 +142,7 @@ class Views:
             index: (N,) their numbers in the part.
             epoch: From 0.
         """
-        labels = self.part.labels[index]
+        labels = self.subset.labels[index]
         x = self._changed(pixels, index, epoch)
         if not self.augment.mixes:
             return x, labels.to(self.device, non_blocking=True)
@@ -150,13 +150,13 @@ class Views:
             self.augment,
             self.preprocess.spec,
             index.numpy(),
-            count=len(self.part),
+            count=len(self.subset),
             seed=self.seed,
             epoch=epoch,
         )
         others = torch.from_numpy(mixed.partner)
-        y = shared_targets(labels, self.part.labels[others], mixed.kept, self.classes)
-        partners = self.ready(standing(self.held, others), others, epoch)
+        y = shared_targets(labels, self.subset.labels[others], mixed.kept, self.classes)
+        partners = self.ready(index_rows(self.held, others), others, epoch)
         other = self._changed(partners, others, epoch)
         return blend(x, other, mixed), y.to(self.device, non_blocking=True)
 
@@ -174,7 +174,7 @@ class Views:
             self.augment,
             self.preprocess.spec,
             index.numpy(),
-            count=len(self.part),
+            count=len(self.subset),
             seed=self.seed,
             epoch=epoch,
         )

@@ -1,4 +1,4 @@
-"""Make the packs of a set: take over what other packs hold, decode the rest."""
+"""Build the packs (decoded images) of a data set; reuse rows of other packs."""
 
 from __future__ import annotations
 
@@ -10,89 +10,91 @@ from torch import Tensor
 
 from striate.core.spec import Preprocess
 from striate.data.cache.cache_folder import Cache
-from striate.data.cache.packed_arrays import (
-    Builder,
-    Donors,
+from striate.data.cache.decoded_images import (
+    DecodeErrors,
     Pack,
-    Refusals,
+    PackBuilder,
+    ReusableRows,
     open_pack,
     pack_key,
 )
 from striate.data.decode.file_bytes import UndecodableError
-from striate.data.decode.preprocess import look_at_sizes
-from striate.data.scan import Census, Tick, stream, ticked
+from striate.data.decode.preprocess import decode_at_sizes
+from striate.data.scan import FileScan, Tick, read_in_order, with_progress
 from striate.data.sources.source import Skipped, Source
 
-_TRIES = 3  # files that change while they are decoded, again and again
+_TRIES = 3  # then files keep changing while they are decoded
 
 
 @dataclass(frozen=True, kw_only=True)
-class Packed:
-    """Packs of one set, one a size, and files that are no longer as scanned."""
+class PackedSet:
+    """Packs of one data set, one per size, and files that changed since the scan."""
 
     packs: tuple[Pack, ...]
-    census: Census
+    scan: FileScan
     lost: dict[int, Skipped] = field(default_factory=dict)
 
 
-def pack(
+def build_packs(
     source: Source,
-    census: Census,
+    scan: FileScan,
     sizes: Sequence[Preprocess],
     cache: Cache,
     tick: Tick | None = None,
-) -> Packed:
-    """Map the packs of a set, made first where they are not there.
+) -> PackedSet:
+    """Map the packs of a data set into memory; missing ones are built first.
 
     Raises:
-        OSError: The disk refused, or the files do not keep still.
+        OSError: The disk failed, or the files keep changing.
     """
     lost: dict[int, Skipped] = {}
     for _ in range(_TRIES):
-        hashes = [census.hashes[i] for i in census.sound]
-        found = [open_pack(cache.packs / pack_key(size, hashes)) for size in sizes]
-        lacking = [size for size, one in zip(sizes, found, strict=True) if one is None]
-        if not lacking:
-            packs = tuple(one for one in found if one is not None)
-            return Packed(packs=packs, census=census, lost=lost)
-        cache.make_room(sum(size.weight * len(hashes) for size in lacking))
-        lost |= _build(source, census, lacking, cache, tick)
-        census = census.without(lost)
+        hashes = [scan.hashes[i] for i in scan.readable]
+        opened = [open_pack(cache.packs / pack_key(size, hashes)) for size in sizes]
+        missing = [
+            size for size, pack in zip(sizes, opened, strict=True) if pack is None
+        ]
+        if not missing:
+            packs = tuple(pack for pack in opened if pack is not None)
+            return PackedSet(packs=packs, scan=scan, lost=lost)
+        cache.make_room(sum(size.weight * len(hashes) for size in missing))
+        lost |= _build(source, scan, missing, cache, tick)
+        scan = scan.without(lost)
     raise OSError("the images change while they are read")
 
 
 def _build(
     source: Source,
-    census: Census,
+    scan: FileScan,
     sizes: Sequence[Preprocess],
     cache: Cache,
     tick: Tick | None,
 ) -> dict[int, Skipped]:
-    """Write a pack for each size; return the files that are no longer as scanned."""
-    index = census.sound
-    wanted = {census.hashes[i] for i in index}
-    donors = [Donors(cache.packs, size, wanted) for size in sizes]
+    """Write a pack for each size; return the files that changed since the scan."""
+    index = scan.readable
+    hashes_needed = {scan.hashes[i] for i in index}
+    reusable = [ReusableRows(cache.packs, size, hashes_needed) for size in sizes]
     lost: dict[int, Skipped] = {}
-    refused: Refusals = {}
+    errors: DecodeErrors = {}
     with ExitStack() as open_files:
         builders = [
-            open_files.enter_context(Builder(cache.packs, size)) for size in sizes
+            open_files.enter_context(PackBuilder(cache.packs, size)) for size in sizes
         ]
-        read = _reader(source, census, sizes, donors)
-        for i, row in ticked(index, stream(source, index, read), tick):
+        read = _reader(source, scan, sizes, reusable)
+        for i, row in with_progress(index, read_in_order(source, index, read), tick):
             match row:
                 case Skipped():
                     lost[i] = row
                 case str(reason), str(detail):
-                    refused[census.hashes[i]] = reason, detail
+                    errors[scan.hashes[i]] = reason, detail
                 case images, content:
                     for builder, image in zip(builders, images, strict=True):
-                        builder.add(image, census.hashes[i], content)
-        hashes = [census.hashes[i] for i in index if i not in lost]
+                        builder.add(image, scan.hashes[i], content)
+        hashes = [scan.hashes[i] for i in index if i not in lost]
         for builder in builders:
-            builder.finish(hashes, refused)
-    for donor in donors:
-        donor.clear()
+            builder.finish(hashes, errors)
+    for rows_of_size in reusable:
+        rows_of_size.clear()
     return lost
 
 
@@ -101,18 +103,18 @@ Row = tuple[tuple[Tensor, ...], str] | tuple[str, str]
 
 def _reader(
     source: Source,
-    census: Census,
+    scan: FileScan,
     sizes: Sequence[Preprocess],
-    donors: Sequence[Donors],
+    reusable: Sequence[ReusableRows],
 ) -> Callable[[int], Row]:
     def read(i: int) -> Row:
-        given = [donor.get(census.hashes[i]) for donor in donors]
-        had = [row for row in given if row is not None]
-        if len(had) == len(donors):
-            return tuple(image for image, _ in had), had[0][1]
-        payload = census.payload(source, i)
+        rows_found = [rows_of_size.get(scan.hashes[i]) for rows_of_size in reusable]
+        reused = [row for row in rows_found if row is not None]
+        if len(reused) == len(reusable):
+            return tuple(image for image, _ in reused), reused[0][1]
+        payload = scan.payload(source, i)
         try:
-            return look_at_sizes(payload, sizes)
+            return decode_at_sizes(payload, sizes)
         except UndecodableError as error:
             return error.reason, error.detail
 

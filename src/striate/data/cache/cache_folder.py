@@ -1,4 +1,4 @@
-"""The cache folder: where it lies, how much it may hold, and what goes first."""
+"""The cache folder: where it is, its size limit, and what is removed first."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ import weakref
 from dataclasses import dataclass
 from pathlib import Path
 
-from striate.data.cache.file_index import Facts
-from striate.data.cache.packed_arrays import remove, weigh
+from striate.data.cache.decoded_images import list_packs, remove_pack
+from striate.data.file_index import FileIndex
 
 AUTO, OFF = "auto", "off"
 DEFAULT_GB = 20.0
-# Never the last of the disk: a training writes weights, and other programs live here.
-SPARE = 1 << 30
+# Disk space that stays free for checkpoints and for other programs.
+MIN_FREE_DISK = 1 << 30
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cache:
-    """A folder of packs and a book of facts, shared by all runs of a user.
+    """A folder of packs and a file index, shared by all runs of a user.
 
     Args:
-        folder: Where it lies.
-        limit: Bytes of packs it may hold; the longest unused go first.
+        folder: The folder.
+        limit: Maximum bytes of packs; the least recently used go first.
     """
 
     folder: Path
@@ -36,36 +36,36 @@ class Cache:
         return self.folder / "packs"
 
     @property
-    def facts(self) -> Facts:
-        """Return what is known of files."""
-        return Facts(self.folder / "facts.sqlite")
+    def file_index(self) -> FileIndex:
+        """Return the index of files that were read before."""
+        return FileIndex(self.folder / "facts.sqlite")
 
     def fits(self, size: int) -> bool:
-        """Tell whether packs of so many bytes could be held, others being removed."""
-        held = sum(weight for _, weight, _ in weigh(self.packs))
-        return size <= self.limit and size + SPARE <= held + self._free()
+        """Return whether packs of this many bytes fit if others are removed."""
+        used = sum(weight for _, weight, _ in list_packs(self.packs))
+        return size <= self.limit and size + MIN_FREE_DISK <= used + self._free()
 
     def make_room(self, size: int) -> None:
-        """Remove the longest unused packs until `size` more bytes may come."""
-        packs = weigh(self.packs)
-        held = sum(weight for _, weight, _ in packs)
+        """Remove the least recently used packs until `size` more bytes fit."""
+        packs = list_packs(self.packs)
+        used = sum(weight for _, weight, _ in packs)
         for _, weight, folder in packs:
-            if held + size <= self.limit and size + SPARE <= self._free():
+            if used + size <= self.limit and size + MIN_FREE_DISK <= self._free():
                 return
-            remove(folder)
-            held -= weight
+            remove_pack(folder)
+            used -= weight
 
     def _free(self) -> int:
         return shutil.disk_usage(self.folder).free
 
 
 def open_cache(where: str = AUTO, gigabytes: float = DEFAULT_GB) -> Cache | None:
-    """Return the cache, made if need be; None where it is off or cannot be had.
+    """Return the cache, created if needed; None where it is off or cannot be used.
 
     Args:
         where: `auto` (`$XDG_CACHE_HOME/striate`, else `~/.cache/striate`), `off`, or a
             folder.
-        gigabytes: The most that packs may take, in 10⁹ bytes.
+        gigabytes: Maximum size of the packs, in 10⁹ bytes.
     """
     if where == OFF:
         return None
@@ -84,11 +84,11 @@ def _own_folder() -> Path:
     return (Path(home) if home else Path.home() / ".cache") / "striate"
 
 
-class PassingFolder:
-    """A folder that is removed when nobody holds this any more, or the program ends.
+class TemporaryFolder:
+    """A folder that is removed with its last reference, or when the program ends.
 
     Example:
-        >>> folder = PassingFolder()
+        >>> folder = TemporaryFolder()
         >>> path = folder.path
         >>> path.is_dir()
         True

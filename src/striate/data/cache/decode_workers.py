@@ -1,7 +1,7 @@
-"""Processes that decode, none of which outlives its parent or fails without a name.
+"""Worker processes that decode images; they end with their parent.
 
-Threads decode as fast, because decoders release the interpreter lock; processes are for
-images that are not trusted not to crash or hang a decoder.
+Threads decode as fast, because decoders release the interpreter lock. Processes are for
+untrusted images, which may crash or hang a decoder.
 """
 
 from __future__ import annotations
@@ -14,63 +14,89 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from striate.core.errors import WorkerError
-from striate.data.decode.decode import unwarned
+from striate.data.decode.decode import without_pillow_warnings
 from striate.data.sources.source import Skipped
 
-if TYPE_CHECKING:
-    from striate.data.cache.lazy_images import Gathered, LazyPixels
-
-TIMEOUT = 120.0  # seconds; no batch takes so long unless an image hangs its decoder
-_DIED = "a process that decodes images died or was killed"
-_DIED_FIX = (
-    "if memory ran out use fewer --workers; --workers 0 decodes without processes; the "
-    "system's log says who was killed"
+TIMEOUT = (
+    120.0  # seconds; longer than any batch takes unless an image hangs its decoder
 )
-_HUNG_FIX = "run `striate data check` on the images, or leave the newest out"
+_DIED = "a worker process that decodes images died or was killed"
+_DIED_FIX = (
+    "if memory ran out, use fewer --workers; --workers 0 decodes without processes; "
+    "the log of the system names processes that it killed"
+)
+_HUNG_FIX = "run `striate data check` on the images, or leave out the newest"
 
-# As plain arrays: tensors would travel through shared memory, which a killed process
-# leaves behind.
+# Plain arrays: tensors would use shared memory, which a killed process leaves behind.
 Sent = tuple[np.ndarray, np.ndarray, tuple[Skipped, ...]]
 
-_mine: LazyPixels | None = None  # what a worker decodes; set once when it starts
+
+@dataclass(frozen=True)
+class DecodedBatch:
+    """A batch of decoded images.
+
+    Args:
+        pixels: (n, H, W, C) uint8.
+        index: (n,) image numbers; a lost image is replaced by another of the batch.
+        lost: Files that could not be read.
+    """
+
+    pixels: Tensor
+    index: Tensor
+    lost: tuple[Skipped, ...] = ()
 
 
-def decoded_by_workers(
-    pixels: LazyPixels,
+class BatchDecoder(Protocol):
+    """Decodes the images of a batch by their numbers; sent to every process."""
+
+    @property
+    def workers(self) -> int:
+        """Return the number of processes."""
+        ...
+
+    def decode_batch(self, index: Tensor) -> DecodedBatch:
+        """Decode those images of a batch that can be decoded."""
+        ...
+
+
+_decoder: BatchDecoder | None = None  # set once when a worker starts
+
+
+def decode_with_workers(
+    pixels: BatchDecoder,
     indices: Iterable[Tensor],
     *,
     timeout: float = TIMEOUT,
     start: str | None = None,
-) -> Iterator[Gathered]:
+) -> Iterator[DecodedBatch]:
     """Yield batches in order, decoded by `pixels.workers` processes.
 
     Args:
-        pixels: What is decoded.
-        indices: The images of each batch.
-        timeout: Seconds after which a batch that has not come counts as hung.
-        start: How processes begin (`fork`, `spawn`, …); the system's way where None.
+        pixels: Decodes the images.
+        indices: Image numbers of each batch.
+        timeout: Seconds after which a missing batch counts as hung.
+        start: Start method of processes (`fork`, `spawn`, …); None: the default.
 
     Raises:
         WorkerError: A process died, or hung.
     """
-    from striate.data.cache.lazy_images import Gathered
-
     context = multiprocessing.get_context(start)
     waiting: deque[Future[Sent]] = deque()
     pool = ProcessPoolExecutor(pixels.workers, context, _begin, (pixels,))
 
-    def take() -> Gathered:
+    def take() -> DecodedBatch:
         rows, index, lost = waiting.popleft().result(timeout)
-        return Gathered(torch.from_numpy(rows), torch.from_numpy(index), lost)
+        return DecodedBatch(torch.from_numpy(rows), torch.from_numpy(index), lost)
 
-    whole = False
+    complete = False
     try:
         for index in indices:
             waiting.append(pool.submit(_decode, index.numpy()))
@@ -78,7 +104,7 @@ def decoded_by_workers(
                 yield take()
         while waiting:
             yield take()
-        whole = True
+        complete = True
     except BrokenProcessPool as error:
         raise WorkerError(_DIED, where="--workers", fix=_DIED_FIX) from error
     except TimeoutError as error:
@@ -87,20 +113,20 @@ def decoded_by_workers(
     finally:
         for future in waiting:
             future.cancel()
-        _end(pool, at_once=not whole)
+        _stop(pool, at_once=not complete)
 
 
-def _begin(pixels: LazyPixels) -> None:
-    global _mine
-    _mine = pixels
-    # Ctrl-C in a terminal reaches the whole group; the parent decides what it means.
+def _begin(pixels: BatchDecoder) -> None:
+    global _decoder
+    _decoder = pixels
+    # Ctrl-C in a terminal reaches the whole group; the parent decides what to do.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    torch.set_num_threads(1)  # the processes are the parallelizm
-    threading.Thread(target=_follow, daemon=True).start()
+    torch.set_num_threads(1)  # the processes are the parallelism
+    threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
-def _follow() -> None:
-    """End with the parent, even where it was killed and could not say so."""
+def _end_with_parent() -> None:
+    """End this process with its parent, even where that was killed."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
@@ -108,15 +134,15 @@ def _follow() -> None:
 
 
 def _decode(index: np.ndarray) -> Sent:
-    assert _mine is not None  # noqa: S101 - `_begin` has set it
-    with unwarned():
-        gathered = _mine.attempt(torch.from_numpy(index))
-    return gathered.pixels.numpy(), gathered.index.numpy(), gathered.lost
+    assert _decoder is not None  # noqa: S101 - `_begin` has set it
+    with without_pillow_warnings():
+        batch = _decoder.decode_batch(torch.from_numpy(index))
+    return batch.pixels.numpy(), batch.index.numpy(), batch.lost
 
 
-def _end(pool: ProcessPoolExecutor, at_once: bool) -> None:
-    """Stop the processes: when their work is done, or in the middle of it."""
-    # All of them: one that dies in the middle may hold a lock that the others wait for.
+def _stop(pool: ProcessPoolExecutor, at_once: bool) -> None:
+    """Stop the processes, after their work or at once."""
+    # All of them: one that dies at work may hold a lock that the others wait for.
     for process in list((pool._processes or {}).values()) if at_once else ():
         process.kill()
     pool.shutdown(wait=True, cancel_futures=True)

@@ -1,9 +1,10 @@
-"""What a frozen network made of images: rows on the disk, by what they are made of.
+"""The cache of features: the outputs of a frozen network, as rows on the disk.
 
-A store is a folder among the packs, keyed by everything that its rows depend on but the
-image; a row is keyed by its image. Each process appends to a segment of its own:
-rows first, then, once they are on the disk, a record of key and checksum for each. What
-has no record is not there, so a kill leaves nothing to repair and loses seconds.
+A store is a folder among the packs. Its name is a key of everything that a row depends
+on except the image; a row has the key of its image. Each process appends to a segment
+of its own: first rows, then, once they are on the disk, a key and a checksum for each.
+Rows without a key are ignored. So a killed process loses seconds and leaves nothing to
+repair.
 """
 
 from __future__ import annotations
@@ -24,24 +25,24 @@ from torch import Tensor
 
 from striate.core.errors import StorageError
 from striate.core.files import make_folder, read_json, storage_errors, write_json
-from striate.data.cache.packed_arrays import MARKER
-from striate.data.decode.hashing import check_hash
+from striate.data.cache.decoded_images import MARKER
+from striate.data.decode.hashing import checksum64
 
-RULES = 1  # between images and rows; another number is another store
-ROWS, KNOWN = ".rows", ".known"
+RULES = 1  # version of the rules from image to row; another version makes another store
+ROWS, KEYS = ".rows", ".keys"
 _RECORD = np.dtype([("key", "S64"), ("check", "<u8")])
-_WAITING = 1 << 25  # bytes that a kill may lose at most, and seconds
-_SECONDS = 2.0
+_BYTES_PER_SYNC = 1 << 25  # bytes and seconds of work that a killed process may lose
+_SECONDS_PER_SYNC = 2.0
 
 
 @dataclass(frozen=True)
 class FeatureRows:
-    """Rows of a store in an order of their own, mapped into memory.
+    """Rows of a store in any order, mapped into memory.
 
     Args:
         segments: The mapped files.
-        places: (N, 2) segment and row of each.
-        shape: Of one row.
+        places: (N, 2) segment and row number of each row.
+        shape: Shape of one row.
     """
 
     segments: Sequence[np.ndarray] = field(repr=False)
@@ -54,37 +55,37 @@ class FeatureRows:
     def __getitem__(self, index: Tensor) -> Tensor:
         """Return the rows of an index, (n, …) float32."""
         places = self.places[index.numpy()]
-        found = np.empty((len(places), *self.shape), np.float32)
+        rows = np.empty((len(places), *self.shape), np.float32)
         for number in np.unique(places[:, 0]):
-            mine = places[:, 0] == number
-            found[mine] = self.segments[number][places[mine, 1]]
-        return torch.from_numpy(found)
+            in_segment = places[:, 0] == number
+            rows[in_segment] = self.segments[number][places[in_segment, 1]]
+        return torch.from_numpy(rows)
 
-    def whole(self) -> Tensor:
-        """Return all of them, in memory."""
+    def load(self) -> Tensor:
+        """Return all rows, in memory."""
         return self[torch.arange(len(self))]
 
     def take(self, index: Tensor) -> FeatureRows:
-        """Return some of the rows, not read yet."""
+        """Return some of the rows; they are read when indexed."""
         return replace(self, places=self.places[index.numpy()])
 
-    def columns(self, some: slice) -> FeatureRows:
-        """Return some of the numbers of each row, which must be a vector."""
-        mapped = tuple(segment[:, some] for segment in self.segments)
-        width = len(range(*some.indices(self.shape[0])))
+    def columns(self, columns: slice) -> FeatureRows:
+        """Return some columns; the rows must be vectors."""
+        mapped = tuple(segment[:, columns] for segment in self.segments)
+        width = len(range(*columns.indices(self.shape[0])))
         return FeatureRows(mapped, self.places, (width,))
 
 
 class FeatureStore:
-    """Rows of one network, cut and preprocessing.
+    """Features of one network, cut point and preprocessing.
 
     Args:
         root: The folder of packs.
-        facts: Everything that a row depends on but its image.
-        shape: Of one row.
+        facts: Everything that a row depends on except its image.
+        shape: Shape of one row.
 
     Raises:
-        StorageError: The disk refused, or the folder is of another store.
+        StorageError: The disk failed, or the folder belongs to another store.
 
     Example:
         >>> from tempfile import TemporaryDirectory
@@ -93,7 +94,7 @@ class FeatureStore:
         ...     store.add(["x", "y"], torch.tensor([[1.0, 2.0], [3.0, 4.0]]))
         ...     _ = store.rows(["x"])
         ...     again = FeatureStore(Path(root), {"network": "a"}, (2,))
-        ...     "x" in store, again.rows(["y"]).whole().tolist()
+        ...     "x" in store, again.rows(["y"]).load().tolist()
         (True, [[3.0, 4.0]])
     """
 
@@ -107,13 +108,13 @@ class FeatureStore:
         name = hashlib.blake2b(text, digest_size=16).hexdigest()
         self.folder = root / f"features-{name}"
         self._segments: list[np.ndarray] = []
-        self._known: dict[str, tuple[int, int, int]] = {}
-        self._mine: _Segment | None = None
-        self._begin(marker)
-        for path in sorted(self.folder.glob(f"*{KNOWN}")):
-            self._take(path)
+        self._row_by_key: dict[str, tuple[int, int, int]] = {}
+        self._segment: _Segment | None = None
+        self._write_marker(marker)
+        for path in sorted(self.folder.glob(f"*{KEYS}")):
+            self._read_segment(path)
 
-    def _begin(self, marker: dict[str, Any]) -> None:
+    def _write_marker(self, marker: dict[str, Any]) -> None:
         with storage_errors(self.folder, 0):
             make_folder(self.folder)
         path = self.folder / MARKER
@@ -122,15 +123,15 @@ class FeatureStore:
         elif read_json(path) != json.loads(json.dumps(marker)):
             what = "these features are of another network or preprocessing"
             raise StorageError(what, where=self.folder, fix="remove the folder")
-        os.utime(path)  # the longest unused goes first
+        os.utime(path)  # the least recently used is removed first
 
-    def _take(self, known: Path) -> None:
-        """Map a segment as far as its records go; what lies beyond is not there."""
-        rows = known.with_suffix(ROWS)
+    def _read_segment(self, keys_file: Path) -> None:
+        """Map the rows of a segment that have a key; others are ignored."""
+        rows = keys_file.with_suffix(ROWS)
         try:
-            whole = known.stat().st_size // _RECORD.itemsize
-            records = np.fromfile(known, _RECORD, whole)
-            count = min(whole, rows.stat().st_size // self._width)
+            written = keys_file.stat().st_size // _RECORD.itemsize
+            records = np.fromfile(keys_file, _RECORD, written)
+            count = min(written, rows.stat().st_size // self._width)
             if not count:
                 return
             mapped = np.memmap(rows, np.float32, "r", shape=(count, *self.shape))
@@ -139,45 +140,47 @@ class FeatureStore:
         number = len(self._segments)
         self._segments.append(mapped)
         for i, record in enumerate(records[:count]):
-            self._known[record["key"].decode()] = number, i, int(record["check"])
+            self._row_by_key[record["key"].decode()] = number, i, int(record["check"])
 
     def __contains__(self, key: str) -> bool:
-        """Say whether a row is there and as it was written."""
-        if self._mine is not None and key in self._mine.keys:
+        """Return whether a row exists and matches its checksum."""
+        if self._segment is not None and key in self._segment.keys:
             return True
-        if key not in self._known:
+        if key not in self._row_by_key:
             return False
-        number, row, check = self._known[key]
-        return check_hash(self._segments[number][row].tobytes()) == check
+        number, row, check = self._row_by_key[key]
+        return checksum64(self._segments[number][row].tobytes()) == check
 
     def add(self, keys: Sequence[str], rows: Tensor) -> None:
         """Append rows, (n, …) float32.
 
         Raises:
-            StorageError: The disk refused.
+            StorageError: The disk failed.
         """
-        if self._mine is None:
-            self._mine = _Segment(self.folder)
+        if self._segment is None:
+            self._segment = _Segment(self.folder)
         with storage_errors(self.folder, rows.numel() * 4):
-            self._mine.add(keys, rows.contiguous().numpy())
-            os.utime(self.folder / MARKER)  # a long pass is no long unused store
+            self._segment.add(keys, rows.contiguous().numpy())
+            os.utime(
+                self.folder / MARKER
+            )  # the store is in use, even during a long pass
 
     def rows(self, keys: Sequence[str]) -> FeatureRows:
-        """Return the rows of some keys, all of which must be there.
+        """Return the rows of these keys, all of which must exist.
 
         Raises:
-            StorageError: The disk refused.
+            StorageError: The disk failed.
         """
-        if self._mine is not None:
+        if self._segment is not None:
             with storage_errors(self.folder, 0):
-                self._take(self._mine.close())
-            self._mine = None
-        gone = sum(key not in self._known for key in keys)
-        if gone:
-            what = f"{gone:,} features are gone: another process made room in the cache"
-            fix = "run it again; with a larger --cache-gb both find room"
+                self._read_segment(self._segment.close())
+            self._segment = None
+        missing = sum(key not in self._row_by_key for key in keys)
+        if missing:
+            what = f"another process removed {missing:,} features from the cache"
+            fix = "run it again, with a larger --cache-gb if both must fit"
             raise StorageError(what, where=self.folder, fix=fix)
-        places = np.array([self._known[key][:2] for key in keys], np.int64)
+        places = np.array([self._row_by_key[key][:2] for key in keys], np.int64)
         return FeatureRows(self._segments, places.reshape(-1, 2), self.shape)
 
 
@@ -186,41 +189,41 @@ class _Segment:
 
     def __init__(self, folder: Path) -> None:
         name = f"{socket.gethostname()}-{os.getpid()}-{time.time_ns():x}"
-        self._path = folder / f"{name}{KNOWN}"
+        self._path = folder / f"{name}{KEYS}"
         self._rows = self._path.with_suffix(ROWS).open("xb")
-        self._known = self._path.open("xb")
-        self._waiting: list[tuple[str, int]] = []
-        self._bytes, self._since = 0, time.monotonic()
+        self._keys = self._path.open("xb")
+        self._pending: list[tuple[str, int]] = []
+        self._bytes, self._last_sync = 0, time.monotonic()
         self.keys: set[str] = set()
 
     def add(self, keys: Sequence[str], rows: np.ndarray) -> None:
-        """Append rows; make what waits durable when it is time to."""
+        """Append rows; sync from time to time."""
         for key, row in zip(keys, rows, strict=True):
             payload = row.tobytes()
             self._rows.write(payload)
-            self._waiting.append((key, check_hash(payload)))
+            self._pending.append((key, checksum64(payload)))
             self._bytes += len(payload)
         self.keys.update(keys)
-        late = time.monotonic() - self._since > _SECONDS
-        if late or self._bytes >= _WAITING:
-            self._settle()
+        late = time.monotonic() - self._last_sync > _SECONDS_PER_SYNC
+        if late or self._bytes >= _BYTES_PER_SYNC:
+            self._sync()
 
-    def _settle(self) -> None:
-        """Bring rows to the disk, then say so."""
-        _synced(self._rows)
-        np.array(self._waiting, _RECORD).tofile(self._known)
-        _synced(self._known)
-        self._waiting, self._bytes = [], 0
-        self._since = time.monotonic()
+    def _sync(self) -> None:
+        """Sync the pending rows to the disk, then write their keys."""
+        _sync_file(self._rows)
+        np.array(self._pending, _RECORD).tofile(self._keys)
+        _sync_file(self._keys)
+        self._pending, self._bytes = [], 0
+        self._last_sync = time.monotonic()
 
     def close(self) -> Path:
-        """End the segment and return its records' path."""
-        self._settle()
+        """Close the segment and return the path of its keys."""
+        self._sync()
         self._rows.close()
-        self._known.close()
+        self._keys.close()
         return self._path
 
 
-def _synced(file: Any) -> None:
+def _sync_file(file: Any) -> None:
     file.flush()
     os.fdatasync(file.fileno())

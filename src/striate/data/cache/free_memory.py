@@ -1,4 +1,4 @@
-"""How much memory may be had now, without another program's suffering for it."""
+"""How much memory is available, on this machine and in this container."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-# The network, its gradients and the system want the rest.
+# The network, its gradients and the system need the rest.
 SHARE = 0.6
 
 
@@ -15,16 +15,16 @@ _OWN = Path("/proc/self/cgroup")
 
 
 def available_bytes() -> int | None:
-    """Return what can be had, or None where the system does not say.
+    """Return the available bytes, or None where the system does not report them.
 
-    A container may be allowed less than its machine has.
+    A container may be allowed less memory than the machine has.
     """
-    known = [room for room in (_of_system(), _of_container()) if room is not None]
-    return min(known, default=None)
+    limits = [limit for limit in (_of_system(), _of_container()) if limit is not None]
+    return min(limits, default=None)
 
 
 def _of_system() -> int | None:
-    """Return the machine's: free pages, and what caches give back when asked."""
+    """Return the available bytes of the machine: free pages and reclaimable caches."""
     try:
         for line in Path("/proc/meminfo").read_text().splitlines():
             if line.startswith("MemAvailable:"):
@@ -38,44 +38,52 @@ def _of_system() -> int | None:
 
 
 def _of_container() -> int | None:
-    """Return the least room that the process's control groups leave, if they bound it.
+    """Return the bytes that the control groups of the process leave; None: no limit.
 
-    Of version 2 all kinds share one tree of groups; version 1 has one for memory.
+    Version 2 of cgroups has one tree for all kinds; version 1 has one for memory.
     """
     try:
         lines = _OWN.read_text().splitlines()
     except OSError:
         return None
-    own = {kinds: path for _, kinds, path in (line.split(":", 2) for line in lines)}
-    rooms = [
-        *_rooms(_GROUPS, own.get(""), "memory.max", "memory.current", "inactive_file"),
-        *_rooms(
+    group_of = {
+        kinds: path for _, kinds, path in (line.split(":", 2) for line in lines)
+    }
+    sizes = [
+        *_bytes_left(
+            _GROUPS, group_of.get(""), "memory.max", "memory.current", "inactive_file"
+        ),
+        *_bytes_left(
             _GROUPS / "memory",
-            own.get("memory"),
+            group_of.get("memory"),
             "memory.limit_in_bytes",
             "memory.usage_in_bytes",
             "total_inactive_file",
         ),
     ]
-    return min(rooms, default=None)
+    return min(sizes, default=None)
 
 
-def _rooms(root: Path, own: str | None, most: str, used: str, cached: str) -> list[int]:
-    """Return what each group from the process's own upwards has left."""
-    group = root / (own or "").lstrip("/")
-    rooms = []
-    for one in (group, *group.parents):
+def _bytes_left(
+    root: Path, group_path: str | None, limit_file: str, usage_file: str, cache_key: str
+) -> list[int]:
+    """Return the bytes left in each group, from that of the process upwards."""
+    group = root / (group_path or "").lstrip("/")
+    sizes = []
+    for folder in (group, *group.parents):
         with suppress(OSError, ValueError, KeyError):  # "max" is no bound
-            limit, now = (int((one / name).read_text()) for name in (most, used))
-            lines = (one / "memory.stat").read_text().splitlines()
-            given_back = int(dict(line.split(maxsplit=1) for line in lines)[cached])
-            rooms.append(max(0, limit - now + given_back))
-        if one == root:
+            limit, now = (
+                int((folder / name).read_text()) for name in (limit_file, usage_file)
+            )
+            lines = (folder / "memory.stat").read_text().splitlines()
+            reclaimable = int(dict(line.split(maxsplit=1) for line in lines)[cache_key])
+            sizes.append(max(0, limit - now + reclaimable))
+        if folder == root:
             break
-    return rooms
+    return sizes
 
 
-def fits(size: int) -> bool:
-    """Tell whether so many bytes may be held in memory."""
+def fits_in_memory(size: int) -> bool:
+    """Return whether this many bytes may be used."""
     free = available_bytes()
     return free is None or size <= SHARE * free

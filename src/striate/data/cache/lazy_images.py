@@ -1,8 +1,8 @@
-"""Images that are decoded when a batch wants them, for sets that nothing can hold.
+"""Images that are decoded when a batch needs them, for sets larger than memory.
 
-A `LazyPixels` stands where a tensor (N, H, W, C) would: it is asked for rows. What was
-scanned is checked again at every reading, so a file that has changed, or is gone, is
-never learned from unseen.
+A `LazyPixels` takes the place of a tensor (N, H, W, C): it is indexed for rows. Every
+read checks the bytes against the scan. So a file that has changed since, or is missing,
+is never trained on unnoticed.
 """
 
 from __future__ import annotations
@@ -21,22 +21,23 @@ from striate.core.cpu_count import processors
 from striate.core.errors import DataError
 from striate.core.malloc import give_back_freed
 from striate.core.spec import Preprocess
-from striate.data.decode.decode import unwarned
+from striate.data.cache.decode_workers import DecodedBatch, decode_with_workers
+from striate.data.decode.decode import without_pillow_warnings
 from striate.data.decode.file_bytes import UndecodableError
 from striate.data.decode.preprocess import file_to_input
-from striate.data.scan import unchanged
+from striate.data.scan import check_unchanged
 from striate.data.sources.files import Files
 from striate.data.sources.source import Skipped
 
-# Of a training part so many may be lost in a run before it stops: a few files that
-# somebody tidies away must not cost a night, a set that is being deleted must.
-LOST_SHARE = 0.01
-LOST_LEAST = 4
-AHEAD = 3  # batches decoded before they are wanted
-TRIMMED = 4  # batches after which freed memory goes back; 64 let holes of 30 MiB grow
+# A run goes on while no more training images are lost than this: a few deleted files
+# must not stop a run over night, a data set that is being deleted must.
+MAX_LOST_SHARE = 0.01
+MAX_LOST = 4
+PREFETCH_BATCHES = 3  # batches decoded before they are needed
+TRIM_EVERY = 4  # batches between returns of freed memory; at 64, 30 MiB stayed unused
 
 
-class Originals(Protocol):
+class EncodedImages(Protocol):
     """Encoded images in a fixed order."""
 
     def __len__(self) -> int: ...
@@ -50,13 +51,13 @@ class Originals(Protocol):
         ...
 
     def path(self, i: int) -> str:
-        """Return where image i comes from, for messages."""
+        """Return the path of image i, for messages."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
-class FileOriginals:
-    """Files as they were scanned."""
+class EncodedFiles:
+    """Image files with the hashes of the scan."""
 
     files: Files
     paths: tuple[str, ...] = field(repr=False)
@@ -66,53 +67,38 @@ class FileOriginals:
         return len(self.paths)
 
     def payload(self, i: int) -> bytes:
-        """Return the bytes of a file, which must be those that were scanned."""
-        return unchanged(self.files.read(self.paths[i]), self.hashes[i])
+        """Return the bytes of a file, which must be the scanned ones."""
+        return check_unchanged(self.files.read(self.paths[i]), self.hashes[i])
 
     def path(self, i: int) -> str:
-        """Return the file's path below its source."""
+        """Return the path of a file below its source."""
         return self.paths[i]
 
 
-@dataclass(frozen=True)
-class Gathered:
-    """A batch as it was decoded.
-
-    Args:
-        pixels: (n, H, W, C) uint8.
-        index: (n,) which images they are; a lost one's place has another's.
-        lost: Files that could not be used now.
-    """
-
-    pixels: Tensor
-    index: Tensor
-    lost: tuple[Skipped, ...] = ()
-
-
 class LazyPixels:
-    """Rows of 8-bit images that are made when asked for.
+    """8-bit images, indexed like a tensor and decoded at each access.
 
     Args:
-        originals: Where the encoded images are.
-        preprocess: How they are brought to the input.
-        rows: Which originals these are; all of them where None.
-        workers: Processes that decode; 0 decodes on threads of this one.
-        forgiving: Let an image that is lost be replaced by another of its batch.
+        originals: The encoded images.
+        preprocess: How they become input.
+        rows: Numbers of the encoded images; None takes all.
+        workers: Decoding processes; 0 decodes on threads of this process.
+        forgiving: Replace a lost image by another of its batch.
     """
 
     def __init__(
         self,
-        originals: Originals,
+        originals: EncodedImages,
         preprocess: Preprocess,
         rows: Tensor | None = None,
         workers: int = 0,
-        forgiving: bool = False,
+        replace_lost: bool = False,
     ) -> None:
         self.originals = originals
         self.preprocess = preprocess
         self.rows = rows
         self.workers = workers
-        self.forgiving = forgiving
+        self.replace_lost = replace_lost
         self.lost: list[Skipped] = []
 
     def __len__(self) -> int:
@@ -120,48 +106,48 @@ class LazyPixels:
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
-        """Images, height, width, channels."""
+        """Number of images, height, width, channels."""
         return len(self), *self.preprocess.shape
 
-    def part(
-        self, index: Sequence[int], *, workers: int = 0, forgiving: bool = False
+    def take(
+        self, index: Sequence[int], *, workers: int = 0, replace_lost: bool = False
     ) -> LazyPixels:
-        """Return some of the images, in another order."""
+        """Return some of the images, in this order."""
         rows = self._rows(torch.as_tensor(index, dtype=torch.int64))
-        return LazyPixels(self.originals, self.preprocess, rows, workers, forgiving)
+        return LazyPixels(self.originals, self.preprocess, rows, workers, replace_lost)
 
     def __getitem__(self, index: int | slice | Tensor) -> Tensor:
         """Return one image (H, W, C), or those of an index (n, H, W, C).
 
         Raises:
-            DataError: One of them cannot be read any more.
+            DataError: An image cannot be read any more.
         """
         if isinstance(index, int):
             return self[torch.tensor([index])][0]
         if isinstance(index, slice):
             index = torch.tensor(range(*index.indices(len(self))), dtype=torch.int64)
-        return self._sound(self.attempt(index), forgiving=False).pixels
+        return self._checked(self.decode_batch(index), replace_lost=False).pixels
 
-    def attempt(self, index: Tensor) -> Gathered:
-        """Decode the images of a batch one after the other, as far as they can be."""
+    def decode_batch(self, index: Tensor) -> DecodedBatch:
+        """Decode the images of a batch one after the other; lost ones are listed."""
         pixels = torch.empty(len(index), *self.preprocess.shape, dtype=torch.uint8)
-        kept, lost = [], []
+        positions, lost = [], []
         for place, row in enumerate(self._rows(index).tolist()):
             try:
                 payload = self.originals.payload(row)
                 pixels[place] = file_to_input(payload, self.preprocess)
-                kept.append(place)
+                positions.append(place)
             except UndecodableError as error:
                 path = self.originals.path(row)
                 skip = Skipped(path=path, reason=error.reason, detail=error.detail)
                 lost.append(skip)
         if not lost:
-            return Gathered(pixels, index)
-        places = _replaced(len(index), kept)
-        return Gathered(pixels[places], index[places], tuple(lost))
+            return DecodedBatch(pixels, index)
+        places = _with_replacements(len(index), positions)
+        return DecodedBatch(pixels[places], index[places], tuple(lost))
 
     def _rows(self, index: Tensor) -> Tensor:
-        """Return which originals are meant; negative numbers count from the end.
+        """Return numbers of encoded images; negative ones count from the end.
 
         Raises:
             IndexError: There is no such image.
@@ -171,41 +157,39 @@ class LazyPixels:
         count = len(self)
         outside = (index < -count) | (index >= count)
         if outside.any():
-            what = f"there is no image {int(index[outside][0])} of {count:,}"
+            what = f"no image has the number {int(index[outside][0])} of {count:,}"
             raise IndexError(what)
         return torch.where(index < 0, index + count, index)
 
-    def _sound(self, gathered: Gathered, forgiving: bool) -> Gathered:
-        if gathered.lost and not (forgiving and len(gathered.index)):
-            raise _gone(gathered.lost, len(self))
-        return gathered
+    def _checked(self, batch: DecodedBatch, replace_lost: bool) -> DecodedBatch:
+        if batch.lost and not (replace_lost and len(batch.index)):
+            raise _lost_error(batch.lost, len(self))
+        return batch
 
-    def batches(self, indices: Iterable[Tensor]) -> Iterator[Gathered]:
-        """Yield the batches of an epoch, decoded ahead of their turn.
+    def batches(self, indices: Iterable[Tensor]) -> Iterator[DecodedBatch]:
+        """Yield the batches of an epoch, decoded a few batches ahead.
 
         Raises:
-            DataError: An image is lost where none may be, or more than a run survives.
+            DataError: An image is lost that may not be replaced, or too many are lost.
             WorkerError: A decoding process died or hung.
         """
-        for number, gathered in enumerate(self._ahead(indices), start=1):
-            if number % TRIMMED == 0:
+        for number, batch in enumerate(self._decoded_ahead(indices), start=1):
+            if number % TRIM_EVERY == 0:
                 give_back_freed()
-            self._note(gathered.lost)
-            yield self._sound(gathered, self.forgiving)
+            self._record_lost(batch.lost)
+            yield self._checked(batch, self.replace_lost)
 
-    def _ahead(self, indices: Iterable[Tensor]) -> Iterator[Gathered]:
+    def _decoded_ahead(self, indices: Iterable[Tensor]) -> Iterator[DecodedBatch]:
         if self.workers:
-            from striate.data.cache.decode_workers import decoded_by_workers
-
-            yield from decoded_by_workers(self, indices)
+            yield from decode_with_workers(self, indices)
             return
-        waiting: deque[Future[Gathered]] = deque()
+        waiting: deque[Future[DecodedBatch]] = deque()
         threads = processors()
-        with unwarned(), ThreadPoolExecutor(threads) as pool:
+        with without_pillow_warnings(), ThreadPoolExecutor(threads) as pool:
             try:
                 for index in indices:
-                    waiting.append(pool.submit(self.attempt, index))
-                    if len(waiting) > max(AHEAD, threads):
+                    waiting.append(pool.submit(self.decode_batch, index))
+                    if len(waiting) > max(PREFETCH_BATCHES, threads):
                         yield waiting.popleft().result()
                 while waiting:
                     yield waiting.popleft().result()
@@ -213,31 +197,33 @@ class LazyPixels:
                 for future in waiting:
                     future.cancel()
 
-    def _note(self, lost: Sequence[Skipped]) -> None:
-        """Remember files that are lost, each once.
+    def _record_lost(self, lost: Sequence[Skipped]) -> None:
+        """Record lost files, each once.
 
         Raises:
-            DataError: They are too many.
+            DataError: Too many are lost.
         """
-        known = {skip.path for skip in self.lost}
-        self.lost += [skip for skip in lost if skip.path not in known]
-        if len(self.lost) > max(LOST_LEAST, LOST_SHARE * len(self)):
-            raise _gone(self.lost, len(self))
+        paths = {skip.path for skip in self.lost}
+        self.lost += [skip for skip in lost if skip.path not in paths]
+        if len(self.lost) > max(MAX_LOST, MAX_LOST_SHARE * len(self)):
+            raise _lost_error(self.lost, len(self))
 
 
-def _replaced(count: int, kept: Sequence[int]) -> Tensor:
-    """Return whose pixels each place gets: its own, else another's that has any."""
-    have = set(kept)
-    spare = cycle(kept)
-    places = [i if i in have else next(spare) for i in range(count)] if kept else []
+def _with_replacements(count: int, positions: Sequence[int]) -> Tensor:
+    """Return which image each place shows: its own, or another where it is lost."""
+    decoded = set(positions)
+    next_position = cycle(positions)
+    if not positions:
+        return torch.empty(0, dtype=torch.int64)
+    places = [i if i in decoded else next(next_position) for i in range(count)]
     return torch.tensor(places, dtype=torch.int64)
 
 
-def _gone(lost: Sequence[Skipped], count: int) -> DataError:
+def _lost_error(lost: Sequence[Skipped], count: int) -> DataError:
     first = lost[0]
     what = (
         f"{len(lost):,} of {count:,} images cannot be read any more, the first: "
         f"{first.reason} ({first.detail})"
     )
-    fix = "leave the files alone while a run reads them, then start it again"
+    fix = "do not change the files during a run; restore them and start it again"
     return DataError(what, where=first.path, fix=fix)

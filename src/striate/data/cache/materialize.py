@@ -1,8 +1,8 @@
-"""From files to 8-bit images at the input's size: mapped from the cache, or decoded.
+"""Make 8-bit images at the input size: mapped from the cache, in memory, or lazily.
 
-Three ways, by size: what the cache may hold is decoded once into packs that later runs
-map; what only memory can hold is decoded into it; of the rest no more than what
-identifies each image is noted, and batches decode their own (`data.store.lazy`).
+A set that fits the cache is decoded once into packs, which later runs map. A set that
+fits only memory is decoded into memory. Of a larger set just the hashes are computed,
+and every batch decodes its own images (`data.cache.lazy_images`).
 """
 
 from __future__ import annotations
@@ -17,118 +17,120 @@ from torch import Tensor
 from striate.core.errors import DataError
 from striate.core.spec import Preprocess
 from striate.data.cache import free_memory as memory
-from striate.data.cache.build_pack import Packed, pack
+from striate.data.cache.build_pack import PackedSet, build_packs
 from striate.data.cache.cache_folder import Cache
-from striate.data.cache.lazy_images import FileOriginals, LazyPixels
-from striate.data.cache.pixel_rows import Rows
+from striate.data.cache.lazy_images import EncodedFiles, LazyPixels
+from striate.data.cache.pixel_rows import PixelRows
 from striate.data.decode.hashing import content_hash
-from striate.data.decode.preprocess import batch_to_input, look_at_sizes
-from striate.data.scan import Census, Tick, stream, ticked
+from striate.data.decode.preprocess import batch_to_input, decode_at_sizes
+from striate.data.scan import FileScan, Tick, read_in_order, with_progress
 from striate.data.sources.source import Skipped, Source
 
-BATCH = 32  # images that must fit memory at once, or nothing can be learned
+BATCH = 32  # images that must fit memory at once to train at all
 
 
 @dataclass(frozen=True, kw_only=True)
-class Developed:
-    """The usable images of a source, in its order, and those that are not.
+class DecodedSet:
+    """The usable images of a source, in its order, and the files that are not usable.
 
     Args:
         index: Positions in the source's records.
-        pixels: (N, H, W, C) uint8, at each size asked for.
+        pixels: (N, H, W, C) uint8, once for each size.
         contents: Hash of each image, before any resizing.
         skipped: Quarantined files.
     """
 
     index: tuple[int, ...]
-    pixels: tuple[Rows, ...] = field(repr=False)
+    pixels: tuple[PixelRows, ...] = field(repr=False)
     contents: tuple[str, ...] = field(repr=False)
     skipped: tuple[Skipped, ...] = ()
 
 
-def develop(
+def materialize(
     source: Source,
-    census: Census,
+    scan: FileScan,
     sizes: Sequence[Preprocess],
     cache: Cache | None = None,
     tick: Tick | None = None,
-) -> Developed:
-    """Bring every sound image to each of the sizes.
+) -> DecodedSet:
+    """Bring every readable image to each of the sizes.
 
     Args:
-        source: Where the records come from.
-        census: What `take_census` found.
+        source: The source of the records.
+        scan: What `scan_files` returned.
         sizes: Preprocessings that differ in height and width only.
-        cache: Where packs are kept; None does without.
-        tick: Called with (done, all) now and then, for a progress bar.
+        cache: Folder of packs; None uses no cache.
+        tick: Called with (done, total) from time to time, for a progress bar.
     """
     if source.arrays is not None:
-        return _from_arrays(source.arrays, census, sizes)
-    weight = sum(size.weight for size in sizes) * len(census.sound)
-    if cache and not census.small and cache.fits(weight):
+        return _from_arrays(source.arrays, scan, sizes)
+    weight = sum(size.weight for size in sizes) * len(scan.readable)
+    if cache and not scan.is_small and cache.fits(weight):
         try:
-            return _of_packs(pack(source, census, sizes, cache, tick), source)
+            return _from_packs(build_packs(source, scan, sizes, cache, tick), source)
         except OSError:
-            pass  # the disk is fuller than it said: do without it
-    if memory.fits(weight):
-        return _decoded(source, census, sizes, tick)
-    return _lazy(source, census, sizes, cache, tick)
+            pass  # the disk has less space than it reported: use no cache
+    if memory.fits_in_memory(weight):
+        return _decode_into_memory(source, scan, sizes, tick)
+    return _lazy(source, scan, sizes, cache, tick)
 
 
 def _from_arrays(
-    arrays: np.ndarray, census: Census, sizes: Sequence[Preprocess]
-) -> Developed:
-    return Developed(
-        index=tuple(census.sound),
+    arrays: np.ndarray, scan: FileScan, sizes: Sequence[Preprocess]
+) -> DecodedSet:
+    return DecodedSet(
+        index=tuple(scan.readable),
         pixels=tuple(batch_to_input(arrays, size) for size in sizes),
         contents=tuple(content_hash(image) for image in arrays),
     )
 
 
-def _of_packs(packed: Packed, source: Source) -> Developed:
-    first, census = packed.packs[0], packed.census
-    index = [i for i in census.sound if census.hashes[i] not in first.refused]
-    skipped = list(packed.lost.values())
-    for i in census.sound:
-        if census.hashes[i] in first.refused:
-            reason, detail = first.refused[census.hashes[i]]
+def _from_packs(pack_set: PackedSet, source: Source) -> DecodedSet:
+    first, scan = pack_set.packs[0], pack_set.scan
+    index = [i for i in scan.readable if scan.hashes[i] not in first.errors]
+    skipped = list(pack_set.lost.values())
+    for i in scan.readable:
+        if scan.hashes[i] in first.errors:
+            reason, detail = first.errors[scan.hashes[i]]
             path = source.records[i].path
             skipped.append(Skipped(path=path, reason=reason, detail=detail))
-    return Developed(
+    return DecodedSet(
         index=tuple(index),
-        pixels=tuple(one.pixels for one in packed.packs),
+        pixels=tuple(pack.pixels for pack in pack_set.packs),
         contents=first.content,
         skipped=tuple(skipped),
     )
 
 
-def _decoded(
+def _decode_into_memory(
     source: Source,
-    census: Census,
+    scan: FileScan,
     sizes: Sequence[Preprocess],
     tick: Tick | None,
-) -> Developed:
+) -> DecodedSet:
     """Decode everything into memory."""
-    index = census.sound
-    room = [torch.empty(len(index), *size.shape, dtype=torch.uint8) for size in sizes]
-    kept: list[int] = []
+    index = scan.readable
+    pixels_by_size = [
+        torch.empty(len(index), *size.shape, dtype=torch.uint8) for size in sizes
+    ]
+    positions: list[int] = []
     contents: list[str] = []
     skipped: list[Skipped] = []
 
     def read(i: int) -> tuple[tuple[Tensor, ...], str]:
-        return look_at_sizes(census.payload(source, i), sizes)
+        return decode_at_sizes(scan.payload(source, i), sizes)
 
-    for i, row in ticked(index, stream(source, index, read), tick):
+    for i, row in with_progress(index, read_in_order(source, index, read), tick):
         if isinstance(row, Skipped):
             skipped.append(row)
             continue
-        for pixels, image in zip(room, row[0], strict=True):
-            pixels[len(kept)] = image
+        for pixels, image in zip(pixels_by_size, row[0], strict=True):
+            pixels[len(positions)] = image
         contents.append(row[1])
-        kept.append(i)
-    return Developed(
-        index=tuple(kept),
-        pixels=tuple(pixels[: len(kept)] for pixels in room),
+        positions.append(i)
+    return DecodedSet(
+        index=tuple(positions),
+        pixels=tuple(pixels[: len(positions)] for pixels in pixels_by_size),
         contents=tuple(contents),
         skipped=tuple(skipped),
     )
@@ -136,31 +138,33 @@ def _decoded(
 
 def _lazy(
     source: Source,
-    census: Census,
+    scan: FileScan,
     sizes: Sequence[Preprocess],
     cache: Cache | None,
     tick: Tick | None,
-) -> Developed:
-    """Look at every image and keep none: one point of each says it can be decoded."""
+) -> DecodedSet:
+    """Decode every image once to check it, and keep one pixel of each."""
     _check_batch(sizes[-1])
-    points = [sizes[0].at(1, 1)]
-    found = develop(source, census, points, cache, tick)
-    originals = FileOriginals(
+    single_points = [sizes[0].at(1, 1)]
+    decoded = materialize(source, scan, single_points, cache, tick)
+    originals = EncodedFiles(
         files=source.reader,
-        paths=tuple(source.records[i].path for i in found.index),
-        hashes=tuple(census.hashes[i] for i in found.index),
+        paths=tuple(source.records[i].path for i in decoded.index),
+        hashes=tuple(scan.hashes[i] for i in decoded.index),
     )
-    return Developed(
-        index=found.index,
+    return DecodedSet(
+        index=decoded.index,
         pixels=tuple(LazyPixels(originals, size) for size in sizes),
-        contents=found.contents,
-        skipped=found.skipped,
+        contents=decoded.contents,
+        skipped=decoded.skipped,
     )
 
 
 def _check_batch(size: Preprocess) -> None:
-    if not memory.fits(BATCH * size.weight):
+    if not memory.fits_in_memory(BATCH * size.weight):
         free = memory.available_bytes() or 0
         each = f"{size.weight / 2**30:.1f} GiB each, {free / 2**30:.1f} GiB free"
-        what = f"not even {BATCH} images of {size.spec} fit into memory: {each}"
+        what = (
+            f"a batch of {BATCH} images of {size.spec} does not fit into memory: {each}"
+        )
         raise DataError(what, fix="choose a smaller --image-size")

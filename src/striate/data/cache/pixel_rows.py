@@ -1,4 +1,4 @@
-"""Images of a part: in memory, mapped, or decoded when wanted; all asked for rows."""
+"""Rows of images, the same interface for pixels in memory, mapped or decoded lazily."""
 
 from __future__ import annotations
 
@@ -11,26 +11,27 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from striate.data.cache.lazy_images import Gathered, LazyPixels
+from striate.data.cache.decode_workers import DecodedBatch
+from striate.data.cache.lazy_images import LazyPixels
 
 T = TypeVar("T")
 
 
 class _End:
-    """Stands behind the last item."""
+    """Marks the end of an iterator."""
 
 
 _END = _End()
-COPIED = 1 << 28  # bytes of a part that is held as a tensor of its own
+MAX_COPY_BYTES = 1 << 28  # bytes up to which a subset is copied to a tensor of its own
 
 
 @dataclass(frozen=True)
-class SomeRows:
-    """Rows of a larger tensor, in an order of their own; nothing is copied.
+class IndexedRows:
+    """Rows of a larger tensor in any order, without a copy.
 
     Example:
         >>> held = torch.arange(6).view(6, 1, 1, 1).byte()
-        >>> rows = SomeRows(held, torch.tensor([4, 2]))
+        >>> rows = IndexedRows(held, torch.tensor([4, 2]))
         >>> rows[0].item(), rows[torch.tensor([1])].shape, len(rows)
         (4, torch.Size([1, 1, 1, 1]), 2)
     """
@@ -43,7 +44,7 @@ class SomeRows:
 
     @property
     def shape(self) -> torch.Size:
-        """Images, height, width, channels."""
+        """Number of images, height, width, channels."""
         return torch.Size((len(self), *self.pixels.shape[1:]))
 
     def __getitem__(self, index: int | slice | Tensor) -> Tensor:
@@ -54,72 +55,80 @@ class SomeRows:
         return self.pixels.index_select(0, self.rows[index])
 
 
-Rows = Tensor | SomeRows | LazyPixels
+PixelRows = Tensor | IndexedRows | LazyPixels
 
 
-def some(pixels: Rows, index: Sequence[int], most: int | None = None) -> Rows:
-    """Return some of the images, in that order; many are not copied, nor decoded.
+def take_rows(
+    pixels: PixelRows, index: Sequence[int], max_bytes: int | None = None
+) -> PixelRows:
+    """Return some of the images, in this order; large results are not copied.
 
     Args:
-        pixels: All of them.
-        index: Which.
-        most: Bytes up to which they become a tensor of their own, `COPIED` by default.
+        pixels: All images.
+        index: Numbers of the images to return.
+        max_bytes: Bytes up to which they are copied, `MAX_COPY_BYTES` by default.
     """
     if isinstance(pixels, LazyPixels):
-        return pixels.part(index)
+        return pixels.take(index)
     rows = torch.as_tensor(index, dtype=torch.int64)
-    chosen = pixels if isinstance(pixels, SomeRows) else SomeRows(pixels, _all(pixels))
-    chosen = SomeRows(chosen.pixels, chosen.rows[rows])
-    small = chosen.shape.numel() <= (COPIED if most is None else most)
-    return chosen[:] if small else chosen
+    subset = (
+        pixels
+        if isinstance(pixels, IndexedRows)
+        else IndexedRows(pixels, _all_rows(pixels))
+    )
+    subset = IndexedRows(subset.pixels, subset.rows[rows])
+    small = subset.shape.numel() <= (MAX_COPY_BYTES if max_bytes is None else max_bytes)
+    return subset[:] if small else subset
 
 
-def _all(pixels: Tensor) -> Tensor:
+def _all_rows(pixels: Tensor) -> Tensor:
     return torch.arange(len(pixels))
 
 
-def gathered(pixels: Rows, indices: Iterable[Tensor]) -> Iterator[Gathered]:
-    """Yield the images of each batch, and which they are; lazy ones ahead of time."""
+def batch_pixels(
+    pixels: PixelRows, indices: Iterable[Tensor]
+) -> Iterator[DecodedBatch]:
+    """Yield the pixels and image numbers of each batch; lazy ones ahead of time."""
     if isinstance(pixels, LazyPixels):
         yield from pixels.batches(indices)
         return
     for index in indices:
-        yield Gathered(taken(pixels, index), index)
+        yield DecodedBatch(gather_rows(pixels, index), index)
 
 
-def taken(pixels: Rows, index: Tensor) -> Tensor:
-    """Return the images of an index; whole ones are copied, not byte by byte."""
+def gather_rows(pixels: PixelRows, index: Tensor) -> Tensor:
+    """Return the images of an index; whole images are copied, not single bytes."""
     if isinstance(pixels, Tensor):
         return pixels.index_select(0, index)
     return pixels[index]
 
 
-def standing(pixels: Rows, index: Tensor) -> SomeRows:
-    """Return the images of an index where they stand; only lazy ones are made."""
+def index_rows(pixels: PixelRows, index: Tensor) -> IndexedRows:
+    """Return the images of an index without a copy; only lazy ones are decoded."""
     if isinstance(pixels, LazyPixels):
         pixels, index = pixels[index], torch.arange(len(index))
-    if isinstance(pixels, SomeRows):
-        return SomeRows(pixels.pixels, pixels.rows[index])
-    return SomeRows(pixels, index)
+    if isinstance(pixels, IndexedRows):
+        return IndexedRows(pixels.pixels, pixels.rows[index])
+    return IndexedRows(pixels, index)
 
 
-def in_turn(
-    pixels: Rows, indices: Iterable[Tensor]
-) -> Iterator[tuple[SomeRows, Tensor]]:
-    """Yield the images of each batch where they stand, and which they are."""
+def batch_rows(
+    pixels: PixelRows, indices: Iterable[Tensor]
+) -> Iterator[tuple[IndexedRows, Tensor]]:
+    """Yield the images of each batch without a copy, and their numbers."""
     if isinstance(pixels, LazyPixels):
         for batch in pixels.batches(indices):
-            yield SomeRows(batch.pixels, _all(batch.pixels)), batch.index
+            yield IndexedRows(batch.pixels, _all_rows(batch.pixels)), batch.index
         return
     for index in indices:
-        yield standing(pixels, index), index
+        yield index_rows(pixels, index), index
 
 
-def ahead(made: Iterator[T], count: int = 2) -> Iterator[T]:
-    """Yield what an iterator yields, made on a thread before it is asked for.
+def prefetched(items: Iterator[T], count: int = 2) -> Iterator[T]:
+    """Yield the items of an iterator; a thread computes them ahead of time.
 
     Example:
-        >>> list(ahead(iter("abc")))
+        >>> list(prefetched(iter("abc")))
         ['a', 'b', 'c']
     """
     waiting: deque[Future[T | _End]] = deque()
@@ -127,7 +136,7 @@ def ahead(made: Iterator[T], count: int = 2) -> Iterator[T]:
         try:
             while True:
                 while len(waiting) <= count:
-                    waiting.append(pool.submit(next, made, _END))
+                    waiting.append(pool.submit(next, items, _END))
                 if isinstance(item := waiting.popleft().result(), _End):
                     return
                 yield item

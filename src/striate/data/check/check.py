@@ -18,11 +18,11 @@ from striate.data.check.duplicate_findings import Copies, copy_findings, find_eq
 from striate.data.check.duplicates import SMALLEST, NearPair, near_pairs, searchable
 from striate.data.check.finding import TONES, Finding, Group
 from striate.data.check.label_error_findings import Doubts, doubt_findings
-from striate.data.check.leaks import given_parts, leak_findings
+from striate.data.check.leaks import given_splits, leak_findings
 from striate.data.check.outliers import oddities
 from striate.data.check.scan import Item, Survey, Tick, Views, survey
+from striate.data.find_source import find_source
 from striate.data.shards.tars import is_shards
-from striate.data.sources.find import find_source
 from striate.data.sources.named import NAMED
 from striate.data.sources.source import Skipped, Source
 
@@ -120,15 +120,15 @@ def check_data(
         seen = survey(source, views, tick=tick, workers=workers)
         copies, unsearched = _copies(seen, views, near)
     records = [item.record for item in seen.items]
-    parts = given_parts(records)
+    splits = given_splits(records)
     labels = [record.label for record in records]
-    counts = class_counts(labels, parts, source.labels.names)
+    counts = class_counts(labels, splits, source.labels.names)
     quarantined = (*source.quarantined, *seen.refused)
     findings = [
         *_quarantine(quarantined),
         *class_findings(counts, _places(labels), source.ignored),
-        *leak_findings(copies, records, parts, points_of(seen.thumbs)),
-        *copy_findings(copies, records, parts),
+        *leak_findings(copies, records, splits, points_of(seen.thumbs)),
+        *copy_findings(copies, records, splits),
         *oddities([item.facts for item in seen.items]),
         *_natures(seen.items),
         *_source_warnings(source),
@@ -269,7 +269,7 @@ def _file(item: Item) -> dict[str, Any]:
         "path": item.record.path,
         "status": "used",
         "label": item.record.label,
-        "part": item.record.part,
+        "split": item.record.split,
         "group": item.record.group,
         "hash": _hash(item),
         "content": facts.content,

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from striate.data.check.finding import Finding, Group
-from striate.data.sources.source import PARTS, Skipped
+from striate.data.sources.source import SPLITS, Skipped
 from striate.data.split.coverage import FEW
 
 IMBALANCE = 10.0  # largest class over smallest, above which accuracy alone misleads
@@ -14,7 +14,7 @@ NAMED = 5
 
 
 def class_counts(
-    labels: Sequence[str], parts: Sequence[str], names: Sequence[str]
+    labels: Sequence[str], splits: Sequence[str], names: Sequence[str]
 ) -> list[tuple[str, dict[str, int]]]:
     """Return each class with its images by part.
 
@@ -23,8 +23,8 @@ def class_counts(
         [('a', {'train': 1, 'test': 1}), ('b', {})]
     """
     counts: dict[str, Counter[str]] = {name: Counter() for name in names}
-    for label, part in zip(labels, parts, strict=True):
-        counts[label][part] += 1
+    for label, split in zip(labels, splits, strict=True):
+        counts[label][split] += 1
     return [(name, dict(counts[name])) for name in names]
 
 
@@ -45,13 +45,13 @@ def class_findings(
         _empty(counts, ignored),
         _tiny(counts, places),
         _imbalance(counts),
-        *(_unseen(counts, part) for part in PARTS[1:]),
+        *(_unseen(counts, split) for split in SPLITS[1:]),
     ]
     return [finding for finding in found if finding]
 
 
 def _one_class(counts: Sequence[tuple[str, dict[str, int]]]) -> Finding | None:
-    held = [name for name, by_part in counts if by_part]
+    held = [name for name, by_split in counts if by_split]
     if len(held) > 1:
         return None
     what = "there are no usable images" if not held else f"one class only: {held[0]}"
@@ -81,11 +81,11 @@ def _empty(
 def _tiny(
     counts: Sequence[tuple[str, dict[str, int]]], places: dict[str, list[int]]
 ) -> Finding | None:
-    split = any(part for _, by_part in counts for part in by_part)
+    is_split = any(name for _, by_split in counts for name in by_split)
     sizes = {
-        name: by_part.get("train", 0) if split else sum(by_part.values())
-        for name, by_part in counts
-        if by_part
+        name: by_split.get("train", 0) if is_split else sum(by_split.values())
+        for name, by_split in counts
+        if by_split
     }
     tiny = sorted((n, name) for name, n in sizes.items() if n < FEW)
     if not tiny:
@@ -109,12 +109,12 @@ def _refusal(counts: Sequence[tuple[str, dict[str, int]]]) -> str:
 
     One training image is enough where validation has images of its own.
     """
-    held = [by_part for _, by_part in counts if by_part]
-    given = {part for by_part in held for part in by_part if part}
-    if any(sum(by_part.values()) == 1 for by_part in held):
+    held = [by_split for _, by_split in counts if by_split]
+    given = {split for by_split in held for split in by_split if split}
+    if any(sum(by_split.values()) == 1 for by_split in held):
         alone = "One image cannot both train and validate: training refuses it."
         return "Training refuses a class of one image." if given else alone
-    if given and any("train" not in by_part for by_part in held):
+    if given and any("train" not in by_split for by_split in held):
         return "Training refuses a class without a training image."
     if given and "val" not in given and any(p["train"] == 1 for p in held):
         return (
@@ -125,7 +125,9 @@ def _refusal(counts: Sequence[tuple[str, dict[str, int]]]) -> str:
 
 
 def _imbalance(counts: Sequence[tuple[str, dict[str, int]]]) -> Finding | None:
-    sizes = sorted((sum(by_part.values()), name) for name, by_part in counts if by_part)
+    sizes = sorted(
+        (sum(by_split.values()), name) for name, by_split in counts if by_split
+    )
     if len(sizes) < 2 or sizes[-1][0] < IMBALANCE * sizes[0][0]:
         return None
     (least, small), (most, large) = sizes[0], sizes[-1]
@@ -141,14 +143,16 @@ def _imbalance(counts: Sequence[tuple[str, dict[str, int]]]) -> Finding | None:
     )
 
 
-def _unseen(counts: Sequence[tuple[str, dict[str, int]]], part: str) -> Finding | None:
-    strange = [n for n, by_part in counts if part in by_part and "train" not in by_part]
+def _unseen(counts: Sequence[tuple[str, dict[str, int]]], split: str) -> Finding | None:
+    strange = [
+        n for n, by_split in counts if split in by_split and "train" not in by_split
+    ]
     if not strange:
         return None
     return Finding(
         kind="unseen-class",
         tone="bad",
-        what=f"{part} has {_classes(len(strange))} that training has not: "
+        what=f"{split} has {_classes(len(strange))} that training has not: "
         f"{_named(strange)}",
         why="No network can answer what it never saw.",
         fix="add training images of them, rename them, or remove them",

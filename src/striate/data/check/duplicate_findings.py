@@ -58,21 +58,21 @@ def find_equal(contents: Sequence[str]) -> tuple[tuple[int, ...], ...]:
 
 
 def copy_findings(
-    copies: Copies, records: Sequence[Record], parts: Sequence[str]
+    copies: Copies, records: Sequence[Record], splits: Sequence[str]
 ) -> list[Finding]:
     """Return what is wrong or odd about copies within a part or between labels.
 
     Args:
         copies: Which images are copies.
         records: The images' records.
-        parts: The part each is in, empty where none is given.
+        splits: The part each is in, empty where none is given.
     """
     labels = [record.label for record in records]
     found = [
         _two_labels(copies.equal, labels, exact=True),
         _two_labels(copies.near_families, labels, exact=False),
-        _equal(copies.equal, labels, parts),
-        _near(copies, labels, parts),
+        _equal(copies.equal, labels, splits),
+        _near(copies, labels, splits),
     ]
     return [finding for finding in found if finding]
 
@@ -99,10 +99,10 @@ def _two_labels(
 
 
 def _equal(
-    groups: Sequence[Sequence[int]], labels: Sequence[str], parts: Sequence[str]
+    groups: Sequence[Sequence[int]], labels: Sequence[str], splits: Sequence[str]
 ) -> Finding | None:
     """Equal images of one label; those in two parts are a leak's."""
-    held = _within(groups, labels, parts)
+    held = _within(groups, labels, splits)
     if not held:
         return None
     surplus = sum(len(group) - 1 for group in held)
@@ -119,9 +119,9 @@ def _equal(
 
 
 def _near(
-    copies: Copies, labels: Sequence[str], parts: Sequence[str]
+    copies: Copies, labels: Sequence[str], splits: Sequence[str]
 ) -> Finding | None:
-    held = _within(copies.near_families, labels, parts)
+    held = _within(copies.near_families, labels, splits)
     if not held:
         return None
     images = sum(map(len, held))
@@ -140,13 +140,13 @@ def _near(
 
 
 def _within(
-    groups: Sequence[Sequence[int]], labels: Sequence[str], parts: Sequence[str]
+    groups: Sequence[Sequence[int]], labels: Sequence[str], splits: Sequence[str]
 ) -> list[Sequence[int]]:
     """Return groups of one label and one part."""
     return [
         group
         for group in groups
-        if len({labels[i] for i in group}) == 1 and len({parts[i] for i in group}) == 1
+        if len({labels[i] for i in group}) == 1 and len({splits[i] for i in group}) == 1
     ]
 
 

@@ -16,7 +16,7 @@ class Worth:
     `differing` wrong. Without memory it would answer a share of them right anyway.
 
     Args:
-        images: Images in the judged part.
+        images: Images in the judged split.
         agreeing: Those with a copy of the same label.
         differing: Those with copies under other labels only.
         anyway: Leaked images that a nearest-neighbor classifier gets right from

@@ -10,27 +10,27 @@ import numpy as np
 from striate.data.check.duplicate_findings import Copies
 from striate.data.check.finding import Finding, Group
 from striate.data.check.leak_impact import Worth, worth
-from striate.data.sources.source import PARTS, Record
+from striate.data.sources.source import SPLITS, Record
 
 FIX = "remove them from one of the parts; from training, if test results are published"
 
 
-def given_parts(records: Sequence[Record]) -> list[str]:
+def given_splits(records: Sequence[Record]) -> list[str]:
     """Return each image's part; without one beside images with one, it is trained.
 
     Example:
-        >>> given_parts([Record(path="a", label="x"), Record(path="b", label="x")])
+        >>> given_splits([Record(path="a", label="x"), Record(path="b", label="x")])
         ['', '']
     """
-    if not any(record.part for record in records):
+    if not any(record.split for record in records):
         return [""] * len(records)
-    return [record.part or "train" for record in records]
+    return [record.split or "train" for record in records]
 
 
 def leak_findings(
     copies: Copies,
     records: Sequence[Record],
-    parts: Sequence[str],
+    splits: Sequence[str],
     points: np.ndarray,
 ) -> list[Finding]:
     """Return a finding for every pair of parts that share images.
@@ -38,16 +38,16 @@ def leak_findings(
     Args:
         copies: Which images are copies of which.
         records: The images' records.
-        parts: The part each is in.
+        splits: The part each is in.
         points: (N, d) where close ones look alike, for the estimate.
     """
     places: dict[str, list[int]] = defaultdict(list)
-    for position, part in enumerate(parts):
-        places[part].append(position)
+    for position, split in enumerate(splits):
+        places[split].append(position)
     found = []
-    for k, judged in enumerate(PARTS):
-        for known in PARTS[:k]:
-            twins = _twins(copies, parts, judged, known)
+    for k, judged in enumerate(SPLITS):
+        for known in SPLITS[:k]:
+            twins = _twins(copies, splits, judged, known)
             if twins:
                 labels = [record.label for record in records]
                 sides = places[judged], places[known]
@@ -57,14 +57,14 @@ def leak_findings(
 
 
 def _twins(
-    copies: Copies, parts: Sequence[str], judged: str, known: str
+    copies: Copies, splits: Sequence[str], judged: str, known: str
 ) -> dict[int, list[int]]:
     """Return each image of the one part that has copies in the other, with them."""
     twins: dict[int, list[int]] = {}
     for family in copies.families:
-        there = [i for i in family if parts[i] == known]
+        there = [i for i in family if splits[i] == known]
         if there:
-            twins |= {i: there for i in family if parts[i] == judged}
+            twins |= {i: there for i in family if splits[i] == judged}
     return twins
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from striate.data.check.fingerprint import closeup, gray_levels, thumbnail
-from striate.data.decode.decode import Nature, inspect
+from striate.data.decode.decode import ImageFileInfo, decode_with_info
 from striate.data.decode.file_bytes import UndecodableError, read_file
 from striate.data.decode.hashing import content_hash, is_gray
 
@@ -61,7 +61,7 @@ class Examined:
     facts: Facts
     view: np.ndarray = field(repr=False)
     thumb: np.ndarray = field(repr=False)
-    nature: Nature | None = None
+    nature: ImageFileInfo | None = None
     sha256: str = ""
     size: int = 0
 
@@ -84,7 +84,7 @@ def examine_file(file: Path | bytes) -> Examined | Refused:
         return Refused(reason=error.reason, detail=error.detail)
     sha256, size = hashlib.sha256(payload).hexdigest(), len(payload)
     try:
-        pixels, nature = inspect(payload)
+        pixels, nature = decode_with_info(payload)
     except UndecodableError as error:
         return Refused(
             reason=error.reason, detail=error.detail, sha256=sha256, size=size
@@ -100,7 +100,7 @@ def preview_file(file: Path | bytes) -> Examined | Refused:
     found = examine_file(file)
     if isinstance(found, Refused):
         return found
-    return replace(found, view=preview_pixels(inspect(_payload(file))[0]))
+    return replace(found, view=preview_pixels(decode_with_info(_payload(file))[0]))
 
 
 def _payload(file: Path | bytes) -> bytes:

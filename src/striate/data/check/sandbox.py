@@ -30,7 +30,7 @@ from striate.data.check.fingerprint import THUMB
 from striate.data.check.measure import Examined, Facts, Refused
 from striate.data.check.prefetch import Ahead
 from striate.data.check.sandbox_worker import HEAD, LENGTH, PATH, PAYLOAD, READY
-from striate.data.decode.decode import Nature
+from striate.data.decode.decode import ImageFileInfo
 
 WORKER = (sys.executable, "-m", "striate.data.check.sandbox_worker")
 PREVIEWER = (*WORKER, "preview")
@@ -357,7 +357,7 @@ def unpacked(text: bytes, blob: bytes) -> Answer:
         facts=Facts(**fields["facts"]),
         view=views[:size].reshape(shape),
         thumb=views[size:].reshape(THUMB, THUMB),
-        nature=Nature(nature["format"], nature["mode"], tuple(nature["notes"])),
+        nature=ImageFileInfo(nature["format"], nature["mode"], tuple(nature["notes"])),
         sha256=fields["sha256"],
         size=fields["size"],
     )

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from striate.data.check.measure import Examined, Refused, examine_file, preview_file
-from striate.data.decode.decode import unwarned
+from striate.data.decode.decode import without_pillow_warnings
 
 MEMORY = 4 << 30  # bytes; 100 megapixels with transparency need 2.3 GiB
 SECONDS = 20  # of processor time for one image; the largest allowed needs 5
@@ -35,7 +35,7 @@ def serve(examine: Examine, requests: BinaryIO, answers: BinaryIO) -> None:
     """Answer requests until there are none."""
     answers.write(READY)
     answers.flush()
-    with unwarned():
+    with without_pillow_warnings():
         while len(head := requests.read(HEAD.size)) == HEAD.size:
             kind, length = HEAD.unpack(head)
             said = requests.read(length)

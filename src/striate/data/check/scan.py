@@ -15,7 +15,7 @@ import numpy as np
 from striate.data.check.fingerprint import THUMB
 from striate.data.check.measure import Examined, Facts, Refused, examine_pixels
 from striate.data.check.sandbox import WORKER, examine_files, examine_payloads
-from striate.data.decode.decode import Nature
+from striate.data.decode.decode import ImageFileInfo
 from striate.data.sources.source import Record, Skipped, Source
 
 Tick = Callable[[int, int], None]
@@ -27,7 +27,7 @@ class Item:
 
     record: Record
     facts: Facts
-    nature: Nature | None
+    nature: ImageFileInfo | None
     sha256: str
     size: int
 

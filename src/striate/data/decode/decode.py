@@ -1,54 +1,61 @@
-"""From the bytes of an image file to 8-bit pixels, strictly or not at all.
+"""Decode an image file to 8-bit pixels; damaged files are refused.
 
-JPEG goes through a strict libjpeg-turbo, because Pillow accepts every half JPEG that
-carries an end marker; everything else goes through Pillow. Rules: EXIF orientation
-is applied; 16-bit gray becomes v·255/white (never clipped); transparency is laid on
-`background`; of animations and multi-page files the first image counts.
+A strict libjpeg-turbo decodes JPEGs (`jpeg_decoder`), because Pillow accepts half a
+JPEG if it has an end marker. Pillow decodes all other formats. EXIF orientation is
+applied. 16-bit gray becomes v·255/white, never clipped. Transparency is laid on
+`background`. Of animations and multi-page files the first image is used.
 """
 
 from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
-import simplejpeg
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from striate.core.spec import WHITE
 from striate.data.decode.file_bytes import UndecodableError
-from striate.data.decode.file_formats import MAX_FRAMES, gif_frames, kind_of, png_fault
+from striate.data.decode.file_formats import (
+    MAX_FRAMES,
+    gif_frames,
+    non_image_kind,
+    png_fault,
+)
 from striate.data.decode.hashing import coded_hash, content_hash
-from striate.data.decode.jpeg_markers import is_cut, lacks_scans, layout
+from striate.data.decode.jpeg_decoder import (
+    LARGE_JPEG,
+    Scaled,
+    decode_jpeg,
+    error_reason,
+    jpeg_reduction,
+)
+from striate.data.decode.jpeg_markers import (
+    is_truncated_jpeg,
+    jpeg_layout,
+    lacks_jpeg_scans,
+)
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 MAX_PIXELS = 100_000_000  # a 100-megapixel camera; decoded that is 300 MB
 MAX_SIDE = 32_768
-# No real image is both large and this empty; a header's promise may be.
-UNSEEN_PIXELS = 1 << 24
-PIXELS_A_BYTE = 1000
-# From this size on a JPEG may be decoded at a fraction of it, and is known by its coded
-# bytes rather than by pixels that need not all be made.
-LARGE_JPEG = 1_500_000
-# (fraction, how many times the scaled sides it must leave): the antialiased resize
-# that follows hides how the fraction was made. Eighths never come within the tolerance
-# of docs/preprocessing.md (docs/notebook/image-decoding.md).
-REDUCED = ((4, 4), (2, 3))
-
+# No real image is both large and this empty; the header of a bomb is.
+LARGE_IMAGE = 1 << 24
+MAX_PIXELS_PER_BYTE = 1000
 _GRAY_MODES = ("1", "L", "LA", "I;16", "I;16L", "I;16B", "I;16N")
 
-Image.MAX_IMAGE_PIXELS = None  # our own limit is stricter and refuses, not warns
+Image.MAX_IMAGE_PIXELS = None  # our own limit is stricter, and an error
 
 
 @contextmanager
-def unwarned() -> Iterator[None]:
-    """Silence Pillow's remarks on odd metadata, which stop no image.
+def without_pillow_warnings() -> Iterator[None]:
+    """Silence Pillow's warnings about odd metadata; the images can be used anyway.
 
-    Enter it once around all decoding threads: filters belong to the process, and
-    threads that each set and reset them undo one another.
+    Enter it once around all decoding threads: warning filters belong to the process, so
+    threads that set and reset them would undo one another.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="PIL")
@@ -56,8 +63,8 @@ def unwarned() -> Iterator[None]:
 
 
 @dataclass(frozen=True, slots=True)
-class Header:
-    """What a file's header promises: size as displayed, and gray or color."""
+class ImageHeader:
+    """Size as displayed, and channels (1 or 3), as the file's header states them."""
 
     height: int
     width: int
@@ -65,13 +72,13 @@ class Header:
 
 
 @dataclass(frozen=True, slots=True)
-class Nature:
-    """What kind of file an image came from.
+class ImageFileInfo:
+    """Format and color mode of an image file.
 
     Args:
         format: JPEG, PNG, …
-        mode: How it holds colors: L, RGB, P, CMYK, I;16, …
-        notes: What was done to it by rule, and what was odd about it.
+        mode: Pillow's color mode: L, RGB, P, CMYK, I;16, …
+        notes: Conversions by rule, and oddities of the file.
     """
 
     format: str
@@ -79,28 +86,28 @@ class Nature:
     notes: tuple[str, ...] = ()
 
 
-def read_header(payload: bytes) -> Header:
+def read_header(payload: bytes) -> ImageHeader:
     """Return size and channels without decoding pixels.
 
     Raises:
-        UndecodableError: Not an image, or larger than the limits.
+        UndecodableError: It is not an image, or it exceeds the size limits.
     """
     image = _open(payload)
     width, height = image.size
     if image.format != "TIFF" and _orientation(image) >= 5:  # Pillow turns TIFF itself
         width, height = height, width
     channels = 1 if image.mode in _GRAY_MODES else 3
-    return Header(height=height, width=width, channels=channels)
+    return ImageHeader(height=height, width=width, channels=channels)
 
 
 @dataclass(frozen=True, slots=True)
-class Decoded:
-    """An image's pixels and what identifies it.
+class DecodedImage:
+    """A decoded image: pixels and hash.
 
     Args:
         pixels: (height, width, 1 or 3) uint8.
-        content: A hash of what the image shows.
-        factor: 2 or 4 where a large JPEG was decoded at that fraction.
+        content: Hash of the image.
+        factor: 2 or 4 where a large JPEG was decoded at a half or a quarter, else 1.
         sides: Height and width of the whole image as displayed.
     """
 
@@ -110,9 +117,6 @@ class Decoded:
     sides: tuple[int, int]
 
 
-Scaled = Callable[[int, int], tuple[int, int]]
-
-
 def decode(
     payload: bytes, background: int = 255, white_level: int = WHITE
 ) -> np.ndarray:
@@ -120,7 +124,7 @@ def decode(
 
     Args:
         payload: The whole file.
-        background: Gray level laid under transparent pixels, 0–255.
+        background: Gray level under transparent pixels, 0–255.
         white_level: The 16-bit gray value that becomes 255.
 
     Raises:
@@ -133,84 +137,72 @@ def decode(
         >>> decode(file.getvalue()).shape
         (3, 4, 3)
     """
-    return examine(payload, background, white_level).pixels
+    return decode_image(payload, background, white_level).pixels
 
 
-def examine(
+def decode_image(
     payload: bytes,
     background: int = 255,
     white_level: int = WHITE,
     scaled: Scaled | None = None,
-) -> Decoded:
-    """Decode an image and say what identifies it.
+) -> DecodedImage:
+    """Decode an image and hash it.
 
     Args:
         payload: The whole file.
-        background: Gray level laid under transparent pixels, 0–255.
+        background: Gray level under transparent pixels, 0–255.
         white_level: The 16-bit gray value that becomes 255.
-        scaled: Given the displayed (height, width), the sides that the image will
-            be scaled to: a large JPEG may then be decoded at a half or a quarter.
+        scaled: Function from the displayed (height, width) to the sides that the image
+            will be scaled to. A large JPEG may then be decoded at a half or a quarter.
 
     Raises:
-        UndecodableError: As `decode`.
+        UndecodableError: As for `decode`.
     """
-    return _examine(payload, _open(payload), background, white_level, scaled)
+    return _decode_opened(payload, _open(payload), background, white_level, scaled)
 
 
-def inspect(
+def decode_with_info(
     payload: bytes, background: int = 255, white_level: int = WHITE
-) -> tuple[np.ndarray, Nature]:
-    """Decode, and say what kind of file it is and what became of its pixels.
+) -> tuple[np.ndarray, ImageFileInfo]:
+    """Decode an image; also return format, color mode and conversions.
 
     Raises:
-        UndecodableError: As `decode`.
+        UndecodableError: As for `decode`.
     """
     image = _open(payload)
     frames = _frames(payload, image)
-    decoded = _examine(payload, image, background, white_level, None)
-    return decoded.pixels, _nature(image, frames)
+    decoded = _decode_opened(payload, image, background, white_level, None)
+    return decoded.pixels, _file_info(image, frames)
 
 
-def _examine(
+def _decode_opened(
     payload: bytes,
     image: Image.Image,
     background: int,
     white_level: int,
     scaled: Scaled | None,
-) -> Decoded:
+) -> DecodedImage:
     try:
         if image.format in ("JPEG", "MPO"):
-            return _examine_jpeg(payload, image, background, scaled)
+            return _decode_opened_jpeg(payload, image, background, scaled)
         if image.format == "PNG" and (fault := png_fault(payload)):
             raise UndecodableError(*fault)
         image.load()
         if _orientation(image) > 1:
             image = ImageOps.exif_transpose(image)
         pixels = _to_array(image, background, white_level)
-        return Decoded(pixels, content_hash(pixels), 1, pixels.shape[:2])
+        return DecodedImage(pixels, content_hash(pixels), 1, pixels.shape[:2])
     except UndecodableError:
         raise
     except (MemoryError, OverflowError) as error:
         raise UndecodableError("too-large", type(error).__name__) from None
-    except Exception as error:  # Pillow's plugins raise many kinds on hostile bytes
+    except Exception as error:  # Pillow's plugins raise many errors on hostile bytes
         text = str(error) or type(error).__name__
-        raise UndecodableError(_reason(payload, text), text) from None
+        raise UndecodableError(error_reason(payload, text), text) from None
 
 
-def _reason(payload: bytes, text: str) -> str:
-    """Tell from a decoder's words, and from the file, what is wrong with it."""
-    said = text.lower()
-    if "too large" in said:
-        return "too-large"
-    words = ("truncated", "premature", "eof", "broken", "not enough", "end of")
-    cut = any(word in said for word in words) or is_cut(payload)
-    return "truncated" if cut else "damaged"
-
-
-def pixel_content(
-    payload: bytes, background: int = 255, white_level: int = WHITE
-) -> str:
-    """Return the hash of an image's pixels, however large: all of them are made."""
+def pixel_hash(payload: bytes, background: int = 255, white_level: int = WHITE) -> str:
+    """Return the hash of an image's pixels, all of which are decoded."""
     return content_hash(decode(payload, background, white_level))
 
 
@@ -218,10 +210,10 @@ def _open(payload: bytes) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(payload), formats=FORMATS)
     except UnidentifiedImageError:
-        raise UndecodableError(*_unidentified(payload)) from None
-    except Exception as error:  # Pillow's plugins raise many kinds on hostile headers
+        raise UndecodableError(*_unidentified_reason(payload)) from None
+    except Exception as error:  # Pillow's plugins raise many errors on hostile headers
         detail = f"{type(error).__name__}: {error}"
-        raise UndecodableError(_reason(payload, str(error)), detail) from None
+        raise UndecodableError(error_reason(payload, str(error)), detail) from None
     _check_size(payload, image)
     if image.mode in ("F", "I"):
         detail = "32-bit values have no declared range; save as 8 or 16 bits"
@@ -229,13 +221,13 @@ def _open(payload: bytes) -> Image.Image:
     return image
 
 
-def _unidentified(payload: bytes) -> tuple[str, str]:
-    """Say why Pillow recognizes nothing, as (reason, detail)."""
-    if is_cut(payload):
-        return "truncated", "a JPEG's beginning only"
+def _unidentified_reason(payload: bytes) -> tuple[str, str]:
+    """Return (reason, detail) for a file that Pillow does not recognize."""
+    if is_truncated_jpeg(payload):
+        return "truncated", "only the beginning of a JPEG"
     if payload[12:16] == b"IHDR":
         return png_fault(payload) or ("damaged", "wrong checksum of a PNG chunk")
-    return "not-an-image", kind_of(payload)
+    return "not-an-image", non_image_kind(payload)
 
 
 def _check_size(payload: bytes, image: Image.Image) -> None:
@@ -245,71 +237,39 @@ def _check_size(payload: bytes, image: Image.Image) -> None:
         raise UndecodableError("too-large", f"{width}×{height}; {limit}")
     if min(width, height) < 1:
         raise UndecodableError("damaged", f"{width}×{height} pixels")
-    if width * height > max(UNSEEN_PIXELS, PIXELS_A_BYTE * len(payload)):
-        detail = f"{width}×{height} promised by {len(payload):,} bytes"
+    if width * height > max(LARGE_IMAGE, MAX_PIXELS_PER_BYTE * len(payload)):
+        detail = f"{width}×{height} in a file of {len(payload):,} bytes"
         raise UndecodableError("too-large", detail)
     if image.format == "GIF" and gif_frames(payload) > MAX_FRAMES:
         detail = f"an animation of more than {MAX_FRAMES:,} images"
         raise UndecodableError("too-large", detail)
 
 
-def _examine_jpeg(
+def _decode_opened_jpeg(
     payload: bytes, image: Image.Image, background: int, scaled: Scaled | None
-) -> Decoded:
-    turn = _orientation(image)
+) -> DecodedImage:
+    orientation = _orientation(image)
     width, height = image.size
     large = width * height >= LARGE_JPEG
-    sides = (width, height) if turn >= 5 else (height, width)
-    factor = fraction(sides, scaled) if large and scaled else 1
-    coded = _decode_jpeg(payload, image.mode, -(-height // factor), -(-width // factor))
-    found = layout(payload)
-    if lacks_scans(payload, found):
+    sides = (width, height) if orientation >= 5 else (height, width)
+    factor = jpeg_reduction(sides, scaled) if large and scaled else 1
+    coded = decode_jpeg(payload, image.mode, -(-height // factor), -(-width // factor))
+    jpeg = jpeg_layout(payload)
+    if lacks_jpeg_scans(payload, jpeg):
         raise UndecodableError("truncated", "the progressive JPEG lacks scans")
-    if image.mode == "CMYK":  # Pillow knows Adobe's inverted inks
+    if image.mode == "CMYK":  # Pillow handles Adobe's inverted inks
         image.load()
         coded = _to_array(image, background, WHITE)
-    pixels = np.ascontiguousarray(_turned(coded, turn))
+    pixels = np.ascontiguousarray(_apply_orientation(coded, orientation))
     if large:
-        content = coded_hash(payload, found, max(turn, 1))
+        content = coded_hash(payload, jpeg, max(orientation, 1))
     else:
         content = content_hash(pixels)
-    return Decoded(pixels, content, factor, sides)
+    return DecodedImage(pixels, content, factor, sides)
 
 
-def fraction(sides: tuple[int, int], scaled: Scaled) -> int:
-    """Return 4, 2 or 1: how much smaller a large JPEG may be decoded.
-
-    Example:
-        >>> fraction((3000, 4000), lambda height, width: (160, 160))
-        4
-    """
-    rows, columns = scaled(*sides)
-    for factor, margin in REDUCED:
-        if sides[0] >= factor * margin * rows and sides[1] >= factor * margin * columns:
-            return factor
-    return 1
-
-
-def _decode_jpeg(payload: bytes, mode: str, height: int, width: int) -> np.ndarray:
-    # Pillow fills what is missing with gray and reports nothing.
-    space = {"L": "GRAY", "CMYK": "CMYK"}.get(mode, "RGB")
-    try:
-        pixels: np.ndarray = simplejpeg.decode_jpeg(
-            payload,
-            colorspace=space,
-            min_height=height,
-            min_width=width,
-            min_factor=1,
-            strict=True,
-        )
-    except ValueError as error:
-        text = str(error)
-        raise UndecodableError(_reason(payload, text), text) from None
-    return pixels
-
-
-def _turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """Apply an EXIF orientation (Exif 2.3, tag 0x0112) as views of the rows."""
+def _apply_orientation(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """Apply an EXIF orientation (Exif 2.3, tag 0x0112) without a copy."""
     across = pixels.transpose(1, 0, 2) if orientation >= 5 else pixels
     if orientation in (3, 4, 7, 8):
         across = across[::-1]
@@ -319,27 +279,27 @@ def _turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def _frames(payload: bytes, image: Image.Image) -> int:
-    """Return how many images the file holds, 1 where that cannot be told."""
+    """Return the number of images in the file, 1 where it is unknown."""
     if image.format == "GIF":
         return gif_frames(payload)
     try:
         return int(getattr(image, "n_frames", 1))
-    except Exception:  # a broken second page is no fault of the first
+    except Exception:  # a broken second page does not concern the first
         return 1
 
 
-def _nature(image: Image.Image, frames: int) -> Nature:
-    turned = _orientation(image)
-    said = {
+def _file_info(image: Image.Image, frames: int) -> ImageFileInfo:
+    orientation = _orientation(image)
+    conditions = {
         f"the first of {frames} images": frames > 1,
-        "the EXIF data is unreadable": turned == 0,
-        "turned upright by EXIF": 1 < turned < 9,
+        "the EXIF data is unreadable": orientation == 0,
+        "turned upright by EXIF": 1 < orientation < 9,
         "transparency laid on white": _is_transparent(image),
         "16 bits scaled to 8": image.mode.startswith("I;16"),
         "CMYK turned into RGB": image.mode == "CMYK",
     }
-    notes = tuple(note for note, holds in said.items() if holds)
-    return Nature(format=image.format or "", mode=image.mode, notes=notes)
+    notes = tuple(note for note, holds in conditions.items() if holds)
+    return ImageFileInfo(format=image.format or "", mode=image.mode, notes=notes)
 
 
 def _orientation(image: Image.Image) -> int:
@@ -347,17 +307,17 @@ def _orientation(image: Image.Image) -> int:
     if "exif" not in image.info and image.format not in ("TIFF", "WEBP", "MPO"):
         return 1
     try:
-        found = image.getexif()
-        turned = int(found.get(0x0112, 1))
-    except Exception:  # a bad EXIF block must not stop an image
+        exif = image.getexif()
+        orientation = int(exif.get(0x0112, 1))
+    except Exception:  # an image with bad EXIF data is still usable
         return 0
-    empty = len(image.info.get("exif", b"")) > 6 and not found
-    return turned if 1 <= turned <= 8 and not empty else 0
+    empty = len(image.info.get("exif", b"")) > 6 and not exif
+    return orientation if 1 <= orientation <= 8 and not empty else 0
 
 
 def _to_array(image: Image.Image, background: int, white_level: int) -> np.ndarray:
     if image.mode.startswith("I;16"):
-        return _narrowed(np.asarray(image).astype(np.uint32), white_level)
+        return _to_8_bits(np.asarray(image).astype(np.uint32), white_level)
     if _is_transparent(image):
         return _flatten(image, background)
     mode = "L" if image.mode in ("1", "L") else "RGB"
@@ -370,17 +330,19 @@ def _is_transparent(image: Image.Image) -> bool:
     return alpha or "transparency" in image.info
 
 
-def _narrowed(wide: np.ndarray, white_level: int) -> np.ndarray:
-    if (most := int(wide.max())) > white_level:
-        detail = f"a value of {most:,} where white is {white_level:,}"
+def _to_8_bits(wide: np.ndarray, white_level: int) -> np.ndarray:
+    if (largest := int(wide.max())) > white_level:
+        detail = f"a value of {largest:,} where white is {white_level:,}"
         raise UndecodableError("above-white", detail)
     return ((wide * 255 + white_level // 2) // white_level).astype(np.uint8)[..., None]
 
 
 def _flatten(image: Image.Image, background: int) -> np.ndarray:
     gray = image.mode in ("1", "L", "LA", "La")
-    top = image.convert("RGBA")
-    under = Image.new("RGBA", top.size, (background, background, background, 255))
-    flat = Image.alpha_composite(under, top)
+    foreground = image.convert("RGBA")
+    background_image = Image.new(
+        "RGBA", foreground.size, (background, background, background, 255)
+    )
+    flat = Image.alpha_composite(background_image, foreground)
     pixels = np.array(flat.convert("L" if gray else "RGB"))
     return pixels[..., None] if gray else pixels

@@ -1,4 +1,4 @@
-"""The bytes of a file, and why a file is not a usable image."""
+"""Read a file safely; the error for files that are no usable images."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ MAX_BYTES = 1 << 30
 
 
 class UndecodableError(Exception):
-    """Why a file is not a usable image: a short reason and a detail."""
+    """A file is not a usable image: a short reason and a detail."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(f"{reason}: {detail}")
@@ -22,7 +22,7 @@ def read_file(path: Path) -> bytes:
     """Read a regular file; a pipe, socket or device is never opened.
 
     Raises:
-        UndecodableError: Missing, not a regular file, unreadable, empty or enormous.
+        UndecodableError: Missing, not a regular file, unreadable, empty or too large.
     """
     try:
         status = path.stat()
@@ -34,7 +34,7 @@ def read_file(path: Path) -> bytes:
             size = f"{status.st_size:,} bytes, at most {MAX_BYTES:,}"
             raise UndecodableError("too-large", size)
         return path.read_bytes()
-    except (FileNotFoundError, ValueError):  # a name with a zero byte is no name
+    except (FileNotFoundError, ValueError):  # names with a zero byte are invalid
         raise UndecodableError("missing", "no such file") from None
     except OSError as error:
         detail = os.strerror(error.errno) if error.errno else str(error)

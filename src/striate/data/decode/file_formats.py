@@ -1,10 +1,10 @@
-"""What a file's own structure says before anything is decoded: cut, damaged, a bomb."""
+"""Check the structure of a file before decoding: truncated, damaged, or a bomb."""
 
 from __future__ import annotations
 
 import zlib
 
-MAX_FRAMES = 10_000  # an animation of five minutes; more is a bomb or no photograph
+MAX_FRAMES = 10_000  # an animation of five minutes; more is a decompression bomb
 
 _KNOWN_OTHERS = {
     b"<svg": "an SVG drawing",
@@ -20,11 +20,11 @@ _PNG_START = 8
 _PNG_NEEDED = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
 
 
-def kind_of(payload: bytes) -> str:
-    """Say what a file that is no image is, where that is known.
+def non_image_kind(payload: bytes) -> str:
+    """Return a description of a file that is not an image.
 
     Example:
-        >>> kind_of(b"<!DOCTYPE html>")
+        >>> non_image_kind(b"<!DOCTYPE html>")
         'this is an HTML page'
     """
     start = payload[:64].lstrip().lower()
@@ -36,14 +36,14 @@ def kind_of(payload: bytes) -> str:
     try:
         payload[:512].decode("utf-8")
     except UnicodeDecodeError:
-        return "the content is of no image format that is read here"
+        return "the content is not of a supported image format"
     return "this is a text file"
 
 
 def png_fault(payload: bytes) -> tuple[str, str] | None:
-    """Return why a PNG is not whole, as (reason, detail).
+    """Return (reason, detail) of a damaged or truncated PNG, None where it is intact.
 
-    Pillow reads past wrong checksums of the pixels' chunks, every other reader stops.
+    Pillow ignores wrong checksums of pixel chunks; other decoders stop there.
     """
     position = _PNG_START
     view = memoryview(payload)
@@ -63,16 +63,16 @@ def png_fault(payload: bytes) -> tuple[str, str] | None:
     return "truncated", "the PNG has no end"
 
 
-def gif_frames(payload: bytes, most: int = MAX_FRAMES) -> int:
-    """Count a GIF's images without decoding one; stops just above `most`.
+def gif_frames(payload: bytes, limit: int = MAX_FRAMES) -> int:
+    """Count the images of a GIF without decoding; stops just above `limit`.
 
-    A file that breaks off or makes no sense counts as far as it can be followed.
+    Images of a truncated or damaged file are counted as far as it can be parsed.
     """
     position = 13 + _table_bytes(payload[10:11])
     count = 0
-    while position < len(payload) and count <= most:
+    while position < len(payload) and count <= limit:
         kind = payload[position]
-        if kind == 0x2C:  # an image: its place, its palette, its code size
+        if kind == 0x2C:  # an image: position, palette, code size
             count += 1
             position += 10 + _table_bytes(payload[position + 9 : position + 10]) + 1
         elif kind == 0x21:  # an extension

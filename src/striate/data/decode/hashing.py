@@ -1,4 +1,4 @@
-"""What makes two images the same image, and two files the same file."""
+"""Hashes of images and of files."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ import hashlib
 import numpy as np
 import xxhash
 
-from striate.data.decode.jpeg_markers import Layout, coded_bytes
+from striate.data.decode.jpeg_markers import JPEGLayout, coded_bytes
 
-# Duplicates must be found, not forged: a fast 128-bit hash is enough. blake2 over the
+# Nobody forges duplicates: a fast 128-bit hash is enough. blake2 over the
 # pixels of a photograph takes as long as decoding it (docs/notebook/image-decoding.md).
 _DIGITS = 24
-_CODED = "j"  # begins what was hashed as coded, which no hexadecimal number does
+_CODED = "j"  # first letter of a hash of coded bytes; no hexadecimal number has it
 
 
 def content_hash(pixels: np.ndarray) -> str:
-    """Hash an image by what it shows, whatever its file format or metadata.
+    """Hash the pixels of an image; file format and metadata do not matter.
 
-    Gray stored as three equal channels is the same gray.
+    Gray that is stored as three equal channels has the same hash as gray.
 
     Example:
         >>> a, b = np.zeros((2, 3, 1), np.uint8), np.zeros((3, 2, 1), np.uint8)
@@ -35,7 +35,7 @@ def content_hash(pixels: np.ndarray) -> str:
 
 
 def is_gray(pixels: np.ndarray) -> bool:
-    """Tell whether all channels are equal; a first row that differs ends the search."""
+    """Return whether all channels are equal; the first row is checked first."""
     for rows in (pixels[:1], pixels):
         first = rows[..., :1]
         if not np.array_equal(np.broadcast_to(first, rows.shape), rows):
@@ -43,16 +43,16 @@ def is_gray(pixels: np.ndarray) -> bool:
     return True
 
 
-def coded_hash(payload: bytes, found: Layout, orientation: int) -> str:
-    """Hash a JPEG by its coded image and the way up it is shown, without metadata."""
+def coded_hash(payload: bytes, layout: JPEGLayout, orientation: int) -> str:
+    """Hash the coded image and the orientation of a JPEG, without metadata."""
     digest = xxhash.xxh3_128(f"jpeg {orientation}".encode())
-    for piece in coded_bytes(payload, found):
-        digest.update(piece)
+    for chunk in coded_bytes(payload, layout):
+        digest.update(chunk)
     return (_CODED + digest.hexdigest())[:_DIGITS]
 
 
-def is_coded(content: str) -> bool:
-    """Tell whether an image is known by its coded bytes rather than by its pixels."""
+def is_coded_hash(content: str) -> bool:
+    """Return whether this is a hash of coded bytes rather than of pixels."""
     return content.startswith(_CODED)
 
 
@@ -61,6 +61,6 @@ def file_hash(payload: bytes) -> str:
     return hashlib.sha256(payload).hexdigest()
 
 
-def check_hash(payload: bytes) -> int:
-    """Return a 64-bit checksum of bytes that nobody would forge."""
+def checksum64(payload: bytes) -> int:
+    """Return a 64-bit checksum that detects damage, not forgery."""
     return xxhash.xxh3_64_intdigest(payload)

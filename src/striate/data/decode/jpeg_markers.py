@@ -1,4 +1,4 @@
-"""A JPEG's own structure: its segments, scans that are missing, what makes the image.
+"""The structure of a JPEG: segments, missing scans, and the bytes of the image.
 
 Marker names and sections are those of ITU-T T.81.
 """
@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-# In coded data 0xFF is followed by 0 or a restart marker; any other is a segment.
+# In coded data 0xFF is followed by 0 or a restart marker; others start a segment.
 _MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")
 _START = b"\xff\xd8"
 _PROGRESSIVE, _END, _SCAN = 0xC2, 0xD9, 0xDA
@@ -17,84 +17,89 @@ _FIRST_APP, _ADOBE, _LAST_APP, _COMMENT = 0xE0, 0xEE, 0xEF, 0xFE
 
 
 @dataclass(frozen=True)
-class Layout:
-    """Where the pieces of a JPEG lie.
+class JPEGLayout:
+    """Positions of the segments of a JPEG.
 
     Args:
-        segments: (marker, start, end) of each segment's body.
-        end: Where the end marker stands; None where the file breaks off before it.
+        segments: (marker, start, end) of the body of each segment.
+        end: Position of the end marker; None where the file ends before it.
     """
 
     segments: tuple[tuple[int, int, int], ...]
     end: int | None
 
 
-def layout(payload: bytes) -> Layout:
+def jpeg_layout(payload: bytes) -> JPEGLayout:
     """Find the segments of a JPEG, up to the end of the image, in one pass.
 
     Example:
-        >>> layout(bytes.fromhex("ffd8 fffe 0003 41 ffd9"))
+        >>> jpeg_layout(bytes.fromhex("ffd8 fffe 0003 41 ffd9"))
         Layout(segments=((254, 6, 7),), end=7)
     """
-    found: list[tuple[int, int, int]] = []
+    segments: list[tuple[int, int, int]] = []
     position = len(_START)
     while match := _MARKER.search(payload, position):
-        start, kind = match.end(), payload[match.end() - 1]
-        if kind == _END:
-            return Layout(tuple(found), match.start())
+        start, marker = match.end(), payload[match.end() - 1]
+        if marker == _END:
+            return JPEGLayout(tuple(segments), match.start())
         position = start + int.from_bytes(payload[start : start + 2])
-        found.append((kind, start + 2, position))
-    return Layout(tuple(found), None)
+        segments.append((marker, start + 2, position))
+    return JPEGLayout(tuple(segments), None)
 
 
-def is_cut(payload: bytes) -> bool:
-    r"""Tell whether a JPEG breaks off, with or without an end marker put behind.
+def is_truncated_jpeg(payload: bytes) -> bool:
+    r"""Return whether a JPEG is truncated, even if an end marker was appended.
 
     Example:
-        >>> is_cut(b"\xff\xd8\xff\xe0\0\x10JFIF"), is_cut(b"BM")
+        >>> is_truncated_jpeg(b"\xff\xd8\xff\xe0\0\x10JFIF"), is_truncated_jpeg(b"BM")
         (True, False)
     """
     if not payload.startswith(_START):
         return False
-    found = layout(payload)
-    return found.end is None or all(kind != _SCAN for kind, _, _ in found.segments)
+    layout = jpeg_layout(payload)
+    return layout.end is None or all(marker != _SCAN for marker, *_ in layout.segments)
 
 
-def lacks_scans(payload: bytes, found: Layout) -> bool:
-    """Tell whether a progressive JPEG ends before its last refinement.
+def lacks_jpeg_scans(payload: bytes, layout: JPEGLayout) -> bool:
+    """Return whether a progressive JPEG ends before its last refinement scan.
 
-    Every scan (G.1) sends coefficients Ss–Se down to bit Al. A file cut between scans
-    decodes without complaint to a blurred image.
+    Every scan (T.81, G.1) has the coefficients Ss–Se down to bit Al. A file that ends
+    between two scans decodes without an error to a blurred image.
     """
     missing: dict[tuple[int, int], int] = {}
-    for kind, start, end in found.segments:
+    for marker, start, end in layout.segments:
         segment = payload[start:end]
-        if kind == _PROGRESSIVE:
+        if marker == _PROGRESSIVE:
             components = segment[6::3]
             missing = {(c, k): 1 for c in components for k in range(64)}
-        elif kind == _SCAN and missing:
+        elif marker == _SCAN and missing:
             low, high, bits = segment[-3:]
             for component in segment[1:-3:2]:
                 missing |= {(component, k): bits & 15 for k in range(low, high + 1)}
     return any(missing.values())
 
 
-def coded_bytes(payload: bytes, found: Layout) -> Iterator[bytes]:
-    """Yield the bytes that decide the pixels: no metadata, nothing behind the end.
+def coded_bytes(payload: bytes, layout: JPEGLayout) -> Iterator[bytes]:
+    """Yield the bytes that decide the pixels, without metadata and trailing bytes.
 
-    Comments and application segments are left out, but for Adobe's, which tells how
-    colors are coded. Files that differ only in EXIF, profiles or thumbnails agree.
+    Comments and application segments are left out, except Adobe's, which defines how
+    colors are coded. So files that differ only in EXIF, profiles or thumbnails agree.
 
     Example:
         >>> plain = bytes.fromhex("ffd8 ffd9")
         >>> commented = bytes.fromhex("ffd8 fffe 0003 41 ffd9")
-        >>> pieces = [list(coded_bytes(one, layout(one))) for one in (plain, commented)]
-        >>> pieces[0] == pieces[1]
+        >>> a, b = (
+        ...     list(coded_bytes(file, jpeg_layout(file)))
+        ...     for file in (plain, commented)
+        ... )
+        >>> a == b
         True
     """
-    starts = [start - 4 for _, start, _ in found.segments]
-    last = len(payload) if found.end is None else found.end
+    starts = [start - 4 for _, start, _ in layout.segments]
+    last = len(payload) if layout.end is None else layout.end
     ends = [*starts[1:], last]
-    for (kind, _, _), start, end in zip(found.segments, starts, ends, strict=False):
-        if kind == _ADOBE or not (_FIRST_APP <= kind <= _LAST_APP or kind == _COMMENT):
+    for (marker, _, _), start, end in zip(layout.segments, starts, ends, strict=False):
+        if marker == _ADOBE or not (
+            _FIRST_APP <= marker <= _LAST_APP or marker == _COMMENT
+        ):
             yield payload[start:end]

@@ -1,10 +1,9 @@
-"""From 8-bit pixels of any size to a network's input: one path for every use."""
+"""Preprocess decoded images to the network's input; training and inference share it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -13,90 +12,86 @@ from torch.nn import functional as F
 
 from striate.core.errors import DataError
 from striate.core.spec import Preprocess
-from striate.data.decode.decode import Decoded, examine, fraction
-
-if TYPE_CHECKING:
-    from striate.data.cache.pixel_rows import Rows
+from striate.data.decode.decode import DecodedImage, decode_image
+from striate.data.decode.jpeg_decoder import jpeg_reduction
 
 # ITU-R 601 luma in 1/65536, the weights and rounding of every imaging library.
 _LUMA = (19_595, 38_470, 7_471)
-_CHUNK = 1 << 22
-_COUNTED = 1 << 28
-_LARGE = 1 << 15  # values of an image that is normalized by itself
-_DECODED = 1 << 25  # of images that would be decoded for it
+_LARGE = 1 << 15  # values; larger images are normalized one by one
 
 
-def look(payload: bytes, preprocess: Preprocess) -> Decoded:
-    """Decode a file as far as this preprocessing needs, and say what identifies it.
+def decode_for(payload: bytes, preprocess: Preprocess) -> DecodedImage:
+    """Decode a file at the resolution that this preprocessing needs.
 
     Raises:
-        UndecodableError: The file is no usable image.
+        UndecodableError: The file is not a usable image.
     """
     p = preprocess
     scaled = partial(scaled_sides, p) if p.jpeg == "reduced" else None
-    return examine(payload, p.background, p.white_level, scaled)
+    return decode_image(payload, p.background, p.white_level, scaled)
 
 
-def look_at_sizes(
+def decode_at_sizes(
     payload: bytes, sizes: Sequence[Preprocess]
 ) -> tuple[tuple[Tensor, ...], str]:
-    """Return a file as 8-bit input of several sizes, and what identifies it.
+    """Return a file as 8-bit input at several sizes, and the hash of the image.
 
-    Each is the same to the bit as `file_to_input` alone would make it; the file is
-    decoded again only where one of them takes a smaller fraction of a large JPEG.
+    Each is bit-identical to the result of `file_to_input`. The file is decoded again
+    only where a size needs a larger fraction of a large JPEG.
 
     Raises:
-        UndecodableError: The file is no usable image.
+        UndecodableError: The file is not a usable image.
     """
-    seen = look(payload, sizes[0])
-    made = [seen_to_input(seen, sizes[0])]
+    decoded = decode_for(payload, sizes[0])
+    inputs = [decoded_to_input(decoded, sizes[0])]
     for size in sizes[1:]:
         if (
-            seen.factor > 1
-            and fraction(seen.sides, partial(scaled_sides, size)) < seen.factor
+            decoded.factor > 1
+            and jpeg_reduction(decoded.sides, partial(scaled_sides, size))
+            < decoded.factor
         ):
-            seen = look(payload, size)
-        made.append(seen_to_input(seen, size))
-    return tuple(made), seen.content
+            decoded = decode_for(payload, size)
+        inputs.append(decoded_to_input(decoded, size))
+    return tuple(inputs), decoded.content
 
 
 def file_to_input(payload: bytes, preprocess: Preprocess) -> Tensor:
-    """Return an image file as 8-bit input, (H, W, C): the one path of every use.
+    """Return an image file as 8-bit input, (H, W, C).
 
     Raises:
-        UndecodableError: The file is no usable image.
+        UndecodableError: The file is not a usable image.
     """
-    return seen_to_input(look(payload, preprocess), preprocess)
+    return decoded_to_input(decode_for(payload, preprocess), preprocess)
 
 
-def seen_to_input(seen: Decoded, preprocess: Preprocess) -> Tensor:
-    """Bring a decoded image to the input, by the sides of the whole of it.
+def decoded_to_input(decoded: DecodedImage, preprocess: Preprocess) -> Tensor:
+    """Convert a decoded image to input, using the sides of the whole image.
 
-    Those of a reduced decoding are rounded, and could be scaled to a pixel more.
+    The sides of a reduced image are rounded; scaling them could be off by one pixel.
     """
-    return _to_input(seen.pixels[None], preprocess, seen.sides)[0]
+    return _to_input(decoded.pixels[None], preprocess, decoded.sides)[0]
 
 
-def to_input(pixels: np.ndarray, preprocess: Preprocess) -> Tensor:
-    """Bring one image to the input's channels and size, still 8-bit.
+def image_to_input(pixels: np.ndarray, preprocess: Preprocess) -> Tensor:
+    """Convert one image to the channels and size of the input, still 8-bit.
 
     Args:
         pixels: (height, width, channels), uint8.
-        preprocess: What to do.
+        preprocess: Channels, size and resize mode.
 
     Shapes:
         (H, W, C) → (preprocess.height, preprocess.width, preprocess.channels), uint8
 
     Example:
         >>> p = Preprocess(channels=1, height=2, width=2)
-        >>> to_input(np.full((4, 4, 3), 200, np.uint8), p).flatten().tolist()
+        >>> image_to_input(np.full((4, 4, 3), 200, np.uint8), p).flatten().tolist()
         [200, 200, 200, 200]
     """
     return batch_to_input(pixels[None], preprocess)[0]
 
 
 def batch_to_input(pixels: np.ndarray, preprocess: Preprocess) -> Tensor:
-    """Do the same for images of one common size, (N, H, W, C)."""
+    """Convert images of one size, (N, H, W, C), to input."""
     return _to_input(pixels, preprocess, (pixels.shape[1], pixels.shape[2]))
 
 
@@ -105,7 +100,7 @@ def _to_input(
 ) -> Tensor:
     tensor = torch.from_numpy(np.ascontiguousarray(to_channels(pixels, preprocess)))
     if len(tensor) == 1:
-        # NumPy gives a new axis the stride 0, for which torch takes a slower routine.
+        # NumPy gives a new axis the stride 0, for which torch uses a slower routine.
         tensor = tensor[0][None]
     if tensor.shape[1:3] == (preprocess.height, preprocess.width):
         return tensor
@@ -113,21 +108,21 @@ def _to_input(
 
 
 def to_channels(pixels: np.ndarray, preprocess: Preprocess) -> np.ndarray:
-    """Turn gray into RGB or RGB into gray where the network asks for it.
+    """Convert gray to RGB or RGB to gray where the network needs it.
 
     Raises:
-        DataError: No rule turns these channels into those.
+        DataError: The channels cannot be converted.
     """
-    have, want = pixels.shape[-1], preprocess.channels
-    if have == want:
+    given_channels, needed_channels = pixels.shape[-1], preprocess.channels
+    if given_channels == needed_channels:
         return pixels
-    if have == 1:
-        return np.repeat(pixels, want, axis=-1)
-    if (have, want) == (3, 1):
+    if given_channels == 1:
+        return np.repeat(pixels, needed_channels, axis=-1)
+    if (given_channels, needed_channels) == (3, 1):
         luma = pixels.astype(np.uint32) @ np.array(_LUMA, np.uint32)
         return ((luma + 32_768) >> 16).astype(np.uint8)[..., None]
-    what = f"images have {have} channels, the network takes {want}"
-    raise DataError(what, fix=f"use --in-chans {have}")
+    what = f"images have {given_channels} channels, the network takes {needed_channels}"
+    raise DataError(what, fix=f"use --in-chans {given_channels}")
 
 
 def _resize(pixels: Tensor, preprocess: Preprocess, sides: tuple[int, int]) -> Tensor:
@@ -161,18 +156,18 @@ def _interpolate(pixels: Tensor, rows: int, columns: int) -> Tensor:
 
 
 def _center(pixels: Tensor, rows: int, columns: int, background: int) -> Tensor:
-    """Cut or fill both sides to (rows, columns) around the middle."""
+    """Crop or pad both sides to (rows, columns) around the center."""
     height, width = pixels.shape[1:3]
     if (height, width) == (rows, columns):
         return pixels
-    top, left = (rows - height) // 2, (columns - width) // 2
-    # Negative padding cuts; the odd pixel goes to the bottom right.
-    amounts = (0, 0, left, columns - width - left, top, rows - height - top)
+    top, left_pad = (rows - height) // 2, (columns - width) // 2
+    # Negative padding crops; the odd pixel goes to the bottom right.
+    amounts = (0, 0, left_pad, columns - width - left_pad, top, rows - height - top)
     return F.pad(pixels, amounts, value=background)
 
 
 def normalize(batch: Tensor, preprocess: Preprocess) -> Tensor:
-    """Turn an 8-bit batch into the network's floating-point input.
+    """Normalize an 8-bit batch to the network's floating-point input.
 
     (v/255 − mean)/std for each channel, as a channels-last tensor.
 
@@ -185,24 +180,26 @@ def normalize(batch: Tensor, preprocess: Preprocess) -> Tensor:
         [1.0, -1.0]
     """
     count, height, width, channels = batch.shape
-    # Images in one piece, or with longer rows than are wanted (cut from wider ones).
+    # Contiguous images, or images with longer rows (cut from wider ones).
     shape = (count, 1, -1) if batch.is_contiguous() else (count, height, -1)
     rows = batch.reshape(shape)
     times = rows.shape[2] // channels if channels > 1 else 1
-    mean, std = _rows(preprocess.mean, preprocess.std, times, batch.device)
+    mean, std = _mean_std_rows(preprocess.mean, preprocess.std, times, batch.device)
     ready = torch.empty(rows.shape, device=batch.device)
     if batch.device.type == "cpu" and height * width * channels >= _LARGE:
-        _in_cache(rows, mean, std, ready)
+        _normalize_image_by_image(rows, mean, std, ready)
     else:
         ready.copy_(rows).sub_(mean).div_(std)
     return ready.view(count, height, width, channels).permute(0, 3, 1, 2)
 
 
-def _in_cache(rows: Tensor, mean: Tensor, std: Tensor, ready: Tensor) -> None:
-    """Normalize one image after the other: three passes over the cache, not memory.
+def _normalize_image_by_image(
+    rows: Tensor, mean: Tensor, std: Tensor, ready: Tensor
+) -> None:
+    """Normalize one image after the other, so that it stays in the processor's cache.
 
-    The same to the bit. NumPy's loops stay on this thread, where torch would call for
-    its others at every pass and wait for the last of them.
+    The result is bit-identical. NumPy's loops stay on this thread; torch would start
+    its threads at each pass and wait for the last of them.
     """
     means, stds = mean.numpy(), std.numpy()
     for out, values in zip(ready.numpy(), rows.numpy(), strict=True):
@@ -212,49 +209,12 @@ def _in_cache(rows: Tensor, mean: Tensor, std: Tensor, ready: Tensor) -> None:
 
 
 @lru_cache(maxsize=8)
-def _rows(
+def _mean_std_rows(
     mean: tuple[float, ...], std: tuple[float, ...], times: int, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    # One long row for many pixels: subtracting three numbers at a time, as broadcasting
-    # over channels would, takes ten times as long.
+    # One long row for many pixels: broadcasting over channels subtracts three numbers
+    # at a time and takes ten times as long.
     return tuple(  # type: ignore[return-value]
         (255 * torch.tensor(values, device=device)).repeat(times)
         for values in (mean, std)
     )
-
-
-def statistics(pixels: Rows) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return mean and deviation of v/255 for each channel.
-
-    Exactly, up to 268 million values (34 of images that are not in memory); of more,
-    over evenly spaced images.
-
-    Args:
-        pixels: (N, H, W, C), uint8: the training part only.
-
-    Example:
-        >>> statistics(torch.tensor([0, 255]).byte().view(2, 1, 1, 1))
-        ((0.5,), (0.5,))
-    """
-    count, height, width, channels = pixels.shape
-    each = height * width * channels
-    most = _COUNTED if isinstance(pixels, Tensor) else min(_COUNTED, _DECODED)
-    step = max(1, -(-count * each // most))
-    span = step * max(1, _CHUNK // each)
-    counts = torch.zeros(channels, 256, dtype=torch.int64)
-    for start in range(0, count, span):
-        chunk = pixels[start : start + span : step].reshape(-1, channels)
-        # A histogram: exact, and no float copy of the whole set is made.
-        for channel, values in enumerate(chunk.unbind(1)):
-            counts[channel] += torch.bincount(values, minlength=256)
-    levels = torch.arange(256, dtype=torch.float64) / 255
-    share = counts.double() / counts.sum(1, keepdim=True)
-    means = share @ levels
-    variances = (share * (levels - means[:, None]) ** 2).sum(1)
-    # Constant images carry nothing; 1/255 keeps the division finite.
-    deviations = variances.sqrt().clamp_min(1 / 255)
-    return _rounded(means), _rounded(deviations)
-
-
-def _rounded(values: Tensor) -> tuple[float, ...]:
-    return tuple(round(value, 6) for value in values.tolist())

@@ -1,4 +1,4 @@
-"""What each resize mode costs an image: how much is kept, bent, filled, enlarged."""
+"""Effects of a resize mode: visible share, distortion, border and enlargement."""
 
 from __future__ import annotations
 
@@ -9,39 +9,39 @@ from striate.data.decode.preprocess import scaled_sides
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fit:
-    """How an image of some size meets the input.
+class ResizeEffect:
+    """What resizing to the input does to an image of some size.
 
     Args:
-        kept: Share of the image that the network sees.
-        bent: How much wider or taller than it should be; 1 is undistorted.
+        visible: Share of the image that the network sees.
+        distortion: Ratio of the scales of the two sides; 1 is undistorted.
         border: Share of the input that is background.
-        scale: Input pixels for a pixel of the image along its larger factor; above
-            1 the image is enlarged.
+        scale: Input pixels per pixel of the image, of the side with the larger ratio;
+            above 1 the image is enlarged.
     """
 
-    kept: float
-    bent: float
+    visible: float
+    distortion: float
     border: float
     scale: float
 
 
-def fit(preprocess: Preprocess, height: int, width: int) -> Fit:
-    """Return what a preprocessing does to an image of this size.
+def resize_effect(preprocess: Preprocess, height: int, width: int) -> ResizeEffect:
+    """Return the effects of a preprocessing on an image of this size.
 
     Example:
         >>> p = Preprocess(channels=3, height=64, width=64, resize="crop")
-        >>> fit(p, 128, 256)
-        Fit(kept=0.5, bent=1.0, border=0.0, scale=0.5)
+        >>> resize_effect(p, 128, 256)
+        ResizeEffect(visible=0.5, distortion=1.0, border=0.0, scale=0.5)
     """
     rows, columns = scaled_sides(preprocess, height, width)
-    seen = min(rows, preprocess.height) * min(columns, preprocess.width)
+    visible_pixels = min(rows, preprocess.height) * min(columns, preprocess.width)
     scales = rows / height, columns / width
     stretched = preprocess.resize == "stretch"
-    return Fit(
-        kept=seen / (rows * columns),
-        # Rounding to whole pixels bends, too little to be told.
-        bent=max(scales) / min(scales) if stretched else 1.0,
-        border=1 - seen / (preprocess.height * preprocess.width),
+    return ResizeEffect(
+        visible=visible_pixels / (rows * columns),
+        # Rounding to whole pixels distorts by too little to matter.
+        distortion=max(scales) / min(scales) if stretched else 1.0,
+        border=1 - visible_pixels / (preprocess.height * preprocess.width),
         scale=max(scales),
     )

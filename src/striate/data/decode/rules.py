@@ -1,7 +1,7 @@
-"""Every rule between an image file and the network's input, said in words.
+"""Every rule from an image file to the network's input, in words.
 
-A `Preprocess` fixes all of it: what can be set stands in its fields, what cannot is the
-same for every run and is numbered (`data.store.packs.RULES`).
+A `Preprocess` defines all of them. Its fields hold what can be set; the other rules are
+the same for every run and have a version (`data.cache.decoded_images.RULES`).
 """
 
 from __future__ import annotations
@@ -9,92 +9,96 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from striate.core.spec import Preprocess
-from striate.data.decode.decode import (
-    FORMATS,
-    LARGE_JPEG,
-    MAX_PIXELS,
-    MAX_SIDE,
-    REDUCED,
-)
+from striate.data.decode.decode import FORMATS, MAX_PIXELS, MAX_SIDE
+from striate.data.decode.jpeg_decoder import LARGE_JPEG, REDUCED
 
 _RESIZES = {
-    "stretch": "all of the image; its aspect is bent to the input's",
-    "crop": "the aspect is kept; what sticks out of the middle is cut off",
-    "pad": "aspect and image are kept; the rest is background",
+    "stretch": "the whole image, stretched to the input's shape",
+    "crop": "the aspect ratio is kept; a center crop is used",
+    "pad": "aspect ratio and whole image are kept; the rest is background",
 }
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rule:
-    """A step, what is done in it, and the setting that changes it (empty: fixed)."""
+class PreprocessRule:
+    """A step, what it does, and the setting that changes it (empty: fixed)."""
 
     step: str
-    does: str
+    action: str
     setting: str = ""
 
 
-def rules(preprocess: Preprocess) -> tuple[Rule, ...]:
-    """Return what happens to every image, in order.
+def preprocess_rules(preprocess: Preprocess) -> tuple[PreprocessRule, ...]:
+    """Return the preprocessing rules of every image, in order.
 
     Example:
         >>> p = Preprocess(channels=1, height=8, width=8, mean=(0.5,), std=(0.5,))
-        >>> for rule in rules(p)[-2:]:
-        ...     print(rule.step, "·", rule.does, "·", rule.setting)
-        size · 8×8: all of the image; its aspect is bent to the input's · --resize
+        >>> for rule in preprocess_rules(p)[-2:]:
+        ...     print(rule.step, "·", rule.action, "·", rule.setting)
+        size · 8×8: the whole image, stretched to the input's shape · --resize
         numbers · (v/255 − 0.5)/0.5 · --normalize
     """
     return (*_file_rules(preprocess), *_input_rules(preprocess))
 
 
-def _file_rules(p: Preprocess) -> tuple[Rule, ...]:
-    limit = f"over {MAX_PIXELS // 10**6} megapixels or {MAX_SIDE:,} a side is refused"
+def _file_rules(p: Preprocess) -> tuple[PreprocessRule, ...]:
+    limit = (
+        f"refused above {MAX_PIXELS // 10**6} megapixels or {MAX_SIDE:,} px per side"
+    )
     jpeg = "every pixel is decoded"
     if p.jpeg == "reduced":
-        parts = " or ".join(
-            f"1/{factor} where that leaves {margin} times the sides below"
+        fractions = " or ".join(
+            f"1/{factor} where that leaves {margin} times the input's sides"
             for factor, margin in reversed(REDUCED)
         )
-        jpeg = f"from {LARGE_JPEG / 1e6:.1f} megapixels on decoded at {parts}"
+        jpeg = f"from {LARGE_JPEG / 1e6:.1f} megapixels on decoded at {fractions}"
     return (
-        Rule(step="format", does=f"told from the content: {', '.join(FORMATS)}"),
-        Rule(step="limits", does=limit),
-        Rule(step="damage", does="a file that is cut short or broken is refused"),
-        Rule(step="frames", does="of animations and many pages the first counts"),
-        Rule(step="JPEG", does=jpeg, setting="--jpeg"),
-        Rule(step="EXIF", does="the image is turned the way up it is shown"),
-        Rule(
+        PreprocessRule(
+            step="format", action=f"recognized by the content: {', '.join(FORMATS)}"
+        ),
+        PreprocessRule(step="limits", action=limit),
+        PreprocessRule(step="damage", action="a truncated or damaged file is refused"),
+        PreprocessRule(
+            step="frames",
+            action="of several images in a file the first is used",
+        ),
+        PreprocessRule(step="JPEG", action=jpeg, setting="--jpeg"),
+        PreprocessRule(
+            step="EXIF", action="the image is rotated as its EXIF orientation says"
+        ),
+        PreprocessRule(
             step="16 bits",
-            does=f"gray v becomes v·255/{p.white_level:,}, a value above is refused; "
-            "of colors the high byte counts",
+            action=f"gray v becomes v·255/{p.white_level:,}; larger values are "
+            "refused; of colors the high byte is used",
             setting="--white-level",
         ),
-        Rule(
+        PreprocessRule(
             step="transparency",
-            does=f"laid on gray level {p.background}",
+            action=f"laid on gray level {p.background}",
             setting="--background",
         ),
     )
 
 
-def _input_rules(p: Preprocess) -> tuple[Rule, ...]:
+def _input_rules(p: Preprocess) -> tuple[PreprocessRule, ...]:
     color = {
         1: "gray: 0.299 R + 0.587 G + 0.114 B",
         3: "RGB; gray is repeated; CMYK is converted, profiles are not applied",
     }
     size = f"{p.height}×{p.width}: {_RESIZES[p.resize]}"
     return (
-        Rule(
+        PreprocessRule(
             step="color",
-            does=color.get(p.channels, f"{p.channels} channels as they are"),
+            action=color.get(p.channels, f"{p.channels} channels, unchanged"),
             setting="--in-chans",
         ),
-        Rule(step="filter", does="bilinear, antialiased, on 8-bit values"),
-        Rule(step="size", does=size, setting="--resize"),
-        Rule(step="numbers", does=_numbers(p), setting="--normalize"),
+        PreprocessRule(step="filter", action="bilinear, antialiased, on 8-bit values"),
+        PreprocessRule(step="size", action=size, setting="--resize"),
+        PreprocessRule(step="numbers", action=_numbers(p), setting="--normalize"),
     )
 
 
 def _numbers(p: Preprocess) -> str:
     pairs = dict.fromkeys(zip(p.mean, p.std, strict=True))
     formulas = [f"(v/255 − {mean:.3g})/{std:.3g}" for mean, std in pairs]
-    return "; ".join(formulas) or "mean and deviation are not measured yet"
+    return "; ".join(formulas) or "mean and standard deviation are not measured yet"

@@ -1,8 +1,8 @@
-"""What shards hold, written down shard by shard: an index that never is in memory.
+"""Index of tar shards: one file of rows per shard, which is never loaded as a whole.
 
-Every image is decoded once to know it by its content and that it can be decoded. The
-index of a shard is kept in the cache under the shard's stamp, so that a scan that was
-stopped goes on, and a shard that has changed alone is scanned again.
+Every image is decoded once, to check it and to hash it. The cache keeps the index of a
+shard with the shard's stamp. So an interrupted scan continues where it stopped, and
+only shards that have changed are scanned again.
 """
 
 from __future__ import annotations
@@ -22,17 +22,19 @@ import numpy as np
 from striate.core.cpu_count import processors
 from striate.core.errors import DataError
 from striate.core.files import write_bytes, write_json
-from striate.data.decode.decode import examine, unwarned
+from striate.data.decode.decode import decode_image, without_pillow_warnings
 from striate.data.decode.file_bytes import UndecodableError
-from striate.data.decode.hashing import check_hash
-from striate.data.shards.tars import Member, members
+from striate.data.decode.hashing import checksum64
+from striate.data.shards.tars import TarMember, tar_members
 from striate.data.sources.files import LocalFiles, Stamp
-from striate.data.sources.remote import RemoteFiles, fetch, is_remote, short_key
+from striate.data.sources.remote import RemoteFiles, download, is_remote, short_key
 from striate.data.sources.source import Skipped
 
-AHEAD = 64  # shards remembered as asked for; more than are mixed at a time
-AHEAD_BYTES = 1 << 28  # of a shard; of larger ones the images are larger, too
-# Of an image: shard, bytes from–to, class, checksum of the bytes, what it shows.
+READ_AHEAD_SHARDS = (
+    64  # shards whose read-ahead is remembered; more than are shuffled at a time
+)
+READ_AHEAD_BYTES = 1 << 28  # of a shard; images of larger shards are large themselves
+# Of an image: shard, position of its bytes, class, checksum of the bytes, image hash.
 ROW = np.dtype(
     [
         ("shard", "<u4"),
@@ -43,37 +45,37 @@ ROW = np.dtype(
         ("content", "S24"),
     ]
 )
-RULES = 1  # another number, and indices are made again
-_TOGETHER = 256  # images decoded at a time
+RULES = 1  # version of the index; another version is built again
+_IMAGES_PER_CHUNK = 256  # images decoded at a time
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shard:
-    """What is known of a shard, but for its rows, which stay on the disk."""
+    """Facts about a shard; its rows stay on the disk."""
 
     name: str
     count: int
     labels: tuple[str, ...]
-    least: tuple[int, int]
-    most: tuple[int, int]
+    min_sides: tuple[int, int]
+    max_sides: tuple[int, int]
     channels: int
     rows_file: Path
     skipped: tuple[Skipped, ...] = field(default=(), repr=False)
 
     def rows(self) -> np.ndarray:
-        """Return the rows, mapped; `label` counts in this shard's own labels."""
+        """Return the rows, mapped; `label` is the number in this shard's labels."""
         if not self.count:
             return np.empty(0, ROW)
         return np.memmap(self.rows_file, ROW, "r")
 
 
-class Nearby:
-    """Shards as local files: those of this machine, and copies of others.
+class LocalShards:
+    """Shards as local files; remote shards are downloaded.
 
     Args:
-        folder: Where copies lie.
-        limit: Bytes of copies to keep; the longest unused go first.
-        owner: What removes the folder when it is collected; held, not used.
+        folder: Folder of downloaded shards.
+        limit: Maximum bytes of downloads; the least recently used go first.
+        owner: Object that removes the folder when it is collected; only referenced.
     """
 
     def __init__(self, folder: Path, limit: int, owner: object = None) -> None:
@@ -89,10 +91,10 @@ class Nearby:
         self.__init__(state["_folder"], state["_limit"])  # type: ignore[misc]
 
     def path(self, name: str) -> Path:
-        """Return a local file with a shard's bytes.
+        """Return a local file with the bytes of a shard.
 
         Raises:
-            DataError: It cannot be had.
+            DataError: It cannot be downloaded.
         """
         if not is_remote(name):
             return Path(name)
@@ -100,82 +102,86 @@ class Nearby:
         with self._lock:
             if not copy.exists():
                 self._folder.mkdir(parents=True, exist_ok=True)
-                fetch(name, copy)
-                self._drop(copy)
+                download(name, copy)
+                self._remove_old_copies(copy)
             with suppress(OSError):
                 os.utime(copy)
         return copy
 
-    def forget(self, name: str) -> None:
-        """Remove the copy of a shard that is another now."""
+    def remove_copy(self, name: str) -> None:
+        """Remove the download of a shard that has changed."""
         if is_remote(name):
             (self._folder / f"{short_key(name)}.tar").unlink(missing_ok=True)
 
-    def _drop(self, new: Path) -> None:
-        found = [path for path in self._folder.glob("*.tar") if path != new]
-        found.sort(key=lambda path: path.stat().st_mtime)
-        held = new.stat().st_size + sum(path.stat().st_size for path in found)
-        while found and held > self._limit:
-            oldest = found.pop(0)
-            held -= oldest.stat().st_size
+    def _remove_old_copies(self, new_copy: Path) -> None:
+        copies = [path for path in self._folder.glob("*.tar") if path != new_copy]
+        copies.sort(key=lambda path: path.stat().st_mtime)
+        size = new_copy.stat().st_size + sum(path.stat().st_size for path in copies)
+        while copies and size > self._limit:
+            oldest = copies.pop(0)
+            size -= oldest.stat().st_size
             oldest.unlink(missing_ok=True)
 
 
-def stamp_of(name: str) -> Stamp | None:
-    """Return a shard's stamp, or None where the place tells none."""
+def shard_stamp(name: str) -> Stamp | None:
+    """Return the stamp of a shard, or None where it is not available."""
     if is_remote(name):
         return RemoteFiles(name).stamp("")
     return LocalFiles(Path("/")).stamp(os.path.abspath(name).lstrip("/"))  # noqa: PTH100
 
 
 def scan_shard(
-    name: str, folder: Path, nearby: Nearby, background: int, white_level: int
+    name: str,
+    folder: Path,
+    local_shards: LocalShards,
+    background: int,
+    white_level: int,
 ) -> Shard:
-    """Return what a shard holds, from its index where that is still true.
+    """Scan a shard, or read its index where the shard has not changed.
 
     Args:
         name: Path or address.
-        folder: Where indices lie.
-        nearby: Gives its bytes.
-        background: As for `examine`.
-        white_level: Likewise.
+        folder: Folder of indexes.
+        local_shards: Gives the local file.
+        background: As for `decode_image`.
+        white_level: As for `decode_image`.
 
     Raises:
-        DataError: It is not a tar file, or cannot be had.
+        DataError: It is not a tar file, or cannot be read.
     """
     rules = f"{RULES} {background} {white_level}"
     key = short_key(f"{Path(name).resolve() if not is_remote(name) else name}\n{rules}")
     rows_file, marker = folder / f"{key}.rows", folder / f"{key}.json"
-    stamp = stamp_of(name)
-    known = _read_marker(marker, rows_file)
-    if known is None or stamp is None or known["stamp"] != stamp.text:
-        if known is not None:
-            nearby.forget(name)
-        known = _scan(nearby.path(name), rows_file, background, white_level)
-        known["stamp"] = stamp.text if stamp else ""
-        write_json(marker, known)
+    stamp = shard_stamp(name)
+    info = _read_marker(marker, rows_file)
+    if info is None or stamp is None or info["stamp"] != stamp.text:
+        if info is not None:
+            local_shards.remove_copy(name)
+        info = _scan(local_shards.path(name), rows_file, background, white_level)
+        info["stamp"] = stamp.text if stamp else ""
+        write_json(marker, info)
     return Shard(
         name=name,
-        count=known["count"],
-        labels=tuple(known["labels"]),
-        least=tuple(known["least"]),
-        most=tuple(known["most"]),
-        channels=known["channels"],
+        count=info["count"],
+        labels=tuple(info["labels"]),
+        min_sides=tuple(info["least"]),
+        max_sides=tuple(info["most"]),
+        channels=info["channels"],
         rows_file=rows_file,
         skipped=tuple(
             Skipped(path=f"{name}/{path}", reason=reason, detail=detail)
-            for path, reason, detail in known["skipped"]
+            for path, reason, detail in info["skipped"]
         ),
     )
 
 
 def _read_marker(marker: Path, rows: Path) -> dict[str, Any] | None:
     try:
-        known: dict[str, Any] = json.loads(marker.read_bytes())
-        whole = rows.stat().st_size == known["count"] * ROW.itemsize
+        info: dict[str, Any] = json.loads(marker.read_bytes())
+        is_complete = rows.stat().st_size == info["count"] * ROW.itemsize
     except (OSError, ValueError, KeyError):
         return None
-    return known if whole else None
+    return info if is_complete else None
 
 
 def _scan(
@@ -186,28 +192,43 @@ def _scan(
     rows = []
     sides: list[tuple[int, int]] = []
     channels = 1
-    with path.open("rb") as file, unwarned(), ThreadPoolExecutor(processors()) as pool:
+    with (
+        path.open("rb") as file,
+        without_pillow_warnings(),
+        ThreadPoolExecutor(processors()) as pool,
+    ):
 
-        def look(member: Member, payload: bytes) -> tuple[Any, ...] | Skipped:
+        def decode_member(
+            member: TarMember, payload: bytes
+        ) -> tuple[Any, ...] | Skipped:
             try:
-                seen = examine(payload, background, white_level, lambda *_: (1, 1))
+                decoded = decode_image(
+                    payload, background, white_level, lambda *_: (1, 1)
+                )
             except UndecodableError as error:
                 words = {"reason": error.reason, "detail": error.detail}
                 return Skipped(path=member.name, **words)
-            return check_hash(payload), seen.content, seen.sides, seen.pixels.shape[-1]
+            return (
+                checksum64(payload),
+                decoded.content,
+                decoded.sides,
+                decoded.pixels.shape[-1],
+            )
 
-        found = members(path, skipped)
-        while some := list(islice(found, _TOGETHER)):
-            payloads = [os.pread(file.fileno(), m.size, m.offset) for m in some]
-            for member, told in zip(some, pool.map(look, some, payloads), strict=True):
-                if isinstance(told, Skipped):
-                    skipped.append(told)
+        all_members = tar_members(path, skipped)
+        while chunk := list(islice(all_members, _IMAGES_PER_CHUNK)):
+            payloads = [os.pread(file.fileno(), m.size, m.offset) for m in chunk]
+            for member, result in zip(
+                chunk, pool.map(decode_member, chunk, payloads), strict=True
+            ):
+                if isinstance(result, Skipped):
+                    skipped.append(result)
                     continue
-                check, content, whole, depth = told
+                check, content, sides_of_image, image_channels = result
                 number = labels.setdefault(member.label, len(labels))
                 rows.append((0, member.offset, member.size, number, check, content))
-                sides.append(whole)
-                channels = max(channels, depth)
+                sides.append(sides_of_image)
+                channels = max(channels, image_channels)
     write_bytes(target, np.array(rows, ROW).tobytes())
     return {
         "count": len(rows),
@@ -220,70 +241,72 @@ def _scan(
 
 
 @dataclass(frozen=True)
-class ShardOriginals:
-    """Images of shards by the rows of an index file.
+class ShardImages:
+    """Encoded images of shards, by the rows of an index file.
 
     Args:
-        index: Rows of one part, on the disk.
-        shards: Names, by the number in a row.
-        nearby: Gives their bytes.
-        owner: The folder of the index, which goes when nobody holds it; not used.
+        index: Rows of one split, on the disk.
+        shards: Names of the shards, by the number in a row.
+        local_shards: Gives their local files.
+        owner: Object that removes the index when it is collected; only referenced.
     """
 
     index: Path
     shards: tuple[str, ...] = field(repr=False)
-    nearby: Nearby = field(repr=False)
+    local_shards: LocalShards = field(repr=False)
     owner: object = field(default=None, repr=False, compare=False)
-    _ahead: set[int] = field(default_factory=set, repr=False, compare=False)
+    _requested: set[int] = field(default_factory=set, repr=False, compare=False)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # The process that began with this holds the owner; its helpers need not.
-        return type(self), (self.index, self.shards, self.nearby)
+        # The parent process references the owner; worker processes need not.
+        return type(self), (self.index, self.shards, self.local_shards)
 
     def __len__(self) -> int:
         return self.index.stat().st_size // ROW.itemsize
 
     def payload(self, i: int) -> bytes:
-        """Return the bytes of image i, which must be those that were scanned.
+        """Return the bytes of image i, which must be the scanned ones.
 
         Raises:
-            UndecodableError: The shard is gone or has changed.
+            UndecodableError: The shard is missing or has changed.
         """
         row = self.row(i)
         try:
-            with self.nearby.path(self.shards[int(row["shard"])]).open("rb") as file:
+            with self.local_shards.path(self.shards[int(row["shard"])]).open(
+                "rb"
+            ) as file:
                 self._read_ahead(file.fileno(), int(row["shard"]))
                 payload = os.pread(file.fileno(), int(row["size"]), int(row["offset"]))
         except FileNotFoundError:
-            raise UndecodableError("missing", "the shard is gone") from None
+            raise UndecodableError("missing", "the shard does not exist") from None
         except (OSError, DataError) as error:
             raise UndecodableError("unreadable", str(error)) from None
-        if check_hash(payload) != int(row["check"]):
-            detail = "the bytes of the shard are others now"
+        if checksum64(payload) != int(row["check"]):
+            detail = "the bytes in the shard have changed"
             raise UndecodableError("changed-since-scan", detail)
         return payload
 
     def _read_ahead(self, file: int, shard: int) -> None:
-        """Ask for all of a shard at once: its images are wanted soon, in any order.
+        """Ask the system to read a whole shard, as its images are needed soon.
 
-        A tenth sooner where the disk is a fast one and nothing of the shard is in
-        memory; a disk that seeks would read image by image.
+        On a fast disk this saves a tenth of the time if the shard is not in memory; a
+        hard disk would otherwise seek for each image.
         """
-        if shard in self._ahead or not hasattr(os, "posix_fadvise"):
+        if shard in self._requested or not hasattr(os, "posix_fadvise"):
             return
-        if len(self._ahead) >= AHEAD:
-            self._ahead.clear()
-        self._ahead.add(shard)
-        if os.fstat(file).st_size <= AHEAD_BYTES:
+        if len(self._requested) >= READ_AHEAD_SHARDS:
+            self._requested.clear()
+        self._requested.add(shard)
+        if os.fstat(file).st_size <= READ_AHEAD_BYTES:
             os.posix_fadvise(file, 0, 0, os.POSIX_FADV_WILLNEED)
 
     def row(self, i: int) -> Any:
-        """Return row i; the file is opened for it, so that nothing stays mapped."""
+        """Return row i; the file is opened each time, so that nothing stays mapped."""
         with self.index.open("rb") as file:
             raw = os.pread(file.fileno(), ROW.itemsize, i * ROW.itemsize)
         return np.frombuffer(raw, ROW)[0]
 
     def path(self, i: int) -> str:
-        """Return `shard#offset`, which names an image for good."""
+        """Return `shard#offset`, the permanent name of an image."""
         row = self.row(i)
         return f"{self.shards[int(row['shard'])]}#{int(row['offset'])}"

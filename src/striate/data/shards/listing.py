@@ -1,7 +1,7 @@
-"""Shards as a source of files: the tars are walked through, no image is decoded.
+"""List the images of shards without decoding, as `data check` needs them.
 
-`data check` decodes where a decoder may die. So nothing here is dealt by what it shows:
-an image has the part that its shard's name gives it.
+`data check` decodes in processes that may crash. So splits are not assigned by image
+hash here: an image has the split in its shard's name, or none.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from pathlib import Path
 
 from striate.core.errors import DataError
 from striate.core.spec import Labels
-from striate.data.cache.cache_folder import PassingFolder
+from striate.data.cache.cache_folder import TemporaryFolder
 from striate.data.decode.file_bytes import MAX_BYTES, UndecodableError
-from striate.data.shards.index import Nearby
-from striate.data.shards.load import UNCACHED, name_of, origin_of
-from striate.data.shards.tars import Member, members, part_of, shard_names
+from striate.data.shards.index import LocalShards
+from striate.data.shards.load import UNCACHED, shards_name, shards_origin
+from striate.data.shards.tars import TarMember, shard_names, split_of_shard, tar_members
 from striate.data.sources.files import Stamp
 from striate.data.sources.source import Record, Skipped, Source
 
@@ -28,17 +28,17 @@ class MemberFiles:
 
     Args:
         places: Shard and member of each path.
-        nearby: Gives the shards' bytes.
+        local_shards: Gives the local files.
     """
 
-    places: Mapping[str, tuple[str, Member]] = field(repr=False)
-    nearby: Nearby = field(repr=False)
+    places: Mapping[str, tuple[str, TarMember]] = field(repr=False)
+    local_shards: LocalShards = field(repr=False)
 
     def read(self, path: str) -> bytes:
-        """Return an image's bytes.
+        """Return the bytes of an image.
 
         Raises:
-            UndecodableError: The shard cannot be read, or the image is no image.
+            UndecodableError: The shard cannot be read, or the image is empty or large.
         """
         shard, member = self.places[path]
         if not member.size:
@@ -47,64 +47,68 @@ class MemberFiles:
             size = f"{member.size:,} bytes, at most {MAX_BYTES:,}"
             raise UndecodableError("too-large", size)
         try:
-            with self.nearby.path(shard).open("rb") as file:
+            with self.local_shards.path(shard).open("rb") as file:
                 return os.pread(file.fileno(), member.size, member.offset)
         except FileNotFoundError:
-            raise UndecodableError("missing", "the shard is gone") from None
+            raise UndecodableError("missing", "the shard does not exist") from None
         except (OSError, DataError) as error:
             raise UndecodableError("unreadable", str(error)) from None
 
     def stamp(self, path: str) -> Stamp | None:
-        """Return None: what a tar holds is read again."""
+        """Return None: the contents of a tar are always read again."""
         return None
 
     def name(self, path: str) -> bytes:
-        """Return shard and place."""
+        """Return shard and member."""
         return f"shard {path}".encode("utf-8", "surrogateescape")
 
 
 def list_shards(data: str | Path) -> Source:
     """Return the images of shards as records named `shard/member`.
 
-    A shard that cannot be walked to its end is quarantined; what came before stays.
-    Copies of remote shards are fetched anew and go with the source.
+    A shard that cannot be read to its end is quarantined; images before the error stay.
+    Remote shards are downloaded, and removed with the source.
 
     Raises:
-        DataError: There are no shards, or a remote one cannot be had.
+        DataError: There are no shards, or one cannot be downloaded.
     """
-    owner = PassingFolder()
-    nearby = Nearby(owner.path, UNCACHED, owner)
-    places: dict[str, tuple[str, Member]] = {}
+    owner = TemporaryFolder()
+    local_shards = LocalShards(owner.path, UNCACHED, owner)
+    places: dict[str, tuple[str, TarMember]] = {}
     records: list[Record] = []
     skipped: list[Skipped] = []
-    # As `origin_of` has them: checked again, an image has the same path.
-    for shard in shard_names(origin_of(data)):
-        for member in _walked(shard, nearby, skipped):
+    # Absolute, so that images have the same paths in another check.
+    for shard in shard_names(shards_origin(data)):
+        for member in _list_images(shard, local_shards, skipped):
             path = f"{shard}/{member.name}"
-            if path in places:  # a tar may hold a name twice
+            if path in places:  # a name may occur twice in a tar
                 path += f"#{member.offset}"
             places[path] = shard, member
-            part = part_of(shard)
-            records.append(Record(path=path, label=member.label, part=part))
+            split = split_of_shard(shard)
+            records.append(Record(path=path, label=member.label, split=split))
     return Source(
-        name=name_of(data),
+        name=shards_name(data),
         records=tuple(records),
         labels=Labels.of([record.label for record in records]),
-        files=MemberFiles(places, nearby),
+        files=MemberFiles(places, local_shards),
         quarantined=tuple(skipped),
     )
 
 
-def _walked(shard: str, nearby: Nearby, skipped: list[Skipped]) -> list[Member]:
-    """Return a shard's images; what else is in it joins `skipped`."""
-    local = nearby.path(shard)
-    found: list[Member] = []
-    passed: list[Skipped] = []
-    broken: list[Skipped] = []
+def _list_images(
+    shard: str, local_shards: LocalShards, skipped: list[Skipped]
+) -> list[TarMember]:
+    """Return the images of a shard; other files are appended to `skipped`."""
+    local = local_shards.path(shard)
+    images: list[TarMember] = []
+    other_files: list[Skipped] = []
+    errors: list[Skipped] = []
     try:
-        for member in members(local, passed):
-            found.append(member)  # noqa: PERF402 - it may break off
+        for member in tar_members(local, other_files):
+            images.append(member)  # noqa: PERF402 - it may raise in between
     except DataError as error:
-        broken.append(Skipped(path=shard, reason="damaged", detail=error.what))
-    skipped += [replace(skip, path=f"{shard}/{skip.path}") for skip in passed] + broken
-    return found
+        errors.append(Skipped(path=shard, reason="damaged", detail=error.what))
+    skipped += [
+        replace(skip, path=f"{shard}/{skip.path}") for skip in other_files
+    ] + errors
+    return images

@@ -1,4 +1,4 @@
-"""From shards to parts: held like any set where they fit, else streamed."""
+"""Load tar shards: like any data set where they fit into memory, else streamed."""
 
 from __future__ import annotations
 
@@ -10,15 +10,19 @@ from typing import Any
 
 from striate.core.errors import SettingError
 from striate.core.spec import WHITE, Preprocess
-from striate.data.cache import free_memory as memory
-from striate.data.cache.cache_folder import Cache, PassingFolder, open_cache
+from striate.data.cache import free_memory
+from striate.data.cache.cache_folder import Cache, TemporaryFolder, open_cache
 from striate.data.cache.lazy_images import LazyPixels
-from striate.data.choose_preprocess import choose_for
-from striate.data.decode.preprocess import statistics
+from striate.data.channel_stats import channel_mean_std
+from striate.data.choose_preprocess import choose_preprocess_for
 from striate.data.image_data import ImageData
-from striate.data.load import load_data
-from striate.data.shards.index import Nearby, ShardOriginals
-from striate.data.shards.stream import LazyPaths, LazyRows, Stream, open_stream
+from striate.data.shards.index import LocalShards, ShardImages
+from striate.data.shards.stream import (
+    LazyPaths,
+    LazySplitRows,
+    ShardStream,
+    open_shard_stream,
+)
 from striate.data.shards.tars import shard_names
 from striate.data.sources.files import Stamp
 from striate.data.sources.remote import is_remote
@@ -26,52 +30,83 @@ from striate.data.sources.source import Record, Source
 from striate.data.split.hash_split import SplitConfig
 from striate.data.subset import Subset
 
-# More are streamed even where they would fit: records in memory take a kilobyte each.
-HELD = 200_000
-UNCACHED = 10 << 30  # bytes of remote shards kept while a run lasts, without a cache
+# More images are streamed even where they would fit: a record in memory takes 1 kB.
+MOST_HELD = 200_000
+UNCACHED = 10 << 30  # maximum bytes of downloads during a run without a cache
 
 
-def load_shards(
-    data: str | Path,
-    *,
-    preprocess: Preprocess | None,
-    deal: SplitConfig,
-    settings: Mapping[str, Any],
-    most_held: int = HELD,
-) -> ImageData:
-    """Load tar shards, by path, pattern or address.
+@dataclass(frozen=True, kw_only=True)
+class Shards:
+    """Tar shards that were scanned and split, ready to be loaded or streamed.
+
+    Args:
+        stream: What is known of their images, on the disk.
+        preprocess: The network's own, or chosen by what the images are.
+        name: Short enough for a run's name.
+        origin: An address, or an absolute path.
+        split_config: How images without a split get one.
+        fits: Whether the cache or memory can hold all of them.
+    """
+
+    stream: ShardStream
+    preprocess: Preprocess
+    name: str
+    origin: str
+    split_config: SplitConfig
+    fits: bool
+
+    def as_source(self) -> Source:
+        """Return the images as records, each with its split."""
+        return stream_source(self.stream, self.name)
+
+    def streamed(self, workers: int) -> ImageData:
+        """Return data whose images are decoded when a batch needs them.
+
+        Args:
+            workers: Processes that decode.
+        """
+        return _streamed(self, workers)
+
+
+def open_shards(
+    data: str | Path, split_config: SplitConfig, settings: Mapping[str, Any]
+) -> Shards:
+    """Scan and split tar shards, by path, pattern or address.
 
     Args:
         data: As for `load_data`.
-        preprocess: The network's own, or None to choose it.
-        deal: How images without a part get one.
+        split_config: How images without a split get one.
         settings: Of `load_data`.
-        most_held: Images up to which the set may be held like any other.
 
     Raises:
-        DataError: The shards do not admit training; says why.
+        DataError: The shards cannot be trained on; says why.
     """
-    _check(deal, settings)
+    _check(split_config, settings)
     store = open_cache(settings["cache"], settings["cache_gb"])
-    stream = _open(data, store, settings, preprocess, deal)
+    preprocess = settings["preprocess"]
+    stream = _open(data, store, settings, preprocess, split_config)
     preprocess = preprocess or _choose(stream, settings)
     weight = preprocess.weight * stream.count
-    fits = memory.fits(weight) or (store is not None and store.fits(weight))
-    name, origin = name_of(data), origin_of(data)
-    if stream.count <= most_held and fits:
-        source = source_of(stream, name)
-        own = {key: settings[key] for key in ("margin", "workers", "cache", "cache_gb")}
-        held = load_data(source, preprocess=preprocess, tick=settings["tick"], **own)
-        # Its records came with their parts; the deal that gave them is the one to note.
-        return replace(held, origin=origin, deal=deal)
-    return _streamed(stream, preprocess, name, origin, deal, settings["workers"])
+    fits = free_memory.fits_in_memory(weight) or (
+        store is not None and store.fits(weight)
+    )
+    return Shards(
+        stream=stream,
+        preprocess=preprocess,
+        name=shards_name(data),
+        origin=shards_origin(data),
+        split_config=split_config,
+        fits=stream.count <= MOST_HELD and fits,
+    )
 
 
 def shard_source(data: str | Path) -> Source:
-    """Return shards as a source of records, for judging and looking."""
+    """Return shards as a source of records, to evaluate or inspect them."""
     defaults: dict[str, Any] = {"background": 255, "white_level": WHITE}
     store = open_cache()
-    return source_of(_open(data, store, defaults, None, SplitConfig()), name_of(data))
+    return stream_source(
+        _open(data, store, defaults, None, SplitConfig()), shards_name(data)
+    )
 
 
 def _open(
@@ -79,130 +114,126 @@ def _open(
     store: Cache | None,
     settings: Mapping[str, Any],
     preprocess: Preprocess | None,
-    deal: SplitConfig,
-) -> Stream:
+    split_config: SplitConfig,
+) -> ShardStream:
     if store is not None:
-        folder, nearby = store.folder, Nearby(store.folder / "shards", store.limit)
+        folder = store.folder
+        local_shards = LocalShards(folder / "shards", store.limit)
     else:
-        own = PassingFolder()
-        folder, nearby = own.path, Nearby(own.path / "shards", UNCACHED, own)
+        temporary = TemporaryFolder()
+        folder = temporary.path
+        local_shards = LocalShards(folder / "shards", UNCACHED, temporary)
     rules = preprocess or settings
-    find = vars(rules) if isinstance(rules, Preprocess) else rules
-    return open_stream(
-        # As `origin_of` has them: read again, an image has the same path.
-        shard_names(origin_of(data)),
+    decode_settings = vars(rules) if isinstance(rules, Preprocess) else rules
+    return open_shard_stream(
+        # Absolute, so that images have the same paths when they are read again.
+        shard_names(shards_origin(data)),
         index=folder / "index",
-        nearby=nearby,
-        deal=deal,
-        background=find["background"],
-        white_level=find["white_level"],
+        local_shards=local_shards,
+        split_config=split_config,
+        background=decode_settings["background"],
+        white_level=decode_settings["white_level"],
     )
 
 
-def _choose(stream: Stream, settings: Mapping[str, Any]) -> Preprocess:
+def _choose(stream: ShardStream, settings: Mapping[str, Any]) -> Preprocess:
     keys = ("resize", "background", "white_level", "jpeg", "image_size", "in_chans")
-    return choose_for(
-        stream.least if stream.least == stream.most else None,
+    return choose_preprocess_for(
+        stream.min_sides if stream.min_sides == stream.max_sides else None,
         stream.channels,
         normalize=(settings["normalize"], settings["mean"], settings["std"]),
         **{key: settings[key] for key in keys},
     )
 
 
-def _streamed(
-    stream: Stream,
-    preprocess: Preprocess,
-    name: str,
-    origin: str,
-    deal: SplitConfig,
-    workers: int,
-) -> ImageData:
-    parts = {
-        part: Subset(
+def _streamed(shards: Shards, workers: int) -> ImageData:
+    stream, preprocess = shards.stream, shards.preprocess
+    subsets = {
+        split: Subset(
             pixels=LazyPixels(
-                originals, preprocess, workers=workers, forgiving=part == "train"
+                originals, preprocess, workers=workers, replace_lost=split == "train"
             ),
-            labels=stream.numbers[part],
+            labels=stream.numbers[split],
             paths=LazyPaths(originals),
-            blocks=stream.blocks[part],
+            blocks=stream.blocks[split],
         )
-        for part, originals in stream.originals.items()
+        for split, originals in stream.originals.items()
     }
     measured = not preprocess.mean
     if measured:
-        mean, std = statistics(parts["train"].pixels)
+        mean, std = channel_mean_std(subsets["train"].pixels)
         preprocess = replace(preprocess, mean=mean, std=std)
     return ImageData(
-        name=name,
-        origin=origin,
+        name=shards.name,
+        origin=shards.origin,
         labels=stream.labels,
         preprocess=preprocess,
-        parts=parts,
-        rows=LazyRows(stream),
+        subsets=subsets,
+        rows=LazySplitRows(stream),
         quarantined=stream.skipped,
-        deal=deal,
+        split_config=shards.split_config,
         measured=measured,
     )
 
 
-def _check(deal: SplitConfig, settings: Mapping[str, Any]) -> None:
-    """Refuse what takes a look at all images at once."""
-    for name, asked in (
-        ("fraction", deal.fraction < 1),
-        ("exact", deal.exact),
+def _check(split_config: SplitConfig, settings: Mapping[str, Any]) -> None:
+    """Refuse settings that need all images at once."""
+    for name, is_set in (
+        ("fraction", split_config.fraction < 1),
+        ("exact", split_config.exact),
         ("split", settings["split"] is not None),
     ):
-        if asked:
-            what = f"shards are dealt image by image, without --{name}"
-            fix = "give fewer shards, or a folder of images"
+        if is_set:
+            what = f"shards are split image by image, --{name} is not supported"
+            fix = f"leave out --{name}, or use a folder of images"
             raise SettingError(what, where=f"--{name}", fix=fix)
 
 
 @dataclass(frozen=True)
 class ShardFiles:
-    """The images of shards by the paths of their records."""
+    """Reads images of shards by the paths of their records."""
 
-    places: Mapping[str, tuple[ShardOriginals, int]] = field(repr=False)
+    places: Mapping[str, tuple[ShardImages, int]] = field(repr=False)
 
     def read(self, path: str) -> bytes:
-        """Return an image's bytes."""
+        """Return the bytes of an image."""
         originals, i = self.places[path]
         return originals.payload(i)
 
     def stamp(self, path: str) -> Stamp:
-        """Return the checksum that the shard's index holds: it is known to be true."""
+        """Return the checksum from the index of the shard."""
         originals, i = self.places[path]
         row = originals.row(i)
         return Stamp(f"{int(row['check'])}", int(row["size"]))
 
     def name(self, path: str) -> bytes:
-        """Return shard and place."""
+        """Return shard and position."""
         return f"shard {path}".encode("utf-8", "surrogateescape")
 
 
-def source_of(stream: Stream, name: str) -> Source:
-    """Return a stream's images as records, each with the part it was dealt."""
-    rows = LazyRows(stream)
-    places: dict[str, tuple[ShardOriginals, int]] = {}
+def stream_source(stream: ShardStream, name: str) -> Source:
+    """Return the images of a stream as records, each with its split."""
+    rows = LazySplitRows(stream)
+    places: dict[str, tuple[ShardImages, int]] = {}
     for originals in stream.originals.values():
         for i, path in enumerate(LazyPaths(originals)):
             places[path] = originals, i
     return Source(
         name=name,
-        records=tuple(Record(path=r.path, label=r.label, part=r.part) for r in rows),
+        records=tuple(Record(path=r.path, label=r.label, split=r.split) for r in rows),
         labels=stream.labels,
         files=ShardFiles(places),
         quarantined=stream.skipped,
     )
 
 
-def name_of(data: str | Path) -> str:
-    """Return what a set in shards is called, short enough for a run's name."""
+def shards_name(data: str | Path) -> str:
+    """Return a short name for a set of shards."""
     last = str(data).rstrip("/").rpartition("/")[2]
     return last.partition("{")[0].removesuffix(".tar").rstrip("-_.") or "shards"
 
 
-def origin_of(data: str | Path) -> str:
-    """Return where shards can be found again: an address, or an absolute path."""
-    # Braces are no part of a path, but os.path does not mind them.
+def shards_origin(data: str | Path) -> str:
+    """Return where shards can be read again: an address, or an absolute path."""
+    # A pattern with braces is not a path, but os.path accepts it.
     return str(data) if is_remote(data) else os.path.abspath(data)  # noqa: PTH100

@@ -1,6 +1,6 @@
-"""Sets in shards that nothing holds: split by content, shown shard by shard, mixed.
+"""Stream shards that fit neither memory nor the cache; splits are assigned by hash.
 
-Memory does not grow with the images: what is known of them lies in index files.
+Memory does not grow with the number of images: facts about them stay in index files.
 """
 
 from __future__ import annotations
@@ -16,207 +16,233 @@ import torch
 
 from striate.core.errors import DataError
 from striate.core.spec import Labels
-from striate.data.cache.cache_folder import PassingFolder
-from striate.data.shards.index import ROW, Nearby, Shard, ShardOriginals, scan_shard
-from striate.data.shards.tars import part_of
-from striate.data.sources.source import PARTS, Skipped
+from striate.data.cache.cache_folder import TemporaryFolder
+from striate.data.shards.index import ROW, LocalShards, Shard, ShardImages, scan_shard
+from striate.data.shards.tars import split_of_shard
+from striate.data.sources.source import SPLITS, Skipped
 from striate.data.split.assign import beside_train
 from striate.data.split.hash_split import SplitConfig, draw, place
 from striate.data.split.split_file import SplitRow
 
-_BUCKETS = 16  # passes over the index in the search for images under two labels
+_BUCKETS = 16  # passes over the index in the search for images with two labels
 _CHUNK = 4096
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stream:
-    """A set in shards, ready to be shown.
+class ShardStream:
+    """A data set in shards, scanned and split.
 
     Args:
         labels: Class names in output order.
-        originals: Images of each part.
-        numbers: Class number of each, mapped from a file.
-        blocks: Of each part, where a shard's images begin and end.
-        skipped: What cannot be used.
+        originals: Encoded images by split.
+        numbers: Class numbers by split, mapped from a file.
+        blocks: (first, end) of the images of each shard, by split.
+        skipped: Files that cannot be used.
         least: The smallest height and width.
         most: The largest.
         channels: 1 where every image is gray.
     """
 
     labels: Labels
-    originals: Mapping[str, ShardOriginals] = field(repr=False)
+    originals: Mapping[str, ShardImages] = field(repr=False)
     numbers: Mapping[str, torch.Tensor] = field(repr=False)
     blocks: Mapping[str, tuple[tuple[int, int], ...]] = field(repr=False)
     skipped: tuple[Skipped, ...] = field(repr=False)
-    least: tuple[int, int]
-    most: tuple[int, int]
+    min_sides: tuple[int, int]
+    max_sides: tuple[int, int]
     channels: int
 
     @property
     def count(self) -> int:
-        """Return how many images there are."""
-        return sum(len(part) for part in self.originals.values())
+        """Return the number of images."""
+        return sum(len(split) for split in self.originals.values())
 
 
-def open_stream(
+def open_shard_stream(
     names: Sequence[str],
     *,
     index: Path,
-    nearby: Nearby,
-    deal: SplitConfig,
+    local_shards: LocalShards,
+    split_config: SplitConfig,
     background: int,
     white_level: int,
-) -> Stream:
-    """Scan shards, or take their indices, and split them by content.
+) -> ShardStream:
+    """Scan shards, or read their indexes, and split them by image hash.
 
     Args:
         names: Shards in order.
-        index: Folder of indices.
-        nearby: Gives the shards' bytes.
-        deal: How images get the parts that no shard's name gives.
-        background: As for `examine`.
-        white_level: Likewise.
+        index: Folder of indexes.
+        local_shards: Gives the local files.
+        split_config: How images without a split in the shard's name get one.
+        background: As for `decode_image`.
+        white_level: As for `decode_image`.
 
     Raises:
-        DataError: A shard cannot be read, or there is nothing to learn.
+        DataError: A shard cannot be read, or there are fewer than two classes.
     """
     index.mkdir(parents=True, exist_ok=True)
-    shards = [scan_shard(n, index, nearby, background, white_level) for n in names]
+    shards = [
+        scan_shard(n, index, local_shards, background, white_level) for n in names
+    ]
     labels = Labels.of([label for shard in shards for label in shard.labels])
     if len(labels) < 2:
-        what = f"{len(labels)} classes in {len(names)} shards: nothing to tell apart"
-        fix = "name the class in .cls or .json beside each image, or in its folder"
+        what = f"{len(labels)} classes in {len(names)} shards: at least 2 are needed"
+        fix = "give each image a .cls or .json file, or put it into a class folder"
         raise DataError(what, where=names[0], fix=fix)
-    folder = PassingFolder()
+    folder = TemporaryFolder()
     root = folder.path
-    conflicts = _two_labels(shards, labels)
-    blocks, seen, skipped = _deal(shards, labels, conflicts, deal, root)
-    parts = [part for part in PARTS if blocks.get(part)]
-    for part in ("train", "val"):
-        if part not in parts:
-            fix = "add images, or give another --val-fraction"
-            raise DataError(f"the {part} part has no images", where=names[0], fix=fix)
-    _check_classes(labels, seen)
-    return Stream(
+    conflicts = _label_conflicts(shards, labels)
+    blocks, classes, skipped = _write_splits(
+        shards, labels, conflicts, split_config, root
+    )
+    splits = [split for split in SPLITS if blocks.get(split)]
+    for split in ("train", "val"):
+        if split not in splits:
+            fix = "add images, or change --val-fraction"
+            raise DataError(f"the {split} split has no images", where=names[0], fix=fix)
+    _check_classes(labels, classes)
+    return ShardStream(
         labels=labels,
         originals={
-            part: ShardOriginals(_rows(root, part), tuple(names), nearby, folder)
-            for part in parts
+            split: ShardImages(
+                _rows_path(root, split), tuple(names), local_shards, folder
+            )
+            for split in splits
         },
-        numbers={p: _numbers(root, p) for p in parts},
-        blocks={part: tuple(blocks[part]) for part in parts},
+        numbers={p: _map_labels(root, p) for p in splits},
+        blocks={split: tuple(blocks[split]) for split in splits},
         skipped=(*(s for shard in shards for s in shard.skipped), *skipped),
-        least=(min(s.least[0] for s in shards), min(s.least[1] for s in shards)),
-        most=(max(s.most[0] for s in shards), max(s.most[1] for s in shards)),
+        min_sides=(
+            min(s.min_sides[0] for s in shards),
+            min(s.min_sides[1] for s in shards),
+        ),
+        max_sides=(
+            max(s.max_sides[0] for s in shards),
+            max(s.max_sides[1] for s in shards),
+        ),
         channels=max(shard.channels for shard in shards),
     )
 
 
-def _rows(root: Path, part: str) -> Path:
-    return root / f"{part}.rows"
+def _rows_path(root: Path, split: str) -> Path:
+    return root / f"{split}.rows"
 
 
-def _numbers(root: Path, part: str) -> torch.Tensor:
-    path = root / f"{part}.labels"
+def _map_labels(root: Path, split: str) -> torch.Tensor:
+    path = root / f"{split}.labels"
     size = path.stat().st_size // 8
     return torch.from_file(str(path), shared=False, size=size, dtype=torch.int64)
 
 
-def _two_labels(shards: Sequence[Shard], labels: Labels) -> set[bytes]:
-    """Return what stands under two labels, a bucket of contents at a time."""
+def _label_conflicts(shards: Sequence[Shard], labels: Labels) -> set[bytes]:
+    """Return the hashes of images with two labels; one bucket of hashes at a time."""
     conflicts: set[bytes] = set()
     for bucket in range(_BUCKETS):
         digit = ord(f"{bucket:x}")
         contents, numbers = [], []
         for shard in shards:
             rows = shard.rows()
-            # The last digit: the first is not hexadecimal for images known as coded.
-            shown = np.ascontiguousarray(rows["content"])
-            last = shown.view(np.uint8).reshape(-1, ROW["content"].itemsize)
-            mine = rows[last[:, -1] == digit]
-            own = np.array([labels.index(name) for name in shard.labels], np.uint32)
-            contents.append(mine["content"])
-            numbers.append(own[mine["label"]] if len(mine) else own[:0])
-        found, inverse = np.unique(np.concatenate(contents), return_inverse=True)
-        low = np.full(len(found), len(labels), np.uint32)
-        high = np.zeros(len(found), np.uint32)
+            # The last digit, because the first is a letter for hashes of coded bytes.
+            hashes = np.ascontiguousarray(rows["content"])
+            last = hashes.view(np.uint8).reshape(-1, ROW["content"].itemsize)
+            in_bucket = rows[last[:, -1] == digit]
+            numbers_here = np.array(
+                [labels.index(name) for name in shard.labels], np.uint32
+            )
+            contents.append(in_bucket["content"])
+            numbers.append(
+                numbers_here[in_bucket["label"]] if len(in_bucket) else numbers_here[:0]
+            )
+        unique, inverse = np.unique(np.concatenate(contents), return_inverse=True)
+        low = np.full(len(unique), len(labels), np.uint32)
+        high = np.zeros(len(unique), np.uint32)
         np.minimum.at(low, inverse, np.concatenate(numbers))
         np.maximum.at(high, inverse, np.concatenate(numbers))
-        conflicts |= set(found[low != high].tolist())
+        conflicts |= set(unique[low != high].tolist())
     return conflicts
 
 
-def _deal(
+def _write_splits(
     shards: Sequence[Shard],
     labels: Labels,
     conflicts: set[bytes],
-    deal: SplitConfig,
+    split_config: SplitConfig,
     root: Path,
 ) -> tuple[dict[str, list[tuple[int, int]]], dict[str, set[int]], list[Skipped]]:
-    """Write each part's rows and labels; return its blocks, classes, and the rest."""
-    given = [part_of(shard.name) for shard in shards]
-    beside = beside_train({part for part in given if part})
+    """Write rows and labels of each split; return blocks, classes and skipped files."""
+    named_splits = [split_of_shard(shard.name) for shard in shards]
+    assigned_splits = beside_train({split for split in named_splits if split})
     blocks: dict[str, list[tuple[int, int]]] = {}
     counts: Counter[str] = Counter()
-    seen: dict[str, set[int]] = {}
+    classes: dict[str, set[int]] = {}
     skipped: list[Skipped] = []
     for number, shard in enumerate(shards):
-        own = np.array([labels.index(name) for name in shard.labels], np.uint32)
+        numbers_here = np.array(
+            [labels.index(name) for name in shard.labels], np.uint32
+        )
         rows = np.array(shard.rows())
         rows["shard"] = number
         if len(rows):
-            rows["label"] = own[rows["label"]]
-        part = given[number] or ("train" if any(given) else None)
+            rows["label"] = numbers_here[rows["label"]]
+        split = named_splits[number] or ("train" if any(named_splits) else None)
         if conflicts:
-            kept = ~np.isin(rows["content"], list(conflicts)) | (part == "test")
-            skipped += _conflicting(shard.name, rows[~kept])
-            rows = rows[kept]
-        if part not in (None, "train") or not beside:
-            dealt = np.full(len(rows), part)
+            usable = ~np.isin(rows["content"], list(conflicts)) | (split == "test")
+            skipped += _conflicts(shard.name, rows[~usable])
+            rows = rows[usable]
+        if split not in (None, "train") or not assigned_splits:
+            split_of_row = np.full(len(rows), split)
         else:
-            dealt = _placed(rows["content"].tolist(), deal, beside)
-        for name in PARTS:
-            mine = rows[dealt == name]
-            if not len(mine):
+            split_of_row = _assign_splits(
+                rows["content"].tolist(), split_config, assigned_splits
+            )
+        for name in SPLITS:
+            members = rows[split_of_row == name]
+            if not len(members):
                 continue
-            with _rows(root, name).open("ab") as file:
-                file.write(mine.tobytes())
+            with _rows_path(root, name).open("ab") as file:
+                file.write(members.tobytes())
             with (root / f"{name}.labels").open("ab") as file:
-                file.write(mine["label"].astype(np.int64).tobytes())
-            blocks.setdefault(name, []).append((counts[name], counts[name] + len(mine)))
-            counts[name] += len(mine)
-            seen.setdefault(name, set()).update(np.unique(mine["label"]).tolist())
-    return blocks, seen, skipped
+                file.write(members["label"].astype(np.int64).tobytes())
+            blocks.setdefault(name, []).append(
+                (counts[name], counts[name] + len(members))
+            )
+            counts[name] += len(members)
+            classes.setdefault(name, set()).update(np.unique(members["label"]).tolist())
+    return blocks, classes, skipped
 
 
-def _check_classes(labels: Labels, seen: Mapping[str, set[int]]) -> None:
-    for part in seen:
-        strange = sorted(seen[part] - seen["train"])
-        if strange:
-            names = ", ".join(repr(labels[i]) for i in strange[:5])
-            what = f"the {part} part has classes that training has not: {names}"
+def _check_classes(labels: Labels, classes: Mapping[str, set[int]]) -> None:
+    for split in classes:
+        unknown = sorted(classes[split] - classes["train"])
+        if unknown:
+            names = ", ".join(repr(labels[i]) for i in unknown[:5])
+            what = f"the {split} split has classes that training has not: {names}"
             raise DataError(what, fix="add training images of them")
 
 
-def _conflicting(name: str, rows: np.ndarray) -> Iterator[Skipped]:
+def _conflicts(name: str, rows: np.ndarray) -> Iterator[Skipped]:
     for row in rows:
-        detail = "the same image stands under another label, too"
+        detail = "the same image also has another label"
         path = f"{name}#{int(row['offset'])}"
         yield Skipped(path=path, reason="two-labels", detail=detail)
 
 
-def _placed(
-    contents: Sequence[bytes], deal: SplitConfig, beside: Sequence[str]
+def _assign_splits(
+    contents: Sequence[bytes], split_config: SplitConfig, assigned_splits: Sequence[str]
 ) -> np.ndarray:
-    """Give every content its part, as in a folder: equal ones the same."""
-    numbers = (draw(deal.seed, "split", content.decode()) for content in contents)
-    return np.array([place(number, deal, beside) for number in numbers], dtype="U5")
+    """Assign a split to every image hash; equal images get the same split."""
+    numbers = (
+        draw(split_config.seed, "split", content.decode()) for content in contents
+    )
+    return np.array(
+        [place(number, split_config, assigned_splits) for number in numbers], dtype="U5"
+    )
 
 
 class LazyPaths(Sequence[str]):
-    """Where images of shards come from, read when asked for."""
+    """Paths of images in shards, read when indexed."""
 
-    def __init__(self, originals: ShardOriginals) -> None:
+    def __init__(self, originals: ShardImages) -> None:
         self._originals = originals
 
     def __len__(self) -> int:
@@ -230,31 +256,31 @@ class LazyPaths(Sequence[str]):
         """Return `shard#offset` of an image."""
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
-        return self._originals.path(_counted(index, len(self)))
+        return self._originals.path(_from_front(index, len(self)))
 
 
-class LazyRows(Sequence[SplitRow]):
-    """The lines of `split.csv`, read when asked for."""
+class LazySplitRows(Sequence[SplitRow]):
+    """The lines of `split.csv`, read when indexed."""
 
-    def __init__(self, stream: Stream) -> None:
+    def __init__(self, stream: ShardStream) -> None:
         self._stream = stream
 
     def __len__(self) -> int:
         return self._stream.count
 
     def __iter__(self) -> Iterator[SplitRow]:
-        """Yield the rows part by part, a few thousand in memory."""
-        for part, originals in self._stream.originals.items():
+        """Yield the rows split by split, a few thousand at a time."""
+        for split, originals in self._stream.originals.items():
             with originals.index.open("rb") as file:
                 while raw := file.read(_CHUNK * ROW.itemsize):
                     for row in np.frombuffer(raw, ROW):
-                        yield self._row(row, part, originals)
+                        yield self._row(row, split, originals)
 
-    def _row(self, row: np.void, part: str, originals: ShardOriginals) -> SplitRow:
+    def _row(self, row: np.void, split: str, originals: ShardImages) -> SplitRow:
         return SplitRow(
             path=f"{originals.shards[int(row['shard'])]}#{int(row['offset'])}",
             label=self._stream.labels[int(row["label"])],
-            part=part,
+            split=split,
             group="",
             content=bytes(row["content"]).decode(),
         )
@@ -264,22 +290,22 @@ class LazyRows(Sequence[SplitRow]):
     @overload
     def __getitem__(self, index: slice) -> Sequence[SplitRow]: ...
     def __getitem__(self, index: int | slice) -> SplitRow | Sequence[SplitRow]:
-        """Return one row, or some."""
+        """Return one row, or a list of rows."""
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
-        left = _counted(index, len(self))
-        for part, originals in self._stream.originals.items():
-            if left < len(originals):
-                return self._row(originals.row(left), part, originals)
-            left -= len(originals)
+        offset = _from_front(index, len(self))
+        for split, originals in self._stream.originals.items():
+            if offset < len(originals):
+                return self._row(originals.row(offset), split, originals)
+            offset -= len(originals)
         raise IndexError(index)
 
 
-def _counted(index: int, length: int) -> int:
-    """Return a place from the front; a negative one was counted from the end.
+def _from_front(index: int, length: int) -> int:
+    """Return an index counted from the front; negative ones count from the end.
 
     Raises:
-        IndexError: There is no such place.
+        IndexError: The index is out of range.
     """
     if not -length <= index < length:
         raise IndexError(index)

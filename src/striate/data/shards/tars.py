@@ -1,8 +1,8 @@
-"""Shards: tar files in which the files of a sample share a name (WebDataset's layout).
+"""Tar shards: the files of a sample share a name (the layout of WebDataset).
 
-A sample is an image with its class beside it (`000.jpg`, `000.cls` or `000.json` with
-`label`), or an image in a class folder (`cat/000.jpg`). Tars are only walked through;
-nothing is unpacked.
+A sample is an image with a class file (`000.jpg`, and `000.cls` or `000.json` with
+`label`), or an image in a class folder (`cat/000.jpg`). Tars are read in place; nothing
+is unpacked.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 
 from striate.core.errors import DataError
 from striate.data.sources.remote import is_remote
-from striate.data.sources.source import PART_ALIASES, Skipped
+from striate.data.sources.source import SPLIT_ALIASES, Skipped
 
 IMAGES = {"jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "ppm", "pgm"}
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
@@ -27,8 +27,8 @@ MOST_SHARDS = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class Member:
-    """An image in a shard: its name there, class, and the bytes it takes."""
+class TarMember:
+    """An image in a shard: name, class, and position of its bytes."""
 
     name: str
     label: str
@@ -37,7 +37,7 @@ class Member:
 
 
 def is_shards(data: str | Path) -> bool:
-    """Tell whether DATA names tar shards: a pattern, a file, or a folder of them.
+    """Return whether DATA is tar shards: a pattern, a file, or a folder of them.
 
     Example:
         >>> is_shards("photos-{000..099}.tar"), is_shards("photos")
@@ -47,19 +47,19 @@ def is_shards(data: str | Path) -> bool:
     if text.lower().endswith(".tar"):
         return True
     folder = Path(text)
-    # os.path: Path.is_dir raises on a name that is too long for the system.
+    # os.path, because Path.is_dir raises on names that are too long for the system.
     if is_remote(text) or not os.path.isdir(text):  # noqa: PTH112
         return False
     names = [path.name.lower() for path in folder.iterdir()]
-    seen = [name for name in names if not name.startswith(".")]
-    return bool(seen) and all(name.endswith(".tar") for name in seen)
+    visible = [name for name in names if not name.startswith(".")]
+    return bool(visible) and all(name.endswith(".tar") for name in visible)
 
 
 def shard_names(data: str | Path) -> list[str]:
-    """Return the shards that DATA names, in order.
+    """Return the names of the shards in DATA, in order.
 
     Raises:
-        DataError: There are none, or a local one is missing.
+        DataError: The pattern is invalid, or a local shard is missing.
 
     Example:
         >>> shard_names("memory://a/p-{08..10}.tar")
@@ -71,7 +71,7 @@ def shard_names(data: str | Path) -> list[str]:
     names = list(_expanded(text))
     missing = [n for n in names if not is_remote(n) and not Path(n).is_file()]
     if missing:
-        what = f"{len(missing)} of {len(names)} shards are not there"
+        what = f"{len(missing)} of {len(names)} shards do not exist"
         raise DataError(what, where=missing[0], fix="check the numbers in the braces")
     return names
 
@@ -84,29 +84,29 @@ def _expanded(text: str) -> Iterator[str]:
     first, last = match.groups()
     count = int(last) - int(first) + 1
     if not 0 < count <= MOST_SHARDS:
-        raise DataError(f"{match[0]} names {max(count, 0):,} shards", where=text)
+        raise DataError(f"{match[0]} stands for {max(count, 0):,} shards", where=text)
     for number in range(int(first), int(last) + 1):
         name = f"{number:0{len(first)}d}"
         yield from _expanded(text[: match.start()] + name + text[match.end() :])
 
 
-def part_of(shard: str) -> str | None:
-    """Return the part that a shard's name gives it.
+def split_of_shard(shard: str) -> str | None:
+    """Return the split in a shard's name, None where there is none.
 
     Example:
-        >>> part_of("photos-train-000.tar"), part_of("trains-000.tar")
+        >>> split_of_shard("photos-train-000.tar"), split_of_shard("trains-000.tar")
         ('train', None)
     """
     words = _WORDS.findall(shard.rpartition("/")[2].lower())
-    parts = [PART_ALIASES[word] for word in words if word in PART_ALIASES]
-    return parts[0] if parts else None
+    splits = [SPLIT_ALIASES[word] for word in words if word in SPLIT_ALIASES]
+    return splits[0] if splits else None
 
 
-def members(path: Path, skipped: list[Skipped]) -> Iterator[Member]:
-    """Yield the images of a shard with their classes; tell what else is in it.
+def tar_members(path: Path, skipped: list[Skipped]) -> Iterator[TarMember]:
+    """Yield the images of a shard; other files are appended to `skipped`.
 
     Raises:
-        DataError: It is not a tar file, it is cut short, or one of its headers is bad.
+        DataError: It is not a tar file, or it is truncated or damaged.
     """
     try:
         with tarfile.open(path, "r:") as tar:
@@ -114,14 +114,16 @@ def members(path: Path, skipped: list[Skipped]) -> Iterator[Member]:
             _check_end(tar)
     except (tarfile.TarError, EOFError, OSError) as error:
         what = f"the shard cannot be read: {error}"
-        raise DataError(what, where=path, fix="copy or make it again") from error
+        raise DataError(
+            what, where=path, fix="copy it again, or create it again"
+        ) from error
 
 
-def _members(tar: tarfile.TarFile, skipped: list[Skipped]) -> Iterator[Member]:
-    waiting: dict[str, tarfile.TarInfo] = {}
+def _members(tar: tarfile.TarFile, skipped: list[Skipped]) -> Iterator[TarMember]:
+    images: dict[str, tarfile.TarInfo] = {}
     labels: dict[str, str] = {}
     for info in tar:
-        tar.members = []  # type: ignore[attr-defined]  # it would remember every one
+        tar.members = []  # type: ignore[attr-defined]  # else it keeps every member
         stem, _, suffix = info.name.rpartition(".")
         if not info.isreg():
             if not info.isdir():
@@ -130,25 +132,25 @@ def _members(tar: tarfile.TarFile, skipped: list[Skipped]) -> Iterator[Member]:
                 skipped.append(skip)
             continue
         if suffix.lower() in IMAGES:
-            waiting[stem] = info
+            images[stem] = info
         elif suffix.lower() in ("cls", "json"):
-            labels[stem] = _label(tar, info, skipped)
+            labels[stem] = _read_label(tar, info, skipped)
         else:
             skipped.append(Skipped(path=info.name, reason="not-read-here"))
-        # A sample's files follow one another: what came before the last is complete.
-        for done in [key for key in waiting if key != stem]:
-            yield from _complete(done, waiting, labels, skipped)
-        for old in [key for key in labels if key != stem]:
-            del labels[old]
-    for done in list(waiting):
-        yield from _complete(done, waiting, labels, skipped)
+        # The files of a sample follow one another: earlier samples are complete.
+        for complete_stem in [key for key in images if key != stem]:
+            yield from _complete_sample(complete_stem, images, labels, skipped)
+        for old_stem in [key for key in labels if key != stem]:
+            del labels[old_stem]
+    for complete_stem in list(images):
+        yield from _complete_sample(complete_stem, images, labels, skipped)
 
 
 def _check_end(tar: tarfile.TarFile) -> None:
-    """Refuse a damaged header, which tarfile takes for the end of the archive.
+    """Refuse a damaged header, which tarfile takes as the end of the archive.
 
     Raises:
-        ReadError: What follows the last member is no end.
+        ReadError: The last member is followed by other bytes than an end.
     """
     file, place = tar.fileobj, tar.offset
     assert file is not None  # noqa: S101 - it is open
@@ -157,23 +159,25 @@ def _check_end(tar: tarfile.TarFile) -> None:
         raise tarfile.ReadError(f"the header at byte {place:,} is damaged")
 
 
-def _complete(
+def _complete_sample(
     stem: str,
-    waiting: dict[str, tarfile.TarInfo],
+    images: dict[str, tarfile.TarInfo],
     labels: dict[str, str],
     skipped: list[Skipped],
-) -> Iterator[Member]:
-    info = waiting.pop(stem)
+) -> Iterator[TarMember]:
+    info = images.pop(stem)
     folder = stem.rpartition("/")[0].rpartition("/")[2]
     label = labels.pop(stem, "") or folder
     if not label:
         detail = "no .cls or .json beside it, and no class folder"
         skipped.append(Skipped(path=info.name, reason="no-label", detail=detail))
         return
-    yield Member(info.name, label, info.offset_data, info.size)
+    yield TarMember(info.name, label, info.offset_data, info.size)
 
 
-def _label(tar: tarfile.TarFile, info: tarfile.TarInfo, skipped: list[Skipped]) -> str:
+def _read_label(
+    tar: tarfile.TarFile, info: tarfile.TarInfo, skipped: list[Skipped]
+) -> str:
     file = tar.extractfile(info) if info.size <= LARGEST_TEXT else None
     try:
         if file is None:
@@ -181,8 +185,8 @@ def _label(tar: tarfile.TarFile, info: tarfile.TarInfo, skipped: list[Skipped]) 
         text = file.read().decode("utf-8").strip()
         if info.name.lower().endswith(".cls"):
             return text
-        found = json.loads(text)
-        return str(found["label"]) if isinstance(found, dict) else ""
+        content = json.loads(text)
+        return str(content["label"]) if isinstance(content, dict) else ""
     except (ValueError, KeyError, RecursionError) as error:
         detail = f"{type(error).__name__}: {error}"
         skipped.append(Skipped(path=info.name, reason="no-label", detail=detail))

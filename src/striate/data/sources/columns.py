@@ -1,4 +1,4 @@
-"""Further columns of a CSV of images, which say nothing to a network."""
+"""Read additional columns of a CSV of images, which the network does not use."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from striate.data.sources.table import read_rows
 
 
 def read_columns(path: Path, columns: Sequence[str]) -> dict[str, dict[str, str]]:
-    """Return the cells of some columns, by image: path as it stands there, column.
+    """Return the cells of some columns, by the image path in the CSV and by column.
 
-    Of repeated rows the first counts, as everywhere.
+    Of repeated rows the first is used.
 
     Raises:
-        DataError: The file cannot be read, or has no such column; lists those it has.
+        DataError: The file cannot be read, or lacks a column; lists its columns.
     """
     header, rows = read_rows(path)
     for name in columns:
         if name not in header:
-            close = nearest(name, header)
-            hint = f"did you mean {' or '.join(close)}? " if close else ""
+            suggestions = nearest(name, header)
+            hint = f"did you mean {' or '.join(suggestions)}? " if suggestions else ""
             what = f"the CSV has no column '{name}'"
             fix = f"{hint}its columns are: {', '.join(header)}"
             raise DataError(what, where=path, fix=fix)
-    found: dict[str, dict[str, str]] = {}
+    cells_by_path: dict[str, dict[str, str]] = {}
     for _, row in rows:
         cells = {name: (row.get(name) or "").strip() for name in columns}
-        found.setdefault(row.get("image_path") or "", cells)
-    return found
+        cells_by_path.setdefault(row.get("image_path") or "", cells)
+    return cells_by_path

@@ -1,4 +1,4 @@
-"""Where a source's bytes lie: read a file, and tell cheaply whether it has changed."""
+"""Read the files of a source, and detect changes without reading them again."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from striate.data.decode.file_bytes import read_file
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """What the system says of a file without reading it.
+    """Size and times of a file, to detect changes without reading it.
 
-    `newest` is the latest of its times in nanoseconds, where known: a file written to
-    a moment ago may be written to again within the same tick of the clock.
+    `newest` is the latest of its times in nanoseconds, where known. A file that was
+    written a moment ago may be written again within the same tick of the clock.
     """
 
     text: str
@@ -25,10 +25,10 @@ class Stamp:
 
 
 class Files(Protocol):
-    """A place that images are read from, by the paths of its records."""
+    """Reads image files by the paths of their records."""
 
     def read(self, path: str) -> bytes:
-        """Return a file's bytes.
+        """Return the bytes of a file.
 
         Raises:
             UndecodableError: It cannot be read; says why.
@@ -36,37 +36,37 @@ class Files(Protocol):
         ...
 
     def stamp(self, path: str) -> Stamp | None:
-        """Return the file's stamp, or None where it cannot be had."""
+        """Return the stamp of a file, or None where it is not available."""
         ...
 
     def name(self, path: str) -> bytes:
-        """Return the file's whole name, the same in every run."""
+        """Return the full name of a file, the same in every run."""
         ...
 
 
 @dataclass(frozen=True)
 class LocalFiles:
-    """Files below a folder of this machine."""
+    """Files in a folder of this machine."""
 
     root: Path
 
     def read(self, path: str) -> bytes:
-        """Return a regular file's bytes; pipes and devices are never opened."""
+        """Return the bytes of a regular file; pipes and devices are never opened."""
         return read_file(self.root / path)
 
     def stamp(self, path: str) -> Stamp | None:
-        """Return size, both times and the inode: what an edit cannot leave alone.
+        """Return size, both times and the inode, one of which changes with every edit.
 
-        The time of change (ctime) cannot be set by programs, so that a tool which
-        restores the time of modification is still seen.
+        Programs cannot set the time of change (ctime). So edits by a tool that restores
+        the time of modification are detected, too.
         """
         try:
-            found = os.stat(f"{self.root}/{path}")  # noqa: PTH116 - a third of the time
+            status = os.stat(f"{self.root}/{path}")  # noqa: PTH116 - a third of the time
         except (OSError, ValueError):
             return None
-        times = found.st_mtime_ns, found.st_ctime_ns
-        text = f"{found.st_size} {times[0]} {times[1]} {found.st_ino}"
-        return Stamp(text, found.st_size, max(times))
+        times = status.st_mtime_ns, status.st_ctime_ns
+        text = f"{status.st_size} {times[0]} {times[1]} {status.st_ino}"
+        return Stamp(text, status.st_size, max(times))
 
     def name(self, path: str) -> bytes:
         """Return the absolute path."""
@@ -74,4 +74,4 @@ class LocalFiles:
 
     @cached_property
     def _absolute(self) -> str:
-        return os.path.abspath(self.root)  # noqa: PTH100 - links stay
+        return os.path.abspath(self.root)  # noqa: PTH100 - symbolic links are kept

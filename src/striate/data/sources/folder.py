@@ -1,4 +1,4 @@
-"""A folder of class folders, or of train/val/test folders of class folders."""
+"""Read a folder of class folders, or of train/val/test folders of class folders."""
 
 from __future__ import annotations
 
@@ -9,31 +9,31 @@ from pathlib import Path
 
 from striate.core.errors import DataError
 from striate.core.spec import Labels
-from striate.data.sources.source import PART_ALIASES, Record, Skipped, Source
+from striate.data.sources.source import SPLIT_ALIASES, Record, Skipped, Source
 
-# Litter that systems and tools leave behind; never a class, never an image.
-LITTER = {"thumbs.db", "desktop.ini", "__macosx"}
+# Files that operating systems leave behind; never classes or images.
+SYSTEM_FILES = {"thumbs.db", "desktop.ini", "__macosx"}
 
-LAYOUT = "lay images out as FOLDER/<class>/*.jpg, or FOLDER/train/<class>/*.jpg"
+FOLDER_LAYOUT = "lay images out as FOLDER/<class>/*.jpg, or FOLDER/train/<class>/*.jpg"
 
 
 def read_folder(root: Path) -> Source:
-    """List every file below `root`, each as a record or as ignored with a reason.
+    """List every file below `root`, as a record or as ignored with a reason.
 
     Raises:
-        DataError: No class folders, or nothing in them.
+        DataError: There are no class folders, or they are empty.
     """
     ignored: list[Skipped] = []
     folders = _subfolders(root, root, ignored)
     if not folders:
         raise _no_classes(root, ignored)
-    if hold_parts((folder.name for folder in folders), root):
+    if are_splits((folder.name for folder in folders), root):
         records = _split_records(root, folders, ignored)
     else:
         records = _class_records(root, folders, None, ignored)
     if not records:
-        what = "the class folders hold no files"
-        raise DataError(what, where=root, fix="put images into them")
+        what = "the class folders are empty"
+        raise DataError(what, where=root, fix="add images to them")
     labels = Labels.of([record.label for record in records])
     return Source(
         name=root.resolve().name or "data",
@@ -44,24 +44,24 @@ def read_folder(root: Path) -> Source:
     )
 
 
-def hold_parts(folders: Iterable[str], where: Path | str) -> bool:
-    """Tell whether folders of these names hold the parts of a split, or classes.
+def are_splits(folders: Iterable[str], where: Path | str) -> bool:
+    """Return whether folders with these names are splits; otherwise they are classes.
 
     Raises:
-        DataError: Some do and some do not.
+        DataError: Some are splits and some are not.
 
     Example:
-        >>> hold_parts(["train", "valid"], "set"), hold_parts(["cat", "dog"], "set")
+        >>> are_splits(["train", "valid"], "set"), are_splits(["cat", "dog"], "set")
         (True, False)
     """
     names = {name.lower() for name in folders}
-    parts = {PART_ALIASES[name] for name in names if name in PART_ALIASES}
-    others = sorted(names - PART_ALIASES.keys())
-    if "train" in parts and len(parts) > 1 and others:
-        # Read as classes, `train` and `test` would be learned as two kinds of thing.
-        what = f"beside train, val or test stand other folders: {', '.join(others)}"
+    splits = {SPLIT_ALIASES[name] for name in names if name in SPLIT_ALIASES}
+    others = sorted(names - SPLIT_ALIASES.keys())
+    if "train" in splits and len(splits) > 1 and others:
+        # Otherwise `train` and `test` would be learned as two classes.
+        what = f"other folders beside train, val or test: {', '.join(others)}"
         raise DataError(what, where=where, fix="move them out of this folder")
-    return "train" in parts and not others
+    return "train" in splits and not others
 
 
 def _split_records(
@@ -69,47 +69,49 @@ def _split_records(
 ) -> list[Record]:
     records: list[Record] = []
     for folder in folders:
-        part = PART_ALIASES[folder.name.lower()]
+        split = SPLIT_ALIASES[folder.name.lower()]
         classes = _subfolders(folder, root, ignored)
-        records += _class_records(root, classes, part, ignored)
+        records += _class_records(root, classes, split, ignored)
     return records
 
 
 def _class_records(
-    root: Path, folders: list[Path], part: str | None, ignored: list[Skipped]
+    root: Path, folders: list[Path], split: str | None, ignored: list[Skipped]
 ) -> list[Record]:
     records = []
     for folder in folders:
-        above = {_identity(root), _identity(folder.parent)}
-        names = [str(p.relative_to(root)) for p in _files(folder, root, ignored, above)]
-        records += [Record(path=n, label=folder.name, part=part) for n in names]
-        told = {skip.path for skip in ignored}
-        if not names and str(folder.relative_to(root)) not in told:
+        ancestors = {_identity(root), _identity(folder.parent)}
+        names = [
+            str(p.relative_to(root)) for p in _files(folder, root, ignored, ancestors)
+        ]
+        records += [Record(path=n, label=folder.name, split=split) for n in names]
+        listed = {skip.path for skip in ignored}
+        if not names and str(folder.relative_to(root)) not in listed:
             ignored.append(_skip(folder, root, "empty-class-folder"))
     return records
 
 
 def _subfolders(folder: Path, root: Path, ignored: list[Skipped]) -> list[Path]:
     """Return the class folders of a folder; files beside them are ignored."""
-    found = []
+    class_folders = []
     for path in _entries(folder, root, ignored):
         if path.is_dir():
-            found.append(path)
+            class_folders.append(path)
         else:
             ignored.append(_skip(path, root, "not-in-a-class-folder"))
-    return found
+    return class_folders
 
 
 def _files(
-    folder: Path, root: Path, ignored: list[Skipped], above: set[tuple[int, int]]
+    folder: Path, root: Path, ignored: list[Skipped], ancestors: set[tuple[int, int]]
 ) -> Iterator[Path]:
-    """Yield the files at any depth; `above` breaks loops of symbolic links."""
-    if (key := _identity(folder)) in above:
+    """Yield the files at any depth; `ancestors` detects loops of symbolic links."""
+    if (key := _identity(folder)) in ancestors:
         ignored.append(_skip(folder, root, "link-loop"))
         return
     for path in _entries(folder, root, ignored):
         if path.is_dir():
-            yield from _files(path, root, ignored, above | {key})
+            yield from _files(path, root, ignored, ancestors | {key})
         else:
             yield path
 
@@ -120,24 +122,24 @@ def _identity(folder: Path) -> tuple[int, int]:
 
 
 def _entries(folder: Path, root: Path, ignored: list[Skipped]) -> list[Path]:
-    """Return a folder's entries by name, without hidden ones and litter."""
+    """Return the sorted entries of a folder, without hidden and system files."""
     try:
         names = sorted(os.listdir(folder))  # noqa: PTH208 - keeps undecodable bytes
     except OSError as error:
         ignored.append(_skip(folder, root, "unreadable-folder", error.strerror or ""))
         return []
-    kept = []
+    entries = []
     for name in names:
         path = folder / name
         if name.startswith("."):
             ignored.append(_skip(path, root, "hidden"))
-        elif name.lower() in LITTER:
+        elif name.lower() in SYSTEM_FILES:
             ignored.append(_skip(path, root, "system-file"))
         elif _is_dangling(path):
             ignored.append(_skip(path, root, "dangling-link"))
         else:
-            kept.append(path)
-    return kept
+            entries.append(path)
+    return entries
 
 
 def _is_dangling(path: Path) -> bool:
@@ -149,9 +151,9 @@ def _skip(path: Path, root: Path, reason: str, detail: str = "") -> Skipped:
 
 
 def _no_classes(root: Path, ignored: list[Skipped]) -> DataError:
-    loose = sum(skip.reason == "not-in-a-class-folder" for skip in ignored)
-    if loose:
-        what = f"no class folders: {loose} files lie directly in the folder"
+    direct = sum(skip.reason == "not-in-a-class-folder" for skip in ignored)
+    if direct:
+        what = f"no class folders: {direct} files are directly in the folder"
     else:
         what = "the folder is empty"
-    return DataError(what, where=root, fix=LAYOUT)
+    return DataError(what, where=root, fix=FOLDER_LAYOUT)

@@ -1,4 +1,4 @@
-"""IDX files: the layout of MNIST and its successors (LeCun's page, 1998)."""
+"""IDX files: the format of MNIST and its successors (LeCun, 1998)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _UNSIGNED_BYTE = 0x08
 
 
 def has_idx(folder: Path) -> bool:
-    """Tell whether a folder holds IDX images."""
+    """Return whether a folder contains IDX images."""
     return _locate(folder, "train", "images") is not None
 
 
@@ -27,16 +27,16 @@ def read_idx(folder: Path, names: tuple[str, ...] | None = None) -> Source:
     """Read train (and t10k, test, val) images and labels, gzipped or not.
 
     Args:
-        folder: Where `train-images-idx3-ubyte[.gz]` and the rest lie.
-        names: Class names by number; the numbers themselves where not given.
+        folder: Folder of `train-images-idx3-ubyte[.gz]` and the other files.
+        names: Class names by number; by default the numbers themselves.
 
     Raises:
-        DataError: A file is missing, damaged, or disagrees with its labels.
+        DataError: A file is missing or damaged, or images and labels do not match.
     """
     images: list[np.ndarray] = []
     labels: list[np.ndarray] = []
-    parts: list[str] = []
-    for prefix, part in _PREFIXES.items():
+    splits: list[str] = []
+    for prefix, split in _PREFIXES.items():
         if _locate(folder, prefix, "images") is None:
             continue
         pixels = _read(_require(folder, prefix, "images"), dimensions=3)
@@ -45,36 +45,38 @@ def read_idx(folder: Path, names: tuple[str, ...] | None = None) -> Source:
             what = f"{len(pixels)} images but {len(numbers)} labels in '{prefix}'"
             raise DataError(what, where=folder)
         if images and pixels.shape[1:] != images[0].shape[1:]:
-            what = f"images of '{prefix}' are {pixels.shape[1:]}, not as in training"
+            what = (
+                f"'{prefix}' images are {pixels.shape[1:]}, unlike the training images"
+            )
             raise DataError(what, where=folder)
         images.append(pixels)
         labels.append(numbers)
-        parts += [part] * len(pixels)
+        splits += [split] * len(pixels)
     numbers = np.concatenate(labels)
     if not len(numbers):
         raise DataError("the IDX files hold no images", where=folder)
     classes = names or tuple(str(n) for n in range(int(numbers.max()) + 1))
     if numbers.max() >= len(classes):
-        what = f"label {numbers.max()} where there are {len(classes)} classes"
+        what = f"label {numbers.max()}, but only {len(classes)} classes"
         raise DataError(what, where=folder, fix="copy the files again")
     return from_arrays(
         folder.resolve().name,
         np.concatenate(images),
         [classes[n] for n in numbers],
         classes=Labels(classes),
-        parts=parts,
+        splits=splits,
     )
 
 
 def _locate(folder: Path, prefix: str, kind: str) -> Path | None:
-    found = sorted(folder.glob(f"{prefix}-{kind}*idx*"))
-    return found[0] if found else None
+    paths = sorted(folder.glob(f"{prefix}-{kind}*idx*"))
+    return paths[0] if paths else None
 
 
 def _require(folder: Path, prefix: str, kind: str) -> Path:
     path = _locate(folder, prefix, kind)
     if path is None:
-        raise DataError(f"no {prefix}-{kind} IDX file beside its pair", where=folder)
+        raise DataError(f"the IDX file {prefix}-{kind} is missing", where=folder)
     return path
 
 
@@ -91,8 +93,6 @@ def _read(path: Path, dimensions: int) -> np.ndarray:
     head = 4 + 4 * dimensions
     sides = struct.unpack(f">{dimensions}I", raw[4:head].ljust(head - 4, b"\xff"))
     if len(raw) - head != math.prod(sides):
-        what = (
-            f"the header says {math.prod(sides):,} bytes, there are {len(raw) - head:,}"
-        )
+        what = f"the header says {math.prod(sides):,} bytes, not {len(raw) - head:,}"
         raise DataError(what, where=path, fix="copy the file again")
     return np.frombuffer(raw, np.uint8, offset=head).reshape(sides)

@@ -1,4 +1,4 @@
-"""Sets known by name: bundled with a library, or installed by the system."""
+"""Named data sets: bundled with a library, or installed by the system."""
 
 from __future__ import annotations
 
@@ -41,21 +41,21 @@ def digits() -> Source:
 
 @NAMED.add("fashion-mnist")
 def fashion_mnist() -> Source:
-    """Return Fashion-MNIST (Xiao et al. 2017): 60,000 + 10,000 gray 28×28.
+    """Return Fashion-MNIST (Xiao et al. 2017): 60,000 + 10,000 gray images, 28×28.
 
     Raises:
-        DataError: It is not installed; says how to get it or where to point.
+        DataError: It is not installed; says how to get it.
     """
     places = [folder / "fashion-mnist" for folder in _data_folders()]
     for place in places:
         if has_idx(place):
             return read_idx(place, FASHION_CLASSES)
-    looked = ", ".join(map(str, places))
+    searched = ", ".join(map(str, places))
     fix = (
-        "install the system's package dataset-fashion-mnist (Debian, Ubuntu), or give "
-        "the folder of the four IDX files in place of the name"
+        "install the system package dataset-fashion-mnist (Debian, Ubuntu), or give "
+        "the folder of the four IDX files instead of the name"
     )
-    raise DataError("fashion-mnist is not on this machine", where=looked, fix=fix)
+    raise DataError("fashion-mnist is not on this machine", where=searched, fix=fix)
 
 
 def _data_folders() -> list[Path]:

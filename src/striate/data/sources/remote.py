@@ -1,7 +1,7 @@
-"""Images that lie elsewhere: object stores, web servers, other machines (fsspec).
+"""Remote images: object stores, web servers, other machines (fsspec).
 
-`scheme://…` names what fsspec can open. Files are read whole, one at a time; nothing is
-run, listed schemes that would run something are refused.
+An address `scheme://…` is opened by fsspec. Files are read as a whole, one at a time.
+Schemes that could run programs are refused.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from striate.core.errors import DataError
 from striate.core.spec import Labels
 from striate.data.decode.file_bytes import MAX_BYTES, UndecodableError
 from striate.data.sources.files import Stamp
-from striate.data.sources.folder import LAYOUT, LITTER, hold_parts
-from striate.data.sources.source import PART_ALIASES, Record, Skipped, Source
+from striate.data.sources.folder import FOLDER_LAYOUT, SYSTEM_FILES, are_splits
+from striate.data.sources.source import SPLIT_ALIASES, Record, Skipped, Source
 from striate.data.sources.table import read_table
 
-# Reading is all that is needed of a place; those that start programs or open others'
-# references have no business in a path.
+# Only reading is needed: schemes that start programs or open references to other
+# addresses are refused.
 _REFUSED = {"reference", "jupyter", "simplecache", "filecache", "blockcache", "git"}
-_TELLS = (
+_CHANGE_KEYS = (
     *("ETag", "etag", "Last-Modified", "Content-MD5", "LastModified"),
     *("last_modified", "mtime", "created", "md5"),
 )
 
 
 def is_remote(data: str | Path) -> bool:
-    """Tell whether DATA names a place by a scheme.
+    """Return whether DATA is a remote address (`scheme://…`).
 
     Example:
         >>> is_remote("memory://photos"), is_remote("photos/cats")
@@ -51,22 +51,22 @@ class RemoteFiles:
     root: str
 
     @cached_property
-    def _place(self) -> tuple[Any, str]:
-        return open_place(self.root)
+    def _filesystem(self) -> tuple[Any, str]:
+        return open_filesystem(self.root)
 
     def read(self, path: str) -> bytes:
-        """Return a file's bytes.
+        """Return the bytes of a file.
 
         Raises:
-            UndecodableError: It is gone, empty, too large or cannot be read.
+            UndecodableError: It is missing, empty, too large or cannot be read.
         """
-        place, root = self._place
+        filesystem, root = self._filesystem
         try:
-            payload: bytes = place.cat_file(f"{root}/{path}" if path else root)
+            payload: bytes = filesystem.cat_file(f"{root}/{path}" if path else root)
         except FileNotFoundError:
             raise UndecodableError("missing", "no such file") from None
-        except Exception as error:  # every place has errors of its own
-            raise UndecodableError("unreadable", _said(error)) from None
+        except Exception as error:  # each file system has its own errors
+            raise UndecodableError("unreadable", _error_text(error)) from None
         if not payload:
             raise UndecodableError("not-an-image", "the file is empty")
         if len(payload) > MAX_BYTES:
@@ -74,65 +74,67 @@ class RemoteFiles:
         return payload
 
     def stamp(self, path: str) -> Stamp | None:
-        """Return size and whatever else the place says changes with a file.
+        """Return the size and the values that change with a file, such as the ETag.
 
-        Where it says nothing but the size there is no stamp: the file is read again.
+        Where only the size is known, there is no stamp: the file is read again.
         """
-        place, root = self._place
+        filesystem, root = self._filesystem
         try:
-            found = place.info(f"{root}/{path}" if path else root)
-        except Exception:  # every place has errors of its own
+            info = filesystem.info(f"{root}/{path}" if path else root)
+        except Exception:  # each file system has its own errors
             return None
-        tells = [f"{key}={found[key]}" for key in _TELLS if found.get(key)]
-        size = int(found.get("size") or 0)
-        return Stamp(f"{size} {' '.join(tells)}", size) if tells else None
+        values = [f"{key}={info[key]}" for key in _CHANGE_KEYS if info.get(key)]
+        size = int(info.get("size") or 0)
+        return Stamp(f"{size} {' '.join(values)}", size) if values else None
 
     def name(self, path: str) -> bytes:
-        """Return the whole address."""
+        """Return the full address of a file."""
         return f"{self.root}/{path}".encode("utf-8", "surrogateescape")
 
 
-def open_place(address: str) -> tuple[Any, str]:
-    """Return fsspec's file system for an address, and the path within it.
+def open_filesystem(address: str) -> tuple[Any, str]:
+    """Return fsspec's file system for an address, and the path in it.
 
     Raises:
-        DataError: The scheme is unknown, refused, or needs a package.
+        DataError: The scheme is unknown or refused, or needs a package.
     """
     scheme = address.partition("://")[0]
     if "::" in address or scheme in _REFUSED:
-        what = f"'{scheme}://' is not a place that images are read from"
-        raise DataError(what, where=address, fix="give http, s3, gs, … or a local path")
+        what = f"images cannot be read from '{scheme}://'"
+        raise DataError(what, where=address, fix="use http, s3, gs, … or a local path")
     try:
-        place, path = fsspec.core.url_to_fs(address)
+        filesystem, path = fsspec.core.url_to_fs(address)
     except (ValueError, ImportError) as error:
-        fix = "install what it names, or copy the images here"
-        raise DataError(_said(error), where=address, fix=fix) from error
-    return place, str(path).rstrip("/")
+        fix = "install the package that it names, or copy the images to this machine"
+        raise DataError(_error_text(error), where=address, fix=fix) from error
+    return filesystem, str(path).rstrip("/")
 
 
 def read_remote(address: str) -> Source:
-    """Return the source at an address: a folder of class folders, or a CSV.
+    """Return the source of a remote folder of class folders, or of a remote CSV.
 
     Raises:
-        DataError: Nothing is there, or it has no class folders.
+        DataError: It does not exist or has no class folders.
     """
     root = address.rstrip("/")
     if root.lower().endswith(".csv"):
         return _table(root)
-    paths = list_files(root)
+    paths = list_remote_files(root)
     ignored: list[Skipped] = []
-    kept = [path for path in paths if _is_kept(path, ignored)]
-    split = hold_parts((path.split("/")[0] for path in kept if "/" in path), root)
+    image_paths = [path for path in paths if _check_name(path, ignored)]
+    has_splits = are_splits(
+        (path.split("/")[0] for path in image_paths if "/" in path), root
+    )
     records = []
-    for path in kept:
-        parts = path.split("/")
-        if len(parts) < 2 + split:
+    for path in image_paths:
+        folders = path.split("/")
+        if len(folders) < 2 + has_splits:
             ignored.append(Skipped(path=path, reason="not-in-a-class-folder"))
             continue
-        part = PART_ALIASES[parts[0].lower()] if split else None
-        records.append(Record(path=path, label=parts[split], part=part))
+        split = SPLIT_ALIASES[folders[0].lower()] if has_splits else None
+        records.append(Record(path=path, label=folders[has_splits], split=split))
     if not records:
-        raise DataError("no class folders with files in them", where=root, fix=LAYOUT)
+        raise DataError("no class folders with files", where=root, fix=FOLDER_LAYOUT)
     return Source(
         name=root.rpartition("/")[2] or "data",
         records=tuple(records),
@@ -142,62 +144,64 @@ def read_remote(address: str) -> Source:
     )
 
 
-def _is_kept(path: str, ignored: list[Skipped]) -> bool:
-    for part in path.split("/"):
-        if part.startswith(".") or part.lower() in LITTER:
-            reason = "hidden" if part.startswith(".") else "system-file"
+def _check_name(path: str, ignored: list[Skipped]) -> bool:
+    for name in path.split("/"):
+        if name.startswith(".") or name.lower() in SYSTEM_FILES:
+            reason = "hidden" if name.startswith(".") else "system-file"
             ignored.append(Skipped(path=path, reason=reason))
             return False
     return True
 
 
-def list_files(address: str) -> list[str]:
-    """Return the paths of every file below an address, relative to it, sorted.
+def list_remote_files(address: str) -> list[str]:
+    """Return the relative paths of all files below an address, sorted.
 
     Raises:
         DataError: It cannot be listed.
     """
-    place, root = open_place(address)
+    filesystem, root = open_filesystem(address)
     try:
-        found = place.find(root)
-    except Exception as error:  # every place has errors of its own
-        raise DataError(f"cannot list it: {_said(error)}", where=address) from error
-    if not found:
-        raise DataError("nothing is there", where=address)
-    return sorted(str(path)[len(root) :].lstrip("/") for path in found)
+        paths = filesystem.find(root)
+    except Exception as error:  # each file system has its own errors
+        raise DataError(
+            f"the address cannot be listed: {_error_text(error)}", where=address
+        ) from error
+    if not paths:
+        raise DataError("the address has no files", where=address)
+    return sorted(str(path)[len(root) :].lstrip("/") for path in paths)
 
 
 def _table(address: str) -> Source:
     with tempfile.TemporaryDirectory(prefix="striate-") as folder:
         copy = Path(folder) / address.rpartition("/")[2]
-        fetch(address, copy)
+        download(address, copy)
         source = read_table(copy)
     return replace(source, root=None, files=RemoteFiles(address.rpartition("/")[0]))
 
 
-def fetch(address: str, target: Path) -> None:
-    """Copy a file here; `target` is whole or not there.
+def download(address: str, target: Path) -> None:
+    """Download a file; `target` is complete or does not exist.
 
     Raises:
-        DataError: It cannot be had.
+        DataError: It cannot be downloaded.
     """
-    place, path = open_place(address)
-    handle, beside = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    filesystem, path = open_filesystem(address)
+    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     os.close(handle)
     try:
-        place.get_file(path, beside)
-        os.replace(beside, target)
-    except Exception as error:  # every place has errors of its own
+        filesystem.get_file(path, temporary)
+        os.replace(temporary, target)
+    except Exception as error:  # each file system has its own errors
         with suppress(OSError):
-            os.unlink(beside)
-        fix = "check the address and the network, or copy the file here"
-        raise DataError(_said(error), where=address, fix=fix) from error
+            os.unlink(temporary)
+        fix = "check the address and the network, or copy the file to this machine"
+        raise DataError(_error_text(error), where=address, fix=fix) from error
 
 
-def _said(error: Exception) -> str:
+def _error_text(error: Exception) -> str:
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
 def short_key(text: str) -> str:
-    """Return a name for an address that is one on every file system."""
+    """Return a short hash of an address, valid as a file name everywhere."""
     return hashlib.blake2b(text.encode(), digest_size=10).hexdigest()

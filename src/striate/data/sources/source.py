@@ -1,4 +1,4 @@
-"""A source: records of images in a fixed order, and what was passed over, and why."""
+"""A source of images: records in a fixed order, and skipped files with reasons."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import numpy as np
 from striate.core.spec import Labels
 from striate.data.sources.files import Files, LocalFiles
 
-PARTS = ("train", "val", "test")
-PART_ALIASES = {
+SPLITS = ("train", "val", "test")
+SPLIT_ALIASES = {
     "train": "train",
     "training": "train",
     "val": "val",
@@ -25,20 +25,20 @@ PART_ALIASES = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """One image: where it is, its class, and its part and group where given.
+    """One image: path and class, split and group where given.
 
-    `path` is relative to the source's root, or `set/number` for sets held as arrays.
+    `path` is relative to the source's root, or `set/number` for sets of arrays.
     """
 
     path: str
     label: str
-    part: str | None = None
+    split: str | None = None
     group: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Skipped:
-    """A file that is not used: the path, a short reason, and a detail."""
+    """A file that is not used: path, short reason and detail."""
 
     path: str
     reason: str
@@ -47,18 +47,18 @@ class Skipped:
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """Records in a fixed order.
+    """Images before decoding: records in a fixed order.
 
     Args:
-        name: What the user called it, short enough for a run's name.
-        records: One an image.
+        name: Short name of the set.
+        records: One per image.
         labels: Class names in output order.
-        root: Folder that the records' paths start from; None for arrays.
-        files: How to read them, where they are not plain files below `root`.
+        root: Folder that the records' paths are relative to; None for arrays.
+        files: Reads the files, where they are not plain files below `root`.
         arrays: Pixels (N, height, width, channels), row i for records[i], or None.
         ignored: Files that by rule are no images of the set.
-        quarantined: Files that should have been usable and are not.
-        warnings: Sentences a user should read.
+        quarantined: Files that should be usable and are not.
+        warnings: Sentences that the user should read.
     """
 
     name: str
@@ -73,7 +73,7 @@ class Source:
 
     @property
     def reader(self) -> Files:
-        """Return what reads the records' files."""
+        """Return the reader of the records' files."""
         if self.files is not None:
             return self.files
         if self.root is None:
@@ -95,16 +95,16 @@ def from_arrays(
     labels: Sequence[str],
     *,
     classes: Labels | None = None,
-    parts: Sequence[str] | None = None,
+    splits: Sequence[str] | None = None,
 ) -> Source:
-    """Make a source of images that are already in memory.
+    """Create a source from images in memory.
 
     Args:
         name: Prefix of the records' paths.
         images: 8-bit pixels, (N, height, width) or (N, height, width, channels).
         labels: A class name for each image.
-        classes: Output order of the classes; sorted names where not given.
-        parts: `train`, `val` or `test` for each image, where the set is split.
+        classes: Classes in output order; sorted names by default.
+        splits: `train`, `val` or `test` for each image, where the set is split.
 
     Example:
         >>> gray = np.zeros((2, 4, 4), np.uint8)
@@ -117,10 +117,10 @@ def from_arrays(
     if len(images) != len(labels):
         raise ValueError(f"{len(images)} images but {len(labels)} labels")
     width = len(str(len(images) - 1))
-    given: Sequence[str | None] = parts or [None] * len(labels)
+    split_or_none: Sequence[str | None] = splits or [None] * len(labels)
     records = tuple(
-        Record(path=f"{name}/{i:0{width}d}", label=label, part=part)
-        for i, (label, part) in enumerate(zip(labels, given, strict=True))
+        Record(path=f"{name}/{i:0{width}d}", label=label, split=split)
+        for i, (label, split) in enumerate(zip(labels, split_or_none, strict=True))
     )
     return Source(
         name=name,

@@ -1,4 +1,4 @@
-"""A CSV with the columns image_path,label[,split,group]."""
+"""Read a CSV with the columns image_path,label[,split,group]."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from pathlib import Path
 from striate.core.errors import DataError
 from striate.core.registry import nearest
 from striate.core.spec import Labels
-from striate.data.sources.source import PART_ALIASES, Record, Skipped, Source
+from striate.data.sources.source import SPLIT_ALIASES, Record, Skipped, Source
 
 REQUIRED = ("image_path", "label")
 OPTIONAL = ("split", "group")
 
 
 def read_table(path: Path) -> Source:
-    """Read records from a CSV; paths in it are relative to its own folder.
+    """Read records from a CSV; its paths are relative to its folder.
 
-    A repeated row is ignored and listed; an image given two labels, parts or groups
-    is quarantined, because nobody can know which is right. Unknown columns are named in
-    a warning.
+    A repeated row is ignored and listed. An image with two labels, splits or groups is
+    quarantined, because nobody can know which one is right. A warning lists unknown
+    columns.
 
     Raises:
-        DataError: Not UTF-8, a required column is missing, an unknown split, no rows.
+        DataError: It is not UTF-8, lacks a column or rows, or has an unknown split.
     """
     header, rows = read_rows(path)
     warnings = _check_columns(header, path)
@@ -39,14 +39,14 @@ def read_table(path: Path) -> Source:
             conflicts.setdefault(record.path, conflict)
         skip = Skipped(path=record.path, reason="duplicate-row", detail=f"{number}")
         ignored.append(skip)
-    kept = tuple(r for r in records.values() if r.path not in conflicts)
-    if not kept:
+    usable = tuple(r for r in records.values() if r.path not in conflicts)
+    if not usable:
         raise DataError("the CSV has no usable rows", where=path)
     return Source(
         name=path.stem,
         root=path.parent,
-        records=kept,
-        labels=Labels.of([record.label for record in kept]),
+        records=usable,
+        labels=Labels.of([record.label for record in usable]),
         ignored=tuple(ignored),
         quarantined=tuple(conflicts.values()),
         warnings=warnings,
@@ -54,8 +54,8 @@ def read_table(path: Path) -> Source:
 
 
 def _conflict(first: Record, other: Record, line: int) -> Skipped | None:
-    """Say what two rows of one image do not agree on, if anything."""
-    for key, word in (("label", "labeled"), ("part", "split"), ("group", "group")):
+    """Return the conflict of two rows of one image, None where they agree."""
+    for key, word in (("label", "labeled"), ("split", "split"), ("group", "group")):
         before, now = getattr(first, key) or "", getattr(other, key) or ""
         if before != now:
             detail = f"{word} '{before}' and '{now}' (line {line})"
@@ -64,10 +64,10 @@ def _conflict(first: Record, other: Record, line: int) -> Skipped | None:
 
 
 def read_rows(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
-    """Return a CSV's columns, and its rows with the number of the line each ends on.
+    """Return the columns of a CSV, and its rows, each with the number of its last line.
 
     Raises:
-        DataError: It cannot be read, or is no CSV in UTF-8.
+        DataError: It cannot be read, or is not a CSV in UTF-8.
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
@@ -85,32 +85,34 @@ def read_rows(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
 
 
 def _check_columns(header: list[str], path: Path) -> tuple[str, ...]:
-    known = (*REQUIRED, *OPTIONAL)
-    extra = [name for name in header if name not in known]
+    expected = (*REQUIRED, *OPTIONAL)
+    extra = [name for name in header if name not in expected]
     missing = [name for name in REQUIRED if name not in header]
     if missing:
-        close = [n for name in missing for n in nearest(name, extra, 1)]
-        rename = f"rename '{close[0]}'; " if close else ""
-        what = f"column {' and '.join(missing)} is missing; got: {', '.join(header)}"
+        similar = [n for name in missing for n in nearest(name, extra, 1)]
+        rename = f"rename '{similar[0]}'; " if similar else ""
+        what = f"missing column: {' and '.join(missing)}; got: {', '.join(header)}"
         fix = f"{rename}the columns are image_path,label[,split,group]"
         raise DataError(what, where=path, fix=fix)
     if not extra:
         return ()
-    return (f"unknown columns of {path.name} are not used: {', '.join(extra)}",)
+    return (f"unknown columns of {path.name} are ignored: {', '.join(extra)}",)
 
 
 def _record(row: dict[str, str], number: int, path: Path) -> Record:
     name, label = (row.get(key) or "" for key in REQUIRED)
     if not name or not label:
-        what = f"line {number} lacks a path or a label"
+        what = f"line {number} has no path or no label"
         raise DataError(what, where=path, fix="complete or delete the line")
-    part = (row.get("split") or "").strip().lower()
-    if part and part not in PART_ALIASES:
-        what = f"line {number}: split cannot be '{part}'"
-        raise DataError(what, where=path, fix="use train, val, test or nothing")
+    split = (row.get("split") or "").strip().lower()
+    if split and split not in SPLIT_ALIASES:
+        what = f"line {number} has an unknown split '{split}'"
+        raise DataError(
+            what, where=path, fix="use train, val or test, or leave it empty"
+        )
     return Record(
         path=name,
         label=label,
-        part=PART_ALIASES.get(part),
+        split=SPLIT_ALIASES.get(split),
         group=row.get("group") or None,
     )

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from striate.data.sources.source import PARTS, Record, Skipped
+from striate.data.sources.source import SPLITS, Record, Skipped
 from striate.data.split.exact_counts import deal_exactly
 from striate.data.split.hash_split import SplitConfig, draw, place
 from striate.data.split.split_file import Earlier, SplitRow
@@ -45,7 +45,7 @@ class Assigned:
 def assign(
     records: Sequence[Record],
     contents: Sequence[str],
-    deal: SplitConfig,
+    split_config: SplitConfig,
     earlier: Earlier | None = None,
 ) -> Assigned:
     """Keep given parts, take up earlier ones, and deal out those that are missing.
@@ -54,25 +54,25 @@ def assign(
     from the training images if there is none, and `test` too if neither is given.
     An image without a part beside images with one counts as training.
     """
-    parts = [record.part for record in records]
-    beside = beside_train({part for part in parts if part})
-    pool = [i for i, part in enumerate(parts) if part in (None, "train")]
+    splits = [record.split for record in records]
+    beside = beside_train({split for split in splits if split})
+    pool = [i for i, split in enumerate(splits) if split in (None, "train")]
     notes: tuple[str, ...] = ()
     if not beside:
         for i in pool:
-            parts[i] = "train"
+            splits[i] = "train"
     elif earlier is None:
-        _deal(pool, parts, records, contents, deal, beside)
+        _deal(pool, splits, records, contents, split_config, beside)
     else:
-        notes = _take_up(earlier, pool, parts, records, contents, deal, beside)
-    twins = _twins(pool, parts, records, contents)
+        notes = _take_up(earlier, pool, splits, records, contents, split_config, beside)
+    twins = _twins(pool, splits, records, contents)
     return Assigned(
         results=tuple(
             twins.get(i)
             or SplitRow(
                 path=record.path,
                 label=record.label,
-                part=parts[i] or "train",
+                split=splits[i] or "train",
                 group=record.group or "",
                 content=contents[i],
             )
@@ -99,48 +99,50 @@ def beside_train(given: set[str]) -> tuple[str, ...]:
 
 def _deal(
     pool: Sequence[int],
-    parts: list[str | None],
+    splits: list[str | None],
     records: Sequence[Record],
     contents: Sequence[str],
-    deal: SplitConfig,
+    split_config: SplitConfig,
     beside: Sequence[str],
 ) -> None:
     """Fill in the parts of the images in `pool`."""
     groups = [records[i].group for i in pool]
-    if deal.exact:
+    if split_config.exact:
         labels = [records[i].label for i in pool]
         hashes = [contents[i] for i in pool]
-        dealt = deal_exactly(labels, hashes, groups, deal, beside)
-        for i, part in zip(pool, dealt, strict=True):
-            parts[i] = part
+        dealt = deal_exactly(labels, hashes, groups, split_config, beside)
+        for i, split in zip(pool, dealt, strict=True):
+            splits[i] = split
         return
     for i, group in zip(pool, groups, strict=True):
-        parts[i] = place(draw(deal.seed, "split", contents[i], group), deal, beside)
+        splits[i] = place(
+            draw(split_config.seed, "split", contents[i], group), split_config, beside
+        )
 
 
 def _take_up(
     earlier: Earlier,
     pool: Sequence[int],
-    parts: list[str | None],
+    splits: list[str | None],
     records: Sequence[Record],
     contents: Sequence[str],
-    deal: SplitConfig,
+    split_config: SplitConfig,
     beside: Sequence[str],
 ) -> tuple[str, ...]:
     """Give old images their earlier part and deal the new ones; return notes."""
     allowed = {"train", *beside}
     old = {i: earlier.place(records[i], contents[i]) for i in pool}
-    moved = [i for i, part in old.items() if part and part not in allowed]
-    new = [i for i, part in old.items() if part not in allowed]
+    moved = [i for i, split in old.items() if split and split not in allowed]
+    new = [i for i, split in old.items() if split not in allowed]
     for i in pool:
-        parts[i] = old[i]
+        splits[i] = old[i]
     # A part the earlier split did without is not begun for its newcomers. Only
     # validation must be: weights are chosen by it.
-    have = [part for part in beside if part in earlier.parts or part == "val"]
-    _deal(new, parts, records, contents, deal, have)
-    if "val" not in earlier.parts:
-        rest = [i for i in pool if parts[i] == "train" and old[i] in allowed]
-        _deal(rest, parts, records, contents, deal, ("val",))
+    have = [split for split in beside if split in earlier.splits or split == "val"]
+    _deal(new, splits, records, contents, split_config, have)
+    if "val" not in earlier.splits:
+        rest = [i for i in pool if splits[i] == "train" and old[i] in allowed]
+        _deal(rest, splits, records, contents, split_config, ("val",))
     kept, gone = len(pool) - len(new), earlier.gone(records, contents)
     notes = [
         f"split of {earlier.origin}: {kept:,} images stay where they were, "
@@ -153,7 +155,7 @@ def _take_up(
 
 def _twins(
     pool: Sequence[int],
-    parts: Sequence[str | None],
+    splits: Sequence[str | None],
     records: Sequence[Record],
     contents: Sequence[str],
 ) -> dict[int, Skipped]:
@@ -168,11 +170,11 @@ def _twins(
         copies[contents[i]].append(i)
     left_out = {}
     for same in copies.values():
-        ranks = {i: PARTS.index(parts[i] or "train") for i in same}
+        ranks = {i: SPLITS.index(splits[i] or "train") for i in same}
         stays = max(same, key=ranks.__getitem__)
         for i in same:
             if ranks[i] < ranks[stays]:
-                reason, detail = f"twin-in-{parts[stays]}", records[stays].path
+                reason, detail = f"twin-in-{splits[stays]}", records[stays].path
                 path = records[i].path
                 left_out[i] = Skipped(path=path, reason=reason, detail=detail)
     return left_out

@@ -8,7 +8,7 @@ from itertools import combinations
 
 from striate.core.errors import DataError
 from striate.core.spec import Labels
-from striate.data.sources.source import PARTS, Skipped
+from striate.data.sources.source import SPLITS, Skipped
 from striate.data.split.split_file import SplitRow
 
 FEW = 10  # below this many training images a class's figures mean little
@@ -53,29 +53,29 @@ def check_classes(
     Raises:
         DataError: A part is empty, or shows classes that training has not.
     """
-    counts = _by_part(rows)
-    for part in ("train", "val"):
-        if not counts[part]:
+    counts = _by_split(rows)
+    for split in ("train", "val"):
+        if not counts[split]:
             fix = EXACTLY if dealt else "add images, or another split"
-            raise DataError(f"the {part} part has no images", fix=fix)
-    ours = sum((counts[part] for part in dealt), counts["train"])
+            raise DataError(f"the {split} split has no images", fix=fix)
+    ours = sum((counts[split] for split in dealt), counts["train"])
     if without := _listed(ours, counts["train"]):
         what = f"no training image falls to {without[0]}: {without[1]}"
         raise DataError(what, fix=EXACTLY)
-    for part in ("val", "test"):
-        strange = sorted(counts[part].keys() - counts["train"].keys())
+    for split in ("val", "test"):
+        strange = sorted(counts[split].keys() - counts["train"].keys())
         if strange:
             names = ", ".join(repr(label) for label in strange[:NAMED])
-            what = f"the {part} part has classes that training has not: {names}"
+            what = f"the {split} split has classes that training has not: {names}"
             fix = "add training images of them, rename them, or remove them"
             raise DataError(what, fix=fix)
     return Labels(tuple(name for name in labels.names if name in counts["train"]))
 
 
-def _by_part(rows: Sequence[SplitRow]) -> dict[str, Counter[str]]:
-    counts: dict[str, Counter[str]] = {part: Counter() for part in PARTS}
+def _by_split(rows: Sequence[SplitRow]) -> dict[str, Counter[str]]:
+    counts: dict[str, Counter[str]] = {split: Counter() for split in SPLITS}
     for row in rows:
-        counts.setdefault(row.part, Counter())[row.label] += 1
+        counts.setdefault(row.split, Counter())[row.label] += 1
     return counts
 
 
@@ -95,7 +95,7 @@ def warnings_of(
     rows: Sequence[SplitRow], left_out: Sequence[Skipped] = ()
 ) -> tuple[str, ...]:
     """Return sentences on leaks between parts, and on classes too small to judge."""
-    counts = _by_part(rows)
+    counts = _by_split(rows)
     return (
         *_leaks(rows),
         *_left_out(left_out),
@@ -106,27 +106,27 @@ def warnings_of(
 
 
 def _leaks(rows: Sequence[SplitRow]) -> list[str]:
-    twice = _in_several_parts(rows)
+    twice = _in_several_splits(rows)
     if not twice:
         return []
     where: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
         if row.content in twice:
-            where[row.content][row.part].append(row.path)
+            where[row.content][row.split].append(row.path)
     sentences = []
     for a, b in (("train", "val"), ("train", "test"), ("val", "test")):
-        shared = [parts for parts in where.values() if a in parts and b in parts]
+        shared = [splits for splits in where.values() if a in splits and b in splits]
         if not shared:
             continue
-        count = sum(len(parts[b]) for parts in shared)
+        count = sum(len(splits[b]) for splits in shared)
         pair = f"{shared[0][a][0]} = {shared[0][b][0]}"
         sentences.append(f"{count} images of {b} are also in {a}, as given: {pair}")
     return sentences
 
 
-def _in_several_parts(rows: Sequence[SplitRow]) -> set[str]:
+def _in_several_splits(rows: Sequence[SplitRow]) -> set[str]:
     contents = {
-        part: {row.content for row in rows if row.part == part} for part in PARTS
+        split: {row.content for row in rows if row.split == split} for split in SPLITS
     }
     pairs = combinations(contents.values(), 2)
     return set().union(*(one & other for one, other in pairs))
@@ -144,10 +144,10 @@ def _unseen(counts: Mapping[str, Counter[str]]) -> list[str]:
     """Say which classes validation or test cannot judge."""
     everywhere = sum(counts.values(), Counter[str]())
     sentences = []
-    for part in ("val", "test"):
-        missing = _listed(everywhere, counts[part]) if counts[part] else None
+    for split in ("val", "test"):
+        missing = _listed(everywhere, counts[split]) if counts[split] else None
         if missing:
-            said = f"{part} has no image of {missing[0]} and says nothing of them"
+            said = f"{split} has no image of {missing[0]} and says nothing of them"
             sentences.append(f"{said}: {missing[1]}")
     return sentences
 
@@ -169,6 +169,6 @@ def _uneven(train: Counter[str]) -> list[str]:
     return [f"uneven classes, {many / few:,.0f} to 1: {ratio}; {advice}"]
 
 
-def part_order(parts: set[str]) -> list[str]:
+def split_order(splits: set[str]) -> list[str]:
     """Return the parts that exist, in the order train, val, test."""
-    return [part for part in PARTS if part in parts]
+    return [split for split in SPLITS if split in splits]

@@ -20,8 +20,8 @@ def deal_exactly(
     labels: Sequence[str],
     contents: Sequence[str],
     groups: Sequence[str | None],
-    deal: SplitConfig,
-    parts: Sequence[str],
+    split_config: SplitConfig,
+    splits: Sequence[str],
 ) -> list[str]:
     """Give every image a part, by shares or by folds.
 
@@ -29,8 +29,8 @@ def deal_exactly(
         labels: Class of each image.
         contents: Content hash of each image.
         groups: Group of each image (a patient, a camera), or None.
-        deal: Shares or folds, and the seed.
-        parts: Those to deal beside `train`: val, test, or both.
+        split_config: Shares or folds, and the seed.
+        splits: Those to deal beside `train`: val, test, or both.
 
     Returns:
         A part name for each image.
@@ -42,23 +42,29 @@ def deal_exactly(
             [contents[i] for i in chosen],
             [groups[i] for i in chosen],
             shares,
-            deal.seed,
+            split_config.seed,
         )
 
     everyone = range(len(labels))
-    if not deal.folds:
-        shares = {part: deal.shares[part] for part in ("val", "test") if part in parts}
+    if not split_config.folds:
+        shares = {
+            split: split_config.shares[split]
+            for split in ("val", "test")
+            if split in splits
+        }
         return among(everyone, {"train": 1 - sum(shares.values()), **shares})
-    folds = among(everyone, {str(i): 1 / deal.folds for i in range(deal.folds)})
-    low = "test" if "test" in parts else "val"
-    dealt = [low if fold == str(deal.fold) else "train" for fold in folds]
-    if low == "test" and "val" in parts:
+    folds = among(
+        everyone, {str(i): 1 / split_config.folds for i in range(split_config.folds)}
+    )
+    low = "test" if "test" in splits else "val"
+    dealt = [low if fold == str(split_config.fold) else "train" for fold in folds]
+    if low == "test" and "val" in splits:
         rest = [i for i in everyone if dealt[i] == "train"]
-        val = deal.val / (1 - 1 / deal.folds)
-        for i, part in zip(
+        val = split_config.val / (1 - 1 / split_config.folds)
+        for i, split in zip(
             rest, among(rest, {"train": 1 - val, "val": val}), strict=True
         ):
-            dealt[i] = part
+            dealt[i] = split
     return dealt
 
 
@@ -87,17 +93,17 @@ def hold(
     Example:
         >>> hashes = [f"{i}" for i in range(20)]
         >>> shares = {"train": 0.75, "val": 0.25}
-        >>> parts = hold(["a"] * 20, hashes, [None] * 20, shares, 0)
-        >>> parts.count("train"), parts.count("val")
+        >>> splits = hold(["a"] * 20, hashes, [None] * 20, shares, 0)
+        >>> splits.count("train"), splits.count("val")
         (15, 5)
     """
-    kept = {part: share for part, share in shares.items() if share > 0}
-    need: Need = {part: {} for part in kept}
+    kept = {split: share for split, share in shares.items() if share > 0}
+    need: Need = {split: {} for split in kept}
     for label, count in Counter(labels).items():
-        for part, quota in quotas(count, kept).items():
-            need[part][label] = quota
-    rest = {part: share * len(labels) for part, share in kept.items()}
-    parts = [""] * len(labels)
+        for split, quota in quotas(count, kept).items():
+            need[split][label] = quota
+    rest = {split: share * len(labels) for split, share in kept.items()}
+    splits = [""] * len(labels)
     for unit in _dealing_order(units(contents, groups), contents, seed):
         classes = Counter(labels[i] for i in unit)
         # Where parts tie in these classes, as folds do, the emptiest in all gets it.
@@ -107,14 +113,14 @@ def hold(
         for label, count in classes.items():
             need[chosen][label] -= count
         for i in unit:
-            parts[i] = chosen
-    return parts
+            splits[i] = chosen
+    return splits
 
 
 def quotas(count: int, shares: Mapping[str, float]) -> dict[str, float]:
     """Return how many images of a class each part is due.
 
-    At least one, where there is a training part: folds are all alike.
+    At least one, where there is a training split: folds are all alike.
 
     Example:
         >>> quotas(2, {"train": 0.6, "val": 0.15, "test": 0.25})
@@ -122,11 +128,11 @@ def quotas(count: int, shares: Mapping[str, float]) -> dict[str, float]:
         >>> quotas(20, {"train": 0.6, "val": 0.15, "test": 0.25})
         {'train': 12.0, 'val': 3.0, 'test': 5.0}
     """
-    due = {part: share * count for part, share in shares.items()}
+    due = {split: share * count for split, share in shares.items()}
     if "train" not in shares:
         return due
     if count <= len(shares):
-        return {part: float(i < count) for i, part in enumerate(shares)}
+        return {split: float(i < count) for i, split in enumerate(shares)}
     while (lack := 1 - min(due.values())) > 1e-9:
         poorest, richest = min(due, key=due.__getitem__), max(due, key=due.__getitem__)
         given = min(lack, due[richest] - 1)

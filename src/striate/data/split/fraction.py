@@ -11,21 +11,21 @@ from striate.data.split.hash_split import SplitConfig, draw
 from striate.data.split.split_file import SPARE, SplitRow
 
 
-def spared(rows: Sequence[SplitRow], deal: SplitConfig) -> list[SplitRow]:
+def spared(rows: Sequence[SplitRow], split_config: SplitConfig) -> list[SplitRow]:
     """Return the rows with training images beyond the fraction marked as spare."""
-    if deal.fraction == 1:
-        return [replace(r, part="train") if r.part == SPARE else r for r in rows]
-    pool = [i for i, row in enumerate(rows) if row.part in ("train", SPARE)]
+    if split_config.fraction == 1:
+        return [replace(r, split="train") if r.split == SPARE else r for r in rows]
+    pool = [i for i, row in enumerate(rows) if row.split in ("train", SPARE)]
     kept = within_fraction(
         [rows[i].label for i in pool],
         [rows[i].content for i in pool],
         [rows[i].group for i in pool],
-        deal.fraction,
-        deal.seed,
+        split_config.fraction,
+        split_config.seed,
     )
     marked = list(rows)
     for i, keep in zip(pool, kept, strict=True):
-        marked[i] = replace(rows[i], part="train" if keep else SPARE)
+        marked[i] = replace(rows[i], split="train" if keep else SPARE)
     return marked
 
 

@@ -25,10 +25,10 @@ class SplitConfig:
     Args:
         val: Share for validation, of all images.
         test: Share for the test, of all images; with folds it is 1/folds.
-        fraction: Share of the training part that is trained on, see `fraction`.
+        fraction: Share of the training split that is trained on, see `fraction`.
         seed: Another seed deals another split.
-        folds: Part the images into so many, each of which is the test part once.
-        fold: Which of them is the test part now, counted from 0.
+        folds: Part the images into so many, each of which is the test split once.
+        fold: Which of them is the test split now, counted from 0.
         exact: Hold the shares of every class to the image, at the price of
             stability: see `exact`.
 
@@ -90,10 +90,10 @@ def draw(seed: int, purpose: str, content: str, group: str | None = None) -> int
     return derive(seed, purpose, *key)
 
 
-def place(number: int, deal: SplitConfig, parts: Collection[str]) -> str:
+def place(number: int, split_config: SplitConfig, splits: Collection[str]) -> str:
     """Return the part of a number drawn with the purpose `split`.
 
-    The test part takes the low end and validation the high end, so that another
+    The test split takes the low end and validation the high end, so that another
     validation share moves no image into or out of the test, and a smaller share is
     a subset of a larger one. With folds the circle of numbers is turned, so that fold
     i lies at the low end; the part it becomes is the test, or validation where the
@@ -101,8 +101,8 @@ def place(number: int, deal: SplitConfig, parts: Collection[str]) -> str:
 
     Args:
         number: From `draw`.
-        deal: Shares, or folds.
-        parts: Those to deal beside `train`: val, test, or both.
+        split_config: Shares, or folds.
+        splits: Those to deal beside `train`: val, test, or both.
 
     Example:
         >>> quarter = SPAN // 4
@@ -112,21 +112,23 @@ def place(number: int, deal: SplitConfig, parts: Collection[str]) -> str:
         >>> [place(n * quarter, config, ("val",)) for n in range(4)]
         ['train', 'train', 'val', 'train']
     """
-    folded = deal.folds is not None
-    low = "test" if "test" in parts else "val"
-    start, end = _fold_edges(deal)
+    folded = split_config.folds is not None
+    low = "test" if "test" in splits else "val"
+    start, end = _fold_edges(split_config)
     if not folded:
-        end = round(deal.test * SPAN) if "test" in parts else 0
+        end = round(split_config.test * SPAN) if "test" in splits else 0
     if (turned := (number - start) % SPAN) < end - start:
         return low
-    on_top = "val" in parts and not (folded and low == "val")
-    if on_top and turned >= SPAN - round(deal.val * SPAN):
+    on_top = "val" in splits and not (folded and low == "val")
+    if on_top and turned >= SPAN - round(split_config.val * SPAN):
         return "val"
     return "train"
 
 
-def _fold_edges(deal: SplitConfig) -> tuple[int, int]:
+def _fold_edges(split_config: SplitConfig) -> tuple[int, int]:
     """Return where a fold begins and ends; whole numbers, so folds cannot overlap."""
-    if deal.folds is None or deal.fold is None:
+    if split_config.folds is None or split_config.fold is None:
         return 0, 0
-    return deal.fold * SPAN // deal.folds, (deal.fold + 1) * SPAN // deal.folds
+    return split_config.fold * SPAN // split_config.folds, (
+        split_config.fold + 1
+    ) * SPAN // split_config.folds

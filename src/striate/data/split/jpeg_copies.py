@@ -6,16 +6,16 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from striate.core.spec import Preprocess
-from striate.data.decode.decode import Header, pixel_content
+from striate.data.decode.decode import ImageHeader, pixel_hash
 from striate.data.decode.file_bytes import UndecodableError
-from striate.data.decode.hashing import is_coded
-from striate.data.scan import Census
+from striate.data.decode.hashing import is_coded_hash
+from striate.data.scan import FileScan
 from striate.data.sources.source import Source
 
 
 def united(
     source: Source,
-    census: Census,
+    scan: FileScan,
     index: Sequence[int],
     contents: Sequence[str],
     preprocess: Preprocess,
@@ -28,7 +28,7 @@ def united(
 
     Args:
         source: Where the records come from.
-        census: Their headers.
+        scan: Their headers.
         index: Positions of the usable records.
         contents: What each is known by.
         preprocess: Whose background and white images are decoded with.
@@ -36,17 +36,17 @@ def united(
     coded: dict[tuple[int, int], list[int]] = defaultdict(list)
     plain: dict[tuple[int, int], list[int]] = defaultdict(list)
     for k, i in enumerate(index):
-        header = census.headers[i]
-        if isinstance(header, Header):
-            kind = coded if is_coded(contents[k]) else plain
+        header = scan.headers[i]
+        if isinstance(header, ImageHeader):
+            kind = coded if is_coded_hash(contents[k]) else plain
             kind[header.height, header.width].append(k)
     renamed: dict[str, str] = {}
     for sides in coded.keys() & plain.keys():
         others = {contents[k] for k in plain[sides]}
         for k in coded[sides]:
             try:
-                payload = census.payload(source, index[k])
-                known = pixel_content(
+                payload = scan.payload(source, index[k])
+                known = pixel_hash(
                     payload, preprocess.background, preprocess.white_level
                 )
             except UndecodableError:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from striate.core.errors import DataError
 from striate.core.files import read_csv, write_csv
-from striate.data.sources.source import PART_ALIASES, PARTS, Record
+from striate.data.sources.source import SPLIT_ALIASES, SPLITS, Record
 
 SPARE = "spare"  # training images that a fraction leaves out
 FILE = "split.csv"
@@ -27,7 +27,7 @@ class SplitRow:
 
     path: str
     label: str
-    part: str
+    split: str
     group: str
     content: str
     sha256: str = ""
@@ -39,7 +39,7 @@ def write_split(path: Path, rows: Sequence[SplitRow]) -> None:
     Raises:
         StorageError: The disk refused.
     """
-    lines = ((r.path, r.label, r.part, r.group, r.content, r.sha256) for r in rows)
+    lines = ((r.path, r.label, r.split, r.group, r.content, r.sha256) for r in rows)
     write_csv(path, COLUMNS, lines)
 
 
@@ -64,17 +64,17 @@ class Earlier:
 
         A file whose content has changed is another image, whatever its name.
         """
-        known, part = self.files.get(record.path, ("", ""))
-        if part and known in ("", content):
-            return part
+        known, split = self.files.get(record.path, ("", ""))
+        if split and known in ("", content):
+            return split
         if record.group and record.group in self.groups:
             return self.groups[record.group]
         return self.contents.get(content)
 
     @property
-    def parts(self) -> set[str]:
+    def splits(self) -> set[str]:
         """Return the parts that have images."""
-        return {part for _, part in self.files.values()}
+        return {split for _, split in self.files.values()}
 
     def gone(self, records: Sequence[Record], contents: Sequence[str]) -> int:
         """Count the earlier images that are there no more, under any name."""
@@ -101,18 +101,18 @@ def read_earlier(place: str | Path) -> Earlier:
     groups: dict[str, set[str]] = defaultdict(set)
     contents: dict[str, set[str]] = defaultdict(set)
     for line, row in enumerate(_rows(path), 2):
-        part = _part(row, f"{path}, line {line}")
+        subset = _split(row, f"{path}, line {line}")
         name, content = row.get("path") or row["image_path"], row.get("content") or ""
-        files[name] = content, part
+        files[name] = content, subset
         if content:
-            contents[content].add(part)
+            contents[content].add(subset)
         if group := row.get("group"):
-            groups[group].add(part)
+            groups[group].add(subset)
     return Earlier(
         origin=path,
         files=files,
         groups={group: min(had) for group, had in groups.items() if len(had) == 1},
-        contents={key: max(had, key=PARTS.index) for key, had in contents.items()},
+        contents={key: max(had, key=SPLITS.index) for key, had in contents.items()},
     )
 
 
@@ -131,10 +131,10 @@ def _rows(path: Path) -> list[dict[str, str]]:
     return rows
 
 
-def _part(row: Mapping[str, str], where: str) -> str:
+def _split(row: Mapping[str, str], where: str) -> str:
     said = (row.get("split") or "").strip().lower()
-    part = "train" if said == SPARE else PART_ALIASES.get(said)
-    if part is None:
-        fix = f"use {', '.join(PARTS)} or {SPARE}"
+    split = "train" if said == SPARE else SPLIT_ALIASES.get(said)
+    if split is None:
+        fix = f"use {', '.join(SPLITS)} or {SPARE}"
         raise DataError(f"split cannot be '{said}'", where=where, fix=fix)
-    return part
+    return split

@@ -24,13 +24,13 @@ class Comparison:
     """Runs side by side; print it, or ask it.
 
     Args:
-        part: `test` or `val`.
+        split: `test` or `val`.
         sides: A run each, or a setting with a run for each of several seeds.
         matches: Every other side against the first.
         differing: Settings and circumstances that are not the same on all sides.
     """
 
-    part: str
+    split: str
     sides: tuple[Side, ...]
     matches: tuple[Match, ...]
     differing: tuple[Differing, ...]
@@ -52,12 +52,12 @@ class Comparison:
     def as_dict(self) -> dict[str, Any]:
         """Return everything as JSON values."""
         return {
-            "part": self.part,
+            "split": self.split,
             "sides": [_side(side) for side in self.sides],
             "differing": [asdict(one) for one in self.differing],
             "matches": [_match(match) for match in self.matches],
             "remarks": [
-                prose.text for prose in remarks(self.sides, self.matches, self.part)
+                prose.text for prose in remarks(self.sides, self.matches, self.split)
             ],
         }
 
@@ -72,7 +72,7 @@ class Comparison:
         return "\n".join(line.rstrip() for line in paper.getvalue().splitlines())
 
 
-def compare(*runs: Run | str | Path, part: str | None = None) -> Comparison:
+def compare(*runs: Run | str | Path, split: str | None = None) -> Comparison:
     """Lay runs side by side and test their difference on the images they share.
 
     The first run is what the others are compared with. Single runs are tested on the
@@ -82,15 +82,15 @@ def compare(*runs: Run | str | Path, part: str | None = None) -> Comparison:
 
     Args:
         runs: `Run`s, folders, or names below `runs/train`.
-        part: `test` or `val`; the test part where all judged it, else validation.
+        split: `test` or `val`; the test split where all judged it, else validation.
 
     Raises:
         SettingError: Fewer than two runs, or one of them twice.
         RunError: A run is missing or unfinished, or their classes differ.
     """
-    compared = sides(found := contenders(runs, part))
+    compared = sides(found := contenders(runs, split))
     return Comparison(
-        part=found[0].part,
+        split=found[0].split,
         sides=compared,
         matches=matches(compared),
         differing=differing(compared),

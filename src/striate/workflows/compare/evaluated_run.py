@@ -24,7 +24,7 @@ from striate.run.predictions import Predictions
 from striate.run.run import Run
 
 Key = tuple[str, str, int]  # content, label, and which of its copies
-PARTS = ("test", "val")
+SPLITS = ("test", "val")
 LISTED = 5
 _FACTS = ("path", "label", "split", "content")
 
@@ -35,18 +35,18 @@ class Contender:
 
     Args:
         run: The run folder.
-        part: `test` or `val`.
+        split: `test` or `val`.
         predictions: Its answers, classes in the order of the first contender's.
         keys: What identifies each answered image, whatever its path.
-        parts: Images of each part.
+        splits: Images of each part.
         data: One hash over all usable images and their labels, however split.
     """
 
     run: Run
-    part: str
+    split: str
     predictions: Predictions = field(repr=False)
     keys: tuple[Key, ...] = field(repr=False)
-    parts: dict[str, int]
+    splits: dict[str, int]
     data: str
 
     @property
@@ -86,12 +86,12 @@ class Contender:
             return None
 
 
-def contenders(given: Sequence[Run | str | Path], part: str | None) -> list[Contender]:
+def contenders(given: Sequence[Run | str | Path], split: str | None) -> list[Contender]:
     """Open runs and read what they said about one part.
 
     Args:
         given: Runs, folders, or names below `runs/train`.
-        part: `test` or `val`; the test part where all judged it, else validation.
+        split: `test` or `val`; the test split where all judged it, else validation.
 
     Raises:
         SettingError: Fewer than two runs, or one of them twice.
@@ -102,7 +102,7 @@ def contenders(given: Sequence[Run | str | Path], part: str | None) -> list[Cont
         raise SettingError(f"to compare takes two runs, got {len(given)}", fix=fix)
     runs = [one if isinstance(one, Run) else Run(one) for one in given]
     _refuse_twins(runs)
-    chosen = _part_of(runs, part)
+    chosen = _split_of(runs, split)
     _check_classes(runs)
     labels = runs[0].labels
     return [_contender(run, chosen, labels) for run in runs]
@@ -115,24 +115,24 @@ def _refuse_twins(runs: Sequence[Run]) -> None:
         raise SettingError("a run is given twice", where=twice[0], fix="name it once")
 
 
-def _part_of(runs: Sequence[Run], part: str | None) -> str:
+def _split_of(runs: Sequence[Run], split: str | None) -> str:
     """Return the part that all runs were judged on."""
-    lacking = {name: [r for r in runs if not _judged(r, name)] for name in PARTS}
-    for name in (part,) if part else PARTS:
+    lacking = {name: [r for r in runs if not _judged(r, name)] for name in SPLITS}
+    for name in (split,) if split else SPLITS:
         if not lacking[name]:
             return name
-    wanted = part or min(PARTS, key=lambda name: len(lacking[name]))
+    wanted = split or min(SPLITS, key=lambda name: len(lacking[name]))
     silent = lacking[wanted]
     told = "".join(f"\n  {run.path}: {_why(run)}" for run in silent[:LISTED])
     rest = len(silent) - LISTED
     more = f"\n  … and {rest} more" if rest > 0 else ""
-    what = f"{len(silent)} of {len(runs)} runs have no answers about a {wanted} part:"
+    what = f"{len(silent)} of {len(runs)} runs have no answers about a {wanted} split:"
     fix = "leave them out, or train them to the end"
     raise RunError(f"{what}{told}{more}", fix=fix)
 
 
-def _judged(run: Run, part: str) -> bool:
-    return (run.path / names.predictions_file(part)).is_file()
+def _judged(run: Run, split: str) -> bool:
+    return (run.path / names.predictions_file(split)).is_file()
 
 
 def _why(run: Run) -> str:
@@ -141,7 +141,7 @@ def _why(run: Run) -> str:
         return f"it stopped ({run.manifest.get('reason', 'no reason is known')})"
     if status == "running":
         return "it is still running, or was killed"
-    return "it has no such part, or the file is gone"
+    return "it has no such split, or the file is gone"
 
 
 def _check_classes(runs: Sequence[Run]) -> None:
@@ -162,8 +162,8 @@ def _few(classes: set[str]) -> str:
     return listed + (" …" if len(classes) > LISTED else "")
 
 
-def _contender(run: Run, part: str, labels: Labels) -> Contender:
-    predictions = _in_order(run.predictions(part), labels)
+def _contender(run: Run, split: str, labels: Labels) -> Contender:
+    predictions = _in_order(run.predictions(split), labels)
     check_history(run)
     path = run.path / names.SPLIT
     rows = read_csv(path)
@@ -171,10 +171,10 @@ def _contender(run: Run, part: str, labels: Labels) -> Contender:
         raise RunError("split.csv lists no images with their content", where=path)
     return Contender(
         run=run,
-        part=part,
+        split=split,
         predictions=predictions,
         keys=_keys(predictions, rows, path),
-        parts=dict(Counter(row["split"] for row in rows if row["split"] != SPARE)),
+        splits=dict(Counter(row["split"] for row in rows if row["split"] != SPARE)),
         data=hash_rows(sorted((row["content"], row["label"]) for row in rows)),
     )
 

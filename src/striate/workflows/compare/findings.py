@@ -55,7 +55,7 @@ def terminal_blocks(found: Comparison) -> list[Block]:
         *curves(found.sides)[:1],
         *(map(class_table, found.matches) if few else ()),
         *(map(flipped_list, found.matches) if few else (Prose(text=ELSEWHERE),)),
-        results_table(found.sides, found.part),
+        results_table(found.sides, found.split),
         other_measures(found.matches),
         differences_table(found.matches),
         *answer(found),
@@ -66,7 +66,7 @@ def terminal_blocks(found: Comparison) -> list[Block]:
 def answer(found: Comparison) -> Iterator[Prose]:
     """Yield what each match shows, and what limits it."""
     yield from verdicts(found.matches)
-    yield from remarks(found.sides, found.matches, found.part)
+    yield from remarks(found.sides, found.matches, found.split)
 
 
 def page_of(found: Comparison) -> Page:
@@ -81,7 +81,7 @@ def page_of(found: Comparison) -> Page:
         Section(title="Runs", blocks=what),
         Section(
             title="Results",
-            blocks=_kept([results_table(found.sides, found.part), *result]),
+            blocks=_kept([results_table(found.sides, found.split), *result]),
         ),
         Section(title="Learning", blocks=curves(found.sides)),
     ]
@@ -92,7 +92,7 @@ def page_of(found: Comparison) -> Page:
     data = found.sides[0].runs[0].facts.get("data", {})
     return Page(
         title=_title(found.sides),
-        subtitle=f"On the {found.part} part of {data.get('name', 'the data')}.",
+        subtitle=f"On the {found.split} split of {data.get('name', 'the data')}.",
         sections=tuple(sections),
     )
 

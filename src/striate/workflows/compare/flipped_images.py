@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from striate.core.findings import Block, Cell, Column, Image, Images, Prose, Table
-from striate.data.cache.pixel_rows import Rows
+from striate.data.cache.pixel_rows import PixelRows
 from striate.interpret.render import to_image
 from striate.report.format import counted, percent
-from striate.run.images import part_pixels
+from striate.run.images import subset_pixels
 from striate.workflows.compare.evaluated_run import Contender
 from striate.workflows.compare.pairing import Flip, flips
 from striate.workflows.compare.significance import Match
@@ -92,16 +92,16 @@ def _fourfold(match: Match) -> Table:
     return Table(title="Right and wrong", columns=columns, rows=rows)
 
 
-def _pixels(found: Sequence[Flip]) -> dict[Contender, Rows | None]:
+def _pixels(found: Sequence[Flip]) -> dict[Contender, PixelRows | None]:
     sources = dict.fromkeys(flip.source[0] for flip in found)
     return {
-        one: part_pixels(one.run, one.part, one.predictions.paths) for one in sources
+        one: subset_pixels(one.run, one.split, one.predictions.paths) for one in sources
     }
 
 
 def _gallery(
     some: Sequence[Flip],
-    pixels: dict[Contender, Rows | None],
+    pixels: dict[Contender, PixelRows | None],
     match: Match,
     title: str,
 ) -> Block:
@@ -120,7 +120,9 @@ def _gallery(
     return Images(title=title, images=images, note=note, scale=scale)
 
 
-def _image(flip: Flip, pixels: dict[Contender, Rows | None], match: Match) -> Image:
+def _image(
+    flip: Flip, pixels: dict[Contender, PixelRows | None], match: Match
+) -> Image:
     source, row = flip.source
     held = pixels[source]
     assert held is not None  # noqa: S101 - asked before

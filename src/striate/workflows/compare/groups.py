@@ -135,7 +135,7 @@ def _circumstance(run: Contender) -> dict[str, Any]:
     facts = run.facts
     versions = {f"version of {k}": v for k, v in facts.get("versions", {}).items()}
     commit = str(facts.get("git") or "")[:10]
-    images = f"{sum(run.parts.values()):,} ({run.data[:8]})"
+    images = f"{sum(run.splits.values()):,} ({run.data[:8]})"
     return {**versions, **facts.get("machine", {}), "git": commit, "images": images}
 
 

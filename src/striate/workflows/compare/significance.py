@@ -122,7 +122,7 @@ def _overlap(side: Side) -> float:
 
 
 def _share(run: Contender) -> float:
-    return len(run.keys) / max(1, run.parts.get("train", 0))
+    return len(run.keys) / max(1, run.splits.get("train", 0))
 
 
 def _mean(side: Side) -> float:

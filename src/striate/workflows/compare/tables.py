@@ -110,14 +110,14 @@ MEASURES = (
 )
 
 
-def results_table(compared: Sequence[Side], part: str) -> Table:
+def results_table(compared: Sequence[Side], split: str) -> Table:
     """Return every side's figures; accuracies with their intervals or deviations."""
     lines = [(m.title, [m.of(side) for side in compared]) for m in MEASURES]
     if all(len(side.runs) == 1 for side in compared):
         lines.insert(1, ("95 % interval", [_interval(side) for side in compared]))
     several = any(len(side.runs) > 1 for side in compared)
     return _laid(
-        f"On the {part} part",
+        f"On the {split} split",
         [side.letter for side in compared],
         lines,
         "Mean ± deviation over the seeds." * several,

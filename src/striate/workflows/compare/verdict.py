@@ -173,10 +173,10 @@ def _answer(match: Match, tests: int) -> Iterator[str]:
 
 
 def remarks(
-    compared: Sequence[Side], found: Sequence[Match], part: str
+    compared: Sequence[Side], found: Sequence[Match], split: str
 ) -> Iterator[Prose]:
     """Yield everything that a reader of the figures should know, gravest first."""
-    texts = [*_part(compared, part), *_images(found), *_data(compared)]
+    texts = [*_split(compared, split), *_images(found), *_data(compared)]
     texts += [*_repeats(compared), *_machines(compared)]
     yield from (Prose(text=text, tone="warning") for text in texts)
     if all(match.how == "images" for match in found) and _settings_differ(compared):
@@ -193,8 +193,8 @@ def _settings_differ(compared: Sequence[Side]) -> bool:
     return any(other != settings[0] for other in settings[1:])
 
 
-def _part(compared: Sequence[Side], part: str) -> Iterator[str]:
-    if part == "val":
+def _split(compared: Sequence[Side], split: str) -> Iterator[str]:
+    if split == "val":
         yield (
             "These are the validation images, by which each run chose its weights: "
             "the accuracies are optimiztic."

@@ -37,8 +37,8 @@ LEAST, MOST = 48, 112  # pixels an image is drawn high
 
 def sections(data: ImageData, augment: Augment, seed: int) -> list[Section]:
     """Return the ranges, each change alone, and all of them together, as images."""
-    part = data.part("train")
-    chosen = _one_of_each(part)
+    subset = data.subset("train")
+    chosen = _one_of_each(subset)
     return [
         Section(
             title="All together",
@@ -56,26 +56,30 @@ def sections(data: ImageData, augment: Augment, seed: int) -> list[Section]:
     ]
 
 
-def _one_of_each(part: Subset) -> Tensor:
+def _one_of_each(subset: Subset) -> Tensor:
     """Return the first image of each class, of classes spread over all of them."""
-    first = {int(label): i for i, label in reversed(list(enumerate(part.labels)))}
+    first = {int(label): i for i, label in reversed(list(enumerate(subset.labels)))}
     kept = evenly([first[label] for label in sorted(first)], TOGETHER)
     return torch.tensor(kept)
 
 
 def together(data: ImageData, augment: Augment, chosen: Tensor, seed: int) -> Images:
     """Return a sheet: a row for each image, the first epochs from left to right."""
-    part, p = data.part("train"), data.preprocess
-    pixels = part.gather(chosen)
+    subset, p = data.subset("train"), data.preprocess
+    pixels = subset.gather(chosen)
     views = Views(
-        part=part, preprocess=p, augment=augment, seed=seed, classes=data.num_classes
+        subset=subset,
+        preprocess=p,
+        augment=augment,
+        seed=seed,
+        classes=data.num_classes,
     )
     columns = [pixels]
     if augment.acts:
         columns += [
             levels(views(pixels, chosen, epoch)[0], p) for epoch in range(EPOCHS)
         ]
-    labels = ", ".join(data.labels[int(part.labels[i])] for i in chosen)
+    labels = ", ".join(data.labels[int(subset.labels[i])] for i in chosen)
     caption = f"The image, and epochs 1–{EPOCHS}"
     sheet = _sheet(columns, caption, f"classes {labels}")
     return Images(images=(sheet,))
@@ -83,7 +87,7 @@ def together(data: ImageData, augment: Augment, chosen: Tensor, seed: int) -> Im
 
 def alone(data: ImageData, augment: Augment, chosen: Tensor) -> Images:
     """Return a sheet for each change that is on."""
-    pixels = data.part("train").gather(chosen)
+    pixels = data.subset("train").gather(chosen)
     made = [
         _stages(end, pixels, data.preprocess, augment.border)
         for end in furthest(augment)

@@ -132,14 +132,14 @@ class Safety:
     """Accuracy against amount, per class, on images the network has not learned from.
 
     Args:
-        part: Which part was judged.
+        split: Which part was judged.
         labels: Class names.
         curves: By change, from amount 0 on.
         ends: By change, the end of the range that was asked about.
         dangers: What must be looked at, the worst first.
     """
 
-    part: str
+    split: str
     labels: tuple[str, ...]
     curves: dict[str, tuple[Measured, ...]] = field(repr=False)
     ends: dict[str, float]
@@ -155,21 +155,21 @@ class Safety:
 def measure(
     run: Run,
     augment: Augment,
-    part: str = "val",
+    split: str = "val",
     tick: Callable[[int, int], None] = lambda done, total: None,
 ) -> Safety:
     """Judge a run's network on images changed further and further.
 
-    Every change is measured alone, in random directions, on the validation part: the
-    test part is for the one final judgement.
+    Every change is measured alone, in random directions, on the validation split: the
+    test split is for the one final judgement.
 
     Args:
         run: A finished run.
         augment: Changes that are on, and their ranges.
-        part: Which of the run's parts to change.
+        split: Which of the run's parts to change.
         tick: Told (done, all) after every amount.
     """
-    images = run.data.part(part)
+    images = run.data.subset(split)
     ends = furthest(augment)
     plans = {end.change: _amounts(end) for end in ends}
     total = 1 + sum(len(amounts) - 1 for amounts in plans.values())
@@ -188,7 +188,7 @@ def measure(
         curves[change] = tuple(found)
     dangers = dangers_of(curves, ends, run.labels.names)
     return Safety(
-        part=part,
+        split=split,
         labels=run.labels.names,
         curves=curves,
         ends={end.change: end.amount for end in ends},
@@ -200,30 +200,30 @@ def _amounts(end: Trial) -> list[float]:
     return sorted({0.0, *AMOUNTS.get(end.change, ()), end.amount})
 
 
-def _answers(run: Run, part: Subset, trial: Trial, border: str) -> np.ndarray:
+def _answers(run: Run, subset: Subset, trial: Trial, border: str) -> np.ndarray:
     device = devices.choose(run.recipe.device)
     model = run.model.to(device)
-    batches = _batches(run, part, trial, border, device)
+    batches = _batches(run, subset, trial, border, device)
     said: np.ndarray = evaluate(model, batches).logits.argmax(1).numpy()
     return said
 
 
 def _batches(
-    run: Run, part: Subset, trial: Trial, border: str, device: torch.device
+    run: Run, subset: Subset, trial: Trial, border: str, device: torch.device
 ) -> Iterator[tuple[Tensor, Tensor]]:
     augment = trial.augment(border)
-    signs = coins(len(part), trial, run.recipe.seed)
+    signs = coins(len(subset), trial, run.recipe.seed)
     size = judged_at_once(run.preprocess.height, run.preprocess.width)
-    for index in torch.split(torch.arange(len(part)), size):
+    for index in torch.split(torch.arange(len(subset)), size):
         draws = at(trial, run.preprocess.spec, signs[index])
-        pixels = part.gather(index).to(device)
-        yield changed(pixels, draws, run.preprocess, augment), part.labels[index]
+        pixels = subset.gather(index).to(device)
+        yield changed(pixels, draws, run.preprocess, augment), subset.labels[index]
 
 
 def _measured(
-    run: Run, part: Subset, trial: Trial, plain: np.ndarray, said: np.ndarray
+    run: Run, subset: Subset, trial: Trial, plain: np.ndarray, said: np.ndarray
 ) -> Measured:
-    truth, size = part.labels.numpy(), len(run.labels)
+    truth, size = subset.labels.numpy(), len(run.labels)
     before, after = plain == truth, said == truth
     lost = before & ~after
     return Measured(

@@ -51,9 +51,9 @@ AXES = {
 
 def sections(safety: Safety) -> list[Section]:
     """Return the warnings, and accuracy against amount."""
-    part = "validation" if safety.part == "val" else safety.part
+    split = "validation" if safety.split == "val" else safety.split
     lead = (
-        f"The network judged {safety.images:,} images of the {part} part, "
+        f"The network judged {safety.images:,} images of the {split} split, "
         "each change alone. A loss is named if it is beyond chance among all classes "
         f"and changes ({percent(LEVEL, 0)}) and above {percent(LEAST_LOSS, 0)}."
     )

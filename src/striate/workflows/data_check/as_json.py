@@ -119,7 +119,7 @@ def save_table(found: Checked, path: Path) -> None:
         record = item.record
         place = os.path.relpath(file_of(found.source, record), path.parent)
         group = family.get(position, record.group or "")
-        rows.append((place, record.label, record.part or "", group))
+        rows.append((place, record.label, record.split or "", group))
     write_csv(path, columns, rows)
 
 

@@ -13,7 +13,7 @@ from striate.core import device as devices
 from striate.core.seeds import derive
 from striate.core.spec import Preprocess
 from striate.data.batches import Batches
-from striate.data.decode.preprocess import statistics
+from striate.data.channel_stats import channel_mean_std
 from striate.data.subset import Subset
 from striate.engine.evaluate import evaluate
 from striate.engine.loop import FitConfig, fit
@@ -48,13 +48,13 @@ class Jury:
     """Images, and how networks learn them.
 
     Args:
-        part: All images.
+        subset: All images.
         preprocess: How they meet a network; measured anew for each.
         classes: How many there are.
         recipe: Settings of each training.
     """
 
-    part: Subset
+    subset: Subset
     preprocess: Preprocess
     classes: int
     recipe: Recipe
@@ -77,13 +77,16 @@ class Jury:
     def _verdict(
         self, fold: int, held: np.ndarray, learned: np.ndarray, counter: _Counter
     ) -> Verdict:
-        train, test = self.part.take(learned.tolist()), self.part.take(held.tolist())
-        mean, std = statistics(train.pixels)
+        train, test = (
+            self.subset.take(learned.tolist()),
+            self.subset.take(held.tolist()),
+        )
+        mean, std = channel_mean_std(train.pixels)
         preprocess = replace(self.preprocess, mean=mean, std=std)
         seed = derive(self.recipe.seed, "fold", fold)
         device = devices.choose(self.recipe.device)
         batches = Batches(
-            part=train,
+            subset=train,
             preprocess=preprocess,
             batch_size=self.recipe.images_a_step,
             classes=self.classes,
@@ -91,7 +94,7 @@ class Jury:
             device=device,
         )
         ahead = Batches(
-            part=test,
+            subset=test,
             preprocess=preprocess,
             batch_size=judged_at_once(preprocess.height, preprocess.width),
             shuffle=False,

@@ -22,7 +22,7 @@ from striate.core.findings import (
 from striate.data.check.check import Checked
 from striate.data.check.finding import Finding, Group
 from striate.data.check.label_error_findings import DOUBT
-from striate.data.sources.source import PARTS, Skipped
+from striate.data.sources.source import SPLITS, Skipped
 from striate.report.format import counted
 from striate.report.html import render
 from striate.workflows.data_check.label_error_tables import confusions, how, suspects
@@ -114,7 +114,7 @@ def _summary(found: Checked) -> Section:
     open_ = [finding for finding in found.findings if finding.tone != "note"]
     figures = Figures(
         figures=(
-            Figure(label="used", value=f"{len(found.items):,}", detail=_parts(found)),
+            Figure(label="used", value=f"{len(found.items):,}", detail=_splits(found)),
             Figure(label="quarantined", value=f"{len(found.quarantined):,}"),
             Figure(label="ignored", value=f"{len(found.ignored):,}"),
             Figure(label="classes", value=f"{len(found.classes):,}"),
@@ -135,7 +135,7 @@ def _kinds(found: Checked) -> str:
     if items:
         told.append("all gray" if not colored else f"{colored:,} in color")
     told += [_most(formats, "formats")] if formats else []
-    return "; ".join(part for part in told if part) + "."
+    return "; ".join(text for text in told if text) + "."
 
 
 def _most(counts: Counter[str], several: str) -> str:
@@ -152,12 +152,12 @@ def _most(counts: Counter[str], several: str) -> str:
     return f"{len(counts):,} {several}, {named}"
 
 
-def _parts(found: Checked) -> str:
-    totals = dict.fromkeys(PARTS, 0)
-    for _, by_part in found.classes:
-        for part in by_part.keys() & totals.keys():
-            totals[part] += by_part[part]
-    return " · ".join(f"{part} {n:,}" for part, n in totals.items() if n)
+def _splits(found: Checked) -> str:
+    totals = dict.fromkeys(SPLITS, 0)
+    for _, by_split in found.classes:
+        for split in by_split.keys() & totals.keys():
+            totals[split] += by_split[split]
+    return " · ".join(f"{split} {n:,}" for split, n in totals.items() if n)
 
 
 def brief(found: Checked) -> list[Block]:
@@ -221,7 +221,7 @@ def _skip_line(skip: Skipped, base: str) -> str:
 
 
 def _section(found: Checked, finding: Finding, held: Previews) -> Section:
-    said = "\n\n".join(part for part in (finding.why, _advice(finding)) if part)
+    said = "\n\n".join(text for text in (finding.why, _advice(finding)) if text)
     blocks: list[Block] = [Prose(text=said, tone=_tone(finding))] if said else []
     if finding.kind == DOUBT and found.doubts:
         blocks += [*confusions(found.doubts), how(found.doubts)]
@@ -277,21 +277,21 @@ def _classes(found: Checked, held: Previews) -> Section:
 
 def class_table(found: Checked) -> Table:
     """Return each class with its images, by part where parts are given."""
-    parts = [p for p in PARTS if any(p in by_part for _, by_part in found.classes)]
+    splits = [p for p in SPLITS if any(p in by_split for _, by_split in found.classes)]
     total = len(found.items) or 1
     columns = (
         Column(title="class"),
-        *(Column(title=part, kind="integer") for part in parts),
+        *(Column(title=split, kind="integer") for split in splits),
         Column(title="images", kind="integer"),
         Column(title="share", kind="share"),
     )
     rows: list[tuple[Cell, ...]] = []
     shown = found.classes[:ROWS_SHOWN]
     rest = len(found.classes) - len(shown)
-    for name, by_part in shown:
-        count = sum(by_part.values())
-        split = [by_part.get(part, 0) for part in parts]
-        rows.append((name, *split, count, count / total))
+    for name, by_split in shown:
+        count = sum(by_split.values())
+        sizes = [by_split.get(split, 0) for split in splits]
+        rows.append((name, *sizes, count, count / total))
     note = f"{rest:,} more stand in --json." if rest else ""
     return Table(columns=columns, rows=tuple(rows), note=note)
 

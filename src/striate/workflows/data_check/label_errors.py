@@ -42,8 +42,8 @@ def doubt_labels(
 ) -> Checked:
     """Return a check with its doubtful labels among the findings.
 
-    Nothing is written. Parts that were given do not matter: the labels of a test part
-    are judged as those of the training part are.
+    Nothing is written. Parts that were given do not matter: the labels of a test split
+    are judged as those of the training split are.
 
     Args:
         found: What was checked.
@@ -71,11 +71,11 @@ def doubt_labels(
     probs = np.zeros((len(given), len(labels)), np.float32)
     judged = np.zeros(len(given), bool)
     if len(set(given.tolist())) > 1:
-        part, _ = load_labeled(usable(found), preprocess, labels, cache="off")
+        subset, _ = load_labeled(usable(found), preprocess, labels, cache="off")
         number = {item.record.path: i for i, item in enumerate(found.items)}
-        places = np.array([number[path] for path in part.paths])
+        places = np.array([number[path] for path in subset.paths])
         jury = Jury(
-            part=part, preprocess=preprocess, classes=len(labels), recipe=recipe
+            subset=subset, preprocess=preprocess, classes=len(labels), recipe=recipe
         )
         folds = folds_of(found, recipe.seed)[places]
         for verdict in jury.verdicts(folds, tick or _nobody):

@@ -122,10 +122,10 @@ def _padded(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
 def _detail(found: Checked, group: Group, members: Sequence[int]) -> str:
     records = [found.items[i].record for i in members]
     labels = list(dict.fromkeys(record.label for record in records))
-    parts = list(dict.fromkeys(record.part for record in records if record.part))
+    splits = list(dict.fromkeys(record.split for record in records if record.split))
     if group.note.startswith(f"labeled {labels[0]},"):
         labels = []  # the note of a doubtful label begins with it
-    words = [" | ".join(labels), " | ".join(parts), group.note]
+    words = [" | ".join(labels), " | ".join(splits), group.note]
     return " · ".join(word for word in dict.fromkeys(words) if word)
 
 

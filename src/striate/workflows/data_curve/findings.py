@@ -138,7 +138,7 @@ def points_table(curve: LearningCurve) -> Table:
         Column(title="± deviation", kind="ratio", key="balanced_deviation", rank=1),
     )
     return Table(
-        title=f"Measured on the {curve.part} part",
+        title=f"Measured on the {curve.split} split",
         columns=columns,
         rows=tuple(_point_row(curve, fraction) for fraction in curve.fractions),
     )
@@ -268,7 +268,7 @@ def facts(curve: LearningCurve, goal: float | None = None) -> dict[str, Any]:
     told = early.foretell(curve.points[-1].images) if early else None
     return {
         "curve": str(curve.path),
-        "part": curve.part,
+        "split": curve.split,
         "metric": curve.metric,
         "points": [
             {

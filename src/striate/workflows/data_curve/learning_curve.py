@@ -25,13 +25,13 @@ class LearningCurve:
     Args:
         path: Its folder.
         recipe: What was trained, at all fractions.
-        part: What was judged: test, or val where there is no test.
+        split: What was judged: test, or val where there is no test.
         runs: One a fraction and seed, small fractions first.
     """
 
     path: Path
     recipe: Recipe
-    part: str
+    split: str
     runs: tuple[CurveRun, ...]
 
     @property
@@ -89,7 +89,7 @@ def learning_curve(
     Args:
         recipe: What to train. Seeds count up from its own, and with the seed change
             the split, the fraction and the initial weights.
-        fractions: Of the training part, at least three.
+        fractions: Of the training split, at least three.
         seeds: Trainings at each fraction, at least two: one has no deviation.
         make: From data to a network, where it is not the recipe's by name.
         out: The folder; `runs/curve/<data>-<model>` where not given. A curve of the
@@ -106,8 +106,8 @@ def learning_curve(
     wanted = _checked(recipe, fractions, seeds)
     study = Study(recipe=recipe, fractions=wanted, seeds=seeds, make=make)
     place = study.folder(out, overwrite)
-    runs, part = study.run_all(place, told)
-    return LearningCurve(path=place, recipe=recipe, part=part, runs=tuple(runs))
+    runs, split = study.run_all(place, told)
+    return LearningCurve(path=place, recipe=recipe, split=split, runs=tuple(runs))
 
 
 def _checked(

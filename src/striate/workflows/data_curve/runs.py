@@ -123,7 +123,7 @@ class Study:
 
     def _run_all(self, place: Path, told: Told) -> tuple[list[CurveRun], str]:
         found: list[CurveRun] = []
-        parts: set[str] = set()
+        splits: set[str] = set()
         total = len(self.fractions) * self.seeds
         for seed in range(self.recipe.seed, self.recipe.seed + self.seeds):
             images = _Images(replace(self.recipe, seed=seed))
@@ -135,9 +135,9 @@ class Study:
                     fix = "the same command goes on from there"
                     raise InterruptedRunError(what, where=place, fix=fix) from error
                 found.append(_read(run, fraction, seed))
-                parts.add(run.judged_part)
+                splits.add(run.evaluated_split)
                 told(_line(found[-1], len(found), total, new))
-        return sorted(found, key=lambda run: (run.fraction, run.seed)), parts.pop()
+        return sorted(found, key=lambda run: (run.fraction, run.seed)), splits.pop()
 
     def _run(self, place: Path, images: _Images, fraction: float) -> tuple[Run, bool]:
         """Return the run of a fraction and seed, and whether it is new."""
@@ -173,13 +173,15 @@ class _Images:
     def cut(self, fraction: float) -> ImageData:
         if self._data is None:
             self._data = load_recipe(self.recipe)
-        return self._data.cut(fraction)
+        return self._data.with_fraction(fraction)
 
     def check(self, run: Run, fraction: float) -> None:
         """Refuse a finished run of other images than those at hand."""
         if self._data is None:
             return
-        if run.manifest["data"]["hash"] != data_hash(self._data.cut(fraction)):
+        if run.manifest["data"]["hash"] != data_hash(
+            self._data.with_fraction(fraction)
+        ):
             fix = "begin anew: choose another --out, or add --overwrite"
             what = "the images have changed since this run of the curve"
             raise RunError(what, where=run.path, fix=fix)
@@ -211,8 +213,8 @@ def _clear_curve(out: Path) -> None:
 
 
 def _read(run: Run, fraction: float, seed: int) -> CurveRun:
-    score = run.scores[run.judged_part]
-    used = run.manifest["data"]["parts"]["train"]
+    score = run.scores[run.evaluated_split]
+    used = run.manifest["data"]["splits"]["train"]
     return CurveRun(
         fraction=fraction,
         seed=seed,

@@ -21,9 +21,9 @@ from striate.core.findings import (
     Table,
 )
 from striate.core.spec import Preprocess
-from striate.data.decode.preprocess import normalize, to_input
-from striate.data.decode.resize_effects import Fit, fit
-from striate.data.decode.rules import rules
+from striate.data.decode.preprocess import image_to_input, normalize
+from striate.data.decode.resize_effects import ResizeEffect, resize_effect
+from striate.data.decode.rules import preprocess_rules
 from striate.interpret.render import enlarge, signed, to_image
 from striate.report.format import percent
 from striate.workflows.data_preview.preview import Preview, Seen, unnormalized
@@ -148,17 +148,17 @@ def _gallery(found: Preview, one: Seen) -> Images:
     shown = [_drawn(one.original, f"file, {whole}", "")]
     for mode, pixels in one.inputs.items():
         chosen = " (chosen)" if mode == p.resize else ""
-        cost = fit(replace(p, resize=mode), *one.sides)
+        cost = resize_effect(replace(p, resize=mode), *one.sides)
         shown.append(_drawn(pixels.numpy(), f"{mode}{chosen}", _words(cost)))
     return Images(title=f"{one.path} · {one.label}", images=tuple(shown))
 
 
-def _words(cost: Fit) -> str:
+def _words(cost: ResizeEffect) -> str:
     words = []
-    if cost.kept < 0.995:
-        words.append(f"{percent(cost.kept, 0)} kept")
-    if cost.bent > 1.005:
-        words.append(f"bent {cost.bent:.2f}×")
+    if cost.visible < 0.995:
+        words.append(f"{percent(cost.visible, 0)} kept")
+    if cost.distortion > 1.005:
+        words.append(f"bent {cost.distortion:.2f}×")
     if cost.border > 0.005:
         words.append(f"{percent(cost.border, 0)} border")
     if cost.scale > 1:
@@ -173,7 +173,7 @@ def _drawn(pixels: np.ndarray, caption: str, detail: str = "") -> Image:
     if most > SIDE:
         rows, columns = (max(1, round(side * SIDE / most)) for side in (height, width))
         small = Preprocess(channels=channels, height=rows, width=columns)
-        pixels = to_input(pixels, small).numpy()
+        pixels = image_to_input(pixels, small).numpy()
     else:
         pixels = enlarge(pixels, height * (SIDE // most))
     # A frame: background on a white page would not be seen to end.
@@ -233,5 +233,7 @@ def rule_table(found: Preview) -> Table:
         Column(title="what happens"),
         Column(title="setting", kind="code", hint="empty: the same for every run"),
     )
-    rows = tuple((r.step, r.does, r.setting) for r in rules(found.preprocess))
+    rows = tuple(
+        (r.step, r.action, r.setting) for r in preprocess_rules(found.preprocess)
+    )
     return Table(columns=columns, rows=rows)

@@ -15,14 +15,19 @@ from torch import Tensor
 from striate.core.seeds import permutation
 from striate.core.spec import RESIZES, Preprocess
 from striate.data.cache.cache_folder import open_cache
-from striate.data.decode.decode import Header
+from striate.data.decode.decode import ImageHeader
 from striate.data.decode.file_bytes import UndecodableError
-from striate.data.decode.preprocess import file_to_input, look, normalize, to_input
-from striate.data.decode.resize_effects import fit
+from striate.data.decode.preprocess import (
+    decode_for,
+    file_to_input,
+    image_to_input,
+    normalize,
+)
+from striate.data.decode.resize_effects import resize_effect
+from striate.data.find_source import find_source
 from striate.data.image_data import ImageData
 from striate.data.load import load_data
-from striate.data.scan import Census, take_census
-from striate.data.sources.find import find_source
+from striate.data.scan import FileScan, scan_files
 from striate.data.sources.source import Source
 
 SHOWN = 6
@@ -128,12 +133,12 @@ def preview(
     source = data if isinstance(data, Source) else find_source(data)
     loaded = load_data(source, seed=seed, **settings)
     store = open_cache(**_cache_settings(settings))
-    census = take_census(source, store)
+    scan = scan_files(source, store.file_index if store else None)
     used = {row.path for row in loaded.rows}
-    index = [i for i in census.sound if source.records[i].path in used]
-    sizes = Counter(_sides(census, i) for i in index)
+    index = [i for i in scan.readable if source.records[i].path in used]
+    sizes = Counter(_sides(scan, i) for i in index)
     modes = {m: replace(loaded.preprocess, resize=m) for m in RESIZES}
-    chosen = _choose(census, index, count, seed)
+    chosen = _choose(scan, index, count, seed)
     seen = [one for i in chosen if (one := _look(source, i, modes)) is not None]
     return Preview(
         data=loaded,
@@ -149,14 +154,14 @@ def _cache_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {ours: settings[key] for key, ours in names.items() if key in settings}
 
 
-def _sides(census: Census, i: int) -> tuple[int, int]:
-    header = census.headers[i]
-    return (header.height, header.width) if isinstance(header, Header) else (1, 1)
+def _sides(scan: FileScan, i: int) -> tuple[int, int]:
+    header = scan.headers[i]
+    return (header.height, header.width) if isinstance(header, ImageHeader) else (1, 1)
 
 
-def _choose(census: Census, index: Sequence[int], count: int, seed: int) -> list[int]:
+def _choose(scan: FileScan, index: Sequence[int], count: int, seed: int) -> list[int]:
     """Return the extremes, where rules bite, then others at random."""
-    sides = {i: _sides(census, i) for i in index}
+    sides = {i: _sides(scan, i) for i in index}
     extremes = [
         max(index, key=lambda i: sides[i][1] / sides[i][0]),
         max(index, key=lambda i: sides[i][0] / sides[i][1]),
@@ -175,10 +180,10 @@ def _look(source: Source, i: int, modes: Mapping[str, Preprocess]) -> Seen | Non
     try:
         if source.arrays is not None:
             original = source.arrays[i]
-            inputs = {mode: to_input(original, p) for mode, p in modes.items()}
+            inputs = {mode: image_to_input(original, p) for mode, p in modes.items()}
         else:
             payload = source.payload(i)
-            original = look(payload, full).pixels
+            original = decode_for(payload, full).pixels
             inputs = {mode: file_to_input(payload, p) for mode, p in modes.items()}
     except UndecodableError:  # gone since it was loaded
         return None
@@ -193,12 +198,14 @@ def _look(source: Source, i: int, modes: Mapping[str, Preprocess]) -> Seen | Non
 
 def _cost(preprocess: Preprocess, sizes: Mapping[tuple[int, int], int]) -> Cost:
     weights = list(sizes.values())
-    fits = [fit(preprocess, *sides) for sides in sizes]
+    fits = [resize_effect(preprocess, *sides) for sides in sizes]
 
     def mean(values: Sequence[float]) -> float:
         return round(float(np.average(values, weights=weights)), 6)
 
-    kept, bent, border = zip(*((f.kept, f.bent, f.border) for f in fits), strict=True)
+    kept, bent, border = zip(
+        *((f.visible, f.distortion, f.border) for f in fits), strict=True
+    )
     return Cost(
         kept=(mean(kept), min(kept)),
         bent=(mean(bent), max(bent)),

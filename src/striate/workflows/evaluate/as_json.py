@@ -19,7 +19,7 @@ def record(told: Told) -> dict[str, Any]:
     value, interval = found.average_precision
     return {
         "class": told.target,
-        "part": told.part,
+        "split": told.split,
         "asked": asdict(told.question),
         "temperature": told.choice.temperature,
         "thresholds": [

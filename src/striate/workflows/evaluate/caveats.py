@@ -60,5 +60,5 @@ def _chosen_before(run: Run) -> Iterator[str]:
     if facts.get("head") != "logistic":
         yield (
             "Validation also chose the epoch whose weights were kept, so what it "
-            "promises is a little too good; the judged part is not touched by that."
+            "promises is a little too good; the judged split is not touched by that."
         )

@@ -30,7 +30,7 @@ def calibration_chart(told: Told) -> Curve:
             Series(name="perfect", x=(0.0, 1.0), y=(0.0, 1.0)),
         ),
         percent_y=True,
-        note=f"{told.part}: {told.view.count:,} images in bins of equal number; the "
+        note=f"{told.split}: {told.view.count:,} images in bins of equal number; the "
         "band is Wilson's at 95 %.",
     )
 
@@ -66,7 +66,7 @@ def precision_chart(told: Told) -> Curve:
         ),
         percent_y=True,
         mark=(one.recall, chosen),
-        note=f"{told.part}: {one.count:,} images, {one.positives:,} {told.target}. "
+        note=f"{told.split}: {one.count:,} images, {one.positives:,} {told.target}. "
         "The threshold is validation's.",
     )
 
@@ -84,7 +84,7 @@ def sureness_chart(told: Told) -> Curve:
         y_label="right among the rest",
         series=(
             Series(
-                name=f"on {told.part}",
+                name=f"on {told.split}",
                 x=tuple(sent[::-1].tolist()),
                 y=tuple(shares[::-1].tolist()),
             ),

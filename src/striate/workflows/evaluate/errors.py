@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import numpy as np
 
 from striate.core.findings import Block, Column, Image, Images, Prose, Section, Table
-from striate.data.cache.pixel_rows import Rows
+from striate.data.cache.pixel_rows import PixelRows
 from striate.interpret.render import to_image
 from striate.report.format import counted, percent
 from striate.workflows.evaluate.one_vs_rest import Seen
@@ -46,7 +46,7 @@ def _each(
     )
 
 
-def wrong_section(told: Told, pixels: Rows | None) -> Section:
+def wrong_section(told: Told, pixels: PixelRows | None) -> Section:
     """Return the most wrong images."""
     return Section(
         title="Most wrong",
@@ -56,7 +56,7 @@ def wrong_section(told: Told, pixels: Rows | None) -> Section:
     )
 
 
-def _blocks(told: Told, pixels: Rows | None) -> Iterator[Block]:
+def _blocks(told: Told, pixels: PixelRows | None) -> Iterator[Block]:
     if pixels is None:
         text = "The images could not be read again, so only their names are shown."
         yield Prose(text=text, tone="warning")
@@ -73,7 +73,11 @@ def _blocks(told: Told, pixels: Rows | None) -> Iterator[Block]:
 
 
 def _gallery(
-    title: str, shown: Sequence[Wrong], count: int, target: str, pixels: Rows | None
+    title: str,
+    shown: Sequence[Wrong],
+    count: int,
+    target: str,
+    pixels: PixelRows | None,
 ) -> Block:
     rest = count - len(shown)
     note = f"{rest:,} more stand in detection.json." if rest else ""
@@ -90,7 +94,7 @@ def _gallery(
     return Images(title=title, images=images, note=note, scale=scale)
 
 
-def _image(one: Wrong, target: str, pixels: Rows) -> Image:
+def _image(one: Wrong, target: str, pixels: PixelRows) -> Image:
     cells = [f"{name} {cell}" for name, cell in one.cells if cell]
     detail = " · ".join([*cells, one.path.rsplit("/", 1)[-1]])
     caption = f"P({target}) {percent(one.probs)}"

@@ -1,4 +1,4 @@
-"""What the judged part shows of what validation chose, in all and by value."""
+"""What the judged split shows of what validation chose, in all and by value."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Calibration:
 
 @dataclass(frozen=True, kw_only=True)
 class Judged:
-    """All that the judged part shows.
+    """All that the judged split shows.
 
     Args:
         points: What each threshold of the choice comes to.
@@ -91,7 +91,7 @@ def judge(view: Seen, choice: Choice, columns: Mapping[str, Sequence[str]]) -> J
     """Judge what was chosen.
 
     Args:
-        view: The judged part.
+        view: The judged split.
         choice: What validation chose.
         columns: Values of each column, one an image.
     """

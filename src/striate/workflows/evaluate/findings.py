@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 
 from striate.core.findings import Block, Figure, Figures, Page, Prose, Section
-from striate.data.cache.pixel_rows import Rows
+from striate.data.cache.pixel_rows import PixelRows
 from striate.report.format import counted, percent
 from striate.run.scorecard import span
 from striate.workflows.evaluate.charts import (
@@ -43,7 +43,7 @@ def terminal_blocks(told: Told) -> list[Block]:
     return [block for block in blocks if block is not None]
 
 
-def page_of(told: Told, pixels: Rows | None) -> Page:
+def page_of(told: Told, pixels: PixelRows | None) -> Page:
     """Return everything as a report."""
     sections = [
         Section(
@@ -58,7 +58,7 @@ def page_of(told: Told, pixels: Rows | None) -> Page:
     whole = told.judged.whole.counts
     return Page(
         title=f"Finding '{told.target}'",
-        subtitle=f"{told.run}, judged on {told.part}: {whole.count:,} images, "
+        subtitle=f"{told.run}, judged on {told.split}: {whole.count:,} images, "
         f"{whole.positives:,} of them {told.target}. Everything was chosen on "
         f"validation ({counted(told.choice.count, 'image')}); what is judged here "
         "chose nothing.",

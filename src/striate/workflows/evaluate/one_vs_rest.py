@@ -10,12 +10,12 @@ import numpy as np
 
 from striate.core.errors import DataError, SettingError
 from striate.core.registry import unknown
-from striate.data.cache.pixel_rows import Rows
+from striate.data.cache.pixel_rows import PixelRows
 from striate.data.sources.source import Skipped
 from striate.data.subset import Subset
 from striate.metrics.temperature import costs, tempered
 from striate.run import layout as names
-from striate.run.images import part_pixels
+from striate.run.images import subset_pixels
 from striate.run.predictions import WIDE, Predictions
 from striate.run.run import Run
 
@@ -27,18 +27,18 @@ class Answered:
     """A part, what was said about it, and how its images are had.
 
     Args:
-        part: What to call it.
+        split: What to call it.
         predictions: What was said.
         table: The CSV that it comes from; None where it is from none.
         skipped: Files that could not be used.
         pixels: Returns the images, or None where they are gone.
     """
 
-    part: str
+    split: str
     predictions: Predictions = field(repr=False)
     table: Path | None
     skipped: tuple[Skipped, ...] = ()
-    pixels: Callable[[], Rows | None] = field(repr=False)
+    pixels: Callable[[], PixelRows | None] = field(repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +46,7 @@ class Seen:
     """A part's images, asked whether they are of one class.
 
     Args:
-        part: What to call it.
+        split: What to call it.
         paths: Where each image came from.
         positive: (N,) whether it is of the class.
         plain: (N,) the network's own probability of it.
@@ -56,7 +56,7 @@ class Seen:
         truth: (N,) class numbers.
     """
 
-    part: str
+    split: str
     paths: Sequence[str] = field(repr=False)
     positive: np.ndarray = field(repr=False)
     plain: np.ndarray = field(repr=False)
@@ -81,12 +81,12 @@ class Seen:
         return costs(self.all_plain, self.truth), costs(self.all_probs, self.truth)
 
 
-def seen(part: str, said: Predictions, number: int, temperature: float) -> Seen:
+def seen(split: str, said: Predictions, number: int, temperature: float) -> Seen:
     """Return a part as a question about class `number` sees it."""
     plain = said.probs.astype(float)
     probs = tempered(plain, temperature)
     return Seen(
-        part=part,
+        split=split,
         paths=said.paths,
         positive=said.truth == number,
         plain=plain[:, number],
@@ -116,43 +116,45 @@ def validation(run: Run) -> Predictions:
     """
     if _kept(run, CHOOSING):
         return run.predictions(CHOOSING)
-    if CHOOSING not in run.data.parts:
-        what = "the run has no validation part, and nothing else may choose a threshold"
+    if CHOOSING not in run.data.subsets:
+        what = (
+            "the run has no validation split, and nothing else may choose a threshold"
+        )
         fix = "train again with one: --val-fraction 0.15, or rows of 'val' in the CSV"
         raise DataError(what, where=run.path, fix=fix)
-    return run.judge(run.data.part(CHOOSING))
+    return run.judge(run.data.subset(CHOOSING))
 
 
-def judged(run: Run, data: str | None, part: str | None) -> Answered:
-    """Return the part that is judged: the run's test part, or other images.
+def judged(run: Run, data: str | None, split: str | None) -> Answered:
+    """Return the part that is judged: the run's test split, or other images.
 
     Raises:
         SettingError: It is one that was learned from or that chooses.
-        DataError: There is no test part.
+        DataError: There is no test split.
     """
     if data is not None and not _is_own(run, data):
-        return _others(run, data, part)
-    if part not in (None, "test"):
-        used = "chooses the threshold" if part == CHOOSING else "was learned from"
-        what = f"the {part} part {used}, so it cannot judge"
+        return _others(run, data, split)
+    if split not in (None, "test"):
+        used = "chooses the threshold" if split == CHOOSING else "was learned from"
+        what = f"the {split} split {used}, so it cannot judge"
         raise SettingError(what, where="--part", fix="judge test, or other --data")
     kept = _kept(run, "test")
-    if not kept and "test" not in run.data.parts:
-        what = "the run has no test part to judge"
+    if not kept and "test" not in run.data.subsets:
+        what = "the run has no test split to judge"
         fix = "give other labeled images: --data DATA"
         raise DataError(what, where=run.path, fix=fix)
-    said = run.predictions("test") if kept else run.judge(run.data.part("test"))
+    said = run.predictions("test") if kept else run.judge(run.data.subset("test"))
     return Answered(
-        part="test",
+        split="test",
         predictions=said,
         table=_table(run.origin),
-        pixels=lambda: part_pixels(run, "test", said.paths),
+        pixels=lambda: subset_pixels(run, "test", said.paths),
     )
 
 
-def _kept(run: Run, part: str) -> bool:
+def _kept(run: Run, split: str) -> bool:
     """Say whether the run kept every probability of a part."""
-    path = run.path / names.predictions_file(part)
+    path = run.path / names.predictions_file(split)
     return path.is_file() and len(run.labels) <= WIDE
 
 
@@ -161,10 +163,10 @@ def _is_own(run: Run, data: str) -> bool:
     return data == own or (bool(own) and Path(data).resolve() == Path(own))
 
 
-def _others(run: Run, data: str, part: str | None) -> Answered:
-    found, name, skipped = run.part_for(data, part)
+def _others(run: Run, data: str, split: str | None) -> Answered:
+    found, name, skipped = run.subset_for(data, split)
     return Answered(
-        part=name if part is None else f"{part} of {data}",
+        split=name if split is None else f"{split} of {data}",
         predictions=run.judge(found),
         table=_table(data),
         skipped=skipped,
@@ -172,8 +174,8 @@ def _others(run: Run, data: str, part: str | None) -> Answered:
     )
 
 
-def _pixels(part: Subset) -> Rows:
-    return part.pixels
+def _pixels(subset: Subset) -> PixelRows:
+    return subset.pixels
 
 
 def _table(data: str) -> Path | None:

@@ -45,15 +45,15 @@ class OperatingPoint:
     Args:
         run: Whose answers were judged.
         question: What was asked.
-        part: What was judged.
+        split: What was judged.
         choice: What validation chose.
-        judged: What the judged part shows of it.
+        judged: What the judged split shows of it.
         skipped: Files that could not be used.
     """
 
     run: Run
     question: OperatingPointRequest
-    part: str
+    split: str
     choice: Choice = field(repr=False)
     judged: Judged = field(repr=False)
     skipped: tuple[Skipped, ...] = ()
@@ -81,7 +81,7 @@ class OperatingPoint:
         return Told(
             run=self.run.path.name,
             question=self.question,
-            part=self.part,
+            split=self.split,
             others=[name for name in labels if name != self.question.target],
             choice=self.choice,
             judged=self.judged,
@@ -146,7 +146,7 @@ def operating_point(
     band: float = 0.98,
     by: str | Sequence[str] = (),
     data: str | Path | None = None,
-    part: str | None = None,
+    split: str | None = None,
 ) -> OperatingPoint:
     """Choose a decision threshold for one class against the rest, and evaluate it.
 
@@ -160,7 +160,7 @@ def operating_point(
         band: The share of correct predictions wanted outside the abstain band.
         by: Columns of the CSV by whose values the figures are also shown.
         data: Other labeled images to evaluate; the run's test set where not given.
-        part: Of other images, only this split.
+        split: Of other images, only this split.
 
     Returns:
         Figures and findings; print it, or `.save()` its page.
@@ -177,14 +177,14 @@ def operating_point(
     )
     number = class_number(run, question.target)
     choice = choose(validation(run), number, question)
-    answered = judged(run, None if data is None else str(data), part)
-    view = seen(answered.part, answered.predictions, number, choice.temperature)
+    answered = judged(run, None if data is None else str(data), split)
+    view = seen(answered.split, answered.predictions, number, choice.temperature)
     check_both(view, question.target)
     values = _columns_of(answered, question.by)
     return OperatingPoint(
         run=run,
         question=question,
-        part=answered.part,
+        split=answered.split,
         choice=choice,
         judged=judge(view, choice, values),
         skipped=answered.skipped,
@@ -199,7 +199,7 @@ def _columns_of(answered: Answered, by: Sequence[str]) -> dict[str, list[str]]:
     if not by:
         return {}
     if answered.table is None:
-        what = f"the images of '{answered.part}' are listed in no CSV that is at hand"
+        what = f"the images of '{answered.split}' are listed in no CSV that is at hand"
         fix = "leave --by out, or describe them in a CSV image_path,label,… and --data"
         raise DataError(what, where=f"--by {','.join(by)}", fix=fix)
     rows = read_columns(answered.table, by)

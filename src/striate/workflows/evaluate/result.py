@@ -17,7 +17,7 @@ class Wrong:
     """An image on the wrong side of the threshold or of one half.
 
     Args:
-        row: Its place in the judged part.
+        row: Its place in the judged split.
         path: Its file.
         probs: The class's probability.
         cells: What the asked columns say of it.
@@ -36,7 +36,7 @@ class Told:
     Args:
         run: The run's name.
         question: What was asked.
-        part: What was judged.
+        split: What was judged.
         others: The other classes.
         choice: What validation chose.
         judged: What came of it.
@@ -48,7 +48,7 @@ class Told:
 
     run: str
     question: OperatingPointRequest
-    part: str
+    split: str
     others: Sequence[str]
     choice: Choice
     judged: Judged

@@ -1,4 +1,4 @@
-"""What the validation part chooses: temperature, thresholds, the unsure band."""
+"""What the validation split chooses: temperature, thresholds, the unsure band."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def check_both(view: Seen, target: str) -> None:
     if 0 < view.positives < view.count:
         return
     has = f"nothing but '{target}'" if view.positives else f"no '{target}'"
-    what = f"the {view.part} part has {has} among its {view.count:,} images"
+    what = f"the {view.split} split has {has} among its {view.count:,} images"
     fix = "deal it anew (another --seed, a larger share), or give more images"
     raise DataError(what, fix=fix)
 

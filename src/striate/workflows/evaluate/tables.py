@@ -69,7 +69,7 @@ def _chosen(point: Point) -> Row:
 
 
 def judged_table(told: Told) -> Table:
-    """Return what each threshold comes to on the judged part."""
+    """Return what each threshold comes to on the judged split."""
     columns = (
         Column(title="threshold", key="name"),
         *_shares("recall", f"of {told.target}, found", 0),
@@ -82,7 +82,7 @@ def judged_table(told: Told) -> Table:
     )
     whole = told.judged.whole.counts
     note = f"n{GAP}={GAP}{whole.count:,}, of them {whole.positives:,} {told.target}."
-    title = f"What the thresholds come to on {told.part}"
+    title = f"What the thresholds come to on {told.split}"
     return Table(title=title, columns=columns, rows=rows, note=note)
 
 
@@ -138,7 +138,7 @@ def calibration_table(told: Told) -> Table:
         ("the network's own", *_calibration(found.before)),
         (warm, *_calibration(found.after)),
     )
-    title = f"Calibration on {told.part}, n{GAP}={GAP}{told.view.count:,}"
+    title = f"Calibration on {told.split}, n{GAP}={GAP}{told.view.count:,}"
     return Table(title=title, columns=columns, rows=rows, note=_cooler(told))
 
 
@@ -161,7 +161,7 @@ def band_table(told: Told) -> Table | None:
     if band is None or chosen is None:
         return None
     columns = (
-        Column(title="part", key="part"),
+        Column(title="split", key="split"),
         Column(title="n", kind="integer", hint="images", key="count", rank=4),
         Column(title="to a person", kind="percent", key="sent"),
         Column(title="95 % interval", key="sent_interval", rank=3),
@@ -175,7 +175,7 @@ def band_table(told: Told) -> Table | None:
             key="missed",
         ),
     )
-    rows = (("validation", *_band(chosen)), (told.part, *_band(band)))
+    rows = (("validation", *_band(chosen)), (told.split, *_band(band)))
     return Table(title="The unsure band", columns=columns, rows=rows)
 
 

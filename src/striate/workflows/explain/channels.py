@@ -52,14 +52,14 @@ class LookedFor:
 
     Args:
         name: Of the part they are from.
-        part: The images.
+        subset: The images.
         labels: Class names.
         found: One a layer, as the data flows.
         boxes: The box of each layer's units on the image.
     """
 
     name: str
-    part: Subset
+    subset: Subset
     labels: Sequence[str]
     found: tuple[Habits, ...]
     boxes: Mapping[str, BoxOf]
@@ -69,7 +69,9 @@ class LookedFor:
         spots = [spot for spot in one.spots[channel] if spot.value > 0]
         if not spots:
             return None
-        pixels = tile(_cut(self.part, spots, self.boxes[one.call]), columns=len(spots))
+        pixels = tile(
+            _cut(self.subset, spots, self.boxes[one.call]), columns=len(spots)
+        )
         return to_image(pixels, f"channel {channel}", self.words(one, channel))
 
     def words(self, one: Habits, channel: int) -> str:
@@ -85,7 +87,7 @@ class LookedFor:
             return []
         row = self.row(one, number)
         if row is None:
-            text = f"Channel {number} is silent on all {len(self.part):,} images."
+            text = f"Channel {number} is silent on all {len(self.subset):,} images."
             return [Prose(text=text)]
         title = f"What channel {number} looks for"
         return [Images(title=title, images=(row,)), self._classes(one, number)]
@@ -110,7 +112,7 @@ class LookedFor:
                 head = one.call, channel, *self._liking(one, channel)
                 for rank, spot in enumerate(spots[:PLACES], 1):
                     edges = [e for span in box(spot.row, spot.column) for e in span]
-                    path = self.part.paths[spot.image]
+                    path = self.subset.paths[spot.image]
                     rows.append((*head, rank, f"{spot.value:.5g}", path, *edges))
         return CHANNEL_COLUMNS, rows
 
@@ -127,10 +129,10 @@ def look_for(subject: Subject, calls: Sequence[str]) -> LookedFor | None:
     run = subject.run
     if run is None or not calls:
         return None
-    part = some(run.data.parts[run.judged_part], LOOKED_AT)
-    height, width = part.pixels.shape[1:3]
+    subset = some(run.data.subsets[run.evaluated_split], LOOKED_AT)
+    height, width = subset.pixels.shape[1:3]
     batches = Batches(
-        part=part,
+        subset=subset,
         preprocess=subject.preprocess,
         batch_size=together(height, width, BATCH),
         shuffle=False,
@@ -140,8 +142,8 @@ def look_for(subject: Subject, calls: Sequence[str]) -> LookedFor | None:
     everything = (0, height - 1), (0, width - 1)
     boxes = {call: _box_of(sights.get(call), everything) for call in calls}
     return LookedFor(
-        name=run.judged_part,
-        part=part,
+        name=run.evaluated_split,
+        subset=subset,
         labels=run.labels.names,
         found=tuple(found),
         boxes=boxes,
@@ -161,7 +163,7 @@ def channels_section(looked: LookedFor) -> tuple[Section, list[dict[str, Cell]]]
     blocks: list[Block] = [_curve(looked.found), table]
     blocks += [_patches(looked, one) for one in evenly(looked.found, LAYERS)]
     lead = (
-        f"For single channels, the places of {len(looked.part):,} {looked.name} "
+        f"For single channels, the places of {len(looked.subset):,} {looked.name} "
         "images that excite them most, cut out by their exact receptive field. "
         "Every channel of every layer stands in channels.csv."
     )
@@ -227,13 +229,13 @@ def _patches(looked: LookedFor, one: Habits) -> Images:
     return Images(title=one.call, images=tuple(row for row in drawn if row))
 
 
-def _cut(part: Subset, spots: Sequence[Spot], box: BoxOf) -> list[np.ndarray]:
+def _cut(subset: Subset, spots: Sequence[Spot], box: BoxOf) -> list[np.ndarray]:
     """Cut patches of one size; where the border cuts a field short, gray stands in."""
     boxes = [box(spot.row, spot.column) for spot in spots]
     sides = [max(b[axis][1] - b[axis][0] + 1 for b in boxes) for axis in (0, 1)]
     found = []
     for spot, ((top, bottom), (left, right)) in zip(spots, boxes, strict=True):
-        pixels = part.pixels[spot.image].numpy()[top : bottom + 1, left : right + 1]
+        pixels = subset.pixels[spot.image].numpy()[top : bottom + 1, left : right + 1]
         if pixels.shape[-1] != 3:
             gray = pixels.mean(-1, keepdims=True).round().astype(np.uint8)
             pixels = gray.repeat(3, -1)

@@ -38,9 +38,11 @@ _FEW = 5  # images of a class: fewer tell nothing
 
 def whole_section(run: Run) -> tuple[Section, dict[str, Any]]:
     """Show where a run's answers look: its sure mistakes, its classes, its borders."""
-    part = some(run.data.parts[run.judged_part], MOST)
+    subset = some(run.data.subsets[run.evaluated_split], MOST)
     size = together(*run.preprocess.spec.shape[1:], BATCH)
-    made = Batches(part=part, preprocess=run.preprocess, batch_size=size, shuffle=False)
+    made = Batches(
+        subset=subset, preprocess=run.preprocess, batch_size=size, shuffle=False
+    )
     found = whole_set(run.model, (x for x, _ in made(0)), len(run.labels))
     blocks: list[Block] = []
     wrong = _mistakes(run)
@@ -48,13 +50,13 @@ def whole_section(run: Run) -> tuple[Section, dict[str, Any]]:
         title = "The surest mistakes"
         note = "Each image, and what spoke for the wrong answer."
         blocks.append(Images(title=title, images=tuple(wrong), note=note))
-    blocks.append(_classes(run, part, found))
+    blocks.append(_classes(run, subset, found))
     table, data = _table(run, found)
     blocks.append(table)
     blocks += _warnings(run, found)
     lead = (
         f"Grad-CAM at {found.place.call} of the network's own answers, over "
-        f"{len(part):,} {run.judged_part} images, each map scaled to sum to one."
+        f"{len(subset):,} {run.evaluated_split} images, each map scaled to sum to one."
     )
     if found.flat:
         lead += f" {found.flat} of them have no evidence at all there."
@@ -62,15 +64,17 @@ def whole_section(run: Run) -> tuple[Section, dict[str, Any]]:
 
 
 def _mistakes(run: Run) -> list[Image]:
-    predictions = run.predictions(run.judged_part)
-    part = run.data.parts[run.judged_part]
+    predictions = run.predictions(run.evaluated_split)
+    subset = run.data.subsets[run.evaluated_split]
     wrong = np.flatnonzero(np.asarray(predictions.truth != predictions.predicted))
     sure = np.asarray(predictions.probs).max(1)
-    place = {path: i for i, path in enumerate(part.paths)}
+    place = {path: i for i, path in enumerate(subset.paths)}
     drawn: list[Image] = []
     for i in wrong[np.argsort(-sure[wrong], kind="stable")][:MISTAKES]:
-        one = part.take([place[predictions.paths[int(i)]]])
-        made = Batches(part=one, preprocess=run.preprocess, batch_size=1, shuffle=False)
+        one = subset.take([place[predictions.paths[int(i)]]])
+        made = Batches(
+            subset=one, preprocess=run.preprocess, batch_size=1, shuffle=False
+        )
         x, _ = next(made(0))
         said = run.labels[int(predictions.predicted[i])]
         found = evidence(run.model, x, method="gradcam", target=said,
@@ -95,16 +99,16 @@ def _color(pixels: np.ndarray) -> np.ndarray:
     return np.asarray(gray.repeat(3, -1))
 
 
-def _classes(run: Run, part: Subset, found: WholeSet) -> Images:
+def _classes(run: Run, subset: Subset, found: WholeSet) -> Images:
     """Lay each class's mean evidence over its mean image."""
     order = [int(i) for i in found.counts.argsort(descending=True, stable=True)]
     chosen = sorted(i for i in order[:CLASSES] if found.counts[i])
     drawn = []
     for i in chosen:
-        rows = (part.labels == i).nonzero().flatten()
+        rows = (subset.labels == i).nonzero().flatten()
         if not len(rows):
-            rows = torch.arange(len(part))
-        mean = part.gather(rows).float().mean(0).round().to(torch.uint8).numpy()
+            rows = torch.arange(len(subset))
+        mean = subset.gather(rows).float().mean(0).round().to(torch.uint8).numpy()
         heat = found.heat[i].numpy()
         pixels = enlarge(overlay(mean, heat, False), SIDE)
         drawn.append(to_image(pixels, run.labels[i], f"{int(found.counts[i])} answers"))

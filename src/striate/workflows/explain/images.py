@@ -114,11 +114,11 @@ def _shown(
     return Shown(name=name, pixels=pixels.numpy(), x=x, truth=truth)
 
 
-def some(part: Subset, most: int) -> Subset:
+def some(subset: Subset, most: int) -> Subset:
     """Return a part, or as many of its images, spread evenly, as are wanted."""
-    if len(part) <= most:
-        return part
-    return part.take([i * len(part) // most for i in range(most)])
+    if len(subset) <= most:
+        return subset
+    return subset.take([i * len(subset) // most for i in range(most)])
 
 
 def own_images(subject: Subject) -> list[Shown]:
@@ -134,18 +134,18 @@ def own_images(subject: Subject) -> list[Shown]:
 
 
 def _from_run(run: Run, subject: Subject) -> list[Shown]:
-    predictions = run.predictions(run.judged_part)
-    part = run.data.parts[run.judged_part]
+    predictions = run.predictions(run.evaluated_split)
+    subset = run.data.subsets[run.evaluated_split]
     right = predictions.truth == predictions.predicted
     order = predictions.most_wrong(len(predictions.paths))
     surest = next((i for i in reversed(order) if right[i]), None)
     worst = next((i for i in order if not right[i]), None)
-    place = {path: i for i, path in enumerate(part.paths)}
+    place = {path: i for i, path in enumerate(subset.paths)}
     return [
         _shown(
             subject,
             predictions.paths[i],
-            part.pixels[place[predictions.paths[i]]],
+            subset.pixels[place[predictions.paths[i]]],
             run.labels[int(predictions.truth[i])],
         )
         for i in (surest, worst)

@@ -42,8 +42,8 @@ Batch = tuple[Tensor, Tensor]
 
 def invariance_section(run: Run) -> tuple[Section, dict[str, Any]]:
     """Measure a run's network on moved images, and its base under other pools."""
-    part = some(run.data.parts[run.judged_part], MOVED)
-    batches = list(_batches(run, part))
+    subset = some(run.data.subsets[run.evaluated_split], MOVED)
+    batches = list(_batches(run, subset))
     shapes = calls_of(run.model, batches[0][0])
     maps = [c for c, s in shapes.items() if len(s) == 3 and s[1] * s[2] > 1]
     inner = [c for c in maps if not any(o.startswith(f"{c}.") for o in maps)]
@@ -60,19 +60,19 @@ def invariance_section(run: Run) -> tuple[Section, dict[str, Any]]:
     if left_out:
         blocks.append(Prose(text=f"Left out: {'; '.join(left_out)}."))
     data: dict[str, Any] = {
-        "images": len(part),
+        "images": len(subset),
         "moves": [_plain(each) for each in found],
         "pools": {kind: _plain(each) for kind, each in pools.items()},
         "left_out": left_out,
     }
-    if part.pixels.shape[-1] == 1:
+    if subset.pixels.shape[-1] == 1:
         found_there, data["one_pixel"] = one_pixel_blocks(run.data)
         blocks += found_there
     lead = (
-        f"{len(part)} {run.judged_part} images, moved by growing amounts. Accuracy "
-        "says what is right, consistency what stays the answer it was; the distance "
-        "of features is 0 where nothing was noticed and 1 where another image of "
-        "the set would be as far."
+        f"{len(subset)} {run.evaluated_split} images, moved by growing amounts. "
+        "Accuracy says what is right, consistency what stays the answer it was; the "
+        "distance of features is 0 where nothing was noticed and 1 where another image "
+        "of the set would be as far."
     )
     return Section(title="What it forgives", lead=lead, blocks=tuple(blocks)), data
 
@@ -82,9 +82,11 @@ def _fits(name: str, run: Run) -> bool:
     return name != "shift" or min(height, width) > max(MOVES[name].amounts)
 
 
-def _batches(run: Run, part: Subset) -> Iterator[Batch]:
+def _batches(run: Run, subset: Subset) -> Iterator[Batch]:
     size = together(*run.preprocess.spec.shape[1:], BATCH)
-    made = Batches(part=part, preprocess=run.preprocess, batch_size=size, shuffle=False)
+    made = Batches(
+        subset=subset, preprocess=run.preprocess, batch_size=size, shuffle=False
+    )
     return made(0)
 
 
@@ -135,14 +137,14 @@ def _pools(run: Run, batches: list[Batch]) -> tuple[dict[str, Response], list[st
         return {}, ["other pools, for want of a last dense layer to fit again"]
     if not _fits("shift", run):
         return {}, []
-    part = some(run.data.parts["train"], FITTED)
+    subset = some(run.data.subsets["train"], FITTED)
     found, left_out = {}, []
     for kind in POOLS:
         model, count = with_pool(run.model, kind)
         if not count:
             return {}, ["other pools: no pool of the network is a striding module"]
         try:
-            refit(model, _batches(run, part), name)
+            refit(model, _batches(run, subset), name)
             found[kind] = respond(model, batches, [move_of("shift")])[0]
         except GeometryError as error:
             left_out.append(f"{kind} pools: {error.what}")

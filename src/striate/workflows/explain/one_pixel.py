@@ -72,14 +72,14 @@ class Counted:
 
 def count_all(data: ImageData) -> Counted:
     """Count over every part of a gray set: nothing is learned, so none is spared."""
-    parts = [some(part, MOST) for part in data.parts.values()]
+    subsets = [some(subset, MOST) for subset in data.subsets.values()]
     gray = torch.cat(
         [
-            sized(part.gather(torch.arange(len(part)))[..., 0].float() / 255)
-            for part in parts
+            sized(subset.gather(torch.arange(len(subset)))[..., 0].float() / 255)
+            for subset in subsets
         ]
     )
-    labels = torch.cat([part.labels for part in parts])
+    labels = torch.cat([subset.labels for subset in subsets])
     return Counted(gray=gray, labels=labels, found=tuple(one_pixel(gray)))
 
 

@@ -103,7 +103,7 @@ def refit(model: nn.Module, batches: Iterable[Batch], name: str) -> None:
 
     Args:
         model: Changed in this layer alone.
-        batches: (input, label) batches of the training part.
+        batches: (input, label) batches of the training split.
         name: The layer, `last_dense`; what it gives must be the scores.
     """
     parent = model.get_submodule(name.rpartition(".")[0])

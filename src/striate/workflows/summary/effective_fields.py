@@ -52,7 +52,7 @@ def images(
         in_chans=channels,
         preprocess=preprocess,
     )
-    return normalize(loaded.part("val").pixels[:IMAGES], loaded.preprocess)
+    return normalize(loaded.subset("val").pixels[:IMAGES], loaded.preprocess)
 
 
 def effective_table(model: nn.Module, audit: Audit, x: Tensor, trained: bool) -> Table:

@@ -119,7 +119,7 @@ def _with_rate(found: Decided, model: nn.Module, data: ImageData) -> Decided:
 def _batch_size(recipe: Recipe, model: nn.Module, data: ImageData) -> tuple[int, str]:
     """Return the batch size and why: predicted from shapes, then tried for real."""
     device = devices.choose(recipe.device)
-    most = max(len(data.part("train")) // STEPS_AN_EPOCH, SMALLEST)
+    most = max(len(data.subset("train")) // STEPS_AN_EPOCH, SMALLEST)
     size = 1 << (most.bit_length() - 1)
     free = _free_bytes(device)
     while True:

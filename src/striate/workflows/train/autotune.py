@@ -18,9 +18,9 @@ from striate.audit.network import audit
 from striate.core import device as devices
 from striate.core.errors import StriateError
 from striate.core.files import read_json, write_json
+from striate.data.batches import rank_slice
 from striate.data.cache.cache_folder import open_cache
 from striate.data.image_data import ImageData
-from striate.data.rank_share import share
 from striate.engine.benchmark import FEWEST_STEPS, BenchmarkResult, Free, tune
 from striate.engine.distributed.group import RankGroup
 from striate.engine.execution import (
@@ -126,11 +126,11 @@ def _measured(
 ) -> BenchmarkResult:
     """Return what is fastest for as many images as a process runs at a time."""
     start = way_of(recipe)
-    count = len(data.part("train"))
+    count = len(data.subset("train"))
     steps = recipe.epochs * -(-count // recipe.images_a_step)
     if steps < FEWEST_STEPS or not any(asdict(free).values()):
         return BenchmarkResult(way=start)
-    mine = share(min(recipe.images_a_step, count), 0, world)
+    mine = rank_slice(min(recipe.images_a_step, count), 0, world)
     size = -(-mine.stop // possible_pieces(mine.stop, recipe.accumulate))
     batch = _noise(size, data, devices.choose(recipe.device))
     key = _key(model, batch[0], start, free)
@@ -239,7 +239,7 @@ def laps_of(
     That takes a moment, which runs that are short and not watched are spared, and all
     processes but rank 0, whose peak is taken for that of each.
     """
-    steps = recipe.epochs * len(data.part("train")) // recipe.images_a_step
+    steps = recipe.epochs * len(data.subset("train")) // recipe.images_a_step
     long = steps >= FEWEST_STEPS
     if follows(ranks) or not (long or (not quiet and sys.stderr.isatty())):
         return Laps()

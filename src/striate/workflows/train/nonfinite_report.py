@@ -64,7 +64,7 @@ class Blowups:
         case = {
             "epoch": at.epoch + 1,
             "step": at.step + 1,
-            "part": error.part,
+            "split": error.split,
             "what": error.what,
             "layer": error.layer,
             "answer": self._answer,
@@ -77,13 +77,13 @@ class Blowups:
         return images
 
     def _images(self, error: NonFiniteError, at: TrainState) -> list[str]:
-        if error.part == "val":
-            return [self._val.part.paths[row] for row in error.rows]
+        if error.split == "val":
+            return [self._val.subset.paths[row] for row in error.rows]
         if not error.layer:  # the weights themselves, not a batch
             return []
         numbers = next(iter(self._train.indices(at.epoch, at.batch))).tolist()
         chosen = [numbers[row] for row in error.rows] or numbers
-        return [self._train.part.paths[number] for number in chosen]
+        return [self._train.subset.paths[number] for number in chosen]
 
     def complete(self, error: NonFiniteError, at: TrainState) -> NonFiniteError:
         """Return the error with the images and the choice in its message."""

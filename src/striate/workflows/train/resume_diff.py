@@ -90,7 +90,7 @@ def data_changes(run: Run) -> DataChanges:
         for r in rows
         if r["path"] not in spare
     }
-    now = {r.path: (r.label, r.part, r.content) for r in data.rows}
+    now = {r.path: (r.label, r.split, r.content) for r in data.rows}
     changed = {skip.path for skip in data.quarantined if skip.reason == CHANGED}
     changed |= {path for path in now if then.get(path) != now[path]}
     gone = then.keys() - now.keys() - changed

@@ -306,7 +306,7 @@ def _job(
 def _conclude(
     run: Run, model: nn.Module, learned: Learned, ranks: RankGroup | None
 ) -> None:
-    """Judge the best weights, the test part once, and write the report."""
+    """Judge the best weights, the test split once, and write the report."""
     load_weights(model, run.path / names.BEST)
     # Not by `run.manifest`, which would keep what is not complete yet.
     if before := read_json(run.path / names.MANIFEST).get("frozen"):
@@ -314,13 +314,13 @@ def _conclude(
     if ranks:
         ranks.meet("the others to read the best weights")
     scores = {}
-    for part in run.parts_to_judge:
-        predictions = run.judge(run.data.part(part), ranks)
-        predictions.save(run.path / names.predictions_file(part))
-        scores[part] = score_dict(predictions.score())
+    for split in run.splits_to_evaluate:
+        predictions = run.judge(run.data.subset(split), ranks)
+        predictions.save(run.path / names.predictions_file(split))
+        scores[split] = score_dict(predictions.score())
     write_json(run.path / names.SCORES, scores)
     history, seconds = learned.history, learned.seconds
-    images = len(history) * len(run.data.part("train"))
+    images = len(history) * len(run.data.subset("train"))
     rate = images / seconds
     update_manifest(
         run.path,
@@ -345,7 +345,7 @@ def summary_json(run: Run, **more: Any) -> str:
     fields = {
         "run": str(run.path),
         "report": str(run.path / names.REPORT),
-        "part": run.judged_part,
+        "split": run.evaluated_split,
         **chosen,
         "seconds": run.manifest["seconds"],
         "parameters": run.manifest["parameters"],

@@ -88,7 +88,7 @@ class Job:
     @property
     def unread(self) -> list[str]:
         """Say which training images could not be read when they were wanted."""
-        held = self.train.part.pixels, self.train.part.larger
+        held = self.train.subset.pixels, self.train.subset.larger
         lazy = [pixels for pixels in held if isinstance(pixels, LazyPixels)]
         lost = dict.fromkeys(skip.path for pixels in lazy for skip in pixels.lost)
         if not lost:
@@ -168,9 +168,9 @@ def _sit(job: Job, sealed: Checkpoint | None, brake: float) -> Learned:
             *norms,
         )
         blowups = Blowups(job.folder, job.recipe, job.train, job.val, display.note)
-        parts = job.laps.feeding(job.train), job.val, job.plan
+        loops = job.laps.feeding(job.train), job.val, job.plan
         try:
-            learning = job.model, job.optimizer, *parts, watchers, asked
+            learning = job.model, job.optimizer, *loops, watchers, asked
             fit(*learning, keeper.at, blowups, job.judged, job.ranks)
         except NonFiniteError as error:
             raise _answer(error, job, keeper, blowups, display) from error
@@ -191,7 +191,7 @@ def _sit(job: Job, sealed: Checkpoint | None, brake: float) -> Learned:
 
 
 def _norms(job: Job, at: TrainState) -> AbstractContextManager[Sequence[Norms]]:
-    shown = job.model, job.train.part, job.val
+    shown = job.model, job.train.subset, job.val
     return norms_kept(job.folder, *shown, at.step, wanted=job.recipe.track_norms)
 
 

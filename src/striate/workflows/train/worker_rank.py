@@ -31,8 +31,8 @@ def follow(folder: Path, job: Job, ranks: RankGroup) -> Run:
         pass
     ranks.meet("rank 0 to write the best weights")
     run = Run(folder, model=job.model, data=job.train_data)
-    for part in run.parts_to_judge:
-        run.judge(run.data.part(part), ranks)
+    for split in run.splits_to_evaluate:
+        run.judge(run.data.subset(split), ranks)
     ranks.meet("rank 0 to write the report")
     return run
 
@@ -47,11 +47,11 @@ def _sit(job: Job, ranks: RankGroup) -> bool:
     ):
         state = job.model, job.optimizer, TrainState(), job.average
         at = share_state(ranks, *state)
-        parts = job.train, job.val, job.plan
+        loops = job.train, job.val, job.plan
         watchers = (job.average,) if job.average else ()
         blown = _answer(job.recipe)
         try:
-            learning = job.model, job.optimizer, *parts, watchers, asked
+            learning = job.model, job.optimizer, *loops, watchers, asked
             fit(*learning, at, blown, job.judged, ranks)
         except NonFiniteError as error:
             if goes_on_slower(job.recipe, at):

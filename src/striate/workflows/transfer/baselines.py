@@ -97,17 +97,18 @@ def _tuned_cut(run: Run, asked: TransferOptions) -> TransferOptions | None:
 
 
 def _rival(name: str, run: Run, alone: Run) -> Baseline:
-    part = run.judged_part
-    score, facts = run.scores[part], run.manifest.get("transfer", {})
+    split = run.evaluated_split
+    score, facts = run.scores[split], run.manifest.get("transfer", {})
     mine, other = (
-        p.predicted == p.truth for p in (run.predictions(part), alone.predictions(part))
+        p.predicted == p.truth
+        for p in (run.predictions(split), alone.predictions(split))
     )
     chance = mcnemar(int((mine & ~other).sum()), int((other & ~mine).sum()))
     return Baseline(
         name=name,
         path=str(run.path),
         cut=facts.get("cut", ""),
-        part=part,
+        split=split,
         accuracy=score["accuracy"],
         interval=tuple(score["interval"]),
         count=score["count"],

@@ -19,9 +19,9 @@ from striate.core import device as devices
 from striate.core.errors import SettingError
 from striate.core.hooks import untouched
 from striate.data.batches import Batches
-from striate.data.cache.cache_folder import PassingFolder, open_cache
+from striate.data.cache.cache_folder import TemporaryFolder, open_cache
 from striate.data.cache.feature_cache import FeatureRows, FeatureStore
-from striate.data.cache.pixel_rows import gathered
+from striate.data.cache.pixel_rows import batch_pixels
 from striate.data.decode.hashing import content_hash
 from striate.data.decode.preprocess import normalize
 from striate.data.image_data import ImageData
@@ -42,7 +42,7 @@ class Featured:
 
     Args:
         rows: By part, of the images as they are.
-        views: Of the training part, changed in so many ways.
+        views: Of the training split, changed in so many ways.
         keys: By part, each image's hash.
         computed: Rows that were computed now; the others were there.
         seconds: That took.
@@ -54,7 +54,7 @@ class Featured:
     keys: Mapping[str, tuple[str, ...]] = field(repr=False)
     computed: int
     seconds: float
-    passing: PassingFolder | None = field(default=None, repr=False)
+    passing: TemporaryFolder | None = field(default=None, repr=False)
 
     @property
     def width(self) -> int:
@@ -81,7 +81,7 @@ def featured(
     recipe: Recipe,
     views: int = 0,
     tick: Tick | None = None,
-    parts: Collection[str] | None = None,
+    splits: Collection[str] | None = None,
 ) -> Featured:
     """Run what is frozen over every image, but for those whose features are kept.
 
@@ -93,7 +93,7 @@ def featured(
         recipe: Says how views are changed, and where the cache is.
         views: Of each training image, besides the image itself.
         tick: Told (done, all).
-        parts: Whose images; all of them where not given.
+        splits: Whose images; all of them where not given.
 
     Raises:
         SettingError: Views are asked for, and nothing is to be changed.
@@ -101,9 +101,9 @@ def featured(
     """
     began = time.perf_counter()
     _check_views(recipe, views)
-    if parts is not None:
-        some = {name: data.parts[name] for name in data.parts if name in parts}
-        data = replace(data, parts=some)
+    if splits is not None:
+        some = {name: data.subsets[name] for name in data.subsets if name in splits}
+        data = replace(data, subsets=some)
     with ExitStack() as stack:
         stack.enter_context(untouched(model))
         stack.enter_context(torch.inference_mode())
@@ -112,7 +112,7 @@ def featured(
         root, passing = _place(recipe, data, body, views)
         store = FeatureStore(root, body.facts(frozen), body.shape)
         work = _Pass(body, store, data, recipe, tick, views)
-        keys = {name: work.plain(name) for name in data.parts}
+        keys = {name: work.plain(name) for name in data.subsets}
         seen = [work.view(number, keys["train"]) for number in range(1, views + 1)]
         rows = {name: store.rows(of) for name, of in keys.items()}
         changed = tuple(store.rows(of) for of in seen)
@@ -174,13 +174,13 @@ class _Body:
 
 def _place(
     recipe: Recipe, data: ImageData, body: _Body, views: int
-) -> tuple[Path, PassingFolder | None]:
+) -> tuple[Path, TemporaryFolder | None]:
     """Return where rows are kept: among the packs, or while this program runs."""
-    count = sum(len(part) for part in data.parts.values())
-    size = body.weight * (count + views * len(data.part("train")))
+    count = sum(len(subset) for subset in data.subsets.values())
+    size = body.weight * (count + views * len(data.subset("train")))
     cache = open_cache(recipe.cache, recipe.cache_gb)
     if cache is None or not cache.fits(size):
-        passing = PassingFolder()
+        passing = TemporaryFolder()
         return passing.path, passing
     cache.make_room(size)
     return cache.packs, None
@@ -200,17 +200,17 @@ class _Pass:
     ) -> None:
         self._body, self._store = body, store
         self._data, self._recipe, self._tick = data, recipe, tick
-        self._all = sum(len(part) for part in data.parts.values())
-        self._all += views * len(data.part("train"))
+        self._all = sum(len(subset) for subset in data.subsets.values())
+        self._all += views * len(data.subset("train"))
         self._done = 0
         self.computed = 0
 
     def plain(self, name: str) -> tuple[str, ...]:
         """Go over a part as it is; return each image's hash."""
-        part = self._data.part(name)
+        subset = self._data.subset(name)
         found: list[str] = []
-        order = torch.split(torch.arange(len(part)), BATCH)
-        for batch in gathered(part.pixels, order):
+        order = torch.split(torch.arange(len(subset)), BATCH)
+        for batch in batch_pixels(subset.pixels, order):
             keys = [content_hash(image.numpy()) for image in batch.pixels]
             self._add(keys, partial(self._normalized, batch.pixels))
             found += keys
@@ -220,14 +220,14 @@ class _Pass:
         return normalize(pixels[index], self._body.preprocess)
 
     def view(self, number: int, contents: Sequence[str]) -> tuple[str, ...]:
-        """Go over the training part, every image changed; return the views' names."""
-        recipe, part = self._recipe, self._data.part("train")
+        """Go over the training split, every image changed; return the views' names."""
+        recipe, subset = self._recipe, self._data.subset("train")
         keys = list(_view_keys(recipe, number, contents))
         if all(key in self._store for key in keys):
             self._note(len(keys))
             return tuple(keys)
         batches = Batches(
-            part=part,
+            subset=subset,
             preprocess=self._body.preprocess,
             batch_size=BATCH,
             shuffle=False,

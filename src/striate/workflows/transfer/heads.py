@@ -51,7 +51,7 @@ class FeatureBatches:
         """Yield (features, labels) of an epoch, the first `start` batches left out."""
         rows = self.rows[epoch % len(self.rows)]
         for index in self.batches.indices(epoch, start):
-            labels = self.batches.part.labels[index]
+            labels = self.batches.subset.labels[index]
             yield rows[index].to(self.device), labels.to(self.device)
 
     def __len__(self) -> int:
@@ -119,24 +119,24 @@ def fit_head(
 
 
 def batches(
-    part: str, found: Featured, data: ImageData, recipe: Recipe
+    split: str, found: Featured, data: ImageData, recipe: Recipe
 ) -> FeatureBatches:
     """Return a part's features in batches; to learn from, with their views."""
     device = devices.choose(recipe.device)
-    of = batches_of(part, data, recipe, device)
-    views = found.views if part == "train" else ()
-    rows = (found.rows[part], *views)
+    of = batches_of(split, data, recipe, device)
+    views = found.views if split == "train" else ()
+    rows = (found.rows[split], *views)
     return FeatureBatches(batches=of, rows=rows, device=device)
 
 
 def answers(
-    tail: nn.Module, part: str, found: Featured, data: ImageData, recipe: Recipe
+    tail: nn.Module, split: str, found: Featured, data: ImageData, recipe: Recipe
 ) -> Outputs:
     """Return what the network says of a part's images, in their order."""
     device = devices.choose(recipe.device)
-    rows = found.rows[part]
+    rows = found.rows[split]
     order = torch.split(torch.arange(len(rows)), judged_at_once(*data.image_size))
-    labels = data.part(part).labels
+    labels = data.subset(split).labels
     pairs = ((rows[i].to(device), labels[i].to(device)) for i in order)
     return evaluate(tail, pairs)
 
@@ -161,7 +161,7 @@ def _logistic(
 ) -> HeadResult:
     dense = dense_of(tail)
     each = (found.rows["train"], *found.views)
-    x = torch.cat([rows.whole() for rows in each])
+    x = torch.cat([rows.load() for rows in each])
     fitted = _put_logistic(dense, x, found, data, recipe)
     learned, held = (answers(tail, p, found, data, recipe) for p in ("train", "val"))
     done = EpochDone(
@@ -179,15 +179,15 @@ def _logistic(
 def _put_logistic(
     dense: nn.Linear, x: Tensor, found: Featured, data: ImageData, recipe: Recipe
 ) -> Fitted:
-    """Fit a dense layer to features of the training part, and of views behind them."""
-    part = data.part("train")
-    times = len(x) // len(part)
+    """Fit a dense layer to features of the training split, and of views behind them."""
+    subset = data.subset("train")
+    times = len(x) // len(subset)
     fitted = logistic(
         x,
-        part.labels.repeat(times),
+        subset.labels.repeat(times),
         data.num_classes,
         groups=groups_of(data, found) * times,
-        judged=torch.arange(len(x)) < len(part),
+        judged=torch.arange(len(x)) < len(subset),
         cost=class_cost(data, recipe),
         seed=recipe.seed,
     )
@@ -231,8 +231,8 @@ def class_cost(data: ImageData, recipe: Recipe) -> Cost:
 
 def groups_of(data: ImageData, found: Featured) -> list[str]:
     """Return what must not be parted: an image's group, else the image itself."""
-    rows = {row.path: row for row in data.rows if row.part == "train"}
-    names = data.part("train").paths
+    rows = {row.path: row for row in data.rows if row.split == "train"}
+    names = data.subset("train").paths
     groups = [rows[name].group if name in rows else "" for name in names]
     contents = found.keys["train"]
     return [f"g {g}" if g else c for g, c in zip(groups, contents, strict=True)]
@@ -269,7 +269,7 @@ def _trained(
 ) -> HeadResult:
     device = devices.choose(recipe.device)
     plan = plan_of(data, recipe, device)
-    train, val = (batches(part, found, data, recipe) for part in ("train", "val"))
+    train, val = (batches(split, found, data, recipe) for split in ("train", "val"))
     epochs: Epochs = train
     if not best and not (depth and depth.tuning.unfreeze):  # stages thaw after epochs
         epochs, plan = _AsOne(train, plan.epochs), replace(plan, epochs=1)

@@ -1,4 +1,4 @@
-"""Where to cut, what to let learn, how fast: found out on the training part alone.
+"""Where to cut, what to let learn, how fast: found out on the training split alone.
 
 One pass sees every cut. A linear head at each says what is known about these images
 there already. It does not say what could be learned; so ways are tried, and one of them
@@ -70,10 +70,10 @@ def propose(
     x = probe((data.in_chans, *data.image_size)).to(devices.choose(recipe.device))
     cuts = ladder(own, x)
     body = freeze(own, (*cuts.body, *(recipe.freeze or ())))
-    found = featured(own, cuts, body, few, recipe, parts=("train",))
+    found = featured(own, cuts, body, few, recipe, splits=("train",))
     passing = time.perf_counter() - began
-    tell(f"{len(few.part('train')):,} images passed once, {passing:.0f} s")
-    labels, groups = few.part("train").labels, groups_of(few, found)
+    tell(f"{len(few.subset('train')):,} images passed once, {passing:.0f} s")
+    labels, groups = few.subset("train").labels, groups_of(few, found)
     bench = Bench(
         model=model,
         data=few,
@@ -81,13 +81,13 @@ def propose(
         found=found,
         hands=dealt(labels, groups, recipe.seed),
         ladder=cuts,
-        every=(sum(map(len, data.parts.values())), len(data.part("train"))),
+        every=(sum(map(len, data.subsets.values())), len(data.subset("train"))),
     )
     probes = _probes(bench, tell)
     ways = Ways(bench=bench, asked=asked, tell=tell)
     ways.explore(probes)
     trials, chosen = ways.trials, ways.chosen()
-    judging = len(data.part("val"))
+    judging = len(data.subset("val"))
     accuracy, half = expected(probes[-1], trials[0], trials[chosen], judging)
     return TransferPlan(
         probes=probes,
@@ -97,7 +97,7 @@ def propose(
         low=max(0.0, accuracy - half),
         high=min(1.0, accuracy + half),
         judging=judging,
-        images=len(few.part("train")),
+        images=len(few.subset("train")),
         passing=passing,
         seconds=time.perf_counter() - began,
         kept=found.count - found.computed,
@@ -107,14 +107,14 @@ def propose(
 
 def _probes(bench: Bench, tell: Tell) -> tuple[Probe, ...]:
     """Fit a linear head at every cut, from ever more images."""
-    part = bench.data.part("train")
+    subset = bench.data.subset("train")
     groups = groups_of(bench.data, bench.found)
-    x = bench.found.rows["train"].whole()
+    x = bench.found.rows["train"].load()
     cost, classes = class_cost(bench.data, bench.recipe), bench.data.num_classes
     probes = []
     for rung, cut in enumerate(bench.ladder.cuts):
         mine = x[:, bench.ladder.columns(rung)]
-        points = curve(mine, part.labels, classes, groups, cost, bench.recipe.seed)
+        points = curve(mine, subset.labels, classes, groups, cost, bench.recipe.seed)
         probe_ = Probe(cut=cut.name, width=mine.shape[1], count=len(x), points=points)
         probes.append(probe_)
         tell(f"linear head behind {cut.name}: {percent(probe_.accuracy)}")

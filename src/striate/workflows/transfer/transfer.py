@@ -48,7 +48,7 @@ from striate.workflows.transfer.plan import options_from_plan, propose
 Begun = Callable[[ImageData, Path], None]
 Planned = Callable[[TransferPlan], None]
 PENALTIES = ("penalty", "cost", "accuracy")
-PLANNING = "where to cut, and what learns, is planned on the training part"
+PLANNING = "where to cut, and what learns, is planned on the training split"
 
 
 def _nobody(data: ImageData, folder: Path) -> None:
@@ -283,15 +283,15 @@ def _judge(
 ) -> None:
     """Judge from the features that are there; a mirror image has none."""
     scores = {}
-    for part in run.parts_to_judge:
+    for split in run.splits_to_evaluate:
         if recipe.tta == "plain":
-            outputs = answers(cut.tail, part, found, data, recipe)
-            paths = data.part(part).paths
+            outputs = answers(cut.tail, split, found, data, recipe)
+            paths = data.subset(split).paths
             predictions = Predictions.of(paths, outputs, data.labels)
         else:
-            predictions = run.judge(data.part(part))
-        predictions.save(run.path / names.predictions_file(part))
-        scores[part] = score_dict(predictions.score())
+            predictions = run.judge(data.subset(split))
+        predictions.save(run.path / names.predictions_file(split))
+        scores[split] = score_dict(predictions.score())
     write_json(run.path / names.SCORES, scores)
 
 

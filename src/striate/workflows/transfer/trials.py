@@ -41,12 +41,12 @@ def some_of(data: ImageData, seed: int) -> ImageData:
 
     Of a class however rare there are two: one to learn from, and one to judge by.
     """
-    part = data.part("train")
-    if len(part) <= MOST:
+    subset = data.subset("train")
+    if len(subset) <= MOST:
         return data
-    turn, count = turns(part.labels, range(len(part)), seed)
-    index = _where((turn / count <= MOST / len(part)) | (turn <= 2))
-    return replace(data, parts={**data.parts, "train": part.take(index.tolist())})
+    turn, count = turns(subset.labels, range(len(subset)), seed)
+    index = _where((turn / count <= MOST / len(subset)) | (turn <= 2))
+    return replace(data, subsets={**data.subsets, "train": subset.take(index.tolist())})
 
 
 def dealt(y: Tensor, groups: Sequence[Hashable], seed: int) -> tuple[Tensor, Tensor]:
@@ -72,7 +72,7 @@ def dealt(y: Tensor, groups: Sequence[Hashable], seed: int) -> tuple[Tensor, Ten
     if not judges.any():
         what = "a plan has nothing to judge by: each class is one group of images"
         fix = "leave --cut auto out, or train on more groups a class"
-        raise DataError(what, where="the training part", fix=fix)
+        raise DataError(what, where="the training split", fix=fix)
     return _where(learns), _where(judges)
 
 
@@ -87,7 +87,7 @@ class Bench:
         found: What stands at every cut, of the training images.
         hands: Which of these learn in trials and which judge, see `dealt`.
         ladder: The cuts.
-        every: All images of all parts, and those of the training part.
+        every: All images of all parts, and those of the training split.
     """
 
     model: nn.Module = field(repr=False)
@@ -110,7 +110,7 @@ class Bench:
         found = self._features(model, halves.cut, halves.body, recipe, wanted)
         found, data = self._parted(found)
         alone = wanted.kind == LOGISTIC
-        learned = len(data.part("train"))
+        learned = len(data.subset("train"))
         short, full = (1, 1) if alone else (epochs_of(recipe, learned), recipe.epochs)
         tail, depth = halves.cut.tail, halves.depth
         brief = replace(recipe, epochs=short, patience=0)
@@ -140,13 +140,13 @@ class Bench:
 
     def _passing(self, model: nn.Module, cut: Body) -> float:
         """Return the seconds that images not yet seen take as far as a cut."""
-        left = self.every[0] - len(self.data.part("train"))
+        left = self.every[0] - len(self.data.subset("train"))
         return left * seconds_a_image(model, cut, self.data, self.recipe)
 
     def _epoch(self, learning: float, judging: float, tried: ImageData) -> float:
         """Return the seconds of an epoch of all images, from those of a trial's."""
-        judged = len(self.data.part("val")) / len(tried.part("val"))
-        return learning * self.every[1] / len(tried.part("train")) + judging * judged
+        judged = len(self.data.subset("val")) / len(tried.subset("val"))
+        return learning * self.every[1] / len(tried.subset("train")) + judging * judged
 
     def _features(
         self,
@@ -158,17 +158,17 @@ class Bench:
     ) -> Featured:
         if wanted.kind == LOGISTIC and self.ladder.whole:
             return self.found.columns(self.ladder.columns(-1))
-        return featured(model, cut, body, self.data, recipe, parts=("train",))
+        return featured(model, cut, body, self.data, recipe, splits=("train",))
 
     def _parted(self, found: Featured) -> tuple[Featured, ImageData]:
         """Part the training images: some to learn from, others to judge by."""
-        part = self.data.part("train")
+        subset = self.data.subset("train")
         index = dict(zip(("train", "val"), self.hands, strict=True))
         mine = found.keys["train"]
         rows = {name: found.rows["train"].take(i) for name, i in index.items()}
         keys = {name: tuple(mine[k] for k in i.tolist()) for name, i in index.items()}
-        parts = {name: part.take(i.tolist()) for name, i in index.items()}
-        return replace(found, rows=rows, keys=keys), replace(self.data, parts=parts)
+        subsets = {name: subset.take(i.tolist()) for name, i in index.items()}
+        return replace(found, rows=rows, keys=keys), replace(self.data, subsets=subsets)
 
 
 def epochs_of(recipe: Recipe, images: int) -> int:

@@ -156,9 +156,9 @@ class _Images:
         self.judged, self.labels = self._read(data, "val")
 
     def _read(self, data: ImageData, name: str) -> Batch:
-        part = _some(data.part(name))
+        subset = _some(data.subset(name))
         made = Batches(
-            part=part, preprocess=data.preprocess, batch_size=256, shuffle=False
+            subset=subset, preprocess=data.preprocess, batch_size=256, shuffle=False
         )
         batches = [(_small(x), y) for x, y in made(0)]
         return torch.cat([x for x, _ in batches]), torch.cat([y for _, y in batches])
@@ -172,10 +172,10 @@ class _Images:
                 yield self._x[index], self._y[index]
 
 
-def _some(part: Subset) -> Subset:
-    if len(part) <= IMAGES:
-        return part
-    return part.take([i * len(part) // IMAGES for i in range(IMAGES)])
+def _some(subset: Subset) -> Subset:
+    if len(subset) <= IMAGES:
+        return subset
+    return subset.take([i * len(subset) // IMAGES for i in range(IMAGES)])
 
 
 def _small(x: Tensor) -> Tensor:

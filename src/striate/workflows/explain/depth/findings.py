@@ -38,9 +38,9 @@ def own_layers(run: Run) -> list[Snapshot]:
     """
     if kept := run.norms:
         return kept
-    part = some(run.data.part("train"), IMAGES)
+    subset = some(run.data.subset("train"), IMAGES)
     made = Batches(
-        part=part, preprocess=run.preprocess, batch_size=len(part), shuffle=False
+        subset=subset, preprocess=run.preprocess, batch_size=len(subset), shuffle=False
     )
     x, y = next(made(0))
     now = Snapshot(step=None, levels=tuple(depth_profile(run.model, x, y, True)))

@@ -1,4 +1,4 @@
-"""Recognize what the user means by DATA: a name, a folder, a CSV, or IDX files."""
+"""Find out what DATA is: a name, a folder, a CSV, IDX files, shards or an address."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from striate.data.sources.table import read_table
 
 
 def find_source(data: str | Path) -> Source:
-    """Return the source behind a name or a path; a name wins over a folder.
+    """Return the source for a name or a path; a name takes precedence over a folder.
 
     Raises:
-        DataError: Nothing is there, or its layout is not one that is read.
+        DataError: The path does not exist, or its layout is not supported.
     """
     if str(data) in NAMED:
         return NAMED[str(data)]()
     if is_shards(data):
-        from striate.data.shards.load import shard_source  # above this room
+        from striate.data.shards.load import shard_source  # imports torch
 
         return shard_source(data)
     if is_remote(data):
         return read_remote(str(data))
     path = Path(data)
     try:
-        found = path.exists()
+        exists = path.exists()
     except OSError as error:  # a name too long, a folder that may not be entered
-        what = f"cannot look there: {error.strerror}"
+        what = f"cannot read this path: {error.strerror}"
         raise DataError(what, where=path) from error
-    if not found:
+    if not exists:
         raise _missing(path)
     if path.is_dir():
         return read_idx(path) if has_idx(path) else read_folder(path)
@@ -44,13 +44,13 @@ def find_source(data: str | Path) -> Source:
     if "idx" in path.name and has_idx(path.parent):
         return read_idx(path.parent)
     fix = "give a folder of class folders, a .csv, IDX files, or a name: "
-    what = f"'{path.name}' is no layout that is read here"
+    what = f"'{path.name}' is not a supported data layout"
     raise DataError(what, where=path, fix=fix + ", ".join(NAMED))
 
 
 def _missing(path: Path) -> DataError:
-    beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
-    close = nearest(path.name, [*NAMED, *beside])
+    neighbors = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+    close = nearest(path.name, [*NAMED, *neighbors])
     hint = f"did you mean {' or '.join(close)}? " if close else ""
-    fix = f"{hint}data sets known by name: {', '.join(NAMED)}"
+    fix = f"{hint}named data sets: {', '.join(NAMED)}"
     return DataError(f"no such file, folder or data set: {path}", fix=fix)

@@ -1,0 +1,329 @@
+"""The cache of decoded images: a file of 8-bit rows, mapped into memory.
+
+The decoded images of a data set are a pack: a folder whose name is a key of the files
+(their SHA-256, in order) and of the preprocessing's geometry. So a changed file or
+setting gives another pack, and runs on the same images share one. A pack is written in
+a temporary folder, its marker last, and then renamed. Rows of an interrupted or an
+older pack are reused instead of decoded again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+import xxhash
+from torch import Tensor
+
+from striate.core.spec import Preprocess
+
+# Version of the fixed rules from file to pixels; another version makes another pack.
+RULES = 1
+PIXELS, HASHES, MARKER = "pixels.u8", "hashes.bin", "pack.json"
+DecodeErrors = dict[str, tuple[str, str]]
+_ROW = np.dtype([("sha256", "S64"), ("content", "S24")])
+# Rows are synced to the disk when so many rows or bytes are pending. A killed build
+# loses the pending rows and those of the sync before, at most.
+_ROWS_PER_SYNC = 512
+_BYTES_PER_SYNC = 1 << 25
+_BUILDING = ".building-"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pack:
+    """Decoded images of a data set, mapped into memory.
+
+    Args:
+        folder: Folder of the pack.
+        pixels: (N, H, W, C) uint8, private pages of the file.
+        sha256: SHA-256 of the file of each row.
+        content: Hash of the image of each row.
+        errors: Reason and detail of files that gave no image, by their SHA-256.
+    """
+
+    folder: Path
+    pixels: Tensor = field(repr=False)
+    sha256: tuple[str, ...] = field(repr=False)
+    content: tuple[str, ...] = field(repr=False)
+    errors: DecodeErrors = field(default_factory=dict, repr=False)
+
+
+def geometry_key(preprocess: Preprocess) -> str:
+    """Return a key of the geometry: of all settings that decide the 8-bit pixels.
+
+    Example:
+        >>> p = Preprocess(channels=1, height=8, width=8)
+        >>> geometry_key(p) == geometry_key(p.enlarged(2))
+        False
+    """
+    text = json.dumps({"rules": RULES, **preprocess.geometry}, sort_keys=True)
+    return xxhash.xxh3_128_hexdigest(text.encode())[:12]
+
+
+def pack_key(preprocess: Preprocess, hashes: Sequence[str]) -> str:
+    """Return the name of a pack: a key of the geometry and of the files."""
+    digest = xxhash.xxh3_128("\n".join(hashes).encode())
+    return f"{geometry_key(preprocess)}-{digest.hexdigest()[:20]}"
+
+
+def open_pack(folder: Path, verify: bool = True) -> Pack | None:
+    """Map a finished pack; return None where there is none or it is damaged.
+
+    Args:
+        folder: The pack.
+        verify: Compare all pixels with the checksum. This also loads the pages that
+            training needs next.
+    """
+    try:
+        marker = json.loads((folder / MARKER).read_bytes())
+        shape = tuple(marker["shape"])
+        rows = np.fromfile(folder / HASHES, _ROW)
+        os.utime(folder / MARKER)  # the least recently used pack is removed first
+        pixels = _map_file(folder / PIXELS, shape)
+        if len(rows) != shape[0] or (
+            verify and pack_checksum(pixels) != marker["xxh3"]
+        ):
+            raise ValueError("damaged")
+        return Pack(
+            folder=folder,
+            pixels=pixels,
+            sha256=_strings(rows["sha256"]),
+            content=_strings(rows["content"]),
+            errors={key: (r, d) for key, r, d in marker["errors"]},
+        )
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError):
+        return None
+
+
+def _map_file(path: Path, shape: tuple[int, ...]) -> Tensor:
+    size = int(np.prod(shape, dtype=np.int64))
+    if path.stat().st_size != size:
+        raise ValueError("truncated")
+    if not size:
+        return torch.empty(shape, dtype=torch.uint8)
+    flat = torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8)
+    return flat.view(shape)
+
+
+def pack_checksum(pixels: Tensor) -> str:
+    """Return the checksum of the pixels, as a pack's marker has it."""
+    return xxhash.xxh3_64_hexdigest(pixels.numpy().reshape(-1).data)
+
+
+def _strings(cells: np.ndarray) -> tuple[str, ...]:
+    return tuple(cells.astype(str).tolist())
+
+
+class PackBuilder:
+    """Writes a pack row by row; its name does not exist before `finish`.
+
+    Args:
+        root: The folder of packs.
+        preprocess: How the rows are made.
+    """
+
+    def __init__(self, root: Path, preprocess: Preprocess) -> None:
+        self._root = root
+        self._preprocess = preprocess
+        self._shape = preprocess.height, preprocess.width, preprocess.channels
+        root.mkdir(parents=True, exist_ok=True)
+        # The name has the process in it: others can tell whether it is still building.
+        start = f"{_BUILDING}{geometry_key(preprocess)}-"
+        end = f"-{socket.gethostname()}-{os.getpid()}"
+        self._folder = Path(tempfile.mkdtemp(end, start, root))
+        self._pixels = (self._folder / PIXELS).open("wb")
+        self._hashes_file = (self._folder / HASHES).open("wb")
+        self._digest = xxhash.xxh3_64()
+        self._pending: list[tuple[str, str]] = []
+        self._rows_per_sync = min(
+            _ROWS_PER_SYNC, max(1, _BYTES_PER_SYNC // preprocess.weight)
+        )
+        # A thread waits for the disk while more images are decoded.
+        self._disk = ThreadPoolExecutor(1)
+        self._sync: Future[None] | None = None
+        self._count = 0
+
+    def add(self, row: Tensor, sha256: str, content: str) -> None:
+        """Append an image."""
+        values = row.contiguous().numpy().reshape(-1).data
+        self._pixels.write(values)
+        self._digest.update(values)
+        self._pending.append((sha256, content))
+        self._count += 1
+        if len(self._pending) >= self._rows_per_sync:
+            self._flush()
+
+    def _flush(self) -> None:
+        """Start to sync the pending rows, after those before them."""
+        self._wait_for_sync()
+        self._pixels.flush()
+        self._sync = self._disk.submit(self._sync_rows, self._pending)
+        self._pending = []
+
+    def _sync_rows(self, rows: list[tuple[str, str]]) -> None:
+        """Sync rows to the disk, then list them: only listed rows are reused."""
+        os.fdatasync(self._pixels.fileno())
+        np.array(rows, _ROW).tofile(self._hashes_file)
+        self._hashes_file.flush()
+
+    def _wait_for_sync(self) -> None:
+        """Wait for the disk.
+
+        Raises:
+            OSError: The disk failed.
+        """
+        if self._sync is not None:
+            self._sync.result()
+
+    def finish(self, hashes: Sequence[str], errors: DecodeErrors) -> Path:
+        """Write the marker and rename the pack; one of another run is as good.
+
+        Args:
+            hashes: SHA-256 of every file, decoded or not, in order.
+            errors: Why files gave no image.
+        """
+        self._flush()
+        self._wait_for_sync()
+        os.fdatasync(self._hashes_file.fileno())
+        self._close()
+        marker = {
+            "rules": RULES,
+            "shape": [self._count, *self._shape],
+            "xxh3": self._digest.hexdigest(),
+            "errors": [[key, *error] for key, error in errors.items()],
+        }
+        with (self._folder / MARKER).open("w", encoding="utf-8") as file:
+            json.dump(marker, file)
+            file.flush()
+            os.fsync(file.fileno())
+        folder = self._root / pack_key(self._preprocess, hashes)
+        try:
+            os.replace(self._folder, folder)
+        except OSError:  # it exists already: another run was faster, or it is damaged
+            if open_pack(folder) is None:
+                shutil.rmtree(folder, ignore_errors=True)
+                os.replace(self._folder, folder)
+            shutil.rmtree(self._folder, ignore_errors=True)
+        return folder
+
+    def _close(self) -> None:
+        self._disk.shutdown()  # after the running sync
+        self._pixels.close()
+        self._hashes_file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        # After an interruption the rows stay: the next build reuses them.
+        self._close()
+
+
+class ReusableRows:
+    """Rows of other packs of one geometry, reused instead of decoded.
+
+    Args:
+        root: The folder of packs.
+        preprocess: The geometry.
+        needed: SHA-256 of the files to decode.
+    """
+
+    def __init__(self, root: Path, preprocess: Preprocess, needed: set[str]) -> None:
+        p = preprocess
+        self._shape = p.height, p.width, p.channels
+        self._rows: dict[str, tuple[Tensor, int, str]] = {}
+        self._abandoned_builds: list[Path] = []
+        for folder in _packs_of_geometry(root, geometry_key(p)):
+            is_abandoned_build = folder.name.startswith(_BUILDING)
+            if is_abandoned_build and not _is_abandoned(folder):
+                continue
+            with suppress(OSError, ValueError, RuntimeError):
+                self._add_rows(folder, needed, is_abandoned_build)
+            if is_abandoned_build:
+                self._abandoned_builds.append(folder)
+
+    def _add_rows(
+        self, folder: Path, needed: set[str], is_abandoned_build: bool
+    ) -> None:
+        rows = np.fromfile(folder / HASHES, _ROW)
+        hashes, contents = _strings(rows["sha256"]), _strings(rows["content"])
+        if needed.isdisjoint(hashes):
+            return
+        if is_abandoned_build:  # the file may be longer than the rows that are complete
+            size = len(rows) * int(np.prod(self._shape))
+            path = str(folder / PIXELS)
+            flat = torch.from_file(path, shared=False, size=size, dtype=torch.uint8)
+            pixels = flat.view(len(rows), *self._shape)
+        elif (pack := open_pack(folder)) is not None:
+            pixels = pack.pixels
+        else:
+            return
+        for i, (name, content) in enumerate(zip(hashes, contents, strict=True)):
+            if name in needed:
+                self._rows[name] = pixels, i, content
+
+    def get(self, sha256: str) -> tuple[Tensor, str] | None:
+        """Return the pixels and content hash of a file, None where no pack has it."""
+        if sha256 not in self._rows:
+            return None
+        pixels, i, content = self._rows[sha256]
+        return pixels[i], content
+
+    def clear(self) -> None:
+        """Remove abandoned builds; their rows are in a finished pack now."""
+        for folder in self._abandoned_builds:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _packs_of_geometry(root: Path, key: str) -> Iterator[Path]:
+    if root.is_dir():
+        yield from sorted(root.glob(f"{key}-*"))
+        yield from sorted(root.glob(f"{_BUILDING}{key}-*"))
+
+
+def _is_abandoned(folder: Path) -> bool:
+    host, _, number = folder.name.rpartition("-")
+    if not host.endswith(socket.gethostname()):
+        return False  # processes of other hosts cannot be checked
+    try:
+        os.kill(int(number), 0)
+    except (OSError, ValueError):
+        return True
+    return int(number) == os.getpid()
+
+
+def list_packs(root: Path) -> list[tuple[float, int, Path]]:
+    """Return (last use, bytes, folder) of every pack, the least recently used first."""
+    packs: list[tuple[float, int, Path]] = []
+    for folder in root.iterdir() if root.is_dir() else ():
+        with suppress(OSError):
+            sizes = [file.stat().st_size for file in folder.iterdir()]
+            marker = folder / MARKER
+            last_use = (marker if marker.exists() else folder).stat().st_mtime
+            if marker.exists() or _is_abandoned(folder):
+                packs.append((last_use, sum(sizes), folder))
+    return sorted(packs, key=lambda item: item[:2])
+
+
+def remove_pack(folder: Path) -> None:
+    """Remove a pack; runs that have it mapped keep its pages until they end."""
+    with suppress(OSError):
+        (folder / MARKER).unlink()  # first: a pack that is half removed has no marker
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def read_pack_marker(folder: Path) -> dict[str, Any]:
+    """Return the marker of a pack from the disk."""
+    marker: dict[str, Any] = json.loads((folder / MARKER).read_bytes())
+    return marker

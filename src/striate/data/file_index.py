@@ -1,0 +1,114 @@
+"""Index of files that were read before: hash and image header, by size and times.
+
+It is one SQLite file in the cache folder; two runs may use it at once. A file with the
+same size, times and inode counts as unchanged and is not read again.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from striate.data.sources.files import Stamp
+
+# Clocks of file systems are coarse (2 s on FAT, and servers' clocks differ): a file
+# that was written so few nanoseconds ago may be written again with the same time.
+MIN_AGE = 2_000_000_000
+MAX_INDEX_BYTES = 1 << 28  # bytes; a larger index is deleted and started again
+_NAMES_PER_QUERY = 500  # below the limit of SQLite on every system
+
+_TABLE = """
+CREATE TABLE IF NOT EXISTS files (
+    name BLOB PRIMARY KEY, stamp TEXT NOT NULL, sha256 TEXT NOT NULL,
+    height INTEGER, width INTEGER, channels INTEGER, reason TEXT, detail TEXT
+) WITHOUT ROWID
+"""
+_COLUMNS = "name, stamp, sha256, height, width, channels, reason, detail"
+
+
+@dataclass(frozen=True, slots=True)
+class FileFacts:
+    """SHA-256 of a file; height, width and channels, or why it has no header."""
+
+    sha256: str
+    header: tuple[int, int, int] | None
+    refusal: tuple[str, str] | None = None
+
+
+class FileIndex:
+    """The index of one cache folder; where SQLite fails, it behaves as if empty.
+
+    Args:
+        path: The SQLite file; created at the first update.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def lookup(self, stamps: Mapping[bytes, Stamp]) -> dict[bytes, FileFacts]:
+        """Return the facts of the files whose stamp has not changed."""
+        facts: dict[bytes, FileFacts] = {}
+        names = list(stamps)
+        with suppress(sqlite3.Error), self._open() as database:
+            for start in range(0, len(names), _NAMES_PER_QUERY):
+                chunk = names[start : start + _NAMES_PER_QUERY]
+                marks = ",".join("?" * len(chunk))
+                query = f"SELECT {_COLUMNS} FROM files WHERE name IN ({marks})"  # noqa: S608
+                for name, stamp, *rest in database.execute(query, chunk):
+                    if stamp == stamps[name].text:
+                        facts[name] = _facts_of(rest)
+        return facts
+
+    def update(self, facts: Iterable[tuple[bytes, Stamp, FileFacts]]) -> None:
+        """Store facts; files that changed a moment ago are left out."""
+        now = time.time_ns()
+        rows = [_row(*fact) for fact in facts if fact[1].newest + MIN_AGE < now]
+        if not rows:
+            return
+        marks = ",".join("?" * len(_COLUMNS.split(",")))
+        with suppress(sqlite3.Error, OSError), self._open(write=True) as database:
+            database.executemany(f"INSERT OR REPLACE INTO files VALUES ({marks})", rows)  # noqa: S608
+
+    @contextmanager
+    def _open(self, write: bool = False) -> Iterator[sqlite3.Connection]:
+        if not write and not self._path.exists():
+            raise sqlite3.OperationalError("no index yet")
+        if write:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._remove_if_broken()
+        with closing(sqlite3.connect(self._path, timeout=20)) as database, database:
+            if write:
+                database.execute(_TABLE)
+            yield database
+
+    def _remove_if_broken(self) -> None:
+        if not self._path.exists():
+            return
+        try:
+            usable = self._path.stat().st_size <= MAX_INDEX_BYTES
+            if usable:
+                with closing(sqlite3.connect(self._path, timeout=20)) as database:
+                    database.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        except sqlite3.DatabaseError as error:
+            usable = isinstance(error, sqlite3.OperationalError)  # busy, not broken
+        if not usable:
+            self._path.unlink(missing_ok=True)
+
+
+def _facts_of(cells: Sequence[object]) -> FileFacts:
+    sha256, height, width, channels, reason, detail = cells
+    if reason is not None:
+        return FileFacts(str(sha256), None, (str(reason), str(detail)))
+    return FileFacts(
+        str(sha256), (int(str(height)), int(str(width)), int(str(channels)))
+    )
+
+
+def _row(name: bytes, stamp: Stamp, fact: FileFacts) -> tuple[object, ...]:
+    sides = fact.header or (None, None, None)
+    refusal = fact.refusal or (None, None)
+    return name, stamp.text, fact.sha256, *sides, *refusal

@@ -1,0 +1,44 @@
+"""Use a split that was written earlier: the same images in the same splits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from striate.data.scan import MISSING
+from striate.data.sources.source import Skipped, Source
+
+
+def apply_split(source: Source, split_by_path: Mapping[str, str]) -> Source:
+    """Return the source with these splits; images not in them are ignored.
+
+    Args:
+        source: The images as they were found.
+        split_by_path: `train`, `val` or `test` for each path.
+    """
+    rows = [
+        i for i, record in enumerate(source.records) if record.path in split_by_path
+    ]
+    new = [r for r in source.records if r.path not in split_by_path]
+    records = [
+        replace(source.records[i], split=split_by_path[source.records[i].path])
+        for i in rows
+    ]
+    skipped = [Skipped(path=record.path, reason="not-in-split") for record in new]
+    return replace(
+        source,
+        records=tuple(records),
+        arrays=None if source.arrays is None else source.arrays[rows],
+        ignored=(*source.ignored, *skipped),
+    )
+
+
+def missing_files(source: Source, split_by_path: Mapping[str, str]) -> list[Skipped]:
+    """Return the files that are named in an earlier split and do not exist now."""
+    paths = {record.path for record in source.records}
+    detail = "the file existed when the split was made"
+    return [
+        Skipped(path=path, reason=MISSING, detail=detail)
+        for path in split_by_path
+        if path not in paths
+    ]
