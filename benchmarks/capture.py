@@ -13,7 +13,7 @@ from record import save
 from rounds import interleaved, speeds, table
 from striate.core.hooks import leaves, tapped
 from striate.core.malloc import keep_freed
-from striate.interpret.activations_at import features
+from striate.interpret.activations_at import activations_at
 from striate.interpret.layer_statistics import activation_statistics
 from striate.models.catalogue import create_model
 
@@ -46,7 +46,7 @@ def main() -> None:
             "striate: statistics of all 60-odd layers": lambda: activation_statistics(
                 model, x
             ),
-            "striate: features('layer2.*'), stops there": lambda: features(
+            "striate: features('layer2.*'), stops there": lambda: activations_at(
                 model, x, "layer2.*.relu"
             ),
         },

@@ -33,7 +33,7 @@ from record import save
 from speeds import speeds
 from striate.core.malloc import keep_freed
 from striate.data.augment.augment import Augment
-from striate.data.augment.random_crop import margin_for
+from striate.data.augment.random_crop import crop_margin
 from striate.data.batches import Batches
 from striate.data.load import load_data
 
@@ -93,7 +93,7 @@ def ours(root: Path, cache: Path) -> Batches:
         val_fraction=0.02,
         exact=True,
         test_fraction=0,
-        margin=margin_for(AUGMENT),
+        margin=crop_margin(AUGMENT),
         cache=str(cache),
     )
     subset = data.subset("train")

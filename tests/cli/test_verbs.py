@@ -63,7 +63,10 @@ def test_version(striate):
         (["train", "digits", "--config", "no.yaml"], ["cannot read the settings"]),
         (["train", "digits", "--device", "tpu"], ["device 'tpu' cannot be used"]),
         (["train"], ["no data was given", "striate train digits"]),
-        (["train", "digits", "--val-fraction", "0.9"], ["must leave some to train on"]),
+        (
+            ["train", "digits", "--val-fraction", "0.9"],
+            ["no images are left for training"],
+        ),
         (["evaluate", "nowhere"], ["no run folder is there"]),
         (["evaluate"], ["RUN"]),
         (["predict", "nowhere", "x.png"], ["no run folder is there"]),
@@ -318,7 +321,7 @@ def test_predictions_come_in_batches(striate, shared_run, fresh, monkeypatch):
     whole = striate("predict", shared_run.path, fresh, "--json").json
     (fresh / "across/00.png").write_bytes(b"")
     (fresh / "across/01.png").write_bytes(b"")
-    monkeypatch.setattr(capture, "PIXELS", 2 * 8 * 8)
+    monkeypatch.setattr(capture, "MAX_PIXELS", 2 * 8 * 8)
     fresh_only = striate("predict", shared_run.path, fresh, "--json").json
     for mine, theirs in zip(
         fresh_only["predictions"], whole["predictions"][2:], strict=True

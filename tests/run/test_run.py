@@ -151,7 +151,7 @@ def test_predictions_of_validation_are_those_of_the_weights(shared_run):
 
 def test_large_images_are_judged_few_at_a_time(shared_run, monkeypatch):
     """Fewer of them make no other answer, wherever a run judges."""
-    monkeypatch.setattr("striate.interpret.activations_at.PIXELS", 3 * 8 * 8 + 7)
+    monkeypatch.setattr("striate.interpret.activations_at.MAX_PIXELS", 3 * 8 * 8 + 7)
     fresh = write_folder(Path("fresh"), count=3, seed=9)
     run, seen = Run(shared_run.path), []
     run.model.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))

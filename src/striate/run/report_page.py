@@ -7,8 +7,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from striate.audit.findings import caveats, headline_figures, layer_table
 from striate.audit.network import audit
-from striate.audit.table import figures, layer_table, remarks
 from striate.core.files import read_csv, write_text
 from striate.core.findings import (
     Block,
@@ -136,10 +136,10 @@ def _remarks(run: Run, score: Score) -> list[Block]:
         best += "penalty was chosen by cross-validation within the training split; "
         best += f"the {run.evaluated_split} split was judged once."
     gap = f" Expected calibration error: {percent(score.calibration_error)}."
-    remarks: list[Block] = [Prose(text=best + gap)]
-    remarks += [Prose(text=w, tone="warning") for w in manifest["data"]["warnings"]]
-    remarks += [Prose(text=note) for note in manifest.get("notes", ())]
-    return remarks
+    blocks: list[Block] = [Prose(text=best + gap)]
+    blocks += [Prose(text=w, tone="warning") for w in manifest["data"]["warnings"]]
+    blocks += [Prose(text=note) for note in manifest.get("notes", ())]
+    return blocks
 
 
 def duration(seconds: float) -> str:
@@ -255,7 +255,7 @@ def _layers(run: Run) -> Section:
     size = run.recipe.images_a_step
     found = audit(run.model, run.preprocess.spec.shape, batch_size=size)
     lead = f"For an image of {run.preprocess.spec}."
-    blocks: list[Block] = [figures(found), layer_table(found), *remarks(found)]
+    blocks: list[Block] = [headline_figures(found), layer_table(found), *caveats(found)]
     return Section(title="Layers", lead=lead, blocks=tuple(blocks))
 
 

@@ -25,7 +25,7 @@ from striate.engine.distributed.group import RankGroup
 from striate.engine.evaluate import evaluate
 from striate.engine.tta import VIEWS
 from striate.finetune.freeze import freeze
-from striate.interpret.activations_at import together
+from striate.interpret.activations_at import images_at_once
 from striate.interpret.depth.snapshots import Snapshot
 from striate.metrics.classification import Score
 from striate.models.catalogue import create_model
@@ -51,7 +51,7 @@ def judged_at_once(height: int, width: int) -> int:
         >>> judged_at_once(28, 28), judged_at_once(64, 64), judged_at_once(224, 224)
         (256, 256, 32)
     """
-    return together(height, width, EVALUATION_BATCH)
+    return images_at_once(height, width, EVALUATION_BATCH)
 
 
 def short_name(model: str) -> str:

@@ -13,7 +13,7 @@ from torch import nn
 from striate.core import device as devices
 from striate.core.errors import GeometryError, SettingError
 from striate.core.files import write_csv, write_json, write_text
-from striate.data.augment.random_crop import margin_for
+from striate.data.augment.random_crop import crop_margin
 from striate.data.batches import Batches
 from striate.data.image_data import ImageData
 from striate.data.load import load_data
@@ -72,7 +72,7 @@ def load_recipe(recipe: Recipe, *, quiet: bool = True) -> ImageData:
         recipe.data,
         **{**settings, **reading_settings(recipe)},
         split=names.find_split(recipe.split) if recipe.split else None,
-        margin=margin_for(recipe.augmentation),
+        margin=crop_margin(recipe.augmentation),
         tick=reading(quiet),
     )
     return as_weights_want(data, recipe)

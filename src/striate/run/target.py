@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from striate.audit.meta_mode import blueprint
+from striate.audit.meta_mode import init_empty_weights
 from striate.audit.sketch import is_sketch, sketch
 from striate.core.errors import SettingError, StriateError
 from striate.core.files import hash_rows
@@ -86,7 +86,7 @@ def _built(build: Callable[[], nn.Module], real: bool, name: str = "") -> nn.Mod
     if real:
         return build()
     # timm looks at numbers while it builds, which ghosts have none of.
-    with torch.device("meta") if is_timm(name) else blueprint():
+    with torch.device("meta") if is_timm(name) else init_empty_weights():
         return build()
 
 
@@ -175,7 +175,7 @@ def _from_file(target: str, wanted: SummaryRequest, real: bool) -> Target:
 def _ghostly(build: Callable[[], Any]) -> Any:
     """Build without weights; for real where the constructor looks at values."""
     try:
-        with blueprint():
+        with init_empty_weights():
             return build()
     except (RuntimeError, NotImplementedError):
         return build()

@@ -47,9 +47,9 @@ class Small(nn.Sequential):
 @pytest.mark.parametrize(
     ("counts", "message"),
     [
-        ((30,), "one class only ('a'): there is nothing to tell apart"),
+        ((30,), "only one class ('a'): a classifier needs at least two"),
         ((30, 1), "1 of 2 classes have one image: 'b'"),
-        ((30, 0), "one class only"),
+        ((30, 0), "only one class"),
     ],
 )
 def test_too_few_are_refused_with_figures(counts, message):
@@ -73,12 +73,14 @@ def test_a_class_of_two_is_dealt_or_refused_with_the_way_out(striate, tmp_path):
     root = write_folder(tmp_path / "photos", count=30)
     write_folder(root, ("rare",), count=2, seed=3)
     told = [dealt_or_refused(root, seed) for seed in range(12)]
-    refused = [words for words in told if "no training image" in words]
+    refused = [words for words in told if "no training images" in words]
     assert 0 < len(refused) < 12
-    assert all("falls to 1 of 3 classes: rare (2)" in words for words in refused)
+    assert all(
+        "no training images of 1 of 3 classes: rare (2)" in words for words in refused
+    )
     assert all("data split DATA --exact" in words for words in refused)
     dealt = [words for words in told if words not in refused]
-    assert all("has no image of 1 of 3 classes" in words for words in dealt)
+    assert all("has no images of 1 of 3 classes" in words for words in dealt)
     exact = load_data(root, exact=True)
     rare = sorted(row.split for row in exact.rows if row.label == "rare")
     assert rare == ["train", "val"]
@@ -111,7 +113,7 @@ def check_many_classes(count):
     labels = [f"k{i // 3}" for i in range(3 * count)]
     source = st.from_arrays("many", pixels, labels)
     data = load_data(source, exact=True)
-    assert f"{count:,} classes have under 10 training images" in data.warnings[0]
+    assert f"{count:,} classes have fewer than 10 training images" in data.warnings[0]
     run = st.train(Small(count), data, epochs=1, batch_size=64, out="many", quiet=True)
     score = run.scores["test"]
     assert (score["count"], len(score["classes"]), score["confusion"]) == (
@@ -141,7 +143,7 @@ def check_many_classes(count):
 def test_a_thousand_to_one(striate, capsys):
     data = load_data(uneven(2000, 16), seed=1, exact=True)
     (told,) = data.warnings
-    assert "uneven classes, 120 to 1: a has 1,200 training images, b 10" in told
+    assert "imbalanced classes (120:1): a has 1,200 training images, b 10" in told
     thousand = load_data(uneven(4000, 4), exact=True)
     assert "1,200 to 1: a has 2,400 training images, b 2" in thousand.warnings[-1]
     for weights in ("none", "auto"):

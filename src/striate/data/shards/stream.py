@@ -20,8 +20,8 @@ from striate.data.cache.cache_folder import TemporaryFolder
 from striate.data.shards.index import ROW, LocalShards, Shard, ShardImages, scan_shard
 from striate.data.shards.tars import split_of_shard
 from striate.data.sources.source import SPLITS, Skipped
-from striate.data.split.assign import beside_train
-from striate.data.split.hash_split import SplitConfig, draw, place
+from striate.data.split.assign import held_out_splits
+from striate.data.split.hash_split import SplitConfig, hash_number, split_of_number
 from striate.data.split.split_file import SplitRow
 
 _BUCKETS = 16  # passes over the index in the search for images with two labels
@@ -171,7 +171,7 @@ def _write_splits(
 ) -> tuple[dict[str, list[tuple[int, int]]], dict[str, set[int]], list[Skipped]]:
     """Write rows and labels of each split; return blocks, classes and skipped files."""
     named_splits = [split_of_shard(shard.name) for shard in shards]
-    assigned_splits = beside_train({split for split in named_splits if split})
+    assigned_splits = held_out_splits({split for split in named_splits if split})
     blocks: dict[str, list[tuple[int, int]]] = {}
     counts: Counter[str] = Counter()
     classes: dict[str, set[int]] = {}
@@ -232,10 +232,12 @@ def _assign_splits(
 ) -> np.ndarray:
     """Assign a split to every image hash; equal images get the same split."""
     numbers = (
-        draw(split_config.seed, "split", content.decode()) for content in contents
+        hash_number(split_config.seed, "split", content.decode())
+        for content in contents
     )
     return np.array(
-        [place(number, split_config, assigned_splits) for number in numbers], dtype="U5"
+        [split_of_number(number, split_config, assigned_splits) for number in numbers],
+        dtype="U5",
     )
 
 

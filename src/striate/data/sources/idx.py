@@ -54,7 +54,7 @@ def read_idx(folder: Path, names: tuple[str, ...] | None = None) -> Source:
         splits += [split] * len(pixels)
     numbers = np.concatenate(labels)
     if not len(numbers):
-        raise DataError("the IDX files hold no images", where=folder)
+        raise DataError("the IDX files contain no images", where=folder)
     classes = names or tuple(str(n) for n in range(int(numbers.max()) + 1))
     if numbers.max() >= len(classes):
         what = f"label {numbers.max()}, but only {len(classes)} classes"

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from striate.audit.meta_mode import blueprint
+from striate.audit.meta_mode import init_empty_weights
 from striate.audit.network import audit
 from striate.core.errors import RunError, SettingError, StriateError
 from striate.core.files import hash_rows, read_csv
@@ -79,7 +79,7 @@ class Contender:
     def macs(self) -> int | None:
         """Return the network's multiply-adds for an image, None where unknown."""
         try:
-            with blueprint():
+            with init_empty_weights():
                 model = self.run.fresh_model()
             return audit(model, self.run.preprocess.spec.shape).macs
         except StriateError:  # handed in as an object, or of a later version

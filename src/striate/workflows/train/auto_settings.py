@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from striate.audit.network import UnfinishedError, audit
+from striate.audit.network import ForwardError, audit
 from striate.core import device as devices
 from striate.core.errors import NonFiniteError, SettingError
 from striate.core.files import write_csv
@@ -152,7 +152,7 @@ def _predicted(model: nn.Module, data: ImageData, size: int) -> int | None:
     shape = (data.in_chans, *data.image_size)
     try:
         memory = audit(model, shape, batch_size=size).memory
-    except UnfinishedError:
+    except ForwardError:
         return None
     return None if memory is None else memory.peak
 

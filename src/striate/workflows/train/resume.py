@@ -13,7 +13,7 @@ from torch import nn
 from striate.core import device as devices
 from striate.core.files import read_json, storage_errors, write_text
 from striate.core.folders import sweep
-from striate.data.augment.random_crop import margin_for
+from striate.data.augment.random_crop import crop_margin
 from striate.data.image_data import ImageData
 from striate.engine.checkpoint_store import Checkpoint, CheckpointStore
 from striate.engine.checkpointer import LAST, state_of
@@ -169,7 +169,7 @@ def go_on(
             begun(Resumed(folder=run.path, recipe=recipe, data=None, at=at))
             return run
         if data is None:
-            margin = margin_for(recipe.augmentation)
+            margin = crop_margin(recipe.augmentation)
             with in_turn(met):
                 again = run.read_again(margin=margin, tick=reading(quiet))
             run = Run(run.path, model=model, data=again)

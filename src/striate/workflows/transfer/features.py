@@ -129,10 +129,10 @@ def featured(
 def _check_views(recipe: Recipe, views: int) -> None:
     if not views:
         return
-    if not recipe.augmentation.acts:
+    if not recipe.augmentation.is_active:
         fix = "say what may change: --augment six, or --flip sides"
         raise SettingError("views would all be alike", where="--views", fix=fix)
-    if recipe.augmentation.mixes:
+    if recipe.augmentation.mixes_images:
         fix = "leave --mixup and --cutmix out"
         what = "a view is of one image, and these mix two"
         raise SettingError(what, where="--views", fix=fix)

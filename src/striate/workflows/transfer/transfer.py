@@ -147,7 +147,7 @@ def _notes(cut: Cut, recipe: Recipe, wanted: TransferOptions) -> list[str]:
     """Say what runs once, and what was asked for in vain."""
     views = f" and {wanted.views} views of each to learn from" if wanted.views else ""
     notes = [f"every image{views} runs once as far as {cut.name}; the rest learns"]
-    if recipe.augmentation.acts and not wanted.views:
+    if recipe.augmentation.is_active and not wanted.views:
         notes.append("nothing is changed for features: --views N shows changed ones")
     return notes
 
