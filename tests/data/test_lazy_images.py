@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from striate.core.errors import DataError, WorkerError
-from striate.core.spec import Preprocess
+from striate.core.preprocess import Preprocess
 from striate.data.augment.augment import Augment, augmentation
 from striate.data.batches import Batches
 from striate.data.cache import decode_workers, free_memory, lazy_images, materialize

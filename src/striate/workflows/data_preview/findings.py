@@ -20,11 +20,11 @@ from striate.core.findings import (
     Section,
     Table,
 )
-from striate.core.spec import Preprocess
+from striate.core.preprocess import Preprocess
 from striate.data.decode.preprocess import image_to_input, normalize
 from striate.data.decode.resize_effects import ResizeEffect, resize_effect
 from striate.data.decode.rules import preprocess_rules
-from striate.interpret.render import enlarge, diverging_colors, to_image
+from striate.interpret.render import diverging_colors, enlarge, to_image
 from striate.report.format import percent
 from striate.workflows.data_preview.preview import Preview, PreviewImage, denormalize
 

@@ -21,7 +21,7 @@ from striate.core.findings import (
     Section,
     Table,
 )
-from striate.core.hooks import untouched
+from striate.core.hooks import evaluation_mode
 from striate.interpret.activations_at import forward
 from striate.interpret.attribution.attribute import Attribution, attribute
 from striate.interpret.attribution.target import logits_of
@@ -108,7 +108,7 @@ def explain_image(
 ) -> ImageExplanation:
     """Predict one image, and compute the heatmap of every method."""
     labels = loaded.labels.names if loaded.labels else None
-    with untouched(loaded.model), torch.no_grad():
+    with evaluation_mode(loaded.model), torch.no_grad():
         probs = logits_of(forward(loaded.model, image.x)).softmax(1)[0]
     ranked = probs.argsort(descending=True)[: TOP + 1].tolist()
     attributions = [
