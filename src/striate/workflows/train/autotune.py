@@ -211,7 +211,10 @@ class Book:
         choices = self._section("choices")
         if len(choices) >= REMEMBERED:
             choices = {}
-        choices[key] = {"way": asdict(choice.execution), "seconds": choice.seconds}
+        choices[key] = {
+            "execution": asdict(choice.execution),
+            "seconds": choice.seconds,
+        }
         self._write("choices", choices)
         return choice
 
