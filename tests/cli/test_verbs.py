@@ -366,7 +366,7 @@ def test_a_damaged_run_is_named(striate, shared_folder, tmp_path):
     weights.write_bytes(weights.read_bytes()[:-9])
     said = striate("evaluate", "run")
     assert said.code == 2
-    assert "not a sound safetensors file" in said.err
+    assert "not a valid safetensors file" in said.err
     for name in ("split.csv", "results.csv", "classes.json", "args.yaml"):
         path = tmp_path / "run" / name
         kept = path.read_bytes()
