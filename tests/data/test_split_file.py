@@ -196,7 +196,7 @@ def test_a_missing_split_file(striate, refused, photos, tmp_path):
     assert "line 3" in refused(
         photos, "--split", save_lines(tmp_path, "a,train", "b,x")
     )
-    with pytest.raises(SettingError, match="cannot be dealt into folds"):
+    with pytest.raises(SettingError, match="cannot be divided into folds"):
         load_data(photos, split="split.csv", folds=2, fold=0)
 
 
